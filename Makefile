@@ -1,0 +1,50 @@
+# Two commands matter to a newcomer: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STATE ?= state
+DATA ?= data
+AS_OF := 2014-01-01T05:00:00Z
+RUN := $(BIN)/mlops-ray run flights --state $(STATE) --data $(DATA)/flights --as-of $(AS_OF) --serve
+
+.PHONY: demo up install data test lint bench chaos clean
+
+demo: data
+	$(RUN)
+
+up: data
+	$(RUN) --stay
+
+install: $(VENV)/installed
+
+# torch's CPU build of exactly this version is enough; all is pinned, so pip resolves nothing.
+$(VENV)/installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+data: $(DATA)/flights/planes.csv
+
+$(DATA)/flights/planes.csv: | install
+	$(BIN)/python use_cases/flights_raw_data.py $(DATA)/flights
+
+test: install
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/e2e
+
+chaos: install
+	$(BIN)/python -m pytest tests/chaos
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: data
+	$(BIN)/python benchmarks/run.py $(ONLY)
+
+clean:
+	rm -rf $(STATE) $(DATA) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +

@@ -1,0 +1,50 @@
+"""Run the benchmarks: all, or those whose area is named (`python benchmarks/run.py pipeline`).
+
+A benchmark is a file `benchmarks/<area>.py` with a function `figures()` that yields (name, value, unit). Each figure is
+printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
+"""
+
+import importlib
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+
+
+def machine() -> dict[str, object]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpus": os.cpu_count(),
+        "memory_gib": round(memory / 2**30, 1),
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def main(areas: list[str]) -> None:
+    known = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run")
+    if unknown := set(areas) - set(known):
+        raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}. Known: {', '.join(known)}.")
+    sys.path.insert(0, str(HERE))
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for area in areas or known:
+        found = {}
+        for name, value, unit in importlib.import_module(area).figures():
+            print(f"figure {area}.{name} {value:.4g} {unit}", flush=True)
+            found[f"{area}.{name}"] = {"value": value, "unit": unit}
+        results[area] = {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "figures": found,
+        }
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

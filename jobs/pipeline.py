@@ -1,0 +1,9 @@
+"""The whole pipeline, for `ray job submit … -- python jobs/pipeline.py USE_CASE --state … --data …`."""
+
+import sys
+
+from mlops_ray.cli import main
+
+if __name__ == "__main__":
+    sys.argv.insert(1, "run")
+    main()

@@ -1,0 +1,122 @@
+"""The artifact root: immutable tables and records on a local disk or an object store, named by content digest."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+_MODULUS = 1 << 256
+
+
+@dataclass(frozen=True)
+class ContentDigest:
+    """A digest of rows that depends neither on their order nor on the files they came from.
+
+    Digests of partitions add up (modulo 2^256, after Bellare and Micciancio, "A New Paradigm for Collision-Free
+    Hashing", 1997), so each is computed where its rows lie.
+    """
+
+    total: int = 0
+    rows: int = 0
+
+    def __add__(self, other: "ContentDigest") -> "ContentDigest":
+        return ContentDigest((self.total + other.total) % _MODULUS, self.rows + other.rows)
+
+    def hex(self) -> str:
+        return hashlib.sha256(f"{self.rows}:{self.total:064x}".encode()).hexdigest()
+
+
+def digest_rows(frame: pl.DataFrame) -> ContentDigest:
+    """SHA-256 of the sorted rows; columns count by name and type, in any order. Null differs from '' and from 0."""
+    if frame.is_empty():
+        return ContentDigest()
+    ordered = frame.select(sorted(frame.columns))
+    ordered = ordered.sort(ordered.columns)
+    digest = hashlib.sha256(json.dumps([(name, str(type_)) for name, type_ in ordered.schema.items()]).encode())
+    for column in ordered:
+        digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
+        if column.dtype == pl.String:
+            text = column.fill_null("")
+            digest.update(text.str.len_bytes().to_numpy().tobytes())
+            digest.update("".join(text).encode())
+        else:
+            digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
+    return ContentDigest(int.from_bytes(digest.digest()), frame.height)
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a value as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_parquet(url: str) -> pl.DataFrame:
+    """One Parquet file, or all that lie in a folder, by path or URL."""
+    filesystem, path = pafs.FileSystem.from_uri(url)
+    return pl.DataFrame(pl.from_arrow(pq.read_table(path, filesystem=filesystem)))
+
+
+class Artifacts:
+    """Reads and writes below one root: an absolute local path or a URL that pyarrow knows (s3://, gs://, file://)."""
+
+    def __init__(self, root: str):
+        self.root = root.rstrip("/")
+
+    def url(self, *parts: str) -> str:
+        """The full path or URL of something below the root, as other libraries take it."""
+        return "/".join((self.root, *parts))
+
+    def write_table(self, frame: pl.DataFrame, *parts: str) -> str:
+        """Write one Parquet file, with microsecond time stamps, and return its URL."""
+        filesystem, path = self._locate(*parts)
+        filesystem.create_dir(path.rsplit("/", 1)[0])
+        pq.write_table(frame.to_arrow(), path, filesystem=filesystem, coerce_timestamps="us", compression="zstd")
+        return self.url(*parts)
+
+    def read_table(self, *parts: str) -> pl.DataFrame:
+        """Read one Parquet file, or all that lie in a folder."""
+        return read_parquet(self.url(*parts))
+
+    def write_json(self, value: Any, *parts: str) -> None:
+        """Write JSON so that a reader sees all of it or nothing."""
+        filesystem, path = self._locate(*parts)
+        filesystem.create_dir(path.rsplit("/", 1)[0])
+        temporary = f"{path}.partial"
+        with filesystem.open_output_stream(temporary) as stream:
+            stream.write(json.dumps(value, indent=2, sort_keys=True).encode())
+        filesystem.move(temporary, path)
+
+    def read_json(self, *parts: str) -> Any | None:
+        """The JSON value, or None if it does not exist."""
+        filesystem, path = self._locate(*parts)
+        if filesystem.get_file_info(path).type != pafs.FileType.File:
+            return None
+        with filesystem.open_input_stream(path) as stream:
+            return json.loads(stream.read())
+
+    def delete(self, *parts: str) -> None:
+        filesystem, path = self._locate(*parts)
+        if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+            filesystem.delete_dir(path)
+
+    def upload(self, folder: Path, *parts: str) -> str:
+        """Copy the files of a local folder and return the URL of the copy."""
+        filesystem, path = self._locate(*parts)
+        filesystem.create_dir(path)
+        pafs.copy_files(str(folder), path, destination_filesystem=filesystem)
+        return self.url(*parts)
+
+    def download(self, folder: Path, *parts: str) -> None:
+        """Copy a folder below the root to a local one."""
+        filesystem, path = self._locate(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        pafs.copy_files(path, str(folder), source_filesystem=filesystem)
+
+    def _locate(self, *parts: str) -> tuple[pafs.FileSystem, str]:
+        filesystem, path = pafs.FileSystem.from_uri(self.url(*parts))
+        return filesystem, path

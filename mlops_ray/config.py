@@ -1,0 +1,90 @@
+"""The platform's settings: one YAML file per environment, read into one frozen object."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlops_ray.errors import ConfigurationError
+
+
+class Settings(BaseModel):
+    """Where state lives and what the platform may use. Everything has a default below `state`.
+
+    state: absolute folder of this installation. data: absolute folder or URL of the raw files.
+    artifacts: folder or object-store URL of snapshots, feature tables, training sets and MLflow's artifacts.
+    mlflow_uri: an MLflow server, or a database MLflow uses directly. feast_registry: an SQLAlchemy URL.
+    online_store: sqlite:///, redis:// or postgresql:// URL of Feast's online store.
+    num_cpus and object_store_mb: what a Ray started by us may take; ignored on an existing cluster.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: str
+    data: str
+    artifacts: str = ""
+    mlflow_uri: str = ""
+    feast_registry: str = ""
+    online_store: str = ""
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, ge=1, le=65535)
+    num_cpus: int = Field(default=2, ge=1)
+    object_store_mb: int = Field(default=1000, ge=100)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_below_state(cls, values: dict[str, Any]) -> dict[str, Any]:
+        state = str(values.get("state", ""))
+        defaults = {
+            "artifacts": f"{state}/artifacts",
+            "mlflow_uri": f"sqlite:///{state}/mlflow.db",
+            "feast_registry": f"sqlite:///{state}/feast_registry.db",
+            "online_store": f"sqlite:///{state}/online_store.db",
+        }
+        return {**defaults, **{key: value for key, value in values.items() if value not in ("", None)}}
+
+    @model_validator(mode="after")
+    def _paths_are_absolute(self) -> Self:
+        for name in ("state", "data", "artifacts"):
+            value = getattr(self, name)
+            if not value.startswith("/") and "://" not in value:
+                raise ValueError(
+                    f"{name} is the relative path {value!r}, which points elsewhere in every process. "
+                    f"Give an absolute path or a URL."
+                )
+        return self
+
+
+def load_settings(file: str | None = None, **overrides: Any) -> Settings:
+    """Settings from a YAML file, with `overrides` on top (None and '' do not override).
+
+    Raises ConfigurationError naming the setting: an unknown one with the nearest known name, a wrong value, a path
+    that is relative.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = yaml.safe_load(Path(file).read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigurationError(f"Settings file {file} cannot be read: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"Settings file {file} must hold 'name: value' lines.")
+    values |= {key: value for key, value in overrides.items() if value not in (None, "")}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _sentence(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(Settings.model_fields)}."
+        return f"Unknown setting {name!r}.{hint}"
+    if problem["type"] == "missing":
+        return f"Setting {name!r} is missing. Give it in the settings file or as --{name.replace('_', '-')}."
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"Setting {name!r}: {text} (given: {problem['input']!r})." if name else text

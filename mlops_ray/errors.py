@@ -1,0 +1,29 @@
+"""Every error a user can meet, sorted by who must act.
+
+Each message says what happened, the value, the limit and the next step. Messages survive a trip between
+processes: every class takes one argument, the message, and hands it to `Exception`.
+"""
+
+
+class MlopsRayError(Exception):
+    """Base of all errors raised on purpose; the command line prints its text without a traceback."""
+
+
+class DataError(MlopsRayError):
+    """The user's data must be repaired: a missing column, an unreadable file, an empty source."""
+
+
+class UseCaseError(MlopsRayError):
+    """The use case must be changed: it does not import, or a declaration contradicts another."""
+
+
+class ConfigurationError(MlopsRayError):
+    """A setting must be changed: an unknown name, a relative path in a job, a port already taken."""
+
+
+class UnavailableError(MlopsRayError):
+    """A dependency is down or does not answer; retry later, or ask its operator."""
+
+
+class IntegrityError(MlopsRayError):
+    """Stored bytes differ from the digest they were stored under; the operator must find out why."""

@@ -1,0 +1,62 @@
+"""Materialize: the newest feature values as of a moment into the online store, and prove that they arrived."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from mlops_ray.artifacts import read_parquet
+from mlops_ray.config import Settings
+from mlops_ray.errors import UnavailableError
+from mlops_ray.features.store import OnlineReader, Store, View
+from mlops_ray.features.training_set import PREDICTION_TIME
+from mlops_ray.features.transform import FeatureRows
+
+_BATCH_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Materialized:
+    """How many keys of each view have a value online at `as_of`."""
+
+    as_of: datetime
+    keys: dict[str, int]
+
+
+def materialize(settings: Settings, service: str, rows: list[FeatureRows], as_of: datetime) -> Materialized:
+    """Materialize every view of the service and read every key back.
+
+    Raises UnavailableError naming the view if a key that has a value as of `as_of` is not found online: some of
+    Feast's engines write nothing and report success.
+    """
+    store = Store(settings, service)
+    urls = {found.view: found.url for found in rows}
+    expected: dict[str, pl.DataFrame] = {}
+    for view in store.views():
+        frame = read_parquet(urls[view.name])
+        inside = pl.col(PREDICTION_TIME).is_between(as_of - view.ttl, as_of)
+        current = frame.filter(inside).drop_nulls(view.keys).sort(PREDICTION_TIME)
+        expected[view.name] = current.unique(view.keys, keep="last")
+        if current.height:
+            store.materialize(view, as_of)
+    reader = store.online_reader()
+    return Materialized(
+        as_of, {view.name: _read_back(reader, view, expected[view.name], as_of) for view in store.views()}
+    )
+
+
+def _read_back(reader: OnlineReader, view: View, expected: pl.DataFrame, as_of: datetime) -> int:
+    found = 0
+    for batch in expected.iter_slices(_BATCH_ROWS):
+        answers = reader.read(batch.select(view.keys).to_dicts(), [as_of] * batch.height)
+        wanted = batch.select(view.features).to_dicts()
+        found += sum(
+            all(answer[name] == value for name, value in row.items())
+            for answer, row in zip(answers, wanted, strict=True)
+        )
+    if found != expected.height:
+        raise UnavailableError(
+            f"Feature view {view.name}: {found} of {expected.height} keys have their newest value online after "
+            f"materialization as of {as_of.isoformat()}. Is something else writing to the online store?"
+        )
+    return found

@@ -1,0 +1,122 @@
+"""Training sets: one row per thing to predict, with its features as they were known then, and its label."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlops_ray.artifacts import Artifacts, digest_rows
+from mlops_ray.errors import DataError
+from mlops_ray.ingestion.snapshot import Snapshot
+from mlops_ray.use_case import Feature, Split, UseCase
+
+if TYPE_CHECKING:
+    from mlops_ray.features.store import Store
+
+PREDICTION_TIME = "event_timestamp"
+LABEL = "label"
+LABEL_KNOWN_AT = "label_known_at"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """An immutable table under the artifact root, named by the digest of its rows.
+
+    Its columns: the entities, the event time, `event_timestamp` (the moment of prediction, UTC), the features (Float64
+    numbers or text categories, null where unknown), `label` (bool) and `label_known_at` (UTC).
+    """
+
+    url: str
+    digest: str
+    rows: int
+    as_of: datetime
+    snapshot: str
+    feature_service: str | None
+    features: tuple[Feature, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The training set divided by prediction time; `train` and `validation` hold only labels known when they end."""
+
+    train: pl.DataFrame
+    validation: pl.DataFrame
+    test: pl.DataFrame
+
+
+def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split) -> Parts:
+    """Divide `frame` backwards from `as_of`: test, gap, validation, train.
+
+    A label that became known only after its part ended is left out of that part: at that moment nobody had it.
+    Raises DataError naming the part that is empty or has only one class.
+    """
+    test_start = as_of - split.test
+    validation_end = test_start - split.gap
+    validation_start = validation_end - split.validation
+    parts = Parts(
+        train=_between(frame, None, validation_start),
+        validation=_between(frame, validation_start, validation_end),
+        test=_between(frame, test_start, as_of),
+    )
+    for name, part in vars(parts).items():
+        if part[LABEL].n_unique() < 2:
+            raise DataError(
+                f"The {name} period of the split has {part.height} rows with {part[LABEL].n_unique()} of 2 label "
+                f"values (as_of {as_of.isoformat()}). Give more data, another as_of or a shorter split."
+            )
+    return parts
+
+
+def _between(frame: pl.DataFrame, start: datetime | None, end: datetime) -> pl.DataFrame:
+    inside = (pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end)
+    if start is not None:
+        inside &= pl.col(PREDICTION_TIME) >= start
+    return frame.filter(inside).sort(PREDICTION_TIME, maintain_order=True)
+
+
+def build_training_set(
+    use_case: UseCase, artifacts: Artifacts, store: "Store | None", snapshot: Snapshot, as_of: datetime
+) -> TrainingSet:
+    """Join every labelled row with its features as of the moment of its prediction, and write the result.
+
+    store: of the use case's feature service, None if it has none. Rows whose label was not known at `as_of` are left
+    out. Raises DataError if no labelled row is left.
+    """
+    rows = labelled_rows(use_case, snapshot.tables(artifacts)[use_case.main_source], as_of)
+    if rows.is_empty():
+        raise DataError(
+            f"Use case {use_case.name}: no row has a label known at {as_of.isoformat()}. "
+            f"Give a later as_of, or check the label's expression."
+        )
+    frame = store.historical(rows) if store else rows
+    given = set(rows.columns)
+    names = [*use_case.features_of_request(), *(name for name in frame.columns if name not in given)]
+    frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in names if frame.schema[name] != pl.String)
+    digest = digest_rows(frame).hex()
+    return TrainingSet(
+        url=artifacts.write_table(frame, "training_sets", use_case.name, f"{digest}.parquet"),
+        digest=digest,
+        rows=frame.height,
+        as_of=as_of,
+        snapshot=snapshot.digest,
+        feature_service=use_case.feature_service,
+        features=tuple(Feature(name, "category" if frame.schema[name] == pl.String else "number") for name in names),
+    )
+
+
+def labelled_rows(use_case: UseCase, rows: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
+    """Entities, request features, moment of prediction and label of the rows whose label was known at `as_of`."""
+    labelled = request_rows(use_case, rows, pl.col(use_case.event_time) - use_case.lead_time).with_columns(
+        rows.select(
+            use_case.label.value.cast(pl.Boolean).alias(LABEL),
+            use_case.label.known_at.cast(pl.Datetime("us", "UTC")).alias(LABEL_KNOWN_AT),
+        )
+    )
+    return labelled.filter(pl.col(LABEL).is_not_null() & (pl.col(LABEL_KNOWN_AT) <= as_of))
+
+
+def request_rows(use_case: UseCase, rows: pl.DataFrame, moment: pl.Expr) -> pl.DataFrame:
+    """What a request made at `moment` about each row knows: entities, event time and request features."""
+    features = {name: e for name, e in use_case.features_of_request().items() if name not in use_case.entities}
+    return rows.select(*use_case.entities, use_case.event_time, moment.alias(PREDICTION_TIME), **features)

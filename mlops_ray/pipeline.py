@@ -1,0 +1,342 @@
+"""The pipeline: the steps in order, each run again only if its inputs, settings or code have changed.
+
+A finished step leaves a record under the artifact root, named by the digest of all it depends on. A pipeline that was
+killed continues after the last record; inside the search it continues after the last finished trial.
+"""
+
+import inspect
+import logging
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from mlops_ray.artifacts import Artifacts, digest_json, read_parquet
+from mlops_ray.code_version import code_digest, code_version
+from mlops_ray.config import Settings
+from mlops_ray.errors import DataError, MlopsRayError, UseCaseError
+from mlops_ray.features.training_set import LABEL, PREDICTION_TIME, TrainingSet, build_training_set, split_by_time
+from mlops_ray.features.transform import FeatureRows, transform
+from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.ingestion.snapshot import load_snapshot
+from mlops_ray.ingestion.sources import find_files
+from mlops_ray.steps import STEPS, StepFinished, StepName, StepStarted
+from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
+from mlops_ray.use_case import Feature, Source, UseCase
+
+GOLDEN_ROWS = 64
+ONNX_TOLERANCE = 1e-5
+# The code that a step's result depends on; what stands before it in the loop enters through its inputs.
+_CODE: Mapping[StepName, tuple[str, ...]] = {
+    "ingest": ("ingestion", "artifacts.py", "use_case.py"),
+    "features": ("features/transform.py", "artifacts.py"),
+    "training_set": ("features", "artifacts.py", "use_case.py"),
+    "train": ("training", "features/training_set.py"),
+    "evaluate": ("training", "evaluation", "registry"),
+    "register": ("registry/models.py",),
+    "materialize": ("features",),
+}
+
+logger = logging.getLogger(__name__)
+
+
+Notify = Callable[[StepStarted | StepFinished | SearchProgress], None]
+
+
+@dataclass
+class Pipeline:
+    """The steps of one use case with one set of settings. Ray must be initialised before `run`.
+
+    feature_repo: the folder with Feast's definitions. as_of: nothing known later enters; None means the latest moment
+    at which a row of the data became known. notify: told of each step's start and end, and of each trial.
+    """
+
+    use_case: UseCase
+    settings: Settings
+    feature_repo: Path
+    as_of: datetime | None = None
+    notify: Notify = lambda event: None
+    done: dict[StepName, StepFinished] = field(default_factory=dict, init=False)
+
+    def run(self, until: StepName = "materialize") -> dict[StepName, StepFinished]:
+        """Run the steps up to and including `until`; returns what each gave. Errors are those of the steps."""
+        artifacts = Artifacts(self.settings.artifacts)
+        for step in STEPS[: STEPS.index(until) + 1]:
+            self.notify(StepStarted(step))
+            started = time.monotonic()
+            inputs = getattr(self, f"_{step}_inputs")()
+            key = digest_json([inputs, code_digest(*_CODE[step])])
+            record = ("pipeline", self.use_case.name, step, f"{key}.json")
+            result = artifacts.read_json(*record)
+            reused = result is not None
+            if result is None:
+                logger.info("%s started (%s)", step, key[:12])
+                result = getattr(self, f"_{step}")(key)
+                artifacts.write_json(result, *record)
+            self.done[step] = StepFinished(step, time.monotonic() - started, reused, result)
+            logger.info("%s %s in %.1f s", step, "reused" if reused else "finished", self.done[step].seconds)
+            self.notify(self.done[step])
+        return self.done
+
+    def _ingest_inputs(self) -> Any:
+        files = {
+            name: {file.name: file.sha256 for file in find_files(self.settings.data, name, source)}
+            for name, source in self.use_case.sources.items()
+        }
+        sources = {name: _declared(source) for name, source in self.use_case.sources.items()}
+        return [files, sources, self.as_of and self.as_of.isoformat()]
+
+    def _ingest(self, key: str) -> dict[str, Any]:
+        return ingest(self.use_case, self.settings, self.as_of, str(code_version())).to_json()
+
+    def _features_inputs(self) -> Any:
+        views = self.use_case.feature_views
+        return [self._result("ingest")["digest"], {name: _source_of(view) for name, view in views.items()}]
+
+    def _features(self, key: str) -> dict[str, Any]:
+        snapshot = load_snapshot(
+            Artifacts(self.settings.artifacts), self.use_case.name, self._result("ingest")["digest"]
+        )
+        return {"views": [asdict(rows) for rows in transform(self.use_case, self.settings, snapshot)]}
+
+    def _training_set_inputs(self) -> Any:
+        case = self.use_case
+        declared = [case.entities, case.event_time, case.lead_time.total_seconds(), case.feature_service]
+        expressions = [case.label.value, case.label.known_at, *case.features_of_request().values()]
+        texts = [expression.meta.serialize(format="json") for expression in expressions]
+        views = {view["view"]: view["digest"] for view in self._result("features")["views"]}
+        return [self._result("ingest")["digest"], views, self._definitions(), declared, texts, self._moment()]
+
+    def _training_set(self, key: str) -> dict[str, Any]:
+        return self._task(
+            1,
+            _build_training_set,
+            self.use_case,
+            self.settings,
+            self._result("ingest")["digest"],
+            self._definitions(),
+            self._feature_rows(),
+            datetime.fromisoformat(self._moment()),
+        )
+
+    def _train_inputs(self) -> Any:
+        case = self.use_case
+        return [
+            self._result("training_set")["digest"],
+            repr(case.candidates),
+            repr(case.split),
+            repr(case.search),
+            case.metric,
+        ]
+
+    def _train(self, key: str) -> dict[str, Any]:
+        from mlops_ray.training.search import search
+
+        return search(self.use_case, self.settings, self._training_set_found(), key, self.notify).to_json()
+
+    def _evaluate_inputs(self) -> Any:
+        best = SearchResult.from_json(self._result("train")).best
+        columns = self.use_case.sources[self.use_case.main_source].columns
+        return [self._train_inputs(), best.trial_id, dict(best.parameters), repr(columns)]
+
+    def _evaluate(self, key: str) -> dict[str, Any]:
+        best = SearchResult.from_json(self._result("train")).best
+        return self._task(_cpus(), _fit_score_and_seal, self.use_case, self.settings, self._training_set_found(), best)
+
+    def _register_inputs(self) -> Any:
+        return [self._result("evaluate")["digest"], self._result("train")["parent_run_id"], self.settings.mlflow_uri]
+
+    def _register(self, key: str) -> dict[str, Any]:
+        return self._task(
+            1,
+            _register_champion,
+            self.use_case.name,
+            self.settings,
+            self._result("evaluate"),
+            self._lineage(),
+            self._result("train")["parent_run_id"],
+            key,
+        )
+
+    def _materialize_inputs(self) -> Any:
+        views = {view["view"]: view["digest"] for view in self._result("features")["views"]}
+        stores = [self.settings.feast_registry, self.settings.online_store]
+        return [views, self._definitions(), self._moment(), stores]
+
+    def _materialize(self, key: str) -> dict[str, Any]:
+        moment = self._moment()
+        if self.use_case.feature_service is None:
+            return {"as_of": moment, "keys": {}}
+        rows, service = self._feature_rows(), self.use_case.feature_service
+        found = self._task(1, _materialize_views, self.settings, service, rows, datetime.fromisoformat(moment))
+        return {"as_of": moment, "keys": found}
+
+    def _task(self, cpus: int, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Run as one Ray task with so many CPUs; our own errors come back as they were raised."""
+        result: dict[str, Any]
+        try:
+            result = ray.get(ray.remote(num_cpus=cpus)(function).remote(*arguments))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, MlopsRayError):
+                raise error.cause from None
+            raise
+        return result
+
+    def _result(self, step: StepName) -> Any:
+        return self.done[step].result
+
+    def _moment(self) -> str:
+        """`as_of`, as given or as found in the data."""
+        return str(self._result("ingest")["as_of"])
+
+    def _feature_rows(self) -> list[FeatureRows]:
+        return [FeatureRows(**view) for view in self._result("features")["views"]]
+
+    def _training_set_found(self) -> TrainingSet:
+        found = self._result("training_set")
+        features = tuple(Feature(feature["name"], feature["kind"]) for feature in found["features"])
+        return TrainingSet(**found | {"as_of": datetime.fromisoformat(found["as_of"]), "features": features})
+
+    def _definitions(self) -> dict[str, str]:
+        if self.use_case.feature_service is None:
+            return {}
+        files = sorted(self.feature_repo.glob("*.py"))
+        if not files:
+            raise UseCaseError(
+                f"Use case {self.use_case.name} reads feature service {self.use_case.feature_service!r}, but "
+                f"{self.feature_repo} holds no definitions. Give the folder with --feature-repo."
+            )
+        return {file.name: file.read_text() for file in files}
+
+    def _lineage(self) -> dict[str, Any]:
+        snapshot, trained, code = self._result("ingest"), self._result("train"), code_version()
+        training_set = self._result("training_set")
+        return {
+            "use_case": self.use_case.name,
+            "owner": self.use_case.owner,
+            "snapshot": snapshot["digest"],
+            "source_files": snapshot["files"],
+            "contract": snapshot["contract"],
+            "as_of": snapshot["as_of"],
+            "feature_service": self.use_case.feature_service,
+            "feature_definitions": digest_json(self._definitions()),
+            "feature_rows": {view["view"]: view["digest"] for view in self._result("features")["views"]},
+            "training_set": training_set["digest"],
+            "training_rows": training_set["rows"],
+            "candidate": trained["best"]["candidate"],
+            "parameters": trained["best"]["parameters"],
+            "trial_run": trained["best"]["run_id"],
+            "parent_run": trained["parent_run_id"],
+            "seed": self.use_case.search.seed,
+            "code_version": code.commit,
+            "code_dirty": code.dirty,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        }
+
+
+def _cpus() -> int:
+    """The CPUs of the largest node, so that a fit can use all of one machine."""
+    return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+
+
+def _declared(source: Source) -> list[Any]:
+    expressions = {**source.derived, "known_at": source.known_at}
+    texts = {name: e.meta.serialize(format="json") for name, e in expressions.items() if e is not None}
+    return [source.path, source.key, repr(source.columns), texts]
+
+
+def _source_of(function: Callable[..., Any]) -> list[str]:
+    """The text of the file that defines a function or callable object, and the object's own values."""
+    owner = function if inspect.isfunction(function) else type(function)
+    file = inspect.getsourcefile(owner)
+    text = Path(file).read_text() if file and Path(file).is_file() else inspect.getsource(owner)
+    return [text, repr(sorted(vars(function).items()))]
+
+
+def _build_training_set(
+    use_case: UseCase,
+    settings: Settings,
+    snapshot: str,
+    definitions: Mapping[str, str],
+    rows: list[FeatureRows],
+    as_of: datetime,
+) -> dict[str, Any]:
+    artifacts = Artifacts(settings.artifacts)
+    store = None
+    if use_case.feature_service:
+        from mlops_ray.features.store import Store
+
+        store = Store(settings, use_case.feature_service)
+        store.apply(definitions, {found.view: found.url for found in rows})
+    built = build_training_set(use_case, artifacts, store, load_snapshot(artifacts, use_case.name, snapshot), as_of)
+    return asdict(built) | {"as_of": built.as_of.isoformat()}
+
+
+def _fit_score_and_seal(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, trial: Trial
+) -> dict[str, Any]:
+    """Refit the chosen trial on all rows before the gap, score it once on the test period, seal it."""
+    from mlops_ray.evaluation.metrics import evaluate
+    from mlops_ray.registry.model_schema import schema_of
+    from mlops_ray.registry.onnx_model import OnnxModel
+    from mlops_ray.registry.sealed_model import golden_cases, model_inputs, seal
+    from mlops_ray.training.fit import fit_chosen
+
+    frame = read_parquet(training_set.url)
+    parts = split_by_time(frame, training_set.as_of, use_case.split)
+    fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)
+    features = fitted.encoder.features
+    probability = fitted.classifier.predict_probability(fitted.encoder.encode(parts.test))
+    served = OnnxModel(fitted.onnx, features).probability(*model_inputs(parts.test, features))
+    difference = float(np.abs(served - probability).max())
+    if difference > ONNX_TOLERANCE:
+        raise DataError(
+            f"The ONNX export of {trial.candidate} differs from the trained model by {difference:.2g} on the test "
+            f"period (limit {ONNX_TOLERANCE:g}). Choose another candidate, or report this."
+        )
+    evaluation = asdict(
+        evaluate(
+            parts.test[LABEL].to_numpy(), probability, parts.test[PREDICTION_TIME].to_numpy(), use_case.search.seed
+        )
+    )
+    evaluation |= {"onnx_max_difference": difference, "test_rows": parts.test.height}
+    seen = frame.filter(frame[PREDICTION_TIME] < parts.test[PREDICTION_TIME].min())
+    golden = golden_cases(parts.test.sample(min(GOLDEN_ROWS, parts.test.height), seed=use_case.search.seed), features)
+    answers = fitted.classifier.predict_probability(fitted.encoder.encode(golden))
+    with tempfile.TemporaryDirectory() as folder:
+        digest = seal(Path(folder), fitted.onnx, schema_of(use_case, features, seen), golden, answers, evaluation)
+        Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)
+    return {"digest": digest, "candidate": trial.candidate, "evaluation": evaluation}
+
+
+def _register_champion(
+    name: str, settings: Settings, evaluated: Mapping[str, Any], lineage: dict[str, Any], parent_run_id: str, key: str
+) -> dict[str, Any]:
+    from mlops_ray.registry.models import register, set_champion
+
+    metrics = {name: value["value"] for name, value in evaluated["evaluation"].items() if _is_metric(value)}
+    with tempfile.TemporaryDirectory() as folder:
+        Artifacts(settings.artifacts).download(Path(folder), "sealed_models", name, evaluated["digest"])
+        version = register(
+            settings, name, Path(folder), lineage | {"digest": evaluated["digest"]}, parent_run_id, metrics, key
+        )
+    set_champion(settings, name, version.version)
+    return {"version": version.version, "digest": evaluated["digest"], "lineage": lineage}
+
+
+def _is_metric(value: Any) -> bool:
+    return isinstance(value, Mapping) and "value" in value
+
+
+def _materialize_views(settings: Settings, service: str, rows: list[FeatureRows], as_of: datetime) -> dict[str, int]:
+    from mlops_ray.features.materialize import materialize
+
+    return materialize(settings, service, rows, as_of).keys

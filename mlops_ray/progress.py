@@ -1,0 +1,79 @@
+"""What a person at a terminal sees while a pipeline runs: one line a step, and a bar for the search."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mlops_ray.steps import STEPS, StepFinished, StepStarted
+from mlops_ray.training.trial import SearchProgress
+
+
+class TerminalProgress:
+    """Prints the events of a pipeline. Without a terminal each finished trial is a line in place of the bar."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._bar: Progress | None = None
+
+    def __call__(self, event: StepStarted | StepFinished | SearchProgress) -> None:
+        match event:
+            case StepStarted(step):
+                self.console.print(
+                    f"[{STEPS.index(step) + 1}/{len(STEPS)}] {step} …", highlight=False, markup=False, soft_wrap=True
+                )
+            case SearchProgress():
+                self._show_search(event)
+            case StepFinished():
+                self._end_bar()
+                if event.reused:
+                    text = f"      unchanged, reused: {_sentence(event)}"
+                else:
+                    text = f"      {_sentence(event)} ({event.seconds:.1f} s)"
+                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _show_search(self, event: SearchProgress) -> None:
+        best = f"best {event.best.candidate} {event.best.value:.4f}" if event.best else "none finished yet"
+        if self.console.is_terminal:
+            if self._bar is None:
+                columns = (TextColumn("      trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+                self._bar = Progress(*columns, TextColumn("{task.description}"), console=self.console, transient=True)
+                self._bar.add_task(best, total=event.total)
+                self._bar.start()
+            self._bar.update(self._bar.task_ids[0], completed=event.done, description=best)
+        elif event.trial.status != "running":
+            trial = event.trial
+            value = f"{trial.value:.4f}" if trial.value is not None else trial.message
+            line = f"      trial {event.done}/{event.total} {trial.trial_id} {trial.status} {value}; {best}"
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _sentence(event: StepFinished) -> str:
+    result: Mapping[str, Any] = event.result
+    match event.step:
+        case "ingest":
+            total = {kind: sum(counts[kind] for counts in result["counts"].values()) for kind in _ROWS}
+            rest = " + ".join(f"{total[kind]:,} {kind}" for kind in _ROWS[1:])
+            return f"{total['rows_in']:,} rows in = {rest}; snapshot {result['digest'][:12]}"
+        case "features":
+            return f"{len(result['views'])} feature views, {sum(view['rows'] for view in result['views']):,} rows"
+        case "training_set":
+            return f"{result['rows']:,} rows, {len(result['features'])} features; training set {result['digest'][:12]}"
+        case "train":
+            best = f"{result['best']['trial_id']}, {result['metric']} {result['best']['value']:.4f}"
+            return f"{len(result['trials'])} trials; best on the validation period {best}"
+        case "evaluate":
+            return f"{result['candidate']} on the test period: ROC AUC {result['evaluation']['roc_auc']['value']:.4f}"
+        case "register":
+            return f"version {result['version']}, sealed as {result['digest'][:12]}"
+        case _:
+            return f"{sum(result['keys'].values()):,} keys online as of {result['as_of']}"
+
+
+_ROWS = ("rows_in", "accepted", "repaired", "quarantined")

@@ -1,0 +1,165 @@
+"""What a sealed model is asked with: the columns of a request, how features follow from them, and their order."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from mlops_ray.errors import IntegrityError, UseCaseError
+from mlops_ray.use_case import Column, ColumnType, Feature, FeatureKind, UseCase
+
+_PLAIN_EXPRESSIONS = {"Column", "Literal", "BinaryExpr", "Cast", "Ternary", "Function", "Alias"}
+_FOREIGN_FUNCTIONS = {"AnonymousFunction", "AnonymousAgg", "FfiPlugin", "PythonUdf", "Object"}
+
+
+@dataclass(frozen=True)
+class ModelSchema:
+    """All a server must know to ask the model, without a line of the user's code.
+
+    label: name of what is predicted. lead_time_s: how long before `event_time` the prediction is made, in seconds.
+    request_columns: what a caller sends for one prediction, `event_time` and `entities` among them.
+    request_features: polars expressions over the request columns, as JSON of `Expr.meta.serialize(format="json")`.
+    features: the model's inputs in order; those not in `request_features` come from `feature_service` online.
+    """
+
+    use_case: str
+    label: str
+    entities: tuple[str, ...]
+    event_time: str
+    lead_time_s: float
+    request_columns: tuple[Column, ...]
+    request_features: Mapping[str, str]
+    features: tuple[Feature, ...]
+    feature_service: str | None = None
+
+    def named(self, kind: FeatureKind) -> tuple[str, ...]:
+        """Names of the features of one kind, in the order of the model's input."""
+        return tuple(feature.name for feature in self.features if feature.kind == kind)
+
+    def column_of(self, feature: str) -> Column | None:
+        """The request column that `feature` repeats unchanged, so that the column's rules hold for it too."""
+        if self.request_features.get(feature) != pl.col(feature).meta.serialize(format="json"):
+            return None
+        return next((column for column in self.request_columns if column.name == feature), None)
+
+    def expressions(self) -> dict[str, pl.Expr]:
+        """The request features as polars expressions. Raises IntegrityError where one would run foreign code."""
+        return {name: expression_from_json(name, text) for name, text in self.request_features.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "ModelSchema":
+        """The schema from what `to_json` gave. Raises IntegrityError if parts are missing or unknown."""
+        try:
+            columns = (Column(**{**column, "choices": tuple(column["choices"])}) for column in value["request_columns"])
+            features = (Feature(f["name"], f["kind"], tuple(f["categories"])) for f in value["features"])
+            parts = {
+                **value,
+                "entities": tuple(value["entities"]),
+                "request_columns": tuple(columns),
+                "features": tuple(features),
+            }
+            return cls(**parts)
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(f"schema.json of the sealed model does not fit this version: {error!r}.") from error
+
+
+def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame) -> ModelSchema:
+    """The schema of a model of `use_case` with these inputs; `seen` are the rows it was trained on.
+
+    A `closed` text column takes the values in `seen` as its choices. A column that the source derives is described
+    by its type in `seen`. Raises UseCaseError if a derived one is not there.
+    """
+    columns = tuple(_request_column(use_case, name, seen) for name in use_case.request_columns())
+    expressions = use_case.features_of_request()
+    for name, expression in expressions.items():
+        _refuse_foreign_code(name, json.loads(expression.meta.serialize(format="json")), UseCaseError)
+    return ModelSchema(
+        use_case=use_case.name,
+        label=use_case.label.name,
+        entities=use_case.entities,
+        event_time=use_case.event_time,
+        lead_time_s=use_case.lead_time.total_seconds(),
+        request_columns=columns,
+        request_features={name: part.meta.serialize(format="json") for name, part in expressions.items()},
+        features=tuple(features),
+        feature_service=use_case.feature_service,
+    )
+
+
+def _request_column(use_case: UseCase, name: str, seen: pl.DataFrame) -> Column:
+    column = use_case.sources[use_case.main_source].column(name)
+    if column is None:
+        if name not in seen.columns:
+            raise UseCaseError(
+                f"Use case {use_case.name}: request column {name!r} is derived and not in the training set, so its "
+                f"type is unknown. Declare it among the source's columns or make it an entity."
+            )
+        column = Column(name, _type_of(seen.schema[name]))
+    if name == use_case.event_time:
+        return replace(column, type="timestamp", nullable=False)
+    if column.closed and name in seen.columns:
+        return replace(column, choices=tuple(sorted(seen[name].drop_nulls().unique().cast(pl.String).to_list())))
+    return column
+
+
+def _type_of(dtype: pl.DataType) -> ColumnType:
+    if dtype == pl.Boolean:
+        return "boolean"
+    if dtype.is_integer():
+        return "integer"
+    if dtype.is_numeric():
+        return "number"
+    return "timestamp" if dtype.is_temporal() else "text"
+
+
+def expression_from_json(name: str, text: str) -> pl.Expr:
+    """A polars expression read from JSON.
+
+    Only columns, literals, arithmetic, comparisons, casts, conditions and polars' own functions are read. Anything
+    else could run a pickled Python function or load a shared library: IntegrityError.
+    """
+    try:
+        node = json.loads(text)
+    except ValueError as error:
+        raise IntegrityError(f"Request feature {name!r} in schema.json is not JSON: {error}") from error
+    _refuse_foreign_code(name, node, IntegrityError)
+    try:
+        return pl.Expr.deserialize(io.StringIO(text), format="json").alias(name)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise IntegrityError(f"Request feature {name!r} in schema.json cannot be read: {error}") from error
+
+
+def _refuse_foreign_code(name: str, node: Any, error: type[IntegrityError] | type[UseCaseError]) -> None:
+    kind = next(iter(node)) if isinstance(node, dict) and len(node) == 1 else f"{node!r:.40}"
+    if kind not in _PLAIN_EXPRESSIONS or (found := _names_in(node) & _FOREIGN_FUNCTIONS):
+        raise error(
+            f"Request feature {name!r} uses {kind if kind not in _PLAIN_EXPRESSIONS else sorted(found)[0]}, which a "
+            f"server does not run. Write it with polars' own functions over one row (no Python function, no plugin, "
+            f"no aggregation)."
+        )
+    for child in _inputs(node[kind]):
+        _refuse_foreign_code(name, child, error)
+
+
+def _inputs(body: Any) -> list[Any]:
+    """The sub-expressions of one node of polars' JSON."""
+    if isinstance(body, list):
+        return body[:1]
+    if not isinstance(body, dict):
+        return []
+    inputs = [body[part] for part in ("left", "right", "expr", "predicate", "truthy", "falsy") if part in body]
+    return [*inputs, *body.get("input", [])]
+
+
+def _names_in(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        return set(node).union(*map(_names_in, node.values()))
+    if isinstance(node, list):
+        return set().union(*map(_names_in, node))
+    return {node} if isinstance(node, str) else set()

@@ -1,0 +1,154 @@
+"""Model versions in MLflow's registry: each is a sealed folder with its lineage, registered once for each key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_ray.config import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION = "champion"
+_SEALED = "sealed_model"
+_KEY = "mlops_ray.key"
+_DIGEST = "mlops_ray.digest"
+_PREFIX = "mlops_ray."
+
+# MLflow, and training.tracking which connects to it, are imported inside the functions: they take 3 s and more, and
+# this module is imported by every replica and by the command line for ModelVersion alone.
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version as registered: `digest` names the sealed model's content, `run_id` the run of the search behind it."""
+
+    name: str
+    version: int
+    digest: str
+    run_id: str
+    source: str
+    key: str
+
+
+def register(
+    settings: Settings,
+    use_case_name: str,
+    sealed_folder: Path,
+    lineage: Mapping[str, Any],
+    parent_run_id: str,
+    metrics: Mapping[str, float],
+    key: str,
+) -> ModelVersion:
+    """Store the sealed folder with the parent run and register it as a new version of `use_case_name`.
+
+    `lineage` needs `digest`, the sealed model's; each of its texts becomes a tag of the version, and all of it
+    `lineage.json` beside the folder. Asked again with the same `key`, after being killed at any moment or at the same
+    time from two processes, it returns the same version. Raises UnavailableError if MLflow is down.
+    """
+    from mlops_ray.training.tracking import connect, mlflow_errors
+
+    client = connect(settings)
+    with mlflow_errors(settings):
+        found = _of_key(client, use_case_name, key)
+        if found:
+            return found[0]
+        digest = str(lineage["digest"])
+        path = f"{_SEALED}/{digest}"
+        client.log_artifacts(parent_run_id, str(sealed_folder), path)
+        client.log_dict(parent_run_id, dict(lineage), f"{_SEALED}/{digest}.lineage.json")
+        _log_metrics(client, parent_run_id, metrics)
+        _create_model(client, use_case_name)
+        source = f"{client.get_run(parent_run_id).info.artifact_uri}/{path}"
+        # With its tags in the same call: a version without its key would be registered a second time after a kill.
+        tags = _tags(lineage) | {_KEY: key, _DIGEST: digest, f"{_PREFIX}parent_run": parent_run_id}
+        client.create_model_version(use_case_name, source, parent_run_id, tags=tags)
+        return _keep_first(client, _of_key(client, use_case_name, key))
+
+
+def set_champion(settings: Settings, name: str, version: int) -> None:
+    """Point the alias `champion` of `name` to `version`. Raises UnavailableError if MLflow is down."""
+    from mlops_ray.training.tracking import connect, mlflow_errors
+
+    client = connect(settings)
+    with mlflow_errors(settings):
+        client.set_registered_model_alias(name, CHAMPION, str(version))
+
+
+def champion(settings: Settings, name: str) -> ModelVersion | None:
+    """The version that the alias `champion` points to; None if there is no such model or alias.
+
+    Raises UnavailableError if MLflow is down.
+    """
+    from mlops_ray.training.tracking import connect, mlflow_errors
+
+    client = connect(settings)
+    with mlflow_errors(settings):
+        models = client.search_registered_models(f"name = '{name}'")
+        if not models or CHAMPION not in models[0].aliases:
+            return None
+        return _version(client.get_model_version(name, str(models[0].aliases[CHAMPION])))
+
+
+def download(settings: Settings, version: ModelVersion, folder: str | Path) -> Path:
+    """Copy the sealed folder of `version` below `folder` and return where it lies.
+
+    Raises UnavailableError if MLflow or its artifact store is down.
+    """
+    from mlops_ray.training.tracking import connect, mlflow_errors
+
+    client = connect(settings)
+    with mlflow_errors(settings):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return Path(client.download_artifacts(version.run_id, f"{_SEALED}/{version.digest}", str(folder)))
+
+
+def _of_key(client: MlflowClient, name: str, key: str) -> list[ModelVersion]:
+    """Versions registered for `key`, the oldest first."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{_KEY}` = '{key}'")
+    return sorted((_version(version) for version in found), key=lambda version: version.version)
+
+
+def _keep_first(client: MlflowClient, versions: list[ModelVersion]) -> ModelVersion:
+    """Two processes can both have found no version: the older one stays, for both."""
+    for surplus in versions[1:]:
+        client.delete_model_version(surplus.name, str(surplus.version))
+    return versions[0]
+
+
+def _create_model(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float]) -> None:
+    """Only what the run does not say yet, so that a repetition adds no second points to its charts."""
+    known = client.get_run(run_id).data.metrics
+    for name, value in metrics.items():
+        if known.get(f"test_{name}") != value:
+            client.log_metric(run_id, f"test_{name}", value)
+
+
+def _tags(lineage: Mapping[str, Any]) -> dict[str, str]:
+    texts = {name: value for name, value in lineage.items() if isinstance(value, str | int | float)}
+    return {f"{_PREFIX}{name}": str(value) for name, value in texts.items()}
+
+
+def _version(version: Any) -> ModelVersion:
+    tags = version.tags
+    return ModelVersion(
+        name=version.name,
+        version=int(version.version),
+        digest=tags[_DIGEST],
+        run_id=version.run_id,
+        source=version.source,
+        key=tags[_KEY],
+    )

@@ -1,0 +1,192 @@
+"""A sealed model: one folder that holds all a server needs, and cannot be changed unnoticed."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from mlops_ray.artifacts import digest_json
+from mlops_ray.errors import DataError, IntegrityError
+from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.registry.onnx_model import OnnxModel
+from mlops_ray.use_case import Feature
+
+UNKNOWN_CATEGORY = "never seen in training"
+_MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SealedModel:
+    """A model that was verified: its files match their digests and it gives the answers it was sealed with."""
+
+    digest: str
+    schema: ModelSchema
+    model: OnnxModel
+    evaluation: Mapping[str, Any]
+
+
+def golden_cases(rows: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
+    """Held-out rows and, for each feature, the hard cases: a missing number; an unknown, missing, empty category.
+
+    `rows` has a column for each feature; the result has only those, Float64 for numbers and text for categories.
+    """
+    columns = [pl.col(feature.name).cast(pl.Float64 if feature.kind == "number" else pl.String) for feature in features]
+    rows = rows.select(columns)
+    cases = [rows]
+    for feature in features:
+        values = (None,) if feature.kind == "number" else (UNKNOWN_CATEGORY, None, "")
+        dtype = rows.schema[feature.name]
+        cases += [rows.head(1).with_columns(pl.lit(value, dtype).alias(feature.name)) for value in values]
+    return pl.concat(cases)
+
+
+def model_inputs(rows: pl.DataFrame, features: Sequence[Feature]) -> tuple[NDArray[np.float32], NDArray[np.object_]]:
+    """`numbers` and `categories` of the ONNX contract from a frame with a column for each feature."""
+    names = {kind: [feature.name for feature in features if feature.kind == kind] for kind in ("number", "category")}
+    numbers = rows.select(pl.col(names["number"]).cast(pl.Float32).fill_null(float("nan"))).to_numpy()
+    texts = rows.select(pl.col(names["category"]).cast(pl.String).fill_null("")).rows()
+    categories = np.array(texts, dtype=object).reshape(rows.height, len(names["category"]))
+    return numbers.reshape(rows.height, len(names["number"])), categories
+
+
+def seal(
+    folder: Path,
+    onnx: bytes,
+    schema: ModelSchema,
+    golden_rows: pl.DataFrame,
+    answers_of_trained_model: ArrayLike,
+    evaluation: Mapping[str, Any],
+    tolerance: float = 1e-5,
+) -> str:
+    """Write a sealed model into `folder` and return its digest (SHA-256 of the canonical manifest, hex).
+
+    golden_rows: see `golden_cases`. answers_of_trained_model: its probabilities for them, one a row.
+    Raises DataError if the hard cases are not among the rows or if the ONNX answers differ from the trained model's
+    by more than `tolerance`, and IntegrityError if the ONNX file breaks the contract of `OnnxModel`.
+    """
+    _expect_hard_cases(golden_rows, schema.features)
+    answers = np.asarray(answers_of_trained_model, dtype=np.float64)
+    golden = {
+        "features": [feature.name for feature in schema.features],
+        "rows": golden_rows.select(feature.name for feature in schema.features).rows(),
+        "answers": answers.tolist(),
+        "tolerance": tolerance,
+    }
+    problem = _replay(OnnxModel(onnx, schema.features), schema.features, golden)
+    if problem:
+        raise DataError(f"The ONNX export of {schema.use_case} does not answer as the trained model does: {problem}")
+    schema.expressions()
+    files = {
+        "model.onnx": onnx,
+        "schema.json": _json(schema.to_json()),
+        "golden.json": _json(golden),
+        "evaluation.json": _json(evaluation),
+    }
+    manifest = {"format": _FORMAT, "files": {name: _sha256(content) for name, content in files.items()}}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / _MANIFEST).write_bytes(_json(manifest))
+    return digest_json(manifest)
+
+
+def load(folder: Path, expected_digest: str) -> SealedModel:
+    """Read a sealed model after verifying every digest and replaying the golden rows.
+
+    No pickle is read and nothing of the user's code runs. Raises IntegrityError naming the file that differs.
+    """
+    manifest = _parse(folder, _MANIFEST, _read(folder, _MANIFEST))
+    if digest_json(manifest) != expected_digest:
+        raise IntegrityError(
+            f"{folder / _MANIFEST} has digest {digest_json(manifest)}, but {expected_digest} was registered. "
+            f"The sealed model was changed or is another version."
+        )
+    if manifest.get("format") != _FORMAT:
+        raise IntegrityError(f"{folder / _MANIFEST}: format {manifest.get('format')!r} is not known to this version.")
+    contents = {name: _verified(folder, name, digest) for name, digest in manifest["files"].items()}
+    missing = {"model.onnx", "schema.json", "golden.json", "evaluation.json"} - contents.keys()
+    if missing:
+        raise IntegrityError(f"{folder / _MANIFEST} does not list {', '.join(sorted(missing))}.")
+    schema = ModelSchema.from_json(_parse(folder, "schema.json", contents["schema.json"]))
+    schema.expressions()
+    model = OnnxModel(contents["model.onnx"], schema.features)
+    problem = _replay(model, schema.features, _parse(folder, "golden.json", contents["golden.json"]))
+    if problem:
+        raise IntegrityError(
+            f"{folder / 'golden.json'}: the model does not repeat the answers it was sealed with: {problem}"
+        )
+    return SealedModel(expected_digest, schema, model, _parse(folder, "evaluation.json", contents["evaluation.json"]))
+
+
+def _replay(model: OnnxModel, features: Sequence[Feature], golden: Mapping[str, Any]) -> str | None:
+    """What differs between the model's answers and the golden ones, or None."""
+    dtypes = {feature.name: pl.Float64 if feature.kind == "number" else pl.String for feature in features}
+    rows = pl.DataFrame(golden["rows"], schema=dtypes, orient="row")
+    answers = np.asarray(golden["answers"], dtype=np.float64)
+    given = model.probability(*model_inputs(rows, features))
+    if given.shape != answers.shape:
+        return f"{given.shape} answers instead of {answers.shape}."
+    differences = np.abs(given - answers)
+    worst = int(np.argmax(np.where(np.isnan(differences), np.inf, differences)))
+    if differences[worst] <= golden["tolerance"]:
+        return None
+    return (
+        f"row {worst} of {len(answers)} {rows.row(worst, named=True)} gives {given[worst]:.7f} instead of "
+        f"{answers[worst]:.7f} (tolerance {golden['tolerance']:g})."
+    )
+
+
+def _expect_hard_cases(rows: pl.DataFrame, features: Sequence[Feature]) -> None:
+    for feature in features:
+        values = rows[feature.name]
+        lacking = [] if values.null_count() else ["missing"]
+        if feature.kind == "category":
+            if not (values == "").any():
+                lacking.append("empty")
+            if values.drop_nulls().filter(values.drop_nulls() != "").is_in(list(feature.categories)).all():
+                lacking.append("unknown")
+        if lacking:
+            raise DataError(
+                f"The golden rows have no row where feature {feature.name!r} is {' or '.join(lacking)}. "
+                f"Make them with golden_cases()."
+            )
+
+
+def _verified(folder: Path, name: str, digest: str) -> bytes:
+    content = _read(folder, name)
+    if _sha256(content) != digest:
+        raise IntegrityError(
+            f"{folder / name} has SHA-256 {_sha256(content)}, but was sealed with {digest}. Restore the file."
+        )
+    return content
+
+
+def _read(folder: Path, name: str) -> bytes:
+    if Path(name).name != name:
+        raise IntegrityError(f"{folder / _MANIFEST} lists {name!r}, which is not a file of this folder.")
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{folder / name} of a sealed model cannot be read: {error.strerror}.") from error
+
+
+def _parse(folder: Path, name: str, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise IntegrityError(f"{folder / name} is not JSON: {error}") from error
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,164 @@
+"""HTTP as our routes speak it: JSON answers, one form of error, limits on body and time. Plain ASGI, for speed."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from mlops_ray.errors import UnavailableError
+from mlops_ray.serving.request_id import request_id_of
+
+MAX_BODY_BYTES = 10_000_000
+DEADLINE_S = 10.0
+BODY_TIMEOUT_S = 8.0
+
+_logger = logging.getLogger(__name__)
+_encode = msgspec.json.encode
+
+
+class HttpError(Exception):
+    """An answer other than 200: `error` is a sentence for the caller, `field` says where in the request."""
+
+    def __init__(self, status: int, error: str, field: str | None = None, headers: Mapping[str, str] | None = None):
+        super().__init__(status, error, field, headers)
+        self.status, self.error, self.field, self.headers = status, error, field, headers or {}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a route is given. `path` is relative to the application's prefix; header names are lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    request_id: str
+    receive: Receive
+
+    async def body(self) -> bytes:
+        """The whole body. Raises HttpError 413 as soon as it is known to pass `MAX_BODY_BYTES`, 408 if it stalls."""
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+            raise _too_large(int(declared))
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                return await self._read()
+        except TimeoutError:
+            raise HttpError(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", "body") from None
+
+    async def _read(self) -> bytes:
+        chunks, size, more = [], 0, True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise asyncio.CancelledError("The caller hung up before the body was complete.")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise _too_large(size)
+            chunks.append(chunk)
+            more = message.get("more_body", False)
+        return b"".join(chunks)
+
+    def expect_content_type(self, *allowed: str) -> None:
+        """Raise HttpError 415 unless the body is declared as one of `allowed`; UTF-8 is the only charset."""
+        given = self.headers.get(b"content-type", b"").decode("latin-1").lower()
+        kind, _, parameters = given.partition(";")
+        charset = parameters.strip().removeprefix("charset=").strip('"')
+        if kind.strip() not in allowed or charset not in ("", "utf-8"):
+            raise HttpError(
+                415, f"Content-Type {given!r} is not understood. Send {' or '.join(allowed)}.", "content-type"
+            )
+
+
+@dataclass(frozen=True)
+class Response:
+    """`body` is sent as it is when it is bytes, else as JSON."""
+
+    body: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Routes:
+    """An ASGI application: exact paths below its prefix, each with the handler of every method it knows."""
+
+    def __init__(self, routes: Mapping[str, Mapping[str, Handler]], deadline_s: float = DEADLINE_S):
+        self._routes = routes
+        self._deadline_s = deadline_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _refuse_other_protocols(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+        request = Request(scope["method"], path, headers, request_id_of(headers), receive)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                response = await self._handler(request)(request)
+        except Exception as error:
+            response = _error_response(error, request, self._deadline_s)
+        await _send(response, send)
+
+    def _handler(self, request: Request) -> Handler:
+        methods = self._routes.get(request.path)
+        if methods is None:
+            known = ", ".join(path or "/" for path in self._routes)
+            raise HttpError(404, f"There is nothing at {request.path!r} of this application; it has {known}.")
+        handler = methods.get(request.method)
+        if handler is None:
+            allowed = ", ".join(methods)
+            raise HttpError(
+                405, f"Method {request.method} is not allowed here; use {allowed}.", headers={"allow": allowed}
+            )
+        return handler
+
+
+def _too_large(size: int) -> HttpError:
+    return HttpError(
+        413, f"The body has {size:,} bytes or more; the limit is {MAX_BODY_BYTES:,}. Send fewer rows.", "body"
+    )
+
+
+def _error_response(error: Exception, request: Request, deadline_s: float) -> Response:
+    if isinstance(error, HttpError):
+        status, text, where, headers = error.status, error.error, error.field, error.headers
+    elif isinstance(error, TimeoutError):
+        status, text, where, headers = (
+            504,
+            f"No answer within {deadline_s:g} s. Ask again, or for fewer rows.",
+            None,
+            {},
+        )
+    elif isinstance(error, UnavailableError):
+        status, text, where, headers = 503, str(error), None, {"retry-after": "1"}
+    else:
+        _logger.exception("Request %s to %s failed", request.request_id, request.path)
+        status, text, where, headers = 500, "The server failed; its log names the request id.", None, {}
+    body = {"error": text, "field": where, "request_id": request.request_id}
+    return Response(body, status, {"content-type": "application/json", **headers})
+
+
+async def _send(response: Response, send: Send) -> None:
+    body = response.body if isinstance(response.body, bytes) else _encode(response.body)
+    headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse_other_protocols(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1003})
+        return
+    while (await receive())["type"] == "lifespan.startup":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,146 @@
+"""The Open Inference Protocol v2 over REST, with its binary tensor extension: one input tensor for each feature."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.serving.http import HttpError
+from mlops_ray.serving.predictor import DECISION_THRESHOLD, Vectors
+from mlops_ray.serving.tensors import InputTensor, Parameters, Scalar, values_of, wrong_size
+from mlops_ray.serving.validation import decode_json
+from mlops_ray.use_case import Column
+
+HEADER_LENGTH = b"inference-header-content-length"
+OUTPUT_TYPES = {"probability": "FP32", "prediction": "BOOL"}
+
+
+class OutputRequest(msgspec.Struct, forbid_unknown_fields=True):
+    name: Literal["probability", "prediction"]
+    parameters: Parameters = Parameters()
+
+
+class InferRequest(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: Annotated[list[InputTensor], Meta(min_length=1)]
+    id: str | None = None
+    parameters: dict[str, Scalar] = {}
+    outputs: list[OutputRequest] | None = None
+
+
+@dataclass(frozen=True)
+class InferQuestion:
+    """A validated infer request; `binary` names the outputs to answer in binary."""
+
+    id: str | None
+    columns: dict[str, NDArray[Any]]
+    outputs: tuple[str, ...]
+    binary: frozenset[str]
+
+
+class InferBody:
+    """Reads bodies of `infer` for one model."""
+
+    def __init__(self, schema: ModelSchema):
+        self._features = {feature.name: feature for feature in schema.features}
+        self._rules = {name: schema.column_of(name) or Column(name, "text", nullable=True) for name in self._features}
+        self._numbers, self._categories = schema.named("number"), schema.named("category")
+        self._decoder = msgspec.json.Decoder(InferRequest)
+
+    def decode(self, content: bytes, header_length: bytes | None) -> InferQuestion:
+        """Raises HttpError 400 naming the tensor that is wrong."""
+        head, tail = _split(content, header_length)
+        request: InferRequest = decode_json(head, self._decoder, InferRequest)
+        columns: dict[str, NDArray[Any]] = {}
+        offset = 0
+        for number, tensor in enumerate(request.inputs):
+            at = f"inputs[{number}]"
+            feature = self._features.get(tensor.name)
+            if feature is None or tensor.name in columns:
+                what = "is given twice" if feature else f"is not an input of this model ({', '.join(self._features)})"
+                raise HttpError(400, f"{at}: {tensor.name!r} {what}.", f"{at}.name")
+            size = tensor.parameters.binary_data_size
+            if size is not None and size > len(tail) - offset:
+                raise wrong_size(at, f"{size} bytes are announced, {len(tail) - offset} are left in the body")
+            raw = None if size is None else tail[offset : offset + size]
+            offset += size or 0
+            columns[tensor.name] = values_of(tensor, feature, self._rules[tensor.name], raw, at)
+        if offset != len(tail):
+            raise wrong_size("inputs", f"the tensors take {offset} bytes of {len(tail)} after the JSON")
+        self._expect_complete(columns)
+        outputs, binary = _wanted_outputs(request)
+        return InferQuestion(request.id, columns, outputs, binary)
+
+    def vectors(self, columns: dict[str, NDArray[Any]]) -> Vectors:
+        rows = len(next(iter(columns.values())))
+        numbers = np.empty((rows, len(self._numbers)), dtype=np.float32)
+        categories = np.empty((rows, len(self._categories)), dtype=object)
+        for position, name in enumerate(self._numbers):
+            numbers[:, position] = columns[name]
+        for position, name in enumerate(self._categories):
+            categories[:, position] = columns[name]
+        return Vectors(numbers, categories)
+
+    def _expect_complete(self, columns: dict[str, NDArray[Any]]) -> None:
+        missing = [name for name in self._features if name not in columns]
+        if missing:
+            raise HttpError(400, f"inputs: tensor {', '.join(missing)} is missing.", f"inputs.{missing[0]}")
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) > 1:
+            raise HttpError(400, f"inputs: the tensors have {sorted(lengths)} rows; all need the same.", "inputs")
+
+
+def encode_answer(
+    question: InferQuestion, model: dict[str, str], request_id: str, probability: NDArray[np.float32]
+) -> tuple[bytes, int | None]:
+    """The body of the answer, and the length of its JSON part if binary tensors follow."""
+    values = {"probability": probability, "prediction": probability >= DECISION_THRESHOLD}
+    outputs, tail = [], b""
+    for name in question.outputs:
+        output: dict[str, Any] = {"name": name, "datatype": OUTPUT_TYPES[name], "shape": [len(probability)]}
+        if name in question.binary:
+            raw = values[name].astype("<f4" if name == "probability" else "?").tobytes()
+            output["parameters"] = {"binary_data_size": len(raw)}
+            tail += raw
+        else:
+            output["data"] = values[name].tolist()
+        outputs.append(output)
+    head = msgspec.json.encode({**model, "id": question.id or request_id, "outputs": outputs})
+    return head + tail, len(head) if question.binary else None
+
+
+def _split(content: bytes, header_length: bytes | None) -> tuple[bytes, bytes]:
+    if header_length is None:
+        return content, b""
+    length = int(header_length) if header_length.isdigit() and len(header_length) < 10 else -1
+    if not 0 <= length <= len(content):
+        raise HttpError(
+            400,
+            f"Inference-Header-Content-Length is {header_length.decode('latin-1')!r}, but the body has "
+            f"{len(content)} bytes.",
+            "inference-header-content-length",
+        )
+    return content[:length], content[length:]
+
+
+def _wanted_outputs(request: InferRequest) -> tuple[tuple[str, ...], frozenset[str]]:
+    all_binary = request.parameters.get("binary_data_output") is True
+    wanted = request.outputs or [OutputRequest("probability"), OutputRequest("prediction")]
+    names = tuple(dict.fromkeys(output.name for output in wanted))
+    asked = {output.name: output.parameters.binary_data for output in wanted}
+    return names, frozenset(name for name, binary in asked.items() if (all_binary if binary is None else binary))
+
+
+def metadata(schema: ModelSchema, name: str, version: str) -> dict[str, Any]:
+    """The protocol's description of a model: its tensors with datatypes and shapes."""
+    types = {"number": "FP32", "category": "BYTES"}
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": "onnx_onnxruntime",
+        "inputs": [{"name": f.name, "datatype": types[f.kind], "shape": [-1]} for f in schema.features],
+        "outputs": [{"name": key, "datatype": value, "shape": [-1]} for key, value in OUTPUT_TYPES.items()],
+    }

@@ -1,0 +1,132 @@
+"""Serve as part of a driver: started on the Ray of this process, and gone, with all it opened, when stopped."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import ray
+from ray import serve
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.serving.app import (
+    SERVER_APPLICATION,
+    SERVER_ROUTE,
+    EndpointArgs,
+    ServerArgs,
+    build_server,
+    champion_of,
+    endpoint_application,
+)
+from mlops_ray.serving.environment import expect_free_port, haproxy_folder
+
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+
+_logger = logging.getLogger(__name__)
+
+
+def serve_use_case(settings: Settings, name: str) -> str:
+    """Serve the champion of `name` and return the endpoint's URL, once it answers.
+
+    Ray must be initialised, with `serve_environment()` set before. Raises ConfigurationError if there is no champion
+    or the port is taken, UnavailableError if no replica comes up.
+    """
+    champion_of(settings, name)
+    url = start(settings, {name: endpoint_application(EndpointArgs(model=name), settings)})
+    return f"{url}{SERVER_ROUTE}/models/{name}"
+
+
+def start(settings: Settings, endpoints: Mapping[str, serve.Application]) -> str:
+    """Run the applications of some models and the one that owns `/v2`; returns the base URL when all answer.
+
+    On a cluster where Serve runs already they are added to it, on the port that it has.
+    """
+    if not ray.is_initialized():
+        raise ConfigurationError("Ray is not running in this process. Call ray.init() before serving.")
+    if not serve.status().proxies:
+        _claim_port(settings.http_host, settings.http_port)
+        serve.start(http_options={"host": settings.http_host, "port": settings.http_port})
+    targets = [serve.RunTarget(build_server(ServerArgs()), SERVER_APPLICATION, SERVER_ROUTE)]
+    targets += [serve.RunTarget(app, name, f"{SERVER_ROUTE}/models/{name}") for name, app in endpoints.items()]
+    try:
+        serve.run_many(targets)
+    except RuntimeError as error:
+        raise UnavailableError(f"Serving failed to start: {error}") from error
+    url = f"http://{settings.http_host}:{settings.http_port}"
+    for path in [f"{SERVER_ROUTE}/health/ready", *(f"{SERVER_ROUTE}/models/{name}/ready" for name in endpoints)]:
+        _wait_until_answered(f"{url}{path}")
+    return url
+
+
+def stop() -> None:
+    """Stop Serve and make sure that none of its processes is left. Does nothing where Serve does not run."""
+    if not ray.is_initialized():
+        return
+    node = ray.get_runtime_context().get_node_id()
+    serve.shutdown()
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while (pids := _proxies(node)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _wait_until_answered(url: str) -> None:
+    """HAProxy learns of routes a moment after Serve reports them."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    status = "no connection"
+    while time.monotonic() < deadline:
+        try:
+            response = httpx.get(url, timeout=5)
+            if response.status_code == 200:
+                return
+            status = f"{response.status_code}: {response.text[:200]}"
+        except httpx.TransportError as error:
+            status = repr(error)
+        time.sleep(0.1)
+    raise UnavailableError(f"{url} did not become ready within {READY_TIMEOUT_S:g} s ({status}). See Ray's Serve logs.")
+
+
+def _claim_port(host: str, port: int) -> None:
+    """Raise ConfigurationError unless the port is free, or was held by an HAProxy whose Ray is gone: that is ended.
+
+    HAProxy outlives a driver that was killed; then its parent is no Ray process any more.
+    """
+    orphans = [pid for pid in _proxies() if "ray::" not in _command(_parent(pid))]
+    for pid in orphans:
+        _logger.warning("Ending HAProxy %d, which a driver that was killed left behind", pid)
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + (STOP_TIMEOUT_S if orphans else 0)
+    while True:
+        try:
+            return expect_free_port(host, port)
+        except ConfigurationError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _proxies(node: str = "") -> list[int]:
+    """HAProxy processes whose configuration lies in our folder (of one Ray node, if named)."""
+    folder = f"{haproxy_folder()}/{node}"
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if f"-f\0{folder}" in _command(pid)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

@@ -1,0 +1,209 @@
+"""The OpenAPI 3.1 document of a model, made from the same schema that validation is compiled from."""
+
+from typing import Any
+
+from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.serving.http import MAX_BODY_BYTES
+from mlops_ray.serving.inference_protocol import OUTPUT_TYPES
+from mlops_ray.serving.tensors import NUMERIC_TYPES
+from mlops_ray.serving.validation import MAX_FLOAT32, MAX_ROWS, integer_limits, text_pattern
+from mlops_ray.use_case import Column, Feature
+
+_MOMENT = {"type": "string", "format": "date-time", "pattern": r"^(19|20|21)\d\d-"}
+_TEXT = {"type": "string"}
+
+
+def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, Any]:
+    """The document of one model; its paths begin with `/v2/models/<name>`."""
+    prefix = f"/v2/models/{name}"
+    paths = {
+        prefix: {"get": _operation("describe", "The model's tensors (Open Inference Protocol v2)", "Metadata")},
+        f"{prefix}/ready": {"get": _operation("ready", "Whether the model takes requests", "Ready")},
+        f"{prefix}/openapi.json": {"get": _operation("openapi", "This document", "Document")},
+        f"{prefix}/predict": {
+            "post": _operation("predict", f"Probability of {schema.label}, by keys or by features", "Prediction", "Ask")
+        },
+        f"{prefix}/infer": {
+            "post": _operation(
+                "infer",
+                "The same over the Open Inference Protocol v2; the binary tensor extension is understood "
+                "(Inference-Header-Content-Length)",
+                "Inference",
+                "Infer",
+            )
+        },
+    }
+    return _document(f"{name} (mlops_ray)", version, paths, _schemas_of_model(schema))
+
+
+def openapi_of_server(version: str) -> dict[str, Any]:
+    """The document of the small application that owns `/v2`."""
+    paths = {
+        "/v2": {"get": _operation("server", "Name, version and extensions of the server", "Server")},
+        "/v2/health/live": {"get": _operation("live", "Whether the server runs", "Live")},
+        "/v2/health/ready": {
+            "get": _operation("server_ready", "200 if all models take requests, 503 if not", "ServerReady")
+        },
+        "/v2/openapi.json": {"get": _operation("openapi", "This document", "Document")},
+    }
+    paths["/v2/health/ready"]["get"]["responses"]["503"] = _answer("ServerReady", "A model is not ready")
+    schemas = {
+        "Server": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
+        "Live": _object({"live": {"type": "boolean"}}),
+        "ServerReady": _object({"ready": {"type": "boolean"}, "not_ready": _list(_TEXT)}),
+        **_SHARED,
+    }
+    return _document("mlops_ray", version, paths, schemas)
+
+
+def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
+    keys = _object({column.name: _column(column) for column in schema.request_columns})
+    features = _object({feature.name: _feature(schema, feature) for feature in schema.features})
+    answer = _object({"probability": {"type": "number", "minimum": 0, "maximum": 1}, "prediction": {"type": "boolean"}})
+    as_of = {**_MOMENT, "description": "The moment of the request; features are read as known then. Default: now."}
+    return {
+        "Keys": keys,
+        "Features": features,
+        "Ask": {
+            "oneOf": [
+                _object({"keys": _one_or_many("Keys"), "as_of": as_of}, optional=("as_of",)),
+                _object({"features": _one_or_many("Features"), "as_of": as_of}, optional=("as_of",)),
+            ]
+        },
+        "Prediction": _object(
+            {"model": _TEXT, "version": _TEXT, "request_id": _UUID, "as_of": _MOMENT, "predictions": _list(answer)}
+        ),
+        "Infer": _infer_request(schema),
+        "Inference": _object(
+            {"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "outputs": _list(_output_tensor())}
+        ),
+        "Metadata": _object(
+            {
+                "name": _TEXT,
+                "versions": _list(_TEXT),
+                "platform": _TEXT,
+                "inputs": _list(_TENSOR_METADATA),
+                "outputs": _list(_TENSOR_METADATA),
+            }
+        ),
+        "Ready": _object({"name": _TEXT, "ready": {"type": "boolean"}}),
+        **_SHARED,
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    described = _present(column)
+    return {"anyOf": [described, {"type": "null"}]} if column.nullable else described
+
+
+def _present(column: Column) -> dict[str, Any]:
+    match column.type:
+        case "text" if column.choices:
+            return {"enum": list(column.choices)}
+        case "text":
+            pattern = text_pattern(column)
+            return {"type": "string", "minLength": 1, **({"pattern": pattern} if pattern else {})}
+        case "integer":
+            low, high = integer_limits(column)
+            return {"type": "integer", "minimum": low, "maximum": high}
+        case "number":
+            return _number(column.minimum, column.maximum)
+        case "boolean":
+            return {"type": "boolean"}
+        case "timestamp":
+            return _MOMENT
+
+
+def _feature(schema: ModelSchema, feature: Feature) -> dict[str, Any]:
+    column = schema.column_of(feature.name)
+    if column is not None and column.type != "timestamp":
+        return _column(column)
+    present = _TEXT if feature.kind == "category" else _number(None, None)
+    return {"anyOf": [present, {"type": "null"}]}
+
+
+def _number(minimum: float | None, maximum: float | None) -> dict[str, Any]:
+    low = -MAX_FLOAT32 if minimum is None else minimum
+    return {"type": "number", "minimum": low, "maximum": MAX_FLOAT32 if maximum is None else maximum}
+
+
+def _infer_request(schema: ModelSchema) -> dict[str, Any]:
+    value = {"type": ["number", "string", "boolean", "null"]}
+    scalars = {"type": "object", "additionalProperties": value}
+    size = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+    parameters = {"binary_data_size": size, "binary_data": {"type": "boolean"}}
+    tensor = {
+        "name": {"enum": [feature.name for feature in schema.features]},
+        "shape": {"type": "array", "items": size, "minItems": 1, "maxItems": 2},
+        "datatype": {"enum": [*NUMERIC_TYPES, "BYTES"]},
+        "parameters": _object(parameters, optional=tuple(parameters)),
+        "data": {"anyOf": [_list({"anyOf": [value, _list(value)]}), {"type": "null"}]},
+    }
+    output = {"name": {"enum": list(OUTPUT_TYPES)}, "parameters": _object(parameters, optional=tuple(parameters))}
+    parts = {
+        "inputs": {**_list(_object(tensor, optional=("parameters", "data"))), "minItems": 1},
+        "id": _TEXT,
+        "parameters": scalars,
+        "outputs": _list(_object(output, optional=("parameters",))),
+    }
+    return _object(parts, optional=("id", "parameters", "outputs"))
+
+
+def _output_tensor() -> dict[str, Any]:
+    parts = {
+        "name": {"enum": list(OUTPUT_TYPES)},
+        "datatype": {"enum": list(OUTPUT_TYPES.values())},
+        "shape": _list({"type": "integer"}),
+        "data": _list({"type": ["number", "boolean"]}),
+        "parameters": _object({"binary_data_size": {"type": "integer"}}),
+    }
+    return _object(parts, optional=("data", "parameters"))
+
+
+def _operation(name: str, summary: str, answer: str, body: str | None = None) -> dict[str, Any]:
+    responses = {"200": _answer(answer, "The answer"), "default": _answer("Error", "What is wrong, and where")}
+    operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+    if body:
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
+        operation["requestBody"] = {
+            "required": True,
+            "description": f"UTF-8 JSON, at most {MAX_BODY_BYTES:,} bytes and {MAX_ROWS:,} rows.",
+            "content": content,
+        }
+    return operation
+
+
+def _answer(schema: str, description: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": description, "content": content}
+
+
+def _document(title: str, version: str, paths: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _object(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _one_or_many(schema: str) -> dict[str, Any]:
+    row = {"$ref": f"#/components/schemas/{schema}"}
+    return {"anyOf": [row, {**_list(row), "minItems": 1, "maxItems": MAX_ROWS}]}
+
+
+_UUID = {"type": "string", "format": "uuid"}
+_TENSOR_METADATA = _object({"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})})
+_SHARED = {
+    "Document": {"type": "object"},
+    "Error": _object({"error": _TEXT, "field": {"type": ["string", "null"]}, "request_id": _UUID}),
+}

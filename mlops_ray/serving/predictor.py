@@ -1,0 +1,105 @@
+"""Predictor: from what a caller sent to probabilities."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.registry.sealed_model import SealedModel
+from mlops_ray.use_case import ColumnType
+
+DECISION_THRESHOLD = 0.5
+
+_DTYPES: dict[ColumnType, Any] = {
+    "text": pl.String,
+    "integer": pl.Int64,
+    "number": pl.Float64,
+    "boolean": pl.Boolean,
+    "timestamp": pl.Datetime("us", "UTC"),
+}
+
+
+class OnlineReader(Protocol):
+    """Where the features that a caller does not send come from."""
+
+    def read(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[dict[str, Any]]:
+        """For each row of entity keys its features by name, as they were known at its moment; None if unknown.
+
+        Raises UnavailableError if the online store does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Model inputs of some rows, in the order of the ONNX contract: NaN is a missing number, "" a missing category."""
+
+    numbers: NDArray[np.float32]
+    categories: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+class Predictor:
+    """Asks one sealed model. Everything that depends on the model alone is worked out once, here."""
+
+    def __init__(self, sealed: SealedModel, online_reader: OnlineReader | None):
+        """Raises ConfigurationError if the model needs online features and there is no reader."""
+        schema = sealed.schema
+        if schema.feature_service and online_reader is None:
+            raise ConfigurationError(
+                f"Model {schema.use_case} reads feature service {schema.feature_service!r}, but no online store is set."
+            )
+        self.sealed = sealed
+        self._reader = online_reader if schema.feature_service else None
+        self._numbers, self._categories = schema.named("number"), schema.named("category")
+        self._copied = [name for name in schema.request_features if schema.column_of(name) is not None]
+        computed = {name: e for name, e in schema.expressions().items() if name not in self._copied}
+        self._expressions = list(computed.values())
+        roots = {root for expression in self._expressions for root in expression.meta.root_names()}
+        self._roots = {column.name: _DTYPES[column.type] for column in schema.request_columns if column.name in roots}
+
+    def vectors_of_keys(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> Vectors:
+        """Features of validated request rows (column name -> value) as known at `moment`; may wait for the store."""
+        computed = self._computed(rows)
+        online = self._reader.read(rows, [moment] * len(rows)) if self._reader else [{}] * len(rows)
+        features = [
+            {**found, **{name: row[name] for name in self._copied}, **values}
+            for row, found, values in zip(rows, online, computed, strict=True)
+        ]
+        return self.vectors_of_features(
+            [[row.get(name) for name in self._numbers] for row in features],
+            [[row.get(name) for name in self._categories] for row in features],
+        )
+
+    def vectors_of_features(self, numbers: Sequence[Sequence[Any]], categories: Sequence[Sequence[Any]]) -> Vectors:
+        """Full feature vectors, None where missing, in the order of the schema's features of each kind."""
+        texts = np.empty((len(numbers), len(self._categories)), dtype=object)
+        for row, values in enumerate(categories):
+            texts[row] = [value if isinstance(value, str) else _text(value) for value in values]
+        matrix = np.array(numbers, dtype=np.float32).reshape(len(numbers), len(self._numbers))
+        return Vectors(matrix, texts)
+
+    def probability(self, vectors: Vectors) -> NDArray[np.float32]:
+        """Probability of the label for each row."""
+        return self.sealed.model.probability(vectors.numbers, vectors.categories)
+
+    def _computed(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        if not self._expressions:
+            return [{} for _ in rows]
+        request = pl.DataFrame([{name: row[name] for name in self._roots} for row in rows], schema=self._roots)
+        # In sequence: handing one row to polars' thread pool costs more than the arithmetic.
+        return request.select_seq(self._expressions).to_dicts()
+
+
+def _text(value: Any) -> str:
+    """A category as polars would write it when the training set was made."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

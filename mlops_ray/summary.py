@@ -1,0 +1,95 @@
+"""The summary of a pipeline: what a person reads at its end, and `summary.json` in the state folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mlops_ray.config import Settings
+from mlops_ray.steps import StepFinished, StepName
+
+
+def summarize(
+    done: Mapping[StepName, StepFinished], prediction: Mapping[str, Any] | None, serve_s: float
+) -> dict[str, Any]:
+    """The figures of a whole pipeline. `prediction`: the request sent and its answer, None if nothing was asked."""
+    counts = list(done["ingest"].result["counts"].values())
+    trials = done["train"].result["trials"]
+    evaluation = done["evaluate"].result["evaluation"]
+    return {
+        **{f"rows_{kind}": sum(c[name] for c in counts) for kind, name in _COUNTS.items()},
+        "training_rows": done["training_set"].result["rows"],
+        "trials": len(trials),
+        "candidates": _candidates(trials, done["train"].result["metric"]),
+        "best_candidate": done["evaluate"].result["candidate"],
+        "metrics": evaluation,
+        "roc_auc": evaluation["roc_auc"]["value"],
+        "version": done["register"].result["version"],
+        "digest": done["register"].result["digest"],
+        "prediction": prediction,
+        "steps_s": {**{step: round(end.seconds, 2) for step, end in done.items()}, "serve": round(serve_s, 2)},
+        "reused": [step for step, end in done.items() if end.reused],
+    }
+
+
+_COUNTS = {"in": "rows_in", "accepted": "accepted", "repaired": "repaired", "quarantined": "quarantined"}
+
+
+def _candidates(trials: list[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """For each candidate its trials and its best value of the search metric on the validation period."""
+    table: dict[str, Any] = {}
+    for trial in trials:
+        row = table.setdefault(trial["candidate"], {"trials": 0, "stopped_early": 0, "failed": 0, metric: None})
+        row["trials"] += 1
+        row["stopped_early"] += trial["status"] == "stopped"
+        row["failed"] += trial["status"] == "failed"
+        if trial["status"] == "finished" and (row[metric] is None or trial["value"] > row[metric]):
+            row[metric] = trial["value"]
+    return table
+
+
+def write_summary(summary: Mapping[str, Any], settings: Settings) -> Path:
+    """Write `summary.json` into the state folder and return its path."""
+    path = Path(settings.state) / "summary.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary, indent=2))
+    return path
+
+
+def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the figures as `name  value` lines, none of them folded."""
+    rows = " + ".join(f"{summary[f'rows_{kind}']:,} {kind}" for kind in ("accepted", "repaired", "quarantined"))
+    lines = [
+        ("rows in", f"{summary['rows_in']:,} = {rows}"),
+        ("training rows", f"{summary['training_rows']:,}"),
+        ("trials", str(summary["trials"])),
+        *((f"  {name}", _row(row)) for name, row in summary["candidates"].items()),
+        ("best candidate", summary["best_candidate"]),
+        *((f"  test {name}", _estimate(value)) for name, value in summary["metrics"].items() if _is_estimate(value)),
+        ("version", f"{summary['version']} (sealed {summary['digest'][:12]})"),
+    ]
+    if summary["prediction"]:
+        lines.append(("asked over HTTP", json.dumps(summary["prediction"]["request"])))
+        lines.append(("answer", json.dumps(summary["prediction"]["answer"])))
+    lines.append(("seconds", "  ".join(f"{step} {seconds:g}" for step, seconds in summary["steps_s"].items())))
+    console.print()
+    for name, value in lines:
+        console.print(f"{name:26}{value}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    return "  ".join(
+        f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
+    )
+
+
+def _is_estimate(value: Any) -> bool:
+    return isinstance(value, Mapping) and "low" in value
+
+
+def _estimate(value: Mapping[str, Any]) -> str:
+    if value["low"] is None:
+        return f"{value['value']:.4f}"
+    return f"{value['value']:.4f}  (95 % interval {value['low']:.4f} to {value['high']:.4f})"

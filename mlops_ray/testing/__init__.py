@@ -1,0 +1,1 @@
+"""What tests and benchmarks need that a user's own may need too."""

@@ -1,0 +1,144 @@
+"""The contract of a candidate, as checks that a user's own candidate is run against.
+
+    @pytest.mark.parametrize("check", CHECKS)
+    def test_my_candidate(check):
+        check(MyCandidate(), {"depth": 3})
+
+Each check raises AssertionError saying which promise of use_case.Candidate was broken.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.training.encoding import Encoder, fit_encoder
+from mlops_ray.use_case import Candidate, Classifier, Feature, Parameters
+
+TOLERANCE = 1e-5
+_FEATURES = (Feature("hour", "number"), Feature("carrier", "category"), Feature("wind", "number"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A learnable problem: numbers with gaps, a category without unknown or missing values in training."""
+
+    encoder: Encoder
+    frame: pl.DataFrame
+    matrix: NDArray[np.float32]
+    label: NDArray[np.bool_]
+
+
+def make_sample(rows: int = 2000, seed: int = 7) -> Sample:
+    random = np.random.default_rng(seed)
+    hour = random.uniform(0, 24, rows)
+    wind = np.where(random.random(rows) < 0.2, np.nan, random.lognormal(2, 0.5, rows))
+    carrier = random.choice(["AA", "B6", "UA"], rows)
+    score = 0.2 * (hour - 12) + 0.1 * np.nan_to_num(wind) + (carrier == "B6") - 1
+    label = random.random(rows) < 1 / (1 + np.exp(-score))
+    frame = pl.DataFrame({"hour": hour, "carrier": carrier, "wind": wind}).with_columns(pl.col("wind").fill_nan(None))
+    encoder = fit_encoder(frame, _FEATURES)
+    return Sample(encoder, frame, encoder.encode(frame), label)
+
+
+def check_fractions_rise_to_one(candidate: Candidate, parameters: Parameters) -> None:
+    sample = make_sample()
+    fractions = [fraction for fraction, _ in _fit(candidate, parameters, sample)]
+    assert len(fractions) >= 2, f"{candidate.name} yields {len(fractions)} step: nothing can be stopped early."
+    assert fractions == sorted(set(fractions)), f"{candidate.name}: the fractions {fractions} do not rise."
+    assert fractions[0] > 0, f"{candidate.name}: the first fraction is {fractions[0]}."
+    assert fractions[-1] == 1.0, f"{candidate.name}: the last fraction is {fractions[-1]}, not 1."
+
+
+def check_probabilities(candidate: Candidate, parameters: Parameters) -> None:
+    """Every step answers every row, odd ones too, with a probability, and the last one has learned something."""
+    sample = make_sample()
+    odd = sample.encoder.encode(odd_rows(sample))
+    for fraction, classifier in _fit(candidate, parameters, sample):
+        for matrix in (sample.matrix, odd, sample.matrix[:1], sample.matrix[:0]):
+            probability = classifier.predict_probability(matrix)
+            assert probability.shape == (len(matrix),), f"{candidate.name} at {fraction}: shape {probability.shape}."
+            assert probability.dtype == np.float64, f"{candidate.name} at {fraction}: {probability.dtype}."
+            inside = (probability >= 0) & (probability <= 1)
+            assert inside.all(), f"{candidate.name} at {fraction}: {probability[~inside][:5]} is no probability."
+    late = classifier.predict_probability(sample.matrix)
+    assert late[sample.label].mean() > late[~sample.label].mean() + 0.05, f"{candidate.name} learned nothing."
+
+
+def check_determinism(candidate: Candidate, parameters: Parameters) -> None:
+    sample = make_sample()
+    first, second = (_last(candidate, parameters, sample).predict_probability(sample.matrix) for _ in range(2))
+    assert np.array_equal(first, second), f"{candidate.name}: the same seed gave different answers."
+
+
+def check_input_is_left_alone(candidate: Candidate, parameters: Parameters) -> None:
+    """The matrix comes from shared memory, read-only; fitting neither needs to write it nor changes it."""
+    sample = make_sample()
+    before = sample.matrix.copy()
+    sample.matrix.flags.writeable = False
+    sample.label.flags.writeable = False
+    _last(candidate, parameters, sample).predict_probability(sample.matrix)
+    assert np.array_equal(sample.matrix, before, equal_nan=True), f"{candidate.name} changed the matrix."
+
+
+def check_onnx_parity(candidate: Candidate, parameters: Parameters) -> None:
+    """The complete ONNX answers like the trained model: known, unknown, missing, empty, NaN, adjacent floats."""
+    sample = make_sample()
+    classifier = _last(candidate, parameters, sample)
+    complete = sample.encoder.wrap_onnx(classifier.to_onnx())
+    domains = {opset.domain for opset in onnx.load_model_from_string(complete).opset_import}
+    assert domains == {"", "ai.onnx.ml"}, f"{candidate.name}: servers know no operators of {sorted(domains)}."
+    session = onnxruntime.InferenceSession(complete, providers=["CPUExecutionProvider"])
+    for name, frame in (("training", sample.frame), ("odd", odd_rows(sample)), ("one", sample.frame[:1])):
+        answered = session.run(["probability"], sample.encoder.inputs(frame))[0]
+        expected = classifier.predict_probability(sample.encoder.encode(frame))
+        assert answered.dtype == np.float32, f"{candidate.name}: ONNX answers {answered.dtype}."
+        assert answered.shape == expected.shape, f"{candidate.name}: ONNX answers with shape {answered.shape}."
+        worst = np.abs(answered - expected).max()
+        assert worst <= TOLERANCE, f"{candidate.name}: ONNX differs by {worst:.1e} on {name} rows ({TOLERANCE:.0e})."
+
+
+CHECKS: tuple[Callable[[Candidate, Parameters], None], ...] = (
+    check_fractions_rise_to_one,
+    check_probabilities,
+    check_determinism,
+    check_input_is_left_alone,
+    check_onnx_parity,
+)
+
+
+def odd_rows(sample: Sample) -> pl.DataFrame:
+    """Rows that training has none of, and for each number the float32 neighbours of values between training rows."""
+    rows: list[tuple[float | None, str | None, float | None]] = [
+        (8.0, "never seen", 10.0),
+        (8.0, None, 10.0),
+        (8.0, "", 10.0),
+        (None, "AA", 10.0),
+        (None, None, None),
+        (float("nan"), "AA", float("inf")),
+        (-1e30, "B6", 1e30),
+        (0.0, "UA", -0.0),
+    ]
+    rows += [(value, "AA", 10.0) for value in _neighbours(sample.frame["hour"])]
+    rows += [(8.0, "AA", value) for value in _neighbours(sample.frame["wind"])]
+    return pl.DataFrame(rows, schema={"hour": pl.Float64, "carrier": pl.String, "wind": pl.Float64}, orient="row")
+
+
+def _neighbours(column: pl.Series) -> list[float]:
+    """Where trees put their thresholds, and the float32 just below and above."""
+    values = np.unique(column.drop_nulls().to_numpy())
+    middles = ((values[:-1] + values[1:]) / 2).astype(np.float32)
+    below, above = np.nextafter(middles, np.float32(-np.inf)), np.nextafter(middles, np.float32(np.inf))
+    return [float(value) for value in (*below, *middles, *above)]
+
+
+def _fit(candidate: Candidate, parameters: Parameters, sample: Sample) -> list[tuple[float, Classifier]]:
+    return list(candidate.fit(sample.matrix, sample.label, sample.encoder.features, parameters, seed=3, threads=1))
+
+
+def _last(candidate: Candidate, parameters: Parameters, sample: Sample) -> Classifier:
+    return _fit(candidate, parameters, sample)[-1][1]

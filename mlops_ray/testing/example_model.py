@@ -1,0 +1,130 @@
+"""A small sealed model with every kind of column and feature, made by hand in milliseconds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.registry.sealed_model import golden_cases, seal
+from mlops_ray.use_case import Column, Feature
+
+WEIGHTS = {"distance": -0.001, "hour": 0.05, "recent_delay": 0.04}
+EFFECTS = {"JFK": 0.5, "LGA": 0.25, "EWR": -0.25, "AA": 0.125, "UA": -0.125, "": 0.75}
+UNKNOWN_EFFECT = -0.5
+
+FEATURES = (
+    Feature("origin", "category", ("EWR", "JFK", "LGA")),
+    Feature("distance", "number"),
+    Feature("carrier", "category", ("AA", "UA")),
+    Feature("hour", "number"),
+    Feature("recent_delay", "number"),
+)
+
+
+class RecentDelays:
+    """An online reader over a dictionary: delay in minutes by (origin, carrier), with the moment it became known."""
+
+    def __init__(self, values: Mapping[tuple[str, str], tuple[float, datetime]]):
+        self.values = values
+
+    def read(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[dict[str, Any]]:
+        return [{"recent_delay": self._known(row, moment)} for row, moment in zip(rows, moments, strict=True)]
+
+    def _known(self, row: Mapping[str, object], moment: datetime) -> float | None:
+        value, known_at = self.values.get((str(row["origin"]), str(row["carrier"])), (None, moment))
+        return value if known_at <= moment else None
+
+
+def example_reader(settings: object = None, feature_service: str = "") -> RecentDelays:
+    """Delays known since 2013; takes what an application's `reader` setting is called with."""
+    return RecentDelays({("JFK", "AA"): (30.0, datetime(2013, 1, 1, tzinfo=UTC))})
+
+
+def example_schema() -> ModelSchema:
+    """Departures by carrier, origin and time, with a distance the caller may leave out."""
+    columns = (
+        Column("carrier", "text", pattern="[A-Z0-9]{2}"),
+        Column("origin", "text", closed=True, choices=("EWR", "JFK", "LGA")),
+        Column("departure", "timestamp"),
+        Column("distance", "number", nullable=True, minimum=0, maximum=10_000),
+    )
+    hour = pl.col("departure").dt.convert_time_zone("America/New_York").dt.hour()
+    expressions = {name: pl.col(name) for name in ("carrier", "origin", "distance")} | {"hour": hour}
+    return ModelSchema(
+        use_case="departures",
+        label="late",
+        entities=("carrier", "origin"),
+        event_time="departure",
+        lead_time_s=7200.0,
+        request_columns=columns,
+        request_features={name: e.meta.serialize(format="json") for name, e in expressions.items()},
+        features=FEATURES,
+        feature_service="departures",
+    )
+
+
+def example_rows() -> pl.DataFrame:
+    """Golden rows of the example, hard cases among them."""
+    rows = {"origin": ["JFK", "EWR"], "distance": [500.0, 1000.0], "carrier": ["AA", "UA"], "hour": [8.0, 20.0]}
+    return golden_cases(pl.DataFrame({**rows, "recent_delay": [12.5, -3.0]}), FEATURES)
+
+
+def example_answer(row: Mapping[str, Any]) -> float:
+    """The model in plain Python: what its ONNX must answer for a row of features."""
+    score = sum(weight * (row[name] if row[name] is not None else 0.0) for name, weight in WEIGHTS.items())
+    score += sum(EFFECTS.get(row[name] or "", UNKNOWN_EFFECT) for name in ("origin", "carrier"))
+    return 1.0 / (1.0 + math.exp(-score))
+
+
+def example_onnx() -> bytes:
+    """The model as ONNX: a weighted sum of numbers (0 where missing) and of the categories' effects, as a logit."""
+    weights = np.array([[value] for value in WEIGHTS.values()] + [[1.0], [1.0]], dtype=np.float32)
+    nodes = [
+        helper.make_node("IsNaN", ["numbers"], ["absent"]),
+        helper.make_node("Where", ["absent", "zero", "numbers"], ["present"]),
+        helper.make_node(
+            "LabelEncoder",
+            ["categories"],
+            ["effects"],
+            domain="ai.onnx.ml",
+            keys_strings=list(EFFECTS),
+            values_floats=list(EFFECTS.values()),
+            default_float=UNKNOWN_EFFECT,
+        ),
+        helper.make_node("Concat", ["present", "effects"], ["all"], axis=1),
+        helper.make_node("MatMul", ["all", "weights"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["column"]),
+        helper.make_node("Reshape", ["column", "flat"], ["probability"]),
+    ]
+    constants: dict[str, NDArray[Any]] = {
+        "zero": np.zeros((), np.float32),
+        "weights": weights,
+        "flat": np.array([-1], np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "example",
+        [
+            helper.make_tensor_value_info("numbers", TensorProto.FLOAT, [None, 3]),
+            helper.make_tensor_value_info("categories", TensorProto.STRING, [None, 2]),
+        ],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    content: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    return content
+
+
+def seal_example(folder: Path) -> str:
+    """Seal the example into `folder` and return its digest."""
+    rows = example_rows()
+    answers = [example_answer(row) for row in rows.to_dicts()]
+    return seal(folder, example_onnx(), example_schema(), rows, answers, {"roc_auc": 0.75})

@@ -1,0 +1,61 @@
+"""The last fit: the chosen candidate with its parameters, on all rows before the gap and the test period."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.training.encoding import Encoder, fit_encoder
+from mlops_ray.training.trial import Trial
+from mlops_ray.use_case import Candidate, Classifier, Feature, UseCase
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model: `onnx` is the complete one, from raw features to `probability` (Encoder.wrap_onnx)."""
+
+    encoder: Encoder
+    classifier: Classifier
+    onnx: bytes
+    rows: int
+
+
+def fit_chosen(
+    use_case: UseCase, frame: pl.DataFrame, as_of: datetime, features: Sequence[Feature], trial: Trial
+) -> Fitted:
+    """Fit `trial`'s candidate again on train and validation together, with an encoder fitted on both.
+
+    Rows take part whose label was known when the validation period ended, those that the search had left out at the
+    border between train and validation among them. Raises UseCaseError if the use case has no such candidate any more.
+    """
+    candidate = _candidate(use_case, trial.candidate)
+    end = as_of - use_case.split.test - use_case.split.gap
+    rows = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
+    rows = rows.sort(PREDICTION_TIME, maintain_order=True)
+    if rows[LABEL].n_unique() < 2:
+        raise DataError(
+            f"Before {end.isoformat()} there are {rows.height} rows with {rows[LABEL].n_unique()} of 2 label values. "
+            f"Give more data, another as_of or a shorter split."
+        )
+    encoder = fit_encoder(rows, features)
+    matrix, label = encoder.encode(rows), rows[LABEL].to_numpy()
+    seed = use_case.search.seed
+    *_, (_, classifier) = candidate.fit(matrix, label, encoder.features, trial.parameters, seed, _threads())
+    return Fitted(encoder, classifier, encoder.wrap_onnx(classifier.to_onnx()), rows.height)
+
+
+def _candidate(use_case: UseCase, name: str) -> Candidate:
+    for candidate in use_case.candidates:
+        if candidate.name == name:
+            return candidate
+    names = ", ".join(candidate.name for candidate in use_case.candidates)
+    raise UseCaseError(f"Use case {use_case.name} has no candidate {name!r} (it has {names}). Search again.")
+
+
+def _threads() -> int:
+    """Ray sets this variable to the CPUs of a task; elsewhere all of the machine's are ours."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)

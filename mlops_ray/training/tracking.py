@@ -1,0 +1,238 @@
+"""The runs of a search in MLflow: one parent, one child for each trial, found again by their tags.
+
+MLflow owns what is known about trials: a search that was killed reads them back from here and goes on.
+"""
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import httpx
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import UnavailableError
+from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.training.trial import Step, Trial, TrialStatus
+
+_KEY = "mlops_ray.search_key"
+_TRIAL = "mlops_ray.trial"
+_PARAMETERS = "mlops_ray.parameters"
+_STATUS = "mlops_ray.status"
+_MESSAGE = "mlops_ray.message"
+_HEALTH_TIMEOUT_S = 10.0
+# MLflow's limits: a digest of a data set, a parameter or tag value.
+_MAX_DIGEST = 36
+_MAX_TEXT = 4000
+
+# Codes of MLflow's errors that its operator must act on; the others are mistakes of ours.
+_UNAVAILABLE = (
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+)
+
+_RUN_STATUS: dict[TrialStatus, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """A client of `settings.mlflow_uri`, for runs and the registry; the process's own MLflow settings stay as they are.
+
+    Raises UnavailableError if it does not answer.
+    """
+    uri = settings.mlflow_uri
+    with mlflow_errors(settings):
+        if uri.startswith("http"):
+            # MLflow's own client retries for minutes before it says that a server is not there.
+            httpx.get(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_S).raise_for_status()
+        elif uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        with _quiet_first_use():
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def _quiet_first_use() -> Iterator[None]:
+    """MLflow's first look at a database tells of each table, and warns of a call of its own."""
+    tables = logging.getLogger("mlflow.store.db.utils")
+    level = tables.level
+    tables.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
+            yield
+    finally:
+        tables.setLevel(level)
+
+
+@contextmanager
+def mlflow_errors(settings: Settings) -> Iterator[None]:
+    """Turn what MLflow raises when it cannot be reached, or cannot store, into UnavailableError."""
+    try:
+        yield
+    except (MlflowException, httpx.HTTPError) as error:
+        if isinstance(error, MlflowException) and error.error_code not in _UNAVAILABLE:
+            raise
+        raise UnavailableError(
+            f"MLflow at {settings.mlflow_uri} does not answer: {str(error).splitlines()[0]} "
+            f"Check that it runs and that mlflow_uri is right, then run the same again."
+        ) from error
+
+
+def experiment_id(client: MlflowClient, settings: Settings, use_case: str) -> str:
+    """The use case's MLflow experiment, created if it does not exist, with its artifacts below our artifact root."""
+    experiment = client.get_experiment_by_name(use_case)
+    if experiment is None:
+        try:
+            created: str = client.create_experiment(use_case, artifact_location=f"{settings.artifacts}/mlflow")
+        except MlflowException:
+            # Another process was faster; if that is not why, the line after the block raises.
+            experiment = client.get_experiment_by_name(use_case)
+            if experiment is None:
+                raise
+        else:
+            return created
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    found: str = experiment.experiment_id
+    return found
+
+
+class SearchRuns:
+    """The parent run of one search and its children. Every method raises UnavailableError if MLflow is down."""
+
+    def __init__(self, settings: Settings, client: MlflowClient, experiment: str, parent_run_id: str, metric: str):
+        self._settings = settings
+        self._client = client
+        self._experiment = experiment
+        self._metric = f"validation_{metric}"
+        self.parent_run_id = parent_run_id
+
+    def trials(self) -> list[Trial]:
+        """What earlier attempts of this search recorded; a trial that had not ended is `running`."""
+        with mlflow_errors(self._settings):
+            return [self._trial(run) for run in self._children()]
+
+    def start(self, trial: Trial, data: TrainingSet) -> Trial:
+        """The trial with its run: the one that it had before, or a new one."""
+        with mlflow_errors(self._settings):
+            if not trial.run_id:
+                trial = replace(trial, run_id=self._create(trial))
+            parameters = {"candidate": trial.candidate, **trial.parameters}
+            texts = [Param(name, str(value)[:_MAX_TEXT]) for name, value in parameters.items()]
+            self._client.log_batch(trial.run_id, params=texts)
+            self._client.log_inputs(trial.run_id, [_dataset(data)])
+            return trial
+
+    def log_step(self, trial: Trial, step: Step) -> None:
+        """One step's metrics in one batch, so that there are all of them or none."""
+        values = {self._metric: step.value, "fraction": step.fraction, "seconds": step.seconds}
+        now_ms = time.time_ns() // 1_000_000
+        metrics = [Metric(name, value, now_ms, round(100 * step.fraction)) for name, value in values.items()]
+        with mlflow_errors(self._settings):
+            self._client.log_batch(trial.run_id, metrics=metrics)
+
+    def finish(self, trial: Trial) -> None:
+        """Record how the trial ended; in MLflow's words a trial stopped early is KILLED."""
+        with mlflow_errors(self._settings):
+            tags = [RunTag(_STATUS, trial.status), RunTag(_MESSAGE, trial.message[:_MAX_TEXT])]
+            self._client.log_batch(trial.run_id, tags=tags)
+            self._client.set_terminated(trial.run_id, _RUN_STATUS[trial.status])
+
+    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"], best: Trial | None) -> None:
+        with mlflow_errors(self._settings):
+            if best is not None and best.value is not None:
+                self._client.log_batch(
+                    self.parent_run_id,
+                    metrics=[Metric(f"best_{self._metric}", best.value, time.time_ns() // 1_000_000, 0)],
+                    tags=[RunTag("mlops_ray.best_trial", best.trial_id), RunTag("mlops_ray.best_run", best.run_id)],
+                )
+            self._client.set_terminated(self.parent_run_id, status)
+
+    def _create(self, trial: Trial) -> str:
+        # With its tags from the beginning: a run without them would be lost by a kill right after its creation.
+        tags = {
+            MLFLOW_PARENT_RUN_ID: self.parent_run_id,
+            _TRIAL: trial.trial_id,
+            _PARAMETERS: json.dumps(
+                {"candidate": trial.candidate, "number": trial.number, "parameters": dict(trial.parameters)}
+            ),
+        }
+        created = self._client.create_run(self._experiment, tags=tags, run_name=trial.trial_id)
+        run_id: str = created.info.run_id
+        return run_id
+
+    def _children(self) -> Iterator[Run]:
+        query, token = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_run_id}'", None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], query, ViewType.ACTIVE_ONLY, 1000, ["attributes.start_time ASC"], token
+            )
+            yield from (run for run in page if _TRIAL in run.data.tags)
+            token = page.token
+            if not token:
+                return
+
+    def _trial(self, run: Run) -> Trial:
+        status: dict[str, TrialStatus] = {status: ours for ours, status in _RUN_STATUS.items()}
+        return Trial(
+            **json.loads(run.data.tags[_PARAMETERS]),
+            run_id=run.info.run_id,
+            status=status.get(run.info.status, "running"),
+            message=run.data.tags.get(_MESSAGE, ""),
+            steps=self._steps(run),
+        )
+
+    def _steps(self, run: Run) -> tuple[Step, ...]:
+        if self._metric not in run.data.metrics:
+            return ()
+        names = ("fraction", self._metric, "seconds")
+        columns = [
+            {point.step: point.value for point in self._client.get_metric_history(run.info.run_id, name)}
+            for name in names
+        ]
+        return tuple(Step(*(column[step] for column in columns)) for step in sorted(columns[0]))
+
+
+def open_search(
+    settings: Settings, use_case: str, metric: str, key: str, data: TrainingSet, tags: Mapping[str, str]
+) -> SearchRuns:
+    """The runs of the search `key`: those of an earlier attempt, or a new parent with the digests of its data.
+
+    Raises UnavailableError if MLflow does not answer.
+    """
+    client = connect(settings)
+    with mlflow_errors(settings):
+        experiment = experiment_id(client, settings, use_case)
+        query = f"tags.`{_KEY}` = '{key}'"
+        found = client.search_runs([experiment], query, order_by=["attributes.start_time ASC"], max_results=1)
+        if found:
+            parent: str = found[0].info.run_id
+            client.update_run(parent, status="RUNNING")
+        else:
+            digests = {"mlops_ray.training_set": data.digest, "mlops_ray.snapshot": data.snapshot}
+            described = {_KEY: key, "mlops_ray.as_of": data.as_of.isoformat(), **digests, **tags}
+            parent = client.create_run(experiment, tags=described, run_name=f"search {key[:12]}").info.run_id
+        client.log_inputs(parent, [_dataset(data)])
+    return SearchRuns(settings, client, experiment, parent, metric)
+
+
+def _dataset(data: TrainingSet) -> DatasetInput:
+    source = json.dumps({"uri": data.url, "digest": data.digest, "snapshot": data.snapshot})
+    dataset = Dataset(
+        "training_set", data.digest[:_MAX_DIGEST], "local", source, profile=json.dumps({"rows": data.rows})
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

@@ -1,0 +1,121 @@
+"""Trials and the result of a search, as plain values."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
+
+from mlops_ray.use_case import Parameters
+
+TrialStatus = Literal["running", "finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a trial had reached: fraction of its budget, the metric on the validation part, seconds since its start."""
+
+    fraction: float
+    value: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of one candidate's parameters.
+
+    `number` counts the trials of the candidate from 0. `run_id` is its MLflow run, "" before it has one. Status:
+    finished at the full budget, stopped early because others of the same candidate were better, or failed, with the
+    error in `message`.
+    """
+
+    candidate: str
+    number: int
+    parameters: Parameters
+    run_id: str = ""
+    status: TrialStatus = "running"
+    message: str = ""
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def trial_id(self) -> str:
+        """The same in every attempt of a search, so that a trial interrupted and begun again is one trial."""
+        return f"{self.candidate}-{self.number:03d}"
+
+    @property
+    def value(self) -> float | None:
+        """The metric at the last step, None if there was none."""
+        return self.steps[-1].value if self.steps else None
+
+    @property
+    def fraction(self) -> float:
+        return self.steps[-1].fraction if self.steps else 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.steps[-1].seconds if self.steps else 0.0
+
+    def with_step(self, step: Step) -> Self:
+        """The trial with one more step; a step that it has reached already, before a restart, is not repeated."""
+        return self if step.fraction <= self.fraction else replace(self, steps=(*self.steps, step))
+
+    def to_json(self) -> dict[str, Any]:
+        reached = {"value": self.value, "fraction": self.fraction, "seconds": self.seconds}
+        return {**asdict(self), **reached, "trial_id": self.trial_id}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(
+            candidate=value["candidate"],
+            number=value["number"],
+            parameters=value["parameters"],
+            run_id=value["run_id"],
+            status=value["status"],
+            message=value["message"],
+            steps=tuple(Step(**step) for step in value["steps"]),
+        )
+
+
+def best_trial(trials: tuple[Trial, ...]) -> Trial | None:
+    """The finished trial with the highest value; of equal ones the first. None if none has finished."""
+    finished = [(trial.value, trial) for trial in trials if trial.status == "finished" and trial.value is not None]
+    return max(finished, key=lambda pair: pair[0])[1] if finished else None
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """Where a search is: trials done of all, the trial that has just changed, and the best finished so far."""
+
+    done: int
+    total: int
+    trial: Trial
+    best: Trial | None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """All trials of a search in the order of candidates and numbers, and the best one."""
+
+    parent_run_id: str
+    metric: str
+    best: Trial
+    trials: tuple[Trial, ...] = field(default=())
+
+    def best_of_each_candidate(self) -> dict[str, Trial | None]:
+        names = dict.fromkeys(trial.candidate for trial in self.trials)
+        return {name: best_trial(tuple(t for t in self.trials if t.candidate == name)) for name in names}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "parent_run_id": self.parent_run_id,
+            "metric": self.metric,
+            "best": self.best.to_json(),
+            "trials": [trial.to_json() for trial in self.trials],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(
+            parent_run_id=value["parent_run_id"],
+            metric=value["metric"],
+            best=Trial.from_json(value["best"]),
+            trials=tuple(Trial.from_json(trial) for trial in value["trials"]),
+        )

@@ -1,0 +1,71 @@
+"""The worker's side of a trial: fits one candidate with one setting of parameters, step by step.
+
+Apart from the search, so that a worker imports neither Feast nor MLflow: together they take longer than many a trial.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from mlops_ray.use_case import Candidate, Classifier, Feature, Parameters
+
+_METRICS: Mapping[str, Callable[..., float]] = {
+    "roc_auc": roc_auc_score,
+    "average_precision": average_precision_score,
+}
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """What every trial reads, from the object store: matrices [rows, features] and labels [rows] of the two parts."""
+
+    features: tuple[Feature, ...]
+    train: NDArray[np.float32]
+    train_label: NDArray[np.bool_]
+    validation: NDArray[np.float32]
+    validation_label: NDArray[np.bool_]
+
+
+class TrialWorker:
+    """Works on one trial after another; `begin` takes up the next."""
+
+    def __init__(
+        self, data: TrialData, candidates: Mapping[str, Candidate], metric: str, seed: int, threads: int
+    ) -> None:
+        self._data = data
+        self._candidates = candidates
+        self._metric = _METRICS[metric]
+        self._seed = seed
+        self._threads = threads
+
+    def begin(self, candidate: str, parameters: Parameters) -> None:
+        self._candidate = self._candidates[candidate]
+        self._parameters = parameters
+        self._started = time.monotonic()
+        self._fitting: Iterator[tuple[float, Classifier]] | None = None
+
+    def step(self) -> dict[str, Any]:
+        """`fraction`, `value` (the metric on the validation part), `seconds`, `done`; or `message` if it failed."""
+        try:
+            # Within the try, because a candidate's fit need not be a generator and can raise at once.
+            self._fitting = self._fitting or self._fit()
+            fraction, classifier = next(self._fitting)
+            probability = classifier.predict_probability(self._data.validation)
+            value = float(self._metric(self._data.validation_label, probability))
+        except StopIteration:
+            return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
+        except Exception as error:  # The user's code may raise anything; it is recorded and ends this trial only.
+            return {"message": f"{type(error).__name__}: {error}", "done": True}
+        seconds = time.monotonic() - self._started
+        return {"fraction": float(fraction), "value": value, "seconds": seconds, "done": fraction >= 1.0}
+
+    def _fit(self) -> Iterator[tuple[float, Classifier]]:
+        data = self._data
+        return self._candidate.fit(
+            data.train, data.train_label, data.features, self._parameters, self._seed, self._threads
+        )

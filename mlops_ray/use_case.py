@@ -1,0 +1,275 @@
+"""UseCase and its parts: the only thing a user must write.
+
+Plain declarations; the stages interpret them. Moments are timezone-aware UTC; expressions are polars expressions
+over the columns of one source.
+"""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.errors import UseCaseError
+
+ColumnType = Literal["text", "integer", "number", "boolean", "timestamp"]
+FeatureKind = Literal["number", "category"]
+Tables = Mapping[str, pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a source and what its values must satisfy.
+
+    A value that cannot be read as `type`, is null without `nullable`, or breaks `choices` or `pattern`, puts its row
+    into quarantine. A number outside `minimum..maximum` does too, unless `out_of_range="null"` repairs it.
+    `outcome` marks what is known only after the fact: such a column can make labels and histories, but is never
+    offered to a model as a feature of its own row. `closed` says that the values seen in training are all there are:
+    the endpoint refuses any other.
+    """
+
+    name: str
+    type: ColumnType
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    out_of_range: Literal["quarantine", "null"] = "quarantine"
+    choices: tuple[str, ...] = ()
+    pattern: str | None = None
+    outcome: bool = False
+    closed: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one kind, as the organisation has them.
+
+    `path` is a glob below the data folder (CSV, Parquet or JSON lines, told by the ending). `key` names the columns
+    that identify a row; of rows with the same key one is kept. `derived` adds columns computed from the accepted
+    ones. `known_at` is the moment a row became known; rows known later than `as_of` stay out. Without it a row counts
+    as known from the beginning.
+    """
+
+    path: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    derived: Mapping[str, pl.Expr] = field(default_factory=dict)
+    known_at: pl.Expr | None = None
+
+    def column(self, name: str) -> Column | None:
+        return next((column for column in self.columns if column.name == name), None)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is predicted: a boolean expression over the first source, null where there is no label.
+
+    `known_at` is the moment at which the label becomes known; a row whose label was not known yet is not trained on.
+    """
+
+    name: str
+    value: pl.Expr
+    known_at: pl.Expr
+
+
+@dataclass(frozen=True)
+class Split:
+    """How time is divided, counted back from `as_of`: test, then gap, then validation, and all before is training."""
+
+    test: timedelta = timedelta(days=30)
+    gap: timedelta = timedelta(0)
+    validation: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Integer:
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    values: tuple[str | float | int | bool, ...]
+
+
+SearchSpace = Mapping[str, Uniform | Integer | Choice]
+Parameters = Mapping[str, str | float | int | bool]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of a model. A category has `categories`, in the order of their codes (see training.encoding)."""
+
+    name: str
+    kind: FeatureKind
+    categories: tuple[str, ...] = ()
+
+
+class Classifier(Protocol):
+    """A fitted binary classifier over an encoded matrix (float32, rows x features; NaN is a missing number)."""
+
+    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probability of the label, one for each row."""
+        ...
+
+    def to_onnx(self) -> bytes:
+        """The same function as ONNX: input `matrix` float32 [rows, features], output `probability` float32 [rows]."""
+        ...
+
+
+class Candidate(Protocol):
+    """A family of models with the space in which its parameters are searched."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def space(self) -> SearchSpace: ...
+
+    def fit(
+        self,
+        matrix: NDArray[np.float32],
+        label: NDArray[np.bool_],
+        features: Sequence[Feature],
+        parameters: Parameters,
+        seed: int,
+        threads: int,
+    ) -> Iterator[tuple[float, Classifier]]:
+        """Fit step by step. Yields (fraction of the budget spent, model so far); the last fraction is 1.0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Search:
+    """How long the search goes on: trials for each candidate, and how fast ASHA stops the worse ones."""
+
+    trials_per_candidate: int = 4
+    reduction_factor: float = 2.0
+    seed: int = 13
+
+
+@dataclass(frozen=True)
+class UseCase:
+    """A prediction that somebody needs, from raw files to the endpoint.
+
+    sources: by name; the first one holds the things predicted about, one a row.
+    entities: columns of the first source that identify such a thing to Feast and to a caller of the endpoint.
+    event_time: the column with the moment the prediction is about; it is made `lead_time` before.
+    request_features: what a model may see of the request itself, as expressions over entities and `event_time`.
+        Default: every column of the first source that is neither entity, event time nor outcome.
+    feature_views: for each Feast feature view that this use case fills, a function from the snapshot's tables to its
+        rows: join keys, features, and `event_timestamp`, the moment the values became known.
+    feature_service: the Feast feature service a model reads; needed with `feature_views`.
+    """
+
+    name: str
+    sources: Mapping[str, Source]
+    entities: tuple[str, ...]
+    event_time: str
+    label: Label
+    candidates: tuple[Candidate, ...]
+    owner: str = ""
+    lead_time: timedelta = timedelta(0)
+    request_features: Mapping[str, pl.Expr] | None = None
+    feature_views: Mapping[str, Callable[[Tables], pl.DataFrame]] = field(default_factory=dict)
+    feature_service: str | None = None
+    metric: Literal["roc_auc", "average_precision"] = "roc_auc"
+    split: Split = Split()
+    search: Search = Search()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
+            raise UseCaseError(f"Use case name {self.name!r}: use a-z, 0-9 and _, at most 63, beginning with a letter.")
+        if not self.sources:
+            raise UseCaseError(f"Use case {self.name}: sources is empty. Declare at least one source.")
+        if not self.candidates:
+            raise UseCaseError(f"Use case {self.name}: candidates is empty. Declare at least one candidate.")
+        if bool(self.feature_views) != bool(self.feature_service):
+            raise UseCaseError(
+                f"Use case {self.name}: feature_views and feature_service go together; one of them is missing."
+            )
+        known = self.column_names
+        for name in (*self.entities, self.event_time):
+            if name not in known:
+                raise UseCaseError(
+                    f"Use case {self.name}: {name!r} is not a column of source {self.main_source!r} "
+                    f"(it has {', '.join(sorted(known))})."
+                )
+
+        for name, expression in (self.request_features or {}).items():
+            if name in self.entities and not expression.meta.eq(pl.col(name)):
+                raise UseCaseError(
+                    f"Use case {self.name}: request feature {name!r} has the name of an entity but another value. "
+                    f"Give it a name of its own."
+                )
+
+    @property
+    def main_source(self) -> str:
+        return next(iter(self.sources))
+
+    @property
+    def column_names(self) -> set[str]:
+        source = self.sources[self.main_source]
+        return {column.name for column in source.columns} | set(source.derived)
+
+    def features_of_request(self) -> dict[str, pl.Expr]:
+        """The request features by name, with the default applied."""
+        if self.request_features is not None:
+            return dict(self.request_features)
+        taken = {*self.entities, self.event_time, *self.label.value.meta.root_names()}
+        columns = self.sources[self.main_source].columns
+        return {
+            column.name: pl.col(column.name)
+            for column in columns
+            if column.name not in taken and not column.outcome and column.type != "timestamp"
+        }
+
+    def request_columns(self) -> tuple[str, ...]:
+        """What a caller sends for one prediction: entities, event time, and the roots of the request features."""
+        roots = [root for expression in self.features_of_request().values() for root in expression.meta.root_names()]
+        return tuple(dict.fromkeys((*self.entities, self.event_time, *roots)))
+
+
+def load_use_case(reference: str) -> UseCase:
+    """The use case in a Python file: `reference` is the file's path, or a name meaning `use_cases/<name>.py`.
+
+    Its functions travel to workers by value, so workers need not find the file.
+    Raises UseCaseError if the file does not exist, does not import, or does not hold exactly one UseCase.
+    """
+    file = Path(reference if reference.endswith(".py") else f"use_cases/{reference}.py").absolute()
+    if not file.is_file():
+        raise UseCaseError(f"There is no use case {reference!r}: {file} does not exist. Give the path of its file.")
+    name = f"use_case_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UseCaseError:
+        raise
+    except Exception as error:
+        raise UseCaseError(f"{file} does not import: {type(error).__name__}: {error}") from error
+    from ray import cloudpickle  # Ray carries its own; importing it here keeps declarations free of Ray
+
+    cloudpickle.register_pickle_by_value(module)
+    found = [value for value in vars(module).values() if isinstance(value, UseCase)]
+    if len(found) != 1:
+        raise UseCaseError(f"{file} defines {len(found)} use cases; it must define exactly one.")
+    return found[0]

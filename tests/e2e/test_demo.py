@@ -1,0 +1,169 @@
+"""What `make demo` promises, on all flights of 2013."""
+
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+
+from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.client import Client
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.features.training_set import request_rows
+from mlops_ray.ingestion.snapshot import load_snapshot
+from mlops_ray.registry.sealed_model import load, model_inputs
+from mlops_ray.use_case import load_use_case
+from tests.pipeline_run import ROOT, command, pipeline_command, run, summary
+
+FLIGHTS = ROOT / "use_cases" / "flights.py"
+AS_OF = "2014-01-01T05:00:00Z"
+PORT = 18231
+
+
+@dataclass(frozen=True)
+class Demo:
+    folder: Path
+    output: str
+    summary: dict[str, Any]
+    processes_left: list[str]
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(state=f"{self.folder}/state", data=f"{self.folder}/data", http_port=PORT)
+
+    def mlflow(self, query: str) -> Any:
+        with sqlite3.connect(self.folder / "state" / "mlflow.db") as database:
+            return database.execute(query).fetchone()[0]
+
+
+def ray_processes() -> dict[int, str]:
+    names = ("ray::", "raylet", "gcs_server", "haproxy")
+    found = {}
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if any(name in line for name in names) and process.status() != psutil.STATUS_ZOMBIE:
+            found[process.pid] = line[:120]
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    subprocess.run([sys.executable, ROOT / "use_cases" / "flights_raw_data.py", folder / "data"], check=True)
+    before = ray_processes()
+    done = run(pipeline_command(FLIGHTS, folder, AS_OF, "--serve", "--port", str(PORT)), timeout_s=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = [line for pid, line in ray_processes().items() if pid not in before]
+    return Demo(folder, done.stdout, summary(folder), left)
+
+
+@pytest.mark.timeout(700)
+def test_rows_balance_and_every_step_is_timed(demo: Demo) -> None:
+    rows = {kind: demo.summary[f"rows_{kind}"] for kind in ("in", "accepted", "repaired", "quarantined")}
+    assert rows["in"] == 366_213 == rows["accepted"] + rows["repaired"] + rows["quarantined"]
+    assert rows["repaired"] == 1
+    assert set(demo.summary["steps_s"]) == {
+        "ingest", "features", "training_set", "train", "evaluate", "register", "materialize", "serve",
+    }  # fmt: skip
+
+
+def test_the_model_is_good_and_does_not_see_the_future(demo: Demo) -> None:
+    assert 0.74 <= demo.summary["roc_auc"] <= 0.80
+
+
+def test_three_candidates_are_tried_twice_or_more(demo: Demo) -> None:
+    assert len(demo.summary["candidates"]) == 3
+    assert all(row["trials"] >= 2 for row in demo.summary["candidates"].values())
+
+
+def test_every_trial_is_one_child_run(demo: Demo) -> None:
+    children = demo.mlflow("select count(*) from tags where key = 'mlflow.parentRunId'")
+    assert children == demo.summary["trials"]
+
+
+def test_a_prediction_was_asked_over_http(demo: Demo) -> None:
+    (answer,) = demo.summary["prediction"]["answer"]["predictions"]
+    assert 0 < answer["probability"] < 1
+    assert str(demo.summary["prediction"]["answer"]["version"]) == str(demo.summary["version"])
+
+
+def test_no_process_and_no_port_is_left(demo: Demo) -> None:
+    assert demo.processes_left == []
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", PORT))
+
+
+@pytest.fixture(scope="module")
+def server(demo: Demo) -> Iterator[str]:
+    options = ["--state", f"{demo.folder}/state", "--data", f"{demo.folder}/data", "--port", str(PORT)]
+    process = subprocess.Popen(command("serve", str(FLIGHTS), *options), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Serving until" in line:
+            break
+    yield f"http://127.0.0.1:{PORT}"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+
+
+@pytest.mark.timeout(300)
+def test_http_answers_equal_the_point_in_time_rows(demo: Demo, server: str) -> None:
+    """For 1,000 flights by entity keys, at the moment to which the online store was materialized."""
+    from mlops_ray.features.store import Store
+
+    settings, case = demo.settings, load_use_case(str(FLIGHTS))
+    moment = datetime.fromisoformat(demo.summary["prediction"]["request"]["as_of"])
+    artifacts = Artifacts(settings.artifacts)
+    (snapshot,) = (folder.name for folder in (demo.folder / "state/artifacts/snapshots/flights").iterdir())
+    flights = load_snapshot(artifacts, "flights", snapshot).tables(artifacts)["flights"].tail(1000)
+
+    rows = request_rows(case, flights, pl.lit(moment))
+    offline = Store(settings, "flights").historical(rows)
+    assert offline["aircraft_24h_arrival_delay"].null_count() < 900
+    sealed = load(
+        demo.folder / "state/artifacts/sealed_models/flights" / demo.summary["digest"], demo.summary["digest"]
+    )
+    expected = sealed.model.probability(*model_inputs(offline, sealed.schema.features))
+
+    keys = flights.select(case.request_columns()).to_dicts()
+    with Client(server) as client:
+        answers = [client.predict("flights", keys=row, as_of=moment).predictions[0] for row in keys[:50]]
+        answers += client.predict("flights", keys=keys[50:], as_of=moment).predictions
+    got = np.array([answer.probability for answer in answers])
+    assert np.abs(got - expected).max() <= 1e-5
+    assert len(set(expected.round(4))) > 300
+
+
+def test_features_have_expired_when_asked_now(demo: Demo, server: str) -> None:
+    request = demo.summary["prediction"]["request"]
+    url = f"{server}/v2/models/flights/predict"
+    then = httpx.post(url, json=request).json()
+    now = httpx.post(url, json={"keys": request["keys"]}).json()
+    assert then["predictions"] != now["predictions"]
+
+
+@pytest.mark.timeout(300)
+def test_a_second_run_reuses_every_step(demo: Demo) -> None:
+    runs = demo.mlflow("select count(*) from runs")
+    again = run(pipeline_command(FLIGHTS, demo.folder, AS_OF))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("unchanged, reused") == 7
+    assert demo.mlflow("select count(*) from runs") == runs
+    assert summary(demo.folder)["version"] == demo.summary["version"]
+
+
+def test_the_training_set_is_what_the_model_was_trained_on(demo: Demo) -> None:
+    (file,) = (demo.folder / "state/artifacts/training_sets/flights").iterdir()
+    assert read_parquet(str(file)).height == demo.summary["training_rows"]

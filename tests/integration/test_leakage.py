@@ -1,0 +1,110 @@
+"""What was not known at a moment cannot reach the training set, and digests name content, not files."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+import ray
+
+from mlops_ray.artifacts import digest_rows, read_parquet
+from mlops_ray.config import load_settings
+from mlops_ray.features.training_set import PREDICTION_TIME
+from mlops_ray.pipeline import Pipeline
+from mlops_ray.use_case import UseCase, load_use_case
+from tests.pipeline_run import ROOT, SMALL, SMALL_AS_OF, write_small_data
+
+PLANTED = datetime.fromisoformat("2013-01-20T05:00:00Z")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, object_store_memory=500_000_000, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def case() -> UseCase:
+    return load_use_case(str(SMALL))
+
+
+def run(case: UseCase, folder: Path, data: Path, until: str) -> dict[str, object]:
+    settings = load_settings(state=str(folder / "state"), data=str(data))
+    pipeline = Pipeline(case, settings, ROOT / "feature_repo", datetime.fromisoformat(SMALL_AS_OF))
+    return dict(pipeline.run(until)[until].result)  # type: ignore[arg-type, index]
+
+
+@pytest.fixture(scope="module")
+def clean(case: UseCase, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    folder = tmp_path_factory.mktemp("clean")
+    write_small_data(folder / "data")
+    return folder / "data", run(case, folder, folder / "data", "training_set")
+
+
+def rows(result: dict[str, object], before: bool) -> pl.DataFrame:
+    frame = read_parquet(str(result["url"]))
+    known = pl.col(PREDICTION_TIME) < PLANTED
+    return frame.filter(known if before else ~known)
+
+
+@pytest.mark.timeout(240)
+def test_a_planted_future_value_reaches_no_earlier_row(
+    case: UseCase, clean: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    data, before = clean
+    for file in data.iterdir():
+        frame = pl.read_csv(file, infer_schema=False)
+        late = pl.lit(PLANTED) <= pl.col("time_hour").str.to_datetime("%+") if "time_hour" in frame.columns else None
+        if file.name.startswith("weather"):
+            frame = frame.with_columns(pl.when(late).then(pl.lit("99")).otherwise("temp").alias("temp"))
+        if file.name.startswith("flights"):
+            delay = pl.when(late & (pl.col("arr_delay") != "NA")).then(pl.lit("999")).otherwise("arr_delay")
+            frame = frame.with_columns(delay.alias("arr_delay"))
+        (tmp_path / "data").mkdir(exist_ok=True)
+        frame.write_csv(tmp_path / "data" / file.name)
+    after = run(case, tmp_path, tmp_path / "data", "training_set")
+    assert digest_rows(rows(after, before=True)) == digest_rows(rows(before, before=True))
+    assert rows(after, before=True).height > 10_000
+    assert rows(after, before=False)["temp"].mean() > 90
+    assert rows(before, before=False)["temp"].mean() < 60
+
+
+@pytest.mark.timeout(120)
+def test_the_same_rows_in_other_files_give_the_same_snapshot(
+    case: UseCase, clean: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    data, result = clean
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("weather", "planes"):
+        for file in data.glob(f"{name}*"):
+            (folder / file.name).write_bytes(file.read_bytes())
+    flights = pl.concat([pl.read_csv(file, infer_schema=False) for file in data.glob("flights*")])
+    shuffled = flights.sample(fraction=1, shuffle=True, seed=1)
+    shuffled.head(20_000).write_csv(folder / "flights_a.csv")
+    shuffled.tail(-20_000).write_parquet(folder / "flights_b.parquet")
+    source = case.sources["flights"]
+    from dataclasses import replace
+
+    other = replace(case, sources={**case.sources, "flights": replace(source, path="flights_*")})
+    assert run(other, tmp_path, folder, "ingest")["digest"] == result["snapshot"]
+
+
+@pytest.mark.timeout(120)
+def test_a_file_delivered_twice_changes_no_accepted_row(
+    case: UseCase, clean: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    data, _ = clean
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for file in data.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    once = run(case, tmp_path / "once", folder, "ingest")
+    (folder / "flights_again.csv").write_bytes((data / "flights_2013-01.csv").read_bytes())
+    twice = run(case, tmp_path / "twice", folder, "ingest")
+    assert twice["content"]["flights"]["accepted"] == once["content"]["flights"]["accepted"]  # type: ignore[index]
+    counts = twice["counts"]["flights"]  # type: ignore[index]
+    assert counts["reasons"]["duplicate_key"] == 27_004
+    assert counts["rows_in"] == counts["accepted"] + counts["repaired"] + counts["quarantined"]

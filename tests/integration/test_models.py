@@ -1,0 +1,131 @@
+"""The registry: a version is registered once, whoever is killed when, and comes back as it was sealed."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import UnavailableError
+from mlops_ray.registry.models import ModelVersion, champion, download, register, set_champion
+from mlops_ray.training.tracking import connect, experiment_id
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+LINEAGE = {"digest": "f" * 64, "snapshot": "s1", "training_set": "t1", "code_version": "c1", "parameters": {"depth": 3}}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes seconds to create its tables, so tests begin with a copy."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    connect(Settings(state=str(folder), data=str(folder)))
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, empty_database: Path) -> Settings:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return Settings(state=str(tmp_path), data=str(tmp_path / "data"))
+
+
+@pytest.fixture
+def run_id(settings: Settings) -> str:
+    client = connect(settings)
+    return client.create_run(experiment_id(client, settings, "planes")).info.run_id
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    folder = tmp_path / "sealed"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"onnx")
+    (folder / "deep" / "golden.json").write_text("[]")
+    return folder
+
+
+def register_planes(settings: Settings, sealed: Path, run_id: str, key: str = "k1", digest: str = "f") -> ModelVersion:
+    return register(settings, "planes", sealed, LINEAGE | {"digest": digest * 64}, run_id, {"roc_auc": 0.75}, key)
+
+
+def test_version_carries_its_files_and_its_lineage(
+    settings: Settings, sealed: Path, run_id: str, tmp_path: Path
+) -> None:
+    version = register_planes(settings, sealed, run_id)
+    assert (version.version, version.digest, version.run_id) == (1, "f" * 64, run_id)
+    folder = download(settings, version, tmp_path / "copy")
+    assert (folder / "model.onnx").read_bytes() == b"onnx"
+    assert (folder / "deep" / "golden.json").read_text() == "[]"
+    client = MlflowClient(settings.mlflow_uri)
+    tags = client.get_model_version("planes", "1").tags
+    assert {name: tags[f"mlops_ray.{name}"] for name in ("snapshot", "training_set", "code_version")} == {
+        "snapshot": "s1",
+        "training_set": "t1",
+        "code_version": "c1",
+    }
+    assert client.get_run(run_id).data.metrics == {"test_roc_auc": 0.75}
+
+
+def test_same_key_gives_the_same_version_and_another_key_a_new_one(
+    settings: Settings, sealed: Path, run_id: str, tmp_path: Path
+) -> None:
+    first = register_planes(settings, sealed, run_id)
+    assert register_planes(settings, sealed, run_id) == first
+    (sealed / "model.onnx").write_bytes(b"other")
+    second = register_planes(settings, sealed, run_id, key="k2", digest="e")
+    assert second.version == 2
+    assert (download(settings, first, tmp_path / "first") / "model.onnx").read_bytes() == b"onnx"
+    assert (download(settings, second, tmp_path / "second") / "model.onnx").read_bytes() == b"other"
+
+
+@pytest.mark.parametrize(
+    "call", ["log_artifacts", "log_dict", "log_metric", "create_registered_model", "create_model_version"]
+)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_around_any_call_it_registers_one_version(
+    call: str, moment: str, settings: Settings, sealed: Path, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(MlflowClient, call)
+
+    def killed(*args: object, **kwargs: object) -> None:
+        if moment == "after":
+            real(*args, **kwargs)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, killed)
+        with pytest.raises(Killed):
+            register_planes(settings, sealed, run_id)
+    version = register_planes(settings, sealed, run_id)
+    client = MlflowClient(settings.mlflow_uri)
+    assert [found.version for found in client.search_model_versions("name = 'planes'")] == [version.version]
+    assert len(client.get_metric_history(run_id, "test_roc_auc")) == 1
+
+
+def test_two_processes_at_once_register_one_version(settings: Settings, sealed: Path, run_id: str) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        versions = list(pool.map(lambda _: register_planes(settings, sealed, run_id), range(2)))
+    assert versions[0].version == versions[1].version
+    assert len(MlflowClient(settings.mlflow_uri).search_model_versions("name = 'planes'")) == 1
+
+
+def test_champion_is_what_the_alias_points_to(settings: Settings, sealed: Path, run_id: str) -> None:
+    assert champion(settings, "planes") is None
+    first = register_planes(settings, sealed, run_id)
+    assert champion(settings, "planes") is None
+    second = register_planes(settings, sealed, run_id, key="k2", digest="e")
+    set_champion(settings, "planes", first.version)
+    assert champion(settings, "planes") == first
+    set_champion(settings, "planes", second.version)
+    assert champion(settings, "planes") == second
+
+
+def test_mlflow_away_is_one_sentence(settings: Settings, sealed: Path) -> None:
+    away = settings.model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
+    with pytest.raises(UnavailableError, match=r"MLflow at http://127.0.0.1:9 does not answer"):
+        champion(away, "planes")

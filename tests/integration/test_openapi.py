@@ -1,0 +1,83 @@
+"""The OpenAPI document describes exactly what the endpoint accepts and answers."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from mlops_ray.registry.sealed_model import load
+from mlops_ray.serving.endpoint import Endpoint
+from mlops_ray.serving.openapi import openapi_of_server
+from mlops_ray.serving.predictor import Predictor
+from mlops_ray.testing.example_model import example_reader, seal_example
+
+PREFIX = "/v2/models/departures"
+MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2199, 12, 31)).map(lambda moment: f"{moment.isoformat()}Z")
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("sealed")
+    sealed = load(folder, seal_example(folder))
+    endpoint = Endpoint("departures", "7", Predictor(sealed, example_reader()))
+    schemathesis.openapi.format("date-time", MOMENTS)
+    return schemathesis.openapi.from_asgi(f"{PREFIX}/openapi.json", Starlette(routes=[Mount(PREFIX, endpoint.app)]))
+
+
+def ask(operation: Any, mode: GenerationMode, examples: int, check: Callable[[Any, Any], None]) -> None:
+    """Send generated requests; every answer must be one that the document describes, and none a 5xx."""
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(operation.as_strategy(generation_mode=mode))
+    def run(case: Any) -> None:
+        response = case.call()
+        case.validate_response(response, excluded_checks=[negative_data_rejection, positive_data_acceptance])
+        assert response.status_code < 500
+        check(case, response)
+
+    run()
+
+
+def test_what_the_document_allows_is_answered(schema: Any) -> None:
+    def answered(case: Any, response: Any) -> None:
+        assert response.status_code == 200, (case.body, response.text)
+
+    ask(schema[f"{PREFIX}/predict"]["POST"], GenerationMode.POSITIVE, 80, answered)
+
+
+def test_what_the_document_forbids_is_refused(schema: Any) -> None:
+    document = schema.raw_schema
+    validator = Draft202012Validator({"$ref": "#/components/schemas/Ask", "components": document["components"]})
+
+    def refused(case: Any, response: Any) -> None:
+        if not validator.is_valid(case.body):
+            assert 400 <= response.status_code < 500, case.body
+            assert response.json()["error"]
+
+    ask(schema[f"{PREFIX}/predict"]["POST"], GenerationMode.NEGATIVE, 40, refused)
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_infer_answers_as_described_whatever_comes(schema: Any, mode: GenerationMode) -> None:
+    ask(schema[f"{PREFIX}/infer"]["POST"], mode, 40, lambda case, response: None)
+
+
+@pytest.mark.parametrize("path", ["", "/ready", "/openapi.json"])
+def test_what_can_be_read_is_as_described(schema: Any, path: str) -> None:
+    case = schema[f"{PREFIX}{path}"]["GET"].Case()
+    assert case.call_and_validate().status_code == 200
+
+
+def test_the_document_of_the_server_is_valid() -> None:
+    document = openapi_of_server("1")
+    assert schemathesis.openapi.from_dict(document).validate() is None
+    assert set(document["paths"]) == {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/openapi.json"}

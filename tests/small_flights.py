@@ -1,0 +1,14 @@
+"""The flights use case on six weeks of data, so that a whole pipeline takes a minute."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from mlops_ray import Search, Split
+from mlops_ray.use_case import load_use_case
+
+use_case = replace(
+    load_use_case(str(Path(__file__).parents[1] / "use_cases" / "flights.py")),
+    search=Search(trials_per_candidate=2),
+    split=Split(test=timedelta(days=8), gap=timedelta(days=2), validation=timedelta(days=8)),
+)

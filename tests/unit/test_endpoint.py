@@ -1,0 +1,508 @@
+"""What the endpoint promises a caller: right answers, and for anything wrong a 4xx that names the field."""
+
+import asyncio
+import json
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.registry.sealed_model import SealedModel, load
+from mlops_ray.serving.endpoint import Endpoint
+from mlops_ray.serving.http import MAX_BODY_BYTES
+from mlops_ray.serving.predictor import Predictor
+from mlops_ray.serving.request_id import RequestId
+from mlops_ray.testing.example_model import FEATURES, example_answer, example_reader, seal_example
+
+KEY = {"carrier": "AA", "origin": "JFK", "departure": "2013-10-01T12:00:00Z", "distance": 500.0}
+VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
+JSON = {"content-type": "application/json"}
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> SealedModel:
+    folder = tmp_path_factory.mktemp("sealed")
+    return load(folder, seal_example(folder))
+
+
+@pytest.fixture(scope="module")
+def endpoint(sealed: SealedModel) -> Endpoint:
+    return Endpoint("departures", "7", Predictor(sealed, example_reader()))
+
+
+def send(endpoint: Endpoint, method: str, path: str, **request: Any) -> httpx.Response:
+    async def once() -> httpx.Response:
+        transport = httpx.ASGITransport(RequestId(endpoint.app), raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **request)
+
+    return asyncio.run(once())
+
+
+def predict(endpoint: Endpoint, body: Any, **headers: str) -> httpx.Response:
+    content = body if isinstance(body, bytes | str) else json.dumps(body)
+    return send(endpoint, "POST", "/predict", content=content, headers={**JSON, **headers})
+
+
+def tensor(name: str, data: Sequence[Any], datatype: str, **more: Any) -> Json:
+    return {"name": name, "shape": [len(data)], "datatype": datatype, "data": list(data), **more}
+
+
+def tensors(**changes: Json) -> list[Json]:
+    types = {"number": "FP32", "category": "BYTES"}
+    inputs = {f.name: tensor(f.name, [VECTOR[f.name]], types[f.kind]) for f in FEATURES}
+    return [{**value, **changes.get(name, {})} for name, value in inputs.items()]
+
+
+def infer(endpoint: Endpoint, body: Any, **headers: str) -> httpx.Response:
+    content = body if isinstance(body, bytes | str) else json.dumps(body)
+    return send(endpoint, "POST", "/infer", content=content, headers={**JSON, **headers})
+
+
+def assert_refused(response: httpx.Response, status: int, field: str | None) -> None:
+    assert (response.status_code, response.json()["field"]) == (status, field), response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["error"]
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+# What is right
+
+
+def test_keys_and_the_vector_they_stand_for_have_the_same_probability(endpoint: Endpoint) -> None:
+    by_keys = predict(endpoint, {"keys": KEY, "as_of": "2013-10-01T10:00:00Z"}).json()
+    by_vector = predict(endpoint, {"features": [VECTOR]}).json()
+    assert by_keys["predictions"] == by_vector["predictions"]
+    assert by_keys["predictions"][0]["probability"] == pytest.approx(example_answer(VECTOR), abs=1e-6)
+    assert by_keys["predictions"][0]["prediction"] is True
+    assert (by_keys["model"], by_keys["version"], by_keys["as_of"]) == ("departures", "7", "2013-10-01T10:00:00Z")
+
+
+def test_features_are_read_as_of_the_moment_of_the_request(endpoint: Endpoint) -> None:
+    answer = predict(endpoint, {"keys": KEY, "as_of": "2012-12-31T23:00:00-00:30"}).json()
+    unknown_then = example_answer({**VECTOR, "recent_delay": None})
+    assert answer["predictions"][0]["probability"] == pytest.approx(unknown_then, abs=1e-6)
+
+
+def test_the_moment_of_the_request_is_now_unless_given(endpoint: Endpoint) -> None:
+    before = datetime.now(UTC)
+    answered = datetime.fromisoformat(predict(endpoint, {"keys": KEY}).json()["as_of"])
+    assert before <= answered <= datetime.now(UTC)
+
+
+def test_missing_values_may_be_null(endpoint: Endpoint) -> None:
+    answer = predict(endpoint, {"features": {**VECTOR, "distance": None, "recent_delay": None}}).json()
+    expected = example_answer({**VECTOR, "distance": None, "recent_delay": None})
+    assert answer["predictions"][0]["probability"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 40, 1000])
+def test_every_row_gets_its_own_answer_in_order(endpoint: Endpoint, rows: int) -> None:
+    vectors = [{**VECTOR, "distance": float(number)} for number in range(rows)]
+    keys = [{**KEY, "distance": float(number)} for number in range(rows)]
+    expected = [example_answer(vector) for vector in vectors]
+    for body in ({"features": vectors}, {"keys": keys, "as_of": KEY["departure"]}):
+        predictions = predict(endpoint, body).json()["predictions"]
+        assert [row["probability"] for row in predictions] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_request_id_is_kept_or_made(endpoint: Endpoint) -> None:
+    mine = "0190F5A0-7D5E-7C3A-8000-0123456789AB"
+    kept = predict(endpoint, {"keys": KEY}, **{"x-request-id": mine})
+    assert kept.json()["request_id"] == kept.headers["x-request-id"] == mine.lower()
+    for headers in ({}, {"x-request-id": "abc"}):
+        made = predict(endpoint, {"keys": KEY}, **headers)
+        assert UUID(made.json()["request_id"]).version == 7
+        assert made.headers.get_list("x-request-id") == [made.json()["request_id"]]
+
+
+def test_metadata_names_the_tensors(endpoint: Endpoint) -> None:
+    answer = send(endpoint, "GET", "/").json()
+    assert answer["name"] == "departures"
+    assert answer["versions"] == ["7"]
+    assert answer["inputs"][:2] == [
+        {"name": "origin", "datatype": "BYTES", "shape": [-1]},
+        {"name": "distance", "datatype": "FP32", "shape": [-1]},
+    ]
+    assert [output["name"] for output in answer["outputs"]] == ["probability", "prediction"]
+    assert send(endpoint, "GET", "/ready").json() == {"name": "departures", "ready": True}
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT64"])
+@pytest.mark.parametrize("shape", [[2], [2, 1]])
+def test_infer_takes_every_number_type_as_json(endpoint: Endpoint, datatype: str, shape: list[int]) -> None:
+    data: list[Any] = [8, 20] if len(shape) == 1 else [[8], [20]]
+    inputs = [
+        {**tensor(f.name, [VECTOR[f.name]] * 2, "BYTES" if f.kind == "category" else "FP32"), "shape": shape}
+        for f in FEATURES
+    ]
+    inputs[3] |= {"data": data, "datatype": datatype}
+    answer = infer(endpoint, {"id": "mine", "inputs": inputs}).json()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("departures", "7", "mine")
+    expected = [example_answer({**VECTOR, "hour": hour}) for hour in (8, 20)]
+    probability, prediction = answer["outputs"]
+    assert (probability["datatype"], probability["shape"]) == ("FP32", [2])
+    assert probability["data"] == pytest.approx(expected, abs=1e-6)
+    assert (prediction["datatype"], prediction["data"]) == ("BOOL", [value >= 0.5 for value in expected])
+
+
+def binary_request(vectors: Sequence[Mapping[str, Any]], **head: Any) -> tuple[bytes, dict[str, str]]:
+    """The body and header of an infer request with every tensor in binary."""
+    inputs, tail = [], b""
+    for feature in FEATURES:
+        values = [vector[feature.name] for vector in vectors]
+        if feature.kind == "number":
+            raw, datatype = np.array(values, "<f8").tobytes(), "FP64"
+        else:
+            raw = b"".join(struct.pack("<I", len(v.encode())) + v.encode() for v in values)
+            datatype = "BYTES"
+        parameters = {"binary_data_size": len(raw)}
+        inputs.append({"name": feature.name, "shape": [len(values)], "datatype": datatype, "parameters": parameters})
+        tail += raw
+    body = json.dumps({"inputs": inputs, **head}).encode()
+    return body + tail, {"inference-header-content-length": str(len(body))}
+
+
+def test_infer_speaks_binary_both_ways(endpoint: Endpoint) -> None:
+    vectors = [{**VECTOR, "recent_delay": delay, "carrier": "ZZ"} for delay in (1.0, float("nan"), -50.0)]
+    outputs = [{"name": "prediction"}, {"name": "probability", "parameters": {"binary_data": True}}]
+    content, headers = binary_request(vectors, outputs=outputs)
+    answer = infer(endpoint, content, **headers, **{"content-type": "application/octet-stream"})
+    assert answer.status_code == 200, answer.text
+    length = int(answer.headers["inference-header-content-length"])
+    head, tail = json.loads(answer.content[:length]), answer.content[length:]
+    assert [output["name"] for output in head["outputs"]] == ["prediction", "probability"]
+    assert head["outputs"][1]["parameters"] == {"binary_data_size": 12}
+    expected = [example_answer({**v, "recent_delay": d}) for v, d in zip(vectors, (1.0, None, -50.0), strict=True)]
+    assert np.frombuffer(tail, "<f4") == pytest.approx(expected, abs=1e-6)
+    assert head["outputs"][0]["data"] == [value >= 0.5 for value in expected]
+
+
+def test_all_outputs_come_in_binary_when_asked(endpoint: Endpoint) -> None:
+    content, headers = binary_request([VECTOR], parameters={"binary_data_output": True})
+    answer = infer(endpoint, content, **headers)
+    length = int(answer.headers["inference-header-content-length"])
+    assert answer.content[length:] == np.float32(example_answer(VECTOR)).tobytes() + b"\x01"
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"origin": None}, "origin"),
+        ({"origin": "XXX"}, "origin"),
+        ({"origin": 3}, "origin"),
+        ({"carrier": "lower"}, "carrier"),
+        ({"carrier": "AA\n"}, "carrier"),
+        ({"distance": "far"}, "distance"),
+        ({"distance": True}, "distance"),
+        ({"distance": -1}, "distance"),
+        ({"distance": 1e30}, "distance"),
+        ({"distance": float("nan")}, "distance"),
+        ({"distance": float("-inf")}, "distance"),
+        ({"departure": "2013-10-01T12:00:00"}, "departure"),
+        ({"departure": "tomorrow"}, "departure"),
+        ({"departure": 1380628800}, "departure"),
+        ({"departure": "0001-01-01T00:00:00+23:59"}, "departure"),
+        ({"gate": "B2"}, "gate"),
+    ],
+)
+def test_a_wrong_key_is_refused_by_name(endpoint: Endpoint, change: Json, field: str) -> None:
+    assert_refused(predict(endpoint, {"keys": {**KEY, **change}}), 400, f"keys.{field}")
+    assert_refused(predict(endpoint, {"keys": [KEY, {**KEY, **change}]}), 400, f"keys[1].{field}")
+
+
+@pytest.mark.parametrize("name", KEY)
+def test_a_missing_key_is_refused_by_name(endpoint: Endpoint, name: str) -> None:
+    given = {key: value for key, value in KEY.items() if key != name}
+    assert_refused(predict(endpoint, {"keys": [given]}), 400, f"keys[0].{name}")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"origin": "XXX"}, "origin"),
+        ({"carrier": 1}, "carrier"),
+        ({"hour": "8"}, "hour"),
+        ({"hour": float("nan")}, "hour"),
+        ({"recent_delay": 1e39}, "recent_delay"),
+        ({"gate": 1}, "gate"),
+    ],
+)
+def test_a_wrong_feature_is_refused_by_name(endpoint: Endpoint, change: Json, field: str) -> None:
+    assert_refused(predict(endpoint, {"features": [VECTOR, {**VECTOR, **change}]}), 400, f"features[1].{field}")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", "body"),
+        (b"{", "body"),
+        (b"nonsense", "body"),
+        (b"[]", "body"),
+        (b"NaN", "body"),
+        (b'{"keys": "\xff"}', "keys"),
+        (b'{"keys": {"carrier": "\xff\xfe"}}', "body"),
+        (b"\xff\xfe\x00", "body"),
+        (b'{"keys":' + b"[" * 1000, "keys[0]"),
+        (b'{"deep":' + b"[" * 100_000, "deep"),
+        (b'{"keys": {"carrier":' + b'{"a":' * 1000, "keys.carrier"),
+        ({}, "keys"),
+        ({"keys": KEY, "features": VECTOR}, "keys"),
+        ({"keys": []}, "keys"),
+        ({"features": []}, "features"),
+        ({"keys": None}, "keys"),
+        ({"keys": [KEY] * 1001}, "keys"),
+        ({"keys": KEY, "as_of": "2013-10-01"}, "as_of"),
+        ({"keys": KEY, "as_of": "2013-10-01T00:00:00"}, "as_of"),
+        ({"keys": KEY, "as_of": "9999-12-31T23:59:59-12:00"}, "as_of"),
+        ({"keys": KEY, "when": 1}, "when"),
+    ],
+)
+def test_a_wrong_body_is_refused(endpoint: Endpoint, body: Any, field: str) -> None:
+    assert_refused(predict(endpoint, body), 400, field)
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/json; charset=utf-16", "application/xml"])
+def test_another_content_type_is_refused(endpoint: Endpoint, kind: str) -> None:
+    headers = {"content-type": kind} if kind else {}
+    response = send(endpoint, "POST", "/predict", content=json.dumps({"keys": KEY}), headers=headers)
+    assert_refused(response, 415, "content-type")
+
+
+def test_a_body_declared_too_large_is_refused_unread(endpoint: Endpoint) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    headers = {**JSON, "content-length": "50000000"}
+    assert_refused(send(endpoint, "POST", "/predict", content=never(), headers=headers), 413, "body")
+
+
+def test_a_body_that_grows_too_large_is_not_read_to_the_end(endpoint: Endpoint) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1_000_000
+            yield b" " * 1_000_000
+
+    assert_refused(send(endpoint, "POST", "/predict", content=endless(), headers=JSON), 413, "body")
+    assert sent <= MAX_BODY_BYTES + 2_000_000
+
+
+def test_a_body_that_stalls_is_given_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stalled() -> None:
+        await asyncio.sleep(5)
+
+    sent = []
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    monkeypatch.setattr("mlops_ray.serving.http.BODY_TIMEOUT_S", 0.02)
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [(b"content-type", b"application/json")]}
+    asyncio.run(endpoint.app(scope, stalled, keep))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 408
+
+
+def test_other_paths_and_methods_are_refused(endpoint: Endpoint) -> None:
+    assert_refused(send(endpoint, "GET", "/nothing"), 404, None)
+    refused = send(endpoint, "GET", "/predict")
+    assert_refused(refused, 405, None)
+    assert refused.headers["allow"] == "POST"
+    assert_refused(send(endpoint, "DELETE", "/ready"), 405, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "gate"}, "inputs[3].name"),
+        ({"name": "origin"}, "inputs[3].name"),
+        ({"datatype": "FP16"}, "inputs[3].datatype"),
+        ({"datatype": "BYTES", "data": ["8"]}, "inputs[3].datatype"),
+        ({"shape": [2]}, "inputs[3].data"),
+        ({"shape": [1, 2]}, "inputs[3].shape"),
+        ({"shape": [0], "data": []}, "inputs[3].shape"),
+        ({"shape": []}, "inputs[3].shape"),
+        ({"shape": [-1]}, "inputs[3].shape[0]"),
+        ({"shape": [100_000]}, "inputs[3].shape"),
+        ({"data": ["8"]}, "inputs[3].data[0]"),
+        ({"data": [True]}, "inputs[3].data[0]"),
+        ({"data": [[8, 9]]}, "inputs[3].data"),
+        ({"data": [float("nan")]}, "inputs[3].data[0]"),
+        ({"data": [10**400]}, "inputs[3].data"),
+        ({"data": [1e39]}, "inputs[3].data[0]"),
+        ({"data": [1.5], "datatype": "INT32"}, "inputs[3].data[0]"),
+        ({"data": None}, "inputs[3].data"),
+        ({"parameters": {"binary_data_size": 4}}, "inputs[3].parameters.binary_data_size"),
+        ({"colour": 1}, "inputs[3].colour"),
+    ],
+)
+def test_a_wrong_tensor_is_refused_by_name(endpoint: Endpoint, change: Json, field: str) -> None:
+    assert_refused(infer(endpoint, {"inputs": tensors(hour=change)}), 400, field)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "field"),
+    [
+        ([], "inputs"),
+        (tensors()[1:], "inputs.origin"),
+        (tensors(origin={"data": ["XXX"]}), "inputs[0].data[0]"),
+        (tensors(origin={"data": [None]}), "inputs[0].data[0]"),
+        (tensors(carrier={"data": ["a"]}), "inputs[2].data[0]"),
+        (tensors(carrier={"data": [5]}), "inputs[2].data[0]"),
+        (tensors(distance={"data": [-5]}), "inputs[1].data[0]"),
+        (tensors(hour={"data": [1, 2], "shape": [2]}), "inputs"),
+    ],
+)
+def test_wrong_inputs_are_refused(endpoint: Endpoint, inputs: list[Json], field: str) -> None:
+    assert_refused(infer(endpoint, {"inputs": inputs}), 400, field)
+
+
+def test_unknown_outputs_and_deep_parameters_are_refused(endpoint: Endpoint) -> None:
+    assert_refused(infer(endpoint, {"inputs": tensors(), "outputs": [{"name": "x"}]}), 400, "outputs[0].name")
+    assert_refused(infer(endpoint, {"inputs": tensors(), "parameters": {"a": {"b": 1}}}), 400, "parameters")
+    assert_refused(infer(endpoint, b'{"inputs":[{"data":' + b"[" * 1000), 400, "inputs[0].data[0][0]")
+
+
+def cut_tail(content: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    return content[:-1], headers
+
+
+def longer_tail(content: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    return content + b"x", headers
+
+
+def header_beyond_body(content: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    return content, {"inference-header-content-length": str(len(content) + 1)}
+
+
+def header_without_number(content: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    return content, {"inference-header-content-length": "-5"}
+
+
+def text_length_too_long(content: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    at = int(headers["inference-header-content-length"])
+    return content[:at] + struct.pack("<I", 2**31) + content[at + 4 :], headers
+
+
+def text_not_utf8(content: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    at = int(headers["inference-header-content-length"]) + 4
+    return content[:at] + b"\xff" + content[at + 1 :], headers
+
+
+@pytest.mark.parametrize(
+    "change", [cut_tail, longer_tail, header_beyond_body, header_without_number, text_length_too_long, text_not_utf8]
+)
+def test_broken_binary_data_is_refused(endpoint: Endpoint, change: Callable[..., tuple[bytes, dict[str, str]]]) -> None:
+    content, headers = change(*binary_request([VECTOR]))
+    response = infer(endpoint, content, **headers)
+    assert response.status_code == 400, response.text
+    assert response.json()["field"]
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.datetimes().map(str)
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.sampled_from([*KEY, "x"]), values), st.sampled_from(["keys", "features", "as_of"]))
+def test_no_value_brings_the_endpoint_down(endpoint: Endpoint, change: Json, where: str) -> None:
+    body: Json = {"keys": {**KEY, **change}} if where == "keys" else {"features": {**VECTOR, **change}}
+    if where == "as_of":
+        body = {"keys": KEY, "as_of": next(iter(change.values()), None)}
+    assert predict(endpoint, body).status_code in (200, 400)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([f.name for f in FEATURES]), st.dictionaries(st.sampled_from(["data", "shape"]), values))
+def test_no_tensor_brings_the_endpoint_down(endpoint: Endpoint, name: str, change: Json) -> None:
+    assert infer(endpoint, {"inputs": tensors(**{name: change})}).status_code in (200, 400)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 10_000, width=32), st.text(), st.floats(-1e6, 1e6, width=32))
+def test_any_vector_of_the_right_types_is_answered_as_the_model_does(
+    endpoint: Endpoint, distance: float, carrier: str, delay: float
+) -> None:
+    content, headers = binary_request([{**VECTOR, "distance": distance, "recent_delay": delay}])
+    assert infer(endpoint, content, **headers).status_code == 200
+    vector = {**VECTOR, "distance": distance, "recent_delay": delay, "hour": None}
+    (answer,) = predict(endpoint, {"features": vector}).json()["predictions"]
+    assert answer["probability"] == pytest.approx(stable_answer(vector), abs=1e-4)
+
+
+def stable_answer(vector: Json) -> float:
+    try:
+        return example_answer(vector)
+    except OverflowError:
+        return 0.0
+
+
+# What is down
+
+
+class Down:
+    def read(self, rows: Any, moments: Any) -> list[Json]:
+        raise UnavailableError("The online store does not answer.")
+
+
+class Slow:
+    def read(self, rows: Any, moments: Any) -> list[Json]:
+        time.sleep(0.5)
+        return [{} for _ in rows]
+
+
+class Broken:
+    def read(self, rows: Any, moments: Any) -> list[Json]:
+        raise ZeroDivisionError("secret detail")
+
+
+def test_an_online_store_that_is_down_is_a_503_and_vectors_still_work(sealed: SealedModel) -> None:
+    endpoint = Endpoint("departures", "7", Predictor(sealed, Down()))
+    refused = predict(endpoint, {"keys": KEY})
+    assert_refused(refused, 503, None)
+    assert refused.json()["error"] == "The online store does not answer."
+    assert predict(endpoint, {"features": VECTOR}).status_code == 200
+
+
+def test_a_slow_answer_is_a_504_at_the_deadline(sealed: SealedModel) -> None:
+    endpoint = Endpoint("departures", "7", Predictor(sealed, Slow()), deadline_s=0.05)
+    started = time.monotonic()
+    assert_refused(predict(endpoint, {"keys": KEY}, **{"x-request-timeout-seconds": "99"}), 504, None)
+    assert time.monotonic() - started < 0.5 + 0.4
+
+
+def test_a_bug_is_a_500_without_its_details(sealed: SealedModel) -> None:
+    endpoint = Endpoint("departures", "7", Predictor(sealed, Broken()))
+    response = predict(endpoint, {"keys": KEY})
+    assert_refused(response, 500, None)
+    assert "secret" not in response.text
+
+
+def test_a_model_with_online_features_needs_a_reader(sealed: SealedModel) -> None:
+    with pytest.raises(ConfigurationError, match="feature service 'departures'"):
+        Predictor(sealed, None)
+
+
+def test_a_folder_is_not_needed_after_loading(tmp_path: Path) -> None:
+    digest = seal_example(tmp_path)
+    predictor = Predictor(load(tmp_path, digest), example_reader())
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert predict(Endpoint("departures", "7", predictor), {"features": VECTOR}).status_code == 200

@@ -1,0 +1,85 @@
+"""Which way the imports point: the loop's stages import what stands before them, and third parties have one home."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "mlops_ray"
+
+GROUND = {"errors", "use_case", "config", "artifacts", "code_version", "steps"}
+# What each part may import of ours, beside itself.
+TABLE: dict[str, set[str]] = {
+    "errors": set(),
+    "use_case": {"errors"},
+    "config": {"errors"},
+    "artifacts": set(),
+    "code_version": set(),
+    "steps": set(),
+    "ingestion": GROUND,
+    "features": GROUND | {"ingestion"},
+    "training": GROUND | {"features"},
+    "evaluation": GROUND | {"features", "training"},
+    "registry": GROUND | {"training", "evaluation"},
+    "serving": GROUND | {"features", "registry"},
+    "client": {"errors"},
+    "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry"},
+    "progress": {"steps", "training"},
+    "summary": {"config", "steps"},
+    "cli": GROUND | {"ingestion", "pipeline", "progress", "summary", "serving", "client"},
+    "testing": GROUND | {"training", "registry"},
+    "__init__": {"use_case"},
+}
+HOMES = {
+    "feast": ("mlops_ray/features/store.py", "feature_repo/"),
+    "mlflow": ("mlops_ray/training/tracking.py", "mlops_ray/registry/models.py"),
+    "ray.tune": ("mlops_ray/training/search.py",),
+    "ray.serve": ("mlops_ray/serving/",),
+    "optuna": ("mlops_ray/training/",),
+    "onnxruntime": ("mlops_ray/registry/onnx_model.py", "mlops_ray/testing/"),
+    "typer": ("mlops_ray/cli.py",),
+}
+FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "feature_repo").rglob("*.py")])
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Every module that the file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_the_table_has_no_cycle_and_every_part_of_the_package() -> None:
+    order: list[str] = []
+    while len(order) < len(TABLE):
+        ready = [part for part, needs in TABLE.items() if part not in order and needs <= set(order)]
+        assert ready, f"a cycle among {sorted(set(TABLE) - set(order))}"
+        order += ready
+    found = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert found == set(TABLE)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if PACKAGE in file.parents], ids=lambda file: file.stem)
+def test_a_part_imports_only_what_the_table_allows(file: Path) -> None:
+    part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    ours = {part_of(module) for module in imported(file) if module.startswith("mlops_ray.")}
+    names = {name for name in ours if name in TABLE}
+    assert names - {part} <= TABLE[part]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_third_party_is_imported_only_at_home(file: Path) -> None:
+    path = str(file.relative_to(ROOT))
+    for module in imported(file):
+        for name, homes in HOMES.items():
+            if module == name or module.startswith(f"{name}."):
+                assert path.startswith(homes), f"{path} imports {module}"

@@ -1,0 +1,75 @@
+"""What serving needs around it: variables, a private folder, a free port, settings."""
+
+import os
+import re
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.serving.environment import (
+    SERVE_ENVIRONMENT,
+    expect_free_port,
+    haproxy_folder,
+    serve_environment,
+    settings_from_environment,
+)
+
+
+def test_two_clusters_of_a_machine_do_not_share_ports() -> None:
+    one, other = serve_environment(), serve_environment()
+    assert SERVE_ENVIRONMENT.items() <= one.items()
+    ports = [value for made in (one, other) for name, value in made.items() if name.endswith("_PORT")]
+    assert len(set(ports)) >= 5
+
+
+def test_the_admin_socket_is_out_of_reach_and_its_path_short_enough() -> None:
+    folder = haproxy_folder()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder.stat().st_uid == os.getuid()
+    node_id, bound_as = "n" * 56, "admin.sock.1234567.tmp"
+    assert len(str(folder / node_id / bound_as)) < 108
+
+
+def test_the_proxy_is_started_with_its_side_ports_on_loopback(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "frontend prometheus\n    bind :9101\n    mode http\n"
+        "frontend http_frontend\n    bind *:8000\n"
+        "listen stats\n  bind *:8404\n"
+    )
+    script = serve_environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    subprocess.run([script, "-db", "-f", str(config), "-c"], capture_output=True, check=False)
+    assert re.findall("bind (.*)", config.read_text()) == ["127.0.0.1:9101", "*:8000", "127.0.0.1:8404"]
+
+
+def test_a_taken_port_is_named_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"Port {port} on 127.0.0.1 is already taken"):
+            expect_free_port("127.0.0.1", port)
+    expect_free_port("127.0.0.1", port)
+    with pytest.raises(ConfigurationError, match="Cannot listen on"):
+        expect_free_port("192.0.2.77", port)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("SETTINGS", "STATE", "DATA"):
+        monkeypatch.delenv(f"MLOPS_RAY_{name}", raising=False)
+    with pytest.raises(ConfigurationError, match="MLOPS_RAY_STATE"):
+        settings_from_environment()
+    monkeypatch.setenv("MLOPS_RAY_STATE", "relative")
+    with pytest.raises(ConfigurationError, match="relative path"):
+        settings_from_environment()
+    monkeypatch.setenv("MLOPS_RAY_STATE", str(tmp_path))
+    assert settings_from_environment().mlflow_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"state: /elsewhere\ndata: {tmp_path}/raw\n")
+    monkeypatch.setenv("MLOPS_RAY_SETTINGS", str(file))
+    assert settings_from_environment().state == str(tmp_path)
+    assert settings_from_environment().data == f"{tmp_path}/raw"

@@ -1,0 +1,62 @@
+"""Trials as values, and the proposals of the next parameters."""
+
+import json
+
+import pytest
+
+from mlops_ray.training.candidates import GradientBoosting
+from mlops_ray.training.proposal import middle, propose
+from mlops_ray.training.trial import SearchResult, Step, Trial, best_trial
+from mlops_ray.use_case import Choice, Integer, Uniform
+
+
+def ended(number: int, value: float, candidate: str = "trees", status: str = "finished") -> Trial:
+    steps = (Step(0.25, value / 2, 1.0), Step(1.0, value, 2.0)) if status == "finished" else (Step(0.25, value, 1.0),)
+    return Trial(candidate, number, {"depth": 3}, f"run-{number}", status, "", steps)
+
+
+def test_best_is_chosen_among_trials_with_their_full_budget() -> None:
+    trials = (ended(0, 0.7), ended(1, 0.9, status="stopped"), ended(2, 0.8), ended(3, 0.8))
+    assert best_trial(trials) == trials[2]
+    assert best_trial(trials[1:2]) is None
+
+
+def test_result_survives_json() -> None:
+    result = SearchResult("parent", "roc_auc", ended(0, 0.7), (ended(0, 0.7), ended(1, 0.6, "other", "stopped")))
+    assert SearchResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_a_step_reached_before_a_restart_is_not_repeated() -> None:
+    trial = ended(0, 0.7, status="stopped")
+    assert trial.with_step(Step(0.25, 0.7, 9.0)) == trial
+    assert trial.with_step(Step(0.5, 0.8, 9.0)).fraction == 0.5
+
+
+def test_first_proposal_is_the_middle_of_the_space() -> None:
+    space = {"rate": Uniform(0.01, 1.0, log=True), "depth": Integer(2, 6), "kind": Choice(("a", "b"))}
+    assert middle(space) == {"rate": pytest.approx(0.1), "depth": 4, "kind": "a"}
+    assert propose(GradientBoosting(space=space), 0, [], seed=1) == middle(space)
+
+
+def test_proposals_depend_only_on_seed_candidate_number_and_past() -> None:
+    candidate = GradientBoosting()
+    past = [Trial(candidate.name, 0, middle(candidate.space), "r", "finished", "", (Step(1.0, 0.7, 1.0),))]
+    first = propose(candidate, 1, past, seed=1)
+    assert propose(candidate, 1, past, seed=1) == first
+    others = [propose(candidate, 2, past, seed=1), propose(candidate, 1, past, seed=2)]
+    others.append(propose(GradientBoosting(name="other"), 1, past, seed=1))
+    assert all(other != first for other in others)
+    for name, dimension in candidate.space.items():
+        assert dimension.low <= first[name] <= dimension.high
+
+
+def test_proposals_learn_from_finished_stopped_and_failed_trials() -> None:
+    candidate = GradientBoosting(space={"rate": Uniform(0.0, 1.0)})
+    past = [
+        Trial(candidate.name, n, {"rate": n / 20}, "r", "finished", "", (Step(1.0, 1 - abs(n / 20 - 0.8), 1.0),))
+        for n in range(20)
+    ]
+    past += [Trial(candidate.name, 20, {"rate": 0.1}, "r", "stopped", "", (Step(0.25, 0.1, 1.0),))]
+    past += [Trial(candidate.name, 21, {"rate": 0.2}, "r", "failed", "ValueError", ())]
+    rates = [propose(candidate, n, past, seed=1)["rate"] for n in range(22, 30)]
+    assert sum(abs(rate - 0.8) < 0.25 for rate in rates) >= 5

@@ -1,0 +1,149 @@
+"""Two hours before scheduled departure: will this flight arrive 15 minutes late or more?
+
+Everything a user writes for one use case stands in this file, next to the Feast definitions in `feature_repo/`.
+Data: all flights that left New York in 2013, the weather there, and the aircraft (`flights_raw_data.py` writes them).
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from mlops_ray import Column, Label, Search, Source, Split, Tables, UseCase
+from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
+
+TAXI_IN = timedelta(minutes=20)
+NEW_YORK = "America/New_York"
+AIRPORT = r"[A-Z]{3}"
+
+
+def minutes(column: str) -> pl.Expr:
+    return pl.duration(minutes=pl.col(column))
+
+
+scheduled_departure = pl.col("time_hour") + minutes("minute")
+departed = scheduled_departure + minutes("dep_delay")
+landed = departed + minutes("air_time") + TAXI_IN
+
+flights = Source(
+    path="flights_*.csv",
+    key=("time_hour", "carrier", "flight", "origin"),
+    columns=(
+        Column("time_hour", "timestamp"),
+        Column("minute", "integer", minimum=0, maximum=59),
+        Column("carrier", "text", pattern=r"[A-Z0-9]{2}"),
+        Column("flight", "integer", minimum=1, maximum=9999),
+        Column("tailnum", "text", nullable=True, pattern=r"[A-Z0-9]{2,8}"),
+        Column("origin", "text", choices=("EWR", "JFK", "LGA")),
+        Column("dest", "text", pattern=AIRPORT, closed=True),
+        Column("dep_delay", "integer", nullable=True, minimum=-120, maximum=2880, outcome=True),
+        Column("arr_delay", "integer", nullable=True, minimum=-180, maximum=2880, outcome=True),
+        Column("air_time", "integer", nullable=True, minimum=1, maximum=1200, outcome=True),
+    ),
+    derived={"scheduled_departure": scheduled_departure, "departed": departed, "landed": landed},
+    known_at=pl.coalesce("landed", "departed", "scheduled_departure"),
+)
+
+weather = Source(
+    path="weather_*.csv",
+    key=("origin", "time_hour"),
+    columns=(
+        Column("origin", "text", choices=("EWR", "JFK", "LGA")),
+        Column("time_hour", "timestamp"),
+        Column("temp", "number", nullable=True, minimum=-40, maximum=130),
+        Column("humid", "number", nullable=True, minimum=0, maximum=100),
+        Column("wind_dir", "number", nullable=True, minimum=0, maximum=360),
+        Column("wind_speed", "number", nullable=True, minimum=0, maximum=150, out_of_range="null"),
+        Column("wind_gust", "number", nullable=True, minimum=0, maximum=200, out_of_range="null"),
+        Column("precip", "number", nullable=True, minimum=0),
+        Column("pressure", "number", nullable=True, minimum=850, maximum=1100),
+        Column("visib", "number", nullable=True, minimum=0),
+    ),
+    known_at=pl.col("time_hour"),
+)
+
+planes = Source(
+    path="planes.csv",
+    key=("tailnum",),
+    columns=(
+        Column("tailnum", "text"),
+        Column("year", "integer", nullable=True, minimum=1940, maximum=2030, out_of_range="null"),
+        Column("seats", "integer", nullable=True, minimum=1),
+    ),
+)
+
+
+def weather_at_origin(tables: Tables) -> pl.DataFrame:
+    return tables["weather"].rename({"time_hour": "event_timestamp"})
+
+
+def plane(tables: Tables) -> pl.DataFrame:
+    registered = datetime(2012, 12, 31, tzinfo=UTC)
+    return tables["planes"].select(
+        "tailnum", pl.lit(registered).alias("event_timestamp"), plane_year="year", plane_seats="seats"
+    )
+
+
+def delays(tables: Tables) -> pl.DataFrame:
+    """A departure delay is known at departure, an arrival delay at landing: one row for each such moment."""
+    keys = ["origin", "dest", "carrier", "flight", "tailnum"]
+    flown = tables["flights"]
+    departures = flown.select(*keys, event_timestamp="departed", departure_delay="dep_delay")
+    landings = flown.select(*keys, event_timestamp="landed", arrival_delay="arr_delay")
+    return pl.concat([departures, landings], how="diagonal").drop_nulls("event_timestamp")
+
+
+class Recent:
+    """Delays of the flights that share `keys`, over the `window` that ends at each departure or landing."""
+
+    def __init__(self, name: str, keys: list[str], window: timedelta):
+        self.name, self.keys, self.window = name, keys, window
+
+    def __call__(self, tables: Tables) -> pl.DataFrame:
+        events = delays(tables).drop_nulls(self.keys).sort("event_timestamp")
+        departure, arrival = pl.col("departure_delay"), pl.col("arrival_delay")
+        recent = events.rolling("event_timestamp", period=self.window, group_by=self.keys).agg(
+            departure.mean().alias(f"{self.name}_departure_delay"),
+            arrival.mean().alias(f"{self.name}_arrival_delay"),
+            (arrival >= 15).mean().alias(f"{self.name}_late_share"),
+            departure.drop_nulls().last().cast(pl.Float64).alias(f"{self.name}_last_departure_delay"),
+            arrival.drop_nulls().last().cast(pl.Float64).alias(f"{self.name}_last_arrival_delay"),
+        )
+        return recent.unique([*self.keys, "event_timestamp"], keep="last")
+
+
+recent_delays = [
+    Recent("origin_3h", ["origin"], timedelta(hours=3)),
+    Recent("destination_3h", ["dest"], timedelta(hours=3)),
+    Recent("carrier_3h", ["carrier"], timedelta(hours=3)),
+    Recent("aircraft_24h", ["tailnum"], timedelta(hours=24)),
+    Recent("route_7d", ["origin", "dest"], timedelta(days=7)),
+    Recent("flight_number_7d", ["carrier", "flight"], timedelta(days=7)),
+]
+
+local_time = pl.col("scheduled_departure").dt.convert_time_zone(NEW_YORK)
+
+use_case = UseCase(
+    name="flights",
+    owner="operations@example.org",
+    sources={"flights": flights, "weather": weather, "planes": planes},
+    entities=("carrier", "flight", "origin", "dest", "tailnum"),
+    event_time="scheduled_departure",
+    lead_time=timedelta(hours=2),
+    label=Label("late", value=pl.col("arr_delay") >= 15, known_at=pl.col("landed")),
+    request_features={
+        "carrier": pl.col("carrier"),
+        "origin": pl.col("origin"),
+        "dest": pl.col("dest"),
+        "hour": local_time.dt.hour() + local_time.dt.minute() / 60,
+        "weekday": local_time.dt.weekday(),
+    },
+    feature_views={
+        "weather": weather_at_origin,
+        "plane": plane,
+        **{view.name: view for view in recent_delays},
+    },
+    feature_service="flights",
+    candidates=(LogisticRegression(), GradientBoosting(), NeuralNetwork()),
+    search=Search(trials_per_candidate=3),
+    split=Split(test=timedelta(days=92), gap=timedelta(days=30), validation=timedelta(days=62)),
+)
