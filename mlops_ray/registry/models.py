@@ -58,7 +58,7 @@ def register(
             return found[0]
         digest = str(lineage["digest"])
         path = f"{_SEALED}/{digest}"
-        client.log_artifacts(parent_run_id, str(sealed_folder), path)
+        _upload(client, parent_run_id, sealed_folder, path)
         client.log_dict(parent_run_id, dict(lineage), f"{_SEALED}/{digest}.lineage.json")
         _log_metrics(client, parent_run_id, metrics)
         _create_model(client, use_case_name)
@@ -117,6 +117,13 @@ def _keep_first(client: MlflowClient, versions: list[ModelVersion]) -> ModelVers
     for surplus in versions[1:]:
         client.delete_model_version(surplus.name, str(surplus.version))
     return versions[0]
+
+
+def _upload(client: MlflowClient, run_id: str, folder: Path, path: str) -> None:
+    """One file after another: `log_artifacts` fails when another process makes the same sub-folder at that moment."""
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        inside = file.parent.relative_to(folder).as_posix()
+        client.log_artifact(run_id, str(file), path if inside == "." else f"{path}/{inside}")
 
 
 def _create_model(client: MlflowClient, name: str) -> None:
