@@ -8,8 +8,12 @@
     register     a sealed ONNX model with its lineage                                (MLflow registry)
     serve        autoscaling endpoints over HTTP                                     (Ray Serve)
 
-Declare a `UseCase`, then `mlops_ray.pipeline.run` or the `mlops-ray` command does the steps in order.
+Declare a `UseCase`, then `mlops_ray.pipeline.run` or the `mlops-ray` command does the steps in order. `score` asks a
+model about many rows at once, and `ledger` has every prediction that was answered.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from mlops_ray.use_case import (
     Choice,
@@ -24,4 +28,29 @@ from mlops_ray.use_case import (
     UseCase,
 )
 
-__all__ = ["Choice", "Column", "Integer", "Label", "Search", "Source", "Split", "Tables", "Uniform", "UseCase"]
+if TYPE_CHECKING:
+    from mlops_ray.predictions.reader import ledger
+    from mlops_ray.scoring import score
+
+__all__ = [
+    "Choice",
+    "Column",
+    "Integer",
+    "Label",
+    "Search",
+    "Source",
+    "Split",
+    "Tables",
+    "Uniform",
+    "UseCase",
+    "ledger",
+    "score",
+]
+# Imported when they are asked for: declaring a use case needs neither Ray nor ONNX.
+_LATER = {"ledger": "mlops_ray.predictions.reader", "score": "mlops_ray.scoring"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'mlops_ray' has no attribute {name!r}")

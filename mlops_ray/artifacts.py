@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,14 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder by its name, with the file's size in bytes."""
+
+    name: str
+    size: int
+
+
 def read_parquet(url: str) -> pl.DataFrame:
     """One Parquet file, or all that lie in a folder, by path or URL."""
     filesystem, path = pafs.FileSystem.from_uri(url)
@@ -72,11 +82,28 @@ class Artifacts:
         return "/".join((self.root, *parts))
 
     def write_table(self, frame: pl.DataFrame, *parts: str) -> str:
-        """Write one Parquet file, with microsecond time stamps, and return its URL."""
+        """Write one Parquet file, with microsecond time stamps, and return its URL.
+
+        A reader sees all of it or nothing, also when the writer is killed: an object store shows only what is whole,
+        and a local file gets its name when it is.
+        """
         filesystem, path = self._locate(*parts)
-        filesystem.create_dir(path.rsplit("/", 1)[0])
-        pq.write_table(frame.to_arrow(), path, filesystem=filesystem, coerce_timestamps="us", compression="zstd")
+        folder, name = path.rsplit("/", 1)
+        filesystem.create_dir(folder)
+        local = isinstance(filesystem, pafs.LocalFileSystem)
+        # Readers of a folder pass over names that begin with a dot.
+        target = f"{folder}/.{name}.{os.getpid()}.{threading.get_ident()}" if local else path
+        pq.write_table(frame.to_arrow(), target, filesystem=filesystem, coerce_timestamps="us", compression="zstd")
+        if local:
+            filesystem.move(target, path)
         return self.url(*parts)
+
+    def entries(self, *parts: str) -> list[Entry]:
+        """What lies directly in a folder, by name; nothing if the folder does not exist."""
+        filesystem, path = self._locate(*parts)
+        found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        entries = (Entry(info.base_name, info.size or 0) for info in found)
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
     def read_table(self, *parts: str) -> pl.DataFrame:
         """Read one Parquet file, or all that lie in a folder."""
@@ -100,9 +127,13 @@ class Artifacts:
             return json.loads(stream.read())
 
     def delete(self, *parts: str) -> None:
+        """Delete a file or a folder with all in it, if it exists."""
         filesystem, path = self._locate(*parts)
-        if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        kind = filesystem.get_file_info(path).type
+        if kind == pafs.FileType.Directory:
             filesystem.delete_dir(path)
+        elif kind == pafs.FileType.File:
+            filesystem.delete_file(path)
 
     def upload(self, folder: Path, *parts: str) -> str:
         """Copy the files of a local folder and return the URL of the copy."""

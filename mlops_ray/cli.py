@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from mlops_ray import cli_governance
 from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, DataError, MlopsRayError
@@ -38,6 +39,8 @@ _QUIET = {
 _NOTHING_IN_FRONT = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(cli_governance.keys, name="keys")
+app.add_typer(cli_governance.audit, name="audit")
 
 CaseOption = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
 StateOption = Annotated[str, typer.Option(help="Folder of all state.")]
@@ -137,6 +140,27 @@ def serve(
 
 
 @app.command()
+def score(
+    use_case: CaseOption,
+    input: Annotated[str, typer.Option(help="Rows to score: Parquet or CSV, a file, folder or URL.")],
+    output: Annotated[str, typer.Option(help="Folder or URL for predictions and quarantine.")],
+    state: StateOption = "state",
+    data: DataOption = "data",
+    config: ConfigOption = None,
+    version: Annotated[int | None, typer.Option(help="The model's version. [default: the champion]")] = None,
+) -> None:
+    """Score many rows, with features as they were known at the time of each."""
+    settings = _settings(state, data, config, None)
+    name = load_use_case(use_case).name
+    with _ray(settings):
+        from mlops_ray.scoring import read_rows
+        from mlops_ray.scoring import score as score_rows
+
+        scores = score_rows(read_rows(_absolute(input)), name, _absolute(output), settings, version)
+    typer.echo(json.dumps(asdict(scores), indent=2))
+
+
+@app.command()
 def predict(
     name: Annotated[str, typer.Argument(help="The model's name.")],
     keys: Annotated[str, typer.Argument(help="Entity keys and event time as JSON: an object, or a list of them.")],
@@ -191,14 +215,13 @@ def main() -> None:
 
 
 def _settings(state: str, data: str, config: str | None, port: int | None) -> Settings:
-    """Settings with paths made absolute, except in a submitted job, whose folder is Ray's and vanishes."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return load_settings(config, state=state, data=data, http_port=port)
-    paths = {
-        name: value if "://" in value else str(Path(value).absolute())
-        for name, value in (("state", state), ("data", data))
-    }
-    return load_settings(config, **paths, http_port=port)
+    return load_settings(config, state=_absolute(state), data=_absolute(data), http_port=port)
+
+
+def _absolute(path: str) -> str:
+    """The path made absolute, except in a submitted job, whose folder is Ray's and vanishes; a URL as it is."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return path if "://" in path or in_job else str(Path(path).absolute())
 
 
 def _moment(text: str | None) -> datetime | None:

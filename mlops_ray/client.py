@@ -1,10 +1,18 @@
-"""Client: asks a served model over HTTP, with one connection kept open and safe retries."""
+"""Client: asks a served model over HTTP, with connections kept open and safe retries; in two forms, sync and async.
 
+What both do is decided once, in `_exchange`, which says when to send and how long to pause; a client carries it out.
+"""
+
+import asyncio
 import math
+import os
+import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,12 +20,17 @@ import httpx
 import numpy as np
 import uuid6
 
-from mlops_ray.errors import DataError, MlopsRayError, UnavailableError
+from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
 
-_RETRIED_STATUS = {429, 503}
-_MAX_WAIT_S = 2.0
+API_KEY_VARIABLE = "MLOPS_RAY_API_KEY"
+
+# A replica that crashes in the middle of a request is answered by Serve with 500: the ledger knows a request by its
+# id, so asking again is safe.
+_RETRIED_STATUS = {429, 500, 502, 503, 504}
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 Row = Mapping[str, Any]
+Rows = Row | Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,46 @@ class Answer:
     predictions: tuple[Prediction, ...]
 
 
+@dataclass(frozen=True)
+class _Limits:
+    timeout_s: float
+    deadline_s: float
+    attempts: int
+
+
+@dataclass(frozen=True)
+class _Send:
+    timeout_s: float
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Pause:
+    seconds: float
+
+
+_Outcome = httpx.Response | httpx.TransportError
+_Exchange = Generator[_Send | _Pause, _Outcome | None, Any]
+
+
 class Client:
     """Asks the server at `url` (such as http://127.0.0.1:8000). Usable as a context manager; not across processes."""
 
-    def __init__(self, url: str, timeout_s: float = 15.0, attempts: int = 4):
-        """timeout_s: for one attempt, connecting included. attempts: in all, with growing pauses between them."""
-        self._attempts = attempts
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout_s)
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = 15.0,
+        attempts: int = 8,
+        deadline_s: float = 30.0,
+        api_key: str | None = None,
+    ):
+        """timeout_s: for one attempt, connecting included. attempts: at most, with growing pauses between them.
+
+        deadline_s: for all attempts and pauses of a request. api_key: sent as bearer token; default from
+        MLOPS_RAY_API_KEY.
+        """
+        self._limits = _Limits(timeout_s, deadline_s, attempts)
+        self._http = httpx.Client(base_url=url.rstrip("/"), headers=_authorization(api_key))
 
     def __enter__(self) -> Self:
         return self
@@ -57,59 +103,211 @@ class Client:
         self._http.close()
 
     def predict(
-        self,
-        name: str,
-        *,
-        keys: Row | Sequence[Row] | None = None,
-        features: Row | Sequence[Row] | None = None,
-        as_of: datetime | None = None,
+        self, name: str, *, keys: Rows | None = None, features: Rows | None = None, as_of: datetime | None = None
     ) -> Answer:
         """Predict for one row or many, given by entity keys and event time, or by full feature vectors.
 
         as_of: the moment as of which features are read; default: when the server gets the request. Datetimes need a
-        zone. Raises DataError if the server refuses the rows (it names the field), UnavailableError if it does not
-        answer after all attempts. A retry keeps the request id, so that the server can tell it from a new request.
+        zone. Raises DataError if the server refuses the rows (it names the field), ForbiddenError if it does not
+        accept the key, UnavailableError if it does not answer after all attempts or before the deadline. A retry keeps
+        the request id, so that the server can tell it from a new request.
         """
-        given = {"keys": keys, "features": features, "as_of": as_of}
-        body = {key: _plain(value) for key, value in given.items() if value is not None}
-        answer = self._post(f"/v2/models/{name}/predict", body)
-        return Answer(
-            model=answer["model"],
-            version=answer["version"],
-            request_id=answer["request_id"],
-            as_of=datetime.fromisoformat(answer["as_of"]),
-            predictions=tuple(Prediction(**row) for row in answer["predictions"]),
-        )
+        return _answer(self._carry_out(f"/v2/models/{name}/predict", _body(keys, features, as_of)))
 
-    def _post(self, path: str, body: Any) -> Any:
-        request_id = str(uuid6.uuid7())
-        problem = ""
-        for attempt in range(self._attempts):
-            wait_s = min(0.1 * 2**attempt, _MAX_WAIT_S)
+    def predict_many(
+        self,
+        name: str,
+        *,
+        keys: Sequence[Row] | None = None,
+        features: Sequence[Row] | None = None,
+        as_of: datetime | None = None,
+        batch_size: int = 500,
+        concurrency: int = 4,
+    ) -> list[Answer]:
+        """Predict for any number of rows: `batch_size` in a request, `concurrency` requests at a time.
+
+        The answers, and the predictions in them, are in the order of the rows. Raises what `predict` raises, for the
+        first batch that fails; batches that were not sent by then are not sent.
+        """
+        batches = list(_batches(keys, features, batch_size))
+        with ThreadPoolExecutor(concurrency, thread_name_prefix="predict_many") as pool:
+            futures = [pool.submit(self.predict, name, **batch, as_of=as_of) for batch in batches]
             try:
-                response = self._http.post(path, json=body, headers={"x-request-id": request_id})
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
-            else:
-                if response.status_code not in _RETRIED_STATUS:
-                    return _content(response)
-                problem = f"{response.status_code}: {_error_of(response)}"
-                wait_s = min(_retry_after_s(response, wait_s), _MAX_WAIT_S)
-            if attempt + 1 < self._attempts:
-                time.sleep(wait_s)
-        raise UnavailableError(
-            f"{self._http.base_url}{path} did not answer request {request_id} in {self._attempts} attempts "
-            f"({problem}). Is the server running?"
-        )
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _carry_out(self, path: str, body: Any) -> Any:
+        exchange = _exchange(self._limits, str(self._http.base_url), path)
+        step = next(exchange)
+        try:
+            while True:
+                if isinstance(step, _Pause):
+                    time.sleep(step.seconds)
+                    step = exchange.send(None)
+                    continue
+                outcome: _Outcome
+                try:
+                    outcome = self._http.post(path, json=body, headers=step.headers, timeout=step.timeout_s)
+                except httpx.TransportError as error:
+                    outcome = error
+                step = exchange.send(outcome)
+        except StopIteration as done:
+            return done.value
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same methods as coroutines, the same limits and errors. Use it with `async with`."""
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = 15.0,
+        attempts: int = 8,
+        deadline_s: float = 30.0,
+        api_key: str | None = None,
+    ):
+        """See `Client`."""
+        self._limits = _Limits(timeout_s, deadline_s, attempts)
+        self._http = httpx.AsyncClient(base_url=url.rstrip("/"), headers=_authorization(api_key))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def predict(
+        self, name: str, *, keys: Rows | None = None, features: Rows | None = None, as_of: datetime | None = None
+    ) -> Answer:
+        """See `Client.predict`."""
+        return _answer(await self._carry_out(f"/v2/models/{name}/predict", _body(keys, features, as_of)))
+
+    async def predict_many(
+        self,
+        name: str,
+        *,
+        keys: Sequence[Row] | None = None,
+        features: Sequence[Row] | None = None,
+        as_of: datetime | None = None,
+        batch_size: int = 500,
+        concurrency: int = 4,
+    ) -> list[Answer]:
+        """See `Client.predict_many`."""
+        turns = asyncio.Semaphore(concurrency)
+
+        async def predict(batch: dict[str, Sequence[Row]]) -> Answer:
+            async with turns:
+                return await self.predict(name, **batch, as_of=as_of)
+
+        tasks = [asyncio.create_task(predict(batch)) for batch in _batches(keys, features, batch_size)]
+        try:
+            return [await task for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _carry_out(self, path: str, body: Any) -> Any:
+        exchange = _exchange(self._limits, str(self._http.base_url), path)
+        step = next(exchange)
+        try:
+            while True:
+                if isinstance(step, _Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = exchange.send(None)
+                    continue
+                outcome: _Outcome
+                try:
+                    outcome = await self._http.post(path, json=body, headers=step.headers, timeout=step.timeout_s)
+                except httpx.TransportError as error:
+                    outcome = error
+                step = exchange.send(outcome)
+        except StopIteration as done:
+            return done.value
+
+
+def _exchange(limits: _Limits, url: str, path: str) -> _Exchange:
+    """One request with its retries: yields what to do next, is sent the outcome, returns the answer's content."""
+    headers = {"x-request-id": str(uuid6.uuid7())}
+    deadline = time.monotonic() + limits.deadline_s
+    problem, attempt = "", 0
+    while attempt < limits.attempts and (remaining_s := deadline - time.monotonic()) > 0:
+        outcome = yield _Send(min(limits.timeout_s, remaining_s), headers)
+        attempt += 1
+        pause_s = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)
+        if isinstance(outcome, httpx.Response):
+            if outcome.status_code not in _RETRIED_STATUS:
+                return _content(outcome)
+            problem = f"{outcome.status_code}: {_error_of(outcome)}"
+            pause_s = max(pause_s, _retry_after_s(outcome))
+        elif isinstance(outcome, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            raise ConfigurationError(f"{url}{path} cannot be asked: {outcome}. Check the URL and the API key.")
+        else:
+            problem = f"{type(outcome).__name__}: {outcome}"
+        if attempt == limits.attempts or pause_s >= deadline - time.monotonic():
+            break
+        yield _Pause(pause_s)
+    raise UnavailableError(
+        f"{url}{path} did not answer request {headers['x-request-id']} in {attempt} attempts within "
+        f"{limits.deadline_s:g} s ({problem}). Is the server running?"
+    )
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _body(keys: Rows | None, features: Rows | None, as_of: datetime | None) -> dict[str, Any]:
+    given = {"keys": keys, "features": features, "as_of": as_of}
+    return {name: _plain(value) for name, value in given.items() if value is not None}
+
+
+def _batches(
+    keys: Sequence[Row] | None, features: Sequence[Row] | None, size: int
+) -> Iterator[dict[str, Sequence[Row]]]:
+    """The rows in requests of `size`, as arguments of `predict`. Raises DataError unless one of both is given."""
+    if (keys is None) == (features is None):
+        raise DataError("Give either keys or features.")
+    name, rows = ("keys", keys) if keys is not None else ("features", features or [])
+    for start in range(0, len(rows), size):
+        yield {name: rows[start : start + size]}
+
+
+def _answer(content: Any) -> Answer:
+    return Answer(
+        model=content["model"],
+        version=content["version"],
+        request_id=content["request_id"],
+        as_of=datetime.fromisoformat(content["as_of"]),
+        predictions=tuple(Prediction(row["probability"], row["prediction"]) for row in content["predictions"]),
+    )
 
 
 def _content(response: httpx.Response) -> Any:
-    if response.status_code == 200:
-        return response.json()
-    text = f"{response.url} answered {response.status_code}: {_error_of(response)}"
-    if response.status_code >= 500:
+    status = response.status_code
+    text = f"{response.url} answered {status}: {_error_of(response)}"
+    if status == 200:
+        try:
+            return response.json()
+        except ValueError:
+            raise UnavailableError(f"{text} This is no JSON; is there another server at this URL?") from None
+    if status == 401 and "authorization" not in response.request.headers:
+        raise ForbiddenError(f"{text} Give an API key: api_key=..., or set {API_KEY_VARIABLE}.")
+    if status == 401:
+        raise ForbiddenError(f"{text} The API key is wrong, expired or revoked. Ask the operator for a new one.")
+    if status == 403:
+        raise ForbiddenError(f"{text} The API key is valid, but its role or use cases do not allow this.")
+    if status >= 500:
         raise UnavailableError(text)
-    raise (DataError if response.status_code in (400, 413) else MlopsRayError)(text)
+    raise (DataError if status in (400, 413) else MlopsRayError)(text)
 
 
 def _error_of(response: httpx.Response) -> str:
@@ -119,11 +317,17 @@ def _error_of(response: httpx.Response) -> str:
         return response.text[:500]
 
 
-def _retry_after_s(response: httpx.Response, default_s: float) -> float:
+def _retry_after_s(response: httpx.Response) -> float:
+    """How long the server asks to wait (RFC 9110: seconds, or a date); 0 if it does not say."""
+    text = response.headers.get("retry-after", "")
     try:
-        return max(0.0, float(response.headers["retry-after"]))
-    except (KeyError, ValueError):
-        return default_s
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return 0.0
 
 
 def _plain(value: Any) -> Any:

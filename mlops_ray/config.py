@@ -1,6 +1,7 @@
 """The platform's settings: one YAML file per environment, read into one frozen object."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,13 @@ class Settings(BaseModel):
     artifacts: folder or object-store URL of snapshots, feature tables, training sets and MLflow's artifacts.
     mlflow_uri: an MLflow server, or a database MLflow uses directly. feast_registry: an SQLAlchemy URL.
     online_store: sqlite:///, redis:// or postgresql:// URL of Feast's online store.
+    ledger_wal: absolute local folder in which a server keeps predictions until they lie below `artifacts`, which is
+    after `ledger_rotate_s` seconds or a certain size. ledger_secret_file: the secret by which personal columns are
+    hashed, made where it does not exist; give every node the same one.
+    control_store: sqlite:///, or in production postgresql://, URL of what is live, who may do what, and the audit log.
+    oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
+    oidc_roles_claim, oidc_use_cases_claim: where a token lists its roles and use cases. Empty: API keys only.
+    online_cache_s: how long a server may reuse what it read of an entity from the online store; 0 reads every time.
     num_cpus and object_store_mb: what a Ray started by us may take; ignored on an existing cluster.
     """
 
@@ -28,6 +36,16 @@ class Settings(BaseModel):
     mlflow_uri: str = ""
     feast_registry: str = ""
     online_store: str = ""
+    control_store: str = ""
+    ledger_wal: str = ""
+    ledger_secret_file: str = ""
+    ledger_rotate_s: float = Field(default=60, gt=0, le=900)
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_keys: str = ""
+    oidc_roles_claim: str = "roles"
+    oidc_use_cases_claim: str = "use_cases"
+    online_cache_s: float = Field(default=0, ge=0, le=3600)
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
     num_cpus: int = Field(default=2, ge=1)
@@ -42,18 +60,26 @@ class Settings(BaseModel):
             "mlflow_uri": f"sqlite:///{state}/mlflow.db",
             "feast_registry": f"sqlite:///{state}/feast_registry.db",
             "online_store": f"sqlite:///{state}/online_store.db",
+            "control_store": f"sqlite:///{state}/control_store.db",
+            "ledger_wal": f"{state}/ledger_wal",
+            "ledger_secret_file": f"{state}/ledger_secret",
         }
         return {**defaults, **{key: value for key, value in values.items() if value not in ("", None)}}
 
     @model_validator(mode="after")
     def _paths_are_absolute(self) -> Self:
-        for name in ("state", "data", "artifacts"):
+        for name in ("state", "data", "artifacts", "ledger_wal", "ledger_secret_file"):
             value = getattr(self, name)
+            may_be_url = name in ("data", "artifacts")
+            if "://" in value and not may_be_url:
+                raise ValueError(f"{name} is the URL {value!r}. Give an absolute path on this machine.")
             if not value.startswith("/") and "://" not in value:
                 raise ValueError(
                     f"{name} is the relative path {value!r}, which points elsewhere in every process. "
-                    f"Give an absolute path or a URL."
+                    f"Give an absolute path{' or a URL' if may_be_url else ''}."
                 )
+        if bool(self.oidc_issuer) != bool(self.oidc_keys and self.oidc_audience):
+            raise ValueError("oidc_issuer, oidc_audience and oidc_keys go together; one of them is missing.")
         return self
 
 
@@ -76,6 +102,17 @@ def load_settings(file: str | None = None, **overrides: Any) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def settings_from_environment() -> Settings:
+    """Settings from MLOPS_RAY_SETTINGS (a file), MLOPS_RAY_STATE and MLOPS_RAY_DATA (override the file).
+
+    Raises ConfigurationError naming what is missing.
+    """
+    file, state, data = (os.environ.get(f"MLOPS_RAY_{name}") for name in ("SETTINGS", "STATE", "DATA"))
+    if not file and not state:
+        raise ConfigurationError("Set MLOPS_RAY_STATE (absolute path of the state folder), or MLOPS_RAY_SETTINGS.")
+    return load_settings(file, state=state, data=data or (f"{state}/data" if not file else None))
 
 
 def _sentence(problem: Any) -> str:

@@ -27,3 +27,11 @@ class UnavailableError(MlopsRayError):
 
 class IntegrityError(MlopsRayError):
     """Stored bytes differ from the digest they were stored under; the operator must find out why."""
+
+
+class ConflictError(MlopsRayError):
+    """Somebody else changed the same thing first; look at what stands now, then decide again."""
+
+
+class ForbiddenError(MlopsRayError):
+    """The caller is known and may not do this; ask somebody whose role allows it."""

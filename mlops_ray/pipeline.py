@@ -24,6 +24,9 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, MlopsRayError, UseCaseError
 from mlops_ray.features.training_set import LABEL, PREDICTION_TIME, TrainingSet, build_training_set, split_by_time
 from mlops_ray.features.transform import FeatureRows, transform
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.live import VersionRef, set_champion
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.ingestion.sources import find_files
@@ -68,6 +71,7 @@ class Pipeline:
     def run(self, until: StepName = "materialize") -> dict[StepName, StepFinished]:
         """Run the steps up to and including `until`; returns what each gave. Errors are those of the steps."""
         artifacts = Artifacts(self.settings.artifacts)
+        Path(self.settings.state).mkdir(parents=True, exist_ok=True)  # for the databases that lie there
         for step in STEPS[: STEPS.index(until) + 1]:
             self.notify(StepStarted(step))
             started = time.monotonic()
@@ -320,7 +324,7 @@ def _fit_score_and_seal(
 def _register_champion(
     name: str, settings: Settings, evaluated: Mapping[str, Any], lineage: dict[str, Any], parent_run_id: str, key: str
 ) -> dict[str, Any]:
-    from mlops_ray.registry.models import register, set_champion
+    from mlops_ray.registry.models import register
 
     metrics = {name: value["value"] for name, value in evaluated["evaluation"].items() if _is_metric(value)}
     with tempfile.TemporaryDirectory() as folder:
@@ -328,8 +332,9 @@ def _register_champion(
         version = register(
             settings, name, Path(folder), lineage | {"digest": evaluated["digest"]}, parent_run_id, metrics, key
         )
-    set_champion(settings, name, version.version)
-    return {"version": version.version, "digest": evaluated["digest"], "lineage": lineage}
+    store = open_store(settings)
+    set_champion(store, SYSTEM, name, VersionRef(version.version, version.digest), "the pipeline registered it")
+    return {"version": version.version, "digest": version.digest, "lineage": lineage}
 
 
 def _is_metric(value: Any) -> bool:

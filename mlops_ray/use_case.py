@@ -32,7 +32,8 @@ class Column:
     into quarantine. A number outside `minimum..maximum` does too, unless `out_of_range="null"` repairs it.
     `outcome` marks what is known only after the fact: such a column can make labels and histories, but is never
     offered to a model as a feature of its own row. `closed` says that the values seen in training are all there are:
-    the endpoint refuses any other.
+    the endpoint refuses any other. `personal` marks what tells of a person: the ledger of predictions leaves the
+    column out, or keeps a keyed hash of it, by which equal values still join.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Column:
     pattern: str | None = None
     outcome: bool = False
     closed: bool = False
+    personal: Literal["omit", "hash"] | None = None
 
 
 @dataclass(frozen=True)

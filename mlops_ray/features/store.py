@@ -1,15 +1,17 @@
 """The feature store: the only module that knows Feast."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import typeguard
 
 # Feast has typeguard rewrite its classes at import, so that its constructors check the types they are given. That
@@ -18,7 +20,6 @@ _typechecked, typeguard.typechecked = typeguard.typechecked, lambda target: targ
 
 from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, RepoConfig
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
-from feast.infra.offline_stores.ibis import IbisRetrievalJob
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 
@@ -32,19 +33,61 @@ typeguard.typechecked = _typechecked
 
 PROJECT = "mlops_ray"
 Value = float | int | str | bool | None
+Stored = tuple[str, Value, float]  # a feature's name, its value, and when it became known, in seconds since 1970
+MAX_CACHED = 50_000
 
 
 class AsOfOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
     type: Literal["mlops_ray.features.store.AsOfOfflineStore"] = "mlops_ray.features.store.AsOfOfflineStore"
 
 
+class Rows(RetrievalJob):  # type: ignore[misc]
+    """Rows that are already there, in the form in which Feast asks for the result of a query."""
+
+    def __init__(self, frame: pl.DataFrame, full_feature_names: bool = False):
+        super().__init__()
+        self._frame = frame
+        self._full_feature_names = full_feature_names
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._frame.to_pandas()
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        return self._frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+    @property
+    def full_feature_names(self) -> bool:
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[Any]:
+        return []
+
+
 class AsOfOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
-    """Feast's DuckDB store with an as-of join in place of its inequality join.
+    """Feast's DuckDB store with an as-of join in place of its inequality join, reading wherever artifacts may lie.
 
     The inequality join pairs each row with all events of its key within the ttl and then drops all but the newest:
-    100 thousand flights with their airport's departures of 7 days took more than 18 GB. Where Feast is asked to
-    filter by creation time, or given SQL instead of rows, its own join answers.
+    100 thousand flights with their airport's departures of 7 days took more than 18 GB. And DuckDB reads object
+    stores through an extension that it downloads when it runs. Where Feast is asked to filter by creation time, or
+    given SQL instead of rows, its own join answers.
     """
+
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: FileSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        order = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
+        rows = read_parquet(data_source.path).select(*join_key_columns, *feature_name_columns, *order)
+        inside = rows.filter(pl.col(timestamp_field).is_between(start_date.astimezone(UTC), end_date.astimezone(UTC)))
+        return Rows(inside.sort(order, maintain_order=True).unique(join_key_columns, keep="last", maintain_order=True))
 
     @staticmethod
     def get_historical_features(
@@ -62,13 +105,10 @@ class AsOfOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
                 config, feature_views, feature_refs, entity_df, registry, project, full_feature_names,
                 filter_by_created_timestamp,
             )  # fmt: skip
-        import ibis
-
         moment = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
         entities = pl.from_pandas(entity_df).with_columns(pl.col(moment).cast(pl.Datetime("us", "UTC")))
         histories = [_history(view, feature_refs, full_feature_names) for view in feature_views]
-        joined = join_point_in_time(entities, moment, histories)
-        return IbisRetrievalJob(ibis.memtable(joined.to_arrow()), [], full_feature_names, None, None, None, None, "")
+        return Rows(join_point_in_time(entities, moment, histories), full_feature_names)
 
 
 def _history(view: FeatureView, feature_refs: Sequence[str], full_names: bool) -> History:
@@ -164,7 +204,7 @@ class Store:
         self._feast.materialize(as_of - view.ttl, as_of, feature_views=[view.name])
 
     def online_reader(self) -> "OnlineReader":
-        return OnlineReader(self._feast, self.service, self.views())
+        return OnlineReader(self._feast, self.service, self.views(), self.settings.online_cache_s)
 
 
 class OnlineReader:
@@ -174,7 +214,8 @@ class OnlineReader:
     as present in 2026. Here a value counts only if `moment - ttl <= event timestamp <= moment`, as in a training set.
     """
 
-    def __init__(self, feast: FeatureStore, service: str, views: Sequence[View]):
+    def __init__(self, feast: FeatureStore, service: str, views: Sequence[View], cache_s: float = 0.0):
+        """cache_s: for how long what was read of an entity is used again; its ttl counts all the same."""
         self._feast = feast
         self._service = feast.get_feature_service(service)
         self._ttl_s = {feature: view.ttl.total_seconds() for view in views for feature in view.features}
@@ -185,12 +226,51 @@ class OnlineReader:
             for entity in feast.list_entities()
             if entity.join_key in keys
         }
+        self._cache_s = cache_s
+        self._cached: dict[tuple[Value, ...], tuple[float, list[Stored]]] = {}
+        self.seconds, self.reads, self.hits, self.missing, self.stale = 0.0, 0, 0, 0, 0
 
     def read(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[dict[str, Value]]:
         """Feature values by name for each row of entity keys, as of its moment; None where unknown or expired.
 
         Raises UnavailableError if the online store does not answer.
         """
+        started_s = time.perf_counter()
+        stored = self._stored(rows)
+        answers = [
+            {name: self._value(name, found, known_s, row, moment.timestamp()) for name, found, known_s in values}
+            for row, moment, values in zip(rows, moments, stored, strict=True)
+        ]
+        self.seconds += time.perf_counter() - started_s
+        self.reads += 1
+        return answers
+
+    def _value(self, name: str, found: Value, known_s: float, row: Mapping[str, Any], moment_s: float) -> Value:
+        if found is None or any(row.get(key) is None for key in self._keys_of[name]):
+            self.missing += 1
+            return None
+        if 0 <= moment_s - known_s <= self._ttl_s[name]:
+            return found
+        self.stale += 1
+        return None
+
+    def _stored(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Stored]]:
+        """What the store holds of each row's keys, whatever its age; from the cache where that is allowed."""
+        if not self._cache_s:
+            return self._fetched(rows)
+        now_s = time.monotonic()
+        keys = [tuple(row.get(key) for key in self._placeholder) for row in rows]
+        found = {key: self._cached[key] for key in keys if key in self._cached}
+        wanted = [i for i, key in enumerate(keys) if key not in found or found[key][0] < now_s]
+        self.hits += len(rows) - len(wanted)
+        if wanted:
+            if len(self._cached) + len(wanted) > MAX_CACHED:
+                self._cached.clear()
+            for i, values in zip(wanted, self._fetched([rows[i] for i in wanted]), strict=True):
+                found[keys[i]] = self._cached[keys[i]] = (now_s + self._cache_s, values)
+        return [found[key][1] for key in keys]
+
+    def _fetched(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Stored]]:
         columns = {
             key: [row[key] if row.get(key) is not None else filler for row in rows]
             for key, filler in self._placeholder.items()
@@ -199,19 +279,14 @@ class OnlineReader:
             response = self._feast.get_online_features(features=self._service, entity_rows=columns).proto
         except Exception as error:
             raise UnavailableError(f"The online store does not answer: {error}. Is it running?") from error
-        answers: list[dict[str, Value]] = [{} for _ in rows]
-        at = [moment.timestamp() for moment in moments]
+        stored: list[list[Stored]] = [[] for _ in rows]
         for name, vector in zip(response.metadata.feature_names.val, response.results, strict=True):
-            ttl_s = self._ttl_s.get(name)
-            if ttl_s is None:
+            if name not in self._ttl_s:
                 continue
-            keys = self._keys_of[name]
-            for index, (value, known) in enumerate(zip(vector.values, vector.event_timestamps, strict=True)):
+            for values, value, known in zip(stored, vector.values, vector.event_timestamps, strict=True):
                 present = value.WhichOneof("val")
-                fresh = present is not None and 0 <= at[index] - known.seconds - known.nanos / 1e9 <= ttl_s
-                whole = all(rows[index].get(key) is not None for key in keys)
-                answers[index][name] = getattr(value, present) if fresh and whole else None
-        return answers
+                values.append((name, getattr(value, present) if present else None, known.seconds + known.nanos / 1e9))
+        return stored
 
 
 def _repo_config(settings: Settings) -> RepoConfig:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,8 +70,29 @@ def register(
         return _keep_first(client, _of_key(client, use_case_name, key))
 
 
+def find_version(settings: Settings, name: str, version: int) -> ModelVersion:
+    """A registered version. Raises ConfigurationError if there is none, UnavailableError if MLflow is down."""
+    from mlflow.exceptions import MlflowException
+
+    from mlops_ray.training.tracking import connect, mlflow_errors
+
+    client = connect(settings)
+    with mlflow_errors(settings):
+        try:
+            return _version(client.get_model_version(name, str(version)))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            known = client.search_model_versions(f"name = '{name}'")
+    numbers = ", ".join(sorted((str(found.version) for found in known), key=int)) or "none"
+    raise ConfigurationError(f"{name} has no version {version}; registered are: {numbers}.")
+
+
 def set_champion(settings: Settings, name: str, version: int) -> None:
-    """Point the alias `champion` of `name` to `version`. Raises UnavailableError if MLflow is down."""
+    """Point the alias `champion` of `name` to `version`. Raises UnavailableError if MLflow is down.
+
+    The alias only shows what the control store holds; nothing of ours reads it to decide.
+    """
     from mlops_ray.training.tracking import connect, mlflow_errors
 
     client = connect(settings)

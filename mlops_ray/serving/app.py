@@ -1,47 +1,80 @@
 """The Serve applications: one for each use case at `/v2/models/<name>`, and a small one that owns `/v2`."""
 
 import asyncio
+import ipaddress
 import logging
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
-from mlops_ray.config import Settings, load_settings
-from mlops_ray.errors import ConfigurationError
-from mlops_ray.registry.models import ModelVersion, champion, download
+from mlops_ray.config import Settings, load_settings, settings_from_environment
+from mlops_ray.errors import ConfigurationError, MlopsRayError
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.live import VersionRef
+from mlops_ray.governance.principals import active_keys
+from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.registry.models import download, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
+from mlops_ray.serving.auth import Guard, refreshed, tokens_of
 from mlops_ray.serving.endpoint import Endpoint
-from mlops_ray.serving.environment import settings_from_environment
-from mlops_ray.serving.http import Request, Response, Routes
+from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.http import Request, Response, Route, Routes
+from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.openapi import openapi_of_server
+from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
+from mlops_ray.serving.served_version import ServedVersion
 
 SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
+KEYS_REFRESHED_S = 5.0
+KEY_SET_REFRESHED_S = 300.0
 
 _logger = logging.getLogger(__name__)
 
+OpenReader = Callable[[Settings, str], OnlineReader]
+
+
+class Registry(Protocol):
+    """What a replica needs of the model registry. Each may raise UnavailableError."""
+
+    def find(self, name: str, version: int) -> VersionRef:
+        """The digest under which a version was registered. Raises ConfigurationError if it was not."""
+        ...
+
+    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
+        """Copy the sealed model of a version into `folder` and return where it lies."""
+        ...
+
+    def show_champion(self, name: str, version: int) -> None:
+        """Let those who look there see which version the control store calls champion."""
+        ...
+
 
 @dataclass(frozen=True)
-class LiveModel:
-    """The version that should be served, and the folder into which it was downloaded."""
+class MlflowRegistry:
+    settings: Settings
 
-    version: str
-    digest: str
-    folder: Path
+    def find(self, name: str, version: int) -> VersionRef:
+        return VersionRef(version, find_version(self.settings, name, version).digest)
 
+    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
+        return download(self.settings, find_version(self.settings, name, version.version), folder)
 
-FindModel = Callable[[Settings, str, Path], LiveModel]
-OpenReader = Callable[[Settings, str], OnlineReader]
+    def show_champion(self, name: str, version: int) -> None:
+        set_champion(self.settings, name, version)
 
 
 class EndpointArgs(BaseModel):
@@ -57,23 +90,11 @@ class EndpointArgs(BaseModel):
 
 
 class ServerArgs(BaseModel):
-    """`args` of the application that owns `/v2`; it takes none."""
+    """`args` of the application that owns `/v2`. Settings come from `settings`, or else the environment."""
 
     model_config = ConfigDict(extra="forbid")
 
-
-def champion_of(settings: Settings, name: str) -> ModelVersion:
-    """The version of `name` to serve. Raises ConfigurationError if there is none."""
-    version = champion(settings, name)
-    if version is None:
-        raise ConfigurationError(f"Model {name!r} has no champion in {settings.mlflow_uri}. Run its pipeline first.")
-    return version
-
-
-def download_champion(settings: Settings, name: str, folder: Path) -> LiveModel:
-    """Download the champion of `name` into `folder`. Raises ConfigurationError if there is none."""
-    version = champion_of(settings, name)
-    return LiveModel(str(version.version), version.digest, download(settings, version, folder))
+    settings: str | None = None
 
 
 def online_reader_of(settings: Settings, feature_service: str) -> OnlineReader:
@@ -86,10 +107,10 @@ def online_reader_of(settings: Settings, feature_service: str) -> OnlineReader:
 def endpoint_application(
     args: EndpointArgs,
     settings: Settings,
-    find_model: FindModel = download_champion,
+    registry: Registry | None = None,
     open_reader: OpenReader = online_reader_of,
 ) -> serve.Application:
-    """The application of one model. Its parts come from the registry and the online store."""
+    """The application of one model; its versions come from `registry`, by default MLflow's."""
     options = {
         "autoscaling_config": {
             "min_replicas": args.min_replicas,
@@ -99,19 +120,31 @@ def endpoint_application(
         "max_ongoing_requests": args.max_ongoing_requests,
     }
     deployment: Any = _Endpoint
-    return deployment.options(**options).bind(args.model, settings, find_model, open_reader)
+    return deployment.options(**options).bind(args, settings, registry or MlflowRegistry(settings), open_reader)
+
+
+def server_application(settings: Settings) -> serve.Application:
+    """The application that owns `/v2`: server metadata and health."""
+    deployment: Any = _Server
+    return deployment.bind(settings)
 
 
 def build_endpoint(args: EndpointArgs) -> serve.Application:
-    """For `import_path` in a Serve file: the endpoint of the champion of one model."""
-    settings = load_settings(args.settings) if args.settings else settings_from_environment()
-    return endpoint_application(args, settings)
+    """For `import_path` in a Serve file: the endpoint of one model."""
+    return endpoint_application(args, _settings(args.settings))
 
 
 def build_server(args: ServerArgs) -> serve.Application:
     """For `import_path` in a Serve file: server metadata and health."""
-    deployment: Any = _Server
-    return deployment.bind()
+    return server_application(_settings(args.settings))
+
+
+def _settings(file: str | None) -> Settings:
+    return load_settings(file) if file else settings_from_environment()
+
+
+# Serve would write a line for each request, which costs more than the model.
+_LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
 
 
 @serve.deployment(
@@ -120,46 +153,122 @@ def build_server(args: ServerArgs) -> serve.Application:
     health_check_timeout_s=10,
     graceful_shutdown_timeout_s=20,
     graceful_shutdown_wait_loop_s=0.5,
+    logging_config=_LOGGING,
 )
 @serve.ingress()
 class _Endpoint:
-    """A replica: the champion, verified by its digest before the first request comes."""
+    """A replica: holds the versions that are live, each verified by its digest before the first request comes."""
 
-    def __init__(self, name: str, settings: Settings, find_model: FindModel, open_reader: OpenReader):
-        with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
-            live = find_model(settings, name, Path(folder))
-            sealed = load(live.folder, live.digest)
-        service = sealed.schema.feature_service
-        reader = open_reader(settings, service) if service else None
-        self._endpoint = Endpoint(name, live.version, Predictor(sealed, reader))
-        self._endpoint.warm_up()
-        _logger.info("Serving %s version %s (digest %s)", name, live.version, live.digest)
+    def __init__(self, args: EndpointArgs, settings: Settings, registry: Registry, open_reader: OpenReader):
+        name, store = args.model, open_store(settings)
+        expect_credentials(settings, store, _http_host())
+        context = serve.get_replica_context()
+        self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
+        self._readers: dict[str, OnlineReader] = {}
+        self._ledger = LedgerWriter(settings, name)
+        self._guard = Guard(name, {}, tokens_of(settings))
+        self._follower = Follower(
+            store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
+            self._load, self._guard, self._on_round, lambda version: registry.show_champion(name, version.version),
+        )  # fmt: skip
+        operations = Operations(store, name, lambda version: registry.find(name, version))
+        self._endpoint = Endpoint(
+            name, self._follower, self._ledger, self._guard, operations.routes(),
+            busy_from=max(1, args.max_ongoing_requests // 2),
+        )  # fmt: skip
+        self._metrics, self._key_set_at = Metrics(name), time.monotonic()
+        self._ledger.start()
+        self._follower.prepare()
+        self._follower.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._endpoint.app
 
     async def check_health(self) -> None:
-        self._endpoint.warm_up()
+        self._follower.expect_alive()
+        self._follower.traffic.champion.warm_up()
+
+    def __del__(self) -> None:
+        self._endpoint.shadow.stop()
+        self._follower.stop()
+        self._ledger.close()
+
+    def _load(self, version: VersionRef) -> ServedVersion:
+        with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
+            sealed = load(self._registry.fetch(self._name, version, Path(folder)), version.digest)
+        service = sealed.schema.feature_service
+        if service and service not in self._readers:
+            self._readers[service] = self._open_reader(self._settings, service)
+        served = ServedVersion(self._name, str(version.version), Predictor(sealed, self._readers.get(service or "")))
+        self._ledger.add_version(served.version, served.schema)
+        return served
+
+    def _on_round(self) -> None:
+        """What the follower's thread does once a second besides."""
+        readers = list(self._readers.values())
+        self._metrics.publish(self._follower.counts, readers, self._endpoint.shadow.dropped, self._ledger.lag())
+        if time.monotonic() - self._key_set_at > KEY_SET_REFRESHED_S:
+            self._key_set_at = time.monotonic()
+            self._guard.tokens = refreshed(self._guard.tokens, self._settings)
 
 
-@serve.deployment(name="server", ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.5)
+def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:
+    """Raise ConfigurationError if others can reach `host` and nobody has been given a credential."""
+    if is_loopback(host) or settings.oidc_issuer:
+        return
+    if all(principal.development for principal in active_keys(store).values()):
+        raise ConfigurationError(
+            f"Serving on {host}, which others can reach, needs credentials. Make a key with `mlops-ray keys create` or "
+            f"set oidc_issuer, oidc_audience and oidc_keys; or serve on 127.0.0.1."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _http_host() -> str:
+    """Where this Serve listens, whoever started it."""
+    from ray.serve.context import _get_global_client
+
+    return str(_get_global_client().http_config.host)
+
+
+@serve.deployment(
+    name="server", ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.5, logging_config=_LOGGING
+)
 @serve.ingress()
 class _Server:
     """What the Open Inference Protocol asks of a server: name, version, liveness, readiness."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._version = package_version("mlops_ray")
+        self._store = open_store(settings)
+        self._guard = Guard(None, active_keys(self._store), tokens_of(settings))
+        threading.Thread(target=self._keep_keys, name="keys", daemon=True).start()
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return Routes(
             {
-                "": {"GET": self._describe},
-                "/health/live": {"GET": self._live},
-                "/health/ready": {"GET": self._ready},
-                "/openapi.json": {"GET": self._document},
-            }
+                "": {"GET": Route(self._describe, None)},
+                "/health/live": {"GET": Route(self._live, None, public=True)},
+                "/health/ready": {"GET": Route(self._ready, None)},
+                "/openapi.json": {"GET": Route(self._document, None)},
+            },
+            self._guard,
         )
+
+    def _keep_keys(self) -> None:
+        while True:
+            time.sleep(KEYS_REFRESHED_S)
+            try:
+                self._guard.keys = active_keys(self._store)
+            except MlopsRayError as error:
+                _logger.warning("Going on with the keys that were known: %s", error)
 
     async def _describe(self, request: Request) -> Response:
         return Response({"name": "mlops_ray", "version": self._version, "extensions": ["binary_tensor_data"]})

@@ -1,112 +1,184 @@
-"""Endpoint: the routes of one model, from bytes to bytes."""
+"""Endpoint: the routes of one use case, from bytes to bytes."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import Any
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
+from mlops_ray.predictions.record import Route as LedgerRoute
+from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.serving.follower import Follower, Traffic
+from mlops_ray.serving.http import DEADLINE_S, Admission, HttpError, Request, Response, Route, Routes
+from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer
+from mlops_ray.serving.predictor import DECISION_THRESHOLD
+from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Question, Scored, ServedVersion
+from mlops_ray.serving.shadow import Asked, Shadow
 
-from mlops_ray.registry.model_schema import ModelSchema
-from mlops_ray.serving.http import DEADLINE_S, Request, Response, Routes
-from mlops_ray.serving.inference_protocol import HEADER_LENGTH, InferBody, encode_answer, metadata
-from mlops_ray.serving.openapi import openapi_of_model
-from mlops_ray.serving.predictor import DECISION_THRESHOLD, Predictor, Vectors
-from mlops_ray.serving.validation import PredictBody
+CANARY_SHARE_OF_DEADLINE = 0.5
 
-INLINE_ROWS = 32
+_logger = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """Answers for one version of one model. `app` is the ASGI application; paths are below `/v2/models/<name>`."""
+    """Answers for one use case. `app` is the ASGI application; paths are below `/v2/models/<name>`.
 
-    def __init__(self, name: str, version: str, predictor: Predictor, deadline_s: float = DEADLINE_S):
-        schema = predictor.sealed.schema
-        self._predictor = predictor
-        self._identity = {"model": name, "version": version}
-        self._metadata = metadata(schema, name, version)
-        self._openapi = openapi_of_model(schema, name, version)
-        self._predict_body, self._infer_body = PredictBody(schema), InferBody(schema)
-        self._columns_of = {kind: _positions(schema, kind) for kind in ("number", "category")}
-        # One thread for what waits or is long: its work holds Python's lock, so more would not be faster, and the
-        # event loop stays free to answer health checks and to keep the deadline.
-        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
+    busy_from: with so many requests at work, shadows are not asked. operations: further routes, which change what is
+    live.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        follower: Follower,
+        ledger: LedgerWriter,
+        admission: Admission,
+        operations: Mapping[str, Mapping[str, Route]] | None = None,
+        deadline_s: float = DEADLINE_S,
+        busy_from: int = 32,
+    ):
+        self._name = name
+        self._follower, self._ledger = follower, ledger
+        self._canary_deadline_s = deadline_s * CANARY_SHARE_OF_DEADLINE
+        self._busy_from, self._at_work = busy_from, 0
+        self.shadow = Shadow(self._keep_shadow)
         self.app = Routes(
             {
-                "": {"GET": self._describe},
-                "/ready": {"GET": self._ready},
-                "/openapi.json": {"GET": self._document},
-                "/infer": {"POST": self._infer},
-                "/predict": {"POST": self._predict},
+                "": {"GET": Route(self._describe, "predict")},
+                "/ready": {"GET": Route(self._ready, None)},
+                "/openapi.json": {"GET": Route(self._document, None)},
+                "/infer": {"POST": Route(self._infer, "predict")},
+                "/predict": {"POST": Route(self._predict, "predict")},
+                **(operations or {}),
             },
+            admission,
             deadline_s,
         )
 
-    def warm_up(self) -> None:
-        """Predict once with everything missing, so that the first caller does not pay for lazy set-up."""
-        schema = self._predictor.sealed.schema
-        nothing = [[None] * len(schema.named("number"))], [[None] * len(schema.named("category"))]
-        self._predictor.probability(self._predictor.vectors_of_features(*nothing))
-
     async def _describe(self, request: Request) -> Response:
-        return Response(self._metadata)
+        return Response(self._follower.traffic.champion.metadata)
 
     async def _ready(self, request: Request) -> Response:
-        return Response({"name": self._identity["model"], "ready": True})
+        return Response({"name": self._name, "ready": True})
 
     async def _document(self, request: Request) -> Response:
-        return Response(self._openapi)
+        return Response(self._follower.traffic.champion.openapi)
 
     async def _predict(self, request: Request) -> Response:
         request.expect_content_type("application/json")
-        asked = self._predict_body.decode(await request.body())
-        as_of = (asked.as_of or datetime.now(UTC)).astimezone(UTC)
-        if asked.keys is not None:
-            probability = await self._run_aside(self._from_keys, asked.keys, as_of)
-        else:
-            probability = await self._from_features(asked.features or [])
-        predictions = [
-            {"probability": value, "prediction": value >= DECISION_THRESHOLD} for value in probability.tolist()
-        ]
+        served, scored = await self._answer(request, PredictQuestion(await request.body()))
         return Response(
             {
-                **self._identity,
+                "model": self._name,
+                "version": served.version,
                 "request_id": request.request_id,
-                "as_of": as_of.isoformat().replace("+00:00", "Z"),
-                "predictions": predictions,
+                "as_of": scored.as_of.isoformat().replace("+00:00", "Z"),
+                "predictions": [
+                    {"probability": value, "prediction": value >= DECISION_THRESHOLD}
+                    for value in scored.probability.tolist()
+                ],
             }
         )
 
     async def _infer(self, request: Request) -> Response:
         request.expect_content_type("application/json", "application/octet-stream")
-        question = self._infer_body.decode(await request.body(), request.headers.get(HEADER_LENGTH))
-        probability = await self._probability(self._infer_body.vectors(question.columns))
-        model = {"model_name": self._identity["model"], "model_version": self._identity["version"]}
-        body, head_length = encode_answer(question, model, request.request_id, probability)
+        question = InferQuestion(await request.body(), request.headers.get(HEADER_LENGTH))
+        served, scored = await self._answer(request, question)
+        assert scored.tensors is not None
+        model = {"model_name": self._name, "model_version": served.version}
+        body, head_length = encode_answer(scored.tensors, model, request.request_id, scored.probability)
         if head_length is None:
             return Response(body)
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH.decode(): str(head_length)}
         return Response(body, headers=headers)
 
-    def _from_keys(self, keys: list[dict[str, Any]], moment: datetime) -> NDArray[np.float32]:
-        return self._predictor.probability(self._predictor.vectors_of_keys(keys, moment))
+    async def _answer(self, request: Request, question: Question) -> tuple[ServedVersion, Scored]:
+        """The answer of the version that this request falls to, once it is in the ledger.
 
-    async def _from_features(self, rows: list[tuple[Any, ...]]) -> NDArray[np.float32]:
-        numbers, categories = (
-            [[row[position] for position in self._columns_of[kind]] for row in rows] for kind in ("number", "category")
+        A canary that fails costs the caller nothing: the champion answers. It counts as the canary's failure only if
+        the champion can answer, so that a wrong request blames nobody.
+        """
+        traffic = self._follower.traffic
+        self._at_work += 1
+        try:
+            canary = self._canary_for(request, traffic, question)
+            scored = await self._try(canary, request, question) if canary else None
+            route: LedgerRoute
+            if canary and scored:
+                served, route = canary, "canary"
+            else:
+                served, route = traffic.champion, "champion"
+                scored = await self._ask_champion(served, question)
+                if canary:
+                    self._follower.counts[canary.version, "canary"].failed()
+            latency_s = self._keep(request.request_id, served, route, scored, request.started_s)
+            self._follower.counts[served.version, route].answered(latency_s)
+            self._offer_shadow(request.request_id, traffic, scored)
+            return served, scored
+        finally:
+            self._at_work -= 1
+
+    def _canary_for(self, request: Request, traffic: Traffic, question: Question) -> ServedVersion | None:
+        step = traffic.step
+        if step is None or step.route != "canary" or traffic.candidate is None:
+            return None
+        key = request.request_id
+        if traffic.sticky is not None:
+            key = question.value_of(traffic.champion, traffic.sticky) or key
+        return traffic.candidate if share_of(key) < step.share else None
+
+    async def _try(self, canary: ServedVersion, request: Request, question: Question) -> Scored | None:
+        try:
+            async with asyncio.timeout(self._canary_deadline_s):
+                return await question.ask(canary)
+        except Exception as error:
+            _logger.warning(
+                "Canary %s failed on request %s (%s: %s); the champion is asked",
+                canary.version, request.request_id, type(error).__name__, error,
+            )  # fmt: skip
+            return None
+
+    async def _ask_champion(self, champion: ServedVersion, question: Question) -> Scored:
+        try:
+            return await question.ask(champion)
+        except HttpError:
+            raise  # the caller's mistake
+        except Exception:
+            self._follower.counts[champion.version, "champion"].failed()
+            raise
+
+    def _keep(
+        self, request_id: str, served: ServedVersion, route: LedgerRoute, scored: Scored, started_s: float
+    ) -> float:
+        latency_s = time.perf_counter() - started_s
+        self._ledger.append(
+            served.version,
+            request_id=request_id,
+            route=route,
+            keys=scored.keys,
+            numbers=scored.vectors.numbers,
+            categories=scored.vectors.categories,
+            probability=scored.probability,
+            latency_s=latency_s,
+            as_of=scored.as_of,
         )
-        return await self._probability(self._predictor.vectors_of_features(numbers, categories))
+        return latency_s
 
-    async def _probability(self, vectors: Vectors) -> NDArray[np.float32]:
-        if len(vectors) <= INLINE_ROWS:
-            return self._predictor.probability(vectors)
-        return await self._run_aside(self._predictor.probability, vectors)
+    def _offer_shadow(self, request_id: str, traffic: Traffic, scored: Scored) -> None:
+        step, candidate = traffic.step, traffic.candidate
+        if step is None or candidate is None or step.route != "shadow" or share_of(request_id) >= step.share:
+            return
+        if self._at_work > self._busy_from:
+            self.shadow.dropped += 1
+            return
+        counts = self._follower.counts[candidate.version, "shadow"]
+        self.shadow.offer(Asked(request_id, traffic.champion, candidate, scored, counts))
 
-    async def _run_aside(self, work: Any, *given: Any) -> NDArray[np.float32]:
-        answer: NDArray[np.float32] = await asyncio.get_running_loop().run_in_executor(self._aside, work, *given)
-        return answer
+    def _keep_shadow(self, asked: Asked, scored: Scored, latency_s: float) -> None:
+        started_s = time.perf_counter() - latency_s
+        self._keep(asked.request_id, asked.candidate, "shadow", scored, started_s)
 
 
-def _positions(schema: ModelSchema, kind: str) -> list[int]:
-    return [position for position, feature in enumerate(schema.features) if feature.kind == kind]
+def share_of(key: str) -> float:
+    """Where a key falls between 0 and 1: the same everywhere and always, so that a caller sticks to a version."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) / 2**64

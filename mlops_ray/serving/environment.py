@@ -9,7 +9,6 @@ import socket
 import stat
 from pathlib import Path
 
-from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
 
 # What every node of a cluster that serves needs before `ray start`.
@@ -85,17 +84,6 @@ def _loopback_haproxy(folder: Path) -> Path:
         partial.chmod(0o700)
         partial.rename(script)
     return script
-
-
-def settings_from_environment() -> Settings:
-    """Settings from MLOPS_RAY_SETTINGS (a file), MLOPS_RAY_STATE and MLOPS_RAY_DATA (override the file).
-
-    Raises ConfigurationError naming what is missing.
-    """
-    file, state, data = (os.environ.get(f"MLOPS_RAY_{name}") for name in ("SETTINGS", "STATE", "DATA"))
-    if not file and not state:
-        raise ConfigurationError("Set MLOPS_RAY_STATE (absolute path of the state folder) before `ray start`.")
-    return load_settings(file, state=state, data=data or (f"{state}/data" if not file else None))
 
 
 def expect_free_port(host: str, port: int) -> None:

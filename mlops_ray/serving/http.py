@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from mlops_ray.errors import UnavailableError
+from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError, UnavailableError
+from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.serving.request_id import request_id_of
 
 MAX_BODY_BYTES = 10_000_000
@@ -28,15 +30,20 @@ class HttpError(Exception):
         self.status, self.error, self.field, self.headers = status, error, field, headers or {}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Request:
-    """What a route is given. `path` is relative to the application's prefix; header names are lower case."""
+    """What a route is given. `path` is relative to the application's prefix; header names are lower case.
+
+    started_s: when it came, on the clock of `time.perf_counter`. principal: who asks; None on public routes.
+    """
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
     request_id: str
     receive: Receive
+    started_s: float
+    principal: Principal | None = None
 
     async def body(self) -> bytes:
         """The whole body. Raises HttpError 413 as soon as it is known to pass `MAX_BODY_BYTES`, 408 if it stalls."""
@@ -86,20 +93,40 @@ class Response:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Routes:
-    """An ASGI application: exact paths below its prefix, each with the handler of every method it knows."""
+@dataclass(frozen=True)
+class Route:
+    """What answers, and for whom: callers with `role`, None for every known caller; `public` for anyone at all."""
 
-    def __init__(self, routes: Mapping[str, Mapping[str, Handler]], deadline_s: float = DEADLINE_S):
-        self._routes = routes
+    handler: Handler
+    role: Role | None
+    public: bool = False
+
+
+class Admission(Protocol):
+    """Who may pass; see `serving.auth.Guard`."""
+
+    def admit(self, headers: Mapping[bytes, bytes], role: Role | None) -> Principal: ...
+
+
+class Routes:
+    """An ASGI application: exact paths below its prefix, each with the route of every method it knows.
+
+    Who is not known learns nothing, not even which paths there are.
+    """
+
+    def __init__(self, routes: Mapping[str, Mapping[str, Route]], admission: Admission, deadline_s: float = DEADLINE_S):
+        self.routes = routes
+        self._admission = admission
         self._deadline_s = deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await _refuse_other_protocols(scope, receive, send)
             return
+        started_s = time.perf_counter()
         headers = dict(scope["headers"])
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
-        request = Request(scope["method"], path, headers, request_id_of(headers), receive)
+        request = Request(scope["method"], path, headers, request_id_of(headers), receive, started_s)
         try:
             async with asyncio.timeout(self._deadline_s):
                 response = await self._handler(request)(request)
@@ -108,17 +135,18 @@ class Routes:
         await _send(response, send)
 
     def _handler(self, request: Request) -> Handler:
-        methods = self._routes.get(request.path)
-        if methods is None:
-            known = ", ".join(path or "/" for path in self._routes)
+        methods = self.routes.get(request.path, {})
+        route = methods.get(request.method)
+        if route is not None and route.public:
+            return route.handler
+        request.principal = self._admission.admit(request.headers, route.role if route else None)
+        if route is not None:
+            return route.handler
+        if not methods:
+            known = ", ".join(path or "/" for path in self.routes)
             raise HttpError(404, f"There is nothing at {request.path!r} of this application; it has {known}.")
-        handler = methods.get(request.method)
-        if handler is None:
-            allowed = ", ".join(methods)
-            raise HttpError(
-                405, f"Method {request.method} is not allowed here; use {allowed}.", headers={"allow": allowed}
-            )
-        return handler
+        allowed = ", ".join(methods)
+        raise HttpError(405, f"Method {request.method} is not allowed here; use {allowed}.", headers={"allow": allowed})
 
 
 def _too_large(size: int) -> HttpError:
@@ -127,21 +155,25 @@ def _too_large(size: int) -> HttpError:
     )
 
 
+_STATUS: Mapping[type[MlopsRayError], int] = {UnavailableError: 503, ConflictError: 409, ForbiddenError: 403}
+
+
 def _error_response(error: Exception, request: Request, deadline_s: float) -> Response:
+    where: str | None = None
+    headers: Mapping[str, str] = {}
     if isinstance(error, HttpError):
         status, text, where, headers = error.status, error.error, error.field, error.headers
     elif isinstance(error, TimeoutError):
-        status, text, where, headers = (
-            504,
-            f"No answer within {deadline_s:g} s. Ask again, or for fewer rows.",
-            None,
-            {},
-        )
-    elif isinstance(error, UnavailableError):
-        status, text, where, headers = 503, str(error), None, {"retry-after": "1"}
+        status, text = 504, f"No answer within {deadline_s:g} s. Ask again, or for fewer rows."
+    elif isinstance(error, MlopsRayError):
+        status, text = _STATUS.get(type(error), 400), str(error)
+        headers = {"retry-after": "1"} if status == 503 else {}
     else:
         _logger.exception("Request %s to %s failed", request.request_id, request.path)
-        status, text, where, headers = 500, "The server failed; its log names the request id.", None, {}
+        status, text = 500, "The server failed; its log names the request id."
+    if status in (401, 403, 503, 504):
+        caller = request.principal.id if request.principal else "unknown"
+        _logger.warning("Request %s of %s to %s: %d %s", request.request_id, caller, request.path, status, text)
     body = {"error": text, "field": where, "request_id": request.request_id}
     return Response(body, status, {"content-type": "application/json", **headers})
 

@@ -32,7 +32,7 @@ class InferRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class InferQuestion:
+class Tensors:
     """A validated infer request; `binary` names the outputs to answer in binary."""
 
     id: str | None
@@ -50,7 +50,7 @@ class InferBody:
         self._numbers, self._categories = schema.named("number"), schema.named("category")
         self._decoder = msgspec.json.Decoder(InferRequest)
 
-    def decode(self, content: bytes, header_length: bytes | None) -> InferQuestion:
+    def decode(self, content: bytes, header_length: bytes | None) -> Tensors:
         """Raises HttpError 400 naming the tensor that is wrong."""
         head, tail = _split(content, header_length)
         request: InferRequest = decode_json(head, self._decoder, InferRequest)
@@ -72,7 +72,7 @@ class InferBody:
             raise wrong_size("inputs", f"the tensors take {offset} bytes of {len(tail)} after the JSON")
         self._expect_complete(columns)
         outputs, binary = _wanted_outputs(request)
-        return InferQuestion(request.id, columns, outputs, binary)
+        return Tensors(request.id, columns, outputs, binary)
 
     def vectors(self, columns: dict[str, NDArray[Any]]) -> Vectors:
         rows = len(next(iter(columns.values())))
@@ -94,7 +94,7 @@ class InferBody:
 
 
 def encode_answer(
-    question: InferQuestion, model: dict[str, str], request_id: str, probability: NDArray[np.float32]
+    question: Tensors, model: dict[str, str], request_id: str, probability: NDArray[np.float32]
 ) -> tuple[bytes, int | None]:
     """The body of the answer, and the length of its JSON part if binary tensors follow."""
     values = {"probability": probability, "prediction": probability >= DECISION_THRESHOLD}

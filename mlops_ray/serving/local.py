@@ -13,14 +13,15 @@ from ray import serve
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.live import live
 from mlops_ray.serving.app import (
     SERVER_APPLICATION,
     SERVER_ROUTE,
     EndpointArgs,
-    ServerArgs,
-    build_server,
-    champion_of,
     endpoint_application,
+    expect_credentials,
+    server_application,
 )
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder
 
@@ -33,10 +34,11 @@ _logger = logging.getLogger(__name__)
 def serve_use_case(settings: Settings, name: str) -> str:
     """Serve the champion of `name` and return the endpoint's URL, once it answers.
 
-    Ray must be initialised, with `serve_environment()` set before. Raises ConfigurationError if there is no champion
-    or the port is taken, UnavailableError if no replica comes up.
+    Ray must be initialised, with `serve_environment()` set before. Raises ConfigurationError if there is no champion,
+    the port is taken, or others could reach it without credentials; UnavailableError if no replica comes up.
     """
-    champion_of(settings, name)
+    if live(open_store(settings), name).champion is None:
+        raise ConfigurationError(f"Use case {name!r} has no champion. Run its pipeline first.")
     url = start(settings, {name: endpoint_application(EndpointArgs(model=name), settings)})
     return f"{url}{SERVER_ROUTE}/models/{name}"
 
@@ -48,17 +50,18 @@ def start(settings: Settings, endpoints: Mapping[str, serve.Application]) -> str
     """
     if not ray.is_initialized():
         raise ConfigurationError("Ray is not running in this process. Call ray.init() before serving.")
+    expect_credentials(settings, open_store(settings), settings.http_host)
     if not serve.status().proxies:
         _claim_port(settings.http_host, settings.http_port)
         serve.start(http_options={"host": settings.http_host, "port": settings.http_port})
-    targets = [serve.RunTarget(build_server(ServerArgs()), SERVER_APPLICATION, SERVER_ROUTE)]
+    targets = [serve.RunTarget(server_application(settings), SERVER_APPLICATION, SERVER_ROUTE)]
     targets += [serve.RunTarget(app, name, f"{SERVER_ROUTE}/models/{name}") for name, app in endpoints.items()]
     try:
         serve.run_many(targets)
     except RuntimeError as error:
         raise UnavailableError(f"Serving failed to start: {error}") from error
     url = f"http://{settings.http_host}:{settings.http_port}"
-    for path in [f"{SERVER_ROUTE}/health/ready", *(f"{SERVER_ROUTE}/models/{name}/ready" for name in endpoints)]:
+    for path in [f"{SERVER_ROUTE}/health/live", *(f"{SERVER_ROUTE}/models/{name}/ready" for name in endpoints)]:
         _wait_until_answered(f"{url}{path}")
     return url
 
@@ -77,13 +80,13 @@ def stop() -> None:
 
 
 def _wait_until_answered(url: str) -> None:
-    """HAProxy learns of routes a moment after Serve reports them."""
+    """HAProxy learns of routes a moment after Serve reports them. 401 is an answer too: it comes from a replica."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     status = "no connection"
     while time.monotonic() < deadline:
         try:
             response = httpx.get(url, timeout=5)
-            if response.status_code == 200:
+            if response.status_code in (200, 401):
                 return
             status = f"{response.status_code}: {response.text[:200]}"
         except httpx.TransportError as error:

@@ -25,7 +25,12 @@ _DTYPES: dict[ColumnType, Any] = {
 
 
 class OnlineReader(Protocol):
-    """Where the features that a caller does not send come from."""
+    """Where the features that a caller does not send come from. It counts what it does, for the metrics."""
+
+    seconds: float
+    reads: int
+    missing: int
+    stale: int
 
     def read(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[dict[str, Any]]:
         """For each row of entity keys its features by name, as they were known at its moment; None if unknown.

@@ -84,7 +84,7 @@ def test_same_key_gives_the_same_version_and_another_key_a_new_one(
 
 
 @pytest.mark.parametrize(
-    "call", ["log_artifacts", "log_dict", "log_metric", "create_registered_model", "create_model_version"]
+    "call", ["log_artifact", "log_dict", "log_metric", "create_registered_model", "create_model_version"]
 )
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_around_any_call_it_registers_one_version(

@@ -1,6 +1,6 @@
 """The OpenAPI document describes exactly what the endpoint accepts and answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -14,23 +14,20 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from mlops_ray.registry.sealed_model import load
-from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.openapi import openapi_of_server
-from mlops_ray.serving.predictor import Predictor
-from mlops_ray.testing.example_model import example_reader, seal_example
+from mlops_ray.testing.example_endpoint import example_endpoint
 
 PREFIX = "/v2/models/departures"
 MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2199, 12, 31)).map(lambda moment: f"{moment.isoformat()}Z")
 
 
 @pytest.fixture(scope="module")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("sealed")
-    sealed = load(folder, seal_example(folder))
-    endpoint = Endpoint("departures", "7", Predictor(sealed, example_reader()))
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     schemathesis.openapi.format("date-time", MOMENTS)
-    return schemathesis.openapi.from_asgi(f"{PREFIX}/openapi.json", Starlette(routes=[Mount(PREFIX, endpoint.app)]))
+    with example_endpoint(tmp_path_factory.mktemp("state")) as example:
+        headers = {"authorization": f"Bearer {example.key}"}
+        app = Starlette(routes=[Mount(PREFIX, example.app)])
+        yield schemathesis.openapi.from_asgi(f"{PREFIX}/openapi.json", app, headers=headers)
 
 
 def ask(operation: Any, mode: GenerationMode, examples: int, check: Callable[[Any, Any], None]) -> None:

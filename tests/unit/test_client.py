@@ -1,17 +1,19 @@
 """The client retries only what is safe, with the same request id, and says what went wrong."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlops_ray.client import Client
-from mlops_ray.errors import DataError, MlopsRayError, UnavailableError
+from mlops_ray.client import Answer, AsyncClient, Client
+from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
 
 ANSWER = {
     "model": "flights",
@@ -23,12 +25,16 @@ ANSWER = {
 REFUSAL = {"error": "keys.origin: unknown.", "field": "keys.origin"}
 
 
-class Scripted(HTTPServer):
-    """Answers the statuses it was given, one a request, then 200; keeps what it was asked."""
+class Scripted(ThreadingHTTPServer):
+    """Answers the statuses it was given, one a request, then 200 with one prediction for each row."""
 
     def __init__(self, statuses: list[int]):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.statuses, self.asked, self.ids = statuses, [], []  # type: ignore[var-annotated]
+        self.statuses, self.retry_after = statuses, "0"
+        self.asked: list[Any] = []
+        self.ids: list[str] = []
+        self.keys: list[str | None] = []
+        self.lock, self.busy, self.most_busy, self.answer_takes_s = Lock(), 0, 0, 0.0
 
     @property
     def url(self) -> str:
@@ -40,16 +46,27 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        self.server.ids.append(self.headers["x-request-id"])
-        status = self.server.statuses.pop(0) if self.server.statuses else 200
+        server, asked = self.server, json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with server.lock:
+            server.asked.append(asked)
+            server.ids.append(self.headers["x-request-id"])
+            server.keys.append(self.headers["authorization"])
+            status = server.statuses.pop(0) if server.statuses else 200
+            server.busy += 1
+            server.most_busy = max(server.most_busy, server.busy)
+        time.sleep(server.answer_takes_s)
+        with server.lock:
+            server.busy -= 1
         if status == 0:
             self.close_connection = True
             return
-        body = json.dumps(ANSWER if status == 200 else REFUSAL).encode()
+        rows = asked.get("features")
+        predictions = [{"probability": row["x"], "prediction": False} for row in rows] if isinstance(rows, list) else []
+        answer = ANSWER | {"predictions": predictions or ANSWER["predictions"]}
+        body = json.dumps(answer if status == 200 else REFUSAL).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
-        self.send_header("retry-after", "0")
+        self.send_header("retry-after", server.retry_after)
         self.end_headers()
         self.wfile.write(body)
 
@@ -67,11 +84,32 @@ def server(request: pytest.FixtureRequest) -> Iterator[Scripted]:
         thread.join()
 
 
-@pytest.mark.parametrize("server", [[], [503], [429, 503], [0]], indirect=True)
-def test_passing_trouble_is_retried_with_the_same_request_id(server: Scripted) -> None:
+Ask = Callable[..., Any]
+
+
+def ask_sync(url: str, method: str = "predict", limits: dict[str, Any] | None = None, **rows: Any) -> Any:
+    with Client(url, **(limits or {})) as client:
+        return getattr(client, method)("flights", **rows)
+
+
+def ask_async(url: str, method: str = "predict", limits: dict[str, Any] | None = None, **rows: Any) -> Any:
+    async def ask() -> Any:
+        async with AsyncClient(url, **(limits or {})) as client:
+            return await getattr(client, method)("flights", **rows)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture(params=[ask_sync, ask_async], ids=["sync", "async"])
+def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    monkeypatch.delenv("MLOPS_RAY_API_KEY", raising=False)
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("server", [[], [503], [429, 500], [0], [502, 504]], indirect=True)
+def test_passing_trouble_is_retried_with_the_same_request_id(server: Scripted, ask: Ask) -> None:
     tries = 1 + len(server.statuses)
-    with Client(server.url) as client:
-        answer = client.predict("flights", keys={"origin": "JFK"})
+    answer: Answer = ask(server.url, keys={"origin": "JFK"})
     assert answer.predictions[0].probability == 0.25
     assert answer.as_of == datetime(2013, 10, 1, 10, tzinfo=UTC)
     assert len(server.ids) == tries
@@ -79,21 +117,92 @@ def test_passing_trouble_is_retried_with_the_same_request_id(server: Scripted) -
 
 
 @pytest.mark.parametrize("server", [[503] * 9], indirect=True)
-def test_lasting_trouble_is_reported_after_all_attempts(server: Scripted) -> None:
-    with Client(server.url, attempts=3) as client, pytest.raises(UnavailableError, match=r"3 attempts.*unknown"):
-        client.predict("flights", keys={})
+def test_lasting_trouble_is_reported_after_all_attempts(server: Scripted, ask: Ask) -> None:
+    with pytest.raises(UnavailableError, match=r"3 attempts.*unknown"):
+        ask(server.url, limits={"attempts": 3}, keys={})
     assert len(server.ids) == 3
+
+
+def test_nobody_there_is_reported_after_all_attempts(ask: Ask) -> None:
+    with pytest.raises(UnavailableError, match=r"2 attempts.*Is the server running"):
+        ask("http://127.0.0.1:9", limits={"attempts": 2}, keys={})
 
 
 @pytest.mark.parametrize(
     ("server", "error"),
-    [([400], DataError), ([413], DataError), ([404], MlopsRayError), ([500], UnavailableError)],
+    [([400], DataError), ([413], DataError), ([404], MlopsRayError), ([403], ForbiddenError), ([501], MlopsRayError)],
     indirect=["server"],
 )
-def test_an_answer_that_is_final_is_not_asked_for_again(server: Scripted, error: type[Exception]) -> None:
-    with Client(server.url) as client, pytest.raises(error, match=r"keys\.origin: unknown"):
-        client.predict("flights", keys={})
+def test_an_answer_that_is_final_is_not_asked_for_again(server: Scripted, error: type[Exception], ask: Ask) -> None:
+    with pytest.raises(error, match=r"keys\.origin: unknown"):
+        ask(server.url, keys={})
     assert len(server.ids) == 1
+
+
+@pytest.mark.parametrize("server", [[429] * 9], indirect=True)
+def test_the_wait_a_server_asks_for_is_kept_or_not_begun(server: Scripted, ask: Ask) -> None:
+    server.retry_after = "0.4"
+    started = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"2 attempts within 0\.7 s"):
+        ask(server.url, limits={"deadline_s": 0.7}, keys={})
+    assert 0.4 <= time.monotonic() - started < 0.7
+    server.retry_after = "Fri, 01 Jan 2100 00:00:00 GMT"
+    with pytest.raises(UnavailableError, match="1 attempts"):
+        ask(server.url, keys={})
+
+
+def test_the_deadline_ends_an_attempt_that_hangs(server: Scripted, ask: Ask) -> None:
+    server.answer_takes_s = 0.6
+    started = time.monotonic()
+    with pytest.raises(UnavailableError, match="Timeout"):
+        ask(server.url, limits={"deadline_s": 0.3}, keys={})
+    assert time.monotonic() - started < 0.55
+
+
+def test_the_key_goes_along_and_the_environment_has_the_default(
+    server: Scripted, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(server.url, keys={})
+    monkeypatch.setenv("MLOPS_RAY_API_KEY", "from-environment")
+    ask(server.url, keys={})
+    ask(server.url, limits={"api_key": "given"}, keys={})
+    assert server.keys == [None, "Bearer from-environment", "Bearer given"]
+
+
+@pytest.mark.parametrize("server", [[401, 401, 403]], indirect=True)
+def test_a_refused_key_says_what_to_do(server: Scripted, ask: Ask) -> None:
+    with pytest.raises(ForbiddenError, match="set MLOPS_RAY_API_KEY"):
+        ask(server.url, keys={})
+    with pytest.raises(ForbiddenError, match="wrong, expired or revoked"):
+        ask(server.url, limits={"api_key": "old"}, keys={})
+    with pytest.raises(ForbiddenError, match="its role or use cases"):
+        ask(server.url, limits={"api_key": "other"}, keys={})
+
+
+def test_what_is_no_url_is_not_tried_twice(ask: Ask) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be asked"):
+        ask("ftp://127.0.0.1", keys={})
+
+
+@pytest.mark.parametrize("server", [[503, 200, 500]], indirect=True)
+def test_many_rows_keep_their_order_and_only_some_requests_are_open(server: Scripted, ask: Ask) -> None:
+    server.answer_takes_s = 0.02
+    rows = [{"x": float(number)} for number in range(95)]
+    answers = ask(server.url, "predict_many", features=rows, batch_size=10, concurrency=3)
+    assert [row.probability for answer in answers for row in answer.predictions] == [row["x"] for row in rows]
+    assert len(answers) == 10
+    assert server.most_busy == 3
+    assert ask(server.url, "predict_many", features=[]) == []
+
+
+@pytest.mark.parametrize("server", [[200, 400, 400]], indirect=True)
+def test_a_batch_that_fails_ends_the_rest(server: Scripted, ask: Ask) -> None:
+    server.answer_takes_s = 0.02
+    with pytest.raises(DataError):
+        ask(server.url, "predict_many", features=[{"x": 0.5}] * 40, batch_size=1, concurrency=2)
+    assert len(server.ids) < 10
+    with pytest.raises(DataError, match="either keys or features"):
+        ask(server.url, "predict_many")
 
 
 def test_values_travel_as_json_has_them(server: Scripted) -> None:

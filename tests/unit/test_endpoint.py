@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import shutil
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
-from mlops_ray.registry.sealed_model import SealedModel, load
-from mlops_ray.serving.endpoint import Endpoint
+from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.predictor import Predictor
-from mlops_ray.serving.request_id import RequestId
-from mlops_ray.testing.example_model import FEATURES, example_answer, example_reader, seal_example
+from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
+from mlops_ray.testing.example_model import FEATURES, example_answer, seal_example
 
 KEY = {"carrier": "AA", "origin": "JFK", "departure": "2013-10-01T12:00:00Z", "distance": 500.0}
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
@@ -31,26 +31,23 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> SealedModel:
-    folder = tmp_path_factory.mktemp("sealed")
-    return load(folder, seal_example(folder))
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleEndpoint]:
+    with example_endpoint(tmp_path_factory.mktemp("state")) as example:
+        yield example
 
 
-@pytest.fixture(scope="module")
-def endpoint(sealed: SealedModel) -> Endpoint:
-    return Endpoint("departures", "7", Predictor(sealed, example_reader()))
+def send(endpoint: ExampleEndpoint, method: str, path: str, **request: Any) -> httpx.Response:
+    request["headers"] = {"authorization": f"Bearer {endpoint.key}", **request.get("headers", {})}
 
-
-def send(endpoint: Endpoint, method: str, path: str, **request: Any) -> httpx.Response:
     async def once() -> httpx.Response:
-        transport = httpx.ASGITransport(RequestId(endpoint.app), raise_app_exceptions=True)
+        transport = httpx.ASGITransport(endpoint.app, raise_app_exceptions=True)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, **request)
 
     return asyncio.run(once())
 
 
-def predict(endpoint: Endpoint, body: Any, **headers: str) -> httpx.Response:
+def predict(endpoint: ExampleEndpoint, body: Any, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes | str) else json.dumps(body)
     return send(endpoint, "POST", "/predict", content=content, headers={**JSON, **headers})
 
@@ -65,7 +62,7 @@ def tensors(**changes: Json) -> list[Json]:
     return [{**value, **changes.get(name, {})} for name, value in inputs.items()]
 
 
-def infer(endpoint: Endpoint, body: Any, **headers: str) -> httpx.Response:
+def infer(endpoint: ExampleEndpoint, body: Any, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes | str) else json.dumps(body)
     return send(endpoint, "POST", "/infer", content=content, headers={**JSON, **headers})
 
@@ -80,7 +77,7 @@ def assert_refused(response: httpx.Response, status: int, field: str | None) -> 
 # What is right
 
 
-def test_keys_and_the_vector_they_stand_for_have_the_same_probability(endpoint: Endpoint) -> None:
+def test_keys_and_the_vector_they_stand_for_have_the_same_probability(endpoint: ExampleEndpoint) -> None:
     by_keys = predict(endpoint, {"keys": KEY, "as_of": "2013-10-01T10:00:00Z"}).json()
     by_vector = predict(endpoint, {"features": [VECTOR]}).json()
     assert by_keys["predictions"] == by_vector["predictions"]
@@ -89,26 +86,26 @@ def test_keys_and_the_vector_they_stand_for_have_the_same_probability(endpoint: 
     assert (by_keys["model"], by_keys["version"], by_keys["as_of"]) == ("departures", "7", "2013-10-01T10:00:00Z")
 
 
-def test_features_are_read_as_of_the_moment_of_the_request(endpoint: Endpoint) -> None:
+def test_features_are_read_as_of_the_moment_of_the_request(endpoint: ExampleEndpoint) -> None:
     answer = predict(endpoint, {"keys": KEY, "as_of": "2012-12-31T23:00:00-00:30"}).json()
     unknown_then = example_answer({**VECTOR, "recent_delay": None})
     assert answer["predictions"][0]["probability"] == pytest.approx(unknown_then, abs=1e-6)
 
 
-def test_the_moment_of_the_request_is_now_unless_given(endpoint: Endpoint) -> None:
+def test_the_moment_of_the_request_is_now_unless_given(endpoint: ExampleEndpoint) -> None:
     before = datetime.now(UTC)
     answered = datetime.fromisoformat(predict(endpoint, {"keys": KEY}).json()["as_of"])
     assert before <= answered <= datetime.now(UTC)
 
 
-def test_missing_values_may_be_null(endpoint: Endpoint) -> None:
+def test_missing_values_may_be_null(endpoint: ExampleEndpoint) -> None:
     answer = predict(endpoint, {"features": {**VECTOR, "distance": None, "recent_delay": None}}).json()
     expected = example_answer({**VECTOR, "distance": None, "recent_delay": None})
     assert answer["predictions"][0]["probability"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("rows", [1, 40, 1000])
-def test_every_row_gets_its_own_answer_in_order(endpoint: Endpoint, rows: int) -> None:
+def test_every_row_gets_its_own_answer_in_order(endpoint: ExampleEndpoint, rows: int) -> None:
     vectors = [{**VECTOR, "distance": float(number)} for number in range(rows)]
     keys = [{**KEY, "distance": float(number)} for number in range(rows)]
     expected = [example_answer(vector) for vector in vectors]
@@ -117,7 +114,7 @@ def test_every_row_gets_its_own_answer_in_order(endpoint: Endpoint, rows: int) -
         assert [row["probability"] for row in predictions] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_request_id_is_kept_or_made(endpoint: Endpoint) -> None:
+def test_a_request_id_is_kept_or_made(endpoint: ExampleEndpoint) -> None:
     mine = "0190F5A0-7D5E-7C3A-8000-0123456789AB"
     kept = predict(endpoint, {"keys": KEY}, **{"x-request-id": mine})
     assert kept.json()["request_id"] == kept.headers["x-request-id"] == mine.lower()
@@ -127,7 +124,7 @@ def test_a_request_id_is_kept_or_made(endpoint: Endpoint) -> None:
         assert made.headers.get_list("x-request-id") == [made.json()["request_id"]]
 
 
-def test_metadata_names_the_tensors(endpoint: Endpoint) -> None:
+def test_metadata_names_the_tensors(endpoint: ExampleEndpoint) -> None:
     answer = send(endpoint, "GET", "/").json()
     assert answer["name"] == "departures"
     assert answer["versions"] == ["7"]
@@ -141,7 +138,7 @@ def test_metadata_names_the_tensors(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("datatype", ["FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT64"])
 @pytest.mark.parametrize("shape", [[2], [2, 1]])
-def test_infer_takes_every_number_type_as_json(endpoint: Endpoint, datatype: str, shape: list[int]) -> None:
+def test_infer_takes_every_number_type_as_json(endpoint: ExampleEndpoint, datatype: str, shape: list[int]) -> None:
     data: list[Any] = [8, 20] if len(shape) == 1 else [[8], [20]]
     inputs = [
         {**tensor(f.name, [VECTOR[f.name]] * 2, "BYTES" if f.kind == "category" else "FP32"), "shape": shape}
@@ -174,7 +171,7 @@ def binary_request(vectors: Sequence[Mapping[str, Any]], **head: Any) -> tuple[b
     return body + tail, {"inference-header-content-length": str(len(body))}
 
 
-def test_infer_speaks_binary_both_ways(endpoint: Endpoint) -> None:
+def test_infer_speaks_binary_both_ways(endpoint: ExampleEndpoint) -> None:
     vectors = [{**VECTOR, "recent_delay": delay, "carrier": "ZZ"} for delay in (1.0, float("nan"), -50.0)]
     outputs = [{"name": "prediction"}, {"name": "probability", "parameters": {"binary_data": True}}]
     content, headers = binary_request(vectors, outputs=outputs)
@@ -189,7 +186,7 @@ def test_infer_speaks_binary_both_ways(endpoint: Endpoint) -> None:
     assert head["outputs"][0]["data"] == [value >= 0.5 for value in expected]
 
 
-def test_all_outputs_come_in_binary_when_asked(endpoint: Endpoint) -> None:
+def test_all_outputs_come_in_binary_when_asked(endpoint: ExampleEndpoint) -> None:
     content, headers = binary_request([VECTOR], parameters={"binary_data_output": True})
     answer = infer(endpoint, content, **headers)
     length = int(answer.headers["inference-header-content-length"])
@@ -220,13 +217,13 @@ def test_all_outputs_come_in_binary_when_asked(endpoint: Endpoint) -> None:
         ({"gate": "B2"}, "gate"),
     ],
 )
-def test_a_wrong_key_is_refused_by_name(endpoint: Endpoint, change: Json, field: str) -> None:
+def test_a_wrong_key_is_refused_by_name(endpoint: ExampleEndpoint, change: Json, field: str) -> None:
     assert_refused(predict(endpoint, {"keys": {**KEY, **change}}), 400, f"keys.{field}")
     assert_refused(predict(endpoint, {"keys": [KEY, {**KEY, **change}]}), 400, f"keys[1].{field}")
 
 
 @pytest.mark.parametrize("name", KEY)
-def test_a_missing_key_is_refused_by_name(endpoint: Endpoint, name: str) -> None:
+def test_a_missing_key_is_refused_by_name(endpoint: ExampleEndpoint, name: str) -> None:
     given = {key: value for key, value in KEY.items() if key != name}
     assert_refused(predict(endpoint, {"keys": [given]}), 400, f"keys[0].{name}")
 
@@ -242,7 +239,7 @@ def test_a_missing_key_is_refused_by_name(endpoint: Endpoint, name: str) -> None
         ({"gate": 1}, "gate"),
     ],
 )
-def test_a_wrong_feature_is_refused_by_name(endpoint: Endpoint, change: Json, field: str) -> None:
+def test_a_wrong_feature_is_refused_by_name(endpoint: ExampleEndpoint, change: Json, field: str) -> None:
     assert_refused(predict(endpoint, {"features": [VECTOR, {**VECTOR, **change}]}), 400, f"features[1].{field}")
 
 
@@ -272,18 +269,18 @@ def test_a_wrong_feature_is_refused_by_name(endpoint: Endpoint, change: Json, fi
         ({"keys": KEY, "when": 1}, "when"),
     ],
 )
-def test_a_wrong_body_is_refused(endpoint: Endpoint, body: Any, field: str) -> None:
+def test_a_wrong_body_is_refused(endpoint: ExampleEndpoint, body: Any, field: str) -> None:
     assert_refused(predict(endpoint, body), 400, field)
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/json; charset=utf-16", "application/xml"])
-def test_another_content_type_is_refused(endpoint: Endpoint, kind: str) -> None:
+def test_another_content_type_is_refused(endpoint: ExampleEndpoint, kind: str) -> None:
     headers = {"content-type": kind} if kind else {}
     response = send(endpoint, "POST", "/predict", content=json.dumps({"keys": KEY}), headers=headers)
     assert_refused(response, 415, "content-type")
 
 
-def test_a_body_declared_too_large_is_refused_unread(endpoint: Endpoint) -> None:
+def test_a_body_declared_too_large_is_refused_unread(endpoint: ExampleEndpoint) -> None:
     async def never() -> AsyncIterator[bytes]:
         raise AssertionError("the body was read")
         yield b""
@@ -292,7 +289,7 @@ def test_a_body_declared_too_large_is_refused_unread(endpoint: Endpoint) -> None
     assert_refused(send(endpoint, "POST", "/predict", content=never(), headers=headers), 413, "body")
 
 
-def test_a_body_that_grows_too_large_is_not_read_to_the_end(endpoint: Endpoint) -> None:
+def test_a_body_that_grows_too_large_is_not_read_to_the_end(endpoint: ExampleEndpoint) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -305,7 +302,7 @@ def test_a_body_that_grows_too_large_is_not_read_to_the_end(endpoint: Endpoint) 
     assert sent <= MAX_BODY_BYTES + 2_000_000
 
 
-def test_a_body_that_stalls_is_given_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_stalls_is_given_up(endpoint: ExampleEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     async def stalled() -> None:
         await asyncio.sleep(5)
 
@@ -315,12 +312,13 @@ def test_a_body_that_stalls_is_given_up(endpoint: Endpoint, monkeypatch: pytest.
         sent.append(message)
 
     monkeypatch.setattr("mlops_ray.serving.http.BODY_TIMEOUT_S", 0.02)
-    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [(b"content-type", b"application/json")]}
+    headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {endpoint.key}".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
     asyncio.run(endpoint.app(scope, stalled, keep))  # type: ignore[arg-type]
     assert sent[0]["status"] == 408
 
 
-def test_other_paths_and_methods_are_refused(endpoint: Endpoint) -> None:
+def test_other_paths_and_methods_are_refused(endpoint: ExampleEndpoint) -> None:
     assert_refused(send(endpoint, "GET", "/nothing"), 404, None)
     refused = send(endpoint, "GET", "/predict")
     assert_refused(refused, 405, None)
@@ -353,7 +351,7 @@ def test_other_paths_and_methods_are_refused(endpoint: Endpoint) -> None:
         ({"colour": 1}, "inputs[3].colour"),
     ],
 )
-def test_a_wrong_tensor_is_refused_by_name(endpoint: Endpoint, change: Json, field: str) -> None:
+def test_a_wrong_tensor_is_refused_by_name(endpoint: ExampleEndpoint, change: Json, field: str) -> None:
     assert_refused(infer(endpoint, {"inputs": tensors(hour=change)}), 400, field)
 
 
@@ -370,11 +368,11 @@ def test_a_wrong_tensor_is_refused_by_name(endpoint: Endpoint, change: Json, fie
         (tensors(hour={"data": [1, 2], "shape": [2]}), "inputs"),
     ],
 )
-def test_wrong_inputs_are_refused(endpoint: Endpoint, inputs: list[Json], field: str) -> None:
+def test_wrong_inputs_are_refused(endpoint: ExampleEndpoint, inputs: list[Json], field: str) -> None:
     assert_refused(infer(endpoint, {"inputs": inputs}), 400, field)
 
 
-def test_unknown_outputs_and_deep_parameters_are_refused(endpoint: Endpoint) -> None:
+def test_unknown_outputs_and_deep_parameters_are_refused(endpoint: ExampleEndpoint) -> None:
     assert_refused(infer(endpoint, {"inputs": tensors(), "outputs": [{"name": "x"}]}), 400, "outputs[0].name")
     assert_refused(infer(endpoint, {"inputs": tensors(), "parameters": {"a": {"b": 1}}}), 400, "parameters")
     assert_refused(infer(endpoint, b'{"inputs":[{"data":' + b"[" * 1000), 400, "inputs[0].data[0][0]")
@@ -409,7 +407,9 @@ def text_not_utf8(content: bytes, headers: dict[str, str]) -> tuple[bytes, dict[
 @pytest.mark.parametrize(
     "change", [cut_tail, longer_tail, header_beyond_body, header_without_number, text_length_too_long, text_not_utf8]
 )
-def test_broken_binary_data_is_refused(endpoint: Endpoint, change: Callable[..., tuple[bytes, dict[str, str]]]) -> None:
+def test_broken_binary_data_is_refused(
+    endpoint: ExampleEndpoint, change: Callable[..., tuple[bytes, dict[str, str]]]
+) -> None:
     content, headers = change(*binary_request([VECTOR]))
     response = infer(endpoint, content, **headers)
     assert response.status_code == 400, response.text
@@ -422,7 +422,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(s
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from([*KEY, "x"]), values), st.sampled_from(["keys", "features", "as_of"]))
-def test_no_value_brings_the_endpoint_down(endpoint: Endpoint, change: Json, where: str) -> None:
+def test_no_value_brings_the_endpoint_down(endpoint: ExampleEndpoint, change: Json, where: str) -> None:
     body: Json = {"keys": {**KEY, **change}} if where == "keys" else {"features": {**VECTOR, **change}}
     if where == "as_of":
         body = {"keys": KEY, "as_of": next(iter(change.values()), None)}
@@ -431,14 +431,14 @@ def test_no_value_brings_the_endpoint_down(endpoint: Endpoint, change: Json, whe
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([f.name for f in FEATURES]), st.dictionaries(st.sampled_from(["data", "shape"]), values))
-def test_no_tensor_brings_the_endpoint_down(endpoint: Endpoint, name: str, change: Json) -> None:
+def test_no_tensor_brings_the_endpoint_down(endpoint: ExampleEndpoint, name: str, change: Json) -> None:
     assert infer(endpoint, {"inputs": tensors(**{name: change})}).status_code in (200, 400)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 10_000, width=32), st.text(), st.floats(-1e6, 1e6, width=32))
 def test_any_vector_of_the_right_types_is_answered_as_the_model_does(
-    endpoint: Endpoint, distance: float, carrier: str, delay: float
+    endpoint: ExampleEndpoint, distance: float, carrier: str, delay: float
 ) -> None:
     content, headers = binary_request([{**VECTOR, "distance": distance, "recent_delay": delay}])
     assert infer(endpoint, content, **headers).status_code == 200
@@ -457,52 +457,55 @@ def stable_answer(vector: Json) -> float:
 # What is down
 
 
-class Down:
+class Reader:
+    """An online store that does what a test wants."""
+
+    def __init__(self, read: Callable[[Any], list[Json]]):
+        self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
+        self._read = read
+
     def read(self, rows: Any, moments: Any) -> list[Json]:
+        return self._read(rows)
+
+
+def test_an_online_store_that_is_down_is_a_503_and_vectors_still_work(tmp_path: Path) -> None:
+    def down(rows: Any) -> list[Json]:
         raise UnavailableError("The online store does not answer.")
 
+    with example_endpoint(tmp_path, Reader(down)) as endpoint:
+        refused = predict(endpoint, {"keys": KEY})
+        assert_refused(refused, 503, None)
+        assert refused.json()["error"] == "The online store does not answer."
+        assert predict(endpoint, {"features": VECTOR}).status_code == 200
 
-class Slow:
-    def read(self, rows: Any, moments: Any) -> list[Json]:
+
+def test_a_slow_answer_is_a_504_at_the_deadline(tmp_path: Path) -> None:
+    def slow(rows: Any) -> list[Json]:
         time.sleep(0.5)
         return [{} for _ in rows]
 
+    with example_endpoint(tmp_path, Reader(slow), deadline_s=0.05) as endpoint:
+        started = time.monotonic()
+        assert_refused(predict(endpoint, {"keys": KEY}, **{"x-request-timeout-seconds": "99"}), 504, None)
+        assert time.monotonic() - started < 0.5 + 0.4
 
-class Broken:
-    def read(self, rows: Any, moments: Any) -> list[Json]:
+
+def test_a_bug_is_a_500_without_its_details(tmp_path: Path) -> None:
+    def broken(rows: Any) -> list[Json]:
         raise ZeroDivisionError("secret detail")
 
-
-def test_an_online_store_that_is_down_is_a_503_and_vectors_still_work(sealed: SealedModel) -> None:
-    endpoint = Endpoint("departures", "7", Predictor(sealed, Down()))
-    refused = predict(endpoint, {"keys": KEY})
-    assert_refused(refused, 503, None)
-    assert refused.json()["error"] == "The online store does not answer."
-    assert predict(endpoint, {"features": VECTOR}).status_code == 200
+    with example_endpoint(tmp_path, Reader(broken)) as endpoint:
+        response = predict(endpoint, {"keys": KEY})
+        assert_refused(response, 500, None)
+        assert "secret" not in response.text
 
 
-def test_a_slow_answer_is_a_504_at_the_deadline(sealed: SealedModel) -> None:
-    endpoint = Endpoint("departures", "7", Predictor(sealed, Slow()), deadline_s=0.05)
-    started = time.monotonic()
-    assert_refused(predict(endpoint, {"keys": KEY}, **{"x-request-timeout-seconds": "99"}), 504, None)
-    assert time.monotonic() - started < 0.5 + 0.4
-
-
-def test_a_bug_is_a_500_without_its_details(sealed: SealedModel) -> None:
-    endpoint = Endpoint("departures", "7", Predictor(sealed, Broken()))
-    response = predict(endpoint, {"keys": KEY})
-    assert_refused(response, 500, None)
-    assert "secret" not in response.text
-
-
-def test_a_model_with_online_features_needs_a_reader(sealed: SealedModel) -> None:
+def test_a_model_with_online_features_needs_a_reader(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="feature service 'departures'"):
-        Predictor(sealed, None)
+        Predictor(load(tmp_path, seal_example(tmp_path)), None)
 
 
 def test_a_folder_is_not_needed_after_loading(tmp_path: Path) -> None:
-    digest = seal_example(tmp_path)
-    predictor = Predictor(load(tmp_path, digest), example_reader())
-    for file in tmp_path.iterdir():
-        file.unlink()
-    assert predict(Endpoint("departures", "7", predictor), {"features": VECTOR}).status_code == 200
+    with example_endpoint(tmp_path) as endpoint:
+        shutil.rmtree(tmp_path / "sealed")
+        assert predict(endpoint, {"features": VECTOR}).status_code == 200

@@ -1,0 +1,224 @@
+"""The control store: one SQL database that knows who may do what, what is live, and everything that was done."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError, UnavailableError
+from mlops_ray.governance.tables import SCHEMA_REVISION, event_head
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 7_037_411  # PostgreSQL's advisory locks are numbers; any that nobody else takes
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_LOCKED = ("database is locked", "lock timeout")
+
+
+def open_store(settings: Settings) -> "ControlStore":
+    """The control store of `settings`, made or brought up to date if necessary."""
+    store = ControlStore(settings.control_store)
+    store.migrate()
+    return store
+
+
+class ControlStore:
+    """SQLite (sqlite:////absolute/path) or PostgreSQL (postgresql://…). One writer at a time, any number of readers.
+
+    wait_s: how long to wait for a lock that another process holds. Threads may share a store, and it can be pickled:
+    what arrives connects anew.
+    """
+
+    def __init__(self, url: str, wait_s: float = 30.0):
+        self.url = url
+        self.wait_s = wait_s
+
+    def __reduce__(self) -> tuple[type["ControlStore"], tuple[str, float]]:
+        return ControlStore, (self.url, self.wait_s)
+
+    def __repr__(self) -> str:
+        return f"ControlStore({str(self._parsed)!r})"
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction that writes: all of it, or after an exception nothing.
+
+        No other writes until it ends, so what is read inside stays true: read, decide, write. Keep it short, and call
+        nothing over a network inside. Raises UnavailableError if the database is down, full, or locked for longer
+        than `wait_s`.
+        """
+        with self._errors(), self._engine.connect() as plain:
+            connection = plain.execution_options(mode="write")
+            with connection.begin():
+                if connection.dialect.name == "postgresql":
+                    connection.execute(select(event_head.c.id).with_for_update())
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that only reads, and sees one state throughout, whoever writes meanwhile.
+
+        Raises UnavailableError as `transaction` does.
+        """
+        with self._errors(), self._engine.connect() as plain:
+            options: dict[str, Any] = {"mode": "read"}
+            if plain.dialect.name == "postgresql":
+                options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            yield plain.execution_options(**options)
+
+    def migrate(self) -> None:
+        """Bring the schema up to date, from nothing if need be. Any number of processes may do so at once.
+
+        Raises ConfigurationError if the schema is newer than this code, UnavailableError as `transaction` does.
+        """
+        on_sqlite = self._parsed.get_backend_name() == "sqlite"
+        if on_sqlite:
+            self._make_folder()
+        with self.reading() as connection:
+            if _revision(connection) == SCHEMA_REVISION:
+                return
+        if on_sqlite:
+            self._use_write_ahead_log()
+        with self._errors(), self._engine.connect() as plain:
+            connection = plain.execution_options(mode="write")
+            with connection.begin():
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                self._upgrade(connection)
+
+    def close(self) -> None:
+        """Close all connections; the store can be used again afterwards."""
+        self._engine.dispose()
+
+    @cached_property
+    def _parsed(self) -> URL:
+        try:
+            url = make_url(self.url)
+        except ArgumentError:
+            raise ConfigurationError(
+                "Setting 'control_store' is not a database URL. Example: postgresql://user:password@host/database."
+            ) from None
+        backend = url.get_backend_name()
+        if backend == "postgresql":
+            return url.set(drivername="postgresql+psycopg")
+        if backend != "sqlite":
+            raise ConfigurationError(f"Setting 'control_store': {backend!r} is neither sqlite nor postgresql.")
+        if not (url.database or "").startswith("/"):
+            raise ConfigurationError(
+                f"Setting 'control_store': {self.url!r} needs an absolute path: sqlite:// and then /path/to/file.db."
+            )
+        return url
+
+    @cached_property
+    def _engine(self) -> Engine:
+        url = self._parsed
+        if url.get_backend_name() == "sqlite":
+            engine = create_engine(url, connect_args={"timeout": self.wait_s}, pool_timeout=self.wait_s)
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        wait_ms = max(1, round(self.wait_s * 1000))
+        arguments = {
+            "connect_timeout": max(2, min(10, round(self.wait_s))),
+            "tcp_user_timeout": wait_ms,
+            "options": f"-c lock_timeout={wait_ms}",
+        }
+        return create_engine(url, connect_args=arguments, pool_timeout=self.wait_s, pool_pre_ping=True)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What the database says about itself, as our errors; what it says about a statement passes unchanged."""
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise UnavailableError(
+                f"The control store {self._parsed} had no connection left for {self.wait_s:g} s. Retry later."
+            ) from error
+        except (DatabaseError, StatementError) as error:
+            known = self._as_our_error(error)
+            if known is None:
+                raise
+            raise known from error
+
+    def _as_our_error(self, error: StatementError) -> MlopsRayError | None:
+        cause = error.orig
+        said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _DAMAGED:
+            return IntegrityError(f"The control store {self._parsed} is damaged: {said}. Restore it from a backup.")
+        # SQLite reports a mistaken statement (SQLITE_ERROR) in the same class as a disk that is full.
+        if not isinstance(error, OperationalError) or code == sqlite3.SQLITE_ERROR:
+            return None
+        if any(sign in said for sign in _LOCKED):
+            return UnavailableError(
+                f"The control store {self._parsed} was locked by another process for {self.wait_s:g} s; nothing was "
+                f"changed. Retry, and if it stays so, find the process that holds it."
+            )
+        return UnavailableError(f"The control store {self._parsed} cannot be used: {said}. Retry later.")
+
+    def _make_folder(self) -> None:
+        folder = Path(str(self._parsed.database)).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"Setting 'control_store': the folder {folder} cannot be made: {error.strerror}."
+            ) from error
+
+    def _use_write_ahead_log(self) -> None:
+        """Readers then do not wait for a writer. It is a property of the file, so it is set once.
+
+        SQLite does not wait for a lock here as it does elsewhere, and several processes can make the file at once.
+        """
+        deadline = time.monotonic() + self.wait_s
+        while True:
+            try:
+                with self._errors(), self._engine.connect() as connection:
+                    connection.execution_options(mode="outside").exec_driver_sql("PRAGMA journal_mode = WAL")
+                return
+            except UnavailableError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _upgrade(self, connection: Connection) -> None:
+        from alembic import command  # 0.6 s, which only the process that migrates has to spend
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise ConfigurationError(
+                f"The control store {self._parsed} has the schema {_revision(connection)}, which this code does not "
+                f"know (its newest: {SCHEMA_REVISION}). Run the version of mlops_ray that made it, or a newer one."
+            ) from error
+
+
+def _revision(connection: Connection) -> str | None:
+    """The schema's revision; None for an empty database."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # Python's driver would begin transactions itself, and late
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    mode = connection.get_execution_options()["mode"]
+    if mode != "outside":
+        connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if mode == 'write' else 'ON'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if mode == "write" else "BEGIN")

@@ -1,0 +1,204 @@
+"""Events: what happened to keys, versions and endpoints, as one chain in which each names the hash of the last."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import uuid6
+from sqlalchemy import Connection, Select, insert, select, update
+
+from mlops_ray.errors import IntegrityError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.tables import event_head, events
+
+Severity = Literal["info", "warning", "critical"]
+
+GENESIS = "0" * 64
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts. os_user: the account on the machine, where a command was not authenticated otherwise."""
+
+    name: str
+    roles: tuple[str, ...]
+    os_user: str = ""
+
+
+SYSTEM = Actor("system", ("system",))
+
+
+@dataclass(frozen=True)
+class EventType:
+    """What an event of this type says, and how loud it is unless `record` is told otherwise."""
+
+    description: str
+    severity: Severity = "info"
+
+
+EVENT_TYPES: Mapping[str, EventType] = {
+    "version.registered": EventType("A version was sealed and registered, with its lineage."),
+    "version.retired": EventType("A version was taken out of use and cannot be served again."),
+    "version.load_failed": EventType("A replica set a version aside: wrong digest or golden rows.", "critical"),
+    "gate.passed": EventType("A version passed a gate of its use case."),
+    "gate.failed": EventType("A version failed a gate of its use case.", "warning"),
+    "approval.requested": EventType("Somebody asked for the approval of a version."),
+    "approval.approved": EventType("An authorised person approved a version's digest."),
+    "approval.rejected": EventType("An authorised person rejected a version.", "warning"),
+    "approval.revoked": EventType("An approval was taken back.", "warning"),
+    "approval.expired": EventType("An approval or a request for one reached its end.", "warning"),
+    "break_glass": EventType("A version was promoted without approval, for the reason given.", "critical"),
+    "rollout.started": EventType("A version began to take shadow or canary traffic."),
+    "rollout.step": EventType("A rollout moved to its next step."),
+    "rollout.promoted": EventType("A rollout ended with its version as champion."),
+    "rollout.rolled_back": EventType("Traffic went back to the champion before, or a rollout was undone.", "warning"),
+    "rollout.failed": EventType("A rollout ended because its version could not be served.", "critical"),
+    "champion.set": EventType("An endpoint's champion changed."),
+    "key.created": EventType("A key was made for a principal."),
+    "key.revoked": EventType("A key was revoked.", "warning"),
+    "policy.changed": EventType("A rule of a use case or of the platform changed.", "warning"),
+    "alarm.raised": EventType("A monitored value crossed its threshold.", "warning"),
+    "alarm.resolved": EventType("A monitored value is within its threshold again."),
+    "alarm.silenced": EventType("Somebody silenced an alarm for a time.", "warning"),
+    "retraining.decided": EventType("The governor decided whether to train again."),
+    "vulnerability.found": EventType("A live version is affected by an advisory published since.", "critical"),
+    "audit.anchored": EventType("The end of the chain of events is written to a second place."),
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One record. `before` and `after`: the state of the subject; `hash` covers all other fields."""
+
+    seq: int
+    id: str
+    time: datetime
+    type: str
+    severity: str
+    actor: str
+    roles: tuple[str, ...]
+    use_case: str | None
+    subject: str
+    reason: str
+    before: Any
+    after: Any
+    payload: Mapping[str, Any]
+    previous_hash: str
+    hash: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, the time in RFC 3339."""
+        return asdict(self) | {"roles": list(self.roles), "time": _moment(self.time)}
+
+
+def record(
+    connection: Connection,
+    type: str,
+    actor: Actor,
+    subject: str,
+    use_case: str | None = None,
+    before: Any = None,
+    after: Any = None,
+    payload: Mapping[str, Any] | None = None,
+    reason: str = "",
+    now: datetime | None = None,
+    severity: Severity | None = None,
+) -> Event:
+    """Append an event to the chain, inside the caller's `ControlStore.transaction()`.
+
+    subject: what it is about, such as "flights@7" or "key ci". before, after, payload: JSON values; moments become
+    text, and a number that is not finite its name. Raises ValueError for a type that EVENT_TYPES does not list.
+    """
+    if type not in EVENT_TYPES:
+        raise ValueError(f"Event type {type!r} is unknown. Known: {', '.join(EVENT_TYPES)}.")
+    head = connection.execute(select(event_head.c.seq, event_head.c.hash).with_for_update()).one()
+    details = dict(payload or {}) | ({"os_user": actor.os_user} if actor.os_user else {})
+    fields: dict[str, Any] = {
+        "seq": head.seq + 1,
+        "id": str(uuid6.uuid7()),
+        "time": (now or datetime.now(UTC)).astimezone(UTC),
+        "type": type,
+        "severity": severity or EVENT_TYPES[type].severity,
+        "actor": _plain(actor.name),
+        "roles": list(actor.roles),
+        "use_case": _plain(use_case),
+        "subject": _plain(subject),
+        "reason": _plain(reason),
+        "before": _plain(before),
+        "after": _plain(after),
+        "payload": _plain(details),
+        "previous_hash": head.hash,
+    }
+    fields["hash"] = hash_of_fields(fields)
+    connection.execute(insert(events).values(fields))
+    connection.execute(update(event_head).values(seq=fields["seq"], hash=fields["hash"]))
+    return Event(**fields | {"roles": actor.roles})
+
+
+def read_events(
+    store: ControlStore,
+    after_seq: int = 0,
+    use_case: str | None = None,
+    types: Iterable[str] | None = None,
+    subject: str | None = None,
+    limit: int = 1000,
+) -> list[Event]:
+    """At most `limit` events behind number `after_seq`, in their order, of all use cases, types, subjects or some.
+
+    Numbers are given in the order of commits, without gaps: who reads on behind the last one misses none.
+    """
+    query = select(events).where(events.c.seq > after_seq).order_by(events.c.seq).limit(limit)
+    if use_case is not None:
+        query = query.where(events.c.use_case == _plain(use_case))
+    if types is not None:
+        query = query.where(events.c.type.in_(list(types)))
+    if subject is not None:
+        query = query.where(events.c.subject == _plain(subject))
+    with store.reading() as connection:
+        return list(read(connection, query))
+
+
+def read(connection: Connection, query: Select[Any]) -> Iterator[Event]:
+    """The events that a query of the table `events` finds. Raises IntegrityError where a column was made unreadable."""
+    last = 0
+    try:
+        for row in connection.execute(query):
+            fields = dict(row._mapping)
+            yield Event(**fields | {"roles": tuple(fields["roles"])})
+            last = fields["seq"]
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(f"What stands behind event {last} in the audit log cannot be read: {error}.") from error
+
+
+def hash_of_fields(fields: Mapping[str, Any]) -> str:
+    """SHA-256 over the fields of an event, but for its hash, as JSON with sorted keys and without spaces."""
+    covered = {name: value for name, value in fields.items() if name != "hash"}
+    covered["time"] = _moment(fields["time"])
+    text = json.dumps(covered, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _plain(value: Any) -> Any:
+    """JSON values that every database keeps as they are: an event must not fail for a NaN in its numbers."""
+    if isinstance(value, str):
+        # PostgreSQL stores neither a NUL nor half of a surrogate pair.
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable):
+        return [_plain(item) for item in value]
+    return _plain(str(value))

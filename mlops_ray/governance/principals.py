@@ -1,0 +1,287 @@
+"""Principals: who may call. Each has one API key, of which only the hash is kept."""
+
+import difflib
+import hashlib
+import ipaddress
+import math
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import uuid6
+from sqlalchemy import Connection, Row, insert, or_, select, update
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import SYSTEM, Actor, record
+from mlops_ray.governance.tables import principals
+
+Role = Literal["predict", "label", "operate", "approve", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+DEVELOPMENT = "development"
+_RESERVED = {SYSTEM.name, DEVELOPMENT}
+_NAME_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who a key belongs to. use_cases: those it may touch, empty for all. expires_at: None for never.
+
+    development: made by an embedded set-up for its own user. requests_per_s: a limit of its own, None for none.
+    """
+
+    id: str
+    name: str
+    roles: tuple[Role, ...]
+    use_cases: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    development: bool = False
+    requests_per_s: float | None = None
+
+    def may(self, role: Role, use_case: str | None, now: datetime) -> bool:
+        """Whether it may act in `role` on `use_case`; None: on the platform, which no key of certain use cases may."""
+        if self.expires_at is not None and now >= self.expires_at:
+            return False
+        if self.use_cases and use_case not in self.use_cases:
+            return False
+        return role in self.roles or "admin" in self.roles
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A key just made. The secret exists here only: nobody can read it again."""
+
+    principal: Principal
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """A key as listed: whose it is, and since when and until when it counts."""
+
+    principal: Principal
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+def hash_of(secret: str) -> str:
+    """What is stored of a key, and looked up for each request.
+
+    One SHA-256 is enough: slow hashes protect what people choose, and nobody guesses 256 random bits.
+    """
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def create_key(
+    store: ControlStore,
+    actor: Actor,
+    name: str,
+    roles: Iterable[str],
+    use_cases: Iterable[str] = (),
+    expires_at: datetime | None = None,
+    requests_per_s: float | None = None,
+    development: bool = False,
+) -> NewKey:
+    """Make a principal and its key, with the event `key.created`.
+
+    Raises ConfigurationError for an unknown role, a name that is taken by a key not revoked, a name that is none
+    (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past.
+    """
+    principal = Principal(
+        str(uuid6.uuid7()),
+        name,
+        _checked_roles(roles),
+        tuple(dict.fromkeys(use_cases)),
+        expires_at,
+        development,
+        requests_per_s,
+    )
+    _check(principal)
+    with store.transaction() as connection:
+        return _insert(connection, actor, principal)
+
+
+def revoke_key(store: ControlStore, actor: Actor, id_or_name: str, reason: str) -> Principal:
+    """Revoke a key, with the event `key.revoked`. Replicas refuse it as soon as they poll again.
+
+    Raises ConfigurationError if there is no such key, or it was revoked before.
+    """
+    _expect_name("a key", id_or_name)
+    with store.transaction() as connection:
+        row = _find(connection, id_or_name)
+        if row.revoked_at is not None:
+            raise ConfigurationError(f"Key {row.name!r} was revoked at {row.revoked_at:%Y-%m-%d %H:%M:%S} UTC already.")
+        return _revoke(connection, actor, row, reason)
+
+
+def list_keys(store: ControlStore) -> list[KeyRecord]:
+    """Every key ever made, the oldest first."""
+    with store.reading() as connection:
+        rows = connection.execute(select(principals).order_by(principals.c.created_at, principals.c.id))
+        return [KeyRecord(_principal(row), row.created_at, row.revoked_at) for row in rows]
+
+
+def active_keys(store: ControlStore) -> dict[str, Principal]:
+    """Principals by `hash_of` their secret: those not revoked. An expired one is among them, and may nothing."""
+    with store.reading() as connection:
+        rows = connection.execute(select(principals).where(principals.c.revoked_at.is_(None)))
+        return {row.key_hash: _principal(row) for row in rows}
+
+
+def development_key(store: ControlStore, settings: Settings) -> str:
+    """The secret of the development principal (role admin), for a set-up that only this machine reaches.
+
+    It is kept in `<state>/development_key`, which only this user may read, and made anew if that file is gone or its
+    key revoked. Raises ConfigurationError if the HTTP host is not a loopback address.
+    """
+    if not _is_loopback(settings.http_host):
+        raise ConfigurationError(
+            f"There is no development key on http_host {settings.http_host!r}, which others can reach. "
+            f"Make a key with `mlops-ray keys create`, or set http_host to 127.0.0.1."
+        )
+    file = Path(settings.state) / "development_key"
+    active = principals.c.revoked_at.is_(None) & principals.c.development
+    with store.reading() as connection:
+        rows = connection.execute(select(principals).where(active)).all()
+    secret = _kept_secret(file, rows)
+    if secret is not None:
+        return secret
+    with store.transaction() as connection:
+        rows = connection.execute(select(principals).where(active)).all()
+        secret = _kept_secret(file, rows)  # another process may have made it since
+        if secret is not None:
+            return secret
+        for row in rows:
+            _revoke(connection, SYSTEM, row, f"{file} does not hold its secret")
+        made = _insert(connection, SYSTEM, Principal(str(uuid6.uuid7()), DEVELOPMENT, ("admin",), development=True))
+        # Before the commit: a process that dies here leaves a file without a key, which the next one replaces.
+        _write_secret(file, made.secret)
+    return made.secret
+
+
+def _insert(connection: Connection, actor: Actor, principal: Principal) -> NewKey:
+    taken = select(principals.c.id).where(principals.c.name == principal.name, principals.c.revoked_at.is_(None))
+    if connection.execute(taken).first():
+        raise ConfigurationError(f"Key {principal.name!r} exists already. Take another name, or revoke that key first.")
+    secret = f"mlr_{secrets.token_urlsafe(32)}"
+    now = datetime.now(UTC)
+    values = asdict(principal) | {"key_hash": hash_of(secret), "created_at": now}
+    connection.execute(insert(principals).values(values))
+    record(connection, "key.created", actor, _subject(principal.name), after=asdict(principal), now=now)
+    return NewKey(principal, secret)
+
+
+def _revoke(connection: Connection, actor: Actor, row: Row[Any], reason: str) -> Principal:
+    now, principal = datetime.now(UTC), _principal(row)
+    connection.execute(update(principals).where(principals.c.id == row.id).values(revoked_at=now))
+    state = asdict(principal)
+    record(
+        connection,
+        "key.revoked",
+        actor,
+        _subject(principal.name),
+        before=state | {"revoked_at": None},
+        after=state | {"revoked_at": now},
+        reason=reason,
+        now=now,
+    )
+    return principal
+
+
+def _subject(name: str) -> str:
+    return f"key {name}"
+
+
+def _find(connection: Connection, id_or_name: str) -> Row[Any]:
+    """The key with this id, else the one with this name that counts, else the last one that did."""
+    query = select(principals).where(or_(principals.c.id == id_or_name, principals.c.name == id_or_name))
+    rows = connection.execute(query).all()
+    if not rows:
+        names = connection.execute(select(principals.c.name).where(principals.c.revoked_at.is_(None))).scalars().all()
+        near = difflib.get_close_matches(id_or_name, names, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "`mlops-ray keys list` shows all."
+        raise ConfigurationError(f"There is no key {id_or_name!r}. {hint}")
+    return max(rows, key=lambda row: (row.id == id_or_name, row.revoked_at is None, row.created_at))
+
+
+def _principal(row: Row[Any]) -> Principal:
+    return Principal(
+        row.id,
+        row.name,
+        tuple(row.roles),
+        tuple(row.use_cases),
+        row.expires_at,
+        row.development,
+        row.requests_per_s,
+    )
+
+
+def _checked_roles(roles: Iterable[str]) -> tuple[Role, ...]:
+    given = set(roles)
+    unknown = sorted(given - set(ROLES))
+    if unknown or not given:
+        problem = f"Role {unknown[0]!r} is unknown" if unknown else "A key needs a role"
+        raise ConfigurationError(f"{problem}. Roles: {', '.join(ROLES)}.")
+    return tuple(role for role in ROLES if role in given)
+
+
+def _check(principal: Principal) -> None:
+    _expect_name("a key", principal.name)
+    if principal.name in _RESERVED and not principal.development:
+        raise ConfigurationError(f"The name {principal.name!r} is the platform's own. Take another.")
+    for use_case in principal.use_cases:
+        _expect_name("a use case", use_case)
+    if principal.expires_at is not None:
+        if principal.expires_at.tzinfo is None:
+            raise ConfigurationError(f"The key's end {principal.expires_at} has no time zone. Add Z for UTC.")
+        if principal.expires_at <= datetime.now(UTC):
+            raise ConfigurationError(f"The key's end {principal.expires_at} is in the past. Give a later moment.")
+    rate = principal.requests_per_s
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+        raise ConfigurationError(f"The key's rate of {rate} requests/s must be above 0. Leave it out for no limit.")
+
+
+def _expect_name(what: str, name: str) -> None:
+    """Names go into logs, paths and terminals, so they hold only what can be printed."""
+    shown = name if len(name) <= 40 else f"{name[:40]}…"
+    if not name or name != name.strip() or len(name) > _NAME_CHARACTERS:
+        problem = f"it must have 1 to {_NAME_CHARACTERS} characters, none of them a space at either end"
+    elif not name.isprintable():
+        problem = "it holds characters that cannot be printed"
+    elif any(part in name for part in ("/", "\\", "..")):
+        problem = "it holds '/', '\\' or '..'"
+    else:
+        return
+    raise ConfigurationError(f"{shown!r} is no name for {what}: {problem}.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _kept_secret(file: Path, rows: Sequence[Row[Any]]) -> str | None:
+    """The secret in `file` if it is that of one of `rows`."""
+    try:
+        secret = file.read_text().strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    return secret if hash_of(secret) in {row.key_hash for row in rows} else None
+
+
+def _write_secret(file: Path, secret: str) -> None:
+    """All of it or nothing, and from the beginning readable for this user only."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.")  # mkstemp: mode 0600
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(f"{secret}\n")
+    os.replace(partial, file)

@@ -1,0 +1,206 @@
+"""The tables of the control store. A change here needs a migration, which a test compares with what stands here."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+# The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
+SCHEMA_REVISION = "0001"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment with its time zone: stored as UTC, read as UTC. Refuses one without a zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone.")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value as text, None as NULL.
+
+    Not the databases' own types: SQLite makes 1 of 1.0 and a float of a large integer, PostgreSQL refuses some texts,
+    and an event must be read exactly as it was hashed.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+# SQLite has one integer type, and only under this name can it be a table's primary key without an index beside it.
+_BIG = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData()
+
+
+def _column(name: str, type_: Any, *constraints: Any, **options: Any) -> Column[Any]:
+    """A column that may not be null, unless it says so."""
+    return Column(name, type_, *constraints, **{"nullable": False, **options})
+
+
+principals = Table(
+    "principals",
+    metadata,
+    _column("id", Text, primary_key=True),
+    _column("name", Text),
+    _column("roles", Json),
+    _column("use_cases", Json),
+    _column("key_hash", Text, unique=True),
+    _column("created_at", UtcDateTime),
+    _column("expires_at", UtcDateTime, nullable=True),
+    _column("revoked_at", UtcDateTime, nullable=True),
+    _column("development", Boolean),
+    _column("requests_per_s", Float, nullable=True),
+)
+# A name can be given again after its key was revoked, so that a key can be replaced by one of the same name.
+Index(
+    "principals_active_name",
+    principals.c.name,
+    unique=True,
+    sqlite_where=text("revoked_at IS NULL"),
+    postgresql_where=text("revoked_at IS NULL"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _column("seq", _BIG, primary_key=True, autoincrement=False),
+    _column("id", Text, unique=True),
+    _column("time", UtcDateTime),
+    _column("type", Text),
+    _column("severity", Text),
+    _column("actor", Text),
+    _column("roles", Json),
+    _column("use_case", Text, nullable=True),
+    _column("subject", Text),
+    _column("reason", Text),
+    _column("before", Json, nullable=True),
+    _column("after", Json, nullable=True),
+    _column("payload", Json),
+    _column("previous_hash", Text),
+    _column("hash", Text),
+    Index("events_use_case", "use_case", "seq"),
+    Index("events_subject", "subject", "seq"),
+)
+
+# One row: the end of the chain of events. Who writes holds a lock on it, so there is one writer at a time.
+event_head = Table(
+    "event_head",
+    metadata,
+    _column("id", Integer, primary_key=True, autoincrement=False),
+    _column("seq", _BIG),
+    _column("hash", Text),
+)
+
+# When the end of the chain was last written to a second place. Proves nothing by itself: it lies beside the events.
+anchors = Table(
+    "anchors",
+    metadata,
+    _column("seq", _BIG, primary_key=True, autoincrement=False),
+    _column("hash", Text, primary_key=True),
+    _column("time", UtcDateTime),
+    _column("place", Text),
+)
+
+# One row for each event and subscription that wants it, written with the event. `subject` keeps the order of delivery.
+outbox = Table(
+    "outbox",
+    metadata,
+    _column("event_seq", _BIG, ForeignKey("events.seq"), primary_key=True, autoincrement=False),
+    _column("subscription", Text, primary_key=True),
+    _column("channel", Text),
+    _column("subject", Text),
+    _column("attempts", Integer),
+    _column("next_at", UtcDateTime),
+    _column("delivered_at", UtcDateTime, nullable=True),
+    _column("error", Text),
+)
+Index(
+    "outbox_waiting",
+    outbox.c.next_at,
+    sqlite_where=text("delivered_at IS NULL"),
+    postgresql_where=text("delivered_at IS NULL"),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    _column("use_case", Text, primary_key=True),
+    _column("revision", Integer),
+    _column("champion_version", Integer, nullable=True),
+    _column("champion_digest", Text, nullable=True),
+    _column("champion_since", UtcDateTime, nullable=True),
+    _column("previous_version", Integer, nullable=True),
+    _column("previous_digest", Text, nullable=True),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    _column("id", Text, primary_key=True),
+    _column("use_case", Text),
+    _column("version", Integer),
+    _column("digest", Text),
+    _column("plan", Json),
+    _column("state", Text),
+    _column("step", Integer),
+    _column("step_since", UtcDateTime),
+    _column("started_at", UtcDateTime),
+    _column("ended_at", UtcDateTime, nullable=True),
+    _column("reason", Text),
+    _column("actor", Text),
+)
+Index(
+    "rollouts_one_running",
+    rollouts.c.use_case,
+    unique=True,
+    sqlite_where=text("ended_at IS NULL"),
+    postgresql_where=text("ended_at IS NULL"),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    _column("id", Text, primary_key=True),
+    _column("use_case", Text, index=True),
+    _column("node", Text),
+    _column("revision", Integer),
+    _column("loaded", Json),
+    _column("failed", Json),
+    _column("counters", Json),
+    _column("seen_at", UtcDateTime),
+)

@@ -1,0 +1,228 @@
+"""Building a reference from the rows a model was made from: what they look like, and how much their windows differ."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.errors import DataError
+from mlops_ray.monitoring.calibration import Calibration, Null, calibrate
+from mlops_ray.monitoring.detectors import (
+    Detector,
+    JensenShannon,
+    KolmogorovSmirnov,
+    MissingRate,
+    NewCategories,
+)
+from mlops_ray.monitoring.null_windows import NullWindows, cells_of, null_windows, seasonal_sums
+from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
+from mlops_ray.monitoring.reference import ALL_ROWS, PREDICTION, Monitored, Reference, to_datetime
+from mlops_ray.monitoring.reliability import Reliability, miscalibration, reliability_edges
+from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of, with_cell_counts
+from mlops_ray.monitoring.window_spec import WindowSpec
+from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
+from mlops_ray.use_case import Feature
+
+# One detector for numbers and one for categories: several that see the same change only raise each other's threshold.
+DEFAULT_DETECTORS: tuple[Detector, ...] = (KolmogorovSmirnov(), JensenShannon(kinds=frozenset({"category"})),
+                                           MissingRate(), NewCategories())  # fmt: skip
+# A change of fewer rows than this is noise, however constant the column was.
+_HANDFUL = 5
+
+
+def build_reference(
+    rows: pl.DataFrame,
+    time: str,
+    features: Sequence[Feature],
+    windows: Sequence[WindowSpec],
+    scored: pl.DataFrame | None = None,
+    slices: Sequence[str] = (),
+    detectors: Sequence[Detector] = DEFAULT_DETECTORS,
+    seasonal: Mapping[str, Season] | None = None,
+    false_alarm_every: int = 100,
+) -> Reference:
+    """Learn the reference from `rows`, which have a column for each feature and their moment (UTC) in `time`.
+
+    scored: rows that were held out of training, with `time`, "probability", "label" (boolean, null where not known)
+    and the columns of `slices`. Answers to training rows are better than any later ones, so they must not be among
+    them. false_alarm_every: at most one false alarm in so many windows is wanted, for features, prediction and concept
+    each. seasonal: features that are compared with the same time of a season.
+
+    Raises DataError if there are no rows or if a column is missing.
+    """
+    _require(rows, [time, *(feature.name for feature in features)])
+    rows = rows.sort(time, maintain_order=True)
+    moment = _moments(rows, time)
+    columns: dict[str, Sketch] = {feature.name: _sketch(rows[feature.name], feature) for feature in features}
+    cells = {name: cells_of(rows[name], sketch) for name, sketch in columns.items()}
+    seasons = dict(seasonal or {})
+    parts: dict[str, Any] = {}
+    if scored is not None:
+        _require(scored, [time, "probability", "label", *slices])
+        scored = scored.sort(time, maintain_order=True)
+        columns[PREDICTION] = _prediction_sketch(scored["probability"])
+        labelled = scored.drop_nulls(["label", "probability"])
+        parts["reliability"] = _reliability(labelled, slices)
+        parts["estimator"] = _estimator(labelled, time, columns[PREDICTION], windows[0]) if len(labelled) else None
+    monitored = {}
+    for spec in windows:
+        nulls = null_windows(moment, spec)
+        found = _nulls(nulls, columns, cells, detectors, seasons, moment)
+        others: list[Calibration | None] = [None, None]
+        if scored is not None:
+            others = [
+                _calibrate_prediction(scored, time, spec, columns[PREDICTION], detectors, false_alarm_every),
+                _calibrate_concept(labelled, time, spec, slices, parts["reliability"], false_alarm_every),
+            ]
+        monitored[spec.name] = Monitored(spec, _calibrate(found, nulls, spec, false_alarm_every), *others)
+    by_season = {
+        name: Seasonal(season, _by_season(cells[name], len(cell_counts(columns[name])), moment, season))
+        for name, season in seasons.items()
+    }
+    return Reference(
+        to_datetime(moment[0]), to_datetime(moment[-1]), len(rows), columns, monitored, seasonal=by_season, **parts
+    )
+
+
+def _require(rows: pl.DataFrame, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in rows.columns]
+    if missing or not len(rows):
+        raise DataError(
+            f"The {len(rows)} rows for the drift reference lack {', '.join(missing) or 'everything'}. Build them with "
+            f"the features of the model and their moments."
+        )
+
+
+def _moments(rows: pl.DataFrame, time: str) -> NDArray[np.datetime64]:
+    """Microseconds of UTC. A time without zone counts as UTC."""
+    micros = rows[time].cast(pl.Datetime("us")).to_physical().to_numpy()
+    return micros.astype("datetime64[us]")
+
+
+def _sketch(values: pl.Series, feature: Feature) -> Sketch:
+    if feature.kind == "category":
+        if not feature.categories:
+            return CategoricalSketch.of(values)
+        known = CategoricalSketch.with_categories(feature.categories)
+        known.update(values)
+        return known
+    return NumericSketch.of(values.cast(pl.Float64).to_numpy())
+
+
+def _prediction_sketch(probability: pl.Series) -> Sketch:
+    """With an edge at 0.5, so that answers above and below it can be told apart."""
+    values = probability.cast(pl.Float64).to_numpy()
+    sketch = NumericSketch.with_edges(np.union1d(edges_of(values), np.float32(0.5)))
+    sketch.update(values)
+    return sketch
+
+
+def _nulls(
+    windows: NullWindows,
+    columns: Mapping[str, Sketch],
+    cells: Mapping[str, NDArray[np.int64]],
+    detectors: Sequence[Detector],
+    seasons: Mapping[str, Season],
+    moment: NDArray[np.datetime64],
+) -> list[Null]:
+    """Every statistic of every column of `cells` on every window."""
+    found = []
+    for name, cell in cells.items():
+        sketch = columns[name]
+        kind = "number" if isinstance(sketch, NumericSketch) else "category"
+        fitting = [detector for detector in detectors if kind in detector.kinds]
+        values: list[list[float]] = [[] for _ in fitting]
+        size = len(cell_counts(sketch))
+        by_season = iter(seasonal_sums(windows, cell, size, moment, seasons[name])) if name in seasons else None
+        rows = []
+        for counts, rest in windows.sums(cell, size):
+            window, reference = with_cell_counts(sketch, counts), with_cell_counts(sketch, rest)
+            if by_season is not None:
+                times, seasonal = next(by_season)
+                reference = seasonal.expected(reference, times)
+            rows.append(window.rows)
+            for detector, into in zip(fitting, values, strict=True):
+                into.append(detector.statistic(reference, window))
+        usual = float(np.median(rows)) if rows else 1.0
+        found += [
+            Null(name, detector.name, detector.family, _floor(detector, sketch, usual), np.array(into))
+            for detector, into in zip(fitting, values, strict=True)
+        ]
+    return found
+
+
+def _floor(detector: Detector, reference: Sketch, rows: float) -> float:
+    """What a handful of `rows` can make of the statistic, moved from the fullest cell to the emptiest or to missing."""
+    if not reference.rows:
+        return _HANDFUL / rows
+    counts = cell_counts(reference) * (rows / reference.rows)
+    fullest, emptiest = int(np.argmax(counts)), int(np.argmin(counts[:-1]))
+    made = [_HANDFUL / rows * 1e-3]
+    for target in (emptiest, len(counts) - 1):
+        moved = counts.copy()
+        moved[fullest] -= _HANDFUL
+        moved[target] += _HANDFUL
+        made.append(detector.statistic(reference, with_cell_counts(reference, moved)))
+    return max(value for value in made if value == value)
+
+
+def _calibrate(found: Sequence[Null], windows: NullWindows, spec: WindowSpec, wanted: int) -> Calibration:
+    return calibrate(found, spec.name, windows.independent, windows.overlap, wanted)
+
+
+def _calibrate_prediction(
+    scored: pl.DataFrame, time: str, spec: WindowSpec, sketch: Sketch, detectors: Sequence[Detector], wanted: int
+) -> Calibration:
+    moment = _moments(scored, time)
+    windows = null_windows(moment, spec)
+    cells = {PREDICTION: cells_of(scored["probability"], sketch)}
+    kept = [detector for detector in detectors if detector.family == "values"]
+    return _calibrate(_nulls(windows, {PREDICTION: sketch}, cells, kept, {}, moment), windows, spec, wanted)
+
+
+def _reliability(labelled: pl.DataFrame, slices: Sequence[str]) -> dict[str, Reliability]:
+    """Of all rows, and of each slice, all with the same edges."""
+    edges = reliability_edges(labelled["probability"].to_numpy())
+    return {
+        name: Reliability.of(part["probability"].to_numpy(), part["label"].to_numpy(), edges)
+        for name, part in slices_of(labelled, slices)
+    }
+
+
+def slices_of(rows: pl.DataFrame, slices: Sequence[str]) -> list[tuple[str, pl.DataFrame]]:
+    """All rows, and the rows of each value of each column of `slices` as "column=value"; null is a value too."""
+    parts = [(ALL_ROWS, rows)]
+    for column in slices:
+        by_value = rows.partition_by(column, as_dict=True, maintain_order=True)
+        parts += [(f"{column}={'' if value is None else value}", by_value[(value,)]) for (value,) in by_value]
+    return parts
+
+
+def _calibrate_concept(
+    labelled: pl.DataFrame,
+    time: str,
+    spec: WindowSpec,
+    slices: Sequence[str],
+    reliability: Mapping[str, Reliability],
+    wanted: int,
+) -> Calibration:
+    windows = null_windows(_moments(labelled, time), spec)
+    found = []
+    everything = labelled.with_row_index("__row")
+    for name, part in slices_of(everything, slices):
+        total = reliability[name]
+        bins = len(total.rows)
+        cell = np.full(len(labelled), bins, dtype=np.int64)
+        at = part["__row"].to_numpy()
+        cell[at] = np.searchsorted(total.edges, part["probability"].to_numpy())
+        guess = np.zeros(len(labelled))
+        guess[at] = part["probability"].to_numpy()
+        label = np.zeros(len(labelled))
+        label[at] = part["label"].to_numpy()
+        values = _miscalibrations(windows, total, cell, guess, label, spec.minimum_rows)
+        if name == ALL_ROWS or not np.isnan(values).any():
+            found.append(Null(name, "miscalibration", "concept", 0.5, values))
+    return _calibrate(found, windows, spec, wanted)

@@ -1,0 +1,144 @@
+"""What is normal: thresholds that a person can mean, "at most one false alarm in 100 windows"."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil, exp, inf, isnan, log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Float = NDArray[np.float64]
+# Fewer independent windows than this say nothing about what is normal.
+MINIMUM_WINDOWS = 5
+_FOLDS = 20
+# 1.645 standard deviations of a normal distribution lie between its median and its 95 % quantile. A statistic that
+# hardly varies in the reference counts as varying by 30 %, or a column that never changed would alarm at nothing.
+_UPPER, _QUANTILE, _SMALLEST_SCALE = 1.645, 0.95, 0.3
+
+
+@dataclass(frozen=True)
+class Null:
+    """One statistic on the windows of the reference period: `values` [windows], NaN where it could not be taken.
+
+    floor: what a handful of rows could make of it; smaller differences are noise.
+    """
+
+    column: str
+    detector: str
+    family: str
+    floor: float
+    values: _Float
+
+
+@dataclass(frozen=True)
+class Normal:
+    """What is normal for one statistic of one column: log(value + floor) has this centre and scale.
+
+    usual, high: its median and its 95 % quantile in the reference period, for people.
+    """
+
+    column: str
+    detector: str
+    family: str
+    floor: float
+    centre: float
+    scale: float
+    usual: float
+    high: float
+
+    def score(self, value: float) -> float:
+        """How many scales above normal; -inf for NaN."""
+        return -inf if isnan(value) else (log(value + self.floor) - self.centre) / self.scale
+
+    def value_at(self, score: float) -> float:
+        """The value that has this score: a threshold in the statistic's own unit."""
+        return max(0.0, exp(self.centre + score * self.scale) - self.floor)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Thresholds of one kind of window.
+
+    thresholds: of each family, the score above which any of its statistics is an alarm; empty where the reference is
+    too short. wanted, one_in: at most one false alarm in so many windows, as asked for and as supported.
+    """
+
+    window: str
+    normals: tuple[Normal, ...]
+    thresholds: Mapping[str, float]
+    wanted: int
+    one_in: int
+    independent: int
+
+    @property
+    def words(self) -> str:
+        there = f"The reference holds {self.independent} windows of {self.window} that do not overlap"
+        if not self.thresholds:
+            return f"{there}, and {MINIMUM_WINDOWS} are needed to know what is normal. Nothing is judged."
+        if self.one_in >= self.wanted:
+            return f"At most one false alarm in {self.wanted} windows over all columns together."
+        return (
+            f"At most one false alarm in {self.one_in} windows over all columns together; {self.wanted} were asked "
+            f"for. {there}, which supports no finer rate. Take a longer reference or shorter windows."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Calibration":
+        return cls(**{**value, "normals": tuple(Normal(**normal) for normal in value["normals"])})
+
+
+def calibrate(nulls: Sequence[Null], window: str, independent: int, overlap: int, wanted: int) -> Calibration:
+    """Learn what is normal from the windows of the reference period, which lie in order of time in each Null.
+
+    The statistic of a window is the largest score of a family, so the rate holds for all columns together (the maximum
+    statistic of Westfall and Young, "Resampling-based multiple testing", 1993, section 2.3). The scores of a stretch
+    of windows are taken with centres and scales from all windows that share no rows with it; otherwise each column
+    would know its own worst window, and the next would be an alarm. The threshold is the order statistic that a new
+    exchangeable window exceeds with the wanted chance (Vovk, Gammerman and Shafer, "Algorithmic learning in a random
+    world", 2005, proposition 2.3), which is shared out equally between the families; from n independent windows no
+    rate below 1 / (n + 1) can be told. Deviation: windows that follow one another are not quite exchangeable.
+    """
+    normals = tuple(_normal(null) for null in nulls)
+    families = list(dict.fromkeys(null.family for null in nulls))
+    if independent < MINIMUM_WINDOWS or not families:
+        return Calibration(window, normals, {}, wanted, 0, independent)
+    rate = max(1 / (wanted * len(families)), 1 / (independent + 1))
+    thresholds = {}
+    for family in families:
+        worst = np.max([_scores(null, independent, overlap) for null in nulls if null.family == family], axis=0)
+        order = min(len(worst), ceil((1 - rate) * (len(worst) + 1)))
+        thresholds[family] = float(np.sort(worst)[order - 1])
+    return Calibration(window, normals, thresholds, wanted, int(1 / (rate * len(families)) + 1e-9), independent)
+
+
+def _normal(null: Null) -> Normal:
+    values = null.values[~np.isnan(null.values)]
+    centre, scale = _centre_and_scale(np.log(values + null.floor))
+    usual, high = np.quantile(values, [0.5, _QUANTILE]) if len(values) else (0.0, 0.0)
+    if not len(values):
+        centre = log(null.floor)
+    return Normal(null.column, null.detector, null.family, null.floor, centre, scale, float(usual), float(high))
+
+
+def _centre_and_scale(logs: _Float) -> tuple[float, float]:
+    if not len(logs):
+        return 0.0, _SMALLEST_SCALE
+    centre, high = np.quantile(logs, [0.5, _QUANTILE])
+    return float(centre), max(float(high - centre) / _UPPER, _SMALLEST_SCALE)
+
+
+def _scores(null: Null, independent: int, overlap: int) -> _Float:
+    """The score of each window by what the windows beyond its own fold, and its neighbours, say is normal."""
+    logs = np.log(null.values + null.floor)
+    scores = np.full(len(logs), -inf)
+    for fold in np.array_split(np.arange(len(logs)), min(independent, _FOLDS)):
+        if len(fold):
+            others = np.r_[logs[: max(0, fold[0] - overlap)], logs[fold[-1] + 1 + overlap :]]
+            others = others[~np.isnan(others)]
+            centre, scale = _centre_and_scale(others)
+            scores[fold] = (logs[fold] - (centre if len(others) else log(null.floor))) / scale
+    return np.where(np.isnan(scores), -inf, scores)

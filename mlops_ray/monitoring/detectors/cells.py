@@ -1,0 +1,102 @@
+"""Two distributions over the same cells: bins of numbers, or categories."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from mlops_ray.monitoring.detectors.contract import Values
+from mlops_ray.sketches import BINS, CategoricalSketch, NumericSketch, Sketch
+
+_Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Counts of the reference and of the window, float64 [cells]; missing values are in none.
+
+    edges: of numbers, the upper ends of the cells, which belong to them; the last cell has none. Empty for categories,
+    whose last cell holds what is not among them.
+    """
+
+    edges: _Float
+    reference: _Float
+    window: _Float
+
+    @property
+    def comparable(self) -> bool:
+        return bool(self.reference.sum() > 0 and self.window.sum() > 0)
+
+    def shares(self) -> tuple[_Float, _Float]:
+        return self.reference / self.reference.sum(), self.window / self.window.sum()
+
+
+def bins(reference: NumericSketch, window: NumericSketch) -> Cells:
+    """Both in the reference's bins: exact counts where they share edges, else by their KLL sketches.
+
+    The ranks of a KLL sketch are off by at most `normalized_rank_error`: 1.33 % at k = 200, in 99 of 100 cases.
+    """
+    if not reference.values or not window.values:
+        return Cells(np.empty(0), np.array([reference.values]), np.array([window.values]))
+    if len(reference.edges) and np.array_equal(reference.edges, window.edges):
+        counts = (sketch.counts.astype(np.float64) for sketch in (reference, window))
+        return Cells(reference.edges.astype(np.float64), *counts)
+    edges = np.unique(reference.quantiles.get_quantiles([rank / BINS for rank in range(1, BINS)], True))
+    counts = (np.array(s.quantiles.get_pmf(edges.tolist(), True)) * s.values for s in (reference, window))
+    return Cells(edges.astype(np.float64), *counts)
+
+
+def tenths(reference: NumericSketch, window: NumericSketch) -> Cells:
+    """The bins joined to at most ten with about equally many of the reference's values, fewer where values repeat."""
+    both = bins(reference, window)
+    below = np.cumsum(both.reference)[:-1]
+    cuts = np.unique(np.searchsorted(below, np.arange(1, 10) / 10 * both.reference.sum() * (1 - 1e-12)))
+    cuts = cuts[cuts < len(below)]
+    starts = np.concatenate([[0], cuts + 1])
+    return Cells(both.edges[cuts], *(np.add.reduceat(part, starts) for part in (both.reference, both.window)))
+
+
+def categories(reference: CategoricalSketch, window: CategoricalSketch) -> Cells:
+    parts = (np.append(sketch.counts, sketch.unseen).astype(np.float64) for sketch in (reference, window))
+    return Cells(np.empty(0), *parts)
+
+
+def cells(reference: Sketch, window: Sketch) -> Cells:
+    """Tenths of numbers, or categories."""
+    if isinstance(reference, NumericSketch) and isinstance(window, NumericSketch):
+        return tenths(reference, window)
+    assert isinstance(reference, CategoricalSketch)
+    assert isinstance(window, CategoricalSketch)
+    return categories(reference, window)
+
+
+def exact_cells(reference: Values, window: Values) -> Cells:
+    """What `cells` gives for sketches, from all values."""
+    if not is_numeric(reference):
+        known = CategoricalSketch.of(pl.Series(reference, dtype=pl.String))
+        seen = known.empty()
+        seen.update(pl.Series(window, dtype=pl.String))
+        return categories(known, seen)
+    old, new = finite(reference), finite(window)
+    edges = np.unique(np.quantile(old, np.arange(1, 10) / 10, method="inverted_cdf")) if len(old) else np.empty(0)
+    counts = (np.bincount(np.searchsorted(edges, part), minlength=len(edges) + 1) for part in (old, new))
+    return Cells(edges, *(count.astype(np.float64) for count in counts))
+
+
+def is_numeric(values: Values) -> bool:
+    return np.asarray(values).dtype.kind in "biuf"
+
+
+def finite(values: Values) -> _Float:
+    """The values as float32 (see sketches), then float64; what is missing or infinite is left out."""
+    with np.errstate(over="ignore"):
+        array = np.asarray(values, dtype=np.float64).astype(np.float32)
+    return array[np.isfinite(array)].astype(np.float64)
+
+
+def is_missing(values: ArrayLike | Values) -> NDArray[np.bool_]:
+    if is_numeric(values):
+        with np.errstate(over="ignore"):
+            return ~np.isfinite(np.asarray(values, dtype=np.float64).astype(np.float32))
+    return np.array([value is None or value == "" for value in np.asarray(values, dtype=object)], dtype=np.bool_)

@@ -1,0 +1,49 @@
+"""What a detector is: a distance between a reference and a window, and where it may be taken."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+from numpy.typing import ArrayLike
+
+from mlops_ray.sketches import Sketch
+from mlops_ray.use_case import FeatureKind
+
+Family = Literal["values", "gaps"]
+Values = Sequence[Any] | ArrayLike
+
+
+class Detector(Protocol):
+    """A distance between two summaries of one column: 0 where they are alike, never below, NaN if one has no values.
+
+    kinds: the kinds of columns it can compare. family: whether it compares the values that are there ("values") or
+    what is missing or was never seen ("gaps"); false alarms are shared out between the families.
+    It has no threshold of its own: what is normal for a column and a window is learned from the reference period.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kinds(self) -> frozenset[FeatureKind]: ...
+
+    @property
+    def family(self) -> Family: ...
+
+    def statistic(self, reference: Sketch, window: Sketch) -> float:
+        """The distance between two sketches of the same kind, with the same bins or categories."""
+        ...
+
+    def exact(self, reference: Values, window: Values) -> float:
+        """The distance between all values: numbers with NaN, or texts with None, where missing."""
+        ...
+
+
+class StreamDetector(Protocol):
+    """Watches one number after another, such as the errors of predictions in the order of their labels."""
+
+    @property
+    def name(self) -> str: ...
+
+    def update(self, values: ArrayLike) -> Iterator[int]:
+        """Take `values` [n] in order; yields the index of each value at which a change was found."""
+        ...

@@ -1,0 +1,113 @@
+"""Windows of the reference period, each with the rest of the reference it can be compared with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, season_of
+from mlops_ray.monitoring.window_spec import WindowSpec
+from mlops_ray.sketches import NumericSketch, Sketch
+
+# A window is moved on by this part of itself, and at most so many are looked at: more only repeat the same rows.
+_STEPS = 8
+_MOST = 400
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A window [first, last) in steps, the steps of the reference it is compared without, and its rows."""
+
+    first: int
+    last: int
+    without: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class NullWindows:
+    """Contiguous windows of the reference period, overlapping, in order of time.
+
+    step: of each row, which step of time it is in. pairs: the windows. independent: how many windows, or days if
+    windows are shorter, do not overlap; this many can be learned from, however many there are.
+    """
+
+    step: NDArray[np.int64]
+    steps: int
+    pairs: tuple[Pair, ...]
+    independent: int
+    overlap: int
+
+    def sums(self, cell: NDArray[np.int64], cells: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """For each window the counts [cells] of its rows, and of the reference without it; `cell` is of each row."""
+        flat = np.bincount(self.step * cells + cell, minlength=self.steps * cells).reshape(self.steps, cells)
+        below = np.vstack([np.zeros((1, cells), dtype=np.int64), np.cumsum(flat, axis=0)])
+        for pair in self.pairs:
+            low, high = pair.without
+            yield below[pair.last] - below[pair.first], below[-1] - (below[high] - below[low])
+
+
+def null_windows(moment: NDArray[np.datetime64], spec: WindowSpec) -> NullWindows:
+    """Windows of `spec` of the rows at `moment` [rows], sorted.
+
+    This is the moving block bootstrap (Künsch, "The jackknife and the bootstrap for general stationary observations",
+    1989) with blocks as long as a window and at least a day: rows of a day resemble each other, and days of a week
+    do, so a window put together from rows or days of anywhere would look more like the reference than any real one.
+    A window is compared with the reference without itself and without all within a sixth of the period, at most 30
+    days, around it: a window after training has no rows in the reference either, nor has its season's every week.
+    """
+    if not len(moment):
+        return NullWindows(np.empty(0, dtype=np.int64), 0, (), 0, 1)
+    micros = moment.astype("datetime64[us]").astype(np.int64)
+    span = timedelta(microseconds=int(micros[-1] - micros[0]))
+    if spec.rows is not None:
+        step = np.arange(len(micros)) * _STEPS // spec.rows
+        windows = len(micros) // spec.rows
+    else:
+        assert spec.length is not None
+        step = (micros - micros[0]) * _STEPS // (spec.length // timedelta(microseconds=1))
+        windows = span // spec.length
+    steps = int(step[-1]) + 1
+    starts = np.searchsorted(step, np.arange(steps + 1))
+    apart = min(span / 6, 30 * _DAY) // timedelta(microseconds=1)
+    firsts = range(0, steps - _STEPS + 1, max(1, (steps - _STEPS) // _MOST))
+    pairs = (_pair(first, starts, micros, apart) for first in firsts)
+    kept = tuple(p for p in pairs if starts[p.last] - starts[p.first] >= spec.minimum_rows)
+    return NullWindows(step, steps, kept, min(windows, span // _DAY + 1), -(-_STEPS // firsts.step))
+
+
+def _pair(first: int, starts: NDArray[np.intp], micros: NDArray[np.int64], apart: int) -> Pair:
+    last = first + _STEPS
+    top = len(micros) - 1
+    low = np.searchsorted(micros, micros[min(starts[first], top)] - apart)
+    high = np.searchsorted(micros, micros[min(starts[last] - 1, top)] + apart, side="right")
+    without = np.searchsorted(starts, [low, high])
+    return Pair(first, last, (int(min(without[0], first)), int(max(min(without[1], len(starts) - 1), last))))
+
+
+def cells_of(values: pl.Series, sketch: Sketch) -> NDArray[np.int64]:
+    """Of each row, the position of its cell in `seasons.cell_counts(sketch)`."""
+    if isinstance(sketch, NumericSketch):
+        with np.errstate(over="ignore"):
+            numbers = values.cast(pl.Float64).to_numpy().astype(np.float32)
+        found = np.searchsorted(sketch.edges, numbers)
+        return np.where(np.isfinite(numbers), found, len(sketch.counts)).astype(np.int64)
+    position: Mapping[str, int] = {category: index for index, category in enumerate(sketch.categories)}
+    unseen, missing = len(position), len(position) + 1
+    texts = values.cast(pl.String).fill_null("")
+    codes = texts.replace_strict({"": missing, **position}, default=unseen, return_dtype=pl.Int64)
+    return codes.to_numpy()
+
+
+def seasonal_sums(
+    windows: NullWindows, cell: NDArray[np.int64], cells: int, moment: NDArray[np.datetime64], season: Season
+) -> Iterator[tuple[NDArray[np.int64], Seasonal]]:
+    """For each window its rows at each time of the season, and the rest of the reference by those times."""
+    times = LENGTHS[season]
+    both = season_of(moment, season) * cells + cell
+    for window, rest in windows.sums(both, times * cells):
+        yield window.reshape(times, cells).sum(axis=1), Seasonal(season, rest.reshape(times, cells))

@@ -1,0 +1,121 @@
+"""Quality before the labels come, estimated from calibrated probabilities."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import inf, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.monitoring.roc_auc import interval, roc_auc
+from mlops_ray.sketches import NumericSketch
+
+_Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EstimatedQuality:
+    """What labels would show if they were as probable as the model's calibrated answers; low, high: 95 %, or None.
+
+    confusion: expected rows with (predicted, true) = (yes, yes), (yes, no), (no, yes), (no, no), where `threshold`,
+    the upper end of a bin, parts no from yes.
+    """
+
+    roc_auc: float
+    low: float | None
+    high: float | None
+    confusion: tuple[float, float, float, float]
+    threshold: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Confidence-based performance estimation from the counts of a window's prediction sketch.
+
+    Guillory et al., "Predicting with confidence on unseen distributions", 2021, for the accuracy; Białek, Kuberski,
+    Perrakis and Bifet, "Estimating model performance under covariate shift without labels", 2024, section 3.2, for the
+    confusion matrix and the AUC: with p the calibrated probabilities, a row counts p times as having the label and
+    1 - p times as not. Deviations: rows are taken by bins of the probability, as sketches have them; calibration is
+    isotonic over those bins; and the interval is not only the sampling error. It also holds what the estimate was off
+    by beyond that on windows of the scored rows (DerSimonian and Laird, "Meta-analysis in clinical trials", 1986):
+    the estimate cannot see concept drift, but the calm kind that the past had is in its interval.
+
+    edges: as in the sketch. calibrated: probability of the label in each bin, rising. between: variance of (estimated
+    minus true AUC) beyond sampling. offset: its mean. windows: how many were compared.
+    """
+
+    edges: tuple[float, ...]
+    calibrated: tuple[float, ...]
+    between: float
+    offset: float
+    windows: int
+
+    def estimate(self, prediction: NumericSketch, threshold: float = 0.5) -> EstimatedQuality:
+        """The quality to expect of a window with these predictions; roc_auc is NaN for an empty one."""
+        ups, downs = self._expected(prediction.counts)
+        auc = roc_auc(ups, downs)
+        value = auc.value - self.offset
+        ends = interval(value, sqrt(auc.variance + self.between) if auc.variance < inf else inf)
+        above = np.append(np.array(self.edges), inf) > threshold
+        yes, no = (np.where(above, part, 0.0) for part in (ups, downs))
+        confusion = (yes.sum(), no.sum(), ups.sum() - yes.sum(), downs.sum() - no.sum())
+        low, high = ends or (None, None)
+        used = max((edge for edge in self.edges if edge <= threshold), default=0.0)
+        return EstimatedQuality(value, low, high, tuple(map(float, confusion)), used, int(prediction.values))  # type: ignore[arg-type]
+
+    def _expected(self, counts: NDArray[Any]) -> tuple[_Float, _Float]:
+        probability = np.array(self.calibrated)
+        return counts * probability, counts * (1 - probability)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Estimator":
+        lists = {name: tuple(value[name]) for name in ("edges", "calibrated")}
+        return cls(**{**value, **lists})
+
+
+def fit_estimator(edges: _Float, windows: Sequence[tuple[_Float, _Float]], ups: _Float, downs: _Float) -> Estimator:
+    """Learn from scored rows: those with and without the label in each bin of the prediction, [bins].
+
+    windows: the same for windows of these rows that do not overlap. Each is estimated with the calibration of all
+    other rows, and compared with its true AUC.
+    """
+    calibrated = isotonic(ups, ups + downs)
+    errors, sampling = [], []
+    for up, down in windows:
+        p = isotonic(ups - up, ups + downs - up - down)
+        rows = up + down
+        estimated, true = roc_auc(rows * p, rows * (1 - p)), roc_auc(up, down)
+        if true.variance < inf:
+            errors.append(estimated.value - true.value)
+            sampling.append(true.variance)
+    # With one window nothing is known of how far they lie apart, and the interval is the sampling error.
+    offset = float(np.mean(errors)) if len(errors) > 1 else 0.0
+    spread = float(np.var(errors, ddof=1) * (1 + 1 / len(errors))) if len(errors) > 1 else 0.0
+    between = max(0.0, spread - float(np.mean(sampling or [0.0])))
+    return Estimator(tuple(edges.tolist()), tuple(calibrated.tolist()), between, offset, len(errors))
+
+
+def isotonic(ups: _Float, rows: _Float) -> _Float:
+    """The share of ups in each bin, made to rise: pool adjacent violators (Ayer et al., 1955), weighted by rows.
+
+    A bin without rows takes the value of the one before it, and 0 where there is none.
+    """
+    blocks: list[list[float]] = []
+    for up, row in zip(ups.tolist(), rows.tolist(), strict=True):
+        blocks.append([up, row, 1])
+        while len(blocks) > 1 and _share(blocks[-2]) >= _share(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] = [mine + theirs for mine, theirs in zip(blocks[-1], last, strict=True)]
+    return np.concatenate([np.full(int(block[2]), max(0.0, _share(block))) for block in blocks])
+
+
+def _share(block: list[float]) -> float:
+    up, rows, _ = block
+    return up / rows if rows > 0 else -inf
+
+

@@ -1,0 +1,128 @@
+"""The reference: what a model was made from, and what is normal for windows of it. It is sealed with the model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mlops_ray.errors import IntegrityError
+from mlops_ray.monitoring.calibration import Calibration
+from mlops_ray.monitoring.detectors import DETECTORS, Detector
+from mlops_ray.monitoring.performance_estimation import Estimator
+from mlops_ray.monitoring.reliability import Reliability
+from mlops_ray.monitoring.seasons import Seasonal
+from mlops_ray.monitoring.window_spec import WindowSpec
+from mlops_ray.sketches import Sketch, sketch_from_bytes
+
+PREDICTION = "prediction"
+ALL_ROWS = "all"
+_FORMAT = 1
+_JSON, _BIN = "reference.json", "reference.bin"
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """One kind of window with the thresholds of the three questions that are asked of it.
+
+    features: has the data changed (families "values" and "gaps")? prediction: have the answers? concept: are labels
+    still as probable as the model says? The last two are None without scored rows.
+    """
+
+    spec: WindowSpec
+    features: Calibration
+    prediction: Calibration | None = None
+    concept: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Sketches of every feature and of the prediction, labels by slice, and thresholds.
+
+    start, end, rows: of the rows the features were learned from. seasonal: of the features that are compared with
+    the same time of a season. reliability: of scored rows, by slice ("all", "carrier=AA"). windows: by `spec.name`.
+    """
+
+    start: datetime
+    end: datetime
+    rows: int
+    columns: Mapping[str, Sketch]
+    windows: Mapping[str, Monitored]
+    seasonal: Mapping[str, Seasonal] = field(default_factory=dict)
+    reliability: Mapping[str, Reliability] = field(default_factory=dict)
+    estimator: Estimator | None = None
+
+    def empty_columns(self) -> dict[str, Sketch]:
+        """Sketches with the reference's bins for a new window."""
+        return {name: sketch.empty() for name, sketch in self.columns.items()}
+
+    def to_files(self) -> dict[str, bytes]:
+        """reference.json for people, and reference.bin with sketches and season counts. No pickle."""
+        text = {
+            "format": _FORMAT,
+            "start": self.start.isoformat(),
+            "end": self.end.isoformat(),
+            "rows": self.rows,
+            "columns": list(self.columns),
+            "windows": {name: _monitored_to_json(window) for name, window in self.windows.items()},
+            "reliability": {name: part.to_json() for name, part in self.reliability.items()},
+            "estimator": None if self.estimator is None else self.estimator.to_json(),
+        }
+        binary = {
+            "columns": {name: sketch.to_bytes() for name, sketch in self.columns.items()},
+            "seasonal": {
+                name: [part.season, part.counts.shape, part.counts.astype("<i8").tobytes()]
+                for name, part in self.seasonal.items()
+            },
+        }
+        content = json.dumps(text, indent=1, sort_keys=True, allow_nan=False).encode()
+        return {_JSON: content, _BIN: msgspec.msgpack.encode(binary)}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> "Reference":
+        """What `to_files` gave. Raises IntegrityError if a part is missing or not of this version."""
+        try:
+            text, binary = json.loads(files[_JSON]), msgspec.msgpack.decode(files[_BIN])
+            if text["format"] != _FORMAT:
+                raise ValueError(f"format {text['format']!r}")
+            seasonal = {
+                name: Seasonal(season, np.frombuffer(counts, "<i8").reshape(shape))
+                for name, (season, shape, counts) in binary["seasonal"].items()
+            }
+            return cls(
+                start=datetime.fromisoformat(text["start"]),
+                end=datetime.fromisoformat(text["end"]),
+                rows=text["rows"],
+                columns={name: sketch_from_bytes(binary["columns"][name]) for name in text["columns"]},
+                windows={name: _monitored_from_json(window) for name, window in text["windows"].items()},
+                seasonal=seasonal,
+                reliability={name: Reliability.from_json(part) for name, part in text["reliability"].items()},
+                estimator=None if text["estimator"] is None else Estimator.from_json(text["estimator"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(f"The drift reference does not fit this version: {error!r}.") from error
+
+
+def detectors_by_name(own: Sequence[Detector] = ()) -> dict[str, Detector]:
+    """The platform's detectors and a user's own."""
+    return {detector.name: detector for detector in (*DETECTORS, *own)}
+
+
+def to_datetime(moment: np.datetime64) -> datetime:
+    return datetime.fromtimestamp(moment.astype("datetime64[us]").astype(np.int64) / 1e6, tz=UTC)
+
+
+def _monitored_to_json(window: Monitored) -> dict[str, Any]:
+    parts = {"features": window.features, "prediction": window.prediction, "concept": window.concept}
+    return {"spec": window.spec.to_json()} | {n: None if part is None else part.to_json() for n, part in parts.items()}
+
+
+def _monitored_from_json(value: Mapping[str, Any]) -> Monitored:
+    features, *others = (value[name] and Calibration.from_json(value[name]) for name in _QUESTIONS)
+    return Monitored(WindowSpec.from_json(value["spec"]), features, *others)
+
+
+_QUESTIONS = ("features", "prediction", "concept")

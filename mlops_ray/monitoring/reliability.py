@@ -1,0 +1,68 @@
+"""How far labels are from their probabilities: what shows concept drift and stays still when only inputs drift."""
+
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_Float = NDArray[np.float64]
+_BINS = 10
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Rows with labels by bins of their probability, `edges` [bins - 1] being upper ends that belong to their bin.
+
+    rows, predicted (sum of probabilities), positives (rows with the label): float64 [bins].
+    """
+
+    edges: _Float
+    rows: _Float
+    predicted: _Float
+    positives: _Float
+
+    @classmethod
+    def of(cls, probability: ArrayLike, label: ArrayLike, edges: ArrayLike) -> "Reliability":
+        """Rows [n] with labels in {0, 1}. The sums depend on the order of rows only in their last bit."""
+        ends, guess = np.asarray(edges, dtype=np.float64), np.asarray(probability, dtype=np.float64)
+        weights = (np.ones(len(guess)), guess, np.asarray(label, dtype=np.float64))
+        cell = np.searchsorted(ends, guess)
+        return cls(ends, *(np.bincount(cell, weight, minlength=len(ends) + 1) for weight in weights))
+
+    def plus(self, other: "Reliability", sign: int = 1) -> "Reliability":
+        """Both together, or this one without the other (sign -1)."""
+        sums = ((self.rows, other.rows), (self.predicted, other.predicted), (self.positives, other.positives))
+        return Reliability(self.edges, *(mine + sign * theirs for mine, theirs in sums))
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name).tolist() for name in ("edges", "rows", "predicted", "positives")}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Reliability":
+        return cls(**{name: np.array(numbers, dtype=np.float64) for name, numbers in value.items()})
+
+
+def reliability_edges(probability: ArrayLike) -> _Float:
+    """Edges of ten bins with equally many of the probabilities, fewer where they repeat."""
+    guess = np.asarray(probability, dtype=np.float64)
+    return np.unique(np.quantile(guess, np.arange(1, _BINS) / _BINS)) if len(guess) else np.empty(0)
+
+
+def miscalibration(reference: Reliability, window: Reliability) -> float:
+    """Mean over bins of (observed - expected)^2 / variance, about 1 while P(label | probability) stays as it was.
+
+    Hosmer and Lemeshow, "Goodness of fit tests for the multiple logistic regression model", 1980, statistic C, divided
+    by the bins that have rows. Deviation: what is expected is the probability plus the reference's own calibration
+    error in the bin, so a model that was a bit off from the start is not drift. While P(Y|X) stays, a shift of the
+    inputs moves rows between bins and changes nothing else. NaN without rows.
+    """
+    there = (reference.rows > 0) & (window.rows > 0)
+    if not there.any():
+        return nan
+    rows, old = window.rows[there], reference.rows[there]
+    offset = (reference.positives[there] - reference.predicted[there]) / old
+    expected = np.clip(window.predicted[there] / rows + offset, 1 / (old + 2), 1 - 1 / (old + 2))
+    errors = (window.positives[there] - rows * expected) ** 2 / (rows * expected * (1 - expected))
+    return float(errors.mean())

@@ -1,0 +1,63 @@
+"""Seasons: comparing a window with the reference as it is at the same time of day, of the week or of the year."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
+
+Season = Literal["hour", "weekday", "month"]
+# Of UTC: hours 0 to 23, Monday to Sunday, January to December.
+LENGTHS: dict[Season, int] = {"hour": 24, "weekday": 7, "month": 12}
+# A time of the season with fewer reference rows than this says nothing about it.
+_MINIMUM_ROWS = 200
+
+
+def season_of(moment: NDArray[np.datetime64], season: Season) -> NDArray[np.int64]:
+    """Which time of the season each moment (UTC) is in, 0 to LENGTHS[season] - 1."""
+    if season == "hour":
+        return moment.astype("datetime64[h]").astype(np.int64) % 24
+    if season == "weekday":
+        return (moment.astype("datetime64[D]").astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+    return moment.astype("datetime64[M]").astype(np.int64) % 12
+
+
+def count_seasons(moment: NDArray[np.datetime64]) -> dict[Season, NDArray[np.int64]]:
+    """Rows at each time of each season."""
+    return {season: np.bincount(season_of(moment, season), minlength=length) for season, length in LENGTHS.items()}
+
+
+@dataclass(frozen=True)
+class Seasonal:
+    """One reference column by the times of a season: counts[t] of its cells (see `cell_counts`)."""
+
+    season: Season
+    counts: NDArray[Any]
+
+    def expected(self, whole: Sketch, rows: NDArray[np.int64]) -> Sketch:
+        """What the reference has at the times at which the window's `rows` [times] lie, in the window's proportions.
+
+        Direct standardisation (Neison, 1844). Times of which the reference has fewer than 200 rows count like the
+        whole reference.
+        """
+        size = self.counts.sum(axis=1, keepdims=True)
+        everything = cell_counts(whole) / whole.rows
+        shares = np.where(size >= _MINIMUM_ROWS, self.counts / np.maximum(size, 1), everything)
+        return with_cell_counts(whole, rows / rows.sum() @ shares * whole.rows)
+
+
+def cell_counts(sketch: Sketch) -> NDArray[Any]:
+    """All that a sketch counts in one array: bins and missing, or categories, unseen and missing."""
+    last = [sketch.missing] if isinstance(sketch, NumericSketch) else [sketch.unseen, sketch.missing]
+    return np.concatenate([sketch.counts, last])
+
+
+def with_cell_counts(like: Sketch, counts: NDArray[Any]) -> Sketch:
+    """A sketch with these counts, possibly fractions, in the cells of `like`, with its moments and no quantiles."""
+    if isinstance(like, NumericSketch):
+        ends = (like.minimum, like.maximum, like.mean)
+        m2 = like.deviation**2 * counts[:-1].sum() if like.values else 0.0
+        return NumericSketch(like.edges, counts[:-1], float(counts[-1]), *ends, m2)
+    return CategoricalSketch(like.categories, counts[:-2], float(counts[-1]), float(counts[-2]))

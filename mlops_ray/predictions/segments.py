@@ -1,0 +1,224 @@
+"""Segments: the ledger on shared storage, as immutable Parquet files named by the moment they begin with.
+
+One lies at `ledger/<use case>/<day>/<id>.parquet`, where the id begins with a UUIDv7; no record in it is older than
+the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. A row is a prediction. Columns:
+`request_id`, `row` (within the request), `time` (answered) and `as_of` (UTC), `version`, `route`, `latency_s`,
+`key.<request column>`, `feature.<name>` (float32 or text; null is missing), `probability`.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.predictions.ids import moment_of
+from mlops_ray.predictions.record import Record, RecordSchema
+from mlops_ray.use_case import ColumnType
+
+FOLDER = "ledger"
+LONGEST_SEGMENT = timedelta(seconds=900)
+KEY, FEATURE = "key.", "feature."
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_SUFFIX = ".parquet"
+_CHUNK = 256  # frames decoded in about a millisecond
+_MOMENT = pl.Datetime("us", "UTC")
+_TYPES: dict[ColumnType, pl.DataType] = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "boolean": pl.Boolean(),
+    "timestamp": _MOMENT,
+}
+COLUMNS: dict[str, pl.DataType] = {
+    "request_id": pl.String(),
+    "row": pl.Int32(),
+    "time": _MOMENT,
+    "as_of": _MOMENT,
+    "version": pl.String(),
+    "route": pl.String(),
+    "latency_s": pl.Float32(),
+    "probability": pl.Float32(),
+}
+
+_decode = msgspec.msgpack.Decoder(RecordSchema | Record).decode
+
+Pause = Callable[[float], object]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One file of the ledger. `time` is the moment it begins with."""
+
+    id: str
+    url: str
+    time: datetime
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The records of a write-ahead file: a table for each set of columns, and how many frames made no sense."""
+
+    frames: list[pl.DataFrame]
+    damaged: int
+
+
+def decode_records(contents: Iterable[bytes], pause: Pause | None = None) -> Decoded:
+    """Tables of the frames of one file. A frame that is no record, or whose version has no schema, is damaged.
+
+    pause: called after each stretch with the seconds it took, so that threads that answer requests get their turn.
+    """
+    schemas: dict[str, RecordSchema] = {}
+    tables: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
+    damaged = 0
+    remaining = iter(contents)
+    started = time.perf_counter()
+    while chunk := list(islice(remaining, _CHUNK)):
+        groups: dict[tuple[Any, ...], tuple[RecordSchema, list[Record]]] = {}
+        for content in chunk:
+            try:
+                found = _decode(content)
+                if isinstance(found, RecordSchema):
+                    schemas[found.version] = found
+                    continue
+                schema = schemas[found.version]
+            except (msgspec.MsgspecError, KeyError):
+                damaged += 1
+                continue
+            groups.setdefault((schema.keys, schema.numbers, schema.categories), (schema, []))[1].append(found)
+        for columns, (schema, records) in groups.items():
+            tables.setdefault(columns, []).append(frame_of(schema, records))
+        if pause is not None:
+            pause(time.perf_counter() - started)
+            started = time.perf_counter()
+    return Decoded([pl.concat(parts) for parts in tables.values()], damaged)
+
+
+def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
+    """The rows of records that share their columns, in order."""
+    rows = np.array([record.rows for record in records])
+    total = int(rows.sum())
+    first = np.repeat(np.cumsum(rows) - rows, rows)
+    columns: dict[str, pl.Series] = {
+        "request_id": pl.Series([record.request_id for record in records], dtype=pl.String),
+        "time": pl.Series([record.time_us for record in records], dtype=pl.Int64).cast(_MOMENT),
+        "as_of": pl.Series([record.as_of_us for record in records], dtype=pl.Int64).cast(_MOMENT),
+        "version": pl.Series([record.version for record in records], dtype=pl.String),
+        "route": pl.Series([record.route for record in records], dtype=pl.String),
+        "latency_s": pl.Series([record.latency_s for record in records], dtype=pl.Float32),
+    }
+    if total != len(records):
+        of_row = pl.Series(np.repeat(np.arange(len(records)), rows))
+        columns = {name: column.gather(of_row) for name, column in columns.items()}
+    number_of_row = pl.Series(np.arange(total) - first).cast(pl.Int32)
+    parts = {"request_id": columns.pop("request_id"), "row": number_of_row, **columns}
+    parts |= _keys(schema, records) | _features(schema, records, total)
+    parts["probability"] = pl.Series(np.frombuffer(b"".join(record.probability for record in records), np.float32))
+    return pl.DataFrame(parts)
+
+
+def _keys(schema: RecordSchema, records: Sequence[Record]) -> dict[str, pl.Series]:
+    nothing = [None] * len(schema.keys)
+    values: list[list[Any]] = []
+    for record in records:
+        values += record.keys if record.keys is not None else [nothing] * record.rows
+    columns = zip(*values, strict=True) if schema.keys else ()
+    return {
+        f"{KEY}{name}": pl.Series(column, dtype=_TYPES[type_], strict=False)
+        for (name, type_), column in zip(schema.keys, columns, strict=True)
+    }
+
+
+def _features(schema: RecordSchema, records: Sequence[Record], total: int) -> dict[str, pl.Series]:
+    matrix = np.frombuffer(b"".join(record.numbers for record in records), np.float32).reshape(total, -1)
+    numbers = {
+        f"{FEATURE}{name}": pl.Series(np.ascontiguousarray(matrix[:, position])).fill_nan(None)
+        for position, name in enumerate(schema.numbers)
+    }
+    texts = [text for record in records for text in record.categories]
+    categories = {
+        f"{FEATURE}{name}": pl.Series(texts[position :: len(schema.categories)], dtype=pl.String).replace("", None)
+        for position, name in enumerate(schema.categories)
+    }
+    return numbers | categories
+
+
+def write_segment(artifacts: Artifacts, use_case: str, segment_id: str, frame: pl.DataFrame) -> str:
+    """Write the rows of one segment and return its URL. Written again, it replaces itself."""
+    moment = moment_of(segment_id[:36])
+    assert moment is not None
+    return artifacts.write_table(frame, FOLDER, use_case, moment.date().isoformat(), f"{segment_id}{_SUFFIX}")
+
+
+def segments(
+    artifacts: Artifacts, use_case: str, start: datetime | None = None, end: datetime | None = None
+) -> list[Segment]:
+    """All segments that can hold a record answered in `start <= time < end`, in the order of their moments.
+
+    A segment appears up to one rotation after its moment, and later where storage was away or its writer died: who
+    follows the ledger must look again at moments behind the newest segment it has seen.
+    """
+    earliest = None if start is None else start.astimezone(UTC) - LONGEST_SEGMENT
+    latest = None if end is None else end.astimezone(UTC)
+    found = []
+    for day in _days(artifacts, use_case):
+        if earliest is not None and day < earliest.date().isoformat():
+            continue
+        if latest is not None and day > latest.date().isoformat():
+            break
+        found += [
+            segment
+            for segment in _of_day(artifacts, use_case, day)
+            if (earliest is None or segment.time >= earliest) and (latest is None or segment.time < latest)
+        ]
+    return found
+
+
+def read_segment(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The rows of a segment, in the order in which they were answered; of `columns` those that it has."""
+    filesystem, path = pafs.FileSystem.from_uri(url)
+    file = pq.ParquetFile(path, filesystem=filesystem)
+    names = file.schema_arrow.names
+    table = file.read(columns=names if columns is None else [name for name in columns if name in names])
+    return pl.DataFrame(pl.from_arrow(table))
+
+
+def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> int:
+    """Delete the segments whose records were all answered before `moment`; returns how many."""
+    deleted = 0
+    for day in _days(artifacts, use_case):
+        if day > moment.astimezone(UTC).date().isoformat():
+            break
+        found = _of_day(artifacts, use_case, day)
+        old = [segment for segment in found if segment.time + LONGEST_SEGMENT <= moment]
+        for segment in old:
+            artifacts.delete(FOLDER, use_case, day, f"{segment.id}{_SUFFIX}")
+        if len(old) == len(found) and day < (moment - LONGEST_SEGMENT).astimezone(UTC).date().isoformat():
+            artifacts.delete(FOLDER, use_case, day)
+        deleted += len(old)
+    return deleted
+
+
+def _days(artifacts: Artifacts, use_case: str) -> list[str]:
+    return [entry.name for entry in artifacts.entries(FOLDER, use_case) if _DAY.fullmatch(entry.name)]
+
+
+def _of_day(artifacts: Artifacts, use_case: str, day: str) -> list[Segment]:
+    found = []
+    for entry in artifacts.entries(FOLDER, use_case, day):
+        moment = moment_of(entry.name[:36])
+        if entry.name.endswith(_SUFFIX) and moment is not None:
+            url = artifacts.url(FOLDER, use_case, day, entry.name)
+            found.append(Segment(entry.name.removesuffix(_SUFFIX), url, moment, entry.size))
+    return found

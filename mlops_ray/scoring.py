@@ -1,0 +1,275 @@
+"""Batch scoring: the sealed model that also answers requests, over any number of rows, with features as of their time.
+
+What is written below `output`: `predictions/` and `quarantine/` (Parquet), `run.json` first and `scores.json` last. A
+run that was killed and is started again on the same output takes its place: files and ledger then have each row once.
+"""
+
+import hashlib
+import logging
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import ray
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings, settings_from_environment
+from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.features.training_set import PREDICTION_TIME
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.live import live
+from mlops_ray.ingestion.contract import JUDGEMENT, REASON, REPAIRS, check_rows
+from mlops_ray.predictions.ids import microseconds, uuid7_at
+from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.record import Recorder
+from mlops_ray.predictions.segments import frame_of, write_segment
+from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.registry.models import ModelVersion, download, find_version
+from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
+from mlops_ray.use_case import Column, Source
+
+AS_OF = "as_of"
+PARTITION_BYTES = 64 << 20
+SLICE_ROWS = 250_000
+DECISION_THRESHOLD = 0.5
+
+_ADDED = ("request_id", "row", "version", "probability", "prediction")
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run did: rows_in = scored + quarantined, and `repaired` of the scored were changed by a rule.
+
+    reasons and repairs: how many rows by code, `column:what`. version and digest: of the model that answered.
+    predictions and quarantine: URLs of folders of Parquet files; the second exists if there are such rows.
+    """
+
+    use_case: str
+    version: int
+    digest: str
+    rows_in: int
+    scored: int
+    repaired: int
+    quarantined: int
+    reasons: Mapping[str, int]
+    repairs: Mapping[str, int]
+    predictions: str
+    quarantine: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every task of a run is given. files: of the sealed model, by name."""
+
+    id: str
+    started: datetime
+    settings: Settings
+    model: ModelVersion
+    files: Mapping[str, bytes]
+    output: str
+
+
+def score(
+    rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame",
+    use_case: str,
+    output: str,
+    settings: Settings | None = None,
+    version: int | None = None,
+) -> Scores:
+    """Predict for each row, and write the predictions to `output` and, with route "batch", to the ledger.
+
+    rows: the columns of a request (entities, event time, and what the request features are computed from). A column
+    `as_of` says for each row up to when features may be known; by default the lead time before the event, as in
+    training. Other columns are carried along. A row that breaks the rules of its columns goes to quarantine with the
+    reasons. output: an absolute folder or URL. settings: default from the environment. version: default the champion.
+    Ray must be running. Raises DataError if a column is missing or taken, or if `output` holds a finished run, and
+    ConfigurationError if there is no such version.
+    """
+    settings = settings or settings_from_environment()
+    model = _model(settings, use_case, version)
+    with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
+        sealed_folder = download(settings, model, folder)
+        schema = load(sealed_folder, model.digest).schema
+        files = {path.name: path.read_bytes() for path in sealed_folder.iterdir()}
+    _expect_columns(schema, list(rows.columns() if isinstance(rows, ray.data.Dataset) else rows.columns))
+    run_id, started = _begin(output, model)
+    _logger.info("Scoring with %s version %d into %s (run %s)", use_case, model.version, output, run_id)
+    began = time.monotonic()
+    run = ray.put(_Run(run_id, started, settings, model, files, output))
+    task = ray.remote(_score_partition)
+    parts = ray.get([task.remote(run, number, *tables) for number, tables in enumerate(_partitions(rows))])
+    scores = _sum(parts, use_case, model, output)
+    Artifacts(output).write_json(asdict(scores), "scores.json")
+    seconds = time.monotonic() - began
+    _logger.info("Scored %d rows, %d quarantined, in %.1f s", scores.scored, scores.quarantined, seconds)
+    return scores
+
+
+def read_rows(url: str) -> "ray.data.Dataset":
+    """Rows to score from Parquet files, or from CSV files where the name ends so; a file or a folder."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    return ray.data.read_csv(url) if url.endswith((".csv", ".csv.gz")) else ray.data.read_parquet(url)
+
+
+def _model(settings: Settings, use_case: str, version: int | None) -> ModelVersion:
+    if version is not None:
+        return find_version(settings, use_case, version)
+    champion = live(open_store(settings), use_case).champion
+    if champion is None:
+        raise ConfigurationError(f"Model {use_case!r} has no champion. Run its pipeline first, or give a version.")
+    return find_version(settings, use_case, champion.version)
+
+
+def _expect_columns(schema: ModelSchema, given: Sequence[str]) -> None:
+    wanted = [column.name for column in schema.request_columns]
+    if missing := [name for name in wanted if name not in given]:
+        raise DataError(
+            f"The rows to score lack {', '.join(missing)} (they have {', '.join(given)}). "
+            f"Model {schema.use_case} needs {', '.join(wanted)}."
+        )
+    if taken := [name for name in (*_ADDED, *JUDGEMENT) if name in given]:
+        raise DataError(f"The rows to score have a column {taken[0]!r}, which scoring adds. Rename it.")
+
+
+def _begin(output: str, model: ModelVersion) -> tuple[str, datetime]:
+    """The id and the moment of the run: new, or those of the one that did not finish here."""
+    if not output.startswith("/") and "://" not in output:
+        raise ConfigurationError(f"The output {output!r} is a relative path. Give an absolute path or a URL.")
+    artifacts = Artifacts(output)
+    if artifacts.read_json("scores.json") is not None:
+        raise DataError(f"{output} holds the scores of a finished run. Give another output, or delete it.")
+    found = artifacts.read_json("run.json")
+    artifacts.delete("predictions")
+    artifacts.delete("quarantine")
+    if found is None or found["digest"] != model.digest:
+        now = datetime.now(UTC)
+        found = {"id": uuid7_at(microseconds(now) // 1000), "started": now.isoformat(), "digest": model.digest}
+        artifacts.write_json(found, "run.json")
+    return found["id"], datetime.fromisoformat(found["started"])
+
+
+def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Iterator[list[Any]]:
+    """Object references of the tables of each partition: one partition while all is small."""
+    if not isinstance(rows, ray.data.Dataset):
+        frame = rows if isinstance(rows, pl.DataFrame) else pl.from_pandas(rows)
+        size = max(1, frame.height * PARTITION_BYTES // max(1, int(frame.estimated_size())))
+        yield from ([ray.put(part.to_arrow())] for part in frame.iter_slices(size))
+        return
+    materialized = rows.materialize()
+    count = 1 + materialized.size_bytes() // PARTITION_BYTES
+    blocks = materialized.to_arrow_refs()
+    for part in np.array_split(np.arange(len(blocks)), min(count, len(blocks)) or 1):
+        if len(part):
+            yield [blocks[position] for position in part]
+
+
+def _score_partition(run: _Run, partition: int, *tables: pa.Table) -> list[Counter[tuple[str, str]]]:
+    """Score the rows of some tables, a slice after the other; gives the counts of each."""
+    with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
+        for name, content in run.files.items():
+            Path(folder, name).write_bytes(content)
+        sealed = load(Path(folder), run.model.digest)
+    hashes = any(column.personal == "hash" for column in sealed.schema.request_columns)
+    personal = PersonalHash(load_secret(run.settings.ledger_secret_file)) if hashes else None
+    recorder = Recorder(str(run.model.version), sealed.schema, personal)
+    frames = [pl.DataFrame(pl.from_arrow(table)) for table in tables]
+    frame = pl.concat([part for part in frames if part.width] or [pl.DataFrame()], how="vertical_relaxed")
+    slices = frame.iter_slices(SLICE_ROWS)
+    return [_score_slice(run, sealed, recorder, f"{partition:05}-{n:03}", part) for n, part in enumerate(slices)]
+
+
+def _score_slice(
+    run: _Run, sealed: SealedModel, recorder: Recorder, name: str, given: pl.DataFrame
+) -> Counter[tuple[str, str]]:
+    given = given.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+    judged = _judge(sealed.schema, given)
+    good = judged[REASON].is_null()
+    output = Artifacts(run.output)
+    if not good.all():
+        refused = given.filter(~good).with_columns(judged[REASON].filter(~good).alias("reason"))
+        output.write_table(refused, "quarantine", f"part-{name}.parquet")
+    rows = judged.filter(good)
+    if rows.height:
+        scored = _predict(run, sealed, recorder, name, rows.drop(*JUDGEMENT))
+        others = given.filter(good).drop(*scored.columns, strict=False)
+        output.write_table(pl.concat([others, scored], how="horizontal"), "predictions", f"part-{name}.parquet")
+    counts = Counter({("rows", "in"): given.height, ("rows", "scored"): rows.height})
+    counts["rows", "repaired"] = rows[REPAIRS].drop_nulls().len()
+    for kind, codes in (("reason", judged[REASON]), ("repair", rows[REPAIRS])):
+        counts.update((kind, code) for text in codes.drop_nulls() for code in text.split(";"))
+    return counts
+
+
+def _judge(schema: ModelSchema, given: pl.DataFrame) -> pl.DataFrame:
+    """The rows with typed columns and the judgement of each; see `ingestion.contract.check_rows`."""
+    own_moment = (Column(AS_OF, "timestamp"),) if AS_OF in given.columns else ()
+    judged = check_rows(given, (), Source("", (*schema.request_columns, *own_moment)), "to score", None)
+    if own_moment:
+        return judged
+    return judged.with_columns((pl.col(schema.event_time) - timedelta(seconds=schema.lead_time_s)).alias(AS_OF))
+
+
+def _predict(run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """The typed rows with their predictions, which are in the ledger then. Repeated, it replaces what it wrote."""
+    started = time.monotonic()
+    numbers, categories = model_inputs(_features(run.settings, sealed.schema, rows), sealed.schema.features)
+    probability = sealed.model.probability(numbers, categories)
+    # A millisecond for each partition, so that readers of the ledger can divide a large run by time.
+    moment = run.started + timedelta(milliseconds=int(name.partition("-")[0]))
+    time_us = microseconds(moment)
+    request_id = _id_of(run, time_us, f"request {name}")
+    record = recorder.record(
+        request_id, time_us, time_us, "batch", time.monotonic() - started,
+        rows.drop(AS_OF).to_dicts(), numbers, categories, probability,
+    )  # fmt: skip
+    segment = frame_of(recorder.schema, [record]).with_columns(rows[AS_OF])
+    artifacts = Artifacts(run.settings.artifacts)
+    write_segment(artifacts, sealed.schema.use_case, _id_of(run, time_us, f"segment {name}"), segment)
+    return rows.with_columns(
+        pl.lit(request_id).alias("request_id"),
+        segment["row"],
+        pl.lit(run.model.version).alias("version"),
+        pl.Series("probability", probability),
+        pl.Series("prediction", probability >= DECISION_THRESHOLD),
+    )
+
+
+def _features(settings: Settings, schema: ModelSchema, rows: pl.DataFrame) -> pl.DataFrame:
+    """The features of each row as they were known at its `as_of`."""
+    features = rows.select(list(schema.expressions().values()))
+    if schema.feature_service is None:
+        return features
+    from mlops_ray.features.store import Store
+
+    asked = rows.select(*schema.entities, pl.col(AS_OF).alias(PREDICTION_TIME))
+    known = Store(settings, schema.feature_service).historical(asked).drop(*asked.columns)
+    return pl.concat([features, known.drop(*features.columns, strict=False)], how="horizontal")
+
+
+def _id_of(run: _Run, time_us: int, what: str) -> str:
+    return uuid7_at(time_us // 1000, hashlib.sha256(f"{run.id} {what}".encode()).digest())
+
+
+def _sum(parts: Sequence[list[Counter[tuple[str, str]]]], use_case: str, model: ModelVersion, output: str) -> Scores:
+    total = sum((counts for part in parts for counts in part), Counter[tuple[str, str]]())
+    codes = {
+        kind: {code: count for (found, code), count in sorted(total.items()) if found == kind}
+        for kind in ("reason", "repair")
+    }
+    rows_in, scored = total["rows", "in"], total["rows", "scored"]
+    artifacts = Artifacts(output)
+    return Scores(
+        use_case, model.version, model.digest, rows_in, scored, total["rows", "repaired"], rows_in - scored,
+        codes["reason"], codes["repair"], artifacts.url("predictions"), artifacts.url("quarantine"),
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Metrics: what a replica counted, brought into Ray's own Prometheus endpoint once a second, off the hot path."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from mlops_ray.predictions.collect import Lag
+from mlops_ray.serving.counters import BOUNDS_S, Counts
+
+# Every fourth of the bounds counted with: buckets that are 2.4 times as wide as the one before.
+_BOUNDARIES_S = list(BOUNDS_S[3::4])
+_VERSION = ("use_case", "version", "route")
+
+
+class Lookups(Protocol):
+    """What an online reader counts: seconds spent, features that were not there, and that were too old."""
+
+    seconds: float
+    reads: int
+    missing: int
+    stale: int
+
+
+class Metrics:
+    """The metrics of one use case in one replica. Names begin with `mlops_ray_`; Ray adds its own tags."""
+
+    def __init__(self, use_case: str):
+        self._tags = {"use_case": use_case}
+        self._requests = _counter("requests", "Requests that a version answered or failed to answer", _VERSION)
+        self._errors = _counter("errors", "Requests that a version failed to answer", _VERSION)
+        self._latency = Histogram(
+            "mlops_ray_latency_seconds", "From the request's arrival to its answer", _BOUNDARIES_S, _VERSION
+        )
+        self._lookups = {
+            name: _counter(f"online_store_{name}", text, ("use_case",))
+            for name, text in (
+                ("seconds", "Time spent reading the online store"),
+                ("reads", "Reads of the online store"),
+                ("missing", "Feature values that the online store did not have"),
+                ("stale", "Feature values that were older than their time to live"),
+            )
+        }
+        self._dropped = _counter("shadow_dropped", "Requests that no shadow was asked, under pressure", ("use_case",))
+        self._lag_bytes = _gauge("ledger_waiting_bytes", "Predictions not yet moved to shared storage")
+        self._lag_s = _gauge("ledger_oldest_seconds", "Age of the oldest prediction not yet moved to shared storage")
+        self._seen: dict[tuple[str, str], Counts] = {}
+        self._seen_lookups = dict.fromkeys(self._lookups, 0.0)
+        self._seen_dropped = 0
+
+    def publish(
+        self, counts: Mapping[tuple[str, str], Counts], lookups: Sequence[Lookups], dropped: int, lag: Lag
+    ) -> None:
+        """Add what was counted since the last call. Called from one thread."""
+        for (version, route), now in list(counts.items()):
+            self._add(now - self._seen.get((version, route), Counts()), {"version": version, "route": route})
+            self._seen[version, route] = now + Counts()
+        for name, counter in self._lookups.items():
+            value = float(sum(getattr(reader, name) for reader in lookups))
+            _increase(counter, value - self._seen_lookups[name], self._tags)
+            self._seen_lookups[name] = value
+        _increase(self._dropped, dropped - self._seen_dropped, self._tags)
+        self._seen_dropped = dropped
+        self._lag_bytes.set(lag.bytes, self._tags)
+        self._lag_s.set(lag.oldest_age_s, self._tags)
+
+    def _add(self, new: Counts, labels: dict[str, str]) -> None:
+        tags = self._tags | labels
+        _increase(self._requests, new.requests, tags)
+        _increase(self._errors, new.errors, tags)
+        for bound, count in zip((*BOUNDS_S, 2 * BOUNDS_S[-1]), new.latency, strict=True):
+            for _ in range(count):
+                self._latency.observe(bound, tags)
+
+
+def _counter(name: str, text: str, tags: tuple[str, ...]) -> Counter:
+    return Counter(f"mlops_ray_{name}_total", text, tags)
+
+
+def _gauge(name: str, text: str) -> Gauge:
+    return Gauge(f"mlops_ray_{name}", text, ("use_case",))
+
+
+def _increase(counter: Counter, by: float, tags: dict[str, str]) -> None:
+    if by > 0:
+        counter.inc(by, tags)

@@ -1,0 +1,139 @@
+"""One version of one model as a replica holds it: from the bytes of a question to probabilities."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.serving.inference_protocol import InferBody, Tensors, metadata
+from mlops_ray.serving.openapi import openapi_of_model
+from mlops_ray.serving.predictor import Predictor, Vectors
+from mlops_ray.serving.validation import PredictBody
+
+INLINE_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a version made of a question. keys: request columns of each row, None where features were sent.
+
+    tensors: what the Open Inference Protocol wants back.
+    """
+
+    keys: Sequence[Mapping[str, Any]] | None
+    vectors: Vectors
+    probability: NDArray[np.float32]
+    as_of: datetime
+    tensors: Tensors | None = None
+
+
+class Question(Protocol):
+    """What a caller sent, before any version has read it: versions may differ in what they accept."""
+
+    async def ask(self, version: "ServedVersion") -> Scored:
+        """The answer of `version`. Raises HttpError if it refuses."""
+        ...
+
+    def value_of(self, version: "ServedVersion", column: str) -> str | None:
+        """A request column's value as `version` reads it; None if this kind of question has none."""
+        ...
+
+
+@dataclass(frozen=True)
+class PredictQuestion:
+    """Plain JSON."""
+
+    content: bytes
+
+    async def ask(self, version: "ServedVersion") -> Scored:
+        return await version.predict(self.content)
+
+    def value_of(self, version: "ServedVersion", column: str) -> str | None:
+        return version.key_of(self.content, column)
+
+
+@dataclass(frozen=True)
+class InferQuestion:
+    """The Open Inference Protocol; it sends features, never keys."""
+
+    content: bytes
+    header_length: bytes | None
+
+    async def ask(self, version: "ServedVersion") -> Scored:
+        return await version.infer(self.content, self.header_length)
+
+    def value_of(self, version: "ServedVersion", column: str) -> None:
+        return None
+
+
+class ServedVersion:
+    """A verified version, ready to answer. Everything that depends on it alone is worked out once, here."""
+
+    def __init__(self, name: str, version: str, predictor: Predictor):
+        self.version, self.predictor = version, predictor
+        self.schema: ModelSchema = predictor.sealed.schema
+        self.digest = predictor.sealed.digest
+        self.metadata = metadata(self.schema, name, version)
+        self.openapi = openapi_of_model(self.schema, name, version)
+        self._predict_body, self._infer_body = PredictBody(self.schema), InferBody(self.schema)
+        self._positions = [
+            [position for position, feature in enumerate(self.schema.features) if feature.kind == kind]
+            for kind in ("number", "category")
+        ]
+        # One thread for what waits or is long: its work holds Python's lock, so more would not be faster, and the
+        # event loop stays free to answer health checks and to keep the deadline. Each version has its own, so that
+        # a slow canary does not hold up the champion.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"version-{version}")
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Predict once with everything missing, so that the first caller does not pay for lazy set-up."""
+        nothing = [[None] * len(self.schema.named("number"))], [[None] * len(self.schema.named("category"))]
+        self.predictor.probability(self.predictor.vectors_of_features(*nothing))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def predict(self, content: bytes) -> Scored:
+        """Answer the plain JSON question in `content`. Raises HttpError if it is refused."""
+        asked = self._predict_body.decode(content)
+        as_of = (asked.as_of or datetime.now(UTC)).astimezone(UTC)
+        if asked.keys is not None:
+            vectors, probability = await self._aside(self._from_keys, asked.keys, as_of)
+            return Scored(asked.keys, vectors, probability, as_of)
+        numbers, categories = (
+            [[row[position] for position in positions] for row in asked.features or []] for positions in self._positions
+        )
+        vectors = self.predictor.vectors_of_features(numbers, categories)
+        return Scored(None, vectors, await self._probability(vectors), as_of)
+
+    async def infer(self, content: bytes, header_length: bytes | None) -> Scored:
+        """Answer a question of the Open Inference Protocol. Raises HttpError if it is refused."""
+        tensors = self._infer_body.decode(content, header_length)
+        vectors = self._infer_body.vectors(tensors.columns)
+        return Scored(None, vectors, await self._probability(vectors), datetime.now(UTC), tensors)
+
+    def key_of(self, content: bytes, column: str) -> str | None:
+        """The first row's value of a request column, as text; None where it is not sent. Raises HttpError."""
+        asked = self._predict_body.decode(content)
+        value = asked.keys[0].get(column) if asked.keys else None
+        return None if value is None else str(value)
+
+    async def _aside(self, work: Callable[..., Any], *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
+
+    def _from_keys(self, keys: list[dict[str, Any]], moment: datetime) -> tuple[Vectors, NDArray[np.float32]]:
+        vectors = self.predictor.vectors_of_keys(keys, moment)
+        return vectors, self.predictor.probability(vectors)
+
+    async def _probability(self, vectors: Vectors) -> NDArray[np.float32]:
+        if len(vectors) <= INLINE_ROWS:
+            return self.predictor.probability(vectors)
+        answer: NDArray[np.float32] = await self._aside(self.predictor.probability, vectors)
+        return answer

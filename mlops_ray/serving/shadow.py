@@ -1,0 +1,105 @@
+"""Shadow: asks a new version what callers asked the champion, after they were answered, in a thread of its own."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mlops_ray.errors import DataError
+from mlops_ray.serving.counters import Counts
+from mlops_ray.serving.predictor import Vectors
+from mlops_ray.serving.served_version import Scored, ServedVersion
+
+MAX_WAITING = 256
+BATCH = 32
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that the champion has answered."""
+
+    request_id: str
+    champion: ServedVersion
+    candidate: ServedVersion
+    scored: Scored
+    counts: Counts
+
+
+Keep = Callable[[Asked, Scored, float], None]
+
+
+class Shadow:
+    """Works off what it is offered, and drops what it cannot: callers never wait for it.
+
+    keep: writes a shadow's answer to the ledger. `dropped` counts what was not asked.
+    """
+
+    def __init__(self, keep: Keep):
+        self._keep = keep
+        self._waiting: deque[Asked] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
+        self._thread.start()
+
+    def offer(self, asked: Asked) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        self._waiting.append(asked)
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        while not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                for candidate in dict.fromkeys(asked.candidate for asked in batch):
+                    self._ask([asked for asked in batch if asked.candidate is candidate])
+
+    def _ask(self, batch: Sequence[Asked]) -> None:
+        """Several requests as one question: a model takes hardly longer for 32 rows than for one."""
+        candidate, counts = batch[0].candidate, batch[0].counts
+        started_s = time.perf_counter()
+        try:
+            vectors = [_vectors(asked) for asked in batch]
+            together = Vectors(
+                np.concatenate([part.numbers for part in vectors]), np.concatenate([p.categories for p in vectors])
+            )
+            answers = np.split(
+                candidate.predictor.probability(together), np.cumsum([len(part) for part in vectors])[:-1]
+            )
+        except Exception as error:
+            _logger.warning("Shadow version %s failed: %s: %s", candidate.version, type(error).__name__, error)
+            for _ in batch:
+                counts.failed()
+            return
+        latency_s = (time.perf_counter() - started_s) / len(batch)
+        for asked, part, probability in zip(batch, vectors, answers, strict=True):
+            counts.answered(latency_s)
+            counts.difference += float(np.abs(probability - asked.scored.probability).sum())
+            counts.compared += len(probability)
+            self._keep(asked, replace(asked.scored, vectors=part, probability=probability), latency_s)
+
+
+def _vectors(asked: Asked) -> Vectors:
+    """The champion's vectors, where both versions take the same features in the same order, else its own."""
+    mine, theirs = asked.candidate.schema.features, asked.champion.schema.features
+    if [(f.name, f.kind) for f in mine] == [(f.name, f.kind) for f in theirs]:
+        return asked.scored.vectors
+    if asked.scored.keys is None:
+        raise DataError("it takes other features than the champion, and the caller sent the champion's.")
+    return asked.candidate.predictor.vectors_of_keys(asked.scored.keys, asked.scored.as_of)

@@ -1,0 +1,88 @@
+"""The endpoint of the example model with all its parts, in this process and without Ray or MLflow."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from mlops_ray.config import Settings
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.principals import development_key
+from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.registry.sealed_model import load
+from mlops_ray.serving.auth import Guard, tokens_of
+from mlops_ray.serving.endpoint import Endpoint
+from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.http import DEADLINE_S
+from mlops_ray.serving.operations import Operations
+from mlops_ray.serving.predictor import OnlineReader, Predictor
+from mlops_ray.serving.request_id import RequestId
+from mlops_ray.serving.served_version import ServedVersion
+from mlops_ray.testing.example_model import example_reader, seal_example
+
+NAME = "departures"
+FIRST_VERSION = 7
+
+MakePredictor = Callable[[VersionRef, Predictor], Predictor]
+
+
+@dataclass
+class ExampleEndpoint:
+    """`key` may do everything; `sealed` holds the folder of each version that can be loaded, by its number."""
+
+    settings: Settings
+    store: ControlStore
+    key: str
+    guard: Guard
+    follower: Follower
+    ledger: LedgerWriter
+    endpoint: Endpoint
+    sealed: dict[int, VersionRef] = field(default_factory=dict)
+
+    @property
+    def app(self) -> ASGIApp:
+        return RequestId(self.endpoint.app)
+
+
+@contextmanager
+def example_endpoint(
+    state: Path,
+    reader: OnlineReader | None = None,
+    deadline_s: float = DEADLINE_S,
+    change: MakePredictor = lambda version, predictor: predictor,
+    versions: int = 1,
+) -> Iterator[ExampleEndpoint]:
+    """Serve the example from `state`, version 7 as champion; `versions` are sealed, all from the same model.
+
+    change: replaces the predictor of a version, to make it slow or broken. The follower is not started: call
+    `follower.follow_once()` for the effect of a changed control store.
+    """
+    settings = Settings(state=str(state), data=str(state))
+    store, guard = open_store(settings), Guard(NAME, {}, tokens_of(settings))
+    sealed = {
+        number: VersionRef(number, seal_example(state / "sealed" / str(number), salt=number))
+        for number in range(FIRST_VERSION, FIRST_VERSION + versions)
+    }
+    set_champion(store, SYSTEM, NAME, sealed[FIRST_VERSION], "the example")
+    ledger = LedgerWriter(settings, NAME)
+
+    def load_version(version: VersionRef) -> ServedVersion:
+        model = load(state / "sealed" / str(version.version), version.digest)
+        predictor = change(version, Predictor(model, reader or example_reader()))
+        served = ServedVersion(NAME, str(version.version), predictor)
+        ledger.add_version(served.version, served.schema)
+        return served
+
+    follower = Follower(store, NAME, "replica", "node", load_version, guard)
+    key = development_key(store, settings)
+    follower.prepare()
+    operations = Operations(store, NAME, lambda version: sealed[version])
+    endpoint = Endpoint(NAME, follower, ledger, guard, operations.routes(), deadline_s)
+    with ledger:
+        yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, sealed)
+    endpoint.shadow.stop()
+    store.close()

@@ -1,0 +1,315 @@
+"""The control store keeps its promises on SQLite and on PostgreSQL: all or nothing, one writer, an unbroken chain."""
+
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import exc as sql_errors
+
+from mlops_ray.config import load_settings
+from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
+from mlops_ray.governance import control_store, tables
+from mlops_ray.governance.audit import anchor, verify_store
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import SYSTEM, read_events, record
+from mlops_ray.governance.principals import active_keys, development_key, hash_of, list_keys
+from mlops_ray.governance.tables import endpoints, metadata, replicas, rollouts
+from tests.integration import control_store_processes as processes
+from tests.integration.test_online_store import postgresql
+
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["alembic.command", "psycopg", processes.__name__])
+NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/control_store.db"
+    server: str = request.getfixturevalue("server")
+    name = f"test_{time.monotonic_ns()}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return server.rpartition("/")[0] + f"/{name}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[ControlStore]:
+    store = ControlStore(url)
+    store.migrate()
+    yield store
+    store.close()
+
+
+@contextmanager
+def running(target: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]:
+    process = CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def run_together(count: int, target: Callable[..., None], arguments: Callable[[int], tuple[Any, ...]]) -> None:
+    together = CONTEXT.Barrier(count)
+    started = []
+    for number in range(count):
+        store, *others = arguments(number)
+        started.append(CONTEXT.Process(target=target, args=(store, together, *others)))
+        started[-1].start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * count
+
+
+@contextmanager
+def held_by_another(store: ControlStore) -> Iterator[tuple[BaseProcess, Any]]:
+    """A process in the middle of a transaction, and the event that lets it commit."""
+    ours, theirs = CONTEXT.Pipe()
+    release = CONTEXT.Event()
+    with running(processes.hold_a_transaction, store, theirs, release) as process:
+        assert ours.poll(30)
+        yield process, release
+
+
+def set_champion(store: ControlStore, use_case: str = "trains") -> None:
+    with store.transaction() as connection:
+        connection.execute(insert(endpoints).values(use_case=use_case, revision=1))
+        record(connection, "champion.set", SYSTEM, f"{use_case}@1")
+
+
+def state(connection: Connection) -> list[str]:
+    return list(connection.execute(select(endpoints.c.use_case)).scalars())
+
+
+def test_sixteen_processes_can_migrate_at_once(url: str) -> None:
+    store = ControlStore(url)
+    run_together(16, processes.migrate, lambda _: (store,))
+    set_champion(store)
+    assert [event.seq for event in read_events(store)] == [1]
+
+
+def test_the_migrations_make_the_tables_that_the_code_declares(store: ControlStore) -> None:
+    with store.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    folder = ScriptDirectory(str(Path(control_store.__file__).parent / "migrations"))
+    assert folder.get_current_head() == tables.SCHEMA_REVISION
+
+
+def test_sixteen_writers_keep_one_unbroken_chain(store: ControlStore, tmp_path: Path) -> None:
+    run_together(16, processes.create_keys, lambda number: (store, number, 10))
+    place = str(tmp_path / "anchors.jsonl")
+    found = verify_store(store, place)
+    assert (found.ok, found.checked) == (True, 160)
+    events = read_events(store)
+    assert sorted(event.subject for event in events) == sorted(f"key {key.principal.name}" for key in list_keys(store))
+    anchor(store, place)
+    assert verify_store(store, place).not_anchored == ()
+
+
+def test_a_process_killed_in_a_transaction_leaves_nothing(store: ControlStore) -> None:
+    with held_by_another(store) as (process, _):
+        process.kill()
+        process.join()
+    assert read_events(store) == []
+    with store.reading() as connection:
+        assert state(connection) == []
+    set_champion(store)
+    assert [event.subject for event in read_events(store)] == ["trains@1"]
+
+
+def test_a_writer_waits_for_another_and_then_sees_what_it_wrote(store: ControlStore) -> None:
+    with held_by_another(store) as (_, release):
+        with store.reading() as connection:
+            assert state(connection) == []  # a reader neither waits nor sees what is not committed
+        release.set()
+        with store.transaction() as connection:
+            assert state(connection) == ["flights"]
+
+
+def test_a_store_locked_for_too_long_is_a_clear_error_and_changes_nothing(store: ControlStore) -> None:
+    impatient = ControlStore(store.url, wait_s=0.5)
+    with held_by_another(store) as (process, release):
+        started = time.monotonic()
+        with pytest.raises(UnavailableError, match=r"was locked by another process for 0\.5 s; nothing was changed"):
+            set_champion(impatient)
+        assert 0.4 < time.monotonic() - started < 5
+        release.set()
+        process.join()
+    set_champion(impatient)
+    assert [event.subject for event in read_events(store)] == ["flights@1", "trains@1"]
+
+
+def test_a_reader_sees_one_state_throughout_and_cannot_write(store: ControlStore) -> None:
+    with store.reading() as connection:
+        assert state(connection) == []
+        set_champion(store)
+        assert state(connection) == []
+
+    def write() -> None:
+        with store.reading() as connection:
+            connection.execute(insert(endpoints).values(use_case="flights", revision=1))
+
+    with pytest.raises((UnavailableError, sql_errors.DBAPIError), match=r"read-?only"):
+        write()
+    with store.reading() as connection:
+        assert state(connection) == ["trains"]
+
+
+def test_an_exception_takes_everything_back(store: ControlStore) -> None:
+    def fail() -> None:
+        with store.transaction() as connection:
+            connection.execute(insert(endpoints).values(use_case="flights", revision=1))
+            record(connection, "champion.set", SYSTEM, "flights@1")
+            raise ConfigurationError("no")
+
+    with pytest.raises(ConfigurationError, match=r"^no$"):
+        fail()
+    assert read_events(store) == []
+    with store.reading() as connection:
+        assert state(connection) == []
+
+
+def test_a_store_can_be_sent_to_another_process(store: ControlStore) -> None:
+    set_champion(store)
+    copy = pickle.loads(pickle.dumps(store))
+    assert (copy.url, copy.wait_s) == (store.url, store.wait_s)
+    assert read_events(copy) == read_events(store)
+    copy.close()
+
+
+def test_moments_come_back_in_utc_and_one_without_a_zone_is_refused(store: ControlStore) -> None:
+    def seen(at: datetime) -> None:
+        row = {"id": "r", "use_case": "flights", "node": "n", "revision": 1, "loaded": [], "failed": {}, "counters": {}}
+        with store.transaction() as connection:
+            connection.execute(insert(replicas).values(row | {"seen_at": at}))
+
+    seen(NOON.astimezone(timezone(timedelta(hours=5))) + timedelta(microseconds=1))
+    with store.reading() as connection:
+        (found,) = connection.execute(select(replicas.c.seen_at)).scalars()
+        later = select(replicas.c.id).where(replicas.c.seen_at > NOON)
+        assert connection.execute(later).scalars().all() == ["r"]
+    assert found == NOON + timedelta(microseconds=1)
+    assert found.tzinfo is UTC
+    with pytest.raises(sql_errors.StatementError, match="no time zone"):
+        seen(NOON.replace(tzinfo=None))
+
+
+def test_only_one_rollout_of_a_use_case_runs(store: ControlStore) -> None:
+    def start(id: str, use_case: str, ended_at: datetime | None) -> None:
+        row = {"version": 1, "digest": "d", "plan": {}, "state": "canary", "step": 0, "reason": "", "actor": "ada"}
+        row |= {"id": id, "use_case": use_case, "step_since": NOON, "started_at": NOON, "ended_at": ended_at}
+        with store.transaction() as connection:
+            connection.execute(insert(rollouts).values(row))
+
+    start("1", "flights", NOON)
+    start("2", "flights", None)
+    start("3", "trains", None)
+    with pytest.raises(sql_errors.IntegrityError):
+        start("4", "flights", None)
+
+
+def test_an_event_that_does_not_exist_cannot_be_sent(store: ControlStore) -> None:
+    row = {"event_seq": 7, "subscription": "s", "channel": "c", "subject": "x", "attempts": 0, "error": ""}
+    with pytest.raises(sql_errors.IntegrityError), store.transaction() as connection:
+        connection.execute(insert(tables.outbox).values(row | {"next_at": NOON}))
+
+
+def test_a_newer_schema_is_left_alone(store: ControlStore) -> None:
+    with store.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match="has the schema 9999, which this code does not know"):
+        store.migrate()
+
+
+def test_processes_that_start_together_share_one_development_key(store: ControlStore, tmp_path: Path) -> None:
+    settings = load_settings(state=str(tmp_path), data=str(tmp_path), control_store=store.url)
+    run_together(8, processes.make_development_key, lambda _: (store, settings))
+    (key,) = list_keys(store)
+    assert key.principal.development
+    assert set(active_keys(open_store(settings))) == {hash_of(development_key(store, settings))}
+
+
+def test_a_connection_that_broke_is_replaced(server: str) -> None:
+    store = ControlStore(server)
+    store.migrate()
+    read_events(store)
+    with psycopg.connect(server, autocommit=True) as connection:
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        connection.execute(f"{others} AND datname = current_database()")
+    assert read_events(store) == []
+    store.close()
+
+
+def test_a_server_that_is_down_is_named_without_its_password() -> None:
+    store = ControlStore("postgresql://ada:secret@127.0.0.1:1/control")
+    with pytest.raises(
+        UnavailableError, match=r"postgresql.*ada:\*\*\*@127\.0\.0\.1:1/control cannot be used"
+    ) as error:
+        store.migrate()
+    assert "secret" not in str(error.value)
+    assert "secret" not in repr(store)
+
+
+def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
+    store = ControlStore(f"sqlite:///{tmp_path}/control_store.db")
+    store.migrate()
+
+    def fill() -> None:
+        with store.transaction() as connection:
+            connection.execute(text("PRAGMA max_page_count = 1"))  # SQLite takes the present size instead
+            record(connection, "champion.set", SYSTEM, "flights@1", payload={"large": "x" * 100_000})
+
+    with pytest.raises(UnavailableError, match="full"):
+        fill()
+    assert read_events(ControlStore(store.url)) == []
+
+
+def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / "control_store.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(IntegrityError, match=r"is damaged.*Restore it from a backup"):
+        ControlStore(f"sqlite:///{tmp_path}/control_store.db").migrate()
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"cannot be used: unable to open database file"):
+        ControlStore(f"sqlite:///{tmp_path}").migrate()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"the folder .*/file cannot be made"):
+        ControlStore(f"sqlite:///{tmp_path}/file/control_store.db").migrate()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("control_store.db", "not a database URL"),
+        ("sqlite:///control_store.db", "needs an absolute path"),
+        ("sqlite://", "needs an absolute path"),
+        ("mysql://ada:secret@host/control", "'mysql' is neither sqlite nor postgresql"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_with_a_sentence(url: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as error:
+        ControlStore(url).migrate()
+    assert "secret" not in str(error.value)

@@ -1,0 +1,225 @@
+"""Batch scoring gives what the endpoint would have answered at the time, and loses or doubles no row."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import ray
+
+import mlops_ray
+from mlops_ray import scoring
+from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.features.materialize import materialize
+from mlops_ray.features.store import Store
+from mlops_ray.features.transform import FeatureRows
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.predictions import reader
+from mlops_ray.predictions.segments import segments
+from mlops_ray.registry.models import register
+from mlops_ray.registry.sealed_model import load
+from mlops_ray.scoring import Scores, score
+from mlops_ray.serving.predictor import Predictor
+from mlops_ray.testing.example_model import seal_example
+from mlops_ray.training.tracking import connect, experiment_id
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+DEFINITIONS = {
+    "views.py": """
+from datetime import timedelta
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Float64
+
+carrier = Entity(name="carrier", value_type=ValueType.STRING)
+origin = Entity(name="origin", value_type=ValueType.STRING)
+delays = FeatureView(
+    name="delays",
+    entities=[carrier, origin],
+    ttl=timedelta(hours=6),
+    schema=[Field(name="recent_delay", dtype=Float64)],
+    source=FileSource(name="delays", path="delays.parquet", timestamp_field="event_timestamp"),
+)
+service = FeatureService(name="departures", features=[delays])
+"""
+}
+NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+ROWS = 3000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, object_store_memory=500_000_000, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The example as champion, with delays of each carrier and origin known every hour."""
+    folder = tmp_path_factory.mktemp("state")
+    settings = Settings(state=str(folder), data=str(folder))
+    random = np.random.default_rng(3)
+    keys = [(carrier, origin) for carrier in ("AA", "UA") for origin in ("JFK", "LGA", "EWR")]
+    events = [(*key, NOON + hour * HOUR) for key in keys for hour in range(-20, 20, 2)]
+    delays = pl.DataFrame(events, schema=["carrier", "origin", "event_timestamp"], orient="row").with_columns(
+        pl.col("event_timestamp").cast(pl.Datetime("us", "UTC")), recent_delay=random.normal(10, 20, len(events))
+    )
+    url = Artifacts(settings.artifacts).write_table(delays, "delays.parquet")
+    Store(settings, "departures").apply(DEFINITIONS, {"delays": url})
+    materialize(settings, "departures", [FeatureRows("delays", url, "", delays.height)], NOON)
+    digest = seal_example(folder / "sealed")
+    client = connect(settings)
+    run_id = client.create_run(experiment_id(client, settings, "departures")).info.run_id
+    version = register(settings, "departures", folder / "sealed", {"digest": digest}, run_id, {}, "key")
+    set_champion(open_store(settings), SYSTEM, "departures", VersionRef(version.version, digest), "test")
+    return settings
+
+
+@pytest.fixture
+def settings(served: Settings, tmp_path: Path) -> Settings:
+    """The same with artifacts of its own, and so a ledger of its own; feature rows keep their URL."""
+    return served.model_copy(update={"artifacts": str(tmp_path / "artifacts")})
+
+
+@pytest.fixture(scope="module")
+def rows() -> pl.DataFrame:
+    random = np.random.default_rng(5)
+    minutes = random.integers(-600, 600, ROWS)
+    return pl.DataFrame(
+        {
+            "ticket": np.arange(ROWS),
+            "carrier": random.choice(["AA", "UA", "ZZ"], ROWS),
+            "origin": random.choice(["JFK", "LGA", "EWR"], ROWS),
+            "departure": [NOON + timedelta(minutes=int(minute)) for minute in minutes],
+            "distance": [None if value < 100 else value for value in random.uniform(0, 3000, ROWS)],
+        },
+        schema_overrides={"departure": pl.Datetime("us", "UTC")},
+    )
+
+
+def scored(scores: Scores) -> pl.DataFrame:
+    return read_parquet(scores.predictions).sort("ticket")
+
+
+def balance(scores: Scores) -> list[int]:
+    return [scores.rows_in, scores.scored, scores.repaired, scores.quarantined]
+
+
+@pytest.mark.timeout(240)
+def test_each_row_gets_the_answer_of_its_time(
+    served: Settings, settings: Settings, rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    dataset = ray.data.from_pandas(rows.to_pandas()).repartition(3)
+    scores = mlops_ray.score(dataset, "departures", str(tmp_path / "scores"), settings)
+    assert balance(scores) == [ROWS, ROWS, 0, 0]
+    frame = scored(scores)
+    assert frame["ticket"].to_list() == rows["ticket"].to_list()
+    assert (frame["as_of"] == rows["departure"] - 2 * HOUR).all()
+
+    sealed = load(Path(served.state) / "sealed", scores.digest)
+    predictor = Predictor(sealed, Store(served, "departures").online_reader())
+    # The online store holds what was known at noon; what is asked for as of noon has the same features there.
+    at_noon = frame.filter(pl.col("as_of").is_between(NOON, NOON + HOUR))
+    keys = at_noon.select("carrier", "origin", "departure", "distance").to_dicts()
+    vectors = predictor.vectors_of_keys(keys, NOON)
+    assert len(vectors) > 50
+    assert np.isfinite(vectors.numbers[:, 2]).sum() > 20
+    np.testing.assert_allclose(at_noon["probability"], predictor.probability(vectors), atol=1e-6)
+    assert (frame["prediction"] == (frame["probability"] >= 0.5)).all()
+
+    ledger = mlops_ray.ledger("departures", settings)
+    recorded = pl.DataFrame(ledger.between().to_pandas())
+    assert recorded.height == ROWS
+    assert set(recorded["route"]) == {"batch"}
+    joined = frame.join(recorded, on=["request_id", "row"], how="inner", suffix="_recorded")
+    assert joined.height == ROWS
+    for name in ("probability", "as_of"):
+        assert (joined[name] == joined[f"{name}_recorded"]).all()
+    assert (joined["key.departure"] == joined["departure"]).all()
+    assert (joined["feature.origin"] == joined["origin"]).all()
+
+
+@pytest.mark.timeout(120)
+def test_what_cannot_be_scored_is_set_aside_with_its_reason(settings: Settings, tmp_path: Path) -> None:
+    good = {"id": 0, "carrier": "AA", "origin": "JFK", "departure": "2013-06-01T15:00:00Z", "distance": "500"}
+    changes: list[tuple[dict[str, Any], str | None]] = [
+        ({}, None),
+        ({"distance": None, "as_of": "2013-05-31T00:00:00Z"}, None),
+        ({"carrier": None}, "carrier:missing"),
+        ({"carrier": "toolong"}, "carrier:pattern"),
+        ({"origin": "XXX"}, "origin:not_a_choice"),
+        ({"departure": "yesterday"}, "departure:not_timestamp"),
+        ({"departure": "2013-06-01T15:00:00"}, "departure:not_timestamp"),
+        ({"distance": "far"}, "distance:not_number"),
+        ({"as_of": "now"}, "as_of:not_timestamp"),
+        ({"as_of": None}, "as_of:missing"),
+        ({"distance": "-1", "origin": None}, "origin:missing;distance:out_of_range"),
+    ]
+    given = [good | {"as_of": "2013-06-01T12:00:00Z"} | change | {"id": n} for n, (change, _) in enumerate(changes)]
+    scores = score(pl.DataFrame(given), "departures", str(tmp_path / "scores"), settings, version=1)
+    assert balance(scores) == [11, 2, 0, 9]
+    assert scores.reasons["departure:not_timestamp"] == 2
+    refused = read_parquet(scores.quarantine)
+    assert dict(refused.select("id", "reason").iter_rows()) == {n: code for n, (_, code) in enumerate(changes) if code}
+    assert refused["departure"].to_list()[3] == "yesterday"
+    assert read_parquet(scores.predictions)["id"].to_list() == [0, 1]
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == asdict(scores)
+    assert mlops_ray.ledger("departures", settings).frame().height == 2
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_run_that_is_started_again_leaves_each_row_once(
+    settings: Settings, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "scores"
+    score(rows, "departures", str(output), settings)
+    (output / "scores.json").unlink()  # as if it had been killed just before
+    shutil.copy(output / "predictions" / "part-00000-000.parquet", output / "predictions" / "part-09999-000.parquet")
+    again = score(rows, "departures", str(output), settings)
+    assert scored(again)["ticket"].to_list() == rows["ticket"].to_list()
+    ledger = mlops_ray.ledger("departures", settings)
+    assert ledger.frame().height == ROWS
+    with pytest.raises(DataError, match="finished run"):
+        score(rows, "departures", str(output), settings)
+
+    # Other runs are predictions of their own; and a ledger read in many parts has each once as well.
+    monkeypatch.setattr(scoring, "PARTITION_BYTES", rows.estimated_size() // 4)
+    score(rows, "departures", str(tmp_path / "other"), settings)
+    assert len(segments(Artifacts(settings.artifacts), "departures")) > 4
+    monkeypatch.setattr(reader, "PARTITION_BYTES", 1)
+    parts = ledger.between(columns=["request_id", "row", "probability"])
+    assert parts.num_blocks() > 3
+    assert parts.count() == 2 * ROWS
+    assert pl.DataFrame(parts.to_pandas()).unique(["request_id", "row"]).height == 2 * ROWS
+
+
+def test_what_cannot_begin_is_one_sentence(settings: Settings, rows: pl.DataFrame, tmp_path: Path) -> None:
+    output = str(tmp_path / "scores")
+    with pytest.raises(DataError, match=r"lack origin, distance .*they have ticket, carrier, departure"):
+        score(rows.drop("origin", "distance"), "departures", output, settings)
+    with pytest.raises(DataError, match="column 'version', which scoring adds"):
+        score(rows.with_columns(version=1), "departures", output, settings)
+    with pytest.raises(ConfigurationError, match="relative path"):
+        score(rows, "departures", "scores", settings)
+    with pytest.raises(ConfigurationError, match="no version 7"):
+        score(rows, "departures", output, settings, version=7)
+    with pytest.raises(ConfigurationError, match="has no champion"):
+        score(rows, "arrivals", output, settings)
+    assert not Path(output).exists()
+
+
+@pytest.mark.timeout(120)
+def test_nothing_to_score_is_no_error(settings: Settings, rows: pl.DataFrame, tmp_path: Path) -> None:
+    assert balance(score(rows.clear(), "departures", str(tmp_path / "scores"), settings)) == [0, 0, 0, 0]
+    assert mlops_ray.ledger("departures", settings).between().count() == 0

@@ -1,0 +1,196 @@
+"""Keys let in whom they should, leave a trace of every change, and never show their secret again."""
+
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mlops_ray import cli
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.principals import (
+    ROLES,
+    Principal,
+    active_keys,
+    create_key,
+    development_key,
+    hash_of,
+    list_keys,
+    revoke_key,
+)
+
+ADA = Actor("ada", ("admin",))
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+SOON = timedelta(hours=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(state=str(tmp_path), data=str(tmp_path))
+
+
+def test_a_key_may_what_its_role_says_and_nothing_else() -> None:
+    caller = Principal("1", "caller", ("predict",))
+    assert [role for role in ROLES if caller.may(role, "flights", NOW)] == ["predict"]
+    admin = Principal("1", "admin", ("admin",))
+    assert all(admin.may(role, "flights", NOW) and admin.may(role, None, NOW) for role in ROLES)
+
+
+def test_a_key_of_one_use_case_may_nothing_on_another_nor_on_the_platform() -> None:
+    admin = Principal("1", "admin", ("admin",), ("flights",))
+    assert admin.may("operate", "flights", NOW)
+    assert not admin.may("operate", "trains", NOW)
+    assert not admin.may("admin", None, NOW)
+
+
+def test_an_expired_key_may_nothing() -> None:
+    admin = Principal("1", "admin", ("admin",), expires_at=NOW)
+    assert admin.may("predict", "flights", NOW - SOON)
+    assert not any(admin.may(role, "flights", NOW) for role in ROLES)
+
+
+def test_a_secret_finds_its_principal_until_it_is_revoked(store: ControlStore) -> None:
+    made = create_key(store, ADA, "ci", ["operate", "predict"], ["flights"], datetime.now(UTC) + SOON, 5.0)
+    assert made.secret.startswith("mlr_")
+    assert len(made.secret) == 47
+    assert active_keys(store) == {hash_of(made.secret): made.principal}
+    assert made.principal.roles == ("predict", "operate")
+    revoke_key(store, ADA, "ci", "left the team")
+    assert active_keys(store) == {}
+    (listed,) = list_keys(store)
+    assert listed.principal == made.principal
+    assert listed.revoked_at is not None
+
+
+def test_the_secret_is_nowhere_but_in_the_answer(store: ControlStore) -> None:
+    made = create_key(store, ADA, "ci", ["predict"])
+    assert made.secret not in repr(made)
+    events = read_events(store)
+    store.close()
+    database = Path(store.url.removeprefix("sqlite:///"))
+    stored = b"".join(file.read_bytes() for file in database.parent.glob("control_store.db*"))
+    assert made.secret.encode() not in stored
+    assert hash_of(made.secret) not in str(events)
+
+
+def test_every_change_is_an_event_that_says_who_and_why(store: ControlStore) -> None:
+    made = create_key(store, ADA, "ci", ["predict"])
+    revoke_key(store, Actor("ben", ("admin",), "root"), made.principal.id, "leaked")
+    created, revoked = read_events(store)
+    assert (created.type, created.actor, created.subject, created.before) == ("key.created", "ada", "key ci", None)
+    assert (revoked.type, revoked.actor, revoked.reason, revoked.payload) == (
+        "key.revoked",
+        "ben",
+        "leaked",
+        {"os_user": "root"},
+    )
+    assert revoked.before["revoked_at"] is None
+    assert revoked.after["revoked_at"] is not None
+
+
+def test_a_name_can_be_given_again_after_its_key_was_revoked(store: ControlStore) -> None:
+    create_key(store, ADA, "ci", ["predict"])
+    with pytest.raises(ConfigurationError, match="'ci' exists already"):
+        create_key(store, ADA, "ci", ["predict"])
+    revoke_key(store, ADA, "ci", "")
+    second = create_key(store, ADA, "ci", ["predict"])
+    assert revoke_key(store, ADA, "ci", "").id == second.principal.id
+
+
+def test_revoking_twice_or_what_does_not_exist_is_refused(store: ControlStore) -> None:
+    create_key(store, ADA, "nightly", ["predict"])
+    with pytest.raises(ConfigurationError, match=r"no key 'nihgtly'\. Did you mean 'nightly'"):
+        revoke_key(store, ADA, "nihgtly", "")
+    revoke_key(store, ADA, "nightly", "")
+    with pytest.raises(ConfigurationError, match=r"'nightly' was revoked at .* already"):
+        revoke_key(store, ADA, "nightly", "")
+    assert [event.type for event in read_events(store)] == ["key.created", "key.revoked"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"name": ""}, "1 to 200 characters"),
+        ({"name": " ci"}, "space at either end"),
+        ({"name": "x" * 10_000}, "1 to 200 characters"),
+        ({"name": "a\x1b[31m"}, "cannot be printed"),
+        ({"name": "a\0"}, "cannot be printed"),
+        ({"name": "a\ud800"}, "cannot be printed"),
+        ({"name": "../etc"}, "'..'"),
+        ({"name": "file:///etc"}, "'/'"),
+        ({"name": "system"}, "platform's own"),
+        ({"name": "development"}, "platform's own"),
+        ({"roles": ["root"]}, "Role 'root' is unknown. Roles: predict, label"),
+        ({"roles": []}, "needs a role"),
+        ({"use_cases": ["a/../b"]}, "no name for a use case"),
+        ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "in the past"),
+        ({"expires_at": datetime(2040, 1, 1)}, "no time zone"),
+        ({"requests_per_s": 0.0}, "above 0"),
+        ({"requests_per_s": float("nan")}, "above 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_leaves_nothing(
+    store: ControlStore, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        create_key(store, ADA, **{"name": "ci", "roles": ["predict"]} | wrong)
+    assert list_keys(store) == []
+    assert read_events(store) == []
+
+
+def test_the_development_key_is_made_once_and_only_its_user_can_read_it(
+    store: ControlStore, settings: Settings
+) -> None:
+    secret = development_key(store, settings)
+    assert development_key(store, settings) == secret
+    file = Path(settings.state) / "development_key"
+    assert file.read_text() == f"{secret}\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (principal,) = active_keys(store).values()
+    assert principal.development
+    assert principal.roles == ("admin",)
+
+
+@pytest.mark.parametrize("loss", ["file gone", "file damaged", "key revoked"])
+def test_a_lost_development_key_is_replaced_and_the_old_one_ends(
+    store: ControlStore, settings: Settings, loss: str
+) -> None:
+    first, file = development_key(store, settings), Path(settings.state) / "development_key"
+    if loss == "file gone":
+        file.unlink()
+    elif loss == "file damaged":
+        file.write_bytes(b"\xff\xfe")
+    else:
+        revoke_key(store, ADA, "development", "test")
+    second = development_key(store, settings)
+    assert second != first
+    assert set(active_keys(store)) == {hash_of(second)}
+
+
+def test_there_is_no_development_key_where_others_can_reach_the_server(store: ControlStore, tmp_path: Path) -> None:
+    public = load_settings(state=str(tmp_path), data=str(tmp_path), http_host="0.0.0.0")
+    with pytest.raises(ConfigurationError, match=r"no development key on http_host '0\.0\.0\.0'"):
+        development_key(store, public)
+    assert list_keys(store) == []
+
+
+def test_the_command_line_makes_lists_and_revokes_keys(store: ControlStore, tmp_path: Path) -> None:
+    def command(*arguments: str) -> str:
+        done = CliRunner().invoke(cli.app, ["keys", *arguments, "--state", str(tmp_path)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    secret = command("create", "ci", "--role", "predict", "--role", "label", "--use-case", "flights").strip()
+    assert active_keys(store)[hash_of(secret)].use_cases == ("flights",)
+    assert "ci  predict,label  flights  active" in command("list")
+    command("revoke", "ci", "--reason", "done")
+    assert "revoked" in command("list")
+    created, revoked = read_events(store)
+    assert created.actor == "development"
+    assert created.payload["os_user"]
+    assert revoked.reason == "done"
