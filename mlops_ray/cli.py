@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mlops_ray import cli_governance
+from mlops_ray import cli_governance, cli_rollout
+from mlops_ray.cli_rollout import DEFAULT_URL, UrlOption, credential, key_from
 from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, DataError, MlopsRayError
@@ -41,6 +42,7 @@ _NOTHING_IN_FRONT = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(cli_governance.keys, name="keys")
 app.add_typer(cli_governance.audit, name="audit")
+app.add_typer(cli_rollout.rollout, name="rollout")
 
 CaseOption = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
 StateOption = Annotated[str, typer.Option(help="Folder of all state.")]
@@ -134,6 +136,8 @@ def serve(
     with _ray(settings) as own:
         serve_use_case = _serving()
         typer.echo(f"{serve_use_case(settings, name)}/predict answers.")
+        if key := credential(settings):
+            typer.echo(_key_line(settings, key))
         if own:
             typer.echo("Serving until Ctrl-C.")
             signal.pause()
@@ -165,16 +169,17 @@ def predict(
     name: Annotated[str, typer.Argument(help="The model's name.")],
     keys: Annotated[str, typer.Argument(help="Entity keys and event time as JSON: an object, or a list of them.")],
     as_of: Annotated[str | None, typer.Option(help="The request's moment. [default: now]")] = None,
-    url: Annotated[str, typer.Option(help="Where the server is.")] = "http://127.0.0.1:8000",
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = "state",
 ) -> None:
-    """Ask a served model for a prediction."""
+    """Ask a served model for a prediction, with the key in MLOPS_RAY_API_KEY or the development key in `state`."""
     from mlops_ray.client import Client
 
     try:
         rows = json.loads(keys)
     except ValueError as error:
         raise DataError(f"The keys are not JSON: {error}.") from None
-    with Client(url) as client:
+    with Client(url, api_key=key_from(state)) as client:
         answer = client.predict(name, keys=rows, as_of=_moment(as_of))
     typer.echo(json.dumps(asdict(answer), default=str, indent=2))
 
@@ -285,7 +290,7 @@ def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str)
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in latest.to_dicts()[0].items()
     }
-    with Client(f"http://{settings.http_host}:{settings.http_port}") as client:
+    with Client(f"http://{settings.http_host}:{settings.http_port}", api_key=credential(settings)) as client:
         answer = client.predict(case.name, keys=keys, as_of=datetime.fromisoformat(as_of))
     return {"request": {"keys": keys, "as_of": as_of}, "answer": json.loads(json.dumps(asdict(answer), default=str))}
 
@@ -298,11 +303,19 @@ def _serving() -> Callable[[Settings, str], str]:
     return serve_use_case
 
 
+def _key_line(settings: Settings, key: str) -> str:
+    return f"Key:      {key} (this machine's development key, kept in {settings.state}/development_key)"
+
+
 def _further(case: UseCase, settings: Settings, summary: Path, prediction: dict[str, Any] | None) -> str:
     lines = ["", f"Summary:  {summary}", f"MLflow:   mlflow ui --backend-store-uri {settings.mlflow_uri}"]
     if prediction:
         url = f"http://{settings.http_host}:{settings.http_port}/v2/models/{case.name}/predict"
-        body = json.dumps(prediction["request"])
+        body, key = json.dumps(prediction["request"]), credential(settings)
         lines += [f"Endpoint: {url} (while served: mlops-ray serve {case.name})"]
-        lines += [f"Ask it:   curl -s {url} -H 'content-type: application/json' -d '{body}'"]
+        lines += [_key_line(settings, key)] if key else []
+        lines += [
+            f"Ask it:   curl -s {url} -H 'authorization: Bearer {key or '…'}' "
+            f"-H 'content-type: application/json' -d '{body}'"
+        ]
     return "\n".join(lines)

@@ -80,9 +80,8 @@ class NumericSketch:
         """Count `values` [n]; any numeric dtype."""
         # Sorted, the bins of n values take len(edges) searches instead of n, and the ends are at the ends.
         ordered = np.sort(_float32(values))
-        low, high = np.searchsorted(ordered, np.float32([-inf, inf]), side="right")
-        high = min(high, int(np.searchsorted(ordered, np.float32(inf), side="left")))
-        finite = ordered[low:high]
+        infinite = np.float32(inf)  # sorted between the numbers and NaN
+        finite = ordered[np.searchsorted(ordered, -infinite, "right") : np.searchsorted(ordered, infinite, "left")]
         self.missing += len(ordered) - len(finite)
         if not len(finite):
             return
@@ -214,8 +213,10 @@ def sketch_from_bytes(content: bytes) -> Sketch:
         kind, *parts = msgspec.msgpack.decode(content)
         if kind == "number":
             edges, counts, moments, quantiles = parts
-            arrays = np.frombuffer(edges, "<f4"), np.frombuffer(counts, "<i8").copy()
-            return NumericSketch(*arrays, *moments, kll_floats_sketch.deserialize(quantiles))
+            bins = np.frombuffer(edges, "<f4"), np.frombuffer(counts, "<i8").copy()
+            missing, minimum, maximum, mean, m2 = moments
+            sketch = kll_floats_sketch.deserialize(quantiles)
+            return NumericSketch(*bins, missing, minimum, maximum, mean, m2, sketch)
         categories, counts, missing, unseen, heavy = parts
         counted = np.frombuffer(counts, "<i8").copy()
         heavy = frequent_strings_sketch.deserialize(heavy)

@@ -8,9 +8,11 @@ he gets a ConflictError.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
+import msgspec
 import uuid6
+from msgspec import Meta
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError
@@ -33,27 +35,18 @@ class VersionRef:
     digest: str
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a rollout: the share (0 to 1) of requests that the version sees, held for at least `hold_s`.
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One step of a rollout: the share of requests that the version sees, held for at least `hold_s`.
 
     `shadow` copies requests after they were answered, `canary` answers them.
     """
 
     route: Route
-    share: float
-    hold_s: float
-
-    def __post_init__(self) -> None:
-        if self.route not in ("shadow", "canary") or not 0 < self.share <= 1 or not self.hold_s >= 0:
-            raise ConfigurationError(
-                f"Step {self.route} {self.share} for {self.hold_s} s: the route is shadow or canary, the share above 0 "
-                f"and at most 1, the hold 0 s or longer."
-            )
+    share: Annotated[float, Meta(gt=0, le=1)]
+    hold_s: Annotated[float, Meta(ge=0, le=31_536_000)]
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a rollout goes back by itself. Rates and ratios compare the version with the champion over one step.
 
     min_requests: with fewer, a step neither ends nor is judged, except on errors. max_error_rate: the share of the
@@ -61,41 +54,39 @@ class Rules:
     the probabilities in shadow; None does not judge it.
     """
 
-    min_requests: int = 100
-    max_error_rate: float = 0.01
-    max_latency_ratio: float = 3.0
-    max_disagreement: float | None = None
+    min_requests: Annotated[int, Meta(ge=0)] = 100
+    max_error_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    max_latency_ratio: Annotated[float, Meta(gt=0)] = 3.0
+    max_disagreement: Annotated[float, Meta(ge=0)] | None = None
 
 
-DEFAULT_STEPS = (
-    Step("shadow", 1.0, 300),
-    Step("canary", 0.05, 300),
-    Step("canary", 0.25, 300),
-    Step("canary", 0.5, 300),
-)
-
-
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a version comes in.
 
     `sticky`: the request column whose value decides who gets the canary; by default the request id does. Without
     `automatic` the last step holds until somebody promotes. Without steps the version is promoted once it is loaded.
     """
 
-    steps: tuple[Step, ...] = DEFAULT_STEPS
+    steps: tuple[Step, ...] = (
+        Step("shadow", 1.0, 300),
+        Step("canary", 0.05, 300),
+        Step("canary", 0.25, 300),
+        Step("canary", 0.5, 300),
+    )
     rules: Rules = Rules()
     sticky: str | None = None
     automatic: bool = True
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Plan":
+    def from_json(cls, value: Any) -> Self:
         """Raises ConfigurationError naming what is unknown or out of range."""
         try:
-            steps = tuple(Step(**step) for step in value["steps"]) if "steps" in value else DEFAULT_STEPS
-            return cls(**{**value, "steps": steps, "rules": Rules(**value.get("rules", {}))})
-        except TypeError as error:
-            raise ConfigurationError(f"The rollout plan is not understood: {error}.") from error
+            return msgspec.convert(value, cls)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"The rollout plan is not understood: {error}.") from None
+
+    def to_json(self) -> Any:
+        return msgspec.to_builtins(self)
 
 
 @dataclass(frozen=True)
@@ -177,7 +168,7 @@ def start_rollout(store: ControlStore, actor: Actor, use_case: str, version: Ver
         rollout = Rollout(str(uuid6.uuid7()), version, plan, "loading", 0, now, now)
         row = {
             "id": rollout.id, "use_case": use_case, "version": version.version, "digest": version.digest,
-            "plan": asdict(plan), "state": "loading", "step": 0, "step_since": now, "started_at": now, "reason": "",
+            "plan": plan.to_json(), "state": "loading", "step": 0, "step_since": now, "started_at": now, "reason": "",
             "actor": actor.name,
         }  # fmt: skip
         connection.execute(insert(rollouts).values(row))
@@ -373,6 +364,6 @@ def _to_json(value: Live) -> dict[str, Any]:
         "rollout": None,
     }
     if rollout := value.rollout:
-        step = asdict(rollout.current) if rollout.current else None
+        step = msgspec.to_builtins(rollout.current)
         shown["rollout"] = {"id": rollout.id, **asdict(rollout.version), "state": rollout.state, "step": step}
     return shown

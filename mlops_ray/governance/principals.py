@@ -26,6 +26,7 @@ Role = Literal["predict", "label", "operate", "approve", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 DEVELOPMENT = "development"
+DEVELOPMENT_KEY_FILE = "development_key"
 _RESERVED = {SYSTEM.name, DEVELOPMENT}
 _NAME_CHARACTERS = 200
 
@@ -141,12 +142,12 @@ def development_key(store: ControlStore, settings: Settings) -> str:
     It is kept in `<state>/development_key`, which only this user may read, and made anew if that file is gone or its
     key revoked. Raises ConfigurationError if the HTTP host is not a loopback address.
     """
-    if not _is_loopback(settings.http_host):
+    if not is_loopback(settings.http_host):
         raise ConfigurationError(
             f"There is no development key on http_host {settings.http_host!r}, which others can reach. "
             f"Make a key with `mlops-ray keys create`, or set http_host to 127.0.0.1."
         )
-    file = Path(settings.state) / "development_key"
+    file = Path(settings.state) / DEVELOPMENT_KEY_FILE
     active = principals.c.revoked_at.is_(None) & principals.c.development
     with store.reading() as connection:
         rows = connection.execute(select(principals).where(active)).all()
@@ -262,7 +263,7 @@ def _expect_name(what: str, name: str) -> None:
     raise ConfigurationError(f"{shown!r} is no name for {what}: {problem}.")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,7 +1,6 @@
 """Building a reference from the rows a model was made from: what they look like, and how much their windows differ."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from mlops_ray.monitoring.detectors import (
 )
 from mlops_ray.monitoring.null_windows import NullWindows, cells_of, null_windows, seasonal_sums
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
-from mlops_ray.monitoring.reference import ALL_ROWS, PREDICTION, Monitored, Reference, to_datetime
+from mlops_ray.monitoring.reference import PREDICTION, Monitored, Reference, to_datetime
 from mlops_ray.monitoring.reliability import Reliability, miscalibration, reliability_edges
 from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of, with_cell_counts
+from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS, slice_rows
 from mlops_ray.monitoring.window_spec import WindowSpec
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
 from mlops_ray.use_case import Feature
@@ -31,6 +31,8 @@ DEFAULT_DETECTORS: tuple[Detector, ...] = (KolmogorovSmirnov(), JensenShannon(ki
                                            MissingRate(), NewCategories())  # fmt: skip
 # A change of fewer rows than this is noise, however constant the column was.
 _HANDFUL = 5
+# Chance makes about 1 of the miscalibration, more or less.
+_CONCEPT_FLOOR = 0.5
 
 
 def build_reference(
@@ -185,20 +187,9 @@ def _calibrate_prediction(
 
 def _reliability(labelled: pl.DataFrame, slices: Sequence[str]) -> dict[str, Reliability]:
     """Of all rows, and of each slice, all with the same edges."""
-    edges = reliability_edges(labelled["probability"].to_numpy())
-    return {
-        name: Reliability.of(part["probability"].to_numpy(), part["label"].to_numpy(), edges)
-        for name, part in slices_of(labelled, slices)
-    }
-
-
-def slices_of(rows: pl.DataFrame, slices: Sequence[str]) -> list[tuple[str, pl.DataFrame]]:
-    """All rows, and the rows of each value of each column of `slices` as "column=value"; null is a value too."""
-    parts = [(ALL_ROWS, rows)]
-    for column in slices:
-        by_value = rows.partition_by(column, as_dict=True, maintain_order=True)
-        parts += [(f"{column}={'' if value is None else value}", by_value[(value,)]) for (value,) in by_value]
-    return parts
+    guess, label = labelled["probability"].to_numpy(), labelled["label"].to_numpy()
+    edges = reliability_edges(guess)
+    return {name: Reliability.of(guess[row], label[row], edges) for name, row in slice_rows(labelled, slices).items()}
 
 
 def _calibrate_concept(
@@ -211,18 +202,45 @@ def _calibrate_concept(
 ) -> Calibration:
     windows = null_windows(_moments(labelled, time), spec)
     found = []
-    everything = labelled.with_row_index("__row")
-    for name, part in slices_of(everything, slices):
-        total = reliability[name]
-        bins = len(total.rows)
-        cell = np.full(len(labelled), bins, dtype=np.int64)
-        at = part["__row"].to_numpy()
-        cell[at] = np.searchsorted(total.edges, part["probability"].to_numpy())
-        guess = np.zeros(len(labelled))
-        guess[at] = part["probability"].to_numpy()
-        label = np.zeros(len(labelled))
-        label[at] = part["label"].to_numpy()
-        values = _miscalibrations(windows, total, cell, guess, label, spec.minimum_rows)
+    for name, row in slice_rows(labelled, slices).items():
+        values = _miscalibrations(windows, labelled, row, reliability[name].edges)
         if name == ALL_ROWS or not np.isnan(values).any():
-            found.append(Null(name, "miscalibration", "concept", 0.5, values))
+            found.append(Null(name, "miscalibration", "concept", _CONCEPT_FLOOR, values))
     return _calibrate(found, windows, spec, wanted)
+
+
+def _miscalibrations(
+    windows: NullWindows, labelled: pl.DataFrame, row: NDArray[np.bool_], edges: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of the rows of a slice in each window; NaN where they are too few."""
+    guess = labelled["probability"].cast(pl.Float64).to_numpy()
+    label = labelled["label"].cast(pl.Float64).to_numpy()
+    bins = len(edges) + 1
+    cell = np.where(row, np.searchsorted(edges, guess), bins)
+    found = []
+    for sums in zip(*(windows.sums(cell, bins + 1, weight) for weight in (None, guess, label)), strict=True):
+        window, rest = (Reliability(edges, *(part[side][:-1].astype(float) for part in sums)) for side in (0, 1))
+        enough = window.rows.sum() >= MINIMUM_SLICE_ROWS
+        found.append(miscalibration(rest, window) if enough else np.nan)
+    return np.array(found)
+
+
+def _estimator(labelled: pl.DataFrame, time: str, sketch: Sketch, spec: WindowSpec) -> Estimator:
+    assert isinstance(sketch, NumericSketch)
+    windows = null_windows(_moments(labelled, time), spec)
+    cell, bins = cells_of(labelled["probability"], sketch), len(sketch.counts)
+    label = labelled["label"].cast(pl.Float64).to_numpy()
+    both = [
+        [counts[:bins].astype(float) for counts, _ in windows.sums(cell, bins + 1, weight)]
+        for weight in (label, 1 - label)
+    ]
+    apart = list(zip(*both, strict=True))[:: windows.overlap]
+    ups, downs = (np.bincount(cell, weight, bins).astype(np.float64) for weight in (label, 1 - label))
+    return fit_estimator(sketch.edges.astype(np.float64), apart, ups, downs)
+
+
+def _by_season(
+    cell: NDArray[np.int64], cells: int, moment: NDArray[np.datetime64], season: Season
+) -> NDArray[np.int64]:
+    times = LENGTHS[season]
+    return np.bincount(season_of(moment, season) * cells + cell, minlength=times * cells).reshape(times, cells)

@@ -42,10 +42,15 @@ class NullWindows:
     independent: int
     overlap: int
 
-    def sums(self, cell: NDArray[np.int64], cells: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """For each window the counts [cells] of its rows, and of the reference without it; `cell` is of each row."""
-        flat = np.bincount(self.step * cells + cell, minlength=self.steps * cells).reshape(self.steps, cells)
-        below = np.vstack([np.zeros((1, cells), dtype=np.int64), np.cumsum(flat, axis=0)])
+    def sums(
+        self, cell: NDArray[np.int64], cells: int, weight: NDArray[np.float64] | None = None
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """For each window the counts [cells] of its rows, and of the reference without it.
+
+        cell, weight: of each row. With weights their sums are taken in place of counts.
+        """
+        flat = np.bincount(self.step * cells + cell, weight, minlength=self.steps * cells).reshape(self.steps, cells)
+        below = np.vstack([np.zeros((1, cells), dtype=flat.dtype), np.cumsum(flat, axis=0)])
         for pair in self.pairs:
             low, high = pair.without
             yield below[pair.last] - below[pair.first], below[-1] - (below[high] - below[low])

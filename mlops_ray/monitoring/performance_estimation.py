@@ -117,5 +117,3 @@ def isotonic(ups: _Float, rows: _Float) -> _Float:
 def _share(block: list[float]) -> float:
     up, rows, _ = block
     return up / rows if rows > 0 else -inf
-
-

@@ -19,7 +19,6 @@ from mlops_ray.monitoring.window_spec import WindowSpec
 from mlops_ray.sketches import Sketch, sketch_from_bytes
 
 PREDICTION = "prediction"
-ALL_ROWS = "all"
 _FORMAT = 1
 _JSON, _BIN = "reference.json", "reference.bin"
 

@@ -29,7 +29,7 @@ class Reliability:
         ends, guess = np.asarray(edges, dtype=np.float64), np.asarray(probability, dtype=np.float64)
         weights = (np.ones(len(guess)), guess, np.asarray(label, dtype=np.float64))
         cell = np.searchsorted(ends, guess)
-        return cls(ends, *(np.bincount(cell, weight, minlength=len(ends) + 1) for weight in weights))
+        return cls(ends, *(np.bincount(cell, weight, len(ends) + 1).astype(np.float64) for weight in weights))
 
     def plus(self, other: "Reliability", sign: int = 1) -> "Reliability":
         """Both together, or this one without the other (sign -1)."""

@@ -43,8 +43,8 @@ def count_scores(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rows with and without the label at each different score, ascending."""
     distinct, position = np.unique(score, return_inverse=True)
-    ups = np.bincount(position, label, minlength=len(distinct))
-    return ups, np.bincount(position, minlength=len(distinct)) - ups
+    ups = np.bincount(position, label, minlength=len(distinct)).astype(np.float64)
+    return ups, np.bincount(position, minlength=len(distinct)).astype(np.float64) - ups
 
 
 def interval(value: float, deviation: float, low: float = 0.0, high: float = 1.0) -> tuple[float, float] | None:
@@ -52,5 +52,3 @@ def interval(value: float, deviation: float, low: float = 0.0, high: float = 1.0
     if not deviation < inf or value != value:
         return None
     return max(low, value - Z_95 * deviation), min(high, value + Z_95 * deviation)
-
-

@@ -1,7 +1,6 @@
 """The Serve applications: one for each use case at `/v2/models/<name>`, and a small one that owns `/v2`."""
 
 import asyncio
-import ipaddress
 import logging
 import tempfile
 import threading
@@ -22,7 +21,7 @@ from mlops_ray.config import Settings, load_settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.live import VersionRef
-from mlops_ray.governance.principals import active_keys
+from mlops_ray.governance.principals import active_keys, development_key, is_loopback
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.models import download, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
@@ -213,21 +212,20 @@ class _Endpoint:
 
 
 def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:
-    """Raise ConfigurationError if others can reach `host` and nobody has been given a credential."""
-    if is_loopback(host) or settings.oidc_issuer:
+    """Make the development key where only this machine reaches `host`; elsewhere somebody must have a credential.
+
+    Raises ConfigurationError if nobody has.
+    """
+    if is_loopback(host) and is_loopback(settings.http_host):
+        development_key(store, settings)
+        return
+    if settings.oidc_issuer:
         return
     if all(principal.development for principal in active_keys(store).values()):
         raise ConfigurationError(
             f"Serving on {host}, which others can reach, needs credentials. Make a key with `mlops-ray keys create` or "
             f"set oidc_issuer, oidc_audience and oidc_keys; or serve on 127.0.0.1."
         )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _http_host() -> str:

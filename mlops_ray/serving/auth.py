@@ -82,8 +82,7 @@ class Bucket:
     """A token bucket that holds what accumulates in one second, and at least one request."""
 
     def __init__(self) -> None:
-        self._left = 1.0
-        self._at = float("-inf")
+        self._left, self._at = 0.0, float("-inf")
 
     def take(self, per_s: float, now_s: float) -> float:
         """Take one; returns 0, or the seconds until there is one again."""

@@ -32,6 +32,16 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
                 "Infer",
             )
         },
+        f"{prefix}/rollout": {
+            "get": _operation("rollout", "What is live, and how far a rollout is", "Rollout"),
+            "post": _operation("start_rollout", "Let a registered version in, step by step", "Rollout", "Start"),
+        },
+        f"{prefix}/rollout/promote": {
+            "post": _operation("promote", "Make the rollout's version champion now", "Rollout", "Reason")
+        },
+        f"{prefix}/rollout/rollback": {
+            "post": _operation("roll_back", "End the rollout, or go back to the previous champion", "Rollout", "Reason")
+        },
     }
     return _document(f"{name} (mlops_ray)", version, paths, _schemas_of_model(schema))
 
@@ -40,7 +50,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
     """The document of the small application that owns `/v2`."""
     paths = {
         "/v2": {"get": _operation("server", "Name, version and extensions of the server", "Server")},
-        "/v2/health/live": {"get": _operation("live", "Whether the server runs", "Live")},
+        "/v2/health/live": {"get": {**_operation("live", "Whether the server runs", "Live"), "security": []}},
         "/v2/health/ready": {
             "get": _operation("server_ready", "200 if all models take requests, 503 if not", "ServerReady")
         },
@@ -87,6 +97,9 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
             }
         ),
         "Ready": _object({"name": _TEXT, "ready": {"type": "boolean"}}),
+        "Start": _object({"version": {"type": "integer", "minimum": 1}, "plan": _PLAN}, optional=("plan",)),
+        "Reason": _object({"reason": _TEXT}, optional=("reason",)),
+        "Rollout": {"type": "object"},
         **_SHARED,
     }
 
@@ -183,7 +196,13 @@ def _document(title: str, version: str, paths: dict[str, Any], schemas: dict[str
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "security": [{"bearer": []}],
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or an OIDC token (JWT)."}
+            },
+        },
     }
 
 
@@ -201,6 +220,24 @@ def _one_or_many(schema: str) -> dict[str, Any]:
     return {"anyOf": [row, {**_list(row), "minItems": 1, "maxItems": MAX_ROWS}]}
 
 
+_STEP = {
+    "route": {"enum": ["shadow", "canary"]},
+    "share": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    "hold_s": {"type": "number", "minimum": 0},
+}
+_RULES = {
+    "min_requests": {"type": "integer", "minimum": 0},
+    "max_error_rate": {"type": "number", "minimum": 0, "maximum": 1},
+    "max_latency_ratio": {"type": "number", "exclusiveMinimum": 0},
+    "max_disagreement": {"type": ["number", "null"], "minimum": 0},
+}
+_PLAN_PARTS = {
+    "steps": _list(_object(_STEP)),
+    "rules": _object(_RULES, optional=tuple(_RULES)),
+    "sticky": {"type": ["string", "null"]},
+    "automatic": {"type": "boolean"},
+}
+_PLAN = _object(_PLAN_PARTS, optional=tuple(_PLAN_PARTS))
 _UUID = {"type": "string", "format": "uuid"}
 _TENSOR_METADATA = _object({"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})})
 _SHARED = {

@@ -22,7 +22,7 @@ from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.governance import control_store, tables
 from mlops_ray.governance.audit import anchor, verify_store
-from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events, record
 from mlops_ray.governance.principals import active_keys, development_key, hash_of, list_keys
 from mlops_ray.governance.tables import endpoints, metadata, replicas, rollouts
@@ -108,6 +108,7 @@ def test_sixteen_processes_can_migrate_at_once(url: str) -> None:
     run_together(16, processes.migrate, lambda _: (store,))
     set_champion(store)
     assert [event.seq for event in read_events(store)] == [1]
+    store.close()
 
 
 def test_the_migrations_make_the_tables_that_the_code_declares(store: ControlStore) -> None:
@@ -126,6 +127,14 @@ def test_sixteen_writers_keep_one_unbroken_chain(store: ControlStore, tmp_path: 
     assert sorted(event.subject for event in events) == sorted(f"key {key.principal.name}" for key in list_keys(store))
     anchor(store, place)
     assert verify_store(store, place).not_anchored == ()
+
+
+@pytest.mark.parametrize("value", [1.0, -0.0, 10**30, 1e-320, "\0 \ud800 \u2028", {"b": [None, True], "a": NOON}])
+def test_an_event_is_read_exactly_as_it_was_hashed(store: ControlStore, tmp_path: Path, value: object) -> None:
+    with store.transaction() as connection:
+        written = record(connection, "alarm.raised", SYSTEM, str(value), reason=str(value), before=value, after=[value])
+    assert read_events(store) == [written]
+    assert verify_store(store, str(tmp_path / "anchors.jsonl")).ok
 
 
 def test_a_process_killed_in_a_transaction_leaves_nothing(store: ControlStore) -> None:
@@ -158,6 +167,7 @@ def test_a_store_locked_for_too_long_is_a_clear_error_and_changes_nothing(store:
         release.set()
         process.join()
     set_champion(impatient)
+    impatient.close()
     assert [event.subject for event in read_events(store)] == ["flights@1", "trains@1"]
 
 
@@ -248,7 +258,7 @@ def test_processes_that_start_together_share_one_development_key(store: ControlS
     run_together(8, processes.make_development_key, lambda _: (store, settings))
     (key,) = list_keys(store)
     assert key.principal.development
-    assert set(active_keys(open_store(settings))) == {hash_of(development_key(store, settings))}
+    assert set(active_keys(store)) == {hash_of(development_key(store, settings))}
 
 
 def test_a_connection_that_broke_is_replaced(server: str) -> None:

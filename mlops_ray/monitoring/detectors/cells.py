@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mlops_ray.monitoring.detectors.contract import Values
 from mlops_ray.sketches import BINS, CategoricalSketch, NumericSketch, Sketch
@@ -95,7 +95,7 @@ def finite(values: Values) -> _Float:
     return array[np.isfinite(array)].astype(np.float64)
 
 
-def is_missing(values: ArrayLike | Values) -> NDArray[np.bool_]:
+def is_missing(values: Values) -> NDArray[np.bool_]:
     if is_numeric(values):
         with np.errstate(over="ignore"):
             return ~np.isfinite(np.asarray(values, dtype=np.float64).astype(np.float32))

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mlops_ray.sketches import Sketch
 from mlops_ray.use_case import FeatureKind
 
 Family = Literal["values", "gaps"]
-Values = Sequence[Any] | ArrayLike
+Values = Sequence[Any] | NDArray[Any]
 
 
 class Detector(Protocol):

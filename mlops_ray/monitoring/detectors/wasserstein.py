@@ -20,7 +20,8 @@ class Wasserstein:
     proposition 1 for p = 1; the same as scipy.stats.wasserstein_distance over the deviation. Deviations: values beyond
     the outermost edges of the reference (its 1 % and 99 % quantiles) count as those edges, so that a single outlier
     does not decide; in sketches the distribution functions are straight lines within a bin, which is off by at most
-    the sum over bins of width times the larger of the two shares (nothing where each value has its own bin). 0 if the reference is constant.
+    the sum over bins of width times the larger of the two shares, and nothing where each value has its own bin.
+    0 if the reference is constant.
     """
 
     name: str = "wasserstein"

@@ -1,0 +1,126 @@
+"""The command `mlops-ray rollout`: lets a new version in step by step, and out again, through the server's routes."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+import yaml
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, MlopsRayError, UnavailableError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.principals import DEVELOPMENT_KEY_FILE, development_key, is_loopback
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+UrlOption = Annotated[str, typer.Option(envvar="MLOPS_RAY_URL", help="Where the server is.")]
+StateOption = Annotated[str, typer.Option(help="Folder of all state: for the development key.")]
+ModelArgument = Annotated[str, typer.Argument(help="The use case's name.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
+
+rollout = typer.Typer(
+    no_args_is_help=True,
+    help="Rollouts: shadow, canary, promotion, rollback. The key is MLOPS_RAY_API_KEY, or the development key.",
+)
+
+
+@rollout.command()
+def start(
+    model: ModelArgument,
+    version: Annotated[int, typer.Argument(help="The registered version that comes in.")],
+    plan: Annotated[str | None, typer.Option(help="Steps and rules (YAML); see docs/rollout.md.")] = None,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = "state",
+) -> None:
+    """Begin: the version is loaded by every replica, then the first step is in force."""
+    _show(_call("POST", url, model, "", state, {"version": version, "plan": _plan(plan)}))
+
+
+@rollout.command()
+def status(model: ModelArgument, url: UrlOption = DEFAULT_URL, state: StateOption = "state") -> None:
+    """What is live, how far the rollout is, and what was counted in this step."""
+    _show(_call("GET", url, model, "", state))
+
+
+@rollout.command()
+def promote(
+    model: ModelArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = "state"
+) -> None:
+    """Make the version champion now."""
+    _show(_call("POST", url, model, "/promote", state, {"reason": reason}))
+
+
+@rollout.command()
+def rollback(
+    model: ModelArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = "state"
+) -> None:
+    """End the rollout, or without one go back to the previous champion."""
+    _show(_call("POST", url, model, "/rollback", state, {"reason": reason}))
+
+
+def key_from(state: str) -> str | None:
+    """The key in MLOPS_RAY_API_KEY, or else the development key of an embedded set-up, if there is one."""
+    file = Path(state) / DEVELOPMENT_KEY_FILE
+    return os.environ.get("MLOPS_RAY_API_KEY") or (file.read_text().strip() if file.is_file() else None)
+
+
+def credential(settings: Settings) -> str | None:
+    """As `key_from`, but the development key is made where this machine alone reaches the server."""
+    given = os.environ.get("MLOPS_RAY_API_KEY")
+    if given or not is_loopback(settings.http_host):
+        return given
+    return development_key(open_store(settings), settings)
+
+
+def _plan(file: str | None) -> Any:
+    if file is None:
+        return {}
+    try:
+        return yaml.safe_load(Path(file).read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"Plan {file} cannot be read: {error}") from error
+
+
+def _call(method: str, url: str, model: str, path: str, state: str, body: Any = None) -> dict[str, Any]:
+    key = key_from(state)
+    if key is None:
+        raise ConfigurationError(
+            f"There is no credential: set MLOPS_RAY_API_KEY, or give the folder with the development key (--state; "
+            f"{Path(state).absolute()} has none)."
+        )
+    headers = {"authorization": f"Bearer {key}"}
+    try:
+        response = httpx.request(
+            method, f"{url.rstrip('/')}/v2/models/{model}/rollout{path}", json=body, headers=headers, timeout=15
+        )
+    except httpx.TransportError as error:
+        raise UnavailableError(f"{url} does not answer ({error}). Is the server running?") from error
+    try:
+        answer: dict[str, Any] = response.json()
+    except ValueError:
+        answer = {"error": response.text[:500]}
+    if response.status_code != 200:
+        raise MlopsRayError(f"{response.url} answered {response.status_code}: {answer.get('error')}")
+    return answer
+
+
+def _show(state: dict[str, Any]) -> None:
+    champion, previous, running = state["champion"], state["previous"], state["rollout"]
+    typer.echo(f"Champion: version {champion['version']} since {state['champion_since']}")
+    if previous:
+        typer.echo(f"Previous: version {previous['version']}")
+    if running:
+        steps, at = running["plan"]["steps"], running["step"]
+        typer.echo(f"Rollout:  version {running['version']['version']}, {running['state']}")
+        for number, step in enumerate(steps):
+            mark = "→" if running["state"] == "running" and number == at else " "
+            typer.echo(f"        {mark} {step['route']} {step['share']:.0%} for {step['hold_s']:g} s")
+        typer.echo(f"Counted:  {json.dumps(state['progress'])}")
+    for replica in state["replicas"]:
+        failed = f", failed: {'; '.join(replica['failed'].values())}" if replica["failed"] else ""
+        typer.echo(
+            f"Replica:  {replica['id']} acts on revision {replica['revision']} of {state['revision']}, "
+            f"heard {replica['silent_s']:.0f} s ago{failed}"
+        )

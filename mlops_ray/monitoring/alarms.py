@@ -1,0 +1,259 @@
+"""Judging windows, and alarms that open once, stay open and are resolved."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import nan
+from typing import Literal
+
+import numpy as np
+
+from mlops_ray.monitoring.calibration import Calibration, Normal
+from mlops_ray.monitoring.detectors import DETECTORS, Detector
+from mlops_ray.monitoring.reference import Reference
+from mlops_ray.monitoring.reliability import Reliability, miscalibration
+from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
+from mlops_ray.monitoring.windows import Window
+from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
+
+Question = Literal["data", "prediction", "concept"]
+Answer = Literal["drift", "no drift", "not enough data"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statistic above its threshold. importance: the column's share of the model's importance, 0 to 1, or NaN."""
+
+    column: str
+    detector: str
+    value: float
+    threshold: float
+    score: float
+    importance: float
+    shift: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to one question about one window, with its reason.
+
+    findings: worst first. importance: what the drifted columns have together, NaN where not known.
+    """
+
+    question: Question
+    answer: Answer
+    start: datetime
+    end: datetime
+    rows: int
+    findings: tuple[Finding, ...]
+    importance: float
+    reason: str
+
+
+def judge(
+    window: Window,
+    reference: Reference,
+    spec_name: str,
+    question: Literal["data", "prediction"] = "data",
+    importance: Mapping[str, float] | None = None,
+    detectors: Sequence[Detector] = DETECTORS,
+) -> Verdict:
+    """Has the data, or have the predictions, changed? Fewer rows than the minimum are never "no drift".
+
+    importance: of each feature, in any unit; shares are made of it. detectors: those the reference was built with.
+    """
+    monitored = reference.windows[spec_name]
+    calibration = monitored.features if question == "data" else monitored.prediction
+    ends = (window.start, window.end, window.rows)
+    lacking = _lacking(calibration, window.rows, monitored.spec.minimum_rows)
+    if calibration is None or lacking:
+        return Verdict(question, "not enough data", *ends, (), nan, lacking)
+    by_name = {detector.name: detector for detector in detectors}
+    shares = _shares(importance)
+    expected = {name: _expected(reference, name, window) for name in {normal.column for normal in calibration.normals}}
+    findings = []
+    for normal in calibration.normals:
+        old, new = expected[normal.column], window.columns[normal.column]
+        value = by_name[normal.detector].statistic(old, new)
+        if normal.score(value) > calibration.thresholds[normal.family]:
+            share = shares.get(normal.column, nan if not shares else 0.0)
+            findings.append(_finding(normal, value, calibration, share, describe_shift(old, new)))
+    return _verdict(question, ends, findings)
+
+
+def judge_concept(
+    labelled: Mapping[str, Reliability], start: datetime, end: datetime, reference: Reference, spec_name: str
+) -> Verdict:
+    """Are labels as probable as the model says? `labelled`: rows of the window with labels, by slice ("all" is one)."""
+    monitored = reference.windows[spec_name]
+    calibration = monitored.concept
+    rows = int(labelled[ALL_ROWS].rows.sum()) if ALL_ROWS in labelled else 0
+    lacking = _lacking(calibration, rows, monitored.spec.minimum_rows)
+    if calibration is None or lacking:
+        return Verdict("concept", "not enough data", start, end, rows, (), nan, lacking)
+    findings = []
+    for normal in calibration.normals:
+        new, old = labelled.get(normal.column), reference.reliability[normal.column]
+        if new is None or new.rows.sum() < MINIMUM_SLICE_ROWS:
+            continue
+        value = miscalibration(old, new)
+        if normal.score(value) > calibration.thresholds[normal.family]:
+            shift = (
+                f"{_percent(new.positives.sum() / new.rows.sum())} have the label, "
+                f"{_percent(new.predicted.sum() / new.rows.sum())} were predicted"
+            )
+            findings.append(_finding(normal, value, calibration, nan, shift))
+    return _verdict("concept", (start, end, rows), findings)
+
+
+def _lacking(calibration: Calibration | None, rows: int, minimum: int) -> str:
+    """Why nothing can be said, or nothing."""
+    if calibration is None:
+        return "The reference has no scored rows."
+    if rows < minimum:
+        return f"The window has {rows:,} rows (at least {minimum:,} are needed)."
+    return "" if calibration.thresholds else calibration.words
+
+
+def _expected(reference: Reference, column: str, window: Window) -> Sketch:
+    seasonal = reference.seasonal.get(column)
+    whole = reference.columns[column]
+    return whole if seasonal is None else seasonal.expected(whole, window.seasons[seasonal.season])
+
+
+def _shares(importance: Mapping[str, float] | None) -> dict[str, float]:
+    total = sum(abs(value) for value in (importance or {}).values())
+    return {name: abs(value) / total for name, value in (importance or {}).items()} if total else {}
+
+
+def _finding(normal: Normal, value: float, calibration: Calibration, share: float, shift: str) -> Finding:
+    limit = calibration.thresholds[normal.family]
+    score = normal.score(value) - limit
+    return Finding(normal.column, normal.detector, value, normal.value_at(limit), score, share, shift)
+
+
+def _verdict(question: Question, ends: tuple[datetime, datetime, int], findings: list[Finding]) -> Verdict:
+    ordered = tuple(sorted(findings, key=lambda finding: (-finding.score, finding.column, finding.detector)))
+    if not ordered:
+        return Verdict(question, "no drift", *ends, (), 0.0, "No statistic is above its threshold.")
+    columns = {finding.column: finding.importance for finding in ordered}
+    worst = ordered[0]
+    reason = (
+        f"{worst.column}: {worst.shift} ({worst.detector} {worst.value:.3g}, threshold {worst.threshold:.3g})"
+        f"{f', and {len(columns) - 1} more' if len(columns) > 1 else ''}."
+    )
+    return Verdict(question, "drift", *ends, ordered, float(sum(columns.values())), reason)
+
+
+def describe_shift(old: Sketch, new: Sketch) -> str:
+    """The size of the change, in words: of the mean in standard deviations, of the largest share, of what is missing.
+
+    Of these the one that stands out most is named.
+    """
+    missing = (old.missing / old.rows if old.rows else 0.0, new.missing / new.rows if new.rows else 0.0)
+    gaps = f"missing {_percent(missing[0])} -> {_percent(missing[1])}"
+    if not new.values or not old.values:
+        return gaps
+    if isinstance(old, NumericSketch) and isinstance(new, NumericSketch):
+        deviation = old.deviation
+        size = (new.mean - old.mean) / deviation if deviation > 0 else nan
+        spread = f", deviation {deviation:.3g} -> {new.deviation:.3g}"
+        text = f"mean {old.mean:.3g} -> {new.mean:.3g} ({size:+.2f} standard deviations{spread})"
+        return f"{text}, {gaps}" if abs(missing[1] - missing[0]) > 0.01 else text
+    assert isinstance(old, CategoricalSketch)
+    assert isinstance(new, CategoricalSketch)
+    changes = new.counts / new.values - old.counts / old.values
+    parts = []
+    if new.unseen:
+        values = ", ".join(value for value, _ in new.frequent_unseen(3))
+        parts.append(f"never seen before {_percent(new.unseen / new.values)} ({values})")
+    if len(changes):
+        at = int(np.argmax(np.abs(changes)))
+        shares = (sketch.counts[at] / sketch.values for sketch in (old, new))
+        parts.append(f"{old.categories[at]} {' -> '.join(map(_percent, shares))}")
+    return ", ".join([*parts, *([gaps] if abs(missing[1] - missing[0]) > 0.01 else [])])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Drift that goes on: opened with the first window that showed it, resolved after enough windows without.
+
+    since: where the first such window begins. columns: all that drifted meanwhile. worst: the verdict with the
+    highest score. calm: windows without drift since the last one with.
+    """
+
+    question: Question
+    since: datetime
+    opened: datetime
+    last_seen: datetime
+    columns: tuple[str, ...]
+    worst: Verdict
+    windows: int = 1
+    calm: int = 0
+    resolved: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """The alarm after a verdict: None where none is open. event: what to announce, if anything."""
+
+    alarm: Alarm | None
+    event: Literal["opened", "resolved"] | None
+
+
+def step(alarm: Alarm | None, verdict: Verdict, resolve_after: int = 2) -> Step:
+    """Take the verdict on the next window; `alarm` is the open one on the same question, or None.
+
+    One alarm is one event, not one for each window. "Not enough data" neither opens nor resolves it, nor counts as
+    calm. A resolved alarm is returned with its event, to be recorded; the next verdict begins from None.
+    """
+    if alarm is not None and alarm.resolved is not None:
+        alarm = None
+    if verdict.answer == "not enough data":
+        return Step(alarm, None)
+    if verdict.answer == "no drift":
+        if alarm is None:
+            return Step(None, None)
+        calm = alarm.calm + 1
+        if calm < resolve_after:
+            return Step(replace(alarm, calm=calm), None)
+        return Step(replace(alarm, calm=calm, resolved=verdict.end), "resolved")
+    columns = tuple(dict.fromkeys(finding.column for finding in verdict.findings))
+    if alarm is None:
+        return Step(Alarm(verdict.question, verdict.start, verdict.end, verdict.end, columns, verdict), "opened")
+    worse = verdict.findings[0].score > alarm.worst.findings[0].score
+    return Step(
+        replace(
+            alarm,
+            last_seen=verdict.end,
+            columns=tuple(dict.fromkeys((*alarm.columns, *columns))),
+            worst=verdict if worse else alarm.worst,
+            windows=alarm.windows + 1,
+            calm=0,
+        ),
+        None,
+    )
+
+
+def diagnose(data: Verdict, concept: Verdict | None) -> str:
+    """Data drift, concept drift, or both, told apart in words; `concept` is None until labels have come."""
+    if data.answer == "not enough data" and (concept is None or concept.answer == "not enough data"):
+        return "Not enough data to say anything."
+    inputs = {
+        "drift": f"The inputs have changed: {data.reason}",
+        "no drift": "The inputs look like the reference.",
+        "not enough data": "Whether the inputs have changed cannot be said.",
+    }[data.answer]
+    if concept is None or concept.answer == "not enough data":
+        return f"{inputs} Whether the model is still right cannot be said before labels come."
+    if concept.answer == "drift":
+        if data.answer == "drift":
+            return f"{inputs} And what they mean has changed too (concept drift): {concept.reason}"
+        return f"{inputs} But what they mean has changed (concept drift): {concept.reason}"
+    if data.answer == "drift":
+        return f"{inputs} Labels are still as probable as the model says: data drift without loss of quality."
+    return f"{inputs} Labels are as probable as the model says."

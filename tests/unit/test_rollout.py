@@ -1,0 +1,236 @@
+"""Rollouts: what is decided from which counts, and that a decision is carried out once."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.live import (
+    Live,
+    Plan,
+    Replica,
+    Rollout,
+    Rules,
+    Step,
+    VersionRef,
+    advance,
+    live,
+    promote,
+    replicas_of,
+    report,
+    roll_back,
+    set_champion,
+    start_rollout,
+)
+from mlops_ray.serving.counters import BOUNDS_S, Counts
+from mlops_ray.serving.rollout import Decision, decide, lower_bound, step_key
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OLD, NEW = VersionRef(1, "a" * 64), VersionRef(2, "b" * 64)
+PLAN = Plan(steps=(Step("shadow", 1.0, 60), Step("canary", 0.5, 60)), rules=Rules(max_disagreement=0.1))
+ANN = Actor("ann", ("operate",))
+
+
+def counts(requests: int, errors: int = 0, latency_s: float = 0.01, difference: float = 0.0) -> Counts:
+    made = Counts(difference=difference * requests, compared=requests)
+    for _ in range(requests - errors):
+        made.answered(latency_s)
+    for _ in range(errors):
+        made.failed()
+    return made
+
+
+def running(step: int = 0, since_s: float = 120, plan: Plan = PLAN, state: str = "running") -> Live:
+    since = NOW - timedelta(seconds=since_s)
+    rollout = Rollout("r", NEW, plan, state, step, since, since)  # type: ignore[arg-type]
+    return Live("flights", 5, OLD, NOW, None, rollout)
+
+
+def replica(state: Live, champion: Counts, version: Counts, silent_s: float = 1, **more: object) -> Replica:
+    assert state.rollout
+    told = {"step": step_key(state.rollout), "champion": champion.to_json(), "version": version.to_json()}
+    seen = NOW - timedelta(seconds=silent_s)
+    made = Replica("x", "n", 5, (OLD.digest, NEW.digest), counters=told, seen_at=seen)
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def action(decision: Decision | None) -> str | None:
+    return decision.action if decision else None
+
+
+def test_a_step_without_trouble_is_followed_by_the_next_and_the_last_by_promotion() -> None:
+    good = [counts(500), counts(500)]
+    assert action(decide(running(0), [replica(running(0), *good)], (), NOW)) == "advance"
+    assert action(decide(running(1), [replica(running(1), *good)], (), NOW)) == "promote"
+    by_hand = running(1, plan=Plan(PLAN.steps, automatic=False))
+    assert decide(by_hand, [replica(by_hand, *good)], (), NOW) is None
+
+
+@pytest.mark.parametrize(("since_s", "requests"), [(59, 500), (61, 99)])
+def test_a_step_is_held_for_its_time_and_its_requests(since_s: float, requests: int) -> None:
+    state = running(0, since_s)
+    assert decide(state, [replica(state, counts(500), counts(requests))], (), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("champion", "version", "said"),
+    [
+        (counts(500), counts(3, errors=3), "3 of 3 requests failed"),
+        (counts(500), counts(1000, errors=40), "failed"),
+        (counts(500), counts(500, latency_s=0.05), "Median latency"),
+        (counts(500), counts(500, difference=0.2), "differ from the champion's by 0.200"),
+    ],
+)
+def test_each_rule_takes_the_version_back_with_its_number(champion: Counts, version: Counts, said: str) -> None:
+    decision = decide(running(), [replica(running(), champion, version)], (), NOW)
+    assert decision
+    assert decision.action == "roll_back"
+    assert said in decision.reason
+    assert decision.numbers["version"]["requests"] == version.requests
+
+
+def test_errors_that_the_champion_has_too_blame_nobody() -> None:
+    shaky = [counts(1000, errors=50), counts(1000, errors=50)]
+    assert action(decide(running(), [replica(running(), *shaky)], (), NOW)) == "advance"
+
+
+def test_two_errors_of_two_are_not_yet_a_rate() -> None:
+    assert decide(running(since_s=1), [replica(running(), counts(9), counts(2, errors=2))], (), NOW) is None
+
+
+def test_an_alarm_about_the_version_takes_it_back() -> None:
+    decision = decide(running(), [replica(running(), counts(500), counts(500))], ["Drift of distance"], NOW)
+    assert decision
+    assert (decision.action, decision.reason) == ("roll_back", "Alarm: Drift of distance")
+
+
+def test_counts_of_all_replicas_add_up_and_those_of_other_steps_do_not() -> None:
+    half = replica(running(), counts(60), counts(60))
+    dead = replica(running(), counts(60), counts(60), silent_s=100)
+    assert action(decide(running(), [half, dead], (), NOW)) == "advance"
+    other = replace(dead, counters={**dead.counters, "step": "r/7"})
+    assert decide(running(), [half, other], (), NOW) is None
+
+
+def test_nothing_begins_before_every_replica_alive_holds_the_version() -> None:
+    state = running(state="loading", since_s=0)
+    ready = Replica("a", "n", 5, (NEW.digest,), seen_at=NOW)
+    waiting = Replica("b", "n", 5, (), seen_at=NOW)
+    dead = replace(waiting, seen_at=NOW - timedelta(minutes=1))
+    assert decide(state, [], (), NOW) is None
+    assert decide(state, [ready, waiting], (), NOW) is None
+    assert action(decide(state, [ready, dead], (), NOW)) == "advance"
+    assert action(decide(running(state="loading", plan=Plan(())), [ready], (), NOW)) == "promote"
+    failed = replace(waiting, failed={NEW.digest: "digest differs"})
+    decision = decide(state, [ready, failed], (), NOW)
+    assert decision
+    assert (decision.action, "digest differs" in decision.reason) == ("roll_back", True)
+
+
+def test_a_version_that_never_gets_ready_is_taken_back() -> None:
+    state = running(state="loading", since_s=601)
+    waiting = [Replica("b", "n", 5, (), seen_at=NOW)]
+    assert action(decide(state, waiting, (), NOW)) == "roll_back"
+
+
+def test_the_lower_bound_is_wilsons() -> None:
+    assert lower_bound(10, 100, z=1.96) == pytest.approx(0.05522854, abs=1e-6)
+    assert lower_bound(0, 50) == pytest.approx(0, abs=1e-12)
+
+
+@given(st.lists(st.floats(1e-5, 20), min_size=1, max_size=200))
+def test_counts_survive_their_report_and_their_median_is_at_most_a_quarter_high(latencies: list[float]) -> None:
+    made = Counts()
+    for latency in latencies:
+        made.answered(latency)
+    assert Counts.from_json(made.to_json()) == made
+    assert (made + made) - made == made
+    median, found = sorted(latencies)[(len(latencies) - 1) // 2], made.median_s()
+    assert found is not None
+    assert min(max(median, BOUNDS_S[0]), BOUNDS_S[-1]) <= found * 1.0000001
+    assert found <= max(median * 1.2500001, BOUNDS_S[0])
+
+
+def test_a_rollout_from_start_to_champion_and_back(store: ControlStore) -> None:
+    set_champion(store, ANN, "flights", OLD, "first")
+    state = start_rollout(store, ANN, "flights", NEW, PLAN)
+    assert state.champion == OLD
+    assert state.rollout
+    assert state.rollout.current is None
+    state = advance(store, ANN, "flights", state.rollout, "loaded")
+    assert state.rollout
+    assert state.rollout.current == PLAN.steps[0]
+    state = promote(store, ANN, "flights", state.rollout, "enough seen", {"requests": 9})
+    assert (state.champion, state.previous, state.rollout) == (NEW, OLD, None)
+    assert live(store, "flights") == state
+    state = roll_back(store, ANN, "flights", state, "complaints")
+    assert (state.champion, state.previous) == (OLD, NEW)
+    events = read_events(store, use_case="flights")
+    assert [event.type for event in events] == [
+        "champion.set", "rollout.started", "rollout.step", "rollout.promoted", "rollout.rolled_back",
+    ]  # fmt: skip
+    assert events[3].after["champion"]["version"] == 2
+    assert (events[3].payload["requests"], events[4].reason) == (9, "complaints")
+
+
+def test_of_two_who_decide_on_the_same_state_one_wins(store: ControlStore) -> None:
+    set_champion(store, ANN, "flights", OLD, "first")
+    state = start_rollout(store, ANN, "flights", NEW, PLAN)
+    assert state.rollout
+    advance(store, ANN, "flights", state.rollout, "first")
+    with pytest.raises(ConflictError, match="step 1 of 2"):
+        advance(store, ANN, "flights", state.rollout, "second")
+    with pytest.raises(ConflictError, match="under way"):
+        roll_back(store, ANN, "flights", state, "late")
+    with pytest.raises(ConflictError, match="under way"):
+        start_rollout(store, ANN, "flights", VersionRef(3, "c" * 64), PLAN)
+    with pytest.raises(ConflictError, match="under way"):
+        set_champion(store, ANN, "flights", VersionRef(3, "c" * 64), "x")
+    assert len(read_events(store, use_case="flights")) == 3
+
+
+def test_what_cannot_be_is_refused(store: ControlStore) -> None:
+    with pytest.raises(ConflictError, match="no champion"):
+        start_rollout(store, ANN, "flights", NEW, PLAN)
+    state = set_champion(store, ANN, "flights", OLD, "first")
+    with pytest.raises(ConflictError, match="champion already"):
+        start_rollout(store, ANN, "flights", OLD, PLAN)
+    with pytest.raises(ConflictError, match="no previous champion"):
+        roll_back(store, ANN, "flights", state, "why not")
+    assert set_champion(store, ANN, "flights", OLD, "again") == state
+
+
+def test_a_replica_is_heard_of_once_however_often_it_reports(store: ControlStore) -> None:
+    for revision in (1, 2):
+        report(store, "flights", Replica("a", "n", revision, ("d",), {"e": "why"}, {"step": ""}))
+    (found,) = replicas_of(store, "flights")
+    assert (found.revision, found.loaded, found.failed) == (2, ("d",), {"e": "why"})
+    assert replicas_of(store, "other") == []
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"steps": [{"route": "sideways", "share": 1, "hold_s": 1}]},
+        {"steps": [{"route": "canary", "share": 1.5, "hold_s": 1}]},
+        {"steps": [{"route": "canary", "share": 0, "hold_s": 1}]},
+        {"steps": [{"route": "canary", "share": 1, "hold_s": -1}]},
+        {"rules": {"max_eror_rate": 1}},
+        {"stiky": "tailnum"},
+        {"steps": "all"},
+        [],
+    ],
+)
+def test_a_wrong_plan_is_refused(plan: object) -> None:
+    with pytest.raises(ConfigurationError, match="plan is not understood"):
+        Plan.from_json(plan)
+
+
+def test_a_plan_survives_storage() -> None:
+    assert Plan.from_json(PLAN.to_json()) == PLAN
+    assert Plan.from_json({}) == Plan()

@@ -1,0 +1,261 @@
+"""Several versions in one replica: who answers, what a failing one costs, and what is recorded."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uuid6
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_ray.errors import UnavailableError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import SYSTEM, read_events
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, set_champion, start_rollout
+from mlops_ray.predictions.reader import Ledger
+from mlops_ray.serving.endpoint import share_of
+from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.predictor import Predictor, Vectors
+from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from tests.unit.test_endpoint import KEY, VECTOR, predict, send
+
+HOLD = 3600
+
+
+class Changed(Predictor):
+    """The predictor of another, with its own probabilities."""
+
+    def __init__(self, predictor: Predictor, answer: Callable[[Vectors], Any]):
+        self.__dict__ = dict(predictor.__dict__)
+        self._answer = answer
+
+    def probability(self, vectors: Vectors) -> Any:
+        return self._answer(vectors)
+
+
+def half(vectors: Vectors) -> Any:
+    return np.full(len(vectors), 0.5, np.float32)
+
+
+@contextmanager
+def two_versions(state: Path, answer: Callable[[Vectors], Any], *steps: Step, **plan: Any) -> Iterator[ExampleEndpoint]:
+    """Version 7 is champion, version 8 answers with `answer` and is in the first of `steps`."""
+
+    def change(version: VersionRef, predictor: Predictor) -> Predictor:
+        return Changed(predictor, answer) if version.version == 8 else predictor
+
+    with example_endpoint(state, change=change, versions=2) as example:
+        start_rollout(example.store, SYSTEM, NAME, example.sealed[8], Plan(steps, **plan))
+        follow(example, 2)
+        yield example
+
+
+def follow(example: ExampleEndpoint, rounds: int = 1) -> None:
+    for _ in range(rounds):
+        example.follower.follow_once()
+
+
+def asked(example: ExampleEndpoint, times: int, body: Any = None) -> list[dict[str, Any]]:
+    responses = [predict(example, body or {"features": VECTOR}) for _ in range(times)]
+    assert {response.status_code for response in responses} == {200}, responses[-1].text
+    return [response.json() for response in responses]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_canary_gets_its_share_and_every_answer_names_its_version(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 0.3, HOLD)) as example:
+        answers = asked(example, 200)
+        shares = Counter(answer["version"] for answer in answers)
+        assert 30 <= shares["8"] <= 90
+        for answer in answers:
+            assert (answer["predictions"][0]["probability"] == 0.5) == (answer["version"] == "8")
+
+
+def test_the_same_request_id_goes_to_the_same_version(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 0.5, HOLD)) as example:
+        for _ in range(20):
+            request_id = str(uuid6.uuid7())
+            versions = {
+                predict(example, {"features": VECTOR}, **{"x-request-id": request_id}).json()["version"]
+                for _ in range(3)
+            }
+            assert len(versions) == 1
+
+
+def test_a_sticky_key_goes_to_the_same_version_whatever_the_request(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 0.5, HOLD), sticky="carrier") as example:
+        versions = {
+            carrier: {answer["version"] for answer in asked(example, 5, {"keys": {**KEY, "carrier": carrier}})}
+            for carrier in ("AA", "UA", "B6", "DL", "EV", "MQ", "WN", "US")
+        }
+        assert all(len(seen) == 1 for seen in versions.values())
+        assert set.union(*versions.values()) == {"7", "8"}
+
+
+def test_a_canary_that_raises_costs_no_caller_anything_and_is_rolled_back_by_rule(tmp_path: Path) -> None:
+    def broken(vectors: Vectors) -> Any:
+        if np.isnan(vectors.numbers).all():
+            return half(vectors)  # warming up works: the failure shows with real requests only
+        raise ZeroDivisionError
+
+    with two_versions(tmp_path, broken, Step("canary", 1.0, HOLD)) as example:
+        assert {answer["version"] for answer in asked(example, 10)} == {"7"}
+        follow(example)
+        assert live(example.store, NAME).rollout is None
+        (event,) = read_events(example.store, types=["rollout.rolled_back"])
+        assert "10 of 10 requests failed" in event.reason
+        assert event.payload["version"] == {"requests": 10, "errors": 10, "median_s": None}
+        follow(example)
+        assert example.follower.traffic.candidate is None
+
+
+def test_a_wrong_request_is_not_the_canarys_failure(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 1.0, HOLD)) as example:
+        for _ in range(10):
+            assert predict(example, {"features": {}}).status_code == 400
+        follow(example)
+        assert live(example.store, NAME).rollout is not None
+
+
+def test_a_shadow_is_asked_after_the_answer_and_its_difference_counted(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("shadow", 1.0, HOLD)) as example:
+        answers = asked(example, 40)
+        assert {answer["version"] for answer in answers} == {"7"}
+        counts = example.follower.counts["8", "shadow"]
+        wait_until(lambda: counts.requests == 40)
+        champions = answers[0]["predictions"][0]["probability"]
+        assert counts.difference / counts.compared == pytest.approx(abs(champions - 0.5), abs=1e-5)
+
+
+def test_a_shadow_that_disagrees_too_much_is_rolled_back(tmp_path: Path) -> None:
+    rules = Rules(min_requests=10, max_disagreement=0.01)
+    with two_versions(tmp_path, half, Step("shadow", 1.0, HOLD), rules=rules) as example:
+        asked(example, 20)
+        wait_until(lambda: example.follower.counts["8", "shadow"].requests == 20)
+        follow(example)
+        assert live(example.store, NAME).rollout is None
+
+
+def test_a_shadow_that_raises_or_hangs_is_not_noticed_by_callers(tmp_path: Path) -> None:
+    def slow_and_broken(vectors: Vectors) -> Any:
+        if np.isnan(vectors.numbers).all():
+            return half(vectors)
+        time.sleep(0.3)
+        raise ZeroDivisionError
+
+    with two_versions(tmp_path, slow_and_broken, Step("shadow", 1.0, HOLD)) as example:
+        started = time.monotonic()
+        asked(example, 20)
+        assert time.monotonic() - started < 1.5
+        assert len(example.endpoint.shadow._waiting) <= 256
+
+
+def test_every_answer_is_in_the_ledger_once_with_its_version_and_route(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 0.5, HOLD)) as example:
+        answers = asked(example, 30) + asked(example, 10, {"keys": [KEY, KEY]})
+        example.ledger.rotate()
+        wait_until(lambda: example.ledger.lag().files == 0)
+        kept = Ledger(example.settings, NAME).frame()
+    assert kept.height == 30 + 20
+    assert dict(zip(kept["request_id"], kept["version"], strict=True)) == {
+        answer["request_id"]: answer["version"] for answer in answers
+    }
+    assert set(kept["route"]) == {"champion", "canary"}
+    assert set(kept.filter(kept["route"] == "canary")["version"]) == {"8"}
+
+
+def test_a_promotion_and_a_rollback_take_effect_at_the_next_look_without_loading(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 0.5, HOLD)) as example:
+
+        def operate(path: str) -> int:
+            return send(example, "POST", f"/rollout/{path}", json={"reason": "test"}).status_code
+
+        assert operate("promote") == 200
+        follow(example)
+        assert {answer["version"] for answer in asked(example, 10)} == {"8"}
+        before = dict(example.follower._loaded)
+        assert operate("rollback") == 200
+        follow(example)
+        assert {answer["version"] for answer in asked(example, 10)} == {"7"}
+        assert example.follower._loaded == before
+        assert operate("promote") == 409
+
+
+def test_operations_are_described_and_refused_in_words(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 0.5, HOLD)) as example:
+        shown = send(example, "GET", "/rollout").json()
+        assert (shown["champion"]["version"], shown["rollout"]["version"]["version"]) == (7, 8)
+        assert shown["rollout"]["plan"]["steps"] == [{"route": "canary", "share": 0.5, "hold_s": HOLD}]
+        again = send(example, "POST", "/rollout", json={"version": 8})
+        assert again.status_code == 409
+        assert "under way" in again.json()["error"]
+        for body in ({"version": "8"}, {}, {"version": 8, "plan": {"stps": []}}, [1], "x"):
+            assert send(example, "POST", "/rollout", json=body).status_code in (400, 409), body
+        (started,) = read_events(example.store, types=["rollout.started"])
+        assert started.actor == "system"
+
+
+def test_a_damaged_version_never_takes_traffic_and_is_reported(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, versions=2) as example:
+        file = tmp_path / "sealed" / "8" / "model.onnx"
+        file.write_bytes(file.read_bytes()[:-10])
+        start_rollout(example.store, SYSTEM, NAME, example.sealed[8], Plan((Step("canary", 1.0, HOLD),)))
+        follow(example, 2)
+        assert {answer["version"] for answer in asked(example, 10)} == {"7"}
+        assert live(example.store, NAME).rollout is None
+        (event,) = read_events(example.store, types=["version.load_failed"])
+        assert "model.onnx" in event.reason
+        set_champion(example.store, SYSTEM, NAME, example.sealed[8], "forced")
+        follow(example)
+        assert {answer["version"] for answer in asked(example, 5)} == {"7"}
+
+
+def test_a_replica_starts_with_the_previous_champion_if_the_champion_is_damaged(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, versions=2) as example:
+        set_champion(example.store, SYSTEM, NAME, example.sealed[8], "next")
+        (tmp_path / "sealed" / "8" / "model.onnx").unlink()
+        fresh = Follower(example.store, NAME, "second", "node", example.follower._load, example.guard)
+        fresh.prepare()
+        assert fresh.traffic.champion.version == "7"
+
+
+def test_without_the_control_store_a_replica_goes_on(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path) as example:
+        example.follower.store = ControlStore(f"sqlite:///{tmp_path}/away/control_store.db")
+        with pytest.raises(UnavailableError):
+            example.follower.follow_once()
+        assert len(asked(example, 3)) == 3
+
+
+def test_a_ledger_that_is_full_refuses_rather_than_answering_unrecorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with example_endpoint(tmp_path) as example:
+
+        def full(*given: Any, **named: Any) -> None:
+            raise UnavailableError("The ledger cannot write.")
+
+        monkeypatch.setattr(example.ledger, "append", full)
+        assert predict(example, {"features": VECTOR}).status_code == 503
+
+
+@given(st.uuids())
+def test_shares_are_spread_evenly_and_stay(key: Any) -> None:
+    assert 0 <= share_of(str(key)) < 1
+    assert share_of(str(key)) == share_of(str(key))
+
+
+def test_shares_are_even() -> None:
+    shares = [share_of(str(uuid6.uuid7())) for _ in range(20_000)]
+    assert np.histogram(shares, 10, (0, 1))[0] == pytest.approx(2000, abs=200)
