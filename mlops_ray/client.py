@@ -261,7 +261,8 @@ def _exchange(limits: _Limits, url: str, path: str) -> _Exchange:
 
 
 def _authorization(api_key: str | None) -> dict[str, str]:
-    key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
+    """As read from a file or a variable: without the line feed at its end."""
+    key = (api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE, "")).strip()
     return {"authorization": f"Bearer {key}"} if key else {}
 
 

@@ -148,7 +148,7 @@ class Pipeline:
     def _evaluate_inputs(self) -> Any:
         best = SearchResult.from_json(self._result("train")).best
         columns = self.use_case.sources[self.use_case.main_source].columns
-        return [self._train_inputs(), best.trial_id, dict(best.parameters), repr(columns)]
+        return [self._train_inputs(), best.trial_id, dict(best.parameters), repr(columns), repr(self.use_case.serving)]
 
     def _evaluate(self, key: str) -> dict[str, Any]:
         best = SearchResult.from_json(self._result("train")).best

@@ -166,6 +166,20 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """How the endpoint serves the models of a use case.
+
+    store_down: what happens to requests by keys while the online store does not answer: `refuse` them (503), or
+    answer as if its features were `missing`, marked as degraded. batch_wait_ms: how long a request may wait for
+    others, so that a large model answers up to `batch_rows` rows at once; 0 asks it for each request.
+    """
+
+    store_down: Literal["refuse", "missing"] = "refuse"
+    batch_wait_ms: float = 0.0
+    batch_rows: int = 64
+
+
+@dataclass(frozen=True)
 class UseCase:
     """A prediction that somebody needs, from raw files to the endpoint.
 
@@ -193,6 +207,7 @@ class UseCase:
     metric: Literal["roc_auc", "average_precision"] = "roc_auc"
     split: Split = Split()
     search: Search = Search()
+    serving: Serving = Serving()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):

@@ -10,12 +10,15 @@ import numpy as np
 
 from mlops_ray.monitoring.calibration import Calibration, Normal
 from mlops_ray.monitoring.detectors import DETECTORS, Detector
+from mlops_ray.monitoring.detectors.cells import bins
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reliability import Reliability, miscalibration
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.windows import Window
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
 
+# A mean that moved less, in standard deviations, does not tell the story.
+_CLEAR_SHIFT = 0.2
 Question = Literal["data", "prediction", "concept"]
 Answer = Literal["drift", "no drift", "not enough data"]
 
@@ -157,8 +160,8 @@ def describe_shift(old: Sketch, new: Sketch) -> str:
     if isinstance(old, NumericSketch) and isinstance(new, NumericSketch):
         deviation = old.deviation
         size = (new.mean - old.mean) / deviation if deviation > 0 else nan
-        spread = f", deviation {deviation:.3g} -> {new.deviation:.3g}"
-        text = f"mean {old.mean:.3g} -> {new.mean:.3g} ({size:+.2f} standard deviations{spread})"
+        text = f"mean {old.mean:.5g} -> {new.mean:.5g} ({size:+.2f} standard deviations)"
+        text += "" if abs(size) >= _CLEAR_SHIFT else f", {_widest_gap(old, new)}"
         return f"{text}, {gaps}" if abs(missing[1] - missing[0]) > 0.01 else text
     assert isinstance(old, CategoricalSketch)
     assert isinstance(new, CategoricalSketch)
@@ -172,6 +175,16 @@ def describe_shift(old: Sketch, new: Sketch) -> str:
         shares = (sketch.counts[at] / sketch.values for sketch in (old, new))
         parts.append(f"{old.categories[at]} {' -> '.join(map(_percent, shares))}")
     return ", ".join([*parts, *([gaps] if abs(missing[1] - missing[0]) > 0.01 else [])])
+
+
+def _widest_gap(old: NumericSketch, new: NumericSketch) -> str:
+    """Where the distribution functions are furthest apart."""
+    both = bins(old, new)
+    if not len(both.edges):
+        return "the same single value"
+    below = [np.cumsum(part)[:-1] for part in both.shares()]
+    at = int(np.argmax(np.abs(below[1] - below[0])))
+    return f"up to {both.edges[at]:.5g}: {_percent(below[0][at])} -> {_percent(below[1][at])}"
 
 
 def _percent(share: float) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, exp, inf, isnan, log
+from math import cbrt, ceil, inf, isnan
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ _Float = NDArray[np.float64]
 # Fewer independent windows than this say nothing about what is normal.
 MINIMUM_WINDOWS = 5
 _FOLDS = 20
-# 1.645 standard deviations of a normal distribution lie between its median and its 95 % quantile. A statistic that
-# hardly varies in the reference counts as varying by 30 %, or a column that never changed would alarm at nothing.
-_UPPER, _QUANTILE, _SMALLEST_SCALE = 1.645, 0.95, 0.3
+_HIGH = 0.95
+# A column that never changed in the reference would alarm at the first row that differs: scores of less than this are
+# no alarm, and a scale is at least a tenth of what the floor makes. Together, 1.2 times the floor is no alarm.
+_SMALLEST_THRESHOLD, _SMALLEST_SCALE = 3.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Null:
 
 @dataclass(frozen=True)
 class Normal:
-    """What is normal for one statistic of one column: log(value + floor) has this centre and scale.
+    """What is normal for one statistic of one column: the cube root of (value + floor) has this centre and scale.
+
+    Cube roots of sums of squares are nearly normal (Wilson and Hilferty, "The distribution of chi-square", 1931), and
+    bring statistics with tails of different weight onto one scale.
 
     usual, high: its median and its 95 % quantile in the reference period, for people.
     """
@@ -49,11 +53,11 @@ class Normal:
 
     def score(self, value: float) -> float:
         """How many scales above normal; -inf for NaN."""
-        return -inf if isnan(value) else (log(value + self.floor) - self.centre) / self.scale
+        return -inf if isnan(value) else (cbrt(value + self.floor) - self.centre) / self.scale
 
     def value_at(self, score: float) -> float:
         """The value that has this score: a threshold in the statistic's own unit."""
-        return max(0.0, exp(self.centre + score * self.scale) - self.floor)
+        return max(0.0, (self.centre + score * self.scale) ** 3 - self.floor)
 
 
 @dataclass(frozen=True)
@@ -111,34 +115,32 @@ def calibrate(nulls: Sequence[Null], window: str, independent: int, overlap: int
     for family in families:
         worst = np.max([_scores(null, independent, overlap) for null in nulls if null.family == family], axis=0)
         order = min(len(worst), ceil((1 - rate) * (len(worst) + 1)))
-        thresholds[family] = float(np.sort(worst)[order - 1])
+        thresholds[family] = max(float(np.sort(worst)[order - 1]), _SMALLEST_THRESHOLD)
     return Calibration(window, normals, thresholds, wanted, int(1 / (rate * len(families)) + 1e-9), independent)
 
 
 def _normal(null: Null) -> Normal:
     values = null.values[~np.isnan(null.values)]
-    centre, scale = _centre_and_scale(np.log(values + null.floor))
-    usual, high = np.quantile(values, [0.5, _QUANTILE]) if len(values) else (0.0, 0.0)
-    if not len(values):
-        centre = log(null.floor)
+    centre, scale = _centre_and_scale(values, null.floor)
+    usual, high = np.quantile(values, [0.5, _HIGH]) if len(values) else (0.0, 0.0)
     return Normal(null.column, null.detector, null.family, null.floor, centre, scale, float(usual), float(high))
 
 
-def _centre_and_scale(logs: _Float) -> tuple[float, float]:
-    if not len(logs):
-        return 0.0, _SMALLEST_SCALE
-    centre, high = np.quantile(logs, [0.5, _QUANTILE])
-    return float(centre), max(float(high - centre) / _UPPER, _SMALLEST_SCALE)
+def _centre_and_scale(values: _Float, floor: float) -> tuple[float, float]:
+    """Of the values that are not NaN; as if all were 0 if there are fewer than two."""
+    roots = np.cbrt(values[~np.isnan(values)] + floor)
+    smallest = _SMALLEST_SCALE * cbrt(floor)
+    if len(roots) < 2:
+        return cbrt(floor), smallest
+    return float(roots.mean()), max(float(roots.std(ddof=1)), smallest)
 
 
 def _scores(null: Null, independent: int, overlap: int) -> _Float:
     """The score of each window by what the windows beyond its own fold, and its neighbours, say is normal."""
-    logs = np.log(null.values + null.floor)
-    scores = np.full(len(logs), -inf)
-    for fold in np.array_split(np.arange(len(logs)), min(independent, _FOLDS)):
+    scores = np.full(len(null.values), -inf)
+    for fold in np.array_split(np.arange(len(scores)), min(independent, _FOLDS)):
         if len(fold):
-            others = np.r_[logs[: max(0, fold[0] - overlap)], logs[fold[-1] + 1 + overlap :]]
-            others = others[~np.isnan(others)]
-            centre, scale = _centre_and_scale(others)
-            scores[fold] = (logs[fold] - (centre if len(others) else log(null.floor))) / scale
+            others = np.r_[null.values[: max(0, fold[0] - overlap)], null.values[fold[-1] + 1 + overlap :]]
+            centre, scale = _centre_and_scale(others, null.floor)
+            scores[fold] = (np.cbrt(null.values[fold] + null.floor) - centre) / scale
     return np.where(np.isnan(scores), -inf, scores)

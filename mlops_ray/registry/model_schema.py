@@ -3,13 +3,13 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
 from mlops_ray.errors import IntegrityError, UseCaseError
-from mlops_ray.use_case import Column, ColumnType, Feature, FeatureKind, UseCase
+from mlops_ray.use_case import Column, ColumnType, Feature, FeatureKind, Serving, UseCase
 
 _PLAIN_EXPRESSIONS = {"Column", "Literal", "BinaryExpr", "Cast", "Ternary", "Function", "Alias"}
 _FOREIGN_FUNCTIONS = {"AnonymousFunction", "AnonymousAgg", "FfiPlugin", "PythonUdf", "Object"}
@@ -34,6 +34,7 @@ class ModelSchema:
     request_features: Mapping[str, str]
     features: tuple[Feature, ...]
     feature_service: str | None = None
+    serving: Serving = field(default_factory=Serving)
 
     def named(self, kind: FeatureKind) -> tuple[str, ...]:
         """Names of the features of one kind, in the order of the model's input."""
@@ -63,6 +64,7 @@ class ModelSchema:
                 "entities": tuple(value["entities"]),
                 "request_columns": tuple(columns),
                 "features": tuple(features),
+                "serving": Serving(**value.get("serving", {})),
             }
             return cls(**parts)
         except (KeyError, TypeError) as error:
@@ -89,6 +91,7 @@ def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame
         request_features={name: part.meta.serialize(format="json") for name, part in expressions.items()},
         features=tuple(features),
         feature_service=use_case.feature_service,
+        serving=use_case.serving,
     )
 
 

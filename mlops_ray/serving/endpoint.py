@@ -5,6 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from mlops_ray.predictions.record import Route as LedgerRoute
 from mlops_ray.predictions.writer import LedgerWriter
@@ -67,18 +68,19 @@ class Endpoint:
     async def _predict(self, request: Request) -> Response:
         request.expect_content_type("application/json")
         served, scored = await self._answer(request, PredictQuestion(await request.body()))
-        return Response(
-            {
-                "model": self._name,
-                "version": served.version,
-                "request_id": request.request_id,
-                "as_of": scored.as_of.isoformat().replace("+00:00", "Z"),
-                "predictions": [
-                    {"probability": value, "prediction": value >= DECISION_THRESHOLD}
-                    for value in scored.probability.tolist()
-                ],
-            }
-        )
+        answer: dict[str, Any] = {
+            "model": self._name,
+            "version": served.version,
+            "request_id": request.request_id,
+            "as_of": scored.as_of.isoformat().replace("+00:00", "Z"),
+            "predictions": [
+                {"probability": value, "prediction": value >= DECISION_THRESHOLD}
+                for value in scored.probability.tolist()
+            ],
+        }
+        if scored.vectors.degraded:
+            answer["degraded"] = True
+        return Response(answer)
 
     async def _infer(self, request: Request) -> Response:
         request.expect_content_type("application/json", "application/octet-stream")

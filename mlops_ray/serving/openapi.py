@@ -81,7 +81,15 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
             ]
         },
         "Prediction": _object(
-            {"model": _TEXT, "version": _TEXT, "request_id": _UUID, "as_of": _MOMENT, "predictions": _list(answer)}
+            {
+                "model": _TEXT,
+                "version": _TEXT,
+                "request_id": _UUID,
+                "as_of": _MOMENT,
+                "predictions": _list(answer),
+                "degraded": {"const": True, "description": "The online store was down; its features count as missing."},
+            },
+            optional=("degraded",),
         ),
         "Infer": _infer_request(schema),
         "Inference": _object(

@@ -1,7 +1,9 @@
 """Predictor: from what a caller sent to probabilities."""
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -9,11 +11,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.registry.sealed_model import SealedModel
 from mlops_ray.use_case import ColumnType
 
 DECISION_THRESHOLD = 0.5
+STORE_RETRY_S = 1.0
+
+_logger = logging.getLogger(__name__)
 
 _DTYPES: dict[ColumnType, Any] = {
     "text": pl.String,
@@ -42,10 +47,14 @@ class OnlineReader(Protocol):
 
 @dataclass(frozen=True)
 class Vectors:
-    """Model inputs of some rows, in the order of the ONNX contract: NaN is a missing number, "" a missing category."""
+    """Model inputs of some rows, in the order of the ONNX contract: NaN is a missing number, "" a missing category.
+
+    degraded: the online store was down, and its features are missing for that reason.
+    """
 
     numbers: NDArray[np.float32]
     categories: NDArray[np.object_]
+    degraded: bool = False
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -63,6 +72,7 @@ class Predictor:
             )
         self.sealed = sealed
         self._reader = online_reader if schema.feature_service else None
+        self._store_down_until_s = 0.0
         self._numbers, self._categories = schema.named("number"), schema.named("category")
         self._copied = [name for name in schema.request_features if schema.column_of(name) is not None]
         computed = {name: e for name, e in schema.expressions().items() if name not in self._copied}
@@ -71,17 +81,38 @@ class Predictor:
         self._roots = {column.name: _DTYPES[column.type] for column in schema.request_columns if column.name in roots}
 
     def vectors_of_keys(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> Vectors:
-        """Features of validated request rows (column name -> value) as known at `moment`; may wait for the store."""
+        """Features of validated request rows (column name -> value) as known at `moment`; may wait for the store.
+
+        Raises UnavailableError if the store does not answer, unless the use case takes its features as missing then.
+        """
         computed = self._computed(rows)
-        online = self._reader.read(rows, [moment] * len(rows)) if self._reader else [{}] * len(rows)
+        online, degraded = self._online(rows, moment)
         features = [
             {**found, **{name: row[name] for name in self._copied}, **values}
             for row, found, values in zip(rows, online, computed, strict=True)
         ]
-        return self.vectors_of_features(
+        vectors = self.vectors_of_features(
             [[row.get(name) for name in self._numbers] for row in features],
             [[row.get(name) for name in self._categories] for row in features],
         )
+        return replace(vectors, degraded=degraded)
+
+    def _online(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> tuple[list[dict[str, Any]], bool]:
+        """What the store knows of each row; and whether it could not be asked. It is not asked again for a second
+        after it failed, since to find out that it is still down may take longer than a caller waits."""
+        if self._reader is None:
+            return [{} for _ in rows], False
+        may_be_missing = self.sealed.schema.serving.store_down == "missing"
+        if may_be_missing and time.monotonic() < self._store_down_until_s:
+            return [{} for _ in rows], True
+        try:
+            return self._reader.read(rows, [moment] * len(rows)), False
+        except UnavailableError as error:
+            if not may_be_missing:
+                raise
+            _logger.warning("Answering without online features: %s", error)
+            self._store_down_until_s = time.monotonic() + STORE_RETRY_S
+            return [{} for _ in rows], True
 
     def vectors_of_features(self, numbers: Sequence[Sequence[Any]], categories: Sequence[Sequence[Any]]) -> Vectors:
         """Full feature vectors, None where missing, in the order of the schema's features of each kind."""

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.serving.batching import Batcher, Probability
 from mlops_ray.serving.inference_protocol import InferBody, Tensors, metadata
 from mlops_ray.serving.openapi import openapi_of_model
 from mlops_ray.serving.predictor import Predictor, Vectors
@@ -28,7 +26,7 @@ class Scored:
 
     keys: Sequence[Mapping[str, Any]] | None
     vectors: Vectors
-    probability: NDArray[np.float32]
+    probability: Probability
     as_of: datetime
     tensors: Tensors | None = None
 
@@ -90,6 +88,12 @@ class ServedVersion:
         # event loop stays free to answer health checks and to keep the deadline. Each version has its own, so that
         # a slow canary does not hold up the champion.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"version-{version}")
+        serving = self.schema.serving
+        self._batcher = (
+            Batcher(self._ask_aside, serving.batch_rows, serving.batch_wait_ms / 1000)
+            if serving.batch_wait_ms
+            else None
+        )
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -105,7 +109,7 @@ class ServedVersion:
         asked = self._predict_body.decode(content)
         as_of = (asked.as_of or datetime.now(UTC)).astimezone(UTC)
         if asked.keys is not None:
-            vectors, probability = await self._aside(self._from_keys, asked.keys, as_of)
+            vectors, probability = await self._from_keys(asked.keys, as_of)
             return Scored(asked.keys, vectors, probability, as_of)
         numbers, categories = (
             [[row[position] for position in positions] for row in asked.features or []] for positions in self._positions
@@ -125,15 +129,27 @@ class ServedVersion:
         value = asked.keys[0].get(column) if asked.keys else None
         return None if value is None else str(value)
 
-    async def _aside(self, work: Callable[..., Any], *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
+    async def _from_keys(self, keys: list[dict[str, Any]], moment: datetime) -> tuple[Vectors, Probability]:
+        if self._batcher is None:
+            found: tuple[Vectors, Probability] = await self._aside(self._look_up_and_ask, keys, moment)
+            return found
+        vectors = await self._aside(self.predictor.vectors_of_keys, keys, moment)
+        return vectors, await self._batcher.probability(vectors)
 
-    def _from_keys(self, keys: list[dict[str, Any]], moment: datetime) -> tuple[Vectors, NDArray[np.float32]]:
+    def _look_up_and_ask(self, keys: list[dict[str, Any]], moment: datetime) -> tuple[Vectors, Probability]:
         vectors = self.predictor.vectors_of_keys(keys, moment)
         return vectors, self.predictor.probability(vectors)
 
-    async def _probability(self, vectors: Vectors) -> NDArray[np.float32]:
+    async def _probability(self, vectors: Vectors) -> Probability:
+        if self._batcher is not None:
+            return await self._batcher.probability(vectors)
         if len(vectors) <= INLINE_ROWS:
             return self.predictor.probability(vectors)
-        answer: NDArray[np.float32] = await self._aside(self.predictor.probability, vectors)
+        return await self._ask_aside(vectors)
+
+    async def _ask_aside(self, vectors: Vectors) -> Probability:
+        answer: Probability = await self._aside(self.predictor.probability, vectors)
         return answer
+
+    async def _aside(self, work: Callable[..., Any], *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)

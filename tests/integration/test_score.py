@@ -1,7 +1,10 @@
 """Batch scoring gives what the endpoint would have answered at the time, and loses or doubles no row."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -223,3 +226,33 @@ def test_what_cannot_begin_is_one_sentence(settings: Settings, rows: pl.DataFram
 def test_nothing_to_score_is_no_error(settings: Settings, rows: pl.DataFrame, tmp_path: Path) -> None:
     assert balance(score(rows.clear(), "departures", str(tmp_path / "scores"), settings)) == [0, 0, 0, 0]
     assert mlops_ray.ledger("departures", settings).between().count() == 0
+
+
+USE_CASE = """
+import polars as pl
+from mlops_ray import Column, Label, Source, UseCase
+from mlops_ray.training.candidates import LogisticRegression
+
+columns = (Column("carrier", "text"), Column("origin", "text"), Column("departure", "timestamp"))
+use_case = UseCase(
+    name="departures",
+    sources={"departures": Source("departures.csv", columns)},
+    entities=("carrier", "origin"),
+    event_time="departure",
+    label=Label("late", pl.col("carrier") == "AA", pl.col("departure")),
+    candidates=(LogisticRegression(),),
+)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_the_command_scores_a_csv_file(served: Settings, rows: pl.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "departures.py").write_text(USE_CASE)
+    rows.head(20).write_csv(tmp_path / "rows.csv", datetime_format="%+")
+    command = [Path(sys.executable).with_name("mlops-ray"), "score", tmp_path / "departures.py"]
+    command += ["--input", "rows.csv", "--output", "scores", "--state", served.state]
+    cluster = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | cluster, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scored"] == 20
+    assert read_parquet(str(tmp_path / "scores" / "predictions")).height == 20

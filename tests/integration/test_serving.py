@@ -6,11 +6,14 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -18,7 +21,12 @@ import numpy as np
 import pytest
 
 from mlops_ray.client import Client
-from mlops_ray.errors import ConfigurationError, DataError, UnavailableError
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, UnavailableError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.principals import create_key, revoke_key
+from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder
 from mlops_ray.testing.example_model import FEATURES, example_answer
 
@@ -42,11 +50,11 @@ def processes_of_this_test() -> list[str]:
     return [command for command in found if command]
 
 
-def start_driver() -> subprocess.Popen[str]:
+def start_driver(state: Path) -> subprocess.Popen[str]:
     name, value = MARK.split("=")
     script = Path(__file__).parent / "serve_example.py"
     return subprocess.Popen(
-        [sys.executable, str(script), str(PORT)],
+        [sys.executable, str(script), str(PORT), str(state)],
         env={**os.environ, name: value},
         stdout=subprocess.PIPE,
         text=True,
@@ -71,13 +79,14 @@ def leftover_proxy() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def server(leftover_proxy: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Two replicas behind HAProxy; Ctrl-C in the end leaves no process and no port."""
-    driver = start_driver()
+def state(leftover_proxy: subprocess.Popen[bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of two replicas behind HAProxy; Ctrl-C in the end leaves no process and no port."""
+    state = tmp_path_factory.mktemp("state")
+    driver = start_driver(state)
     try:
         assert driver.stdout is not None
         assert driver.stdout.readline().strip() == URL
-        yield
+        yield state
         os.killpg(driver.pid, signal.SIGINT)
         assert driver.stdout.readline().strip() == "interrupted"
         assert driver.wait(40) == 0
@@ -91,9 +100,20 @@ def server(leftover_proxy: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client(URL) as client:
+def key(state: Path) -> str:
+    return (state / "development_key").read_text()
+
+
+@pytest.fixture(scope="module")
+def client(key: str) -> Iterator[Client]:
+    with Client(URL, api_key=key) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def http(key: str) -> Iterator[httpx.Client]:
+    with httpx.Client(headers={"authorization": f"Bearer {key.strip()}"}, timeout=20) as http:
+        yield http
 
 
 def test_a_proxy_left_by_a_killed_driver_does_not_block_the_port(leftover_proxy: subprocess.Popen[bytes]) -> None:
@@ -116,28 +136,28 @@ def test_a_wrong_row_is_an_error_that_names_the_field(client: Client) -> None:
         client.predict("departures", keys={**KEY, "departure": datetime(2013, 1, 1)})
 
 
-def test_the_request_id_is_in_the_answer_exactly_once() -> None:
+def test_the_request_id_is_in_the_answer_exactly_once(http: httpx.Client) -> None:
     given = "0190f5a0-7d5e-7c3a-8000-0123456789ab"
     for headers, expected in (({"x-request-id": given}, given), ({"x-request-id": "nonsense"}, None), ({}, None)):
-        response = httpx.post(f"{MODEL}/predict", json={"features": VECTOR}, headers=headers)
+        response = http.post(f"{MODEL}/predict", json={"features": VECTOR}, headers=headers)
         answered = response.json()["request_id"]
         assert response.headers.get_list("x-request-id") == [answered]
         assert answered == (expected or answered)
         assert uuid.UUID(answered).version == 7
 
 
-def test_the_server_is_described_and_ready() -> None:
-    assert httpx.get(f"{URL}/v2").json()["name"] == "mlops_ray"
-    assert httpx.get(f"{URL}/v2/health/live").json() == {"live": True}
-    assert httpx.get(f"{URL}/v2/health/ready").json() == {"ready": True, "not_ready": []}
-    assert httpx.get(f"{MODEL}").json()["name"] == "departures"
-    assert httpx.get(f"{MODEL}/openapi.json").json()["openapi"] == "3.1.0"
-    assert httpx.get(f"{URL}/v2/openapi.json").json()["openapi"] == "3.1.0"
-    unknown = httpx.get(f"{URL}/v2/models/nothing")
+def test_the_server_is_described_and_ready(http: httpx.Client) -> None:
+    assert http.get(f"{URL}/v2").json()["name"] == "mlops_ray"
+    assert http.get(f"{URL}/v2/health/live").json() == {"live": True}
+    assert http.get(f"{URL}/v2/health/ready").json() == {"ready": True, "not_ready": []}
+    assert http.get(f"{MODEL}").json()["name"] == "departures"
+    assert http.get(f"{MODEL}/openapi.json").json()["openapi"] == "3.1.0"
+    assert http.get(f"{URL}/v2/openapi.json").json()["openapi"] == "3.1.0"
+    unknown = http.get(f"{URL}/v2/models/nothing")
     assert (unknown.status_code, "error" in unknown.json()) == (404, True)
 
 
-def test_binary_tensors_come_through_the_proxy() -> None:
+def test_binary_tensors_come_through_the_proxy(http: httpx.Client) -> None:
     body = {"inputs": [], "parameters": {"binary_data_output": True}}
     tail = b""
     for feature in FEATURES:
@@ -149,22 +169,22 @@ def test_binary_tensors_come_through_the_proxy() -> None:
         tail += raw
     head = httpx.Request("POST", MODEL, json=body).content
     headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
-    answer = httpx.post(f"{MODEL}/infer", content=head + tail, headers=headers)
+    answer = http.post(f"{MODEL}/infer", content=head + tail, headers=headers)
     length = int(answer.headers["inference-header-content-length"])
     assert answer.content[length:] == np.float32(example_answer(VECTOR)).tobytes() + b"\x01"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_of_50_mb_is_refused_and_the_server_goes_on(chunked: bool) -> None:
+def test_a_body_of_50_mb_is_refused_and_the_server_goes_on(http: httpx.Client, chunked: bool) -> None:
     content = (b" " * 1_000_000 for _ in range(50)) if chunked else b" " * 50_000_000
     try:
-        response = httpx.post(
+        response = http.post(
             f"{MODEL}/predict", content=content, headers={"content-type": "application/json"}, timeout=20
         )
         assert (response.status_code, response.json()["field"]) == (413, "body")
     except httpx.WriteError:
         pass  # the answer came and the connection was closed before all was sent
-    assert httpx.post(f"{MODEL}/predict", json={"features": VECTOR}).status_code == 200
+    assert http.post(f"{MODEL}/predict", json={"features": VECTOR}).status_code == 200
 
 
 def test_both_replicas_answer_alike_under_load(client: Client) -> None:
@@ -176,14 +196,96 @@ def test_both_replicas_answer_alike_under_load(client: Client) -> None:
     assert len({answer.request_id for answer in answers}) == len(vectors)
 
 
-def test_a_cut_connection_harms_nobody_else() -> None:
+def test_a_cut_connection_harms_nobody_else(http: httpx.Client) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", PORT)) as connection:
             connection.sendall(
                 b"POST /v2/models/departures/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 b'Content-Length: 1000\r\n\r\n{"keys":'
             )
-    assert httpx.post(f"{MODEL}/predict", json={"features": VECTOR}).status_code == 200
+    assert http.post(f"{MODEL}/predict", json={"features": VECTOR}).status_code == 200
+
+
+def test_only_liveness_needs_no_credential(state: Path) -> None:
+    assert httpx.get(f"{URL}/v2/health/live").status_code == 200
+    for path in ("/v2", "/v2/health/ready", "/v2/openapi.json", "/v2/models/departures", "/v2/models/departures/ready"):
+        response = httpx.get(f"{URL}{path}")
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer"), path
+    with Client(URL, api_key="mlr_wrong") as stranger, pytest.raises(ForbiddenError, match="key"):
+        stranger.predict("departures", features=VECTOR)
+
+
+def test_a_revoked_key_is_refused_by_every_replica_within_seconds(state: Path) -> None:
+    store = ControlStore(f"sqlite:///{state}/control_store.db")
+    made = create_key(store, SYSTEM, "short-lived", ["predict"])
+
+    def statuses() -> set[int]:
+        headers = {"authorization": f"Bearer {made.secret}"}
+        posts = [httpx.post(f"{MODEL}/predict", json={"features": VECTOR}, headers=headers) for _ in range(20)]
+        return {response.status_code for response in posts}
+
+    wait_until(lambda: statuses() == {200}, 10)
+    revoke_key(store, SYSTEM, "short-lived", "test")
+    wait_until(lambda: statuses() == {401}, 10)
+
+
+def wait_until(true: Callable[[], bool], timeout_s: float) -> float:
+    started = time.monotonic()
+    while not true():
+        assert time.monotonic() - started < timeout_s
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
+def test_promotions_and_a_rollback_under_load_lose_nothing(http: httpx.Client, client: Client, state: Path) -> None:
+    """Three promotions and a rollback at 50 requests/s: every answer names its version, and is in the ledger once."""
+    answers: list[tuple[float, str, str]] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(headers=dict(http.headers)) as mine:
+            while not done.is_set():
+                response = mine.post(f"{MODEL}/predict", json={"features": VECTOR})
+                body = response.json()
+                answers.append((time.monotonic(), body.get("version", str(response.status_code)), body["request_id"]))
+                time.sleep(0.04)
+
+    def acting(version: int) -> bool:
+        shown = http.get(f"{MODEL}/rollout").json()
+        on_it = all(replica["revision"] == shown["revision"] for replica in shown["replicas"])
+        return shown["champion"]["version"] == version and shown["rollout"] is None and on_it
+
+    changes = []
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            for version in (8, 9, 10):
+                started = http.post(f"{MODEL}/rollout", json={"version": version, "plan": {"steps": []}})
+                assert started.status_code == 200, started.text
+                wait_until(lambda version=version: acting(version), 15)
+                changes.append((time.monotonic(), str(version)))
+                time.sleep(0.5)
+            assert http.post(f"{MODEL}/rollout/rollback", json={"reason": "test"}).status_code == 200
+            rolled_back = time.monotonic()
+            wait_until(lambda: acting(9), 5)
+            changes.append((time.monotonic(), "9"))
+            time.sleep(0.5)
+        finally:
+            done.set()
+        for future in asking:
+            future.result()
+    assert {version for _, version, _ in answers} <= {"7", "8", "9", "10"}
+    for (at, version), (end, _) in pairwise([*changes, (float("inf"), "")]):
+        ended = min(end, at + 0.4)
+        assert {answered for moment, answered, _ in answers if at < moment < ended} <= {version}
+    late = [moment for moment, version, _ in answers if version == "10" and moment > rolled_back]
+    assert all(moment - rolled_back < 5 for moment in late)
+
+    asked = Counter(request_id for _, _, request_id in answers)
+    ledger = Ledger(Settings(state=str(state), data=str(state)), "departures")
+    wait_until(lambda: set(ledger.frame()["request_id"]) >= set(asked), 30)
+    kept = Counter(ledger.frame()["request_id"])
+    assert all(kept[request_id] == 1 for request_id in asked)
 
 
 def test_all_http_ports_of_the_proxy_are_on_loopback() -> None:

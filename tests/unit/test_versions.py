@@ -1,9 +1,11 @@
 """Several versions in one replica: who answers, what a failing one costs, and what is recorded."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, set_champion, start_rollout
 from mlops_ray.predictions.reader import Ledger
+from mlops_ray.serving.batching import Batcher
 from mlops_ray.serving.endpoint import share_of
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
-from tests.unit.test_endpoint import KEY, VECTOR, predict, send
+from mlops_ray.testing.example_model import example_answer
+from mlops_ray.use_case import Serving
+from tests.unit.test_endpoint import KEY, VECTOR, Reader, predict, send
 
 HOLD = 3600
 
@@ -259,3 +264,53 @@ def test_shares_are_spread_evenly_and_stay(key: Any) -> None:
 def test_shares_are_even() -> None:
     shares = [share_of(str(uuid6.uuid7())) for _ in range(20_000)]
     assert np.histogram(shares, 10, (0, 1))[0] == pytest.approx(2000, abs=200)
+
+
+def test_rows_of_requests_that_come_together_are_one_question_to_the_model() -> None:
+    questions: list[int] = []
+
+    async def ask_model(vectors: Vectors) -> Any:
+        questions.append(len(vectors))
+        await asyncio.sleep(0.001)
+        return vectors.numbers[:, 0]
+
+    async def ask() -> list[Any]:
+        batcher = Batcher(ask_model, max_rows=8, wait_s=0.02)
+        parts = [Vectors(np.full((rows, 1), rows, np.float32), np.empty((rows, 0), object)) for rows in (1, 2, 3, 4, 1)]
+        return await asyncio.gather(*(batcher.probability(part) for part in parts))
+
+    answers = asyncio.run(ask())
+    assert [answer.tolist() for answer in answers] == [[1], [2, 2], [3] * 3, [4] * 4, [1]]
+    assert questions == [10, 1]
+
+
+def test_a_batch_that_fails_fails_all_its_callers() -> None:
+    async def ask_model(vectors: Vectors) -> Any:
+        raise ZeroDivisionError
+
+    async def ask() -> list[Any]:
+        batcher = Batcher(ask_model, max_rows=2, wait_s=0.02)
+        part = Vectors(np.zeros((1, 1), np.float32), np.empty((1, 0), object))
+        return await asyncio.gather(*(batcher.probability(part) for _ in range(2)), return_exceptions=True)
+
+    assert [type(answer) for answer in asyncio.run(ask())] == [ZeroDivisionError] * 2
+
+
+def test_a_use_case_may_go_on_without_its_online_store(tmp_path: Path) -> None:
+    asked_store: list[int] = []
+
+    def down(rows: Any) -> Any:
+        asked_store.append(len(rows))
+        raise UnavailableError("The online store does not answer.")
+
+    def lenient(version: VersionRef, predictor: Predictor) -> Predictor:
+        schema = replace(predictor.sealed.schema, serving=Serving(store_down="missing"))
+        return Predictor(replace(predictor.sealed, schema=schema), Reader(down))
+
+    with example_endpoint(tmp_path, change=lenient) as example:
+        answers = asked(example, 3, {"keys": KEY})
+        assert all(answer["degraded"] is True for answer in answers)
+        unknown = example_answer({**VECTOR, "recent_delay": None})
+        assert answers[0]["predictions"][0]["probability"] == pytest.approx(unknown, abs=1e-6)
+        assert len(asked_store) == 1
+        assert "degraded" not in asked(example, 1)[0]
