@@ -24,6 +24,8 @@ from mlops_ray.errors import DataError
 
 KLL_K = 200
 BINS = 100
+# Values are taken by so many, which fit the processor's caches: a million at once takes three times as long.
+_CHUNK = 8192
 # The unseen values that hold more than 1.4 % of all unseen ones are surely found (3.5 / 2**8).
 _LOG2_HEAVY = 8
 
@@ -78,8 +80,13 @@ class NumericSketch:
 
     def update(self, values: ArrayLike) -> None:
         """Count `values` [n]; any numeric dtype."""
+        array = _float32(values)
+        for start in range(0, len(array), _CHUNK):
+            self._update(array[start : start + _CHUNK])
+
+    def _update(self, values: NDArray[np.float32]) -> None:
         # Sorted, the bins of n values take len(edges) searches instead of n, and the ends are at the ends.
-        ordered = np.sort(_float32(values))
+        ordered = np.sort(values)
         infinite = np.float32(inf)  # sorted between the numbers and NaN
         finite = ordered[np.searchsorted(ordered, -infinite, "right") : np.searchsorted(ordered, infinite, "left")]
         self.missing += len(ordered) - len(finite)
@@ -87,7 +94,7 @@ class NumericSketch:
             return
         self.counts += np.diff(np.searchsorted(finite, self.edges, side="right"), prepend=0, append=len(finite))
         mean = float(finite.mean(dtype=np.float64))
-        deviations = finite - mean
+        deviations = finite.astype(np.float64) - mean
         self._add_moments(len(finite), mean, float(deviations @ deviations))
         self.minimum, self.maximum = min(self.minimum, float(finite[0])), max(self.maximum, float(finite[-1]))
         self.quantiles.update(finite)

@@ -1,0 +1,114 @@
+"""Serving: our whole path and what else could serve the same model, asked for one row a request on this machine.
+
+All answer with the same fitted scikit-learn pipeline, or its ONNX export where they take ONNX, each in two processes;
+that their answers agree is checked first. Servers are measured one after another, ours first and last. *Vector*
+requests carry the features, *keys* requests the entity keys, whose features are read from the online store.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from serving import work
+from serving.contestants import HERE, Contestant, bare_ray, bentoml, fastapi, mlflow_server, ours, running
+from serving.costs import ledger_cost, shadow_cost
+from serving.load import Load, Target, expect_wrk, load
+
+WARM_S, SECONDS, RUNS = 3, 5, 3
+CLIENTS = 16
+CACHE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians of some runs: with many clients, and with one."""
+
+    many: Load
+    one: Load
+
+
+def figures() -> Iterator[tuple[str, float, str]]:
+    expect_wrk()
+    subprocess.run(
+        [sys.executable, "-m", "serving.prepare"],
+        cwd=HERE,
+        env=os.environ | {"PYTHONPATH": str(HERE)},
+        check=True,
+        stdout=sys.stderr,
+    )
+    found: dict[str, list[Measured]] = {}
+    keys: dict[str, Measured] = {}
+    with running(ours()) as target:
+        found["ours"] = [_measure("ours", target)]
+        keys["ours"] = _measure("ours, keys", replace(target, rows=work.KEY_ROWS))
+    for rival in _rivals():
+        with running(rival) as target:
+            found[rival.name] = [_measure(rival.name, target)]
+    with running(fastapi("fastapi_feast", "fastapi_feast", work.KEY_ROWS)) as target:
+        keys["fastapi_sklearn"] = _measure("FastAPI + Feast + scikit-learn, keys", target)
+    with running(ours("ours_cached", CACHE_S)) as target:
+        found["ours"].append(_measure("ours", target))
+        keys["ours_cached"] = _measure("ours, keys, cached", replace(target, rows=work.KEY_ROWS), warm_s=15)
+    with running(ours()) as target:
+        found["ours"].append(_measure("ours", target))
+        half = statistics.median(measured.many.requests_per_s for measured in found["ours"]) / 2
+        ledger, shadow = ledger_cost(target, half), shadow_cost(target, half)
+    yield from _vector_figures(found)
+    yield from _key_figures(keys)
+    yield "ledger_p50_percent", ledger.percent, "%"
+    yield "shadow_p99_percent", shadow.percent, "%"
+
+
+def _prepare() -> None:
+    """In a process of its own, which takes what it imported with it."""
+    command = [sys.executable, "-m", "serving.prepare"]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(HERE)}, check=True, stdout=sys.stderr)
+
+
+def _rivals() -> list[Contestant]:
+    every = [
+        bare_ray("ray_haproxy", haproxy=True),
+        bare_ray("ray_proxy", haproxy=False),
+        fastapi("fastapi_onnx", "fastapi_onnx"),
+        fastapi("fastapi_sklearn", "fastapi_sklearn"),
+        mlflow_server("mlflow_server"),
+        bentoml("bentoml"),
+    ]
+    return [rival for rival in every if rival is not None]
+
+
+def _measure(name: str, target: Target, warm_s: float = WARM_S) -> Measured:
+    load(target, CLIENTS, warm_s)
+    measured = Measured(_median([load(target, CLIENTS, SECONDS) for _ in range(RUNS)]), load(target, 1, SECONDS))
+    print(f"{name}: {CLIENTS} clients {measured.many}, one client {measured.one}", file=sys.stderr)
+    return measured
+
+
+def _median(loads: Sequence[Load]) -> Load:
+    return Load(
+        statistics.median(found.requests_per_s for found in loads),
+        statistics.median(found.p50_ms for found in loads),
+        statistics.median(found.p99_ms for found in loads),
+    )
+
+
+def _vector_figures(found: dict[str, list[Measured]]) -> Iterator[tuple[str, float, str]]:
+    rates = {name: _median([run.many for run in runs]).requests_per_s for name, runs in found.items()}
+    for name, rate in rates.items():
+        yield f"requests_per_s_{name}", rate, "requests/s"
+    for name in list(rates)[1:]:
+        yield f"vs_{name}", rates["ours"] / rates[name], "x"
+    yield "p50_ms_1_client", _median([run.one for run in found["ours"]]).p50_ms, "ms"
+    yield "p99_ms_16_clients", _median([run.many for run in found["ours"]]).p99_ms, "ms"
+
+
+def _key_figures(keys: dict[str, Measured]) -> Iterator[tuple[str, float, str]]:
+    for name, measured in keys.items():
+        yield f"keys_requests_per_s_{name}", measured.many.requests_per_s, "requests/s"
+    ratio = keys["ours"].many.requests_per_s / keys["fastapi_sklearn"].many.requests_per_s
+    yield "keys_vs_fastapi_sklearn", ratio, "x"
+    yield "keys_p50_ms_1_client", keys["ours"].one.p50_ms, "ms"
+    yield "keys_hit_rate_percent", 100 * work.facts()["hit_rate"], "%"

@@ -1,4 +1,4 @@
-"""Make what is served and asked: the flights pipeline's tables, one scikit-learn pipeline in all forms, the requests."""
+"""Make what is served and asked: the flights pipeline's tables, one fitted pipeline in all forms, the requests."""
 
 import json
 import os
@@ -108,9 +108,7 @@ def _save_for_mlflow(pipeline: SklearnPipeline, rows: pd.DataFrame) -> None:
     )
 
 
-def _seal(
-    case: UseCase, encoder: Encoder, pipeline: SklearnPipeline, frame: pl.DataFrame, rows: pl.DataFrame
-) -> None:
+def _seal(case: UseCase, encoder: Encoder, pipeline: SklearnPipeline, frame: pl.DataFrame, rows: pl.DataFrame) -> None:
     """Twice, under two digests: the second is the shadow."""
     from mlops_ray.training.candidates.gradient_boosting import BoostedTrees
 
@@ -134,14 +132,15 @@ def _write_vectors(pipeline: SklearnPipeline, encoder: Encoder, rows: pl.DataFra
     return {"numbers": encoder.numbers, "categories": encoder.categories, "vector_answers": answers.tolist()}
 
 
-def _write_keys(
-    pipeline: SklearnPipeline, case: UseCase, encoder: Encoder, frame: pl.DataFrame
-) -> dict[str, Any]:
+def _write_keys(pipeline: SklearnPipeline, case: UseCase, encoder: Encoder, frame: pl.DataFrame) -> dict[str, Any]:
     """The last distinct flights of the data, asked for as of the moment of materialization."""
     columns = [*case.entities, case.event_time]
     rows = frame.drop_nulls(columns).unique(case.entities, keep="last", maintain_order=True).tail(ROWS)
     keys = rows.sample(fraction=1.0, shuffle=True, seed=7).select(columns).to_dicts()
-    reader, moment = Store(work.settings(), str(case.feature_service)).online_reader(), datetime.fromisoformat(work.AS_OF)
+    reader, moment = (
+        Store(work.settings(), str(case.feature_service)).online_reader(),
+        datetime.fromisoformat(work.AS_OF),
+    )
     with work.KEY_ROWS.open("w") as file:
         for row in keys:
             text = {name: v.isoformat() if isinstance(v, datetime) else v for name, v in row.items()}
@@ -152,9 +151,7 @@ def _write_keys(
     request = pl.DataFrame(keys[:CHECKED_ROWS]).with_columns(pl.col(case.event_time).cast(pl.Datetime("us", "UTC")))
     request = request.with_columns(**case.features_of_request())
     looked_up = pl.DataFrame(known[:CHECKED_ROWS], infer_schema_length=None)
-    asked = pl.concat([request, looked_up], how="horizontal").with_columns(
-        pl.col(encoder.numbers).cast(pl.Float32)
-    )
+    asked = pl.concat([request, looked_up], how="horizontal").with_columns(pl.col(encoder.numbers).cast(pl.Float32))
     answers = pipeline.predict_proba(_pandas(asked, encoder))[:, 1]
     return {"key_answers": answers.tolist(), "hit_rate": present / len(values)}
 

@@ -36,7 +36,7 @@ def join_point_in_time(entities: pl.DataFrame, moment: str, histories: Sequence[
     result = entities.with_row_index(position).sort(moment)
     for history in histories:
         result = result.join_asof(
-            _prepared(history, moment),
+            _prepared(history, moment, entities.schema),
             on=moment,
             by=list(history.keys),
             strategy="backward",
@@ -46,11 +46,17 @@ def join_point_in_time(entities: pl.DataFrame, moment: str, histories: Sequence[
     return result.sort(position).drop(position)
 
 
-def _prepared(history: History, moment: str) -> pl.DataFrame:
+def _prepared(history: History, moment: str, entities: pl.Schema) -> pl.DataFrame:
     order = [history.timestamp, *([history.created] if history.created else [])]
     rows = history.rows.drop_nulls([history.timestamp, *history.keys.values()]).sort(order)
     return rows.select(
         pl.col(history.timestamp).cast(pl.Datetime("us", "UTC")).alias(moment),
-        *(pl.col(key).alias(column) for column, key in history.keys.items()),
+        *(_key(rows.schema[key], key, column, entities[column]) for column, key in history.keys.items()),
         *history.features,
     )
+
+
+def _key(given: pl.DataType, key: str, column: str, wanted: pl.DataType) -> pl.Expr:
+    """The key, as a float where the entity rows have floats: pandas has no other way to leave integers out."""
+    expression = pl.col(key).alias(column)
+    return expression.cast(wanted) if wanted.is_float() and given.is_integer() else expression

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -154,6 +154,84 @@ Index(
     outbox.c.next_at,
     sqlite_where=text("delivered_at IS NULL"),
     postgresql_where=text("delivered_at IS NULL"),
+)
+# Finds what stands before an event of the same subject, which has to be delivered first.
+Index(
+    "outbox_order",
+    outbox.c.subscription,
+    outbox.c.subject,
+    outbox.c.event_seq,
+    sqlite_where=text("delivered_at IS NULL"),
+    postgresql_where=text("delivered_at IS NULL"),
+)
+
+# Who is told of what. `secret` signs what a webhook is sent; it and the channel must be readable to be used.
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    _column("id", Text, primary_key=True),
+    _column("use_case", Text, nullable=True),
+    _column("types", Json),
+    _column("minimum_severity", Text),
+    _column("channel", Text),
+    _column("secret", Text),
+    _column("created_at", UtcDateTime),
+    _column("created_by", Text),
+    _column("ended_at", UtcDateTime, nullable=True),
+)
+
+# What only one process does at a time: who does it, and until when nobody else may.
+leases = Table(
+    "leases",
+    metadata,
+    _column("name", Text, primary_key=True),
+    _column("holder", Text),
+    _column("until", UtcDateTime),
+)
+
+# What a use case demands before a version of it may be live; see governance.approvals.Policy.
+policies = Table(
+    "policies",
+    metadata,
+    _column("use_case", Text, primary_key=True),
+    _column("policy", Json),
+    _column("since", UtcDateTime),
+)
+
+# What was registered: the digests of a version's parts, who made it, and the gates that it did not pass.
+versions = Table(
+    "versions",
+    metadata,
+    _column("use_case", Text, primary_key=True),
+    _column("version", Integer, primary_key=True, autoincrement=False),
+    _column("model_digest", Text),
+    _column("evaluation_digest", Text),
+    _column("materials_digest", Text),
+    _column("author", Text),
+    _column("failed_gates", Json),
+    _column("registered_at", UtcDateTime),
+)
+
+# One row for each time somebody asked for the approval of a version.
+approvals = Table(
+    "approvals",
+    metadata,
+    _column("id", Text, primary_key=True),
+    _column("use_case", Text),
+    _column("version", Integer),
+    _column("model_digest", Text),
+    _column("evaluation_digest", Text),
+    _column("materials_digest", Text),
+    _column("author", Text),
+    _column("state", Text),
+    _column("break_glass", Boolean),
+    _column("requested_by", Text),
+    _column("requested_at", UtcDateTime),
+    _column("decided_by", Text, nullable=True),
+    _column("decided_at", UtcDateTime, nullable=True),
+    _column("expires_at", UtcDateTime),
+    _column("reason", Text),
+    Index("approvals_digest", "use_case", "model_digest"),
 )
 
 endpoints = Table(

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
@@ -86,6 +87,7 @@ class EndpointArgs(BaseModel):
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=2, ge=1)
     max_ongoing_requests: int = Field(default=64, ge=1)
+    max_queued_requests: int = Field(default=32, ge=1)
 
 
 class ServerArgs(BaseModel):
@@ -117,6 +119,8 @@ def endpoint_application(
             "target_ongoing_requests": max(1, args.max_ongoing_requests // 2),
         },
         "max_ongoing_requests": args.max_ongoing_requests,
+        "max_queued_requests": args.max_queued_requests,
+        "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
     }
     deployment: Any = _Endpoint
     return deployment.options(**options).bind(args, settings, registry or MlflowRegistry(settings), open_reader)

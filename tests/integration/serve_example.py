@@ -3,8 +3,11 @@
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mlops_ray.serving.environment import serve_environment
 
@@ -19,7 +22,7 @@ from mlops_ray.governance.live import VersionRef, set_champion
 from mlops_ray.governance.principals import development_key
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application
-from mlops_ray.testing.example_model import example_reader, seal_example
+from mlops_ray.testing.example_model import RecentDelays, example_reader, seal_example
 
 NAME = "departures"
 
@@ -39,7 +42,29 @@ class ExampleRegistry:
         pass
 
 
-def main(port: int, state: str) -> None:
+class SlowReader(RecentDelays):
+    """An online store that takes its time."""
+
+    def __init__(self, seconds: float):
+        super().__init__(example_reader().values)
+        self._seconds = seconds
+
+    def read(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[dict[str, Any]]:
+        time.sleep(self._seconds)
+        return super().read(rows, moments)
+
+
+def seal_all(state: str) -> dict[int, str]:
+    """Versions 7 to 11 are good, 20 is damaged, 21 raises for distances above 9,000."""
+    folder = Path(state) / "sealed"
+    digests = {number: seal_example(folder / str(number), salt=number) for number in [*range(7, 12), 20]}
+    digests[21] = seal_example(folder / "21", salt=21, fails_above=9_000)
+    damaged = folder / "20" / "model.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    return digests
+
+
+def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> None:
     ray.init(
         address="local",
         num_cpus=2,
@@ -51,14 +76,19 @@ def main(port: int, state: str) -> None:
     try:
         settings = Settings(state=state, data=state, http_port=port, ledger_rotate_s=5)
         store = open_store(settings)
-        digests = {number: seal_example(Path(state) / "sealed" / str(number), salt=number) for number in range(7, 12)}
+        digests = seal_all(state)
         set_champion(store, SYSTEM, NAME, VersionRef(7, digests[7]), "the example")
         development_key(store, settings)
         app = endpoint_application(
-            EndpointArgs(model=NAME, min_replicas=2),
+            EndpointArgs(
+                model=NAME,
+                min_replicas=2,
+                max_ongoing_requests=max_ongoing,
+                max_queued_requests=max(1, max_ongoing // 2),
+            ),
             settings,
             ExampleRegistry(state, digests),
-            open_reader=example_reader,
+            open_reader=lambda settings, service: SlowReader(store_s) if store_s else example_reader(),
         )
         print(local.start(settings, {NAME: app}), flush=True)
         while True:
@@ -71,4 +101,4 @@ def main(port: int, state: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], *(float(value) for value in sys.argv[3:4]), *map(int, sys.argv[4:5]))

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -56,7 +57,7 @@ def deciles(old: Float, new: Float) -> tuple[Float, Float]:
     """By hand: rows of each in the tenths of the first."""
     edges = np.sort(old)[(np.arange(1, 10) * len(old) / 10).astype(int) - 1]
     ends = np.concatenate([[-np.inf], edges, [np.inf]])
-    parts = [[((part > low) & (part <= high)).sum() for low, high in zip(ends, ends[1:])] for part in (old, new)]
+    parts = [[((part > low) & (part <= high)).sum() for low, high in pairwise(ends)] for part in (old, new)]
     return np.array(parts[0], float), np.array(parts[1], float)
 
 

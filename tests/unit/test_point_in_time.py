@@ -72,3 +72,10 @@ def test_it_equals_the_definition(
         return None if newest is None or (ttl is not None and moment - newest[0] > ttl) else newest[1]
 
     assert join(entities, history(rows, ttl)) == [expected(*entity) for entity in entities]
+
+
+def test_an_integer_key_that_pandas_made_a_float_finds_its_values() -> None:
+    flights = pl.DataFrame({"key": [1.0, None, 2.0], "moment": [at(10)] * 3}, schema_overrides={"moment": TIME})
+    rows = pl.DataFrame({"key": [1, 3], "at": [at(5)] * 2, "value": [1.0, 3.0]}, schema_overrides={"at": TIME})
+    known = History(rows, "at", {"key": "key"}, ["value"], None)
+    assert join_point_in_time(flights, "moment", [known])["value"].to_list() == [1.0, None, None]

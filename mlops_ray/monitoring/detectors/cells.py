@@ -74,9 +74,9 @@ def cells(reference: Sketch, window: Sketch) -> Cells:
 def exact_cells(reference: Values, window: Values) -> Cells:
     """What `cells` gives for sketches, from all values."""
     if not is_numeric(reference):
-        known = CategoricalSketch.of(pl.Series(reference, dtype=pl.String))
+        known = CategoricalSketch.of(pl.Series(list(reference), dtype=pl.String))
         seen = known.empty()
-        seen.update(pl.Series(window, dtype=pl.String))
+        seen.update(pl.Series(list(window), dtype=pl.String))
         return categories(known, seen)
     old, new = finite(reference), finite(window)
     edges = np.unique(np.quantile(old, np.arange(1, 10) / 10, method="inverted_cdf")) if len(old) else np.empty(0)

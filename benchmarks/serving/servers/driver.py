@@ -1,0 +1,26 @@
+"""A driver that starts Ray, serves until it is interrupted, and leaves nothing behind."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+
+@contextmanager
+def running_ray() -> Iterator[None]:
+    """Ray as `mlops-ray serve` starts it; after the work inside it waits for SIGINT."""
+    from mlops_ray.serving import local
+
+    ray.init(
+        address="local", num_cpus=2, object_store_memory=300 << 20, include_dashboard=False, log_to_driver=False,
+        logging_level="ERROR",
+    )  # fmt: skip
+    try:
+        yield
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        local.stop()
+        ray.shutdown()

@@ -1,0 +1,67 @@
+"""Our endpoint with two replicas: authentication, validation, model, ledger, metrics. Arguments: port, cache in s."""
+
+import shutil
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.principals import development_key
+from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.serving import local
+from mlops_ray.serving.app import EndpointArgs, endpoint_application
+from serving import work
+from serving.servers.driver import running_ray
+
+NAME = "flights"
+
+
+@dataclass(frozen=True)
+class SealedFolders:
+    """A registry of the sealed folders that `prepare` made.
+
+    A replica that loads from it looks twice a second whether it shall do without its ledger. What the ledger costs is
+    measured that way in the same process; nothing but a benchmark can take it away.
+    """
+
+    def find(self, name: str, version: int) -> VersionRef:
+        return VersionRef(version, (work.SEALED / f"{version}.digest").read_text())
+
+    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
+        if version.version == 1:
+            threading.Thread(target=_watch_ledger, args=(LedgerWriter.append,), daemon=True).start()
+        return work.SEALED / str(version.version)
+
+    def show_champion(self, name: str, version: int) -> None:
+        pass
+
+
+def _watch_ledger(append: Any) -> None:
+    while True:
+        LedgerWriter.append = _append_nothing if work.LEDGER_OFF.exists() else append  # type: ignore[method-assign]
+        time.sleep(0.5)
+
+
+def _append_nothing(self: LedgerWriter, version: str, **record: Any) -> None:
+    pass
+
+
+def main(port: int, cache_s: float) -> None:
+    settings = work.settings(port, cache_s)
+    shutil.rmtree(settings.state, ignore_errors=True)
+    work.LEDGER_OFF.unlink(missing_ok=True)
+    with running_ray():
+        store = open_store(settings)
+        set_champion(store, SYSTEM, NAME, SealedFolders().find(NAME, 1), "the benchmark's model")
+        development_key(store, settings)
+        args = EndpointArgs(model=NAME, min_replicas=2, max_replicas=2)
+        local.start(settings, {NAME: endpoint_application(args, settings, SealedFolders())})
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))
