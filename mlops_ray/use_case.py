@@ -5,11 +5,12 @@ over the columns of one source.
 """
 
 import importlib.util
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -179,6 +180,112 @@ class Serving:
     batch_rows: int = 64
 
 
+Metric = Literal["roc_auc", "average_precision", "log_loss", "brier", "calibration_error"]
+LOWER_IS_BETTER: frozenset[str] = frozenset({"log_loss", "brier", "calibration_error"})
+AdvisorySeverity = Literal["low", "medium", "high", "critical"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Gate: the metric on the test period is at least `limit`; where lower is better (LOWER_IS_BETTER), at most.
+
+    A gate that fails keeps the version from going live, or with `blocks=False` is only recorded.
+    """
+
+    metric: Metric
+    limit: float
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class NoSliceWorse:
+    """Gate: in no slice (see `UseCase.slices`) the metric is worse than `limit`. Small slices are not judged."""
+
+    metric: Metric
+    limit: float
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class BetterThanChampion:
+    """Gate: on the same test rows the metric is better than the champion's by more than `margin`, with 95 % certainty.
+
+    A negative margin is what the version may be worse by. Passed where there is no champion yet.
+    """
+
+    margin: float = 0.0
+    metric: Literal["roc_auc", "average_precision"] = "roc_auc"
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class OnnxParity:
+    """Gate: the probabilities of the exported model differ from the trained model's by at most `limit`."""
+
+    limit: float = 1e-5
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Gate: the model's median time for one row, in milliseconds, without features and HTTP, where it is registered."""
+
+    limit_ms: float
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """Gate: between the values of `column`, one of the slices, `measure` differs by at most `limit`.
+
+    selection_rate: the share of rows with a positive answer (demographic parity). true_positive_rate: that share among
+    rows with the label (equal opportunity; Hardt, Price, Srebro, NeurIPS 2016).
+    """
+
+    column: str
+    limit: float
+    measure: Literal["selection_rate", "true_positive_rate"] = "true_positive_rate"
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """An advisory that does not count until a moment, because somebody looked at it."""
+
+    advisory: str
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class NoVulnerability:
+    """Gate: a scan was made and found nothing in the artifact, nor, if given, in the environment from a severity on.
+
+    An advisory in the environment whose severity is unknown counts as one of `environment_from`.
+    """
+
+    environment_from: AdvisorySeverity | None = None
+    waivers: tuple[Waiver, ...] = ()
+    blocks: bool = True
+
+
+Gate = Threshold | NoSliceWorse | BetterThanChampion | OnnxParity | Latency | Fairness | NoVulnerability
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who has to say yes before a version goes live: a principal with `role`, with `four_eyes` not its author.
+
+    expires_after: how long a request waits for an answer, and how long an approval can be used.
+    required: without it an approval can be asked for, but nothing depends on it.
+    """
+
+    role: Literal["approve", "operate", "admin"] = "approve"
+    four_eyes: bool = True
+    expires_after: timedelta = timedelta(days=30)
+    required: bool = True
+
+
 @dataclass(frozen=True)
 class UseCase:
     """A prediction that somebody needs, from raw files to the endpoint.
@@ -191,6 +298,8 @@ class UseCase:
     feature_views: for each Feast feature view that this use case fills, a function from the snapshot's tables to its
         rows: join keys, features, and `event_timestamp`, the moment the values became known.
     feature_service: the Feast feature service a model reads; needed with `feature_views`.
+    slices: request columns or features; the rows that share a value of one are also judged for themselves.
+    gates: what a version must pass before it goes live. approval: who must agree; None for nobody.
     """
 
     name: str
@@ -227,13 +336,35 @@ class UseCase:
                     f"Use case {self.name}: {name!r} is not a column of source {self.main_source!r} "
                     f"(it has {', '.join(sorted(known))})."
                 )
-
+        self._check_gates()
         for name, expression in (self.request_features or {}).items():
             if name in self.entities and not expression.meta.eq(pl.col(name)):
                 raise UseCaseError(
                     f"Use case {self.name}: request feature {name!r} has the name of an entity but another value. "
                     f"Give it a name of its own."
                 )
+
+    def _check_gates(self) -> None:
+        if self.slices and len(set(self.slices)) != len(self.slices):
+            raise UseCaseError(f"Use case {self.name}: slices name a column twice.")
+        for gate in self.gates:
+            if isinstance(gate, NoSliceWorse) and not self.slices:
+                raise UseCaseError(f"Use case {self.name}: gate {gate} needs slices. Declare them.")
+            if isinstance(gate, Fairness) and gate.column not in self.slices:
+                raise UseCaseError(
+                    f"Use case {self.name}: gate {gate} needs the slice {gate.column!r}. Add it to slices."
+                )
+            if any(isinstance(value, float) and not math.isfinite(value) for value in vars(gate).values()):
+                raise UseCaseError(f"Use case {self.name}: gate {gate} has a limit that is not a number.")
+        for waiver in (w for gate in self.gates if isinstance(gate, NoVulnerability) for w in gate.waivers):
+            if waiver.until.tzinfo is None or not waiver.reason.strip():
+                raise UseCaseError(
+                    f"Use case {self.name}: the waiver of {waiver.advisory} needs a reason, and an end with a time zone."
+                )
+        if self.approval is not None and self.approval.expires_after <= timedelta(0):
+            raise UseCaseError(
+                f"Use case {self.name}: an approval that expires after {self.approval.expires_after} is never valid."
+            )
 
     @property
     def main_source(self) -> str:

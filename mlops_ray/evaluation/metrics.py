@@ -66,17 +66,17 @@ def evaluate(label: NDArray[np.bool_], probability: _Float, moment: NDArray[np.d
     truth, guess = label.astype(np.float64), probability.astype(np.float64)
     _, day = np.unique(moment.astype("datetime64[D]"), return_inverse=True)
     days = int(day.max()) + 1
-    draws = _draw_days(days, seed)
+    draws = draw_days(days, seed)
     weights = np.vstack([np.ones(days), draws])
-    roc_auc, average_precision = _ranking(truth, guess, day, weights)
-    loss, squared = _row_losses(truth, guess)
+    roc_auc, average_precision = ranking(truth, guess, day, weights)
+    loss, squared = row_losses(truth, guess)
     calibration, reliability = _calibration(truth, guess, day, weights)
     return Evaluation(
-        roc_auc=_estimate(roc_auc),
-        average_precision=_estimate(average_precision),
-        log_loss=_estimate(_weighted_mean(loss, day, weights)),
-        brier=_estimate(_weighted_mean(squared, day, weights)),
-        calibration_error=_estimate(calibration),
+        roc_auc=estimate(roc_auc),
+        average_precision=estimate(average_precision),
+        log_loss=estimate(_weighted_mean(loss, day, weights)),
+        brier=estimate(_weighted_mean(squared, day, weights)),
+        calibration_error=estimate(calibration),
         reliability=reliability,
         rows=len(label),
         days=days,
@@ -92,14 +92,14 @@ def _check(label: NDArray[np.bool_], probability: _Float) -> None:
         raise DataError(f"The {len(label)} rows to score have only one of the two labels. Choose a longer test period.")
 
 
-def _draw_days(days: int, seed: int) -> _Float:
+def draw_days(days: int, seed: int) -> _Float:
     """How often each day is drawn in each resample, [resamples, days]; no resamples from a single day."""
     if days < 2:
         return np.empty((0, days))
     return np.random.default_rng(seed).multinomial(days, np.full(days, 1 / days), size=_RESAMPLES).astype(np.float64)
 
 
-def _estimate(values: _Float) -> Estimate:
+def estimate(values: _Float) -> Estimate:
     """The first value is the metric itself, the others come from resamples (NaN where one had a single label)."""
     resampled = values[1:][~np.isnan(values[1:])]
     if not len(resampled):
@@ -109,7 +109,7 @@ def _estimate(values: _Float) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high))
 
 
-def _ranking(truth: _Float, guess: _Float, day: NDArray[np.intp], weights: _Float) -> tuple[_Float, _Float]:
+def ranking(truth: _Float, guess: _Float, day: NDArray[np.intp], weights: _Float) -> tuple[_Float, _Float]:
     """ROC AUC and average precision for each row of `weights` (counts); equal probabilities are one threshold.
 
     With h and c the rows with the label, and all rows, above each threshold, the trapezoids of the ROC curve sum up to
@@ -139,7 +139,7 @@ def _ranking(truth: _Float, guess: _Float, day: NDArray[np.intp], weights: _Floa
     return scores[0], scores[1]
 
 
-def _row_losses(truth: _Float, guess: _Float) -> tuple[_Float, _Float]:
+def row_losses(truth: _Float, guess: _Float) -> tuple[_Float, _Float]:
     """Log loss and squared error of each row; probabilities 0 and 1 count as the floats next to them."""
     smallest = np.finfo(np.float64).eps
     inside = np.clip(guess, smallest, 1 - smallest)

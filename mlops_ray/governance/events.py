@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import uuid6
 from sqlalchemy import Connection, Select, insert, select, update
 
 from mlops_ray.errors import IntegrityError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.tables import event_head, events
+from mlops_ray.governance.tables import event_head, events, outbox, subscriptions
 
 Severity = Literal["info", "warning", "critical"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 GENESIS = "0" * 64
 
@@ -78,7 +79,7 @@ class Event:
     id: str
     time: datetime
     type: str
-    severity: str
+    severity: Severity
     actor: str
     roles: tuple[str, ...]
     use_case: str | None
@@ -108,8 +109,10 @@ def record(
     now: datetime | None = None,
     severity: Severity | None = None,
 ) -> Event:
-    """Append an event to the chain, inside the caller's `ControlStore.transaction()`.
+    """Append an event to the chain, and to the outbox for each subscription that wants it.
 
+    It happens inside the caller's `ControlStore.transaction()`, so the change, its record and its notification are
+    written together or not at all.
     subject: what it is about, such as "flights@7" or "key ci". before, after, payload: JSON values; moments become
     text, and a number that is not finite its name. Raises ValueError for a type that EVENT_TYPES does not list.
     """
@@ -123,20 +126,37 @@ def record(
         "time": (now or datetime.now(UTC)).astimezone(UTC),
         "type": type,
         "severity": severity or EVENT_TYPES[type].severity,
-        "actor": _plain(actor.name),
+        "actor": plain(actor.name),
         "roles": list(actor.roles),
-        "use_case": _plain(use_case),
-        "subject": _plain(subject),
-        "reason": _plain(reason),
-        "before": _plain(before),
-        "after": _plain(after),
-        "payload": _plain(details),
+        "use_case": plain(use_case),
+        "subject": plain(subject),
+        "reason": plain(reason),
+        "before": plain(before),
+        "after": plain(after),
+        "payload": plain(details),
         "previous_hash": head.hash,
     }
     fields["hash"] = hash_of_fields(fields)
     connection.execute(insert(events).values(fields))
     connection.execute(update(event_head).values(seq=fields["seq"], hash=fields["hash"]))
-    return Event(**fields | {"roles": actor.roles})
+    made = Event(**fields | {"roles": actor.roles})
+    _announce(connection, made)
+    return made
+
+
+def _announce(connection: Connection, event: Event) -> None:
+    rows = [
+        {
+            "event_seq": event.seq, "subscription": row.id, "channel": row.channel.partition(":")[0],
+            "subject": event.subject, "attempts": 0, "next_at": event.time, "error": "",
+        }
+        for row in connection.execute(select(subscriptions).where(subscriptions.c.ended_at.is_(None)))
+        if row.use_case in (None, event.use_case)
+        and (not row.types or event.type in row.types)
+        and SEVERITIES.index(event.severity) >= SEVERITIES.index(row.minimum_severity)
+    ]  # fmt: skip
+    if rows:
+        connection.execute(insert(outbox), rows)
 
 
 def read_events(
@@ -153,11 +173,11 @@ def read_events(
     """
     query = select(events).where(events.c.seq > after_seq).order_by(events.c.seq).limit(limit)
     if use_case is not None:
-        query = query.where(events.c.use_case == _plain(use_case))
+        query = query.where(events.c.use_case == plain(use_case))
     if types is not None:
         query = query.where(events.c.type.in_(list(types)))
     if subject is not None:
-        query = query.where(events.c.subject == _plain(subject))
+        query = query.where(events.c.subject == plain(subject))
     with store.reading() as connection:
         return list(read(connection, query))
 
@@ -186,7 +206,7 @@ def _moment(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON values that every database keeps as they are: an event must not fail for a NaN in its numbers."""
     if isinstance(value, str):
         # PostgreSQL stores neither a NUL nor half of a surrogate pair.
@@ -198,7 +218,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, Iterable):
-        return [_plain(item) for item in value]
-    return _plain(str(value))
+        return [plain(item) for item in value]
+    return plain(str(value))

@@ -2,7 +2,8 @@
 
 Every change is one transaction that writes the state and its event; transactions that write come one after another
 (see ControlStore), and each grows the revision. Who decides on what he saw before hands that in: if it is no longer so,
-he gets a ConflictError.
+he gets a ConflictError. A version that its use case does not admit (see `approvals.expect_admitted`) is a
+ForbiddenError; going back to the previous champion is always possible.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,24 +16,18 @@ import uuid6
 from msgspec import Meta
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
-from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.governance.approvals import ask, expect_admitted, newest_approved
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, record
 from mlops_ray.governance.tables import endpoints, replicas, rollouts
+from mlops_ray.governance.versions import VersionRef as VersionRef  # known here as one of the parts of Live
 
 FORGOTTEN_AFTER = timedelta(minutes=10)
 
 Route = Literal["shadow", "canary"]
 RolloutState = Literal["loading", "running", "promoted", "rolled_back"]
 Numbers = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class VersionRef:
-    """A registered version and the digest of its sealed model."""
-
-    version: int
-    digest: str
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,7 +146,45 @@ def set_champion(store: ControlStore, actor: Actor, use_case: str, version: Vers
             return before
         if before.rollout:
             raise _conflict(before)
+        expect_admitted(connection, use_case, version, datetime.now(UTC))
         return _write(connection, before, _with_champion(before, version), "champion.set", actor, version, reason)
+
+
+def begin(store: ControlStore, use_case: str) -> Live:
+    """What is live; where nothing ever was, the highest version that was approved becomes champion."""
+    state = live(store, use_case)
+    if state.champion is not None:
+        return state
+    with store.transaction() as connection:
+        before = _live(connection, use_case)
+        approval = None if before.champion else newest_approved(connection, use_case, datetime.now(UTC))
+        if approval is None:
+            return before
+        after = _with_champion(before, approval.ref)
+        return _write(connection, before, after, "champion.set", SYSTEM, approval.ref, "the first approved version")
+
+
+def break_glass(store: ControlStore, actor: Actor, use_case: str, version: int, reason: str) -> Live:
+    """Make a registered version champion at once, whatever its gates and approvals say, and ask for approval after.
+
+    It is an event `break_glass` and a request, both critical. Raises ForbiddenError without the role `operate`,
+    ConfigurationError without a reason or for an unknown version, ConflictError as `set_champion`.
+    """
+    if not {"operate", "admin"} & set(actor.roles):
+        raise ForbiddenError(f"{actor.name} does not carry the role 'operate', which breaking the glass needs.")
+    if not reason.strip():
+        raise ConfigurationError("Say why the glass is broken: the reason goes to everybody who watches.")
+    with store.transaction() as connection:
+        before = _live(connection, use_case)
+        if before.rollout:
+            raise _conflict(before)
+        ref = ask(connection, actor, use_case, version, reason, break_glass=True).ref
+        if before.champion == ref:
+            raise ConflictError(f"Version {version} of {use_case} is the champion already.")
+        after = _with_champion(before, ref)
+        subject, payload = f"{use_case}@{version}", {"digest": ref.digest}
+        record(connection, "break_glass", actor, subject, use_case=use_case, payload=payload, reason=reason)
+        return _write(connection, before, after, "champion.set", actor, ref, reason)
 
 
 def start_rollout(store: ControlStore, actor: Actor, use_case: str, version: VersionRef, plan: Plan) -> Live:
@@ -165,6 +198,7 @@ def start_rollout(store: ControlStore, actor: Actor, use_case: str, version: Ver
         if before.champion.version == version.version:
             raise ConflictError(f"Version {version.version} of {use_case} is the champion already.")
         now = datetime.now(UTC)
+        expect_admitted(connection, use_case, version, now)
         rollout = Rollout(str(uuid6.uuid7()), version, plan, "loading", 0, now, now)
         row = {
             "id": rollout.id, "use_case": use_case, "version": version.version, "digest": version.digest,
@@ -194,6 +228,7 @@ def promote(
     """Make the version of the rollout champion. Raises ConflictError if the rollout is not as `seen`."""
     with store.transaction() as connection:
         before = _expect(connection, use_case, seen)
+        expect_admitted(connection, use_case, seen.version, datetime.now(UTC))
         _write_rollout(connection, replace(seen, state="promoted"), reason)
         after = replace(_with_champion(before, seen.version), rollout=None)
         return _write(connection, before, after, "rollout.promoted", actor, seen.version, reason, numbers)

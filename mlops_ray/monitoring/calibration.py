@@ -14,8 +14,8 @@ MINIMUM_WINDOWS = 5
 _FOLDS = 20
 _HIGH = 0.95
 # A column that never changed in the reference would alarm at the first row that differs: scores of less than this are
-# no alarm, and a scale is at least a tenth of what the floor makes. Together, 1.2 times the floor is no alarm.
-_SMALLEST_THRESHOLD, _SMALLEST_SCALE = 3.0, 0.1
+# no alarm, and a scale is at least a fifth of what the floor makes. Together, 1.2 times the floor is no alarm.
+_SMALLEST_THRESHOLD, _SMALLEST_SCALE = 1.5, 0.2
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,8 @@ def decode_json(content: bytes, decoder: msgspec.json.Decoder[Any], target: Any)
         raise _named(str(error)) from None
     except RecursionError:
         raise HttpError(400, "The JSON is nested too deeply.", "body") from None
-    except UnicodeDecodeError:
-        raise HttpError(400, "The body is not UTF-8.", "body") from None
+    except UnicodeError:
+        raise HttpError(400, "The body is not UTF-8, or has half of a surrogate pair.", "body") from None
 
 
 def _with_the_field_of_nan(content: bytes, target: Any, error: msgspec.DecodeError) -> Any:

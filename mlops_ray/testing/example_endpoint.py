@@ -8,6 +8,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef, set_champion
@@ -80,7 +81,13 @@ def example_endpoint(
     follower = Follower(store, NAME, "replica", "node", load_version, guard)
     key = development_key(store, settings)
     follower.prepare()
-    operations = Operations(store, NAME, lambda version: sealed[version])
+
+    def find(version: int) -> VersionRef:
+        if version not in sealed:
+            raise ConfigurationError(f"{NAME} has no version {version}.")
+        return sealed[version]
+
+    operations = Operations(store, NAME, find)
     endpoint = Endpoint(NAME, follower, ledger, guard, operations.routes(), deadline_s)
     with ledger:
         yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, sealed)

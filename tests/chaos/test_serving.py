@@ -33,12 +33,7 @@ PORT = 18_200
 URL = f"http://127.0.0.1:{PORT}"
 MODEL = f"{URL}/v2/models/departures"
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
-KEY = {
-    "carrier": "AA",
-    "origin": "JFK",
-    "departure": datetime(2013, 10, 1, 12, tzinfo=UTC).isoformat(),
-    "distance": 1.0,
-}
+KEY = {"carrier": "AA", "origin": "JFK", "departure": "2013-10-01T12:00:00Z", "distance": 1.0}
 
 
 @dataclass

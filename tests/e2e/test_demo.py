@@ -42,6 +42,10 @@ class Demo:
     def settings(self) -> Settings:
         return load_settings(state=f"{self.folder}/state", data=f"{self.folder}/data", http_port=PORT)
 
+    @property
+    def key(self) -> str:
+        return (self.folder / "state" / "development_key").read_text().strip()
+
     def mlflow(self, query: str) -> Any:
         with sqlite3.connect(self.folder / "state" / "mlflow.db") as database:
             return database.execute(query).fetchone()[0]
@@ -138,7 +142,7 @@ def test_http_answers_equal_the_point_in_time_rows(demo: Demo, server: str) -> N
     expected = sealed.model.probability(*model_inputs(offline, sealed.schema.features))
 
     keys = flights.select(case.request_columns()).to_dicts()
-    with Client(server) as client:
+    with Client(server, api_key=demo.key) as client:
         answers = [client.predict("flights", keys=row, as_of=moment).predictions[0] for row in keys[:50]]
         answers += client.predict("flights", keys=keys[50:], as_of=moment).predictions
     got = np.array([answer.probability for answer in answers])
@@ -149,8 +153,9 @@ def test_http_answers_equal_the_point_in_time_rows(demo: Demo, server: str) -> N
 def test_features_have_expired_when_asked_now(demo: Demo, server: str) -> None:
     request = demo.summary["prediction"]["request"]
     url = f"{server}/v2/models/flights/predict"
-    then = httpx.post(url, json=request).json()
-    now = httpx.post(url, json={"keys": request["keys"]}).json()
+    headers = {"authorization": f"Bearer {demo.key}"}
+    then = httpx.post(url, json=request, headers=headers).json()
+    now = httpx.post(url, json={"keys": request["keys"]}, headers=headers).json()
     assert then["predictions"] != now["predictions"]
 
 

@@ -31,9 +31,13 @@ TABLE: dict[str, set[str]] = {
     "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry"},
     "progress": {"steps", "training"},
     "summary": {"config", "steps"},
-    "cli": GROUND | {"ingestion", "pipeline", "progress", "summary", "serving", "scoring", "client", "cli_governance"},
+    "cli": GROUND
+    | {
+        "ingestion", "pipeline", "progress", "summary", "serving", "scoring", "client", "cli_governance", "cli_rollout",
+    },
+    "cli_rollout": {"config", "errors", "governance"},
     "cli_governance": {"config", "errors", "governance"},
-    "testing": GROUND | {"training", "registry"},
+    "testing": GROUND | {"training", "registry", "predictions", "serving"},
     "__init__": {"use_case", "predictions", "scoring"},
 }
 HOMES = {
@@ -45,7 +49,7 @@ HOMES = {
     "onnxruntime": ("mlops_ray/registry/onnx_model.py", "mlops_ray/testing/"),
     "sqlalchemy": ("mlops_ray/governance/",),
     "alembic": ("mlops_ray/governance/",),
-    "typer": ("mlops_ray/cli.py", "mlops_ray/cli_governance.py"),
+    "typer": ("mlops_ray/cli.py", "mlops_ray/cli_rollout.py", "mlops_ray/cli_governance.py"),
 }
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "feature_repo").rglob("*.py")])
 

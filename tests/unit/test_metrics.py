@@ -50,13 +50,13 @@ def test_metrics_equal_those_of_scikit_learn_with_many_ties(rows: list[tuple[boo
 
 def test_resample_equals_scoring_the_drawn_days_again() -> None:
     """A day drawn twice is the day's rows twice: checked against scikit-learn's weights."""
-    from mlops_ray.evaluation.metrics import _calibration, _draw_days, _ranking
+    from mlops_ray.evaluation.metrics import _calibration, draw_days, ranking
 
     label, probability, moment = make_rows(days=6, per_day=50)
     probability = probability.round(2)
     _, day = np.unique(moment.astype("datetime64[D]"), return_inverse=True)
-    draws = _draw_days(6, seed=3)[:20]
-    aucs, precisions = _ranking(label.astype(float), probability, day, draws)
+    draws = draw_days(6, seed=3)[:20]
+    aucs, precisions = ranking(label.astype(float), probability, day, draws)
     for draw, auc, precision in zip(draws, aucs, precisions, strict=True):
         assert auc == pytest.approx(roc_auc_score(label, probability, sample_weight=draw[day]))
         assert precision == pytest.approx(average_precision_score(label, probability, sample_weight=draw[day]))

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from mlops_ray.config import settings_from_environment
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.serving.environment import (
     SERVE_ENVIRONMENT,
     expect_free_port,
     haproxy_folder,
     serve_environment,
-    settings_from_environment,
 )
 
 

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -48,7 +49,7 @@ def test_windows_are_the_same_however_the_rows_come(cuts: list[int], panes: int)
     at_once = add(by_count(panes), everything, when, until(5))
     state, finished = by_count(panes), []
     edges = [0, *sorted(cuts), 40]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         added = add(WindowState.from_bytes(state.to_bytes()), everything[low:high], when[low:high], until(5))
         state = added.state
         finished += added.finished

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mlops_ray.errors import DataError
 from mlops_ray.monitoring.detectors.contract import Values
 from mlops_ray.sketches import BINS, CategoricalSketch, NumericSketch, Sketch
 
@@ -35,13 +36,16 @@ class Cells:
 def bins(reference: NumericSketch, window: NumericSketch) -> Cells:
     """Both in the reference's bins: exact counts where they share edges, else by their KLL sketches.
 
-    The ranks of a KLL sketch are off by at most `normalized_rank_error`: 1.33 % at k = 200, in 99 of 100 cases.
+    The ranks of a KLL sketch are off by at most `normalized_rank_error`: 1.33 % at k = 200, in 99 of 100 cases. Raises
+    DataError if the bins differ and one of them was made from counts, without quantiles.
     """
     if not reference.values or not window.values:
         return Cells(np.empty(0), np.array([reference.values]), np.array([window.values]))
     if len(reference.edges) and np.array_equal(reference.edges, window.edges):
         counts = (sketch.counts.astype(np.float64) for sketch in (reference, window))
         return Cells(reference.edges.astype(np.float64), *counts)
+    if reference.quantiles.is_empty() or window.quantiles.is_empty():
+        raise DataError(f"The window has {len(window.counts)} bins, but the reference {len(reference.counts)} others.")
     edges = np.unique(reference.quantiles.get_quantiles([rank / BINS for rank in range(1, BINS)], True))
     counts = (np.array(s.quantiles.get_pmf(edges.tolist(), True)) * s.values for s in (reference, window))
     return Cells(edges.astype(np.float64), *counts)

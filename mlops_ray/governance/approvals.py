@@ -1,0 +1,426 @@
+"""Approvals: an authorised person says that exactly these bytes may be used; and what a use case demands of them.
+
+An approval is about digests. Whoever changes a byte of the model, its evaluation or its bill of materials has other
+digests, and no approval. It ends when its time is over: then nothing new may be begun with it, but what is live stays.
+Only a revocation takes that away.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import uuid6
+from sqlalchemy import Connection, Row, insert, select, update
+
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.governance import versions as registered_versions
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import SYSTEM, Actor, Severity, plain, record
+from mlops_ray.governance.tables import approvals, policies, versions
+from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef
+
+State = Literal["requested", "approved", "rejected", "revoked", "expired"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a use case demands. required: no version goes live without an approval.
+
+    role: who may approve. four_eyes: not the version's author. expires_after_s: how long a request waits, and how long
+    an approval can be used.
+    """
+
+    required: bool = False
+    role: str = "approve"
+    four_eyes: bool = True
+    expires_after_s: float = 30 * 86_400
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A request and what became of it. break_glass: the version went live before anybody approved it.
+
+    decided_by, decided_at: of the last verdict, None before. reason: of the last change.
+    """
+
+    id: str
+    use_case: str
+    version: int
+    evidence: Evidence
+    author: str
+    state: State
+    requested_by: str
+    requested_at: datetime
+    expires_at: datetime
+    break_glass: bool = False
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    reason: str = ""
+
+    @property
+    def ref(self) -> VersionRef:
+        return VersionRef(self.version, self.evidence.model)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Somebody asks for the approval of a version; `id` is the new request's."""
+
+    id: str
+    actor: Actor
+    version: RegisteredVersion
+    reason: str = ""
+    break_glass: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Somebody decides. evidence: what was registered, as it stands now. seen: the model digest that they looked at."""
+
+    kind: Literal["approved", "rejected", "revoked"]
+    actor: Actor
+    version: RegisteredVersion
+    reason: str = ""
+    seen: str | None = None
+
+
+@dataclass(frozen=True)
+class Lapse:
+    """Time has passed."""
+
+
+def decide(state: Approval | None, event: Request | Verdict | Lapse, policy: Policy, now: datetime) -> Approval:
+    """What the last request for a version becomes; None: there was none.
+
+    Raises ForbiddenError if the actor may not do this at all, ConflictError if it cannot be done to this state,
+    ConfigurationError if a reason is missing.
+    """
+    match event:
+        case Request():
+            return _requested(state, event, policy, now)
+        case Verdict():
+            return _judged(state, event, policy, now)
+        case Lapse():
+            if state is None or state.state not in ("requested", "approved") or now < state.expires_at:
+                raise ConflictError("There is nothing whose time is over.")
+            return replace(state, state="expired", reason=f"not used until {_moment(state.expires_at)}")
+
+
+def _requested(state: Approval | None, event: Request, policy: Policy, now: datetime) -> Approval:
+    version = event.version
+    if version.failed_gates and not event.break_glass:
+        raise ConflictError(
+            f"{_name(version)} did not pass {', '.join(version.failed_gates)}. Train a better one, or change the gates."
+        )
+    if state is not None and state.evidence == version.evidence and now < state.expires_at:
+        if state.state == "approved":
+            raise ConflictError(f"{_name(version)} was approved by {state.decided_by} already.")
+        if state.state == "requested" and not event.break_glass:
+            raise ConflictError(f"{state.requested_by} has asked for the approval of {_name(version)} already.")
+    return Approval(
+        id=event.id,
+        use_case=version.use_case,
+        version=version.version,
+        evidence=version.evidence,
+        author=version.author,
+        state="requested",
+        requested_by=event.actor.name,
+        requested_at=now,
+        expires_at=now + timedelta(seconds=policy.expires_after_s),
+        break_glass=event.break_glass,
+        reason=event.reason,
+    )
+
+
+def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetime) -> Approval:
+    name, actor = _name(event.version), event.actor
+    if policy.role not in actor.roles and "admin" not in actor.roles:
+        raise ForbiddenError(f"{actor.name} does not carry the role {policy.role!r}, which {event.kind} needs.")
+    if event.kind != "approved" and not event.reason.strip():
+        raise ConfigurationError(f"Say why {name} is {event.kind}: the reason goes into the audit log.")
+    if state is None:
+        raise ConflictError(f"Nobody has asked for the approval of {name}. Ask for it first.")
+    if event.kind == "approved":
+        _expect_other_eyes(state, actor, policy)
+    revoking = event.kind == "revoked"
+    open_states = ("approved", "expired") if revoking else ("requested",)
+    if state.state not in open_states or (revoking and state.decided_by is None):
+        by = f" by {state.decided_by}" if state.decided_by else ""
+        raise ConflictError(f"{name} cannot be {event.kind}: its approval is {state.state}{by} already.")
+    if not revoking and now >= state.expires_at:
+        raise ConflictError(f"The request for {name} ended at {_moment(state.expires_at)}. Ask for approval again.")
+    if not revoking and event.version.evidence != state.evidence:
+        raise ConflictError(f"{name} was changed since its approval was asked for. Ask for approval again.")
+    if event.seen is not None and event.seen != state.evidence.model:
+        raise ConflictError(f"{name} has the digest {state.evidence.model}, not {event.seen[:64]}.")
+    expires_at = state.expires_at if revoking else now + timedelta(seconds=policy.expires_after_s)
+    return replace(
+        state, state=event.kind, decided_by=actor.name, decided_at=now, expires_at=expires_at, reason=event.reason
+    )
+
+
+def _expect_other_eyes(state: Approval, actor: Actor, policy: Policy) -> None:
+    if policy.four_eyes and actor.name == state.author:
+        raise ForbiddenError(
+            f"{actor.name} is the author of version {state.version} of {state.use_case}. Somebody else has to approve."
+        )
+    if policy.four_eyes and state.break_glass and actor.name == state.requested_by:
+        raise ForbiddenError(f"{actor.name} broke the glass for this version. Somebody else has to approve.")
+
+
+def valid_among(asked: Sequence[Approval], evidence: Evidence | None, now: datetime) -> Approval | None:
+    """The approval with which a model may go live now. asked: for this model, the newest first.
+
+    evidence: the registered digests as they stand; an approval of others is void, and so is one of nothing.
+    """
+    newest = asked[0] if asked else None
+    if newest is None or newest.state != "approved" or now >= newest.expires_at or newest.evidence != evidence:
+        return None
+    return newest
+
+
+def servable_among(asked: Sequence[Approval], evidence: Evidence | None) -> bool:
+    """Whether a replica may load a model that is live: it was approved, or the glass was broken for it, and nobody has
+    rejected or revoked it since. asked: for this model, the newest first."""
+    for approval in asked:
+        if approval.state in ("rejected", "revoked"):
+            return False
+        if approval.evidence == evidence and (approval.break_glass or approval.decided_by is not None):
+            return True
+    return False
+
+
+def set_policy(
+    store: ControlStore, actor: Actor, use_case: str, policy: Policy | None, now: datetime | None = None
+) -> None:
+    """Store what a use case demands, None for nothing, with `policy.changed` if it was otherwise before."""
+    now = now or datetime.now(UTC)
+    registered_versions.expect_name(use_case)
+    with store.transaction() as connection:
+        row = connection.execute(select(policies.c.policy).where(policies.c.use_case == use_case)).first()
+        before, after = row and row.policy, policy and asdict(policy)
+        if before == after:
+            return
+        values = {"policy": after, "since": now}
+        if row is None:
+            connection.execute(insert(policies).values(use_case=use_case, **values))
+        else:
+            connection.execute(update(policies).where(policies.c.use_case == use_case).values(values))
+        subject = f"policy {use_case}"
+        record(connection, "policy.changed", actor, subject, use_case, before=before, after=after, now=now)
+
+
+def policy_of(connection: Connection, use_case: str) -> Policy:
+    """What a use case demands; nothing where nothing was stored."""
+    stored = connection.execute(select(policies.c.policy).where(policies.c.use_case == use_case)).scalar()
+    return Policy(**stored) if stored else Policy()
+
+
+def request(
+    store: ControlStore, actor: Actor, use_case: str, version: int, reason: str = "", now: datetime | None = None
+) -> Approval:
+    """Ask for the approval of a registered version.
+
+    Raises ConfigurationError if there is no such version, ConflictError if it is asked for or approved already.
+    """
+    with store.transaction() as connection:
+        return ask(connection, actor, use_case, version, reason, now=now)
+
+
+def approve(
+    store: ControlStore,
+    actor: Actor,
+    use_case: str,
+    version: int,
+    reason: str = "",
+    seen: str | None = None,
+    now: datetime | None = None,
+) -> Approval:
+    """Approve what was asked for. seen: the digest that the actor looked at, to refuse another one.
+
+    Raises ForbiddenError for the author and for who lacks the role; ConflictError if nobody asked, twice, after the
+    end, or if the version is another than was asked about; ConfigurationError if there is no such version.
+    """
+    return _give(store, "approved", actor, use_case, version, reason, seen, now)
+
+
+def reject(
+    store: ControlStore, actor: Actor, use_case: str, version: int, reason: str, now: datetime | None = None
+) -> Approval:
+    """Refuse what was asked for; errors as of `approve`, and ConfigurationError without a reason."""
+    return _give(store, "rejected", actor, use_case, version, reason, None, now)
+
+
+def revoke(
+    store: ControlStore, actor: Actor, use_case: str, version: int, reason: str, now: datetime | None = None
+) -> Approval:
+    """Take an approval back: rollouts of the version end, and replicas do not load it again. Errors as of `reject`."""
+    return _give(store, "revoked", actor, use_case, version, reason, None, now)
+
+
+def expire(store: ControlStore, now: datetime) -> list[Approval]:
+    """Mark every request and approval whose time is over, each with its event. Call it at an interval."""
+    over = approvals.c.state.in_(("requested", "approved")) & (approvals.c.expires_at <= now)
+    with store.reading() as connection:  # most of the time there is none, and a transaction would lock out others
+        if connection.execute(select(approvals.c.id).where(over).limit(1)).first() is None:
+            return []
+    with store.transaction() as connection:
+        found = [_approval(row) for row in connection.execute(select(approvals).where(over).order_by(approvals.c.id))]
+        return [_write(connection, state, decide(state, Lapse(), Policy(), now), SYSTEM, now) for state in found]
+
+
+def list_approvals(store: ControlStore, use_case: str | None = None, limit: int = 1000) -> list[Approval]:
+    """Requests and what became of them, the newest first."""
+    query = select(approvals).order_by(approvals.c.id.desc()).limit(limit)
+    if use_case is not None:
+        query = query.where(approvals.c.use_case == use_case)
+    with store.reading() as connection:
+        return [_approval(row) for row in connection.execute(query)]
+
+
+def valid_approval(store: ControlStore, use_case: str, version: VersionRef, now: datetime) -> Approval | None:
+    """The approval with which `version` may go live now, None if there is none."""
+    with store.reading() as connection:
+        return _valid(connection, use_case, version, now)
+
+
+def expect_admitted(connection: Connection, use_case: str, version: VersionRef, now: datetime) -> None:
+    """Raise ForbiddenError unless `version` may go live: no blocking gate failed, and an approval if one is needed."""
+    known = registered_versions.find(connection, use_case, version.version)
+    name = f"Version {version.version} of {use_case}"
+    if known is not None and known.failed_gates:
+        raise ForbiddenError(f"{name} did not pass {', '.join(known.failed_gates)}, so it may not go live.")
+    if policy_of(connection, use_case).required and _valid(connection, use_case, version, now) is None:
+        raise ForbiddenError(
+            f"{name} (digest {version.digest[:12]}) has no valid approval, which {use_case} demands. Ask for it with "
+            f"`mlops-ray approvals request {use_case} {version.version}`."
+        )
+
+
+def expect_servable(store: ControlStore, use_case: str, version: VersionRef) -> None:
+    """Raise ForbiddenError if `use_case` demands an approval and nobody gave one for this digest, or it was revoked."""
+    with store.reading() as connection:
+        if not policy_of(connection, use_case).required:
+            return
+        asked = _asked(connection, use_case, version.digest)
+        if not servable_among(asked, _evidence(connection, use_case, version)):
+            raise ForbiddenError(
+                f"Version {version.version} of {use_case} (digest {version.digest[:12]}) is not approved, so it is not "
+                f"loaded. Approve it, or go back to another version."
+            )
+
+
+def ask(
+    connection: Connection,
+    actor: Actor,
+    use_case: str,
+    version: int,
+    reason: str = "",
+    break_glass: bool = False,
+    now: datetime | None = None,
+) -> Approval:
+    """`request` inside the caller's transaction."""
+    now = now or datetime.now(UTC)
+    found = registered_versions.expect(connection, use_case, version)
+    state = next(iter(_asked(connection, use_case, found.evidence.model)), None)
+    event = Request(str(uuid6.uuid7()), actor, found, reason, break_glass)
+    return _write(connection, state, decide(state, event, policy_of(connection, use_case), now), actor, now)
+
+
+def _give(
+    store: ControlStore,
+    kind: Literal["approved", "rejected", "revoked"],
+    actor: Actor,
+    use_case: str,
+    version: int,
+    reason: str,
+    seen: str | None,
+    now: datetime | None,
+) -> Approval:
+    now = now or datetime.now(UTC)
+    with store.transaction() as connection:
+        found = registered_versions.expect(connection, use_case, version)
+        state = next(iter(_asked(connection, use_case, found.evidence.model)), None)
+        verdict = Verdict(kind, actor, found, reason, seen)
+        return _write(connection, state, decide(state, verdict, policy_of(connection, use_case), now), actor, now)
+
+
+def _write(connection: Connection, before: Approval | None, after: Approval, actor: Actor, now: datetime) -> Approval:
+    """Write the state and its event. What else is loud: a version that went live without anybody's approval."""
+    values = asdict(after) | {"reason": plain(after.reason)}
+    evidence = values.pop("evidence")
+    values |= {f"{part}_digest": digest for part, digest in evidence.items()}
+    if before is not None and before.id == after.id:
+        connection.execute(update(approvals).where(approvals.c.id == after.id).values(values))
+    else:
+        connection.execute(insert(approvals).values(values))
+        before = None
+    severity: Severity | None = "critical" if after.break_glass and after.state != "approved" else None
+    record(
+        connection,
+        f"approval.{after.state}",
+        actor,
+        f"{after.use_case}@{after.version}",
+        after.use_case,
+        before=before and asdict(before),
+        after=asdict(after),
+        reason=after.reason,
+        now=now,
+        severity=severity,
+    )
+    return after
+
+
+def _asked(connection: Connection, use_case: str, digest: str) -> list[Approval]:
+    """What was asked for a model, the newest first."""
+    query = select(approvals).where(approvals.c.use_case == use_case, approvals.c.model_digest == digest)
+    return [_approval(row) for row in connection.execute(query.order_by(approvals.c.id.desc()))]
+
+
+def _valid(connection: Connection, use_case: str, version: VersionRef, now: datetime) -> Approval | None:
+    asked = _asked(connection, use_case, version.digest)
+    return valid_among(asked, _evidence(connection, use_case, version), now)
+
+
+def _evidence(connection: Connection, use_case: str, version: VersionRef) -> Evidence | None:
+    """What was registered as `version`; None if that was another model, or nothing."""
+    known = registered_versions.find(connection, use_case, version.version)
+    return known.evidence if known is not None and known.evidence.model == version.digest else None
+
+
+def newest_approved(connection: Connection, use_case: str, now: datetime) -> Approval | None:
+    """The approval of the highest version that may go live now."""
+    query = select(versions.c.version, versions.c.model_digest).where(versions.c.use_case == use_case)
+    for row in connection.execute(query.order_by(versions.c.version.desc())).all():
+        found = _valid(connection, use_case, VersionRef(row.version, row.model_digest), now)
+        if found is not None:
+            return found
+    return None
+
+
+def _approval(row: Row[Any]) -> Approval:
+    evidence = Evidence(row.model_digest, row.evaluation_digest, row.materials_digest)
+    return Approval(
+        row.id,
+        row.use_case,
+        row.version,
+        evidence,
+        row.author,
+        row.state,
+        row.requested_by,
+        row.requested_at,
+        row.expires_at,
+        row.break_glass,
+        row.decided_by,
+        row.decided_at,
+        row.reason,
+    )
+
+
+def _name(version: RegisteredVersion) -> str:
+    return f"Version {version.version} of {version.use_case}"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

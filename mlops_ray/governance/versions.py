@@ -1,0 +1,156 @@
+"""Versions as the control store knows them: the digests of their parts, who made them, the gates they did not pass."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Row, insert, select
+
+from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import Actor, record
+from mlops_ray.governance.tables import versions
+
+_LARGEST = 2**31 - 1  # what the databases' type of a version's number holds
+
+
+@dataclass(frozen=True)
+class VersionRef:
+    """A registered version and the digest of its sealed model."""
+
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """SHA-256 digests of what people judge: sealed model, evaluation, bill of materials ("" where there is none)."""
+
+    model: str
+    evaluation: str
+    materials: str = ""
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """author: the principal that registered it. failed_gates: names of the gates that keep it from going live."""
+
+    use_case: str
+    version: int
+    evidence: Evidence
+    author: str
+    failed_gates: tuple[str, ...]
+    registered_at: datetime
+
+    @property
+    def ref(self) -> VersionRef:
+        return VersionRef(self.version, self.evidence.model)
+
+
+class GateOutcome(Protocol):
+    """What a gate of a use case found; see `evaluation.gates.GateResult`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def passed(self) -> bool: ...
+    @property
+    def blocks(self) -> bool: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def limit(self) -> float | None: ...
+    @property
+    def sentence(self) -> str: ...
+
+
+def record_version(
+    store: ControlStore,
+    actor: Actor,
+    use_case: str,
+    version: int,
+    evidence: Evidence,
+    gates: Iterable[GateOutcome] = (),
+    payload: Mapping[str, Any] | None = None,
+    now: datetime | None = None,
+) -> RegisteredVersion:
+    """Record a registered version, with `version.registered` and an event for each gate. `actor` is its author.
+
+    Asked again for the same version and model it returns what stands. Raises ConflictError if another model was
+    registered under this number.
+    """
+    now, outcomes = now or datetime.now(UTC), list(gates)
+    expect_name(use_case)
+    with store.transaction() as connection:
+        known = find(connection, use_case, version)
+        if known is not None:
+            if known.evidence.model != evidence.model:
+                raise ConflictError(
+                    f"Version {version} of {use_case} was registered with the model {known.evidence.model}, not "
+                    f"{evidence.model}. Register the model as a new version."
+                )
+            return known
+        failed = tuple(gate.name for gate in outcomes if gate.blocks and not gate.passed)
+        made = RegisteredVersion(use_case, version, evidence, actor.name, failed, now)
+        _insert(connection, made)
+        subject = f"{use_case}@{version}"
+        record(connection, "version.registered", actor, subject, use_case, after=asdict(made), payload=payload, now=now)
+        for gate in outcomes:
+            kind = "gate.passed" if gate.passed else "gate.failed"
+            measured = {"gate": gate.name, "value": gate.value, "limit": gate.limit, "blocks": gate.blocks}
+            record(connection, kind, actor, subject, use_case, payload=measured, reason=gate.sentence, now=now)
+    return made
+
+
+def find(connection: Connection, use_case: str, version: int) -> RegisteredVersion | None:
+    if not 0 < version <= _LARGEST:
+        return None
+    query = select(versions).where(versions.c.use_case == use_case, versions.c.version == version)
+    row = connection.execute(query).first()
+    return None if row is None else _version(row)
+
+
+def expect(connection: Connection, use_case: str, version: int) -> RegisteredVersion:
+    """Raises ConfigurationError, naming what there is, if the version was not recorded."""
+    expect_name(use_case)
+    found = find(connection, use_case, version)
+    if found is None:
+        query = select(versions.c.version).where(versions.c.use_case == use_case).order_by(versions.c.version)
+        numbers = ", ".join(map(str, connection.execute(query).scalars())) or "none"
+        raise ConfigurationError(f"{use_case} has no version {version}; registered are: {numbers}.")
+    return found
+
+
+def _insert(connection: Connection, made: RegisteredVersion) -> None:
+    connection.execute(
+        insert(versions).values(
+            use_case=made.use_case,
+            version=made.version,
+            model_digest=made.evidence.model,
+            evaluation_digest=made.evidence.evaluation,
+            materials_digest=made.evidence.materials,
+            author=made.author,
+            failed_gates=list(made.failed_gates),
+            registered_at=made.registered_at,
+        )
+    )
+
+
+def _version(row: Row[Any]) -> RegisteredVersion:
+    return RegisteredVersion(
+        row.use_case,
+        row.version,
+        Evidence(row.model_digest, row.evaluation_digest, row.materials_digest),
+        row.author,
+        tuple(row.failed_gates),
+        row.registered_at,
+    )
+
+
+def expect_name(use_case: str) -> None:
+    """Raise ConfigurationError for what cannot be the name of a use case: no database sees it, and no log."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", use_case):
+        shown = use_case if len(use_case) <= 40 else f"{use_case[:40]}…"
+        raise ConfigurationError(f"{shown!r} is no name of a use case: a-z, 0-9 and _, at most 63 characters.")

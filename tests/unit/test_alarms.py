@@ -1,0 +1,86 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_ray.monitoring.alarms import Alarm, Finding, Verdict, describe_shift, diagnose, step
+from mlops_ray.sketches import CategoricalSketch, NumericSketch
+
+START = datetime(2013, 6, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def verdict(day: int, answer: str, *columns: str, score: float = 1.0) -> Verdict:
+    findings = tuple(Finding(column, "psi", 0.5, 0.2, score, 0.1, "shift") for column in columns)
+    start = START + day * DAY
+    return Verdict("data", answer, start, start + DAY, 5000, findings, 0.1, f"{answer} on day {day}")  # type: ignore[arg-type]
+
+
+def play(*verdicts: Verdict) -> tuple[Alarm | None, list[tuple[int, str]]]:
+    alarm, events = None, []
+    for index, each in enumerate(verdicts):
+        found = step(alarm, each)
+        alarm = found.alarm
+        if found.event:
+            events.append((index, found.event))
+    return alarm, events
+
+
+def test_an_alarm_opens_once_stays_open_and_is_resolved() -> None:
+    drift, calm = "drift", "no drift"
+    answers = [calm, drift, drift, drift, calm, drift, calm, calm, calm, drift]
+    _, events = play(*(verdict(day, answer, *["x"] * (answer == drift)) for day, answer in enumerate(answers)))
+    assert events == [(1, "opened"), (7, "resolved"), (9, "opened")]
+
+
+def test_an_alarm_keeps_all_columns_the_worst_window_and_since_when() -> None:
+    alarm, _ = play(verdict(3, "drift", "x"), verdict(4, "drift", "y", score=9.0), verdict(5, "drift", "x"))
+    assert alarm is not None
+    assert (alarm.since, alarm.last_seen) == (START + 3 * DAY, START + 6 * DAY)
+    assert (alarm.columns, alarm.windows) == (("x", "y"), 3)
+    assert alarm.worst.start == START + 4 * DAY
+
+
+def test_not_enough_data_neither_opens_nor_resolves() -> None:
+    empty = [verdict(day, "not enough data") for day in range(1, 9)]
+    assert play(*empty) == (None, [])
+    alarm, events = play(verdict(0, "drift", "x"), *empty)
+    assert events == [(0, "opened")]
+    assert alarm is not None
+    assert alarm.calm == 0
+
+
+@given(st.lists(st.sampled_from(["drift", "no drift", "not enough data"]), max_size=40))
+def test_events_take_turns(answers: list[str]) -> None:
+    _, events = play(*(verdict(day, answer, *["x"] * (answer == "drift")) for day, answer in enumerate(answers)))
+    assert [event for _, event in events] == ["opened", "resolved"] * (len(events) // 2) + ["opened"] * (
+        len(events) % 2
+    )
+
+
+def test_data_drift_and_concept_drift_are_told_apart_in_words() -> None:
+    drift, calm, unknown = verdict(0, "drift", "x"), verdict(0, "no drift"), verdict(0, "not enough data")
+    concept = replace(drift, question="concept")
+    assert "data drift without loss of quality" in diagnose(drift, calm)
+    assert "But what they mean has changed (concept drift)" in diagnose(calm, concept)
+    assert "too (concept drift)" in diagnose(drift, concept)
+    assert "before labels come" in diagnose(drift, None)
+    assert "before labels come" in diagnose(calm, unknown)
+    assert diagnose(unknown, None) == "Not enough data to say anything."
+
+
+def test_the_size_of_a_shift_is_said_in_words() -> None:
+    old = NumericSketch.of(np.arange(100.0))
+    moved, wider, gone = old.empty(), old.empty(), old.empty()
+    moved.update(np.arange(100.0) + 50)
+    wider.update(np.repeat([10.0, 89.0], 50))
+    gone.update(np.full(100, np.nan))
+    assert describe_shift(old, moved) == "mean 49.5 -> 99.5 (+1.73 standard deviations)"
+    assert describe_shift(old, wider) == "mean 49.5 -> 49.5 (+0.00 standard deviations), up to 88: 89 % -> 50 %"
+    assert describe_shift(old, gone) == "missing 0 % -> 100 %"
+    texts = CategoricalSketch.of(["a", "a", "b", "b"])
+    others = texts.empty()
+    others.update(["a", "z", "z", None])
+    assert describe_shift(texts, others) == "never seen before 66.7 % (z), b 50 % -> 0 %, missing 0 % -> 25 %"
