@@ -1,7 +1,7 @@
 """Run the benchmarks: all, or those whose area is named (`python benchmarks/run.py pipeline`).
 
-A benchmark is a file `benchmarks/<area>.py`, or a package, with a function `figures()` that yields (name, value, unit).
-Each figure is printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
+A benchmark is a file `benchmarks/<area>.py` with a function `figures()` that yields (name, value, unit). Each figure is
+printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
 """
 
 import importlib
@@ -28,8 +28,7 @@ def machine() -> dict[str, object]:
 
 
 def main(areas: list[str]) -> None:
-    files = [path.stem for path in HERE.glob("*.py") if path.stem != "run"]
-    known = sorted([*files, *(path.parent.name for path in HERE.glob("*/__init__.py"))])
+    known = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run")
     if unknown := set(areas) - set(known):
         raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}. Known: {', '.join(known)}.")
     sys.path.insert(0, str(HERE))

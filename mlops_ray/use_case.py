@@ -317,6 +317,9 @@ class UseCase:
     split: Split = Split()
     search: Search = Search()
     serving: Serving = Serving()
+    slices: tuple[str, ...] = ()
+    gates: tuple[Gate, ...] = (OnnxParity(),)
+    approval: Approval | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
@@ -359,7 +362,7 @@ class UseCase:
         for waiver in (w for gate in self.gates if isinstance(gate, NoVulnerability) for w in gate.waivers):
             if waiver.until.tzinfo is None or not waiver.reason.strip():
                 raise UseCaseError(
-                    f"Use case {self.name}: the waiver of {waiver.advisory} needs a reason, and an end with a time zone."
+                    f"Use case {self.name}: the waiver of {waiver.advisory} needs a reason and an end with a time zone."
                 )
         if self.approval is not None and self.approval.expires_after <= timedelta(0):
             raise UseCaseError(

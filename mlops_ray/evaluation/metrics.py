@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 
-_RESAMPLES = 300
+RESAMPLES = 300
 _CONFIDENCE = 0.95
 _BINS = 10
 _Float = NDArray[np.float64]
@@ -50,7 +50,13 @@ class Evaluation:
     positive: float
 
 
-def evaluate(label: NDArray[np.bool_], probability: _Float, moment: NDArray[np.datetime64], seed: int) -> Evaluation:
+def evaluate(
+    label: NDArray[np.bool_],
+    probability: _Float,
+    moment: NDArray[np.datetime64],
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
     """Score `probability` against `label`; `moment` is when each row was predicted (UTC). All have shape [rows].
 
     The intervals are percentile intervals of the bootstrap (Efron, "Bootstrap methods", 1979) over whole days: rows
@@ -64,12 +70,12 @@ def evaluate(label: NDArray[np.bool_], probability: _Float, moment: NDArray[np.d
     """
     _check(label, probability)
     truth, guess = label.astype(np.float64), probability.astype(np.float64)
-    _, day = np.unique(moment.astype("datetime64[D]"), return_inverse=True)
+    day = days_of(moment)
     days = int(day.max()) + 1
-    draws = draw_days(days, seed)
+    draws = draw_days(days, seed, resamples)
     weights = np.vstack([np.ones(days), draws])
     roc_auc, average_precision = ranking(truth, guess, day, weights)
-    loss, squared = row_losses(truth, guess)
+    loss, squared = _row_losses(truth, guess)
     calibration, reliability = _calibration(truth, guess, day, weights)
     return Evaluation(
         roc_auc=estimate(roc_auc),
@@ -92,11 +98,16 @@ def _check(label: NDArray[np.bool_], probability: _Float) -> None:
         raise DataError(f"The {len(label)} rows to score have only one of the two labels. Choose a longer test period.")
 
 
-def draw_days(days: int, seed: int) -> _Float:
+def days_of(moment: NDArray[np.datetime64]) -> NDArray[np.intp]:
+    """The number, from 0, of each row's day among the days that there are."""
+    return np.unique(moment.astype("datetime64[D]"), return_inverse=True)[1]
+
+
+def draw_days(days: int, seed: int, resamples: int = RESAMPLES) -> _Float:
     """How often each day is drawn in each resample, [resamples, days]; no resamples from a single day."""
     if days < 2:
         return np.empty((0, days))
-    return np.random.default_rng(seed).multinomial(days, np.full(days, 1 / days), size=_RESAMPLES).astype(np.float64)
+    return np.random.default_rng(seed).multinomial(days, np.full(days, 1 / days), size=resamples).astype(np.float64)
 
 
 def estimate(values: _Float) -> Estimate:
@@ -139,7 +150,7 @@ def ranking(truth: _Float, guess: _Float, day: NDArray[np.intp], weights: _Float
     return scores[0], scores[1]
 
 
-def row_losses(truth: _Float, guess: _Float) -> tuple[_Float, _Float]:
+def _row_losses(truth: _Float, guess: _Float) -> tuple[_Float, _Float]:
     """Log loss and squared error of each row; probabilities 0 and 1 count as the floats next to them."""
     smallest = np.finfo(np.float64).eps
     inside = np.clip(guess, smallest, 1 - smallest)

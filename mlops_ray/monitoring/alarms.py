@@ -12,7 +12,7 @@ from mlops_ray.monitoring.calibration import Calibration, Normal
 from mlops_ray.monitoring.detectors import DETECTORS, Detector
 from mlops_ray.monitoring.detectors.cells import bins
 from mlops_ray.monitoring.reference import Reference
-from mlops_ray.monitoring.reliability import Reliability, miscalibration
+from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.windows import Window
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
@@ -99,7 +99,7 @@ def judge_concept(
         new, old = labelled.get(normal.column), reference.reliability[normal.column]
         if new is None or new.rows.sum() < MINIMUM_SLICE_ROWS:
             continue
-        value = miscalibration(old, new)
+        value = CONCEPT_STATISTICS[normal.detector].distance(old, new)
         if normal.score(value) > calibration.thresholds[normal.family]:
             shift = (
                 f"{_percent(new.positives.sum() / new.rows.sum())} have the label, "

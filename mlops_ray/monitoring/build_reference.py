@@ -19,7 +19,7 @@ from mlops_ray.monitoring.detectors import (
 from mlops_ray.monitoring.null_windows import NullWindows, cells_of, null_windows, seasonal_sums
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
 from mlops_ray.monitoring.reference import PREDICTION, Monitored, Reference, to_datetime
-from mlops_ray.monitoring.reliability import Reliability, miscalibration, reliability_edges
+from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability, reliability_edges
 from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of, with_cell_counts
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS, slice_rows
 from mlops_ray.monitoring.window_spec import WindowSpec
@@ -31,8 +31,6 @@ DEFAULT_DETECTORS: tuple[Detector, ...] = (KolmogorovSmirnov(), JensenShannon(ki
                                            MissingRate(), NewCategories())  # fmt: skip
 # A change of fewer rows than this is noise, however constant the column was.
 _HANDFUL = 5
-# Chance makes about 1 of the miscalibration, more or less.
-_CONCEPT_FLOOR = 0.5
 
 
 def build_reference(
@@ -203,26 +201,29 @@ def _calibrate_concept(
     windows = null_windows(_moments(labelled, time), spec)
     found = []
     for name, row in slice_rows(labelled, slices).items():
-        values = _miscalibrations(windows, labelled, row, reliability[name].edges)
-        if name == ALL_ROWS or not np.isnan(values).any():
-            found.append(Null(name, "miscalibration", "concept", _CONCEPT_FLOOR, values))
+        pairs = _reliability_pairs(windows, labelled, row, reliability[name].edges)
+        if name != ALL_ROWS and any(window.rows.sum() < MINIMUM_SLICE_ROWS for _, window in pairs):
+            continue
+        for statistic, concept in CONCEPT_STATISTICS.items():
+            values = np.array([concept.distance(rest, window) for rest, window in pairs], dtype=np.float64)
+            found.append(Null(name, statistic, "concept", concept.floor, values))
     return _calibrate(found, windows, spec, wanted)
 
 
-def _miscalibrations(
+def _reliability_pairs(
     windows: NullWindows, labelled: pl.DataFrame, row: NDArray[np.bool_], edges: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Of the rows of a slice in each window; NaN where they are too few."""
+) -> list[tuple[Reliability, Reliability]]:
+    """Of the rows of a slice: the reference without each window, and the window."""
     guess = labelled["probability"].cast(pl.Float64).to_numpy()
     label = labelled["label"].cast(pl.Float64).to_numpy()
     bins = len(edges) + 1
     cell = np.where(row, np.searchsorted(edges, guess), bins)
-    found = []
-    for sums in zip(*(windows.sums(cell, bins + 1, weight) for weight in (None, guess, label)), strict=True):
-        window, rest = (Reliability(edges, *(part[side][:-1].astype(float) for part in sums)) for side in (0, 1))
-        enough = window.rows.sum() >= MINIMUM_SLICE_ROWS
-        found.append(miscalibration(rest, window) if enough else np.nan)
-    return np.array(found)
+    sums = zip(*(windows.sums(cell, bins + 1, weight) for weight in (None, guess, label)), strict=True)
+    pairs = (
+        [Reliability(edges, *(part[side][:-1].astype(np.float64) for part in three)) for side in (1, 0)]
+        for three in sums
+    )
+    return [(rest, window) for rest, window in pairs]
 
 
 def _estimator(labelled: pl.DataFrame, time: str, sketch: Sketch, spec: WindowSpec) -> Estimator:

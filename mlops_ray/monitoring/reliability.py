@@ -1,11 +1,14 @@
 """How far labels are from their probabilities: what shows concept drift and stays still when only inputs drift."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from mlops_ray.monitoring.roc_auc import roc_auc
 
 _Float = NDArray[np.float64]
 _BINS = 10
@@ -58,11 +61,44 @@ def miscalibration(reference: Reliability, window: Reliability) -> float:
     error in the bin, so a model that was a bit off from the start is not drift. While P(Y|X) stays, a shift of the
     inputs moves rows between bins and changes nothing else. NaN without rows.
     """
-    there = (reference.rows > 0) & (window.rows > 0)
+    there, expected = _expected(reference, window)
     if not there.any():
         return nan
-    rows, old = window.rows[there], reference.rows[there]
-    offset = (reference.positives[there] - reference.predicted[there]) / old
-    expected = np.clip(window.predicted[there] / rows + offset, 1 / (old + 2), 1 - 1 / (old + 2))
+    rows = window.rows[there]
     errors = (window.positives[there] - rows * expected) ** 2 / (rows * expected * (1 - expected))
     return float(errors.mean())
+
+
+def lost_discrimination(reference: Reliability, window: Reliability) -> float:
+    """How far the ROC AUC is below the one to expect of rows with these probabilities; 0 where it is above.
+
+    Like `miscalibration` it stays still while P(Y|X) does. A calm or a stormy week, in which all labels are less or
+    more probable than the model says, moves it less, and labels that no longer follow the inputs move it more. AUCs
+    are of the bins, so a bit low, both alike. NaN without rows of both labels.
+    """
+    there, expected = _expected(reference, window)
+    rows, positives = window.rows[there], window.positives[there]
+    found, wanted = roc_auc(positives, rows - positives), roc_auc(rows * expected, rows * (1 - expected))
+    return max(0.0, wanted.value - found.value) if found.value == found.value else nan
+
+
+def _expected(reference: Reliability, window: Reliability) -> tuple[NDArray[np.bool_], _Float]:
+    """The bins that have rows, and the share with the label to expect in each of them."""
+    there = (reference.rows > 0) & (window.rows > 0)
+    rows, old = window.rows[there], reference.rows[there]
+    offset = (reference.positives[there] - reference.predicted[there]) / old
+    return there, np.clip(window.predicted[there] / rows + offset, 1 / (old + 2), 1 - 1 / (old + 2))
+
+
+@dataclass(frozen=True)
+class ConceptStatistic:
+    """floor: differences that chance makes of it in a few hundred rows."""
+
+    distance: Callable[[Reliability, Reliability], float]
+    floor: float
+
+
+CONCEPT_STATISTICS = {
+    "miscalibration": ConceptStatistic(miscalibration, 0.5),
+    "lost_discrimination": ConceptStatistic(lost_discrimination, 0.01),
+}

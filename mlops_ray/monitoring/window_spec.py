@@ -32,8 +32,8 @@ class WindowSpec:
 
     @property
     def name(self) -> str:
-        """Such as "5,000 rows" or "7 days, 0:00:00, sliding by a 4th"."""
-        size = f"{self.rows:,} rows" if self.rows is not None else str(self.length)
+        """Such as "5,000 rows" or "7 days, sliding by 1/4"."""
+        size = f"{self.rows:,} rows" if self.length is None else _words(self.length)
         return size if self.panes == 1 else f"{size}, sliding by 1/{self.panes}"
 
     def to_json(self) -> dict[str, Any]:
@@ -44,3 +44,10 @@ class WindowSpec:
     def from_json(cls, value: dict[str, Any]) -> "WindowSpec":
         length = None if value["length_s"] is None else timedelta(seconds=value["length_s"])
         return cls(value["rows"], length, value["panes"], value["minimum_rows"])
+
+
+def _words(length: timedelta) -> str:
+    for unit, size in (("days", timedelta(days=1)), ("hours", timedelta(hours=1)), ("minutes", timedelta(minutes=1))):
+        if length % size == timedelta(0):
+            return f"{length // size} {unit}"
+    return f"{length.total_seconds():g} seconds"

@@ -12,6 +12,7 @@ from mlops_ray.errors import IntegrityError
 from mlops_ray.use_case import Feature
 
 NUMBERS, CATEGORIES, PROBABILITY = "numbers", "categories", "probability"
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
@@ -30,7 +31,7 @@ class OnnxModel:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, options, providers=_providers())
         except Exception as error:
             raise IntegrityError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
         self._inputs = self._expect_signature(features)
@@ -60,6 +61,11 @@ class OnnxModel:
                 f"{PROBABILITY} tensor(float). Export it again."
             )
         return tuple(wanted)
+
+
+def _providers() -> list[str]:
+    """A GPU where this process has one and the installed ONNX Runtime can use it, else the CPU."""
+    return [name for name in _PROVIDERS if name in onnxruntime.get_available_providers()]
 
 
 def refuse_foreign_operators(content: bytes) -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -22,13 +22,19 @@ _MANIFEST = "manifest.json"
 _FORMAT = 1
 
 
+class Model(Protocol):
+    """What answers: an `OnnxModel`, or what stands for one that runs elsewhere."""
+
+    def probability(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]: ...
+
+
 @dataclass(frozen=True)
 class SealedModel:
     """A model that was verified: its files match their digests and it gives the answers it was sealed with."""
 
     digest: str
     schema: ModelSchema
-    model: OnnxModel
+    model: Model
     evaluation: Mapping[str, Any]
 
 

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.config import BackpressureConfig
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
@@ -31,6 +32,7 @@ from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import Request, Response, Route, Routes
 from mlops_ray.serving.metrics import Metrics
+from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
 from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
@@ -78,7 +80,10 @@ class MlflowRegistry:
 
 
 class EndpointArgs(BaseModel):
-    """`args` of one model's application in a Serve file. Settings come from `settings`, or else the environment."""
+    """`args` of one model's application in a Serve file. Settings come from `settings`, or else the environment.
+
+    With `model_deployment` the model runs apart from the endpoint's replicas, for example on a GPU.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -88,6 +93,7 @@ class EndpointArgs(BaseModel):
     max_replicas: int = Field(default=2, ge=1)
     max_ongoing_requests: int = Field(default=64, ge=1)
     max_queued_requests: int = Field(default=32, ge=1)
+    model_deployment: ModelArgs | None = None
 
 
 class ServerArgs(BaseModel):
@@ -112,6 +118,7 @@ def endpoint_application(
     open_reader: OpenReader = online_reader_of,
 ) -> serve.Application:
     """The application of one model; its versions come from `registry`, by default MLflow's."""
+    registry = registry or MlflowRegistry(settings)
     options = {
         "autoscaling_config": {
             "min_replicas": args.min_replicas,
@@ -122,8 +129,19 @@ def endpoint_application(
         "max_queued_requests": args.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
     }
-    deployment: Any = _Endpoint
-    return deployment.options(**options).bind(args, settings, registry or MlflowRegistry(settings), open_reader)
+    endpoint: Any = _Endpoint
+    return endpoint.options(**options).bind(args, settings, registry, open_reader, _model(args, registry))
+
+
+def _model(args: EndpointArgs, registry: Registry) -> serve.Application | None:
+    wanted = args.model_deployment
+    if wanted is None:
+        return None
+    deployment: Any = ModelDeployment
+    return deployment.options(
+        ray_actor_options={"num_cpus": wanted.num_cpus, "num_gpus": wanted.num_gpus},
+        autoscaling_config={"min_replicas": wanted.min_replicas, "max_replicas": wanted.max_replicas},
+    ).bind(args.model, registry)
 
 
 def server_application(settings: Settings) -> serve.Application:
@@ -162,11 +180,19 @@ _LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
 class _Endpoint:
     """A replica: holds the versions that are live, each verified by its digest before the first request comes."""
 
-    def __init__(self, args: EndpointArgs, settings: Settings, registry: Registry, open_reader: OpenReader):
+    def __init__(
+        self,
+        args: EndpointArgs,
+        settings: Settings,
+        registry: Registry,
+        open_reader: OpenReader,
+        model: DeploymentHandle | None,
+    ):
         name, store = args.model, open_store(settings)
         expect_credentials(settings, store, _http_host())
         context = serve.get_replica_context()
         self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
+        self._model, self._loop = model, asyncio.get_running_loop()
         self._readers: dict[str, OnlineReader] = {}
         self._ledger = LedgerWriter(settings, name)
         self._guard = Guard(name, {}, tokens_of(settings))
@@ -202,7 +228,10 @@ class _Endpoint:
         service = sealed.schema.feature_service
         if service and service not in self._readers:
             self._readers[service] = self._open_reader(self._settings, service)
-        served = ServedVersion(self._name, str(version.version), Predictor(sealed, self._readers.get(service or "")))
+        if self._model is not None:
+            sealed = replace(sealed, model=RemoteModel(self._model, version, self._loop))
+        predictor = Predictor(sealed, self._readers.get(service or ""))
+        served = ServedVersion(self._name, str(version.version), predictor, CALLS_AT_A_TIME if self._model else 0)
         self._ledger.add_version(served.version, served.schema)
         return served
 

@@ -73,8 +73,10 @@ class InferQuestion:
 class ServedVersion:
     """A verified version, ready to answer. Everything that depends on it alone is worked out once, here."""
 
-    def __init__(self, name: str, version: str, predictor: Predictor):
+    def __init__(self, name: str, version: str, predictor: Predictor, remote_calls: int = 0):
+        """remote_calls: how many questions a model that runs elsewhere may be asked at a time; 0: it runs here."""
         self.version, self.predictor = version, predictor
+        self._remote = remote_calls > 0
         self.schema: ModelSchema = predictor.sealed.schema
         self.digest = predictor.sealed.digest
         self.metadata = metadata(self.schema, name, version)
@@ -87,7 +89,7 @@ class ServedVersion:
         # One thread for what waits or is long: its work holds Python's lock, so more would not be faster, and the
         # event loop stays free to answer health checks and to keep the deadline. Each version has its own, so that
         # a slow canary does not hold up the champion.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"version-{version}")
+        self._threads = ThreadPoolExecutor(max_workers=remote_calls or 1, thread_name_prefix=f"version-{version}")
         serving = self.schema.serving
         self._batcher = (
             Batcher(self._ask_aside, serving.batch_rows, serving.batch_wait_ms / 1000)
@@ -97,12 +99,17 @@ class ServedVersion:
         self.warm_up()
 
     def warm_up(self) -> None:
-        """Predict once with everything missing, so that the first caller does not pay for lazy set-up."""
+        """Predict once with everything missing, so that the first caller does not pay for lazy set-up.
+
+        A model that runs elsewhere is not asked: its deployment has a health of its own.
+        """
+        if self._remote:
+            return
         nothing = [[None] * len(self.schema.named("number"))], [[None] * len(self.schema.named("category"))]
         self.predictor.probability(self.predictor.vectors_of_features(*nothing))
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def predict(self, content: bytes) -> Scored:
         """Answer the plain JSON question in `content`. Raises HttpError if it is refused."""
@@ -143,7 +150,7 @@ class ServedVersion:
     async def _probability(self, vectors: Vectors) -> Probability:
         if self._batcher is not None:
             return await self._batcher.probability(vectors)
-        if len(vectors) <= INLINE_ROWS:
+        if len(vectors) <= INLINE_ROWS and not self._remote:
             return self.predictor.probability(vectors)
         return await self._ask_aside(vectors)
 
@@ -152,4 +159,4 @@ class ServedVersion:
         return answer
 
     async def _aside(self, work: Callable[..., Any], *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)

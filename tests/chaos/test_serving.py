@@ -302,6 +302,23 @@ def test_service_is_back_within_15_s_of_a_kill(server: Server, name: str) -> Non
     assert len(proxies) == 1
 
 
+@pytest.mark.timeout(300)
+def test_a_replica_that_hangs_is_replaced(server: Server) -> None:
+    victim = server.processes("ServeReplica:departures")[0]
+    victim.suspend()
+    started = time.monotonic()
+    try:
+        wait_until(lambda: victim.pid not in {p.pid for p in server.processes("ServeReplica:departures")}, 120)
+    finally:
+        if victim.is_running():
+            victim.kill()
+    print(f"a replica that hangs was replaced after {time.monotonic() - started:.0f} s")
+    wait_until(lambda: len(server.processes("ServeReplica:departures")) == 2, 60)
+    with load(raw(server, {"features": VECTOR}), 20) as seen:
+        time.sleep(3)
+    assert set(seen.statuses) == {200}
+
+
 @pytest.mark.timeout(600)
 def test_five_times_the_capacity_gets_only_answers_and_429(tmp_path: Path) -> None:
     """A look-up of 20 ms, one at a time in each of two replicas: 100 requests/s are all there is."""

@@ -22,6 +22,7 @@ from mlops_ray.governance.live import VersionRef, set_champion
 from mlops_ray.governance.principals import development_key
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application
+from mlops_ray.serving.model_deployment import ModelArgs
 from mlops_ray.testing.example_model import RecentDelays, example_reader, seal_example
 
 NAME = "departures"
@@ -73,6 +74,7 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
     )
+    apart = "EXAMPLE_MODEL_APART" in os.environ
     try:
         settings = Settings(state=state, data=state, http_port=port, ledger_rotate_s=5)
         store = open_store(settings)
@@ -82,7 +84,8 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
         app = endpoint_application(
             EndpointArgs(
                 model=NAME,
-                min_replicas=2,
+                min_replicas=2 - apart,
+                model_deployment=ModelArgs(num_cpus=1) if apart else None,
                 max_ongoing_requests=max_ongoing,
                 max_queued_requests=max(1, max_ongoing // 2),
             ),

@@ -33,7 +33,15 @@ TABLE: dict[str, set[str]] = {
     "summary": {"config", "steps"},
     "cli": GROUND
     | {
-        "ingestion", "pipeline", "progress", "summary", "serving", "scoring", "client", "cli_governance", "cli_rollout",
+        "ingestion",
+        "pipeline",
+        "progress",
+        "summary",
+        "serving",
+        "scoring",
+        "client",
+        "cli_governance",
+        "cli_rollout",
     },
     "cli_rollout": {"config", "errors", "governance"},
     "cli_governance": {"config", "errors", "governance"},

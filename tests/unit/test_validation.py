@@ -82,8 +82,10 @@ def test_a_feature_that_repeats_a_column_is_held_to_its_rules(body: PredictBody)
     assert refused.value.field == "features.charter"
 
 
-@pytest.mark.parametrize("content", [rb'{"keys": "\ud800"}', rb'{"\udfff": 1}', rb'{"features": [{"origin": "\ud800"}]}'])
-def test_half_of_a_surrogate_pair_is_refused(content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [rb'{"keys": "\ud800"}', rb'{"\udfff": 1}', rb'{"features": [{"origin": "\ud800"}]}']
+)
+def test_half_of_a_surrogate_pair_is_refused(body: PredictBody, content: bytes) -> None:
     with pytest.raises(HttpError) as error:
-        BODY.decode(content)
+        body.decode(content)
     assert error.value.status == 400

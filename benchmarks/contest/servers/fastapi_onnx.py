@@ -2,8 +2,8 @@
 
 from fastapi import FastAPI
 
-from serving.servers.flight import Vector
-from serving.servers.onnx_row import OnnxRow
+from contest.servers.flight import Vector
+from contest.servers.onnx_row import OnnxRow
 
 app = FastAPI()
 model = OnnxRow()

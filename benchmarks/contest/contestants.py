@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from serving import work
-from serving.load import Target
+from contest import work
+from contest.load import Target
 
 HERE = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -46,7 +46,7 @@ def ours(name: str = "ours", cache_s: float = 0.0) -> Contestant:
 
     return Contestant(
         name,
-        lambda port: [sys.executable, "-m", "serving.servers.ours", str(port), str(cache_s)],
+        lambda port: [sys.executable, "-m", "contest.servers.ours", str(port), str(cache_s)],
         path="/v2/models/flights/predict",
         environment=serve_environment() | {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"},
         answer=lambda body: body["predictions"][0]["probability"],
@@ -60,7 +60,7 @@ def bare_ray(name: str, haproxy: bool) -> Contestant:
     environment = {name: value for name, value in ours().environment.items() if "CALLBACK" not in name}
     return Contestant(
         name,
-        lambda port: [sys.executable, "-m", "serving.servers.bare_ray", str(port)],
+        lambda port: [sys.executable, "-m", "contest.servers.bare_ray", str(port)],
         environment=environment | without,
     )
 
@@ -68,7 +68,7 @@ def bare_ray(name: str, haproxy: bool) -> Contestant:
 def fastapi(name: str, module: str, rows: Path = work.VECTOR_ROWS) -> Contestant:
     def command(port: int) -> Sequence[str | Path]:
         options = ["--workers", "2", "--port", str(port), "--no-access-log", "--log-level", "warning"]
-        return [sys.executable, "-m", "uvicorn", f"serving.servers.{module}:app", *options]
+        return [sys.executable, "-m", "uvicorn", f"contest.servers.{module}:app", *options]
 
     return Contestant(name, command, rows)
 
@@ -99,7 +99,7 @@ def bentoml(name: str) -> Contestant | None:
 
     def command(port: int) -> Sequence[str | Path]:
         options = ["--host", "127.0.0.1", "--port", str(port)]
-        return [BENTOML_VENV / "bin" / "bentoml", "serve", "serving.servers.bentoml_service:Flights", *options]
+        return [BENTOML_VENV / "bin" / "bentoml", "serve", "contest.servers.bentoml_service:Flights", *options]
 
     return Contestant(name, command, environment={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(work.WORK)})
 
@@ -118,7 +118,7 @@ def running(contestant: Contestant) -> Iterator[Target]:
         target = Target(f"http://127.0.0.1:{port}{contestant.path}", contestant.rows)
         yield _ready(contestant, target, process, Path(log.name))
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

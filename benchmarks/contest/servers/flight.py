@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, create_model
 
-from serving import work
+from contest import work
 
 _facts = work.facts()
 Features = create_model(

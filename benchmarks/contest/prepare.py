@@ -21,6 +21,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline as SklearnPipeline
 from sklearn.preprocessing import OrdinalEncoder
 
+from contest import work
 from mlops_ray.config import Settings
 from mlops_ray.features.store import Store
 from mlops_ray.pipeline import Pipeline
@@ -29,7 +30,6 @@ from mlops_ray.registry.sealed_model import UNKNOWN_CATEGORY, golden_cases, seal
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.training.encoding import MISSING, Encoder, fit_encoder
 from mlops_ray.use_case import Feature, Search, UseCase, load_use_case
-from serving import work
 
 ROWS = 10_000
 CHECKED_ROWS = 200

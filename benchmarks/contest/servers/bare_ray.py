@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from serving.servers.driver import running_ray
-from serving.servers.onnx_row import OnnxRow
+from contest.servers.driver import running_ray
+from contest.servers.onnx_row import OnnxRow
 
 
 @serve.deployment(num_replicas=2, max_ongoing_requests=64, logging_config=LoggingConfig(enable_access_log=False))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from serving import work
+from contest import work
 
 
 class OnnxRow:

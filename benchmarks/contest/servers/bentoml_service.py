@@ -4,7 +4,7 @@ from typing import Any
 
 import bentoml
 
-from serving.servers.pipeline_row import PipelineRow
+from contest.servers.pipeline_row import PipelineRow
 
 
 @bentoml.service(workers=2, logging={"access": {"enabled": False}}, metrics={"enabled": False})

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contest import work
+from contest.servers.driver import running_ray
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef, set_champion
@@ -15,8 +17,6 @@ from mlops_ray.governance.principals import development_key
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application
-from serving import work
-from serving.servers.driver import running_ray
 
 NAME = "flights"
 

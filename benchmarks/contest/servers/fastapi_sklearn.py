@@ -2,8 +2,8 @@
 
 from fastapi import FastAPI
 
-from serving.servers.flight import Vector
-from serving.servers.pipeline_row import PipelineRow
+from contest.servers.flight import Vector
+from contest.servers.pipeline_row import PipelineRow
 
 app = FastAPI()
 model = PipelineRow()

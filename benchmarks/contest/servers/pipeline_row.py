@@ -9,7 +9,8 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from serving import work
+
+from contest import work
 
 
 class PipelineRow:

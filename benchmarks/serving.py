@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from serving import work
-from serving.contestants import HERE, Contestant, bare_ray, bentoml, fastapi, mlflow_server, ours, running
-from serving.costs import ledger_cost, shadow_cost
-from serving.load import Load, Target, expect_wrk, load
+from contest import work
+from contest.contestants import HERE, Contestant, bare_ray, bentoml, fastapi, mlflow_server, ours, running
+from contest.costs import ledger_cost, shadow_cost
+from contest.load import Load, Target, expect_wrk, load
 
 WARM_S, SECONDS, RUNS = 3, 5, 3
 CLIENTS = 16
@@ -33,7 +33,7 @@ class Measured:
 def figures() -> Iterator[tuple[str, float, str]]:
     expect_wrk()
     subprocess.run(
-        [sys.executable, "-m", "serving.prepare"],
+        [sys.executable, "-m", "contest.prepare"],
         cwd=HERE,
         env=os.environ | {"PYTHONPATH": str(HERE)},
         check=True,
@@ -64,7 +64,7 @@ def figures() -> Iterator[tuple[str, float, str]]:
 
 def _prepare() -> None:
     """In a process of its own, which takes what it imported with it."""
-    command = [sys.executable, "-m", "serving.prepare"]
+    command = [sys.executable, "-m", "contest.prepare"]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": str(HERE)}, check=True, stdout=sys.stderr)
 
 

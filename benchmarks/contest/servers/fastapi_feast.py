@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo
 from fastapi import FastAPI
 from feast import FeatureStore, RepoConfig
 
-from serving import work
-from serving.servers.flight import Keys
-from serving.servers.pipeline_row import PipelineRow
+from contest import work
+from contest.servers.flight import Keys
+from contest.servers.pipeline_row import PipelineRow
 
 NEW_YORK = ZoneInfo("America/New_York")
 

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from contest import work
+from contest.load import Load, Target, load
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, roll_back, start_rollout
-from serving import work
-from serving.load import Load, Target, load
 
 ROUNDS, SECONDS, CLIENTS = 5, 10, 64
 REACHED_AFTER_S = 5.0

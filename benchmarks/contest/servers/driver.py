@@ -9,9 +9,10 @@ import ray
 
 @contextmanager
 def running_ray() -> Iterator[None]:
-    """Ray as `mlops-ray serve` starts it; after the work inside it waits for SIGINT."""
+    """Ray as `mlops-ray serve` starts it; after the work inside it waits for SIGTERM."""
     from mlops_ray.serving import local
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ray.init(
         address="local", num_cpus=2, object_store_memory=300 << 20, include_dashboard=False, log_to_driver=False,
         logging_level="ERROR",

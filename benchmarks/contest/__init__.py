@@ -1,0 +1,1 @@
+"""What `benchmarks/serving.py` measures with: the model, the servers, the load."""

@@ -1,0 +1,45 @@
+"""Peak memory of a process that adds predictions to sliding windows by count and tumbling ones by time.
+
+    python benchmarks/drift/memory.py ROWS
+
+Prints the peak in MB when a hundredth of the rows is added and when all are.
+"""
+
+import resource
+import sys
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from mlops_ray.monitoring.window_spec import WindowSpec
+from mlops_ray.monitoring.windows import WindowState, add
+from mlops_ray.sketches import CategoricalSketch, NumericSketch
+
+BATCH = 100_000
+
+
+def main(rows: int) -> None:
+    random = np.random.default_rng(0)
+    batches = [
+        pl.DataFrame({"x": random.standard_normal(BATCH, dtype=np.float32), "c": random.choice(["a", "b", "c"], BATCH)})
+        for _ in range(3)
+    ]
+    empty = {"x": NumericSketch.of(batches[0]["x"]).empty(), "c": CategoricalSketch.with_categories("ab")}
+    specs = (WindowSpec(rows=50_000, panes=5), WindowSpec(length=timedelta(minutes=10)))
+    states = [WindowState(spec, empty) for spec in specs]
+    finished = 0
+    for number in range(rows // BATCH):
+        first = number * BATCH * 1000  # a thousand predictions a second
+        moment = np.datetime64("2020-01-01", "us") + (first + np.arange(BATCH) * 1000).astype("timedelta64[us]")
+        read = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(microseconds=first + BATCH * 1000)
+        for index, state in enumerate(states):
+            added = add(WindowState.from_bytes(state.to_bytes()), batches[number % 3], moment, read)
+            states[index] = added.state
+            finished += len(added.finished)
+        if number + 1 in (rows // BATCH // 100, rows // BATCH):
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, finished, flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,239 @@
+"""Drift detection: how fast, how often wrong, how often right, beside Evidently's defaults on the same windows.
+
+False alarms and power are counted for whole windows: an alarm is at least one drifted column. See `figures` for which
+rows each figure is taken on.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from drift.flights_rows import TIME, flights
+from drift.streams import FEATURES, stream
+from numpy.typing import NDArray
+
+from mlops_ray.monitoring.alarms import Verdict, judge, judge_concept
+from mlops_ray.monitoring.build_reference import build_reference
+from mlops_ray.monitoring.quality import quality_by_window
+from mlops_ray.monitoring.reference import Reference
+from mlops_ray.monitoring.window_spec import WindowSpec
+from mlops_ray.monitoring.windows import Window, WindowState, add
+from mlops_ray.use_case import Feature
+
+HERE = Path(__file__).parent
+EVIDENTLY = HERE.parent / ".venv-evidently"
+SPEC = WindowSpec(rows=5000)
+WEEK = WindowSpec(length=timedelta(days=7))
+END = datetime(2100, 1, 1, tzinfo=UTC)
+SHIFT = 0.2
+SIDE_BY_SIDE = 12
+Figures = Iterator[tuple[str, float, str]]
+
+
+def figures() -> Figures:
+    rows, features = flights()
+    year = rows.with_columns(month=pl.col(TIME).dt.month())
+    training, held_out = (year.filter(part).drop("month") for part in (pl.col("month") < 9, pl.col("month") >= 9))
+    reference = build_reference(training, TIME, features, [SPEC])
+    yield from speed(reference, held_out)
+    yield from resampled_false_alarms(rows, features)
+    yield from held_out_false_alarms(reference, held_out, features)
+    yield from synthetic()
+    yield from side_by_side(reference, training, held_out, features)
+    yield from labels(year, features)
+    yield from memory()
+
+
+def speed(reference: Reference, rows: pl.DataFrame) -> Figures:
+    """Feature values a second of one core's time, from ledger segments of 20,000 rows to windows of 5,000."""
+    segments = [rows[start : start + 20_000] for start in range(0, len(rows), 20_000)]
+    state, best = WindowState(SPEC, reference.empty_columns()), np.inf
+    for _ in range(3):
+        started = time.process_time()
+        for segment in segments:
+            state = add(state, segment, moments(segment, TIME), END).state
+        best = min(best, time.process_time() - started)
+    yield "values_per_s", len(rows) * len(reference.columns) / best, "values/s"
+
+
+def moments(rows: pl.DataFrame, name: str) -> NDArray[np.datetime64]:
+    return rows[name].cast(pl.Datetime("us")).to_physical().to_numpy().astype("datetime64[us]")
+
+
+def windows(reference: Reference, rows: pl.DataFrame, name: str) -> tuple[Window, ...]:
+    return add(WindowState(SPEC, reference.empty_columns()), rows, moments(rows, name), END).finished
+
+
+def judged(reference: Reference, rows: pl.DataFrame, name: str) -> list[Verdict]:
+    return [judge(window, reference, SPEC.name) for window in windows(reference, rows, name)]
+
+
+def share(verdicts: Sequence[Verdict]) -> float:
+    return float(np.mean([verdict.answer == "drift" for verdict in verdicts]))
+
+
+def resampled_false_alarms(rows: pl.DataFrame, features: Sequence[Feature]) -> Figures:
+    """1,000 windows of flights, from stretches of 12 days that alternate with those of the reference.
+
+    Reference and windows have the same seasons and no row in common. Windows begin at random in a stretch and are
+    contiguous, so blocks are as long as a window, 5.4 days. They overlap: the interval is of resampled stretches.
+    """
+    stretch = (pl.col(TIME).dt.epoch("d") - pl.col(TIME).dt.epoch("d").min()) // 12
+    numbered = rows.with_columns(stretch=stretch)
+    reference = build_reference(numbered.filter(stretch % 2 == 0), TIME, features, [SPEC])
+    others = numbered.filter(stretch % 2 == 1).partition_by("stretch", maintain_order=True)
+    random = np.random.default_rng(0)
+    alarms = []
+    for part in others:
+        starts = random.integers(0, max(1, len(part) - SPEC.rows), 1000 // len(others) + 1)
+        found = [judged(reference, part[start : start + SPEC.rows], TIME) for start in starts]
+        alarms.append(np.mean([verdict.answer == "drift" for one in found for verdict in one]))
+    drawn = random.choice(alarms, (2000, len(alarms))).mean(axis=1)
+    yield "false_alarm_rate", float(np.mean(alarms)), "of 1,000 windows"
+    yield "false_alarm_rate_low", float(np.quantile(drawn, 0.025)), "of windows"
+    yield "false_alarm_rate_high", float(np.quantile(drawn, 0.975)), "of windows"
+    yield "false_alarm_rate_stated", 1 / reference.windows[SPEC.name].features.one_in, "of windows"
+
+
+def held_out_false_alarms(reference: Reference, rows: pl.DataFrame, features: Sequence[Feature]) -> Figures:
+    """All contiguous windows of September to December, with a reference of January to August, as they are.
+
+    Power: with one number shifted by 0.2 of its deviations, for each number; only what is above day-to-day change can
+    be found, and the weather moves more than that from week to week.
+    """
+    calm = windows(reference, rows, TIME)
+    before = [judge(window, reference, SPEC.name) for window in calm]
+    yield "false_alarm_rate_held_out", share(before), f"of {len(calm)} windows"
+    yield "false_alarm_rate_held_out_stated", 1 / reference.windows[SPEC.name].features.one_in, "of windows"
+    found = []
+    for feature in features:
+        if feature.kind == "number":
+            deviation = reference.columns[feature.name].deviation  # type: ignore[union-attr]
+            shifted = rows.with_columns(pl.col(feature.name).cast(pl.Float64) + SHIFT * deviation)
+            verdicts = judged(reference, shifted, TIME)
+            found += [feature.name in {finding.column for finding in verdict.findings} for verdict in verdicts]
+    yield "power_flights", float(np.mean(found)), "of windows and features"
+
+
+def synthetic() -> Figures:
+    """20 features, windows of 5,000 rows, a reference of 1,000 days of 1,000 rows; days differ by 0.03 deviations."""
+    for deviation, ending in ((0.03, ""), (0.06, "_days_0.06")):
+        reference = build_reference(stream(1000, deviation, 1), "time", FEATURES, [SPEC])
+        fresh = [stream(1000, deviation, seed) for seed in range(2, 7)]
+        alarms = [verdict for rows in fresh for verdict in judged(reference, rows, "time")]
+        yield f"false_alarm_rate_synthetic{ending}", share(alarms), f"of {len(alarms):,} windows"
+        found = [
+            verdict.answer == "drift" and verdict.findings[0].column == f"x{seed}"
+            for seed, rows in enumerate(fresh)
+            for verdict in judged(reference, rows.with_columns(pl.col(f"x{seed}") + np.float32(SHIFT)), "time")
+        ]
+        yield f"power{ending}", float(np.mean(found)), f"of {len(found):,} windows, the feature named first"
+
+
+def side_by_side(
+    reference: Reference, training: pl.DataFrame, held_out: pl.DataFrame, features: Sequence[Feature]
+) -> Figures:
+    """Evidently's drift preset with its defaults; its alarm, like ours, is at least one drifted column."""
+    names = [feature.name for feature in features]
+    calm = [held_out[start : start + 5000] for start in range(0, len(held_out) - 5000, 5000)][:SIDE_BY_SIDE]
+    theirs = evidently(training.select(names), [window.select(names) for window in calm])
+    yield (
+        "false_alarm_rate_evidently",
+        float(np.mean([bool(one["columns"]) for one in theirs])),
+        f"of {len(calm)} windows",
+    )
+    ours = share([verdict for window in calm for verdict in judged(reference, window, TIME)])
+    yield "false_alarm_rate_same_windows", ours, f"of {len(calm)} windows"
+    started = time.perf_counter()
+    for window in calm:
+        judged(reference, window, TIME)
+    seconds = (time.perf_counter() - started) / len(calm)
+    yield "speedup_vs_evidently", float(np.median([one["seconds"] for one in theirs])) / seconds, "x"
+    old = stream(100, 0.03, 1)
+    shifted = stream(5 * SIDE_BY_SIDE, 0.03, 2).with_columns(pl.col("x3") + np.float32(SHIFT))
+    parts = [shifted[start : start + 5000].drop("time") for start in range(0, len(shifted), 5000)]
+    found = evidently(old.drop("time"), parts)
+    yield "power_evidently", float(np.mean(["x3" in one["columns"] for one in found])), f"of {len(parts)} windows"
+
+
+def evidently(reference: pl.DataFrame, parts: Sequence[pl.DataFrame]) -> list[dict]:
+    python = EVIDENTLY / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", EVIDENTLY], check=True)
+    packages = ["evidently==0.7.23", "pandas<3", "pyarrow"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, stderr=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as folder:
+        reference.write_parquet(Path(folder) / "reference.parquet")
+        for number, part in enumerate(parts):
+            part.write_parquet(Path(folder) / f"window_{number:03}.parquet")
+        command = [python, "-W", "ignore", HERE / "drift" / "evidently_side.py", folder]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+
+
+def labels(year: pl.DataFrame, features: Sequence[Feature]) -> Figures:
+    """A model of January to May, its reference from June to August, and the weeks from September to December."""
+    scored = score(year, features)
+    past, weeks = (scored.filter(part) for part in (pl.col("month").is_between(6, 8), pl.col("month") >= 9))
+    reference = build_reference(past, "time", features, [WEEK], past, ["origin", "carrier"])
+    assert reference.estimator is not None
+    errors, covered = [], []
+    for quality in quality_by_window(weeks, timedelta(days=7), reference.reliability["all"].edges):
+        inside = pl.col("time").is_between(quality.start, quality.end, closed="left")
+        window = reference.columns["prediction"].empty()
+        window.update(weeks.filter(inside)["probability"].to_numpy())
+        estimated = reference.estimator.estimate(window)  # type: ignore[arg-type]
+        if quality.rows >= WEEK.minimum_rows and estimated.low is not None and estimated.high is not None:
+            errors.append(abs(estimated.roc_auc - quality.roc_auc.value))
+            covered.append(estimated.low <= quality.roc_auc.value <= estimated.high)
+    yield "estimated_auc_mae", float(np.mean(errors)), f"ROC AUC, {len(errors)} weeks"
+    yield "estimated_auc_coverage", float(np.mean(covered)), "of weeks"
+    for flipped in (0.0, 0.1, 0.2):
+        flips = pl.Series(np.random.default_rng(0).random(len(weeks)) < flipped)
+        changed = weeks.with_columns(label=pl.when(flips).then(~pl.col("label")).otherwise("label"))
+        yield f"concept_alarms_flipped_{flipped}", concept_alarms(reference, changed), "of weeks"
+
+
+def score(year: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    columns = [
+        pl.col(f.name).rank("dense").cast(pl.Float64) if f.kind == "category" else pl.col(f.name).cast(pl.Float64)
+        for f in features
+    ]
+    matrix = year.select(columns).fill_null(np.nan).to_numpy()
+    known = year.select((pl.col("month") <= 5) & pl.col("late").is_not_null()).to_series().to_numpy()
+    late = year["late"].fill_null(False).to_numpy()
+    model = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.08, random_state=0)
+    probability = model.fit(matrix[known], late[known]).predict_proba(matrix)[:, 1]
+    return year.rename({TIME: "time", "late": "label"}).with_columns(
+        probability=probability, request_id=pl.int_range(pl.len()).cast(pl.String).str.zfill(9), row=pl.lit(0)
+    )
+
+
+def concept_alarms(reference: Reference, weeks: pl.DataFrame) -> float:
+    by_week: dict[datetime, dict] = {}
+    for quality in quality_by_window(
+        weeks, timedelta(days=7), reference.reliability["all"].edges, ["origin", "carrier"]
+    ):
+        by_week.setdefault(quality.start, {})[quality.slice] = quality.reliability
+    verdicts = [
+        judge_concept(slices, start, start + timedelta(days=7), reference, WEEK.name)
+        for start, slices in by_week.items()
+    ]
+    return share([verdict for verdict in verdicts if verdict.answer != "not enough data"])
+
+
+def memory() -> Figures:
+    """100 million predictions through sliding and tumbling windows whose state is written and read at each batch."""
+    command = [sys.executable, HERE / "drift" / "memory.py", str(100_000_000)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    yield "peak_mb_1m", float(printed[0]), "MB"
+    yield "peak_mb_100m", float(printed[2]), "MB"
