@@ -32,9 +32,7 @@ StateOption = Annotated[
 ConfigOption = Annotated[
     str | None, typer.Option(envvar="MLOPS_RAY_SETTINGS", help="Settings file (YAML) of this environment.")
 ]
-PlaceOption = Annotated[
-    str | None, typer.Option(help="File of the anchors. [default: audit_anchors.jsonl in the state folder]")
-]
+PlaceOption = Annotated[str | None, typer.Option(help="File of the anchors. [default: the settings' audit_anchors]")]
 
 
 @keys.command("create")
@@ -77,7 +75,7 @@ def revoke(
 def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
     """Check that no event was changed, removed or cut off; exit code 1 if one was."""
     settings = _settings(state, config)
-    found = audit_log.verify_store(open_store(settings), place or audit_log.default_place(settings))
+    found = audit_log.verify_store(open_store(settings), place or settings.audit_anchors)
     if not found.ok:
         raise IntegrityError(f"The audit log is not what it was ({found.checked} events are intact). {found.problem}")
     typer.echo(f"{found.checked} events are intact.")
@@ -90,7 +88,7 @@ def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceO
 def anchor(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
     """Write the hash of the last event to a second place, so that a cut-off end is seen. Run it at an interval."""
     settings = _settings(state, config)
-    where = place or audit_log.default_place(settings)
+    where = place or settings.audit_anchors
     done = audit_log.anchor(open_store(settings), where)
     typer.echo(f"Event {done.seq} is anchored in {where}." if done else "Nothing new to anchor.")
 

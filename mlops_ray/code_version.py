@@ -5,7 +5,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 COMMIT, DIRTY = "MLOPS_RAY_COMMIT", "MLOPS_RAY_DIRTY"
@@ -37,6 +37,15 @@ def code_version() -> CodeVersion:
         return CodeVersion(commit, bool(_git("status", "--porcelain")))
     except (OSError, subprocess.CalledProcessError):
         return CodeVersion("unknown", True)
+
+
+def lock_digest() -> str:
+    """SHA-256 of `requirements.lock` beside the package; where there is none, of what is installed as such a file."""
+    file = _PACKAGE.parent / "requirements.lock"
+    if file.is_file():
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    installed = {f"{found.name}=={found.version}" for found in distributions()}
+    return hashlib.sha256("".join(f"{line}\n" for line in sorted(installed)).encode()).hexdigest()
 
 
 def _git(*arguments: str) -> str:

@@ -22,6 +22,9 @@ class Settings(BaseModel):
     after `ledger_rotate_s` seconds or a certain size. ledger_secret_file: the secret by which personal columns are
     hashed, made where it does not exist; give every node the same one.
     control_store: sqlite:///, or in production postgresql://, URL of what is live, who may do what, and the audit log.
+    audit_anchors: absolute path of the file to which the audit log's end is written at an interval; where those who can
+    write to the control store cannot, if it is to prove anything against them.
+    webhook_allowed_hosts: hosts that notifications may go to although their addresses are private, or over http.
     oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
     oidc_roles_claim, oidc_use_cases_claim: where a token lists its roles and use cases. Empty: API keys only.
     online_cache_s: how long a server may reuse what it read of an entity from the online store; 0 reads every time.
@@ -37,6 +40,8 @@ class Settings(BaseModel):
     feast_registry: str = ""
     online_store: str = ""
     control_store: str = ""
+    audit_anchors: str = ""
+    webhook_allowed_hosts: tuple[str, ...] = ()
     ledger_wal: str = ""
     ledger_secret_file: str = ""
     ledger_rotate_s: float = Field(default=60, gt=0, le=900)
@@ -61,6 +66,7 @@ class Settings(BaseModel):
             "feast_registry": f"sqlite:///{state}/feast_registry.db",
             "online_store": f"sqlite:///{state}/online_store.db",
             "control_store": f"sqlite:///{state}/control_store.db",
+            "audit_anchors": f"{state}/audit_anchors.jsonl",
             "ledger_wal": f"{state}/ledger_wal",
             "ledger_secret_file": f"{state}/ledger_secret",
         }
@@ -68,7 +74,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _paths_are_absolute(self) -> Self:
-        for name in ("state", "data", "artifacts", "ledger_wal", "ledger_secret_file"):
+        for name in ("state", "data", "artifacts", "audit_anchors", "ledger_wal", "ledger_secret_file"):
             value = getattr(self, name)
             may_be_url = name in ("data", "artifacts")
             if "://" in value and not may_be_url:

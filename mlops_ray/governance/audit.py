@@ -16,7 +16,6 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from mlops_ray.config import Settings
 from mlops_ray.errors import IntegrityError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import GENESIS, SYSTEM, Event, hash_of_fields, read, record
@@ -92,11 +91,6 @@ def _hash(event: Event) -> str | None:
         return hash_of_fields(event.to_json() | {"time": event.time})
     except (ValueError, TypeError, AttributeError):
         return None
-
-
-def default_place(settings: Settings) -> str:
-    """The file for anchors where nothing else is said. It lies beside SQLite's own: in production, name another."""
-    return f"{settings.state}/audit_anchors.jsonl"
 
 
 def anchor(store: ControlStore, place: str) -> Anchor | None:

@@ -94,6 +94,4 @@ def _parts(state: Mapping[str, Any]) -> Iterator[tuple[int, str, Part, float, st
 
 def _deployment(key: tuple[Any, ...], began: Event, until: datetime | None) -> Deployment:
     version, digest, part, share, rollout = key
-    return Deployment(
-        version, digest, part, share, began.time, until, rollout, began.type, began.actor, began.reason
-    )
+    return Deployment(version, digest, part, share, began.time, until, rollout, began.type, began.actor, began.reason)

@@ -24,7 +24,7 @@ _ENDINGS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One raw file: its path or URL, its name in messages, and the SHA-256 of its bytes."""
+    """One raw file: its path or URL, its path below the data folder, and the SHA-256 of its bytes."""
 
     url: str
     name: str
@@ -55,7 +55,7 @@ def find_files(data: str, source_name: str, source: Source) -> list[SourceFile]:
             raise DataError(f"Source {source_name}: cannot read {path}. Known endings: {', '.join(_ENDINGS)}.")
     prefix = data.rstrip("/")
     return [
-        SourceFile(prefix + path.removeprefix(root), path.rsplit("/", 1)[-1], _sha256(filesystem, path))
+        SourceFile(prefix + path.removeprefix(root), path.removeprefix(root).lstrip("/"), _sha256(filesystem, path))
         for path in paths
     ]
 

@@ -11,7 +11,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import DataError
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import COLUMNS, Segment, read_segment, segments
+from mlops_ray.predictions.segments import COLUMNS, Segment, may_hold, read_segment, segments
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +78,7 @@ class Ledger:
         frames = [
             read_segment(segment.url).filter(pl.col("request_id") == request_id)
             for segment in segments(self._artifacts, self._use_case, start, end)
-            if request_id in read_segment(segment.url, ["request_id"])["request_id"]
+            if may_hold(segment.url, request_id)
         ]
         return _first_of_each(pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed"))
 

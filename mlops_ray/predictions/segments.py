@@ -194,6 +194,18 @@ def read_segment(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame
     return pl.DataFrame(pl.from_arrow(table))
 
 
+def may_hold(url: str, request_id: str) -> bool:
+    """Whether the id lies between the smallest and the largest of a segment, which its last bytes tell.
+
+    Ids begin with their time, so that few segments but the right one say yes.
+    """
+    filesystem, path = pafs.FileSystem.from_uri(url)
+    metadata = pq.ParquetFile(path, filesystem=filesystem).metadata
+    column = metadata.schema.names.index("request_id")
+    ranges = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
+    return any(one is None or not one.has_min_max or one.min <= request_id <= one.max for one in ranges)
+
+
 def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> int:
     """Delete the segments whose records were all answered before `moment`; returns how many."""
     deleted = 0

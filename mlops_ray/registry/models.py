@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.registry.lineage import Lineage, write_lineage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,7 +21,9 @@ CHAMPION = "champion"
 _SEALED = "sealed_model"
 _KEY = "mlops_ray.key"
 _DIGEST = "mlops_ray.digest"
+_LINEAGE = "mlops_ray.lineage"
 _PREFIX = "mlops_ray."
+_MAX_TAG = 4000  # MLflow refuses longer ones
 
 # MLflow, and training.tracking which connects to it, are imported inside the functions: they take 3 s and more, and
 # this module is imported by every replica and by the command line for ModelVersion alone.
@@ -25,7 +31,8 @@ _PREFIX = "mlops_ray."
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version as registered: `digest` names the sealed model's content, `run_id` the run of the search behind it."""
+    """A version as registered: `digest` names the sealed model's content, `run_id` the run of the search behind it,
+    `lineage` its lineage record ("" where it has none)."""
 
     name: str
     version: int
@@ -33,39 +40,41 @@ class ModelVersion:
     run_id: str
     source: str
     key: str
+    lineage: str = ""
 
 
 def register(
     settings: Settings,
     use_case_name: str,
     sealed_folder: Path,
-    lineage: Mapping[str, Any],
+    lineage: Lineage,
     parent_run_id: str,
     metrics: Mapping[str, float],
     key: str,
 ) -> ModelVersion:
     """Store the sealed folder with the parent run and register it as a new version of `use_case_name`.
 
-    `lineage` needs `digest`, the sealed model's; each of its texts becomes a tag of the version, and all of it
-    `lineage.json` beside the folder. Asked again with the same `key`, after being killed at any moment or at the same
-    time from two processes, it returns the same version. Raises UnavailableError if MLflow is down.
+    Each text of the lineage becomes a tag of the version, and all of it a file beside the folder. Asked again with
+    the same `key`, after being killed at any moment or at the same time from two processes, it returns the same
+    version. Raises IntegrityError if the lineage is not complete, UnavailableError if MLflow is down.
     """
     from mlops_ray.training.tracking import connect, mlflow_errors
 
+    record = write_lineage(Artifacts(settings.artifacts), lineage)
     client = connect(settings)
     with mlflow_errors(settings):
         found = _of_key(client, use_case_name, key)
         if found:
             return found[0]
-        digest = str(lineage["digest"])
+        digest = lineage.digest
         path = f"{_SEALED}/{digest}"
         _upload(client, parent_run_id, sealed_folder, path)
-        client.log_dict(parent_run_id, dict(lineage), f"{_SEALED}/{digest}.lineage.json")
+        client.log_dict(parent_run_id, lineage.to_json(), f"{_SEALED}/{record}.lineage.json")
         _log_metrics(client, parent_run_id, metrics)
         _create_model(client, use_case_name)
         source = f"{client.get_run(parent_run_id).info.artifact_uri}/{path}"
         # With its tags in the same call: a version without its key would be registered a second time after a kill.
-        tags = _tags(lineage) | {_KEY: key, _DIGEST: digest, f"{_PREFIX}parent_run": parent_run_id}
+        tags = _tags(lineage) | {_KEY: key, _DIGEST: digest, _LINEAGE: record}
         client.create_model_version(use_case_name, source, parent_run_id, tags=tags)
         return _keep_first(client, _of_key(client, use_case_name, key))
 
@@ -128,6 +137,26 @@ def download(settings: Settings, version: ModelVersion, folder: str | Path) -> P
         return Path(client.download_artifacts(version.run_id, f"{_SEALED}/{version.digest}", str(folder)))
 
 
+def lineage_copy(settings: Settings, name: str, version: int) -> Any:
+    """MLflow's copy of a version's lineage record, as JSON values; its digest is for the caller to check.
+
+    Raises ConfigurationError if there is no such version, UnavailableError if MLflow or its artifact store is down.
+    """
+    from mlops_ray.training.tracking import connect, mlflow_errors
+
+    found = find_version(settings, name, version)
+    client = connect(settings)
+    with mlflow_errors(settings), TemporaryDirectory() as folder:
+        path = f"{_SEALED}/{found.lineage}.lineage.json"
+        try:
+            return json.loads(Path(client.download_artifacts(found.run_id, path, folder)).read_bytes())
+        except OSError as error:
+            raise UnavailableError(
+                f"The lineage record {found.lineage} of {name}@{version} lies neither below {settings.artifacts} nor "
+                f"with MLflow. Restore one of them."
+            ) from error
+
+
 def _of_key(client: MlflowClient, name: str, key: str) -> list[ModelVersion]:
     """Versions registered for `key`, the oldest first."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{_KEY}` = '{key}'")
@@ -166,9 +195,9 @@ def _log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float]
             client.log_metric(run_id, f"test_{name}", value)
 
 
-def _tags(lineage: Mapping[str, Any]) -> dict[str, str]:
-    texts = {name: value for name, value in lineage.items() if isinstance(value, str | int | float)}
-    return {f"{_PREFIX}{name}": str(value) for name, value in texts.items()}
+def _tags(lineage: Lineage) -> dict[str, str]:
+    texts = {name: value for name, value in asdict(lineage).items() if isinstance(value, str | int | float)}
+    return {f"{_PREFIX}{name}": str(value)[:_MAX_TAG] for name, value in texts.items()}
 
 
 def _version(version: Any) -> ModelVersion:
@@ -180,4 +209,5 @@ def _version(version: Any) -> ModelVersion:
         run_id=version.run_id,
         source=version.source,
         key=tags[_KEY],
+        lineage=tags.get(_LINEAGE, ""),
     )

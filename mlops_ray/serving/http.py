@@ -16,7 +16,6 @@ from mlops_ray.serving.request_id import request_id_of
 
 MAX_BODY_BYTES = 10_000_000
 DEADLINE_S = 10.0
-BODY_TIMEOUT_S = 8.0
 
 _logger = logging.getLogger(__name__)
 _encode = msgspec.json.encode
@@ -35,6 +34,7 @@ class Request:
     """What a route is given. `path` is relative to the application's prefix; header names are lower case.
 
     started_s: when it came, on the clock of `time.perf_counter`. principal: who asks; None on public routes.
+    awaits_body: whether it is the caller who keeps us waiting.
     """
 
     method: str
@@ -44,20 +44,15 @@ class Request:
     receive: Receive
     started_s: float
     principal: Principal | None = None
+    awaits_body: bool = False
 
     async def body(self) -> bytes:
-        """The whole body. Raises HttpError 413 as soon as it is known to pass `MAX_BODY_BYTES`, 408 if it stalls."""
+        """The whole body. Raises HttpError 413 as soon as it is known to pass `MAX_BODY_BYTES`."""
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
             raise _too_large(int(declared))
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                return await self._read()
-        except TimeoutError:
-            raise HttpError(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", "body") from None
-
-    async def _read(self) -> bytes:
         chunks, size, more = [], 0, True
+        self.awaits_body = True
         while more:
             message = await self.receive()
             if message["type"] == "http.disconnect":
@@ -68,6 +63,7 @@ class Request:
                 raise _too_large(size)
             chunks.append(chunk)
             more = message.get("more_body", False)
+        self.awaits_body = False
         return b"".join(chunks)
 
     def expect_content_type(self, *allowed: str) -> None:
@@ -163,6 +159,8 @@ def _error_response(error: Exception, request: Request, deadline_s: float) -> Re
     headers: Mapping[str, str] = {}
     if isinstance(error, HttpError):
         status, text, where, headers = error.status, error.error, error.field, error.headers
+    elif isinstance(error, TimeoutError) and request.awaits_body:
+        status, text, where = 408, f"The body did not arrive within {deadline_s:g} s.", "body"
     elif isinstance(error, TimeoutError):
         status, text = 504, f"No answer within {deadline_s:g} s. Ask again, or for fewer rows."
     elif isinstance(error, MlopsRayError):

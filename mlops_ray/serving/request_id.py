@@ -1,12 +1,14 @@
 """The id of a request: the caller's, so that a retry keeps it, or a new UUIDv7, whose time finds its records."""
 
 import re
+import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-import uuid6
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mlops_ray.predictions.ids import uuid7_at
 
 HEADER = b"x-request-id"
 _UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -16,7 +18,7 @@ _SERVE_TIMEOUT_HEADERS = {b"x-request-timeout-seconds", b"x-request-disconnect-d
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """The id in `headers` if it is a UUID, in its canonical form; a new UUIDv7 otherwise."""
     given = headers.get(HEADER, b"").lower()
-    return given.decode() if _UUID.fullmatch(given) else str(uuid6.uuid7())
+    return given.decode() if _UUID.fullmatch(given) else uuid7_at(time.time_ns() // 1_000_000)
 
 
 class RequestId:

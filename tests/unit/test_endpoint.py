@@ -302,7 +302,7 @@ def test_a_body_that_grows_too_large_is_not_read_to_the_end(endpoint: ExampleEnd
     assert sent <= MAX_BODY_BYTES + 2_000_000
 
 
-def test_a_body_that_stalls_is_given_up(endpoint: ExampleEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_stalls_is_given_up(tmp_path: Path) -> None:
     async def stalled() -> None:
         await asyncio.sleep(5)
 
@@ -311,10 +311,10 @@ def test_a_body_that_stalls_is_given_up(endpoint: ExampleEndpoint, monkeypatch: 
     async def keep(message: Any) -> None:
         sent.append(message)
 
-    monkeypatch.setattr("mlops_ray.serving.http.BODY_TIMEOUT_S", 0.02)
-    headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {endpoint.key}".encode())]
-    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
-    asyncio.run(endpoint.app(scope, stalled, keep))  # type: ignore[arg-type]
+    with example_endpoint(tmp_path, deadline_s=0.02) as endpoint:
+        headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {endpoint.key}".encode())]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
+        asyncio.run(endpoint.app(scope, stalled, keep))  # type: ignore[arg-type]
     assert sent[0]["status"] == 408
 
 

@@ -1,0 +1,113 @@
+"""The dispatcher: what has to be done again and again beside the control store, by one process at a time.
+
+It delivers what waits in the outbox, ends approvals whose time is over, and anchors the audit log.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import uuid6
+from sqlalchemy import delete, insert, select, update
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import MlopsRayError
+from mlops_ray.governance.approvals import expire
+from mlops_ray.governance.audit import anchor
+from mlops_ray.governance.channels import Channels
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.notifications import Delivered, Send, deliver_once, forget_delivered
+from mlops_ray.governance.tables import leases
+
+POLL_S = 1.0
+LEASE = timedelta(seconds=60)
+LEASE_NAME = "dispatcher"
+EXPIRE_EVERY = timedelta(minutes=1)
+ANCHOR_EVERY = timedelta(minutes=5)
+FORGET_EVERY = timedelta(days=1)
+
+_logger = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Works while it holds the lease; others wait, and one of them goes on a minute after the holder has died.
+
+    send: how an event is delivered, by default through its channel.
+    """
+
+    def __init__(self, store: ControlStore, settings: Settings, send: Send | None = None):
+        self._store, self._settings = store, settings
+        self._send = send or Channels(settings.webhook_allowed_hosts).send
+        self._holder = f"{os.uname().nodename} {os.getpid()} {uuid6.uuid7()}"
+        self._last: dict[str, datetime] = {}
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Work in a thread, until `stop`."""
+        threading.Thread(target=self.run, name="dispatcher", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until `stop` is called. What fails is logged, and tried again."""
+        while not self._stopping.is_set():
+            try:
+                done = self.round(datetime.now(UTC))
+            except Exception:
+                _logger.exception("A round of the dispatcher failed")
+                done = None
+            if not done or not done.delivered:  # while something gets through there may be more
+                self._stopping.wait(POLL_S)
+        try:
+            release(self._store, LEASE_NAME, self._holder)
+        except MlopsRayError as error:
+            _logger.warning("%s", error)
+
+    def round(self, now: datetime) -> Delivered | None:
+        """One round, if the lease is ours: None if it is another's."""
+        if not hold(self._store, LEASE_NAME, self._holder, now, LEASE):
+            return None
+        self._every(EXPIRE_EVERY, "expire", now, lambda: expire(self._store, now))
+        self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings.audit_anchors))
+        self._every(FORGET_EVERY, "forget", now, lambda: forget_delivered(self._store, now))
+        return deliver_once(self._store, now, self._send)
+
+    def _every(self, interval: timedelta, name: str, now: datetime, work: Callable[[], object]) -> None:
+        """Do it if it is time; a failure of one does not keep the others from being done."""
+        last = self._last.get(name)
+        if last is not None and now - last < interval:
+            return
+        self._last[name] = now
+        try:
+            work()
+        except MlopsRayError as error:
+            _logger.warning("Dispatcher could not %s, and tries again in %s: %s", name, interval, error)
+
+
+def hold(store: ControlStore, name: str, holder: str, now: datetime, for_: timedelta) -> bool:
+    """Whether `holder` has the lease: it takes it where it is free or over, and renews it when half has passed."""
+    query = select(leases.c.holder, leases.c.until).where(leases.c.name == name)
+    with store.reading() as connection:
+        row = connection.execute(query).first()
+    if row is not None and row.holder == holder and row.until - now > for_ / 2:
+        return True
+    if row is not None and row.holder != holder and row.until > now:
+        return False
+    with store.transaction() as connection:
+        row = connection.execute(query).first()
+        if row is None:
+            connection.execute(insert(leases).values(name=name, holder=holder, until=now + for_))
+        elif row.holder == holder or row.until <= now:
+            connection.execute(update(leases).where(leases.c.name == name).values(holder=holder, until=now + for_))
+        else:
+            return False
+    return True
+
+
+def release(store: ControlStore, name: str, holder: str) -> None:
+    """Give the lease back, so that nobody waits for its end."""
+    with store.transaction() as connection:
+        connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))

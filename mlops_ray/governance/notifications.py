@@ -1,0 +1,266 @@
+"""Notifications: who is told of what, and the delivery of what waits in the outbox.
+
+`events.record` puts an event into the outbox for each subscription that wants it, in the transaction of the change
+itself. From there it is sent until it was taken: at least once, in order for each subscription and subject. An event
+that is not taken holds up what is behind it about the same subject and nothing else.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+import uuid6
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.channels import Channels, hidden, new_secret
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import EVENT_TYPES, SEVERITIES, Actor, Event, Severity, read, record
+from mlops_ray.governance.tables import events, outbox, subscriptions
+from mlops_ray.governance.versions import expect_name
+
+FIRST_PAUSE = timedelta(seconds=1)
+LONGEST_PAUSE = timedelta(minutes=5)
+KEPT = timedelta(days=30)
+# What a pass may take: then the lease is renewed, and what became due meanwhile is seen.
+PASS_S = 20.0
+_EVENTS_A_PASS = 50  # of each subscription
+_AT_ONCE = 8
+_ID = re.compile("[0-9a-f-]{36}")
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """What goes to `channel`: events of `use_case` (None: all), of `types` (none: all), as severe as that or more."""
+
+    id: str
+    use_case: str | None
+    types: tuple[str, ...]
+    minimum_severity: Severity
+    channel: str
+    created_at: datetime
+    created_by: str
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON, without the secrets in the channel."""
+        return asdict(self) | {"channel": hidden(self.channel), "created_at": self.created_at.isoformat()}
+
+
+@dataclass(frozen=True)
+class NewSubscription:
+    """secret: what a webhook's receiver checks signatures with; "" for other channels. It is shown once."""
+
+    subscription: Subscription
+    secret: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a subscription was not sent yet: how many events, since when, and what went wrong ("" if nothing)."""
+
+    subscription: str
+    events: int
+    oldest: datetime
+    error: str
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What one pass did."""
+
+    delivered: int = 0
+    failed: int = 0
+
+
+Send = Callable[[str, str, Event], None]
+
+
+def subscribe(
+    store: ControlStore,
+    actor: Actor,
+    channels: Channels,
+    channel: str,
+    use_case: str | None = None,
+    types: Iterable[str] = (),
+    minimum_severity: str = "info",
+) -> NewSubscription:
+    """Send events to `channel` from now on: an https URL, or one that Apprise knows.
+
+    Raises ConfigurationError for an unknown type, severity or channel, ForbiddenError for an address that nothing may
+    be sent to.
+    """
+    wanted = tuple(dict.fromkeys(types))
+    for given, known, what in ((wanted, EVENT_TYPES, "Event type"), ((minimum_severity,), SEVERITIES, "Severity")):
+        for name in given:
+            if name not in known:
+                raise ConfigurationError(f"{what} {name!r} is unknown. Known: {', '.join(known)}.")
+    if use_case is not None:
+        expect_name(use_case)
+    channels.check(channel)
+    secret = new_secret() if channel.startswith(("http://", "https://")) else ""
+    severity = next(severity for severity in SEVERITIES if severity == minimum_severity)
+    now = datetime.now(UTC)
+    made = Subscription(str(uuid6.uuid7()), use_case, wanted, severity, channel, now, actor.name)
+    with store.transaction() as connection:
+        connection.execute(insert(subscriptions).values(asdict(made) | {"secret": secret}))
+        _record(connection, actor, made, None, made.shown())
+    return NewSubscription(made, secret)
+
+
+def unsubscribe(store: ControlStore, actor: Actor, id: str) -> Subscription:
+    """End a subscription; what still waited for it is dropped. Raises ConfigurationError if there is none."""
+    with store.transaction() as connection:
+        found = _subscription(_expect(connection, id))
+        ended = update(subscriptions).where(subscriptions.c.id == id).values(ended_at=datetime.now(UTC))
+        connection.execute(ended)
+        waiting = (outbox.c.subscription == id) & outbox.c.delivered_at.is_(None)
+        connection.execute(delete(outbox).where(waiting))
+        _record(connection, actor, found, found.shown(), None)
+    return found
+
+
+def list_subscriptions(store: ControlStore) -> list[Subscription]:
+    """Those that count, the oldest first."""
+    with store.reading() as connection:
+        query = select(subscriptions).where(subscriptions.c.ended_at.is_(None)).order_by(subscriptions.c.id)
+        return [_subscription(row) for row in connection.execute(query)]
+
+
+def waiting(store: ControlStore) -> list[Waiting]:
+    """For each subscription what is not delivered yet."""
+    query = (
+        select(outbox.c.subscription, outbox.c.error, events.c.time)
+        .join(events, events.c.seq == outbox.c.event_seq)
+        .where(outbox.c.delivered_at.is_(None))
+        .order_by(outbox.c.subscription, outbox.c.event_seq)
+    )
+    with store.reading() as connection:
+        rows = connection.execute(query).all()
+    found = []
+    for subscription, group in groupby(rows, key=lambda row: row.subscription):
+        of_one = list(group)
+        error = next((row.error for row in of_one if row.error), "")
+        found.append(Waiting(str(subscription), len(of_one), of_one[0].time, error))
+    return found
+
+
+def send_test(store: ControlStore, actor: Actor, channels: Channels, id: str) -> Event:
+    """Send an event that never happened to a subscription's channel, now. Raises what `Channels.send` raises."""
+    with store.reading() as connection:
+        row = _expect(connection, id)
+    made = Event(
+        0, str(uuid6.uuid7()), datetime.now(UTC), "notification.test", "info", actor.name, actor.roles, row.use_case,
+        f"subscription {id}", "a test of this channel", None, None, {}, "", "",
+    )  # fmt: skip
+    channels.send(row.channel, row.secret, made)
+    return made
+
+
+def deliver_once(store: ControlStore, now: datetime, send: Send) -> Delivered:
+    """Send what is due at `now`: of each subscription and subject the first event that was not taken yet.
+
+    send: given channel, secret and event; an exception means that the event was not taken. It is tried again after a
+    pause that doubles each time. Who dies between sending and writing that down sends it again, with the same id.
+    Subscriptions are served at once, at most 8. One that fails is left until the next pass.
+    """
+    due = _due(store, now)
+    groups = [list(group) for _, group in groupby(due, key=lambda row: row.subscription)]
+    if not groups:
+        return Delivered()
+    deadline_s = time.monotonic() + PASS_S
+    with ThreadPoolExecutor(min(_AT_ONCE, len(groups)), thread_name_prefix="notify") as pool:
+        done = list(pool.map(lambda group: _deliver(store, now, send, group, deadline_s), groups))
+    return Delivered(sum(one.delivered for one in done), sum(one.failed for one in done))
+
+
+def pause_after(attempts: int) -> timedelta:
+    """How long to wait after so many failures: 1 s, 2 s, 4 s, and so on to 5 minutes."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(attempts - 1, 20)))
+
+
+def forget_delivered(store: ControlStore, now: datetime) -> None:
+    """Drop from the outbox what was delivered more than `KEPT` ago."""
+    with store.transaction() as connection:
+        connection.execute(delete(outbox).where(outbox.c.delivered_at < now - KEPT))
+
+
+def _due(store: ControlStore, now: datetime) -> list[Row[Any]]:
+    """The heads of all queues that may be tried now, by subscription."""
+    earlier = outbox.alias("earlier")
+    blocked = (
+        select(earlier.c.event_seq)
+        .where(
+            earlier.c.subscription == outbox.c.subscription,
+            earlier.c.subject == outbox.c.subject,
+            earlier.c.delivered_at.is_(None),
+            earlier.c.event_seq < outbox.c.event_seq,
+        )
+        .exists()
+    )
+    place = func.row_number().over(partition_by=outbox.c.subscription, order_by=outbox.c.event_seq)
+    heads = (
+        select(outbox.c.event_seq, outbox.c.attempts, outbox.c.subscription, place.label("place"))
+        .where(outbox.c.delivered_at.is_(None), outbox.c.next_at <= now, ~blocked)
+        .subquery()
+    )
+    query = (
+        select(heads, subscriptions.c.channel, subscriptions.c.secret)
+        .join(subscriptions, subscriptions.c.id == heads.c.subscription)
+        .where(heads.c.place <= _EVENTS_A_PASS)
+        .order_by(heads.c.subscription, heads.c.event_seq)
+    )
+    with store.reading() as connection:
+        return list(connection.execute(query))
+
+
+def _deliver(store: ControlStore, now: datetime, send: Send, rows: Sequence[Row[Any]], deadline_s: float) -> Delivered:
+    """One after another, until one fails or the time is over."""
+    delivered = 0
+    for row in rows:
+        if time.monotonic() > deadline_s:
+            break
+        with store.reading() as connection:
+            event = next(read(connection, select(events).where(events.c.seq == row.event_seq)))
+        try:
+            send(row.channel, row.secret, event)
+        except Exception as error:
+            attempts = row.attempts + 1
+            said = f"{type(error).__name__}: {error}"[:500]
+            _mark(store, row, {"attempts": attempts, "next_at": now + pause_after(attempts), "error": said})
+            return Delivered(delivered, 1)
+        _mark(store, row, {"attempts": row.attempts + 1, "delivered_at": now, "error": ""})
+        delivered += 1
+    return Delivered(delivered)
+
+
+def _mark(store: ControlStore, row: Row[Any], values: Mapping[str, Any]) -> None:
+    this = (outbox.c.event_seq == row.event_seq) & (outbox.c.subscription == row.subscription)
+    with store.transaction() as connection:
+        connection.execute(update(outbox).where(this).values(dict(values)))
+
+
+def _record(connection: Connection, actor: Actor, made: Subscription, before: Any, after: Any) -> None:
+    subject = f"subscription {made.id}"
+    record(connection, "policy.changed", actor, subject, made.use_case, before=before, after=after)
+
+
+def _expect(connection: Connection, id: str) -> Row[Any]:
+    row = None
+    if _ID.fullmatch(id):
+        counts = subscriptions.c.ended_at.is_(None)
+        row = connection.execute(select(subscriptions).where(subscriptions.c.id == id, counts)).first()
+    if row is None:
+        shown = id if len(id) <= 40 else f"{id[:40]}…"
+        raise ConfigurationError(f"There is no subscription {shown!r}. `mlops-ray notify list` shows all.")
+    return row
+
+
+def _subscription(row: Row[Any]) -> Subscription:
+    return Subscription(
+        row.id, row.use_case, tuple(row.types), row.minimum_severity, row.channel, row.created_at, row.created_by
+    )

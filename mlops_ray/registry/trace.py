@@ -1,0 +1,182 @@
+"""Traces: from an endpoint, a prediction or a version, everything back to the raw files, in one call."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from mlops_ray.artifacts import Artifacts, digest_json
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import Event, read_events
+from mlops_ray.governance.history import Deployment, changes, deployments
+from mlops_ray.governance.live import live
+from mlops_ray.predictions.reader import Ledger
+from mlops_ray.predictions.segments import FOLDER as LEDGER
+from mlops_ray.registry.lineage import FOLDER, Lineage
+from mlops_ray.registry.models import find_version, lineage_copy
+
+_NAME = r"[a-z][a-z0-9_]{0,62}"
+_VERSION = re.compile(rf"({_NAME})@([1-9][0-9]{{0,8}})")
+_REQUEST = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_APPROVALS = (
+    "approval.requested",
+    "approval.approved",
+    "approval.rejected",
+    "approval.revoked",
+    "approval.expired",
+    "break_glass",
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything behind an endpoint, a prediction or a version.
+
+    prediction: what the ledger has of it, None unless one was asked for. deployments: of the version, or of every
+    version of the endpoint if that was asked for. registered, approvals: events. record: the digest of `lineage`.
+    """
+
+    asked: str
+    use_case: str
+    version: int
+    prediction: Mapping[str, Any] | None
+    registered: Mapping[str, Any]
+    approvals: tuple[Mapping[str, Any], ...]
+    deployments: tuple[Deployment, ...]
+    record: str
+    lineage: Lineage
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_text))
+        return found
+
+
+def read_lineage(settings: Settings, use_case: str, version: int) -> tuple[str, Lineage]:
+    """Digest and record of a registered version, from the control store or, where that knows nothing, from MLflow.
+
+    Raises ConfigurationError if there is no such version, IntegrityError if the record is not what was registered.
+    """
+    store = open_store(settings)
+    try:
+        return _recorded(settings, _registration(store, use_case, version), use_case, version)
+    finally:
+        store.close()
+
+
+def trace(settings: Settings, thing: str, near: datetime | None = None) -> Trace:
+    """What is behind `thing`: an endpoint (`flights`, its champion), a version (`flights@7`), or a request's id.
+
+    near: about when the request was, for an id that does not say so itself (a UUIDv7 does).
+    Raises ConfigurationError for what is neither of these or does not exist, DataError for a request that the ledger
+    does not hold, IntegrityError if a record was changed.
+    """
+    store = open_store(settings)
+    try:
+        if _REQUEST.fullmatch(thing.lower()):
+            use_case, version, prediction = _prediction(settings, thing.lower(), near)
+            return _trace(settings, store, thing, use_case, version, prediction)
+        if found := _VERSION.fullmatch(thing):
+            return _trace(settings, store, thing, found[1], int(found[2]), None)
+        if re.fullmatch(_NAME, thing):
+            champion = live(store, thing).champion
+            if champion is None:
+                raise ConfigurationError(f"{thing} has no champion. Give a version of it, such as {thing}@1.")
+            return _trace(settings, store, thing, thing, champion.version, None)
+    finally:
+        store.close()
+    raise ConfigurationError(
+        f"{shown(thing)} is neither an endpoint (flights), nor a version (flights@7), nor a request's id (a UUID)."
+    )
+
+
+def parse_version(text: str) -> tuple[str, int]:
+    """Use case and number of `flights@7`. Raises ConfigurationError for anything else."""
+    found = _VERSION.fullmatch(text)
+    if not found:
+        raise ConfigurationError(f"{shown(text)} does not name a version. Example: flights@7.")
+    return found[1], int(found[2])
+
+
+def shown(text: str) -> str:
+    """A stranger's text in a message: short, and without what would command a terminal."""
+    return ascii(text if len(text) <= 60 else f"{text[:60]}…")
+
+
+def _trace(settings: Settings, store: ControlStore, asked: str, use_case: str, version: int, prediction: Any) -> Trace:
+    registered = _registration(store, use_case, version)
+    record, lineage = _recorded(settings, registered, use_case, version)
+    served = deployments(changes(store, use_case))
+    if "@" in asked or prediction:
+        served = tuple(one for one in served if one.version == version)
+    approvals = read_events(store, types=_APPROVALS, use_case=use_case, subject=f"{use_case}@{version}")
+    return Trace(
+        asked,
+        use_case,
+        version,
+        prediction,
+        _event(registered) if registered else {},
+        tuple(_event(event) for event in approvals),
+        served,
+        record,
+        lineage,
+    )
+
+
+def _registration(store: ControlStore, use_case: str, version: int) -> Event | None:
+    found = read_events(store, 0, use_case, ["version.registered"], f"{use_case}@{version}", 1)
+    return found[0] if found else None
+
+
+def _recorded(settings: Settings, registered: Event | None, use_case: str, version: int) -> tuple[str, Lineage]:
+    if registered is not None and registered.payload.get("lineage"):
+        digest = str(registered.payload["lineage"])
+        value = Artifacts(settings.artifacts).read_json(FOLDER, use_case, f"{digest}.json")
+        sealed = (registered.after or {}).get("evidence", {}).get("model")
+    else:
+        found = find_version(settings, use_case, version)
+        digest, value, sealed = found.lineage, None, found.digest
+        if not digest:
+            raise IntegrityError(f"Version {version} of {use_case} was registered without a lineage record.")
+    if value is None:
+        value = lineage_copy(settings, use_case, version)
+    if digest_json(value) != digest:
+        raise IntegrityError(
+            f"The lineage record of {use_case}@{version} was changed: its digest is {digest_json(value)}, but {digest} "
+            f"was registered. Restore the file {FOLDER}/{use_case}/{digest}.json below {settings.artifacts}."
+        )
+    lineage = Lineage.from_json(value)
+    if sealed and lineage.digest != sealed:
+        raise IntegrityError(f"The lineage record of {use_case}@{version} is about another model, {lineage.digest}.")
+    return digest, lineage
+
+
+def _prediction(settings: Settings, request_id: str, near: datetime | None) -> tuple[str, int, dict[str, Any]]:
+    window = (near - timedelta(hours=1), near + timedelta(hours=1)) if near else (None, None)
+    for use_case in [entry.name for entry in Artifacts(settings.artifacts).entries(LEDGER)]:
+        rows = Ledger(settings, use_case).find(request_id, *window)
+        answered = rows.filter(pl.col("route") != "shadow")
+        if answered.height:
+            first = answered.row(0, named=True)
+            names = ("request_id", "time", "as_of", "version", "route", "latency_s")
+            shown_values = {name: first[name] for name in names} | {"probability": answered["probability"].to_list()}
+            return use_case, int(first["version"]), shown_values
+    raise DataError(
+        f"No ledger holds the request {request_id}. An answer is in it up to {settings.ledger_rotate_s:g} s after it "
+        f"was given; if it is older, look at another settings file or state folder."
+    )
+
+
+def _event(event: Event) -> dict[str, Any]:
+    value = event.to_json()
+    names = ("seq", "id", "time", "type", "severity", "actor", "roles", "subject", "reason", "after", "hash")
+    return {name: value[name] for name in names}
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
