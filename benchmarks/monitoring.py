@@ -33,7 +33,7 @@ SPEC = WindowSpec(rows=5000)
 WEEK = WindowSpec(length=timedelta(days=7))
 END = datetime(2100, 1, 1, tzinfo=UTC)
 SHIFT = 0.2
-SIDE_BY_SIDE = 12
+SIDE_BY_SIDE = 8
 Figures = Iterator[tuple[str, float, str]]
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mlops_ray import cli_governance, cli_rollout
+from mlops_ray import cli_approvals, cli_governance, cli_notify, cli_rollout
 from mlops_ray.cli_rollout import DEFAULT_URL, UrlOption, credential, key_from
 from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings, load_settings
@@ -43,6 +43,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(cli_governance.keys, name="keys")
 app.add_typer(cli_governance.audit, name="audit")
 app.add_typer(cli_rollout.rollout, name="rollout")
+app.add_typer(cli_approvals.approvals, name="approvals")
+app.add_typer(cli_notify.notify, name="notify")
 
 CaseOption = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
 StateOption = Annotated[str, typer.Option(help="Folder of all state.")]

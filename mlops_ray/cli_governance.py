@@ -46,7 +46,7 @@ def create(
     config: ConfigOption = None,
 ) -> None:
     """Make a key and print it, once."""
-    store = open_store(_settings(state, config))
+    store = open_store(settings_of(state, config))
     made = create_key(store, cli_actor(), name, role, use_case or (), _moment(expires), requests_per_s)
     typer.echo(made.secret)
     typer.echo("Keep it now: only its hash is stored, so nobody can show it again.", err=True)
@@ -55,7 +55,7 @@ def create(
 @keys.command("list")
 def list_(state: StateOption = None, config: ConfigOption = None) -> None:
     """All keys ever made, without their secrets."""
-    for key in list_keys(open_store(_settings(state, config))):
+    for key in list_keys(open_store(settings_of(state, config))):
         typer.echo(_key_line(key, datetime.now(UTC)))
 
 
@@ -67,14 +67,14 @@ def revoke(
     config: ConfigOption = None,
 ) -> None:
     """Revoke a key."""
-    principal = revoke_key(open_store(_settings(state, config)), cli_actor(), key, reason)
+    principal = revoke_key(open_store(settings_of(state, config)), cli_actor(), key, reason)
     typer.echo(f"Key {principal.name!r} is revoked; replicas refuse it within a minute.")
 
 
 @audit.command("verify")
 def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
     """Check that no event was changed, removed or cut off; exit code 1 if one was."""
-    settings = _settings(state, config)
+    settings = settings_of(state, config)
     found = audit_log.verify_store(open_store(settings), place or settings.audit_anchors)
     if not found.ok:
         raise IntegrityError(f"The audit log is not what it was ({found.checked} events are intact). {found.problem}")
@@ -87,7 +87,7 @@ def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceO
 @audit.command("anchor")
 def anchor(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
     """Write the hash of the last event to a second place, so that a cut-off end is seen. Run it at an interval."""
-    settings = _settings(state, config)
+    settings = settings_of(state, config)
     where = place or settings.audit_anchors
     done = audit_log.anchor(open_store(settings), where)
     typer.echo(f"Event {done.seq} is anchored in {where}." if done else "Nothing new to anchor.")
@@ -105,7 +105,7 @@ def show(
     config: ConfigOption = None,
 ) -> None:
     """Events in their order, one a line."""
-    for event in read_events(open_store(_settings(state, config)), after, use_case, type, subject, limit):
+    for event in read_events(open_store(settings_of(state, config)), after, use_case, type, subject, limit):
         typer.echo(json.dumps(event.to_json()) if full else _event_line(event))
 
 
@@ -116,7 +116,7 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Write all events to a file as JSON lines."""
-    typer.echo(f"{audit_log.export(open_store(_settings(state, config)), file)} events are in {file}.")
+    typer.echo(f"{audit_log.export(open_store(settings_of(state, config)), file)} events are in {file}.")
 
 
 def cli_actor() -> Actor:
@@ -132,7 +132,7 @@ def cli_actor() -> Actor:
     return Actor(DEVELOPMENT, ("admin",), account)
 
 
-def _settings(state: str | None, config: str | None) -> Settings:
+def settings_of(state: str | None, config: str | None) -> Settings:
     """The state folder of the command, else of the file, else ./state; what is said about data does not matter here."""
     folder = state or (None if config else "state")
     absolute = folder if folder is None or "://" in folder else str(Path(folder).absolute())
@@ -161,9 +161,9 @@ def _key_line(key: KeyRecord, now: datetime) -> str:
 def _event_line(event: Event) -> str:
     parts = [f"{event.seq:>6}", f"{event.time:%Y-%m-%d %H:%M:%S}Z", event.severity, event.type, event.subject]
     parts += [f"by {event.actor}", event.reason]
-    return _printable("  ".join(part for part in parts if part))
+    return printable("  ".join(part for part in parts if part))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what would command the terminal."""
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)

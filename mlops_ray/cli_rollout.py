@@ -60,9 +60,9 @@ def rollback(
     _show(_call("POST", url, model, "/rollback", state, {"reason": reason}))
 
 
-def key_from(state: str) -> str | None:
+def key_from(state: str, file_name: str = DEVELOPMENT_KEY_FILE) -> str | None:
     """The key in MLOPS_RAY_API_KEY, or else the development key of an embedded set-up, if there is one."""
-    file = Path(state) / DEVELOPMENT_KEY_FILE
+    file = Path(state) / file_name
     return os.environ.get("MLOPS_RAY_API_KEY") or (file.read_text().strip() if file.is_file() else None)
 
 
@@ -84,7 +84,17 @@ def _plan(file: str | None) -> Any:
 
 
 def _call(method: str, url: str, model: str, path: str, state: str, body: Any = None) -> dict[str, Any]:
-    key = key_from(state)
+    return call_server(method, f"{url.rstrip('/')}/v2/models/{model}/rollout{path}", state, body)
+
+
+def call_server(
+    method: str, url: str, state: str, body: Any = None, file_name: str = DEVELOPMENT_KEY_FILE
+) -> dict[str, Any]:
+    """What a route of the server answers to us. file_name: of the development key, where no other is given.
+
+    Raises ConfigurationError without a key, UnavailableError if nothing answers, MlopsRayError for a refusal.
+    """
+    key = key_from(state, file_name)
     if key is None:
         raise ConfigurationError(
             f"There is no credential: set MLOPS_RAY_API_KEY, or give the folder with the development key (--state; "
@@ -92,9 +102,7 @@ def _call(method: str, url: str, model: str, path: str, state: str, body: Any = 
         )
     headers = {"authorization": f"Bearer {key}"}
     try:
-        response = httpx.request(
-            method, f"{url.rstrip('/')}/v2/models/{model}/rollout{path}", json=body, headers=headers, timeout=15
-        )
+        response = httpx.request(method, url, json=body, headers=headers, timeout=15)
     except httpx.TransportError as error:
         raise UnavailableError(f"{url} does not answer ({error}). Is the server running?") from error
     try:

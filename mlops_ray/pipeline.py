@@ -4,35 +4,39 @@ A finished step leaves a record under the artifact root, named by the digest of 
 killed continues after the last record; inside the search it continues after the last finished trial.
 """
 
-import inspect
 import logging
+import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import ray
 
 from mlops_ray.artifacts import Artifacts, digest_json, read_parquet
-from mlops_ray.code_version import code_digest, code_version
+from mlops_ray.code_version import code_digest, code_version, lock_digest
 from mlops_ray.config import Settings
-from mlops_ray.errors import DataError, MlopsRayError, UseCaseError
+from mlops_ray.declarations import declarations, declared_source, source_text
+from mlops_ray.errors import DataError, ForbiddenError, MlopsRayError, UseCaseError
 from mlops_ray.features.training_set import LABEL, PREDICTION_TIME, TrainingSet, build_training_set, split_by_time
 from mlops_ray.features.transform import FeatureRows, transform
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.events import SYSTEM, Actor
+from mlops_ray.governance.principals import acting
+from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.ingestion.sources import find_files
+from mlops_ray.registry.lineage import Lineage, TrialRecord
 from mlops_ray.steps import STEPS, StepFinished, StepName, StepStarted
 from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
-from mlops_ray.use_case import Feature, Source, UseCase
+from mlops_ray.use_case import Feature, UseCase
 
 GOLDEN_ROWS = 64
 ONNX_TOLERANCE = 1e-5
@@ -43,7 +47,7 @@ _CODE: Mapping[StepName, tuple[str, ...]] = {
     "training_set": ("features", "artifacts.py", "use_case.py"),
     "train": ("training", "features/training_set.py"),
     "evaluate": ("training", "evaluation", "registry"),
-    "register": ("registry/models.py",),
+    "register": ("registry", "evaluation", "admission.py"),
     "materialize": ("features",),
 }
 
@@ -72,6 +76,7 @@ class Pipeline:
         """Run the steps up to and including `until`; returns what each gave. Errors are those of the steps."""
         artifacts = Artifacts(self.settings.artifacts)
         Path(self.settings.state).mkdir(parents=True, exist_ok=True)  # for the databases that lie there
+        self._author()  # who cannot register should know it before hours of training
         for step in STEPS[: STEPS.index(until) + 1]:
             self.notify(StepStarted(step))
             started = time.monotonic()
@@ -94,7 +99,7 @@ class Pipeline:
             name: {file.name: file.sha256 for file in find_files(self.settings.data, name, source)}
             for name, source in self.use_case.sources.items()
         }
-        sources = {name: _declared(source) for name, source in self.use_case.sources.items()}
+        sources = {name: declared_source(source) for name, source in self.use_case.sources.items()}
         return [files, sources, self.as_of and self.as_of.isoformat()]
 
     def _ingest(self, key: str) -> dict[str, Any]:
@@ -102,7 +107,7 @@ class Pipeline:
 
     def _features_inputs(self) -> Any:
         views = self.use_case.feature_views
-        return [self._result("ingest")["digest"], {name: _source_of(view) for name, view in views.items()}]
+        return [self._result("ingest")["digest"], {name: source_text(view) for name, view in views.items()}]
 
     def _features(self, key: str) -> dict[str, Any]:
         snapshot = load_snapshot(
@@ -116,7 +121,7 @@ class Pipeline:
         expressions = [case.label.value, case.label.known_at, *case.features_of_request().values()]
         texts = [expression.meta.serialize(format="json") for expression in expressions]
         views = {view["view"]: view["digest"] for view in self._result("features")["views"]}
-        return [self._result("ingest")["digest"], views, self._definitions(), declared, texts, self._moment()]
+        return [self._result("ingest")["digest"], views, self.definitions(), declared, texts, self._moment()]
 
     def _training_set(self, key: str) -> dict[str, Any]:
         return self._task(
@@ -125,7 +130,7 @@ class Pipeline:
             self.use_case,
             self.settings,
             self._result("ingest")["digest"],
-            self._definitions(),
+            self.definitions(),
             self._feature_rows(),
             datetime.fromisoformat(self._moment()),
         )
@@ -148,31 +153,50 @@ class Pipeline:
     def _evaluate_inputs(self) -> Any:
         best = SearchResult.from_json(self._result("train")).best
         columns = self.use_case.sources[self.use_case.main_source].columns
-        return [self._train_inputs(), best.trial_id, dict(best.parameters), repr(columns), repr(self.use_case.serving)]
+        declared = [repr(columns), repr(self.use_case.serving), self.use_case.slices]
+        return [self._train_inputs(), best.trial_id, dict(best.parameters), *declared]
 
     def _evaluate(self, key: str) -> dict[str, Any]:
-        best = SearchResult.from_json(self._result("train")).best
-        return self._task(_cpus(), _fit_score_and_seal, self.use_case, self.settings, self._training_set_found(), best)
+        return self.fit(SearchResult.from_json(self._result("train")).best, node_cpus())
+
+    def fit(self, trial: Trial, cpus: int) -> dict[str, Any]:
+        """Fit one trial on the training set that `run` has built, with so many CPUs; score it and seal it."""
+        return self._task(cpus, _fit_score_and_seal, self.use_case, self.settings, self._training_set_found(), trial)
 
     def _register_inputs(self) -> Any:
-        return [self._result("evaluate")["digest"], self._result("train")["parent_run_id"], self.settings.mlflow_uri]
+        demands = [repr(self.use_case.gates), repr(self.use_case.approval)]
+        trained = [self._result("evaluate")["digest"], self._result("train")["parent_run_id"]]
+        stores = [self.settings.mlflow_uri, self.settings.control_store, self.settings.advisories]
+        return [*trained, *stores, *demands]
 
     def _register(self, key: str) -> dict[str, Any]:
         return self._task(
             1,
-            _register_champion,
-            self.use_case.name,
+            _register_and_admit,
+            self.use_case,
             self.settings,
+            self._author(),
+            self._training_set_found(),
             self._result("evaluate"),
             self._lineage(),
-            self._result("train")["parent_run_id"],
             key,
         )
+
+    def _author(self) -> Actor:
+        """Who runs this pipeline. Raises ForbiddenError if that must be known and is not."""
+        author = acting(open_store(self.settings), self.settings, os.environ.get("MLOPS_RAY_API_KEY"))
+        rule = self.use_case.approval
+        if rule is not None and rule.required and rule.four_eyes and author == SYSTEM:
+            raise ForbiddenError(
+                f"Versions of {self.use_case.name} need the approval of somebody other than their author, and nobody "
+                f"knows who that is. Set MLOPS_RAY_API_KEY to the author's key (in a job: in its runtime environment)."
+            )
+        return author
 
     def _materialize_inputs(self) -> Any:
         views = {view["view"]: view["digest"] for view in self._result("features")["views"]}
         stores = [self.settings.feast_registry, self.settings.online_store]
-        return [views, self._definitions(), self._moment(), stores]
+        return [views, self.definitions(), self._moment(), stores]
 
     def _materialize(self, key: str) -> dict[str, Any]:
         moment = self._moment()
@@ -208,7 +232,8 @@ class Pipeline:
         features = tuple(Feature(feature["name"], feature["kind"]) for feature in found["features"])
         return TrainingSet(**found | {"as_of": datetime.fromisoformat(found["as_of"]), "features": features})
 
-    def _definitions(self) -> dict[str, str]:
+    def definitions(self) -> dict[str, str]:
+        """The texts of the Feast definitions, by file; none without a feature service."""
         if self.use_case.feature_service is None:
             return {}
         files = sorted(self.feature_repo.glob("*.py"))
@@ -219,50 +244,67 @@ class Pipeline:
             )
         return {file.name: file.read_text() for file in files}
 
-    def _lineage(self) -> dict[str, Any]:
-        snapshot, trained, code = self._result("ingest"), self._result("train"), code_version()
-        training_set = self._result("training_set")
-        return {
-            "use_case": self.use_case.name,
-            "owner": self.use_case.owner,
-            "snapshot": snapshot["digest"],
-            "source_files": snapshot["files"],
-            "contract": snapshot["contract"],
-            "as_of": snapshot["as_of"],
-            "feature_service": self.use_case.feature_service,
-            "feature_definitions": digest_json(self._definitions()),
-            "feature_rows": {view["view"]: view["digest"] for view in self._result("features")["views"]},
-            "training_set": training_set["digest"],
-            "training_rows": training_set["rows"],
-            "candidate": trained["best"]["candidate"],
-            "parameters": trained["best"]["parameters"],
-            "trial_run": trained["best"]["run_id"],
-            "parent_run": trained["parent_run_id"],
-            "seed": self.use_case.search.seed,
-            "code_version": code.commit,
-            "code_dirty": code.dirty,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        }
+    def _lineage(self) -> Lineage:
+        """All that the steps have used; what the scan finds is added when it is made."""
+        snapshot, trained, evaluated = self._result("ingest"), self._result("train"), self._result("evaluate")
+        case, code, best = self.use_case, code_version(), trained["best"]
+        return Lineage(
+            use_case=case.name,
+            owner=case.owner,
+            purpose=case.purpose,
+            limits=case.limits,
+            digest=evaluated["digest"],
+            files=evaluated["files"],
+            evaluation=evaluated["evaluation"],
+            vulnerabilities={},
+            parent_run=trained["parent_run_id"],
+            trial_run=best["run_id"],
+            trials=tuple(_trial_record(trial) for trial in trained["trials"]),
+            metric=trained["metric"],
+            candidate=best["candidate"],
+            parameters=best["parameters"],
+            seed=case.search.seed,
+            threads=evaluated["threads"],
+            training_set=self._result("training_set")["digest"],
+            training_rows=self._result("training_set")["rows"],
+            feature_service=case.feature_service,
+            feature_definitions=digest_json(self.definitions()),
+            feature_rows={view["view"]: view["digest"] for view in self._result("features")["views"]},
+            snapshot=snapshot["digest"],
+            rows=snapshot["counts"],
+            data=_without_credentials(self.settings.data),
+            source_files=snapshot["files"],
+            contract=snapshot["contract"],
+            as_of=snapshot["as_of"],
+            declarations=declarations(case),
+            code_version=code.commit,
+            code_dirty=code.dirty,
+            code=code_digest("."),
+            lock_file=lock_digest(),
+            python=platform_now()[0],
+            platform=platform_now()[1],
+        )
 
 
-def _cpus() -> int:
+def _trial_record(trial: Mapping[str, Any]) -> TrialRecord:
+    names = ("trial_id", "candidate", "parameters", "status", "value")
+    return TrialRecord(run=trial["run_id"], **{name: trial[name] for name in names})
+
+
+def _without_credentials(url: str) -> str:
+    """A folder as it is; of a URL, not the user and password that may stand in it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="")) if "://" in url else url
+
+
+def platform_now() -> tuple[str, str]:
+    """Python's version and the platform, as they go into lineage records."""
+    return platform.python_version(), platform.platform()
+
+
+def node_cpus() -> int:
     """The CPUs of the largest node, so that a fit can use all of one machine."""
     return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
-
-
-def _declared(source: Source) -> list[Any]:
-    expressions = {**source.derived, "known_at": source.known_at}
-    texts = {name: e.meta.serialize(format="json") for name, e in expressions.items() if e is not None}
-    return [source.path, source.key, repr(source.columns), texts]
-
-
-def _source_of(function: Callable[..., Any]) -> list[str]:
-    """The text of the file that defines a function or callable object, and the object's own values."""
-    owner = function if inspect.isfunction(function) else type(function)
-    file = inspect.getsourcefile(owner)
-    text = Path(file).read_text() if file and Path(file).is_file() else inspect.getsource(owner)
-    return [text, repr(sorted(vars(function).items()))]
 
 
 def _build_training_set(
@@ -289,9 +331,12 @@ def _fit_score_and_seal(
 ) -> dict[str, Any]:
     """Refit the chosen trial on all rows before the gap, score it once on the test period, seal it."""
     from mlops_ray.evaluation.metrics import evaluate
+    from mlops_ray.evaluation.slices import evaluate_slices
+    from mlops_ray.registry.artifact_check import refuse_artifact
+    from mlops_ray.registry.bill_of_materials import bill_of_materials
     from mlops_ray.registry.model_schema import schema_of
     from mlops_ray.registry.onnx_model import OnnxModel
-    from mlops_ray.registry.sealed_model import golden_cases, model_inputs, seal
+    from mlops_ray.registry.sealed_model import files_of, golden_cases, model_inputs, seal
     from mlops_ray.training.fit import fit_chosen
 
     frame = read_parquet(training_set.url)
@@ -312,29 +357,61 @@ def _fit_score_and_seal(
         )
     )
     evaluation |= {"onnx_max_difference": difference, "test_rows": parts.test.height}
+    if use_case.slices:
+        rows = parts.test[LABEL].to_numpy(), probability, parts.test[PREDICTION_TIME].to_numpy()
+        evaluation["slices"] = asdict(evaluate_slices(parts.test, use_case.slices, *rows, use_case.search.seed))
     seen = frame.filter(frame[PREDICTION_TIME] < parts.test[PREDICTION_TIME].min())
     golden = golden_cases(parts.test.sample(min(GOLDEN_ROWS, parts.test.height), seed=use_case.search.seed), features)
     answers = fitted.classifier.predict_probability(fitted.encoder.encode(golden))
     with tempfile.TemporaryDirectory() as folder:
-        digest = seal(Path(folder), fitted.onnx, schema_of(use_case, features, seen), golden, answers, evaluation)
+        digest = seal(
+            Path(folder),
+            fitted.onnx,
+            schema_of(use_case, features, seen),
+            golden,
+            answers,
+            evaluation,
+            bill_of_materials=bill_of_materials(),
+        )
+        refuse_artifact(Path(folder))
+        files = files_of(Path(folder))
         Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)
-    return {"digest": digest, "candidate": trial.candidate, "evaluation": evaluation}
+    found = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
+    return found | {"evaluation": evaluation}
 
 
-def _register_champion(
-    name: str, settings: Settings, evaluated: Mapping[str, Any], lineage: dict[str, Any], parent_run_id: str, key: str
+def _register_and_admit(
+    use_case: UseCase,
+    settings: Settings,
+    author: Actor,
+    training_set: TrainingSet,
+    evaluated: Mapping[str, Any],
+    lineage: Lineage,
+    key: str,
 ) -> dict[str, Any]:
+    from mlops_ray.admission import Registered, admit
+    from mlops_ray.registry.artifact_check import refuse_artifact
+    from mlops_ray.registry.bill_of_materials import FILE
     from mlops_ray.registry.models import register
+    from mlops_ray.registry.vulnerabilities import gate_findings, scan, waivers
 
     metrics = {name: value["value"] for name, value in evaluated["evaluation"].items() if _is_metric(value)}
     with tempfile.TemporaryDirectory() as folder:
-        Artifacts(settings.artifacts).download(Path(folder), "sealed_models", name, evaluated["digest"])
-        version = register(
-            settings, name, Path(folder), lineage | {"digest": evaluated["digest"]}, parent_run_id, metrics, key
+        Artifacts(settings.artifacts).download(Path(folder), "sealed_models", use_case.name, evaluated["digest"])
+        refuse_artifact(Path(folder))
+        scanned = scan(Path(folder), settings.advisories)
+        lineage = replace(lineage, vulnerabilities=scanned.to_json() | {"waivers": waivers(use_case.gates)})
+        version = register(settings, use_case.name, Path(folder), lineage, lineage.parent_run, metrics, key)
+        registered = Registered(
+            VersionRef(version.version, version.digest),
+            evaluated["evaluation"],
+            training_set,
+            {"lineage": version.lineage},
+            evaluated["files"][FILE],
+            gate_findings(scanned, use_case.gates),
         )
-    store = open_store(settings)
-    set_champion(store, SYSTEM, name, VersionRef(version.version, version.digest), "the pipeline registered it")
-    return {"version": version.version, "digest": version.digest, "lineage": lineage}
+        admission = admit(use_case, settings, author, Path(folder), registered)
+    return {"version": version.version, "digest": version.digest, "lineage": version.lineage} | admission.to_json()
 
 
 def _is_metric(value: Any) -> bool:

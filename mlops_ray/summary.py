@@ -28,6 +28,9 @@ def summarize(
         "roc_auc": evaluation["roc_auc"]["value"],
         "version": done["register"].result["version"],
         "digest": done["register"].result["digest"],
+        "gates": done["register"].result["gates"],
+        "approval": done["register"].result["approval"],
+        "champion": done["register"].result["champion"],
         "prediction": prediction,
         "steps_s": {**{step: round(end.seconds, 2) for step, end in done.items()}, "serve": round(serve_s, 2)},
         "reused": [step for step, end in done.items() if end.reused],
@@ -69,7 +72,12 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         ("best candidate", summary["best_candidate"]),
         *((f"  test {name}", _estimate(value)) for name, value in summary["metrics"].items() if _is_estimate(value)),
         ("version", f"{summary['version']} (sealed {summary['digest'][:12]})"),
+        *(("gate" if gate["passed"] else "gate FAILED", gate["sentence"]) for gate in summary["gates"]),
     ]
+    if summary["approval"]:
+        lines.append(("approval", _approval(summary["approval"])))
+    if not summary["champion"]:
+        lines.append(("champion", "not this version"))
     if summary["prediction"]:
         lines.append(("asked over HTTP", json.dumps(summary["prediction"]["request"])))
         lines.append(("answer", json.dumps(summary["prediction"]["answer"])))
@@ -83,6 +91,12 @@ def _row(row: Mapping[str, Any]) -> str:
     return "  ".join(
         f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
     )
+
+
+def _approval(value: Mapping[str, Any]) -> str:
+    if value["state"] != "approved":
+        return f"{value['state']}: somebody other than {value['author']} has to approve it"
+    return f"by {value['decided_by']}, author {value['author']} ({value['reason'] or 'no reason given'})"
 
 
 def _is_estimate(value: Any) -> bool:

@@ -298,6 +298,7 @@ class UseCase:
     feature_views: for each Feast feature view that this use case fills, a function from the snapshot's tables to its
         rows: join keys, features, and `event_timestamp`, the moment the values became known.
     feature_service: the Feast feature service a model reads; needed with `feature_views`.
+    purpose, limits: what the predictions are for, and what they are not, in sentences for the model card.
     slices: request columns or features; the rows that share a value of one are also judged for themselves.
     gates: what a version must pass before it goes live. approval: who must agree; None for nobody.
     """
@@ -309,6 +310,8 @@ class UseCase:
     label: Label
     candidates: tuple[Candidate, ...]
     owner: str = ""
+    purpose: str = ""
+    limits: tuple[str, ...] = ()
     lead_time: timedelta = timedelta(0)
     request_features: Mapping[str, pl.Expr] | None = None
     feature_views: Mapping[str, Callable[[Tables], pl.DataFrame]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import polars as pl
 
 from mlops_ray import Column, Label, Search, Source, Split, Tables, UseCase
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
+from mlops_ray.use_case import Approval, BetterThanChampion, Latency, NoSliceWorse, OnnxParity, Threshold
 
 TAXI_IN = timedelta(minutes=20)
 NEW_YORK = "America/New_York"
@@ -125,6 +126,12 @@ local_time = pl.col("scheduled_departure").dt.convert_time_zone(NEW_YORK)
 use_case = UseCase(
     name="flights",
     owner="operations@example.org",
+    purpose="Two hours before scheduled departure: will this flight arrive 15 minutes late or more?",
+    limits=(
+        "Only flights from EWR, JFK and LGA, to the destinations that it has seen.",
+        "Learned from 2013 alone: another year has other schedules, aircraft and winters.",
+        "Cancelled flights have no label, so it says nothing about cancellation.",
+    ),
     sources={"flights": flights, "weather": weather, "planes": planes},
     entities=("carrier", "flight", "origin", "dest", "tailnum"),
     event_time="scheduled_departure",
@@ -145,5 +152,14 @@ use_case = UseCase(
     feature_service="flights",
     candidates=(LogisticRegression(), GradientBoosting(), NeuralNetwork()),
     search=Search(trials_per_candidate=3),
+    slices=("origin", "carrier"),
+    gates=(
+        OnnxParity(),
+        Latency(limit_ms=10),
+        Threshold("roc_auc", 0.65),
+        NoSliceWorse("roc_auc", 0.6),
+        BetterThanChampion(margin=-0.01),
+    ),
+    approval=Approval(expires_after=timedelta(days=14)),
     split=Split(test=timedelta(days=92), gap=timedelta(days=30), validation=timedelta(days=62)),
 )

@@ -44,7 +44,9 @@ class EventType:
 EVENT_TYPES: Mapping[str, EventType] = {
     "version.registered": EventType("A version was sealed and registered, with its lineage."),
     "version.retired": EventType("A version was taken out of use and cannot be served again."),
-    "version.load_failed": EventType("A replica set a version aside: wrong digest or golden rows.", "critical"),
+    "version.load_failed": EventType(
+        "A replica set a version aside: wrong digest or golden rows, or no approval.", "critical"
+    ),
     "gate.passed": EventType("A version passed a gate of its use case."),
     "gate.failed": EventType("A version failed a gate of its use case.", "warning"),
     "approval.requested": EventType("Somebody asked for the approval of a version."),

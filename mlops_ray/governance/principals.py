@@ -17,7 +17,7 @@ import uuid6
 from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, record
 from mlops_ray.governance.tables import principals
@@ -25,9 +25,9 @@ from mlops_ray.governance.tables import principals
 Role = Literal["predict", "label", "operate", "approve", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-DEVELOPMENT = "development"
-DEVELOPMENT_KEY_FILE = "development_key"
-_RESERVED = {SYSTEM.name, DEVELOPMENT}
+DEVELOPMENT, DEVELOPMENT_APPROVER = "development", "development_approver"
+DEVELOPMENT_KEY_FILE, APPROVER_KEY_FILE = "development_key", "development_approver_key"
+_RESERVED = {SYSTEM.name, DEVELOPMENT, DEVELOPMENT_APPROVER}
 _NAME_CHARACTERS = 200
 
 
@@ -142,13 +142,42 @@ def development_key(store: ControlStore, settings: Settings) -> str:
     It is kept in `<state>/development_key`, which only this user may read, and made anew if that file is gone or its
     key revoked. Raises ConfigurationError if the HTTP host is not a loopback address.
     """
+    return _development_key(store, settings, DEVELOPMENT, "admin", DEVELOPMENT_KEY_FILE)
+
+
+def development_approver_key(store: ControlStore, settings: Settings) -> str:
+    """As `development_key`, of a second development principal (role approve): the other pair of eyes, in name only."""
+    return _development_key(store, settings, DEVELOPMENT_APPROVER, "approve", APPROVER_KEY_FILE)
+
+
+def is_single_user(store: ControlStore, settings: Settings) -> bool:
+    """Whether there is nobody but this machine's user: the server is not reachable, and no key was given to others."""
+    if not is_loopback(settings.http_host) or settings.oidc_issuer:
+        return False
+    return all(principal.development for principal in active_keys(store).values())
+
+
+def acting(store: ControlStore, settings: Settings, secret: str | None) -> Actor:
+    """Who a process acts as: the principal of the key that it was given, the development principal where there is
+    nobody else, or the system. Raises ForbiddenError for a key that does not count."""
+    principal = active_keys(store).get(hash_of(secret)) if secret else None
+    if principal is not None and (principal.expires_at is None or principal.expires_at > datetime.now(UTC)):
+        return Actor(principal.name, principal.roles)
+    if is_single_user(store, settings):
+        return Actor(DEVELOPMENT, ("admin",))
+    if secret:
+        raise ForbiddenError("The key in MLOPS_RAY_API_KEY is not known, has expired or was revoked. Ask for another.")
+    return SYSTEM
+
+
+def _development_key(store: ControlStore, settings: Settings, name: str, role: Role, file_name: str) -> str:
     if not is_loopback(settings.http_host):
         raise ConfigurationError(
             f"There is no development key on http_host {settings.http_host!r}, which others can reach. "
             f"Make a key with `mlops-ray keys create`, or set http_host to 127.0.0.1."
         )
-    file = Path(settings.state) / DEVELOPMENT_KEY_FILE
-    active = principals.c.revoked_at.is_(None) & principals.c.development
+    file = Path(settings.state) / file_name
+    active = principals.c.revoked_at.is_(None) & principals.c.development & (principals.c.name == name)
     with store.reading() as connection:
         rows = connection.execute(select(principals).where(active)).all()
     secret = _kept_secret(file, rows)
@@ -161,7 +190,7 @@ def development_key(store: ControlStore, settings: Settings) -> str:
             return secret
         for row in rows:
             _revoke(connection, SYSTEM, row, f"{file} does not hold its secret")
-        made = _insert(connection, SYSTEM, Principal(str(uuid6.uuid7()), DEVELOPMENT, ("admin",), development=True))
+        made = _insert(connection, SYSTEM, Principal(str(uuid6.uuid7()), name, (role,), development=True))
         # Before the commit: a process that dies here leaves a file without a key, which the next one replaces.
         _write_secret(file, made.secret)
     return made.secret

@@ -70,10 +70,12 @@ def seal(
     answers_of_trained_model: ArrayLike,
     evaluation: Mapping[str, Any],
     tolerance: float = 1e-5,
+    bill_of_materials: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a sealed model into `folder` and return its digest (SHA-256 of the canonical manifest, hex).
 
     golden_rows: see `golden_cases`. answers_of_trained_model: its probabilities for them, one a row.
+    bill_of_materials: of what serves the model (registry.bill_of_materials), stored with it.
     Raises DataError if the hard cases are not among the rows or if the ONNX answers differ from the trained model's
     by more than `tolerance`, and IntegrityError if the ONNX file breaks the contract of `OnnxModel`.
     """
@@ -95,12 +97,20 @@ def seal(
         "golden.json": _json(golden),
         "evaluation.json": _json(evaluation),
     }
+    if bill_of_materials is not None:
+        files["bill_of_materials.json"] = _json(bill_of_materials)
     manifest = {"format": _FORMAT, "files": {name: _sha256(content) for name, content in files.items()}}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / _MANIFEST).write_bytes(_json(manifest))
     return digest_json(manifest)
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a sealed model, as its manifest says."""
+    files: dict[str, str] = _parse(folder, _MANIFEST, _read(folder, _MANIFEST))["files"]
+    return files
 
 
 def load(folder: Path, expected_digest: str) -> SealedModel:

@@ -22,11 +22,13 @@ from starlette.types import ASGIApp
 from mlops_ray.config import Settings, load_settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.principals import active_keys, development_key, is_loopback
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.models import download, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
+from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard, refreshed, tokens_of
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
@@ -273,13 +275,16 @@ def _http_host() -> str:
 )
 @serve.ingress()
 class _Server:
-    """What the Open Inference Protocol asks of a server: name, version, liveness, readiness."""
+    """What the Open Inference Protocol asks of a server: name, version, liveness, readiness. And what belongs to no
+    model alone: approvals, and the dispatcher of notifications."""
 
     def __init__(self, settings: Settings) -> None:
         self._version = package_version("mlops_ray")
         self._store = open_store(settings)
         self._guard = Guard(None, active_keys(self._store), tokens_of(settings))
         threading.Thread(target=self._keep_keys, name="keys", daemon=True).start()
+        self._dispatcher = Dispatcher(self._store, settings)
+        self._dispatcher.start()
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -289,9 +294,13 @@ class _Server:
                 "/health/live": {"GET": Route(self._live, None, public=True)},
                 "/health/ready": {"GET": Route(self._ready, None)},
                 "/openapi.json": {"GET": Route(self._document, None)},
+                **Approvals(self._store).routes(),
             },
             self._guard,
         )
+
+    def __del__(self) -> None:
+        self._dispatcher.stop()
 
     def _keep_keys(self) -> None:
         while True:

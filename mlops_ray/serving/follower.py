@@ -9,7 +9,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mlops_ray.errors import ConfigurationError, ConflictError, MlopsRayError, UnavailableError
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, MlopsRayError, UnavailableError
+from mlops_ray.governance.approvals import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import (
@@ -18,6 +19,7 @@ from mlops_ray.governance.live import (
     Step,
     VersionRef,
     advance,
+    begin,
     forget,
     live,
     promote,
@@ -76,6 +78,7 @@ class Follower:
         self.counts: defaultdict[tuple[str, str], Counts] = defaultdict(Counts)
         self._loaded: dict[str, ServedVersion] = {}
         self._failed: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._step, self._baseline = "", dict(self.counts)
         self._reported = (0.0, -1)
         self._stopping = threading.Event()
@@ -86,13 +89,15 @@ class Follower:
         self._thread.start()
 
     def prepare(self) -> None:
-        """Load the champion, or the one before it if that fails.
+        """Load the champion, or the one before it if that fails; where nothing ever was live, the first approved one.
 
         Raises ConfigurationError if nothing is live, and what `load` raises if nothing loads.
         """
-        state = live(self.store, self.use_case)
+        state = begin(self.store, self.use_case)
         if state.champion is None:
-            raise ConfigurationError(f"Use case {self.use_case!r} has no champion. Run its pipeline first.")
+            raise ConfigurationError(
+                f"Use case {self.use_case!r} has no champion. Run its pipeline first, or approve the version it made."
+            )
         self._guard.keys = active_keys(self.store)
         if not self._hold(state.champion) and not (state.previous and self._hold(state.previous)):
             raise UnavailableError(f"No version of {self.use_case} loads: {'; '.join(self._failed.values())}")
@@ -139,15 +144,19 @@ class Follower:
 
     def _hold(self, version: VersionRef) -> bool:
         """Whether the version is ready here. A failure to load is final for this replica; being unable to reach the
-        registry is not."""
+        registry is not, and an approval that is missing may come."""
         if version.digest in self._loaded:
             return True
-        if version.digest in self._failed:
+        if version.digest in self._failed and version.digest not in self._refused:
             return False
         try:
+            expect_servable(self.store, self.use_case, version)
             self._loaded[version.digest] = self._load(version)
         except UnavailableError as error:
             _logger.warning("Version %d of %s is not loaded yet: %s", version.version, self.use_case, error)
+            return False
+        except ForbiddenError as error:
+            self._refuse(version, str(error))
             return False
         except Exception as error:
             self._failed[version.digest] = f"{type(error).__name__}: {error}"
@@ -155,7 +164,19 @@ class Follower:
             record_load_failure(self.store, self.use_case, version, self._id, self._failed[version.digest])
             return False
         _logger.info("Loaded %s version %d (digest %s)", self.use_case, version.version, version.digest)
+        if version.digest in self._refused:
+            self._refused.remove(version.digest)
+            del self._failed[version.digest]
         return True
+
+    def _refuse(self, version: VersionRef, why: str) -> None:
+        """Set aside what nobody approved, and say so once."""
+        if version.digest in self._refused:
+            return
+        self._refused.add(version.digest)
+        self._failed[version.digest] = why
+        _logger.warning("%s", why)
+        record_load_failure(self.store, self.use_case, version, self._id, why)
 
     def _route(self, state: Live) -> None:
         assert state.champion is not None
@@ -173,6 +194,7 @@ class Follower:
         for digest in self._loaded.keys() - kept:
             self._loaded.pop(digest).close()
         self._failed = {digest: text for digest, text in self._failed.items() if digest in kept}
+        self._refused &= kept
 
     def _report(self, state: Live) -> None:
         now_s = time.monotonic()
@@ -205,7 +227,7 @@ class Follower:
 
     def _carry_out(self, state: Live) -> None:
         """Every replica decides; whoever is first has done it, and the others' attempts find the state changed."""
-        decision = decide(state, replicas_of(self.store, self.use_case), (), datetime.now(UTC))
+        decision = self._decision(state)
         if decision is None:
             return
         try:
@@ -219,6 +241,14 @@ class Follower:
             self.use_case, state.rollout.version.version, decision.action, decision.reason, decision.numbers,
         )  # fmt: skip
 
+    def _decision(self, state: Live) -> Decision | None:
+        assert state.rollout is not None
+        try:
+            expect_servable(self.store, self.use_case, state.rollout.version)
+        except ForbiddenError as error:  # its approval was revoked on the way
+            return Decision("roll_back", str(error))
+        return decide(state, replicas_of(self.store, self.use_case), (), datetime.now(UTC))
+
     def _apply(self, state: Live, decision: Decision) -> None:
         given = (decision.reason, decision.numbers)
         if decision.action == "roll_back":
@@ -226,4 +256,7 @@ class Follower:
         elif state.rollout and decision.action == "advance":
             advance(self.store, SYSTEM, self.use_case, state.rollout, *given)
         elif state.rollout:
-            promote(self.store, SYSTEM, self.use_case, state.rollout, *given)
+            try:
+                promote(self.store, SYSTEM, self.use_case, state.rollout, *given)
+            except ForbiddenError as error:  # its approval has expired on the way
+                roll_back(self.store, SYSTEM, self.use_case, state, str(error))

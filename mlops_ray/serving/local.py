@@ -14,7 +14,7 @@ from ray import serve
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.live import live
+from mlops_ray.governance.live import begin
 from mlops_ray.serving.app import (
     SERVER_APPLICATION,
     SERVER_ROUTE,
@@ -37,8 +37,10 @@ def serve_use_case(settings: Settings, name: str) -> str:
     Ray must be initialised, with `serve_environment()` set before. Raises ConfigurationError if there is no champion,
     the port is taken, or others could reach it without credentials; UnavailableError if no replica comes up.
     """
-    if live(open_store(settings), name).champion is None:
-        raise ConfigurationError(f"Use case {name!r} has no champion. Run its pipeline first.")
+    if begin(open_store(settings), name).champion is None:
+        raise ConfigurationError(
+            f"Use case {name!r} has no champion. Run its pipeline first, or approve the version it made."
+        )
     url = start(settings, {name: endpoint_application(EndpointArgs(model=name), settings)})
     return f"{url}{SERVER_ROUTE}/models/{name}"
 

@@ -55,15 +55,35 @@ def openapi_of_server(version: str) -> dict[str, Any]:
             "get": _operation("server_ready", "200 if all models take requests, 503 if not", "ServerReady")
         },
         "/v2/openapi.json": {"get": _operation("openapi", "This document", "Document")},
+        **_paths_of_approvals(),
     }
     paths["/v2/health/ready"]["get"]["responses"]["503"] = _answer("ServerReady", "A model is not ready")
     schemas = {
         "Server": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
         "Live": _object({"live": {"type": "boolean"}}),
         "ServerReady": _object({"ready": {"type": "boolean"}, "not_ready": _list(_TEXT)}),
+        "Version": _VERSION,
+        "Approval": _APPROVAL,
+        "Approvals": _object({"approvals": _list(_APPROVAL)}),
+        "Rollout": {"type": "object"},
         **_SHARED,
     }
     return _document("mlops_ray", version, paths, schemas)
+
+
+def _paths_of_approvals() -> dict[str, Any]:
+    prefix = "/v2/approvals"
+    approval, version = "Approval", "Version"
+    return {
+        prefix: {"get": _operation("approvals", "Requests and verdicts, the newest first", "Approvals")},
+        f"{prefix}/request": {"post": _operation("request", "Ask for a version's approval", approval, version)},
+        f"{prefix}/approve": {"post": _operation("approve", "Approve what was asked for", approval, version)},
+        f"{prefix}/reject": {"post": _operation("reject", "Refuse what was asked for", approval, version)},
+        f"{prefix}/revoke": {"post": _operation("revoke", "Take an approval back", approval, version)},
+        f"{prefix}/break-glass": {
+            "post": _operation("break_glass", "Promote now and ask for approval afterwards", "Rollout", version)
+        },
+    }
 
 
 def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
@@ -247,6 +267,34 @@ _PLAN_PARTS = {
 }
 _PLAN = _object(_PLAN_PARTS, optional=tuple(_PLAN_PARTS))
 _UUID = {"type": "string", "format": "uuid"}
+_DIGEST = {"type": "string", "maxLength": 64}
+_VERSION = _object(
+    {
+        "model": _TEXT,
+        "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+        "reason": {"type": "string", "maxLength": 2000},
+        "digest": {"anyOf": [_DIGEST, {"type": "null"}]},
+    },
+    optional=("reason", "digest"),
+)
+_TIME = {"type": "string", "format": "date-time"}
+_APPROVAL = _object(
+    {
+        "id": _UUID,
+        "use_case": _TEXT,
+        "version": {"type": "integer"},
+        "evidence": _object({"model": _TEXT, "evaluation": _TEXT, "materials": _TEXT}),
+        "author": _TEXT,
+        "state": {"enum": ["requested", "approved", "rejected", "revoked", "expired"]},
+        "requested_by": _TEXT,
+        "requested_at": _TIME,
+        "expires_at": _TIME,
+        "break_glass": {"type": "boolean"},
+        "decided_by": {"type": ["string", "null"]},
+        "decided_at": {"anyOf": [_TIME, {"type": "null"}]},
+        "reason": _TEXT,
+    }
+)
 _TENSOR_METADATA = _object({"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})})
 _SHARED = {
     "Document": {"type": "object"},

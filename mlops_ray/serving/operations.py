@@ -55,16 +55,16 @@ class Operations:
         return Response(await asyncio.to_thread(self._described))
 
     async def _start(self, request: Request) -> Response:
-        body = await _read(request, StartBody)
-        return await self._do(lambda: self._started(_actor(request), body))
+        body = await read_body(request, StartBody)
+        return await self._do(lambda: self._started(actor_of(request), body))
 
     async def _promote(self, request: Request) -> Response:
-        body = await _read(request, ReasonBody)
-        return await self._do(lambda: self._promoted(_actor(request), body.reason))
+        body = await read_body(request, ReasonBody)
+        return await self._do(lambda: self._promoted(actor_of(request), body.reason))
 
     async def _roll_back(self, request: Request) -> Response:
-        body = await _read(request, ReasonBody)
-        return await self._do(lambda: self._rolled_back(_actor(request), body.reason))
+        body = await read_body(request, ReasonBody)
+        return await self._do(lambda: self._rolled_back(actor_of(request), body.reason))
 
     async def _do(self, change: Callable[[], Live]) -> Response:
         await asyncio.to_thread(change)
@@ -106,12 +106,14 @@ class Operations:
         }  # fmt: skip
 
 
-def _actor(request: Request) -> Actor:
+def actor_of(request: Request) -> Actor:
+    """Who asks, as the audit log names them."""
     assert request.principal is not None
     return Actor(request.principal.name, request.principal.roles)
 
 
-async def _read(request: Request, kind: type[Body]) -> Body:
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """The body as `kind`. Raises HttpError 415 if it is not declared as JSON, 400 if it is something else."""
     request.expect_content_type("application/json")
     try:
         return msgspec.json.decode(await request.body() or b"{}", type=kind)

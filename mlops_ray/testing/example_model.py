@@ -141,4 +141,11 @@ def seal_example(folder: Path, salt: int = 0, fails_above: float = math.inf) -> 
     """Seal the example into `folder` and return its digest; `salt` makes another digest of the same model."""
     rows = example_rows()
     answers = [example_answer(row) for row in rows.to_dicts()]
-    return seal(folder, example_onnx(fails_above), example_schema(), rows, answers, {"roc_auc": 0.75} | ({"salt": salt} if salt else {}))
+    return seal(
+        folder,
+        example_onnx(fails_above),
+        example_schema(),
+        rows,
+        answers,
+        {"roc_auc": 0.75} | ({"salt": salt} if salt else {}),
+    )

@@ -16,12 +16,16 @@ from mlops_ray.use_case import Candidate, Classifier, Feature, UseCase
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model: `onnx` is the complete one, from raw features to `probability` (Encoder.wrap_onnx)."""
+    """A trained model: `onnx` is the complete one, from raw features to `probability` (Encoder.wrap_onnx).
+
+    threads: how many it was fitted with, on which the order of additions and so the last digits can depend.
+    """
 
     encoder: Encoder
     classifier: Classifier
     onnx: bytes
     rows: int
+    threads: int
 
 
 def fit_chosen(
@@ -43,9 +47,9 @@ def fit_chosen(
         )
     encoder = fit_encoder(rows, features)
     matrix, label = encoder.encode(rows), rows[LABEL].to_numpy()
-    seed = use_case.search.seed
-    *_, (_, classifier) = candidate.fit(matrix, label, encoder.features, trial.parameters, seed, _threads())
-    return Fitted(encoder, classifier, encoder.wrap_onnx(classifier.to_onnx()), rows.height)
+    seed, threads = use_case.search.seed, _threads()
+    *_, (_, classifier) = candidate.fit(matrix, label, encoder.features, trial.parameters, seed, threads)
+    return Fitted(encoder, classifier, encoder.wrap_onnx(classifier.to_onnx()), rows.height, threads)
 
 
 def _candidate(use_case: UseCase, name: str) -> Candidate:

@@ -156,13 +156,13 @@ def test_files_bring_the_reference_back() -> None:
 def test_the_same_season_is_what_a_seasonal_feature_is_compared_with() -> None:
     """Nights differ from days; a window of one night is unusual only for whom it is compared with the whole day."""
     night = pl.col("time").dt.hour() < 6
-    rows = flow(200, 1).with_columns(moody=pl.col("calm") + 3 * night)
+    rows = flow(80, 1).with_columns(moody=pl.col("calm") + 3 * night)
     spec = WindowSpec(length=timedelta(hours=6), minimum_rows=20)
     seasonal = build_reference(rows, "time", FEATURES, [spec], seasonal={"moody": "hour"}, false_alarm_every=20)
     plain = build_reference(rows, "time", FEATURES, [spec], false_alarm_every=20)
     found = {}
     for name, reference in (("seasonal", seasonal), ("plain", plain)):
-        later = flow(20, 2, first=200).with_columns(moody=pl.col("calm") + 3 * (~night))
+        later = flow(20, 2, first=80).with_columns(moody=pl.col("calm") + 3 * (~night))
         verdicts = [judge(window, reference, spec.name) for window in windows(later, reference, spec)]
         found[name] = sum("moody" in {f.column for f in verdict.findings} for verdict in verdicts)
     assert found["seasonal"] > 2 * found["plain"]

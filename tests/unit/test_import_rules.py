@@ -19,6 +19,7 @@ TABLE: dict[str, set[str]] = {
     "code_version": set(),
     "steps": set(),
     "governance": {"config", "errors"},
+    "sketches": {"errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
     "training": GROUND | {"features"},
@@ -26,9 +27,11 @@ TABLE: dict[str, set[str]] = {
     "registry": GROUND | {"training", "evaluation"},
     "predictions": GROUND,
     "serving": GROUND | {"features", "registry", "predictions"},
+    "monitoring": GROUND | {"sketches"},
     "client": {"errors"},
     "scoring": GROUND | {"governance", "ingestion", "features", "registry", "predictions"},
-    "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry"},
+    "admission": GROUND | {"features", "evaluation", "registry"},
+    "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry", "admission"},
     "progress": {"steps", "training"},
     "summary": {"config", "steps"},
     "cli": GROUND
@@ -42,10 +45,14 @@ TABLE: dict[str, set[str]] = {
         "client",
         "cli_governance",
         "cli_rollout",
+        "cli_approvals",
+        "cli_notify",
     },
+    "cli_approvals": {"governance", "cli_governance", "cli_rollout"},
+    "cli_notify": {"governance", "cli_governance"},
     "cli_rollout": {"config", "errors", "governance"},
     "cli_governance": {"config", "errors", "governance"},
-    "testing": GROUND | {"training", "registry", "predictions", "serving"},
+    "testing": GROUND | {"training", "registry", "predictions", "serving", "sketches", "monitoring"},
     "__init__": {"use_case", "predictions", "scoring"},
 }
 HOMES = {
@@ -57,7 +64,10 @@ HOMES = {
     "onnxruntime": ("mlops_ray/registry/onnx_model.py", "mlops_ray/testing/"),
     "sqlalchemy": ("mlops_ray/governance/",),
     "alembic": ("mlops_ray/governance/",),
-    "typer": ("mlops_ray/cli.py", "mlops_ray/cli_rollout.py", "mlops_ray/cli_governance.py"),
+    "datasketches": ("mlops_ray/sketches.py",),
+    "river": ("mlops_ray/monitoring/detectors/",),
+    "typer": ("mlops_ray/cli.py", "mlops_ray/cli_"),
+    "apprise": ("mlops_ray/governance/channels.py",),
 }
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "feature_repo").rglob("*.py")])
 

@@ -1,0 +1,102 @@
+"""The command `mlops-ray approvals`: asks for, gives and takes back approvals, through the server's routes."""
+
+from typing import Annotated, Any
+
+import typer
+
+from mlops_ray.cli_governance import printable
+from mlops_ray.cli_rollout import DEFAULT_URL, ModelArgument, ReasonOption, StateOption, UrlOption, call_server
+from mlops_ray.governance.principals import APPROVER_KEY_FILE, DEVELOPMENT_KEY_FILE
+
+VersionArgument = Annotated[int, typer.Argument(help="The registered version.")]
+WhyOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
+
+approvals = typer.Typer(
+    no_args_is_help=True,
+    help="Approvals of versions. Who acts is whose key is in MLOPS_RAY_API_KEY; without one, in a set-up for a single "
+    "user, the development principal asks and the development approver decides.",
+)
+
+
+@approvals.command("list")
+def list_(url: UrlOption = DEFAULT_URL, state: StateOption = "state") -> None:
+    """Requests and what became of them, the newest first."""
+    for approval in call_server("GET", f"{url.rstrip('/')}/v2/approvals", state)["approvals"]:
+        typer.echo(_line(approval))
+
+
+@approvals.command()
+def request(
+    model: ModelArgument,
+    version: VersionArgument,
+    reason: ReasonOption = "",
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = "state",
+) -> None:
+    """Ask for the approval of a version."""
+    typer.echo(_line(_post("request", url, state, model, version, reason)))
+
+
+@approvals.command()
+def approve(
+    model: ModelArgument,
+    version: VersionArgument,
+    reason: ReasonOption = "",
+    digest: Annotated[str | None, typer.Option(help="The sealed model you looked at, to refuse another.")] = None,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = "state",
+) -> None:
+    """Approve what was asked for; somebody other than the author has to."""
+    typer.echo(_line(_post("approve", url, state, model, version, reason, digest)))
+
+
+@approvals.command()
+def reject(
+    model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    state: StateOption = "state",
+) -> None:  # fmt: skip
+    """Refuse what was asked for."""
+    typer.echo(_line(_post("reject", url, state, model, version, reason)))
+
+
+@approvals.command()
+def revoke(
+    model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    state: StateOption = "state",
+) -> None:  # fmt: skip
+    """Take an approval back: a rollout of the version ends, and replicas do not load it again."""
+    typer.echo(_line(_post("revoke", url, state, model, version, reason)))
+
+
+@approvals.command("break-glass")
+def break_glass(
+    model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    state: StateOption = "state",
+) -> None:  # fmt: skip
+    """Make a version champion at once, without approval; everybody who watches is told, and approval asked after."""
+    champion = _post("break-glass", url, state, model, version, reason)["champion"]
+    typer.echo(f"Version {champion['version']} of {model} is champion. It still has to be approved.")
+
+
+def _post(
+    what: str, url: str, state: str, model: str, version: int, reason: str, digest: str | None = None
+) -> dict[str, Any]:
+    body = {"model": model, "version": version, "reason": reason, "digest": digest}
+    deciding = what in ("approve", "reject", "revoke")
+    file = APPROVER_KEY_FILE if deciding else DEVELOPMENT_KEY_FILE
+    return call_server("POST", f"{url.rstrip('/')}/v2/approvals/{what}", state, body, file)
+
+
+def _line(approval: dict[str, Any]) -> str:
+    decided = f" by {approval['decided_by']}" if approval["decided_by"] else ""
+    parts = [
+        f"{approval['use_case']}@{approval['version']}",
+        f"{approval['state']}{decided}",
+        f"asked by {approval['requested_by']}",
+        f"author {approval['author']}",
+        f"until {approval['expires_at']}",
+        f"model {approval['evidence']['model'][:12]}",
+        "BREAK GLASS" if approval["break_glass"] else "",
+        approval["reason"],
+    ]
+    return printable("  ".join(part for part in parts if part))

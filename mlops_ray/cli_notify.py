@@ -1,0 +1,81 @@
+"""The command `mlops-ray notify`: who is told of what."""
+
+import json
+import signal
+from typing import Annotated
+
+import typer
+
+from mlops_ray.cli_governance import ConfigOption, StateOption, cli_actor, printable, settings_of
+from mlops_ray.governance.channels import Channels
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.dispatcher import Dispatcher
+from mlops_ray.governance.events import SEVERITIES
+from mlops_ray.governance.notifications import (
+    list_subscriptions,
+    send_test,
+    subscribe,
+    unsubscribe,
+    waiting,
+)
+
+notify = typer.Typer(no_args_is_help=True, help="Notifications: which events go where.")
+IdArgument = Annotated[str, typer.Argument(help="The subscription's id.")]
+
+
+@notify.command("subscribe")
+def subscribe_(
+    channel: Annotated[str, typer.Argument(help="An https URL (a signed webhook), or a URL of Apprise.")],
+    use_case: Annotated[str | None, typer.Option(help="Only events of this use case.")] = None,
+    type: Annotated[list[str] | None, typer.Option(help="Only this type; several times.")] = None,
+    severity: Annotated[str, typer.Option(help=f"At least so severe: {', '.join(SEVERITIES)}.")] = "info",
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Send events to a channel from now on."""
+    settings = settings_of(state, config)
+    channels = Channels(settings.webhook_allowed_hosts)
+    made = subscribe(open_store(settings), cli_actor(), channels, channel, use_case, type or (), severity)
+    typer.echo(made.subscription.id)
+    if made.secret:
+        typer.echo(f"Its receiver checks signatures with {made.secret} (docs/notifications.md).", err=True)
+
+
+@notify.command("list")
+def list_(state: StateOption = None, config: ConfigOption = None) -> None:
+    """Subscriptions, and what waits for each."""
+    store = open_store(settings_of(state, config))
+    backlog = {one.subscription: one for one in waiting(store)}
+    for found in list_subscriptions(store):
+        shown = found.shown()
+        parts = [found.id, str(shown["channel"]), found.use_case or "all use cases"]
+        parts += [",".join(found.types) or "all types", f"from {found.minimum_severity}"]
+        if one := backlog.get(found.id):
+            parts += [f"{one.events} waiting since {one.oldest:%Y-%m-%d %H:%M:%S}Z", one.error]
+        typer.echo(printable("  ".join(part for part in parts if part)))
+
+
+@notify.command("unsubscribe")
+def unsubscribe_(id: IdArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+    """End a subscription; what waits for it is dropped."""
+    found = unsubscribe(open_store(settings_of(state, config)), cli_actor(), id)
+    typer.echo(f"{found.id} is ended.")
+
+
+@notify.command("test")
+def send_test_(id: IdArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+    """Send an event that never happened, now, and say whether it was taken."""
+    settings = settings_of(state, config)
+    event = send_test(open_store(settings), cli_actor(), Channels(settings.webhook_allowed_hosts), id)
+    typer.echo(json.dumps({"taken": True, "id": event.id}))
+
+
+@notify.command("run")
+def run(state: StateOption = None, config: ConfigOption = None) -> None:
+    """Deliver until Ctrl-C. The server does so as well; of several, one works and the others wait."""
+    settings = settings_of(state, config)
+    dispatcher = Dispatcher(open_store(settings), settings)
+    signal.signal(signal.SIGTERM, lambda *_: dispatcher.stop())
+    signal.signal(signal.SIGINT, lambda *_: dispatcher.stop())
+    typer.echo("Delivering until Ctrl-C.")
+    dispatcher.run()
