@@ -79,12 +79,18 @@ def policy_of(use_case: UseCase) -> Policy | None:
 
 
 def admit(
-    use_case: UseCase, settings: Settings, actor: Actor, sealed_folder: Path, registered: Registered
+    use_case: UseCase,
+    settings: Settings,
+    actor: Actor,
+    sealed_folder: Path,
+    registered: Registered,
+    challenger: bool = False,
 ) -> Admission:
     """Judge the gates of a version, record it with `actor` as its author, and make it champion if nothing forbids it.
 
     Where an approval is demanded it is asked for, and the version waits. A set-up for a single user has nobody to
     ask: there a second development principal approves, and the approval says so. Doing it again changes nothing.
+    challenger: where there is a champion, that stays, and nothing is asked: whoever made the version decides.
     """
     store, name = open_store(settings), use_case.name
     now, version = datetime.now(UTC), registered.version
@@ -96,7 +102,7 @@ def admit(
     recorded = record_version(store, actor, name, version.version, evidence, results, registered.payload)
     for result in results:
         _logger.log(logging.INFO if result.passed else logging.WARNING, "Gate %s: %s", result.name, result.sentence)
-    if recorded.failed_gates:
+    if recorded.failed_gates or (challenger and live(store, name).champion is not None):
         return Admission(results, None, False)
     approval = _approval(use_case, settings, store, actor, recorded) if use_case.approval else None
     admitted = (
@@ -137,27 +143,28 @@ def _measured(
     return Measured(
         msgspec.convert(evaluation, Evaluation),
         msgspec.convert(slices["judged"], tuple[SliceEvaluation, ...]),
-        _comparisons(use_case, settings, model, champion, metrics, registered) if model and champion else None,
+        compare_with_champion(use_case, settings, model, champion, metrics, registered.training_set)
+        if model and champion
+        else None,
         evaluation.get("onnx_max_difference"),
         _row_latency_ms(model) if model and timed else None,
         registered.findings,
     )
 
 
-def _comparisons(
+def compare_with_champion(
     use_case: UseCase,
     settings: Settings,
     model: SealedModel,
     champion: VersionRef,
     metrics: set[RankingMetric],
-    registered: Registered,
+    training_set: TrainingSet,
 ) -> dict[str, Comparison]:
-    """With the champion on the rows of the test period, for each metric; none where it cannot be asked about them."""
+    """On the rows of the test period, for each metric; none where the champion cannot be asked about them."""
     with tempfile.TemporaryDirectory() as folder:
         Artifacts(settings.artifacts).download(Path(folder), "sealed_models", use_case.name, champion.digest)
         other = load(Path(folder), champion.digest)
-    found = registered.training_set
-    test = split_by_time(read_parquet(found.url), found.as_of, use_case.split).test
+    test = split_by_time(read_parquet(training_set.url), training_set.as_of, use_case.split).test
     lacking = [feature.name for feature in other.schema.features if feature.name not in test.columns]
     if lacking:
         _logger.warning("The champion cannot be asked: the training set no longer has %s", ", ".join(lacking))

@@ -109,6 +109,25 @@ class Artifacts:
         """Read one Parquet file, or all that lie in a folder."""
         return read_parquet(self.url(*parts))
 
+    def write_bytes(self, content: bytes, *parts: str) -> None:
+        """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""
+        filesystem, path = self._locate(*parts)
+        folder, name = path.rsplit("/", 1)
+        filesystem.create_dir(folder)
+        local = isinstance(filesystem, pafs.LocalFileSystem)
+        target = f"{folder}/.{name}.{os.getpid()}.{threading.get_ident()}" if local else path
+        with filesystem.open_output_stream(target) as stream:
+            stream.write(content)
+        if local:
+            filesystem.move(target, path)
+
+    def read_bytes(self, *parts: str) -> bytes:
+        """The content of a file. Raises FileNotFoundError if it does not exist."""
+        filesystem, path = self._locate(*parts)
+        with filesystem.open_input_stream(path) as stream:
+            content: bytes = stream.read()
+        return content
+
     def write_json(self, value: Any, *parts: str) -> None:
         """Write JSON so that a reader sees all of it or nothing."""
         filesystem, path = self._locate(*parts)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mlops_ray import cli_approvals, cli_governance, cli_notify, cli_rollout
+from mlops_ray import cli_approvals, cli_governance, cli_notify, cli_registry, cli_rollout
 from mlops_ray.cli_rollout import DEFAULT_URL, UrlOption, credential, key_from
 from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings, load_settings
@@ -45,6 +45,9 @@ app.add_typer(cli_governance.audit, name="audit")
 app.add_typer(cli_rollout.rollout, name="rollout")
 app.add_typer(cli_approvals.approvals, name="approvals")
 app.add_typer(cli_notify.notify, name="notify")
+app.command()(cli_registry.lineage)
+app.command()(cli_registry.live)
+app.command()(cli_registry.card)
 
 CaseOption = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
 StateOption = Annotated[str, typer.Option(help="Folder of all state.")]
@@ -164,6 +167,40 @@ def score(
 
         scores = score_rows(read_rows(_absolute(input)), name, _absolute(output), settings, version)
     typer.echo(json.dumps(asdict(scores), indent=2))
+
+
+@app.command()
+def reproduce(
+    version: cli_registry.VersionArgument,
+    use_case: Annotated[str | None, typer.Option(help="The use case's file. [default: use_cases/<name>.py]")] = None,
+    state: StateOption = "state",
+    data: DataOption = "data",
+    config: ConfigOption = None,
+    feature_repo: RepoOption = None,
+    work: Annotated[Path | None, typer.Option(help="Empty folder to work in. [default: a temporary one]")] = None,
+    any_code: Annotated[bool, typer.Option(help="Go on although the code is another.")] = False,
+    tolerance: Annotated[float, typer.Option(min=0, help="For metrics, where digits cannot be equal.")] = 0.005,
+) -> None:
+    """Run a version's recorded pipeline again from the raw files, and compare: exit code 1 if anything differs."""
+    record = cli_registry.recorded(version, state if config is None else None, config)
+    case = load_use_case(use_case or record.use_case)
+    repo = Path(feature_repo).absolute() if feature_repo else _repo_beside(use_case or record.use_case)
+    if work is not None and work.exists() and any(work.iterdir()):
+        raise ConfigurationError(f"{work} is not empty: what lies there would be used again. Give an empty folder.")
+    with tempfile.TemporaryDirectory() as temporary:
+        settings = load_settings(state=str((work or Path(temporary)).absolute()), data=_absolute(data))
+        from mlops_ray.reproduction import compare_inputs
+        from mlops_ray.reproduction import reproduce as run_again
+
+        difference = compare_inputs(case, settings, repo, record, any_code)
+        if difference is not None:
+            cli_registry.refuse(version, difference)
+        with _ray(settings):
+            from mlops_ray.progress import TerminalProgress
+
+            progress = TerminalProgress(Console(stderr=True))
+            found = run_again(case, settings, repo, record, any_code, tolerance, progress)
+        cli_registry.report(version, found)
 
 
 @app.command()

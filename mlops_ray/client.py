@@ -23,6 +23,7 @@ import uuid6
 from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
 
 API_KEY_VARIABLE = "MLOPS_RAY_API_KEY"
+LABELS_IN_A_REQUEST = 1_000
 
 # A replica that crashes in the middle of a request is answered by Serve with 500: the ledger knows a request by its
 # id, so asking again is safe.
@@ -138,6 +139,16 @@ class Client:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
+    def send_labels(self, name: str, labels: Sequence[Row]) -> int:
+        """Tell what turned out to be true; returns how many labels were kept.
+
+        Each has `label` (True, False, or None to withdraw what was said) and either `request_id`, with `row` where the
+        request had many, or `keys`: entities and event time. `known_at` says since when it is known; default: when the
+        server gets it. Of several labels of a prediction the one known last holds, so sending again does no harm. Any
+        number are sent, 1,000 in a request. Raises what `predict` raises.
+        """
+        return sum(self._carry_out(path, body)["accepted"] for path, body in _label_requests(name, labels))
+
     def _carry_out(self, path: str, body: Any) -> Any:
         exchange = _exchange(self._limits, str(self._http.base_url), path)
         step = next(exchange)
@@ -214,6 +225,13 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def send_labels(self, name: str, labels: Sequence[Row]) -> int:
+        """See `Client.send_labels`."""
+        kept = 0
+        for path, body in _label_requests(name, labels):
+            kept += (await self._carry_out(path, body))["accepted"]
+        return kept
+
     async def _carry_out(self, path: str, body: Any) -> Any:
         exchange = _exchange(self._limits, str(self._http.base_url), path)
         step = next(exchange)
@@ -280,6 +298,11 @@ def _batches(
     name, rows = ("keys", keys) if keys is not None else ("features", features or [])
     for start in range(0, len(rows), size):
         yield {name: rows[start : start + size]}
+
+
+def _label_requests(name: str, labels: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for start in range(0, len(labels), LABELS_IN_A_REQUEST):
+        yield f"/v2/models/{name}/labels", {"labels": _plain(labels[start : start + LABELS_IN_A_REQUEST])}
 
 
 def _answer(content: Any) -> Answer:

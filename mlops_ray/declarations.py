@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_ray.artifacts import digest_json
-from mlops_ray.use_case import Source, UseCase
+from mlops_ray.use_case import Candidate, Source, UseCase
 
 
 def declarations(use_case: UseCase) -> dict[str, str]:
@@ -19,7 +19,7 @@ def declarations(use_case: UseCase) -> dict[str, str]:
     return {
         **{f"source {name}": digest_json(declared_source(source)) for name, source in case.sources.items()},
         **{f"feature view {name}": digest_json(source_text(view)) for name, view in case.feature_views.items()},
-        **{f"candidate {one.name}": digest_json(source_text(one.fit)) for one in case.candidates},
+        **{f"candidate {one.name}": _candidate_code(one) for one in case.candidates},
         "request features": digest_json(request),
         "label": digest_json(label),
         "entities": ", ".join(case.entities),
@@ -30,6 +30,14 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         "search seed": str(case.search.seed),
         "metric": case.metric,
     }
+
+
+def _candidate_code(candidate: Candidate) -> str:
+    """The digest of its file; its name where it has none, as in a notebook."""
+    try:
+        return digest_json(source_text(candidate.fit))
+    except (OSError, TypeError):
+        return type(candidate).__qualname__
 
 
 def declared_source(source: Source) -> list[Any]:

@@ -46,7 +46,7 @@ _CODE: Mapping[StepName, tuple[str, ...]] = {
     "features": ("features/transform.py", "artifacts.py"),
     "training_set": ("features", "artifacts.py", "use_case.py"),
     "train": ("training", "features/training_set.py"),
-    "evaluate": ("training", "evaluation", "registry"),
+    "evaluate": ("training", "evaluation", "registry", "monitoring", "sketches.py"),
     "register": ("registry", "evaluation", "admission.py"),
     "materialize": ("features",),
 }
@@ -62,7 +62,8 @@ class Pipeline:
     """The steps of one use case with one set of settings. Ray must be initialised before `run`.
 
     feature_repo: the folder with Feast's definitions. as_of: nothing known later enters; None means the latest moment
-    at which a row of the data became known. notify: told of each step's start and end, and of each trial.
+    at which a row of the data became known. notify: told of each step's start and end, and of each trial. challenger:
+    the version is registered beside the champion, if there is one, and does not take its place.
     """
 
     use_case: UseCase
@@ -70,6 +71,7 @@ class Pipeline:
     feature_repo: Path
     as_of: datetime | None = None
     notify: Notify = lambda event: None
+    challenger: bool = False
     done: dict[StepName, StepFinished] = field(default_factory=dict, init=False)
 
     def run(self, until: StepName = "materialize") -> dict[StepName, StepFinished]:
@@ -148,12 +150,12 @@ class Pipeline:
     def _train(self, key: str) -> dict[str, Any]:
         from mlops_ray.training.search import search
 
-        return search(self.use_case, self.settings, self._training_set_found(), key, self.notify).to_json()
+        return search(self.use_case, self.settings, self.training_set(), key, self.notify).to_json()
 
     def _evaluate_inputs(self) -> Any:
         best = SearchResult.from_json(self._result("train")).best
         columns = self.use_case.sources[self.use_case.main_source].columns
-        declared = [repr(columns), repr(self.use_case.serving), self.use_case.slices]
+        declared = [repr(columns), repr(self.use_case.serving), self.use_case.slices, repr(self.use_case.monitoring)]
         return [self._train_inputs(), best.trial_id, dict(best.parameters), *declared]
 
     def _evaluate(self, key: str) -> dict[str, Any]:
@@ -161,13 +163,13 @@ class Pipeline:
 
     def fit(self, trial: Trial, cpus: int) -> dict[str, Any]:
         """Fit one trial on the training set that `run` has built, with so many CPUs; score it and seal it."""
-        return self._task(cpus, _fit_score_and_seal, self.use_case, self.settings, self._training_set_found(), trial)
+        return self._task(cpus, _fit_score_and_seal, self.use_case, self.settings, self.training_set(), trial)
 
     def _register_inputs(self) -> Any:
         demands = [repr(self.use_case.gates), repr(self.use_case.approval)]
         trained = [self._result("evaluate")["digest"], self._result("train")["parent_run_id"]]
         stores = [self.settings.mlflow_uri, self.settings.control_store, self.settings.advisories]
-        return [*trained, *stores, *demands]
+        return [*trained, *stores, *demands, *(["challenger"] if self.challenger else [])]
 
     def _register(self, key: str) -> dict[str, Any]:
         return self._task(
@@ -176,10 +178,11 @@ class Pipeline:
             self.use_case,
             self.settings,
             self._author(),
-            self._training_set_found(),
+            self.training_set(),
             self._result("evaluate"),
             self._lineage(),
             key,
+            self.challenger,
         )
 
     def _author(self) -> Actor:
@@ -227,7 +230,8 @@ class Pipeline:
     def _feature_rows(self) -> list[FeatureRows]:
         return [FeatureRows(**view) for view in self._result("features")["views"]]
 
-    def _training_set_found(self) -> TrainingSet:
+    def training_set(self) -> TrainingSet:
+        """The training set that `run` has built."""
         found = self._result("training_set")
         features = tuple(Feature(feature["name"], feature["kind"]) for feature in found["features"])
         return TrainingSet(**found | {"as_of": datetime.fromisoformat(found["as_of"]), "features": features})
@@ -330,8 +334,10 @@ def _fit_score_and_seal(
     use_case: UseCase, settings: Settings, training_set: TrainingSet, trial: Trial
 ) -> dict[str, Any]:
     """Refit the chosen trial on all rows before the gap, score it once on the test period, seal it."""
+    from mlops_ray.evaluation.importance import permutation_importance
     from mlops_ray.evaluation.metrics import evaluate
     from mlops_ray.evaluation.slices import evaluate_slices
+    from mlops_ray.monitoring.sealed_reference import reference_files
     from mlops_ray.registry.artifact_check import refuse_artifact
     from mlops_ray.registry.bill_of_materials import bill_of_materials
     from mlops_ray.registry.model_schema import schema_of
@@ -344,7 +350,8 @@ def _fit_score_and_seal(
     fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)
     features = fitted.encoder.features
     probability = fitted.classifier.predict_probability(fitted.encoder.encode(parts.test))
-    served = OnnxModel(fitted.onnx, features).probability(*model_inputs(parts.test, features))
+    model = OnnxModel(fitted.onnx, features)
+    served = model.probability(*model_inputs(parts.test, features))
     difference = float(np.abs(served - probability).max())
     if difference > ONNX_TOLERANCE:
         raise DataError(
@@ -360,18 +367,25 @@ def _fit_score_and_seal(
     if use_case.slices:
         rows = parts.test[LABEL].to_numpy(), probability, parts.test[PREDICTION_TIME].to_numpy()
         evaluation["slices"] = asdict(evaluate_slices(parts.test, use_case.slices, *rows, use_case.search.seed))
+    grown = permutation_importance(
+        lambda asked: model.probability(*model_inputs(asked, features)),
+        parts.test, parts.test[LABEL].to_numpy(), [feature.name for feature in features], use_case.search.seed,
+    )  # fmt: skip
+    evaluation["importance"] = {"measure": "log loss, feature permuted", "features": grown}
     seen = frame.filter(frame[PREDICTION_TIME] < parts.test[PREDICTION_TIME].min())
+    schema = schema_of(use_case, features, seen)
     golden = golden_cases(parts.test.sample(min(GOLDEN_ROWS, parts.test.height), seed=use_case.search.seed), features)
     answers = fitted.classifier.predict_probability(fitted.encoder.encode(golden))
     with tempfile.TemporaryDirectory() as folder:
         digest = seal(
             Path(folder),
             fitted.onnx,
-            schema_of(use_case, features, seen),
+            schema,
             golden,
             answers,
             evaluation,
             bill_of_materials=bill_of_materials(),
+            reference=reference_files(use_case, schema, PREDICTION_TIME, seen, parts.test, served, LABEL),
         )
         refuse_artifact(Path(folder))
         files = files_of(Path(folder))
@@ -388,6 +402,7 @@ def _register_and_admit(
     evaluated: Mapping[str, Any],
     lineage: Lineage,
     key: str,
+    challenger: bool,
 ) -> dict[str, Any]:
     from mlops_ray.admission import Registered, admit
     from mlops_ray.registry.artifact_check import refuse_artifact
@@ -410,7 +425,7 @@ def _register_and_admit(
             evaluated["files"][FILE],
             gate_findings(scanned, use_case.gates),
         )
-        admission = admit(use_case, settings, author, Path(folder), registered)
+        admission = admit(use_case, settings, author, Path(folder), registered, challenger)
     return {"version": version.version, "digest": version.digest, "lineage": version.lineage} | admission.to_json()
 
 

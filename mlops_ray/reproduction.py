@@ -157,8 +157,9 @@ def _inputs(
     if not any_code:
         yield from _code(lineage)
     said = declarations(use_case)
-    ours = {name for name in {**lineage.declarations, **said} if not _is_other_candidate(name, lineage.candidate)}
-    for name in sorted(ours, key=lambda name: (name not in lineage.declarations, list(said).index(name))):
+    for name in dict.fromkeys((*lineage.declarations, *said)):
+        if _is_other_candidate(name, lineage.candidate):
+            continue
         yield f"use case, {name}", lineage.declarations.get(name), said.get(name)
     definitions = Pipeline(use_case, settings, feature_repo).definitions()
     yield "feature definitions", lineage.feature_definitions, digest_json(definitions)

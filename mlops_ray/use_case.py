@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.window_spec import WindowSpec
 
 ColumnType = Literal["text", "integer", "number", "boolean", "timestamp"]
 FeatureKind = Literal["number", "category"]
@@ -199,7 +200,10 @@ class Threshold:
 
 @dataclass(frozen=True)
 class NoSliceWorse:
-    """Gate: in no slice (see `UseCase.slices`) the metric is worse than `limit`. Small slices are not judged."""
+    """Gate: in no slice (see `UseCase.slices`) the metric is worse than `limit` with 95 % certainty.
+
+    Slices with few rows are not judged.
+    """
 
     metric: Metric
     limit: float
@@ -286,6 +290,76 @@ class Approval:
     required: bool = True
 
 
+Question = Literal["data", "prediction", "concept"]
+Season = Literal["hour", "weekday", "month"]
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """How predictions are watched; sealed with each model, so that it belongs to the version that is serving.
+
+    windows: the stretches of predictions that are judged; quality is estimated as the first kind has it. seasonal:
+    features that are compared with the same hour of the day (UTC), day of the week or month of the reference.
+    false_alarm_every: at most one false alarm in so many windows is wanted, over all features together. slices: request
+    columns or features whose values are judged for themselves once labels come; None for the use case's `slices`.
+    """
+
+    windows: tuple[WindowSpec, ...] = (WindowSpec(rows=5_000), WindowSpec(length=timedelta(days=7)))
+    seasonal: Mapping[str, Season] = field(default_factory=dict)
+    false_alarm_every: int = 100
+    slices: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.windows or len({spec.name for spec in self.windows}) != len(self.windows):
+            raise UseCaseError("Monitoring needs at least one kind of window, and each kind once.")
+        if self.false_alarm_every < 1:
+            raise UseCaseError(f"Monitoring: false_alarm_every is {self.false_alarm_every}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """When the governor trains again, and what becomes of the result.
+
+    alarms: open alarms on these questions of monitoring ask for it. every: so does this time since the last training;
+    None for never. min_new_rows: labels that must have come since the last training. cool_down: from the end of one
+    retraining to the next. max_per_week, max_cpu_hours_per_week: the budget of any seven days. stop_after_losses: after
+    so many challengers in a row that were not better, or runs that failed, none until the champion changes.
+
+    split: how time is divided for it; on its test part, the recent window, the challenger is compared with the
+    champion. margin: it wins if it is better, and by more than this with 95 % certainty (negative: what it may be worse
+    by). search: try all candidates; without it the champion's is fitted again with its parameters. promote: a challenger
+    that wins goes into a rollout by itself where nobody has to approve it; without it, and elsewhere, it is offered.
+    """
+
+    alarms: tuple[Question, ...] = ("data", "prediction", "concept")
+    every: timedelta | None = None
+    min_new_rows: int = 5_000
+    cool_down: timedelta = timedelta(days=7)
+    max_per_week: int = 2
+    max_cpu_hours_per_week: float = 10.0
+    stop_after_losses: int = 3
+    split: Split = Split(test=timedelta(days=28), validation=timedelta(days=14))
+    margin: float = -0.005
+    search: bool = True
+    promote: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_new_rows < 0 or self.max_per_week < 1 or self.stop_after_losses < 1:
+            raise UseCaseError(
+                f"Retraining with min_new_rows {self.min_new_rows}, max_per_week {self.max_per_week} and "
+                f"stop_after_losses {self.stop_after_losses}: the first must be 0 or more, the others 1 or more."
+            )
+        if self.cool_down < timedelta(0) or (self.every is not None and self.every <= timedelta(0)):
+            raise UseCaseError(
+                f"Retraining every {self.every} with a cool-down of {self.cool_down}: give longer times."
+            )
+        if not self.max_cpu_hours_per_week > 0 or not math.isfinite(self.margin):
+            raise UseCaseError(
+                f"Retraining with max_cpu_hours_per_week {self.max_cpu_hours_per_week} and margin {self.margin}: the "
+                f"first must be above 0, the second a number."
+            )
+
+
 @dataclass(frozen=True)
 class UseCase:
     """A prediction that somebody needs, from raw files to the endpoint.
@@ -301,6 +375,7 @@ class UseCase:
     purpose, limits: what the predictions are for, and what they are not, in sentences for the model card.
     slices: request columns or features; the rows that share a value of one are also judged for themselves.
     gates: what a version must pass before it goes live. approval: who must agree; None for nobody.
+    monitoring: how predictions are watched. retraining: when to train again; None for when a person does.
     """
 
     name: str
@@ -323,6 +398,8 @@ class UseCase:
     slices: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = (OnnxParity(),)
     approval: Approval | None = None
+    monitoring: Monitoring = field(default_factory=Monitoring)
+    retraining: Retraining | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from mlops_ray.evaluation.comparison import Comparison
-from mlops_ray.evaluation.metrics import Evaluation
+from mlops_ray.evaluation.metrics import Estimate, Evaluation
 from mlops_ray.evaluation.slices import SliceEvaluation
 from mlops_ray.use_case import (
     LOWER_IS_BETTER,
@@ -14,7 +14,6 @@ from mlops_ray.use_case import (
     Fairness,
     Gate,
     Latency,
-    Metric,
     NoSliceWorse,
     NoVulnerability,
     OnnxParity,
@@ -92,27 +91,33 @@ def _judge(gate: Gate, measured: Measured, now: datetime) -> GateResult:
 
 
 def _threshold(gate: Threshold, measured: Measured) -> GateResult:
-    value = getattr(measured.evaluation, gate.metric).value
-    return _compared(f"{gate.metric} on the test period", gate, gate.metric, value, gate.limit)
+    value, lower = getattr(measured.evaluation, gate.metric).value, gate.metric in LOWER_IS_BETTER
+    passed = value <= gate.limit if lower else value >= gate.limit
+    sentence = f"{gate.metric} is {value:.4f} ({'at most' if lower else 'at least'} {gate.limit:g} is asked for)."
+    return GateResult(f"{gate.metric} on the test period", passed, value, gate.limit, sentence, gate.blocks)
 
 
 def _no_slice_worse(gate: NoSliceWorse, measured: Measured) -> GateResult:
     name = f"{gate.metric} of every slice"
     if not measured.slices:
         return GateResult(name, False, None, gate.limit, "No slice has enough rows to be judged.", gate.blocks)
-    values = {f"{one.column}={one.value}": getattr(one.evaluation, gate.metric).value for one in measured.slices}
-    choose = max if gate.metric in LOWER_IS_BETTER else min
-    worst = choose(values, key=lambda at: values[at])
-    result = _compared(name, gate, gate.metric, values[worst], gate.limit)
-    sentence = f"The worst of {len(values)} slices is {worst}: {result.sentence}"
-    return GateResult(name, result.passed, result.value, gate.limit, sentence, gate.blocks)
+    lower = gate.metric in LOWER_IS_BETTER
+    at_best = {one: _at_best(getattr(one.evaluation, gate.metric), lower) for one in measured.slices}
+    worst = (max if lower else min)(at_best, key=lambda one: at_best[one])
+    value = getattr(worst.evaluation, gate.metric).value
+    passed = at_best[worst] <= gate.limit if lower else at_best[worst] >= gate.limit
+    sentence = (
+        f"The worst of {len(at_best)} slices is {worst.column}={worst.value}: {gate.metric} is {value:.4f}, with 95 % "
+        f"certainty no better than {at_best[worst]:.4f} ({'at most' if lower else 'at least'} {gate.limit:g} is asked "
+        f"for)."
+    )
+    return GateResult(name, passed, value, gate.limit, sentence, gate.blocks)
 
 
-def _compared(name: str, gate: Threshold | NoSliceWorse, metric: Metric, value: float, limit: float) -> GateResult:
-    lower = metric in LOWER_IS_BETTER
-    passed = value <= limit if lower else value >= limit
-    sentence = f"{metric} is {value:.4f} ({'at most' if lower else 'at least'} {limit:g} is asked for)."
-    return GateResult(name, passed, value, limit, sentence, gate.blocks)
+def _at_best(estimate: Estimate, lower: bool) -> float:
+    """The better end of the interval: of many small slices some look bad by chance."""
+    end = estimate.low if lower else estimate.high
+    return estimate.value if end is None else end
 
 
 def _better_than_champion(gate: BetterThanChampion, measured: Measured) -> GateResult:

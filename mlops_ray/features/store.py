@@ -18,10 +18,13 @@ import typeguard
 # takes 5 of the 10 seconds of the import (2 cores, measured), in every worker and replica, and finds what mypy finds.
 _typechecked, typeguard.typechecked = typeguard.typechecked, lambda target: target  # type: ignore[assignment]
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, RepoConfig
+from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, RepoConfig, ValueType
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+from feast.type_map import python_values_to_proto_values
 
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
@@ -33,7 +36,6 @@ typeguard.typechecked = _typechecked
 
 PROJECT = "mlops_ray"
 Value = float | int | str | bool | None
-Stored = tuple[str, Value, float]  # a feature's name, its value, and when it became known, in seconds since 1970
 MAX_CACHED = 50_000
 
 
@@ -178,8 +180,6 @@ class Store:
 
     def views(self) -> list[View]:
         """The views of the service, as the registry has them."""
-        service = self._feast.get_feature_service(self.service)
-        views = [self._feast.get_feature_view(p.name) for p in service.feature_view_projections]
         return [
             View(
                 name=view.name,
@@ -187,8 +187,12 @@ class Store:
                 features=tuple(field.name for field in view.features),
                 ttl=view.ttl,
             )
-            for view in views
+            for view in self._feature_views()
         ]
+
+    def _feature_views(self) -> list[FeatureView]:
+        service = self._feast.get_feature_service(self.service)
+        return [self._feast.get_feature_view(p.name) for p in service.feature_view_projections]
 
     def historical(self, entities: pl.DataFrame) -> pl.DataFrame:
         """The service's features for each row as of its `event_timestamp`; rows keep their order."""
@@ -204,30 +208,39 @@ class Store:
         self._feast.materialize(as_of - view.ttl, as_of, feature_views=[view.name])
 
     def online_reader(self) -> "OnlineReader":
-        return OnlineReader(self._feast, self.service, self.views(), self.settings.online_cache_s)
+        return OnlineReader(self._feast, self._feature_views(), self.settings.online_cache_s)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the online store has of one entity in one view, whatever its age; `known_s` in seconds since 1970."""
+
+    values: Mapping[str, Value]
+    known_s: float
 
 
 class OnlineReader:
-    """Reads the online store as of given moments.
+    """Reads the online store as of given moments, view by view.
 
     Feast's online store neither enforces a view's ttl nor knows the moment of a request: a value from 2013 comes back
     as present in 2026. Here a value counts only if `moment - ttl <= event timestamp <= moment`, as in a training set.
+
+    It asks Feast's online store itself. `FeatureStore.get_online_features` asks the same, but puts the answer through
+    a protobuf message of its own: 1.3 ms for the eight views of flights in place of 0.3 ms.
     """
 
-    def __init__(self, feast: FeatureStore, service: str, views: Sequence[View], cache_s: float = 0.0):
+    def __init__(self, feast: FeatureStore, views: Sequence[FeatureView], cache_s: float = 0.0):
         """cache_s: for how long what was read of an entity is used again; its ttl counts all the same."""
-        self._feast = feast
-        self._service = feast.get_feature_service(service)
-        self._ttl_s = {feature: view.ttl.total_seconds() for view in views for feature in view.features}
-        self._keys_of = {feature: view.keys for view in views for feature in view.features}
-        keys = {key for view in views for key in view.keys}
-        self._placeholder: dict[str, Value] = {
-            entity.join_key: "" if entity.value_type.name == "STRING" else 0
-            for entity in feast.list_entities()
-            if entity.join_key in keys
-        }
+        self._config = feast.config
+        self._store = feast._get_provider().online_store
+        self._views = views
+        self._keys = [[column.name for column in view.entity_columns] for view in views]
+        self._features = [[field.name for field in view.features] for view in views]
+        self._unknown: list[dict[str, Value]] = [dict.fromkeys(names) for names in self._features]
+        self._ttl_s = [view.ttl.total_seconds() for view in views]
+        self._types = {column.name: column.dtype.to_value_type() for view in views for column in view.entity_columns}
         self._cache_s = cache_s
-        self._cached: dict[tuple[Value, ...], tuple[float, list[Stored]]] = {}
+        self._cached: dict[tuple[int, tuple[Value, ...]], tuple[float, Stored | None]] = {}
         self.seconds, self.reads, self.hits, self.missing, self.stale = 0.0, 0, 0, 0, 0
 
     def read(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[dict[str, Value]]:
@@ -236,57 +249,81 @@ class OnlineReader:
         Raises UnavailableError if the online store does not answer.
         """
         started_s = time.perf_counter()
-        stored = self._stored(rows)
-        answers = [
-            {name: self._value(name, found, known_s, row, moment.timestamp()) for name, found, known_s in values}
-            for row, moment, values in zip(rows, moments, stored, strict=True)
-        ]
+        answers: list[dict[str, Value]] = [{} for _ in rows]
+        at_s = [moment.timestamp() for moment in moments]
+        for number, ttl_s in enumerate(self._ttl_s):
+            for answer, moment_s, found in zip(answers, at_s, self._stored(number, rows), strict=True):
+                answer.update(self._unknown[number])
+                if found is None:
+                    self.missing += len(self._features[number])
+                elif 0 <= moment_s - found.known_s <= ttl_s:
+                    answer.update(found.values)
+                else:
+                    self.stale += len(self._features[number])
         self.seconds += time.perf_counter() - started_s
         self.reads += 1
         return answers
 
-    def _value(self, name: str, found: Value, known_s: float, row: Mapping[str, Any], moment_s: float) -> Value:
-        if found is None or any(row.get(key) is None for key in self._keys_of[name]):
-            self.missing += 1
-            return None
-        if 0 <= moment_s - known_s <= self._ttl_s[name]:
-            return found
-        self.stale += 1
-        return None
-
-    def _stored(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Stored]]:
-        """What the store holds of each row's keys, whatever its age; from the cache where that is allowed."""
-        if not self._cache_s:
-            return self._fetched(rows)
+    def _stored(self, number: int, rows: Sequence[Mapping[str, Any]]) -> list[Stored | None]:
+        """What the store holds of each row's keys in a view; None for a key that is missing or not there."""
+        keys = [tuple(row.get(name) for name in self._keys[number]) for row in rows]
         now_s = time.monotonic()
-        keys = [tuple(row.get(key) for key in self._placeholder) for row in rows]
-        found = {key: self._cached[key] for key in keys if key in self._cached}
-        wanted = [i for i, key in enumerate(keys) if key not in found or found[key][0] < now_s]
-        self.hits += len(rows) - len(wanted)
+        found: dict[tuple[Value, ...], Stored | None] = {}
+        wanted = []
+        for key in dict.fromkeys(keys):
+            cached = self._cached.get((number, key)) if self._cache_s else None
+            if None in key:
+                found[key] = None
+            elif cached is not None and cached[0] >= now_s:
+                found[key] = cached[1]
+                self.hits += 1
+            else:
+                wanted.append(key)
         if wanted:
-            if len(self._cached) + len(wanted) > MAX_CACHED:
-                self._cached.clear()
-            for i, values in zip(wanted, self._fetched([rows[i] for i in wanted]), strict=True):
-                found[keys[i]] = self._cached[keys[i]] = (now_s + self._cache_s, values)
-        return [found[key][1] for key in keys]
+            found |= zip(wanted, self._fetched(number, wanted), strict=True)
+            if self._cache_s:
+                self._remember(number, {key: found[key] for key in wanted}, now_s + self._cache_s)
+        return [found[key] for key in keys]
 
-    def _fetched(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Stored]]:
-        columns = {
-            key: [row[key] if row.get(key) is not None else filler for row in rows]
-            for key, filler in self._placeholder.items()
-        }
+    def _remember(self, number: int, found: Mapping[tuple[Value, ...], Stored | None], until_s: float) -> None:
+        if len(self._cached) + len(found) > MAX_CACHED:
+            self._cached.clear()
+        self._cached.update({(number, key): (until_s, stored) for key, stored in found.items()})
+
+    def _fetched(self, number: int, keys: Sequence[tuple[Value, ...]]) -> list[Stored | None]:
+        names = self._keys[number]
+        asked = [
+            EntityKey(
+                join_keys=names,
+                entity_values=[self._proto(name, value) for name, value in zip(names, key, strict=True)],
+            )
+            for key in keys
+        ]
         try:
-            response = self._feast.get_online_features(features=self._service, entity_rows=columns).proto
+            answers = self._store.online_read(self._config, self._views[number], asked, self._features[number])
         except Exception as error:
             raise UnavailableError(f"The online store does not answer: {error}. Is it running?") from error
-        stored: list[list[Stored]] = [[] for _ in rows]
-        for name, vector in zip(response.metadata.feature_names.val, response.results, strict=True):
-            if name not in self._ttl_s:
-                continue
-            for values, value, known in zip(stored, vector.values, vector.event_timestamps, strict=True):
-                present = value.WhichOneof("val")
-                values.append((name, getattr(value, present) if present else None, known.seconds + known.nanos / 1e9))
-        return stored
+        return [
+            None if values is None or known is None else Stored(_plain_values(values), _utc(known).timestamp())
+            for known, values in answers
+        ]
+
+    def _proto(self, name: str, value: Value) -> ValueProto:
+        type_ = self._types[name]
+        if type_ == ValueType.STRING:
+            return ValueProto(string_val=value)
+        if type_ == ValueType.INT64:
+            return ValueProto(int64_val=value)
+        return python_values_to_proto_values([value], type_)[0]
+
+
+def _plain_values(values: Mapping[str, ValueProto]) -> dict[str, Value]:
+    present = {name: value.WhichOneof("val") for name, value in values.items()}
+    return {name: getattr(values[name], field) if field else None for name, field in present.items()}
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _repo_config(settings: Settings) -> RepoConfig:

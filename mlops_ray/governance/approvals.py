@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import uuid6
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance import versions as registered_versions
@@ -202,11 +202,9 @@ def set_policy(
         before, after = row and row.policy, policy and asdict(policy)
         if before == after:
             return
-        values = {"policy": after, "since": now}
-        if row is None:
-            connection.execute(insert(policies).values(use_case=use_case, **values))
-        else:
-            connection.execute(update(policies).where(policies.c.use_case == use_case).values(values))
+        connection.execute(delete(policies).where(policies.c.use_case == use_case))
+        if after is not None:
+            connection.execute(insert(policies).values(use_case=use_case, policy=after, since=now))
         subject = f"policy {use_case}"
         record(connection, "policy.changed", actor, subject, use_case, before=before, after=after, now=now)
 

@@ -68,6 +68,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "alarm.resolved": EventType("A monitored value is within its threshold again."),
     "alarm.silenced": EventType("Somebody silenced an alarm for a time.", "warning"),
     "retraining.decided": EventType("The governor decided whether to train again."),
+    "retraining.finished": EventType("A retraining ended: its challenger is better, or not, or there is none."),
     "vulnerability.found": EventType("A live version is affected by an advisory published since.", "critical"),
     "audit.anchored": EventType("The end of the chain of events is written to a second place."),
 }

@@ -22,6 +22,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, record
 from mlops_ray.governance.tables import endpoints, replicas, rollouts
 from mlops_ray.governance.versions import VersionRef as VersionRef  # known here as one of the parts of Live
+from mlops_ray.governance.versions import expect_name
 
 FORGOTTEN_AFTER = timedelta(minutes=10)
 
@@ -174,6 +175,7 @@ def break_glass(store: ControlStore, actor: Actor, use_case: str, version: int, 
         raise ForbiddenError(f"{actor.name} does not carry the role 'operate', which breaking the glass needs.")
     if not reason.strip():
         raise ConfigurationError("Say why the glass is broken: the reason goes to everybody who watches.")
+    expect_name(use_case)
     with store.transaction() as connection:
         before = _live(connection, use_case)
         if before.rollout:

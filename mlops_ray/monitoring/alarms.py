@@ -16,10 +16,10 @@ from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.windows import Window
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
+from mlops_ray.use_case import Question as Question
 
 # A mean that moved less, in standard deviations, does not tell the story.
 _CLEAR_SHIFT = 0.2
-Question = Literal["data", "prediction", "concept"]
 Answer = Literal["drift", "no drift", "not enough data"]
 
 

@@ -90,15 +90,19 @@ def quality_by_window(
     reference's reliability. Rows are put in order of their id first, so the same labels give the same bits, whatever
     the order in which they came.
     """
-    rows = joined.sort(_KEYS).with_columns(
-        __start=pl.col("time").dt.truncate(f"{length // timedelta(microseconds=1)}us")
+    rows = joined.with_columns(__start=pl.col("time").dt.truncate(f"{length // timedelta(microseconds=1)}us"))
+    parts = sorted(rows.partition_by("__start", as_dict=True, maintain_order=True).items())
+    return tuple(one for (start,), window in parts for one in quality_of(window, start, start + length, edges, slices))
+
+
+def quality_of(
+    joined: pl.DataFrame, start: datetime, end: datetime, edges: _Float, slices: Sequence[str] = ()
+) -> tuple[Quality, ...]:
+    """Metrics of one window, which has all rows of `joined`, and of each slice in it; see `quality_by_window`."""
+    window = joined.sort(_KEYS)
+    return tuple(
+        _quality(start, end, name, window.filter(row), edges) for name, row in slice_rows(window, slices).items()
     )
-    found = []
-    for (start,), window in sorted(rows.partition_by("__start", as_dict=True, maintain_order=True).items()):
-        for name, row in slice_rows(window, slices).items():
-            part = window.filter(row)
-            found.append(_quality(start, start + length, name, part, edges))
-    return tuple(found)
 
 
 def _quality(start: datetime, end: datetime, name: str, rows: pl.DataFrame, edges: _Float) -> Quality:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +16,11 @@ from mlops_ray.monitoring.performance_estimation import Estimator
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import Seasonal
 from mlops_ray.monitoring.window_spec import WindowSpec
-from mlops_ray.sketches import Sketch, sketch_from_bytes
+from mlops_ray.sketches import NumericSketch, Sketch, sketch_from_bytes
 
 PREDICTION = "prediction"
 _FORMAT = 1
-_JSON, _BIN = "reference.json", "reference.bin"
+FILES = _JSON, _BIN = "reference.json", "reference.bin"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,11 @@ class Reference:
         return {name: sketch.empty() for name, sketch in self.columns.items()}
 
     def to_files(self) -> dict[str, bytes]:
-        """reference.json for people, and reference.bin with sketches and season counts. No pickle."""
+        """reference.json for people, and reference.bin with sketches and season counts. No pickle.
+
+        The same reference gives the same bytes: quantile sketches, which depend on chance, are left out, as windows
+        are compared by their counts.
+        """
         text = {
             "format": _FORMAT,
             "start": self.start.isoformat(),
@@ -71,7 +75,7 @@ class Reference:
             "estimator": None if self.estimator is None else self.estimator.to_json(),
         }
         binary = {
-            "columns": {name: sketch.to_bytes() for name, sketch in self.columns.items()},
+            "columns": {name: _by_counts(sketch).to_bytes() for name, sketch in self.columns.items()},
             "seasonal": {
                 name: [part.season, part.counts.shape, part.counts.astype("<i8").tobytes()]
                 for name, part in self.seasonal.items()
@@ -103,6 +107,10 @@ class Reference:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"The drift reference does not fit this version: {error!r}.") from error
+
+
+def _by_counts(sketch: Sketch) -> Sketch:
+    return replace(sketch, quantiles=sketch.empty().quantiles) if isinstance(sketch, NumericSketch) else sketch
 
 
 def detectors_by_name(own: Sequence[Detector] = ()) -> dict[str, Detector]:

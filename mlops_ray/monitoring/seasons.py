@@ -1,14 +1,14 @@
 """Seasons: comparing a window with the reference as it is at the same time of day, of the week or of the year."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
+from mlops_ray.use_case import Season as Season
 
-Season = Literal["hour", "weekday", "month"]
 # Of UTC: hours 0 to 23, Monday to Sunday, January to December.
 LENGTHS: dict[Season, int] = {"hour": 24, "weekday": 7, "month": 12}
 # A time of the season with fewer reference rows than this says nothing about it.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,11 +45,19 @@ def collect_leftovers(root: Path, artifacts: Artifacts, pause: Pause | None = No
     is kept beside, as `.damaged`. Where storage does not take a segment the file stays for the next round.
     pause: see `decode_records`.
     """
+    return collect_files(root, lambda path, content: _convert(path, content, artifacts, pause))
+
+
+def collect_files(root: Path, convert: Callable[[Path, bytes], Collected]) -> Collected:
+    """Hand every write-ahead file in the folders below `root` that nobody holds to `convert`, which removes it.
+
+    What `convert` raises is the `problem`; the file stays.
+    """
     done = Collected()
     for folder in sorted(path for path in root.glob("*") if path.is_dir()):
         remove_unnamed(folder)
         for path in sorted(folder.glob(f"*{SUFFIX}")):
-            done = _add(done, _collect(path, artifacts, pause))
+            done = _add(done, _collect(path, convert))
     return done
 
 
@@ -63,12 +72,12 @@ def lag_of(folder: Path, now: datetime) -> Lag:
     return Lag(files, size, (now - oldest).total_seconds())
 
 
-def _collect(path: Path, artifacts: Artifacts, pause: Pause | None) -> Collected:
+def _collect(path: Path, convert: Callable[[Path, bytes], Collected]) -> Collected:
     with taken_over(path) as content:
         if content is None:
             return Collected()
         try:
-            return _convert(path, content, artifacts, pause)
+            return convert(path, content)
         except Exception as error:  # one file that cannot be stored must not keep the others
             return Collected(problem=f"{path}: {type(error).__name__}: {error}")
 
@@ -81,12 +90,17 @@ def _convert(path: Path, content: bytes, artifacts: Artifacts, pause: Pause | No
         segment_id = path.stem if number == 0 else f"{path.stem}-{number}"
         write_segment(artifacts, path.parent.name, segment_id, frame)
     damaged = frames.damaged + decoded.damaged
+    put_away(path, damaged)
+    return Collected(1, sum(frame.height for frame in decoded.frames), damaged)
+
+
+def put_away(path: Path, damaged: int) -> None:
+    """Remove a file that was converted, or keep it aside if some of its frames could not be."""
     if damaged:
         _logger.error("%s: %d damaged frames; kept as %s%s", path, damaged, path.name, DAMAGED)
         os.replace(path, path.with_name(f"{path.name}{DAMAGED}"))
     else:
         path.unlink()
-    return Collected(1, sum(frame.height for frame in decoded.frames), damaged)
 
 
 def _add(left: Collected, right: Collected) -> Collected:

@@ -80,7 +80,7 @@ class Ledger:
             for segment in segments(self._artifacts, self._use_case, start, end)
             if may_hold(segment.url, request_id)
         ]
-        return _first_of_each(pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed"))
+        return first_of_each(pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed"))
 
 
 def ledger(use_case: str, settings: Settings | None = None) -> Ledger:
@@ -98,7 +98,7 @@ def _read(
     for segment in segments(artifacts, use_case, earliest, end):
         rows = read_segment(segment.url, wanted)
         frames.append(rows.filter((pl.col("time") >= earliest) & (pl.col("time") < end)))
-    found = _first_of_each(pl.concat(frames, how="diagonal_relaxed")).filter(pl.col("time") >= start)
+    found = first_of_each(pl.concat(frames, how="diagonal_relaxed")).filter(pl.col("time") >= start)
     if columns is None:
         return found
     return found.select(name if name in found.columns else pl.lit(None).alias(name) for name in columns)
@@ -110,7 +110,7 @@ def _read_arrow(
     return _read(artifacts, use_case, start, end, columns).to_arrow()
 
 
-def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
+def first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
     """By time, without the repetitions of an answer that is there already."""
     shadow = pl.when(pl.col("route") == "shadow").then("version")
     ordered = rows.sort("time", maintain_order=True).with_columns(shadow.alias(_SHADOW))

@@ -32,19 +32,19 @@ KEY, FEATURE = "key.", "feature."
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SUFFIX = ".parquet"
 _CHUNK = 256  # frames decoded in about a millisecond
-_MOMENT = pl.Datetime("us", "UTC")
-_TYPES: dict[ColumnType, pl.DataType] = {
+MOMENT = pl.Datetime("us", "UTC")
+COLUMN_TYPES: dict[ColumnType, pl.DataType] = {
     "text": pl.String(),
     "integer": pl.Int64(),
     "number": pl.Float64(),
     "boolean": pl.Boolean(),
-    "timestamp": _MOMENT,
+    "timestamp": MOMENT,
 }
 COLUMNS: dict[str, pl.DataType] = {
     "request_id": pl.String(),
     "row": pl.Int32(),
-    "time": _MOMENT,
-    "as_of": _MOMENT,
+    "time": MOMENT,
+    "as_of": MOMENT,
     "version": pl.String(),
     "route": pl.String(),
     "latency_s": pl.Float32(),
@@ -112,8 +112,8 @@ def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
     first = np.repeat(np.cumsum(rows) - rows, rows)
     columns: dict[str, pl.Series] = {
         "request_id": pl.Series([record.request_id for record in records], dtype=pl.String),
-        "time": pl.Series([record.time_us for record in records], dtype=pl.Int64).cast(_MOMENT),
-        "as_of": pl.Series([record.as_of_us for record in records], dtype=pl.Int64).cast(_MOMENT),
+        "time": pl.Series([record.time_us for record in records], dtype=pl.Int64).cast(MOMENT),
+        "as_of": pl.Series([record.as_of_us for record in records], dtype=pl.Int64).cast(MOMENT),
         "version": pl.Series([record.version for record in records], dtype=pl.String),
         "route": pl.Series([record.route for record in records], dtype=pl.String),
         "latency_s": pl.Series([record.latency_s for record in records], dtype=pl.Float32),
@@ -135,7 +135,7 @@ def _keys(schema: RecordSchema, records: Sequence[Record]) -> dict[str, pl.Serie
         values += record.keys if record.keys is not None else [nothing] * record.rows
     columns = zip(*values, strict=True) if schema.keys else ()
     return {
-        f"{KEY}{name}": pl.Series(column, dtype=_TYPES[type_], strict=False)
+        f"{KEY}{name}": pl.Series(column, dtype=COLUMN_TYPES[type_], strict=False)
         for (name, type_), column in zip(schema.keys, columns, strict=True)
     }
 

@@ -57,7 +57,8 @@ class Audit:
     """What was found, and by what. audited: False where nobody could be asked, and `why_not` says the reason.
 
     source: the file or service asked. newest: when the newest of its records was changed (RFC 3339), which says how
-    old it is; None for a service, which is as of now.
+    old it is; None for a service, which is as of now. not_known: packages that the service does not know, so that
+    nothing can be said of them.
     """
 
     audited: bool
@@ -65,6 +66,7 @@ class Audit:
     newest: str | None = None
     vulnerabilities: tuple[Vulnerability, ...] = ()
     why_not: str = ""
+    not_known: tuple[str, ...] = ()
 
 
 def audit(packages: Mapping[str, str], advisories: str) -> Audit:
@@ -217,7 +219,10 @@ def _ask(packages: Mapping[str, str], service: str) -> Audit:
             return Audit(
                 False, f"pip-audit ({service})", why_not=f"pip-audit failed: {(said or [str(error)])[0][:300]}"
             )
-    return Audit(True, f"pip-audit ({service})", None, _of_answer(answer))
+    skipped = tuple(str(package["name"]) for package in answer if "skip_reason" in package)
+    if len(skipped) == len(packages):
+        return Audit(False, f"pip-audit ({service})", why_not="pip-audit knew none of the packages")
+    return Audit(True, f"pip-audit ({service})", None, _of_answer(answer), not_known=skipped)
 
 
 def _of_answer(answer: Iterable[Mapping[str, Any]]) -> tuple[Vulnerability, ...]:

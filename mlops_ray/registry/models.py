@@ -142,6 +142,8 @@ def lineage_copy(settings: Settings, name: str, version: int) -> Any:
 
     Raises ConfigurationError if there is no such version, UnavailableError if MLflow or its artifact store is down.
     """
+    from mlflow.exceptions import MlflowException
+
     from mlops_ray.training.tracking import connect, mlflow_errors
 
     found = find_version(settings, name, version)
@@ -150,7 +152,7 @@ def lineage_copy(settings: Settings, name: str, version: int) -> Any:
         path = f"{_SEALED}/{found.lineage}.lineage.json"
         try:
             return json.loads(Path(client.download_artifacts(found.run_id, path, folder)).read_bytes())
-        except OSError as error:
+        except (MlflowException, OSError) as error:
             raise UnavailableError(
                 f"The lineage record {found.lineage} of {name}@{version} lies neither below {settings.artifacts} nor "
                 f"with MLflow. Restore one of them."

@@ -71,11 +71,13 @@ def seal(
     evaluation: Mapping[str, Any],
     tolerance: float = 1e-5,
     bill_of_materials: Mapping[str, Any] | None = None,
+    reference: Mapping[str, bytes] | None = None,
 ) -> str:
     """Write a sealed model into `folder` and return its digest (SHA-256 of the canonical manifest, hex).
 
     golden_rows: see `golden_cases`. answers_of_trained_model: its probabilities for them, one a row.
-    bill_of_materials: of what serves the model (registry.bill_of_materials), stored with it.
+    bill_of_materials: of what serves the model (registry.bill_of_materials), stored with it. reference: the files by
+    which its predictions are watched for drift (monitoring's `Reference.to_files`), stored with it.
     Raises DataError if the hard cases are not among the rows or if the ONNX answers differ from the trained model's
     by more than `tolerance`, and IntegrityError if the ONNX file breaks the contract of `OnnxModel`.
     """
@@ -99,6 +101,7 @@ def seal(
     }
     if bill_of_materials is not None:
         files["bill_of_materials.json"] = _json(bill_of_materials)
+    files |= reference or {}
     manifest = {"format": _FORMAT, "files": {name: _sha256(content) for name, content in files.items()}}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -118,15 +121,7 @@ def load(folder: Path, expected_digest: str) -> SealedModel:
 
     No pickle is read and nothing of the user's code runs. Raises IntegrityError naming the file that differs.
     """
-    manifest = _parse(folder, _MANIFEST, _read(folder, _MANIFEST))
-    if digest_json(manifest) != expected_digest:
-        raise IntegrityError(
-            f"{folder / _MANIFEST} has digest {digest_json(manifest)}, but {expected_digest} was registered. "
-            f"The sealed model was changed or is another version."
-        )
-    if manifest.get("format") != _FORMAT:
-        raise IntegrityError(f"{folder / _MANIFEST}: format {manifest.get('format')!r} is not known to this version.")
-    contents = {name: _verified(folder, name, digest) for name, digest in manifest["files"].items()}
+    contents = verified_files(folder, expected_digest)
     missing = {"model.onnx", "schema.json", "golden.json", "evaluation.json"} - contents.keys()
     if missing:
         raise IntegrityError(f"{folder / _MANIFEST} does not list {', '.join(sorted(missing))}.")
@@ -139,6 +134,23 @@ def load(folder: Path, expected_digest: str) -> SealedModel:
             f"{folder / 'golden.json'}: the model does not repeat the answers it was sealed with: {problem}"
         )
     return SealedModel(expected_digest, schema, model, _parse(folder, "evaluation.json", contents["evaluation.json"]))
+
+
+def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | None = None) -> dict[str, bytes]:
+    """The files of a sealed model, or those of `names` that it has, by name, after verifying their digests.
+
+    Raises IntegrityError naming the file that differs.
+    """
+    manifest = _parse(folder, _MANIFEST, _read(folder, _MANIFEST))
+    if digest_json(manifest) != expected_digest:
+        raise IntegrityError(
+            f"{folder / _MANIFEST} has digest {digest_json(manifest)}, but {expected_digest} was registered. "
+            f"The sealed model was changed or is another version."
+        )
+    if manifest.get("format") != _FORMAT:
+        raise IntegrityError(f"{folder / _MANIFEST}: format {manifest.get('format')!r} is not known to this version.")
+    files: dict[str, str] = manifest["files"]
+    return {name: _verified(folder, name, files[name]) for name in files if names is None or name in names}
 
 
 def _replay(model: OnnxModel, features: Sequence[Feature], golden: Mapping[str, Any]) -> str | None:

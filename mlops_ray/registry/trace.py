@@ -64,7 +64,10 @@ def read_lineage(settings: Settings, use_case: str, version: int) -> tuple[str, 
     """
     store = open_store(settings)
     try:
-        return _recorded(settings, _registration(store, use_case, version), use_case, version)
+        registered = _registration(store, use_case, version)
+        if registered is None:
+            _expect_unknown_to(store, use_case, version)
+        return _recorded(settings, registered, use_case, version)
     finally:
         store.close()
 
@@ -110,6 +113,8 @@ def shown(text: str) -> str:
 
 def _trace(settings: Settings, store: ControlStore, asked: str, use_case: str, version: int, prediction: Any) -> Trace:
     registered = _registration(store, use_case, version)
+    if registered is None:
+        _expect_unknown_to(store, use_case, version)
     record, lineage = _recorded(settings, registered, use_case, version)
     served = deployments(changes(store, use_case))
     if "@" in asked or prediction:
@@ -131,6 +136,16 @@ def _trace(settings: Settings, store: ControlStore, asked: str, use_case: str, v
 def _registration(store: ControlStore, use_case: str, version: int) -> Event | None:
     found = read_events(store, 0, use_case, ["version.registered"], f"{use_case}@{version}", 1)
     return found[0] if found else None
+
+
+def _expect_unknown_to(store: ControlStore, use_case: str, version: int) -> None:
+    """Raise ConfigurationError if the control store knows other versions: then MLflow need not be asked for this one.
+
+    A store that knows none may be a new one, whose versions only MLflow remembers.
+    """
+    known = [event.subject.partition("@")[2] for event in read_events(store, 0, use_case, ["version.registered"])]
+    if known:
+        raise ConfigurationError(f"{use_case} has no version {version}; registered are: {', '.join(known)}.")
 
 
 def _recorded(settings: Settings, registered: Event | None, use_case: str, version: int) -> tuple[str, Lineage]:

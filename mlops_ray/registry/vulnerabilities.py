@@ -47,9 +47,11 @@ class Scan:
         if not self.environment.audited:
             return f"Environment not audited: {self.environment.why_not}; {files}."
         age = f", newest record {self.environment.newest}" if self.environment.newest else ""
+        unknown = len(self.environment.not_known)
+        missed = f", {unknown} of them not known to it" if unknown else ""
         return (
-            f"{len(found)} vulnerabilities in {self.packages} packages (source: {self.environment.source}{age}); "
-            f"{files}."
+            f"{len(found)} vulnerabilities in {self.packages} packages (source: {self.environment.source}{age}{missed}"
+            f"); {files}."
         )
 
 

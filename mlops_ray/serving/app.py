@@ -195,7 +195,7 @@ class _Endpoint:
         context = serve.get_replica_context()
         self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
         self._model, self._loop = model, asyncio.get_running_loop()
-        self._readers: dict[str, OnlineReader] = {}
+        self._readers: list[OnlineReader] = []
         self._ledger = LedgerWriter(settings, name)
         self._guard = Guard(name, {}, tokens_of(settings))
         self._follower = Follower(
@@ -227,20 +227,21 @@ class _Endpoint:
     def _load(self, version: VersionRef) -> ServedVersion:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
             sealed = load(self._registry.fetch(self._name, version, Path(folder)), version.digest)
-        service = sealed.schema.feature_service
-        if service and service not in self._readers:
-            self._readers[service] = self._open_reader(self._settings, service)
+        reader = None
+        if sealed.schema.feature_service:
+            # One for each version: the views of a service may have changed since the version before.
+            reader = self._open_reader(self._settings, sealed.schema.feature_service)
+            self._readers.append(reader)
         if self._model is not None:
             sealed = replace(sealed, model=RemoteModel(self._model, version, self._loop))
-        predictor = Predictor(sealed, self._readers.get(service or ""))
+        predictor = Predictor(sealed, reader)
         served = ServedVersion(self._name, str(version.version), predictor, CALLS_AT_A_TIME if self._model else 0)
         self._ledger.add_version(served.version, served.schema)
         return served
 
     def _on_round(self) -> None:
         """What the follower's thread does once a second besides."""
-        readers = list(self._readers.values())
-        self._metrics.publish(self._follower.counts, readers, self._endpoint.shadow.dropped, self._ledger.lag())
+        self._metrics.publish(self._follower.counts, self._readers, self._endpoint.shadow.dropped, self._ledger.lag())
         if time.monotonic() - self._key_set_at > KEY_SET_REFRESHED_S:
             self._key_set_at = time.monotonic()
             self._guard.tokens = refreshed(self._guard.tokens, self._settings)

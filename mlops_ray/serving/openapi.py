@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mlops_ray.predictions.labels import key_columns
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.inference_protocol import OUTPUT_TYPES
@@ -31,6 +32,9 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
                 "Inference",
                 "Infer",
             )
+        },
+        f"{prefix}/labels": {
+            "post": _operation("labels", f"What is true of {schema.label}, by request or by keys", "Accepted", "Labels")
         },
         f"{prefix}/rollout": {
             "get": _operation("rollout", "What is live, and how far a rollout is", "Rollout"),
@@ -115,6 +119,10 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
         "Inference": _object(
             {"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "outputs": _list(_output_tensor())}
         ),
+        "Labels": _object({"labels": {**_list(_label(schema)), "minItems": 1, "maxItems": MAX_ROWS}}),
+        "Accepted": _object(
+            {"model": _TEXT, "request_id": _UUID, **dict.fromkeys(("accepted", "by_keys", "withdrawn"), _COUNT)}
+        ),
         "Metadata": _object(
             {
                 "name": _TEXT,
@@ -188,6 +196,16 @@ def _infer_request(schema: ModelSchema) -> dict[str, Any]:
         "outputs": _list(_object(output, optional=("parameters",))),
     }
     return _object(parts, optional=("id", "parameters", "outputs"))
+
+
+def _label(schema: ModelSchema) -> dict[str, Any]:
+    """By request id and row, or by entities and event time. null withdraws a label; the last one known holds."""
+    told = {"label": {"type": ["boolean", "null"]}, "known_at": _MOMENT}
+    row = {"type": "integer", "minimum": 0, "maximum": MAX_ROWS - 1}
+    by_request = _object({"request_id": _UUID, "row": row, **told}, optional=("row", "known_at"))
+    columns = {column.name: _column(column) for column in key_columns(schema)}
+    by_keys = _object({"keys": _object(columns), **told}, optional=("known_at",))
+    return {"oneOf": [by_request, by_keys]} if columns else by_request
 
 
 def _output_tensor() -> dict[str, Any]:
@@ -267,6 +285,7 @@ _PLAN_PARTS = {
 }
 _PLAN = _object(_PLAN_PARTS, optional=tuple(_PLAN_PARTS))
 _UUID = {"type": "string", "format": "uuid"}
+_COUNT = {"type": "integer", "minimum": 0}
 _DIGEST = {"type": "string", "maxLength": 64}
 _VERSION = _object(
     {

@@ -42,8 +42,8 @@ class PredictBody:
 
     def __init__(self, schema: ModelSchema):
         self._columns = tuple(column.name for column in schema.request_columns)
-        keys = _struct("keys", {column.name: _column_type(column) for column in schema.request_columns})
-        features = _struct("features", {f.name: feature_type(schema, f) for f in schema.features})
+        keys = struct_of("keys", {column.name: column_type(column) for column in schema.request_columns})
+        features = struct_of("features", {f.name: feature_type(schema, f) for f in schema.features})
         self._type = msgspec.defstruct(
             "Body",
             [
@@ -64,7 +64,7 @@ class PredictBody:
             raise HttpError(400, f"Send either 'keys' or 'features', not {given}.", "keys")
         as_of = None if body.as_of is UNSET else body.as_of
         if as_of is not None:
-            _expect_plausible_year(as_of, "as_of")
+            expect_plausible_year(as_of, "as_of")
         if body.keys is UNSET:
             return Asked(None, [msgspec.structs.astuple(row) for row in _rows(body.features)], as_of)
         rows = [msgspec.structs.astuple(row) for row in _rows(body.keys)]
@@ -72,7 +72,7 @@ class PredictBody:
             for position in self._moments:
                 if row[position] is not None:
                     at = f"[{number}]" if isinstance(body.keys, list) else ""
-                    _expect_plausible_year(row[position], f"keys{at}.{self._columns[position]}")
+                    expect_plausible_year(row[position], f"keys{at}.{self._columns[position]}")
         return Asked([dict(zip(self._columns, row, strict=True)) for row in rows], None, as_of)
 
 
@@ -80,7 +80,7 @@ def feature_type(schema: ModelSchema, feature: Feature) -> Any:
     """The type of a feature in a vector; one that repeats a request column is held to that column's rules."""
     column = schema.column_of(feature.name)
     if column is not None and column.type != "timestamp":
-        return _column_type(column)
+        return column_type(column)
     return str | None if feature.kind == "category" else _number(None, None) | None
 
 
@@ -123,7 +123,7 @@ def _named(message: str) -> HttpError:
     return HttpError(400, f"{path or 'body'}: {text}.", path or "body")
 
 
-def _struct(name: str, types: Mapping[str, Any]) -> type[msgspec.Struct]:
+def struct_of(name: str, types: Mapping[str, Any]) -> type[msgspec.Struct]:
     """A struct whose fields may have any name, identifier or not."""
     fields = [(f"field_{number}", type_) for number, type_ in enumerate(types.values())]
     rename = {f"field_{number}": given for number, given in enumerate(types)}
@@ -138,7 +138,8 @@ def _rows(given: Any) -> Sequence[Any]:
     return given if isinstance(given, list) else [given]
 
 
-def _column_type(column: Column) -> Any:
+def column_type(column: Column) -> Any:
+    """The type of a request column, held to the column's rules."""
     type_ = _present_type(column)
     return type_ | None if column.nullable else type_
 
@@ -177,6 +178,7 @@ def text_pattern(column: Column) -> str | None:
     return f"^(?:{column.pattern})$(?!\\n)" if column.pattern else None
 
 
-def _expect_plausible_year(moment: datetime, where: str) -> None:
+def expect_plausible_year(moment: datetime, where: str) -> None:
+    """Raise HttpError 400 for a moment that is surely a mistake; `where` is its field."""
     if moment.year not in YEARS:
         raise HttpError(400, f"{where}: year {moment.year} is outside {YEARS[0]} to {YEARS[-1]}.", where)

@@ -13,12 +13,14 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef, set_champion
 from mlops_ray.governance.principals import development_key
+from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.auth import Guard, tokens_of
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import DEADLINE_S
+from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
 from mlops_ray.serving.request_id import RequestId
@@ -42,6 +44,7 @@ class ExampleEndpoint:
     follower: Follower
     ledger: LedgerWriter
     endpoint: Endpoint
+    labels: LabelWriter
     sealed: dict[int, VersionRef] = field(default_factory=dict)
 
     @property
@@ -87,9 +90,10 @@ def example_endpoint(
             raise ConfigurationError(f"{NAME} has no version {version}.")
         return sealed[version]
 
-    operations = Operations(store, NAME, find)
-    endpoint = Endpoint(NAME, follower, ledger, guard, operations.routes(), deadline_s)
-    with ledger:
-        yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, sealed)
+    labels = LabelWriter(settings, NAME)
+    routes = {**Operations(store, NAME, find).routes(), **LabelRoutes(settings, NAME, follower, labels).routes()}
+    endpoint = Endpoint(NAME, follower, ledger, guard, routes, deadline_s)
+    with ledger, labels:
+        yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, labels, sealed)
     endpoint.shadow.stop()
     store.close()

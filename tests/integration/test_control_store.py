@@ -27,37 +27,10 @@ from mlops_ray.governance.events import SYSTEM, read_events, record
 from mlops_ray.governance.principals import active_keys, development_key, hash_of, list_keys
 from mlops_ray.governance.tables import endpoints, metadata, replicas, rollouts
 from tests.integration import control_store_processes as processes
-from tests.integration.test_online_store import postgresql
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["alembic.command", "psycopg", processes.__name__])
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgresql() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/control_store.db"
-    server: str = request.getfixturevalue("server")
-    name = f"test_{time.monotonic_ns()}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return server.rpartition("/")[0] + f"/{name}"
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ControlStore]:
-    store = ControlStore(url)
-    store.migrate()
-    yield store
-    store.close()
 
 
 @contextmanager

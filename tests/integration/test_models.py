@@ -8,12 +8,13 @@ import pytest
 from mlflow import MlflowClient
 
 from mlops_ray.config import Settings
-from mlops_ray.errors import UnavailableError
+from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.registry.models import ModelVersion, champion, download, register, set_champion
+from mlops_ray.registry.trace import read_lineage
+from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.training.tracking import connect, experiment_id
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-LINEAGE = {"digest": "f" * 64, "snapshot": "s1", "training_set": "t1", "code_version": "c1", "parameters": {"depth": 3}}
 
 
 class Killed(BaseException):
@@ -50,7 +51,8 @@ def sealed(tmp_path: Path) -> Path:
 
 
 def register_planes(settings: Settings, sealed: Path, run_id: str, key: str = "k1", digest: str = "f") -> ModelVersion:
-    return register(settings, "planes", sealed, LINEAGE | {"digest": digest * 64}, run_id, {"roc_auc": 0.75}, key)
+    lineage = example_lineage("planes", digest * 64, snapshot="s1", training_set="t1", code_version="c1")
+    return register(settings, "planes", sealed, lineage, run_id, {"roc_auc": 0.75}, key)
 
 
 def test_version_carries_its_files_and_its_lineage(
@@ -123,6 +125,32 @@ def test_champion_is_what_the_alias_points_to(settings: Settings, sealed: Path, 
     assert champion(settings, "planes") == first
     set_champion(settings, "planes", second.version)
     assert champion(settings, "planes") == second
+
+
+def test_lineage_comes_back_from_mlflow_where_the_control_store_and_the_artifact_root_know_nothing(
+    settings: Settings, sealed: Path, run_id: str, tmp_path: Path
+) -> None:
+    version = register_planes(settings, sealed, run_id)
+    shutil.rmtree(tmp_path / "artifacts" / "lineage")
+    record, lineage = read_lineage(settings, "planes", 1)
+    assert (record, lineage.snapshot, lineage.digest) == (version.lineage, "s1", version.digest)
+    copy = next((tmp_path / "artifacts").rglob(f"{record}.lineage.json"))
+    copy.write_text(copy.read_text().replace('"s1"', '"s2"'))
+    with pytest.raises(IntegrityError, match="planes@1 was changed"):
+        read_lineage(settings, "planes", 1)
+    copy.unlink()
+    with pytest.raises(UnavailableError, match="Restore one of them"):
+        read_lineage(settings, "planes", 1)
+    with pytest.raises(ConfigurationError, match="planes has no version 2; registered are: 1"):
+        read_lineage(settings, "planes", 2)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        read_lineage(settings.model_copy(update={"mlflow_uri": "http://127.0.0.1:9"}), "planes", 1)
+
+
+def test_incomplete_lineage_is_not_registered(settings: Settings, sealed: Path, run_id: str) -> None:
+    with pytest.raises(IntegrityError, match="lacks training_set, lock_file"):
+        register(settings, "planes", sealed, example_lineage("planes", training_set="", lock_file=""), run_id, {}, "k1")
+    assert MlflowClient(settings.mlflow_uri).search_registered_models() == []
 
 
 def test_mlflow_away_is_one_sentence(settings: Settings, sealed: Path) -> None:

@@ -33,6 +33,7 @@ from mlops_ray.registry.models import register
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.scoring import Scores, score
 from mlops_ray.serving.predictor import Predictor
+from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import seal_example
 from mlops_ray.training.tracking import connect, experiment_id
 
@@ -84,7 +85,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     digest = seal_example(folder / "sealed")
     client = connect(settings)
     run_id = client.create_run(experiment_id(client, settings, "departures")).info.run_id
-    version = register(settings, "departures", folder / "sealed", {"digest": digest}, run_id, {}, "key")
+    version = register(
+        settings, "departures", folder / "sealed", example_lineage("departures", digest), run_id, {}, "key"
+    )
     set_champion(open_store(settings), SYSTEM, "departures", VersionRef(version.version, digest), "test")
     return settings
 

@@ -193,6 +193,7 @@ def every_route(example: ExampleEndpoint) -> list[tuple[str, str]]:
 
 def test_every_route_refuses_no_wrong_expired_and_wrong_role_credentials(example: ExampleEndpoint) -> None:
     only_labels = create_key(example.store, SYSTEM, "other", ["label"]).secret
+    only_asks = create_key(example.store, SYSTEM, "asker", ["predict"]).secret
     soon = datetime.now(UTC) + timedelta(milliseconds=100)
     expired = create_key(example.store, SYSTEM, "short", ["admin"], expires_at=soon).secret
     elsewhere = create_key(example.store, SYSTEM, "elsewhere", ["admin"], use_cases=["other"]).secret
@@ -203,7 +204,7 @@ def test_every_route_refuses_no_wrong_expired_and_wrong_role_credentials(example
         for credential in ("", "Bearer", "Bearer mlr_unknown", "Bearer a.b.c", f"Bearer {expired}"):
             response = send(example, method, path, headers={"authorization": credential})
             assert response.status_code == 401, (method, path, credential, response.text)
-        for credential in (only_labels, elsewhere):
+        for credential in (only_asks if role == "label" else only_labels, elsewhere):
             response = send(example, method, path, headers={"authorization": f"Bearer {credential}"})
             assert (response.status_code == 403) == (role is not None), (method, path, response.text)
 

@@ -1,0 +1,238 @@
+"""The commands `mlops-ray lineage`, `live`, `card` and `audit rescan`: what is known of versions, read from records."""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlops_ray.cli_governance import ConfigOption, StateOption, audit, printable, settings_of
+from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.history import Deployment, changes, deployments
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from mlops_ray.registry.lineage import Lineage
+    from mlops_ray.registry.trace import Trace
+    from mlops_ray.reproduction import Difference, Reproduction
+
+_WIDTH = 10_000
+VersionArgument = Annotated[str, typer.Argument(help="A version, such as flights@7.")]
+
+
+def lineage(
+    thing: Annotated[str, typer.Argument(help="An endpoint (flights), a version (flights@7) or a request's id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    openlineage: Annotated[bool, typer.Option("--openlineage", help="As OpenLineage run events, one a line.")] = False,
+    near: Annotated[str | None, typer.Option(help="About when the request was, if its id does not say so.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Everything behind an endpoint, a version or a prediction, back to the raw files."""
+    from mlops_ray.registry.open_lineage import run_events
+    from mlops_ray.registry.trace import trace
+
+    found = trace(settings_of(state, config), thing, _moment("--near", near))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    elif openlineage:
+        time = found.registered.get("time") or found.lineage.as_of
+        for event in run_events(found, time):
+            typer.echo(json.dumps(event))
+    else:
+        _print(_tree(found))
+
+
+def live(
+    use_case: Annotated[str, typer.Argument(help="The endpoint.")],
+    at: Annotated[str | None, typer.Option(help="An RFC 3339 moment. [default: now]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """What served at a moment, with each step of the rollout that was under way."""
+    from mlops_ray.registry.trace import shown
+
+    now = datetime.now(UTC)
+    moment = _moment("--at", at) or now
+    if moment > now:
+        raise ConfigurationError(f"--at {moment.isoformat()} has not come yet.")
+    store = open_store(settings_of(state, config))
+    known = deployments(changes(store, use_case))
+    if not known:
+        raise ConfigurationError(f"Nothing was ever live under the name {shown(use_case)}.")
+    then = [one for one in known if one.held(moment)]
+    rollouts = {one.rollout for one in then} - {None}
+    steps = [one for one in known if one.rollout in rollouts]
+    if as_json:
+        found = {"use_case": use_case, "at": moment.isoformat(), "live": _plain(then), "rollout": _plain(steps)}
+        typer.echo(json.dumps(found, indent=2))
+        return
+    if not then:
+        raise DataError(f"Nothing was live yet: the first version of {use_case} came at {known[0].since.isoformat()}.")
+    typer.echo(f"{use_case} at {moment:%Y-%m-%d %H:%M:%S} UTC")
+    for one in then:
+        typer.echo(f"  {_deployment(one)}")
+    if steps:
+        typer.echo("Steps of this rollout:")
+        for one in steps:
+            typer.echo(f"{'→' if one in then else ' '} {_deployment(one)}")
+
+
+def card(
+    version: VersionArgument,
+    html: Annotated[bool, typer.Option("--html", help="As one HTML page instead of Markdown.")] = False,
+    output: Annotated[Path | None, typer.Option(help="File to write. [default: standard output]")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """The model card of a version."""
+    from mlops_ray.registry.model_card import html_card, markdown_card
+    from mlops_ray.registry.trace import parse_version, trace
+
+    parse_version(version)
+    found = trace(settings_of(state, config), version)
+    text = html_card(found) if html else markdown_card(found)
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise ConfigurationError(f"File {output} cannot be written: {error.strerror}.") from error
+
+
+@audit.command("rescan")
+def rescan(state: StateOption = None, config: ConfigOption = None) -> None:
+    """Look for vulnerabilities in every live version again; what is new becomes an event."""
+    from mlops_ray.registry import vulnerabilities
+
+    settings = settings_of(state, config)
+    for one in vulnerabilities.rescan(settings, open_store(settings)):
+        typer.echo(printable(f"{one.use_case}@{one.version}: {one.scan.sentence} New: {len(one.new)}."))
+        for name in one.new:
+            typer.echo(printable(f"  {name}"))
+
+
+def recorded(version: str, state: str | None, config: str | None) -> "Lineage":
+    """The lineage record that a version is to be reproduced from."""
+    from mlops_ray.registry.trace import parse_version, read_lineage
+
+    return read_lineage(settings_of(state, config), *parse_version(version))[1]
+
+
+def refuse(version: str, difference: "Difference") -> None:
+    """Raise IntegrityError saying what is not as recorded, and how to go on where that is possible."""
+    hint = ""
+    if difference.name == "code version":
+        hint = " Check out the recorded commit, or go on with --any-code."
+    raise IntegrityError(f"{version} is not reproduced. The first difference is {printable(str(difference))}.{hint}")
+
+
+def report(version: str, found: "Reproduction") -> None:
+    """Print what was compared. Raises IntegrityError naming the first difference."""
+    for note in found.notes:
+        typer.echo(printable(f"Another environment: {note}"), err=True)
+    if found.difference is not None:
+        refuse(version, found.difference)
+    how = "to the last digit" if found.exact else "metrics within the tolerance"
+    typer.echo(f"{version} is reproduced ({how}): {len(found.equal)} comparisons, {found.seconds:.0f} s.")
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    try:
+        moment = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{option} {ascii(text)[:60]} is not a moment. Example: 2030-01-01T00:00Z.") from None
+    if moment is not None and moment.tzinfo is None:
+        raise ConfigurationError(f"{option} {text} has no time zone. Add Z for UTC.")
+    return moment and moment.astimezone(UTC)
+
+
+def _deployment(one: Deployment) -> str:
+    until = f"{one.until:%Y-%m-%d %H:%M:%S}" if one.until else "now"
+    why = f": {one.reason}" if one.reason else ""
+    return printable(
+        f"{one.part:9} version {one.version}  {one.share:6.1%}  {one.since:%Y-%m-%d %H:%M:%S} to {until}  "
+        f"({one.event} by {one.actor}{why})"
+    )
+
+
+def _plain(found: Iterable[Deployment]) -> list[dict[str, Any]]:
+    return [vars(one) | {"since": one.since.isoformat(), "until": one.until and one.until.isoformat()} for one in found]
+
+
+def _tree(found: "Trace") -> "Tree":
+    from rich.tree import Tree
+
+    record = found.lineage
+    tree = Tree(_text(f"{found.asked}"))
+    if found.prediction:
+        given = found.prediction
+        values = ", ".join(f"{value:.4f}" for value in given["probability"][:5])
+        tree.add(_text(f"prediction {values} at {given['time']:%Y-%m-%d %H:%M:%S.%f}Z by the {given['route']}"))
+    version = tree.add(_text(f"version {found.use_case}@{found.version}"))
+    if found.registered:
+        version.add(_text(f"registered {found.registered['time']} by {found.registered['actor']}"))
+    _branch(version, "deployments", [_deployment(one) for one in found.deployments])
+    _branch(version, "approvals", [_approval(event) for event in found.approvals])
+    evaluation = {name: value for name, value in record.evaluation.items() if isinstance(value, Mapping)}
+    values_of = [f"{name} {value['value']:.4f}" for name, value in evaluation.items() if "value" in value]
+    _branch(version, "evaluation", values_of)
+    version.add(_text(str(record.vulnerabilities.get("sentence", ""))))
+    _model(version.add(_text(f"sealed model {record.digest}")), record)
+    return tree
+
+
+def _model(model: "Tree", record: "Lineage") -> None:
+    parameters = ", ".join(f"{name} {value}" for name, value in record.parameters.items())
+    model.add(_text(f"algorithm {record.candidate} ({parameters}), seed {record.seed}, {record.threads} threads"))
+    trials = [f"{one.trial_id} {one.status} {one.value} {dict(one.parameters)} {one.run}" for one in record.trials]
+    _branch(model, f"search {record.parent_run} by {record.metric}, chosen trial {record.trial_run}", trials)
+    clean = "changed since that commit" if record.code_dirty else "clean"
+    code = [
+        f"commit {record.code_version} ({clean})",
+        f"files {record.code}",
+        f"lock file {record.lock_file}",
+        f"Python {record.python} on {record.platform}",
+    ]
+    _branch(model, "code", code)
+    data = model.add(_text(f"training set {record.training_set} ({record.training_rows:,} rows as of {record.as_of})"))
+    views = [f"feature view {name} {digest}" for name, digest in record.feature_rows.items()]
+    _branch(data, f"feature service {record.feature_service}, definitions {record.feature_definitions}", views)
+    snapshot = data.add(_text(f"snapshot {record.snapshot}, contract {record.contract}"))
+    for source, files in record.source_files.items():
+        counts = record.rows.get(source, {})
+        _branch(
+            snapshot,
+            f"source {source}: {counts.get('rows_in')} rows from {record.data}",
+            [f"{name} sha256 {digest}" for name, digest in files.items()],
+        )
+
+
+def _branch(tree: "Tree", title: str, leaves: Iterable[str]) -> None:
+    branch = tree.add(_text(title))
+    found = list(leaves)
+    for leaf in found or ["none"]:
+        branch.add(_text(leaf))
+
+
+def _approval(event: Mapping[str, Any]) -> str:
+    return f"{event['time']} {event['type']} by {event['actor']} {event['reason']}"
+
+
+def _text(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(printable(text))
+
+
+def _print(tree: "Tree") -> None:
+    """Lines are as long as they are: a digest that is folded cannot be copied."""
+    from rich.console import Console
+
+    Console(highlight=False, width=_WIDTH).print(tree, soft_wrap=True)

@@ -1,0 +1,142 @@
+"""Alarms in the audit log: raised once, resolved once, silenced for a time with a reason.
+
+An alarm is a subject of its own, `alarm <id>`, so its events name it, whoever reads them. Its id is made by who raises
+it and kept until the event is written: told again after a crash, it is known and nothing is written twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity, read, record
+from mlops_ray.governance.tables import events
+
+RAISED, RESOLVED, SILENCED = "alarm.raised", "alarm.resolved", "alarm.silenced"
+_PREFIX = "alarm "
+
+
+@dataclass(frozen=True)
+class AlarmRecord:
+    """An alarm as the audit log has it. since: the beginning of what it is about; raised_at: of the event.
+
+    payload: what monitoring found, with `question`, `version` and `columns` among it. silenced_until: None for never;
+    one that lies in the past is over.
+    """
+
+    id: str
+    use_case: str
+    version: int
+    question: str
+    title: str
+    severity: Severity
+    since: datetime
+    raised_at: datetime
+    resolved_at: datetime | None = None
+    silenced_until: datetime | None = None
+    silenced_because: str = ""
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_open(self, now: datetime) -> bool:
+        """Neither resolved nor silenced."""
+        return self.resolved_at is None and (self.silenced_until is None or self.silenced_until <= now)
+
+
+def raise_alarm(
+    store: ControlStore,
+    use_case: str,
+    version: int,
+    alarm_id: str,
+    title: str,
+    severity: Severity,
+    since: datetime,
+    payload: Mapping[str, Any],
+) -> bool:
+    """Record that an alarm was raised, unless that is known; `payload` names its `question`. Whether it was new."""
+    details = {**payload, "alarm": alarm_id, "version": version, "since": since.isoformat()}
+    return _record_once(store, RAISED, use_case, alarm_id, title, details, severity)
+
+
+def resolve_alarm(store: ControlStore, use_case: str, alarm_id: str, reason: str, payload: Mapping[str, Any]) -> bool:
+    """Record that an alarm is over, unless that is known. Whether it was new."""
+    return _record_once(store, RESOLVED, use_case, alarm_id, reason, {**payload, "alarm": alarm_id}, "info")
+
+
+def silence_alarm(
+    store: ControlStore, actor: Actor, use_case: str, alarm_id: str, reason: str, until: datetime, now: datetime
+) -> AlarmRecord:
+    """Nobody acts on the alarm until then; it stays in the log, and speaks again if it is not resolved by that time.
+
+    alarm_id: of one that is not resolved, or its beginning. Raises ConfigurationError if there is none or several, for
+    an end that is past, and without a reason.
+    """
+    if not reason.strip():
+        raise ConfigurationError("Say why the alarm is silenced: the reason goes into the audit log.")
+    if until <= now:
+        raise ConfigurationError(f"The silence would end at {until.isoformat()}, which is past. Give a later end.")
+    with store.transaction() as connection:
+        known = [one for one in _alarms(connection, use_case) if one.resolved_at is None]
+        found = [one for one in known if one.id.startswith(alarm_id)]
+        if len(found) != 1:
+            there = ", ".join(one.id for one in known) or "none"
+            raise ConfigurationError(f"{len(found)} open alarms of {use_case} begin with {alarm_id!r}. Open: {there}.")
+        payload = {"alarm": found[0].id, "version": found[0].version, "until": until.isoformat()}
+        subject = f"{_PREFIX}{found[0].id}"
+        record(connection, SILENCED, actor, subject, use_case=use_case, payload=payload, reason=reason, now=now)
+    return replace(found[0], silenced_until=until, silenced_because=reason)
+
+
+def alarms_of(store: ControlStore, use_case: str) -> list[AlarmRecord]:
+    """All alarms of a use case, resolved ones too, in the order in which they were raised."""
+    with store.reading() as connection:
+        return _alarms(connection, use_case)
+
+
+def open_alarms(store: ControlStore, use_case: str, version: int, now: datetime) -> list[str]:
+    """Titles of the alarms about a version that are neither resolved nor silenced."""
+    return [one.title for one in alarms_of(store, use_case) if one.version == version and one.is_open(now)]
+
+
+def _record_once(
+    store: ControlStore,
+    type: str,
+    use_case: str,
+    alarm_id: str,
+    reason: str,
+    payload: Mapping[str, Any],
+    severity: Severity,
+) -> bool:
+    subject = f"{_PREFIX}{alarm_id}"
+    known = select(events.c.seq).where(events.c.subject == subject, events.c.type == type).limit(1)
+    with store.transaction() as connection:
+        if connection.execute(known).first() is not None:
+            return False
+        record(connection, type, SYSTEM, subject, use_case=use_case, payload=payload, reason=reason, severity=severity)
+    return True
+
+
+def _alarms(connection: Connection, use_case: str) -> list[AlarmRecord]:
+    types = (RAISED, RESOLVED, SILENCED)
+    query = select(events).where(events.c.use_case == use_case, events.c.type.in_(types)).order_by(events.c.seq)
+    found: dict[str, AlarmRecord] = {}
+    for event in read(connection, query):
+        if event.type == RAISED:
+            found[event.subject] = _raised(event, use_case)
+        elif event.subject in found and event.type == RESOLVED:
+            found[event.subject] = replace(found[event.subject], resolved_at=event.time)
+        elif event.subject in found:
+            until = datetime.fromisoformat(event.payload["until"])
+            found[event.subject] = replace(found[event.subject], silenced_until=until, silenced_because=event.reason)
+    return list(found.values())
+
+
+def _raised(event: Event, use_case: str) -> AlarmRecord:
+    said = event.payload
+    return AlarmRecord(
+        said["alarm"], use_case, said["version"], said["question"], event.reason, event.severity,
+        datetime.fromisoformat(said["since"]), event.time, payload=said,
+    )  # fmt: skip

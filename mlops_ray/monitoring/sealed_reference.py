@@ -1,0 +1,70 @@
+"""The reference as files of a sealed model: made when it is sealed, read when its predictions are watched."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike
+
+from mlops_ray.errors import UseCaseError
+from mlops_ray.monitoring.build_reference import build_reference
+from mlops_ray.monitoring.reference import FILES, Reference
+from mlops_ray.monitoring.version_watch import Watched
+from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.registry.sealed_model import verified_files
+from mlops_ray.use_case import UseCase
+
+
+def reference_files(
+    use_case: UseCase,
+    schema: ModelSchema,
+    time: str,
+    seen: pl.DataFrame,
+    held_out: pl.DataFrame,
+    probability: ArrayLike,
+    label: str,
+) -> dict[str, bytes]:
+    """Build the reference of a model as its use case wants it watched, as the files to seal.
+
+    seen: rows before the test period, with a column for each feature and the moment of the prediction in `time`.
+    held_out: rows of the test period with their `probability` and the column `label`. Features that tell of a person
+    stay out of the ledger of predictions as they are, so there is nothing to compare with. Raises UseCaseError if a
+    slice or a seasonal feature is no column of these rows.
+    """
+    wanted = use_case.monitoring
+    slices = use_case.slices if wanted.slices is None else wanted.slices
+    features = [feature for feature in schema.features if not _is_personal(schema, feature.name)]
+    names = {feature.name for feature in features}
+    unknown = [name for name in slices if name not in held_out.columns]
+    unknown += [name for name in wanted.seasonal if name not in names]
+    if unknown:
+        raise UseCaseError(
+            f"Use case {use_case.name}: monitoring names {', '.join(unknown)}, which is no feature that is watched. "
+            f"It watches {', '.join(sorted(names))}."
+        )
+    scored = held_out.select(
+        time, *dict.fromkeys(slices), label=label, probability=pl.Series(np.asarray(probability, dtype=np.float64))
+    )
+    reference = build_reference(
+        seen, time, features, wanted.windows, scored, slices,
+        seasonal=wanted.seasonal, false_alarm_every=wanted.false_alarm_every,
+    )  # fmt: skip
+    return reference.to_files()
+
+
+def read_reference(folder: Path, digest: str, version: str) -> Watched | None:
+    """What the predictions of a sealed model are judged by; None if it was sealed without a reference.
+
+    Raises IntegrityError if a file is not what was sealed.
+    """
+    files = verified_files(folder, digest, (*FILES, "evaluation.json"))
+    if not set(FILES) <= files.keys():
+        return None
+    importance = json.loads(files["evaluation.json"]).get("importance", {}).get("features", {})
+    return Watched(version, Reference.from_files(files), importance)
+
+
+def _is_personal(schema: ModelSchema, feature: str) -> bool:
+    column = schema.column_of(feature)
+    return column is not None and column.personal is not None

@@ -1,0 +1,442 @@
+"""What is watched of one version: its windows, their verdicts, its quality and its alarms, as one value.
+
+    seen = observe(watch, watched, rows, ...)        # predictions: counted, windows judged, alarms stepped
+    seen = take_labels(seen.watch, watched, ...)     # labels: quality measured, concept drift judged
+    seen.changes                                     # alarms to announce
+
+Nothing here reads a clock, a file or a database: the drift actor does that, and a backtest with simulated time.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from math import isnan
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.errors import DataError
+from mlops_ray.monitoring.alarms import Alarm, Question, Verdict, diagnose, judge, judge_concept, step
+from mlops_ray.monitoring.performance_estimation import EstimatedQuality
+from mlops_ray.monitoring.quality import Measured, Quality
+from mlops_ray.monitoring.reference import PREDICTION, Reference
+from mlops_ray.monitoring.slices import ALL_ROWS
+from mlops_ray.monitoring.windows import Window, WindowState, add
+from mlops_ray.sketches import NumericSketch
+
+KEPT_WINDOWS = 60
+# A window is judged by its labels once so many have come, or once the window after it has enough to be judged.
+LABELLED_SHARE = 0.8
+_EXAMPLES = 3
+_FINDINGS = 10
+# Drift of columns that have less of the model's importance together matters little.
+_MINOR_IMPORTANCE = 0.01
+_MICROS = "datetime64[us]"
+
+Kind = Literal["raised", "resolved"]
+Severity = Literal["info", "warning", "critical"]
+NewId = Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a version is judged by. importance: of each feature, in any unit; empty where not known."""
+
+    version: str
+    reference: Reference
+    importance: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """The columns by whose values rows with labels are judged for themselves."""
+        names = (name.partition("=")[0] for name in self.reference.reliability if name != ALL_ROWS)
+        return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class SliceQuality:
+    """What labels say of the rows of a slice; see `quality.Quality`."""
+
+    slice: str
+    rows: int
+    predictions: int
+    positive: float
+    roc_auc: Measured
+    log_loss: Measured
+    brier: Measured
+
+
+@dataclass(frozen=True)
+class WindowRecord:
+    """A finished window. answered_from, answered_to: its predictions were answered in between (never outside).
+
+    estimated: before labels come. concept, quality: from the labels that came so far, all rows first. labelled: how
+    many. settled: whether its labels have had their say on the alarm.
+    """
+
+    spec: str
+    number: int
+    start: datetime
+    end: datetime
+    rows: int
+    misdated: int
+    answered_from: datetime
+    answered_to: datetime
+    data: Verdict
+    prediction: Verdict
+    estimated: EstimatedQuality | None = None
+    labelled: int = 0
+    concept: Verdict | None = None
+    quality: tuple[SliceQuality, ...] = ()
+    settled: bool = False
+
+    @property
+    def diagnosis(self) -> str:
+        return diagnose(self.data, self.concept)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The windows of one kind. began: for each pane in `state`, from when on its predictions were answered.
+
+    finished: how many windows so far. records: of the last of them. alarms: those that are open.
+    """
+
+    state: WindowState
+    began: tuple[datetime, ...] = ()
+    finished: int = 0
+    records: tuple[WindowRecord, ...] = ()
+    alarms: Mapping[Question, Alarm] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VersionWatch:
+    """rows: all that were counted. streams: by `spec.name`. raised: ids of the alarms that were announced, and stand.
+
+    An alarm is about a question, whichever kinds of windows show it: it is raised with the first, and resolved when
+    none shows it any more.
+    """
+
+    version: str
+    rows: int = 0
+    streams: Mapping[str, Stream] = field(default_factory=dict)
+    raised: Mapping[Question, str] = field(default_factory=dict)
+
+    def record(self, spec: str, number: int) -> WindowRecord:
+        return next(record for record in self.streams[spec].records if record.number == number)
+
+    def to_bytes(self) -> bytes:
+        streams = {
+            name: _Stored(s.state.to_bytes(), s.began, s.finished, s.records, s.alarms)
+            for name, s in self.streams.items()
+        }
+        return msgspec.msgpack.encode(_StoredWatch(self.version, self.rows, streams, self.raised))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "VersionWatch":
+        """What `to_bytes` wrote. Raises DataError if it is something else."""
+        try:
+            stored = msgspec.msgpack.decode(content, type=_StoredWatch)
+        except msgspec.MsgspecError as error:
+            raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
+        streams = {
+            name: Stream(WindowState.from_bytes(s.state), s.began, s.finished, s.records, s.alarms)
+            for name, s in stored.streams.items()
+        }
+        return cls(stored.version, stored.rows, streams, stored.raised)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    state: bytes
+    began: tuple[datetime, ...]
+    finished: int
+    records: tuple[WindowRecord, ...]
+    alarms: Mapping[Question, Alarm]
+
+
+@dataclass(frozen=True)
+class _StoredWatch:
+    version: str
+    rows: int
+    streams: Mapping[str, _Stored]
+    raised: Mapping[Question, str]
+
+
+@dataclass(frozen=True)
+class AlarmChange:
+    """An alarm to announce. title: for people, on one line. since: where the first window that shows it begins."""
+
+    kind: Kind
+    id: str
+    version: str
+    question: Question
+    title: str
+    severity: Severity
+    since: datetime
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The watch afterwards, and what is to be announced, in order."""
+
+    watch: VersionWatch
+    changes: tuple[AlarmChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What the labels of one window say. qualities: of all rows and of each slice. examples: rows that went wrong."""
+
+    qualities: tuple[Quality, ...]
+    examples: tuple[Mapping[str, Any], ...] = ()
+
+
+def observe(
+    watch: VersionWatch,
+    watched: Watched,
+    rows: pl.DataFrame,
+    moment: NDArray[np.datetime64],
+    read_up_to: datetime,
+    answered: tuple[datetime, datetime],
+    new_id: NewId,
+) -> Observed:
+    """Count `rows` in order, judge the windows that they finish, and step the alarms.
+
+    rows: a column for each feature and "prediction"; request_id and row, if there, go into the examples of alarms.
+    moment [rows], read_up_to: see `windows.add`. answered: the first and last moment at which the rows were answered.
+    new_id: makes the id of a new alarm.
+    """
+    watch = replace(watch, rows=watch.rows + len(rows))
+    changes: list[AlarmChange] = []
+    for name, monitored in watched.reference.windows.items():
+        fresh = Stream(WindowState(monitored.spec, watched.reference.empty_columns()))
+        stream = watch.streams.get(name, fresh)
+        records, stream = _add(stream, watched, name, rows, moment, read_up_to, answered)
+        watch = replace(watch, streams={**watch.streams, name: stream})
+        for record in records:
+            inside = (moment >= _micros(record.start)) & (moment <= _micros(record.end))
+            for verdict in (record.data, record.prediction):
+                drifted = verdict.answer == "drift"
+                examples = _examples(rows.filter(inside), verdict, watched.reference) if drifted else ()
+                watch, changed = _take(watch, name, verdict, examples, new_id)
+                changes += changed
+    return Observed(watch, tuple(changes))
+
+
+def take_labels(
+    watch: VersionWatch, watched: Watched, labelled: Mapping[tuple[str, int], Labelled], new_id: NewId
+) -> Observed:
+    """Take what labels say of windows, by kind and number, and let concept drift be judged where enough have come.
+
+    A window has its say on the alarm once, in its turn: when 80 % of its predictions have labels, or when the window
+    after it has enough. Labels that come later still change its quality and its verdict.
+    """
+    changes: list[AlarmChange] = []
+    for name, stream in watch.streams.items():
+        found = {number: one for (spec, number), one in labelled.items() if spec == name}
+        records = tuple(
+            _with_labels(record, found[record.number], watched) if record.number in found else record
+            for record in stream.records
+        )
+        watch = replace(watch, streams={**watch.streams, name: replace(stream, records=records)})
+        minimum = stream.state.spec.minimum_rows
+        for index, record in enumerate(records):
+            following = records[index + 1] if index + 1 < len(records) else None
+            if record.settled:
+                continue
+            if not _has_come(record, following, minimum):
+                break
+            watch = _settle(watch, name, record.number)
+            if record.concept is not None:
+                examples = found[record.number].examples if record.number in found else ()
+                watch, changed = _take(watch, name, record.concept, examples, new_id)
+                changes += changed
+    return Observed(watch, tuple(changes))
+
+
+def retire(watch: VersionWatch, at: datetime) -> Observed:
+    """The version takes no traffic any more: its alarms are over, and its windows begin anew if it comes back."""
+    changes = tuple(
+        AlarmChange("resolved", id, watch.version, question, "The version takes no traffic any more.", "info", at)
+        for question, id in watch.raised.items()
+    )
+    streams = {
+        name: replace(stream, state=replace(stream.state, closed=(), open=None), began=(), alarms={})
+        for name, stream in watch.streams.items()
+    }
+    return Observed(replace(watch, streams=streams, raised={}), changes)
+
+
+def _add(
+    stream: Stream,
+    watched: Watched,
+    name: str,
+    rows: pl.DataFrame,
+    moment: NDArray[np.datetime64],
+    read_up_to: datetime,
+    answered: tuple[datetime, datetime],
+) -> tuple[list[WindowRecord], Stream]:
+    added = add(stream.state, rows, moment, read_up_to)
+    # Each finished window drops its first pane, so that what is left and was there before are the first ones.
+    panes = len(added.state.closed) + (added.state.open is not None)
+    made = panes - len(stream.began) + len(added.finished)
+    began = (*stream.began, *[answered[0]] * made)
+    records = [
+        _record(window, watched, name, stream.finished + index, (began[index], answered[1]))
+        for index, window in enumerate(added.finished)
+    ]
+    kept = (*stream.records, *records)[-KEPT_WINDOWS:]
+    finished = stream.finished + len(records)
+    return records, replace(stream, state=added.state, began=began[len(records) :], finished=finished, records=kept)
+
+
+def _record(
+    window: Window, watched: Watched, name: str, number: int, answered: tuple[datetime, datetime]
+) -> WindowRecord:
+    reference = watched.reference
+    data = judge(window, reference, name, "data", watched.importance)
+    prediction = judge(window, reference, name, "prediction")
+    estimated = None
+    sketch = window.columns.get(PREDICTION)
+    if reference.estimator is not None and isinstance(sketch, NumericSketch) and sketch.values:
+        enough = sketch.values >= reference.windows[name].spec.minimum_rows
+        estimated = reference.estimator.estimate(sketch) if enough else None
+    return WindowRecord(
+        name, number, window.start, window.end, window.rows, window.misdated, *answered,
+        _shortened(data), _shortened(prediction), estimated,
+    )  # fmt: skip
+
+
+def _shortened(verdict: Verdict) -> Verdict:
+    return replace(verdict, findings=verdict.findings[:_FINDINGS])
+
+
+def _with_labels(record: WindowRecord, labelled: Labelled, watched: Watched) -> WindowRecord:
+    qualities = labelled.qualities
+    by_slice = {quality.slice: quality.reliability for quality in qualities}
+    concept = judge_concept(by_slice, record.start, record.end, watched.reference, record.spec)
+    kept = tuple(
+        SliceQuality(q.slice, q.rows, q.predictions, q.positive, q.roc_auc, q.log_loss, q.brier) for q in qualities
+    )
+    return replace(record, labelled=kept[0].rows if kept else 0, concept=_shortened(concept), quality=kept)
+
+
+def _has_come(record: WindowRecord, following: WindowRecord | None, minimum: int) -> bool:
+    """Whether a window's labels are as many as can be waited for."""
+    if record.rows < minimum:
+        return True
+    predictions = record.quality[0].predictions if record.quality else record.rows
+    if record.labelled >= max(minimum, LABELLED_SHARE * predictions):
+        return True
+    return following is not None and following.labelled >= minimum
+
+
+def _settle(watch: VersionWatch, spec: str, number: int) -> VersionWatch:
+    stream = watch.streams[spec]
+    records = tuple(replace(one, settled=True) if one.number == number else one for one in stream.records)
+    return replace(watch, streams={**watch.streams, spec: replace(stream, records=records)})
+
+
+def _take(
+    watch: VersionWatch, spec: str, verdict: Verdict, examples: Sequence[Mapping[str, Any]], new_id: NewId
+) -> tuple[VersionWatch, list[AlarmChange]]:
+    """Step the alarm of one kind of window, and raise or resolve the version's if that makes the difference."""
+    stream, question = watch.streams[spec], verdict.question
+    before = stream.alarms.get(question)
+    stepped = step(before, verdict)
+    alarms = {name: alarm for name, alarm in stream.alarms.items() if name != question}
+    if stepped.alarm is not None and stepped.alarm.resolved is None:
+        alarms[question] = stepped.alarm
+    watch = replace(watch, streams={**watch.streams, spec: replace(stream, alarms=alarms)})
+    is_open = any(question in other.alarms for other in watch.streams.values())
+    id = watch.raised.get(question)
+    if is_open and id is None:
+        id = new_id()
+        raised = _raised(id, watch.version, spec, alarms[question], examples)
+        return replace(watch, raised={**watch.raised, question: id}), [raised]
+    if not is_open and id is not None:
+        left = {name: other for name, other in watch.raised.items() if name != question}
+        assert stepped.alarm is not None
+        return replace(watch, raised=left), [_resolved(id, watch.version, stepped.alarm, verdict)]
+    return watch, []
+
+
+_TITLES: dict[Question, str] = {"data": "Data drift", "prediction": "Prediction drift", "concept": "Concept drift"}
+
+
+def _raised(id: str, version: str, spec: str, alarm: Alarm, examples: Sequence[Mapping[str, Any]]) -> AlarmChange:
+    verdict, question = alarm.worst, alarm.question
+    title = f"{_TITLES[question]} of version {version} since {alarm.since:%Y-%m-%d %H:%M}: {verdict.reason}"
+    severity: Severity = "critical" if question == "concept" else "warning"
+    if question == "data" and verdict.importance < _MINOR_IMPORTANCE:
+        severity = "info"
+    payload = {
+        "question": question,
+        "window": {"kind": spec, "start": verdict.start, "end": verdict.end, "rows": verdict.rows},
+        "columns": list(alarm.columns),
+        "importance": None if isnan(verdict.importance) else verdict.importance,
+        "findings": [asdict(finding) for finding in verdict.findings[:_FINDINGS]],
+        "examples": [dict(example) for example in examples],
+    }
+    return AlarmChange("raised", id, version, question, title, severity, alarm.since, payload)
+
+
+def _resolved(id: str, version: str, alarm: Alarm, verdict: Verdict) -> AlarmChange:
+    title = f"{_TITLES[alarm.question]} of version {version} is over: no drift in {alarm.calm} windows up to now."
+    payload = {
+        "question": alarm.question,
+        "last_seen": alarm.last_seen,
+        "resolved": verdict.end,
+        "windows": alarm.windows,
+        "columns": list(alarm.columns),
+        "worst": alarm.worst.reason,
+    }
+    return AlarmChange("resolved", id, version, alarm.question, title, "info", alarm.since, payload)
+
+
+def _examples(rows: pl.DataFrame, verdict: Verdict, reference: Reference) -> tuple[Mapping[str, Any], ...]:
+    """Rows of the window that show the largest finding: without a value, never seen, or furthest to its side."""
+    finding = verdict.findings[0]
+    named = [name for name in ("request_id", "row") if name in rows.columns]
+    if finding.column not in rows.columns or not named:
+        return ()
+    value, old = pl.col(finding.column), reference.columns[finding.column]
+    if finding.detector == "missing_rate":
+        found = rows.filter(value.is_null())
+    elif isinstance(old, NumericSketch):
+        apart = (value.cast(pl.Float64, strict=False) - old.mean).alias("__apart")
+        far = rows.with_columns(apart).filter(pl.col("__apart").is_not_nan() & pl.col("__apart").is_not_null())
+        higher = float(far["__apart"].sum()) > 0
+        found = far.sort("__apart", descending=higher)
+    else:
+        found = rows.filter(value.is_not_null())
+        found = found.sort(value.cast(pl.String).is_in(list(old.categories)))
+    return tuple(found.head(_EXAMPLES).select(*named, finding.column).to_dicts())
+
+
+def wrongest(joined: pl.DataFrame) -> tuple[Mapping[str, Any], ...]:
+    """Rows with labels whose answers were furthest from them; joined: request_id, row, probability, label."""
+    apart = (pl.col("label").cast(pl.Float64) - pl.col("probability")).abs()
+    found = joined.drop_nulls(["label", "probability"]).sort(
+        apart, "request_id", "row", descending=[True, False, False]
+    )
+    return tuple(found.head(_EXAMPLES).select("request_id", "row", "probability", "label").to_dicts())
+
+
+def moments_of(values: pl.Series) -> NDArray[np.datetime64]:
+    """Moments as `observe` takes them: UTC in microseconds."""
+    return values.cast(pl.Datetime("us")).to_physical().to_numpy().astype(_MICROS)
+
+
+def _micros(moment: datetime) -> np.datetime64:
+    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
+
+
+def all_records(watches: Iterable[VersionWatch]) -> list[WindowRecord]:
+    """The records of all kinds of windows of some versions."""
+    return [record for watch in watches for stream in watch.streams.values() for record in stream.records]

@@ -1,0 +1,228 @@
+"""The model card: one page on a version, made from its records alone (after Mitchell et al., "Model Cards for Model
+Reporting", 2019), as Markdown and as HTML that loads nothing from elsewhere."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from mlops_ray.registry.trace import Trace
+
+_LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error")
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --quiet: #777; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; }
+h2 { border-bottom: 1px solid var(--line); margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); }
+th { color: var(--quiet); font-weight: 600; }
+td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+td:first-child { overflow-wrap: normal; }
+"""
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A heading with paragraphs, points and a table under it; `head` and `rows` are empty where there is no table."""
+
+    heading: str
+    paragraphs: Sequence[str] = ()
+    points: Sequence[str] = ()
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def markdown_card(found: Trace) -> str:
+    """The card as Markdown."""
+    lines = [
+        f"# {_markdown(_title(found))}",
+        "",
+        *(line for text in _subtitle(found) for line in (_markdown(text), "")),
+    ]
+    for part in _sections(found):
+        lines += [f"## {part.heading}", ""]
+        lines += [line for text in part.paragraphs for line in (_markdown(text), "")]
+        lines += [*(f"- {_markdown(text)}" for text in part.points), *([""] if part.points else [])]
+        if part.rows:
+            lines += [_line(part.head), _line(["---"] * len(part.head))]
+            lines += [*(_line([_markdown(cell) for cell in row]) for row in part.rows), ""]
+    return "\n".join(lines)
+
+
+def html_card(found: Trace) -> str:
+    """The card as one HTML page."""
+    title = escape(_title(found))
+    parts = ['<!doctype html><html lang="en"><head><meta charset="utf-8">']
+    parts += ['<meta name="viewport" content="width=device-width, initial-scale=1">']
+    parts += [f"<title>{title}</title><style>{_STYLE}</style></head><body>", f"<h1>{title}</h1>"]
+    parts += [f"<p>{escape(text)}</p>" for text in _subtitle(found)]
+    for part in _sections(found):
+        parts.append(f"<h2>{escape(part.heading)}</h2>")
+        parts += [f"<p>{escape(text)}</p>" for text in part.paragraphs]
+        if part.points:
+            parts.append(f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in part.points)}</ul>")
+        if part.rows:
+            parts.append(f"<table><thead>{_html_row('th', part.head)}</thead>")
+            parts.append(f"<tbody>{''.join(_html_row('td', row) for row in part.rows)}</tbody></table>")
+    return "\n".join([*parts, "</body></html>", ""])
+
+
+def _title(found: Trace) -> str:
+    return f"{found.use_case}, version {found.version}"
+
+
+def _subtitle(found: Trace) -> list[str]:
+    lineage = found.lineage
+    when = found.registered.get("time", "")[:10]
+    registered = f"Registered {when} by {found.registered['actor']}. " if found.registered else ""
+    return [
+        lineage.purpose or "No purpose is declared.",
+        f"Owner: {lineage.owner or 'none declared'}. {registered}Sealed model {lineage.digest[:16]}….",
+    ]
+
+
+def _sections(found: Trace) -> Iterator[_Section]:
+    yield _model(found)
+    yield _data(found)
+    yield _metrics(found)
+    yield from _slices(found)
+    yield _limits(found)
+    yield _approvals(found)
+    yield _deployments(found)
+    yield _lineage(found)
+
+
+def _model(found: Trace) -> _Section:
+    lineage = found.lineage
+    rows = [["algorithm", lineage.candidate]]
+    rows += [[name, _number(value)] for name, value in lineage.parameters.items()]
+    rows += [["seed", str(lineage.seed)], ["chosen among", f"{len(lineage.trials)} trials by {lineage.metric}"]]
+    entities = lineage.declarations.get("entities", "")
+    lead = lineage.declarations.get("lead time", "")
+    text = f"Asked by {entities}; answered {lead} before {lineage.declarations.get('event time', '')}."
+    return _Section("Model", [text] if entities else [], head=["", ""], rows=rows)
+
+
+def _data(found: Trace) -> _Section:
+    lineage = found.lineage
+    text = f"{lineage.training_rows:,} rows to learn from and to be judged on, as known at {lineage.as_of}."
+    head = ["source", "files", "rows", "accepted", "repaired", "quarantined"]
+    rows = [
+        [name, str(len(lineage.source_files.get(name, ()))), *(f"{counts[kind]:,}" for kind in _COUNTS)]
+        for name, counts in lineage.rows.items()
+    ]
+    return _Section("Data", [text], head=head, rows=rows)
+
+
+_COUNTS = ("rows_in", "accepted", "repaired", "quarantined")
+
+
+def _metrics(found: Trace) -> _Section:
+    evaluation = found.lineage.evaluation
+    rows = [
+        [name, f"{value['value']:.4f}", _interval(value), "lower" if name in _LOWER_IS_BETTER else "higher"]
+        for name, value in sorted(evaluation.items(), key=lambda item: (item[0] != found.lineage.metric, item[0]))
+        if isinstance(value, Mapping) and "value" in value
+    ]
+    text = "On the test period, which neither the search nor the last fit has seen."
+    if {"rows", "days", "positive"} <= evaluation.keys():
+        positive = f"{evaluation['positive']:.1%}"
+        text = f"{text} {evaluation['rows']:,} rows of {evaluation['days']} days; {positive} have the label."
+    return _Section("Metrics", [text], head=["metric", "value", "95 % interval", "better"], rows=rows)
+
+
+def _slices(found: Trace) -> Iterator[_Section]:
+    slices = found.lineage.evaluation.get("slices") or {}
+    judged = slices.get("judged", ())
+    if not judged:
+        return
+    metric = found.lineage.metric
+    rows = []
+    for one in judged:
+        value = one["evaluation"][metric]
+        where = f"{one['column']} = {one['value'] or '(missing)'}"
+        rows.append([where, f"{one['evaluation']['rows']:,}", f"{value['value']:.4f}", _interval(value)])
+    left_out = slices.get("left_out", ())
+    text = [f"{len(left_out)} slices have too few rows to be judged."] if left_out else []
+    yield _Section("Slices", text, head=["slice", "rows", metric, "95 % interval"], rows=rows)
+
+
+def _limits(found: Trace) -> _Section:
+    lineage = found.lineage
+    points = [*lineage.limits]
+    points.append(f"Nothing after {lineage.as_of[:10]} was known to it.")
+    if lineage.code_dirty:
+        points.append("It was made by code that differed from its commit; only a digest of that code is on record.")
+    points.append(str(lineage.vulnerabilities.get("sentence", "No vulnerability scan is on record.")))
+    return _Section("Limits", points=points)
+
+
+def _approvals(found: Trace) -> _Section:
+    if not found.approvals:
+        return _Section("Approvals", ["No approval was asked for."])
+    rows = [
+        [event["time"][:19], event["type"].removeprefix("approval."), event["actor"], event["reason"]]
+        for event in found.approvals
+    ]
+    return _Section("Approvals", head=["time (UTC)", "what", "by", "reason"], rows=rows)
+
+
+def _deployments(found: Trace) -> _Section:
+    served = [one for one in found.deployments if one.version == found.version]
+    if not served:
+        return _Section("Deployments", ["It was never live."])
+    rows = [
+        [
+            one.part,
+            f"{one.share:.0%}",
+            f"{one.since:%Y-%m-%d %H:%M}",
+            f"{one.until:%Y-%m-%d %H:%M}" if one.until else "now",
+        ]
+        for one in served
+    ]
+    return _Section("Deployments", head=["part", "share", "from (UTC)", "until (UTC)"], rows=rows)
+
+
+def _lineage(found: Trace) -> _Section:
+    lineage = found.lineage
+    clean = "with changes that are not committed" if lineage.code_dirty else "clean"
+    rows = [
+        ["sealed model", lineage.digest],
+        ["lineage record", found.record],
+        ["search (MLflow run)", lineage.parent_run],
+        ["trial (MLflow run)", lineage.trial_run],
+        ["training set", lineage.training_set],
+        ["feature service", str(lineage.feature_service)],
+        ["feature definitions", lineage.feature_definitions],
+        ["snapshot", lineage.snapshot],
+        ["contract", lineage.contract],
+        ["code", f"{lineage.code_version}, {clean}"],
+        ["lock file", lineage.lock_file],
+        ["environment", f"Python {lineage.python} on {lineage.platform}"],
+    ]
+    rows += [[name, digest] for files in lineage.source_files.values() for name, digest in files.items()]
+    return _Section("Lineage", ["Digests are SHA-256."], head=["what", "which"], rows=rows)
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    return "" if value.get("low") is None else f"{value['low']:.4f} to {value['high']:.4f}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is: nothing in it is a tag, a link or the end of a cell."""
+    for mark in "\\`*_[]<>|#":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"

@@ -1,0 +1,152 @@
+"""Governor: looks at alarms and the clock, decides, and sees each retraining through, whoever dies in between.
+
+All that it knows stands in the audit log and below the artifact root, so each step can be done again: what was decided
+is started if it was not, what has ended is recorded if it was not.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity
+from mlops_ray.governance.live import Plan, live, set_champion, start_rollout
+from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, history, record_next
+from mlops_ray.governance.versions import VersionRef
+from mlops_ray.retraining.history import History, read_history
+from mlops_ray.retraining.launcher import Launcher, Order
+from mlops_ray.retraining.policy import Decision, State, decide, retraining_id
+from mlops_ray.retraining.retrain import Result, champion_lineage, find_result
+from mlops_ray.use_case import UseCase
+
+ATTEMPTS = 3
+# How many labels became known after the first moment (None: ever) and up to the second.
+NewRows = Callable[[datetime | None, datetime], int]
+
+_logger = logging.getLogger(__name__)
+
+
+class Governor:
+    """Governs one use case. Any number of them may do so at once; rounds may end anywhere and be repeated.
+
+    actor: in whose name approvals are asked for. Raises ConfigurationError if the use case declares no retraining.
+    """
+
+    def __init__(
+        self, use_case: UseCase, settings: Settings, launcher: Launcher, new_rows: NewRows, actor: Actor = SYSTEM
+    ):
+        if use_case.retraining is None:
+            raise ConfigurationError(
+                f"Use case {use_case.name} declares no retraining. Add retraining=Retraining(...) to it."
+            )
+        self._use_case, self._policy, self._name = use_case, use_case.retraining, use_case.name
+        self._store: ControlStore = open_store(settings)
+        self._artifacts = Artifacts(settings.artifacts)
+        self._launcher, self._new_rows, self._actor = launcher, new_rows, actor
+
+    def round(self, now: datetime) -> Decision:
+        """See the running retraining through, then decide; returns the decision that holds now."""
+        known = self._known(now)
+        if known.running is not None:
+            self._see_through(known.running["id"], datetime.fromisoformat(known.running["as_of"]), now)
+        decision = self._decide(now)
+        if decision.action == "retrain":
+            order = self._known(now).running
+            if order is not None:
+                self._see_through(order["id"], datetime.fromisoformat(order["as_of"]), now)
+        return decision
+
+    def _known(self, now: datetime) -> History:
+        return read_history(history(self._store, self._name), now)
+
+    def _decide(self, now: datetime) -> Decision:
+        """Decide and record it, unless it is the decision that was recorded last.
+
+        A decision to wait or to stop is recorded when its cause or its alarms change, and not again each round with
+        other numbers: the log would be flooded.
+        """
+        trained = self._trained(self._known(now))
+        rows = self._new_rows(trained, now)
+        made: list[Decision] = []
+
+        def next_entry(events: Sequence[Event]) -> Entry | None:
+            known = read_history(events, now)
+            state = State(known.alarms, known.past, known.losses, trained, rows)
+            made.append(decide(self._policy, state, now))
+            return self._entry(known, state, made[-1], now)
+
+        if record_next(self._store, SYSTEM, self._name, next_entry):
+            _logger.info("Retraining of %s: %s (%s). %s", self._name, made[-1].action, made[-1].cause, made[-1].reason)
+        return made[-1]
+
+    def _entry(self, known: History, state: State, decision: Decision, now: datetime) -> Entry | None:
+        said = {"action": decision.action, "cause": decision.cause, "alarms": list(decision.alarms)}
+        payload: dict[str, Any] = said | {"at": now.isoformat(), "numbers": dict(decision.numbers)}
+        if decision.action == "retrain":
+            payload["order"] = {"id": retraining_id(self._name, state, decision), "as_of": now.isoformat()}
+        elif known.last is not None and {name: known.last.get(name) for name in said} == said:
+            return None
+        severity: Severity | None = "warning" if decision.action == "stop" else None
+        return Entry(DECIDED, f"retraining {self._name}", decision.reason, payload, severity)
+
+    def _trained(self, known: History) -> datetime | None:
+        """Up to when the last training knew the data: the last retraining that ended well, else the champion's."""
+        done = [past.decided for past in known.past if past.outcome in ("better", "not better")]
+        if done:
+            return done[-1]
+        lineage = champion_lineage(self._store, self._artifacts, self._name)
+        return None if lineage is None else datetime.fromisoformat(lineage.as_of)
+
+    def _see_through(self, id: str, as_of: datetime, now: datetime) -> None:
+        """Start a retraining that was decided, or record what came of it."""
+        for attempt in range(1, ATTEMPTS + 1):
+            submission = f"{id}-{attempt}"
+            phase = self._launcher.phase(submission)
+            result = find_result(self._artifacts, self._name, id)  # after the phase: it is written before the end
+            if result is not None:
+                return self._finish(result, now)
+            if phase == "new":
+                return self._launcher.start(Order(submission, id, as_of))
+            if phase == "running":
+                return None
+            _logger.warning("Retraining %s: attempt %d ended without a result", id, attempt)
+        return self._finish(Result(id, as_of, "failed", f"It died without a result {ATTEMPTS} times."), now)
+
+    def _finish(self, result: Result, now: datetime) -> None:
+        """Record the outcome, and in the same transaction ask for approval of a challenger that is better."""
+        won = result.outcome == "better" and result.admissible
+        by_itself = won and self._policy.promote and not self._needs_approval()
+        if by_itself:  # first, as it can be repeated: once the end is recorded, nobody looks at it again
+            self._roll_out(result)
+        payload = asdict(result) | {"at": now.isoformat(), "rollout": by_itself}
+
+        def entry(events: Sequence[Event]) -> Entry | None:
+            running = read_history(events, now).running
+            if running is None or running["id"] != result.id:
+                return None  # another governor has recorded it
+            offer = result.version if won and not by_itself else None
+            subject = f"{self._name}@{result.version}" if result.version else f"retraining {self._name}"
+            severity: Severity | None = "warning" if result.outcome == "failed" else None
+            return Entry(FINISHED, subject, result.reason, payload, severity, offer)
+
+        if record_next(self._store, self._actor, self._name, entry):
+            _logger.info("Retraining %s ended: %s. %s", result.id, result.outcome, result.reason)
+
+    def _needs_approval(self) -> bool:
+        return self._use_case.approval is not None and self._use_case.approval.required
+
+    def _roll_out(self, result: Result) -> None:
+        assert result.version is not None
+        assert result.digest is not None
+        version = VersionRef(result.version, result.digest)
+        with suppress(ConflictError):  # it is under way already, or another is
+            if live(self._store, self._name).champion is None:
+                set_champion(self._store, self._actor, self._name, version, result.reason)
+            else:
+                start_rollout(self._store, self._actor, self._name, version, Plan())

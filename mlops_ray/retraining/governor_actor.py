@@ -1,0 +1,83 @@
+"""The governor as a named actor: rounds at an interval, or when it is told the time."""
+
+import logging
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import UnavailableError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.principals import acting
+from mlops_ray.retraining.governor import Governor
+from mlops_ray.retraining.launcher import NAMESPACE, find_launcher
+from mlops_ray.retraining.new_labels import NewLabels
+from mlops_ray.retraining.policy import Decision
+from mlops_ray.use_case import UseCase
+
+EVERY_S = 30.0
+
+_logger = logging.getLogger(__name__)
+
+
+def governor_name(use_case: str) -> str:
+    """The name of its actor, in the namespace `mlops_ray`."""
+    return f"governor-{use_case}"
+
+
+def start_governor(
+    use_case: UseCase,
+    settings: Settings,
+    feature_repo: Path,
+    reference: str,
+    every_s: float | None = EVERY_S,
+) -> Any:
+    """The actor that governs the use case, started if there is none. It outlives the driver, and is restarted.
+
+    reference: how `mlops-ray` names the use case, for a job. every_s: the time between rounds; None: only when asked,
+    which is for simulated time.
+    """
+    options = {"name": governor_name(use_case.name), "namespace": NAMESPACE, "lifetime": "detached"}
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_GovernorActor)
+    arguments = (use_case, settings, feature_repo, reference, every_s)
+    return actor.options(get_if_exists=True, **options).remote(*arguments)
+
+
+def stop_governor(use_case: str) -> None:
+    """End the actor of a use case, if there is one. A retraining that runs goes on."""
+    try:
+        ray.kill(ray.get_actor(governor_name(use_case), namespace=NAMESPACE))
+    except ValueError:
+        return
+
+
+class _GovernorActor:
+    """Holds nothing but the lock by which rounds follow one another: the governor's memory is the audit log."""
+
+    def __init__(
+        self, use_case: UseCase, settings: Settings, feature_repo: Path, reference: str, every_s: float | None
+    ) -> None:
+        launcher = find_launcher(use_case, settings, feature_repo, reference)
+        actor = acting(open_store(settings), settings, os.environ.get("MLOPS_RAY_API_KEY"))
+        self._governor = Governor(use_case, settings, launcher, NewLabels(settings, use_case.name), actor)
+        self._lock = threading.Lock()
+        if every_s is not None:
+            threading.Thread(target=self._follow, args=(every_s,), name="governor", daemon=True).start()
+
+    def round(self, now: datetime | None = None) -> Decision:
+        with self._lock:
+            return self._governor.round(now or datetime.now(UTC))
+
+    def _follow(self, every_s: float) -> None:
+        pause = threading.Event()
+        while not pause.wait(every_s):
+            try:
+                self.round()
+            except UnavailableError as error:
+                _logger.warning("The governor could not look: %s", error)
+            except Exception:
+                _logger.exception("A round of the governor failed")

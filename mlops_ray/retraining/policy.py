@@ -1,0 +1,155 @@
+"""When to train again: a pure function of open alarms, past retrainings, labels that have come, and the time."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import isfinite
+from typing import Any, Literal
+
+from mlops_ray.use_case import Question, Retraining
+
+WEEK = timedelta(days=7)
+Action = Literal["retrain", "wait", "stop"]
+Cause = Literal[
+    "alarm", "schedule",  # to retrain
+    "running", "calm", "cool-down", "few rows", "weekly number", "weekly hours",  # to wait
+    "losses",  # to stop
+]  # fmt: skip
+Outcome = Literal["better", "not better", "failed"]
+
+
+@dataclass(frozen=True)
+class OpenAlarm:
+    """An alarm that is neither resolved nor silenced. reason: what it said when it was raised."""
+
+    id: str
+    question: Question
+    reason: str
+
+
+@dataclass(frozen=True)
+class PastRetraining:
+    """decided: when. ended, outcome: None while it runs. cpu_hours: what it took, 0 while that is not known."""
+
+    id: str
+    decided: datetime
+    ended: datetime | None = None
+    outcome: Outcome | None = None
+    cpu_hours: float = 0.0
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known at the moment of a decision.
+
+    past: all retrainings, the oldest first. losses: how many of the last in a row were not better, or failed, since
+    the champion changed. trained: up to when the last training, first or again, knew the data; None: not known.
+    new_rows: labels that came since. All moments are UTC.
+    """
+
+    alarms: tuple[OpenAlarm, ...] = ()
+    past: tuple[PastRetraining, ...] = ()
+    losses: int = 0
+    trained: datetime | None = None
+    new_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """reason is a sentence with the numbers, `numbers` the same for machines. alarms: ids of those that ask for it."""
+
+    action: Action
+    cause: Cause
+    reason: str
+    alarms: tuple[str, ...] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def decide(policy: Retraining, state: State, now: datetime) -> Decision:
+    """Retrain, wait, or stop until a person has looked.
+
+    A retraining needs somebody who asks: an open alarm, or the schedule. An alarm that stays open after a retraining
+    asks again once the cool-down is over and enough labels have come: that limits it, and the stop after losses ends
+    it. A clock that was set back only lengthens the waiting.
+    """
+    asking = tuple(alarm for alarm in state.alarms if alarm.question in policy.alarms)
+    ids = tuple(alarm.id for alarm in asking)
+    running = next((past for past in reversed(state.past) if past.outcome is None), None)
+    if running is not None:
+        return Decision("wait", "running", f"Retraining {running.id} runs since {_moment(running.decided)}.", ids)
+    if state.losses >= policy.stop_after_losses:
+        text = (
+            f"The last {state.losses} challengers were not better than the champion, or failed (limit "
+            f"{policy.stop_after_losses}). More of the same will not help: look at the data and the features. The next "
+            f"champion begins a new count."
+        )
+        return Decision("stop", "losses", text, ids, {"losses": state.losses, "limit": policy.stop_after_losses})
+    due = policy.every is not None and state.trained is not None and now - state.trained >= policy.every
+    if not asking and not due:
+        return _calm(policy, state)
+    return _held_back(policy, state, now, ids) or _retrain(policy, state, asking, now)
+
+
+def _calm(policy: Retraining, state: State) -> Decision:
+    when = ""
+    if policy.every is not None and state.trained is not None:
+        when = f" The schedule asks at {_moment(state.trained + policy.every)}."
+    others = f" {len(state.alarms)} on other questions do not count." if state.alarms else ""
+    watched = f"No alarm on {' or '.join(policy.alarms)} is open." if policy.alarms else "Alarms do not count here."
+    return Decision("wait", "calm", f"{watched}{others}{when}")
+
+
+def _held_back(policy: Retraining, state: State, now: datetime, ids: tuple[str, ...]) -> Decision | None:
+    """What keeps from a retraining that is asked for: the first limit that it breaks."""
+    ended = max((past.ended for past in state.past if past.ended is not None), default=None)
+    if ended is not None and now - ended < policy.cool_down:
+        text = (
+            f"The last retraining ended at {_moment(ended)}; the cool-down ends at {_moment(ended + policy.cool_down)}."
+        )
+        return Decision("wait", "cool-down", text, ids, {"cool_down_s": policy.cool_down.total_seconds()})
+    if state.new_rows < policy.min_new_rows:
+        text = f"{state.new_rows:,} labels came since the last training ({policy.min_new_rows:,} are needed)."
+        return Decision("wait", "few rows", text, ids, {"new_rows": state.new_rows, "limit": policy.min_new_rows})
+    week = [past for past in state.past if now - past.decided < WEEK]
+    if len(week) >= policy.max_per_week:
+        free = _moment(min(past.decided for past in week) + WEEK)
+        text = f"{len(week)} retrainings in seven days (limit {policy.max_per_week}); the next is free at {free}."
+        return Decision("wait", "weekly number", text, ids, {"retrainings": len(week), "limit": policy.max_per_week})
+    spent, next_one = sum(_hours(past) for past in week), _hours(state.past[-1]) if state.past else 0.0
+    if spent + next_one > policy.max_cpu_hours_per_week:
+        text = (
+            f"{spent:.2f} CPU hours in seven days and {next_one:.2f} for another like the last are more than "
+            f"{policy.max_cpu_hours_per_week:g}."
+        )
+        numbers = {"cpu_hours": spent, "expected": next_one, "limit": policy.max_cpu_hours_per_week}
+        return Decision("wait", "weekly hours", text, ids, numbers)
+    return None
+
+
+def _retrain(policy: Retraining, state: State, asking: tuple[OpenAlarm, ...], now: datetime) -> Decision:
+    numbers: dict[str, Any] = {"new_rows": state.new_rows, "alarms": len(asking)}
+    rows = f"{state.new_rows:,} labels came since the last training."
+    if asking:
+        more = f" (and {len(asking) - 1} more)" if len(asking) > 1 else ""
+        said = asking[0].reason.strip() or "no reason given."
+        text = f"An alarm on {asking[0].question} is open{more}: {said} {rows}"
+        return Decision("retrain", "alarm", text, tuple(alarm.id for alarm in asking), numbers)
+    assert state.trained is not None
+    age = now - state.trained
+    text = f"The last training knew the data up to {_moment(state.trained)}, {age.days} days ago. {rows}"
+    return Decision("retrain", "schedule", text, (), numbers | {"age_s": age.total_seconds()})
+
+
+def retraining_id(use_case: str, state: State, decision: Decision) -> str:
+    """Names what a decision starts: the same decision on the same past has the same id, whoever takes it and when."""
+    trigger = [use_case, str(len(state.past)), decision.cause, *sorted(decision.alarms)]
+    return f"retrain-{use_case}-{hashlib.sha256(chr(0).join(trigger).encode()).hexdigest()[:16]}"
+
+
+def _hours(past: PastRetraining) -> float:
+    return past.cpu_hours if isfinite(past.cpu_hours) else 0.0
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

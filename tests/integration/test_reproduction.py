@@ -1,0 +1,108 @@
+"""Reproduction: from the raw files and the registry's records alone the same model comes, or what differs is named."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from mlops_ray.config import Settings
+from mlops_ray.pipeline import Pipeline
+from mlops_ray.registry.lineage import Lineage
+from mlops_ray.registry.trace import read_lineage, trace
+from mlops_ray.reproduction import Reproduction, compare_inputs, reproduce
+from mlops_ray.training.candidates import GradientBoosting
+from mlops_ray.use_case import Search, UseCase, load_use_case
+from tests.pipeline_run import ROOT, SMALL, write_small_data
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+REPO = ROOT / "feature_repo"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A use case whose pipeline was run, the settings it ran with, and its first version's record."""
+
+    case: UseCase
+    settings: Settings
+    lineage: Lineage
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    folder = tmp_path_factory.mktemp("recorded")
+    write_small_data(folder / "data")
+    case = replace(
+        load_use_case(str(SMALL)), candidates=(GradientBoosting(),), search=Search(trials_per_candidate=1), gates=()
+    )
+    settings = Settings(state=str(folder / "state"), data=str(folder / "data"))
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    Pipeline(case, settings, REPO).run(until="register")
+    yield Recorded(case, settings, read_lineage(settings, "flights", 1)[1])
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def fresh(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A state folder that holds the registry's records, and nothing that a step left."""
+    folder = tmp_path_factory.mktemp("fresh")
+    shutil.copy(f"{recorded.settings.state}/control_store.db", folder)
+    shutil.copytree(f"{recorded.settings.artifacts}/lineage", folder / "artifacts" / "lineage")
+    return Settings(state=str(folder), data=recorded.settings.data)
+
+
+def again(recorded: Recorded, fresh: Settings, lineage: Lineage, case: UseCase | None = None) -> Reproduction:
+    return reproduce(case or recorded.case, fresh, REPO, lineage)
+
+
+def test_the_same_model_comes_from_the_raw_files_and_the_records(recorded: Recorded, fresh: Settings) -> None:
+    found = again(recorded, fresh, read_lineage(fresh, "flights", 1)[1])
+    assert found.difference is None
+    assert found.exact
+    compared = {"source file flights_2013-01.csv of flights", "snapshot", "training set", "metric roc_auc"}
+    assert compared | {"sealed model.onnx", "sealed golden.json"} <= set(found.equal)
+
+
+def test_the_record_names_the_raw_files_and_the_trials(recorded: Recorded) -> None:
+    found = trace(recorded.settings, "flights@1")
+    assert len(found.lineage.source_files["flights"]) == 2
+    assert [trial.trial_id for trial in found.lineage.trials] == ["gradient_boosting-000"]
+    assert found.lineage.vulnerabilities["sentence"].startswith("Environment not audited: no advisories configured")
+    assert [one.part for one in found.deployments] == ["champion"]
+
+
+def test_a_changed_raw_file_is_named(recorded: Recorded, fresh: Settings, tmp_path: Path) -> None:
+    shutil.copytree(recorded.settings.data, tmp_path / "data")
+    changed = tmp_path / "data" / "weather_2013-01.csv"
+    changed.write_text(changed.read_text().replace("39.02", "39.03", 1))
+    elsewhere = fresh.model_copy(update={"data": str(tmp_path / "data")})
+    difference = compare_inputs(recorded.case, elsewhere, REPO, recorded.lineage)
+    assert difference is not None
+    assert difference.name == "source file weather_2013-01.csv of weather"
+
+
+def test_a_changed_parameter_is_found_by_its_effect(recorded: Recorded, fresh: Settings) -> None:
+    parameters = {**recorded.lineage.parameters, "learning_rate": 0.2}
+    difference = again(recorded, fresh, replace(recorded.lineage, parameters=parameters)).difference
+    assert difference is not None
+    assert difference.name.startswith("metric ")
+
+
+def test_a_changed_seed_is_named_and_found_by_its_effect(recorded: Recorded, fresh: Settings) -> None:
+    case = replace(recorded.case, search=Search(trials_per_candidate=1, seed=14))
+    difference = again(recorded, fresh, recorded.lineage, case).difference
+    assert str(difference) == "use case, search seed: recorded 13, found 14"
+    forged = replace(recorded.lineage, seed=14, declarations={**recorded.lineage.declarations, "search seed": "14"})
+    difference = again(recorded, fresh, forged, case).difference
+    assert difference is not None
+    assert difference.name.startswith("sealed ")
+
+
+def test_other_code_is_the_first_difference(recorded: Recorded, fresh: Settings) -> None:
+    other = replace(recorded.lineage, code_version="0" * 40, code="1" * 64, snapshot="2" * 64)
+    difference = compare_inputs(recorded.case, fresh, REPO, other)
+    assert difference is not None
+    assert difference.name == "code version"
+    assert compare_inputs(recorded.case, fresh, REPO, other, any_code=True) is None

@@ -1,0 +1,588 @@
+"""Approvals: who may give which, what they are about, when they end, and that nothing goes live without one."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from mlops_ray import cli
+from mlops_ray.admission import Registered, admit
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, MlopsRayError, UnavailableError
+from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.governance.approvals import (
+    Approval,
+    Lapse,
+    Policy,
+    Request,
+    Verdict,
+    approve,
+    decide,
+    expect_servable,
+    expire,
+    list_approvals,
+    reject,
+    request,
+    revoke,
+    set_policy,
+    valid_approval,
+)
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import SYSTEM, Actor, read_events
+from mlops_ray.governance.live import (
+    Plan,
+    Step,
+    VersionRef,
+    begin,
+    break_glass,
+    live,
+    promote,
+    set_champion,
+    start_rollout,
+)
+from mlops_ray.governance.principals import (
+    acting,
+    active_keys,
+    create_key,
+    development_approver_key,
+    development_key,
+    is_single_user,
+)
+from mlops_ray.governance.versions import Evidence, RegisteredVersion, record_version
+from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.http import Routes
+from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from mlops_ray.use_case import Approval as ApprovalRule
+from mlops_ray.use_case import Threshold, UseCase, load_use_case
+from tests.unit.test_gates import EVALUATION
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+ANN, BOB = Actor("ann", ("operate",)), Actor("bob", ("approve",))
+EVE = Actor("eve", ("predict", "operate"))
+POLICY = Policy(required=True, expires_after_s=DAY.total_seconds())
+OLD, NEW = VersionRef(1, "a" * 64), VersionRef(2, "b" * 64)
+
+
+def version(ref: VersionRef = NEW, author: str = "ann", failed: tuple[str, ...] = ()) -> RegisteredVersion:
+    return RegisteredVersion("flights", ref.version, Evidence(ref.digest, "e" * 64, "m" * 64), author, failed, NOW)
+
+
+def asked(**changes: Any) -> Approval:
+    return replace(decide(None, Request("1", ANN, version()), POLICY, NOW), **changes)
+
+
+def verdict(kind: Any, actor: Actor = BOB, reason: str = "seen", **more: Any) -> Verdict:
+    return Verdict(kind, actor, more.pop("version", version()), reason, **more)
+
+
+def approved() -> Approval:
+    return decide(asked(), verdict("approved"), POLICY, NOW)
+
+
+@pytest.fixture
+def ready(store: ControlStore) -> ControlStore:
+    """Version 1 is approved and champion, version 2 is registered; flights demands an approval."""
+    set_policy(store, ANN, "flights", POLICY)
+    for ref in (OLD, NEW):
+        record_version(store, ANN, "flights", ref.version, Evidence(ref.digest, "e" * 64))
+    request(store, ANN, "flights", 1)
+    approve(store, BOB, "flights", 1)
+    set_champion(store, ANN, "flights", OLD, "first")
+    return store
+
+
+# The decision
+
+
+def test_an_authorised_other_approves_what_was_asked_for() -> None:
+    found = approved()
+    assert (found.state, found.decided_by, found.expires_at) == ("approved", "bob", NOW + DAY)
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "message"),
+    [
+        (verdict("approved", EVE), ForbiddenError, "does not carry the role 'approve'"),
+        (verdict("approved", replace(ANN, roles=("approve",))), ForbiddenError, "is the author"),
+        (verdict("approved", seen="c" * 64), ConflictError, "has the digest bbb"),
+        (verdict("approved", version=version(VersionRef(2, "c" * 64))), ConflictError, "was changed since"),
+        (
+            verdict("approved", version=replace(version(), evidence=Evidence("b" * 64, "x" * 64, "m" * 64))),
+            ConflictError,
+            "was changed since",
+        ),
+        (
+            verdict("approved", version=replace(version(), evidence=Evidence("b" * 64, "e" * 64, "x" * 64))),
+            ConflictError,
+            "was changed since",
+        ),
+        (verdict("rejected", reason=" "), ConfigurationError, "Say why"),
+        (verdict("rejected", EVE), ForbiddenError, "role"),
+        (verdict("revoked"), ConflictError, "is requested already"),
+    ],
+)
+def test_what_may_not_be_is_refused(event: Verdict, error: type[MlopsRayError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        decide(asked(), event, POLICY, NOW)
+
+
+@pytest.mark.parametrize("state", ["approved", "rejected", "revoked", "expired"])
+def test_a_verdict_is_given_once(state: Any) -> None:
+    done = replace(approved(), state=state)
+    with pytest.raises(ConflictError, match="by bob already"):
+        decide(done, verdict("approved"), POLICY, NOW)
+    with pytest.raises(ConflictError):
+        decide(None, verdict("approved"), POLICY, NOW)
+
+
+def test_nothing_is_approved_after_its_end() -> None:
+    with pytest.raises(ConflictError, match="ended at"):
+        decide(asked(), verdict("approved"), POLICY, NOW + DAY)
+    with pytest.raises(ConflictError, match="nothing"):
+        decide(asked(), Lapse(), POLICY, NOW + DAY - timedelta(seconds=1))
+    assert decide(asked(), Lapse(), POLICY, NOW + DAY).state == "expired"
+
+
+def test_asking_twice_is_refused_but_not_after_a_change_or_an_end() -> None:
+    for state in (asked(), approved()):
+        with pytest.raises(ConflictError, match="already"):
+            decide(state, Request("2", ANN, version()), POLICY, NOW)
+        other = replace(version(), evidence=Evidence("b" * 64, "x" * 64))
+        assert decide(state, Request("2", ANN, other), POLICY, NOW).state == "requested"
+        assert decide(state, Request("2", ANN, version()), POLICY, NOW + DAY).id == "2"
+    with pytest.raises(ConflictError, match="did not pass latency"):
+        decide(None, Request("1", ANN, version(failed=("latency",))), POLICY, NOW)
+
+
+def test_who_broke_the_glass_does_not_approve_it() -> None:
+    broken = decide(None, Request("1", EVE, version(), "fire", break_glass=True), POLICY, NOW)
+    with pytest.raises(ForbiddenError, match="broke the glass"):
+        decide(broken, verdict("approved", replace(EVE, roles=("approve",))), POLICY, NOW)
+    assert decide(broken, verdict("approved"), POLICY, NOW).state == "approved"
+
+
+def test_four_eyes_are_two_only_where_the_use_case_says_so() -> None:
+    alone = replace(POLICY, four_eyes=False)
+    assert decide(asked(), verdict("approved", Actor("ann", ("admin",))), alone, NOW).decided_by == "ann"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["request", "approved", "rejected", "revoked", "lapse"]),
+            st.sampled_from(["ann", "bob", "eve"]),
+            st.sampled_from(["b" * 64, "c" * 64]),
+            st.integers(0, 3),
+        ),
+        max_size=20,
+    )
+)
+def test_whatever_happens_only_another_with_the_role_has_approved(steps: list[tuple[str, str, str, int]]) -> None:
+    roles = {"ann": ("operate", "approve"), "bob": ("approve",), "eve": ("predict",)}
+    state: Approval | None = None
+    now = NOW
+    for number, (what, name, digest, days) in enumerate(steps):
+        now += days * DAY / 2
+        actor, of = Actor(name, roles[name]), version(VersionRef(2, digest))
+        event: Any = Lapse()
+        if what == "request":
+            event = Request(str(number), actor, of)
+        elif what != "lapse":
+            event = Verdict(what, actor, of, "why")  # type: ignore[arg-type]
+        try:
+            before, state = state, decide(state, event, POLICY, now)
+        except MlopsRayError:
+            continue
+        if state.state == "approved":
+            assert (state.decided_by, what) == ("bob", "approved")
+            assert before is not None
+            assert (before.state, before.evidence, now < before.expires_at) == ("requested", of.evidence, True)
+
+
+# What may go live
+
+
+def test_a_challenger_is_not_served_before_approval(ready: ControlStore) -> None:
+    with pytest.raises(ForbiddenError, match="no valid approval"):
+        start_rollout(ready, ANN, "flights", NEW, Plan())
+    with pytest.raises(ForbiddenError, match="no valid approval"):
+        set_champion(ready, ANN, "flights", NEW, "now")
+    with pytest.raises(ForbiddenError, match="not approved"):
+        expect_servable(ready, "flights", NEW)
+    request(ready, ANN, "flights", 2)
+    with pytest.raises(ForbiddenError):
+        start_rollout(ready, ANN, "flights", NEW, Plan())
+    approve(ready, BOB, "flights", 2)
+    state = start_rollout(ready, ANN, "flights", NEW, Plan())
+    assert state.rollout
+    revoke(ready, BOB, "flights", 2, "a complaint")
+    with pytest.raises(ForbiddenError):
+        promote(ready, ANN, "flights", state.rollout, "enough")
+    assert live(ready, "flights") == state
+
+
+def test_a_use_case_without_a_policy_demands_nothing(store: ControlStore) -> None:
+    assert set_champion(store, ANN, "trains", NEW, "first").champion == NEW
+    expect_servable(store, "trains", NEW)
+
+
+@pytest.mark.parametrize("part", ["model_digest", "evaluation_digest", "materials_digest"])
+def test_an_approval_is_void_when_any_byte_changes(ready: ControlStore, part: str) -> None:
+    assert valid_approval(ready, "flights", OLD, NOW)
+    with ready.transaction() as connection:
+        connection.execute(text(f"UPDATE versions SET {part} = 'changed' WHERE version = 1"))
+    assert valid_approval(ready, "flights", OLD, NOW) is None
+    with pytest.raises(ForbiddenError):
+        expect_servable(ready, "flights", OLD)
+
+
+def test_another_model_under_an_approved_number_is_not_approved(ready: ControlStore) -> None:
+    assert valid_approval(ready, "flights", VersionRef(1, "f" * 64), NOW) is None
+    with pytest.raises(ConflictError, match="was registered with the model"):
+        record_version(ready, ANN, "flights", 1, Evidence("f" * 64, "e" * 64))
+
+
+def test_the_end_of_an_approval_stops_what_is_new_and_not_what_is_live(ready: ControlStore) -> None:
+    later = NOW + 2 * DAY
+    assert valid_approval(ready, "flights", OLD, later) is None
+    (ended,) = expire(ready, later)
+    assert (ended.state, expire(ready, later)) == ("expired", [])
+    assert read_events(ready, types=["approval.expired"])[0].after["version"] == 1
+    expect_servable(ready, "flights", OLD)
+    revoke(ready, BOB, "flights", 1, "no more")
+    with pytest.raises(ForbiddenError):
+        expect_servable(ready, "flights", OLD)
+
+
+def test_a_version_that_failed_a_gate_cannot_go_live(store: ControlStore) -> None:
+    class Failed:
+        name, passed, blocks, value, limit, sentence = "latency", False, True, 9.0, 1.0, "too slow"
+
+    record_version(store, ANN, "flights", 2, Evidence(NEW.digest, "e"), [Failed()])
+    with pytest.raises(ForbiddenError, match="did not pass latency"):
+        set_champion(store, ANN, "flights", NEW, "first")
+    with pytest.raises(ConflictError, match="did not pass latency"):
+        request(store, ANN, "flights", 2)
+    event = read_events(store, types=["gate.failed"])[0]
+    assert (event.payload["value"], event.reason, event.severity) == (9.0, "too slow", "warning")
+
+
+def test_the_first_approved_version_is_the_first_champion(store: ControlStore) -> None:
+    set_policy(store, ANN, "flights", POLICY)
+    record_version(store, ANN, "flights", 2, Evidence(NEW.digest, "e"))
+    assert begin(store, "flights").champion is None
+    request(store, ANN, "flights", 2)
+    assert begin(store, "flights").champion is None
+    approve(store, BOB, "flights", 2)
+    assert begin(store, "flights").champion == NEW
+    assert begin(store, "flights").revision == 1
+
+
+def test_breaking_the_glass_is_loud_and_asks_afterwards(ready: ControlStore) -> None:
+    with pytest.raises(ConfigurationError, match="Say why"):
+        break_glass(ready, EVE, "flights", 2, " ")
+    with pytest.raises(ForbiddenError, match="role 'operate'"):
+        break_glass(ready, BOB, "flights", 2, "fire")
+    assert break_glass(ready, EVE, "flights", 2, "fire").champion == NEW
+    expect_servable(ready, "flights", NEW)
+    loud = [(e.type, e.severity) for e in read_events(ready, subject="flights@2")][1:]
+    assert loud == [("approval.requested", "critical"), ("break_glass", "critical"), ("champion.set", "info")]
+    with pytest.raises(ConflictError, match="champion already"):
+        break_glass(ready, EVE, "flights", 2, "again")
+    approve(ready, BOB, "flights", 2, "after a look")
+    assert valid_approval(ready, "flights", NEW, datetime.now(UTC))
+
+
+def test_a_rejected_break_glass_is_not_loaded_again(ready: ControlStore) -> None:
+    break_glass(ready, EVE, "flights", 2, "fire")
+    reject(ready, BOB, "flights", 2, "no")
+    with pytest.raises(ForbiddenError):
+        expect_servable(ready, "flights", NEW)
+
+
+def test_a_policy_that_stays_the_same_is_no_event(ready: ControlStore) -> None:
+    set_policy(ready, BOB, "flights", POLICY)
+    set_policy(ready, BOB, "flights", None)
+    changes = read_events(ready, types=["policy.changed"])
+    assert [(event.actor, event.after is None) for event in changes] == [("ann", False), ("bob", True)]
+    assert set_champion(ready, ANN, "flights", NEW, "free").champion == NEW
+
+
+HOSTILE = ["..", "file:///etc/passwd", "flights\0", "flights\n", "x" * 10_000, "", "Flights", "\ud800"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_refused_before_any_database_sees_it(store: ControlStore, name: str) -> None:
+    doing: list[Callable[[], object]] = [
+        lambda: request(store, ANN, name, 1),
+        lambda: approve(store, BOB, name, 1),
+        lambda: break_glass(store, EVE, name, 1, "fire"),
+        lambda: set_policy(store, ANN, name, POLICY),
+        lambda: record_version(store, ANN, name, 1, Evidence("a", "b")),
+    ]
+    for do in doing:
+        with pytest.raises(ConfigurationError) as error:
+            do()
+        assert len(str(error.value)) < 200
+    assert read_events(store) == []
+
+
+def test_an_unknown_version_is_named_with_those_that_there_are(ready: ControlStore) -> None:
+    for number in (0, 3, 2**31, 10**30):
+        with pytest.raises(ConfigurationError, match=r"no version \d+; registered are: 1, 2"):
+            request(ready, ANN, "flights", number)
+
+
+def test_a_reason_can_hold_what_a_database_cannot(ready: ControlStore) -> None:
+    request(ready, ANN, "flights", 2, "\0 \ud800")
+    assert list_approvals(ready, "flights")[0].reason == "\ufffd ?"
+
+
+# Replicas
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[ExampleEndpoint]:
+    """Version 7 is served and version 8 can be; an approval is demanded, and 7 has one."""
+    with example_endpoint(tmp_path, versions=2) as example:
+        for number, ref in example.sealed.items():
+            record_version(example.store, ANN, NAME, number, Evidence(ref.digest, "e"))
+        request(example.store, ANN, NAME, 7)
+        approve(example.store, BOB, NAME, 7)
+        set_policy(example.store, ANN, NAME, POLICY)
+        yield example
+
+
+def loaded(example: ExampleEndpoint) -> tuple[str, ...]:
+    example.follower.follow_once()
+    return tuple(example.follower._loaded)
+
+
+def test_a_replica_does_not_load_a_digest_without_approval(example: ExampleEndpoint) -> None:
+    set_policy(example.store, ANN, NAME, None)
+    set_champion(example.store, ANN, NAME, example.sealed[8], "behind the back of the policy")
+    set_policy(example.store, ANN, NAME, POLICY)
+    for _ in range(3):
+        assert loaded(example) == (example.sealed[7].digest,)
+    assert example.follower.traffic.champion.version == "7"
+    assert len(read_events(example.store, types=["version.load_failed"])) == 1
+    request(example.store, ANN, NAME, 8)
+    approve(example.store, BOB, NAME, 8)
+    assert example.sealed[8].digest in loaded(example)
+    assert example.follower.traffic.champion.version == "8"
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_a_rollout_ends_with_its_approval(example: ExampleEndpoint, how: str) -> None:
+    request(example.store, ANN, NAME, 8)
+    approve(example.store, BOB, NAME, 8)
+    plan = Plan(() if how == "expired" else (Step("canary", 0.5, 3600),))
+    start_rollout(example.store, ANN, NAME, example.sealed[8], plan)
+    if how == "revoked":
+        loaded(example)
+        revoke(example.store, BOB, NAME, 8, "a complaint")
+    else:
+        expire(example.store, datetime.now(UTC) + 2 * DAY)
+    loaded(example)
+    loaded(example)
+    state = live(example.store, NAME)
+    assert (state.champion, state.rollout) == (example.sealed[7], None)
+    assert "approv" in read_events(example.store, types=["rollout.rolled_back"])[0].reason
+
+
+def test_a_replica_that_starts_with_nothing_approved_does_not_serve(example: ExampleEndpoint) -> None:
+    revoke(example.store, BOB, NAME, 7, "no more")
+    example.follower._loaded.clear()
+    with pytest.raises(UnavailableError, match="not approved"):
+        example.follower.prepare()
+
+
+# Who acts
+
+
+@pytest.fixture
+def settings(store: ControlStore, tmp_path: Path) -> Settings:
+    return load_settings(state=str(tmp_path), data=str(tmp_path), control_store=store.url)
+
+
+def test_who_acts_is_whose_key_it_is(store: ControlStore, settings: Settings) -> None:
+    assert acting(store, settings, None).name == "development"
+    assert acting(store, settings, "nobody's").name == "development"
+    key = create_key(store, ANN, "carol", ["operate"]).secret
+    assert acting(store, settings, key) == Actor("carol", ("operate",))
+    assert not is_single_user(store, settings)
+    assert acting(store, settings, None) == SYSTEM
+    with pytest.raises(ForbiddenError, match="MLOPS_RAY_API_KEY"):
+        acting(store, settings, "nobody's")
+
+
+def test_the_two_development_principals_are_two(store: ControlStore, settings: Settings) -> None:
+    first, second = development_key(store, settings), development_approver_key(store, settings)
+    assert (development_key(store, settings), development_approver_key(store, settings)) == (first, second)
+    found = {principal.name: principal for principal in active_keys(store).values()}
+    assert {name: p.roles for name, p in found.items()} == {
+        "development": ("admin",), "development_approver": ("approve",),
+    }  # fmt: skip
+    assert all(principal.development for principal in found.values())
+
+
+# Admission of what the pipeline registered
+
+
+def flights(**changes: Any) -> UseCase:
+    return replace(load_use_case("flights"), **{"gates": (Threshold("roc_auc", 0.5),), "slices": ()} | changes)
+
+
+def registered(ref: VersionRef) -> Registered:
+    from dataclasses import asdict
+
+    nothing = TrainingSet("", "", 0, NOW, "", None, ())
+    return Registered(ref, asdict(EVALUATION), nothing, {"lineage": "l"})
+
+
+def test_a_version_that_nobody_has_to_approve_is_champion(settings: Settings, tmp_path: Path) -> None:
+    found = admit(flights(approval=None), settings, ANN, tmp_path, registered(OLD))
+    assert (found.champion, found.approval, found.gates[0].passed) == (True, None, True)
+    json.dumps(found.to_json())
+    store = open_store(settings)
+    assert live(store, "flights").champion == OLD
+    assert read_events(store, types=["version.registered"])[0].payload == {"lineage": "l"}
+
+
+def test_a_single_user_is_two_development_principals(settings: Settings, tmp_path: Path) -> None:
+    author = acting(open_store(settings), settings, None)
+    for _ in range(2):  # again after a crash
+        found = admit(flights(approval=ApprovalRule()), settings, author, tmp_path, registered(OLD))
+        assert found.champion
+        assert found.approval
+        assert (found.approval.author, found.approval.decided_by) == ("development", "development_approver")
+        assert "nobody has looked at it" in found.approval.reason
+    assert len(read_events(open_store(settings), types=["approval.approved", "champion.set"])) == 2
+
+
+def test_where_others_are_a_version_waits_for_them(store: ControlStore, settings: Settings, tmp_path: Path) -> None:
+    create_key(store, ANN, "bob", ["approve"])
+    found = admit(flights(approval=ApprovalRule()), settings, ANN, tmp_path, registered(OLD))
+    assert found.approval
+    assert (found.champion, found.approval.state) == (False, "requested")
+    assert live(store, "flights").champion is None
+
+
+def test_a_failed_gate_stops_a_version_unless_it_does_not_block(settings: Settings, tmp_path: Path) -> None:
+    warning = flights(gates=(Threshold("roc_auc", 0.99, blocks=False),), approval=None)
+    assert admit(warning, settings, ANN, tmp_path, registered(OLD)).champion
+    blocking = flights(gates=(Threshold("roc_auc", 0.99),), approval=ApprovalRule())
+    found = admit(blocking, settings, ANN, tmp_path, registered(NEW))
+    assert (found.champion, found.approval) == (False, None)
+    assert live(open_store(settings), "flights").champion == OLD
+
+
+# Over HTTP
+
+
+class Http:
+    def __init__(self, store: ControlStore):
+        self.store = store
+        self.keys = {
+            "ann": create_key(store, SYSTEM, "ann", ["operate"]).secret,
+            "bob": create_key(store, SYSTEM, "bob", ["approve"]).secret,
+            "foreign": create_key(store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret,
+            "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
+        }
+        self.app = Routes(Approvals(store).routes(), Guard(None, active_keys(store)))
+
+    def __call__(self, who: str, path: str, body: Any = None) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self.keys[who]}"} if who else {}
+
+        async def once() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+                method = "GET" if body is None else "POST"
+                return await client.request(method, f"/approvals{path}", json=body)
+
+        return asyncio.run(once())
+
+
+@pytest.fixture
+def http(ready: ControlStore) -> Http:
+    return Http(ready)
+
+
+def test_people_act_over_http_as_who_their_key_says(http: Http) -> None:
+    body = {"model": "flights", "version": 2, "reason": "better"}
+    assert http("ann", "/request", body).json()["requested_by"] == "ann"
+    assert http("ann", "/approve", body).status_code == 403
+    done = http("bob", "/approve", body | {"digest": NEW.digest})
+    assert (done.status_code, done.json()["decided_by"]) == (200, "bob")
+    assert http("bob", "/approve", body).status_code == 409
+    assert http("bob", "/revoke", body).json()["state"] == "revoked"
+    listed = http("bob", "").json()["approvals"]
+    assert [(one["version"], one["state"]) for one in listed] == [(2, "revoked"), (1, "approved")]
+    assert http("foreign", "").json()["approvals"] == []
+    assert http("ann", "/break-glass", body).json()["champion"]["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("who", "path", "body", "status"),
+    [
+        ("", "", None, 401),
+        ("eve", "/request", {"model": "flights", "version": 2}, 403),
+        ("foreign", "/request", {"model": "flights", "version": 2}, 403),
+        ("foreign", "/approve", {"model": "flights", "version": 2}, 403),
+        ("bob", "/break-glass", {"model": "flights", "version": 2, "reason": "fire"}, 403),
+        ("ann", "/break-glass", {"model": "flights", "version": 2}, 400),
+        ("bob", "/reject", {"model": "flights", "version": 1}, 400),
+        ("bob", "/approve", {"model": "flights", "version": 2}, 409),
+        ("ann", "/request", {"model": "flights", "version": 3}, 400),
+        ("ann", "/request", {"model": "../flights\0", "version": 2}, 400),
+        ("ann", "/request", {"model": "flights", "version": 2**31}, 400),
+        ("ann", "/request", {"model": "flights", "version": "2"}, 400),
+        ("ann", "/request", {"model": "flights", "version": 2, "reason": "x" * 2001}, 400),
+        ("ann", "/request", {"model": "flights", "version": 2, "actor": "bob"}, 400),
+    ],
+)
+def test_what_is_wrong_over_http_is_a_4xx(http: Http, who: str, path: str, body: Any, status: int) -> None:
+    before = len(read_events(http.store))
+    response = http(who, path, body)
+    assert (response.status_code, bool(response.json()["error"])) == (status, True), response.text
+    assert len(read_events(http.store)) == before
+
+
+def test_the_command_line_asks_as_one_and_decides_as_the_other(
+    ready: ControlStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    development_key(ready, settings)
+    development_approver_key(ready, settings)
+    app = Routes(Approvals(ready).routes(), Guard(None, active_keys(ready)))
+
+    def send(method: str, url: str, **given: Any) -> httpx.Response:
+        async def once() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+                return await client.request(method, url.replace("/v2", ""), **given)
+
+        return asyncio.run(once())
+
+    monkeypatch.setattr(httpx, "request", send)
+    monkeypatch.delenv("MLOPS_RAY_API_KEY", raising=False)
+
+    def command(*arguments: str) -> str:
+        done = CliRunner().invoke(cli.app, ["approvals", *arguments, "--state", settings.state], catch_exceptions=False)
+        return done.output
+
+    assert "requested" in command("request", "flights", "2")
+    assert "approved by development_approver" in command("approve", "flights", "2", "--reason", "looked at it")
+    assert "flights@2  approved by development_approver" in command("list")
+    assert "revoked" in command("revoke", "flights", "2", "--reason", "no")
+    assert "Version 2 of flights is champion" in command("break-glass", "flights", "2", "--reason", "fire")

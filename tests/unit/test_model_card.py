@@ -1,0 +1,55 @@
+"""The model card: everything on one page, from the records, with nothing in them that could act."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mlops_ray.config import Settings
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.live import set_champion
+from mlops_ray.registry.model_card import html_card, markdown_card
+from mlops_ray.registry.trace import Trace, trace
+from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
+
+SLICES = {
+    "judged": [{"column": "origin", "value": "JFK", "evaluation": {
+        "rows": 300, "roc_auc": {"value": 0.71, "low": 0.66, "high": 0.75}}}],
+    "left_out": [["origin=LGA", 12]],
+}  # fmt: skip
+
+
+@pytest.fixture
+def found(tmp_path: Path, store: ControlStore) -> Trace:
+    settings = Settings(state=str(tmp_path), data=str(tmp_path))
+    lineage = example_lineage()
+    lineage = example_lineage(
+        purpose="<script>alert(1)</script> | *late*?", evaluation={**lineage.evaluation, "slices": SLICES}
+    )
+    set_champion(store, AUTHOR, "flights", register_example(settings, store, lineage), "")
+    return trace(settings, "flights@1")
+
+
+def test_the_card_tells_everything_in_both_forms(found: Trace) -> None:
+    parts = ["Metrics", "0.7500", "0.7200 to 0.7800", "Slices", "origin = JFK", "0.7100", "1 slices have too few rows"]
+    parts += ["Limits", "not audited", "No approval was asked for", "Deployments", "champion", "Lineage", f"{1:064x}"]
+    parts += ["operations@example.org", "quarantined", "3 trials by roc_auc", "flights_2013-01.csv"]
+    markdown, html = markdown_card(found).replace("\\", ""), html_card(found)
+    for part in parts:
+        assert part in markdown
+        assert part in html
+
+
+def test_texts_of_a_use_case_are_shown_and_not_run(found: Trace) -> None:
+    assert "<script>" not in html_card(found)
+    assert r"\<script\>alert(1)\</script\> \| \*late\*?" in markdown_card(found)
+
+
+def test_the_page_loads_nothing_from_elsewhere(found: Trace) -> None:
+    assert not re.search(r"(src|href|url\(|@import|<script|<link|<img)", html_card(found))
+
+
+def test_tables_have_as_many_cells_in_each_row(found: Trace) -> None:
+    for table in re.findall(r"(?:^\|.*\|\n)+", markdown_card(found), re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1
