@@ -117,7 +117,7 @@ def _approval(
     use_case: UseCase, settings: Settings, store: ControlStore, actor: Actor, version: RegisteredVersion
 ) -> Approval:
     asked = next((a for a in list_approvals(store, use_case.name) if a.evidence == version.evidence), None)
-    if asked is None or asked.state not in ("requested", "approved"):
+    if asked is None or asked.state not in ("requested", "approved") or asked.expires_at <= datetime.now(UTC):
         asked = request(store, actor, use_case.name, version.version, "the pipeline registered it")
     if asked.state == "requested" and is_single_user(store, settings):
         development_approver_key(store, settings)

@@ -8,8 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, DataError, MlopsRayError
 from mlops_ray.ingestion.sources import find_files
+from mlops_ray.local_ray import ray_for
 from mlops_ray.serving.environment import expect_free_port, serve_environment
 from mlops_ray.steps import STEPS, StepName
 from mlops_ray.use_case import UseCase, load_use_case
@@ -35,9 +35,6 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "ServeController.graceful_shutdown failed",
 }
-
-# Replicas drain for 30 s, so that a load balancer in front can notice; before a Ray of our own there is none.
-_NOTHING_IN_FRONT = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(cli_governance.keys, name="keys")
@@ -81,7 +78,7 @@ def run(
         find_files(settings.data, name, source)
     if serve:
         expect_free_port(settings.http_host, settings.http_port)
-    with _ray(settings):
+    with ray_for(settings):
         from mlops_ray.pipeline import Pipeline
         from mlops_ray.progress import TerminalProgress
         from mlops_ray.summary import print_summary, summarize, write_summary
@@ -138,7 +135,7 @@ def serve(
     """Serve the champion until Ctrl-C; on an existing cluster, deploy it there and return."""
     settings = _settings(state, data, config, port)
     name = load_use_case(use_case).name
-    with _ray(settings) as own:
+    with ray_for(settings) as own:
         serve_use_case = _serving()
         typer.echo(f"{serve_use_case(settings, name)}/predict answers.")
         if key := credential(settings):
@@ -161,7 +158,7 @@ def score(
     """Score many rows, with features as they were known at the time of each."""
     settings = _settings(state, data, config, None)
     name = load_use_case(use_case).name
-    with _ray(settings):
+    with ray_for(settings):
         from mlops_ray.scoring import read_rows
         from mlops_ray.scoring import score as score_rows
 
@@ -195,7 +192,7 @@ def reproduce(
         difference = compare_inputs(case, settings, repo, record, any_code)
         if difference is not None:
             cli_registry.refuse(version, difference)
-        with _ray(settings):
+        with ray_for(settings):
             from mlops_ray.progress import TerminalProgress
 
             progress = TerminalProgress(Console(stderr=True))
@@ -284,35 +281,6 @@ def _repo_beside(use_case: str) -> Path:
     if use_case.endswith(".py"):
         return Path(use_case).absolute().parent.parent / "feature_repo"
     return Path("feature_repo").absolute()
-
-
-@contextmanager
-def _ray(settings: Settings) -> Iterator[bool]:
-    """A Ray for the work inside: the cluster of RAY_ADDRESS, or one of our own, which ends with it (yields True)."""
-    own = "RAY_ADDRESS" not in os.environ
-    if own:
-        os.environ |= serve_environment() | _NOTHING_IN_FRONT
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if own:
-        ray.init(
-            address="local",
-            num_cpus=settings.num_cpus,
-            object_store_memory=settings.object_store_mb << 20,
-            include_dashboard=False,
-            **quiet,
-        )
-    else:
-        ray.init(**quiet)
-    try:
-        yield own
-    finally:
-        if own and "mlops_ray.serving.local" in sys.modules:
-            from mlops_ray.serving.local import stop
-
-            stop()
-        ray.shutdown()
 
 
 def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the ledger and a shadow cost our endpoint, at a fixed rate of half its capacity.
 
-With and without take turns in the same replicas, so that what else the machine does falls on both.
+With and without take turns every few seconds in the same replicas, so that what else the machine does falls on both.
 """
 
 import statistics
@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from contest import work
 from contest.load import Load, Target, load
@@ -15,8 +16,9 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, roll_back, start_rollout
 
-ROUNDS, SECONDS, CLIENTS = 5, 10, 64
-REACHED_AFTER_S = 5.0
+ROUNDS, TURNS, SECONDS, CLIENTS = 5, 3, 3, 64
+SWITCHED_AFTER_S = 0.5
+FOLLOWED_AFTER_S = 5.0
 NAME = "flights"
 
 
@@ -31,18 +33,7 @@ class Cost:
 
 def ledger_cost(target: Target, requests_per_s: float) -> Cost:
     """On the p50."""
-
-    def switch(on: bool) -> None:
-        if on:
-            work.LEDGER_OFF.unlink(missing_ok=True)
-        else:
-            work.LEDGER_OFF.touch()
-        time.sleep(1.5)
-
-    try:
-        return _cost("ledger, p50", target, requests_per_s, switch, lambda found: found.p50_ms)
-    finally:
-        work.LEDGER_OFF.unlink(missing_ok=True)
+    return _cost("ledger, p50", target, requests_per_s, work.LEDGER_OFF, lambda found: found.p50_ms)
 
 
 def shadow_cost(target: Target, requests_per_s: float) -> Cost:
@@ -50,42 +41,45 @@ def shadow_cost(target: Target, requests_per_s: float) -> Cost:
     store = open_store(work.settings())
     version = VersionRef(2, (work.SEALED / "2.digest").read_text())
     plan = Plan((Step("shadow", 1.0, hold_s=3600),), Rules(min_requests=10**9), automatic=False)
-
-    def switch(on: bool) -> None:
-        if on:
-            start_rollout(store, SYSTEM, NAME, version, plan)
-            _wait_until_running(store)
-        elif live(store, NAME).rollout:
-            roll_back(store, SYSTEM, NAME, live(store, NAME), "the benchmark measures without it")
-        time.sleep(REACHED_AFTER_S)
-
+    start_rollout(store, SYSTEM, NAME, version, plan)
     try:
-        return _cost("shadow, p99", target, requests_per_s, switch, lambda found: found.p99_ms)
+        _wait_until_running(store)
+        return _cost("shadow, p99", target, requests_per_s, work.SHADOW_OFF, lambda found: found.p99_ms)
     finally:
-        switch(False)
+        roll_back(store, SYSTEM, NAME, live(store, NAME), "the benchmark is done")
         store.close()
 
 
-def _cost(
-    name: str, target: Target, requests_per_s: float, switch: Callable[[bool], None], judged: Callable[[Load], float]
-) -> Cost:
-    percents = []
-    for number in range(ROUNDS):
-        found = {}
-        for on in (True, False) if number % 2 else (False, True):
-            switch(on)
-            found[on] = load(target, CLIENTS, SECONDS, pause_ms=1000 * CLIENTS / requests_per_s)
-        percents.append(100 * (judged(found[True]) / judged(found[False]) - 1))
-        print(f"{name}: with {found[True]}, without {found[False]}, {percents[-1]:+.1f} %", file=sys.stderr)
+def _cost(name: str, target: Target, requests_per_s: float, off: Path, judged: Callable[[Load], float]) -> Cost:
+    rounds = [_round(target, requests_per_s, off, judged) for _ in range(ROUNDS)]
+    percents = [100 * (with_it / without - 1) for with_it, without in rounds]
     cost = Cost(statistics.median(percents), min(percents), max(percents))
-    print(f"{name}: {cost.percent:+.1f} % ({cost.low:+.1f} to {cost.high:+.1f} %)", file=sys.stderr)
+    listed = ", ".join(f"{with_it:.3f} against {without:.3f} ms" for with_it, without in rounds)
+    print(
+        f"{name} at {requests_per_s:.0f} requests/s: {cost.percent:+.1f} % ({cost.low:+.1f} to {cost.high:+.1f} %): "
+        f"{listed}",
+        file=sys.stderr,
+    )
     return cost
 
 
+def _round(target: Target, requests_per_s: float, off: Path, judged: Callable[[Load], float]) -> tuple[float, float]:
+    """The median of some turns with it, and of as many without; who begins changes from turn to turn."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(TURNS):
+        for on in (True, False) if turn % 2 else (False, True):
+            off.unlink(missing_ok=True) if on else off.touch()
+            time.sleep(SWITCHED_AFTER_S)
+            found[on].append(judged(load(target, CLIENTS, SECONDS, pause_ms=1000 * CLIENTS / requests_per_s)))
+    off.unlink(missing_ok=True)
+    return statistics.median(found[True]), statistics.median(found[False])
+
+
 def _wait_until_running(store: ControlStore) -> None:
-    """Every replica has loaded the shadow."""
+    """Every replica has loaded the shadow and asks it."""
     deadline = time.monotonic() + 60
     while (rollout := live(store, NAME).rollout) is None or rollout.state != "running":
         if time.monotonic() > deadline:
             raise SystemExit("The shadow was not loaded within 60 s.")
         time.sleep(0.2)
+    time.sleep(FOLLOWED_AFTER_S)

@@ -16,7 +16,7 @@ SEALED = WORK / "sealed"
 ONNX = SEALED / "1" / "model.onnx"
 VECTOR_ROWS, MLFLOW_ROWS, KEY_ROWS = WORK / "vectors.jsonl", WORK / "mlflow.jsonl", WORK / "keys.jsonl"
 FACTS = WORK / "facts.json"
-LEDGER_OFF = WORK / "ledger_off"
+LEDGER_OFF, SHADOW_OFF = WORK / "ledger_off", WORK / "shadow_off"
 
 
 def facts() -> dict[str, Any]:

@@ -194,6 +194,13 @@ def read_segment(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame
     return pl.DataFrame(pl.from_arrow(table))
 
 
+def columns_of(url: str) -> list[str]:
+    """The names of a segment's columns."""
+    filesystem, path = pafs.FileSystem.from_uri(url)
+    names: list[str] = pq.ParquetFile(path, filesystem=filesystem).schema_arrow.names
+    return names
+
+
 def may_hold(url: str, request_id: str) -> bool:
     """Whether the id lies between the smallest and the largest of a segment, which its last bytes tell.
 

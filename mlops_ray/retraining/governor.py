@@ -22,7 +22,7 @@ from mlops_ray.governance.versions import VersionRef
 from mlops_ray.retraining.history import History, read_history
 from mlops_ray.retraining.launcher import Launcher, Order
 from mlops_ray.retraining.policy import Decision, State, decide, retraining_id
-from mlops_ray.retraining.retrain import Result, champion_lineage, find_result
+from mlops_ray.retraining.result import Result, champion_lineage, find_result
 from mlops_ray.use_case import UseCase
 
 ATTEMPTS = 3

@@ -14,9 +14,9 @@ from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import acting
 from mlops_ray.retraining.governor import Governor
-from mlops_ray.retraining.launcher import NAMESPACE, find_launcher
 from mlops_ray.retraining.new_labels import NewLabels
 from mlops_ray.retraining.policy import Decision
+from mlops_ray.retraining.ray_launchers import NAMESPACE, find_launcher
 from mlops_ray.use_case import UseCase
 
 EVERY_S = 30.0

@@ -95,7 +95,7 @@ def _calm(policy: Retraining, state: State) -> Decision:
     when = ""
     if policy.every is not None and state.trained is not None:
         when = f" The schedule asks at {_moment(state.trained + policy.every)}."
-    others = f" {len(state.alarms)} on other questions do not count." if state.alarms else ""
+    others = f" {len(state.alarms)} on other questions do not count." if state.alarms and policy.alarms else ""
     watched = f"No alarm on {' or '.join(policy.alarms)} is open." if policy.alarms else "Alarms do not count here."
     return Decision("wait", "calm", f"{watched}{others}{when}")
 

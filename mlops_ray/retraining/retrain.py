@@ -4,12 +4,10 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,43 +16,20 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.evaluation.comparison import Comparison
-from mlops_ray.governance.control_store import ControlStore, open_store
-from mlops_ray.governance.events import read_events
+from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.pipeline import Notify, Pipeline, node_cpus
-from mlops_ray.registry.lineage import FOLDER, Lineage
+from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.sealed_model import load
+from mlops_ray.retraining.challenger import judge_challenger
 from mlops_ray.retraining.policy import Outcome
+from mlops_ray.retraining.result import RESULTS, Result, champion_lineage, find_result
 from mlops_ray.use_case import Candidate, Choice, Classifier, Feature, Parameters, Retraining, SearchSpace, UseCase
 
-RESULTS = "retrainings"
 _SECONDS_PER_HOUR = 3600
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a retraining. outcome: of the challenger against the champion on the recent window; reason: why.
-
-    version, digest: of the challenger; None where there is none. admissible: it passed its gates. champion: what it was
-    compared with. comparison: None where it was not compared. cpu_hours: seconds times the CPUs of its machine.
-    """
-
-    id: str
-    as_of: datetime
-    outcome: Outcome
-    reason: str
-    version: int | None = None
-    digest: str | None = None
-    admissible: bool = False
-    champion: int | None = None
-    comparison: Comparison | None = None
-    cpu_hours: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"as_of": self.as_of.isoformat()}
 
 
 @dataclass(frozen=True)
@@ -116,25 +91,6 @@ def retrain(
     return result
 
 
-def find_result(artifacts: Artifacts, use_case: str, id: str) -> Result | None:
-    """What a retraining left behind; None while it has not ended."""
-    found = artifacts.read_json(RESULTS, use_case, f"{id}.json")
-    return None if found is None else msgspec.convert(found, Result)
-
-
-def champion_lineage(store: ControlStore, artifacts: Artifacts, use_case: str) -> Lineage | None:
-    """What the champion was made from; None where there is no champion, or no record of it."""
-    champion = live(store, use_case).champion
-    if champion is None:
-        return None
-    found = read_events(
-        store, use_case=use_case, types=["version.registered"], subject=f"{use_case}@{champion.version}"
-    )
-    digest = found[-1].payload.get("lineage") if found else None
-    record = artifacts.read_json(FOLDER, use_case, f"{digest}.json") if digest else None
-    return None if record is None else Lineage.from_json(record)
-
-
 def as_retrained(use_case: UseCase, policy: Retraining, lineage: Lineage | None) -> UseCase:
     """The use case with the split of its retraining, and without `search` with the champion's candidate alone."""
     case = replace(use_case, split=policy.split)
@@ -167,21 +123,6 @@ def _retrain(
     if failed:
         return replace(found, reason=f"{reason} But it did not pass {', '.join(failed)}.")
     return replace(found, outcome=outcome, reason=reason)
-
-
-def judge_challenger(comparison: Comparison, margin: float) -> tuple[Outcome, str]:
-    """Better, if its value is higher and the 95 % interval of the difference lies above `margin`; in words."""
-    gain = comparison.difference
-    words = (
-        f"{comparison.metric} {comparison.challenger:.4f} against {comparison.champion:.4f} on "
-        f"{comparison.rows:,} rows of {comparison.days} days"
-    )
-    if gain.low is None:
-        return "not better", f"{words}: one day cannot tell which is better."
-    interval = f"difference {gain.value:+.4f}, 95 % between {gain.low:+.4f} and {gain.high:+.4f}"
-    if gain.value > 0 and gain.low > margin:
-        return "better", f"{words}: {interval}, above the margin {margin:+g}."
-    return "not better", f"{words}: {interval}, which does not show a gain (margin {margin:+g})."
 
 
 def _compare(

@@ -30,8 +30,8 @@ from mlops_ray.monitoring.version_watch import (
     retire,
     take_labels,
 )
+from mlops_ray.retraining.challenger import judge_challenger
 from mlops_ray.retraining.policy import Decision, OpenAlarm, PastRetraining, State, decide
-from mlops_ray.retraining.retrain import judge_challenger
 from mlops_ray.training.fit import Fitted, fit_chosen
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, Question, Retraining, Split, UseCase

@@ -100,4 +100,6 @@ def test_what_can_be_read_is_as_described(schema: Any, path: str) -> None:
 def test_the_document_of_the_server_is_valid() -> None:
     document = openapi_of_server("1")
     assert schemathesis.openapi.from_dict(document).validate() is None
-    assert set(document["paths"]) == {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/openapi.json"}
+    own = {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/openapi.json"}
+    approvals = {"request", "approve", "reject", "revoke", "break-glass"}
+    assert set(document["paths"]) == own | {"/v2/approvals"} | {f"/v2/approvals/{what}" for what in approvals}

@@ -17,6 +17,7 @@ from mlops_ray.governance.principals import development_key
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application
+from mlops_ray.serving.shadow import Shadow
 
 NAME = "flights"
 
@@ -25,8 +26,8 @@ NAME = "flights"
 class SealedFolders:
     """A registry of the sealed folders that `prepare` made.
 
-    A replica that loads from it looks twice a second whether it shall do without its ledger. What the ledger costs is
-    measured that way in the same process; nothing but a benchmark can take it away.
+    A replica that loads from it looks ten times a second whether it shall do without its ledger or its shadow. What
+    these cost is measured that way in the same processes; nothing but a benchmark can take them away.
     """
 
     def find(self, name: str, version: int) -> VersionRef:
@@ -34,27 +35,29 @@ class SealedFolders:
 
     def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
         if version.version == 1:
-            threading.Thread(target=_watch_ledger, args=(LedgerWriter.append,), daemon=True).start()
+            threading.Thread(target=_switch, args=(LedgerWriter.append, Shadow.offer), daemon=True).start()
         return work.SEALED / str(version.version)
 
     def show_champion(self, name: str, version: int) -> None:
         pass
 
 
-def _watch_ledger(append: Any) -> None:
+def _switch(append: Any, offer: Any) -> None:
     while True:
-        LedgerWriter.append = _append_nothing if work.LEDGER_OFF.exists() else append  # type: ignore[method-assign]
-        time.sleep(0.5)
+        LedgerWriter.append = _nothing if work.LEDGER_OFF.exists() else append  # type: ignore[method-assign]
+        Shadow.offer = _nothing if work.SHADOW_OFF.exists() else offer  # type: ignore[method-assign]
+        time.sleep(0.1)
 
 
-def _append_nothing(self: LedgerWriter, version: str, **record: Any) -> None:
+def _nothing(*given: Any, **named: Any) -> None:
     pass
 
 
 def main(port: int, cache_s: float) -> None:
     settings = work.settings(port, cache_s)
     shutil.rmtree(settings.state, ignore_errors=True)
-    work.LEDGER_OFF.unlink(missing_ok=True)
+    for switch in (work.LEDGER_OFF, work.SHADOW_OFF):
+        switch.unlink(missing_ok=True)
     with running_ray():
         store = open_store(settings)
         set_champion(store, SYSTEM, NAME, SealedFolders().find(NAME, 1), "the benchmark's model")

@@ -1,0 +1,213 @@
+"""The commands `mlops-ray backtest`, `retrain`, `replay` and `rehearse`: retraining on the past, now, and on a stage."""
+
+import calendar
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from mlops_ray.cli_rollout import DEFAULT_URL, UrlOption, key_from
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.local_ray import ray_for
+from mlops_ray.use_case import Monitoring, UseCase, load_use_case
+
+if TYPE_CHECKING:
+    from mlops_ray.retraining.backtest import Backtest
+    from mlops_ray.retraining.replay import Progress
+
+CaseArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
+StateOption = Annotated[str, typer.Option(help="Folder of all state.")]
+DataOption = Annotated[str, typer.Option(help="Folder or URL of the raw files.")]
+ConfigOption = Annotated[str | None, typer.Option(help="Settings file (YAML) of this environment.")]
+RepoOption = Annotated[str | None, typer.Option(help="Folder of the Feast definitions. [default: beside use_cases/]")]
+FromOption = Annotated[str, typer.Option("--from", help="The first day or month, such as 2013-02.")]
+ToOption = Annotated[str, typer.Option("--to", help="The last day or month.")]
+_WIDTH = 160
+
+
+def backtest(
+    use_case: CaseArgument,
+    start: FromOption,
+    end: ToOption,
+    policy: Annotated[str, typer.Option(help="Policies, with commas between them.")] = "never,monthly,drift",
+    window_rows: Annotated[int | None, typer.Option(help="Windows of so many predictions. [default: declared]")] = None,
+    false_alarm_every: Annotated[int | None, typer.Option(help="Windows to a false alarm. [default: declared]")] = None,
+    cool_down_days: Annotated[float | None, typer.Option(help="Between retrainings. [default: declared]")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder of the result. [default: <state>/backtests]")] = None,
+    state: StateOption = "state",
+    config: ConfigOption = None,
+) -> None:
+    """What would have become of the past under each policy: quality by week, retrainings, CPU hours, alarms.
+
+    Policies: never, weekly, monthly (by the clock alone), drift (as the use case declares), data, prediction, concept
+    (as declared, with those alarms alone). The training set, candidate and parameters are the champion's.
+    """
+    settings = _settings(config, state)
+    case = _watched(load_use_case(use_case), window_rows, false_alarm_every)
+    begin, until = _span(start, end)
+    cool_down = None if cool_down_days is None else timedelta(days=cool_down_days)
+    names = list(dict.fromkeys(name.strip() for name in policy.split(",")))
+    with ray_for(settings):
+        from mlops_ray.retraining.backtest import backtest as replay_policies
+        from mlops_ray.retraining.backtest import find_policy
+        from mlops_ray.retraining.recorded import recorded
+        from mlops_ray.retraining.simulation import Scenario
+
+        policies = {name: find_policy(case, name, cool_down) for name in names}
+        found = recorded(settings, case)
+        scenario = Scenario(case, found.features, found.trial, begin, min(until, found.as_of))
+        result = replay_policies(found.url, scenario, policies)
+    _show(result, Path(output or f"{settings.state}/backtests").absolute())
+
+
+def retrain(
+    use_case: CaseArgument,
+    id: Annotated[str, typer.Option(help="What the governor calls it.")],
+    as_of: Annotated[str, typer.Option(help="Nothing known later enters: an RFC 3339 moment.")],
+    state: StateOption = "state",
+    data: DataOption = "data",
+    config: ConfigOption = None,
+    feature_repo: RepoOption = None,
+) -> None:
+    """Train again and compare with the champion, as the governor orders it. The version waits beside the champion."""
+    settings, case = _settings(config, state, data), load_use_case(use_case)
+    moment = _moment(as_of)
+    with ray_for(settings):
+        from mlops_ray.retraining.retrain import retrain as run
+
+        result = run(case, settings, _repo(use_case, feature_repo), id, moment)
+    typer.echo(json.dumps(result.to_json(), indent=2))
+    if result.outcome == "failed":
+        raise typer.Exit(1)
+
+
+def replay(
+    use_case: CaseArgument,
+    start: FromOption,
+    end: ToOption,
+    speed: Annotated[float, typer.Option(help="Simulated seconds in each real one.")] = 86_400.0,
+    step_s: Annotated[float, typer.Option(help="Rows of so many simulated seconds go in one request.")] = 0.0,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = "state",
+    config: ConfigOption = None,
+) -> None:
+    """Send recorded rows to a live endpoint in simulated time, and their labels once they are known."""
+    from mlops_ray.client import Client
+    from mlops_ray.retraining.replay import Replay, questions, recorded_rows
+
+    if not speed > 0 or step_s < 0:
+        raise ConfigurationError(
+            f"--speed is {speed:g} and --step-s {step_s:g}: give a speed above 0 and a step from 0."
+        )
+    settings, case = _settings(config, state), load_use_case(use_case)
+    begin, until = _span(start, end)
+    frame, features = recorded_rows(settings, case)
+    asked = questions(frame, begin, until, timedelta(seconds=step_s))
+    with Client(url, api_key=key_from(state)) as client:
+        Replay(client, case.name, features, speed).run(asked, _tell)
+
+
+def rehearse(
+    use_case: CaseArgument,
+    start: FromOption,
+    end: ToOption,
+    state: StateOption = "state",
+    data: DataOption = "data",
+    config: ConfigOption = None,
+    feature_repo: RepoOption = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port. [default: 8000]")] = None,
+) -> None:
+    """Serve the champion, replay recorded rows, and let drift be found and answered, all in simulated time; then end.
+
+    It shows the alarm, the governor's decision, the retraining and its challenger, which waits for approval.
+    """
+    settings = replace_settings(_settings(config, state, data, port))
+    case, (begin, until) = load_use_case(use_case), _span(start, end)
+    with ray_for(settings):
+        from mlops_ray.retraining.rehearsal import rehearse as play
+
+        play(case, settings, _repo(use_case, feature_repo), use_case, begin, until, Console().print)
+
+
+def replace_settings(settings: Settings) -> Settings:
+    """With a ledger that is moved on often: in simulated time a day lasts a second."""
+    return settings.model_copy(update={"ledger_rotate_s": 1.0})
+
+
+def _show(result: "Backtest", folder: Path) -> None:
+    from mlops_ray.retraining.chart import page, table
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{result.use_case}-{result.start:%Y-%m-%d}-{result.end:%Y-%m-%d}"
+    (folder / f"{name}.json").write_text(json.dumps(result.to_json(), indent=1))
+    (folder / f"{name}.html").write_text(page(result))
+    console = Console()
+    (console if console.is_terminal else Console(width=_WIDTH)).print(table(result))
+    typer.echo(f"Chart: {folder / name}.html\nAll of it: {folder / name}.json")
+
+
+def _tell(progress: "Progress") -> bool:
+    typer.echo(f"{progress.now:%Y-%m-%d %H:%M} UTC: {progress.predictions:,} predictions, {progress.labels:,} labels")
+    return True
+
+
+def _watched(case: UseCase, window_rows: int | None, false_alarm_every: int | None) -> UseCase:
+    from mlops_ray.window_spec import WindowSpec
+
+    wanted: Monitoring = case.monitoring
+    if window_rows is not None:
+        minimum = min(window_rows, WindowSpec(rows=10**6).minimum_rows)
+        wanted = replace(wanted, windows=(WindowSpec(rows=window_rows, minimum_rows=minimum),))
+    if false_alarm_every is not None:
+        wanted = replace(wanted, false_alarm_every=false_alarm_every)
+    return replace(case, monitoring=wanted)
+
+
+def _settings(config: str | None, state: str, data: str = "data", port: int | None = None) -> Settings:
+    return load_settings(config, state=_absolute(state), data=_absolute(data), http_port=port)
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
+
+
+def _repo(use_case: str, given: str | None) -> Path:
+    if given:
+        return Path(given).absolute()
+    beside = Path(use_case).absolute().parent.parent if use_case.endswith(".py") else Path()
+    return (beside / "feature_repo").absolute()
+
+
+def _span(start: str, end: str) -> tuple[datetime, datetime]:
+    """From the beginning of the first day or month to the end of the last, UTC."""
+    (begin, _), (_, until) = _period("--from", start), _period("--to", end)
+    if begin >= until:
+        raise ConfigurationError(f"--from {start} is not before --to {end}.")
+    return begin, until
+
+
+def _period(option: str, text: str) -> tuple[datetime, datetime]:
+    parts: Sequence[str] = text.split("-")
+    try:
+        numbers = [int(part) for part in parts]
+        begin = datetime(*(numbers if len(numbers) == 3 else [*numbers, 1]), tzinfo=UTC)  # type: ignore[arg-type]
+        days = 1 if len(numbers) == 3 else calendar.monthrange(begin.year, begin.month)[1]
+    except (ValueError, TypeError):
+        raise ConfigurationError(f"{option} {text!r} is no day or month. Example: 2013-02 or 2013-02-28.") from None
+    return begin, begin + timedelta(days=days)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"--as-of {text!r} is not a moment. Example: 2014-01-01T05:00:00Z.") from None
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"--as-of {text!r} has no time zone. Add Z for UTC.")
+    return moment.astimezone(UTC)

@@ -1,0 +1,42 @@
+"""Ray for a command: the cluster of RAY_ADDRESS, or one of our own that ends with the command."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mlops_ray.config import Settings
+from mlops_ray.serving.environment import serve_environment
+
+# Replicas drain for 30 s, so that a load balancer in front can notice; before a Ray of our own there is none.
+_NOTHING_IN_FRONT = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+
+
+@contextmanager
+def ray_for(settings: Settings) -> Iterator[bool]:
+    """A Ray for the work inside: the cluster of RAY_ADDRESS, or one of our own, which ends with it (yields True)."""
+    own = "RAY_ADDRESS" not in os.environ
+    if own:
+        os.environ |= serve_environment() | _NOTHING_IN_FRONT
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if own:
+        ray.init(
+            address="local",
+            num_cpus=settings.num_cpus,
+            object_store_memory=settings.object_store_mb << 20,
+            include_dashboard=False,
+            **quiet,
+        )
+    else:
+        ray.init(**quiet)
+    try:
+        yield own
+    finally:
+        if own and "mlops_ray.serving.local" in sys.modules:
+            from mlops_ray.serving.local import stop
+
+            stop()
+        ray.shutdown()

@@ -1,0 +1,289 @@
+"""DriftWatch: follows the ledger and the labels of one endpoint, and commits what it has seen. It knows no Ray.
+
+A round reads, decides, commits, and then announces. What stands in a commit is announced until that is known to have
+worked, and announcing knows what it was told before; so a watch that dies anywhere in a round, and begins again,
+counts each prediction once and raises each alarm once.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.errors import ConflictError
+from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
+from mlops_ray.monitoring.reference import PREDICTION
+from mlops_ray.monitoring.version_watch import (
+    AlarmChange,
+    Observed,
+    VersionWatch,
+    Watched,
+    moments_of,
+    observe,
+    take_labels,
+)
+from mlops_ray.monitoring.version_watch import retire as retired
+from mlops_ray.monitoring.watch_state import Commits, WatchState
+from mlops_ray.monitoring.window_labels import WindowLabels
+from mlops_ray.predictions.ids import uuid7_at
+from mlops_ray.predictions.segments import FEATURE, Segment
+
+# Moments that come from callers are believed when half of the last so many say so.
+_RECENT = 31
+# Where predictions are of now, a window ends by the clock, so long after its end, though nothing comes any more.
+SETTLE = timedelta(minutes=5)
+_LIVE = timedelta(minutes=15)
+_LABELS_S = 2.0
+_KEPT_VERSIONS = 4
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_MOMENTS = np.empty(0, dtype="datetime64[us]")
+
+_logger = logging.getLogger(__name__)
+
+FindReference = Callable[[str], Watched | str]
+Announce = Callable[[AlarmChange], None]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round did. rows: predictions counted. windows: finished. measured: windows whose labels were looked at."""
+
+    segments: int = 0
+    rows: int = 0
+    windows: int = 0
+    measured: int = 0
+    announced: int = 0
+
+
+class DriftWatch:
+    """The watch of one use case. `state` is what was committed last."""
+
+    def __init__(self, artifacts: Artifacts, use_case: str, find: FindReference, announce: Announce):
+        """find: what a version is judged by, or in words why it cannot be; raises UnavailableError to be asked again.
+
+        announce: records an alarm's change, and knows what it has recorded; raises to be asked again.
+        """
+        self._find, self._announce = find, announce
+        self._use_case = use_case
+        self._commits = Commits(artifacts, use_case)
+        self._feed = LedgerFeed(artifacts, use_case)
+        self._labels = WindowLabels(artifacts, use_case)
+        self._known: dict[str, Watched | str] = {}
+        self.state = WatchState()
+        self._begin()
+
+    def round(self, now: datetime, live: Collection[str] | None = None) -> Round:
+        """Take what is new in the ledger and among the labels. live: versions that take traffic; None: not known.
+
+        Raises UnavailableError, or what storage raises, if something is away: nothing is lost, call it again.
+        """
+        try:
+            announced = self._announce_waiting()
+            before = self._finished()
+            segments, rows = self._take_predictions(now)
+            self._let_time_pass(now)
+            if live is not None:
+                self._retire(live, now)
+            measured = self._take_labels()
+            announced += self._announce_waiting()
+        except ConflictError as error:
+            _logger.warning("%s Going on from there.", error)
+            self._begin()
+            return Round()
+        return Round(segments, rows, self._finished() - before, measured, announced)
+
+    def _begin(self) -> None:
+        self.state = self._commits.read()
+        names = [
+            (version, spec, record.number)
+            for version, watch in self.state.watches.items()
+            for spec, stream in watch.streams.items()
+            for record in stream.records
+        ]
+        self._labels.renew(names)
+
+    def _take_predictions(self, now: datetime) -> tuple[int, int]:
+        segments, rows = 0, 0
+        for batch in self._feed.batches(self.state.newest, self.state.segments):
+            read = self._feed.read(batch, self.state.segments, self._features_of)
+            self._commit(self._with_batch(self.state, read, now))
+            self._look_again_at(batch)
+            segments, rows = segments + len(batch), rows + len(read.rows)
+        return segments, rows
+
+    def _with_batch(self, state: WatchState, batch: Batch, now: datetime) -> WatchState:
+        rows = batch.rows.with_columns(moment().alias("moment"))
+        state = _with_moments(_with_segments(state, batch, now), rows)
+        unwatched = {
+            version: why for version in rows["version"].unique() if isinstance(why := self._judge(version), str)
+        }
+        state = replace(state, unwatched={**state.unwatched, **unwatched})
+        return self._observed(state, rows)
+
+    def _observed(self, state: WatchState, rows: pl.DataFrame) -> WatchState:
+        """Count `rows` of each version, and let the windows of the others end by the time that has passed."""
+        if state.read_up_to is None:
+            return state
+        here = rows["version"].unique() if len(rows) else ()
+        for version in sorted({*here, *state.watches}):
+            watched = self._judge(version)
+            if isinstance(watched, str):
+                continue
+            own = rows.filter(pl.col("version") == version) if len(rows) else rows
+            answered = (
+                (own["time"][0], own["time"][-1]) if len(own) else (state.answered_up_to or state.read_up_to,) * 2
+            )
+            named, moments = _named(own), moments_of(own["moment"]) if len(own) else _NO_MOMENTS
+            before = state.watches.get(version, VersionWatch(version))
+            seen = observe(before, watched, named, moments, state.read_up_to, answered, _new_id)
+            state = _with(state, seen)
+        return state
+
+    def _let_time_pass(self, now: datetime) -> None:
+        """Where predictions are of now, and none come any more, windows by time end all the same."""
+        state = self.state
+        if state.read_up_to is None or state.answered_up_to is None or now - SETTLE <= state.read_up_to:
+            return
+        if abs(state.answered_up_to - state.read_up_to) > _LIVE:
+            return
+        passed = self._observed(replace(state, read_up_to=now - SETTLE), pl.DataFrame())
+        if _finished(passed) > _finished(state):
+            self._commit(passed)
+
+    def _take_labels(self) -> int:
+        self._labels.look(self.state.watches.values())
+        measured = self._labels.measure(dict(self.state.watches), self._watched, _LABELS_S)
+        state = self.state
+        for version in {name[0] for name in measured}:
+            watched = self._watched(version)
+            assert watched is not None
+            own = {(spec, number): one for (other, spec, number), one in measured.items() if other == version}
+            state = _with(state, take_labels(state.watches[version], watched, own, _new_id))
+        if state.watches != self.state.watches:
+            self._commit(state)
+        return len(measured)
+
+    def _retire(self, live: Collection[str], now: datetime) -> None:
+        state = self.state
+        gone = [version for version in state.watches if version not in live]
+        for version in gone:
+            if state.watches[version].raised:
+                state = _with(state, retired(state.watches[version], now))
+        oldest = sorted(gone, key=lambda version: (len(version), version))[: max(0, len(gone) - _KEPT_VERSIONS)]
+        if oldest:
+            kept = {version: watch for version, watch in state.watches.items() if version not in oldest}
+            state = replace(state, watches=kept)
+        if state is not self.state:
+            self._commit(state)
+
+    def _commit(self, state: WatchState) -> None:
+        self._commits.write(state)
+        before, self.state = self.state, state
+        new = [
+            (version, spec, record.number)
+            for version, watch in state.watches.items()
+            for spec, stream in watch.streams.items()
+            for record in stream.records
+            if record.number >= _count(before, version, spec)
+        ]
+        self._labels.renew(new)
+
+    def _announce_waiting(self) -> int:
+        """Record what is decided, in its order. That it is recorded stands in the next commit."""
+        announced = 0
+        while self.state.waiting:
+            self._announce(self.state.waiting[0])
+            self.state = replace(self.state, waiting=self.state.waiting[1:])
+            announced += 1
+        return announced
+
+    def _look_again_at(self, batch: tuple[Segment, ...]) -> None:
+        """A segment that came late can hold predictions of windows that are finished."""
+        first = min(segment.time for segment in batch)
+        self._labels.renew(
+            (version, spec, record.number)
+            for version, watch in self.state.watches.items()
+            for spec, stream in watch.streams.items()
+            for record in stream.records
+            if record.answered_to > first
+        )
+
+    def _judge(self, version: str) -> Watched | str:
+        if version not in self._known:
+            self._known[version] = self._find(version)
+        return self._known[version]
+
+    def _watched(self, version: str) -> Watched | None:
+        found = self._judge(version)
+        return None if isinstance(found, str) else found
+
+    def _features_of(self, version: str) -> Collection[str]:
+        found = self._judge(version)
+        return () if isinstance(found, str) else [name for name in found.reference.columns if name != PREDICTION]
+
+    def _finished(self) -> int:
+        return _finished(self.state)
+
+
+def _named(rows: pl.DataFrame) -> pl.DataFrame:
+    """Predictions with their features by name, as references have them."""
+    features = {name.removeprefix(FEATURE): name for name in rows.columns if name.startswith(FEATURE)}
+    base = {"request_id": "request_id", "row": "row", PREDICTION: "probability"}
+    names = {**{name: column for name, column in base.items() if column in rows.columns}, **features}
+    return rows.select(**names)
+
+
+def _with_segments(state: WatchState, batch: Batch, now: datetime) -> WatchState:
+    """The position: a clock that runs ahead does not move it beyond now."""
+    times = [min(segment.time, now) for segment in batch.segments]
+    newest = max([*times, *([state.newest] if state.newest else [])])
+    known = {**dict.fromkeys(state.segments), **dict.fromkeys(segment.id for segment in batch.segments)}
+    oldest = uuid7_at(int((newest - LATEST - timedelta(milliseconds=1)).timestamp() * 1000), bytes(10))
+    counted: Mapping[str, int] = dict(batch.rows.group_by("version").len().iter_rows())
+    rows = {version: state.rows.get(version, 0) + counted.get(version, 0) for version in {*state.rows, *counted}}
+    return replace(
+        state, newest=newest, segments=tuple(sorted(id for id in known if id >= oldest)),
+        rows=dict(sorted(rows.items())), repeated=state.repeated + batch.repeated,
+    )  # fmt: skip
+
+
+def _with_moments(state: WatchState, rows: pl.DataFrame) -> WatchState:
+    """Up to when the stream was read: the largest median of moments that follow one another.
+
+    A caller names the moment of his request, so a few wrong ones must not end windows.
+    """
+    if rows.is_empty():
+        return state
+    moments = moments_of(rows["moment"]).astype(np.int64)
+    recent = np.concatenate([np.array(state.recent, dtype=np.int64), moments])
+    medians = pl.Series(recent).rolling_median(min(_RECENT, len(recent))).drop_nulls()
+    believed = _EPOCH + timedelta(microseconds=int(float(medians.max())))  # type: ignore[arg-type]
+    latest: datetime = rows["time"][-1]
+    return replace(
+        state,
+        recent=tuple(recent[1 - _RECENT :].tolist()),
+        read_up_to=max(believed, state.read_up_to or believed),
+        answered_up_to=max(latest, state.answered_up_to or latest),
+    )
+
+
+def _with(state: WatchState, seen: Observed) -> WatchState:
+    watches = {**state.watches, seen.watch.version: seen.watch}
+    return replace(state, watches=watches, waiting=(*state.waiting, *seen.changes))
+
+
+def _count(state: WatchState, version: str, spec: str) -> int:
+    watch = state.watches.get(version)
+    return watch.streams[spec].finished if watch and spec in watch.streams else 0
+
+
+def _finished(state: WatchState) -> int:
+    return sum(stream.finished for watch in state.watches.values() for stream in watch.streams.values())
+
+
+def _new_id() -> str:
+    return uuid7_at(int(datetime.now(UTC).timestamp() * 1000))

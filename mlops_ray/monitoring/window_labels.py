@@ -1,0 +1,154 @@
+"""Labels of finished windows: which have new ones, and what they say. All of it follows from the ledger and the labels.
+
+Metrics are computed anew from all labels of a window, in the order of ids, so it does not matter in which order, how
+often and how late they came. Of large windows a sample is taken, by ids, so memory does not grow with them.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.monitoring.ledger_feed import moment
+from mlops_ray.monitoring.quality import join_labels, quality_of
+from mlops_ray.monitoring.slices import ALL_ROWS
+from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowRecord, wrongest
+from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
+from mlops_ray.predictions.reader import LONGEST_RETRY, first_of_each
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, columns_of, read_segment, segments
+
+MOST_ROWS = 200_000
+_HELD_ROWS = 1_000_000
+_DAY = timedelta(days=1)
+_COLUMNS = ("request_id", "row", "time", "as_of", "version", "route", "probability")
+
+Name = tuple[str, str, int]
+"""A window: version, kind, number."""
+
+
+class WindowLabels:
+    """Of one use case. `due` are the windows whose quality may have changed."""
+
+    def __init__(self, artifacts: Artifacts, use_case: str, most_rows: int = MOST_ROWS):
+        self._artifacts, self._use_case, self._most_rows = artifacts, use_case, most_rows
+        self._labels = Labels(artifacts, use_case)
+        self._seen: set[LabelSegment] = set()
+        self._predictions: OrderedDict[Name, pl.DataFrame] = OrderedDict()
+        # None: the window is new here. Else the segments of labels that came since.
+        self.due: dict[Name, list[LabelSegment] | None] = {}
+
+    def look(self, watches: Iterable[VersionWatch]) -> None:
+        """Find new segments of labels, and the windows that they may be about."""
+        found = [segment for segment in self._labels.segments() if segment not in self._seen]
+        if not found:
+            return
+        for watch in watches:
+            for name, record in _windows(watch):
+                about = [segment for segment in found if _may_be_about(segment, record)]
+                waiting = self.due.get(name, [])
+                if about and waiting is not None:
+                    self.due[name] = [*waiting, *about]
+        self._seen.update(found)
+
+    def renew(self, names: Iterable[Name]) -> None:
+        """These windows are new, or their predictions are: all labels of theirs are to be looked at."""
+        for name in names:
+            self._predictions.pop(name, None)
+            self.due[name] = None
+
+    def measure(
+        self, watches: dict[str, VersionWatch], watched: Callable[[str], Watched | None], seconds: float
+    ) -> dict[Name, Labelled]:
+        """What the labels of the windows that are due say, as many windows as fit into the time; at least one."""
+        begun = time.monotonic()
+        measured: dict[Name, Labelled] = {}
+        for name in list(self.due):
+            if measured and time.monotonic() - begun > seconds:
+                break
+            waiting = self.due.pop(name)
+            version, spec, number = name
+            judged = watched(version)
+            record = _find(watches.get(version), spec, number)
+            if record is None or judged is None:
+                continue
+            predictions = self._predictions_of(name, record, judged)
+            if waiting is None or self._concerned(predictions, waiting):
+                measured[name] = self._measured(predictions, record, judged)
+        return measured
+
+    def _concerned(self, predictions: pl.DataFrame, waiting: list[LabelSegment]) -> bool:
+        if any(segment.part.startswith(KEYS) for segment in waiting):
+            return True
+        told = self._labels.read(waiting).select("request_id", "row")
+        return not predictions.join(told, on=["request_id", "row"], how="semi").is_empty()
+
+    def _measured(self, predictions: pl.DataFrame, record: WindowRecord, watched: Watched) -> Labelled:
+        joined = join_labels(predictions, self._labels.of(predictions)).predictions
+        whole = watched.reference.reliability.get(ALL_ROWS)
+        edges = np.empty(0) if whole is None else whole.edges
+        qualities = quality_of(joined, record.start, record.end, edges, watched.slices)
+        return Labelled(qualities, wrongest(joined))
+
+    def _predictions_of(self, name: Name, record: WindowRecord, watched: Watched) -> pl.DataFrame:
+        found = self._predictions.get(name)
+        if found is None:
+            found = self._predictions[name] = self._read(record, watched)
+        self._predictions.move_to_end(name)
+        while sum(map(len, self._predictions.values())) > _HELD_ROWS and len(self._predictions) > 1:
+            self._predictions.popitem(last=False)
+        return found
+
+    def _read(self, record: WindowRecord, watched: Watched) -> pl.DataFrame:
+        """The window's predictions by their moments, each once: request_id, row, time, probability, slices and keys."""
+        one_in = max(1, -(-record.rows // self._most_rows))
+        by_time = watched.reference.windows[record.spec].spec.length is not None
+        before_end = moment() < record.end if by_time else moment() <= record.end
+        inside = (moment() >= record.start) & before_end & (pl.col("version") == watched.version)
+        inside = inside & (pl.col("route") != "batch") & _sampled(one_in)
+        wanted = {*_COLUMNS, *_slice_columns(watched.slices)}
+        frames = [pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})]
+        latest = record.answered_to + timedelta(microseconds=1)
+        for segment in segments(self._artifacts, self._use_case, record.answered_from - LONGEST_RETRY, latest):
+            kept = [name for name in columns_of(segment.url) if name in wanted or name.startswith(KEY)]
+            frames.append(read_segment(segment.url, kept).filter(inside))
+        found = first_of_each(pl.concat(frames, how="diagonal_relaxed")).with_columns(time=moment())
+        slices = [_slice(name, found.columns) for name in watched.slices]
+        return found.with_columns(slices).drop("as_of", "version", "route")
+
+
+def _windows(watch: VersionWatch) -> Iterable[tuple[Name, WindowRecord]]:
+    for spec, stream in watch.streams.items():
+        for record in stream.records:
+            yield (watch.version, spec, record.number), record
+
+
+def _find(watch: VersionWatch | None, spec: str, number: int) -> WindowRecord | None:
+    stream = None if watch is None else watch.streams.get(spec)
+    return next((one for one in stream.records if one.number == number), None) if stream else None
+
+
+def _may_be_about(segment: LabelSegment, record: WindowRecord) -> bool:
+    """A day in a request id is of the caller's clock, which may be wrong by as much as a day."""
+    if segment.part == UNDATED or segment.part.startswith(KEYS):
+        return True
+    day = date.fromisoformat(segment.part)
+    return (record.answered_from - _DAY).date() <= day <= (record.answered_to + _DAY).date()
+
+
+def _sampled(one_in: int) -> pl.Expr:
+    """One in so many rows, by the last digits of their request ids; they are random in a UUID."""
+    digits = pl.col("request_id").str.tail(8).str.to_integer(base=16, strict=False, dtype=pl.Int64)
+    return pl.lit(True) if one_in == 1 else (digits + pl.col("row")).fill_null(0) % one_in == 0
+
+
+def _slice_columns(slices: tuple[str, ...]) -> list[str]:
+    return [f"{prefix}{name}" for name in slices for prefix in (FEATURE, KEY)]
+
+
+def _slice(name: str, columns: list[str]) -> pl.Expr:
+    found = [column for column in _slice_columns((name,)) if column in columns]
+    return (pl.col(found[0]).cast(pl.String) if found else pl.lit(None, dtype=pl.String)).alias(name)

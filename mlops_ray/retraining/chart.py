@@ -1,0 +1,174 @@
+"""The result of a backtest for people: a table for the terminal, and a page with a chart that needs no network."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+from math import isfinite
+
+from rich.table import Table
+
+from mlops_ray.evaluation.metrics import Estimate
+from mlops_ray.monitoring.quality import Measured
+from mlops_ray.retraining.backtest import Backtest, PolicyReport
+
+HEADERS = (
+    "policy", "ROC AUC", "difference (95 %)", "worst week", "retrainings", "of them better", "CPU hours", "alarms",
+)  # fmt: skip
+# Told apart also by those who do not see red or green (Okabe and Ito, 2008).
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 420, 56, 16, 16, 64
+
+
+def table(result: Backtest) -> Table:
+    found = Table(title=_title(result))
+    for header in HEADERS:
+        found.add_column(header, justify="left" if header == "policy" else "right")
+    for report in result.policies:
+        found.add_row(*cells(report))
+    return found
+
+
+def cells(report: PolicyReport) -> tuple[str, ...]:
+    """A row of the table, in the order of HEADERS."""
+    worst = min((w.roc_auc.value for w in report.weeks if isfinite(w.roc_auc.value)), default=float("nan"))
+    return (
+        report.policy,
+        _value(report.roc_auc),
+        "" if report.difference is None else _difference(report.difference),
+        f"{worst:.3f}",
+        str(len(report.retrainings)),
+        str(report.promoted),
+        f"{report.cpu_hours:.3f}",
+        str(len(report.alarms)),
+    )
+
+
+def page(result: Backtest) -> str:
+    """One HTML file: the chart of weekly ROC AUC, the table, and what each policy did when."""
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells(one))}</tr>" for one in result.policies)
+    head = "".join(f"<th>{escape(header)}</th>" for header in HEADERS)
+    details = "".join(_details(report) for report in result.policies)
+    note = (
+        "Each point is the ROC AUC of one week; the band is its 95 % interval, as if rows were independent. A tick "
+        "below is a retraining: full if its challenger became champion, hollow if not. A challenger that is better "
+        "takes over at once here, as if it were approved that moment."
+    )
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(_title(result))}</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{escape(_title(result))}</h1>{chart(result)}<p>{note}</p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{details}</body></html>"
+    )
+
+
+_STYLE = (
+    "body{font:15px/1.45 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .7em;border-bottom:1px solid #ddd;text-align:right}"
+    "td:first-child,th:first-child{text-align:left}h1{font-size:1.3em}svg{width:100%;height:auto}li{margin:.3em 0}"
+)
+
+
+def chart(result: Backtest) -> str:
+    """Weekly ROC AUC of every policy, as SVG."""
+    values = [w.roc_auc for report in result.policies for w in report.weeks if isfinite(w.roc_auc.value)]
+    low = min((m.value for m in values), default=0.5) - 0.03
+    high = max((m.value for m in values), default=1.0) + 0.03
+    plot = _Plot(result.start, result.end, low, high)
+    parts = [plot.grid()]
+    for number, report in enumerate(result.policies):
+        parts.append(_drawn(plot, report, _COLOURS[number % len(_COLOURS)], number))
+    label = escape(_title(result))
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+class _Plot:
+    """From moments and values to points of the drawing."""
+
+    def __init__(self, start: datetime, end: datetime, low: float, high: float):
+        self._start, self._span = start, (end - start).total_seconds()
+        self._low, self._high = low, high
+
+    def x(self, moment: datetime) -> float:
+        share = min(1.0, max(0.0, (moment - self._start).total_seconds() / self._span))
+        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        share = min(1.0, max(0.0, (value - self._low) / (self._high - self._low)))
+        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+    def grid(self) -> str:
+        """Lines every 0.05, and the first of each month."""
+        parts = []
+        for step in range(int(self._low * 20) + 1, int(self._high * 20) + 1):
+            y = self.y(step / 20)
+            parts.append(
+                f'<path d="M{_LEFT} {y}H{_WIDTH - _RIGHT}" stroke="#ddd"/>{_text(8, y + 4, f"{step / 20:.2f}")}'
+            )
+        month = self._start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        while (month - self._start).total_seconds() < self._span:
+            if month >= self._start:
+                x = self.x(month)
+                parts.append(f'<path d="M{x} {_TOP}V{_HEIGHT - _BOTTOM}" stroke="#eee"/>')
+                parts.append(_text(x, _HEIGHT - _BOTTOM + 16, f"{month:%b %Y}" if month.month == 1 else f"{month:%b}"))
+            month = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+        return "".join(parts)
+
+
+def _drawn(plot: _Plot, report: PolicyReport, colour: str, number: int) -> str:
+    weeks = [week for week in report.weeks if isfinite(week.roc_auc.value)]
+    points = " ".join(f"{plot.x(week.start)},{plot.y(week.roc_auc.value)}" for week in weeks)
+    sure = [week for week in weeks if week.roc_auc.low is not None and week.roc_auc.high is not None]
+    upper = [f"{plot.x(w.start)},{plot.y(w.roc_auc.high or 0)}" for w in sure]
+    lower = [f"{plot.x(w.start)},{plot.y(w.roc_auc.low or 0)}" for w in reversed(sure)]
+    line = _HEIGHT - _BOTTOM + 24
+    ticks = "".join(
+        f'<rect x="{plot.x(one.at) - 1.5}" y="{line + 4 * number}" width="3" height="8" stroke="{colour}" '
+        f'fill="{colour if one.outcome == "better" else "none"}"><title>{escape(f"{one.at:%Y-%m-%d}: {one.outcome}")}'
+        "</title></rect>"
+        for one in report.retrainings
+    )
+    legend = f'<rect x="{_LEFT + 150 * number}" y="{_HEIGHT - 14}" width="18" height="4" fill="{colour}"/>'
+    return (
+        f'<polygon points="{" ".join([*upper, *lower])}" fill="{colour}" opacity="0.1"/>'
+        f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>{ticks}{legend}'
+        f"{_text(_LEFT + 24 + 150 * number, _HEIGHT - 8, report.policy)}"
+    )
+
+
+def _text(x: float, y: float, text: str) -> str:
+    return f'<text x="{x}" y="{y}" font-size="12" fill="#444">{escape(text)}</text>'
+
+
+def _details(report: PolicyReport) -> str:
+    trained = [f"<b>{one.at:%Y-%m-%d}, {one.outcome}</b>: {escape(one.reason)}" for one in report.retrainings]
+    alarms = [
+        f"<b>{one.raised:%Y-%m-%d} to {f'{one.resolved:%Y-%m-%d}' if one.resolved else 'the end'}</b>: "
+        f"{escape(one.title)}"
+        for one in report.alarms
+    ]
+    lists = _listed("Retrainings", trained) + _listed("Alarms", alarms)
+    return f"<h2>{escape(report.policy)}</h2>{lists or '<p>No retraining, no alarm.</p>'}"
+
+
+def _listed(title: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    return (
+        f"<details><summary>{title}: {len(items)}</summary><ul>{''.join(f'<li>{i}</li>' for i in items)}</ul></details>"
+    )
+
+
+def _title(result: Backtest) -> str:
+    return (
+        f"{result.use_case}: {result.rows:,} predictions from {result.start:%Y-%m-%d} to {result.end:%Y-%m-%d}, "
+        f"{result.candidate}"
+    )
+
+
+def _value(measured: Measured) -> str:
+    return f"{measured.value:.4f}"
+
+
+def _difference(estimate: Estimate) -> str:
+    if estimate.low is None:
+        return f"{estimate.value:+.4f}"
+    return f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"

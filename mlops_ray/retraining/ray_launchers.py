@@ -1,0 +1,138 @@
+"""Starting a retraining exactly once: as a job of Ray's job API, or, where Ray has no dashboard, as a named actor."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.code_version import code_version
+from mlops_ray.config import Settings
+from mlops_ray.retraining.launcher import Launcher, Order, Phase
+from mlops_ray.retraining.result import RESULTS
+from mlops_ray.retraining.retrain import retrain
+from mlops_ray.use_case import UseCase
+
+NAMESPACE = "mlops_ray"
+# A job has no installed command, only the code that it was sent.
+_MAIN = "from mlops_ray.cli import main; main()"
+_CARRIED = ("working_dir", "py_modules", "pip", "uv", "conda")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobLauncher:
+    """Ray's job API: the job outlives whoever submitted it, and its id is given once.
+
+    address: of the dashboard. command: `mlops-ray retrain USE_CASE …`, to which the order is added.
+    """
+
+    address: str
+    command: tuple[str, ...]
+
+    def phase(self, submission: str) -> Phase:
+        from ray.job_submission import JobStatus
+
+        known = {job.submission_id: job.status for job in self._client().list_jobs() if job.submission_id}
+        if submission not in known:
+            return "new"
+        return "running" if known[submission] in (JobStatus.PENDING, JobStatus.RUNNING) else "ended"
+
+    def start(self, order: Order) -> None:
+        if self.phase(order.submission) != "new":
+            return
+        import shlex
+
+        more = ("--id", order.retraining, "--as-of", order.as_of.isoformat())
+        try:
+            self._client().submit_job(
+                entrypoint=shlex.join((*self.command, *more)),
+                submission_id=order.submission,
+                runtime_env=_own_runtime_env(),
+            )
+        except RuntimeError:  # how it says, among other things, that another governor was faster
+            if self.phase(order.submission) == "new":
+                raise
+        _logger.info("Submitted job %s", order.submission)
+
+    def _client(self) -> Any:
+        from ray.job_submission import JobSubmissionClient
+
+        return JobSubmissionClient(self.address)
+
+
+def _own_runtime_env() -> dict[str, Any]:
+    """The code that this process runs, for a job to run the same."""
+    own = dict(ray.get_runtime_context().runtime_env)
+    variables = {**own.get("env_vars", {}), **code_version().to_environment()}
+    return {name: own[name] for name in _CARRIED if name in own} | {"env_vars": variables}
+
+
+@dataclass(frozen=True)
+class ActorLauncher:
+    """A detached actor, named by the submission. A file that it writes first tells one that died from one not begun."""
+
+    use_case: UseCase
+    settings: Settings
+    feature_repo: Path
+
+    def phase(self, submission: str) -> Phase:
+        if _actor(submission) is not None:
+            return "running"
+        begun = Artifacts(self.settings.artifacts).read_json(RESULTS, self.use_case.name, f"{submission}.begun.json")
+        return "new" if begun is None else "ended"
+
+    def start(self, order: Order) -> None:
+        if self.phase(order.submission) != "new":
+            return
+        options = {"name": order.submission, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+        actor = ray.remote(num_cpus=0, max_restarts=0)(_Retraining).options(**options).remote()
+        actor.run.remote(self.use_case, self.settings, self.feature_repo, order)
+        _logger.info("Started actor %s", order.submission)
+
+
+class _Retraining:
+    """Runs one order, whoever asks how often, and ends."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def run(self, use_case: UseCase, settings: Settings, feature_repo: Path, order: Order) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        begun = {"as_of": order.as_of.isoformat()}
+        Artifacts(settings.artifacts).write_json(begun, RESULTS, use_case.name, f"{order.submission}.begun.json")
+        retrain(use_case, settings, feature_repo, order.retraining, order.as_of)
+        ray.actor.exit_actor()
+
+
+def _actor(name: str) -> Any | None:
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def find_launcher(
+    use_case: UseCase, settings: Settings, feature_repo: Path, reference: str, config: str | None = None
+) -> Launcher:
+    """The job API where this Ray has a dashboard, else actors. reference: how `mlops-ray` names the use case."""
+    address = dashboard_url()
+    if address is None:
+        return ActorLauncher(use_case, settings, feature_repo)
+    paths = ("--state", settings.state, "--data", settings.data, "--feature-repo", str(feature_repo))
+    command = (sys.executable, "-c", _MAIN, "retrain", reference, *paths)
+    return JobLauncher(address, (*command, "--config", config) if config else command)
+
+
+def dashboard_url() -> str | None:
+    """Where this Ray's job API is; None if it has none."""
+    from ray._private.services import get_webui_url_from_internal_kv  # the only way to ask from inside a worker
+
+    url = get_webui_url_from_internal_kv()
+    return f"http://{url}" if url else None

@@ -1,0 +1,279 @@
+"""The governor: each retraining exactly once, whoever dies when; each decision in the log, and none of them twice."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alarm
+from mlops_ray.governance.approvals import list_approvals
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import SYSTEM, Event, read_events
+from mlops_ray.governance.live import VersionRef, live, set_champion
+from mlops_ray.governance.versions import Evidence, record_version
+from mlops_ray.retraining import governor as governor_module
+from mlops_ray.retraining.governor import ATTEMPTS, Governor
+from mlops_ray.retraining.launcher import Order, Phase
+from mlops_ray.retraining.policy import Outcome
+from mlops_ray.retraining.result import RESULTS, Result
+from mlops_ray.use_case import Approval, Column, Label, Retraining, Source, UseCase
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+RETRAINING = Retraining(cool_down=DAY, max_per_week=7)
+
+
+class NoCandidate:
+    name = "none"
+    space: dict[str, Any] = {}  # noqa: RUF012
+
+    def fit(self, *arguments: Any) -> Iterator[Any]:
+        raise NotImplementedError
+
+
+USE_CASE = UseCase(
+    name="arrivals",
+    sources={"trains": Source("*.csv", (Column("train", "text"), Column("time", "timestamp")))},
+    entities=("train",),
+    event_time="time",
+    label=Label("late", pl.lit(True), pl.col("time")),
+    candidates=(NoCandidate(),),
+    approval=Approval(),
+    retraining=RETRAINING,
+)
+
+
+class Cluster:
+    """Where submissions run: it outlives governors, and refuses none that it has begun."""
+
+    def __init__(self, settings: Settings):
+        self.phases: dict[str, Phase] = {}
+        self.orders: list[Order] = []
+        self._settings = settings
+        self._lock = threading.Lock()
+
+    def phase(self, submission: str) -> Phase:
+        return self.phases.get(submission, "new")
+
+    def start(self, order: Order) -> None:
+        with self._lock:
+            if order.submission in self.phases:
+                return
+            self.phases[order.submission] = "running"
+            self.orders.append(order)
+
+    def end(self, outcome: Outcome = "better", version: int | None = 2, result: bool = True) -> None:
+        """What runs ends; with a result, as `retrain` writes it."""
+        order = self.orders[-1]
+        if result:
+            made = Result(order.retraining, order.as_of, outcome, "In words.", version, "d2", True, 1, None, 0.5)
+            artifacts = Artifacts(self._settings.artifacts)
+            artifacts.write_json(made.to_json(), RESULTS, USE_CASE.name, f"{order.retraining}.json")
+        self.phases[order.submission] = "ended"
+
+
+class Setting:
+    def __init__(self, folder: Path, store: ControlStore):
+        self.store = store
+        self.settings = load_settings(state=str(folder), data=str(folder), control_store=store.url)
+        self.cluster = Cluster(self.settings)
+        set_champion(store, SYSTEM, USE_CASE.name, VersionRef(1, "d1"), "the first")
+        record_version(store, SYSTEM, USE_CASE.name, 2, Evidence("d2", "e2"))
+
+    def governor(self, rows: int = 50_000, **changes: Any) -> Governor:
+        policy = replace(RETRAINING, **changes)
+        case = replace(USE_CASE, retraining=policy, approval=None if policy.promote else USE_CASE.approval)
+        return Governor(case, self.settings, self.cluster, lambda since, until: rows)
+
+    def alarm(self, id: str = "a", question: str = "concept", version: int = 1) -> None:
+        title = f"{question} drift of version {version}"
+        raise_alarm(self.store, USE_CASE.name, version, id, title, "warning", NOW, {"question": question})
+
+    def events(self, *types: str) -> list[Event]:
+        return read_events(self.store, use_case=USE_CASE.name, types=types)
+
+    def causes(self) -> list[str]:
+        return [event.payload["cause"] for event in self.events("retraining.decided")]
+
+
+@pytest.fixture
+def setting(tmp_path: Path, store: ControlStore) -> Setting:
+    return Setting(tmp_path, store)
+
+
+def test_sixteen_alarms_at_once_and_again_start_one_retraining(setting: Setting) -> None:
+    barrier = threading.Barrier(16)
+
+    def one(number: int) -> None:
+        governor = setting.governor()
+        barrier.wait()
+        setting.alarm(f"alarm-{number}", ("data", "prediction", "concept")[number % 3])
+        for _ in range(3):
+            governor.round(NOW)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    setting.alarm("repeated")
+    setting.governor().round(NOW)
+    assert len(setting.cluster.orders) == 1
+    assert setting.causes().count("alarm") == 1
+    setting.cluster.end()
+    for _ in range(3):
+        setting.governor().round(NOW + timedelta(hours=1))
+    assert len(setting.cluster.orders) == 1
+    assert len(setting.events("retraining.finished")) == 1
+
+
+class KilledError(BaseException):
+    """As SIGKILL: nothing may catch it."""
+
+
+def bombs(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, at: int) -> Callable[[], int]:
+    """Each call out of the governor is a place to die before, and one to die after; returns how many were passed."""
+    passed = 0
+
+    def armed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal passed
+            for when in ("before", "after"):
+                result = function(*arguments, **named) if when == "after" else None
+                passed += 1
+                if passed == at:
+                    raise KilledError
+            return result
+
+        return call
+
+    for name in ("history", "record_next", "find_result", "start_rollout", "champion_lineage"):
+        monkeypatch.setattr(governor_module, name, armed(getattr(governor_module, name)))
+    for name in ("phase", "start"):
+        monkeypatch.setattr(cluster, name, armed(getattr(cluster, name)))
+    return lambda: passed
+
+
+@pytest.mark.parametrize("promote", [False, True])
+def test_killed_at_each_step_it_is_still_one(
+    tmp_path: Path, store: ControlStore, monkeypatch: pytest.MonkeyPatch, promote: bool
+) -> None:
+    folder, at = tmp_path, 0
+    template = Path(store.url.removeprefix("sqlite:///")).read_bytes()
+    while True:
+        at += 3 if promote else 1  # the steps are nearly the same
+        folder = tmp_path / f"{promote}-{at}"
+        folder.mkdir()
+        (folder / "store.db").write_bytes(template)
+        setting = Setting(folder, ControlStore(f"sqlite:///{folder}/store.db"))
+        setting.alarm()
+        with monkeypatch.context() as patch:
+            passed = bombs(patch, setting.cluster, at)
+            with suppress(KilledError):
+                rounds_until_finished(setting, promote)
+            survived = passed() < at
+        rounds_until_finished(setting, promote)
+        assert len(setting.cluster.orders) == 1, at
+        assert len(setting.events("retraining.finished")) == 1, at
+        assert len(setting.events("approval.requested")) == (0 if promote else 1), at
+        assert len(setting.events("rollout.started")) == (1 if promote else 0), at
+        setting.store.close()
+        if survived:
+            break
+    assert at > 20
+
+
+def rounds_until_finished(setting: Setting, promote: bool) -> None:
+    for _ in range(4):
+        setting.governor(promote=promote).round(NOW)
+        if setting.cluster.orders and setting.cluster.phases[setting.cluster.orders[-1].submission] == "running":
+            setting.cluster.end()
+
+
+def test_a_better_challenger_is_offered_and_not_promoted(setting: Setting) -> None:
+    setting.alarm()
+    governor = setting.governor()
+    decision = governor.round(NOW)
+    assert decision.action == "retrain"
+    assert setting.cluster.orders[0].as_of == NOW
+    setting.cluster.end("better")
+    governor.round(NOW + DAY)
+    (finished,) = setting.events("retraining.finished")
+    assert (finished.subject, finished.payload["outcome"]) == ("arrivals@2", "better")
+    (approval,) = list_approvals(setting.store)
+    assert (approval.version, approval.state, approval.reason) == (2, "requested", "In words.")
+    now = live(setting.store, USE_CASE.name)
+    assert now.champion == VersionRef(1, "d1")
+    assert now.rollout is None
+
+
+@pytest.mark.parametrize("outcome", ["not better", "failed"])
+def test_what_is_not_better_is_not_offered(setting: Setting, outcome: Outcome) -> None:
+    setting.alarm()
+    setting.governor(promote=True).round(NOW)
+    setting.cluster.end(outcome)
+    setting.governor(promote=True).round(NOW)
+    assert list_approvals(setting.store) == []
+    assert live(setting.store, USE_CASE.name).rollout is None
+
+
+def test_challengers_that_lose_stop_it_until_the_champion_changes(setting: Setting) -> None:
+    setting.alarm()
+    for lost in range(3):
+        assert setting.governor().round(NOW + lost * 2 * DAY).action == "retrain"
+        setting.cluster.end("not better")
+        setting.governor().round(NOW + lost * 2 * DAY)
+    stopped = setting.governor().round(NOW + 10 * DAY)
+    assert (stopped.action, stopped.cause) == ("stop", "losses")
+    assert setting.events("retraining.decided")[-1].severity == "warning"
+    set_champion(setting.store, SYSTEM, USE_CASE.name, VersionRef(2, "d2"), "by a person")
+    assert setting.governor().round(NOW + 10 * DAY).cause == "calm", "the alarm was about version 1"
+    setting.alarm("b", version=2)
+    assert setting.governor().round(NOW + 10 * DAY).action == "retrain"
+
+
+def test_waiting_is_recorded_when_its_cause_changes_and_not_each_round(setting: Setting) -> None:
+    for rows in (10, 20, 30):
+        assert setting.governor(rows).round(NOW).cause == "calm"
+    setting.alarm()
+    for rows in (10, 20, 30):
+        assert setting.governor(rows).round(NOW).cause == "few rows"
+    resolve_alarm(setting.store, USE_CASE.name, "a", "over", {})
+    setting.governor().round(NOW)
+    assert setting.causes() == ["calm", "few rows", "calm"]
+    assert "10 labels" in setting.events("retraining.decided")[1].reason
+
+
+def test_a_silenced_alarm_is_not_heard_until_the_silence_ends(setting: Setting) -> None:
+    setting.alarm()
+    now = datetime.now(UTC)
+    silence_alarm(setting.store, SYSTEM, USE_CASE.name, "a", "a strike", now + DAY, now)
+    assert setting.governor().round(now).cause == "calm"
+    assert setting.governor().round(now + 2 * DAY).action == "retrain"
+
+
+def test_one_that_dies_without_a_result_is_started_again_and_then_given_up(setting: Setting) -> None:
+    setting.alarm()
+    for attempt in range(1, ATTEMPTS + 1):
+        setting.governor().round(NOW)
+        assert len(setting.cluster.orders) == attempt
+        setting.cluster.end(result=False)
+    setting.governor().round(NOW)
+    (finished,) = setting.events("retraining.finished")
+    assert finished.payload["outcome"] == "failed"
+    assert finished.severity == "warning"
+    assert len({order.retraining for order in setting.cluster.orders}) == 1
+
+
+def test_it_governs_nothing_that_does_not_want_it(setting: Setting) -> None:
+    with pytest.raises(ConfigurationError, match="declares no retraining"):
+        Governor(replace(USE_CASE, retraining=None), setting.settings, setting.cluster, lambda since, until: 0)
