@@ -7,13 +7,17 @@ DATA ?= data
 AS_OF := 2014-01-01T05:00:00Z
 RUN := $(BIN)/mlops-ray run flights --state $(STATE) --data $(DATA)/flights --as-of $(AS_OF) --serve
 
-.PHONY: demo up install data test lint bench chaos clean
+.PHONY: demo demo-drift up install data test lint bench chaos clean
 
 demo: data
 	$(RUN)
 
 up: data
 	$(RUN) --stay
+
+# After `make demo`: recorded December through the endpoint, an alarm, a retraining, a challenger that waits.
+demo-drift: data
+	$(BIN)/mlops-ray rehearse flights --state $(STATE) --data $(DATA)/flights --from 2013-12-01 --to 2013-12-21
 
 install: $(VENV)/installed
 

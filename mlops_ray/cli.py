@@ -17,7 +17,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mlops_ray import cli_approvals, cli_governance, cli_notify, cli_registry, cli_rollout
+from mlops_ray import (
+    cli_approvals,
+    cli_governance,
+    cli_monitoring,
+    cli_notify,
+    cli_registry,
+    cli_retraining,
+    cli_rollout,
+)
 from mlops_ray.cli_rollout import DEFAULT_URL, UrlOption, credential, key_from
 from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings, load_settings
@@ -42,9 +50,16 @@ app.add_typer(cli_governance.audit, name="audit")
 app.add_typer(cli_rollout.rollout, name="rollout")
 app.add_typer(cli_approvals.approvals, name="approvals")
 app.add_typer(cli_notify.notify, name="notify")
+app.add_typer(cli_monitoring.alarms, name="alarms")
+app.command()(cli_monitoring.drift)
+app.command()(cli_monitoring.labels)
 app.command()(cli_registry.lineage)
 app.command()(cli_registry.live)
 app.command()(cli_registry.card)
+app.command()(cli_retraining.backtest)
+app.command()(cli_retraining.replay)
+app.command()(cli_retraining.rehearse)
+app.command()(cli_retraining.retrain)
 
 CaseOption = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
 StateOption = Annotated[str, typer.Option(help="Folder of all state.")]

@@ -128,8 +128,8 @@ def recorded(version: str, state: str | None, config: str | None) -> "Lineage":
 def refuse(version: str, difference: "Difference") -> None:
     """Raise IntegrityError saying what is not as recorded, and how to go on where that is possible."""
     hint = ""
-    if difference.name == "code version":
-        hint = " Check out the recorded commit, or go on with --any-code."
+    if difference.name in ("code version", "code"):
+        hint = " Check out the recorded code, or go on with --any-code."
     raise IntegrityError(f"{version} is not reproduced. The first difference is {printable(str(difference))}.{hint}")
 
 

@@ -1,4 +1,4 @@
-"""The commands `mlops-ray backtest`, `retrain`, `replay` and `rehearse`: retraining on the past, now, and on a stage."""
+"""The commands `mlops-ray backtest`, `retrain`, `replay` and `rehearse`: training again, now and in simulated time."""
 
 import calendar
 import json
@@ -55,7 +55,7 @@ def backtest(
     names = list(dict.fromkeys(name.strip() for name in policy.split(",")))
     with ray_for(settings):
         from mlops_ray.retraining.backtest import backtest as replay_policies
-        from mlops_ray.retraining.backtest import find_policy
+        from mlops_ray.retraining.policies import find_policy
         from mlops_ray.retraining.recorded import recorded
         from mlops_ray.retraining.simulation import Scenario
 
@@ -127,17 +127,16 @@ def rehearse(
 
     It shows the alarm, the governor's decision, the retraining and its challenger, which waits for approval.
     """
-    settings = replace_settings(_settings(config, state, data, port))
+    # In simulated time a day lasts a second, so the ledger is moved on often; and beside what serves, which takes a
+    # CPU, there is one for each step of the pipeline.
+    faster = {"ledger_rotate_s": 1.0}
+    settings = _settings(config, state, data, port).model_copy(update=faster)
+    settings = settings.model_copy(update={"num_cpus": settings.num_cpus + 2})
     case, (begin, until) = load_use_case(use_case), _span(start, end)
     with ray_for(settings):
         from mlops_ray.retraining.rehearsal import rehearse as play
 
         play(case, settings, _repo(use_case, feature_repo), use_case, begin, until, Console().print)
-
-
-def replace_settings(settings: Settings) -> Settings:
-    """With a ledger that is moved on often: in simulated time a day lasts a second."""
-    return settings.model_copy(update={"ledger_rotate_s": 1.0})
 
 
 def _show(result: "Backtest", folder: Path) -> None:
@@ -196,7 +195,8 @@ def _period(option: str, text: str) -> tuple[datetime, datetime]:
     parts: Sequence[str] = text.split("-")
     try:
         numbers = [int(part) for part in parts]
-        begin = datetime(*(numbers if len(numbers) == 3 else [*numbers, 1]), tzinfo=UTC)  # type: ignore[arg-type]
+        year, month, day = numbers if len(numbers) == 3 else (*numbers, 1)
+        begin = datetime(year, month, day, tzinfo=UTC)
         days = 1 if len(numbers) == 3 else calendar.monthrange(begin.year, begin.month)[1]
     except (ValueError, TypeError):
         raise ConfigurationError(f"{option} {text!r} is no day or month. Example: 2013-02 or 2013-02-28.") from None

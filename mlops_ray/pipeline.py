@@ -159,7 +159,9 @@ class Pipeline:
         return [self._train_inputs(), best.trial_id, dict(best.parameters), *declared]
 
     def _evaluate(self, key: str) -> dict[str, Any]:
-        return self.fit(SearchResult.from_json(self._result("train")).best, node_cpus())
+        # A challenger is made while others serve, and what waits for all CPUs of a machine would wait for ever.
+        cpus = max(1, node_cpus() // 2) if self.challenger else node_cpus()
+        return self.fit(SearchResult.from_json(self._result("train")).best, cpus)
 
     def fit(self, trial: Trial, cpus: int) -> dict[str, Any]:
         """Fit one trial on the training set that `run` has built, with so many CPUs; score it and seal it."""

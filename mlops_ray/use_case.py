@@ -322,7 +322,7 @@ class Retraining:
 
     alarms: open alarms on these questions of monitoring ask for it. every: so does this time since the last training;
     None for never. min_new_rows: labels that must have come since the last training. cool_down: from the end of one
-    retraining to the next. max_per_week, max_cpu_hours_per_week: the budget of any seven days. stop_after_losses: after
+    retraining to the next; each challenger that loses doubles it. max_per_week, max_cpu_hours_per_week: the budget of any seven days. stop_after_losses: after
     so many challengers in a row that were not better, or runs that failed, none until the champion changes.
 
     split: how time is divided for it; on its test part, the recent window, the challenger is compared with the

@@ -10,7 +10,7 @@ import polars as pl
 
 from mlops_ray import Column, Label, Search, Source, Split, Tables, UseCase
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
-from mlops_ray.use_case import Approval, BetterThanChampion, Latency, NoSliceWorse, OnnxParity, Threshold
+from mlops_ray.use_case import Approval, BetterThanChampion, Latency, NoSliceWorse, OnnxParity, Retraining, Threshold
 
 TAXI_IN = timedelta(minutes=20)
 NEW_YORK = "America/New_York"
@@ -161,5 +161,6 @@ use_case = UseCase(
         BetterThanChampion(margin=-0.01),
     ),
     approval=Approval(expires_after=timedelta(days=14)),
+    retraining=Retraining(every=timedelta(days=60), search=False),
     split=Split(test=timedelta(days=92), gap=timedelta(days=30), validation=timedelta(days=62)),
 )

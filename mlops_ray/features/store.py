@@ -308,7 +308,7 @@ class OnlineReader:
             for known, values in answers
         ]
 
-    def _proto(self, name: str, value: Value) -> ValueProto:
+    def _proto(self, name: str, value: Any) -> Any:
         type_ = self._types[name]
         if type_ == ValueType.STRING:
             return ValueProto(string_val=value)

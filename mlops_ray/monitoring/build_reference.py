@@ -22,9 +22,9 @@ from mlops_ray.monitoring.reference import PREDICTION, Monitored, Reference, to_
 from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability, reliability_edges
 from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of, with_cell_counts
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS, slice_rows
-from mlops_ray.monitoring.window_spec import WindowSpec
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
 from mlops_ray.use_case import Feature
+from mlops_ray.window_spec import WindowSpec
 
 # One detector for numbers and one for categories: several that see the same change only raise each other's threshold.
 DEFAULT_DETECTORS: tuple[Detector, ...] = (KolmogorovSmirnov(), JensenShannon(kinds=frozenset({"category"})),

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
@@ -32,7 +33,7 @@ from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import FEATURE, Segment
 
-# Moments that come from callers are believed when half of the last so many say so.
+# Of so many predictions the one in the middle says how far behind now they are.
 _RECENT = 31
 # Where predictions are of now, a window ends by the clock, so long after its end, though nothing comes any more.
 SETTLE = timedelta(minutes=5)
@@ -40,7 +41,6 @@ _LIVE = timedelta(minutes=15)
 _LABELS_S = 2.0
 _KEPT_VERSIONS = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NO_MOMENTS = np.empty(0, dtype="datetime64[us]")
 
 _logger = logging.getLogger(__name__)
 
@@ -134,21 +134,18 @@ class DriftWatch:
             if isinstance(watched, str):
                 continue
             own = rows.filter(pl.col("version") == version) if len(rows) else rows
-            answered = (
-                (own["time"][0], own["time"][-1]) if len(own) else (state.answered_up_to or state.read_up_to,) * 2
-            )
-            named, moments = _named(own), moments_of(own["moment"]) if len(own) else _NO_MOMENTS
+            moments, answered = (_moments(own, name) for name in ("moment", "time"))
             before = state.watches.get(version, VersionWatch(version))
-            seen = observe(before, watched, named, moments, state.read_up_to, answered, _new_id)
+            seen = observe(before, watched, _named(own), moments, answered, state.read_up_to, _new_id)
             state = _with(state, seen)
         return state
 
     def _let_time_pass(self, now: datetime) -> None:
         """Where predictions are of now, and none come any more, windows by time end all the same."""
         state = self.state
-        if state.read_up_to is None or state.answered_up_to is None or now - SETTLE <= state.read_up_to:
+        if state.read_up_to is None or now - SETTLE <= state.read_up_to:
             return
-        if abs(state.answered_up_to - state.read_up_to) > _LIVE:
+        if np.median(state.recent) > _LIVE / timedelta(microseconds=1):
             return
         passed = self._observed(replace(state, read_up_to=now - SETTLE), pl.DataFrame())
         if _finished(passed) > _finished(state):
@@ -163,7 +160,7 @@ class DriftWatch:
             assert watched is not None
             own = {(spec, number): one for (other, spec, number), one in measured.items() if other == version}
             state = _with(state, take_labels(state.watches[version], watched, own, _new_id))
-        if state.watches != self.state.watches:
+        if measured:
             self._commit(state)
         return len(measured)
 
@@ -229,6 +226,10 @@ class DriftWatch:
         return _finished(self.state)
 
 
+def _moments(rows: pl.DataFrame, name: str) -> NDArray[np.datetime64]:
+    return moments_of(rows[name]) if name in rows.columns else np.empty(0, dtype="datetime64[us]")
+
+
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
     """Predictions with their features by name, as references have them."""
     features = {name.removeprefix(FEATURE): name for name in rows.columns if name.startswith(FEATURE)}
@@ -252,23 +253,18 @@ def _with_segments(state: WatchState, batch: Batch, now: datetime) -> WatchState
 
 
 def _with_moments(state: WatchState, rows: pl.DataFrame) -> WatchState:
-    """Up to when the stream was read: the largest median of moments that follow one another.
+    """Up to when the stream was read: the time of the last answer, less what its moment is usually behind.
 
-    A caller names the moment of his request, so a few wrong ones must not end windows.
+    A caller names the moment of his request, so a few odd ones must not end windows: the median of 31 is believed.
     """
     if rows.is_empty():
         return state
-    moments = moments_of(rows["moment"]).astype(np.int64)
-    recent = np.concatenate([np.array(state.recent, dtype=np.int64), moments])
-    medians = pl.Series(recent).rolling_median(min(_RECENT, len(recent))).drop_nulls()
-    believed = _EPOCH + timedelta(microseconds=int(float(medians.max())))  # type: ignore[arg-type]
-    latest: datetime = rows["time"][-1]
-    return replace(
-        state,
-        recent=tuple(recent[1 - _RECENT :].tolist()),
-        read_up_to=max(believed, state.read_up_to or believed),
-        answered_up_to=max(latest, state.answered_up_to or latest),
-    )
+    answered, moments = (moments_of(rows[name]).astype(np.int64) for name in ("time", "moment"))
+    behind = np.concatenate([np.array(state.recent, dtype=np.int64), answered - moments])
+    usual = pl.Series(behind).rolling_median(_RECENT, min_samples=1).to_numpy()[-len(rows) :]
+    believed = _EPOCH + timedelta(microseconds=int((answered - usual).max()))
+    recent = tuple(behind[1 - _RECENT :].tolist())
+    return replace(state, recent=recent, read_up_to=max(believed, state.read_up_to or believed))
 
 
 def _with(state: WatchState, seen: Observed) -> WatchState:

@@ -14,7 +14,7 @@ from mlops_ray.predictions.reader import LONGEST_RETRY
 from mlops_ray.predictions.segments import COLUMNS, FEATURE, LONGEST_SEGMENT, Segment, read_segment, segments
 
 # A segment that comes later than this after the newest is not read any more: ids of older ones are not kept.
-LATEST = timedelta(days=3)
+LATEST = timedelta(days=7)
 BATCH_BYTES = 16 << 20
 _BATCH_SEGMENTS = 200
 _HELD_IDENTITIES = 4_000_000

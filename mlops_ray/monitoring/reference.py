@@ -15,8 +15,8 @@ from mlops_ray.monitoring.detectors import DETECTORS, Detector
 from mlops_ray.monitoring.performance_estimation import Estimator
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import Seasonal
-from mlops_ray.monitoring.window_spec import WindowSpec
 from mlops_ray.sketches import NumericSketch, Sketch, sketch_from_bytes
+from mlops_ray.window_spec import WindowSpec
 
 PREDICTION = "prediction"
 _FORMAT = 1

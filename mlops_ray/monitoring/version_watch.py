@@ -7,7 +7,7 @@
 Nothing here reads a clock, a file or a database: the drift actor does that, and a backtest with simulated time.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from math import isnan
@@ -22,10 +22,11 @@ from mlops_ray.errors import DataError
 from mlops_ray.monitoring.alarms import Alarm, Question, Verdict, diagnose, judge, judge_concept, step
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured, Quality
-from mlops_ray.monitoring.reference import PREDICTION, Reference
+from mlops_ray.monitoring.reference import PREDICTION, Reference, to_datetime
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.windows import Window, WindowState, add
 from mlops_ray.sketches import NumericSketch
+from mlops_ray.window_spec import WindowSpec
 
 KEPT_WINDOWS = 60
 # A window is judged by its labels once so many have come, or once the window after it has enough to be judged.
@@ -35,6 +36,7 @@ _FINDINGS = 10
 # Drift of columns that have less of the model's importance together matters little.
 _MINOR_IMPORTANCE = 0.01
 _MICROS = "datetime64[us]"
+_FIRST = 31
 
 Kind = Literal["raised", "resolved"]
 Severity = Literal["info", "warning", "critical"]
@@ -201,30 +203,31 @@ def observe(
     watched: Watched,
     rows: pl.DataFrame,
     moment: NDArray[np.datetime64],
+    answered: NDArray[np.datetime64],
     read_up_to: datetime,
-    answered: tuple[datetime, datetime],
     new_id: NewId,
 ) -> Observed:
     """Count `rows` in order, judge the windows that they finish, and step the alarms.
 
     rows: a column for each feature and "prediction"; request_id and row, if there, go into the examples of alarms.
-    moment [rows], read_up_to: see `windows.add`. answered: the first and last moment at which the rows were answered.
-    new_id: makes the id of a new alarm.
+    moment [rows], read_up_to: see `windows.add`. answered [rows]: when they were answered, which is later where past
+    moments are asked about. new_id: makes the id of a new alarm.
     """
     watch = replace(watch, rows=watch.rows + len(rows))
-    changes: list[AlarmChange] = []
+    records: list[WindowRecord] = []
     for name, monitored in watched.reference.windows.items():
-        fresh = Stream(WindowState(monitored.spec, watched.reference.empty_columns()))
-        stream = watch.streams.get(name, fresh)
-        records, stream = _add(stream, watched, name, rows, moment, read_up_to, answered)
+        stream = watch.streams.get(name) or _fresh(monitored.spec, watched.reference, moment, answered)
+        finished, stream = _add(stream, watched, name, rows, moment, answered, read_up_to)
         watch = replace(watch, streams={**watch.streams, name: stream})
-        for record in records:
-            inside = (moment >= _micros(record.start)) & (moment <= _micros(record.end))
-            for verdict in (record.data, record.prediction):
-                drifted = verdict.answer == "drift"
-                examples = _examples(rows.filter(inside), verdict, watched.reference) if drifted else ()
-                watch, changed = _take(watch, name, verdict, examples, new_id)
-                changes += changed
+        records += finished
+    changes: list[AlarmChange] = []
+    for record in sorted(records, key=lambda one: one.end):  # all kinds in turn, or an alarm would be told for each
+        inside = (moment >= _micros(record.start)) & (moment <= _micros(record.end))
+        for verdict in (record.data, record.prediction):
+            drifted = verdict.answer == "drift"
+            examples = _examples(rows.filter(inside), verdict, watched.reference) if drifted else ()
+            watch, changed = _take(watch, record.spec, verdict, examples, new_id)
+            changes += changed
     return Observed(watch, tuple(changes))
 
 
@@ -272,24 +275,40 @@ def retire(watch: VersionWatch, at: datetime) -> Observed:
     return Observed(replace(watch, streams=streams, raised={}), changes)
 
 
+def _fresh(
+    spec: WindowSpec, reference: Reference, moment: NDArray[np.datetime64], answered: NDArray[np.datetime64]
+) -> Stream:
+    """Windows by time begin with the first rows, at the moment that most of them are about."""
+    state = WindowState(spec, reference.empty_columns())
+    if spec.length is None or not len(moment):
+        return Stream(state)
+    behind = np.median((answered - moment)[:_FIRST].astype(np.int64)).astype("timedelta64[us]")
+    begin = to_datetime(answered[0] - behind)
+    return Stream(add(state, pl.DataFrame(), moment[:0], begin).state, (to_datetime(answered[0]),))
+
+
 def _add(
     stream: Stream,
     watched: Watched,
     name: str,
     rows: pl.DataFrame,
     moment: NDArray[np.datetime64],
+    answered: NDArray[np.datetime64],
     read_up_to: datetime,
-    answered: tuple[datetime, datetime],
 ) -> tuple[list[WindowRecord], Stream]:
     added = add(stream.state, rows, moment, read_up_to)
     # Each finished window drops its first pane, so that what is left and was there before are the first ones.
     panes = len(added.state.closed) + (added.state.open is not None)
     made = panes - len(stream.began) + len(added.finished)
-    began = (*stream.began, *[answered[0]] * made)
-    records = [
-        _record(window, watched, name, stream.finished + index, (began[index], answered[1]))
-        for index, window in enumerate(added.finished)
-    ]
+    earliest = to_datetime(answered.min()) if len(answered) else read_up_to
+    began = (*stream.began, *[earliest] * made)
+    records = []
+    for index, window in enumerate(added.finished):
+        inside = answered[(moment >= _micros(window.start)) & (moment <= _micros(window.end))]
+        first, last = (to_datetime(end) for end in (inside.min(), inside.max())) if len(inside) else (began[index],) * 2
+        begun_before = index < len(stream.began)
+        answers = (began[index] if begun_before else first, last)
+        records.append(_record(window, watched, name, stream.finished + index, answers))
     kept = (*stream.records, *records)[-KEPT_WINDOWS:]
     finished = stream.finished + len(records)
     return records, replace(stream, state=added.state, began=began[len(records) :], finished=finished, records=kept)
@@ -435,8 +454,3 @@ def moments_of(values: pl.Series) -> NDArray[np.datetime64]:
 
 def _micros(moment: datetime) -> np.datetime64:
     return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
-
-
-def all_records(watches: Iterable[VersionWatch]) -> list[WindowRecord]:
-    """The records of all kinds of windows of some versions."""
-    return [record for watch in watches for stream in watch.streams.values() for record in stream.records]

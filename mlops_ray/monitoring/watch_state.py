@@ -26,10 +26,10 @@ _FORMAT = 1
 class WatchState:
     """segments: ids of those read lately, from `LATEST` before the newest on. rows: counted, by version.
 
-    repeated: rows that were answered before under the same request id, and so not counted. recent: the last moments of
-    predictions, microseconds since 1970. read_up_to: up to which moment the stream was read; answered_up_to: the same
-    as the clocks of replicas had it. unwatched: versions that are only counted, and why. waiting: alarms that were
-    decided and are not known to be recorded.
+    repeated: rows that were answered before under the same request id, and so not counted. recent: how long after their
+    moments the last predictions were answered, in microseconds. read_up_to: up to which moment the stream was read.
+    unwatched: versions that are only counted, and why. waiting: alarms that were decided and are not known to be
+    recorded.
     """
 
     newest: datetime | None = None
@@ -38,7 +38,6 @@ class WatchState:
     repeated: int = 0
     recent: tuple[int, ...] = ()
     read_up_to: datetime | None = None
-    answered_up_to: datetime | None = None
     unwatched: Mapping[str, str] = field(default_factory=dict)
     waiting: tuple[AlarmChange, ...] = ()
     watches: Mapping[str, VersionWatch] = field(default_factory=dict)
@@ -71,7 +70,6 @@ class _Stored(msgspec.Struct):
     repeated: int
     recent: tuple[int, ...]
     read_up_to: datetime | None
-    answered_up_to: datetime | None
     unwatched: dict[str, str]
     waiting: tuple[AlarmChange, ...]
 
@@ -89,11 +87,12 @@ class Commits:
 
     def read(self) -> WatchState:
         """The newest state that is whole; an empty one where there is none."""
-        for name in reversed(self._names()):
+        names = self._names()
+        self._last = names[-1] if names else ""
+        for name in reversed(names):
             content = self._artifacts.read_bytes(*self._path, name)
             state = content[_DIGEST_BYTES:]
             if hashlib.sha256(state).digest() == content[:_DIGEST_BYTES]:
-                self._last = name
                 return WatchState.from_bytes(state)
         return WatchState()
 

@@ -66,6 +66,9 @@ class WindowLabels:
         """What the labels of the windows that are due say, as many windows as fit into the time; at least one."""
         begun = time.monotonic()
         measured: dict[Name, Labelled] = {}
+        self.due = {name: waiting for name, waiting in self.due.items() if _find(watches.get(name[0]), *name[1:])}
+        if not self._seen:
+            return measured  # no label has ever come
         for name in list(self.due):
             if measured and time.monotonic() - begun > seconds:
                 break

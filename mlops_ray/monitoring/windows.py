@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.monitoring.seasons import Season, count_seasons
-from mlops_ray.monitoring.window_spec import WindowSpec
 from mlops_ray.sketches import NumericSketch, Sketch, sketch_from_bytes
+from mlops_ray.window_spec import WindowSpec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.predictions.personal import PersonalHash
+from mlops_ray.predictions.personal import PersonalHash, load_secret
 from mlops_ray.predictions.segments import COLUMN_TYPES, KEY, MOMENT, read_segment
 from mlops_ray.use_case import Column, ColumnType
 
@@ -82,6 +82,12 @@ class LabelKeys:
             return value
         assert self._personal is not None
         return self._personal.hash(value, column.type)
+
+
+def label_keys(model: Keyed, secret_file: str) -> LabelKeys:
+    """With the secret that hashes personal keys, if a key is hashed. Raises ConfigurationError if it cannot be read."""
+    hashes = any(column.personal == "hash" for column in key_columns(model))
+    return LabelKeys(model, PersonalHash(load_secret(secret_file)) if hashes else None)
 
 
 def key_columns(model: Keyed) -> tuple[Column, ...]:
@@ -217,4 +223,4 @@ def _by_keys(predictions: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
     if not set(keys) <= set(predictions.columns):
         return pl.DataFrame(schema=BY_REQUEST)
     typed = predictions.select("request_id", "row", *(pl.col(key).cast(said.schema[key], strict=False) for key in keys))
-    return typed.unique().join(said, on=keys, nulls_equal=True).select(BY_REQUEST)
+    return typed.unique().join(said, on=keys, nulls_equal=True).select(list(BY_REQUEST))

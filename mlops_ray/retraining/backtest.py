@@ -1,7 +1,7 @@
 """Backtest: what would have become of the past under each policy? Replayed with simulated time, in parallel on Ray."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ import ray
 from numpy.typing import NDArray
 
 from mlops_ray.artifacts import read_parquet
-from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.evaluation.metrics import Estimate
 from mlops_ray.features.training_set import LABEL, PREDICTION_TIME
@@ -20,10 +20,7 @@ from mlops_ray.monitoring.quality import Measured, Quality, quality_by_window
 from mlops_ray.monitoring.version_watch import moments_of
 from mlops_ray.retraining.policy import WEEK
 from mlops_ray.retraining.simulation import Raised, Retrained, Scenario, Simulated, simulate
-from mlops_ray.use_case import Retraining, UseCase
-
-MONTH = timedelta(days=30)
-POLICIES = ("never", "weekly", "monthly", "drift", "data", "prediction", "concept")
+from mlops_ray.use_case import Retraining
 
 
 @dataclass(frozen=True)
@@ -72,25 +69,6 @@ class Backtest:
         """As plain JSON values: moments in RFC 3339, spans of time as text."""
         found: dict[str, Any] = plain(asdict(self))
         return found
-
-
-def find_policy(use_case: UseCase, name: str, cool_down: timedelta | None = None) -> Retraining:
-    """A policy by name. `drift` is the use case's own; data, prediction and concept are it with those alarms alone;
-    never, weekly and monthly listen to none. Raises ConfigurationError for another name."""
-    own = use_case.retraining or Retraining()
-    if cool_down is not None:
-        own = replace(own, cool_down=cool_down)
-    by_clock = {"never": None, "weekly": WEEK, "monthly": MONTH}
-    if name in by_clock:
-        # Only the clock counts: no limit of the use case shall keep a plain schedule from being one.
-        return replace(
-            own, alarms=(), every=by_clock[name], cool_down=timedelta(0), min_new_rows=0, stop_after_losses=10**9
-        )
-    if name == "drift":
-        return own
-    if name in POLICIES:
-        return replace(own, alarms=(name,), every=None)  # type: ignore[arg-type]
-    raise ConfigurationError(f"Policy {name!r} is unknown. Policies: {', '.join(POLICIES)}.")
 
 
 def backtest(url: str, scenario: Scenario, policies: Mapping[str, Retraining]) -> Backtest:

@@ -71,7 +71,7 @@ class Governor:
         A decision to wait or to stop is recorded when its cause or its alarms change, and not again each round with
         other numbers: the log would be flooded.
         """
-        trained = self._trained(self._known(now))
+        trained = self._trained(self._known(now), now)
         rows = self._new_rows(trained, now)
         made: list[Decision] = []
 
@@ -95,13 +95,20 @@ class Governor:
         severity: Severity | None = "warning" if decision.action == "stop" else None
         return Entry(DECIDED, f"retraining {self._name}", decision.reason, payload, severity)
 
-    def _trained(self, known: History) -> datetime | None:
-        """Up to when the last training knew the data: the last retraining that ended well, else the champion's."""
+    def _trained(self, known: History, now: datetime) -> datetime | None:
+        """Up to when the last training knew the data: the last retraining that ended well, else the champion's.
+
+        In a rehearsal the champion can be of later data than `now`. Then it counts what it was fitted on, which lies
+        before its test period.
+        """
         done = [past.decided for past in known.past if past.outcome in ("better", "not better")]
         if done:
             return done[-1]
         lineage = champion_lineage(self._store, self._artifacts, self._name)
-        return None if lineage is None else datetime.fromisoformat(lineage.as_of)
+        if lineage is None:
+            return None
+        as_of, split = datetime.fromisoformat(lineage.as_of), self._use_case.split
+        return as_of if as_of <= now else as_of - split.test - split.gap
 
     def _see_through(self, id: str, as_of: datetime, now: datetime) -> None:
         """Start a retraining that was decided, or record what came of it."""

@@ -14,6 +14,7 @@ from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import acting
 from mlops_ray.retraining.governor import Governor
+from mlops_ray.retraining.launcher import Launcher
 from mlops_ray.retraining.new_labels import NewLabels
 from mlops_ray.retraining.policy import Decision
 from mlops_ray.retraining.ray_launchers import NAMESPACE, find_launcher
@@ -35,15 +36,17 @@ def start_governor(
     feature_repo: Path,
     reference: str,
     every_s: float | None = EVERY_S,
+    launcher: Launcher | None = None,
 ) -> Any:
     """The actor that governs the use case, started if there is none. It outlives the driver, and is restarted.
 
     reference: how `mlops-ray` names the use case, for a job. every_s: the time between rounds; None: only when asked,
-    which is for simulated time.
+    which is for simulated time. launcher: what starts retrainings; by default Ray's job API, if it is there.
     """
     options = {"name": governor_name(use_case.name), "namespace": NAMESPACE, "lifetime": "detached"}
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_GovernorActor)
-    arguments = (use_case, settings, feature_repo, reference, every_s)
+    launcher = launcher or find_launcher(use_case, settings, feature_repo, reference)
+    arguments = (use_case, settings, launcher, every_s)
     return actor.options(get_if_exists=True, **options).remote(*arguments)
 
 
@@ -58,10 +61,7 @@ def stop_governor(use_case: str) -> None:
 class _GovernorActor:
     """Holds nothing but the lock by which rounds follow one another: the governor's memory is the audit log."""
 
-    def __init__(
-        self, use_case: UseCase, settings: Settings, feature_repo: Path, reference: str, every_s: float | None
-    ) -> None:
-        launcher = find_launcher(use_case, settings, feature_repo, reference)
+    def __init__(self, use_case: UseCase, settings: Settings, launcher: Launcher, every_s: float | None) -> None:
         actor = acting(open_store(settings), settings, os.environ.get("MLOPS_RAY_API_KEY"))
         self._governor = Governor(use_case, settings, launcher, NewLabels(settings, use_case.name), actor)
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mlops_ray.use_case import Question, Retraining
 
 WEEK = timedelta(days=7)
+_MOST_DOUBLINGS = 6
 Action = Literal["retrain", "wait", "stop"]
 Cause = Literal[
     "alarm", "schedule",  # to retrain
@@ -70,8 +71,9 @@ def decide(policy: Retraining, state: State, now: datetime) -> Decision:
     """Retrain, wait, or stop until a person has looked.
 
     A retraining needs somebody who asks: an open alarm, or the schedule. An alarm that stays open after a retraining
-    asks again once the cool-down is over and enough labels have come: that limits it, and the stop after losses ends
-    it. A clock that was set back only lengthens the waiting.
+    asks again once the cool-down is over and enough labels have come. Each challenger that loses doubles the
+    cool-down: a world that has just changed is learned once enough of it lies before the recent window, and trying
+    sooner finds the same. The stop after losses ends it. A clock that was set back only lengthens the waiting.
     """
     asking = tuple(alarm for alarm in state.alarms if alarm.question in policy.alarms)
     ids = tuple(alarm.id for alarm in asking)
@@ -103,11 +105,12 @@ def _calm(policy: Retraining, state: State) -> Decision:
 def _held_back(policy: Retraining, state: State, now: datetime, ids: tuple[str, ...]) -> Decision | None:
     """What keeps from a retraining that is asked for: the first limit that it breaks."""
     ended = max((past.ended for past in state.past if past.ended is not None), default=None)
-    if ended is not None and now - ended < policy.cool_down:
-        text = (
-            f"The last retraining ended at {_moment(ended)}; the cool-down ends at {_moment(ended + policy.cool_down)}."
-        )
-        return Decision("wait", "cool-down", text, ids, {"cool_down_s": policy.cool_down.total_seconds()})
+    cool_down = policy.cool_down * 2 ** min(state.losses, _MOST_DOUBLINGS)
+    if ended is not None and now - ended < cool_down:
+        longer = f", {cool_down.days} days after {state.losses} that did not win," if state.losses else ""
+        free = _moment(ended + cool_down)
+        text = f"The last retraining ended at {_moment(ended)}; its cool-down{longer} ends at {free}."
+        return Decision("wait", "cool-down", text, ids, {"cool_down_s": cool_down.total_seconds()})
     if state.new_rows < policy.min_new_rows:
         text = f"{state.new_rows:,} labels came since the last training ({policy.min_new_rows:,} are needed)."
         return Decision("wait", "few rows", text, ids, {"new_rows": state.new_rows, "limit": policy.min_new_rows})

@@ -138,8 +138,8 @@ class _Simulation:
         """The day's predictions, then the labels that have come by its end."""
         champion = self._champion
         rows = self._rows[first:last].with_columns(pl.Series(PREDICTION, self._probability[first:last]))
-        moment, answered = self._moment[first:last], (now - DAY, now)
-        seen = observe(champion.watch, champion.watched, rows, moment, now, answered, self._new_id)
+        moment = self._moment[first:last]
+        seen = observe(champion.watch, champion.watched, rows, moment, moment, now, self._new_id)
         self._note(seen.changes, now)
         unsettled = [
             (name, record)

@@ -25,6 +25,8 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.principals import active_keys, development_key, is_loopback
+from mlops_ray.monitoring.drift_actor import keep_watching
+from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.models import download, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
@@ -33,6 +35,7 @@ from mlops_ray.serving.auth import Guard, refreshed, tokens_of
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import Request, Response, Route, Routes
+from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
 from mlops_ray.serving.openapi import openapi_of_server
@@ -196,21 +199,24 @@ class _Endpoint:
         self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
         self._model, self._loop = model, asyncio.get_running_loop()
         self._readers: list[OnlineReader] = []
-        self._ledger = LedgerWriter(settings, name)
+        self._ledger, self._labels = LedgerWriter(settings, name), LabelWriter(settings, name)
         self._guard = Guard(name, {}, tokens_of(settings))
         self._follower = Follower(
             store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
             self._load, self._guard, self._on_round, lambda version: registry.show_champion(name, version.version),
         )  # fmt: skip
         operations = Operations(store, name, lambda version: registry.find(name, version))
+        labels = LabelRoutes(settings, name, self._follower, self._labels)
         self._endpoint = Endpoint(
-            name, self._follower, self._ledger, self._guard, operations.routes(),
+            name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},
             busy_from=max(1, args.max_ongoing_requests // 2),
         )  # fmt: skip
         self._metrics, self._key_set_at = Metrics(name), time.monotonic()
         self._ledger.start()
+        self._labels.start()
         self._follower.prepare()
         self._follower.start()
+        keep_watching(settings, name, registry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._endpoint.app
@@ -223,6 +229,7 @@ class _Endpoint:
         self._endpoint.shadow.stop()
         self._follower.stop()
         self._ledger.close()
+        self._labels.close()
 
     def _load(self, version: VersionRef) -> ServedVersion:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:

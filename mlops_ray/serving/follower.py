@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, MlopsRayError, UnavailableError
+from mlops_ray.governance.alarms import open_alarms
 from mlops_ray.governance.approvals import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
@@ -247,7 +248,9 @@ class Follower:
             expect_servable(self.store, self.use_case, state.rollout.version)
         except ForbiddenError as error:  # its approval was revoked on the way
             return Decision("roll_back", str(error))
-        return decide(state, replicas_of(self.store, self.use_case), (), datetime.now(UTC))
+        now = datetime.now(UTC)
+        alarms = open_alarms(self.store, self.use_case, state.rollout.version.version, now)
+        return decide(state, replicas_of(self.store, self.use_case), alarms, now)
 
     def _apply(self, state: Live, decision: Decision) -> None:
         given = (decision.reason, decision.numbers)

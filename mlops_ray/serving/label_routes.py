@@ -8,8 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from mlops_ray.config import Settings
 from mlops_ray.predictions.label_writer import LabelWriter
-from mlops_ray.predictions.labels import Label, LabelKeys, key_columns
-from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.labels import Label, LabelKeys, key_columns, label_keys
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import HttpError, Request, Response, Route
@@ -106,8 +105,6 @@ class LabelRoutes:
     def _of_champion(self) -> tuple[LabelsBody, LabelKeys]:
         champion = self._follower.traffic.champion
         if self._known is None or self._known[0] != champion.digest:
-            schema = champion.schema
-            hashes = any(column.personal == "hash" for column in key_columns(schema))
-            personal = PersonalHash(load_secret(self._settings.ledger_secret_file)) if hashes else None
-            self._known = champion.digest, LabelsBody(schema), LabelKeys(schema, personal)
+            keys = label_keys(champion.schema, self._settings.ledger_secret_file)
+            self._known = champion.digest, LabelsBody(champion.schema), keys
         return self._known[1], self._known[2]

@@ -48,7 +48,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
 def fresh(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A state folder that holds the registry's records, and nothing that a step left."""
     folder = tmp_path_factory.mktemp("fresh")
-    shutil.copy(f"{recorded.settings.state}/control_store.db", folder)
+    for file in Path(recorded.settings.state).glob("control_store.db*"):  # with its write-ahead log
+        shutil.copy(file, folder)
     shutil.copytree(f"{recorded.settings.artifacts}/lineage", folder / "artifacts" / "lineage")
     return Settings(state=str(folder), data=recorded.settings.data)
 

@@ -228,10 +228,10 @@ def test_what_is_not_better_is_not_offered(setting: Setting, outcome: Outcome) -
 
 def test_challengers_that_lose_stop_it_until_the_champion_changes(setting: Setting) -> None:
     setting.alarm()
-    for lost in range(3):
-        assert setting.governor().round(NOW + lost * 2 * DAY).action == "retrain"
+    for day in (0, 2, 6):
+        assert setting.governor().round(NOW + day * DAY).action == "retrain"
         setting.cluster.end("not better")
-        setting.governor().round(NOW + lost * 2 * DAY)
+        setting.governor().round(NOW + day * DAY)
     stopped = setting.governor().round(NOW + 10 * DAY)
     assert (stopped.action, stopped.cause) == ("stop", "losses")
     assert setting.events("retraining.decided")[-1].severity == "warning"

@@ -60,7 +60,7 @@ def test_a_retraining_breaks_no_limit(policy: Retraining, state: State) -> None:
     assert due or any(alarm.question in policy.alarms for alarm in state.alarms)
     assert state.new_rows >= policy.min_new_rows
     assert state.losses < policy.stop_after_losses
-    assert all(past.ended is not None and NOW - past.ended >= policy.cool_down for past in state.past)
+    assert all(past.ended is not None and NOW - past.ended >= policy.cool_down * 2**state.losses for past in state.past)
     week = [past for past in state.past if NOW - past.decided < WEEK]
     assert len(week) < policy.max_per_week
     assert sum(past.cpu_hours for past in week if past.cpu_hours < inf) <= policy.max_cpu_hours_per_week
@@ -138,6 +138,13 @@ def test_challengers_that_lose_stop_it() -> None:
     stopped = decide(POLICY, replace(ASKED, losses=3), NOW)
     assert (stopped.action, stopped.cause) == ("stop", "losses")
     assert decide(POLICY, replace(ASKED, losses=2), NOW).action == "retrain"
+
+
+def test_each_challenger_that_loses_doubles_the_cool_down() -> None:
+    ended = PastRetraining("r", NOW - 13 * 24 * HOUR, NOW - 13 * 24 * HOUR, "not better")
+    assert decide(POLICY, replace(ASKED, past=(ended,)), NOW).action == "retrain"
+    longer = refused(replace(ASKED, past=(ended,), losses=1))
+    assert "14 days after 1 that did not win, ends at 2026-03-02" in longer.reason
 
 
 def test_a_clock_set_back_only_waits() -> None:

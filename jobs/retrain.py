@@ -1,0 +1,9 @@
+"""What the governor orders: `ray job submit … -- python jobs/retrain.py USE_CASE --id … --as-of … --state …`."""
+
+import sys
+
+from mlops_ray.cli import main
+
+if __name__ == "__main__":
+    sys.argv.insert(1, "retrain")
+    main()

@@ -1,0 +1,83 @@
+"""The commands `mlops-ray drift`, `labels` and `alarms`: what monitoring sees, and what it is told."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.cli_governance import ConfigOption, StateOption, cli_actor, printable, settings_of
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.alarms import alarms_of, silence_alarm
+from mlops_ray.governance.control_store import open_store
+
+NameArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="The use case's name.")]
+
+alarms = typer.Typer(no_args_is_help=True, help="Alarms: what monitoring found, and who silenced it.")
+
+
+def drift(
+    use_case: NameArgument,
+    windows: Annotated[int, typer.Option(min=1, help="So many of the last windows of each kind.")] = 5,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """What the drift actor has seen: windows with their verdicts, quality estimated and measured, alarms."""
+    from mlops_ray.monitoring.describe import describe
+    from mlops_ray.monitoring.watch_state import read_state
+
+    settings = settings_of(state, config)
+    known = alarms_of(open_store(settings), use_case)
+    for line in describe(read_state(Artifacts(settings.artifacts), use_case), known, datetime.now(UTC), windows):
+        typer.echo(printable(line))
+
+
+def labels(
+    use_case: NameArgument,
+    file: Annotated[str, typer.Argument(help="CSV or Parquet: label, and request_id or keys; see docs/monitoring.md.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Tell what turned out to be true of many predictions."""
+    from mlops_ray.label_import import import_labels
+
+    typer.echo(json.dumps(asdict(import_labels(file, use_case, settings_of(state, config))), indent=2))
+
+
+@alarms.command("list")
+def list_(
+    use_case: NameArgument,
+    everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Alarms that are not resolved, one a line."""
+    from mlops_ray.monitoring.describe import alarm_lines
+
+    found = alarms_of(open_store(settings_of(state, config)), use_case)
+    shown = [alarm for alarm in found if everything or alarm.resolved_at is None]
+    for line in alarm_lines(shown, datetime.now(UTC)):
+        typer.echo(printable(line))
+
+
+@alarms.command("silence")
+def silence(
+    use_case: NameArgument,
+    alarm: Annotated[str, typer.Argument(help="The alarm's id, or its beginning.")],
+    reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")],
+    until: Annotated[str, typer.Option(help="An RFC 3339 moment.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Let nobody act on an alarm for a time: no rollback, no retraining."""
+    try:
+        end = datetime.fromisoformat(until)
+    except ValueError:
+        raise ConfigurationError(f"--until {until!r} is not a moment. Example: 2030-01-01T00:00:00Z.") from None
+    if end.tzinfo is None:
+        raise ConfigurationError(f"--until {until!r} has no time zone. Add Z for UTC.")
+    store = open_store(settings_of(state, config))
+    silenced = silence_alarm(store, cli_actor(), use_case, alarm, reason, end, datetime.now(UTC))
+    typer.echo(f"Alarm {silenced.id} is silenced until {end:%Y-%m-%d %H:%M %Z}.")

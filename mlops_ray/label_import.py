@@ -1,0 +1,119 @@
+"""Labels from files: what turned out to be true of many predictions, as systems export it at night."""
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from mlops_ray.artifacts import Artifacts, digest_rows
+from mlops_ray.config import Settings, settings_from_environment
+from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.live import live
+from mlops_ray.ingestion.contract import REASON, check_rows
+from mlops_ray.predictions.labels import (
+    BY_REQUEST,
+    SAID,
+    LabelKeys,
+    frame_by_keys,
+    key_columns,
+    label_keys,
+    write_by_keys,
+    write_by_request,
+)
+from mlops_ray.registry.models import download, find_version
+from mlops_ray.registry.sealed_model import load
+from mlops_ray.use_case import Column, Source
+
+_ROWS = 250_000
+_SAID = (Column("label", "boolean", nullable=True), Column("known_at", "timestamp", nullable=True))
+_REQUEST = (
+    Column("request_id", "text", pattern="[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"),
+    Column("row", "integer", nullable=True, minimum=0),
+)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: rows = accepted + refused, the latter by reason, `column:what`."""
+
+    rows: int
+    accepted: int
+    refused: int
+    reasons: Mapping[str, int]
+
+
+def import_labels(url: str, use_case: str, settings: Settings | None = None) -> Imported:
+    """Keep the labels in a CSV or Parquet file (or several: a glob), as if they had come over HTTP.
+
+    Columns: `label` (true, false, 1, 0; empty withdraws what was said), `known_at` (optional; default: now), and either
+    `request_id` with `row` (optional; default 0), or the champion's entities and event time. Rows that break this are
+    left out and counted by reason. The same file imported again replaces itself.
+    settings: default from the environment. Raises DataError if a column is missing, ConfigurationError if labels by
+    keys have no champion to say what the keys are.
+    """
+    settings = settings or settings_from_environment()
+    now = datetime.now(UTC)
+    artifacts = Artifacts(settings.artifacts)
+    keys: LabelKeys | None = None
+    rows, reasons = Counter[str](), Counter[str]()
+    for part in _parts(url):
+        by_request = "request_id" in part.columns
+        if not by_request and keys is None:
+            keys = _keys_of_champion(settings, use_case)
+        judged = _judged(part, _REQUEST if by_request else keys.columns if keys else ())
+        good = judged.filter(pl.col(REASON).is_null())
+        said = good.with_columns(pl.col("known_at").fill_null(now), pl.lit(now).alias("received_at"))
+        segment_id = f"file-{digest_rows(good).hex()[:32]}"
+        if by_request:
+            named = said.with_columns(pl.col("request_id").str.to_lowercase(), pl.col("row").fill_null(0))
+            told = named.select(pl.col(name).cast(type_) for name, type_ in BY_REQUEST.items())
+            write_by_request(artifacts, use_case, segment_id, told)
+        elif keys is not None and len(good):
+            values = [keys.values(row) for row in good.select(c.name for c in keys.columns).to_dicts()]
+            told = frame_by_keys(keys.types, values, said.select(list(SAID)))
+            write_by_keys(artifacts, use_case, segment_id, keys.event_time, told)
+        rows["rows"], rows["accepted"] = rows["rows"] + len(part), rows["accepted"] + len(good)
+        reasons.update(code for text in judged[REASON].drop_nulls() for code in text.split(";"))
+    done = Imported(rows["rows"], rows["accepted"], rows["rows"] - rows["accepted"], dict(sorted(reasons.items())))
+    _logger.info("Labels of %s from %s: %s", use_case, url, done)
+    return done
+
+
+def _parts(url: str) -> Iterator[pl.DataFrame]:
+    csv = url.endswith((".csv", ".csv.gz"))
+    try:
+        scanned = pl.scan_csv(url, infer_schema=False) if csv else pl.scan_parquet(url)
+        yield from scanned.collect_batches(chunk_size=_ROWS, maintain_order=True)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"Labels cannot be read from {url}: {error}") from error
+
+
+def _judged(part: pl.DataFrame, about: tuple[Column, ...]) -> pl.DataFrame:
+    """The rows with typed columns and their reasons; optional columns that are not there are null."""
+    optional = [name for name in ("row", "known_at") if name not in part.columns]
+    part = part.with_columns(pl.lit(None, pl.String).alias(name) for name in optional)
+    if "label" in part.columns and part.schema["label"].is_numeric():
+        # Cast to boolean, 7 would be true.
+        value = pl.col("label")
+        text = pl.when(value == 1).then(pl.lit("true")).when(value == 0).then(pl.lit("false"))
+        part = part.with_columns(text.otherwise(value.cast(pl.String)).alias("label"))
+    return check_rows(part, (), Source("", (*about, *_SAID)), "of labels", None)
+
+
+def _keys_of_champion(settings: Settings, use_case: str) -> LabelKeys:
+    champion = live(open_store(settings), use_case).champion
+    if champion is None:
+        raise ConfigurationError(f"{use_case} has no champion, which would say what keys are. Give request ids.")
+    with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
+        version = find_version(settings, use_case, champion.version)
+        schema = load(download(settings, version, folder), champion.digest).schema
+    if not key_columns(schema):
+        raise ConfigurationError(f"The ledger of {use_case} leaves out a key, as it is personal. Give request ids.")
+    return label_keys(schema, settings.ledger_secret_file)

@@ -1,0 +1,83 @@
+"""What the watch of an endpoint knows, in words for a terminal."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from mlops_ray.governance.alarms import AlarmRecord
+from mlops_ray.monitoring.performance_estimation import EstimatedQuality
+from mlops_ray.monitoring.quality import Measured
+from mlops_ray.monitoring.version_watch import Stream, VersionWatch, WindowRecord
+from mlops_ray.monitoring.watch_state import WatchState
+
+
+def describe(state: WatchState, alarms: Sequence[AlarmRecord], now: datetime, windows: int = 5) -> Iterator[str]:
+    """The last windows of each version and kind with their verdicts and quality, then the alarms that are not over."""
+    if not state.rows:
+        yield "Nothing was counted yet."
+    for version, rows in sorted(state.rows.items(), key=lambda item: (len(item[0]), item[0])):
+        yield f"Version {version}: {rows:,} predictions."
+        if version in state.unwatched:
+            yield f"  Not watched: {state.unwatched[version]}"
+        elif version in state.watches:
+            yield from _of_version(state.watches[version], windows)
+    if state.repeated:
+        yield f"{state.repeated:,} answers were repetitions, and not counted."
+    yield from _alarm_lines(alarms, now)
+
+
+def alarm_lines(alarms: Iterable[AlarmRecord], now: datetime) -> Iterator[str]:
+    """An alarm a line: its id, severity and state, and what it says."""
+    for alarm in alarms:
+        state = "resolved" if alarm.resolved_at else "open"
+        if not alarm.resolved_at and not alarm.is_open(now):
+            state = f"silenced until {alarm.silenced_until:%Y-%m-%d %H:%M}Z ({alarm.silenced_because})"
+        yield f"{alarm.id}  {alarm.severity}  {state}  {alarm.title}"
+
+
+def _of_version(watch: VersionWatch, windows: int) -> Iterator[str]:
+    for name, stream in watch.streams.items():
+        yield f"  Windows of {name}: {stream.finished:,} finished, {_open_rows(stream):,} rows in the next."
+        for record in stream.records[-windows:]:
+            times = f"{record.start:%Y-%m-%d %H:%M} to {record.end:%Y-%m-%d %H:%M}"
+            yield f"    {times}, {record.rows:,} rows{_misdated(record)}"
+            yield f"      {record.diagnosis}"
+            if record.prediction.answer == "drift":
+                yield f"      The predictions have changed: {record.prediction.reason}"
+            yield f"      {_quality(record)}"
+
+
+def _open_rows(stream: Stream) -> int:
+    return stream.state.open.rows if stream.state.open else 0
+
+
+def _misdated(record: WindowRecord) -> str:
+    return f" ({record.misdated:,} of another time)" if record.misdated else ""
+
+
+def _quality(record: WindowRecord) -> str:
+    estimated = "not enough data to estimate the ROC AUC" if record.estimated is None else _estimated(record.estimated)
+    if not record.labelled:
+        return f"Quality: {estimated}; no labels yet."
+    whole = record.quality[0]
+    return (
+        f"Quality: {estimated}; measured on {whole.rows:,} labels: ROC AUC {_measured(whole.roc_auc)}, "
+        f"log loss {_measured(whole.log_loss)}."
+    )
+
+
+def _estimated(quality: EstimatedQuality) -> str:
+    return f"ROC AUC estimated {_measured(Measured(quality.roc_auc, quality.low, quality.high))}"
+
+
+def _measured(found: Measured) -> str:
+    if found.value != found.value:
+        return "unknown"
+    if found.low is None or found.high is None:
+        return f"{found.value:.3f}"
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _alarm_lines(alarms: Sequence[AlarmRecord], now: datetime) -> Iterator[str]:
+    standing = [alarm for alarm in alarms if alarm.resolved_at is None]
+    yield f"{len(standing)} alarms stand." if standing else "No alarm stands."
+    yield from (f"  {line}" for line in alarm_lines(standing, now))

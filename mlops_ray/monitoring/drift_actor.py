@@ -1,0 +1,177 @@
+"""The drift actor: one for each endpoint, in the cluster. A thin shell around `DriftWatch`."""
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.code_version import code_digest
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
+from mlops_ray.governance.alarms import raise_alarm, resolve_alarm
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.live import VersionRef, live
+from mlops_ray.monitoring.drift_watch import DriftWatch, Round
+from mlops_ray.monitoring.sealed_reference import read_reference
+from mlops_ray.monitoring.version_watch import AlarmChange, Watched
+
+NAMESPACE = "mlops_ray"
+ROUND_S = 5.0
+_ANSWER_S = 10.0
+_NICE = 5
+_CODE = ("monitoring", "predictions", "sketches.py")
+
+_logger = logging.getLogger(__name__)
+
+
+class Registry(Protocol):
+    """What is needed of the model registry; `serving.app.Registry` has it."""
+
+    def find(self, name: str, version: int) -> VersionRef: ...
+
+    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path: ...
+
+
+def drift_actor_name(use_case: str) -> str:
+    """The name of an endpoint's actor, in the namespace `mlops_ray`."""
+    return f"drift-{use_case}"
+
+
+def start_watching(settings: Settings, use_case: str, registry: Registry, round_s: float = ROUND_S) -> Any:
+    """The actor that watches an endpoint, started if there is none; one with other code is replaced.
+
+    It outlives who started it and is restarted wherever it dies; what it knew is in its commits. round_s: the pause
+    between rounds. Raises UnavailableError if there is none after a while.
+    """
+    code = code_digest(*_CODE)
+    options = {"name": drift_actor_name(use_case), "namespace": NAMESPACE, "lifetime": "detached"}
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(DriftActor)
+    for _ in range(10):
+        handle = actor.options(get_if_exists=True, **options).remote(settings, use_case, registry, code, round_s)
+        try:
+            if ray.get(handle.code.remote(), timeout=6 * _ANSWER_S) == code:
+                return handle
+            _logger.info("The drift actor of %s has other code, and is replaced", use_case)
+            ray.kill(handle)
+        except ray.exceptions.RayError as error:
+            _logger.warning("The drift actor of %s does not answer: %s", use_case, error)
+        time.sleep(0.5)  # until its name is free
+    raise UnavailableError(f"The drift actor of {use_case} could not be started. See Ray's logs.")
+
+
+def keep_watching(settings: Settings, use_case: str, registry: Registry) -> threading.Thread:
+    """`start_watching` in a thread, repeated until it works: who serves neither waits for it nor fails with it."""
+
+    def start() -> None:
+        while True:
+            try:
+                start_watching(settings, use_case, registry)
+                return
+            except Exception:
+                _logger.exception("The drift actor of %s is not started yet", use_case)
+                time.sleep(_ANSWER_S)
+
+    thread = threading.Thread(target=start, name="start drift actor", daemon=True)
+    thread.start()
+    return thread
+
+
+def stop_watching(use_case: str) -> None:
+    """End the actor of an endpoint, if there is one. The next goes on where it was."""
+    try:
+        ray.kill(ray.get_actor(drift_actor_name(use_case), namespace=NAMESPACE))
+    except ValueError:
+        return
+
+
+def open_watch(settings: Settings, use_case: str, registry: Registry, store: ControlStore) -> DriftWatch:
+    """The watch of an endpoint, with references from the registry and alarms in the audit log."""
+    return DriftWatch(
+        Artifacts(settings.artifacts),
+        use_case,
+        lambda version: find_reference(registry, use_case, version),
+        lambda change: record_change(store, use_case, change),
+    )
+
+
+def find_reference(registry: Registry, use_case: str, version: str) -> Watched | str:
+    """What a version is judged by, or in words why it cannot be. Raises UnavailableError if the registry is down."""
+    if not version.isdigit():
+        return f"Version {version!r} is no number of the registry."
+    try:
+        with tempfile.TemporaryDirectory(prefix="mlops-ray-reference-") as folder:
+            ref = registry.find(use_case, int(version))
+            found = read_reference(registry.fetch(use_case, ref, Path(folder)), ref.digest, version)
+    except (ConfigurationError, IntegrityError) as error:
+        return str(error)
+    return found or f"Version {version} was sealed without a reference. Train it again to watch it."
+
+
+def record_change(store: ControlStore, use_case: str, change: AlarmChange) -> None:
+    """Write an alarm's change to the audit log, unless it stands there."""
+    if change.kind == "raised":
+        new = raise_alarm(
+            store, use_case, int(change.version), change.id, change.title, change.severity, change.since, change.payload
+        )
+    else:
+        new = resolve_alarm(
+            store, use_case, change.id, change.title, {**change.payload, "version": int(change.version)}
+        )
+    if new:
+        _logger.info("Alarm %s of %s %s: %s", change.id, use_case, change.kind, change.title)
+
+
+def versions_with_traffic(store: ControlStore, use_case: str) -> set[str] | None:
+    """The champion and the version of a rollout; None where nothing is live."""
+    state = live(store, use_case)
+    if state.champion is None:
+        return None
+    return {str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref}
+
+
+class DriftActor:
+    """Rounds at an interval, in a thread. A round that fails is repeated; one that was cut off begins anew."""
+
+    def __init__(self, settings: Settings, use_case: str, registry: Registry, code: str, round_s: float):
+        os.nice(_NICE)  # predictions come first
+        self._settings, self._use_case, self._registry = settings, use_case, registry
+        self._code, self._round_s = code, round_s
+        self._watch: DriftWatch | None = None
+        self._store: ControlStore | None = None
+        self._lock = threading.Lock()
+        threading.Thread(target=self._follow, name="drift", daemon=True).start()
+
+    def code(self) -> str:
+        """The digest of the code it runs."""
+        return self._code
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def round(self, now: datetime | None = None) -> Round:
+        """One round, now. Raises what `DriftWatch.round` raises."""
+        with self._lock:
+            if self._store is None or self._watch is None:
+                self._store = open_store(self._settings)
+                self._watch = open_watch(self._settings, self._use_case, self._registry, self._store)
+            traffic = versions_with_traffic(self._store, self._use_case)
+            return self._watch.round(now or datetime.now(UTC), traffic)
+
+    def _follow(self) -> None:
+        while True:
+            try:
+                done = self.round()
+                if done.rows or done.announced:
+                    _logger.info("Watched %s: %s", self._use_case, done)
+            except (UnavailableError, OSError) as error:
+                _logger.warning("The watch of %s goes on later: %s", self._use_case, error)
+            except Exception:
+                _logger.exception("A round of the watch of %s failed", self._use_case)
+            time.sleep(self._round_s)

@@ -1,0 +1,149 @@
+"""A rehearsal: the whole round in simulated time, on an endpoint of our own, with each stage said."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mlops_ray.client import Client
+from mlops_ray.config import Settings
+from mlops_ray.errors import UnavailableError
+from mlops_ray.governance.alarms import RAISED
+from mlops_ray.governance.approvals import list_approvals
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import Event, read_events
+from mlops_ray.governance.principals import development_key
+from mlops_ray.governance.retrainings import FINISHED
+from mlops_ray.monitoring.drift_actor import start_watching, stop_watching
+from mlops_ray.retraining.governor_actor import start_governor, stop_governor
+from mlops_ray.retraining.policy import Decision
+from mlops_ray.retraining.replay import Progress, Replay, questions, recorded_rows
+from mlops_ray.serving.app import MlflowRegistry
+from mlops_ray.serving.local import serve_use_case
+from mlops_ray.use_case import UseCase
+
+# In one request go the flights of a quarter of an hour: their features are recorded, so it changes no answer.
+STEP = timedelta(minutes=15)
+ALARM_S, RETRAINING_S = 45.0, 400.0
+
+Say = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """How it ended. decision: the governor's last; finished: the event of its retraining, None where there was none."""
+
+    progress: Progress
+    decision: Decision
+    finished: Event | None
+
+
+def rehearse(
+    use_case: UseCase,
+    settings: Settings,
+    feature_repo: Path,
+    reference: str,
+    start: datetime,
+    end: datetime,
+    say: Say,
+) -> Rehearsed:
+    """Serve the champion, replay what was recorded from `start` to `end`, and let the governor act, in simulated time.
+
+    The replay ends when a retraining is decided. What serves and watches is ended; versions, events and the request
+    for approval stay in the state. reference: how `mlops-ray` names the use case. Ray must be running.
+    """
+    began_s = time.monotonic()
+
+    def stage(text: str) -> None:
+        say(f"[{time.monotonic() - began_s:4.0f} s] {text}")
+
+    frame, features = recorded_rows(settings, use_case)
+    asked = questions(frame, start, end, STEP)
+    stage(f"Serving the champion of {use_case.name} …")
+    url = serve_use_case(settings, use_case.name)
+    store = open_store(settings)
+    try:
+        watch = start_watching(settings, use_case.name, MlflowRegistry(settings))
+        governor = start_governor(use_case, settings, feature_repo, reference, every_s=None)
+        stage(f"Replaying what was recorded from {start:%Y-%m-%d} on, against {url}. Its labels follow.")
+        with Client(url.partition("/v2/")[0], api_key=development_key(store, settings)) as client:
+            player = _Player(store, use_case.name, watch, governor, stage)
+            progress = Replay(client, use_case.name, features, float("inf")).run(asked, player.tick)
+        decision = player.wait_for_decision(progress)
+        finished = player.wait_for_challenger(decision, progress)
+        _say_what_waits(store, use_case.name, finished, stage)
+        return Rehearsed(progress, decision, finished)
+    finally:
+        stop_governor(use_case.name)
+        stop_watching(use_case.name)
+
+
+class _Player:
+    """Tells the time to the drift actor and the governor, and says what they make of it."""
+
+    def __init__(self, store: ControlStore, use_case: str, watch: Any, governor: Any, stage: Say):
+        self._store, self._use_case, self._watch, self._governor = store, use_case, watch, governor
+        self._stage = stage
+        events = read_events(store, use_case=use_case, types=(RAISED, FINISHED), limit=100_000)
+        self._seen = events[-1].seq if events else 0
+        self._said: tuple[str, str] | None = None
+        self._told: set[str] = set()
+
+    def tick(self, progress: Progress) -> bool:
+        """At the end of each simulated day; the replay goes on unless a retraining was decided."""
+        if not progress.last:
+            counts = f"{progress.predictions:,} predictions, {progress.labels:,} labels"
+            self._stage(f"{progress.now:%Y-%m-%d}: {counts}")
+        return self._look(progress.now).action != "retrain"
+
+    def wait_for_decision(self, progress: Progress) -> Decision:
+        """The ledger is read a moment after predictions are answered, so an alarm can come after the last of them."""
+        deadline_s = time.monotonic() + ALARM_S
+        while True:
+            decision = self._look(progress.now)
+            if decision.action == "retrain" or decision.cause == "running" or time.monotonic() > deadline_s:
+                return decision
+            time.sleep(1)
+
+    def wait_for_challenger(self, decision: Decision, progress: Progress) -> Event | None:
+        """Raises UnavailableError if the retraining does not end in time."""
+        if decision.action != "retrain" and decision.cause != "running":
+            self._stage(f"No retraining: {decision.reason}")
+            return None
+        deadline_s = time.monotonic() + RETRAINING_S
+        while time.monotonic() < deadline_s:
+            self._look(progress.now)
+            found = read_events(self._store, self._seen, self._use_case, types=(FINISHED,))
+            if found:
+                return found[-1]
+            time.sleep(1)
+        raise UnavailableError(f"The retraining has not ended after {RETRAINING_S:g} s. See Ray's logs.")
+
+    def _look(self, now: datetime) -> Decision:
+        ray.get(self._watch.round.remote())
+        for event in read_events(self._store, self._seen, self._use_case, types=(RAISED,)):
+            if event.id not in self._told:
+                self._told.add(event.id)
+                self._stage(f"ALARM ({event.severity}): {event.reason}")
+        decision: Decision = ray.get(self._governor.round.remote(now))
+        if (decision.action, decision.cause) != self._said:
+            self._said = (decision.action, decision.cause)
+            self._stage(f"Governor: {decision.action} ({decision.cause}). {decision.reason}")
+        return decision
+
+
+def _say_what_waits(store: ControlStore, use_case: str, finished: Event | None, stage: Say) -> None:
+    if finished is not None:
+        stage(f"Challenger {finished.subject}: {finished.payload['outcome']}. {finished.reason}")
+    waiting = [one for one in list_approvals(store, use_case) if one.state == "requested"]
+    for one in waiting:
+        stage(
+            f"Version {one.version} waits for approval until {one.expires_at:%Y-%m-%d}: "
+            f"mlops-ray approvals approve {use_case} {one.version}"
+        )
+    if finished is not None and not waiting:
+        stage("Nothing waits for approval; the champion stays.")

@@ -1,0 +1,157 @@
+"""The governor in the cluster: one retraining, whoever dies; and policies compared in parallel."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.governance.alarms import raise_alarm
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import SYSTEM, Event, read_events
+from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.retraining.backtest import backtest
+from mlops_ray.retraining.chart import page
+from mlops_ray.retraining.governor_actor import governor_name, start_governor, stop_governor
+from mlops_ray.retraining.launcher import NAMESPACE, Order
+from mlops_ray.retraining.ray_launchers import ActorLauncher, JobLauncher, dashboard_url, find_launcher
+from mlops_ray.retraining.result import RESULTS
+from mlops_ray.retraining.simulation import Scenario
+from mlops_ray.training.candidates import LogisticRegression
+from mlops_ray.training.proposal import middle
+from mlops_ray.training.trial import Trial
+from mlops_ray.use_case import Retraining, UseCase
+from tests.unit.test_governor import USE_CASE
+from tests.unit.test_simulation import DRIFT, NEVER, SCENARIO, WORLD
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CASE = replace(USE_CASE, candidates=(LogisticRegression(),), approval=None, retraining=Retraining(min_new_rows=0))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(
+        address="local", num_cpus=2, object_store_memory=200 << 20, include_dashboard=True, dashboard_port=8276,
+        log_to_driver=False, logging_level="ERROR",
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    found = load_settings(state=str(tmp_path), data=str(tmp_path))
+    set_champion(open_store(found), SYSTEM, CASE.name, VersionRef(1, "d1"), "the first")
+    return found
+
+
+def alarm(store: ControlStore, id: str) -> None:
+    raise_alarm(store, CASE.name, 1, id, f"Concept drift {id}", "warning", NOW, {"question": "concept"})
+
+
+def events(store: ControlStore, type: str) -> list[Event]:
+    return read_events(store, use_case=CASE.name, types=[type])
+
+
+def wait_for_end(store: ControlStore, governor: Any, timeout_s: float = 40) -> Event:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        ray.get(governor.round.remote(NOW))
+        if found := events(store, "retraining.finished"):
+            return found[0]
+        time.sleep(0.3)
+    raise AssertionError("it did not end")
+
+
+@pytest.mark.timeout(120)
+def test_sixteen_alarms_at_once_start_one_retraining_though_the_governor_dies(
+    cluster: None, settings: Settings, tmp_path: Path
+) -> None:
+    """There is no data, so the retraining fails at once; that it ran once is what counts."""
+    store = open_store(settings)
+    launcher = ActorLauncher(CASE, settings, tmp_path)
+    governor = start_governor(CASE, settings, tmp_path, "arrivals", every_s=None, launcher=launcher)
+    ray.get(governor.round.remote(NOW))
+
+    def raise_and_look(number: int) -> None:
+        alarm(store, f"alarm-{number}")
+        for _ in range(3):
+            ray.get(governor.round.remote(NOW))
+
+    threads = [threading.Thread(target=raise_and_look, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        ray.kill(ray.get_actor(governor_name(CASE.name), namespace=NAMESPACE), no_restart=False)
+        time.sleep(0.3)
+    for thread in threads:
+        thread.join()
+    finished = wait_for_end(store, governor)
+    stop_governor(CASE.name)
+
+    orders = [event for event in events(store, "retraining.decided") if event.payload["action"] == "retrain"]
+    assert len(orders) == 1
+    assert len(events(store, "retraining.finished")) == 1
+    begun = [entry.name for entry in Artifacts(settings.artifacts).entries(RESULTS, CASE.name)]
+    assert sum(name.endswith(".begun.json") for name in begun) == 1
+    assert finished.payload["outcome"] == "failed"
+    assert "trains" in finished.reason, "the source without files is named"
+
+
+@pytest.mark.timeout(120)
+def test_a_job_is_submitted_once_by_sixteen(cluster: None, tmp_path: Path) -> None:
+    address = dashboard_url()
+    assert address is not None
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    script = f"import sys, tempfile; tempfile.mkstemp(dir={str(marks)!r}); print(sys.argv)"
+    launcher = JobLauncher(address, (sys.executable, "-c", script))
+    order = Order("retrain-arrivals-abc-1", "retrain-arrivals-abc", NOW)
+    threads = [threading.Thread(target=launcher.start, args=(order,)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    deadline = time.monotonic() + 40
+    while launcher.phase(order.submission) != "ended" and time.monotonic() < deadline:
+        time.sleep(0.3)
+    launcher.start(order)
+    assert launcher.phase(order.submission) == "ended"
+    assert len(list(marks.iterdir())) == 1
+    assert launcher.phase("retrain-arrivals-abc-2") == "new"
+
+
+def test_the_job_api_is_used_where_there_is_one(cluster: None, settings: Settings, tmp_path: Path) -> None:
+    found = find_launcher(CASE, settings, tmp_path, "use_cases/arrivals.py")
+    assert isinstance(found, JobLauncher)
+    assert found.command[-8:-6] == ("retrain", "use_cases/arrivals.py")
+
+
+@pytest.mark.timeout(120)
+def test_policies_are_compared_on_the_same_rows(cluster: None, settings: Settings) -> None:
+    url = Artifacts(settings.artifacts).write_table(WORLD, "training_sets", "world.parquet")
+    case: UseCase = replace(CASE, monitoring=SCENARIO.use_case.monitoring)
+    trial = Trial("logistic_regression", 0, middle(LogisticRegression().space))
+    scenario = Scenario(case, SCENARIO.features, trial, SCENARIO.start, SCENARIO.end)
+    result = backtest(url, scenario, {"never": NEVER, "drift": DRIFT})
+    never, drift = result.policies
+    assert never.difference is None
+    assert drift.difference is not None
+    assert drift.difference.low is not None
+    assert drift.difference.low > 0
+    assert sum(week.rows for week in drift.weeks) == result.rows
+    assert drift.promoted >= 1
+    assert drift.cpu_hours > 0 == never.cpu_hours
+    assert json.loads(json.dumps(result.to_json()))["policies"][1]["policy"] == "drift"
+    html = page(result)
+    assert "<svg" in html
+    assert "http" not in html.replace("http://www.w3.org", "")
