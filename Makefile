@@ -34,7 +34,7 @@ $(DATA)/flights/planes.csv: | install
 	$(BIN)/python use_cases/flights_raw_data.py $(DATA)/flights
 
 test: install
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -n auto
 	$(BIN)/python -m pytest tests/integration
 	$(BIN)/python -m pytest tests/e2e
 

@@ -145,14 +145,23 @@ def serve(
     state: StateOption = "state",
     data: DataOption = "data",
     config: ConfigOption = None,
+    feature_repo: RepoOption = None,
     port: PortOption = None,
 ) -> None:
-    """Serve the champion until Ctrl-C; on an existing cluster, deploy it there and return."""
-    settings = _settings(state, data, config, port)
-    name = load_use_case(use_case).name
+    """Serve the champion, and govern its retraining where the use case declares one, until Ctrl-C.
+
+    On an existing cluster, deploy it there and return.
+    """
+    settings, case = _settings(state, data, config, port), load_use_case(use_case)
     with ray_for(settings) as own:
         serve_use_case = _serving()
-        typer.echo(f"{serve_use_case(settings, name)}/predict answers.")
+        typer.echo(f"{serve_use_case(settings, case.name)}/predict answers.")
+        if case.retraining is not None:
+            from mlops_ray.retraining.governor_actor import start_governor
+
+            repo = Path(feature_repo).absolute() if feature_repo else _repo_beside(use_case)
+            start_governor(case, settings, repo, use_case, config=config and _absolute(config))
+            typer.echo("The governor decides on retraining: `mlops-ray audit show` tells what, and why.")
         if key := credential(settings):
             typer.echo(_key_line(settings, key))
         if own:

@@ -322,13 +322,15 @@ class Retraining:
 
     alarms: open alarms on these questions of monitoring ask for it. every: so does this time since the last training;
     None for never. min_new_rows: labels that must have come since the last training. cool_down: from the end of one
-    retraining to the next; each challenger that loses doubles it. max_per_week, max_cpu_hours_per_week: the budget of any seven days. stop_after_losses: after
-    so many challengers in a row that were not better, or runs that failed, none until the champion changes.
+    retraining to the next; each challenger that loses doubles it. max_per_week, max_cpu_hours_per_week: the budget of
+    any seven days. stop_after_losses: after so many challengers in a row that were not better, or runs that failed,
+    none until the champion changes.
 
     split: how time is divided for it; on its test part, the recent window, the challenger is compared with the
-    champion. margin: it wins if it is better, and by more than this with 95 % certainty (negative: what it may be worse
-    by). search: try all candidates; without it the champion's is fitted again with its parameters. promote: a challenger
-    that wins goes into a rollout by itself where nobody has to approve it; without it, and elsewhere, it is offered.
+    champion. margin: it wins if it is better, and by more than this with 95 % certainty (negative: what it may be
+    worse by). search: try all candidates; without it the champion's is fitted again with its parameters. promote: a
+    challenger that wins goes into a rollout by itself where nobody has to approve it; without it, and elsewhere, it is
+    offered.
     """
 
     alarms: tuple[Question, ...] = ("data", "prediction", "concept")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlops_ray.errors import DataError
 
@@ -74,20 +75,22 @@ def evaluate(
     days = int(day.max()) + 1
     draws = draw_days(days, seed, resamples)
     weights = np.vstack([np.ones(days), draws])
-    roc_auc, average_precision = ranking(truth, guess, day, weights)
-    loss, squared = _row_losses(truth, guess)
-    calibration, reliability = _calibration(truth, guess, day, weights)
-    return Evaluation(
-        roc_auc=estimate(roc_auc),
-        average_precision=estimate(average_precision),
-        log_loss=estimate(_weighted_mean(loss, day, weights)),
-        brier=estimate(_weighted_mean(squared, day, weights)),
-        calibration_error=estimate(calibration),
-        reliability=reliability,
-        rows=len(label),
-        days=days,
-        positive=float(truth.mean()),
-    )
+    # With more threads BLAS adds up in another order, and two processes differ in the last digits (measured: 1e-12).
+    with threadpool_limits(limits=1, user_api="blas"):
+        roc_auc, average_precision = ranking(truth, guess, day, weights)
+        loss, squared = _row_losses(truth, guess)
+        calibration, reliability = _calibration(truth, guess, day, weights)
+        return Evaluation(
+            roc_auc=estimate(roc_auc),
+            average_precision=estimate(average_precision),
+            log_loss=estimate(_weighted_mean(loss, day, weights)),
+            brier=estimate(_weighted_mean(squared, day, weights)),
+            calibration_error=estimate(calibration),
+            reliability=reliability,
+            rows=len(label),
+            days=days,
+            positive=float(truth.mean()),
+        )
 
 
 def _check(label: NDArray[np.bool_], probability: _Float) -> None:

@@ -73,7 +73,7 @@ def chart(result: Backtest) -> str:
     low = min((m.value for m in values), default=0.5) - 0.03
     high = max((m.value for m in values), default=1.0) + 0.03
     plot = _Plot(result.start, result.end, low, high)
-    parts = [plot.grid()]
+    parts = [plot.grid(), _text(_LEFT, _TOP - 4, "ROC AUC of each week")]
     for number, report in enumerate(result.policies):
         parts.append(_drawn(plot, report, _COLOURS[number % len(_COLOURS)], number))
     label = escape(_title(result))

@@ -37,15 +37,17 @@ def start_governor(
     reference: str,
     every_s: float | None = EVERY_S,
     launcher: Launcher | None = None,
+    config: str | None = None,
 ) -> Any:
     """The actor that governs the use case, started if there is none. It outlives the driver, and is restarted.
 
     reference: how `mlops-ray` names the use case, for a job. every_s: the time between rounds; None: only when asked,
     which is for simulated time. launcher: what starts retrainings; by default Ray's job API, if it is there.
+    config: the settings' file, for a job too.
     """
     options = {"name": governor_name(use_case.name), "namespace": NAMESPACE, "lifetime": "detached"}
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_GovernorActor)
-    launcher = launcher or find_launcher(use_case, settings, feature_repo, reference)
+    launcher = launcher or find_launcher(use_case, settings, feature_repo, reference, config)
     arguments = (use_case, settings, launcher, every_s)
     return actor.options(get_if_exists=True, **options).remote(*arguments)
 

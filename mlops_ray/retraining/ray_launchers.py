@@ -121,13 +121,20 @@ def _actor(name: str) -> Any | None:
 def find_launcher(
     use_case: UseCase, settings: Settings, feature_repo: Path, reference: str, config: str | None = None
 ) -> Launcher:
-    """The job API where this Ray has a dashboard, else actors. reference: how `mlops-ray` names the use case."""
+    """The job API where this Ray has a dashboard, else actors. reference: how `mlops-ray` names the use case.
+
+    A job gets the folder with the code that this process was sent. Where it was sent none, the code is installed, and
+    the use case and its definitions are named by absolute paths, which have to exist on every node.
+    """
     address = dashboard_url()
     if address is None:
         return ActorLauncher(use_case, settings, feature_repo)
-    paths = ("--state", settings.state, "--data", settings.data, "--feature-repo", str(feature_repo))
-    command = (sys.executable, "-c", _MAIN, "retrain", reference, *paths)
-    return JobLauncher(address, (*command, "--config", config) if config else command)
+    options = ["--state", settings.state, "--data", settings.data, *(["--config", config] if config else [])]
+    if "working_dir" not in ray.get_runtime_context().runtime_env:
+        named = reference if reference.endswith(".py") else f"use_cases/{reference}.py"
+        reference = str(Path(named).absolute())
+        options += ["--feature-repo", str(feature_repo)]
+    return JobLauncher(address, (sys.executable, "-c", _MAIN, "retrain", reference, *options))
 
 
 def dashboard_url() -> str | None:

@@ -48,7 +48,7 @@ def answered(rows: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     return rows.with_columns(guess, label.alias("label"))
 
 
-def example_watched(version: str = "7", seed: int = 1, days: int = 60) -> Watched:
+def example_watched(version: str = "7", seed: int = 1, days: int = 40) -> Watched:
     """What the example's predictions are judged by, learned from a stream of its own."""
     rows = example_stream(days, seed, START - timedelta(days=days + 30))
     reference = build_reference(rows, "time", FEATURES, [BY_COUNT, BY_TIME], rows, ["origin"], false_alarm_every=10)
@@ -59,7 +59,7 @@ def write_example_segments(
     artifacts: Artifacts,
     use_case: str,
     rows: pl.DataFrame,
-    size: int = 100,
+    size: int = 200,
     version: str = "7",
     route: str = "champion",
 ) -> list[str]:

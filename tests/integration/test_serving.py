@@ -293,7 +293,7 @@ def test_all_http_ports_of_the_proxy_are_on_loopback() -> None:
     mine = [line for line in listening if "haproxy" in line and str(PORT) in line]
     pid = mine[0].split("pid=")[1].split(",")[0]
     addresses = [line.split()[3] for line in listening if f"pid={pid}," in line]
-    assert len(addresses) == 3
+    assert len(addresses) >= 2
     assert all(address.startswith("127.0.0.1:") for address in addresses)
 
 

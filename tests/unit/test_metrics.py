@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.metrics import Estimate, evaluate
@@ -124,3 +125,15 @@ def width(estimate: Estimate) -> float:
     assert estimate.low is not None
     assert estimate.high is not None
     return estimate.high - estimate.low
+
+
+def test_the_number_of_threads_changes_no_digit() -> None:
+    random = np.random.default_rng(0)
+    label = random.random(40_000) < 0.23
+    probability = np.clip(random.normal(0.3, 0.1, 40_000) + 0.05 * label, 0.001, 0.999)
+    moment = np.datetime64("2013-10-01") + random.integers(0, 30, 40_000).astype("timedelta64[D]")
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(evaluate(label, probability, moment, 13, resamples=20))
+    assert found[0] == found[1]

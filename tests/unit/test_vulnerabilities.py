@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from mlops_ray.artifacts import Artifacts
@@ -139,6 +140,7 @@ def test_bytes_that_import_nothing_are_no_pickle_unless_they_begin_as_one(conten
     assert pickle_in(b"\x00" + content) is None or b"\n" in content or b"\x93" in content
 
 
+@budget(max_examples=30)
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists), st.integers(0, 5))
 def test_every_pickle_at_the_beginning_is_found(value: Any, protocol: int) -> None:
     assert pickle_in(pickle.dumps(value, protocol)) == 0

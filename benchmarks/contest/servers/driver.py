@@ -1,6 +1,7 @@
-"""A driver that starts Ray, serves until it is interrupted, and leaves nothing behind."""
+"""A driver that starts Ray, serves until it is told to stop, and leaves nothing behind."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import ray
 
 @contextmanager
 def running_ray() -> Iterator[None]:
-    """Ray as `mlops-ray serve` starts it; after the work inside it waits for SIGTERM."""
+    """Ray as `mlops-ray serve` starts it; after the work inside it waits for SIGTERM, or the end of who started it."""
     from mlops_ray.serving import local
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -19,7 +20,7 @@ def running_ray() -> Iterator[None]:
     )  # fmt: skip
     try:
         yield
-        signal.pause()
+        sys.stdin.read()
     except KeyboardInterrupt:
         pass
     finally:

@@ -1,0 +1,74 @@
+"""Alarms in the audit log: raised once, silenced for a time, and heard by rollouts while they are open."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.live import Plan, Step, live, start_rollout
+from mlops_ray.testing.example_endpoint import NAME, example_endpoint
+
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+ANN = Actor("ann", ("operate",))
+
+
+def raised(store: ControlStore, id: str = "a1", version: int = 7, use_case: str = NAME) -> bool:
+    payload: dict[str, Any] = {"question": "data", "columns": ["hour"], "nothing": float("nan")}
+    return raise_alarm(store, use_case, version, id, f"Data drift {id}", "warning", NOW - HOUR, payload)
+
+
+def test_told_again_an_alarm_is_one_event(store: ControlStore) -> None:
+    assert [raised(store), raised(store), raised(store, "a2")] == [True, False, True]
+    assert resolve_alarm(store, NAME, "a1", "over", {})
+    assert not resolve_alarm(store, NAME, "a1", "over", {})
+    assert not raised(store)
+    types = [event.type for event in read_events(store)]
+    assert types == ["alarm.raised", "alarm.raised", "alarm.resolved"]
+    first, second = alarms_of(store, NAME)
+    assert (first.since, first.severity, first.resolved_at is None) == (NOW - HOUR, "warning", False)
+    assert (second.id, second.payload["columns"], second.resolved_at) == ("a2", ["hour"], None)
+
+
+def test_open_alarms_are_those_of_a_version_that_are_neither_resolved_nor_silenced(store: ControlStore) -> None:
+    for id, version, use_case in (("a", 7, NAME), ("b", 7, NAME), ("c", 8, NAME), ("d", 7, "other")):
+        raised(store, id, version, use_case)
+    resolve_alarm(store, NAME, "b", "over", {})
+    assert open_alarms(store, NAME, 7, NOW) == ["Data drift a"]
+    silence_alarm(store, ANN, NAME, "a", "a strike", NOW + HOUR, NOW)
+    assert open_alarms(store, NAME, 7, NOW) == []
+    assert open_alarms(store, NAME, 7, NOW + 2 * HOUR) == ["Data drift a"]
+    (event,) = read_events(store, types=["alarm.silenced"])
+    assert (event.actor, event.reason, event.payload["until"]) == ("ann", "a strike", (NOW + HOUR).isoformat())
+
+
+def test_a_silence_needs_a_reason_an_end_and_an_open_alarm(store: ControlStore) -> None:
+    raised(store, "abc1")
+    raised(store, "abc2")
+    for alarm, reason, until, message in (
+        ("abc1", " ", NOW + HOUR, "Say why"),
+        ("abc1", "why", NOW, "is past"),
+        ("abc", "why", NOW + HOUR, "2 open alarms"),
+        ("x", "why", NOW + HOUR, "0 open alarms"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            silence_alarm(store, ANN, NAME, alarm, reason, until, NOW)
+
+
+def test_an_alarm_about_a_version_rolls_its_rollout_back(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, versions=2) as example:
+        start_rollout(example.store, ANN, NAME, example.sealed[8], Plan((Step("canary", 0.5, 3600),)))
+        raised(example.store, "champion's", 7)
+        for _ in range(3):
+            example.follower.follow_once()
+        assert live(example.store, NAME).rollout is not None
+        raised(example.store, "its own", 8)
+        example.follower.follow_once()
+        assert live(example.store, NAME).rollout is None
+        (event,) = read_events(example.store, types=["rollout.rolled_back"])
+        assert "Data drift its own" in event.reason

@@ -1,0 +1,324 @@
+"""Labels: kept before they are confirmed, found by request or by keys, whatever order they come in."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+import uuid6
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.client import AsyncClient, Client
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.label_import import import_labels
+from mlops_ray.monitoring.quality import join_labels
+from mlops_ray.predictions.label_writer import LabelWriter
+from mlops_ray.predictions.labels import BY_REQUEST, Label, LabelKeys, Labels, key_columns, labels_of
+from mlops_ray.predictions.personal import PersonalHash
+from mlops_ray.predictions.reader import Ledger
+from mlops_ray.predictions.wal import WalFile
+from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from mlops_ray.testing.example_model import example_schema
+from tests.unit.test_endpoint import KEY, VECTOR, assert_refused, predict, send
+from tests.unit.test_ledger import append
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+KEYS = {"carrier": "AA", "origin": "JFK", "departure": "2013-10-01T12:00:00Z"}
+REQUEST = str(uuid6.uuid7())
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleEndpoint]:
+    with example_endpoint(tmp_path_factory.mktemp("state")) as example:
+        yield example
+
+
+def label(endpoint: ExampleEndpoint, *labels: Any, **more: Any) -> httpx.Response:
+    return send(endpoint, "POST", "/labels", json={"labels": list(labels), **more})
+
+
+def stored(endpoint: ExampleEndpoint) -> pl.DataFrame:
+    """The predictions of the ledger with what was said of them."""
+    endpoint.ledger.rotate()
+    endpoint.ledger.collect_leftovers()
+    endpoint.labels.rotate()
+    endpoint.labels.collect()
+    predictions = Ledger(endpoint.settings, NAME).frame()
+    return labels_of(NAME, predictions, endpoint.settings)
+
+
+# Over HTTP
+
+
+def test_labels_by_request_and_by_keys_are_joined_to_their_predictions(endpoint: ExampleEndpoint) -> None:
+    first = predict(endpoint, {"keys": [KEY, {**KEY, "carrier": "UA"}]}).json()["request_id"]
+    second = predict(endpoint, {"features": VECTOR}).json()["request_id"]
+    told = label(
+        endpoint,
+        {"request_id": first.upper(), "row": 1, "label": True, "known_at": "2013-10-02T00:00:00Z"},
+        {"request_id": second, "label": False},
+        {"keys": {**KEYS, "departure": "2013-10-01T08:00:00-04:00"}, "label": True},
+        {"request_id": second, "label": None},
+    )
+    assert told.status_code == 200
+    assert told.json() == {
+        "model": NAME, "request_id": told.headers["x-request-id"], "accepted": 4, "by_keys": 1, "withdrawn": 1,
+    }  # fmt: skip
+    found = stored(endpoint).sort("request_id", "row", "label", nulls_last=True)
+    assert found.select("request_id", "row", "label").rows() == sorted(
+        [(first, 0, True), (first, 1, True), (second, 0, False), (second, 0, None)],
+        key=lambda row: (row[0], row[1], row[2] is None, row[2] or False),
+    )
+    assert found.filter(pl.col("row") == 1)["known_at"][0] == datetime(2013, 10, 2, tzinfo=UTC)
+    assert (datetime.now(UTC) - found["received_at"].max()) < timedelta(minutes=1)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("item", "field"),
+    [
+        ({"request_id": REQUEST}, "labels[0].label"),
+        ({"request_id": REQUEST, "label": "yes"}, "labels[0].label"),
+        ({"request_id": REQUEST, "label": 1}, "labels[0].label"),
+        ({"request_id": "no uuid", "label": True}, "labels[0].request_id"),
+        ({"request_id": REQUEST, "label": True, "row": -1}, "labels[0].row"),
+        ({"request_id": REQUEST, "label": True, "row": 1000}, "labels[0].row"),
+        ({"request_id": REQUEST, "label": True, "known_at": "yesterday"}, "labels[0].known_at"),
+        ({"request_id": REQUEST, "label": True, "known_at": "2013-10-01T00:00:00"}, "labels[0].known_at"),
+        ({"request_id": REQUEST, "label": True, "known_at": "1013-10-01T00:00:00Z"}, "labels[0].known_at"),
+        ({"request_id": REQUEST, "label": True, "known_at": "2199-10-01T00:00:00Z"}, "labels[0].known_at"),
+        ({"request_id": REQUEST, "label": True, "more": 1}, "labels[0].more"),
+        ({"label": True}, "labels[0]"),
+        ({"request_id": REQUEST, "keys": KEYS, "label": True}, "labels[0]"),
+        ({"keys": {**KEYS, "origin": "SFO"}, "label": True}, "labels[0].keys.origin"),
+        ({"keys": {"carrier": "AA", "origin": "JFK"}, "label": True}, "labels[0].keys.departure"),
+        ({"keys": {**KEYS, "departure": "0013-10-01T12:00:00Z"}, "label": True}, "labels[0].keys.departure"),
+        ({"keys": KEYS, "row": 1, "label": True}, "labels[0].row"),
+        ([], "labels[0]"),
+        (None, "labels[0]"),
+    ],
+)
+def test_what_is_wrong_with_a_label_is_named(endpoint: ExampleEndpoint, item: Any, field: str) -> None:
+    assert_refused(label(endpoint, item), 400, field)
+
+
+def test_bodies_that_are_no_labels_are_refused(endpoint: ExampleEndpoint) -> None:
+    assert_refused(send(endpoint, "POST", "/labels", json={"labels": []}), 400, "labels")
+    assert_refused(send(endpoint, "POST", "/labels", json={}), 400, "labels")
+    many = [{"request_id": REQUEST, "label": True}] * 1001
+    assert_refused(label(endpoint, *many), 400, "labels")
+    text = {"content-type": "text/plain"}
+    assert_refused(send(endpoint, "POST", "/labels", content=b"{}", headers=text), 415, "content-type")
+    assert_refused(label(endpoint, {"request_id": REQUEST, "label": True}, more=1), 400, "more")
+
+
+def test_labels_of_unknown_requests_are_kept(endpoint: ExampleEndpoint) -> None:
+    unknown = str(uuid6.uuid7())
+    assert label(endpoint, {"request_id": unknown, "label": True}).json()["accepted"] == 1
+    stored(endpoint)
+    about = pl.DataFrame({"request_id": [unknown], "row": [0]}, schema={"request_id": pl.String, "row": pl.Int32})
+    assert labels_of(NAME, about, endpoint.settings)["label"].to_list() == [True]
+
+
+def test_a_full_disk_confirms_nothing(endpoint: ExampleEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(WalFile, "append", full)
+    refused = label(endpoint, {"request_id": REQUEST, "label": True})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_clients_send_any_number_of_labels(asynchronous: bool) -> None:
+    bodies: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/v2/models/departures/labels"
+        bodies.append(json.loads(request.content)["labels"])
+        return httpx.Response(200, json={"accepted": len(bodies[-1])})
+
+    labels = [{"request_id": REQUEST, "label": None, "known_at": NOW}] * 2500
+    transport = httpx.MockTransport(answer)
+    if asynchronous:
+
+        async def send_all() -> int:
+            async with AsyncClient("http://test", api_key="k") as client:
+                client._http = httpx.AsyncClient(base_url="http://test", transport=transport)
+                return await client.send_labels(NAME, labels)
+
+        sent = asyncio.run(send_all())
+    else:
+        with Client("http://test", api_key="k") as client:
+            client._http = httpx.Client(base_url="http://test", transport=transport)
+            sent = client.send_labels(NAME, labels)
+    assert (sent, [len(body) for body in bodies]) == (2500, [1000, 1000, 500])
+    assert bodies[0][0] == {"request_id": REQUEST, "label": None, "known_at": NOW.isoformat()}
+
+
+# Kept
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state=str(tmp_path), data=str(tmp_path))
+
+
+def about(*request_ids: str) -> pl.DataFrame:
+    return pl.DataFrame({"request_id": request_ids}).with_columns(row=pl.lit(0, pl.Int32))
+
+
+def labels_in(settings: Settings, *request_ids: str) -> list[bool | None]:
+    found = Labels(Artifacts(settings.artifacts), NAME).of(about(*request_ids))
+    return found.sort("request_id")["label"].to_list()
+
+
+def test_killed_after_it_was_told_nothing_is_lost(settings: Settings) -> None:
+    script = (
+        "import sys, time; from mlops_ray.config import Settings; from mlops_ray.predictions.labels import Label\n"
+        "from mlops_ray.predictions.label_writer import LabelWriter\n"
+        f"writer = LabelWriter(Settings(state={settings.state!r}, data='/'), {NAME!r}); writer.start()\n"
+        "writer.append([Label(True, request_id=one) for one in sys.argv[1:]])\n"
+        "print('kept', flush=True); time.sleep(60)"
+    )
+    ids = [str(uuid6.uuid7()) for _ in range(5)]
+    process = subprocess.Popen([sys.executable, "-c", script, *ids], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "kept\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    LabelWriter(settings, NAME).collect()
+    LabelWriter(settings, NAME).collect()
+    assert labels_in(settings, *ids) == [True] * 5
+
+
+def test_labels_and_predictions_of_a_node_do_not_get_into_each_others_way(settings: Settings) -> None:
+    with LedgerWriter(settings, NAME) as ledger, LabelWriter(settings, NAME) as labels:
+        ledger.add_version("1", example_schema())
+        request_id = append(ledger, str(uuid6.uuid7()))
+        labels.append([Label(True, request_id=request_id)])
+    assert Ledger(settings, NAME).frame()["request_id"].to_list() == [request_id]
+    assert labels_in(settings, request_id) == [True]
+
+
+def test_files_are_moved_by_time_while_labels_come(settings: Settings) -> None:
+    now = [time.time()]
+    writer = LabelWriter(settings, NAME, rotate_s=10, clock=lambda: now[0])
+    first, second = str(uuid6.uuid7()), str(uuid6.uuid7())
+    writer.append([Label(True, request_id=first)])
+    writer.collect()
+    assert labels_in(settings, first) == []
+    now[0] += 11
+    writer.append([Label(False, request_id=second)])
+    writer.collect()
+    assert labels_in(settings, first, second) == [True]
+    writer.close()
+    assert labels_in(settings, first, second) == [True, False]
+
+
+def test_storage_that_is_away_keeps_labels_on_the_node(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = LabelWriter(settings, NAME)
+    request_id = str(uuid6.uuid7())
+    writer.append([Label(True, request_id=request_id)])
+    writer.rotate()
+    with monkeypatch.context() as patched:
+
+        def away(*given: Any) -> None:
+            raise OSError("away")
+
+        patched.setattr(Artifacts, "write_table", away)
+        assert "away" in str(writer.collect().problem)
+    assert writer.collect().rows == 1
+    assert labels_in(settings, request_id) == [True]
+
+
+def test_ids_without_a_time_are_found_too(settings: Settings) -> None:
+    odd = ["6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "ffffffff-ffff-7fff-bfff-ffffffffffff", "019cab00-0000-7000-8000-0"]
+    with LabelWriter(settings, NAME) as writer:
+        writer.append([Label(True, request_id=one) for one in odd])
+    assert labels_in(settings, *odd) == [True] * 3
+
+
+def test_personal_keys_are_stored_as_hashes_and_still_join(settings: Settings) -> None:
+    schema = example_schema()
+    hashed = tuple(
+        replace(column, personal="hash" if column.name == "carrier" else None) for column in schema.request_columns
+    )
+    schema = replace(schema, request_columns=hashed)
+    personal = PersonalHash(b"0123456789abcdef" * 2)
+    keys = LabelKeys(schema, personal)
+    with LabelWriter(settings, NAME) as writer:
+        moment = datetime(2013, 10, 1, 12, tzinfo=UTC)
+        writer.append([Label(True, keys={"carrier": "AA", "origin": "JFK", "departure": moment})], keys)
+    predictions = about("a").with_columns(
+        pl.lit(personal.hash("AA", "text")).alias("key.carrier"),
+        pl.lit("JFK").alias("key.origin"),
+        pl.lit(moment).dt.cast_time_unit("us").alias("key.departure"),
+    )
+    artifacts = Artifacts(settings.artifacts)
+    assert Labels(artifacts, NAME).of(predictions)["label"].to_list() == [True]
+    assert "AA" not in str(artifacts.read_table("labels", NAME).rows())
+    with pytest.raises(ConfigurationError, match="no secret"):
+        LabelKeys(schema, None)
+    omitted = replace(schema, request_columns=tuple(replace(column, personal="omit") for column in hashed))
+    assert key_columns(omitted) == ()
+
+
+def test_repeated_corrected_and_reordered_labels_end_the_same(settings: Settings) -> None:
+    said = [Label(False, NOW), Label(True, NOW + timedelta(hours=1)), Label(True, NOW + timedelta(hours=1))]
+    for number, order in enumerate(([0, 1, 2], [2, 0, 1], [1, 2, 0])):
+        with LabelWriter(settings, f"{NAME}_{number}") as writer:
+            for position in order:
+                writer.append([replace(said[position], request_id=REQUEST)])
+        found = Labels(Artifacts(settings.artifacts), f"{NAME}_{number}").of(about(REQUEST))
+        assert len(found) == 3
+        assert join_labels(about(REQUEST), found).predictions["label"].to_list() == [True]
+
+
+# From files
+
+
+def test_a_file_of_labels_is_kept_row_by_row_and_again_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    good = [str(uuid6.uuid7()) for _ in range(4)]
+    file = tmp_path / "labels.csv"
+    rows = [f"{good[0]},true,2026-03-01T00:00:00Z", f"{good[1].upper()},0,", f"{good[2]},,", f"{good[3]},no,"]
+    bad = ["no uuid,true,", f"{good[0]},perhaps,", f"{good[0]},true,yesterday"]
+    file.write_text("\n".join(["request_id,label,known_at", *rows, *bad]))
+    done = import_labels(str(file), NAME, settings)
+    assert (done.rows, done.accepted, done.refused) == (7, 4, 3)
+    assert done.reasons == {"known_at:not_timestamp": 1, "label:not_boolean": 1, "request_id:pattern": 1}
+    import_labels(str(file), NAME, settings)
+    assert labels_in(settings, *good) == [True, False, None, False]
+
+
+def test_a_parquet_file_with_rows_and_numbers_as_labels_is_understood(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "labels.parquet"
+    pl.DataFrame({"request_id": [REQUEST] * 3, "row": [0, 1, 2], "label": [1, 0, 7]}).write_parquet(file)
+    assert import_labels(str(file), NAME, settings).reasons == {"label:not_boolean": 1}
+    found = Artifacts(settings.artifacts).read_table("labels", NAME)
+    assert found.sort("row").select("row", "label").rows() == [(0, True), (1, False)]
+    assert found.schema == BY_REQUEST
+
+
+def test_a_file_without_what_is_needed_is_refused_in_words(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("request_id\nx\n")
+    with pytest.raises(DataError, match="label is missing"):
+        import_labels(str(file), NAME, settings)
+    file.write_text("carrier,label\nAA,true\n")
+    with pytest.raises(ConfigurationError, match="no champion"):
+        import_labels(str(file), NAME, settings)
+    with pytest.raises(DataError, match="cannot be read"):
+        import_labels(str(tmp_path / "nothing.parquet"), NAME, settings)
