@@ -17,7 +17,7 @@ up: data
 
 # After `make demo`: recorded December through the endpoint, an alarm, a retraining, a challenger that waits.
 demo-drift: data
-	$(BIN)/mlops-ray rehearse flights --state $(STATE) --data $(DATA)/flights --from 2013-12-01 --to 2013-12-21
+	$(BIN)/mlops-ray rehearse flights --state $(STATE) --data $(DATA)/flights --from 2013-12-05 --to 2013-12-21
 
 install: $(VENV)/installed
 

@@ -132,7 +132,7 @@ class Artifacts:
         """Write JSON so that a reader sees all of it or nothing."""
         filesystem, path = self._locate(*parts)
         filesystem.create_dir(path.rsplit("/", 1)[0])
-        temporary = f"{path}.partial"
+        temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.partial"
         with filesystem.open_output_stream(temporary) as stream:
             stream.write(json.dumps(value, indent=2, sort_keys=True).encode())
         filesystem.move(temporary, path)

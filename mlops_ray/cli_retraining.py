@@ -2,6 +2,7 @@
 
 import calendar
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -136,7 +137,10 @@ def rehearse(
     with ray_for(settings):
         from mlops_ray.retraining.rehearsal import rehearse as play
 
-        play(case, settings, _repo(use_case, feature_repo), use_case, begin, until, Console().print)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        done = play(case, settings, _repo(use_case, feature_repo), use_case, begin, until, typer.echo)
+    if done.finished is not None and done.finished.payload["outcome"] == "failed":
+        raise typer.Exit(1)
 
 
 def _show(result: "Backtest", folder: Path) -> None:

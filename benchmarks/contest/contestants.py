@@ -111,8 +111,8 @@ def running(contestant: Contestant) -> Iterator[Target]:
     environment = {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     log = (work.WORK / f"{contestant.name}.log").open("w")
     process = subprocess.Popen(
-        contestant.command(port), env=os.environ | environment | contestant.environment, cwd=HERE, stdin=subprocess.PIPE, stdout=log,
-        stderr=log, start_new_session=True,
+        contestant.command(port), env=os.environ | environment | contestant.environment, cwd=HERE,
+        stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
     try:
         target = Target(f"http://127.0.0.1:{port}{contestant.path}", contestant.rows)

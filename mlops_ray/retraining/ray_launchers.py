@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import ray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings
+from mlops_ray.errors import UnavailableError
 from mlops_ray.retraining.launcher import Launcher, Order, Phase
 from mlops_ray.retraining.result import RESULTS
 from mlops_ray.retraining.retrain import retrain
-from mlops_ray.use_case import UseCase
+from mlops_ray.use_case import UseCase, load_use_case
 
 NAMESPACE = "mlops_ray"
 # A job has no installed command, only the code that it was sent.
@@ -54,9 +56,9 @@ class JobLauncher:
                 submission_id=order.submission,
                 runtime_env=_own_runtime_env(),
             )
-        except RuntimeError:  # how it says, among other things, that another governor was faster
+        except RuntimeError as error:  # how it says, among other things, that another governor was faster
             if self.phase(order.submission) == "new":
-                raise
+                raise UnavailableError(f"Ray takes no job at {self.address}: {error} Retry later.") from error
         _logger.info("Submitted job %s", order.submission)
 
     def _client(self) -> Any:
@@ -74,41 +76,49 @@ def _own_runtime_env() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ActorLauncher:
-    """A detached actor, named by the submission. A file that it writes first tells one that died from one not begun."""
+    """A detached actor, named by the submission. A file that it writes first tells one that died from one not begun.
 
-    use_case: UseCase
+    reference: of the use case's file. It is loaded again there: what depends on the text of a use case's functions
+    cannot be found where they came by value.
+    """
+
+    use_case: str
     settings: Settings
     feature_repo: Path
+    reference: str
 
     def phase(self, submission: str) -> Phase:
         if _actor(submission) is not None:
             return "running"
-        begun = Artifacts(self.settings.artifacts).read_json(RESULTS, self.use_case.name, f"{submission}.begun.json")
+        begun = Artifacts(self.settings.artifacts).read_json(RESULTS, self.use_case, f"{submission}.begun.json")
         return "new" if begun is None else "ended"
 
     def start(self, order: Order) -> None:
         if self.phase(order.submission) != "new":
             return
         options = {"name": order.submission, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-        actor = ray.remote(num_cpus=0, max_restarts=0)(_Retraining).options(**options).remote()
-        actor.run.remote(self.use_case, self.settings, self.feature_repo, order)
+        actor = ray.remote(num_cpus=0, max_restarts=0)(_Retraining).options(**options)
+        actor.remote(self.use_case, self.reference, self.settings, self.feature_repo, order)
         _logger.info("Started actor %s", order.submission)
 
 
 class _Retraining:
-    """Runs one order, whoever asks how often, and ends."""
+    """Runs one order and ends. It begins by being made: whoever made it may be dead before it could ask for more."""
 
-    def __init__(self) -> None:
-        self._begun = False
-
-    def run(self, use_case: UseCase, settings: Settings, feature_repo: Path, order: Order) -> None:
-        if self._begun:
-            return
-        self._begun = True
+    def __init__(self, name: str, reference: str, settings: Settings, feature_repo: Path, order: Order) -> None:
         begun = {"as_of": order.as_of.isoformat()}
-        Artifacts(settings.artifacts).write_json(begun, RESULTS, use_case.name, f"{order.submission}.begun.json")
-        retrain(use_case, settings, feature_repo, order.retraining, order.as_of)
-        ray.actor.exit_actor()
+        Artifacts(settings.artifacts).write_json(begun, RESULTS, name, f"{order.submission}.begun.json")
+        itself = ray.get_runtime_context().current_actor
+
+        def run() -> None:
+            try:
+                retrain(load_use_case(reference), settings, feature_repo, order.retraining, order.as_of)
+            except Exception:
+                _logger.exception("Retraining %s died", order.submission)
+            finally:
+                ray.kill(itself)
+
+        threading.Thread(target=run, name="retraining", daemon=True).start()
 
 
 def _actor(name: str) -> Any | None:
@@ -127,11 +137,11 @@ def find_launcher(
     the use case and its definitions are named by absolute paths, which have to exist on every node.
     """
     address = dashboard_url()
+    named = reference if reference.endswith(".py") else f"use_cases/{reference}.py"
     if address is None:
-        return ActorLauncher(use_case, settings, feature_repo)
+        return ActorLauncher(use_case.name, settings, feature_repo, str(Path(named).absolute()))
     options = ["--state", settings.state, "--data", settings.data, *(["--config", config] if config else [])]
     if "working_dir" not in ray.get_runtime_context().runtime_env:
-        named = reference if reference.endswith(".py") else f"use_cases/{reference}.py"
         reference = str(Path(named).absolute())
         options += ["--feature-repo", str(feature_repo)]
     return JobLauncher(address, (sys.executable, "-c", _MAIN, "retrain", reference, *options))
