@@ -53,9 +53,13 @@ def label(endpoint: ExampleEndpoint, *labels: Any, **more: Any) -> httpx.Respons
 def stored(endpoint: ExampleEndpoint) -> pl.DataFrame:
     """The predictions of the ledger with what was said of them."""
     endpoint.ledger.rotate()
-    endpoint.ledger.collect_leftovers()
     endpoint.labels.rotate()
-    endpoint.labels.collect()
+    deadline = time.monotonic() + 20
+    while any(Path(endpoint.settings.state).rglob("*.wal")):  # the writers' own threads may be at it, too
+        assert time.monotonic() < deadline
+        endpoint.ledger.collect_leftovers()
+        endpoint.labels.collect()
+        time.sleep(0.01)
     predictions = Ledger(endpoint.settings, NAME).frame()
     return labels_of(NAME, predictions, endpoint.settings)
 
