@@ -1,12 +1,16 @@
-"""The command `mlops-ray approvals`: asks for, gives and takes back approvals, through the server's routes."""
+"""The commands `mlops-ray approvals` and `mlops-ray versions`: what people decide about versions."""
 
 from typing import Annotated, Any
 
 import typer
 
-from mlops_ray.cli_governance import printable
-from mlops_ray.cli_rollout import DEFAULT_URL, ModelArgument, ReasonOption, StateOption, UrlOption, call_server
+from mlops_ray.cli_governance import ConfigOption, StateOption, printable, settings_of
+from mlops_ray.cli_rollout import DEFAULT_URL, ModelArgument, ReasonOption, UrlOption, call_server
+from mlops_ray.cli_rollout import StateOption as KeyStateOption
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import APPROVER_KEY_FILE, DEVELOPMENT_KEY_FILE
+from mlops_ray.governance.versions import list_versions
 
 VersionArgument = Annotated[int, typer.Argument(help="The registered version.")]
 WhyOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
@@ -16,10 +20,11 @@ approvals = typer.Typer(
     help="Approvals of versions. Who acts is whose key is in MLOPS_RAY_API_KEY; without one, in a set-up for a single "
     "user, the development principal asks and the development approver decides.",
 )
+versions = typer.Typer(no_args_is_help=True, help="Versions of a use case: what there is, and taking one out of use.")
 
 
 @approvals.command("list")
-def list_(url: UrlOption = DEFAULT_URL, state: StateOption = "state") -> None:
+def list_(url: UrlOption = DEFAULT_URL, state: KeyStateOption = "state") -> None:
     """Requests and what became of them, the newest first."""
     for approval in call_server("GET", f"{url.rstrip('/')}/v2/approvals", state)["approvals"]:
         typer.echo(_line(approval))
@@ -31,7 +36,7 @@ def request(
     version: VersionArgument,
     reason: ReasonOption = "",
     url: UrlOption = DEFAULT_URL,
-    state: StateOption = "state",
+    state: KeyStateOption = "state",
 ) -> None:
     """Ask for the approval of a version."""
     typer.echo(_line(_post("request", url, state, model, version, reason)))
@@ -44,7 +49,7 @@ def approve(
     reason: ReasonOption = "",
     digest: Annotated[str | None, typer.Option(help="The sealed model you looked at, to refuse another.")] = None,
     url: UrlOption = DEFAULT_URL,
-    state: StateOption = "state",
+    state: KeyStateOption = "state",
 ) -> None:
     """Approve what was asked for; somebody other than the author has to."""
     typer.echo(_line(_post("approve", url, state, model, version, reason, digest)))
@@ -53,7 +58,7 @@ def approve(
 @approvals.command()
 def reject(
     model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: StateOption = "state",
+    state: KeyStateOption = "state",
 ) -> None:  # fmt: skip
     """Refuse what was asked for."""
     typer.echo(_line(_post("reject", url, state, model, version, reason)))
@@ -62,7 +67,7 @@ def reject(
 @approvals.command()
 def revoke(
     model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: StateOption = "state",
+    state: KeyStateOption = "state",
 ) -> None:  # fmt: skip
     """Take an approval back: a rollout of the version ends, and replicas do not load it again."""
     typer.echo(_line(_post("revoke", url, state, model, version, reason)))
@@ -71,11 +76,40 @@ def revoke(
 @approvals.command("break-glass")
 def break_glass(
     model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: StateOption = "state",
+    state: KeyStateOption = "state",
 ) -> None:  # fmt: skip
     """Make a version champion at once, without approval; everybody who watches is told, and approval asked after."""
     champion = _post("break-glass", url, state, model, version, reason)["champion"]
     typer.echo(f"Version {champion['version']} of {model} is champion. It still has to be approved.")
+
+
+@versions.command("list")
+def list_versions_(model: ModelArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+    """All versions that were registered, with the gates that they did not pass."""
+    found = list_versions(open_store(settings_of(state, config)), model)
+    if not found:
+        raise ConfigurationError(f"{model} has no version yet. Run its pipeline first.")
+    for one in found:
+        parts = [
+            f"{model}@{one.version}",
+            f"{one.registered_at:%Y-%m-%d %H:%M}Z",
+            f"author {one.author}",
+            f"model {one.evidence.model[:12]}",
+            f"failed {', '.join(one.failed_gates)}" if one.failed_gates else "",
+            f"retired {one.retired_at:%Y-%m-%d %H:%M}Z" if one.retired_at else "",
+        ]
+        typer.echo(printable("  ".join(part for part in parts if part)))
+
+
+@versions.command()
+def retire(
+    model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    state: KeyStateOption = "state",
+) -> None:  # fmt: skip
+    """Take a version out of use for good: it is not approved, rolled out or loaded again."""
+    body = {"model": model, "version": version, "reason": reason}
+    done = call_server("POST", f"{url.rstrip('/')}/v2/versions/retire", state, body)
+    typer.echo(f"Version {done['version']} of {model} is retired.")
 
 
 def _post(

@@ -13,6 +13,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, MlopsRayError, UnavailableError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import DEVELOPMENT_KEY_FILE, development_key, is_loopback
+from mlops_ray.governance.versions import expect_name
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 UrlOption = Annotated[str, typer.Option(envvar="MLOPS_RAY_URL", help="Where the server is.")]
@@ -84,6 +85,7 @@ def _plan(file: str | None) -> Any:
 
 
 def _call(method: str, url: str, model: str, path: str, state: str, body: Any = None) -> dict[str, Any]:
+    expect_name(model)
     return call_server(method, f"{url.rstrip('/')}/v2/models/{model}/rollout{path}", state, body)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 import numpy as np
 import uuid6
 
-from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
+from mlops_ray.errors import (
+    ConfigurationError,
+    ConflictError,
+    DataError,
+    ForbiddenError,
+    MlopsRayError,
+    UnavailableError,
+)
 
 API_KEY_VARIABLE = "MLOPS_RAY_API_KEY"
 LABELS_IN_A_REQUEST = 1_000
@@ -28,10 +36,12 @@ LABELS_IN_A_REQUEST = 1_000
 # A replica that crashes in the middle of a request is answered by Serve with 500: the ledger knows a request by its
 # id, so asking again is safe.
 _RETRIED_STATUS = {429, 500, 502, 503, 504}
+_REFUSED = {400: DataError, 413: DataError, 409: ConflictError}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 Row = Mapping[str, Any]
 Rows = Row | Sequence[Row]
+Decision = Literal["request", "approve", "reject", "revoke", "retire"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class Client:
         accept the key, UnavailableError if it does not answer after all attempts or before the deadline. A retry keeps
         the request id, so that the server can tell it from a new request.
         """
-        return _answer(self._carry_out(f"/v2/models/{name}/predict", _body(keys, features, as_of)))
+        return _answer(self._carry_out(_path(name, "predict"), _body(keys, features, as_of)))
 
     def predict_many(
         self,
@@ -148,6 +158,21 @@ class Client:
         number are sent, 1,000 in a request. Raises what `predict` raises.
         """
         return sum(self._carry_out(path, body)["accepted"] for path, body in _label_requests(name, labels))
+
+    def decide(
+        self, what: Decision, name: str, version: int, reason: str = "", digest: str | None = None
+    ) -> dict[str, Any]:
+        """Ask for, give, refuse or take back the approval of a version, or take the version out of use for good.
+
+        Who does it is whose key this client has. digest: of the sealed model that was looked at, to refuse another
+        one. Returns the approval, or the retired version. Raises ForbiddenError for who may not do this (the author of
+        a version cannot approve it), ConflictError if it cannot be done to what stands, and what `predict` raises.
+        """
+        return dict(self._carry_out(*_decision(what, name, version, reason, digest)))
+
+    def lineage(self, of: str) -> dict[str, Any]:
+        """Everything behind an endpoint (flights), a version (flights@7) or a request's id, back to the raw files."""
+        return dict(self._carry_out("/v2/versions/lineage", {"of": of}))
 
     def _carry_out(self, path: str, body: Any) -> Any:
         exchange = _exchange(self._limits, str(self._http.base_url), path)
@@ -198,7 +223,7 @@ class AsyncClient:
         self, name: str, *, keys: Rows | None = None, features: Rows | None = None, as_of: datetime | None = None
     ) -> Answer:
         """See `Client.predict`."""
-        return _answer(await self._carry_out(f"/v2/models/{name}/predict", _body(keys, features, as_of)))
+        return _answer(await self._carry_out(_path(name, "predict"), _body(keys, features, as_of)))
 
     async def predict_many(
         self,
@@ -231,6 +256,16 @@ class AsyncClient:
         for path, body in _label_requests(name, labels):
             kept += (await self._carry_out(path, body))["accepted"]
         return kept
+
+    async def decide(
+        self, what: Decision, name: str, version: int, reason: str = "", digest: str | None = None
+    ) -> dict[str, Any]:
+        """See `Client.decide`."""
+        return dict(await self._carry_out(*_decision(what, name, version, reason, digest)))
+
+    async def lineage(self, of: str) -> dict[str, Any]:
+        """See `Client.lineage`."""
+        return dict(await self._carry_out("/v2/versions/lineage", {"of": of}))
 
     async def _carry_out(self, path: str, body: Any) -> Any:
         exchange = _exchange(self._limits, str(self._http.base_url), path)
@@ -284,6 +319,13 @@ def _authorization(api_key: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"} if key else {}
 
 
+def _path(name: str, what: str) -> str:
+    """Raises ConfigurationError for what cannot be the name of a model, and could lead elsewhere on the server."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
+        raise ConfigurationError(f"{name[:40]!a} is no name of a model: a-z, 0-9 and _, at most 63 characters.")
+    return f"/v2/models/{name}/{what}"
+
+
 def _body(keys: Rows | None, features: Rows | None, as_of: datetime | None) -> dict[str, Any]:
     given = {"keys": keys, "features": features, "as_of": as_of}
     return {name: _plain(value) for name, value in given.items() if value is not None}
@@ -302,7 +344,12 @@ def _batches(
 
 def _label_requests(name: str, labels: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
     for start in range(0, len(labels), LABELS_IN_A_REQUEST):
-        yield f"/v2/models/{name}/labels", {"labels": _plain(labels[start : start + LABELS_IN_A_REQUEST])}
+        yield _path(name, "labels"), {"labels": _plain(labels[start : start + LABELS_IN_A_REQUEST])}
+
+
+def _decision(what: Decision, name: str, version: int, reason: str, digest: str | None) -> tuple[str, dict[str, Any]]:
+    body = {"model": name, "version": version, "reason": reason, "digest": digest}
+    return "/v2/versions/retire" if what == "retire" else f"/v2/approvals/{what}", body
 
 
 def _answer(content: Any) -> Answer:
@@ -331,7 +378,7 @@ def _content(response: httpx.Response) -> Any:
         raise ForbiddenError(f"{text} The API key is valid, but its role or use cases do not allow this.")
     if status >= 500:
         raise UnavailableError(text)
-    raise (DataError if status in (400, 413) else MlopsRayError)(text)
+    raise _REFUSED.get(status, MlopsRayError)(text)
 
 
 def _error_of(response: httpx.Response) -> str:

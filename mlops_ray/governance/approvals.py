@@ -109,6 +109,7 @@ def decide(state: Approval | None, event: Request | Verdict | Lapse, policy: Pol
 
 def _requested(state: Approval | None, event: Request, policy: Policy, now: datetime) -> Approval:
     version = event.version
+    version.expect_in_use()
     if version.failed_gates and not event.break_glass:
         raise ConflictError(
             f"{_name(version)} did not pass {', '.join(version.failed_gates)}. Train a better one, or change the gates."
@@ -142,6 +143,7 @@ def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetim
     if state is None:
         raise ConflictError(f"Nobody has asked for the approval of {name}. Ask for it first.")
     if event.kind == "approved":
+        event.version.expect_in_use()
         _expect_other_eyes(state, actor, policy)
     revoking = event.kind == "revoked"
     open_states = ("approved", "expired") if revoking else ("requested",)
@@ -284,9 +286,11 @@ def valid_approval(store: ControlStore, use_case: str, version: VersionRef, now:
 
 
 def expect_admitted(connection: Connection, use_case: str, version: VersionRef, now: datetime) -> None:
-    """Raise ForbiddenError unless `version` may go live: no blocking gate failed, and an approval if one is needed."""
+    """Raise ForbiddenError unless `version` may go live: in use, no blocking gate failed, approved if need be."""
     known = registered_versions.find(connection, use_case, version.version)
     name = f"Version {version.version} of {use_case}"
+    if known is not None:
+        known.expect_in_use()
     if known is not None and known.failed_gates:
         raise ForbiddenError(f"{name} did not pass {', '.join(known.failed_gates)}, so it may not go live.")
     if policy_of(connection, use_case).required and _valid(connection, use_case, version, now) is None:
@@ -297,8 +301,12 @@ def expect_admitted(connection: Connection, use_case: str, version: VersionRef, 
 
 
 def expect_servable(store: ControlStore, use_case: str, version: VersionRef) -> None:
-    """Raise ForbiddenError if `use_case` demands an approval and nobody gave one for this digest, or it was revoked."""
+    """Raise ForbiddenError for a version that was retired, or if `use_case` demands an approval and nobody gave one for
+    this digest, or it was revoked."""
     with store.reading() as connection:
+        known = registered_versions.find(connection, use_case, version.version)
+        if known is not None:
+            known.expect_in_use()
         if not policy_of(connection, use_case).required:
             return
         asked = _asked(connection, use_case, version.digest)
@@ -382,9 +390,11 @@ def _valid(connection: Connection, use_case: str, version: VersionRef, now: date
 
 
 def _evidence(connection: Connection, use_case: str, version: VersionRef) -> Evidence | None:
-    """What was registered as `version`; None if that was another model, or nothing."""
+    """What was registered as `version`; None if that was another model, or nothing, or is retired."""
     known = registered_versions.find(connection, use_case, version.version)
-    return known.evidence if known is not None and known.evidence.model == version.digest else None
+    if known is None or known.retired_at is not None or known.evidence.model != version.digest:
+        return None
+    return known.evidence
 
 
 def newest_approved(connection: Connection, use_case: str, now: datetime) -> Approval | None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import Event, read_events
-from mlops_ray.governance.tables import endpoints
+from mlops_ray.governance.events import Event, read, read_events
+from mlops_ray.governance.tables import endpoints, events
 
 Part = Literal["champion", "canary", "shadow", "loading"]
 # The types of events whose `after` is the state of an endpoint (governance.live).
@@ -56,12 +56,18 @@ def changes(store: ControlStore, use_case: str) -> list[Event]:
     return [event for event in found if isinstance(event.after, Mapping) and "champion" in event.after]
 
 
-def deployments(events: Iterable[Event]) -> tuple[Deployment, ...]:
+def last_change(connection: Connection, use_case: str) -> Event | None:
+    """The newest change of what an endpoint serves, as the caller's transaction sees it."""
+    of_it = events.c.use_case == use_case, events.c.type.in_(_CHANGES)
+    return next(read(connection, select(events).where(*of_it).order_by(events.c.seq.desc()).limit(1)), None)
+
+
+def deployments(changed: Iterable[Event]) -> tuple[Deployment, ...]:
     """What `changes` say of each version, by its beginning."""
     running: dict[tuple[Any, ...], tuple[int, Event]] = {}
     ended: list[tuple[int, Deployment]] = []
     count = 0
-    for event in events:
+    for event in changed:
         now = list(_parts(event.after))
         for key in [key for key in running if key not in now]:
             number, began = running.pop(key)

@@ -17,17 +17,19 @@ from msgspec import Meta
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.governance import versions as registered_versions
 from mlops_ray.governance.approvals import ask, expect_admitted, newest_approved
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, record
+from mlops_ray.governance.history import last_change
 from mlops_ray.governance.tables import endpoints, replicas, rollouts
+from mlops_ray.governance.versions import RegisteredVersion, expect_name
 from mlops_ray.governance.versions import VersionRef as VersionRef  # known here as one of the parts of Live
-from mlops_ray.governance.versions import expect_name
 
 FORGOTTEN_AFTER = timedelta(minutes=10)
 
 Route = Literal["shadow", "canary"]
-RolloutState = Literal["loading", "running", "promoted", "rolled_back"]
+RolloutState = Literal["loading", "running", "promoted", "rolled_back", "failed"]
 Numbers = Mapping[str, Any]
 
 
@@ -146,7 +148,7 @@ def set_champion(store: ControlStore, actor: Actor, use_case: str, version: Vers
         if before.champion == version:
             return before
         if before.rollout:
-            raise _conflict(before)
+            raise _conflict(connection, before)
         expect_admitted(connection, use_case, version, datetime.now(UTC))
         return _write(connection, before, _with_champion(before, version), "champion.set", actor, version, reason)
 
@@ -179,7 +181,7 @@ def break_glass(store: ControlStore, actor: Actor, use_case: str, version: int, 
     with store.transaction() as connection:
         before = _live(connection, use_case)
         if before.rollout:
-            raise _conflict(before)
+            raise _conflict(connection, before)
         ref = ask(connection, actor, use_case, version, reason, break_glass=True).ref
         if before.champion == ref:
             raise ConflictError(f"Version {version} of {use_case} is the champion already.")
@@ -194,7 +196,7 @@ def start_rollout(store: ControlStore, actor: Actor, use_case: str, version: Ver
     with store.transaction() as connection:
         before = _live(connection, use_case)
         if before.rollout:
-            raise _conflict(before)
+            raise _conflict(connection, before)
         if before.champion is None:
             raise ConflictError(f"{use_case} has no champion that version {version.version} could be compared with.")
         if before.champion.version == version.version:
@@ -236,6 +238,37 @@ def promote(
         return _write(connection, before, after, "rollout.promoted", actor, seen.version, reason, numbers)
 
 
+def fail(
+    store: ControlStore, actor: Actor, use_case: str, seen: Rollout, reason: str, numbers: Numbers | None = None
+) -> Live:
+    """End the rollout, because its version cannot be served. Raises ConflictError if the rollout is not as `seen`."""
+    with store.transaction() as connection:
+        before = _expect(connection, use_case, seen)
+        _write_rollout(connection, replace(seen, state="failed"), reason)
+        after = replace(before, rollout=None)
+        return _write(connection, before, after, "rollout.failed", actor, seen.version, reason, numbers)
+
+
+def retire(store: ControlStore, actor: Actor, use_case: str, version: int, reason: str) -> RegisteredVersion:
+    """Take a version out of use for good: it is not approved, rolled out or loaded again.
+
+    If a rollback would have returned to it, there is nothing to return to until the next promotion. Raises
+    ConfigurationError without a reason or for an unknown version, ConflictError while it is live, ForbiddenError if it
+    was retired before.
+    """
+    if not reason.strip():
+        raise ConfigurationError("Say why the version is retired: the reason goes into the audit log.")
+    with store.transaction() as connection:
+        found = registered_versions.expect(connection, use_case, version)
+        state = _live(connection, use_case)
+        if found.ref in (state.champion, state.rollout and state.rollout.version):
+            raise ConflictError(f"Version {version} of {use_case} is live. Promote another one or roll back first.")
+        if found.ref == state.previous:
+            nothing = {"previous_version": None, "previous_digest": None, "revision": state.revision + 1}
+            connection.execute(update(endpoints).where(endpoints.c.use_case == use_case).values(nothing))
+        return registered_versions.retire(connection, actor, found, reason)
+
+
 def roll_back(
     store: ControlStore, actor: Actor, use_case: str, seen: Live, reason: str, numbers: Numbers | None = None
 ) -> Live:
@@ -246,7 +279,7 @@ def roll_back(
     with store.transaction() as connection:
         before = _live(connection, use_case)
         if before.revision != seen.revision:
-            raise _conflict(before)
+            raise _conflict(connection, before)
         if before.rollout:
             version = before.rollout.version
             _write_rollout(connection, replace(before.rollout, state="rolled_back"), reason)
@@ -303,16 +336,18 @@ def _expect(connection: Connection, use_case: str, seen: Rollout) -> Live:
     before = _live(connection, use_case)
     found = before.rollout
     if found is None or (found.id, found.state, found.step) != (seen.id, seen.state, seen.step):
-        raise _conflict(before)
+        raise _conflict(connection, before)
     return before
 
 
-def _conflict(found: Live) -> ConflictError:
+def _conflict(connection: Connection, found: Live) -> ConflictError:
     rollout = found.rollout
     if rollout is None:
+        last = last_change(connection, found.use_case)
+        who = f" ({last.type} by {last.actor})" if last else ""
         champion = found.champion.version if found.champion else "none"
         return ConflictError(
-            f"{found.use_case} was changed meanwhile: its champion is {champion}, and no rollout runs."
+            f"{found.use_case} was changed meanwhile{who}: its champion is {champion}, and no rollout runs."
         )
     where = f"step {rollout.step + 1} of {len(rollout.plan.steps)}" if rollout.current else rollout.state
     return ConflictError(

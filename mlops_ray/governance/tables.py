@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -210,6 +210,7 @@ versions = Table(
     _column("author", Text),
     _column("failed_gates", Json),
     _column("registered_at", UtcDateTime),
+    _column("retired_at", UtcDateTime, nullable=True),
 )
 
 # One row for each time somebody asked for the approval of a version.

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, insert, select, update
 
-from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.tables import versions
@@ -35,7 +35,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """author: the principal that registered it. failed_gates: names of the gates that keep it from going live."""
+    """author: the principal that registered it. failed_gates: names of the gates that keep it from going live.
+
+    retired_at: since when nothing can be begun with it, None for a version in use.
+    """
 
     use_case: str
     version: int
@@ -43,10 +46,19 @@ class RegisteredVersion:
     author: str
     failed_gates: tuple[str, ...]
     registered_at: datetime
+    retired_at: datetime | None = None
 
     @property
     def ref(self) -> VersionRef:
         return VersionRef(self.version, self.evidence.model)
+
+    def expect_in_use(self) -> None:
+        """Raise ForbiddenError if it was retired."""
+        if self.retired_at is not None:
+            raise ForbiddenError(
+                f"Version {self.version} of {self.use_case} was retired at {self.retired_at:%Y-%m-%d %H:%M:%S} UTC. "
+                f"Take another version, or register the model again."
+            )
 
 
 class GateOutcome(Protocol):
@@ -104,6 +116,34 @@ def record_version(
     return made
 
 
+def retire(connection: Connection, actor: Actor, version: RegisteredVersion, reason: str) -> RegisteredVersion:
+    """Take a version out of use for good, inside the caller's transaction; see `live.retire`."""
+    version.expect_in_use()
+    retired = replace(version, retired_at=datetime.now(UTC))
+    this = (versions.c.use_case == version.use_case) & (versions.c.version == version.version)
+    connection.execute(update(versions).where(this).values(retired_at=retired.retired_at))
+    record(
+        connection,
+        "version.retired",
+        actor,
+        f"{version.use_case}@{version.version}",
+        version.use_case,
+        before=asdict(version),
+        after=asdict(retired),
+        reason=reason,
+        now=retired.retired_at,
+    )
+    return retired
+
+
+def list_versions(store: ControlStore, use_case: str) -> list[RegisteredVersion]:
+    """All that were recorded for a use case, by number; those that were retired as well."""
+    expect_name(use_case)
+    query = select(versions).where(versions.c.use_case == use_case).order_by(versions.c.version)
+    with store.reading() as connection:
+        return [_version(row) for row in connection.execute(query)]
+
+
 def find(connection: Connection, use_case: str, version: int) -> RegisteredVersion | None:
     if not 0 < version <= _LARGEST:
         return None
@@ -146,6 +186,7 @@ def _version(row: Row[Any]) -> RegisteredVersion:
         row.author,
         tuple(row.failed_gates),
         row.registered_at,
+        row.retired_at,
     )
 
 

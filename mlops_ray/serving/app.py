@@ -42,6 +42,7 @@ from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
 from mlops_ray.serving.served_version import ServedVersion
+from mlops_ray.serving.versions import Versions
 
 SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
@@ -284,10 +285,10 @@ def _http_host() -> str:
 @serve.ingress()
 class _Server:
     """What the Open Inference Protocol asks of a server: name, version, liveness, readiness. And what belongs to no
-    model alone: approvals, and the dispatcher of notifications."""
+    model alone: approvals, lineage, and the dispatcher of notifications."""
 
     def __init__(self, settings: Settings) -> None:
-        self._version = package_version("mlops_ray")
+        self._version, self._settings = package_version("mlops_ray"), settings
         self._store = open_store(settings)
         self._guard = Guard(None, active_keys(self._store), tokens_of(settings))
         threading.Thread(target=self._keep_keys, name="keys", daemon=True).start()
@@ -303,6 +304,7 @@ class _Server:
                 "/health/ready": {"GET": Route(self._ready, None)},
                 "/openapi.json": {"GET": Route(self._document, None)},
                 **Approvals(self._store).routes(),
+                **Versions(self._settings, self._store).routes(),
             },
             self._guard,
         )

@@ -17,6 +17,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import Live, break_glass
 from mlops_ray.governance.principals import Principal, Role
+from mlops_ray.governance.versions import RegisteredVersion
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.operations import actor_of, read_body
 
@@ -32,7 +33,7 @@ class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
     digest: Annotated[str, Meta(max_length=64)] | None = None
 
 
-Change = Callable[[Actor, VersionBody], Approval | Live]
+Change = Callable[[Actor, VersionBody], Approval | Live | RegisteredVersion]
 
 
 class Approvals:
@@ -59,45 +60,49 @@ class Approvals:
         return Response({"approvals": seen})
 
     async def _request(self, asked: Request) -> Response:
-        return await self._change(
+        return await change_version(
             asked,
             "operate",
             lambda actor, body: request(self._store, actor, body.model, body.version, body.reason),
         )
 
     async def _approve(self, asked: Request) -> Response:
-        return await self._change(
+        return await change_version(
             asked,
             None,
             lambda actor, body: approve(self._store, actor, body.model, body.version, body.reason, body.digest),
         )
 
     async def _reject(self, asked: Request) -> Response:
-        return await self._change(
+        return await change_version(
             asked, None, lambda actor, body: reject(self._store, actor, body.model, body.version, body.reason)
         )
 
     async def _revoke(self, asked: Request) -> Response:
-        return await self._change(
+        return await change_version(
             asked, None, lambda actor, body: revoke(self._store, actor, body.model, body.version, body.reason)
         )
 
     async def _break_glass(self, asked: Request) -> Response:
-        return await self._change(
+        return await change_version(
             asked,
             "operate",
             lambda actor, body: break_glass(self._store, actor, body.model, body.version, body.reason),
         )
 
-    async def _change(self, request: Request, role: Role | None, change: Change) -> Response:
-        """Do it if the caller has `role` on the use case; None: the use case says which role decides."""
-        body = await read_body(request, VersionBody)
-        if not _may(request.principal, (role,) if role else ("approve", "operate", "admin"), body.model):
-            raise HttpError(
-                403, f"This credential does not carry the role {role or 'approve'!r} on {body.model[:63]!r}.",
-                "authorization",
-            )  # fmt: skip
-        return Response(asdict(await asyncio.to_thread(change, actor_of(request), body)))
+
+async def change_version(request: Request, role: Role | None, change: Change) -> Response:
+    """Do what the body asks if the caller has `role` on its use case; None: the use case says which role decides."""
+    body = await read_body(request, VersionBody)
+    expect_role(request.principal, (role,) if role else ("approve", "operate", "admin"), body.model)
+    return Response(asdict(await asyncio.to_thread(change, actor_of(request), body)))
+
+
+def expect_role(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> None:
+    """Raise HttpError 403 unless the caller has one of `roles` on the use case."""
+    if not _may(principal, roles, use_case):
+        wanted = f"the role {roles[0]!r}"
+        raise HttpError(403, f"This credential does not carry {wanted} on {use_case[:63]!r}.", "authorization")
 
 
 def _may(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> bool:

@@ -21,6 +21,7 @@ from mlops_ray.governance.live import (
     VersionRef,
     advance,
     begin,
+    fail,
     forget,
     live,
     promote,
@@ -256,6 +257,8 @@ class Follower:
         given = (decision.reason, decision.numbers)
         if decision.action == "roll_back":
             roll_back(self.store, SYSTEM, self.use_case, state, *given)
+        elif state.rollout and decision.action == "fail":
+            fail(self.store, SYSTEM, self.use_case, state.rollout, *given)
         elif state.rollout and decision.action == "advance":
             advance(self.store, SYSTEM, self.use_case, state.rollout, *given)
         elif state.rollout:

@@ -60,6 +60,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         },
         "/v2/openapi.json": {"get": _operation("openapi", "This document", "Document")},
         **_paths_of_approvals(),
+        **_paths_of_versions(),
     }
     paths["/v2/health/ready"]["get"]["responses"]["503"] = _answer("ServerReady", "A model is not ready")
     schemas = {
@@ -70,6 +71,8 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         "Approval": _APPROVAL,
         "Approvals": _object({"approvals": _list(_APPROVAL)}),
         "Rollout": {"type": "object"},
+        "LineageQuestion": _LINEAGE_QUESTION,
+        "RegisteredVersion": _REGISTERED,
         **_SHARED,
     }
     return _document("mlops_ray", version, paths, schemas)
@@ -86,6 +89,16 @@ def _paths_of_approvals() -> dict[str, Any]:
         f"{prefix}/revoke": {"post": _operation("revoke", "Take an approval back", approval, version)},
         f"{prefix}/break-glass": {
             "post": _operation("break_glass", "Promote now and ask for approval afterwards", "Rollout", version)
+        },
+    }
+
+
+def _paths_of_versions() -> dict[str, Any]:
+    what = "Everything behind an endpoint, a version or a prediction, back to the raw files"
+    return {
+        "/v2/versions/lineage": {"post": _operation("lineage", what, "Document", "LineageQuestion")},
+        "/v2/versions/retire": {
+            "post": _operation("retire", "Take a version out of use for good", "RegisteredVersion", "Version")
         },
     }
 
@@ -297,12 +310,27 @@ _VERSION = _object(
     optional=("reason", "digest"),
 )
 _TIME = {"type": "string", "format": "date-time"}
+_LINEAGE_QUESTION = _object(
+    {"of": {"type": "string", "maxLength": 200}, "near": {"anyOf": [_MOMENT, {"type": "null"}]}}, optional=("near",)
+)
+_EVIDENCE = _object({"model": _TEXT, "evaluation": _TEXT, "materials": _TEXT})
+_REGISTERED = _object(
+    {
+        "use_case": _TEXT,
+        "version": {"type": "integer"},
+        "evidence": _EVIDENCE,
+        "author": _TEXT,
+        "failed_gates": _list(_TEXT),
+        "registered_at": _TIME,
+        "retired_at": {"anyOf": [_TIME, {"type": "null"}]},
+    }
+)
 _APPROVAL = _object(
     {
         "id": _UUID,
         "use_case": _TEXT,
         "version": {"type": "integer"},
-        "evidence": _object({"model": _TEXT, "evaluation": _TEXT, "materials": _TEXT}),
+        "evidence": _EVIDENCE,
         "author": _TEXT,
         "state": {"enum": ["requested", "approved", "rejected", "revoked", "expired"]},
         "requested_by": _TEXT,

@@ -17,9 +17,12 @@ Z_99 = 2.326
 
 @dataclass(frozen=True)
 class Decision:
-    """`advance` begins the next step. `reason` is a sentence with the numbers, `numbers` the same for machines."""
+    """`advance` begins the next step, `fail` ends the rollout of a version that cannot be served.
 
-    action: Literal["advance", "promote", "roll_back"]
+    `reason` is a sentence with the numbers, `numbers` the same for machines.
+    """
+
+    action: Literal["advance", "promote", "roll_back", "fail"]
     reason: str
     numbers: dict[str, Any] = field(default_factory=dict)
 
@@ -41,7 +44,7 @@ def decide(live: Live, replicas: Sequence[Replica], alarms: Sequence[str], now: 
     alive = [replica for replica in replicas if replica.seen_at and now - replica.seen_at <= FRESH]
     failures = [replica.failed[rollout.version.digest] for replica in alive if rollout.version.digest in replica.failed]
     if failures:
-        return Decision("roll_back", f"The version does not load: {failures[0]}", {"replicas_failed": len(failures)})
+        return Decision("fail", f"The version does not load: {failures[0]}", {"replicas_failed": len(failures)})
     if rollout.state == "loading":
         return _after_loading(rollout, alive, now)
     return _after_step(rollout, replicas, alarms, now)
@@ -52,7 +55,7 @@ def _after_loading(rollout: Rollout, alive: Sequence[Replica], now: datetime) ->
         numbers = {"replicas": len(alive)}
         return Decision("advance" if rollout.plan.steps else "promote", f"{len(alive)} replicas hold it.", numbers)
     if now - rollout.started_at > LOADING_LIMIT:
-        return Decision("roll_back", f"Not loaded by all replicas within {LOADING_LIMIT}.")
+        return Decision("fail", f"Not loaded by all replicas within {LOADING_LIMIT}.")
     return None
 
 

@@ -1,25 +1,18 @@
 """Approvals: who may give which, what they are about, when they end, and that nothing goes live without one."""
 
-import asyncio
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
-from typer.testing import CliRunner
 
-from mlops_ray import cli
-from mlops_ray.admission import Registered, admit
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, MlopsRayError, UnavailableError
-from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.approvals import (
     Approval,
     Lapse,
@@ -37,7 +30,7 @@ from mlops_ray.governance.approvals import (
     set_policy,
     valid_approval,
 )
-from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import (
     Plan,
@@ -47,6 +40,8 @@ from mlops_ray.governance.live import (
     break_glass,
     live,
     promote,
+    retire,
+    roll_back,
     set_champion,
     start_rollout,
 )
@@ -58,14 +53,8 @@ from mlops_ray.governance.principals import (
     development_key,
     is_single_user,
 )
-from mlops_ray.governance.versions import Evidence, RegisteredVersion, record_version
-from mlops_ray.serving.approvals import Approvals
-from mlops_ray.serving.auth import Guard
-from mlops_ray.serving.http import Routes
+from mlops_ray.governance.versions import Evidence, RegisteredVersion, list_versions, record_version
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
-from mlops_ray.use_case import Approval as ApprovalRule
-from mlops_ray.use_case import Threshold, UseCase, load_use_case
-from tests.unit.test_gates import EVALUATION
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -312,6 +301,45 @@ def test_a_rejected_break_glass_is_not_loaded_again(ready: ControlStore) -> None
         expect_servable(ready, "flights", NEW)
 
 
+def test_a_retired_version_is_not_used_again_however_it_is_tried(ready: ControlStore) -> None:
+    request(ready, ANN, "flights", 2)
+    retired = retire(ready, ANN, "flights", 2, "it discriminates")
+    assert retired.retired_at
+    tries: list[Callable[[], object]] = [
+        lambda: approve(ready, BOB, "flights", 2),
+        lambda: request(ready, ANN, "flights", 2),
+        lambda: set_champion(ready, ANN, "flights", NEW, "now"),
+        lambda: start_rollout(ready, ANN, "flights", NEW, Plan()),
+        lambda: break_glass(ready, EVE, "flights", 2, "fire"),
+        lambda: expect_servable(ready, "flights", NEW),
+        lambda: retire(ready, ANN, "flights", 2, "again"),
+    ]
+    events = len(read_events(ready))
+    for attempt in tries:
+        with pytest.raises(ForbiddenError, match="Version 2 of flights was retired at"):
+            attempt()
+    assert (len(read_events(ready)), live(ready, "flights").champion) == (events, OLD)
+
+
+def test_what_is_live_is_not_retired_and_what_was_live_is_no_way_back(ready: ControlStore) -> None:
+    with pytest.raises(ConflictError, match="Version 1 of flights is live"):
+        retire(ready, ANN, "flights", 1, "old")
+    with pytest.raises(ConfigurationError, match="Say why"):
+        retire(ready, ANN, "flights", 2, " ")
+    request(ready, ANN, "flights", 2)
+    approve(ready, BOB, "flights", 2)
+    state = start_rollout(ready, ANN, "flights", NEW, Plan())
+    with pytest.raises(ConflictError, match="Version 2 of flights is live"):
+        retire(ready, ANN, "flights", 2, "no")
+    assert state.rollout
+    state = promote(ready, ANN, "flights", state.rollout, "enough")
+    retire(ready, ANN, "flights", 1, "old")
+    with pytest.raises(ConflictError, match="was changed meanwhile"):
+        roll_back(ready, ANN, "flights", state, "complaints")
+    with pytest.raises(ConflictError, match="no previous champion"):
+        roll_back(ready, ANN, "flights", live(ready, "flights"), "complaints")
+
+
 def test_a_policy_that_stays_the_same_is_no_event(ready: ControlStore) -> None:
     set_policy(ready, BOB, "flights", POLICY)
     set_policy(ready, BOB, "flights", None)
@@ -329,6 +357,8 @@ def test_a_hostile_name_is_refused_before_any_database_sees_it(store: ControlSto
         lambda: request(store, ANN, name, 1),
         lambda: approve(store, BOB, name, 1),
         lambda: break_glass(store, EVE, name, 1, "fire"),
+        lambda: retire(store, ANN, name, 1, "old"),
+        lambda: list_versions(store, name),
         lambda: set_policy(store, ANN, name, POLICY),
         lambda: record_version(store, ANN, name, 1, Evidence("a", "b")),
     ]
@@ -436,153 +466,3 @@ def test_the_two_development_principals_are_two(store: ControlStore, settings: S
         "development": ("admin",), "development_approver": ("approve",),
     }  # fmt: skip
     assert all(principal.development for principal in found.values())
-
-
-# Admission of what the pipeline registered
-
-
-def flights(**changes: Any) -> UseCase:
-    return replace(load_use_case("flights"), **{"gates": (Threshold("roc_auc", 0.5),), "slices": ()} | changes)
-
-
-def registered(ref: VersionRef) -> Registered:
-    from dataclasses import asdict
-
-    nothing = TrainingSet("", "", 0, NOW, "", None, ())
-    return Registered(ref, asdict(EVALUATION), nothing, {"lineage": "l"})
-
-
-def test_a_version_that_nobody_has_to_approve_is_champion(settings: Settings, tmp_path: Path) -> None:
-    found = admit(flights(approval=None), settings, ANN, tmp_path, registered(OLD))
-    assert (found.champion, found.approval, found.gates[0].passed) == (True, None, True)
-    json.dumps(found.to_json())
-    store = open_store(settings)
-    assert live(store, "flights").champion == OLD
-    assert read_events(store, types=["version.registered"])[0].payload == {"lineage": "l"}
-
-
-def test_a_single_user_is_two_development_principals(settings: Settings, tmp_path: Path) -> None:
-    author = acting(open_store(settings), settings, None)
-    for _ in range(2):  # again after a crash
-        found = admit(flights(approval=ApprovalRule()), settings, author, tmp_path, registered(OLD))
-        assert found.champion
-        assert found.approval
-        assert (found.approval.author, found.approval.decided_by) == ("development", "development_approver")
-        assert "nobody has looked at it" in found.approval.reason
-    assert len(read_events(open_store(settings), types=["approval.approved", "champion.set"])) == 2
-
-
-def test_where_others_are_a_version_waits_for_them(store: ControlStore, settings: Settings, tmp_path: Path) -> None:
-    create_key(store, ANN, "bob", ["approve"])
-    found = admit(flights(approval=ApprovalRule()), settings, ANN, tmp_path, registered(OLD))
-    assert found.approval
-    assert (found.champion, found.approval.state) == (False, "requested")
-    assert live(store, "flights").champion is None
-
-
-def test_a_failed_gate_stops_a_version_unless_it_does_not_block(settings: Settings, tmp_path: Path) -> None:
-    warning = flights(gates=(Threshold("roc_auc", 0.99, blocks=False),), approval=None)
-    assert admit(warning, settings, ANN, tmp_path, registered(OLD)).champion
-    blocking = flights(gates=(Threshold("roc_auc", 0.99),), approval=ApprovalRule())
-    found = admit(blocking, settings, ANN, tmp_path, registered(NEW))
-    assert (found.champion, found.approval) == (False, None)
-    assert live(open_store(settings), "flights").champion == OLD
-
-
-# Over HTTP
-
-
-class Http:
-    def __init__(self, store: ControlStore):
-        self.store = store
-        self.keys = {
-            "ann": create_key(store, SYSTEM, "ann", ["operate"]).secret,
-            "bob": create_key(store, SYSTEM, "bob", ["approve"]).secret,
-            "foreign": create_key(store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret,
-            "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
-        }
-        self.app = Routes(Approvals(store).routes(), Guard(None, active_keys(store)))
-
-    def __call__(self, who: str, path: str, body: Any = None) -> httpx.Response:
-        headers = {"authorization": f"Bearer {self.keys[who]}"} if who else {}
-
-        async def once() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
-                method = "GET" if body is None else "POST"
-                return await client.request(method, f"/approvals{path}", json=body)
-
-        return asyncio.run(once())
-
-
-@pytest.fixture
-def http(ready: ControlStore) -> Http:
-    return Http(ready)
-
-
-def test_people_act_over_http_as_who_their_key_says(http: Http) -> None:
-    body = {"model": "flights", "version": 2, "reason": "better"}
-    assert http("ann", "/request", body).json()["requested_by"] == "ann"
-    assert http("ann", "/approve", body).status_code == 403
-    done = http("bob", "/approve", body | {"digest": NEW.digest})
-    assert (done.status_code, done.json()["decided_by"]) == (200, "bob")
-    assert http("bob", "/approve", body).status_code == 409
-    assert http("bob", "/revoke", body).json()["state"] == "revoked"
-    listed = http("bob", "").json()["approvals"]
-    assert [(one["version"], one["state"]) for one in listed] == [(2, "revoked"), (1, "approved")]
-    assert http("foreign", "").json()["approvals"] == []
-    assert http("ann", "/break-glass", body).json()["champion"]["version"] == 2
-
-
-@pytest.mark.parametrize(
-    ("who", "path", "body", "status"),
-    [
-        ("", "", None, 401),
-        ("eve", "/request", {"model": "flights", "version": 2}, 403),
-        ("foreign", "/request", {"model": "flights", "version": 2}, 403),
-        ("foreign", "/approve", {"model": "flights", "version": 2}, 403),
-        ("bob", "/break-glass", {"model": "flights", "version": 2, "reason": "fire"}, 403),
-        ("ann", "/break-glass", {"model": "flights", "version": 2}, 400),
-        ("bob", "/reject", {"model": "flights", "version": 1}, 400),
-        ("bob", "/approve", {"model": "flights", "version": 2}, 409),
-        ("ann", "/request", {"model": "flights", "version": 3}, 400),
-        ("ann", "/request", {"model": "../flights\0", "version": 2}, 400),
-        ("ann", "/request", {"model": "flights", "version": 2**31}, 400),
-        ("ann", "/request", {"model": "flights", "version": "2"}, 400),
-        ("ann", "/request", {"model": "flights", "version": 2, "reason": "x" * 2001}, 400),
-        ("ann", "/request", {"model": "flights", "version": 2, "actor": "bob"}, 400),
-    ],
-)
-def test_what_is_wrong_over_http_is_a_4xx(http: Http, who: str, path: str, body: Any, status: int) -> None:
-    before = len(read_events(http.store))
-    response = http(who, path, body)
-    assert (response.status_code, bool(response.json()["error"])) == (status, True), response.text
-    assert len(read_events(http.store)) == before
-
-
-def test_the_command_line_asks_as_one_and_decides_as_the_other(
-    ready: ControlStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    development_key(ready, settings)
-    development_approver_key(ready, settings)
-    app = Routes(Approvals(ready).routes(), Guard(None, active_keys(ready)))
-
-    def send(method: str, url: str, **given: Any) -> httpx.Response:
-        async def once() -> httpx.Response:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
-                return await client.request(method, url.replace("/v2", ""), **given)
-
-        return asyncio.run(once())
-
-    monkeypatch.setattr(httpx, "request", send)
-    monkeypatch.delenv("MLOPS_RAY_API_KEY", raising=False)
-
-    def command(*arguments: str) -> str:
-        done = CliRunner().invoke(cli.app, ["approvals", *arguments, "--state", settings.state], catch_exceptions=False)
-        return done.output
-
-    assert "requested" in command("request", "flights", "2")
-    assert "approved by development_approver" in command("approve", "flights", "2", "--reason", "looked at it")
-    assert "flights@2  approved by development_approver" in command("list")
-    assert "revoked" in command("revoke", "flights", "2", "--reason", "no")
-    assert "Version 2 of flights is champion" in command("break-glass", "flights", "2", "--reason", "fire")

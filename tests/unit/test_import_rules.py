@@ -76,7 +76,7 @@ TABLE: dict[str, set[str]] = {
         "retraining",
         "reproduction",
     },
-    "cli_approvals": {"governance", "cli_governance", "cli_rollout"},
+    "cli_approvals": {"errors", "governance", "cli_governance", "cli_rollout"},
     "cli_monitoring": {"artifacts", "errors", "governance", "cli_governance", "label_import", "monitoring"},
     "cli_notify": {"governance", "cli_governance"},
     "cli_registry": {"errors", "governance", "registry", "cli_governance", "reproduction"},

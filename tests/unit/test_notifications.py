@@ -347,7 +347,7 @@ class Server(ThreadingHTTPServer):
         self.received: list[tuple[str, dict[str, str], bytes]] = []
         self.status = 204
         super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
 
 class Handler(BaseHTTPRequestHandler):

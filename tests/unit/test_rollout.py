@@ -129,13 +129,13 @@ def test_nothing_begins_before_every_replica_alive_holds_the_version() -> None:
     failed = replace(waiting, failed={NEW.digest: "digest differs"})
     decision = decide(state, [ready, failed], (), NOW)
     assert decision
-    assert (decision.action, "digest differs" in decision.reason) == ("roll_back", True)
+    assert (decision.action, "digest differs" in decision.reason) == ("fail", True)
 
 
 def test_a_version_that_never_gets_ready_is_taken_back() -> None:
     state = running(state="loading", since_s=601)
     waiting = [Replica("b", "n", 5, (), seen_at=NOW)]
-    assert action(decide(state, waiting, (), NOW)) == "roll_back"
+    assert action(decide(state, waiting, (), NOW)) == "fail"
 
 
 def test_the_lower_bound_is_wilsons() -> None:

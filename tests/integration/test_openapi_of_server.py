@@ -1,4 +1,4 @@
-"""The routes of approvals answer as the server's OpenAPI document says, whatever they are sent."""
+"""The routes of approvals and versions answer as the server's OpenAPI document says, whatever they are sent."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +11,16 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
+from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.principals import active_keys, create_key
-from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
 from mlops_ray.serving.openapi import openapi_of_server
+from mlops_ray.serving.versions import Versions
+from mlops_ray.testing.example_lineage import example_lineage, register_example
 from tests.integration.test_openapi import WithKey, ask
 
 
@@ -26,13 +28,18 @@ from tests.integration.test_openapi import WithKey, ask
 def schema(tmp_path: Path) -> Iterator[Any]:
     store = ControlStore(f"sqlite:///{tmp_path}/control_store.db")
     store.migrate()
-    record_version(store, SYSTEM, "flights", 1, Evidence("a" * 64, "b" * 64))
+    settings = Settings(state=str(tmp_path), data=str(tmp_path))
+    for number in (1, 2):
+        register_example(settings, store, example_lineage(digest=f"{number:064x}"), number)
     key = create_key(store, SYSTEM, "ann", ["admin"]).secret
-    routes = Approvals(store).routes()
+    routes = {**Approvals(store).routes(), **Versions(settings, store).routes()}
     document = openapi_of_server("1")
-    assert {path for path in document["paths"] if "approvals" in path} == {f"/v2{path}" for path in routes}
+    described = {path for path in document["paths"] if path.startswith(("/v2/approvals", "/v2/versions"))}
+    assert described == {f"/v2{path}" for path in routes}
     version = document["components"]["schemas"]["Version"]["properties"]
     version["model"], version["version"]["maximum"] = {"enum": ["flights", "trains", "../x"]}, 2
+    of = {"enum": ["flights", "flights@1", "flights@2", "../x", "018d0000-0000-7000-8000-000000000000"]}
+    document["components"]["schemas"]["LineageQuestion"]["properties"]["of"] = of
     app = Starlette(
         routes=[
             Route("/openapi.json", lambda request: JSONResponse(document)),
@@ -44,9 +51,13 @@ def schema(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-@pytest.mark.parametrize("what", ["request", "approve", "reject", "revoke", "break-glass"])
-def test_approvals_answer_as_described_whatever_comes(schema: Any, what: str, mode: GenerationMode) -> None:
-    ask(schema[f"/v2/approvals/{what}"]["POST"], mode, 20, lambda case, response: None)
+@pytest.mark.parametrize(
+    "path",
+    [f"approvals/{what}" for what in ("request", "approve", "reject", "revoke", "break-glass")]
+    + ["versions/retire", "versions/lineage"],
+)
+def test_people_are_answered_as_described_whatever_comes(schema: Any, path: str, mode: GenerationMode) -> None:
+    ask(schema[f"/v2/{path}"]["POST"], mode, 20, lambda case, response: None)
 
 
 def test_the_list_is_as_described(schema: Any) -> None:

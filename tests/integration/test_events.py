@@ -1,0 +1,262 @@
+"""Every type of event, fired by what fires it in practice: its state, its audit record, its delivered notification."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import load_settings
+from mlops_ray.errors import ForbiddenError
+from mlops_ray.evaluation.gates import Measured, judge
+from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
+from mlops_ray.governance.approvals import (
+    Approval,
+    Policy,
+    approve,
+    expect_servable,
+    expire,
+    list_approvals,
+    reject,
+    request,
+    revoke,
+    set_policy,
+)
+from mlops_ray.governance.audit import Anchor, anchor, read_anchors, verify_store
+from mlops_ray.governance.channels import Channels
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
+from mlops_ray.governance.live import (
+    Plan,
+    Step,
+    VersionRef,
+    break_glass,
+    live,
+    promote,
+    replicas_of,
+    retire,
+    roll_back,
+    start_rollout,
+)
+from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
+from mlops_ray.governance.principals import create_key, list_keys, revoke_key
+from mlops_ray.governance.retrainings import FINISHED, history
+from mlops_ray.governance.versions import Evidence, list_versions, record_version
+from mlops_ray.registry.bill_of_materials import document
+from mlops_ray.registry.lineage import write_lineage
+from mlops_ray.registry.sealed_model import load, seal
+from mlops_ray.registry.vulnerabilities import rescan
+from mlops_ray.retraining.governor import Governor
+from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.predictor import Predictor
+from mlops_ray.serving.served_version import ServedVersion
+from mlops_ray.testing.example_lineage import example_lineage
+from mlops_ray.testing.example_model import example_answer, example_onnx, example_reader, example_rows, example_schema
+from mlops_ray.use_case import Threshold
+from tests.unit.test_gates import EVALUATION
+from tests.unit.test_governor import USE_CASE, Cluster
+from tests.unit.test_notifications import Server
+from tests.unit.test_vulnerabilities import ADVISORY
+
+ANN, BOB, EVE = Actor("ann", ("operate",)), Actor("bob", ("approve",)), Actor("eve", ("operate",))
+NAME = USE_CASE.name
+PLAN = Plan((Step("canary", 0.5, 3600),))
+GATES = (Threshold("roc_auc", 0.5), Threshold("roc_auc", 1.1, blocks=False))
+MONTH = timedelta(days=31)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+class Platform:
+    """A use case with a replica, a governor, advisories and a subscriber to everything."""
+
+    def __init__(self, folder: Path, store: ControlStore, receiver: Server):
+        self.store, self.folder, self.receiver, self.seen = store, folder, receiver, list[Event]()
+        (folder / "advisories.json").write_text(json.dumps([ADVISORY]))
+        self.settings = load_settings(
+            state=str(folder), data=str(folder), control_store=store.url, advisories=f"{folder}/advisories.json"
+        )
+        self.channels = Channels(("127.0.0.1",))
+        subscribe(store, ANN, self.channels, f"http://127.0.0.1:{receiver.server_port}/all")
+        self.follower = Follower(store, NAME, "replica", "node", self._load, Guard(NAME, {}))
+        self.cluster = Cluster(self.settings)
+        self.governor = Governor(USE_CASE, self.settings, self.cluster, lambda since, until: 50_000)
+
+    def _load(self, version: VersionRef) -> ServedVersion:
+        model = load(self.folder / "sealed" / str(version.version), version.digest)
+        return ServedVersion(NAME, str(version.version), Predictor(model, example_reader()))
+
+    def register(self, number: int) -> VersionRef:
+        """As the pipeline does, with an environment that has a known vulnerability."""
+        folder, rows = self.folder / "sealed" / str(number), example_rows()
+        answers = [example_answer(row) for row in rows.to_dicts()]
+        bill = document({"jinja2==2.11.2": []})
+        digest = seal(folder, example_onnx(), example_schema(), rows, answers, {"n": number}, bill_of_materials=bill)
+        artifacts = Artifacts(self.settings.artifacts)
+        artifacts.upload(folder, "sealed_models", NAME, digest)
+        record = write_lineage(artifacts, example_lineage(NAME, digest))
+        results = judge(GATES, Measured(EVALUATION), datetime.now(UTC))
+        record_version(self.store, ANN, NAME, number, Evidence(digest, "e"), results, {"lineage": record})
+        return VersionRef(number, digest)
+
+    def approval(self, number: int) -> Approval:
+        return next(one for one in list_approvals(self.store, NAME) if one.version == number)
+
+    def approve(self, number: int) -> VersionRef:
+        request(self.store, ANN, NAME, number)
+        ref = approve(self.store, BOB, NAME, number, "looked at it").ref
+        self.told("approval.requested", "approval.approved")
+        return ref
+
+    def told(self, *types: str) -> list[Event]:
+        """What happened since the last call: exactly these types, in the audit log and at the receiver."""
+        events = read_events(self.store, self.seen[-1].seq if self.seen else 0)
+        assert [event.type for event in events] == list(types)
+        self.receiver.received.clear()
+        while deliver_once(self.store, datetime.now(UTC) + 2 * MONTH, self.channels.send).delivered:
+            pass
+        sent = {one["id"]: one for one in (json.loads(body) for _, _, body in self.receiver.received)}
+        assert {id: one["data"] for id, one in sent.items()} == {
+            event.id: json.loads(json.dumps(event.to_json())) for event in events
+        }
+        assert all(event.actor and event.roles and event.subject for event in events)
+        self.seen += events
+        return events
+
+
+@pytest.fixture
+def platform(tmp_path: Path, store: ControlStore, receiver: Server) -> Platform:
+    return Platform(tmp_path, store, receiver)
+
+
+def test_every_type_of_event_has_its_state_its_record_and_its_notification(platform: Platform) -> None:
+    platform.told("policy.changed")  # the subscription itself
+    keys(platform)
+    versions_and_approvals(platform)
+    rollouts(platform)
+    end_of_a_version(platform)
+    monitoring(platform)
+    advisories_and_audit(platform)
+    assert {event.type for event in platform.seen} == set(EVENT_TYPES)
+    assert waiting(platform.store) == []
+
+
+def keys(platform: Platform) -> None:
+    create_key(platform.store, ANN, "ci", ["predict"])
+    assert [key.revoked_at for key in list_keys(platform.store)] == [None]
+    platform.told("key.created")
+    revoke_key(platform.store, ANN, "ci", "lost")
+    assert list_keys(platform.store)[0].revoked_at is not None
+    (event,) = platform.told("key.revoked")
+    assert (event.before["revoked_at"], event.after["revoked_at"] is None) == (None, False)
+
+
+def versions_and_approvals(platform: Platform) -> None:
+    store, now = platform.store, datetime.now(UTC)
+    set_policy(store, ANN, NAME, Policy(required=True))
+    (event,) = platform.told("policy.changed")
+    assert event.after["required"]
+    for number in (1, 2, 3, 4):
+        platform.register(number)
+        assert [(one.version, one.failed_gates) for one in list_versions(store, NAME)][-1] == (number, ())
+        registered, passed, failed = platform.told("version.registered", "gate.passed", "gate.failed")
+        assert registered.after["author"] == "ann"
+        assert passed.payload["value"] == failed.payload["value"] == EVALUATION.roc_auc.value
+    request(store, ANN, NAME, 1)
+    assert platform.approval(1).state == "requested"
+    platform.told("approval.requested")
+    reject(store, BOB, NAME, 1, "worse at night")
+    assert platform.approval(1).state == "rejected"
+    platform.told("approval.rejected")
+    request(store, ANN, NAME, 1)
+    assert [one.state for one in expire(store, now + MONTH)] == ["expired"]
+    assert platform.approval(1).state == "expired"
+    platform.told("approval.requested", "approval.expired")
+    request(store, ANN, NAME, 1)
+    approve(store, BOB, NAME, 1, "looked at it")
+    assert platform.approval(1).decided_by == "bob"
+    *_, event = platform.told("approval.requested", "approval.approved")
+    assert (event.actor, event.before["state"], event.after["state"]) == ("bob", "requested", "approved")
+
+
+def rollouts(platform: Platform) -> None:
+    store, follower = platform.store, platform.follower
+    follower.prepare()  # the first approved version begins
+    one = platform.approval(1).ref
+    assert live(store, NAME).champion == one
+    platform.told("champion.set")
+    two, three = platform.approve(2), platform.approve(3)
+    damaged = platform.folder / "sealed" / "3" / "model.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    start_rollout(store, ANN, NAME, three, PLAN)
+    follower.follow_once()
+    assert (live(store, NAME).champion, live(store, NAME).rollout) == (one, None)
+    assert "model.onnx" in replicas_of(store, NAME)[0].failed[three.digest]
+    *_, event = platform.told("rollout.started", "version.load_failed", "rollout.failed")
+    assert (event.subject, event.before["rollout"]["state"], event.after["rollout"]) == (f"{NAME}@3", "loading", None)
+    start_rollout(store, ANN, NAME, two, PLAN)
+    follower.follow_once()
+    running = live(store, NAME).rollout
+    assert running
+    assert running.current == PLAN.steps[0]
+    platform.told("rollout.started", "rollout.step")
+    state = promote(store, ANN, NAME, running, "enough seen")
+    assert (state.champion, state.previous) == (two, one)
+    platform.told("rollout.promoted")
+    assert roll_back(store, ANN, NAME, state, "complaints").champion == one
+    platform.told("rollout.rolled_back")
+
+
+def end_of_a_version(platform: Platform) -> None:
+    store, two = platform.store, platform.approval(2).ref
+    revoke(store, BOB, NAME, 2, "complaints")
+    assert platform.approval(2).state == "revoked"
+    platform.told("approval.revoked")
+    retire(store, ANN, NAME, 2, "it discriminates")
+    assert list_versions(store, NAME)[1].retired_at
+    with pytest.raises(ForbiddenError, match="was retired"):
+        expect_servable(store, NAME, two)
+    (event,) = platform.told("version.retired")
+    assert (event.before["retired_at"], event.after["retired_at"] is None) == (None, False)
+    assert break_glass(store, EVE, NAME, 4, "fire").champion == platform.approval(4).ref
+    *_, event, _ = platform.told("approval.requested", "break_glass", "champion.set")
+    assert (event.severity, event.reason) == ("critical", "fire")
+
+
+def monitoring(platform: Platform) -> None:
+    store, now = platform.store, datetime.now(UTC)
+    raise_alarm(store, NAME, 4, "a1", "Drift of hour", "warning", now, {"question": "concept"})
+    assert open_alarms(store, NAME, 4, now) == ["Drift of hour"]
+    platform.told("alarm.raised")
+    platform.governor.round(now)
+    assert len(platform.cluster.orders) == 1
+    platform.told("retraining.decided")
+    silence_alarm(store, ANN, NAME, "a1", "a strike", now + MONTH, now)
+    assert open_alarms(store, NAME, 4, now) == []
+    platform.told("alarm.silenced")
+    resolve_alarm(store, NAME, "a1", "over", {})
+    assert alarms_of(store, NAME)[0].resolved_at
+    platform.told("alarm.resolved")
+    platform.cluster.end("not better", None)
+    platform.governor.round(now + timedelta(hours=1))
+    assert [event.payload["outcome"] for event in history(store, NAME) if event.type == FINISHED] == ["not better"]
+    assert platform.told("retraining.finished", "retraining.decided")[0].subject == f"retraining {NAME}"
+
+
+def advisories_and_audit(platform: Platform) -> None:
+    found = rescan(platform.settings, platform.store)
+    assert {one.version: one.new for one in found} == dict.fromkeys((4, 1), ("GHSA-test-0001 (high) in jinja2 2.11.2",))
+    platform.told("vulnerability.found", "vulnerability.found")
+    assert anchor(platform.store, platform.settings.audit_anchors)
+    (event,) = platform.told("audit.anchored")
+    assert read_anchors(platform.settings.audit_anchors) == [Anchor(event.seq, event.hash)]
+    assert verify_store(platform.store, platform.settings.audit_anchors).not_anchored == ()

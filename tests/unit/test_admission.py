@@ -1,0 +1,196 @@
+"""Admission: a registered version is live only if its gates and the people agree, and compared with the champion."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+from onnx import numpy_helper
+
+from mlops_ray.admission import Admission, Registered, admit
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME, TrainingSet
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.live import VersionRef, live
+from mlops_ray.governance.principals import acting, create_key
+from mlops_ray.registry.sealed_model import seal
+from mlops_ray.testing.example_model import (
+    FEATURES,
+    example_answer,
+    example_onnx,
+    example_rows,
+    example_schema,
+    seal_example,
+)
+from mlops_ray.use_case import Approval, BetterThanChampion, Gate, Split, Threshold, UseCase
+from tests.unit.test_gates import EVALUATION
+from tests.unit.test_governor import USE_CASE
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+ANN = Actor("ann", ("operate",))
+OLD, NEW = VersionRef(1, "a" * 64), VersionRef(2, "b" * 64)
+NOTHING = TrainingSet("", "", 0, NOW, "", None, ())
+
+
+@pytest.fixture
+def settings(store: ControlStore, tmp_path: Path) -> Settings:
+    return load_settings(state=str(tmp_path), data=str(tmp_path), control_store=store.url)
+
+
+def case(*gates: Gate, approval: Approval | None = None) -> UseCase:
+    split = Split(test=timedelta(days=30), validation=timedelta(days=10))
+    return replace(USE_CASE, gates=gates or (Threshold("roc_auc", 0.5),), approval=approval, split=split)
+
+
+def registered(ref: VersionRef, training_set: TrainingSet = NOTHING) -> Registered:
+    return Registered(ref, asdict(EVALUATION), training_set, {"lineage": "l"})
+
+
+def test_a_version_that_nobody_has_to_approve_is_champion(
+    settings: Settings, store: ControlStore, tmp_path: Path
+) -> None:
+    found = admit(case(), settings, ANN, tmp_path, registered(OLD))
+    assert (found.champion, found.approval, found.gates[0].passed) == (True, None, True)
+    json.dumps(found.to_json())
+    assert live(store, USE_CASE.name).champion == OLD
+    assert read_events(store, types=["version.registered"])[0].payload == {"lineage": "l"}
+
+
+def test_a_single_user_is_two_development_principals(settings: Settings, store: ControlStore, tmp_path: Path) -> None:
+    author = acting(store, settings, None)
+    for _ in range(2):  # again after a crash
+        found = admit(case(approval=Approval()), settings, author, tmp_path, registered(OLD))
+        assert found.champion
+        assert found.approval
+        assert (found.approval.author, found.approval.decided_by) == ("development", "development_approver")
+        assert "nobody has looked at it" in found.approval.reason
+    assert len(read_events(store, types=["approval.approved", "champion.set"])) == 2
+
+
+def test_where_others_are_a_version_waits_for_them(store: ControlStore, settings: Settings, tmp_path: Path) -> None:
+    create_key(store, ANN, "bob", ["approve"])
+    found = admit(case(approval=Approval()), settings, ANN, tmp_path, registered(OLD))
+    assert found.approval
+    assert (found.champion, found.approval.state) == (False, "requested")
+    assert live(store, USE_CASE.name).champion is None
+
+
+def test_a_failed_gate_stops_a_version_unless_it_does_not_block(
+    store: ControlStore, settings: Settings, tmp_path: Path
+) -> None:
+    assert admit(case(Threshold("roc_auc", 0.99, blocks=False)), settings, ANN, tmp_path, registered(OLD)).champion
+    blocking = case(Threshold("roc_auc", 0.99), approval=Approval())
+    found = admit(blocking, settings, ANN, tmp_path, registered(NEW))
+    assert (found.champion, found.approval) == (False, None)
+    assert live(store, USE_CASE.name).champion == OLD
+
+
+# Against a real champion
+
+
+def seal_reversed(folder: Path) -> str:
+    """The example's opposite: it answers 1 - p where the example answers p."""
+    model = onnx.load_from_string(example_onnx())
+    for constant in model.graph.initializer:
+        if constant.name == "weights":
+            constant.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(constant), "weights"))
+    answers = [1 - example_answer(row) for row in example_rows().to_dicts()]
+    return seal(folder, model.SerializeToString(), example_schema(), example_rows(), answers, {"roc_auc": 0.25})
+
+
+def training_set(folder: Path, rows: int = 3000) -> TrainingSet:
+    """Three months of rows whose labels follow the example's probabilities."""
+    random = np.random.default_rng(13)
+    values = {"origin": random.choice(["EWR", "JFK", "LGA"], rows), "carrier": random.choice(["AA", "UA"], rows)}
+    numbers = {"distance": (200, 2000), "hour": (5, 23), "recent_delay": (-20, 90)}
+    values |= {name: random.uniform(*limits, rows) for name, limits in numbers.items()}
+    frame = pl.DataFrame(values).select(feature.name for feature in FEATURES)
+    probability = np.array([example_answer(row) for row in frame.to_dicts()])
+    moments = [NOW - timedelta(days=90) * (1 - number / rows) for number in range(rows)]
+    frame = frame.with_columns(
+        pl.Series(LABEL, random.random(rows) < probability),
+        pl.Series(PREDICTION_TIME, moments, pl.Datetime("us", "UTC")),
+        pl.Series(LABEL_KNOWN_AT, moments, pl.Datetime("us", "UTC")),
+    )
+    frame.write_parquet(folder / "training_set.parquet")
+    return TrainingSet(str(folder / "training_set.parquet"), "t" * 64, rows, NOW, "s" * 64, None, FEATURES)
+
+
+@dataclass
+class Contest:
+    """Version 1 is champion; `enter` lets version 2 in where the gate allows it."""
+
+    settings: Settings
+    folder: Path
+    rows: TrainingSet
+
+    def version(self, number: int, seal_model: Callable[[Path], str]) -> VersionRef:
+        folder = self.folder / "models" / str(number)
+        digest = seal_model(folder)
+        Artifacts(self.settings.artifacts).upload(folder, "sealed_models", USE_CASE.name, digest)
+        return VersionRef(number, digest)
+
+    def enter(self, champion: Callable[[Path], str], challenger: Callable[[Path], str], *gates: Gate) -> Admission:
+        for number, seal_model in ((1, champion), (2, challenger)):
+            ref = self.version(number, seal_model)
+            folder = self.folder / "models" / str(number)
+            found = admit(case(*gates), self.settings, ANN, folder, registered(ref, self.rows))
+            if number == 1:
+                assert (found.champion, "no champion to compare" in found.gates[0].sentence) == (True, True)
+        return found
+
+
+@pytest.fixture
+def contest(settings: Settings, tmp_path: Path) -> Contest:
+    return Contest(settings, tmp_path, training_set(tmp_path))
+
+
+def salted(folder: Path) -> str:
+    return seal_example(folder, salt=1)
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "margin", "passes"),
+    [
+        (seal_reversed, seal_example, 0.0, True),
+        (seal_reversed, seal_example, 0.9, False),
+        (seal_example, seal_reversed, 0.0, False),
+        (seal_example, seal_reversed, -0.9, True),
+        (seal_example, salted, 0.0, False),  # the same answers are not better
+        (seal_example, salted, -0.001, True),
+    ],
+)
+def test_a_challenger_takes_the_place_of_a_champion_only_if_it_is_better_by_the_margin(
+    contest: Contest, store: ControlStore, champion: Any, challenger: Any, margin: float, passes: bool
+) -> None:
+    found = contest.enter(champion, challenger, BetterThanChampion(margin))
+    (gate,) = found.gates
+    assert (gate.passed, found.champion) == (passes, passes), gate.sentence
+    assert gate.value is not None
+    expected = {seal_reversed: -1, salted: 0}.get(challenger, 1)
+    assert np.sign(gate.value) == expected
+    state = live(store, USE_CASE.name)
+    assert state.champion
+    assert state.champion.version == (2 if passes else 1)
+    assert state.champion.version == 2 or read_events(store, types=["gate.failed"])[0].reason == gate.sentence
+
+
+def test_a_champion_that_cannot_be_asked_does_not_lose(contest: Contest) -> None:
+    frame = pl.read_parquet(contest.rows.url)
+    first = contest.version(1, seal_reversed)
+    admit(case(), contest.settings, ANN, contest.folder, registered(first))
+    frame.drop("recent_delay").write_parquet(contest.rows.url)  # the views have changed since
+    second = contest.version(2, seal_example)
+    found = admit(
+        case(BetterThanChampion()), contest.settings, ANN, contest.folder / "models" / "2",
+        registered(second, contest.rows),
+    )  # fmt: skip
+    assert (found.champion, found.gates[0].sentence) == (False, "The champion was not asked about these rows.")

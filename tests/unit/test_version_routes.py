@@ -1,0 +1,231 @@
+"""What people do to versions over HTTP, with the SDK and at the command line: as who their key says."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from typer.testing import CliRunner
+
+from mlops_ray import cli
+from mlops_ray.client import Client
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConflictError, DataError, ForbiddenError, MlopsRayError
+from mlops_ray.governance.approvals import Policy, approve, request, set_policy
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import SYSTEM, Actor, read_events
+from mlops_ray.governance.live import set_champion
+from mlops_ray.governance.principals import active_keys, create_key, development_approver_key, development_key
+from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.http import Routes
+from mlops_ray.serving.versions import Versions
+from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
+
+BOB = Actor("bob", ("approve",))
+HOSTILE = ["", "..", "../flights", "file:///etc/passwd", "flights\0", "flights\x1b[2J", "x" * 10_000, "Flights", "f f"]
+NEW = "b" * 64
+BODY: dict[str, Any] = {"model": "flights", "version": 2, "reason": "why"}
+
+
+class Server:
+    """The server's routes for people, on a port of this machine."""
+
+    def __init__(self, settings: Settings, store: ControlStore):
+        self.settings, self.store = settings, store
+        self.keys = {
+            "ann": create_key(store, SYSTEM, "ann", ["operate"]).secret,
+            "bob": create_key(store, SYSTEM, "bob", ["approve"]).secret,
+            "foreign": create_key(store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret,
+            "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
+        }
+        development_key(store, settings)
+        development_approver_key(store, settings)
+        routes = {**Approvals(store).routes(), **Versions(settings, store).routes()}
+        app = Starlette(routes=[Mount("/v2", Routes(routes, Guard(None, active_keys(store))))])
+        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.001)
+        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+    def __call__(self, who: str, path: str, body: Any = None) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self.keys[who]}"} if who else {}
+        return httpx.request("GET" if body is None else "POST", f"{self.url}/v2{path}", json=body, headers=headers)
+
+    def client(self, who: str) -> Client:
+        return Client(self.url, api_key=self.keys[who], attempts=1)
+
+    def command(self, *arguments: str, local: bool = False) -> str:
+        """What a command prints. local: it asks no server."""
+        where = ["--state", self.settings.state] + ([] if local else ["--url", self.url])
+        return CliRunner().invoke(cli.app, [*arguments, *where], catch_exceptions=False).output
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """Version 1 is approved and champion, version 2 is registered; flights demands an approval."""
+    settings = Settings(state=str(folder), data=str(folder))
+    store = open_store(settings)
+    set_policy(store, AUTHOR, "flights", Policy(required=True))
+    for number, digest in ((1, "a" * 64), (2, NEW)):
+        register_example(settings, store, example_lineage(digest=digest), number)
+    request(store, AUTHOR, "flights", 1)
+    set_champion(store, AUTHOR, "flights", approve(store, BOB, "flights", 1).ref, "first")
+    server = Server(settings, store)
+    yield server
+    server.stop()
+    store.close()
+
+
+@pytest.fixture(autouse=True)
+def _without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLOPS_RAY_API_KEY", raising=False)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all tests that must not change anything."""
+    with serving(tmp_path_factory.mktemp("state")) as server:
+        before = len(read_events(server.store))
+        yield server
+        assert len(read_events(server.store)) == before
+
+
+def test_people_act_over_http_as_who_their_key_says(server: Server) -> None:
+    assert server("ann", "/approvals/request", BODY).json()["requested_by"] == "ann"
+    assert server("ann", "/approvals/approve", BODY).status_code == 403
+    done = server("bob", "/approvals/approve", BODY | {"digest": NEW})
+    assert (done.status_code, done.json()["decided_by"]) == (200, "bob")
+    assert server("bob", "/approvals/approve", BODY).status_code == 409
+    assert server("bob", "/approvals/revoke", BODY).json()["state"] == "revoked"
+    listed = server("bob", "/approvals").json()["approvals"]
+    assert [(one["version"], one["state"]) for one in listed] == [(2, "revoked"), (1, "approved")]
+    assert server("foreign", "/approvals").json()["approvals"] == []
+    assert server("ann", "/approvals/break-glass", BODY).json()["champion"]["version"] == 2
+    assert server("ann", "/versions/retire", BODY | {"version": 1}).json()["retired_at"]
+
+
+@pytest.mark.parametrize(
+    ("who", "path", "body", "status"),
+    [
+        ("", "/approvals", None, 401),
+        ("", "/versions/lineage", {"of": "flights@1"}, 401),
+        ("eve", "/approvals/request", BODY, 403),
+        ("foreign", "/approvals/request", BODY, 403),
+        ("foreign", "/approvals/approve", BODY, 403),
+        ("bob", "/approvals/break-glass", BODY, 403),
+        ("bob", "/versions/retire", BODY, 403),
+        ("foreign", "/versions/retire", BODY, 403),
+        ("foreign", "/versions/lineage", {"of": "flights@1"}, 403),
+        ("eve", "/versions/lineage", {"of": "flights@1"}, 403),
+        ("ann", "/approvals/break-glass", BODY | {"reason": ""}, 400),
+        ("ann", "/versions/retire", BODY | {"reason": " "}, 400),
+        ("ann", "/versions/retire", BODY | {"version": 1}, 409),
+        ("bob", "/approvals/reject", BODY | {"version": 1, "reason": ""}, 400),
+        ("bob", "/approvals/approve", BODY, 409),
+        ("ann", "/approvals/request", BODY | {"version": 3}, 400),
+        ("ann", "/versions/lineage", {"of": "flights@3"}, 400),
+        ("ann", "/versions/lineage", {"of": "flights@1", "near": "noon"}, 400),
+        ("ann", "/approvals/request", BODY | {"version": 2**31}, 400),
+        ("ann", "/approvals/request", BODY | {"version": "2"}, 400),
+        ("ann", "/approvals/request", BODY | {"reason": "x" * 2001}, 400),
+        ("ann", "/approvals/request", BODY | {"actor": "bob"}, 400),
+    ],
+)
+def test_what_is_wrong_over_http_is_a_4xx(untouched: Server, who: str, path: str, body: Any, status: int) -> None:
+    response = untouched(who, path, body)
+    assert (response.status_code, bool(response.json()["error"])) == (status, True), response.text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_a_short_400_on_every_route(untouched: Server, name: str) -> None:
+    admin = {"authorization": f"Bearer {development_key(untouched.store, untouched.settings)}"}
+    asked = [(f"/approvals/{what}", BODY | {"model": name}) for what in ("request", "approve", "reject", "revoke")]
+    asked += [("/approvals/break-glass", BODY | {"model": name}), ("/versions/retire", BODY | {"model": name})]
+    asked += [("/versions/lineage", {"of": name}), ("/versions/lineage", {"of": f"{name}@1"})]
+    with httpx.Client(base_url=f"{untouched.url}/v2", headers=admin) as client:
+        for path, body in asked:
+            response = client.post(path, json=body)
+            assert response.status_code == 400, (path, response.text)
+            assert len(response.json()["error"]) < 300
+            assert response.json()["error"].isprintable()
+
+
+def test_the_sdk_acts_as_who_its_key_says(server: Server) -> None:
+    with server.client("ann") as ann, server.client("bob") as bob:
+        assert ann.decide("request", "flights", 2)["state"] == "requested"
+        with pytest.raises(ForbiddenError, match="does not carry the role"):
+            ann.decide("approve", "flights", 2)
+        assert bob.lineage("flights@2")["lineage"]["source_files"]
+        with pytest.raises(ConflictError, match="has the digest bbb"):
+            bob.decide("approve", "flights", 2, "looked at it", digest="c" * 64)
+        assert bob.decide("approve", "flights", 2, "looked at it", digest=NEW)["decided_by"] == "bob"
+        with pytest.raises(ConflictError, match="approved by bob already"):
+            bob.decide("approve", "flights", 2)
+        assert ann.decide("retire", "flights", 2, "it discriminates")["retired_at"]
+        with pytest.raises(DataError, match="registered are: 1, 2"):
+            ann.lineage("flights@9")
+
+
+def test_the_command_line_asks_as_one_and_decides_as_the_other(server: Server) -> None:
+    command = server.command
+    assert "requested" in command("approvals", "request", "flights", "2")
+    done = command("approvals", "approve", "flights", "2", "--reason", "looked at it")
+    assert "approved by development_approver" in done
+    assert "flights@2  approved by development_approver" in command("approvals", "list")
+    assert "revoked" in command("approvals", "revoke", "flights", "2", "--reason", "no")
+    broken = command("approvals", "break-glass", "flights", "2", "--reason", "fire")
+    assert "Version 2 of flights is champion" in broken
+    assert "retired" in command("versions", "retire", "flights", "1", "--reason", "old")
+    listed = command("versions", "list", "flights", local=True).splitlines()
+    assert [("retired" in line, line.startswith("flights@")) for line in listed] == [(True, True), (False, True)]
+
+
+@pytest.mark.parametrize("name", ["..", "flights\0", "flights\x1b[2J", "x" * 10_000])
+def test_a_hostile_name_is_one_short_sentence_at_the_command_line(untouched: Server, name: str) -> None:
+    why = ["--reason", "why"]
+    asked = [[["approvals", what, name, "1", *why], False] for what in ("request", "approve", "reject", "revoke")]
+    asked += [[["approvals", "break-glass", name, "1", *why], False], [["versions", "retire", name, "1", *why], False]]
+    asked += [[["rollout", *what], False] for what in (["start", name, "1"], ["status", name], ["promote", name])]
+    asked += [[["rollout", "rollback", name], False], [["versions", "list", name], True]]
+    asked += [[[what, name], True] for what in ("lineage", "live", "card")]
+    asked += [[[what, f"{name}@1"], True] for what in ("lineage", "card")]
+    asked += [[["notify", "subscribe", "https://example.org", "--use-case", name], True]]
+    for arguments, local in asked:
+        with pytest.raises(MlopsRayError) as error:
+            untouched.command(*arguments, local=local)
+        assert len(str(error.value)) < 500, arguments
+        assert str(error.value).isprintable(), arguments
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_never_becomes_a_path_of_the_sdk(untouched: Server, name: str) -> None:
+    with untouched.client("ann") as client:
+        for ask in (
+            lambda: client.predict(name, keys={}),
+            lambda: client.send_labels(name, [{"label": True}]),
+            lambda: client.decide("request", name, 1),
+            lambda: client.lineage(name),
+        ):
+            with pytest.raises(MlopsRayError) as error:
+                ask()
+            assert len(str(error.value)) < 500
