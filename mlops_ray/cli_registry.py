@@ -33,13 +33,14 @@ def lineage(
     config: ConfigOption = None,
 ) -> None:
     """Everything behind an endpoint, a version or a prediction, back to the raw files."""
-    from mlops_ray.registry.open_lineage import run_events
     from mlops_ray.registry.trace import trace
 
     found = trace(settings_of(state, config), thing, _moment("--near", near))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     elif openlineage:
+        from mlops_ray.registry.open_lineage import run_events
+
         time = found.registered.get("time") or found.lineage.as_of
         for event in run_events(found, time):
             typer.echo(json.dumps(event))

@@ -28,7 +28,7 @@ class Settings(BaseModel):
     oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
     oidc_roles_claim, oidc_use_cases_claim: where a token lists its roles and use cases. Empty: API keys only.
     advisories: where vulnerabilities are looked up: a file or folder of OSV records, or pypi or osv, which need a
-    network. Empty: nowhere, and every record says so.
+    network, or the URL of a server that answers as api.osv.dev does. Empty: nowhere, and every record says so.
     online_cache_s: how long a server may reuse what it read of an entity from the online store; 0 reads every time.
     num_cpus and object_store_mb: what a Ray started by us may take; ignored on an existing cluster.
     """
@@ -87,8 +87,9 @@ class Settings(BaseModel):
                     f"{name} is the relative path {value!r}, which points elsewhere in every process. "
                     f"Give an absolute path{' or a URL' if may_be_url else ''}."
                 )
-        if not self.advisories.startswith("/") and self.advisories not in ("", "pypi", "osv"):
-            raise ValueError(f"advisories is {self.advisories!r}. Give an absolute path, pypi or osv.")
+        known = self.advisories.startswith(("/", "https://", "http://")) or self.advisories in ("", "pypi", "osv")
+        if not known:
+            raise ValueError(f"advisories is {self.advisories!r}. Give an absolute path, a URL, pypi or osv.")
         if bool(self.oidc_issuer) != bool(self.oidc_keys and self.oidc_audience):
             raise ValueError("oidc_issuer, oidc_audience and oidc_keys go together; one of them is missing.")
         return self

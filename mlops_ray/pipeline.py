@@ -409,7 +409,7 @@ def _register_and_admit(
     from mlops_ray.admission import Registered, admit
     from mlops_ray.registry.artifact_check import refuse_artifact
     from mlops_ray.registry.bill_of_materials import FILE
-    from mlops_ray.registry.models import register
+    from mlops_ray.registry.models import register, set_champion
     from mlops_ray.registry.vulnerabilities import gate_findings, scan, waivers
 
     metrics = {name: value["value"] for name, value in evaluated["evaluation"].items() if _is_metric(value)}
@@ -428,6 +428,8 @@ def _register_and_admit(
             gate_findings(scanned, use_case.gates),
         )
         admission = admit(use_case, settings, author, Path(folder), registered, challenger)
+    if admission.champion:
+        set_champion(settings, use_case.name, version.version)
     return {"version": version.version, "digest": version.digest, "lineage": version.lineage} | admission.to_json()
 
 

@@ -23,7 +23,7 @@ from mlops_ray.evaluation.gates import Severity
 
 SERVICES = ("pypi", "osv")
 _NOT_CONFIGURED = "no advisories configured (setting 'advisories')"
-_RECORD = "https://api.osv.dev/v1/vulns/"
+_OSV = "https://api.osv.dev"
 _AUDIT_TIMEOUT_S, _RECORD_TIMEOUT_S = 120, 5
 _WORDS: Mapping[str, Severity] = {
     "LOW": "low",
@@ -77,7 +77,7 @@ def audit(packages: Mapping[str, str], advisories: str) -> Audit:
     """
     if not advisories:
         return Audit(False, why_not=_NOT_CONFIGURED)
-    if advisories in SERVICES:
+    if advisories in SERVICES or "://" in advisories:
         return _ask(packages, advisories)
     records = list(_records(Path(advisories)))
     moments = sorted(str(record["modified"]) for record in records if record.get("modified"))
@@ -205,12 +205,17 @@ def _level(score: float) -> Severity:
 
 
 def _ask(packages: Mapping[str, str], service: str) -> Audit:
-    """pip-audit in a process of its own; it tells no severities, so those are read from OSV, while OSV answers."""
+    """pip-audit in a process of its own; it tells no severities, so those are read from OSV, while OSV answers.
+
+    service: one of SERVICES, or the URL of a server that answers as OSV does.
+    """
+    osv = _OSV if service in SERVICES else service.rstrip("/")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("".join(f"{name}=={version}\n" for name, version in packages.items()))
         file.flush()
         command = [sys.executable, "-m", "pip_audit", "--requirement", file.name, "--no-deps", "--disable-pip"]
-        command += ["--format", "json", "--vulnerability-service", service, "--progress-spinner", "off"]
+        command += ["--format", "json", "--progress-spinner", "off"]
+        command += ["--vulnerability-service", "pypi" if service == "pypi" else "osv", "--osv-url", f"{osv}/v1/query"]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=_AUDIT_TIMEOUT_S)
             answer = json.loads(run.stdout)["dependencies"]
@@ -222,26 +227,33 @@ def _ask(packages: Mapping[str, str], service: str) -> Audit:
     skipped = tuple(str(package["name"]) for package in answer if "skip_reason" in package)
     if len(skipped) == len(packages):
         return Audit(False, f"pip-audit ({service})", why_not="pip-audit knew none of the packages")
-    return Audit(True, f"pip-audit ({service})", None, _of_answer(answer), not_known=skipped)
+    return Audit(True, f"pip-audit ({service})", None, _of_answer(answer, osv), not_known=skipped)
 
 
-def _of_answer(answer: Iterable[Mapping[str, Any]]) -> tuple[Vulnerability, ...]:
+def _of_answer(answer: Iterable[Mapping[str, Any]], osv: str) -> tuple[Vulnerability, ...]:
+    """pip-audit keeps one name of an advisory; its severity may stand only in the record of another."""
     found, online = [], True
     for package in answer:
         for one in package.get("vulns", ()):
-            record = _osv_record(one["id"]) if online else None
-            online = online and record is not None
-            severity, score = severity_of(record or {})
-            fixed, aliases = tuple(one.get("fix_versions", ())), tuple(sorted(one.get("aliases", ())))
+            aliases = tuple(sorted(one.get("aliases", ())))
+            severity: Severity = "unknown"
+            score = None
+            for name in (one["id"], *aliases):
+                record = _osv_record(osv, name) if online and severity == "unknown" else {}
+                online = online and record is not None
+                if record:
+                    severity, score = severity_of(record)
+            fixed = tuple(one.get("fix_versions", ()))
             summary = str(one.get("description", "")).split("\n")[0][:300]
             name = canonicalize_name(package["name"])
             found.append(Vulnerability(one["id"], aliases, name, package["version"], severity, score, summary, fixed))
     return _merged(found)
 
 
-def _osv_record(advisory: str) -> dict[str, Any] | None:
+def _osv_record(osv: str, advisory: str) -> dict[str, Any] | None:
+    """The record; empty if the service has none of this name, None if it does not answer."""
     try:
-        answer = httpx.get(f"{_RECORD}{advisory}", timeout=_RECORD_TIMEOUT_S)
-        return dict(answer.json()) if answer.status_code == 200 else None
+        answer = httpx.get(f"{osv}/v1/vulns/{advisory}", timeout=_RECORD_TIMEOUT_S)
+        return dict(answer.json()) if answer.status_code == 200 else {}
     except (httpx.HTTPError, ValueError):
         return None

@@ -1,85 +1,112 @@
-"""OpenLineage: a version's lineage as the run events that lineage servers read.
+"""OpenLineage: a version's lineage as the run events that lineage servers read (https://openlineage.io).
 
-https://openlineage.io/spec/2-0-2/OpenLineage.json and the facets beside it describe them. There is a run for each step,
-below one for the pipeline; the record does not say when each began, so all carry the moment of registration. What no
-published facet holds stands in facets of our own, whose names begin with `mlopsRay_`.
+There is a run for each step, below one for the pipeline; the record does not say when each began, so all carry the
+moment of registration. What no published facet holds stands in facets of our own, whose names begin with `mlopsRay_`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, uuid5
+
+from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
+from openlineage.client.facet_v2 import (
+    DatasetFacet,
+    JobFacet,
+    RunFacet,
+    dataset_version_dataset,
+    documentation_job,
+    execution_parameters_run,
+    job_type_job,
+    output_statistics_output_dataset,
+    ownership_job,
+    parent_run,
+    processing_engine_run,
+)
+from openlineage.client.serde import Serde
 
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.trace import Trace
 
 PRODUCER = "https://pypi.org/project/mlops-ray/"
 NAMESPACE = "mlops_ray"
-_SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs"
-_FACETS = "https://openlineage.io/spec/facets"
+Facet = TypeVar("Facet", RunFacet, DatasetFacet)
 
 
 def run_events(found: Trace, time: str) -> Iterator[dict[str, Any]]:
     """START and COMPLETE of each step's run, in order. time: of the registration, RFC 3339."""
-    lineage = found.lineage
-    pipeline = f"{lineage.use_case}.pipeline"
-    parent = {"run": {"runId": _run_id(found, "pipeline")}, "job": {"namespace": NAMESPACE, "name": pipeline}}
     for step, inputs, outputs in _steps(found):
-        run_facets = {
-            "parent": _facet("1-0-1", "ParentRunFacet", **parent),
-            "processing_engine": _facet("1-1-0", "ProcessingEngineRunFacet", version=lineage.python, name="python"),
-            "mlopsRay_code": _own_facet("RunFacet", **_code(lineage)),
-        }
-        if step == "train":
-            values = [{"key": name, "value": value} for name, value in lineage.parameters.items()]
-            run_facets["jobRunParameters"] = _facet("1-0-0", "JobRunParametersFacet", parameters=values)
-            run_facets["mlopsRay_search"] = _own_facet("RunFacet", **_search(lineage))
-        job_facets = {
-            "jobType": _facet(
-                "2-0-3", "JobTypeJobFacet", processingType="BATCH", integration="MLOPS_RAY", jobType="TASK"
+        run = Run(_run_id(found, step), _run_facets(found, step))
+        job = Job(NAMESPACE, f"{found.use_case}.{step}", _job_facets(found.lineage))
+        for state in (RunState.START, RunState.COMPLETE):
+            yield Serde.to_dict(
+                RunEvent(
+                    eventType=state,
+                    eventTime=time,
+                    run=run,
+                    job=job,
+                    inputs=inputs,
+                    outputs=outputs,
+                    producer=PRODUCER,
+                )
             )
-        }
-        if lineage.owner:
-            job_facets["ownership"] = _facet("1-0-0", "OwnershipJobFacet", owners=[{"name": lineage.owner}])
-        if lineage.purpose:
-            job_facets["documentation"] = _facet("1-0-0", "DocumentationJobFacet", description=lineage.purpose)
-        for kind in ("START", "COMPLETE"):
-            yield {
-                "eventType": kind,
-                "eventTime": time,
-                "run": {"runId": _run_id(found, step), "facets": run_facets},
-                "job": {"namespace": NAMESPACE, "name": f"{lineage.use_case}.{step}", "facets": job_facets},
-                "inputs": inputs,
-                "outputs": outputs,
-                "producer": PRODUCER,
-                "schemaURL": f"{_SPEC}/RunEvent",
-            }
 
 
-def _steps(found: Trace) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
+def _steps(found: Trace) -> Iterator[tuple[str, list[InputDataset], list[OutputDataset]]]:
     """(name, inputs, outputs) of each step."""
     lineage, case = found.lineage, found.use_case
-    raw = [
-        _dataset(*_place(lineage.data, name), digest)
-        for files in lineage.source_files.values()
-        for name, digest in files.items()
+    files = [file for by_name in lineage.source_files.values() for file in by_name.items()]
+    raw = [InputDataset(*_place(lineage.data, name), facets=_version(digest)) for name, digest in files]
+    snapshot = (NAMESPACE, f"{case}.snapshot"), _version(lineage.snapshot)
+    views = [
+        ((NAMESPACE, f"{case}.features.{view}"), _version(digest)) for view, digest in lineage.feature_rows.items()
     ]
-    snapshot = _dataset(NAMESPACE, f"{case}.snapshot", lineage.snapshot)
-    views = [_dataset(NAMESPACE, f"{case}.features.{view}", digest) for view, digest in lineage.feature_rows.items()]
-    training_set = _dataset(NAMESPACE, f"{case}.training_set", lineage.training_set)
-    model = _dataset(NAMESPACE, f"{case}.model", lineage.digest)
-    counted = {
-        "outputStatistics": _facet("1-0-2", "OutputStatisticsOutputDatasetFacet", rowCount=lineage.training_rows)
-    }
-    metrics = {name: value for name, value in lineage.evaluation.items() if isinstance(value, Mapping | int | float)}
-    facets = model["facets"] | {
-        "mlopsRay_model": _own_facet("DatasetFacet", modelVersion=found.version, record=found.record, metrics=metrics)
-    }
-    yield "ingest", raw, [snapshot]
+    training_set = (NAMESPACE, f"{case}.training_set"), _version(lineage.training_set)
+    counted = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
+        rowCount=lineage.training_rows, producer=PRODUCER
+    )
+    yield "ingest", raw, _outputs(snapshot)
     if views:
-        yield "features", [snapshot], views
-    yield "training_set", [snapshot, *views], [training_set | {"outputFacets": counted}]
-    yield "train", [training_set], [model | {"facets": facets}]
+        yield "features", _inputs(snapshot), _outputs(*views)
+    filled = OutputDataset(*training_set[0], facets=training_set[1], outputFacets={"outputStatistics": counted})
+    yield "training_set", _inputs(snapshot, *views), [filled]
+    model = (NAMESPACE, f"{case}.model"), _version(lineage.digest) | {"mlopsRay_model": _model(found)}
+    yield "train", _inputs(training_set), _outputs(model)
+
+
+def _run_facets(found: Trace, step: str) -> dict[str, RunFacet]:
+    lineage = found.lineage
+    parent = parent_run.ParentRunFacet(
+        run=parent_run.Run(_run_id(found, "pipeline")),
+        job=parent_run.Job(NAMESPACE, f"{found.use_case}.pipeline"),
+        producer=PRODUCER,
+    )
+    python = processing_engine_run.ProcessingEngineRunFacet(lineage.python, "python", producer=PRODUCER)
+    facets: dict[str, RunFacet] = {
+        "parent": parent,
+        "processing_engine": python,
+        "mlopsRay_code": _own(RunFacet, **_code(lineage)),
+    }
+    if step == "train":
+        values = [
+            execution_parameters_run.ExecutionParameter(name, value=str(value))
+            for name, value in lineage.parameters.items()
+        ]
+        facets["executionParameters"] = execution_parameters_run.ExecutionParametersRunFacet(values, producer=PRODUCER)
+        facets["mlopsRay_search"] = _own(RunFacet, **_search(lineage))
+    return facets
+
+
+def _job_facets(lineage: Lineage) -> dict[str, JobFacet]:
+    facets: dict[str, JobFacet] = {
+        "jobType": job_type_job.JobTypeJobFacet("BATCH", "MLOPS_RAY", "TASK", producer=PRODUCER)
+    }
+    if lineage.owner:
+        owners = [ownership_job.Owner(lineage.owner)]
+        facets["ownership"] = ownership_job.OwnershipJobFacet(owners, producer=PRODUCER)
+    if lineage.purpose:
+        facets["documentation"] = documentation_job.DocumentationJobFacet(lineage.purpose, producer=PRODUCER)
+    return facets
 
 
 def _code(lineage: Lineage) -> dict[str, Any]:
@@ -93,9 +120,29 @@ def _search(lineage: Lineage) -> dict[str, Any]:
     return {name: getattr(lineage, name) for name in names} | {"trials": trials}
 
 
-def _dataset(namespace: str, name: str, version: str) -> dict[str, Any]:
-    facets = {"version": _facet("1-0-0", "DatasetVersionDatasetFacet", datasetVersion=version)}
-    return {"namespace": namespace, "name": name, "facets": facets}
+def _model(found: Trace) -> DatasetFacet:
+    evaluation = found.lineage.evaluation
+    metrics = {name: value for name, value in evaluation.items() if isinstance(value, Mapping | int | float)}
+    return _own(DatasetFacet, modelVersion=found.version, record=found.record, metrics=metrics)
+
+
+def _own(kind: type[Facet], **values: Any) -> Facet:
+    return cast(Facet, kind(producer=PRODUCER).with_additional_properties(**values))
+
+
+_Dataset = tuple[tuple[str, str], dict[str, DatasetFacet]]
+
+
+def _inputs(*datasets: _Dataset) -> list[InputDataset]:
+    return [InputDataset(*place, facets=facets) for place, facets in datasets]
+
+
+def _outputs(*datasets: _Dataset) -> list[OutputDataset]:
+    return [OutputDataset(*place, facets=facets) for place, facets in datasets]
+
+
+def _version(digest: str) -> dict[str, DatasetFacet]:
+    return {"version": dataset_version_dataset.DatasetVersionDatasetFacet(digest, producer=PRODUCER)}
 
 
 def _place(folder: str, file: str) -> tuple[str, str]:
@@ -108,11 +155,3 @@ def _place(folder: str, file: str) -> tuple[str, str]:
 
 def _run_id(found: Trace, step: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"{found.record}/{found.use_case}@{found.version}/{step}"))
-
-
-def _facet(version: str, name: str, /, **values: Any) -> dict[str, Any]:
-    return {"_producer": PRODUCER, "_schemaURL": f"{_FACETS}/{version}/{name}.json#/$defs/{name}", **values}
-
-
-def _own_facet(kind: str, /, **values: Any) -> dict[str, Any]:
-    return {"_producer": PRODUCER, "_schemaURL": f"{_SPEC}/{kind}", **values}

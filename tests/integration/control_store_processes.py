@@ -1,5 +1,6 @@
 """What other processes do to a control store. Imports little, because there are many of them."""
 
+import json
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
+from random import Random
 
 from sqlalchemy import event, insert
 
@@ -17,10 +19,11 @@ from mlops_ray.errors import ConflictError
 from mlops_ray.governance.approvals import approve
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, record
-from mlops_ray.governance.live import live, promote
+from mlops_ray.governance.live import Plan, Step, VersionRef, advance, live, promote, start_rollout
 from mlops_ray.governance.notifications import deliver_once
 from mlops_ray.governance.principals import create_key, development_key
 from mlops_ray.governance.tables import endpoints
+from mlops_ray.governance.versions import Evidence, record_version
 
 
 def migrate(store: ControlStore, together: Barrier) -> None:
@@ -57,6 +60,33 @@ def promote_at_once(store: ControlStore, together: Barrier, number: int, answers
         answers / str(number),
         lambda: promote(store, Actor(f"operator {number}", ("operate",)), "flights", rollout, "mine"),
     )
+
+
+def change_at_random(store: ControlStore, together: Barrier, number: int, answers: Path) -> None:
+    """Three changes, whatever fits what is live; write down when each began and ended."""
+    random, actor = Random(number), Actor(f"operator {number}", ("operate",))
+    made: list[dict[str, object]] = []
+    together.wait()
+    while len(made) < 3:
+        began = time.monotonic()
+        try:
+            state = live(store, "flights")
+            if state.rollout is None:
+                version = VersionRef(random.randint(3, 9), "c" * 64)
+                state = start_rollout(store, actor, "flights", version, Plan((Step("canary", 0.5, 60),)))
+            else:
+                act = random.choice([advance, promote]) if state.rollout.state == "loading" else promote
+                state = act(store, actor, "flights", state.rollout, "at random")
+        except ConflictError:
+            continue
+        made.append({"began": began, "ended": time.monotonic(), "revision": state.revision, "actor": actor.name})
+    (answers / str(number)).write_text(json.dumps(made))
+
+
+def register_at_once(store: ControlStore, together: Barrier, number: int) -> None:
+    together.wait()
+    evidence = Evidence(f"{number:064x}", "e" * 64)
+    record_version(store, Actor(f"author {number}", ("operate",)), "flights", number + 1, evidence)
 
 
 def approve_at_once(store: ControlStore, together: Barrier, number: int, answers: Path) -> None:

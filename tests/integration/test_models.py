@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
@@ -107,6 +109,34 @@ def test_killed_around_any_call_it_registers_one_version(
     client = MlflowClient(settings.mlflow_uri)
     assert [found.version for found in client.search_model_versions("name = 'planes'")] == [version.version]
     assert len(client.get_metric_history(run_id, "test_roc_auc")) == 1
+
+
+@pytest.mark.parametrize("call", ["log_dict", "create_registered_model", "create_model_version"])
+def test_mlflow_gone_in_the_middle_is_said_and_the_rerun_completes(
+    call: str, settings: Settings, sealed: Path, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object, **kwargs: object) -> None:
+        raise MlflowException("Connection refused", error_code=TEMPORARILY_UNAVAILABLE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, gone)
+        with pytest.raises(UnavailableError, match=r"does not answer: Connection refused.*then run the same again"):
+            register_planes(settings, sealed, run_id)
+    assert MlflowClient(settings.mlflow_uri).search_model_versions("name = 'planes'") == []
+    assert register_planes(settings, sealed, run_id).version == 1
+
+
+def test_sixteen_at_once_register_sixteen_versions(settings: Settings, sealed: Path, run_id: str) -> None:
+    def one(number: int) -> ModelVersion:
+        return register_planes(settings, sealed, run_id, key=f"k{number}", digest=f"{number:x}")
+
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(one, range(16)))
+    assert sorted(version.version for version in made) == list(range(1, 17))
+    known = MlflowClient(settings.mlflow_uri).search_model_versions("name = 'planes'")
+    assert {(int(one.version), one.tags["mlops_ray.digest"]) for one in known} == {
+        (version.version, f"{number:x}" * 64) for number, version in enumerate(made)
+    }
 
 
 def test_two_processes_at_once_register_one_version(settings: Settings, sealed: Path, run_id: str) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import ray
 from mlops_ray.config import Settings
 from mlops_ray.pipeline import Pipeline
 from mlops_ray.registry.lineage import Lineage
+from mlops_ray.registry.models import champion
 from mlops_ray.registry.trace import read_lineage, trace
 from mlops_ray.reproduction import Reproduction, compare_inputs, reproduce
 from mlops_ray.training.candidates import GradientBoosting
@@ -72,6 +74,9 @@ def test_the_record_names_the_raw_files_and_the_trials(recorded: Recorded) -> No
     assert [trial.trial_id for trial in found.lineage.trials] == ["gradient_boosting-000"]
     assert found.lineage.vulnerabilities["sentence"].startswith("Environment not audited: no advisories configured")
     assert [one.part for one in found.deployments] == ["champion"]
+    shown = champion(recorded.settings, "flights")
+    assert shown
+    assert shown.version == 1
 
 
 def test_a_changed_raw_file_is_named(recorded: Recorded, fresh: Settings, tmp_path: Path) -> None:
@@ -89,6 +94,13 @@ def test_a_changed_parameter_is_found_by_its_effect(recorded: Recorded, fresh: S
     difference = again(recorded, fresh, replace(recorded.lineage, parameters=parameters)).difference
     assert difference is not None
     assert difference.name.startswith("metric ")
+
+
+def test_a_changed_declaration_is_named(recorded: Recorded, fresh: Settings) -> None:
+    case = replace(recorded.case, split=replace(recorded.case.split, gap=timedelta(days=3)))
+    difference = compare_inputs(case, fresh, REPO, recorded.lineage)
+    assert difference is not None
+    assert difference.name == "use case, split"
 
 
 def test_a_changed_seed_is_named_and_found_by_its_effect(recorded: Recorded, fresh: Settings) -> None:

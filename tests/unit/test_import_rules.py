@@ -105,6 +105,7 @@ HOMES = {
     "sqlalchemy": ("mlops_ray/governance/",),
     "alembic": ("mlops_ray/governance/",),
     "cyclonedx": ("mlops_ray/registry/bill_of_materials.py",),
+    "openlineage": ("mlops_ray/registry/open_lineage.py",),
     "cvss": ("mlops_ray/registry/advisories.py",),
     "datasketches": ("mlops_ray/sketches.py",),
     "river": ("mlops_ray/monitoring/detectors/",),

@@ -190,6 +190,10 @@ def test_openlineage_events_are_runs_that_connect_raw_files_to_the_model(
         assert event["schemaURL"].endswith("/RunEvent")
         assert all(one["namespace"] and one["name"] for one in (event["job"], *event["inputs"], *event["outputs"]))
         assert all({"_producer", "_schemaURL"} <= facet.keys() for facet in _facets(event))
+    train = events[-1]
+    assert train["run"]["facets"]["executionParameters"]["parameters"][0] == {"key": "depth", "value": "2"}
+    assert train["run"]["facets"]["mlopsRay_search"]["seed"] == 13
+    assert train["outputs"][0]["facets"]["mlopsRay_model"]["metrics"]["roc_auc"]["value"] == 0.75
 
 
 def test_the_tree_shows_what_was_asked_for_down_to_the_files(settings: Settings, rolled_out: ControlStore) -> None:

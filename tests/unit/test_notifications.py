@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from mlops_ray.governance.audit import read_anchors
 from mlops_ray.governance.channels import Channels, cloud_event, hidden, new_secret, signature
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.dispatcher import ANCHOR_EVERY, LEASE, Dispatcher, hold, release
-from mlops_ray.governance.events import Actor, Event, read_events, record
+from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events, record
 from mlops_ray.governance.notifications import (
     KEPT,
     LONGEST_PAUSE,
@@ -335,6 +336,12 @@ def test_a_dispatcher_in_a_thread_gives_its_lease_back(store: ControlStore, hook
         if thread.name == "dispatcher":
             thread.join(10)
     assert Dispatcher(store, config, Receiver()).round(datetime.now(UTC)) is not None
+
+
+def test_the_page_lists_every_type_of_event() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
+    assert rows == [(name, one.severity, one.description) for name, one in EVENT_TYPES.items()]
 
 
 # Channels

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
 from mlops_ray.serving.versions import Versions
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
+from tests.unit.test_lineage import ledger_of, request_at
 
 BOB = Actor("bob", ("approve",))
 HOSTILE = ["", "..", "../flights", "file:///etc/passwd", "flights\0", "flights\x1b[2J", "x" * 10_000, "Flights", "f f"]
@@ -184,6 +186,22 @@ def test_the_sdk_acts_as_who_its_key_says(server: Server) -> None:
         assert ann.decide("retire", "flights", 2, "it discriminates")["retired_at"]
         with pytest.raises(DataError, match="registered are: 1, 2"):
             ann.lineage("flights@9")
+
+
+def test_a_requests_id_leads_to_the_raw_files_in_one_call_below_200_ms(server: Server) -> None:
+    moments = [datetime(2026, 3, 1, tzinfo=UTC) + timedelta(minutes=minute) for minute in range(60)]
+    for moment in moments:
+        ledger_of(server.settings, *({"request_id": request_at(moment), "version": "1", "time": moment} for _ in "ab"))
+    with server.client("bob") as bob:
+        seconds = []
+        for moment in moments[::12]:
+            started = time.perf_counter()
+            found = bob.lineage(request_at(moment))
+            seconds.append(time.perf_counter() - started)
+            assert found["prediction"]["time"] == moment.isoformat()
+            assert (found["version"], found["deployments"][0]["part"]) == (1, "champion")
+            assert found["lineage"]["source_files"]["flights"]["flights_2013-01.csv"] == f"{1:064x}"
+    assert min(seconds) < 0.2
 
 
 def test_the_command_line_asks_as_one_and_decides_as_the_other(server: Server) -> None:
