@@ -26,7 +26,10 @@ versions = typer.Typer(no_args_is_help=True, help="Versions of a use case: what 
 @approvals.command("list")
 def list_(url: UrlOption = DEFAULT_URL, state: KeyStateOption = "state") -> None:
     """Requests and what became of them, the newest first."""
-    for approval in call_server("GET", f"{url.rstrip('/')}/v2/approvals", state)["approvals"]:
+    found = call_server("GET", f"{url.rstrip('/')}/v2/approvals", state)["approvals"]
+    if not found:
+        typer.echo("Nobody has asked for an approval yet.")
+    for approval in found:
         typer.echo(_line(approval))
 
 

@@ -46,7 +46,10 @@ def list_(state: StateOption = None, config: ConfigOption = None) -> None:
     """Subscriptions, and what waits for each."""
     store = open_store(settings_of(state, config))
     backlog = {one.subscription: one for one in waiting(store)}
-    for found in list_subscriptions(store):
+    subscriptions = list_subscriptions(store)
+    if not subscriptions:
+        typer.echo("Nobody is told of anything yet. `mlops-ray notify subscribe` changes that.")
+    for found in subscriptions:
         shown = found.shown()
         parts = [found.id, str(shown["channel"]), found.use_case or "all use cases"]
         parts += [",".join(found.types) or "all types", f"from {found.minimum_severity}"]

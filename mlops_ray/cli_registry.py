@@ -178,21 +178,24 @@ def _tree(found: "Trace") -> "Tree":
         tree.add(_text(f"prediction {values} at {given['time']:%Y-%m-%d %H:%M:%S.%f}Z by the {given['route']}"))
     version = tree.add(_text(f"version {found.use_case}@{found.version}"))
     if found.registered:
-        version.add(_text(f"registered {found.registered['time']} by {found.registered['actor']}"))
+        version.add(_text(f"registered {_when(found.registered)} by {found.registered['actor']}"))
     _branch(version, "deployments", [_deployment(one) for one in found.deployments])
+    _branch(version, "gates", [f"{_verdict(event)}: {event['reason']}" for event in found.gates])
     _branch(version, "approvals", [_approval(event) for event in found.approvals])
     evaluation = {name: value for name, value in record.evaluation.items() if isinstance(value, Mapping)}
-    values_of = [f"{name} {value['value']:.4f}" for name, value in evaluation.items() if "value" in value]
-    _branch(version, "evaluation", values_of)
+    _branch(version, "evaluation", [_estimate(name, value) for name, value in evaluation.items() if "value" in value])
     version.add(_text(str(record.vulnerabilities.get("sentence", ""))))
     _model(version.add(_text(f"sealed model {record.digest}")), record)
     return tree
 
 
 def _model(model: "Tree", record: "Lineage") -> None:
-    parameters = ", ".join(f"{name} {value}" for name, value in record.parameters.items())
-    model.add(_text(f"algorithm {record.candidate} ({parameters}), seed {record.seed}, {record.threads} threads"))
-    trials = [f"{one.trial_id} {one.status} {one.value} {dict(one.parameters)} {one.run}" for one in record.trials]
+    chosen = _parameters(record.parameters)
+    model.add(_text(f"algorithm {record.candidate} ({chosen}), seed {record.seed}, {record.threads} threads"))
+    trials = [
+        f"{one.trial_id} {one.status} {_number(one.value)} ({_parameters(one.parameters)}), run {one.run}"
+        for one in record.trials
+    ]
     _branch(model, f"search {record.parent_run} by {record.metric}, chosen trial {record.trial_run}", trials)
     clean = "changed since that commit" if record.code_dirty else "clean"
     code = [
@@ -210,7 +213,7 @@ def _model(model: "Tree", record: "Lineage") -> None:
         counts = record.rows.get(source, {})
         _branch(
             snapshot,
-            f"source {source}: {counts.get('rows_in')} rows from {record.data}",
+            f"source {source}: {counts.get('rows_in', 0):,} rows from {record.data}",
             [f"{name} sha256 {digest}" for name, digest in files.items()],
         )
 
@@ -223,7 +226,29 @@ def _branch(tree: "Tree", title: str, leaves: Iterable[str]) -> None:
 
 
 def _approval(event: Mapping[str, Any]) -> str:
-    return f"{event['time']} {event['type']} by {event['actor']} {event['reason']}"
+    why = f": {event['reason']}" if event["reason"] else ""
+    return f"{_when(event)} {event['type'].removeprefix('approval.')} by {event['actor']}{why}"
+
+
+def _verdict(event: Mapping[str, Any]) -> str:
+    return str(event["type"]).partition(".")[2]
+
+
+def _when(event: Mapping[str, Any]) -> str:
+    return f"{datetime.fromisoformat(event['time']):%Y-%m-%d %H:%M:%S}Z"
+
+
+def _estimate(name: str, value: Mapping[str, Any]) -> str:
+    interval = "" if value.get("low") is None else f" ({value['low']:.4f} to {value['high']:.4f})"
+    return f"{name} {value['value']:.4f}{interval}"
+
+
+def _parameters(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_number(value)}" for name, value in values.items())
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _text(text: str) -> str:

@@ -88,6 +88,7 @@ def _sections(found: Trace) -> Iterator[_Section]:
     yield _metrics(found)
     yield from _slices(found)
     yield _limits(found)
+    yield _gates(found)
     yield _approvals(found)
     yield _deployments(found)
     yield _lineage(found)
@@ -158,11 +159,18 @@ def _limits(found: Trace) -> _Section:
     return _Section("Limits", points=points)
 
 
+def _gates(found: Trace) -> _Section:
+    if not found.gates:
+        return _Section("Gates", ["It has none."])
+    rows = [[event["type"].partition(".")[2], event["reason"]] for event in found.gates]
+    return _Section("Gates", head=["result", "what was found"], rows=rows)
+
+
 def _approvals(found: Trace) -> _Section:
     if not found.approvals:
         return _Section("Approvals", ["No approval was asked for."])
     rows = [
-        [event["time"][:19], event["type"].removeprefix("approval."), event["actor"], event["reason"]]
+        [event["time"][:19].replace("T", " "), event["type"].removeprefix("approval."), event["actor"], event["reason"]]
         for event in found.approvals
     ]
     return _Section("Approvals", head=["time (UTC)", "what", "by", "reason"], rows=rows)

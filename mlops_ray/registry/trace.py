@@ -31,7 +31,9 @@ _APPROVALS = (
     "approval.revoked",
     "approval.expired",
     "break_glass",
+    "version.retired",
 )
+_GATES = ("gate.passed", "gate.failed")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Trace:
     """Everything behind an endpoint, a prediction or a version.
 
     prediction: what the ledger has of it, None unless one was asked for. deployments: of the version, or of every
-    version of the endpoint if that was asked for. registered, approvals: events. record: the digest of `lineage`.
+    version of the endpoint if that was asked for. registered, gates, approvals: events; what people decided otherwise
+    (a broken glass, retiring it) is among the approvals. record: the digest of `lineage`.
     """
 
     asked: str
@@ -47,6 +50,7 @@ class Trace:
     version: int
     prediction: Mapping[str, Any] | None
     registered: Mapping[str, Any]
+    gates: tuple[Mapping[str, Any], ...]
     approvals: tuple[Mapping[str, Any], ...]
     deployments: tuple[Deployment, ...]
     record: str
@@ -119,14 +123,18 @@ def _trace(settings: Settings, store: ControlStore, asked: str, use_case: str, v
     served = deployments(changes(store, use_case))
     if "@" in asked or prediction:
         served = tuple(one for one in served if one.version == version)
-    approvals = read_events(store, types=_APPROVALS, use_case=use_case, subject=f"{use_case}@{version}")
+    gates, approvals = (
+        tuple(_event(event) for event in read_events(store, 0, use_case, types, f"{use_case}@{version}"))
+        for types in (_GATES, _APPROVALS)
+    )
     return Trace(
         asked,
         use_case,
         version,
         prediction,
         _event(registered) if registered else {},
-        tuple(_event(event) for event in approvals),
+        gates,
+        approvals,
         served,
         record,
         lineage,

@@ -1,16 +1,23 @@
 """The model card: everything on one page, from the records, with nothing in them that could act."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.live import set_champion
+from mlops_ray.governance.versions import Evidence, record_version
+from mlops_ray.registry.lineage import write_lineage
 from mlops_ray.registry.model_card import html_card, markdown_card
 from mlops_ray.registry.trace import Trace, trace
-from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
+from mlops_ray.testing.example_lineage import AUTHOR, example_lineage
+from mlops_ray.use_case import Threshold
+from tests.unit.test_gates import EVALUATION
 
 SLICES = {
     "judged": [{"column": "origin", "value": "JFK", "evaluation": {
@@ -26,13 +33,17 @@ def found(tmp_path: Path, store: ControlStore) -> Trace:
     lineage = example_lineage(
         purpose="<script>alert(1)</script> | *late*?", evaluation={**lineage.evaluation, "slices": SLICES}
     )
-    set_champion(store, AUTHOR, "flights", register_example(settings, store, lineage), "")
+    record = write_lineage(Artifacts(settings.artifacts), lineage)
+    results = judge((Threshold("roc_auc", 0.99, blocks=False),), Measured(EVALUATION), datetime.now(UTC))
+    made = record_version(store, AUTHOR, "flights", 1, Evidence(lineage.digest, "e"), results, {"lineage": record})
+    set_champion(store, AUTHOR, "flights", made.ref, "")
     return trace(settings, "flights@1")
 
 
 def test_the_card_tells_everything_in_both_forms(found: Trace) -> None:
     parts = ["Metrics", "0.7500", "0.7200 to 0.7800", "Slices", "origin = JFK", "0.7100", "1 slices have too few rows"]
-    parts += ["Limits", "not audited", "No approval was asked for", "Deployments", "champion", "Lineage", f"{1:064x}"]
+    parts += ["Limits", "not audited", "Gates", f"roc_auc is {EVALUATION.roc_auc.value:.4f} (at least 0.99"]
+    parts += ["No approval was asked for", "Deployments", "champion", "Lineage", f"{1:064x}"]
     parts += ["operations@example.org", "quarantined", "3 trials by roc_auc", "flights_2013-01.csv"]
     markdown, html = markdown_card(found).replace("\\", ""), html_card(found)
     for part in parts:
