@@ -1,0 +1,34 @@
+"""A control store that another process holds: for 10 s everybody waits, for 60 s they are told so."""
+
+import threading
+import time
+
+import pytest
+
+from mlops_ray.errors import UnavailableError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import read_events
+from tests.integration.conftest import server, store, url  # noqa: F401
+from tests.integration.test_control_store import held_by_another, set_champion
+
+
+def test_ten_seconds_are_waited_for(store: ControlStore) -> None:  # noqa: F811
+    with held_by_another(store) as (_, release):
+        threading.Timer(10, release.set).start()
+        started = time.monotonic()
+        set_champion(store)
+        assert 9 < time.monotonic() - started < 15
+    assert [event.subject for event in read_events(store)] == ["flights@1", "trains@1"]
+
+
+def test_sixty_seconds_are_a_clear_error_and_nothing_half_done(store: ControlStore) -> None:  # noqa: F811
+    with held_by_another(store) as (process, release):
+        threading.Timer(60, release.set).start()
+        started = time.monotonic()
+        with pytest.raises(UnavailableError, match="was locked by another process for 30 s; nothing was changed"):
+            set_champion(store)
+        assert 25 < time.monotonic() - started < 45
+        assert read_events(store) == []  # who only reads does not wait
+        process.join(60)
+    set_champion(store)
+    assert [event.subject for event in read_events(store)] == ["flights@1", "trains@1"]
