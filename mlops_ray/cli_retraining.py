@@ -123,6 +123,7 @@ def rehearse(
     config: ConfigOption = None,
     feature_repo: RepoOption = None,
     port: Annotated[int | None, typer.Option(help="HTTP port. [default: 8000]")] = None,
+    plant: Annotated[str | None, typer.Option(help="A fault, such as hour=1@2013-12-11: off by one deviation.")] = None,
 ) -> None:
     """Serve the champion, replay recorded rows, and let drift be found and answered, all in simulated time; then end.
 
@@ -136,9 +137,11 @@ def rehearse(
     case, (begin, until) = load_use_case(use_case), _span(start, end)
     with ray_for(settings):
         from mlops_ray.retraining.rehearsal import rehearse as play
+        from mlops_ray.retraining.replay import Planted
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        done = play(case, settings, _repo(use_case, feature_repo), use_case, begin, until, typer.echo)
+        planted = None if plant is None else Planted(*_fault(plant))
+        done = play(case, settings, _repo(use_case, feature_repo), use_case, begin, until, typer.echo, planted)
     if done.finished is not None and done.finished.payload["outcome"] == "failed":
         raise typer.Exit(1)
 
@@ -205,6 +208,16 @@ def _period(option: str, text: str) -> tuple[datetime, datetime]:
     except (ValueError, TypeError):
         raise ConfigurationError(f"{option} {text!r} is no day or month. Example: 2013-02 or 2013-02-28.") from None
     return begin, begin + timedelta(days=days)
+
+
+def _fault(text: str) -> tuple[str, float, datetime]:
+    """feature=deviations@day"""
+    feature, _, rest = text.partition("=")
+    amount, _, day = rest.partition("@")
+    try:
+        return feature, float(amount), _period("--plant", day)[0]
+    except ValueError:
+        raise ConfigurationError(f"--plant {text!r} is no fault. Example: hour=1@2013-12-11.") from None
 
 
 def _moment(text: str) -> datetime:

@@ -35,7 +35,7 @@ def main(rows: int) -> None:
     ]
     empty = {"x": NumericSketch.of(batches[0]["x"]).empty(), "c": CategoricalSketch.with_categories("ab")}
     specs = (WindowSpec(rows=50_000, panes=5), WindowSpec(length=timedelta(minutes=10)))
-    states = [WindowState(spec, empty) for spec in specs]
+    states = [WindowState(spec, empty, sample_rows=200) for spec in specs]
     finished = 0
     for number in range(rows // BATCH):
         first = number * BATCH * 1000  # a thousand predictions a second

@@ -11,6 +11,12 @@ FEATURES = [Feature(f"x{i}", "number") for i in range(COLUMNS)]
 _PERSISTENCE = 0.5
 
 
+def variance_of_mean(days: int) -> float:
+    """Of the mean of so many daily means, where one has variance 1."""
+    lags = range(1, days)
+    return (1 + 2 * sum((1 - lag / days) * _PERSISTENCE**lag for lag in lags)) / days
+
+
 def stream(days: int, day_deviation: float, seed: int) -> pl.DataFrame:
     """`days` * 1,000 rows of 20 features of deviation 1; daily means are autoregressive with this deviation."""
     random = np.random.default_rng(seed)

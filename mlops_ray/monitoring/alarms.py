@@ -11,11 +11,16 @@ import numpy as np
 from mlops_ray.monitoring.calibration import Calibration, Normal
 from mlops_ray.monitoring.detectors import DETECTORS, Detector
 from mlops_ray.monitoring.detectors.cells import bins
+from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
+from mlops_ray.monitoring.error_stream import Change
+from mlops_ray.monitoring.joint_windows import JOINT
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
+from mlops_ray.monitoring.row_sample import matrix
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.windows import Window
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
+from mlops_ray.use_case import ErrorDetector
 from mlops_ray.use_case import Question as Question
 
 # A mean that moved less, in standard deviations, does not tell the story.
@@ -71,16 +76,22 @@ def judge(
     lacking = _lacking(calibration, window.rows, monitored.spec.minimum_rows)
     if calibration is None or lacking:
         return Verdict(question, "not enough data", *ends, (), nan, lacking)
+    if not window.whole:
+        reason = "The first predictions came after the window's beginning, and a part of it is not like a whole one."
+        return Verdict(question, "not enough data", *ends, (), nan, reason)
     by_name = {detector.name: detector for detector in detectors}
     shares = _shares(importance)
-    expected = {name: _expected(reference, name, window) for name in {normal.column for normal in calibration.normals}}
+    single = [normal for normal in calibration.normals if normal.family != JOINT]
+    expected = {name: _expected(reference, name, window) for name in {normal.column for normal in single}}
     findings = []
-    for normal in calibration.normals:
+    for normal in single:
         old, new = expected[normal.column], window.columns[normal.column]
         value = by_name[normal.detector].statistic(old, new)
         if normal.score(value) > calibration.thresholds[normal.family]:
-            share = shares.get(normal.column, nan if not shares else 0.0)
+            share = _share(shares, normal.column)
             findings.append(_finding(normal, value, calibration, share, describe_shift(old, new)))
+    together = (normal for normal in calibration.normals if normal.family == JOINT)
+    findings += [one for normal in together if (one := _joint_finding(normal, reference, window, calibration, shares))]
     return _verdict(question, ends, findings)
 
 
@@ -109,6 +120,18 @@ def judge_concept(
     return _verdict("concept", (start, end, rows), findings)
 
 
+def with_error_changes(verdict: Verdict, changes: Sequence[Change], limits: Mapping[ErrorDetector, float]) -> Verdict:
+    """The verdict on a window's labels, drift in any case: following the errors beyond the window has shown a rise."""
+    found = [
+        Finding(
+            ALL_ROWS, change.detector, change.after, limits[change.detector], 0.0, nan,
+            f"errors beyond what the answers let expect rose from {change.before:+.3f} to {change.after:+.3f} a row",
+        )
+        for change in changes
+    ]  # fmt: skip
+    return _verdict("concept", (verdict.start, verdict.end, verdict.rows), [*verdict.findings, *found])
+
+
 def _lacking(calibration: Calibration | None, rows: int, minimum: int) -> str:
     """Why nothing can be said, or nothing."""
     if calibration is None:
@@ -129,10 +152,30 @@ def _shares(importance: Mapping[str, float] | None) -> dict[str, float]:
     return {name: abs(value) / total for name, value in (importance or {}).items()} if total else {}
 
 
+def _share(shares: Mapping[str, float], column: str) -> float:
+    return shares.get(column, 0.0) if shares else nan
+
+
 def _finding(normal: Normal, value: float, calibration: Calibration, share: float, shift: str) -> Finding:
     limit = calibration.thresholds[normal.family]
     score = normal.score(value) - limit
     return Finding(normal.column, normal.detector, value, normal.value_at(limit), score, share, shift)
+
+
+def _joint_finding(
+    normal: Normal, reference: Reference, window: Window, calibration: Calibration, shares: Mapping[str, float]
+) -> Finding | None:
+    """Of the domain classifier. It is about the feature that tells most, and names the next ones in words."""
+    detector, columns = DomainClassifier(), reference.inputs
+    assert reference.sample is not None
+    rows = matrix(window.sample.rows, columns)
+    value = detector.statistic(reference.sample, rows)
+    if not normal.score(value) > calibration.thresholds[normal.family]:
+        return None
+    telling = detector.tell_apart(reference.sample, rows, list(columns))
+    shift = f"with {' and '.join(telling)}, rows can be told from the reference's (ROC AUC {(1 + value) / 2:.2f})"
+    found = _finding(normal, value, calibration, _share(shares, telling[0]), shift)
+    return replace(found, column=telling[0])
 
 
 def _verdict(question: Question, ends: tuple[datetime, datetime, int], findings: list[Finding]) -> Verdict:

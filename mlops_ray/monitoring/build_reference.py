@@ -1,6 +1,7 @@
 """Building a reference from the rows a model was made from: what they look like, and how much their windows differ."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,9 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.monitoring.calibration import Calibration, Null, calibrate
-from mlops_ray.monitoring.detectors import (
-    Detector,
-    JensenShannon,
-    KolmogorovSmirnov,
-    MissingRate,
-    NewCategories,
-)
+from mlops_ray.monitoring.detectors import DETECTORS, Detector, MissingRate, NewCategories
+from mlops_ray.monitoring.error_stream import calm_limit, excess_errors
+from mlops_ray.monitoring.joint_windows import joint_null, reference_sample
 from mlops_ray.monitoring.null_windows import NullWindows, cells_of, null_windows, seasonal_sums
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
 from mlops_ray.monitoring.reference import PREDICTION, Monitored, Reference, to_datetime
@@ -23,12 +20,9 @@ from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability, re
 from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of, with_cell_counts
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS, slice_rows
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
-from mlops_ray.use_case import Feature
+from mlops_ray.use_case import CategoryDetector, ErrorDetector, Feature, NumberDetector
 from mlops_ray.window_spec import WindowSpec
 
-# One detector for numbers and one for categories: several that see the same change only raise each other's threshold.
-DEFAULT_DETECTORS: tuple[Detector, ...] = (KolmogorovSmirnov(), JensenShannon(kinds=frozenset({"category"})),
-                                           MissingRate(), NewCategories())  # fmt: skip
 # A change of fewer rows than this is noise, however constant the column was.
 _HANDFUL = 5
 
@@ -40,42 +34,53 @@ def build_reference(
     windows: Sequence[WindowSpec],
     scored: pl.DataFrame | None = None,
     slices: Sequence[str] = (),
-    detectors: Sequence[Detector] = DEFAULT_DETECTORS,
+    detectors: Sequence[Detector] | None = None,
     seasonal: Mapping[str, Season] | None = None,
     false_alarm_every: int = 100,
+    domain_classifier: bool = False,
+    error_detectors: Sequence[ErrorDetector] = (),
 ) -> Reference:
     """Learn the reference from `rows`, which have a column for each feature and their moment (UTC) in `time`.
 
     scored: rows that were held out of training, with `time`, "probability", "label" (boolean, null where not known)
     and the columns of `slices`. Answers to training rows are better than any later ones, so they must not be among
     them. false_alarm_every: at most one false alarm in so many windows is wanted, for features, prediction and concept
-    each. seasonal: features that are compared with the same time of a season.
+    each. seasonal: features that are compared with the same time of a season. domain_classifier: compare all features
+    together as well. error_detectors: what follows the errors of `scored` as a stream.
 
     Raises DataError if there are no rows or if a column is missing.
     """
     _require(rows, [time, *(feature.name for feature in features)])
-    rows = rows.sort(time, maintain_order=True)
+    rows, detectors = rows.sort(time, maintain_order=True), detectors or chosen_detectors()
     moment = _moments(rows, time)
     columns: dict[str, Sketch] = {feature.name: _sketch(rows[feature.name], feature) for feature in features}
+    inputs = dict(columns)
     cells = {name: cells_of(rows[name], sketch) for name, sketch in columns.items()}
     seasons = dict(seasonal or {})
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {"sample": reference_sample(rows, inputs)} if domain_classifier else {}
     if scored is not None:
         _require(scored, [time, "probability", "label", *slices])
         scored = scored.sort(time, maintain_order=True)
         columns[PREDICTION] = _prediction_sketch(scored["probability"])
         labelled = scored.drop_nulls(["label", "probability"])
         parts["reliability"] = _reliability(labelled, slices)
-        parts["estimator"] = _estimator(labelled, time, columns[PREDICTION], windows[0]) if len(labelled) else None
+        if len(labelled):
+            parts["estimator"] = _estimator(labelled, time, columns[PREDICTION], windows[0])
+            errors = excess_errors(labelled, parts["reliability"][ALL_ROWS])
+            parts["error_limits"] = {name: calm_limit(name, errors) for name in error_detectors}
     monitored = {}
     for spec in windows:
         nulls = null_windows(moment, spec)
-        found = _nulls(nulls, columns, cells, detectors, seasons, moment)
+        found = _nulls(nulls, inputs, cells, detectors, seasons, moment)
+        if domain_classifier and len(nulls.pairs):
+            found.append(joint_null(rows, inputs, nulls))
         others: list[Calibration | None] = [None, None]
         if scored is not None:
             others = [
                 _calibrate_prediction(scored, time, spec, columns[PREDICTION], detectors, false_alarm_every),
-                _calibrate_concept(labelled, time, spec, slices, parts["reliability"], false_alarm_every),
+                _calibrate_concept(
+                    labelled, time, spec, slices, parts["reliability"], false_alarm_every, len(error_detectors)
+                ),
             ]
         monitored[spec.name] = Monitored(spec, _calibrate(found, nulls, spec, false_alarm_every), *others)
     by_season = {
@@ -85,6 +90,19 @@ def build_reference(
     return Reference(
         to_datetime(moment[0]), to_datetime(moment[-1]), len(rows), columns, monitored, seasonal=by_season, **parts
     )
+
+
+def chosen_detectors(
+    number: NumberDetector = "kolmogorov_smirnov", category: CategoryDetector = "jensen_shannon"
+) -> tuple[Detector, ...]:
+    """One detector for the values of numbers and one for categories, and those for gaps.
+
+    Several that see the same change would only raise each other's threshold.
+    """
+    by_name = {detector.name: detector for detector in DETECTORS}
+    by_kind = {"number": by_name[number], "category": by_name[category]}
+    found = [replace(detector, kinds=frozenset({kind})) for kind, detector in by_kind.items()]  # type: ignore[type-var]
+    return (*found, MissingRate(), NewCategories())
 
 
 def _require(rows: pl.DataFrame, names: Sequence[str]) -> None:
@@ -169,8 +187,10 @@ def _floor(detector: Detector, reference: Sketch, rows: float) -> float:
     return max(value for value in made if value == value)
 
 
-def _calibrate(found: Sequence[Null], windows: NullWindows, spec: WindowSpec, wanted: int) -> Calibration:
-    return calibrate(found, spec.name, windows.independent, windows.overlap, wanted)
+def _calibrate(
+    found: Sequence[Null], windows: NullWindows, spec: WindowSpec, wanted: int, besides: int = 0
+) -> Calibration:
+    return calibrate(found, spec.name, windows.independent, windows.overlap, wanted, besides)
 
 
 def _calibrate_prediction(
@@ -197,6 +217,7 @@ def _calibrate_concept(
     slices: Sequence[str],
     reliability: Mapping[str, Reliability],
     wanted: int,
+    besides: int,
 ) -> Calibration:
     windows = null_windows(_moments(labelled, time), spec)
     found = []
@@ -207,7 +228,7 @@ def _calibrate_concept(
         for statistic, concept in CONCEPT_STATISTICS.items():
             values = np.array([concept.distance(rest, window) for rest, window in pairs], dtype=np.float64)
             found.append(Null(name, statistic, "concept", concept.floor, values))
-    return _calibrate(found, windows, spec, wanted)
+    return _calibrate(found, windows, spec, wanted, besides)
 
 
 def _reliability_pairs(

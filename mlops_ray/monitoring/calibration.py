@@ -95,7 +95,9 @@ class Calibration:
         return cls(**{**value, "normals": tuple(Normal(**normal) for normal in value["normals"])})
 
 
-def calibrate(nulls: Sequence[Null], window: str, independent: int, overlap: int, wanted: int) -> Calibration:
+def calibrate(
+    nulls: Sequence[Null], window: str, independent: int, overlap: int, wanted: int, besides: int = 0
+) -> Calibration:
     """Learn what is normal from the windows of the reference period, which lie in order of time in each Null.
 
     The statistic of a window is the largest score of a family, so the rate holds for all columns together (the maximum
@@ -103,20 +105,26 @@ def calibrate(nulls: Sequence[Null], window: str, independent: int, overlap: int
     of windows are taken with centres and scales from all windows that share no rows with it; otherwise each column
     would know its own worst window, and the next would be an alarm. The threshold is the order statistic that a new
     exchangeable window exceeds with the wanted chance (Vovk, Gammerman and Shafer, "Algorithmic learning in a random
-    world", 2005, proposition 2.3), which is shared out equally between the families; from n independent windows no
-    rate below 1 / (n + 1) can be told. Deviation: windows that follow one another are not quite exchangeable.
+    world", 2005, proposition 2.3), which is shared out equally between the families that ever moved; from n
+    independent windows no rate below 1 / (n + 1) can be told. Deviation: windows that follow one another are not quite
+    exchangeable.
+
+    besides: how many other tests share the rate.
     """
     normals = tuple(_normal(null) for null in nulls)
     families = list(dict.fromkeys(null.family for null in nulls))
     if independent < MINIMUM_WINDOWS or not families:
         return Calibration(window, normals, {}, wanted, 0, independent)
-    rate = max(1 / (wanted * len(families)), 1 / (independent + 1))
+    moving = {null.family for null in nulls if np.nanmax(null.values, initial=0.0) > 0}
+    shares = max(1, len(moving) + besides)
+    rate = max(1 / (wanted * shares), 1 / (independent + 1))
     thresholds = {}
     for family in families:
         worst = np.max([_scores(null, independent, overlap) for null in nulls if null.family == family], axis=0)
+        worst = np.sort(worst[worst > -inf])  # where nothing could be compared is no calm window
         order = min(len(worst), ceil((1 - rate) * (len(worst) + 1)))
-        thresholds[family] = max(float(np.sort(worst)[order - 1]), _SMALLEST_THRESHOLD)
-    return Calibration(window, normals, thresholds, wanted, int(1 / (rate * len(families)) + 1e-9), independent)
+        thresholds[family] = max(float(worst[order - 1]) if order else 0.0, _SMALLEST_THRESHOLD)
+    return Calibration(window, normals, thresholds, wanted, int(1 / (rate * shares) + 1e-9), independent)
 
 
 def _normal(null: Null) -> Normal:

@@ -60,9 +60,16 @@ def _quality(record: WindowRecord) -> str:
         return f"Quality: {estimated}; no labels yet."
     whole = record.quality[0]
     return (
-        f"Quality: {estimated}; measured on {whole.rows:,} labels: ROC AUC {_measured(whole.roc_auc)}, "
-        f"log loss {_measured(whole.log_loss)}."
+        f"Quality: {estimated}; measured on {whole.rows:,} labels: ROC AUC {_measured(whole.roc_auc)}"
+        f"{_checked(record.estimated, whole.roc_auc.value)}, log loss {_measured(whole.log_loss)}."
     )
+
+
+def _checked(estimated: EstimatedQuality | None, truth: float) -> str:
+    """Whether the estimate held, once labels have come."""
+    if estimated is None or estimated.low is None or estimated.high is None or truth != truth:
+        return ""
+    return ", as estimated" if estimated.low <= truth <= estimated.high else ", NOT as estimated"
 
 
 def _estimated(quality: EstimatedQuality) -> str:

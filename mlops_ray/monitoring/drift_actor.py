@@ -18,9 +18,10 @@ from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableErro
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.live import VersionRef, live
+from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
 from mlops_ray.monitoring.sealed_reference import read_reference
-from mlops_ray.monitoring.version_watch import AlarmChange, Watched
+from mlops_ray.monitoring.version_watch import Watched
 
 NAMESPACE = "mlops_ray"
 ROUND_S = 5.0

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
+from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
 from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.version_watch import (
-    AlarmChange,
     Observed,
     VersionWatch,
     Watched,

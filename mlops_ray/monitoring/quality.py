@@ -134,10 +134,3 @@ def _mean(losses: _Float, highest: float) -> Measured:
     value = float(losses.mean())
     ends = interval(value, float(losses.std(ddof=1)) / sqrt(len(losses)), 0.0, highest)
     return Measured(value, *(ends or (None, None)))
-
-
-def error_stream(joined: pl.DataFrame) -> _Float:
-    """|label - probability| of the rows with labels, in the order in which the labels became known: for ADWIN."""
-    rows = joined.drop_nulls(["label", "probability"]).sort("known_at", *_KEYS)
-    errors: _Float = np.abs(rows["label"].cast(pl.Float64).to_numpy() - rows["probability"].cast(pl.Float64).to_numpy())
-    return errors

@@ -8,18 +8,21 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from mlops_ray.errors import IntegrityError
 from mlops_ray.monitoring.calibration import Calibration
-from mlops_ray.monitoring.detectors import DETECTORS, Detector
+from mlops_ray.monitoring.detectors.domain_classifier import SAMPLE_ROWS
 from mlops_ray.monitoring.performance_estimation import Estimator
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import Seasonal
 from mlops_ray.sketches import NumericSketch, Sketch, sketch_from_bytes
+from mlops_ray.use_case import ErrorDetector
 from mlops_ray.window_spec import WindowSpec
 
 PREDICTION = "prediction"
-_FORMAT = 1
+_FORMAT = 2
+EXAMPLE_ROWS = 200
 FILES = _JSON, _BIN = "reference.json", "reference.bin"
 
 
@@ -43,6 +46,8 @@ class Reference:
 
     start, end, rows: of the rows the features were learned from. seasonal: of the features that are compared with
     the same time of a season. reliability: of scored rows, by slice ("all", "carrier=AA"). windows: by `spec.name`.
+    sample: rows [rows, features] as `row_sample.matrix` has them, where the domain classifier is wanted. error_limits:
+    of the detectors that follow the errors (see `error_stream`).
     """
 
     start: datetime
@@ -53,6 +58,18 @@ class Reference:
     seasonal: Mapping[str, Seasonal] = field(default_factory=dict)
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
     estimator: Estimator | None = None
+    sample: NDArray[np.float32] | None = None
+    error_limits: Mapping[ErrorDetector, float] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Sketch]:
+        """The features, without the prediction."""
+        return {name: sketch for name, sketch in self.columns.items() if name != PREDICTION}
+
+    @property
+    def sample_rows(self) -> int:
+        """How many rows of each window are kept: examples for alarms, or what a classifier learns from."""
+        return EXAMPLE_ROWS if self.sample is None else SAMPLE_ROWS
 
     def empty_columns(self) -> dict[str, Sketch]:
         """Sketches with the reference's bins for a new window."""
@@ -73,6 +90,7 @@ class Reference:
             "windows": {name: _monitored_to_json(window) for name, window in self.windows.items()},
             "reliability": {name: part.to_json() for name, part in self.reliability.items()},
             "estimator": None if self.estimator is None else self.estimator.to_json(),
+            "error_limits": dict(self.error_limits),
         }
         binary = {
             "columns": {name: _by_counts(sketch).to_bytes() for name, sketch in self.columns.items()},
@@ -80,6 +98,7 @@ class Reference:
                 name: [part.season, part.counts.shape, part.counts.astype("<i8").tobytes()]
                 for name, part in self.seasonal.items()
             },
+            "sample": None if self.sample is None else [self.sample.shape, self.sample.astype("<f4").tobytes()],
         }
         content = json.dumps(text, indent=1, sort_keys=True, allow_nan=False).encode()
         return {_JSON: content, _BIN: msgspec.msgpack.encode(binary)}
@@ -104,18 +123,19 @@ class Reference:
                 seasonal=seasonal,
                 reliability={name: Reliability.from_json(part) for name, part in text["reliability"].items()},
                 estimator=None if text["estimator"] is None else Estimator.from_json(text["estimator"]),
+                sample=None if binary["sample"] is None else _sample(*binary["sample"]),
+                error_limits=text["error_limits"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"The drift reference does not fit this version: {error!r}.") from error
 
 
+def _sample(shape: Sequence[int], values: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(values, "<f4").reshape(shape)
+
+
 def _by_counts(sketch: Sketch) -> Sketch:
     return replace(sketch, quantiles=sketch.empty().quantiles) if isinstance(sketch, NumericSketch) else sketch
-
-
-def detectors_by_name(own: Sequence[Detector] = ()) -> dict[str, Detector]:
-    """The platform's detectors and a user's own."""
-    return {detector.name: detector for detector in (*DETECTORS, *own)}
 
 
 def to_datetime(moment: np.datetime64) -> datetime:

@@ -82,6 +82,13 @@ def lost_discrimination(reference: Reliability, window: Reliability) -> float:
     return max(0.0, wanted.value - found.value) if found.value == found.value else nan
 
 
+def calibrated(reference: Reliability, probability: _Float) -> _Float:
+    """The probability of the label where the model answers `probability` [n]: corrected by the reference's own error in
+    its bin, and kept within 0..1."""
+    offset = (reference.positives - reference.predicted) / np.maximum(reference.rows, 1)
+    return np.clip(probability + offset[np.searchsorted(reference.edges, probability)], 0, 1)
+
+
 def _expected(reference: Reliability, window: Reliability) -> tuple[NDArray[np.bool_], _Float]:
     """The bins that have rows, and the share with the label to expect in each of them."""
     there = (reference.rows > 0) & (window.rows > 0)

@@ -1,6 +1,7 @@
 """The reference as files of a sealed model: made when it is sealed, read when its predictions are watched."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,12 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mlops_ray.errors import UseCaseError
-from mlops_ray.monitoring.build_reference import build_reference
+from mlops_ray.monitoring.build_reference import build_reference, chosen_detectors
 from mlops_ray.monitoring.reference import FILES, Reference
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.sealed_model import verified_files
-from mlops_ray.use_case import UseCase
+from mlops_ray.use_case import Feature, UseCase
 
 
 def reference_files(
@@ -46,11 +47,20 @@ def reference_files(
     scored = held_out.select(
         time, *dict.fromkeys(slices), label=label, probability=pl.Series(np.asarray(probability, dtype=np.float64))
     )
-    reference = build_reference(
-        seen, time, features, wanted.windows, scored, slices,
-        seasonal=wanted.seasonal, false_alarm_every=wanted.false_alarm_every,
+    return wanted_reference(use_case, seen, time, features, scored).to_files()
+
+
+def wanted_reference(
+    use_case: UseCase, seen: pl.DataFrame, time: str, features: Sequence[Feature], scored: pl.DataFrame
+) -> Reference:
+    """Build a reference as the use case's `monitoring` says; see `build_reference`."""
+    wanted = use_case.monitoring
+    return build_reference(
+        seen, time, features, wanted.windows, scored,
+        use_case.slices if wanted.slices is None else wanted.slices,
+        chosen_detectors(wanted.number_detector, wanted.category_detector),
+        wanted.seasonal, wanted.false_alarm_every, wanted.domain_classifier, wanted.error_detectors,
     )  # fmt: skip
-    return reference.to_files()
 
 
 def read_reference(folder: Path, digest: str, version: str) -> Watched | None:

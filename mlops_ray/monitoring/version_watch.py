@@ -8,10 +8,9 @@ Nothing here reads a clock, a file or a database: the drift actor does that, and
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from math import isnan
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,7 +18,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
-from mlops_ray.monitoring.alarms import Alarm, Question, Verdict, diagnose, judge, judge_concept, step
+from mlops_ray.monitoring.alarm_change import FINDINGS, AlarmChange, drifted_rows, raised_change, resolved_change
+from mlops_ray.monitoring.alarms import (
+    Alarm,
+    Question,
+    Verdict,
+    diagnose,
+    judge,
+    judge_concept,
+    step,
+    with_error_changes,
+)
+from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured, Quality
 from mlops_ray.monitoring.reference import PREDICTION, Reference, to_datetime
@@ -31,15 +41,9 @@ from mlops_ray.window_spec import WindowSpec
 KEPT_WINDOWS = 60
 # A window is judged by its labels once so many have come, or once the window after it has enough to be judged.
 LABELLED_SHARE = 0.8
-_EXAMPLES = 3
-_FINDINGS = 10
-# Drift of columns that have less of the model's importance together matters little.
-_MINOR_IMPORTANCE = 0.01
 _MICROS = "datetime64[us]"
 _FIRST = 31
 
-Kind = Literal["raised", "resolved"]
-Severity = Literal["info", "warning", "critical"]
 NewId = Callable[[], str]
 
 
@@ -119,13 +123,14 @@ class VersionWatch:
     """rows: all that were counted. streams: by `spec.name`. raised: ids of the alarms that were announced, and stand.
 
     An alarm is about a question, whichever kinds of windows show it: it is raised with the first, and resolved when
-    none shows it any more.
+    none shows it any more. errors: of the settled windows of the first kind, as a stream.
     """
 
     version: str
     rows: int = 0
     streams: Mapping[str, Stream] = field(default_factory=dict)
     raised: Mapping[Question, str] = field(default_factory=dict)
+    errors: ErrorStream = field(default_factory=ErrorStream)
 
     def record(self, spec: str, number: int) -> WindowRecord:
         return next(record for record in self.streams[spec].records if record.number == number)
@@ -135,7 +140,7 @@ class VersionWatch:
             name: _Stored(s.state.to_bytes(), s.began, s.finished, s.records, s.alarms)
             for name, s in self.streams.items()
         }
-        return msgspec.msgpack.encode(_StoredWatch(self.version, self.rows, streams, self.raised))
+        return msgspec.msgpack.encode(_StoredWatch(self.version, self.rows, streams, self.raised, self.errors))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "VersionWatch":
@@ -148,7 +153,7 @@ class VersionWatch:
             name: Stream(WindowState.from_bytes(s.state), s.began, s.finished, s.records, s.alarms)
             for name, s in stored.streams.items()
         }
-        return cls(stored.version, stored.rows, streams, stored.raised)
+        return cls(stored.version, stored.rows, streams, stored.raised, stored.errors)
 
 
 @dataclass(frozen=True)
@@ -166,20 +171,7 @@ class _StoredWatch:
     rows: int
     streams: Mapping[str, _Stored]
     raised: Mapping[Question, str]
-
-
-@dataclass(frozen=True)
-class AlarmChange:
-    """An alarm to announce. title: for people, on one line. since: where the first window that shows it begins."""
-
-    kind: Kind
-    id: str
-    version: str
-    question: Question
-    title: str
-    severity: Severity
-    since: datetime
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    errors: ErrorStream
 
 
 @dataclass(frozen=True)
@@ -192,10 +184,17 @@ class Observed:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What the labels of one window say. qualities: of all rows and of each slice. examples: rows that went wrong."""
+    """What the labels of one window say. qualities: of all rows and of each slice. examples: rows that went wrong.
+
+    errors: of the rows with labels, in the order of their predictions (see `error_stream.excess_errors`).
+    """
 
     qualities: tuple[Quality, ...]
     examples: tuple[Mapping[str, Any], ...] = ()
+    errors: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+
+_NOTHING_TOLD = Labelled(())
 
 
 def observe(
@@ -214,18 +213,18 @@ def observe(
     moments are asked about. new_id: makes the id of a new alarm.
     """
     watch = replace(watch, rows=watch.rows + len(rows))
-    records: list[WindowRecord] = []
+    records: list[tuple[WindowRecord, Window]] = []
     for name, monitored in watched.reference.windows.items():
         stream = watch.streams.get(name) or _fresh(monitored.spec, watched.reference, moment, answered)
         finished, stream = _add(stream, watched, name, rows, moment, answered, read_up_to)
         watch = replace(watch, streams={**watch.streams, name: stream})
         records += finished
     changes: list[AlarmChange] = []
-    for record in sorted(records, key=lambda one: one.end):  # all kinds in turn, or an alarm would be told for each
-        inside = (moment >= _micros(record.start)) & (moment <= _micros(record.end))
+    # All kinds in turn, or an alarm would be told for each.
+    for record, window in sorted(records, key=lambda one: one[0].end):
         for verdict in (record.data, record.prediction):
             drifted = verdict.answer == "drift"
-            examples = _examples(rows.filter(inside), verdict, watched.reference) if drifted else ()
+            examples = drifted_rows(window.sample.values(), verdict, watched.reference) if drifted else ()
             watch, changed = _take(watch, record.spec, verdict, examples, new_id)
             changes += changed
     return Observed(watch, tuple(changes))
@@ -255,9 +254,10 @@ def take_labels(
             if not _has_come(record, following, minimum):
                 break
             watch = _settle(watch, name, record.number)
-            if record.concept is not None:
-                examples = found[record.number].examples if record.number in found else ()
-                watch, changed = _take(watch, name, record.concept, examples, new_id)
+            told = found.get(record.number, _NOTHING_TOLD)
+            watch, verdict = _follow_errors(watch, watched, record, told.errors)
+            if verdict is not None:
+                watch, changed = _take(watch, name, verdict, told.examples, new_id)
                 changes += changed
     return Observed(watch, tuple(changes))
 
@@ -272,14 +272,14 @@ def retire(watch: VersionWatch, at: datetime) -> Observed:
         name: replace(stream, state=replace(stream.state, closed=(), open=None), began=(), alarms={})
         for name, stream in watch.streams.items()
     }
-    return Observed(replace(watch, streams=streams, raised={}), changes)
+    return Observed(replace(watch, streams=streams, raised={}, errors=ErrorStream()), changes)
 
 
 def _fresh(
     spec: WindowSpec, reference: Reference, moment: NDArray[np.datetime64], answered: NDArray[np.datetime64]
 ) -> Stream:
     """Windows by time begin with the first rows, at the moment that most of them are about."""
-    state = WindowState(spec, reference.empty_columns())
+    state = WindowState(spec, reference.empty_columns(), reference.sample_rows)
     if spec.length is None or not len(moment):
         return Stream(state)
     behind = np.median((answered - moment)[:_FIRST].astype(np.int64)).astype("timedelta64[us]")
@@ -295,7 +295,7 @@ def _add(
     moment: NDArray[np.datetime64],
     answered: NDArray[np.datetime64],
     read_up_to: datetime,
-) -> tuple[list[WindowRecord], Stream]:
+) -> tuple[list[tuple[WindowRecord, Window]], Stream]:
     added = add(stream.state, rows, moment, read_up_to)
     # Each finished window drops its first pane, so that what is left and was there before are the first ones.
     panes = len(added.state.closed) + (added.state.open is not None)
@@ -311,7 +311,8 @@ def _add(
         records.append(_record(window, watched, name, stream.finished + index, answers))
     kept = (*stream.records, *records)[-KEPT_WINDOWS:]
     finished = stream.finished + len(records)
-    return records, replace(stream, state=added.state, began=began[len(records) :], finished=finished, records=kept)
+    pairs = list(zip(records, added.finished, strict=True))
+    return pairs, replace(stream, state=added.state, began=began[len(records) :], finished=finished, records=kept)
 
 
 def _record(
@@ -332,7 +333,7 @@ def _record(
 
 
 def _shortened(verdict: Verdict) -> Verdict:
-    return replace(verdict, findings=verdict.findings[:_FINDINGS])
+    return replace(verdict, findings=verdict.findings[:FINDINGS])
 
 
 def _with_labels(record: WindowRecord, labelled: Labelled, watched: Watched) -> WindowRecord:
@@ -353,6 +354,21 @@ def _has_come(record: WindowRecord, following: WindowRecord | None, minimum: int
     if record.labelled >= max(minimum, LABELLED_SHARE * predictions):
         return True
     return following is not None and following.labelled >= minimum
+
+
+def _follow_errors(
+    watch: VersionWatch, watched: Watched, record: WindowRecord, errors: NDArray[np.float64]
+) -> tuple[VersionWatch, Verdict | None]:
+    """The verdict on the concept, with what following the errors adds. Of all kinds of windows the first is followed,
+    so that each error counts once."""
+    limits = watched.reference.error_limits
+    if not limits or record.spec != next(iter(watched.reference.windows)):
+        return watch, record.concept
+    taken = take_errors(watch.errors, errors, limits)
+    watch = replace(watch, errors=taken.stream)
+    if record.concept is None or record.concept.answer == "not enough data" or not taken.changes:
+        return watch, record.concept
+    return watch, with_error_changes(record.concept, taken.changes, limits)
 
 
 def _settle(watch: VersionWatch, spec: str, number: int) -> VersionWatch:
@@ -376,75 +392,13 @@ def _take(
     id = watch.raised.get(question)
     if is_open and id is None:
         id = new_id()
-        raised = _raised(id, watch.version, spec, alarms[question], examples)
+        raised = raised_change(id, watch.version, spec, alarms[question], examples)
         return replace(watch, raised={**watch.raised, question: id}), [raised]
     if not is_open and id is not None:
         left = {name: other for name, other in watch.raised.items() if name != question}
         assert stepped.alarm is not None
-        return replace(watch, raised=left), [_resolved(id, watch.version, stepped.alarm, verdict)]
+        return replace(watch, raised=left), [resolved_change(id, watch.version, stepped.alarm, verdict)]
     return watch, []
-
-
-_TITLES: dict[Question, str] = {"data": "Data drift", "prediction": "Prediction drift", "concept": "Concept drift"}
-
-
-def _raised(id: str, version: str, spec: str, alarm: Alarm, examples: Sequence[Mapping[str, Any]]) -> AlarmChange:
-    verdict, question = alarm.worst, alarm.question
-    title = f"{_TITLES[question]} of version {version} since {alarm.since:%Y-%m-%d %H:%M}: {verdict.reason}"
-    severity: Severity = "critical" if question == "concept" else "warning"
-    if question == "data" and verdict.importance < _MINOR_IMPORTANCE:
-        severity = "info"
-    payload = {
-        "question": question,
-        "window": {"kind": spec, "start": verdict.start, "end": verdict.end, "rows": verdict.rows},
-        "columns": list(alarm.columns),
-        "importance": None if isnan(verdict.importance) else verdict.importance,
-        "findings": [asdict(finding) for finding in verdict.findings[:_FINDINGS]],
-        "examples": [dict(example) for example in examples],
-    }
-    return AlarmChange("raised", id, version, question, title, severity, alarm.since, payload)
-
-
-def _resolved(id: str, version: str, alarm: Alarm, verdict: Verdict) -> AlarmChange:
-    title = f"{_TITLES[alarm.question]} of version {version} is over: no drift in {alarm.calm} windows up to now."
-    payload = {
-        "question": alarm.question,
-        "last_seen": alarm.last_seen,
-        "resolved": verdict.end,
-        "windows": alarm.windows,
-        "columns": list(alarm.columns),
-        "worst": alarm.worst.reason,
-    }
-    return AlarmChange("resolved", id, version, alarm.question, title, "info", alarm.since, payload)
-
-
-def _examples(rows: pl.DataFrame, verdict: Verdict, reference: Reference) -> tuple[Mapping[str, Any], ...]:
-    """Rows of the window that show the largest finding: without a value, never seen, or furthest to its side."""
-    finding = verdict.findings[0]
-    named = [name for name in ("request_id", "row") if name in rows.columns]
-    if finding.column not in rows.columns or not named:
-        return ()
-    value, old = pl.col(finding.column), reference.columns[finding.column]
-    if finding.detector == "missing_rate":
-        found = rows.filter(value.is_null())
-    elif isinstance(old, NumericSketch):
-        apart = (value.cast(pl.Float64, strict=False) - old.mean).alias("__apart")
-        far = rows.with_columns(apart).filter(pl.col("__apart").is_not_nan() & pl.col("__apart").is_not_null())
-        higher = float(far["__apart"].sum()) > 0
-        found = far.sort("__apart", descending=higher)
-    else:
-        found = rows.filter(value.is_not_null())
-        found = found.sort(value.cast(pl.String).is_in(list(old.categories)))
-    return tuple(found.head(_EXAMPLES).select(*named, finding.column).to_dicts())
-
-
-def wrongest(joined: pl.DataFrame) -> tuple[Mapping[str, Any], ...]:
-    """Rows with labels whose answers were furthest from them; joined: request_id, row, probability, label."""
-    apart = (pl.col("label").cast(pl.Float64) - pl.col("probability")).abs()
-    found = joined.drop_nulls(["label", "probability"]).sort(
-        apart, "request_id", "row", descending=[True, False, False]
-    )
-    return tuple(found.head(_EXAMPLES).select("request_id", "row", "probability", "label").to_dicts())
 
 
 def moments_of(values: pl.Series) -> NDArray[np.datetime64]:

@@ -14,12 +14,13 @@ import msgspec
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError, DataError
-from mlops_ray.monitoring.version_watch import AlarmChange, VersionWatch
+from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.version_watch import VersionWatch
 
 FOLDER, STATE = "monitoring", "state"
 KEPT_COMMITS = 3
 _DIGEST_BYTES = 32
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ import numpy as np
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.monitoring.alarm_change import wrongest
+from mlops_ray.monitoring.error_stream import excess_errors
 from mlops_ray.monitoring.ledger_feed import moment
 from mlops_ray.monitoring.quality import join_labels, quality_of
 from mlops_ray.monitoring.slices import ALL_ROWS
-from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowRecord, wrongest
+from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowRecord
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
 from mlops_ray.predictions.reader import LONGEST_RETRY, first_of_each
 from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, columns_of, read_segment, segments
@@ -72,15 +74,17 @@ class WindowLabels:
         for name in list(self.due):
             if measured and time.monotonic() - begun > seconds:
                 break
-            waiting = self.due.pop(name)
-            version, spec, number = name
-            judged = watched(version)
-            record = _find(watches.get(version), spec, number)
-            if record is None or judged is None:
+            waiting, watch = self.due.pop(name), watches[name[0]]
+            judged, record = watched(watch.version), watch.record(*name[1:])
+            if judged is None:
                 continue
             predictions = self._predictions_of(name, record, judged)
             if waiting is None or self._concerned(predictions, waiting):
-                measured[name] = self._measured(predictions, record, judged)
+                # Those before it that have not had their say can have it now, and need their labels for it.
+                for one in (*_unsettled_before(watch, name), record):
+                    named = (watch.version, one.spec, one.number)
+                    if named not in measured:
+                        measured[named] = self._measured(self._predictions_of(named, one, judged), one, judged)
         return measured
 
     def _concerned(self, predictions: pl.DataFrame, waiting: list[LabelSegment]) -> bool:
@@ -94,7 +98,10 @@ class WindowLabels:
         whole = watched.reference.reliability.get(ALL_ROWS)
         edges = np.empty(0) if whole is None else whole.edges
         qualities = quality_of(joined, record.start, record.end, edges, watched.slices)
-        return Labelled(qualities, wrongest(joined))
+        if whole is None:
+            return Labelled(qualities, wrongest(joined))
+        in_turn = joined.drop_nulls(["label", "probability"]).sort("time", "request_id", "row")
+        return Labelled(qualities, wrongest(joined), excess_errors(in_turn, whole))
 
     def _predictions_of(self, name: Name, record: WindowRecord, watched: Watched) -> pl.DataFrame:
         found = self._predictions.get(name)
@@ -132,6 +139,11 @@ def _windows(watch: VersionWatch) -> Iterable[tuple[Name, WindowRecord]]:
 def _find(watch: VersionWatch | None, spec: str, number: int) -> WindowRecord | None:
     stream = None if watch is None else watch.streams.get(spec)
     return next((one for one in stream.records if one.number == number), None) if stream else None
+
+
+def _unsettled_before(watch: VersionWatch, name: Name) -> list[WindowRecord]:
+    _, spec, number = name
+    return [one for one in watch.streams[spec].records if one.number < number and not one.settled]
 
 
 def _may_be_about(segment: LabelSegment, record: WindowRecord) -> bool:

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
+from mlops_ray.monitoring.row_sample import RowSample
 from mlops_ray.monitoring.seasons import Season, count_seasons
 from mlops_ray.sketches import NumericSketch, Sketch, sketch_from_bytes
 from mlops_ray.window_spec import WindowSpec
@@ -27,7 +28,8 @@ class Window:
     """What was counted from `start` to `end`: for windows by count the moments of its first and last row.
 
     misdated: rows among them, of windows by time, whose moment is not in their pane: they came late, or a clock jumped.
-    seasons: rows by time of day, week and year.
+    seasons: rows by time of day, week and year. sample: some of the rows. whole: False for a window by time in which
+    the stream began, as what it has of the day or the week is only a part.
     """
 
     start: datetime
@@ -36,6 +38,8 @@ class Window:
     misdated: int
     columns: Mapping[str, Sketch]
     seasons: Mapping[Season, NDArray[np.int64]]
+    sample: RowSample
+    whole: bool = True
 
     def plus(self, other: "Window") -> "Window":
         """Both together; neither is changed."""
@@ -49,17 +53,20 @@ class Window:
             self.misdated + other.misdated,
             columns,
             {season: counts + other.seasons[season] for season, counts in self.seasons.items()},
+            self.sample.plus(other.sample),
+            self.whole and other.whole,
         )
 
     def to_bytes(self) -> bytes:
         counts = {season: counted.tolist() for season, counted in self.seasons.items()}
         columns = {name: sketch.to_bytes() for name, sketch in self.columns.items()}
         ends = [self.start.isoformat(), self.end.isoformat()]
-        return msgspec.msgpack.encode([*ends, self.rows, self.misdated, columns, counts])
+        sample = [self.sample.size, self.sample.to_bytes()]
+        return msgspec.msgpack.encode([*ends, self.rows, self.misdated, columns, counts, sample, self.whole])
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Window":
-        start, end, rows, misdated, columns, seasons = msgspec.msgpack.decode(content)
+        start, end, rows, misdated, columns, seasons, sample, whole = msgspec.msgpack.decode(content)
         return cls(
             datetime.fromisoformat(start),
             datetime.fromisoformat(end),
@@ -67,6 +74,8 @@ class Window:
             misdated,
             {name: sketch_from_bytes(sketch) for name, sketch in columns.items()},
             {season: np.array(counts) for season, counts in seasons.items()},
+            RowSample.from_bytes(*sample),
+            whole,
         )
 
 
@@ -74,28 +83,29 @@ class Window:
 class WindowState:
     """closed: the last full panes, fewer than a window has. open: the pane that is being filled, None before any row.
 
-    empty: sketches with the bins of the reference and no rows.
+    empty: sketches with the bins of the reference and no rows. sample_rows: kept of each window.
     """
 
     spec: WindowSpec
     empty: Mapping[str, Sketch]
+    sample_rows: int = 0
     closed: tuple[Window, ...] = ()
     open: Window | None = None
 
     def to_bytes(self) -> bytes:
         panes = [pane.to_bytes() for pane in (*self.closed, *([self.open] if self.open else []))]
         empty = {name: sketch.to_bytes() for name, sketch in self.empty.items()}
-        return msgspec.msgpack.encode([self.spec.to_json(), empty, panes, self.open is not None])
+        return msgspec.msgpack.encode([self.spec.to_json(), empty, self.sample_rows, panes, self.open is not None])
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "WindowState":
         """What `to_bytes` wrote. Raises DataError if it is something else."""
         try:
-            spec, empty, panes, is_open = msgspec.msgpack.decode(content)
+            spec, empty, sample_rows, panes, is_open = msgspec.msgpack.decode(content)
             read = tuple(map(Window.from_bytes, panes))
             sketches = {name: sketch_from_bytes(sketch) for name, sketch in empty.items()}
             closed, last = (read[:-1], read[-1]) if is_open else (read, None)
-            return cls(WindowSpec.from_json(spec), sketches, closed, last)
+            return cls(WindowSpec.from_json(spec), sketches, sample_rows, closed, last)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{len(content)} bytes are not the state of windows of this version: {error}") from error
 
@@ -128,7 +138,7 @@ def _add_by_count(state: WindowState, rows: pl.DataFrame, moment: NDArray[np.dat
     while at < len(rows):
         filled = state.open.rows if state.open else 0
         take = min(size - filled, len(rows) - at)
-        part = _count(state.empty, rows[at : at + take], moment[at : at + take])
+        part = _count(state, rows[at : at + take], moment[at : at + take])
         state = replace(state, open=state.open.plus(part) if state.open else part)
         at += take
         if filled + take == size:
@@ -142,17 +152,18 @@ def _add_by_time(
     finished: list[Window] = []
     if state.open is None:
         begin = min(_earliest(moment, read_up_to), read_up_to)
-        state = replace(state, open=_pane(state.empty, begin, length))
+        pane = _pane(state, begin, length)
+        state = replace(state, open=replace(pane, whole=pane.start == begin))
     assert state.open is not None
     first = (state.open.start - _EPOCH) // length
     last = max(first, (read_up_to - _EPOCH) // length)
     wanted = moment.astype("datetime64[us]").astype(np.int64) // (length // timedelta(microseconds=1))
-    pane = np.clip(wanted, first, last)
-    for number in np.unique(pane).tolist():
+    panes = np.clip(wanted, first, last)
+    for number in np.unique(panes).tolist():
         state = _advance(state, number, length, finished)
         assert state.open is not None
-        here = pane == number
-        part = _count(state.empty, rows.filter(here), moment[here])
+        here = panes == number
+        part = _count(state, rows.filter(here), moment[here])
         dates = {"start": state.open.start, "end": state.open.end, "misdated": int((wanted[here] != number).sum())}
         state = replace(state, open=state.open.plus(replace(part, **dates)))  # type: ignore[arg-type]
     return Added(_advance(state, last, length, finished), tuple(finished))
@@ -174,14 +185,14 @@ def _advance(state: WindowState, number: int, length: timedelta, finished: list[
         state = _close(state, finished)
         skipped = max(0, behind - 1 - state.spec.panes)
         follows = start - (behind - 1 - skipped) * length
-        state = replace(state, open=_pane(state.empty, follows, length))
+        state = replace(state, open=_pane(state, follows, length))
     return state
 
 
-def _pane(empty: Mapping[str, Sketch], moment: datetime, length: timedelta) -> Window:
+def _pane(state: WindowState, moment: datetime, length: timedelta) -> Window:
     """An empty pane by time, the one with `moment`; panes begin at multiples of their length since 1970."""
     start = _EPOCH + (moment - _EPOCH) // length * length
-    return replace(_count(empty, pl.DataFrame(), np.empty(0, "datetime64[us]")), start=start, end=start + length)
+    return replace(_count(state, pl.DataFrame(), np.empty(0, "datetime64[us]")), start=start, end=start + length)
 
 
 def _close(state: WindowState, finished: list[Window]) -> WindowState:
@@ -197,9 +208,9 @@ def _close(state: WindowState, finished: list[Window]) -> WindowState:
     return replace(state, closed=panes, open=None)
 
 
-def _count(empty: Mapping[str, Sketch], rows: pl.DataFrame, moment: NDArray[np.datetime64]) -> Window:
+def _count(state: WindowState, rows: pl.DataFrame, moment: NDArray[np.datetime64]) -> Window:
     columns: dict[str, Sketch] = {}
-    for name, bins in empty.items():
+    for name, bins in state.empty.items():
         sketch = bins.empty()
         columns[name] = sketch
         if name not in rows.columns:
@@ -212,7 +223,8 @@ def _count(empty: Mapping[str, Sketch], rows: pl.DataFrame, moment: NDArray[np.d
     if len(moment):
         micros = moment.astype("datetime64[us]").astype(np.int64)
         ends = tuple(_EPOCH + timedelta(microseconds=int(end)) for end in (micros.min(), micros.max()))  # type: ignore[assignment]
-    return Window(*ends, len(moment), 0, columns, count_seasons(moment))
+    sample = RowSample.of(rows, state.empty, state.sample_rows)
+    return Window(*ends, len(moment), 0, columns, count_seasons(moment), sample)
 
 
 def _numbers(values: pl.Series) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity
 from mlops_ray.governance.live import Plan, live, set_champion, start_rollout
@@ -152,7 +152,7 @@ class Governor:
         assert result.version is not None
         assert result.digest is not None
         version = VersionRef(result.version, result.digest)
-        with suppress(ConflictError):  # it is under way already, or another is
+        with suppress(ConflictError, ForbiddenError):  # it is under way already, or another is, or it was retired
             if live(self._store, self._name).champion is None:
                 set_champion(self._store, self._actor, self._name, version, result.reason)
             else:

@@ -1,14 +1,17 @@
 """A rehearsal: the whole round in simulated time, on an endpoint of our own, with each stage said."""
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.client import Client
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
@@ -19,16 +22,17 @@ from mlops_ray.governance.events import Event, read_events
 from mlops_ray.governance.principals import development_key
 from mlops_ray.governance.retrainings import FINISHED
 from mlops_ray.monitoring.drift_actor import start_watching, stop_watching
+from mlops_ray.monitoring.watch_state import read_state
 from mlops_ray.retraining.governor_actor import start_governor, stop_governor
 from mlops_ray.retraining.policy import Decision
-from mlops_ray.retraining.replay import Progress, Replay, questions, recorded_rows
+from mlops_ray.retraining.replay import Planted, Progress, Replay, questions, recorded_rows
 from mlops_ray.serving.app import MlflowRegistry
 from mlops_ray.serving.local import serve_use_case
 from mlops_ray.use_case import UseCase
 
 # In one request go the flights of a quarter of an hour: their features are recorded, so it changes no answer.
 STEP = timedelta(minutes=15)
-ALARM_S, RETRAINING_S = 45.0, 400.0
+COUNTED_S, ALARM_S, RETRAINING_S = 15.0, 20.0, 400.0
 
 Say = Callable[[str], Any]
 
@@ -50,18 +54,23 @@ def rehearse(
     start: datetime,
     end: datetime,
     say: Say,
+    planted: Planted | None = None,
 ) -> Rehearsed:
     """Serve the champion, replay what was recorded from `start` to `end`, and let the governor act, in simulated time.
 
-    The replay ends when a retraining is decided. What serves and watches is ended; versions, events and the request
-    for approval stay in the state. reference: how `mlops-ray` names the use case. Ray must be running.
+    Alarms alone ask for a retraining, whatever schedule the use case has besides. The replay ends when one is decided.
+    What serves and watches is ended; versions, events and the request for approval stay in the state. reference: how
+    `mlops-ray` names the use case. Ray must be running.
     """
     began_s = time.monotonic()
+    if use_case.retraining is not None:
+        use_case = replace(use_case, retraining=replace(use_case.retraining, every=None))
 
     def stage(text: str) -> None:
         say(f"[{time.monotonic() - began_s:4.0f} s] {text}")
 
     frame, features = recorded_rows(settings, use_case)
+    frame = frame if planted is None else planted.into(frame)
     asked = questions(frame, start, end, STEP)
     stage(f"Serving the champion of {use_case.name} …")
     url = serve_use_case(settings, use_case.name)
@@ -70,12 +79,17 @@ def rehearse(
         watch = start_watching(settings, use_case.name, MlflowRegistry(settings))
         governor = start_governor(use_case, settings, feature_repo, reference, every_s=None)
         stage(f"Replaying what was recorded from {start:%Y-%m-%d} on, against {url}. Its labels follow.")
+        if planted is not None:
+            off = f"off by {planted.deviations:+g} standard deviations"
+            stage(f"A fault is planted: from {planted.since:%Y-%m-%d} on {planted.feature} is {off}.")
         with Client(url.partition("/v2/")[0], api_key=development_key(store, settings)) as client:
-            player = _Player(store, use_case.name, watch, governor, stage)
+            counted = partial(_counted, Artifacts(settings.artifacts), use_case.name)
+            player = _Player(store, use_case.name, watch, governor, counted, stage)
             progress = Replay(client, use_case.name, features, float("inf")).run(asked, player.tick)
         decision = player.wait_for_decision(progress)
         finished = player.wait_for_challenger(decision, progress)
         _say_what_waits(store, use_case.name, finished, stage)
+        stage("Done. Ending what serves takes some seconds more.")
         return Rehearsed(progress, decision, finished)
     finally:
         stop_governor(use_case.name)
@@ -85,9 +99,11 @@ def rehearse(
 class _Player:
     """Tells the time to the drift actor and the governor, and says what they make of it."""
 
-    def __init__(self, store: ControlStore, use_case: str, watch: Any, governor: Any, stage: Say):
+    def __init__(
+        self, store: ControlStore, use_case: str, watch: Any, governor: Any, counted: Callable[[], int], stage: Say
+    ):
         self._store, self._use_case, self._watch, self._governor = store, use_case, watch, governor
-        self._stage = stage
+        self._counted, self._before, self._stage = counted, counted(), stage
         events = read_events(store, use_case=use_case, types=(RAISED, FINISHED), limit=100_000)
         self._seen = events[-1].seq if events else 0
         self._said: tuple[str, str] | None = None
@@ -98,10 +114,18 @@ class _Player:
         if not progress.last:
             counts = f"{progress.predictions:,} predictions, {progress.labels:,} labels"
             self._stage(f"{progress.now:%Y-%m-%d}: {counts}")
+        self._wait_until_counted(progress.predictions)
         return self._look(progress.now).action != "retrain"
 
+    def _wait_until_counted(self, predictions: int) -> None:
+        """The ledger is read a moment after predictions are answered; simulated time waits for it."""
+        deadline_s = time.monotonic() + COUNTED_S
+        while self._counted() - self._before < predictions and time.monotonic() < deadline_s:
+            ray.get(self._watch.round.remote())
+            time.sleep(0.2)
+
     def wait_for_decision(self, progress: Progress) -> Decision:
-        """The ledger is read a moment after predictions are answered, so an alarm can come after the last of them."""
+        """Labels are read a moment after they are told, so an alarm can come after the last prediction."""
         deadline_s = time.monotonic() + ALARM_S
         while True:
             decision = self._look(progress.now)
@@ -129,11 +153,17 @@ class _Player:
             if event.id not in self._told:
                 self._told.add(event.id)
                 self._stage(f"ALARM ({event.severity}): {event.reason}")
+                for example in event.payload["examples"]:
+                    self._stage(f"    for example {json.dumps(example)}")
         decision: Decision = ray.get(self._governor.round.remote(now))
         if (decision.action, decision.cause) != self._said:
             self._said = (decision.action, decision.cause)
             self._stage(f"Governor: {decision.action} ({decision.cause}). {decision.reason}")
         return decision
+
+
+def _counted(artifacts: Artifacts, use_case: str) -> int:
+    return sum(read_state(artifacts, use_case).rows.values())
 
 
 def _say_what_waits(store: ControlStore, use_case: str, finished: Event | None, stage: Say) -> None:

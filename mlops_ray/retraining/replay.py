@@ -11,7 +11,7 @@ import polars as pl
 
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
-from mlops_ray.errors import DataError
+from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.retraining.recorded import recorded
 from mlops_ray.use_case import Feature, UseCase
@@ -35,6 +35,23 @@ class Asked:
 
     moment: datetime
     rows: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A fault of the replay: from `since` on the number `feature` is off by so many of its standard deviations."""
+
+    feature: str
+    deviations: float
+    since: datetime
+
+    def into(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Raises ConfigurationError if the feature is no number of these rows."""
+        if self.feature not in rows.columns or not rows.schema[self.feature].is_numeric():
+            raise ConfigurationError(f"{self.feature!r} is no numeric feature of what was recorded.")
+        value = pl.col(self.feature).cast(pl.Float64)
+        off = value + self.deviations * value.std()
+        return rows.with_columns(pl.when(pl.col(PREDICTION_TIME) >= self.since).then(off).otherwise(value))
 
 
 @dataclass(frozen=True)

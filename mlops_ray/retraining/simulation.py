@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
-from mlops_ray.monitoring.build_reference import build_reference
+from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.error_stream import excess_errors
 from mlops_ray.monitoring.quality import quality_of
 from mlops_ray.monitoring.reference import PREDICTION
+from mlops_ray.monitoring.sealed_reference import wanted_reference
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.version_watch import (
-    AlarmChange,
     Labelled,
     VersionWatch,
     Watched,
@@ -164,9 +165,9 @@ class _Simulation:
             pl.when(known).then(pl.col(LABEL)).alias("label"),
             *self._scenario.use_case.slices,
         )
-        reference = self._champion.watched.reference
-        edges = reference.reliability[ALL_ROWS].edges
-        return Labelled(quality_of(rows, record.start, record.end, edges, self._champion.watched.slices))
+        whole = self._champion.watched.reference.reliability[ALL_ROWS]
+        qualities = quality_of(rows, record.start, record.end, whole.edges, self._champion.watched.slices)
+        return Labelled(qualities, errors=excess_errors(rows.drop_nulls("label"), whole))
 
     def _rows_of(self, name: str, record: WindowRecord) -> tuple[int, int]:
         spec = self._champion.watched.reference.windows[name].spec
@@ -224,15 +225,12 @@ class _Simulation:
         case, held_out = self._scenario.use_case, now - split.test
         known = _known(self._all, now)
         scored = known.filter(pl.col(PREDICTION_TIME) >= held_out)
-        reference = build_reference(
+        reference = wanted_reference(
+            case,
             known.filter((pl.col(PREDICTION_TIME) < held_out) & (pl.col(LABEL_KNOWN_AT) <= held_out)),
             PREDICTION_TIME,
             fitted.encoder.features,
-            case.monitoring.windows,
             scored.with_columns(pl.Series("probability", _ask(fitted, scored).astype(np.float64)), label=LABEL),
-            case.slices if case.monitoring.slices is None else case.monitoring.slices,
-            seasonal=case.monitoring.seasonal,
-            false_alarm_every=case.monitoring.false_alarm_every,
         )
         self._versions += 1
         version, first_row = str(self._versions), int(np.searchsorted(self._moment, _micros(now)))

@@ -150,9 +150,13 @@ def _require_ended(ledger: "_TrialLedger") -> None:
 
 
 def _threads_per_trial(trials: int) -> int:
-    """Share the cluster's CPUs among the trials: a trial on one core beside another beats two cores one by one."""
+    """Share the cluster's free CPUs among the trials: a trial on one core beside another beats two cores one by one.
+
+    Where others hold some, as replicas do, it takes at most half a machine: waiting for all of it would never end.
+    """
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return max(1, min(sum(nodes) // trials, max(nodes)))
+    free = int(ray.available_resources().get("CPU", 0))
+    return max(1, min(free // trials, max(nodes) if free >= sum(nodes) else max(nodes) // 2))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.environment import haproxy_folder
 from tests.pipeline_run import ROOT, kill_group
 
+EXAMPLE = ROOT / "tests" / "integration" / "serve_example.py"
 PORT = 18_200
 URL = f"http://127.0.0.1:{PORT}"
 MODEL = f"{URL}/v2/models/departures"
@@ -66,12 +67,11 @@ class Server:
 
 
 @contextmanager
-def serving(state: Path, *arguments: str) -> Iterator[Server]:
-    script = ROOT / "tests" / "integration" / "serve_example.py"
+def serving(state: Path, *arguments: str, script: Path = EXAMPLE) -> Iterator[Server]:
     mark = str(time.time_ns())
     driver = subprocess.Popen(
         [sys.executable, str(script), str(PORT), str(state), *arguments],
-        env={**os.environ, "MLOPS_RAY_TEST": mark},
+        env={**os.environ, "MLOPS_RAY_TEST": mark, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

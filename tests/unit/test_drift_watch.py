@@ -407,7 +407,9 @@ def test_quality_is_estimated_before_labels_and_measured_after(artifacts: Artifa
     assert before.estimated.low <= after.quality[0].roc_auc.value <= before.estimated.high
     assert after.settled
     assert "Labels are as probable as the model says" in after.diagnosis
-    assert "measured on 400 labels" in "\n".join(describe(found.state, [], LATER))
+    words = "\n".join(describe(found.state, [], LATER))
+    assert "measured on 400 labels" in words
+    assert ", as estimated, log loss" in words
 
 
 def test_late_repeated_and_reordered_labels_give_the_same_bits(tmp_path: Path) -> None:
@@ -448,6 +450,32 @@ def test_labels_that_contradict_the_model_are_concept_drift_and_not_data_drift(a
     assert alarm.severity == "critical"
     assert set(alarm.payload["examples"][0]) == {"request_id", "row", "probability", "label"}
     assert "But what they mean has changed (concept drift)" in found.records()[0].diagnosis
+
+
+def test_the_errors_are_followed_and_a_restart_goes_on_with_them(artifacts: Artifacts) -> None:
+    limits = {"adwin": 0.002, "page_hinkley": 20.0}
+    watched = replace(WATCHED, reference=replace(WATCHED.reference, error_limits=limits))
+    rows = example_stream(8, 15)
+    ids = write_example_segments(artifacts, NAME, rows)
+    worse = pl.Series(np.random.default_rng(1).random(len(rows)) < 0.5) & (pl.int_range(pl.len()) >= 1600)
+    told = said(rows, ids).with_columns(pl.when(worse).then(~pl.col("label")).otherwise("label").alias("label"))
+    results = []
+    for restarts in (False, True):
+        for folder in ("labels", "monitoring"):
+            artifacts.delete(folder)
+        found = Watching(artifacts, find=lambda version: watched)
+        for number in range(4):
+            tell(artifacts, told[number * 800 : number * 800 + 800], number)
+            if restarts:
+                found.again()
+            found.rounds()
+        raised = {change.id: change.title for change in found.announced if change.kind == "raised"}
+        results.append((found.state.watches["7"].errors, list(raised.values())))
+    assert results[0] == results[1]
+    (errors, raised), _ = results
+    assert errors.taken == 3200
+    assert len(errors.kept) < 2 * 3200, "it has begun anew at the change"
+    assert any("Concept drift" in title for title in raised)
 
 
 def test_labels_by_keys_are_found_and_a_withdrawn_one_does_not_count(artifacts: Artifacts) -> None:

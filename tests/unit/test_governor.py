@@ -1,8 +1,7 @@
 """The governor: each retraining exactly once, whoever dies when; each decision in the log, and none of them twice."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,6 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Event, read_events
 from mlops_ray.governance.live import VersionRef, live, set_champion
 from mlops_ray.governance.versions import Evidence, record_version
-from mlops_ray.retraining import governor as governor_module
 from mlops_ray.retraining.governor import ATTEMPTS, Governor
 from mlops_ray.retraining.launcher import Order, Phase
 from mlops_ray.retraining.policy import Outcome
@@ -134,69 +132,6 @@ def test_sixteen_alarms_at_once_and_again_start_one_retraining(setting: Setting)
         setting.governor().round(NOW + timedelta(hours=1))
     assert len(setting.cluster.orders) == 1
     assert len(setting.events("retraining.finished")) == 1
-
-
-class KilledError(BaseException):
-    """As SIGKILL: nothing may catch it."""
-
-
-def bombs(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, at: int) -> Callable[[], int]:
-    """Each call out of the governor is a place to die before, and one to die after; returns how many were passed."""
-    passed = 0
-
-    def armed(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal passed
-            for when in ("before", "after"):
-                result = function(*arguments, **named) if when == "after" else None
-                passed += 1
-                if passed == at:
-                    raise KilledError
-            return result
-
-        return call
-
-    for name in ("history", "record_next", "find_result", "start_rollout", "champion_lineage"):
-        monkeypatch.setattr(governor_module, name, armed(getattr(governor_module, name)))
-    for name in ("phase", "start"):
-        monkeypatch.setattr(cluster, name, armed(getattr(cluster, name)))
-    return lambda: passed
-
-
-@pytest.mark.parametrize("promote", [False, True])
-def test_killed_at_each_step_it_is_still_one(
-    tmp_path: Path, store: ControlStore, monkeypatch: pytest.MonkeyPatch, promote: bool
-) -> None:
-    folder, at = tmp_path, 0
-    template = Path(store.url.removeprefix("sqlite:///")).read_bytes()
-    while True:
-        at += 3 if promote else 1  # the steps are nearly the same
-        folder = tmp_path / f"{promote}-{at}"
-        folder.mkdir()
-        (folder / "store.db").write_bytes(template)
-        setting = Setting(folder, ControlStore(f"sqlite:///{folder}/store.db"))
-        setting.alarm()
-        with monkeypatch.context() as patch:
-            passed = bombs(patch, setting.cluster, at)
-            with suppress(KilledError):
-                rounds_until_finished(setting, promote)
-            survived = passed() < at
-        rounds_until_finished(setting, promote)
-        assert len(setting.cluster.orders) == 1, at
-        assert len(setting.events("retraining.finished")) == 1, at
-        assert len(setting.events("approval.requested")) == (0 if promote else 1), at
-        assert len(setting.events("rollout.started")) == (1 if promote else 0), at
-        setting.store.close()
-        if survived:
-            break
-    assert at > 20
-
-
-def rounds_until_finished(setting: Setting, promote: bool) -> None:
-    for _ in range(4):
-        setting.governor(promote=promote).round(NOW)
-        if setting.cluster.orders and setting.cluster.phases[setting.cluster.orders[-1].submission] == "running":
-            setting.cluster.end()
 
 
 def test_a_better_challenger_is_offered_and_not_promoted(setting: Setting) -> None:

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.cli_retraining import _span
+from mlops_ray.cli_retraining import _fault, _span
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.predictions.labels import write_by_request
 from mlops_ray.retraining.new_labels import NewLabels
-from mlops_ray.retraining.replay import Progress, Replay, questions
+from mlops_ray.retraining.replay import Planted, Progress, Replay, questions
 from mlops_ray.use_case import Feature
 
 START = datetime(2013, 12, 1, tzinfo=UTC)
@@ -126,6 +126,21 @@ def test_new_labels_are_counted_by_when_they_became_known(tmp_path: Any) -> None
     assert count(START + 4 * HOUR, START + 100 * HOUR) == 35
     assert count(START + 4 * HOUR, START + 12 * HOUR) == 8
     assert count(START + 100 * HOUR, START + 200 * HOUR) == 0
+
+
+def test_a_planted_fault_moves_one_feature_from_its_day_on() -> None:
+    since = START + 10 * HOUR
+    off = Planted("x", 2.0, since).into(FRAME)
+    moved = (off["x"] - FRAME["x"]).to_numpy()
+    assert set(moved[(FRAME[PREDICTION_TIME] < since).to_numpy()]) == {0.0}
+    assert moved[-1] == pytest.approx(2 * float(FRAME["x"].std() or 0))  # type: ignore[arg-type]
+    assert off.drop("x").equals(FRAME.drop("x"))
+    with pytest.raises(ConfigurationError, match="no numeric feature"):
+        Planted("y", 1.0, since).into(FRAME)
+    assert _fault("hour=1@2013-12-11") == ("hour", 1.0, datetime(2013, 12, 11, tzinfo=UTC))
+    for wrong in ("hour", "hour=x@2013-12-11", "hour=1@yesterday"):
+        with pytest.raises(ConfigurationError):
+            _fault(wrong)
 
 
 def test_spans_are_days_or_months() -> None:

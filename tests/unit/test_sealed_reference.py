@@ -12,6 +12,7 @@ from mlops_ray.errors import IntegrityError, UseCaseError
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.monitoring.drift_actor import find_reference
+from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.sealed_reference import read_reference, reference_files
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.onnx_model import OnnxModel
@@ -113,6 +114,14 @@ def test_the_use_case_chooses_slices_seasons_and_windows() -> None:
     for wrong in ({"slices": ("dest",)}, {"seasonal": {"nothing": "hour"}}):
         with pytest.raises(UseCaseError, match="monitoring names"):
             files(use_case(**wrong))
+    options = {"number_detector": "wasserstein", "category_detector": "chi_squared", "error_detectors": ("adwin",)}
+    chosen = Reference.from_files(files(use_case(**options)))
+    named = {normal.detector for normal in chosen.windows[BY_COUNT.name].features.normals}
+    assert named == {"wasserstein", "chi_squared", "missing_rate", "new_categories"}
+    assert 0 < chosen.error_limits["adwin"] <= 0.002
+    for wrong in ({"number_detector": "chi_squared"}, {"error_detectors": ("psi",)}):
+        with pytest.raises(UseCaseError, match="there are "):
+            Monitoring(**wrong)
     with pytest.raises(UseCaseError, match="at least one kind of window"):
         Monitoring(windows=())
     with pytest.raises(UseCaseError, match="each kind once"):

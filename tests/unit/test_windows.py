@@ -74,6 +74,18 @@ def test_windows_by_time_end_when_the_stream_is_read_past_them() -> None:
     assert [window.end for window in second.finished] == [until(1), until(2)]
 
 
+def test_the_window_in_which_a_stream_begins_is_no_whole_one() -> None:
+    """The first three days of a week are not like a week."""
+    begun = add(by_time(), rows(3), moments(0.4, 0.5, 0.9), until(0.95))
+    later = add(begun.state, rows(2, 3), moments(1.1, 2.2), until(3.0))
+    assert [window.whole for window in later.finished] == [False, True, True]
+    again = add(WindowState.from_bytes(begun.state.to_bytes()), rows(0), moments(), until(1.5))
+    assert [window.whole for window in again.finished] == [False]
+    punctual = add(by_time(), rows(3), moments(0, 0.5, 0.9), until(1.5))
+    assert [window.whole for window in punctual.finished] == [True]
+    assert [window.whole for window in add(by_count(), rows(30), moments(*[0.5] * 30), until(5)).finished] == [True] * 2
+
+
 def test_an_hour_without_rows_is_an_empty_window_and_a_year_only_one() -> None:
     state = add(by_time(), rows(1), moments(0.5), until(0.6)).state
     assert [window.rows for window in add(state, rows(0), moments(), until(2.1)).finished] == [1, 0]

@@ -1,0 +1,104 @@
+"""What is announced of an alarm: in words, in numbers, and with rows to look at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from math import isnan
+from typing import Any, Literal
+
+import polars as pl
+
+from mlops_ray.monitoring.alarms import Alarm, Question, Verdict
+from mlops_ray.monitoring.reference import Reference
+from mlops_ray.monitoring.row_sample import NAMES
+from mlops_ray.sketches import NumericSketch
+
+FINDINGS = 10
+_EXAMPLES = 3
+_EXAMPLE_COLUMNS = 5
+# Drift of columns that have less of the model's importance together matters little.
+_MINOR_IMPORTANCE = 0.01
+
+Kind = Literal["raised", "resolved"]
+Severity = Literal["info", "warning", "critical"]
+
+
+@dataclass(frozen=True)
+class AlarmChange:
+    """An alarm to announce. title: for people, on one line. since: where the first window that shows it begins."""
+
+    kind: Kind
+    id: str
+    version: str
+    question: Question
+    title: str
+    severity: Severity
+    since: datetime
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+_TITLES: dict[Question, str] = {"data": "Data drift", "prediction": "Prediction drift", "concept": "Concept drift"}
+
+
+def raised_change(id: str, version: str, spec: str, alarm: Alarm, examples: Sequence[Mapping[str, Any]]) -> AlarmChange:
+    verdict, question = alarm.worst, alarm.question
+    title = f"{_TITLES[question]} of version {version} since {alarm.since:%Y-%m-%d %H:%M}: {verdict.reason}"
+    if verdict.importance > 0:
+        title += f" {verdict.importance:.1%} of the model's importance."
+    severity: Severity = "critical" if question == "concept" else "warning"
+    if question == "data" and verdict.importance < _MINOR_IMPORTANCE:
+        severity = "info"
+    payload = {
+        "question": question,
+        "window": {"kind": spec, "start": verdict.start, "end": verdict.end, "rows": verdict.rows},
+        "columns": list(alarm.columns),
+        "importance": None if isnan(verdict.importance) else verdict.importance,
+        "findings": [asdict(finding) for finding in verdict.findings[:FINDINGS]],
+        "examples": [dict(example) for example in examples],
+    }
+    return AlarmChange("raised", id, version, question, title, severity, alarm.since, payload)
+
+
+def resolved_change(id: str, version: str, alarm: Alarm, verdict: Verdict) -> AlarmChange:
+    title = f"{_TITLES[alarm.question]} of version {version} is over: no drift in {alarm.calm} windows up to now."
+    payload = {
+        "question": alarm.question,
+        "last_seen": alarm.last_seen,
+        "resolved": verdict.end,
+        "windows": alarm.windows,
+        "columns": list(alarm.columns),
+        "worst": alarm.worst.reason,
+    }
+    return AlarmChange("resolved", id, version, alarm.question, title, "info", alarm.since, payload)
+
+
+def drifted_rows(rows: pl.DataFrame, verdict: Verdict, reference: Reference) -> tuple[Mapping[str, Any], ...]:
+    """Of some rows of the window those that show the largest finding, with their values of all columns that drifted.
+
+    They have no value, or one never seen, or lie furthest to the side to which the others have moved.
+    """
+    finding = verdict.findings[0]
+    columns = dict.fromkeys(one.column for one in verdict.findings if one.column in rows.columns)
+    named = [name for name in NAMES if name in rows.columns]
+    if finding.column not in columns or not named:
+        return ()
+    value, old = pl.col(finding.column), reference.columns[finding.column]
+    if finding.detector == "missing_rate":
+        found = rows.filter(value.is_null() | (value.is_nan() if isinstance(old, NumericSketch) else False))
+    elif isinstance(old, NumericSketch):
+        apart = rows.select(value.cast(pl.Float64) - old.mean).to_series().fill_null(float("nan"))
+        found = rows.filter(apart.is_finite())
+        higher = float(apart.filter(apart.is_finite()).sum()) > 0
+        found = found.sort(value, descending=higher)
+    else:
+        found = rows.filter(value.is_not_null()).sort(value.is_in(list(old.categories)))
+    return tuple(found.head(_EXAMPLES).select(*named, *list(columns)[:_EXAMPLE_COLUMNS]).to_dicts())
+
+
+def wrongest(joined: pl.DataFrame) -> tuple[Mapping[str, Any], ...]:
+    """Rows with labels whose answers were furthest from them; joined: request_id, row, probability, label."""
+    apart = (pl.col("label").cast(pl.Float64) - pl.col("probability")).abs()
+    found = joined.drop_nulls(["label", "probability"]).sort(
+        apart, "request_id", "row", descending=[True, False, False]
+    )
+    return tuple(found.head(_EXAMPLES).select("request_id", "row", "probability", "label").to_dicts())
