@@ -20,7 +20,6 @@ from mlops_ray.monitoring.row_sample import matrix
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.windows import Window
 from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
-from mlops_ray.use_case import ErrorDetector
 from mlops_ray.use_case import Question as Question
 
 # A mean that moved less, in standard deviations, does not tell the story.
@@ -120,11 +119,14 @@ def judge_concept(
     return _verdict("concept", (start, end, rows), findings)
 
 
-def with_error_changes(verdict: Verdict, changes: Sequence[Change], limits: Mapping[ErrorDetector, float]) -> Verdict:
-    """The verdict on a window's labels, drift in any case: following the errors beyond the window has shown a rise."""
+def with_error_changes(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
+    """The verdict on a window's labels, drift in any case: following the errors beyond the window has shown a rise.
+
+    What is found is the mean excess error after it, and the threshold the one before.
+    """
     found = [
         Finding(
-            ALL_ROWS, change.detector, change.after, limits[change.detector], 0.0, nan,
+            ALL_ROWS, change.detector, change.after, change.before, 0.0, nan,
             f"errors beyond what the answers let expect rose from {change.before:+.3f} to {change.after:+.3f} a row",
         )
         for change in changes

@@ -359,8 +359,10 @@ def _has_come(record: WindowRecord, following: WindowRecord | None, minimum: int
 def _follow_errors(
     watch: VersionWatch, watched: Watched, record: WindowRecord, errors: NDArray[np.float64]
 ) -> tuple[VersionWatch, Verdict | None]:
-    """The verdict on the concept, with what following the errors adds. Of all kinds of windows the first is followed,
-    so that each error counts once."""
+    """The verdict on the concept, with what following the errors adds.
+
+    Of all kinds of windows the first is followed, so that each error counts once.
+    """
     limits = watched.reference.error_limits
     if not limits or record.spec != next(iter(watched.reference.windows)):
         return watch, record.concept
@@ -368,7 +370,7 @@ def _follow_errors(
     watch = replace(watch, errors=taken.stream)
     if record.concept is None or record.concept.answer == "not enough data" or not taken.changes:
         return watch, record.concept
-    return watch, with_error_changes(record.concept, taken.changes, limits)
+    return watch, with_error_changes(record.concept, taken.changes)
 
 
 def _settle(watch: VersionWatch, spec: str, number: int) -> VersionWatch:

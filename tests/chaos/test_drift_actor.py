@@ -94,7 +94,10 @@ def p99_ms(latencies: list[tuple[float, float]], inside: list[tuple[float, float
 
 @pytest.mark.timeout(400)
 def test_killed_ten_times_in_a_hundred_thousand_predictions(server: Server) -> None:
-    """Stretches with a kill alternate with calm ones of the same length, so that both see the same machine."""
+    """Stretches with a kill alternate with calm ones of the same length, so that both see the same machine.
+
+    An actor that starts takes a core for some seconds: with two cores for everything, p99 went from 7 to 13 ms.
+    """
     callers = Callers(server.key)
     calm, killed, pids = [], [], set[int]()
     length = PREDICTIONS / ROWS / PER_S / KILLS / 2
@@ -117,6 +120,7 @@ def test_killed_ten_times_in_a_hundred_thousand_predictions(server: Server) -> N
     state, (before, during) = state_of(server), (p99_ms(callers.latencies, part) for part in (calm, killed))
     print(f"\n{callers.acknowledged:,} predictions, p99 {before:.1f} ms, with a kill {during:.1f} ms")
     assert (len(pids), callers.failed) == (KILLS, [])
+    assert during < max(1.1 * before, before + 20)
     assert (state.rows["7"] - callers.acknowledged, state.repeated) == (0, 0)
     assert state.watches["7"].rows == callers.acknowledged
 

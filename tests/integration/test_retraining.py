@@ -30,6 +30,7 @@ from mlops_ray.retraining.result import RESULTS
 from mlops_ray.retraining.simulation import Scenario
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.training.proposal import middle
+from mlops_ray.training.search import _threads_per_trial
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Retraining, UseCase
 from tests.unit.test_governor import USE_CASE
@@ -147,6 +148,22 @@ def test_the_job_api_is_used_where_there_is_one(cluster: None, settings: Setting
     found = find_launcher(CASE, settings, tmp_path, "use_cases/arrivals.py")
     assert isinstance(found, JobLauncher)
     assert found.command[3:5] == ("retrain", str(Path("use_cases/arrivals.py").absolute()))
+
+
+def test_a_trial_beside_an_endpoint_does_not_wait_for_the_cpus_that_it_holds(cluster: None) -> None:
+    @ray.remote(num_cpus=1)
+    class Replica:
+        def ready(self) -> bool:
+            return True
+
+    assert _threads_per_trial(1) == 2, "a machine of its own is used whole"
+    replica = Replica.remote()
+    assert ray.get(replica.ready.remote())
+    deadline = time.monotonic() + 10
+    while (threads := _threads_per_trial(1)) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)  # until the cluster has counted it
+    assert ray.get(ray.remote(num_cpus=threads)(lambda: "fitted").remote(), timeout=20) == "fitted"
+    ray.kill(replica)
 
 
 @pytest.mark.timeout(120)

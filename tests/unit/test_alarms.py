@@ -5,7 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_ray.monitoring.alarms import Alarm, Finding, Verdict, describe_shift, diagnose, step
+from mlops_ray.monitoring.alarms import Alarm, Finding, Verdict, describe_shift, diagnose, step, with_error_changes
+from mlops_ray.monitoring.error_stream import Change
 from mlops_ray.sketches import CategoricalSketch, NumericSketch
 
 START = datetime(2013, 6, 1, tzinfo=UTC)
@@ -69,6 +70,15 @@ def test_data_drift_and_concept_drift_are_told_apart_in_words() -> None:
     assert "before labels come" in diagnose(drift, None)
     assert "before labels come" in diagnose(calm, unknown)
     assert diagnose(unknown, None) == "Not enough data to say anything."
+
+
+def test_a_rise_of_the_errors_is_concept_drift_in_words() -> None:
+    calm = replace(verdict(0, "no drift"), question="concept")
+    found = with_error_changes(calm, [Change("adwin", 0.01, 0.07)])
+    assert (found.answer, found.question, found.rows) == ("drift", "concept", 5000)
+    assert "rose from +0.010 to +0.070 a row (adwin 0.07, threshold 0.01)" in found.reason
+    worse = replace(verdict(0, "drift", "x"), question="concept")
+    assert [one.detector for one in with_error_changes(worse, [Change("adwin", 0, 0.1)]).findings] == ["psi", "adwin"]
 
 
 def test_the_size_of_a_shift_is_said_in_words() -> None:
