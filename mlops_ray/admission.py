@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mlops_ray.artifacts import Artifacts, digest_json, read_parquet
+from mlops_ray.artifacts import digest_json, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare
 from mlops_ray.evaluation.gates import Finding, GateResult, Measured, judge
@@ -32,6 +32,7 @@ from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import live, set_champion
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef, record_version
+from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
 from mlops_ray.use_case import BetterThanChampion, Latency, UseCase
 
@@ -162,8 +163,7 @@ def compare_with_champion(
 ) -> dict[str, Comparison]:
     """On the rows of the test period, for each metric; none where the champion cannot be asked about them."""
     with tempfile.TemporaryDirectory() as folder:
-        Artifacts(settings.artifacts).download(Path(folder), "sealed_models", use_case.name, champion.digest)
-        other = load(Path(folder), champion.digest)
+        other = load(download_sealed(settings, use_case.name, champion, Path(folder)), champion.digest)
     test = split_by_time(read_parquet(training_set.url), training_set.as_of, use_case.split).test
     lacking = [feature.name for feature in other.schema.features if feature.name not in test.columns]
     if lacking:

@@ -41,7 +41,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 Row = Mapping[str, Any]
 Rows = Row | Sequence[Row]
-Decision = Literal["request", "approve", "reject", "revoke", "retire"]
+Decision = Literal["request", "approve", "reject", "revoke", "break-glass", "retire"]
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,12 @@ class Client:
     def decide(
         self, what: Decision, name: str, version: int, reason: str = "", digest: str | None = None
     ) -> dict[str, Any]:
-        """Ask for, give, refuse or take back the approval of a version, or take the version out of use for good.
+        """Ask for, give, refuse or take back the approval of a version, do without it, or retire the version for good.
 
         Who does it is whose key this client has. digest: of the sealed model that was looked at, to refuse another
-        one. Returns the approval, or the retired version. Raises ForbiddenError for who may not do this (the author of
-        a version cannot approve it), ConflictError if it cannot be done to what stands, and what `predict` raises.
+        one. Returns the approval, the retired version, or after breaking the glass what is live. Raises ForbiddenError
+        for who may not do this (the author of a version cannot approve it), ConflictError if it cannot be done to what
+        stands, and what `predict` raises.
         """
         return dict(self._carry_out(*_decision(what, name, version, reason, digest)))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from mlops_ray.errors import ConflictError
+from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.governance.alarms import RAISED, RESOLVED, SILENCED
 from mlops_ray.governance.approvals import ask
 from mlops_ray.governance.control_store import ControlStore
@@ -69,7 +69,7 @@ def record_next(store: ControlStore, actor: Actor, use_case: str, decide: Decide
 
 
 def _offer(connection: Connection, actor: Actor, use_case: str, version: int, reason: str) -> None:
-    with suppress(ConflictError):  # somebody has asked for it already
+    with suppress(ConflictError, ForbiddenError):  # somebody has asked for it already, or retired it
         ask(connection, actor, use_case, version, reason)
 
 

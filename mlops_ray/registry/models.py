@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.lineage import Lineage, write_lineage
 
 if TYPE_CHECKING:
@@ -135,6 +136,15 @@ def download(settings: Settings, version: ModelVersion, folder: str | Path) -> P
     with mlflow_errors(settings):
         Path(folder).mkdir(parents=True, exist_ok=True)
         return Path(client.download_artifacts(version.run_id, f"{_SEALED}/{version.digest}", str(folder)))
+
+
+def download_sealed(settings: Settings, name: str, version: VersionRef, folder: Path) -> Path:
+    """As `download`, but from the artifact root if the sealed model still lies there, which needs no MLflow."""
+    artifacts = Artifacts(settings.artifacts)
+    if artifacts.entries("sealed_models", name, version.digest):
+        artifacts.download(folder, "sealed_models", name, version.digest)
+        return folder
+    return download(settings, find_version(settings, name, version.version), folder)
 
 
 def lineage_copy(settings: Settings, name: str, version: int) -> Any:

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.evaluation.gates import Finding
@@ -20,7 +19,7 @@ from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.registry.advisories import Audit, audit
 from mlops_ray.registry.artifact_check import ArtifactFinding, check_artifact
 from mlops_ray.registry.bill_of_materials import FILE, packages
-from mlops_ray.registry.models import download, find_version
+from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.trace import read_lineage
 from mlops_ray.use_case import Gate, NoVulnerability
 
@@ -126,7 +125,7 @@ def _look_again(
 ) -> Rescanned:
     subject = f"{use_case}@{version.version}"
     with TemporaryDirectory() as folder:
-        found = scan(_sealed(settings, use_case, version, Path(folder)), settings.advisories)
+        found = scan(download_sealed(settings, use_case, version, Path(folder)), settings.advisories)
     known = _known(settings, store, use_case, version.version, now)
     new = [one for one in found.environment.vulnerabilities if (one.package, one.advisory) not in known]
     files = [one for one in found.artifact if (one.file, one.rule) not in known]
@@ -161,12 +160,3 @@ def _known(settings: Settings, store: ControlStore, use_case: str, version: int,
     for event in read_events(store, types=["vulnerability.found"], use_case=use_case, subject=subject):
         seen += [*event.payload["vulnerabilities"], *event.payload["files"]]
     return {(one.get("package") or one["file"], one.get("advisory") or one["rule"]) for one in seen}
-
-
-def _sealed(settings: Settings, use_case: str, version: VersionRef, folder: Path) -> Path:
-    """A copy of the sealed folder, from the artifact root or, where it is not there, from MLflow."""
-    artifacts = Artifacts(settings.artifacts)
-    if artifacts.entries("sealed_models", use_case, version.digest):
-        artifacts.download(folder, "sealed_models", use_case, version.digest)
-        return folder
-    return download(settings, find_version(settings, use_case, version.version), folder)

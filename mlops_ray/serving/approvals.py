@@ -101,8 +101,9 @@ async def change_version(request: Request, role: Role | None, change: Change) ->
 def expect_role(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> None:
     """Raise HttpError 403 unless the caller has one of `roles` on the use case."""
     if not _may(principal, roles, use_case):
-        wanted = f"the role {roles[0]!r}"
-        raise HttpError(403, f"This credential does not carry {wanted} on {use_case[:63]!r}.", "authorization")
+        raise HttpError(
+            403, f"This credential does not carry the role {roles[0]!r} on {use_case[:63]!r}.", "authorization"
+        )
 
 
 def _may(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> bool:

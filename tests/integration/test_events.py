@@ -38,6 +38,7 @@ from mlops_ray.governance.live import (
     replicas_of,
     retire,
     roll_back,
+    set_champion,
     start_rollout,
 )
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
@@ -148,6 +149,19 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     advisories_and_audit(platform)
     assert {event.type for event in platform.seen} == set(EVENT_TYPES)
     assert waiting(platform.store) == []
+
+
+def test_a_retired_challenger_does_not_hold_up_the_governor(platform: Platform) -> None:
+    store, now = platform.store, datetime.now(UTC)
+    set_champion(store, ANN, NAME, platform.register(1), "first")
+    raise_alarm(store, NAME, 1, "a1", "Drift of hour", "warning", now, {"question": "concept"})
+    platform.governor.round(now)
+    platform.register(2)
+    retire(store, ANN, NAME, 2, "it discriminates")
+    platform.cluster.end("better", 2)
+    platform.governor.round(now + timedelta(hours=1))
+    assert [event.type for event in history(store, NAME)][-2:] == [FINISHED, "retraining.decided"]
+    assert list_approvals(store) == []
 
 
 def keys(platform: Platform) -> None:

@@ -126,7 +126,12 @@ def test_mlflow_gone_in_the_middle_is_said_and_the_rerun_completes(
     assert register_planes(settings, sealed, run_id).version == 1
 
 
-def test_sixteen_at_once_register_sixteen_versions(settings: Settings, sealed: Path, run_id: str) -> None:
+def test_sixteen_at_once_register_sixteen_versions(settings: Settings, sealed: Path, url: str) -> None:
+    if url.startswith("postgresql"):
+        settings = settings.model_copy(update={"mlflow_uri": url.replace("://", "+psycopg://")})
+    client = connect(settings)
+    run_id = client.create_run(experiment_id(client, settings, "planes")).info.run_id
+
     def one(number: int) -> ModelVersion:
         return register_planes(settings, sealed, run_id, key=f"k{number}", digest=f"{number:x}")
 

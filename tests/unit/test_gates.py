@@ -26,8 +26,8 @@ from mlops_ray.use_case import (
     OnnxParity,
     Threshold,
     Waiver,
-    load_use_case,
 )
+from tests.unit.test_governor import USE_CASE
 from tests.unit.test_metrics import START, make_rows
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -181,6 +181,23 @@ def test_a_model_is_not_better_than_itself_however_hard_the_days() -> None:
     assert difference.high - difference.low < (alone.high - alone.low) / 2
 
 
+def test_the_interval_is_delongs_where_rows_are_independent() -> None:
+    """DeLong, DeLong, Clarke-Pearson, Biometrics 44, 1988: the variance of the difference from the placement values."""
+    random, rows = np.random.default_rng(7), 600
+    label = random.random(rows) < 0.4
+    ours, theirs = (label + random.normal(0, spread, rows) for spread in (1.0, 1.4))
+    moments = np.datetime64("2026-01-01", "us") + np.arange(rows) * np.timedelta64(1, "D")  # a day for each row
+    placed = [score[label][:, None] > score[~label][None, :] for score in (ours, theirs)]
+    difference = placed[0].astype(float) - placed[1]
+    of_late, of_others = difference.mean(axis=1), difference.mean(axis=0)
+    spread = np.sqrt(of_late.var(ddof=1) / len(of_late) + of_others.var(ddof=1) / len(of_others))
+    found = compare(label, ours, theirs, moments, "roc_auc", seed=1).difference
+    assert found.value == pytest.approx(difference.mean())
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.high - found.low) / (2 * 1.96 * spread) == pytest.approx(1, abs=0.15)
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(DataError, match="cannot be compared"):
         compare(LABEL, PROBABILITY[1:], PROBABILITY, MOMENT, "roc_auc", seed=0)
@@ -202,4 +219,4 @@ def test_what_cannot_be_compared_is_refused() -> None:
 )
 def test_a_rule_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UseCaseError, match=message):
-        replace(load_use_case("flights"), **change)
+        replace(USE_CASE, **change)
