@@ -62,6 +62,25 @@ def list_(
         typer.echo(printable(line))
 
 
+@alarms.command("show")
+def show(
+    use_case: NameArgument,
+    alarm: Annotated[str, typer.Argument(help="The alarm's id, or its beginning.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """One alarm with its features, how far they moved, and rows to look at."""
+    from mlops_ray.monitoring.describe import alarm_details
+
+    found = [one for one in alarms_of(open_store(settings_of(state, config)), use_case) if one.id.startswith(alarm)]
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"{len(found)} alarms of {use_case} begin with {alarm!r}. `alarms list --all` has all."
+        )
+    for line in alarm_details(found[0], datetime.now(UTC)):
+        typer.echo(printable(line))
+
+
 @alarms.command("silence")
 def silence(
     use_case: NameArgument,

@@ -72,12 +72,9 @@ def judge(
     monitored = reference.windows[spec_name]
     calibration = monitored.features if question == "data" else monitored.prediction
     ends = (window.start, window.end, window.rows)
-    lacking = _lacking(calibration, window.rows, monitored.spec.minimum_rows)
+    lacking = _lacking(calibration, window.rows, monitored.spec.minimum_rows, window.whole)
     if calibration is None or lacking:
         return Verdict(question, "not enough data", *ends, (), nan, lacking)
-    if not window.whole:
-        reason = "The first predictions came after the window's beginning, and a part of it is not like a whole one."
-        return Verdict(question, "not enough data", *ends, (), nan, reason)
     by_name = {detector.name: detector for detector in detectors}
     shares = _shares(importance)
     single = [normal for normal in calibration.normals if normal.family != JOINT]
@@ -95,13 +92,21 @@ def judge(
 
 
 def judge_concept(
-    labelled: Mapping[str, Reliability], start: datetime, end: datetime, reference: Reference, spec_name: str
+    labelled: Mapping[str, Reliability],
+    start: datetime,
+    end: datetime,
+    reference: Reference,
+    spec_name: str,
+    whole: bool = True,
 ) -> Verdict:
-    """Are labels as probable as the model says? `labelled`: rows of the window with labels, by slice ("all" is one)."""
+    """Are labels as probable as the model says? `labelled`: rows of the window with labels, by slice ("all" is one).
+
+    whole: see `windows.Window`.
+    """
     monitored = reference.windows[spec_name]
     calibration = monitored.concept
     rows = int(labelled[ALL_ROWS].rows.sum()) if ALL_ROWS in labelled else 0
-    lacking = _lacking(calibration, rows, monitored.spec.minimum_rows)
+    lacking = _lacking(calibration, rows, monitored.spec.minimum_rows, whole)
     if calibration is None or lacking:
         return Verdict("concept", "not enough data", start, end, rows, (), nan, lacking)
     findings = []
@@ -134,12 +139,14 @@ def with_error_changes(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
     return _verdict("concept", (verdict.start, verdict.end, verdict.rows), [*verdict.findings, *found])
 
 
-def _lacking(calibration: Calibration | None, rows: int, minimum: int) -> str:
+def _lacking(calibration: Calibration | None, rows: int, minimum: int, whole: bool) -> str:
     """Why nothing can be said, or nothing."""
     if calibration is None:
         return "The reference has no scored rows."
     if rows < minimum:
         return f"The window has {rows:,} rows (at least {minimum:,} are needed)."
+    if not whole:
+        return "The first predictions came after the window's beginning, and a part of it is not like a whole one."
     return "" if calibration.thresholds else calibration.words
 
 

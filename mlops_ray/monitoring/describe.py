@@ -1,7 +1,8 @@
 """What the watch of an endpoint knows, in words for a terminal."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
@@ -32,6 +33,27 @@ def alarm_lines(alarms: Iterable[AlarmRecord], now: datetime) -> Iterator[str]:
         if not alarm.resolved_at and not alarm.is_open(now):
             state = f"silenced until {alarm.silenced_until:%Y-%m-%d %H:%M}Z ({alarm.silenced_because})"
         yield f"{alarm.id}  {alarm.severity}  {state}  {alarm.title}"
+
+
+def alarm_details(alarm: AlarmRecord, now: datetime) -> Iterator[str]:
+    """One alarm: what it says, since when, each finding with its size and share of the importance, and example rows."""
+    yield from alarm_lines([alarm], now)
+    window = alarm.payload["window"]
+    times = f"{str(window['start'])[:16]} to {str(window['end'])[:16]}"
+    yield f"  since {alarm.since:%Y-%m-%d %H:%M}; worst in the window of {window['kind']} from {times}"
+    for finding in alarm.payload["findings"]:
+        share = finding["importance"]
+        known = "" if share is None or share != share else f", {share:.1%} of the model's importance"
+        size = f"{finding['detector']} {finding['value']:.3g}, threshold {finding['threshold']:.3g}"
+        yield f"  {finding['column']}: {finding['shift']} ({size}{known})"
+    for example in alarm.payload["examples"]:
+        yield f"  for example {example_words(example)}"
+
+
+def example_words(example: Mapping[str, Any]) -> str:
+    """A row of an alarm's examples on one line."""
+    numbers = {name: f"{value:.6g}" for name, value in example.items() if isinstance(value, float)}
+    return ", ".join(f"{name} {numbers.get(name, value)}" for name, value in example.items())
 
 
 def _of_version(watch: VersionWatch, windows: int) -> Iterator[str]:

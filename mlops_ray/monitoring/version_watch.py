@@ -80,7 +80,7 @@ class WindowRecord:
     """A finished window. answered_from, answered_to: its predictions were answered in between (never outside).
 
     estimated: before labels come. concept, quality: from the labels that came so far, all rows first. labelled: how
-    many. settled: whether its labels have had their say on the alarm.
+    many. settled: whether its labels have had their say on the alarm. whole: see `windows.Window`.
     """
 
     spec: str
@@ -98,6 +98,7 @@ class WindowRecord:
     concept: Verdict | None = None
     quality: tuple[SliceQuality, ...] = ()
     settled: bool = False
+    whole: bool = True
 
     @property
     def diagnosis(self) -> str:
@@ -328,7 +329,7 @@ def _record(
         estimated = reference.estimator.estimate(sketch) if enough else None
     return WindowRecord(
         name, number, window.start, window.end, window.rows, window.misdated, *answered,
-        _shortened(data), _shortened(prediction), estimated,
+        _shortened(data), _shortened(prediction), estimated, whole=window.whole,
     )  # fmt: skip
 
 
@@ -339,7 +340,7 @@ def _shortened(verdict: Verdict) -> Verdict:
 def _with_labels(record: WindowRecord, labelled: Labelled, watched: Watched) -> WindowRecord:
     qualities = labelled.qualities
     by_slice = {quality.slice: quality.reliability for quality in qualities}
-    concept = judge_concept(by_slice, record.start, record.end, watched.reference, record.spec)
+    concept = judge_concept(by_slice, record.start, record.end, watched.reference, record.spec, record.whole)
     kept = tuple(
         SliceQuality(q.slice, q.rows, q.predictions, q.positive, q.roc_auc, q.log_loss, q.brier) for q in qualities
     )

@@ -63,7 +63,8 @@ def page(result: Backtest) -> str:
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .7em;border-bottom:1px solid #ddd;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}h1{font-size:1.3em}svg{width:100%;height:auto}li{margin:.3em 0}"
+    "td:first-child,th:first-child{text-align:left}h1{font-size:1.3em}h2{font-size:1.1em;margin:1.2em 0 .3em}"
+    "svg{width:100%;height:auto}li{margin:.3em 0}"
 )
 
 
@@ -160,7 +161,7 @@ def _listed(title: str, items: Sequence[str]) -> str:
 def _title(result: Backtest) -> str:
     return (
         f"{result.use_case}: {result.rows:,} predictions from {result.start:%Y-%m-%d} to {result.end:%Y-%m-%d}, "
-        f"{result.candidate}"
+        f"candidate {result.candidate}"
     )
 
 

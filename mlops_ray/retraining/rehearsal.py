@@ -1,6 +1,5 @@
 """A rehearsal: the whole round in simulated time, on an endpoint of our own, with each stage said."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import Event, read_events
 from mlops_ray.governance.principals import development_key
 from mlops_ray.governance.retrainings import FINISHED
+from mlops_ray.monitoring.describe import example_words
 from mlops_ray.monitoring.drift_actor import start_watching, stop_watching
 from mlops_ray.monitoring.watch_state import read_state
 from mlops_ray.retraining.governor_actor import start_governor, stop_governor
@@ -154,7 +154,7 @@ class _Player:
                 self._told.add(event.id)
                 self._stage(f"ALARM ({event.severity}): {event.reason}")
                 for example in event.payload["examples"]:
-                    self._stage(f"    for example {json.dumps(example)}")
+                    self._stage(f"    for example {example_words(example)}")
         decision: Decision = ray.get(self._governor.round.remote(now))
         if (decision.action, decision.cause) != self._said:
             self._said = (decision.action, decision.cause)

@@ -15,7 +15,7 @@ from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import alarms_of, open_alarms
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import read_events
-from mlops_ray.monitoring.describe import describe
+from mlops_ray.monitoring.describe import alarm_details, describe
 from mlops_ray.monitoring.drift_actor import record_change
 from mlops_ray.monitoring.drift_watch import SETTLE, DriftWatch
 from mlops_ray.monitoring.version_watch import Watched, WindowRecord
@@ -123,6 +123,22 @@ def test_windows_by_time_begin_with_the_first_prediction_of_a_backlog(artifacts:
     daily = watching(artifacts, rows).records(BY_TIME.name)
     assert [(record.start, record.rows) for record in daily] == [(START + n * DAY, PER_DAY) for n in range(3)]
     assert [record.misdated for record in daily] == [1, 0, 0]
+
+
+def test_the_part_of_a_window_by_time_in_which_the_stream_began_is_not_judged(artifacts: Artifacts) -> None:
+    """Labels are all wrong, of the first day too; but of that only the last 300 predictions were seen."""
+    ids = write_example_segments(artifacts, NAME, CALM.tail(1500))
+    found = Watching(artifacts)
+    found.rounds()
+    tell(artifacts, said(CALM.tail(1500), ids).with_columns(~pl.col("label")))
+    found.rounds()
+    first, second, *_ = found.records(BY_TIME.name)
+    assert (first.rows, second.rows) == (300, PER_DAY)
+    for verdict in (first.data, first.prediction, first.concept):
+        assert verdict is not None
+        assert (verdict.answer, verdict.reason[:21]) == ("not enough data", "The first predictions")
+    assert second.concept is not None
+    assert second.concept.answer == "drift"
 
 
 def test_segments_that_appear_out_of_order_are_counted(artifacts: Artifacts) -> None:
@@ -284,6 +300,9 @@ def test_drift_raises_one_alarm_with_features_size_examples_and_since_when(
     examples = alarm.payload["examples"]
     assert {example["request_id"] for example in examples} <= set(ids[1600:])
     assert min(example["distance"] for example in examples) > 2000
+    text = "\n".join(alarm_details(alarm, LATER))
+    assert "75.0% of the model's importance" in text
+    assert f"for example request_id {examples[0]['request_id']}, row 0, distance 2" in text
     assert open_alarms(store, NAME, 7, LATER) == []
 
 
