@@ -263,10 +263,11 @@ def retire(store: ControlStore, actor: Actor, use_case: str, version: int, reaso
         state = _live(connection, use_case)
         if found.ref in (state.champion, state.rollout and state.rollout.version):
             raise ConflictError(f"Version {version} of {use_case} is live. Promote another one or roll back first.")
-        if found.ref == state.previous:
+        was_previous = found.ref == state.previous
+        if was_previous:
             nothing = {"previous_version": None, "previous_digest": None, "revision": state.revision + 1}
             connection.execute(update(endpoints).where(endpoints.c.use_case == use_case).values(nothing))
-        return registered_versions.retire(connection, actor, found, reason)
+        return registered_versions.retire(connection, actor, found, reason, {"was_previous_champion": was_previous})
 
 
 def roll_back(

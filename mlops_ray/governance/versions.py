@@ -116,7 +116,9 @@ def record_version(
     return made
 
 
-def retire(connection: Connection, actor: Actor, version: RegisteredVersion, reason: str) -> RegisteredVersion:
+def retire(
+    connection: Connection, actor: Actor, version: RegisteredVersion, reason: str, payload: Mapping[str, Any]
+) -> RegisteredVersion:
     """Take a version out of use for good, inside the caller's transaction; see `live.retire`."""
     version.expect_in_use()
     retired = replace(version, retired_at=datetime.now(UTC))
@@ -130,6 +132,7 @@ def retire(connection: Connection, actor: Actor, version: RegisteredVersion, rea
         version.use_case,
         before=asdict(version),
         after=asdict(retired),
+        payload=payload,
         reason=reason,
         now=retired.retired_at,
     )

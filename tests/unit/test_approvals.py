@@ -334,6 +334,7 @@ def test_what_is_live_is_not_retired_and_what_was_live_is_no_way_back(ready: Con
     assert state.rollout
     state = promote(ready, ANN, "flights", state.rollout, "enough")
     retire(ready, ANN, "flights", 1, "old")
+    assert read_events(ready, types=["version.retired"])[0].payload == {"was_previous_champion": True}
     with pytest.raises(ConflictError, match="was changed meanwhile"):
         roll_back(ready, ANN, "flights", state, "complaints")
     with pytest.raises(ConflictError, match="no previous champion"):
