@@ -44,7 +44,7 @@ def raised_change(id: str, version: str, spec: str, alarm: Alarm, examples: Sequ
     verdict, question = alarm.worst, alarm.question
     title = f"{_TITLES[question]} of version {version} since {alarm.since:%Y-%m-%d %H:%M}: {verdict.reason}"
     if verdict.importance > 0:
-        title += f" {verdict.importance:.1%} of the model's importance."
+        title += f" {100 * verdict.importance:.3g} % of the model's importance."
     severity: Severity = "critical" if question == "concept" else "warning"
     if question == "data" and verdict.importance < _MINOR_IMPORTANCE:
         severity = "info"

@@ -43,7 +43,7 @@ def alarm_details(alarm: AlarmRecord, now: datetime) -> Iterator[str]:
     yield f"  since {alarm.since:%Y-%m-%d %H:%M}; worst in the window of {window['kind']} from {times}"
     for finding in alarm.payload["findings"]:
         share = finding["importance"]
-        known = "" if share is None or share != share else f", {share:.1%} of the model's importance"
+        known = "" if share is None or share != share else f", {100 * share:.3g} % of the model's importance"
         size = f"{finding['detector']} {finding['value']:.3g}, threshold {finding['threshold']:.3g}"
         yield f"  {finding['column']}: {finding['shift']} ({size}{known})"
     for example in alarm.payload["examples"]:

@@ -68,7 +68,7 @@ def test_odd_windows() -> None:
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    past = rows_of(9000, 4)
+    past = rows_of(6000, 4)
     return build_reference(past, "time", FEATURES, [SPEC], false_alarm_every=20, domain_classifier=True)
 
 
@@ -80,8 +80,8 @@ def judged(reference: Reference, rows: pl.DataFrame) -> list[Verdict]:
 
 
 def test_what_only_the_features_together_show_is_found_and_named(reference: Reference) -> None:
-    assert sum(verdict.answer == "drift" for verdict in judged(reference, rows_of(6000, 5))) <= 2
-    for verdict in judged(reference, rows_of(1800, 6, together=0.9)):
+    assert sum(verdict.answer == "drift" for verdict in judged(reference, rows_of(3000, 5))) <= 1
+    for verdict in judged(reference, rows_of(1200, 6, together=0.9)):
         (finding,) = verdict.findings
         assert finding.detector == "domain_classifier"
         assert finding.column in ("x", "y")
@@ -100,7 +100,7 @@ def test_the_sealed_sample_comes_back_and_judges_the_same(reference: Reference) 
 
 
 def test_without_the_option_each_feature_alone_is_as_ever_and_no_sample_is_sealed() -> None:
-    without = build_reference(rows_of(9000, 4), "time", FEATURES, [SPEC], false_alarm_every=20)
+    without = build_reference(rows_of(6000, 4), "time", FEATURES, [SPEC], false_alarm_every=20)
     assert without.sample is None
     answers = [verdict.answer for verdict in judged(without, rows_of(6000, 6, together=0.9))]
     assert answers.count("drift") <= 2

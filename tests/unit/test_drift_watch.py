@@ -301,7 +301,7 @@ def test_drift_raises_one_alarm_with_features_size_examples_and_since_when(
     assert {example["request_id"] for example in examples} <= set(ids[1600:])
     assert min(example["distance"] for example in examples) > 2000
     text = "\n".join(alarm_details(alarm, LATER))
-    assert "75.0% of the model's importance" in text
+    assert "75 % of the model's importance" in text
     assert f"for example request_id {examples[0]['request_id']}, row 0, distance 2" in text
     assert open_alarms(store, NAME, 7, LATER) == []
 
