@@ -1,7 +1,8 @@
 """Serving: our whole path and what else could serve the same model, asked for one row a request on this machine.
 
-All answer with the same fitted scikit-learn pipeline, or its ONNX export where they take ONNX, each in two processes;
-that their answers agree is checked first. Servers are measured one after another, ours first and last. *Vector*
+All answer with the same fitted scikit-learn pipeline, or its ONNX export where they take ONNX, each in two processes
+(FastAPI with scikit-learn also in one, which is how it starts unless told otherwise); that their answers agree is
+checked first. Servers are measured one after another, ours first and last. *Vector*
 requests carry the features, *keys* requests the entity keys, whose features are read from the online store.
 """
 
@@ -62,18 +63,13 @@ def figures() -> Iterator[tuple[str, float, str]]:
     yield "shadow_p99_percent", shadow.percent, "%"
 
 
-def _prepare() -> None:
-    """In a process of its own, which takes what it imported with it."""
-    command = [sys.executable, "-m", "contest.prepare"]
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(HERE)}, check=True, stdout=sys.stderr)
-
-
 def _rivals() -> list[Contestant]:
     every = [
         bare_ray("ray_haproxy", haproxy=True),
         bare_ray("ray_proxy", haproxy=False),
         fastapi("fastapi_onnx", "fastapi_onnx"),
         fastapi("fastapi_sklearn", "fastapi_sklearn"),
+        fastapi("fastapi_sklearn_1_process", "fastapi_sklearn", processes=1),
         mlflow_server("mlflow_server"),
         bentoml("bentoml"),
     ]

@@ -65,9 +65,9 @@ def bare_ray(name: str, haproxy: bool) -> Contestant:
     )
 
 
-def fastapi(name: str, module: str, rows: Path = work.VECTOR_ROWS) -> Contestant:
+def fastapi(name: str, module: str, rows: Path = work.VECTOR_ROWS, processes: int = 2) -> Contestant:
     def command(port: int) -> Sequence[str | Path]:
-        options = ["--workers", "2", "--port", str(port), "--no-access-log", "--log-level", "warning"]
+        options = ["--workers", str(processes), "--port", str(port), "--no-access-log", "--log-level", "warning"]
         return [sys.executable, "-m", "uvicorn", f"contest.servers.{module}:app", *options]
 
     return Contestant(name, command, rows)

@@ -30,8 +30,12 @@ _DTYPES: dict[ColumnType, Any] = {
 
 
 class OnlineReader(Protocol):
-    """Where the features that a caller does not send come from. It counts what it does, for the metrics."""
+    """Where the features that a caller does not send come from. It counts what it does, for the metrics.
 
+    waits: whether a read may wait, for a network or for who writes; one that does not is over in a millisecond.
+    """
+
+    waits: bool
     seconds: float
     reads: int
     missing: int
@@ -72,6 +76,7 @@ class Predictor:
             )
         self.sealed = sealed
         self._reader = online_reader if schema.feature_service else None
+        self.waits = self._reader is not None and self._reader.waits
         self._store_down_until_s = 0.0
         self._numbers, self._categories = schema.named("number"), schema.named("category")
         self._copied = [name for name in schema.request_features if schema.column_of(name) is not None]

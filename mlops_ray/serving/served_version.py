@@ -14,7 +14,7 @@ from mlops_ray.serving.openapi import openapi_of_model
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.serving.validation import PredictBody
 
-INLINE_ROWS = 32
+INLINE_ROWS, INLINE_KEYS = 32, 8
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ class ServedVersion:
         ]
         # One thread for what waits or is long: its work holds Python's lock, so more would not be faster, and the
         # event loop stays free to answer health checks and to keep the deadline. Each version has its own, so that
-        # a slow canary does not hold up the champion.
+        # a slow canary does not hold up the champion. What is short stays on the loop: to hand a lookup of one row
+        # over and back costs as much as the lookup, and 1.6 times under load.
         self._threads = ThreadPoolExecutor(max_workers=remote_calls or 1, thread_name_prefix=f"version-{version}")
         serving = self.schema.serving
         self._batcher = (
@@ -138,6 +139,8 @@ class ServedVersion:
 
     async def _from_keys(self, keys: list[dict[str, Any]], moment: datetime) -> tuple[Vectors, Probability]:
         if self._batcher is None:
+            if len(keys) <= INLINE_KEYS and not self._remote and not self.predictor.waits:
+                return self._look_up_and_ask(keys, moment)
             found: tuple[Vectors, Probability] = await self._aside(self._look_up_and_ask, keys, moment)
             return found
         vectors = await self._aside(self.predictor.vectors_of_keys, keys, moment)

@@ -31,6 +31,8 @@ FEATURES = (
 class RecentDelays:
     """An online reader over a dictionary: delay in minutes by (origin, carrier), with the moment it became known."""
 
+    waits = False
+
     def __init__(self, values: Mapping[tuple[str, str], tuple[float, datetime]]):
         self.values = values
         self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0

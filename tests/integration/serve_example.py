@@ -46,6 +46,8 @@ class ExampleRegistry:
 class SlowReader(RecentDelays):
     """An online store that takes its time."""
 
+    waits = True
+
     def __init__(self, seconds: float):
         super().__init__(example_reader().values)
         self._seconds = seconds

@@ -3,11 +3,12 @@
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -129,6 +130,17 @@ def delay(store: Store, airport: str | None, moment: datetime) -> object:
 def test_the_newest_value_known_at_the_moment_is_read(store: Store) -> None:
     assert delay(store, "EWR", NOON) == 2.0
     assert delay(store, "JFK", NOON) == 3.0
+
+
+def test_a_reader_of_a_file_does_not_wait_for_who_writes(store: Store, settings: Settings) -> None:
+    if not settings.online_store.startswith("sqlite"):
+        pytest.skip("servers have locks of their own")
+    with closing(sqlite3.connect(settings.online_store.removeprefix("sqlite:///"))) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        started_s = time.monotonic()
+        assert delay(store, "EWR", NOON) == 2.0
+        assert time.monotonic() - started_s < 1
+        writer.rollback()
 
 
 def test_a_value_older_than_the_ttl_has_expired(store: Store) -> None:

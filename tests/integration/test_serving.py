@@ -1,5 +1,6 @@
 """The endpoint behind real Serve and HAProxy: answers, limits, and nothing left when it stops."""
 
+import json
 import os
 import signal
 import socket
@@ -213,6 +214,24 @@ def test_only_liveness_needs_no_credential(state: Path) -> None:
         assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer"), path
     with Client(URL, api_key="mlr_wrong") as stranger, pytest.raises(ForbiddenError, match="key"):
         stranger.predict("departures", features=VECTOR)
+
+
+def test_a_refusal_is_logged_as_json_with_its_request_id_and_nothing_that_was_sent(http: httpx.Client) -> None:
+    request_id = str(uuid.uuid4())
+    headers = {"authorization": "Bearer mlr_secret_of_a_stranger", "x-request-id": request_id}
+    assert http.post(f"{MODEL}/predict", json={"features": VECTOR}, headers=headers).status_code == 401
+
+    def logged() -> list[str]:
+        files = Path("/tmp/ray").glob("session_2*/logs/serve/replica_departures*.log")
+        return [line for file in files for line in file.read_text().splitlines() if request_id in line]
+
+    wait_until(lambda: bool(logged()), 10)
+    [line] = logged()
+    record = json.loads(line)
+    assert (record["levelname"], record["request_id"]) == ("WARNING", request_id)
+    assert "401" in record["message"]
+    assert "secret" not in line
+    assert "JFK" not in line
 
 
 def test_a_revoked_key_is_refused_by_every_replica_within_seconds(state: Path) -> None:

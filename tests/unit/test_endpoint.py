@@ -460,6 +460,8 @@ def stable_answer(vector: Json) -> float:
 class Reader:
     """An online store that does what a test wants."""
 
+    waits = True
+
     def __init__(self, read: Callable[[Any], list[Json]]):
         self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
         self._read = read
