@@ -16,8 +16,8 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, roll_back, start_rollout
 
-ROUNDS, TURNS, SECONDS, CLIENTS = 5, 3, 3, 64
-SWITCHED_AFTER_S = 0.5
+ROUNDS, TURNS, SECONDS, CLIENTS = 5, 9, 1, 64
+SWITCHED_AFTER_S = 0.3
 FOLLOWED_AFTER_S = 5.0
 NAME = "flights"
 

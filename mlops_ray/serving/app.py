@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import tempfile
 import threading
 import time
@@ -48,6 +49,7 @@ SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
 KEYS_REFRESHED_S = 5.0
+SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (shadow, ledger, follower) may keep it waiting
 KEY_SET_REFRESHED_S = 300.0
 
 _logger = logging.getLogger(__name__)
@@ -88,7 +90,9 @@ class MlflowRegistry:
 class EndpointArgs(BaseModel):
     """`args` of one model's application in a Serve file. Settings come from `settings`, or else the environment.
 
-    With `model_deployment` the model runs apart from the endpoint's replicas, for example on a GPU.
+    Replicas grow in number while more than half of `max_ongoing_requests` are at work in each, for `upscale_delay_s`,
+    and shrink after `downscale_delay_s` of less. With `model_deployment` the model runs apart from the endpoint's
+    replicas, for example on a GPU.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -97,6 +101,8 @@ class EndpointArgs(BaseModel):
     settings: str | None = None
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=2, ge=1)
+    upscale_delay_s: float = Field(default=30, ge=0)
+    downscale_delay_s: float = Field(default=600, ge=0)
     max_ongoing_requests: int = Field(default=64, ge=1)
     max_queued_requests: int = Field(default=32, ge=1)
     model_deployment: ModelArgs | None = None
@@ -129,6 +135,8 @@ def endpoint_application(
         "autoscaling_config": {
             "min_replicas": args.min_replicas,
             "max_replicas": args.max_replicas,
+            "upscale_delay_s": args.upscale_delay_s,
+            "downscale_delay_s": args.downscale_delay_s,
             "target_ongoing_requests": max(1, args.max_ongoing_requests // 2),
         },
         "max_ongoing_requests": args.max_ongoing_requests,
@@ -203,6 +211,7 @@ class _Endpoint:
         model: DeploymentHandle | None,
     ):
         _log_with_serve()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         name, store = args.model, open_store(settings)
         expect_credentials(settings, store, _http_host())
         context = serve.get_replica_context()

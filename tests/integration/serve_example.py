@@ -70,13 +70,13 @@ def seal_all(state: str) -> dict[int, str]:
 def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> None:
     ray.init(
         address="local",
-        num_cpus=2,
+        num_cpus=4 if "EXAMPLE_SCALES" in os.environ else 2,
         object_store_memory=300_000_000,
         include_dashboard=False,
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
     )
-    apart = "EXAMPLE_MODEL_APART" in os.environ
+    apart, scales = "EXAMPLE_MODEL_APART" in os.environ, "EXAMPLE_SCALES" in os.environ
     try:
         settings = Settings(state=state, data=state, http_port=port, ledger_rotate_s=5)
         store = open_store(settings)
@@ -86,7 +86,9 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
         app = endpoint_application(
             EndpointArgs(
                 model=NAME,
-                min_replicas=2 - apart,
+                min_replicas=1 if apart or scales else 2,
+                upscale_delay_s=2,
+                downscale_delay_s=5,
                 model_deployment=ModelArgs(num_cpus=1) if apart else None,
                 max_ongoing_requests=max_ongoing,
                 max_queued_requests=max(1, max_ongoing // 2),
