@@ -102,4 +102,7 @@ def test_the_document_of_the_server_is_valid() -> None:
     assert schemathesis.openapi.from_dict(document).validate() is None
     own = {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/openapi.json"}
     approvals = {"request", "approve", "reject", "revoke", "break-glass"}
-    assert set(document["paths"]) == own | {"/v2/approvals"} | {f"/v2/approvals/{what}" for what in approvals}
+    versions = {"/v2/versions/lineage", "/v2/versions/retire"}
+    assert set(document["paths"]) == own | versions | {"/v2/approvals"} | {
+        f"/v2/approvals/{what}" for what in approvals
+    }
