@@ -70,7 +70,7 @@ def haproxy_folder() -> Path:
 
 
 # Serve's template binds the metrics and statistics ports to all interfaces, and sends a line for each request to a log
-# daemon (a tenth of HAProxy's time, whether there is one or not); no setting changes that.
+# daemon, whether there is one or not; no setting changes that.
 _LOOPBACK_HAPROXY = """#!/bin/sh
 sed -i -e '/^global/,/^defaults/s/ local0 info$/ local0 notice/' \\
        -e '/^frontend prometheus/,/mode http/s/bind :/bind 127.0.0.1:/' \\
