@@ -88,8 +88,8 @@ class ServedVersion:
         ]
         # One thread for what waits or is long: its work holds Python's lock, so more would not be faster, and the
         # event loop stays free to answer health checks and to keep the deadline. Each version has its own, so that
-        # a slow canary does not hold up the champion. What is short stays on the loop: to hand a lookup of one row
-        # over and back costs as much as the lookup, and 1.6 times under load.
+        # a slow canary does not hold up the champion. What is short stays on the loop: handing a lookup of
+        # one row over and back costs about as much as the lookup.
         self._threads = ThreadPoolExecutor(max_workers=remote_calls or 1, thread_name_prefix=f"version-{version}")
         serving = self.schema.serving
         self._batcher = (
