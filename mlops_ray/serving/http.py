@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError, UnavailableError
 from mlops_ray.governance.principals import Principal, Role
+from mlops_ray.serving.deadlines import Deadlines
 from mlops_ray.serving.request_id import request_id_of
 
 MAX_BODY_BYTES = 10_000_000
@@ -113,7 +114,7 @@ class Routes:
     def __init__(self, routes: Mapping[str, Mapping[str, Route]], admission: Admission, deadline_s: float = DEADLINE_S):
         self.routes = routes
         self._admission = admission
-        self._deadline_s = deadline_s
+        self._deadlines = Deadlines(deadline_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -124,10 +125,9 @@ class Routes:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
         request = Request(scope["method"], path, headers, request_id_of(headers), receive, started_s)
         try:
-            async with asyncio.timeout(self._deadline_s):
-                response = await self._handler(request)(request)
+            response = await self._deadlines.keep(self._handler(request)(request))
         except Exception as error:
-            response = _error_response(error, request, self._deadline_s)
+            response = _error_response(error, request, self._deadlines.deadline_s)
         await _send(response, send)
 
     def _handler(self, request: Request) -> Handler:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ray.util.metrics import Counter, Gauge, Histogram
+from ray.util.metrics import Counter, Gauge
 
 from mlops_ray.predictions.collect import Lag
 from mlops_ray.serving.counters import BOUNDS_S, Counts
 
-# Every fourth of the bounds counted with: buckets that are 2.4 times as wide as the one before.
-_BOUNDARIES_S = list(BOUNDS_S[3::4])
+# Every fourth of the bounds counted with, and how many of the counted buckets lie below: each is 2.4 times as wide as
+# the one before.
+_LE = {f"{bound:.4g}": count for count, bound in list(enumerate(BOUNDS_S, 1))[3::4]} | {"+Inf": len(BOUNDS_S) + 1}
 _VERSION = ("use_case", "version", "route")
 
 
@@ -29,8 +30,10 @@ class Metrics:
         self._tags = {"use_case": use_case}
         self._requests = _counter("requests", "Requests that a version answered or failed to answer", _VERSION)
         self._errors = _counter("errors", "Requests that a version failed to answer", _VERSION)
-        self._latency = Histogram(
-            "mlops_ray_latency_seconds", "From the request's arrival to its answer", _BOUNDARIES_S, _VERSION
+        # A Prometheus histogram, bucket by bucket: Ray's own takes one observation a call, and its agent takes each
+        # apart again, which at 3,000 requests/s is a twentieth of a core.
+        self._latency = _counter(
+            "latency_seconds_bucket", "Answers within `le` seconds of the request's arrival", (*_VERSION, "le")
         )
         self._lookups = {
             name: _counter(f"online_store_{name}", text, ("use_case",))
@@ -68,9 +71,8 @@ class Metrics:
         tags = self._tags | labels
         _increase(self._requests, new.requests, tags)
         _increase(self._errors, new.errors, tags)
-        for bound, count in zip((*BOUNDS_S, 2 * BOUNDS_S[-1]), new.latency, strict=True):
-            for _ in range(count):
-                self._latency.observe(bound, tags)
+        for bound, buckets in _LE.items():
+            _increase(self._latency, sum(new.latency[:buckets]), tags | {"le": bound})
 
 
 def _counter(name: str, text: str, tags: tuple[str, ...]) -> Counter:

@@ -21,9 +21,9 @@ from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import DEADLINE_S
 from mlops_ray.serving.label_routes import LabelRoutes
+from mlops_ray.serving.middleware import Edge
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
-from mlops_ray.serving.request_id import RequestId
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.testing.example_model import example_reader, seal_example
 
@@ -49,7 +49,7 @@ class ExampleEndpoint:
 
     @property
     def app(self) -> ASGIApp:
-        return RequestId(self.endpoint.app)
+        return Edge(self.endpoint.app)
 
 
 @contextmanager

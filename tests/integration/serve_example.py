@@ -97,7 +97,10 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
             ExampleRegistry(state, digests),
             open_reader=lambda settings, service: SlowReader(store_s) if store_s else example_reader(),
         )
-        print(local.start(settings, {NAME: app}), flush=True)
+        url = local.start(settings, {NAME: app})
+        node = ray.nodes()[0]
+        Path(state, "metrics_url").write_text(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}")
+        print(url, flush=True)
         while True:
             time.sleep(1)
     except KeyboardInterrupt:

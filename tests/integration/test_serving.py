@@ -1,7 +1,9 @@
 """The endpoint behind real Serve and HAProxy: answers, limits, and nothing left when it stops."""
 
 import json
+import math
 import os
+import re
 import signal
 import socket
 import struct
@@ -20,6 +22,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from mlops_ray.client import Client
 from mlops_ray.config import Settings
@@ -31,6 +35,7 @@ from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder
 from mlops_ray.testing.example_model import FEATURES, example_answer
 
+ROOT = Path(__file__).parents[2]
 PORT = 18_000
 URL = f"http://127.0.0.1:{PORT}"
 MODEL = f"{URL}/v2/models/departures"
@@ -128,6 +133,39 @@ def test_a_prediction_by_keys_equals_the_one_by_features(client: Client) -> None
     assert by_keys.predictions[0].probability == pytest.approx(example_answer(VECTOR), abs=1e-6)
     assert (by_keys.model, by_keys.version) == ("departures", "7")
     assert uuid.UUID(by_keys.request_id).version == 7
+
+
+# Counters that appear with the first time they count.
+RARE = {f"ray_mlops_ray_{name}_total" for name in ("errors", "online_store_missing", "online_store_stale")}
+RARE |= {"ray_mlops_ray_shadow_dropped_total"}
+
+
+def test_what_the_dashboard_shows_is_in_ray_s_metrics(state: Path, client: Client) -> None:
+    url = (state / "metrics_url").read_text()
+    asked = set(re.findall(r"ray_mlops_ray_\w+", (ROOT / "docs" / "grafana.json").read_text()))
+    for _ in range(20):
+        client.predict("departures", keys=KEY, as_of=datetime(2013, 10, 1, 10, tzinfo=UTC))
+
+    def measured() -> list[Sample]:
+        families = text_string_to_metric_families(httpx.get(url).text)
+        return [sample for family in families for sample in family.samples if sample.name in asked]
+
+    def answered(samples: list[Sample]) -> float:
+        return sum(sample.value for sample in samples if sample.name == "ray_mlops_ray_requests_total")
+
+    deadline = time.monotonic() + 40
+    while answered(samples := measured()) < 20 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert {sample.name for sample in samples} >= asked - RARE
+    buckets: Counter[float] = Counter()
+    for sample in samples:
+        if sample.name == "ray_mlops_ray_latency_seconds_bucket_total":
+            assert (sample.labels["use_case"], sample.labels["version"]) == ("departures", "7")
+            buckets[float(sample.labels["le"])] += sample.value
+    counts = [count for _, count in sorted(buckets.items())]
+    assert counts == sorted(counts)
+    assert counts[-1] == answered(samples) >= 20
+    assert buckets[math.inf] == counts[-1]
 
 
 def test_a_wrong_row_is_an_error_that_names_the_field(client: Client) -> None:

@@ -1,0 +1,95 @@
+"""What Serve wraps around every application, found through RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
+
+import asyncio
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from mlops_ray.serving.request_id import HEADER, request_id_of
+
+_SERVE_TIMEOUT_HEADERS = {b"x-request-timeout-seconds", b"x-request-disconnect-disabled"}
+_UNWATCHED = (b"x-request-disconnect-disabled", b"?1")
+
+
+class Edge:
+    """ASGI middleware around Serve's own: every request has a valid id, and the answer repeats it exactly once.
+
+    Serve would make ids without time (UUIDv4) and take any text. It also lets callers lengthen its timeouts by
+    headers; those do not get past here. And it watches each connection in a task of its own, which costs a fifth of
+    the replica's time: a request whose caller hangs up is over within our deadline anyway, so nobody watches.
+
+    The head of an answer waits for the first part of its body: uvicorn writes each as soon as it has it, and each write
+    wakes the proxy. As one, two replicas behind HAProxy on two cores answer a tenth more requests/s.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(dict(scope["headers"])).encode()
+        kept = [(name, value) for name, value in scope["headers"] if name != HEADER]
+        kept = [(name, value) for name, value in kept if name not in _SERVE_TIMEOUT_HEADERS]
+        scope["headers"] = [*kept, (HEADER, request_id), _UNWATCHED]
+        head: MutableMapping[str, Any] | None = None
+
+        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            nonlocal head
+            if message["type"] == "http.response.start":
+                others = [(name, value) for name, value in message["headers"] if name.lower() != HEADER]
+                head = {**message, "headers": [*others, (HEADER, request_id)]}
+            elif head is None:
+                await send(message)
+            else:
+                start, head = head, None
+                with _one_write(send):
+                    await send(start)
+                    await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class _Joined:
+    """Stands for a transport while uvicorn writes the head of an answer and what follows."""
+
+    def __init__(self, transport: asyncio.Transport):
+        self._transport = transport
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def flush(self) -> None:
+        self._transport.write(b"".join(self._parts))
+        self._parts.clear()
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+
+@contextmanager
+def _one_write(send: Send) -> Iterator[None]:
+    """Let uvicorn write once, at the end. Of any other server nothing is known, and nothing is changed."""
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle):
+        yield
+        return
+    transport = cycle.transport
+    joined = _Joined(transport)
+    cycle.transport = joined  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        cycle.transport = transport
+        joined.flush()
+
+
+def middlewares() -> list[Middleware]:
+    return [Middleware(Edge)]
