@@ -271,7 +271,10 @@ class OnlineReader:
 
     def _stored(self, number: int, rows: Sequence[Mapping[str, Any]]) -> list[Stored | None]:
         """What the store holds of each row's keys in a view; None for a key that is missing or not there."""
-        keys = [tuple(row.get(name) for name in self._keys[number]) for row in rows]
+        names = self._keys[number]
+        keys = [tuple([row.get(name) for name in names]) for row in rows]
+        if len(keys) == 1 and not self._cache_s and None not in keys[0]:
+            return self._fetched(number, keys)
         now_s = time.monotonic()
         found: dict[tuple[Value, ...], Stored | None] = {}
         wanted = []
@@ -296,14 +299,7 @@ class OnlineReader:
         self._cached.update({(number, key): (until_s, stored) for key, stored in found.items()})
 
     def _fetched(self, number: int, keys: Sequence[tuple[Value, ...]]) -> list[Stored | None]:
-        names = self._keys[number]
-        asked = [
-            EntityKey(
-                join_keys=names,
-                entity_values=[self._proto(name, value) for name, value in zip(names, key, strict=True)],
-            )
-            for key in keys
-        ]
+        asked = [self._entity(self._keys[number], key) for key in keys]
         try:
             answers = self._store.online_read(self._config, self._views[number], asked, self._features[number])
         except Exception as error:
@@ -313,13 +309,17 @@ class OnlineReader:
             for known, values in answers
         ]
 
-    def _proto(self, name: str, value: Any) -> Any:
-        type_ = self._types[name]
-        if type_ == ValueType.STRING:
-            return ValueProto(string_val=value)
-        if type_ == ValueType.INT64:
-            return ValueProto(int64_val=value)
-        return python_values_to_proto_values([value], type_)[0]
+    def _entity(self, names: Sequence[str], key: tuple[Value, ...]) -> EntityKey:
+        entity = EntityKey(join_keys=names)
+        for name, value in zip(names, key, strict=True):
+            proto, type_ = entity.entity_values.add(), self._types[name]
+            if type_ is ValueType.STRING:
+                proto.string_val = value
+            elif type_ is ValueType.INT64:
+                proto.int64_val = value
+            else:
+                proto.CopyFrom(python_values_to_proto_values([value], type_)[0])
+        return entity
 
 
 def _let_readers_pass(database: str) -> None:
@@ -329,8 +329,9 @@ def _let_readers_pass(database: str) -> None:
 
 
 def _plain_values(values: Mapping[str, ValueProto]) -> dict[str, Value]:
-    present = {name: value.WhichOneof("val") for name, value in values.items()}
-    return {name: getattr(values[name], field) if field else None for name, field in present.items()}
+    return {
+        name: getattr(value, field) if (field := value.WhichOneof("val")) else None for name, value in values.items()
+    }
 
 
 def _utc(moment: datetime) -> datetime:

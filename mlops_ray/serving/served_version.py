@@ -79,6 +79,7 @@ class ServedVersion:
         self._remote = remote_calls > 0
         self.schema: ModelSchema = predictor.sealed.schema
         self.digest = predictor.sealed.digest
+        self.takes = [(feature.name, feature.kind) for feature in self.schema.features]
         self.metadata = metadata(self.schema, name, version)
         self.openapi = openapi_of_model(self.schema, name, version)
         self._predict_body, self._infer_body = PredictBody(self.schema), InferBody(self.schema)

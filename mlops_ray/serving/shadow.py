@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,26 +81,27 @@ class Shadow:
             together = Vectors(
                 np.concatenate([part.numbers for part in vectors]), np.concatenate([p.categories for p in vectors])
             )
-            answers = np.split(
-                candidate.predictor.probability(together), np.cumsum([len(part) for part in vectors])[:-1]
-            )
+            answers = candidate.predictor.probability(together)
         except Exception as error:
             _logger.warning("Shadow version %s failed: %s: %s", candidate.version, type(error).__name__, error)
             for _ in batch:
                 counts.failed()
             return
         latency_s = (time.perf_counter() - started_s) / len(batch)
-        for asked, part, probability in zip(batch, vectors, answers, strict=True):
+        of_champion = np.concatenate([asked.scored.probability for asked in batch])
+        counts.difference += float(np.abs(answers - of_champion).sum())
+        counts.compared += len(answers)
+        end = 0
+        for asked, part in zip(batch, vectors, strict=True):
+            begin, end = end, end + len(part)
             counts.answered(latency_s)
-            counts.difference += float(np.abs(probability - asked.scored.probability).sum())
-            counts.compared += len(probability)
-            self._keep(asked, replace(asked.scored, vectors=part, probability=probability), latency_s)
+            given = asked.scored
+            self._keep(asked, Scored(given.keys, part, answers[begin:end], given.as_of), latency_s)
 
 
 def _vectors(asked: Asked) -> Vectors:
     """The champion's vectors, where both versions take the same features in the same order, else its own."""
-    mine, theirs = asked.candidate.schema.features, asked.champion.schema.features
-    if [(f.name, f.kind) for f in mine] == [(f.name, f.kind) for f in theirs]:
+    if asked.candidate.takes == asked.champion.takes:
         return asked.scored.vectors
     if asked.scored.keys is None:
         raise DataError("it takes other features than the champion, and the caller sent the champion's.")
