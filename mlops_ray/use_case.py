@@ -341,7 +341,8 @@ class Retraining:
     alarms: open alarms on these questions of monitoring ask for it. every: so does this time since the last training;
     None for never. min_new_rows: labels that must have come since the last training. cool_down: from the end of one
     retraining to the next; each challenger that loses doubles it. max_per_week, max_cpu_hours_per_week: the budget of
-    any seven days. stop_after_losses: after so many challengers in a row that were not better, or runs that failed,
+    any seven days. time_limit: a retraining without a result after so long, waiting for resources included, is stopped
+    and has failed. stop_after_losses: after so many challengers in a row that were not better, or runs that failed,
     none until the champion changes.
 
     split: how time is divided for it; on its test part, the recent window, the challenger is compared with the
@@ -357,6 +358,7 @@ class Retraining:
     cool_down: timedelta = timedelta(days=7)
     max_per_week: int = 2
     max_cpu_hours_per_week: float = 10.0
+    time_limit: timedelta = timedelta(hours=12)
     stop_after_losses: int = 3
     split: Split = Split(test=timedelta(days=28), validation=timedelta(days=14))
     margin: float = -0.005
@@ -373,6 +375,8 @@ class Retraining:
             raise UseCaseError(
                 f"Retraining every {self.every} with a cool-down of {self.cool_down}: give longer times."
             )
+        if self.time_limit <= timedelta(0):
+            raise UseCaseError(f"Retraining with time_limit {self.time_limit}: give a longer time.")
         if not self.max_cpu_hours_per_week > 0 or not math.isfinite(self.margin):
             raise UseCaseError(
                 f"Retraining with max_cpu_hours_per_week {self.max_cpu_hours_per_week} and margin {self.margin}: the "

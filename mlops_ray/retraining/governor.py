@@ -5,10 +5,11 @@ is started if it was not, what has ended is recorded if it was not.
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
@@ -19,13 +20,14 @@ from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity
 from mlops_ray.governance.live import Plan, live, set_champion, start_rollout
 from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, history, record_next
 from mlops_ray.governance.versions import VersionRef
-from mlops_ray.retraining.history import History, read_history
+from mlops_ray.retraining.history import History, Running, read_history
 from mlops_ray.retraining.launcher import Launcher, Order
 from mlops_ray.retraining.policy import Decision, State, decide, retraining_id
 from mlops_ray.retraining.result import Result, champion_lineage, find_result
 from mlops_ray.use_case import UseCase
 
 ATTEMPTS = 3
+HOUR = timedelta(hours=1)
 # How many labels became known after the first moment (None: ever) and up to the second.
 NewRows = Callable[[datetime | None, datetime], int]
 
@@ -35,11 +37,18 @@ _logger = logging.getLogger(__name__)
 class Governor:
     """Governs one use case. Any number of them may do so at once; rounds may end anywhere and be repeated.
 
-    actor: in whose name approvals are asked for. Raises ConfigurationError if the use case declares no retraining.
+    actor: in whose name approvals are asked for. clock: on the wall, by which a retraining may take too long; `now` of
+    a round may be simulated. Raises ConfigurationError if the use case declares no retraining.
     """
 
     def __init__(
-        self, use_case: UseCase, settings: Settings, launcher: Launcher, new_rows: NewRows, actor: Actor = SYSTEM
+        self,
+        use_case: UseCase,
+        settings: Settings,
+        launcher: Launcher,
+        new_rows: NewRows,
+        actor: Actor = SYSTEM,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ):
         if use_case.retraining is None:
             raise ConfigurationError(
@@ -49,17 +58,18 @@ class Governor:
         self._store: ControlStore = open_store(settings)
         self._artifacts = Artifacts(settings.artifacts)
         self._launcher, self._new_rows, self._actor = launcher, new_rows, actor
+        self._clock = clock
 
     def round(self, now: datetime) -> Decision:
         """See the running retraining through, then decide; returns the decision that holds now."""
         known = self._known(now)
         if known.running is not None:
-            self._see_through(known.running["id"], datetime.fromisoformat(known.running["as_of"]), now)
+            self._see_through(known.running, now)
         decision = self._decide(now)
         if decision.action == "retrain":
-            order = self._known(now).running
-            if order is not None:
-                self._see_through(order["id"], datetime.fromisoformat(order["as_of"]), now)
+            ordered = self._known(now).running
+            if ordered is not None:
+                self._see_through(ordered, now)
         return decision
 
     def _known(self, now: datetime) -> History:
@@ -110,20 +120,35 @@ class Governor:
         as_of, split = datetime.fromisoformat(lineage.as_of), self._use_case.split
         return as_of if as_of <= now else as_of - split.test - split.gap
 
-    def _see_through(self, id: str, as_of: datetime, now: datetime) -> None:
-        """Start a retraining that was decided, or record what came of it."""
+    def _see_through(self, order: Running, now: datetime) -> None:
+        """Start a retraining that was decided, stop it if it takes too long, or record what came of it."""
+        took = self._clock() - order.since
         for attempt in range(1, ATTEMPTS + 1):
-            submission = f"{id}-{attempt}"
+            submission = f"{order.id}-{attempt}"
             phase = self._launcher.phase(submission)
-            result = find_result(self._artifacts, self._name, id)  # after the phase: it is written before the end
+            result = find_result(self._artifacts, self._name, order.id)  # after the phase: it is written before the end
             if result is not None:
                 return self._finish(result, now)
-            if phase == "new":
-                return self._launcher.start(Order(submission, id, as_of))
-            if phase == "running":
+            if phase == "ended":
+                _logger.warning("Retraining %s: attempt %d ended without a result", order.id, attempt)
+            elif took > self._policy.time_limit:
+                return self._give_up(order, submission, took, now)
+            elif phase == "new":
+                return self._launcher.start(Order(submission, order.id, order.as_of))
+            else:
                 return None
-            _logger.warning("Retraining %s: attempt %d ended without a result", id, attempt)
-        return self._finish(Result(id, as_of, "failed", f"It died without a result {ATTEMPTS} times."), now)
+        reason = f"It died without a result {ATTEMPTS} times."
+        return self._finish(Result(order.id, order.as_of, "failed", reason), now)
+
+    def _give_up(self, order: Running, submission: str, took: timedelta, now: datetime) -> None:
+        """Stop it and count it as failed; repeated, if its end was not recorded."""
+        self._launcher.stop(submission)
+        hours, limit = took / HOUR, self._policy.time_limit / HOUR
+        reason = (
+            f"It had no result after {hours:.1f} hours (limit {limit:g}) and was stopped. Its log says what it waited "
+            f"for; raise time_limit if it needs longer."
+        )
+        self._finish(Result(order.id, order.as_of, "failed", reason, cpu_hours=hours * (os.cpu_count() or 1)), now)
 
     def _finish(self, result: Result, now: datetime) -> None:
         """Record the outcome, and in the same transaction ask for approval of a challenger that is better."""
@@ -135,7 +160,7 @@ class Governor:
 
         def entry(events: Sequence[Event]) -> Entry | None:
             running = read_history(events, now).running
-            if running is None or running["id"] != result.id:
+            if running is None or running.id != result.id:
                 return None  # another governor has recorded it
             offer = result.version if won and not by_itself else None
             subject = f"{self._name}@{result.version}" if result.version else f"retraining {self._name}"

@@ -11,15 +11,24 @@ from mlops_ray.retraining.policy import OpenAlarm, PastRetraining
 
 
 @dataclass(frozen=True)
+class Running:
+    """A retraining that has not ended. as_of: the governor's time when it was decided; since: by the clock on the wall,
+    which differs where time is simulated."""
+
+    id: str
+    as_of: datetime
+    since: datetime
+
+
+@dataclass(frozen=True)
 class History:
-    """last: the payload of the last decision; None before any. running: that of the decision whose retraining has not
-    ended. losses: see `policy.State`."""
+    """last: the payload of the last decision; None before any. losses: see `policy.State`."""
 
     alarms: tuple[OpenAlarm, ...] = ()
     past: tuple[PastRetraining, ...] = ()
     losses: int = 0
     last: Mapping[str, Any] | None = None
-    running: Mapping[str, Any] | None = None
+    running: Running | None = None
 
 
 def read_history(events: Iterable[Event], now: datetime) -> History:
@@ -28,7 +37,7 @@ def read_history(events: Iterable[Event], now: datetime) -> History:
     alarms: dict[str, OpenAlarm] = {}
     silenced: dict[str, datetime] = {}
     past: dict[str, PastRetraining] = {}
-    orders: dict[str, Mapping[str, Any]] = {}
+    orders: dict[str, Running] = {}
     versions: dict[str, int] = {}
     losses, last, champion = 0, None, None
     for event in events:
@@ -43,8 +52,9 @@ def read_history(events: Iterable[Event], now: datetime) -> History:
         elif event.type == DECIDED:
             last = payload
             if order := payload.get("order"):
-                orders[order["id"]] = order
-                past[order["id"]] = PastRetraining(order["id"], _moment(order["as_of"]))
+                as_of = _moment(order["as_of"])
+                orders[order["id"]] = Running(order["id"], as_of, event.time)
+                past[order["id"]] = PastRetraining(order["id"], as_of)
         elif event.type == FINISHED:
             past[payload["id"]] = _ended(past[payload["id"]], payload)
             losses = 0 if payload["outcome"] == "better" else losses + 1

@@ -24,3 +24,7 @@ class Launcher(Protocol):
     def start(self, order: Order) -> None:
         """Start it, if that did not happen yet, and return at once."""
         ...
+
+    def stop(self, submission: str) -> None:
+        """Have a submission that runs, or waits to run, end without a result."""
+        ...

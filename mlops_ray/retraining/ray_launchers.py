@@ -61,6 +61,9 @@ class JobLauncher:
                 raise UnavailableError(f"Ray takes no job at {self.address}: {error} Retry later.") from error
         _logger.info("Submitted job %s", order.submission)
 
+    def stop(self, submission: str) -> None:
+        self._client().stop_job(submission)
+
     def _client(self) -> Any:
         from ray.job_submission import JobSubmissionClient
 
@@ -100,6 +103,11 @@ class ActorLauncher:
         actor = ray.remote(num_cpus=0, max_restarts=0)(_Retraining).options(**options)
         actor.remote(self.use_case, self.reference, self.settings, self.feature_repo, order)
         _logger.info("Started actor %s", order.submission)
+
+    def stop(self, submission: str) -> None:
+        actor = _actor(submission)
+        if actor is not None:
+            ray.kill(actor)
 
 
 class _Retraining:

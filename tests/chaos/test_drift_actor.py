@@ -126,6 +126,33 @@ def test_killed_ten_times_in_a_hundred_thousand_predictions(server: Server) -> N
 
 
 @pytest.mark.timeout(300)
+def test_down_for_a_minute_predictions_go_on_and_the_backlog_is_counted(server: Server) -> None:
+    callers = Callers(server.key)
+    calm, down = [], []
+    try:
+        wait_until(lambda: state_of(server).rows.get("7", 0) > 0, 60)
+        (actor,) = server.processes("ray::DriftActor")
+        for stretches, seconds in ((calm, 20), (down, 60)):
+            if stretches is down:
+                actor.suspend()
+            begun = time.monotonic()
+            time.sleep(seconds)
+            stretches.append((begun, time.monotonic()))
+        behind = callers.acknowledged - state_of(server).rows["7"]
+        actor.resume()
+    finally:
+        callers.end()
+    wait_until(lambda: state_of(server).rows["7"] >= callers.acknowledged, 60)
+    time.sleep(6)  # another round
+    state, before, during = state_of(server), p99_ms(callers.latencies, calm), p99_ms(callers.latencies, down)
+    print(f"\n{behind:,} predictions behind after a minute, p99 {before:.1f} ms, meanwhile {during:.1f} ms")
+    assert callers.failed == []
+    assert behind > 0.8 * 60 * PER_S * ROWS
+    assert during < max(1.1 * before, before + 20)
+    assert (state.rows["7"] - callers.acknowledged, state.repeated) == (0, 0)
+
+
+@pytest.mark.timeout(300)
 def test_ray_and_serve_started_again_find_windows_and_reference_unchanged(tmp_path: Path) -> None:
     with serving(tmp_path, script=WATCHED_EXAMPLE) as first:
         answer(first, 55, seed=1)

@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from mlops_ray.governance.live import VersionRef, set_champion
 from mlops_ray.retraining.backtest import backtest
 from mlops_ray.retraining.chart import page
 from mlops_ray.retraining.governor_actor import governor_name, start_governor, stop_governor
-from mlops_ray.retraining.launcher import Order
+from mlops_ray.retraining.launcher import Launcher, Order
 from mlops_ray.retraining.ray_launchers import NAMESPACE, ActorLauncher, JobLauncher, dashboard_url, find_launcher
 from mlops_ray.retraining.result import RESULTS
 from mlops_ray.retraining.simulation import Scenario
@@ -142,6 +142,47 @@ def test_a_job_is_submitted_once_by_sixteen(cluster: None, tmp_path: Path) -> No
     assert launcher.phase(order.submission) == "ended"
     assert len(list(marks.iterdir())) == 1
     assert launcher.phase("retrain-arrivals-abc-2") == "new"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["job", "actor"])
+def test_a_retraining_that_never_ends_is_stopped(
+    cluster: None, settings: Settings, tmp_path: Path, kind: str
+) -> None:
+    begun = tmp_path / "begun"
+    hang = f"import os, pathlib, time; pathlib.Path({str(begun)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    file = tmp_path / "hangs.py"
+    file.write_text(hang)
+    launcher: Launcher
+    if kind == "job":
+        address = dashboard_url()
+        assert address is not None
+        launcher = JobLauncher(address, (sys.executable, "-c", hang))
+    else:
+        launcher = ActorLauncher(CASE.name, settings, tmp_path, str(file))
+    order = Order(f"retrain-hangs-{kind}-1", f"retrain-hangs-{kind}", NOW)
+    wait_until(lambda: attempt(lambda: launcher.start(order)) and begun.exists() and begun.read_text() != "")
+    launcher.stop(order.submission)
+    wait_until(lambda: launcher.phase(order.submission) == "ended")
+    wait_until(lambda: not Path(f"/proc/{begun.read_text()}").exists())
+    launcher.stop(order.submission)  # a governor that died before it recorded the end does it again
+    launcher.start(order)
+    assert launcher.phase(order.submission) == "ended"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def attempt(act: Callable[[], None]) -> bool:
+    """Whether it worked: a cluster that has just begun takes no jobs yet."""
+    with suppress(UnavailableError):
+        act()
+        return True
+    return False
 
 
 def test_the_job_api_is_used_where_there_is_one(cluster: None, settings: Settings, tmp_path: Path) -> None:

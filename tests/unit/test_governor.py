@@ -69,6 +69,9 @@ class Cluster:
             self.phases[order.submission] = "running"
             self.orders.append(order)
 
+    def stop(self, submission: str) -> None:
+        self.phases[submission] = "ended"
+
     def end(self, outcome: Outcome = "better", version: int | None = 2, result: bool = True) -> None:
         """What runs ends; with a result, as `retrain` writes it."""
         order = self.orders[-1]
@@ -84,13 +87,14 @@ class Setting:
         self.store = store
         self.settings = load_settings(state=str(folder), data=str(folder), control_store=store.url)
         self.cluster = Cluster(self.settings)
+        self.wall = datetime.now(UTC)
         set_champion(store, SYSTEM, USE_CASE.name, VersionRef(1, "d1"), "the first")
         record_version(store, SYSTEM, USE_CASE.name, 2, Evidence("d2", "e2"))
 
     def governor(self, rows: int = 50_000, **changes: Any) -> Governor:
         policy = replace(RETRAINING, **changes)
         case = replace(USE_CASE, retraining=policy, approval=None if policy.promote else USE_CASE.approval)
-        return Governor(case, self.settings, self.cluster, lambda since, until: rows)
+        return Governor(case, self.settings, self.cluster, lambda since, until: rows, clock=lambda: self.wall)
 
     def alarm(self, id: str = "a", question: str = "concept", version: int = 1) -> None:
         title = f"{question} drift of version {version}"
@@ -207,6 +211,43 @@ def test_one_that_dies_without_a_result_is_started_again_and_then_given_up(setti
     assert finished.payload["outcome"] == "failed"
     assert finished.severity == "warning"
     assert len({order.retraining for order in setting.cluster.orders}) == 1
+
+
+def test_one_that_never_ends_is_stopped_and_has_failed(setting: Setting) -> None:
+    setting.alarm()
+    setting.governor().round(NOW)
+    (order,) = setting.cluster.orders
+    setting.wall += RETRAINING.time_limit - timedelta(minutes=5)
+    setting.governor().round(NOW + 30 * DAY)  # simulated time may run faster than the limit's
+    assert setting.cluster.phases[order.submission] == "running"
+    setting.wall += timedelta(minutes=10)
+    setting.governor().round(NOW)
+    assert setting.cluster.phases[order.submission] == "ended"
+    (finished,) = setting.events("retraining.finished")
+    assert finished.payload["outcome"] == "failed"
+    assert "12.1 hours (limit 12)" in finished.reason
+    assert finished.payload["cpu_hours"] > 12
+    assert setting.causes()[-1] == "cool-down"
+    assert setting.cluster.orders == [order]
+
+
+def test_a_governor_that_died_after_it_stopped_one_starts_it_no_more(setting: Setting) -> None:
+    setting.alarm()
+    setting.governor().round(NOW)
+    setting.wall += 2 * RETRAINING.time_limit
+    setting.cluster.stop(setting.cluster.orders[0].submission)
+    setting.governor().round(NOW)
+    assert len(setting.cluster.orders) == 1
+    assert [event.payload["outcome"] for event in setting.events("retraining.finished")] == ["failed"]
+
+
+def test_a_result_that_came_late_counts(setting: Setting) -> None:
+    setting.alarm()
+    setting.governor().round(NOW)
+    setting.cluster.end()
+    setting.wall += 2 * RETRAINING.time_limit
+    setting.governor().round(NOW)
+    assert [event.payload["outcome"] for event in setting.events("retraining.finished")] == ["better"]
 
 
 def test_it_governs_nothing_that_does_not_want_it(setting: Setting) -> None:
