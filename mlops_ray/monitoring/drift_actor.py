@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shlex
+import sys
 import tempfile
 import threading
 import time
@@ -26,7 +28,7 @@ from mlops_ray.monitoring.version_watch import Watched
 NAMESPACE = "mlops_ray"
 ROUND_S = 5.0
 _ANSWER_S = 10.0
-_NICE = 5
+_INTERPRETERS = {"pip", "uv", "conda", "container", "image_uri", "py_executable"}
 _CODE = ("monitoring", "predictions", "sketches.py")
 
 _logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def start_watching(settings: Settings, use_case: str, registry: Registry, round_
     """
     code = code_digest(*_CODE)
     options = {"name": drift_actor_name(use_case), "namespace": NAMESPACE, "lifetime": "detached"}
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(DriftActor)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, runtime_env=_giving_way())(DriftActor)
     for _ in range(10):
         handle = actor.options(get_if_exists=True, **options).remote(settings, use_case, registry, code, round_s)
         try:
@@ -137,11 +139,19 @@ def versions_with_traffic(store: ControlStore, use_case: str) -> set[str] | None
     return {str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref}
 
 
+def _giving_way() -> dict[str, str]:
+    """A runtime environment in which a process starts with the least claim on a CPU, and leaves it to replicas.
+
+    Not where the environment brings an interpreter of its own.
+    """
+    own = dict(ray.get_runtime_context().runtime_env)
+    return {} if own.keys() & _INTERPRETERS else {"py_executable": f"nice -n 19 {shlex.quote(sys.executable)}"}
+
+
 class DriftActor:
     """Rounds at an interval, in a thread. A round that fails is repeated; one that was cut off begins anew."""
 
     def __init__(self, settings: Settings, use_case: str, registry: Registry, code: str, round_s: float):
-        os.nice(_NICE)  # predictions come first
         self._settings, self._use_case, self._registry = settings, use_case, registry
         self._code, self._round_s = code, round_s
         self._watch: DriftWatch | None = None

@@ -146,9 +146,7 @@ def test_a_job_is_submitted_once_by_sixteen(cluster: None, tmp_path: Path) -> No
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["job", "actor"])
-def test_a_retraining_that_never_ends_is_stopped(
-    cluster: None, settings: Settings, tmp_path: Path, kind: str
-) -> None:
+def test_a_retraining_that_never_ends_is_stopped(cluster: None, settings: Settings, tmp_path: Path, kind: str) -> None:
     begun = tmp_path / "begun"
     hang = f"import os, pathlib, time; pathlib.Path({str(begun)!r}).write_text(str(os.getpid())); time.sleep(600)"
     file = tmp_path / "hangs.py"
