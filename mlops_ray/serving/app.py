@@ -49,7 +49,7 @@ SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
 KEYS_REFRESHED_S = 5.0
-SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (shadow, ledger, follower) may keep it waiting
+SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
 KEY_SET_REFRESHED_S = 300.0
 
 _logger = logging.getLogger(__name__)
@@ -245,7 +245,6 @@ class _Endpoint:
         self._follower.traffic.champion.warm_up()
 
     def __del__(self) -> None:
-        self._endpoint.shadow.stop()
         self._follower.stop()
         self._ledger.close()
         self._labels.close()

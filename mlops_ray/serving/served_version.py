@@ -110,6 +110,10 @@ class ServedVersion:
         nothing = [[None] * len(self.schema.named("number"))], [[None] * len(self.schema.named("category"))]
         self.predictor.probability(self.predictor.vectors_of_features(*nothing))
 
+    def waits(self, looks_up: bool) -> bool:
+        """Whether an answer may have to wait for another machine; looks_up: features are read from the store."""
+        return self._remote or (looks_up and self.predictor.waits)
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -140,7 +144,7 @@ class ServedVersion:
 
     async def _from_keys(self, keys: list[dict[str, Any]], moment: datetime) -> tuple[Vectors, Probability]:
         if self._batcher is None:
-            if len(keys) <= INLINE_KEYS and not self._remote and not self.predictor.waits:
+            if len(keys) <= INLINE_KEYS and not self.waits(looks_up=True):
                 return self._look_up_and_ask(keys, moment)
             found: tuple[Vectors, Probability] = await self._aside(self._look_up_and_ask, keys, moment)
             return found
@@ -154,7 +158,7 @@ class ServedVersion:
     async def _probability(self, vectors: Vectors) -> Probability:
         if self._batcher is not None:
             return await self._batcher.probability(vectors)
-        if len(vectors) <= INLINE_ROWS and not self._remote:
+        if len(vectors) <= INLINE_ROWS and not self.waits(looks_up=False):
             return self.predictor.probability(vectors)
         return await self._ask_aside(vectors)
 

@@ -1,7 +1,8 @@
-"""Shadow: asks a new version what callers asked the champion, after they were answered, in a thread of its own."""
+"""Shadow: asks a new version what callers asked the champion, after they were answered."""
 
+import asyncio
 import logging
-import threading
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_ray.errors import DataError
+from mlops_ray.errors import DataError, UnavailableError
+from mlops_ray.serving.batching import Probability
 from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.served_version import Scored, ServedVersion
@@ -17,6 +19,7 @@ from mlops_ray.serving.served_version import Scored, ServedVersion
 MAX_WAITING = 256
 BATCH = 32
 LINGER_S = 0.02  # what comes meanwhile is asked together; at 0.1 s the bursts are long enough for callers to notice
+QUICK_S, QUICK_ROWS = 0.003, 64  # how long, and with how many rows, a batch may keep the event loop from callers
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +34,11 @@ class Asked:
     scored: Scored
     counts: Counts
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether the candidate takes other features than the champion, or in another order."""
+        return self.candidate.takes != self.champion.takes
+
 
 Keep = Callable[[Asked, Scored, float], None]
 
@@ -38,56 +46,65 @@ Keep = Callable[[Asked, Scored, float], None]
 class Shadow:
     """Works off what it is offered, and drops what it cannot: callers never wait for it.
 
-    keep: writes a shadow's answer to the ledger. `dropped` counts what was not asked.
+    Offer from the event loop. A candidate that answered its last batch within `QUICK_S` is asked there, since a thread
+    would take turns with the loop at Python's lock and slow both down; any other is asked in a thread.
+
+    keep: writes a shadow's answer to the ledger; UnavailableError if it cannot. `dropped` counts what was not asked.
     """
 
     def __init__(self, keep: Keep):
         self._keep = keep
         self._waiting: deque[Asked] = deque()
-        self._wake = threading.Event()
-        self._stopping = False
+        self._quick: ServedVersion | None = None
+        self._at_work: asyncio.Task[None] | None = None
         self.dropped = 0
-        self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
-        self._thread.start()
 
     def offer(self, asked: Asked) -> None:
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return
         self._waiting.append(asked)
-        self._wake.set()
+        if self._at_work is None or self._at_work.done():
+            self._at_work = asyncio.create_task(self._work())
 
-    def stop(self) -> None:
-        self._stopping = True
-        self._wake.set()
-        self._thread.join(timeout=5)
-
-    def _work(self) -> None:
-        while not self._stopping:
-            self._wake.wait()
-            time.sleep(LINGER_S)
-            self._wake.clear()
-            while self._waiting:
+    async def _work(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(LINGER_S)
+            for _ in range(math.ceil(len(self._waiting) / BATCH)):
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 for candidate in dict.fromkeys(asked.candidate for asked in batch):
-                    self._ask([asked for asked in batch if asked.candidate is candidate])
+                    await self._ask(candidate, [asked for asked in batch if asked.candidate is candidate])
+                await asyncio.sleep(0)
 
-    def _ask(self, batch: Sequence[Asked]) -> None:
+    async def _ask(self, candidate: ServedVersion, batch: Sequence[Asked]) -> None:
         """Several requests as one question: a model takes hardly longer for 32 rows than for one."""
-        candidate, counts = batch[0].candidate, batch[0].counts
         started_s = time.perf_counter()
         try:
-            vectors = [_vectors(asked) for asked in batch]
-            together = Vectors(
-                np.concatenate([part.numbers for part in vectors]), np.concatenate([p.categories for p in vectors])
-            )
-            answers = candidate.predictor.probability(together)
+            if self._may_be_asked_here(candidate, batch):
+                vectors, answers = _score(candidate, batch)
+            else:
+                vectors, answers = await asyncio.to_thread(_score, candidate, batch)
         except Exception as error:
             _logger.warning("Shadow version %s failed: %s: %s", candidate.version, type(error).__name__, error)
-            for _ in batch:
-                counts.failed()
+            for asked in batch:
+                asked.counts.failed()
             return
-        latency_s = (time.perf_counter() - started_s) / len(batch)
+        took_s = time.perf_counter() - started_s
+        self._quick = candidate if took_s <= QUICK_S else None
+        try:
+            self._count(batch, vectors, answers, took_s / len(batch))
+        except UnavailableError as error:
+            _logger.warning("Answers of shadow version %s are not in the ledger: %s", candidate.version, error)
+
+    def _may_be_asked_here(self, candidate: ServedVersion, batch: Sequence[Asked]) -> bool:
+        rows = sum(len(asked.scored.probability) for asked in batch)
+        looks_up = any(asked.looks_up for asked in batch)
+        return candidate is self._quick and rows <= QUICK_ROWS and not candidate.waits(looks_up)
+
+    def _count(
+        self, batch: Sequence[Asked], vectors: Sequence[Vectors], answers: Probability, latency_s: float
+    ) -> None:
+        counts = batch[0].counts
         of_champion = np.concatenate([asked.scored.probability for asked in batch])
         counts.difference += float(np.abs(answers - of_champion).sum())
         counts.compared += len(answers)
@@ -99,9 +116,16 @@ class Shadow:
             self._keep(asked, Scored(given.keys, part, answers[begin:end], given.as_of), latency_s)
 
 
+def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> tuple[list[Vectors], Probability]:
+    vectors = [_vectors(asked) for asked in batch]
+    together = Vectors(
+        np.concatenate([part.numbers for part in vectors]), np.concatenate([part.categories for part in vectors])
+    )
+    return vectors, candidate.predictor.probability(together)
+
+
 def _vectors(asked: Asked) -> Vectors:
-    """The champion's vectors, where both versions take the same features in the same order, else its own."""
-    if asked.candidate.takes == asked.champion.takes:
+    if not asked.looks_up:
         return asked.scored.vectors
     if asked.scored.keys is None:
         raise DataError("it takes other features than the champion, and the caller sent the champion's.")

@@ -95,5 +95,4 @@ def example_endpoint(
     endpoint = Endpoint(NAME, follower, ledger, guard, routes, deadline_s)
     with ledger, labels:
         yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, labels, sealed)
-    endpoint.shadow.stop()
     store.close()

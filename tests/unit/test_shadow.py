@@ -1,0 +1,143 @@
+"""What a shadow costs callers (nothing), and what is known of it afterwards."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from mlops_ray.errors import UnavailableError
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, start_rollout
+from mlops_ray.predictions.reader import Ledger
+from mlops_ray.serving.predictor import Predictor, Vectors
+from mlops_ray.serving.shadow import BATCH, MAX_WAITING
+from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+
+VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
+
+
+class Slow(Predictor):
+    """Takes 0.3 s for each batch."""
+
+    def probability(self, vectors: Vectors) -> Any:
+        time.sleep(0.3)
+        return super().probability(vectors)
+
+
+class Broken(Predictor):
+    works = True
+
+    def probability(self, vectors: Vectors) -> Any:
+        if not self.works:
+            raise RuntimeError("no")
+        return super().probability(vectors)
+
+
+def shadow_of(kind: type[Predictor]) -> Any:
+    """Version 8 is of this kind."""
+
+    def change(version: VersionRef, predictor: Predictor) -> Predictor:
+        if version.version == 8:
+            predictor.__class__ = kind
+        return predictor
+
+    return change
+
+
+def mirror_everything(example: ExampleEndpoint) -> None:
+    plan = Plan((Step("shadow", 1.0, 3600),), Rules(min_requests=10**9), automatic=False)
+    start_rollout(example.store, SYSTEM, NAME, example.sealed[8], plan)
+    for _ in range(3):
+        example.follower.follow_once()
+
+
+def ask(example: ExampleEndpoint, times: int, then_wait_s: float) -> float:
+    """Ask as often, one after another, and return the longest answer in seconds."""
+
+    async def work() -> float:
+        transport, longest = httpx.ASGITransport(example.app), 0.0
+        headers = {"authorization": f"Bearer {example.key}", "content-type": "application/json"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+            for _ in range(times):
+                started = time.perf_counter()
+                answer = await client.post("/predict", content=json.dumps({"features": VECTOR}))
+                longest = max(longest, time.perf_counter() - started)
+                assert answer.json()["version"] == "7"
+        await asyncio.sleep(then_wait_s)
+        return longest
+
+    return asyncio.run(work())
+
+
+def recorded(example: ExampleEndpoint, expected: int) -> list[str]:
+    """Ids of the requests that the ledger has a shadow's answer to, once there are as many; its thread moves them."""
+    example.ledger.rotate()
+    deadline = time.monotonic() + 10
+    while True:
+        kept = Ledger(example.settings, NAME).frame().filter(pl.col("route") == "shadow")
+        if len(kept) >= expected or time.monotonic() > deadline:
+            return kept["request_id"].to_list()
+        time.sleep(0.05)
+
+
+def test_every_request_is_asked_compared_and_recorded_once(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, versions=2) as example:
+        mirror_everything(example)
+        ask(example, 3 * BATCH, then_wait_s=0.5)
+        counts = example.follower.counts["8", "shadow"]
+        assert (counts.requests, counts.errors, counts.compared) == (3 * BATCH, 0, 3 * BATCH)
+        assert counts.difference == pytest.approx(0, abs=1e-5)
+        assert example.endpoint.shadow.dropped == 0
+        kept = recorded(example, 3 * BATCH)
+        assert len(set(kept)) == len(kept) == 3 * BATCH
+
+
+def test_a_slow_shadow_keeps_no_caller_waiting(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, change=shadow_of(Slow), versions=2) as example:
+        mirror_everything(example)
+        assert ask(example, 100, then_wait_s=0.5) < 0.25
+        assert example.follower.counts["8", "shadow"].requests > 0
+
+
+def test_what_a_shadow_cannot_keep_up_with_is_dropped_and_counted(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, change=shadow_of(Slow), versions=2) as example:
+        mirror_everything(example)
+        ask(example, 2 * MAX_WAITING, then_wait_s=4)
+        dropped = example.endpoint.shadow.dropped
+        assert dropped > 0
+        assert example.follower.counts["8", "shadow"].requests == 2 * MAX_WAITING - dropped
+
+
+def test_a_shadow_that_raises_is_counted_and_asked_again(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, change=shadow_of(Broken), versions=2) as example:
+        mirror_everything(example)
+        Broken.works = False
+        try:
+            ask(example, 3, then_wait_s=0.2)
+        finally:
+            Broken.works = True
+        ask(example, 3, then_wait_s=0.2)
+        counts = example.follower.counts["8", "shadow"]
+        assert (counts.requests, counts.errors) == (6, 3)
+
+
+def test_a_full_disk_ends_no_shadow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with example_endpoint(tmp_path, versions=2) as example:
+        mirror_everything(example)
+        append = example.ledger.append
+
+        def full(version: str, **record: Any) -> None:
+            if record["route"] == "shadow":
+                raise UnavailableError("The ledger cannot write.")
+            append(version, **record)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(example.ledger, "append", full)
+            ask(example, 3, then_wait_s=0.2)
+        ask(example, 3, then_wait_s=0.2)
+        assert len(recorded(example, 3)) == 3
