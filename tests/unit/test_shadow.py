@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import polars as pl
 import pytest
 
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, start_rollout
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, start_rollout
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.serving.shadow import BATCH, MAX_WAITING
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from mlops_ray.testing.example_model import example_answer
 
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
 
@@ -27,6 +29,13 @@ class Slow(Predictor):
     def probability(self, vectors: Vectors) -> Any:
         time.sleep(0.3)
         return super().probability(vectors)
+
+
+class Half(Predictor):
+    """Disagrees with the champion."""
+
+    def probability(self, vectors: Vectors) -> Any:
+        return np.full(len(vectors), 0.5, np.float32)
 
 
 class Broken(Predictor):
@@ -49,8 +58,8 @@ def shadow_of(kind: type[Predictor]) -> Any:
     return change
 
 
-def mirror_everything(example: ExampleEndpoint) -> None:
-    plan = Plan((Step("shadow", 1.0, 3600),), Rules(min_requests=10**9), automatic=False)
+def mirror_everything(example: ExampleEndpoint, rules: Rules | None = None) -> None:
+    plan = Plan((Step("shadow", 1.0, 3600),), rules or Rules(min_requests=10**9))
     start_rollout(example.store, SYSTEM, NAME, example.sealed[8], plan)
     for _ in range(3):
         example.follower.follow_once()
@@ -86,15 +95,23 @@ def recorded(example: ExampleEndpoint, expected: int) -> list[str]:
 
 
 def test_every_request_is_asked_compared_and_recorded_once(tmp_path: Path) -> None:
-    with example_endpoint(tmp_path, versions=2) as example:
+    with example_endpoint(tmp_path, change=shadow_of(Half), versions=2) as example:
         mirror_everything(example)
         ask(example, 3 * BATCH, then_wait_s=0.5)
         counts = example.follower.counts["8", "shadow"]
         assert (counts.requests, counts.errors, counts.compared) == (3 * BATCH, 0, 3 * BATCH)
-        assert counts.difference == pytest.approx(0, abs=1e-5)
+        assert counts.difference / counts.compared == pytest.approx(abs(example_answer(VECTOR) - 0.5), abs=1e-5)
         assert example.endpoint.shadow.dropped == 0
         kept = recorded(example, 3 * BATCH)
         assert len(set(kept)) == len(kept) == 3 * BATCH
+
+
+def test_one_that_disagrees_too_much_is_rolled_back(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, change=shadow_of(Half), versions=2) as example:
+        mirror_everything(example, Rules(min_requests=10, max_disagreement=0.01))
+        ask(example, 20, then_wait_s=0.2)
+        example.follower.follow_once()
+        assert live(example.store, NAME).rollout is None
 
 
 def test_a_slow_shadow_keeps_no_caller_waiting(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events
-from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, set_champion, start_rollout
+from mlops_ray.governance.live import Plan, Step, VersionRef, live, set_champion, start_rollout
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.batching import Batcher
 from mlops_ray.serving.endpoint import share_of
@@ -28,7 +28,6 @@ from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_en
 from mlops_ray.testing.example_model import example_answer
 from mlops_ray.use_case import Serving
 from tests.unit.test_endpoint import KEY, VECTOR, Reader, predict, send
-from tests.unit.test_shadow import ask
 
 HOLD = 3600
 
@@ -132,39 +131,6 @@ def test_a_wrong_request_is_not_the_canarys_failure(tmp_path: Path) -> None:
             assert predict(example, {"features": {}}).status_code == 400
         follow(example)
         assert live(example.store, NAME).rollout is not None
-
-
-def test_a_shadow_is_asked_after_the_answer_and_its_difference_counted(tmp_path: Path) -> None:
-    with two_versions(tmp_path, half, Step("shadow", 1.0, HOLD)) as example:
-        answers = asked(example, 1)
-        ask(example, 39, then_wait_s=0.2)
-        counts = example.follower.counts["8", "shadow"]
-        wait_until(lambda: counts.requests == 40)
-        champions = answers[0]["predictions"][0]["probability"]
-        assert counts.difference / counts.compared == pytest.approx(abs(champions - 0.5), abs=1e-5)
-
-
-def test_a_shadow_that_disagrees_too_much_is_rolled_back(tmp_path: Path) -> None:
-    rules = Rules(min_requests=10, max_disagreement=0.01)
-    with two_versions(tmp_path, half, Step("shadow", 1.0, HOLD), rules=rules) as example:
-        ask(example, 20, then_wait_s=0.2)
-        wait_until(lambda: example.follower.counts["8", "shadow"].requests == 20)
-        follow(example)
-        assert live(example.store, NAME).rollout is None
-
-
-def test_a_shadow_that_raises_or_hangs_is_not_noticed_by_callers(tmp_path: Path) -> None:
-    def slow_and_broken(vectors: Vectors) -> Any:
-        if np.isnan(vectors.numbers).all():
-            return half(vectors)
-        time.sleep(0.3)
-        raise ZeroDivisionError
-
-    with two_versions(tmp_path, slow_and_broken, Step("shadow", 1.0, HOLD)) as example:
-        started = time.monotonic()
-        asked(example, 20)
-        assert time.monotonic() - started < 1.5
-        assert len(example.endpoint.shadow._waiting) <= 256
 
 
 def test_every_answer_is_in_the_ledger_once_with_its_version_and_route(tmp_path: Path) -> None:
