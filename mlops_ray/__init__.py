@@ -7,9 +7,10 @@
     evaluate     the chosen model, once, on later data it never saw
     register     a sealed ONNX model with its lineage                                (MLflow registry)
     serve        autoscaling endpoints over HTTP                                     (Ray Serve)
+    monitor      drift of data, predictions and quality; a governor that retrains    (Ray actors)
 
-Declare a `UseCase`, then `mlops_ray.pipeline.run` or the `mlops-ray` command does the steps in order. `score` asks a
-model about many rows at once, and `ledger` has every prediction that was answered.
+Declare a `UseCase`, then `mlops_ray.pipeline.Pipeline` or the `mlops-ray` command does the steps in order. `score`
+asks a model about many rows at once, and `ledger` has every prediction that was answered.
 """
 
 from importlib import import_module

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import numpy as np
 import ray
 
-from mlops_ray.artifacts import Artifacts, digest_json, read_parquet
+from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.code_version import code_digest, code_version, lock_digest
 from mlops_ray.config import Settings
 from mlops_ray.declarations import declarations, declared_source, source_text
-from mlops_ray.errors import DataError, ForbiddenError, MlopsRayError, UseCaseError
-from mlops_ray.features.training_set import LABEL, PREDICTION_TIME, TrainingSet, build_training_set, split_by_time
+from mlops_ray.errors import ForbiddenError, MlopsRayError, UseCaseError
+from mlops_ray.features.training_set import TrainingSet, build_training_set
 from mlops_ray.features.transform import FeatureRows, transform
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM, Actor
@@ -38,15 +37,13 @@ from mlops_ray.steps import STEPS, StepFinished, StepName, StepStarted
 from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
 from mlops_ray.use_case import Feature, UseCase
 
-GOLDEN_ROWS = 64
-ONNX_TOLERANCE = 1e-5
 # The code that a step's result depends on; what stands before it in the loop enters through its inputs.
 _CODE: Mapping[StepName, tuple[str, ...]] = {
     "ingest": ("ingestion", "artifacts.py", "use_case.py"),
     "features": ("features/transform.py", "artifacts.py"),
     "training_set": ("features", "artifacts.py", "use_case.py"),
     "train": ("training", "features/training_set.py"),
-    "evaluate": ("training", "evaluation", "registry", "monitoring", "sketches.py"),
+    "evaluate": ("sealing.py", "training", "evaluation", "registry", "monitoring", "sketches.py"),
     "register": ("registry", "evaluation", "admission.py"),
     "materialize": ("features",),
 }
@@ -165,7 +162,9 @@ class Pipeline:
 
     def fit(self, trial: Trial, cpus: int) -> dict[str, Any]:
         """Fit one trial on the training set that `run` has built, with so many CPUs; score it and seal it."""
-        return self._task(cpus, _fit_score_and_seal, self.use_case, self.settings, self.training_set(), trial)
+        from mlops_ray.sealing import fit_score_and_seal
+
+        return self._task(cpus, fit_score_and_seal, self.use_case, self.settings, self.training_set(), trial)
 
     def _register_inputs(self) -> Any:
         demands = [repr(self.use_case.gates), repr(self.use_case.approval)]
@@ -330,70 +329,6 @@ def _build_training_set(
         store.apply(definitions, {found.view: found.url for found in rows})
     built = build_training_set(use_case, artifacts, store, load_snapshot(artifacts, use_case.name, snapshot), as_of)
     return asdict(built) | {"as_of": built.as_of.isoformat()}
-
-
-def _fit_score_and_seal(
-    use_case: UseCase, settings: Settings, training_set: TrainingSet, trial: Trial
-) -> dict[str, Any]:
-    """Refit the chosen trial on all rows before the gap, score it once on the test period, seal it."""
-    from mlops_ray.evaluation.importance import permutation_importance
-    from mlops_ray.evaluation.metrics import evaluate
-    from mlops_ray.evaluation.slices import evaluate_slices
-    from mlops_ray.monitoring.sealed_reference import reference_files
-    from mlops_ray.registry.artifact_check import refuse_artifact
-    from mlops_ray.registry.bill_of_materials import bill_of_materials
-    from mlops_ray.registry.model_schema import schema_of
-    from mlops_ray.registry.onnx_model import OnnxModel
-    from mlops_ray.registry.sealed_model import files_of, golden_cases, model_inputs, seal
-    from mlops_ray.training.fit import fit_chosen
-
-    frame = read_parquet(training_set.url)
-    parts = split_by_time(frame, training_set.as_of, use_case.split)
-    fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)
-    features = fitted.encoder.features
-    probability = fitted.classifier.predict_probability(fitted.encoder.encode(parts.test))
-    model = OnnxModel(fitted.onnx, features)
-    served = model.probability(*model_inputs(parts.test, features))
-    difference = float(np.abs(served - probability).max())
-    if difference > ONNX_TOLERANCE:
-        raise DataError(
-            f"The ONNX export of {trial.candidate} differs from the trained model by {difference:.2g} on the test "
-            f"period (limit {ONNX_TOLERANCE:g}). Choose another candidate, or report this."
-        )
-    evaluation = asdict(
-        evaluate(
-            parts.test[LABEL].to_numpy(), probability, parts.test[PREDICTION_TIME].to_numpy(), use_case.search.seed
-        )
-    )
-    evaluation |= {"onnx_max_difference": difference, "test_rows": parts.test.height}
-    if use_case.slices:
-        rows = parts.test[LABEL].to_numpy(), probability, parts.test[PREDICTION_TIME].to_numpy()
-        evaluation["slices"] = asdict(evaluate_slices(parts.test, use_case.slices, *rows, use_case.search.seed))
-    grown = permutation_importance(
-        lambda asked: model.probability(*model_inputs(asked, features)),
-        parts.test, parts.test[LABEL].to_numpy(), [feature.name for feature in features], use_case.search.seed,
-    )  # fmt: skip
-    evaluation["importance"] = {"measure": "log loss, feature permuted", "features": grown}
-    seen = frame.filter(frame[PREDICTION_TIME] < parts.test[PREDICTION_TIME].min())
-    schema = schema_of(use_case, features, seen)
-    golden = golden_cases(parts.test.sample(min(GOLDEN_ROWS, parts.test.height), seed=use_case.search.seed), features)
-    answers = fitted.classifier.predict_probability(fitted.encoder.encode(golden))
-    with tempfile.TemporaryDirectory() as folder:
-        digest = seal(
-            Path(folder),
-            fitted.onnx,
-            schema,
-            golden,
-            answers,
-            evaluation,
-            bill_of_materials=bill_of_materials(),
-            reference=reference_files(use_case, schema, PREDICTION_TIME, seen, parts.test, served, LABEL),
-        )
-        refuse_artifact(Path(folder))
-        files = files_of(Path(folder))
-        Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)
-    found = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
-    return found | {"evaluation": evaluation}
 
 
 def _register_and_admit(

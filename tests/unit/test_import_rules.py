@@ -35,8 +35,8 @@ TABLE: dict[str, set[str]] = {
     "scoring": GROUND | {"governance", "ingestion", "features", "registry", "predictions"},
     "label_import": GROUND | {"ingestion", "predictions", "registry"},
     "admission": GROUND | {"features", "evaluation", "registry"},
-    "pipeline": GROUND
-    | {"ingestion", "features", "training", "evaluation", "registry", "monitoring", "admission", "declarations"},
+    "sealing": GROUND | {"features", "training", "evaluation", "registry", "monitoring"},
+    "pipeline": GROUND | {"ingestion", "features", "training", "registry", "admission", "declarations", "sealing"},
     "reproduction": GROUND | {"ingestion", "registry", "training", "declarations", "pipeline"},
     "retraining": GROUND
     | {

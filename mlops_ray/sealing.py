@@ -1,0 +1,99 @@
+"""Sealing: the chosen trial, fitted once more, scored once, and put into one folder with all that a server needs."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.config import Settings
+from mlops_ray.errors import DataError
+from mlops_ray.evaluation.importance import permutation_importance
+from mlops_ray.evaluation.metrics import evaluate
+from mlops_ray.evaluation.slices import evaluate_slices
+from mlops_ray.features.training_set import LABEL, PREDICTION_TIME, TrainingSet, split_by_time
+from mlops_ray.monitoring.sealed_reference import reference_files
+from mlops_ray.registry.artifact_check import refuse_artifact
+from mlops_ray.registry.bill_of_materials import bill_of_materials
+from mlops_ray.registry.model_schema import schema_of
+from mlops_ray.registry.onnx_model import OnnxModel
+from mlops_ray.registry.sealed_model import files_of, golden_cases, model_inputs, seal
+from mlops_ray.training.fit import fit_chosen
+from mlops_ray.training.trial import Trial
+from mlops_ray.use_case import Feature, UseCase
+
+GOLDEN_ROWS = 64
+ONNX_TOLERANCE = 1e-5
+
+
+def fit_score_and_seal(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, trial: Trial
+) -> dict[str, Any]:
+    """Refit the chosen trial on all rows before the gap, score it once on the test period, seal it.
+
+    Returns, as plain JSON values, the sealed model's digest and files, its candidate and evaluation, and with how many
+    threads it was fitted. Raises DataError if the ONNX export does not answer as the fitted model does.
+    """
+    frame = read_parquet(training_set.url)
+    test = split_by_time(frame, training_set.as_of, use_case.split).test
+    fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)
+    features, seed = fitted.encoder.features, use_case.search.seed
+    model = OnnxModel(fitted.onnx, features)
+    answers = fitted.classifier.predict_probability(fitted.encoder.encode(test))
+    served = model.probability(*model_inputs(test, features))
+    difference = _difference(answers, served, trial.candidate)
+    evaluation = _evaluation(use_case, test, answers, model, features) | {"onnx_max_difference": difference}
+    seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
+    schema = schema_of(use_case, features, seen)
+    golden = golden_cases(test.sample(min(GOLDEN_ROWS, test.height), seed=seed), features)
+    with tempfile.TemporaryDirectory() as folder:
+        digest = seal(
+            Path(folder),
+            fitted.onnx,
+            schema,
+            golden,
+            fitted.classifier.predict_probability(fitted.encoder.encode(golden)),
+            evaluation,
+            bill_of_materials=bill_of_materials(),
+            reference=reference_files(use_case, schema, PREDICTION_TIME, seen, test, served, LABEL),
+        )
+        refuse_artifact(Path(folder))
+        files = files_of(Path(folder))
+        Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)
+    found = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
+    return found | {"evaluation": evaluation}
+
+
+def _difference(answers: NDArray[np.float64], served: NDArray[np.float32], candidate: str) -> float:
+    """The largest between the fitted model's answers and those of its export."""
+    difference = float(np.abs(served - answers).max())
+    if not difference <= ONNX_TOLERANCE:  # NaN, too, is a difference
+        raise DataError(
+            f"The ONNX export of {candidate} differs from the trained model by {difference:.2g} on the test "
+            f"period (limit {ONNX_TOLERANCE:g}). Choose another candidate, or report this."
+        )
+    return difference
+
+
+def _evaluation(
+    use_case: UseCase, test: pl.DataFrame, answers: NDArray[np.float64], model: OnnxModel, features: Sequence[Feature]
+) -> dict[str, Any]:
+    """Metrics, slices and the importance of each feature on the test period, as plain JSON values."""
+    seed, labels = use_case.search.seed, test[LABEL].to_numpy()
+    scored = labels, answers, test[PREDICTION_TIME].to_numpy()
+    evaluation = asdict(evaluate(*scored, seed)) | {"test_rows": test.height}
+    if use_case.slices:
+        evaluation["slices"] = asdict(evaluate_slices(test, use_case.slices, *scored, seed))
+    grown = permutation_importance(
+        lambda asked: model.probability(*model_inputs(asked, features)),
+        test,
+        labels,
+        [feature.name for feature in features],
+        seed,
+    )
+    return evaluation | {"importance": {"measure": "log loss, feature permuted", "features": grown}}
