@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,8 @@ def test_a_third_party_is_imported_only_at_home(file: Path) -> None:
         for name, homes in HOMES.items():
             if module == name or module.startswith(f"{name}."):
                 assert path.startswith(homes), f"{path} imports {module}"
+
+
+def test_no_ray_process_builds_a_grammar_when_it_starts() -> None:
+    """`import ray` imports jsonschema, which wants this package where it is installed; that takes a second of a core."""
+    assert find_spec("rfc3987_syntax") is None
