@@ -145,7 +145,7 @@ def _giving_way() -> dict[str, str]:
     Not where the environment brings an interpreter of its own.
     """
     own = dict(ray.get_runtime_context().runtime_env)
-    return {} if own.keys() & _INTERPRETERS else {"py_executable": f"nice -n 19 chrt --idle 0 {shlex.quote(sys.executable)}"}
+    return {} if own.keys() & _INTERPRETERS else {"py_executable": f"nice -n 19 {shlex.quote(sys.executable)}"}
 
 
 class DriftActor:
