@@ -91,8 +91,10 @@ class Shadow:
             return
         took_s = time.perf_counter() - started_s
         self._quick = candidate if took_s <= QUICK_S else None
+        latency_s = took_s / len(batch)
+        _count(batch, answers, latency_s)
         try:
-            self._count(batch, vectors, answers, took_s / len(batch))
+            self._record(batch, vectors, answers, latency_s)
         except UnavailableError as error:
             _logger.warning("Answers of shadow version %s are not in the ledger: %s", candidate.version, error)
 
@@ -101,19 +103,23 @@ class Shadow:
         looks_up = any(asked.looks_up for asked in batch)
         return candidate is self._quick and rows <= QUICK_ROWS and not candidate.waits(looks_up)
 
-    def _count(
+    def _record(
         self, batch: Sequence[Asked], vectors: Sequence[Vectors], answers: Probability, latency_s: float
     ) -> None:
-        counts = batch[0].counts
-        of_champion = np.concatenate([asked.scored.probability for asked in batch])
-        counts.difference += float(np.abs(answers - of_champion).sum())
-        counts.compared += len(answers)
         end = 0
         for asked, part in zip(batch, vectors, strict=True):
             begin, end = end, end + len(part)
-            counts.answered(latency_s)
             given = asked.scored
             self._keep(asked, Scored(given.keys, part, answers[begin:end], given.as_of), latency_s)
+
+
+def _count(batch: Sequence[Asked], answers: Probability, latency_s: float) -> None:
+    counts = batch[0].counts
+    of_champion = np.concatenate([asked.scored.probability for asked in batch])
+    counts.difference += float(np.abs(answers - of_champion).sum())
+    counts.compared += len(answers)
+    for _ in batch:
+        counts.answered(latency_s)
 
 
 def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> tuple[list[Vectors], Probability]:

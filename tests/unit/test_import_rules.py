@@ -158,5 +158,5 @@ def test_a_third_party_is_imported_only_at_home(file: Path) -> None:
 
 
 def test_no_ray_process_builds_a_grammar_when_it_starts() -> None:
-    """`import ray` imports jsonschema, which wants this package where it is installed; that takes a second of a core."""
+    """`import ray` imports jsonschema, which imports this package if it is there, for a second of a core."""
     assert find_spec("rfc3987_syntax") is None
