@@ -178,11 +178,12 @@ def _floor(detector: Detector, reference: Sketch, rows: float) -> float:
         return _HANDFUL / rows
     counts = cell_counts(reference) * (rows / reference.rows)
     fullest, emptiest = int(np.argmax(counts)), int(np.argmin(counts[:-1]))
+    handful = min(_HANDFUL, counts[fullest])
     made = [_HANDFUL / rows * 1e-3]
     for target in (emptiest, len(counts) - 1):
         moved = counts.copy()
-        moved[fullest] -= _HANDFUL
-        moved[target] += _HANDFUL
+        moved[fullest] -= handful
+        moved[target] += handful
         made.append(detector.statistic(reference, with_cell_counts(reference, moved)))
     return max(value for value in made if value == value)
 
