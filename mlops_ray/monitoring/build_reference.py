@@ -173,17 +173,17 @@ def _nulls(
 
 
 def _floor(detector: Detector, reference: Sketch, rows: float) -> float:
-    """What a handful of `rows` can make of the statistic, moved from the fullest cell to the emptiest or to missing."""
+    """What a handful of `rows` can make of the statistic, moved from the fullest cells to the emptiest, or missing."""
     if not reference.rows:
         return _HANDFUL / rows
     counts = cell_counts(reference) * (rows / reference.rows)
-    fullest, emptiest = int(np.argmax(counts)), int(np.argmin(counts[:-1]))
-    handful = min(_HANDFUL, counts[fullest])
+    fullest_first, emptiest = np.argsort(-counts, kind="stable"), int(np.argmin(counts[:-1]))
+    taken = np.diff(np.minimum(np.cumsum(counts[fullest_first]), _HANDFUL), prepend=0.0)
     made = [_HANDFUL / rows * 1e-3]
     for target in (emptiest, len(counts) - 1):
         moved = counts.copy()
-        moved[fullest] -= handful
-        moved[target] += handful
+        moved[fullest_first] -= taken
+        moved[target] += taken.sum()
         made.append(detector.statistic(reference, with_cell_counts(reference, moved)))
     return max(value for value in made if value == value)
 
