@@ -68,13 +68,18 @@ class Request:
         return b"".join(chunks)
 
     def expect_content_type(self, *allowed: str) -> None:
-        """Raise HttpError 415 unless the body is declared as one of `allowed`; UTF-8 is the only charset."""
+        """Raise HttpError 415 unless the body is declared as one of `allowed`, in UTF-8 and not compressed."""
         given = self.headers.get(b"content-type", b"").decode("latin-1").lower()
         kind, _, parameters = given.partition(";")
         charset = parameters.strip().removeprefix("charset=").strip('"')
         if kind.strip() not in allowed or charset not in ("", "utf-8"):
             raise HttpError(
                 415, f"Content-Type {given!r} is not understood. Send {' or '.join(allowed)}.", "content-type"
+            )
+        coding = self.headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
+        if coding != "identity":
+            raise HttpError(
+                415, f"Content-Encoding {coding!r} is not understood. Send the body as it is.", "content-encoding"
             )
 
 

@@ -1,6 +1,7 @@
 """What the endpoint promises a caller: right answers, and for anything wrong a 4xx that names the field."""
 
 import asyncio
+import gzip
 import json
 import shutil
 import struct
@@ -278,6 +279,14 @@ def test_another_content_type_is_refused(endpoint: ExampleEndpoint, kind: str) -
     headers = {"content-type": kind} if kind else {}
     response = send(endpoint, "POST", "/predict", content=json.dumps({"keys": KEY}), headers=headers)
     assert_refused(response, 415, "content-type")
+
+
+def test_a_compressed_body_is_refused(endpoint: ExampleEndpoint) -> None:
+    headers = {**JSON, "content-encoding": "gzip"}
+    response = send(
+        endpoint, "POST", "/predict", content=gzip.compress(json.dumps({"keys": KEY}).encode()), headers=headers
+    )
+    assert_refused(response, 415, "content-encoding")
 
 
 def test_a_body_declared_too_large_is_refused_unread(endpoint: ExampleEndpoint) -> None:
