@@ -60,6 +60,8 @@ def list_(
     shown = [alarm for alarm in found if everything or alarm.resolved_at is None]
     for line in alarm_lines(shown, datetime.now(UTC)):
         typer.echo(printable(line))
+    if not shown:
+        typer.echo("No alarm was ever raised." if everything else "No alarm stands.")
 
 
 @alarms.command("show")
