@@ -18,7 +18,7 @@ up: data
 # After `make demo`: recorded December through the endpoint, then a clock that is hours off: an alarm, a retraining, and a
 # challenger that waits for approval.
 demo-drift: data
-	$(BIN)/mlops-ray rehearse flights --state $(STATE) --data $(DATA)/flights --from 2013-12-10 --to 2013-12-21 \
+	$(BIN)/mlops-ray retraining rehearse flights --state $(STATE) --data $(DATA)/flights --from 2013-12-10 --to 2013-12-21 \
 		--plant hour=1@2013-12-11
 
 install: $(VENV)/installed

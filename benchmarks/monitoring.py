@@ -27,7 +27,7 @@ from mlops_ray.monitoring.quality import quality_by_window
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.windows import Window, WindowState, add
 from mlops_ray.use_case import Feature
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 HERE = Path(__file__).parent
 EVIDENTLY = HERE.parent / ".venv-evidently"

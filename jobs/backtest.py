@@ -1,9 +1,9 @@
-"""Replay the past under several policies: `ray job submit … -- python jobs/backtest.py USE_CASE --from … --to …`."""
+"""The past under several policies: `ray job submit … -- python jobs/backtest.py USE_CASE --from … --to …`."""
 
 import sys
 
-from mlops_ray.cli import main
+from mlops_ray.cli.main import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "backtest")
+    sys.argv[1:1] = ["retraining", "backtest"]
     main()

@@ -1,9 +1,9 @@
-"""The whole pipeline, for `ray job submit … -- python jobs/pipeline.py USE_CASE --state … --data …`."""
+"""The pipeline, or with `--until STEP` its beginning: `ray job submit … -- python jobs/pipeline.py USE_CASE …`."""
 
 import sys
 
-from mlops_ray.cli import main
+from mlops_ray.cli.main import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "run")
+    sys.argv[1:1] = ["run"]
     main()

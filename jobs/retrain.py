@@ -2,8 +2,8 @@
 
 import sys
 
-from mlops_ray.cli import main
+from mlops_ray.cli.main import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "retrain")
+    sys.argv[1:1] = ["retraining", "run"]
     main()

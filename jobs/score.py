@@ -1,9 +1,9 @@
-"""Score rows on the cluster, for `ray job submit … -- python jobs/score.py USE_CASE --input … --output … --state …`."""
+"""Many rows scored on the cluster: `ray job submit … -- python jobs/score.py USE_CASE --input … --output …`."""
 
 import sys
 
-from mlops_ray.cli import main
+from mlops_ray.cli.main import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "score")
+    sys.argv[1:1] = ["score"]
     main()

@@ -1,9 +1,9 @@
-"""Deploy the champion on the cluster, for `ray job submit … -- python jobs/serve.py USE_CASE --state … --data …`."""
+"""The champion deployed on the cluster: `ray job submit … -- python jobs/serve.py USE_CASE --state …`."""
 
 import sys
 
-from mlops_ray.cli import main
+from mlops_ray.cli.main import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "serve")
+    sys.argv[1:1] = ["serve"]
     main()

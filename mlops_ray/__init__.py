@@ -9,8 +9,8 @@
     serve        autoscaling endpoints over HTTP                                     (Ray Serve)
     monitor      drift of data, predictions and quality; a governor that retrains    (Ray actors)
 
-Declare a `UseCase`, then `mlops_ray.pipeline.Pipeline` or the `mlops-ray` command does the steps in order. `score`
-asks a model about many rows at once, and `ledger` has every prediction that was answered.
+Declare a `UseCase`, then `Pipeline` (mlops_ray.pipeline.pipeline) or the `mlops-ray` command does the steps in order.
+`score` asks a model about many rows at once, and `ledger` has every prediction that was answered.
 """
 
 from importlib import import_module
@@ -31,8 +31,8 @@ from mlops_ray.use_case import (
 )
 
 if TYPE_CHECKING:
+    from mlops_ray.batch.scoring import score
     from mlops_ray.predictions.reader import ledger
-    from mlops_ray.scoring import score
 
 __all__ = [
     "Choice",
@@ -50,7 +50,7 @@ __all__ = [
     "score",
 ]
 # Imported when they are asked for: declaring a use case needs neither Ray nor ONNX.
-_LATER = {"ledger": "mlops_ray.predictions.reader", "score": "mlops_ray.scoring"}
+_LATER = {"ledger": "mlops_ray.predictions.reader", "score": "mlops_ray.batch.scoring"}
 
 
 def __getattr__(name: str) -> Any:

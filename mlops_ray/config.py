@@ -2,7 +2,9 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import yaml
@@ -95,8 +97,10 @@ class Settings(BaseModel):
         return self
 
 
-def load_settings(file: str | None = None, **overrides: Any) -> Settings:
-    """Settings from a YAML file, with `overrides` on top (None and '' do not override).
+def load_settings(
+    file: str | None = None, defaults: Mapping[str, Any] = MappingProxyType({}), **overrides: Any
+) -> Settings:
+    """Settings from a YAML file, with `defaults` below and `overrides` on top (None and '' do not override).
 
     Raises ConfigurationError naming the setting: an unknown one with the nearest known name, a wrong value, a path
     that is relative.
@@ -109,7 +113,8 @@ def load_settings(file: str | None = None, **overrides: Any) -> Settings:
             raise ConfigurationError(f"Settings file {file} cannot be read: {error}") from error
         if not isinstance(values, dict):
             raise ConfigurationError(f"Settings file {file} must hold 'name: value' lines.")
-    values |= {key: value for key, value in overrides.items() if value not in (None, "")}
+    given = {key: value for key, value in overrides.items() if value not in (None, "")}
+    values = {**defaults, **values, **given}
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

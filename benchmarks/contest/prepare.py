@@ -24,7 +24,7 @@ from sklearn.preprocessing import OrdinalEncoder
 from contest import work
 from mlops_ray.config import Settings
 from mlops_ray.features.store import Store
-from mlops_ray.pipeline import Pipeline
+from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.registry.model_schema import schema_of
 from mlops_ray.registry.sealed_model import UNKNOWN_CATEGORY, golden_cases, seal
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
 from mlops_ray.monitoring.windows import WindowState, add
-from mlops_ray.sketches import CategoricalSketch, NumericSketch
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 BATCH = 100_000
 

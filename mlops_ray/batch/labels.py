@@ -104,7 +104,7 @@ def _judged(part: pl.DataFrame, about: tuple[Column, ...]) -> pl.DataFrame:
         value = pl.col("label")
         text = pl.when(value == 1).then(pl.lit("true")).when(value == 0).then(pl.lit("false"))
         part = part.with_columns(text.otherwise(value.cast(pl.String)).alias("label"))
-    return check_rows(part, (), Source("", (*about, *_SAID)), "of labels", None)
+    return check_rows(part, Source("", (*about, *_SAID)), "The file of labels", None)
 
 
 def _keys_of_champion(settings: Settings, use_case: str) -> LabelKeys:

@@ -24,7 +24,7 @@ import ray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, DataError
-from mlops_ray.features.training_set import PREDICTION_TIME
+from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.ingestion.contract import JUDGEMENT, REASON, REPAIRS, check_rows
@@ -214,7 +214,7 @@ def _score_slice(
 def _judge(schema: ModelSchema, given: pl.DataFrame) -> pl.DataFrame:
     """The rows with typed columns and the judgement of each; see `ingestion.contract.check_rows`."""
     own_moment = (Column(AS_OF, "timestamp"),) if AS_OF in given.columns else ()
-    judged = check_rows(given, (), Source("", (*schema.request_columns, *own_moment)), "to score", None)
+    judged = check_rows(given, Source("", (*schema.request_columns, *own_moment)), "The rows to score", None)
     if own_moment:
         return judged
     return judged.with_columns((pl.col(schema.event_time) - timedelta(seconds=schema.lead_time_s)).alias(AS_OF))

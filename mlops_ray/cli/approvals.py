@@ -4,9 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from mlops_ray.cli_governance import ConfigOption, StateOption, printable, settings_of
-from mlops_ray.cli_rollout import DEFAULT_URL, ModelArgument, ReasonOption, UrlOption, call_server
-from mlops_ray.cli_rollout import StateOption as KeyStateOption
+from mlops_ray.cli.options import (
+    DEFAULT_URL,
+    ConfigOption,
+    NameArgument,
+    ReasonOption,
+    StateOption,
+    UrlOption,
+    printable,
+    settings_of,
+)
+from mlops_ray.cli.rollout import call_server
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import APPROVER_KEY_FILE, DEVELOPMENT_KEY_FILE
@@ -24,7 +32,7 @@ versions = typer.Typer(no_args_is_help=True, help="Versions of a use case: what 
 
 
 @approvals.command("list")
-def list_(url: UrlOption = DEFAULT_URL, state: KeyStateOption = "state") -> None:
+def list_(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
     """Requests and what became of them, the newest first."""
     found = call_server("GET", f"{url.rstrip('/')}/v2/approvals", state)["approvals"]
     if not found:
@@ -35,11 +43,11 @@ def list_(url: UrlOption = DEFAULT_URL, state: KeyStateOption = "state") -> None
 
 @approvals.command()
 def request(
-    model: ModelArgument,
+    model: NameArgument,
     version: VersionArgument,
     reason: ReasonOption = "",
     url: UrlOption = DEFAULT_URL,
-    state: KeyStateOption = "state",
+    state: StateOption = None,
 ) -> None:
     """Ask for the approval of a version."""
     typer.echo(_line(_post("request", url, state, model, version, reason)))
@@ -47,12 +55,12 @@ def request(
 
 @approvals.command()
 def approve(
-    model: ModelArgument,
+    model: NameArgument,
     version: VersionArgument,
     reason: ReasonOption = "",
     digest: Annotated[str | None, typer.Option(help="The sealed model you looked at, to refuse another.")] = None,
     url: UrlOption = DEFAULT_URL,
-    state: KeyStateOption = "state",
+    state: StateOption = None,
 ) -> None:
     """Approve what was asked for; somebody other than the author has to."""
     typer.echo(_line(_post("approve", url, state, model, version, reason, digest)))
@@ -60,8 +68,8 @@ def approve(
 
 @approvals.command()
 def reject(
-    model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: KeyStateOption = "state",
+    model: NameArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
 ) -> None:  # fmt: skip
     """Refuse what was asked for."""
     typer.echo(_line(_post("reject", url, state, model, version, reason)))
@@ -69,8 +77,8 @@ def reject(
 
 @approvals.command()
 def revoke(
-    model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: KeyStateOption = "state",
+    model: NameArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
 ) -> None:  # fmt: skip
     """Take an approval back: a rollout of the version ends, and replicas do not load it again."""
     typer.echo(_line(_post("revoke", url, state, model, version, reason)))
@@ -78,8 +86,8 @@ def revoke(
 
 @approvals.command("break-glass")
 def break_glass(
-    model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: KeyStateOption = "state",
+    model: NameArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
 ) -> None:  # fmt: skip
     """Make a version champion at once, without approval; everybody who watches is told, and approval asked after."""
     champion = _post("break-glass", url, state, model, version, reason)["champion"]
@@ -87,7 +95,7 @@ def break_glass(
 
 
 @versions.command("list")
-def list_versions_(model: ModelArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+def list_versions_(model: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
     """All versions that were registered, with the gates that they did not pass."""
     found = list_versions(open_store(settings_of(state, config)), model)
     if not found:
@@ -106,8 +114,8 @@ def list_versions_(model: ModelArgument, state: StateOption = None, config: Conf
 
 @versions.command()
 def retire(
-    model: ModelArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: KeyStateOption = "state",
+    model: NameArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
 ) -> None:  # fmt: skip
     """Take a version out of use for good: it is not approved, rolled out or loaded again."""
     body = {"model": model, "version": version, "reason": reason}
@@ -116,7 +124,7 @@ def retire(
 
 
 def _post(
-    what: str, url: str, state: str, model: str, version: int, reason: str, digest: str | None = None
+    what: str, url: str, state: str | None, model: str, version: int, reason: str, digest: str | None = None
 ) -> dict[str, Any]:
     body = {"model": model, "version": version, "reason": reason, "digest": digest}
     deciding = what in ("approve", "reject", "revoke")

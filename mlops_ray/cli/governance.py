@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mlops_ray.config import Settings, load_settings
-from mlops_ray.errors import ConfigurationError, IntegrityError
+from mlops_ray.cli.options import ConfigOption, StateOption, moment_of, printable, settings_of
+from mlops_ray.errors import IntegrityError
 from mlops_ray.governance import audit as audit_log
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import Actor, Event, read_events
@@ -25,13 +25,6 @@ from mlops_ray.governance.principals import (
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, in which role.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log: everything that was done to keys and versions.")
 
-StateOption = Annotated[
-    str | None,
-    typer.Option(envvar="MLOPS_RAY_STATE", help="Folder of all state. [default: the settings file's, or ./state]"),
-]
-ConfigOption = Annotated[
-    str | None, typer.Option(envvar="MLOPS_RAY_SETTINGS", help="Settings file (YAML) of this environment.")
-]
 PlaceOption = Annotated[str | None, typer.Option(help="File of the anchors. [default: the settings' audit_anchors]")]
 
 
@@ -47,7 +40,15 @@ def create(
 ) -> None:
     """Make a key and print it, once."""
     store = open_store(settings_of(state, config))
-    made = create_key(store, cli_actor(), name, role, use_case or (), _moment(expires), requests_per_s)
+    made = create_key(
+        store,
+        cli_actor(),
+        name,
+        role,
+        use_case or (),
+        moment_of("--expires", expires) if expires else None,
+        requests_per_s,
+    )
     typer.echo(made.secret)
     typer.echo("Keep it now: only its hash is stored, so nobody can show it again.", err=True)
 
@@ -132,20 +133,6 @@ def cli_actor() -> Actor:
     return Actor(DEVELOPMENT, ("admin",), account)
 
 
-def settings_of(state: str | None, config: str | None) -> Settings:
-    """The state folder of the command, else of the file, else ./state; what is said about data does not matter here."""
-    folder = state or (None if config else "state")
-    absolute = folder if folder is None or "://" in folder else str(Path(folder).absolute())
-    return load_settings(config, state=absolute, data=None if config else f"{absolute}/data")
-
-
-def _moment(text: str | None) -> datetime | None:
-    try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"--expires {text!r} is not a moment. Example: 2030-01-01T00:00:00Z.") from None
-
-
 def _key_line(key: KeyRecord, now: datetime) -> str:
     principal = key.principal
     if key.revoked_at:
@@ -162,8 +149,3 @@ def _event_line(event: Event) -> str:
     parts = [f"{event.seq:>6}", f"{event.time:%Y-%m-%d %H:%M:%S}Z", event.severity, event.type, event.subject]
     parts += [f"by {event.actor}", event.reason]
     return printable("  ".join(part for part in parts if part))
-
-
-def printable(text: str) -> str:
-    """Without what would command the terminal."""
-    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)

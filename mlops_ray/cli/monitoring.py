@@ -1,19 +1,16 @@
-"""The commands `mlops-ray drift`, `labels` and `alarms`: what monitoring sees, and what it is told."""
+"""The commands `mlops-ray drift` and `mlops-ray alarms`: what monitoring sees."""
 
-import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.cli_governance import ConfigOption, StateOption, cli_actor, printable, settings_of
+from mlops_ray.cli.governance import cli_actor
+from mlops_ray.cli.options import ConfigOption, NameArgument, StateOption, moment_of, printable, settings_of
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import alarms_of, silence_alarm
 from mlops_ray.governance.control_store import open_store
-
-NameArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="The use case's name.")]
 
 alarms = typer.Typer(no_args_is_help=True, help="Alarms: what monitoring found, and who silenced it.")
 
@@ -32,18 +29,6 @@ def drift(
     known = alarms_of(open_store(settings), use_case)
     for line in describe(read_state(Artifacts(settings.artifacts), use_case), known, datetime.now(UTC), windows):
         typer.echo(printable(line))
-
-
-def labels(
-    use_case: NameArgument,
-    file: Annotated[str, typer.Argument(help="CSV or Parquet: label, and request_id or keys; see docs/monitoring.md.")],
-    state: StateOption = None,
-    config: ConfigOption = None,
-) -> None:
-    """Tell what turned out to be true of many predictions."""
-    from mlops_ray.label_import import import_labels
-
-    typer.echo(json.dumps(asdict(import_labels(file, use_case, settings_of(state, config))), indent=2))
 
 
 @alarms.command("list")
@@ -93,12 +78,7 @@ def silence(
     config: ConfigOption = None,
 ) -> None:
     """Let nobody act on an alarm for a time: no rollback, no retraining."""
-    try:
-        end = datetime.fromisoformat(until)
-    except ValueError:
-        raise ConfigurationError(f"--until {until!r} is not a moment. Example: 2030-01-01T00:00:00Z.") from None
-    if end.tzinfo is None:
-        raise ConfigurationError(f"--until {until!r} has no time zone. Add Z for UTC.")
+    end = moment_of("--until", until)
     store = open_store(settings_of(state, config))
     silenced = silence_alarm(store, cli_actor(), use_case, alarm, reason, end, datetime.now(UTC))
     typer.echo(f"Alarm {silenced.id} is silenced until {end:%Y-%m-%d %H:%M %Z}.")

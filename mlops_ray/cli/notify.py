@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mlops_ray.cli_governance import ConfigOption, StateOption, cli_actor, printable, settings_of
+from mlops_ray.cli.governance import cli_actor
+from mlops_ray.cli.options import ConfigOption, StateOption, printable, settings_of
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.dispatcher import Dispatcher

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mlops_ray.steps import STEPS, StepFinished, StepStarted
+from mlops_ray.pipeline.steps import STEPS, StepFinished, StepStarted
 from mlops_ray.training.trial import SearchProgress
 
 

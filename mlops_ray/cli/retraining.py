@@ -1,4 +1,4 @@
-"""The commands `mlops-ray backtest`, `retrain`, `replay` and `rehearse`: training again, now and in simulated time."""
+"""The commands `mlops-ray retraining`: training again, now and in simulated time."""
 
 import calendar
 import json
@@ -12,26 +12,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mlops_ray.cli_rollout import DEFAULT_URL, UrlOption, key_from
-from mlops_ray.config import Settings, load_settings
+from mlops_ray.cli.local_ray import ray_for
+from mlops_ray.cli.options import (
+    DEFAULT_URL,
+    CaseArgument,
+    ConfigOption,
+    DataOption,
+    PortOption,
+    RepoOption,
+    StateOption,
+    UrlOption,
+    definitions_folder,
+    moment_of,
+    settings_of,
+)
+from mlops_ray.cli.rollout import key_from
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.local_ray import ray_for
 from mlops_ray.use_case import Monitoring, UseCase, load_use_case
 
 if TYPE_CHECKING:
     from mlops_ray.retraining.backtest import Backtest
     from mlops_ray.retraining.replay import Progress
 
-CaseArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
-StateOption = Annotated[str, typer.Option(help="Folder of all state.")]
-DataOption = Annotated[str, typer.Option(help="Folder or URL of the raw files.")]
-ConfigOption = Annotated[str | None, typer.Option(help="Settings file (YAML) of this environment.")]
-RepoOption = Annotated[str | None, typer.Option(help="Folder of the Feast definitions. [default: beside use_cases/]")]
 FromOption = Annotated[str, typer.Option("--from", help="The first day or month, such as 2013-02.")]
 ToOption = Annotated[str, typer.Option("--to", help="The last day or month.")]
 _WIDTH = 160
 
+retraining = typer.Typer(no_args_is_help=True, help="Training again, now and in simulated time.")
 
+
+@retraining.command()
 def backtest(
     use_case: CaseArgument,
     start: FromOption,
@@ -41,7 +51,7 @@ def backtest(
     false_alarm_every: Annotated[int | None, typer.Option(help="Windows to a false alarm. [default: declared]")] = None,
     cool_down_days: Annotated[float | None, typer.Option(help="Between retrainings. [default: declared]")] = None,
     output: Annotated[str | None, typer.Option(help="Folder of the result. [default: <state>/backtests]")] = None,
-    state: StateOption = "state",
+    state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """What would have become of the past under each policy: quality by week, retrainings, CPU hours, alarms.
@@ -49,7 +59,7 @@ def backtest(
     Policies: never, weekly, monthly (by the clock alone), drift (as the use case declares), data, prediction, concept
     (as declared, with those alarms alone). The training set, candidate and parameters are the champion's.
     """
-    settings = _settings(config, state)
+    settings = settings_of(state, config)
     case = _watched(load_use_case(use_case), window_rows, false_alarm_every)
     begin, until = _span(start, end)
     cool_down = None if cool_down_days is None else timedelta(days=cool_down_days)
@@ -67,27 +77,29 @@ def backtest(
     _show(result, Path(output or f"{settings.state}/backtests").absolute())
 
 
+@retraining.command("run")
 def retrain(
     use_case: CaseArgument,
     id: Annotated[str, typer.Option(help="What the governor calls it.")],
     as_of: Annotated[str, typer.Option(help="Nothing known later enters: an RFC 3339 moment.")],
-    state: StateOption = "state",
-    data: DataOption = "data",
+    state: StateOption = None,
+    data: DataOption = None,
     config: ConfigOption = None,
     feature_repo: RepoOption = None,
 ) -> None:
     """Train again and compare with the champion, as the governor orders it. The version waits beside the champion."""
-    settings, case = _settings(config, state, data), load_use_case(use_case)
-    moment = _moment(as_of)
+    settings, case = settings_of(state, config, data), load_use_case(use_case)
+    moment = moment_of("--as-of", as_of)
     with ray_for(settings):
         from mlops_ray.retraining.retrain import retrain as run
 
-        result = run(case, settings, _repo(use_case, feature_repo), id, moment)
+        result = run(case, settings, definitions_folder(use_case, feature_repo), id, moment)
     typer.echo(json.dumps(result.to_json(), indent=2))
     if result.outcome == "failed":
         raise typer.Exit(1)
 
 
+@retraining.command()
 def replay(
     use_case: CaseArgument,
     start: FromOption,
@@ -95,7 +107,7 @@ def replay(
     speed: Annotated[float, typer.Option(help="Simulated seconds in each real one.")] = 86_400.0,
     step_s: Annotated[float, typer.Option(help="Rows of so many simulated seconds go in one request.")] = 0.0,
     url: UrlOption = DEFAULT_URL,
-    state: StateOption = "state",
+    state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Send recorded rows to a live endpoint in simulated time, and their labels once they are known."""
@@ -106,7 +118,7 @@ def replay(
         raise ConfigurationError(
             f"--speed is {speed:g} and --step-s {step_s:g}: give a speed above 0 and a step from 0."
         )
-    settings, case = _settings(config, state), load_use_case(use_case)
+    settings, case = settings_of(state, config), load_use_case(use_case)
     begin, until = _span(start, end)
     frame, features = recorded_rows(settings, case)
     asked = questions(frame, begin, until, timedelta(seconds=step_s))
@@ -114,15 +126,16 @@ def replay(
         Replay(client, case.name, features, speed).run(asked, _tell)
 
 
+@retraining.command()
 def rehearse(
     use_case: CaseArgument,
     start: FromOption,
     end: ToOption,
-    state: StateOption = "state",
-    data: DataOption = "data",
+    state: StateOption = None,
+    data: DataOption = None,
     config: ConfigOption = None,
     feature_repo: RepoOption = None,
-    port: Annotated[int | None, typer.Option(help="HTTP port. [default: 8000]")] = None,
+    port: PortOption = None,
     plant: Annotated[str | None, typer.Option(help="A fault, such as hour=1@2013-12-11: off by one deviation.")] = None,
 ) -> None:
     """Serve the champion, replay recorded rows, and let drift be found and answered, all in simulated time; then end.
@@ -132,7 +145,7 @@ def rehearse(
     # In simulated time a day lasts a second, so the ledger is moved on often; and beside what serves, which takes a
     # CPU, there is one for each step of the pipeline.
     faster = {"ledger_rotate_s": 1.0}
-    settings = _settings(config, state, data, port).model_copy(update=faster)
+    settings = settings_of(state, config, data, port).model_copy(update=faster)
     settings = settings.model_copy(update={"num_cpus": settings.num_cpus + 2})
     case, (begin, until) = load_use_case(use_case), _span(start, end)
     with ray_for(settings):
@@ -141,7 +154,9 @@ def rehearse(
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         planted = None if plant is None else Planted(*_fault(plant))
-        done = play(case, settings, _repo(use_case, feature_repo), use_case, begin, until, typer.echo, planted)
+        done = play(
+            case, settings, definitions_folder(use_case, feature_repo), use_case, begin, until, typer.echo, planted
+        )
     if done.finished is not None and done.finished.payload["outcome"] == "failed":
         raise typer.Exit(1)
 
@@ -164,7 +179,7 @@ def _tell(progress: "Progress") -> bool:
 
 
 def _watched(case: UseCase, window_rows: int | None, false_alarm_every: int | None) -> UseCase:
-    from mlops_ray.window_spec import WindowSpec
+    from mlops_ray.use_case.window_spec import WindowSpec
 
     wanted: Monitoring = case.monitoring
     if window_rows is not None:
@@ -173,21 +188,6 @@ def _watched(case: UseCase, window_rows: int | None, false_alarm_every: int | No
     if false_alarm_every is not None:
         wanted = replace(wanted, false_alarm_every=false_alarm_every)
     return replace(case, monitoring=wanted)
-
-
-def _settings(config: str | None, state: str, data: str = "data", port: int | None = None) -> Settings:
-    return load_settings(config, state=_absolute(state), data=_absolute(data), http_port=port)
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).absolute())
-
-
-def _repo(use_case: str, given: str | None) -> Path:
-    if given:
-        return Path(given).absolute()
-    beside = Path(use_case).absolute().parent.parent if use_case.endswith(".py") else Path()
-    return (beside / "feature_repo").absolute()
 
 
 def _span(start: str, end: str) -> tuple[datetime, datetime]:
@@ -218,13 +218,3 @@ def _fault(text: str) -> tuple[str, float, datetime]:
         return feature, float(amount), _period("--plant", day)[0]
     except ValueError:
         raise ConfigurationError(f"--plant {text!r} is no fault. Example: hour=1@2013-12-11.") from None
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"--as-of {text!r} is not a moment. Example: 2014-01-01T05:00:00Z.") from None
-    if moment.tzinfo is None:
-        raise ConfigurationError(f"--as-of {text!r} has no time zone. Add Z for UTC.")
-    return moment.astimezone(UTC)

@@ -9,17 +9,12 @@ import httpx
 import typer
 import yaml
 
+from mlops_ray.cli.options import DEFAULT_URL, NameArgument, ReasonOption, StateOption, UrlOption, settings_of
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, MlopsRayError, UnavailableError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import DEVELOPMENT_KEY_FILE, development_key, is_loopback
 from mlops_ray.governance.versions import expect_name
-
-DEFAULT_URL = "http://127.0.0.1:8000"
-UrlOption = Annotated[str, typer.Option(envvar="MLOPS_RAY_URL", help="Where the server is.")]
-StateOption = Annotated[str, typer.Option(help="Folder of all state: for the development key.")]
-ModelArgument = Annotated[str, typer.Argument(help="The use case's name.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
 
 rollout = typer.Typer(
     no_args_is_help=True,
@@ -29,25 +24,25 @@ rollout = typer.Typer(
 
 @rollout.command()
 def start(
-    model: ModelArgument,
+    model: NameArgument,
     version: Annotated[int, typer.Argument(help="The registered version that comes in.")],
     plan: Annotated[str | None, typer.Option(help="Steps and rules (YAML); see docs/rollout.md.")] = None,
     url: UrlOption = DEFAULT_URL,
-    state: StateOption = "state",
+    state: StateOption = None,
 ) -> None:
     """Begin: the version is loaded by every replica, then the first step is in force."""
     _show(_call("POST", url, model, "", state, {"version": version, "plan": _plan(plan)}))
 
 
 @rollout.command()
-def status(model: ModelArgument, url: UrlOption = DEFAULT_URL, state: StateOption = "state") -> None:
+def status(model: NameArgument, url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
     """What is live, how far the rollout is, and what was counted in this step."""
     _show(_call("GET", url, model, "", state))
 
 
 @rollout.command()
 def promote(
-    model: ModelArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = "state"
+    model: NameArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = None
 ) -> None:
     """Make the version champion now."""
     _show(_call("POST", url, model, "/promote", state, {"reason": reason}))
@@ -55,15 +50,16 @@ def promote(
 
 @rollout.command()
 def rollback(
-    model: ModelArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = "state"
+    model: NameArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = None
 ) -> None:
     """End the rollout, or without one go back to the previous champion."""
     _show(_call("POST", url, model, "/rollback", state, {"reason": reason}))
 
 
-def key_from(state: str, file_name: str = DEVELOPMENT_KEY_FILE) -> str | None:
+def key_from(state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> str | None:
     """The key in MLOPS_RAY_API_KEY, or else the development key of an embedded set-up, if there is one."""
-    file = Path(state) / file_name
+    folder = settings_of(state, os.environ.get("MLOPS_RAY_SETTINGS")).state
+    file = Path(folder) / file_name
     return os.environ.get("MLOPS_RAY_API_KEY") or (file.read_text().strip() if file.is_file() else None)
 
 
@@ -84,13 +80,13 @@ def _plan(file: str | None) -> Any:
         raise ConfigurationError(f"Plan {file} cannot be read: {error}") from error
 
 
-def _call(method: str, url: str, model: str, path: str, state: str, body: Any = None) -> dict[str, Any]:
+def _call(method: str, url: str, model: str, path: str, state: str | None, body: Any = None) -> dict[str, Any]:
     expect_name(model)
     return call_server(method, f"{url.rstrip('/')}/v2/models/{model}/rollout{path}", state, body)
 
 
 def call_server(
-    method: str, url: str, state: str, body: Any = None, file_name: str = DEVELOPMENT_KEY_FILE
+    method: str, url: str, state: str | None, body: Any = None, file_name: str = DEVELOPMENT_KEY_FILE
 ) -> dict[str, Any]:
     """What a route of the server answers to us. file_name: of the development key, where no other is given.
 
@@ -99,8 +95,7 @@ def call_server(
     key = key_from(state, file_name)
     if key is None:
         raise ConfigurationError(
-            f"There is no credential: set MLOPS_RAY_API_KEY, or give the folder with the development key (--state; "
-            f"{Path(state).absolute()} has none)."
+            "There is no credential: set MLOPS_RAY_API_KEY, or give the folder with the development key (--state)."
         )
     headers = {"authorization": f"Bearer {key}"}
     try:

@@ -8,8 +8,8 @@ import polars as pl
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
+from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.store import OnlineReader, Store, View
-from mlops_ray.features.training_set import PREDICTION_TIME
 from mlops_ray.features.transform import FeatureRows
 
 _BATCH_ROWS = 2000

@@ -31,8 +31,8 @@ from feast.type_map import python_values_to_proto_values
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError, UseCaseError
+from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.point_in_time import History, join_point_in_time
-from mlops_ray.features.training_set import PREDICTION_TIME
 
 typeguard.typechecked = _typechecked
 

@@ -8,15 +8,12 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts, digest_rows
 from mlops_ray.errors import DataError
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Feature, Split, UseCase
 
 if TYPE_CHECKING:
     from mlops_ray.features.store import Store
-
-PREDICTION_TIME = "event_timestamp"
-LABEL = "label"
-LABEL_KNOWN_AT = "label_known_at"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import ray
 from mlops_ray.artifacts import Artifacts, digest_rows
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError, UseCaseError
-from mlops_ray.features.training_set import PREDICTION_TIME
+from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Tables, UseCase
 

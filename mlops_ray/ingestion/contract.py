@@ -1,4 +1,4 @@
-"""The column contract: every row of a source is accepted, repaired or quarantined with a reason.
+"""The column contract: every row is accepted, repaired or refused with a reason, wherever it comes from.
 
 Reasons are codes `column:what`, joined by `;` when a row breaks several rules.
 """
@@ -20,24 +20,22 @@ _POLARS_TYPES: dict[str, pl.DataType] = {
 }
 _BOOLEANS = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
 
-FILE, REASON, ROW, REPAIRS = "__file", "__reason", "__row", "__repairs"
-JUDGEMENT = {FILE: pl.String, REASON: pl.String, ROW: pl.String, REPAIRS: pl.String}
+REASON, REPAIRS = "__reason", "__repairs"
+JUDGEMENT = {REASON: pl.String, REPAIRS: pl.String}
 
 
-def check_rows(
-    frame: pl.DataFrame, malformed: tuple[str, ...], source: Source, file: str, as_of: datetime | None
-) -> pl.DataFrame:
-    """Judge every row of a stretch of `file`; gives len(frame) + len(malformed) rows.
+def check_rows(frame: pl.DataFrame, source: Source, where: str, as_of: datetime | None) -> pl.DataFrame:
+    """Judge every row of `frame`, in order.
 
-    The columns of the contract come typed, and derived ones with them; then `__file`, `__reason` (null: accepted),
-    `__row` (a rejected row as text) and `__repairs` (what was repaired; null: nothing). Columns that the contract
-    does not name are left out. Raises DataError when a column of the contract is missing.
+    The columns of the contract come typed, and derived ones with them; then `__reason` (null: accepted) and
+    `__repairs` (what was repaired; null: nothing). Columns that the contract does not name are left out. `where` says
+    in errors what the rows are. Raises DataError when a column of the contract is missing.
     """
     missing = [column.name for column in source.columns if column.name not in frame.columns]
     if missing:
         raise DataError(
-            f"File {file}: column {', '.join(missing)} is missing (it has {', '.join(frame.columns)}). "
-            f"Repair the file, or take the column out of the contract."
+            f"{where}: column {', '.join(missing)} is missing (it has {', '.join(frame.columns)}). "
+            f"Repair the data, or take the column out of the contract."
         )
     raw = frame.select(column.name for column in source.columns)
     given = raw.with_columns(_cleaned(name) for name, type_ in raw.schema.items() if type_ == pl.String)
@@ -52,22 +50,10 @@ def check_rows(
     repairs = {f"{name}:trimmed": _trimmed(raw[name], given[name]) for name in raw.columns}
     repairs |= {f"{name}:out_of_range": typed[name].is_not_null() & repaired[name].is_null() for name in raw.columns}
     reason = _joined_codes(broken, frame.height)
-    judged = derived.with_columns(
-        pl.lit(file).alias(FILE),
+    return derived.with_columns(
         reason.alias(REASON),
-        pl.when(reason.is_not_null()).then(raw.select(_as_json(raw)).to_series()).alias(ROW),
         pl.when(reason.is_null()).then(_joined_codes(repairs, frame.height)).alias(REPAIRS),
     )
-    return pl.concat([judged, _malformed_rows(malformed, file)], how="diagonal")
-
-
-def _malformed_rows(malformed: tuple[str, ...], file: str) -> pl.DataFrame:
-    rows = [{FILE: file, REASON: "malformed", ROW: text, REPAIRS: None} for text in malformed]
-    return pl.DataFrame(rows, schema=JUDGEMENT)
-
-
-def _as_json(frame: pl.DataFrame) -> pl.Expr:
-    return pl.struct(pl.all()).struct.json_encode() if frame.height else pl.lit(None, pl.String)
 
 
 def _cleaned(name: str) -> pl.Expr:

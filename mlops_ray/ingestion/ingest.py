@@ -13,13 +13,14 @@ import ray
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_json, digest_rows
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
-from mlops_ray.ingestion.contract import FILE, JUDGEMENT, REASON, REPAIRS, ROW, check_rows
+from mlops_ray.ingestion.contract import JUDGEMENT, REASON, REPAIRS, check_rows
 from mlops_ray.ingestion.snapshot import Snapshot, SourceCounts
-from mlops_ray.ingestion.sources import SourceFile, find_files, read_file
+from mlops_ray.ingestion.sources import RawRows, SourceFile, find_files, read_file
 from mlops_ray.use_case import Source, UseCase
 
 PARTITION_BYTES = 1 << 30
-_ERROR, _KEY = "__error", "__key"
+_FILE, _ROW, _ERROR, _KEY = "__file", "__row", "__error", "__key"
+_ADDED = (*JUDGEMENT, _FILE, _ROW)
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,27 @@ def _judge(files: list[SourceFile], source: Source, as_of: datetime | None) -> l
 def _judged_stretches(file: SourceFile, source: Source, as_of: datetime | None) -> Iterator[pl.DataFrame]:
     """The judged rows of a file, or its error as a row; first an empty frame, so that every file gives the columns."""
     nothing = pl.DataFrame(schema={column.name: pl.String for column in source.columns})
-    columns = check_rows(nothing, (), source, file.name, as_of)
+    columns = _judged(RawRows(nothing, ()), file, source, as_of)
     yield columns
     try:
         for raw in read_file(file):
-            yield check_rows(raw.frame, raw.malformed, source, file.name, as_of)
+            yield _judged(raw, file, source, as_of)
     except DataError as error:
         yield columns.clear(1).with_columns(pl.lit(str(error)).alias(_ERROR))
+
+
+def _judged(raw: RawRows, file: SourceFile, source: Source, as_of: datetime | None) -> pl.DataFrame:
+    """The rows of a stretch with their judgement, the file's name, and each refused row as text."""
+    judged = check_rows(raw.frame, source, f"File {file.name}", as_of)
+    text = pl.struct(column.name for column in source.columns).struct.json_encode() if raw.frame.height else pl.lit("")
+    rows = judged.with_columns(
+        pl.when(judged[REASON].is_not_null()).then(raw.frame.select(text.alias(_ROW)).to_series()).alias(_ROW)
+    )
+    malformed = pl.DataFrame(
+        [{REASON: "malformed", _ROW: row} for row in raw.malformed],
+        schema=dict.fromkeys((REASON, REPAIRS, _ROW), pl.String),
+    )
+    return pl.concat([rows, malformed], how="diagonal").with_columns(pl.lit(file.name).alias(_FILE))
 
 
 def _with_key(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
@@ -112,15 +127,15 @@ def _finish_partition(source: Source, *blocks: pa.Table) -> tuple[_Partition, pa
     if source.key:
         good = pl.col(REASON).is_null()
         repeated = good & (pl.int_range(pl.len()).over([good, *source.key]) > 0)
-        as_json = pl.struct(pl.exclude(*JUDGEMENT)).struct.json_encode()
+        as_json = pl.struct(pl.exclude(*_ADDED)).struct.json_encode()
         frame = frame.with_columns(
             pl.when(repeated).then(pl.lit("duplicate_key")).otherwise(pl.col(REASON)).alias(REASON),
-            pl.when(repeated).then(as_json).otherwise(pl.col(ROW)).alias(ROW),
+            pl.when(repeated).then(as_json).otherwise(pl.col(_ROW)).alias(_ROW),
         )
     accepted = frame.filter(pl.col(REASON).is_null())
-    quarantined = frame.filter(pl.col(REASON).is_not_null()).select(FILE, REASON, ROW)
+    quarantined = frame.filter(pl.col(REASON).is_not_null()).select(_FILE, REASON, _ROW)
     repairs = accepted[REPAIRS].drop_nulls()
-    rows = accepted.drop(*JUDGEMENT)
+    rows = accepted.drop(*_ADDED)
     known_until = rows.select(source.known_at.max()).item() if source.known_at is not None and rows.height else None
     summary = _Partition(
         counts=SourceCounts(
@@ -132,7 +147,7 @@ def _finish_partition(source: Source, *blocks: pa.Table) -> tuple[_Partition, pa
             repairs=_count_codes(repairs),
         ),
         accepted=digest_rows(rows),
-        quarantined=digest_rows(quarantined.drop(FILE)),
+        quarantined=digest_rows(quarantined.drop(_FILE)),
         known_until=known_until,
         errors=errors,
     )

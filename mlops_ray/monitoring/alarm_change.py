@@ -11,7 +11,7 @@ import polars as pl
 from mlops_ray.monitoring.alarms import Alarm, Question, Verdict
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.row_sample import NAMES
-from mlops_ray.sketches import NumericSketch
+from mlops_ray.monitoring.sketches import NumericSketch
 
 FINDINGS = 10
 _EXAMPLES = 3

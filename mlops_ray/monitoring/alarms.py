@@ -17,9 +17,9 @@ from mlops_ray.monitoring.joint_windows import JOINT
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
 from mlops_ray.monitoring.row_sample import matrix
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.windows import Window
-from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
 from mlops_ray.use_case import Question as Question
 
 # A mean that moved less, in standard deviations, does not tell the story.

@@ -18,10 +18,10 @@ from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
 from mlops_ray.monitoring.reference import PREDICTION, Monitored, Reference, to_datetime
 from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability, reliability_edges
 from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of, with_cell_counts
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS, slice_rows
-from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
 from mlops_ray.use_case import CategoryDetector, ErrorDetector, Feature, NumberDetector
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 # A change of fewer rows than this is noise, however constant the column was.
 _HANDFUL = 5

@@ -10,7 +10,7 @@ from mlops_ray.monitoring.calibration import Null
 from mlops_ray.monitoring.detectors.domain_classifier import SAMPLE_ROWS, DomainClassifier
 from mlops_ray.monitoring.null_windows import NullWindows
 from mlops_ray.monitoring.row_sample import matrix
-from mlops_ray.sketches import Sketch
+from mlops_ray.monitoring.sketches import Sketch
 
 ALL_FEATURES = "all features"
 JOINT = "joint"

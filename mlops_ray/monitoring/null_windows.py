@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, season_of
-from mlops_ray.sketches import NumericSketch, Sketch
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.monitoring.sketches import NumericSketch, Sketch
+from mlops_ray.use_case.window_spec import WindowSpec
 
 # A window is moved on by this part of itself, and at most so many are looked at: more only repeat the same rows.
 _STEPS = 8

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.monitoring.roc_auc import interval, roc_auc
-from mlops_ray.sketches import NumericSketch
+from mlops_ray.monitoring.sketches import NumericSketch
 
 _Float = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ from mlops_ray.monitoring.detectors.domain_classifier import SAMPLE_ROWS
 from mlops_ray.monitoring.performance_estimation import Estimator
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import Seasonal
-from mlops_ray.sketches import NumericSketch, Sketch, sketch_from_bytes
+from mlops_ray.monitoring.sketches import NumericSketch, Sketch, sketch_from_bytes
 from mlops_ray.use_case import ErrorDetector
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 PREDICTION = "prediction"
 _FORMAT = 2

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.monitoring.null_windows import cells_of
-from mlops_ray.sketches import NumericSketch, Sketch
+from mlops_ray.monitoring.sketches import NumericSketch, Sketch
 
 NAMES = ("request_id", "row")
 _HASH = "__hash"

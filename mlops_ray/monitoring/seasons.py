@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 from mlops_ray.use_case import Season as Season
 
 # Of UTC: hours 0 to 23, Monday to Sunday, January to December.

@@ -33,10 +33,10 @@ from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured, Quality
 from mlops_ray.monitoring.reference import PREDICTION, Reference, to_datetime
+from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.windows import Window, WindowState, add
-from mlops_ray.sketches import NumericSketch
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 KEPT_WINDOWS = 60
 # A window is judged by its labels once so many have come, or once the window after it has enough to be judged.

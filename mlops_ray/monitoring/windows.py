@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from mlops_ray.errors import DataError
 from mlops_ray.monitoring.row_sample import RowSample
 from mlops_ray.monitoring.seasons import Season, count_seasons
-from mlops_ray.sketches import NumericSketch, Sketch, sketch_from_bytes
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.monitoring.sketches import NumericSketch, Sketch, sketch_from_bytes
+from mlops_ray.use_case.window_spec import WindowSpec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -18,7 +18,8 @@ from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare
 from mlops_ray.evaluation.gates import Finding, GateResult, Measured, judge
 from mlops_ray.evaluation.metrics import Evaluation
 from mlops_ray.evaluation.slices import SliceEvaluation
-from mlops_ray.features.training_set import LABEL, PREDICTION_TIME, TrainingSet, split_by_time
+from mlops_ray.features.columns import LABEL, PREDICTION_TIME
+from mlops_ray.features.training_set import TrainingSet, split_by_time
 from mlops_ray.governance.approvals import (
     Approval,
     Policy,

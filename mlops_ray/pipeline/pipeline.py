@@ -21,7 +21,6 @@ import ray
 from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.code_version import code_digest, code_version, lock_digest
 from mlops_ray.config import Settings
-from mlops_ray.declarations import declarations, declared_source, source_text
 from mlops_ray.errors import ForbiddenError, MlopsRayError, UseCaseError
 from mlops_ray.features.training_set import TrainingSet, build_training_set
 from mlops_ray.features.transform import FeatureRows, transform
@@ -32,19 +31,20 @@ from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.ingestion.sources import find_files
+from mlops_ray.pipeline.declarations import declarations, declared_source, source_text
+from mlops_ray.pipeline.steps import STEPS, StepFinished, StepName, StepStarted
 from mlops_ray.registry.lineage import Lineage, TrialRecord
-from mlops_ray.steps import STEPS, StepFinished, StepName, StepStarted
 from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
 from mlops_ray.use_case import Feature, UseCase
 
 # The code that a step's result depends on; what stands before it in the loop enters through its inputs.
 _CODE: Mapping[StepName, tuple[str, ...]] = {
-    "ingest": ("ingestion", "artifacts.py", "use_case.py"),
+    "ingest": ("ingestion", "artifacts.py", "use_case"),
     "features": ("features/transform.py", "artifacts.py"),
-    "training_set": ("features", "artifacts.py", "use_case.py"),
+    "training_set": ("features", "artifacts.py", "use_case"),
     "train": ("training", "features/training_set.py"),
-    "evaluate": ("sealing.py", "training", "evaluation", "registry", "monitoring", "sketches.py"),
-    "register": ("registry", "evaluation", "admission.py"),
+    "evaluate": ("pipeline/sealing.py", "training", "evaluation", "registry", "monitoring"),
+    "register": ("registry", "evaluation", "pipeline/admission.py"),
     "materialize": ("features",),
 }
 
@@ -162,7 +162,7 @@ class Pipeline:
 
     def fit(self, trial: Trial, cpus: int) -> dict[str, Any]:
         """Fit one trial on the training set that `run` has built, with so many CPUs; score it and seal it."""
-        from mlops_ray.sealing import fit_score_and_seal
+        from mlops_ray.pipeline.sealing import fit_score_and_seal
 
         return self._task(cpus, fit_score_and_seal, self.use_case, self.settings, self.training_set(), trial)
 
@@ -341,7 +341,7 @@ def _register_and_admit(
     key: str,
     challenger: bool,
 ) -> dict[str, Any]:
-    from mlops_ray.admission import Registered, admit
+    from mlops_ray.pipeline.admission import Registered, admit
     from mlops_ray.registry.artifact_check import refuse_artifact
     from mlops_ray.registry.bill_of_materials import FILE
     from mlops_ray.registry.models import register, set_champion

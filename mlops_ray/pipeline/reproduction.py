@@ -13,10 +13,10 @@ from typing import Any
 from mlops_ray.artifacts import digest_json
 from mlops_ray.code_version import code_digest, code_version, lock_digest
 from mlops_ray.config import Settings
-from mlops_ray.declarations import declarations
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.ingestion.sources import find_files
-from mlops_ray.pipeline import Notify, Pipeline, node_cpus, platform_now
+from mlops_ray.pipeline.declarations import declarations
+from mlops_ray.pipeline.pipeline import Notify, Pipeline, node_cpus, platform_now
 from mlops_ray.registry.bill_of_materials import FILE as BILL_OF_MATERIALS
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.training.trial import Trial

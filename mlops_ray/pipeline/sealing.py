@@ -16,7 +16,8 @@ from mlops_ray.errors import DataError
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
-from mlops_ray.features.training_set import LABEL, PREDICTION_TIME, TrainingSet, split_by_time
+from mlops_ray.features.columns import LABEL, PREDICTION_TIME
+from mlops_ray.features.training_set import TrainingSet, split_by_time
 from mlops_ray.monitoring.sealed_reference import reference_files
 from mlops_ray.registry.artifact_check import refuse_artifact
 from mlops_ray.registry.bill_of_materials import bill_of_materials

@@ -14,7 +14,7 @@ from mlops_ray.artifacts import read_parquet
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.evaluation.metrics import Estimate
-from mlops_ray.features.training_set import LABEL, PREDICTION_TIME
+from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.governance.events import plain
 from mlops_ray.monitoring.quality import Measured, Quality, quality_by_window
 from mlops_ray.monitoring.version_watch import moments_of

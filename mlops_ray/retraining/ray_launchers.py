@@ -20,7 +20,7 @@ from mlops_ray.use_case import UseCase, load_use_case
 
 NAMESPACE = "mlops_ray"
 # A job has no installed command, only the code that it was sent.
-_MAIN = "from mlops_ray.cli import main; main()"
+_MAIN = "from mlops_ray.cli.main import main; main()"
 _CARRIED = ("working_dir", "py_modules", "pip", "uv", "conda")
 
 _logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 class JobLauncher:
     """Ray's job API: the job outlives whoever submitted it, and its id is given once.
 
-    address: of the dashboard. command: `mlops-ray retrain USE_CASE …`, to which the order is added.
+    address: of the dashboard. command: `mlops-ray retraining run USE_CASE …`, to which the order is added.
     """
 
     address: str
@@ -152,7 +152,7 @@ def find_launcher(
     if "working_dir" not in ray.get_runtime_context().runtime_env:
         reference = str(Path(named).absolute())
         options += ["--feature-repo", str(feature_repo)]
-    return JobLauncher(address, (sys.executable, "-c", _MAIN, "retrain", reference, *options))
+    return JobLauncher(address, (sys.executable, "-c", _MAIN, "retraining", "run", reference, *options))
 
 
 def dashboard_url() -> str | None:

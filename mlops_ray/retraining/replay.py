@@ -12,7 +12,7 @@ import polars as pl
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
-from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.retraining.recorded import recorded
 from mlops_ray.use_case import Feature, UseCase
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.admission import compare_with_champion
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
@@ -19,7 +18,8 @@ from mlops_ray.evaluation.comparison import Comparison
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
-from mlops_ray.pipeline import Notify, Pipeline, node_cpus
+from mlops_ray.pipeline.admission import compare_with_champion
+from mlops_ray.pipeline.pipeline import Notify, Pipeline, node_cpus
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.retraining.challenger import judge_challenger

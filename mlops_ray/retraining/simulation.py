@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
-from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.error_stream import excess_errors
 from mlops_ray.monitoring.quality import quality_of

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.monitoring.detectors.contract import Detector
 from mlops_ray.monitoring.seasons import cell_counts, with_cell_counts
-from mlops_ray.sketches import CategoricalSketch, NumericSketch, Sketch
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 
 Values = NDArray[Any]
 TOLERANCE = 1e-9

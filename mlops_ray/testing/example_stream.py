@@ -11,7 +11,7 @@ from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import FEATURE, KEY, write_segment
 from mlops_ray.testing.example_model import EFFECTS, FEATURES, WEIGHTS
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 BY_COUNT = WindowSpec(rows=400, minimum_rows=200)

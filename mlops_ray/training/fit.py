@@ -8,7 +8,7 @@ from datetime import datetime
 import polars as pl
 
 from mlops_ray.errors import DataError, UseCaseError
-from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.training.encoding import Encoder, fit_encoder
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Candidate, Classifier, Feature, UseCase

@@ -23,7 +23,8 @@ from ray.tune.search import Searcher
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError, UseCaseError
-from mlops_ray.features.training_set import LABEL, TrainingSet, split_by_time
+from mlops_ray.features.columns import LABEL
+from mlops_ray.features.training_set import TrainingSet, split_by_time
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.training.proposal import propose
 from mlops_ray.training.tracking import SearchRuns, open_search

@@ -20,7 +20,7 @@ def refused(arguments: list[str], **environment: str) -> str:
 
 def test_a_use_case_that_does_not_import(tmp_path: Path) -> None:
     (tmp_path / "case.py").write_text("import nothing_of_that_name\n")
-    assert "does not import: ModuleNotFoundError" in refused(command("ingest", str(tmp_path / "case.py")))
+    assert "does not import: ModuleNotFoundError" in refused(command("run", str(tmp_path / "case.py")))
 
 
 def test_a_use_case_that_does_not_exist() -> None:
@@ -29,13 +29,13 @@ def test_a_use_case_that_does_not_exist() -> None:
 
 def test_a_setting_with_a_typo(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("artefacts: /tmp\n")
-    message = refused(command("ingest", FLIGHTS, "--config", str(tmp_path / "settings.yaml")))
+    message = refused(command("run", FLIGHTS, "--config", str(tmp_path / "settings.yaml")))
     assert "Unknown setting 'artefacts'. Did you mean 'artifacts'?" in message
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2014-01-01T05:00:00"])
 def test_a_moment_that_is_none(moment: str) -> None:
-    assert f"--as-of '{moment}'" in refused(command("ingest", FLIGHTS, "--as-of", moment))
+    assert f"--as-of '{moment}'" in refused(command("run", FLIGHTS, "--as-of", moment))
 
 
 def test_a_port_already_taken(tmp_path: Path) -> None:
@@ -48,12 +48,12 @@ def test_a_port_already_taken(tmp_path: Path) -> None:
 
 
 def test_a_relative_path_in_a_submitted_job() -> None:
-    message = refused(command("ingest", FLIGHTS, "--state", "state"), RAY_JOB_CONFIG_JSON_ENV_VAR="{}")
+    message = refused(command("run", FLIGHTS, "--state", "state"), RAY_JOB_CONFIG_JSON_ENV_VAR="{}")
     assert "relative path 'state'" in message
 
 
 def test_no_data_at_all(tmp_path: Path) -> None:
-    message = refused(pipeline_command(SMALL, tmp_path, SMALL_AS_OF, "--until", "ingest"))
+    message = refused(pipeline_command(SMALL, tmp_path, SMALL_AS_OF))
     assert "Source flights: no file matches" in message
 
 
@@ -65,7 +65,7 @@ def test_every_unusable_file_is_named_at_once(tmp_path: Path) -> None:
     (data / "flights_2013-01.csv").write_text(january.replace("dep_delay", "departure_delay", 1))
     (data / "weather_2013-02.csv").write_bytes(b"")
     (data / "planes.csv").write_bytes(b"\x00\x01\xff\n\x02")
-    message = refused(pipeline_command(SMALL, tmp_path, SMALL_AS_OF, "--until", "ingest"))
+    message = refused(pipeline_command(SMALL, tmp_path, SMALL_AS_OF))
     assert "flights_2013-01.csv: column dep_delay is missing" in message
     assert "weather_2013-02.csv cannot be read" in message
     assert "planes.csv" in message
@@ -78,5 +78,5 @@ def test_a_source_without_rows_is_named(tmp_path: Path) -> None:
     write_small_data(data)
     header = (data / "planes.csv").read_text().splitlines()[0]
     (data / "planes.csv").write_text(f"{header}\n")
-    message = refused(pipeline_command(SMALL, tmp_path, SMALL_AS_OF, "--until", "ingest"))
+    message = refused(pipeline_command(SMALL, tmp_path, SMALL_AS_OF))
     assert "Source planes: none of its 0 rows was accepted" in message

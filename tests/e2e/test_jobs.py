@@ -42,8 +42,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 def submit(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    runtime_env = subprocess.run(command("runtime-env"), check=True, capture_output=True, text=True).stdout.strip()
-    options = ["--address", f"http://127.0.0.1:{DASHBOARD}", "--working-dir", ".", "--runtime-env-json", runtime_env]
+    printed = subprocess.run(command("cluster", "runtime-env"), check=True, capture_output=True, text=True)
+    environment_json = printed.stdout.strip()
+    options = [
+        "--address",
+        f"http://127.0.0.1:{DASHBOARD}",
+        "--working-dir",
+        ".",
+        "--runtime-env-json",
+        environment_json,
+    ]
     return subprocess.run(
         [BIN / "ray", "job", "submit", *options, "--", "python", *arguments],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240,
@@ -54,7 +62,7 @@ def submit(environment: dict[str, str], *arguments: str) -> subprocess.Completed
 def test_a_step_runs_as_a_job_and_knows_its_commit(cluster: dict[str, str], tmp_path: Path) -> None:
     write_small_data(tmp_path / "data")
     paths = ["--state", str(tmp_path / "state"), "--data", str(tmp_path / "data"), "--as-of", SMALL_AS_OF]
-    done = submit(cluster, "jobs/ingest.py", "flights", *paths)
+    done = submit(cluster, "jobs/pipeline.py", "flights", "--until", "ingest", *paths)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "42,799 rows in" in done.stdout
     (manifest,) = (tmp_path / "state/artifacts/snapshots/flights").glob("*/manifest.json")
@@ -63,6 +71,8 @@ def test_a_step_runs_as_a_job_and_knows_its_commit(cluster: dict[str, str], tmp_
 
 def test_without_the_token_nobody_gets_in(cluster: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "token").write_text("1" * 64)
-    done = submit(cluster | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}, "jobs/ingest.py", "flights")
+    done = submit(
+        cluster | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}, "jobs/pipeline.py", "flights", "--until", "ingest"
+    )
     assert done.returncode != 0
     assert "42,799" not in done.stdout

@@ -35,5 +35,5 @@ def test_a_mistyped_key_is_caught(cluster: dict[str, Any]) -> None:
 @pytest.mark.parametrize("part", ["head_start_ray_commands", "worker_start_ray_commands"])
 def test_serve_gets_its_variables_before_ray_starts(cluster: dict[str, Any], part: str) -> None:
     start = next(command for command in cluster[part] if "ray start" in command)
-    assert start.index("mlops-ray serve-env") < start.index("ray start")
+    assert start.index("mlops-ray cluster serve-env") < start.index("ray start")
     assert "RAY_SERVE_ENABLE_HA_PROXY" in SERVE_ENVIRONMENT

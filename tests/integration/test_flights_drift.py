@@ -19,7 +19,7 @@ from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.version_watch import moments_of
 from mlops_ray.monitoring.windows import WindowState, add
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 SPEC = WindowSpec(rows=5000)
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")

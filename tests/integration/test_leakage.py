@@ -10,8 +10,8 @@ import ray
 
 from mlops_ray.artifacts import digest_rows, read_parquet
 from mlops_ray.config import load_settings
-from mlops_ray.features.training_set import PREDICTION_TIME
-from mlops_ray.pipeline import Pipeline
+from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.use_case import UseCase, load_use_case
 from tests.pipeline_run import ROOT, SMALL, SMALL_AS_OF, write_small_data
 

@@ -17,9 +17,9 @@ import pytest
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
+from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.materialize import materialize
 from mlops_ray.features.store import Store
-from mlops_ray.features.training_set import PREDICTION_TIME
 from mlops_ray.features.transform import FeatureRows
 
 DEFINITIONS = {

@@ -10,11 +10,11 @@ import pytest
 import ray
 
 from mlops_ray.config import Settings
-from mlops_ray.pipeline import Pipeline
+from mlops_ray.pipeline.pipeline import Pipeline
+from mlops_ray.pipeline.reproduction import Reproduction, compare_inputs, reproduce
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.models import champion
 from mlops_ray.registry.trace import read_lineage, trace
-from mlops_ray.reproduction import Reproduction, compare_inputs, reproduce
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.use_case import Search, UseCase, load_use_case
 from tests.pipeline_run import ROOT, SMALL, write_small_data

@@ -186,7 +186,7 @@ def attempt(act: Callable[[], None]) -> bool:
 def test_the_job_api_is_used_where_there_is_one(cluster: None, settings: Settings, tmp_path: Path) -> None:
     found = find_launcher(CASE, settings, tmp_path, "use_cases/arrivals.py")
     assert isinstance(found, JobLauncher)
-    assert found.command[3:5] == ("retrain", str(Path("use_cases/arrivals.py").absolute()))
+    assert found.command[3:6] == ("retraining", "run", str(Path("use_cases/arrivals.py").absolute()))
 
 
 def test_a_trial_beside_an_endpoint_does_not_wait_for_the_cpus_that_it_holds(cluster: None) -> None:

@@ -19,6 +19,7 @@ import ray
 import mlops_ray
 from mlops_ray import scoring
 from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.batch.scoring import Scores, score
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.materialize import materialize
@@ -31,7 +32,6 @@ from mlops_ray.predictions import reader
 from mlops_ray.predictions.segments import segments
 from mlops_ray.registry.models import register
 from mlops_ray.registry.sealed_model import load
-from mlops_ray.scoring import Scores, score
 from mlops_ray.serving.predictor import Predictor
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import seal_example

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import DataError
+from mlops_ray.pipeline.sealing import fit_score_and_seal
 from mlops_ray.registry.sealed_model import load
-from mlops_ray.sealing import fit_score_and_seal
 from mlops_ray.training.candidates.logistic_regression import LogisticRegression
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Candidate, Classifier

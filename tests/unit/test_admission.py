@@ -13,14 +13,15 @@ import polars as pl
 import pytest
 from onnx import numpy_helper
 
-from mlops_ray.admission import Admission, Registered, admit
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
-from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME, TrainingSet
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.governance.principals import acting, create_key
+from mlops_ray.pipeline.admission import Admission, Registered, admit
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.testing.example_model import (
     FEATURES,

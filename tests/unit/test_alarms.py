@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlops_ray.monitoring.alarms import Alarm, Finding, Verdict, describe_shift, diagnose, step, with_error_changes
 from mlops_ray.monitoring.error_stream import Change
-from mlops_ray.sketches import CategoricalSketch, NumericSketch
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
 
 START = datetime(2013, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from mlops_ray import cli
+from mlops_ray.cli.main import app
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.governance.audit import Anchor, anchor, export, read_anchors, verify, verify_store
 from mlops_ray.governance.control_store import ControlStore
@@ -295,7 +295,7 @@ def test_the_export_holds_every_event_or_does_not_come_to_be(store: ControlStore
 @pytest.fixture
 def command(store: ControlStore, tmp_path: Path) -> Callable[..., str]:
     def run(*arguments: str) -> str:
-        done = CliRunner().invoke(cli.app, ["audit", *arguments, "--state", str(tmp_path)], catch_exceptions=False)
+        done = CliRunner().invoke(app, ["audit", *arguments, "--state", str(tmp_path)], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return done.stdout
 
@@ -321,4 +321,4 @@ def test_the_command_line_shows_verifies_anchors_and_exports(
 def test_a_moment_that_is_none_is_refused_at_the_command_line(tmp_path: Path) -> None:
     arguments = ["keys", "create", "ci", "--role", "predict", "--expires", "soon", "--state", str(tmp_path)]
     with pytest.raises(ConfigurationError, match="'soon' is not a moment"):
-        CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+        CliRunner().invoke(app, arguments, catch_exceptions=False)

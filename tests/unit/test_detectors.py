@@ -22,7 +22,7 @@ from mlops_ray.monitoring.detectors import (
 )
 from mlops_ray.monitoring.detectors.adwin import Adwin
 from mlops_ray.monitoring.detectors.page_hinkley import PageHinkley
-from mlops_ray.sketches import CategoricalSketch, NumericSketch
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
 from mlops_ray.testing.detectors import CHECKS
 
 Float = NDArray[np.float64]

@@ -12,7 +12,7 @@ from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.windows import WindowState, add
 from mlops_ray.use_case import Feature
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 SPEC = WindowSpec(rows=600, minimum_rows=200)

@@ -19,10 +19,10 @@ import pytest
 import uuid6
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.batch.labels import import_labels
 from mlops_ray.client import AsyncClient, Client
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
-from mlops_ray.label_import import import_labels
 from mlops_ray.monitoring.quality import join_labels
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import BY_REQUEST, Label, LabelKeys, Labels, key_columns, labels_of

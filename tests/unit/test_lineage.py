@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from mlops_ray import cli
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
@@ -228,14 +228,14 @@ def test_live_at_a_moment_is_what_served_then(settings: Settings, rolled_out: Co
 def test_a_moment_without_answer_is_one_sentence(
     options: list[str], says: str, settings: Settings, rolled_out: ControlStore
 ) -> None:
-    result = CliRunner().invoke(cli.app, ["live", *options, "--state", settings.state])
+    result = CliRunner().invoke(app, ["live", *options, "--state", settings.state])
     assert isinstance(result.exception, MlopsRayError)
     assert says in str(result.exception)
     assert str(result.exception).isprintable()
 
 
 def run_cli(settings: Settings, *arguments: str) -> str:
-    result = CliRunner().invoke(cli.app, [*arguments, "--state", settings.state], catch_exceptions=False)
+    result = CliRunner().invoke(app, [*arguments, "--state", settings.state], catch_exceptions=False)
     return result.stdout
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, func, select
 from typer.testing import CliRunner
 
-from mlops_ray import cli
+from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError, MlopsRayError, UnavailableError
 from mlops_ray.governance import address_guard, channels
@@ -526,7 +526,7 @@ def test_the_command_line_subscribes_lists_tests_and_ends(store: ControlStore, t
 
     def command(*arguments: str) -> str:
         where = ["--state", str(tmp_path), "--config", str(settings_file)]
-        done = CliRunner().invoke(cli.app, ["notify", *arguments, *where], catch_exceptions=False)
+        done = CliRunner().invoke(app, ["notify", *arguments, *where], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return done.output
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mlops_ray import cli
+from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
@@ -181,7 +181,7 @@ def test_there_is_no_development_key_where_others_can_reach_the_server(store: Co
 
 def test_the_command_line_makes_lists_and_revokes_keys(store: ControlStore, tmp_path: Path) -> None:
     def command(*arguments: str) -> str:
-        done = CliRunner().invoke(cli.app, ["keys", *arguments, "--state", str(tmp_path)], catch_exceptions=False)
+        done = CliRunner().invoke(app, ["keys", *arguments, "--state", str(tmp_path)], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return done.stdout
 

@@ -16,10 +16,10 @@ from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
 from mlops_ray.monitoring.quality import join_labels, latest_labels, quality_by_window
 from mlops_ray.monitoring.reliability import Reliability, miscalibration, reliability_edges
 from mlops_ray.monitoring.roc_auc import count_scores, roc_auc
+from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.windows import WindowState, add
-from mlops_ray.sketches import NumericSketch
 from mlops_ray.use_case import Feature
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 START = datetime(2013, 6, 1, tzinfo=UTC)
 WEEK = timedelta(days=7)

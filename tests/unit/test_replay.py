@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.cli_retraining import _fault, _span
+from mlops_ray.cli.retraining import _fault, _span
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError, DataError
-from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.predictions.labels import write_by_request
 from mlops_ray.retraining.new_labels import NewLabels
 from mlops_ray.retraining.replay import Planted, Progress, Replay, questions

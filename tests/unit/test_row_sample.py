@@ -7,7 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mlops_ray.monitoring.row_sample import RowSample, matrix
-from mlops_ray.sketches import CategoricalSketch, NumericSketch
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
 
 COLUMNS = {"x": NumericSketch.of(np.arange(300.0)), "c": CategoricalSketch.with_categories(["a", "b"])}
 ROWS = pl.DataFrame(

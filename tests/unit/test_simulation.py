@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.retraining import simulation
 from mlops_ray.retraining.simulation import Scenario, Simulated, simulate
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.training.fit import Fitted
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, Monitoring, Question, Retraining, Split, UseCase
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 from tests.unit.test_governor import USE_CASE
 
 START = datetime(2020, 1, 1, tzinfo=UTC)

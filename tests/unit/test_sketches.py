@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mlops_ray.errors import DataError
-from mlops_ray.sketches import BINS, CategoricalSketch, NumericSketch, edges_of, sketch_from_bytes
+from mlops_ray.monitoring.sketches import BINS, CategoricalSketch, NumericSketch, edges_of, sketch_from_bytes
 
 NUMBERS = arrays(np.float32, st.integers(0, 60), elements=st.floats(-1e6, 1e6, width=32) | st.just(np.nan))
 TEXTS = st.lists(st.sampled_from(["a", "b", "", None, "new", "newer"]), max_size=50)

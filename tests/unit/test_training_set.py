@@ -7,7 +7,8 @@ import pytest
 
 from mlops_ray import Split
 from mlops_ray.errors import DataError
-from mlops_ray.features.training_set import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME, split_by_time
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.training_set import split_by_time
 
 AS_OF = datetime(2020, 1, 31, tzinfo=UTC)
 SPLIT = Split(test=timedelta(days=5), gap=timedelta(days=2), validation=timedelta(days=5))

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from typer.testing import CliRunner
 
-from mlops_ray import cli
+from mlops_ray.cli.main import app
 from mlops_ray.client import Client
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, DataError, ForbiddenError, MlopsRayError
@@ -77,7 +77,7 @@ class Server:
     def command(self, *arguments: str, local: bool = False) -> str:
         """What a command prints. local: it asks no server."""
         where = ["--state", self.settings.state] + ([] if local else ["--url", self.url])
-        return CliRunner().invoke(cli.app, [*arguments, *where], catch_exceptions=False).output
+        return CliRunner().invoke(app, [*arguments, *where], catch_exceptions=False).output
 
 
 @contextmanager
@@ -232,8 +232,8 @@ def test_a_hostile_name_is_one_short_sentence_at_the_command_line(untouched: Ser
     asked += [[["approvals", "break-glass", name, "1", *why], False], [["versions", "retire", name, "1", *why], False]]
     asked += [[["rollout", *what], False] for what in (["start", name, "1"], ["status", name], ["promote", name])]
     asked += [[["rollout", "rollback", name], False], [["versions", "list", name], True]]
-    asked += [[[what, name], True] for what in ("lineage", "live", "card")]
-    asked += [[[what, f"{name}@1"], True] for what in ("lineage", "card")]
+    asked += [[[*what, name], True] for what in (["lineage"], ["live"], ["versions", "card"])]
+    asked += [[[*what, f"{name}@1"], True] for what in (["lineage"], ["versions", "card"])]
     asked += [[["notify", "subscribe", "https://example.org", "--use-case", name], True]]
     for arguments, local in asked:
         with pytest.raises(MlopsRayError) as error:

@@ -318,7 +318,7 @@ def test_everything_that_replicas_import_is_a_root_of_the_bill() -> None:
     homes = {"jwt": "PyJWT", "sqlalchemy": "SQLAlchemy", "yaml": "PyYAML", "ibis": "ibis-framework"}
     at_sealing_or_elsewhere = ("cvss", "cyclonedx", "packageurl", "packaging", "apprise", "openlineage")
     homes |= dict.fromkeys(at_sealing_or_elsewhere, "")
-    parts = ("serving", "predictions", "governance", "registry", "features", "config.py", "artifacts.py", "use_case.py")
+    parts = ("serving", "predictions", "governance", "registry", "features", "config.py", "artifacts.py", "use_case")
     files = [file for part in parts for file in ([PACKAGE / part] if ".py" in part else (PACKAGE / part).rglob("*.py"))]
     import sys
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
 from mlops_ray.monitoring.windows import Window, WindowState, add
-from mlops_ray.sketches import CategoricalSketch, NumericSketch
-from mlops_ray.window_spec import WindowSpec
+from mlops_ray.use_case.window_spec import WindowSpec
 
 START = datetime(2013, 6, 1, tzinfo=UTC)
 EMPTY = {"x": NumericSketch.with_edges([0, 10, 20]), "c": CategoricalSketch.with_categories(["a"])}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.monitoring.detectors.contract import Values
-from mlops_ray.sketches import BINS, CategoricalSketch, NumericSketch, Sketch
+from mlops_ray.monitoring.sketches import BINS, CategoricalSketch, NumericSketch, Sketch
 
 _Float = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import ArrayLike, NDArray
 
-from mlops_ray.sketches import Sketch
+from mlops_ray.monitoring.sketches import Sketch
 from mlops_ray.use_case import FeatureKind
 
 Family = Literal["values", "gaps"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.monitoring.detectors.cells import Cells, cells, exact_cells
 from mlops_ray.monitoring.detectors.contract import Family, Values
-from mlops_ray.sketches import Sketch
+from mlops_ray.monitoring.sketches import Sketch
 from mlops_ray.use_case import FeatureKind
 
 

@@ -5,7 +5,7 @@ from math import nan
 
 from mlops_ray.monitoring.detectors.cells import exact_cells
 from mlops_ray.monitoring.detectors.contract import Family, Values
-from mlops_ray.sketches import CategoricalSketch, Sketch
+from mlops_ray.monitoring.sketches import CategoricalSketch, Sketch
 from mlops_ray.use_case import FeatureKind
 
 

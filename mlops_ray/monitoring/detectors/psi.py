@@ -7,7 +7,7 @@ import numpy as np
 
 from mlops_ray.monitoring.detectors.cells import Cells, cells, exact_cells
 from mlops_ray.monitoring.detectors.contract import Family, Values
-from mlops_ray.sketches import Sketch
+from mlops_ray.monitoring.sketches import Sketch
 from mlops_ray.use_case import FeatureKind
 
 # Jeffreys' prior: half a row in each cell, so that an empty one does not make the index infinite.

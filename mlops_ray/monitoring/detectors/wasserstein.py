@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.monitoring.detectors.cells import bins, finite
 from mlops_ray.monitoring.detectors.contract import Family, Values
-from mlops_ray.sketches import NumericSketch, Sketch, edges_of
+from mlops_ray.monitoring.sketches import NumericSketch, Sketch, edges_of
 from mlops_ray.use_case import FeatureKind
 
 

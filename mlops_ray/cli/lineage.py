@@ -1,24 +1,40 @@
-"""The commands `mlops-ray lineage`, `live`, `card` and `audit rescan`: what is known of versions, read from records."""
+"""What records know of versions: `lineage`, `live`, `versions card`, `versions reproduce`, `audit rescan`."""
 
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
-from mlops_ray.cli_governance import ConfigOption, StateOption, audit, printable, settings_of
+from mlops_ray.cli.approvals import versions
+from mlops_ray.cli.governance import audit
+from mlops_ray.cli.local_ray import ray_for
+from mlops_ray.cli.options import (
+    ConfigOption,
+    DataOption,
+    RepoOption,
+    StateOption,
+    definitions_folder,
+    moment_of,
+    printable,
+    settings_of,
+)
+from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.history import Deployment, changes, deployments
+from mlops_ray.use_case import load_use_case
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+    from mlops_ray.pipeline.reproduction import Difference, Reproduction
     from mlops_ray.registry.lineage import Lineage
     from mlops_ray.registry.trace import Trace
-    from mlops_ray.reproduction import Difference, Reproduction
 
 _WIDTH = 10_000
 VersionArgument = Annotated[str, typer.Argument(help="A version, such as flights@7.")]
@@ -35,7 +51,7 @@ def lineage(
     """Everything behind an endpoint, a version or a prediction, back to the raw files."""
     from mlops_ray.registry.trace import trace
 
-    found = trace(settings_of(state, config), thing, _moment("--near", near))
+    found = trace(settings_of(state, config), thing, moment_of("--near", near) if near else None)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     elif openlineage:
@@ -59,7 +75,7 @@ def live(
     from mlops_ray.registry.trace import shown
 
     now = datetime.now(UTC)
-    moment = _moment("--at", at) or now
+    moment = moment_of("--at", at) if at else now
     if moment > now:
         raise ConfigurationError(f"--at {moment.isoformat()} has not come yet.")
     store = open_store(settings_of(state, config))
@@ -84,6 +100,7 @@ def live(
             typer.echo(f"{'→' if one in then else ' '} {_deployment(one)}")
 
 
+@versions.command()
 def card(
     version: VersionArgument,
     html: Annotated[bool, typer.Option("--html", help="As one HTML page instead of Markdown.")] = False,
@@ -105,6 +122,41 @@ def card(
         output.write_text(text)
     except OSError as error:
         raise ConfigurationError(f"File {output} cannot be written: {error.strerror}.") from error
+
+
+@versions.command()
+def reproduce(
+    version: VersionArgument,
+    use_case: Annotated[str | None, typer.Option(help="The use case's file. [default: use_cases/<name>.py]")] = None,
+    state: StateOption = None,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    feature_repo: RepoOption = None,
+    work: Annotated[Path | None, typer.Option(help="Empty folder to work in. [default: a temporary one]")] = None,
+    any_code: Annotated[bool, typer.Option(help="Go on although the code is another.")] = False,
+    tolerance: Annotated[float, typer.Option(min=0, help="For metrics, where digits cannot be equal.")] = 0.005,
+) -> None:
+    """Run a version's recorded pipeline again from the raw files, and compare: exit code 1 if anything differs."""
+    record = recorded(version, state, config)
+    case = load_use_case(use_case or record.use_case)
+    repo = definitions_folder(use_case or record.use_case, feature_repo)
+    if work is not None and work.exists() and any(work.iterdir()):
+        raise ConfigurationError(f"{work} is not empty: what lies there would be used again. Give an empty folder.")
+    with tempfile.TemporaryDirectory() as temporary:
+        settings = settings_of(state, config, data)
+        settings = load_settings(state=str((work or Path(temporary)).absolute()), data=settings.data)
+        from mlops_ray.pipeline.reproduction import compare_inputs
+        from mlops_ray.pipeline.reproduction import reproduce as run_again
+
+        difference = compare_inputs(case, settings, repo, record, any_code)
+        if difference is not None:
+            refuse(version, difference)
+        with ray_for(settings):
+            from mlops_ray.cli.progress import TerminalProgress
+
+            progress = TerminalProgress(Console(stderr=True))
+            found = run_again(case, settings, repo, record, any_code, tolerance, progress)
+        report(version, found)
 
 
 @audit.command("rescan")
@@ -142,16 +194,6 @@ def report(version: str, found: "Reproduction") -> None:
         refuse(version, found.difference)
     how = "to the last digit" if found.exact else "metrics within the tolerance"
     typer.echo(f"{version} is reproduced ({how}): {len(found.equal)} comparisons, {found.seconds:.0f} s.")
-
-
-def _moment(option: str, text: str | None) -> datetime | None:
-    try:
-        moment = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"{option} {ascii(text)[:60]} is not a moment. Example: 2030-01-01T00:00Z.") from None
-    if moment is not None and moment.tzinfo is None:
-        raise ConfigurationError(f"{option} {text} has no time zone. Add Z for UTC.")
-    return moment and moment.astimezone(UTC)
 
 
 def _deployment(one: Deployment) -> str:

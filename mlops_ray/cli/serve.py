@@ -1,0 +1,90 @@
+"""The commands `mlops-ray serve` and `mlops-ray predict`: the endpoint, and a question to it."""
+
+import json
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from mlops_ray.cli.local_ray import ray_for
+from mlops_ray.cli.options import (
+    DEFAULT_URL,
+    CaseArgument,
+    ConfigOption,
+    DataOption,
+    PortOption,
+    RepoOption,
+    StateOption,
+    UrlOption,
+    absolute,
+    definitions_folder,
+    moment_of,
+    settings_of,
+)
+from mlops_ray.cli.rollout import credential, key_from
+from mlops_ray.config import Settings
+from mlops_ray.errors import DataError
+from mlops_ray.use_case import load_use_case
+
+
+def serve(
+    use_case: CaseArgument,
+    state: StateOption = None,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    feature_repo: RepoOption = None,
+    port: PortOption = None,
+) -> None:
+    """Serve the champion, and govern its retraining where the use case declares one, until Ctrl-C.
+
+    On an existing cluster, deploy it there and return.
+    """
+    settings, case = settings_of(state, config, data, port), load_use_case(use_case)
+    with ray_for(settings) as own:
+        serve_use_case = quiet_serving()
+        typer.echo(f"{serve_use_case(settings, case.name)}/predict answers.")
+        if case.retraining is not None:
+            from mlops_ray.retraining.governor_actor import start_governor
+
+            repo = definitions_folder(use_case, feature_repo)
+            start_governor(case, settings, repo, use_case, config=config and absolute(config))
+            typer.echo("The governor decides on retraining: `mlops-ray audit show` tells what, and why.")
+        if key := credential(settings):
+            typer.echo(key_line(settings, key))
+        if own:
+            typer.echo("Serving until Ctrl-C.")
+            signal.pause()
+
+
+def predict(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    keys: Annotated[str, typer.Argument(help="Entity keys and event time as JSON: an object, or a list of them.")],
+    as_of: Annotated[str | None, typer.Option(help="The request's moment. [default: now]")] = None,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
+) -> None:
+    """Ask a served model for a prediction, with the key in MLOPS_RAY_API_KEY or the development key in `state`."""
+    from mlops_ray.client import Client
+
+    try:
+        rows = json.loads(keys)
+    except ValueError as error:
+        raise DataError(f"The keys are not JSON: {error}.") from None
+    with Client(url, api_key=key_from(state)) as client:
+        answer = client.predict(name, keys=rows, as_of=moment_of("--as-of", as_of) if as_of else None)
+    typer.echo(json.dumps(asdict(answer), default=str, indent=2))
+
+
+def quiet_serving() -> Callable[[Settings, str], str]:
+    """The function that serves; Serve's own messages about starting are left out."""
+    from mlops_ray.serving.local import serve_use_case
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    return serve_use_case
+
+
+def key_line(settings: Settings, key: str) -> str:
+    return f"Key:      {key} (this machine's development key, kept in {settings.state}/development_key)"

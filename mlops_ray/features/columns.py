@@ -1,0 +1,5 @@
+"""The columns that a training set has beside entities and features."""
+
+PREDICTION_TIME = "event_timestamp"
+LABEL = "label"
+LABEL_KNOWN_AT = "label_known_at"

@@ -1,0 +1,72 @@
+"""What a user declares, one noun a file: `UseCase` and its parts."""
+
+from mlops_ray.use_case.column import Column, ColumnType
+from mlops_ray.use_case.features import Feature, FeatureKind
+from mlops_ray.use_case.gates import (
+    LOWER_IS_BETTER,
+    AdvisorySeverity,
+    Approval,
+    BetterThanChampion,
+    Fairness,
+    Gate,
+    Latency,
+    Metric,
+    NoSliceWorse,
+    NoVulnerability,
+    OnnxParity,
+    Threshold,
+    Waiver,
+)
+from mlops_ray.use_case.label import Label
+from mlops_ray.use_case.loading import load_use_case
+from mlops_ray.use_case.monitoring import CategoryDetector, ErrorDetector, Monitoring, NumberDetector, Question, Season
+from mlops_ray.use_case.retraining import Retraining
+from mlops_ray.use_case.search import Candidate, Choice, Classifier, Integer, Parameters, Search, SearchSpace, Uniform
+from mlops_ray.use_case.serving import Serving
+from mlops_ray.use_case.source import Source, Tables
+from mlops_ray.use_case.split import Split
+from mlops_ray.use_case.use_case import UseCase
+from mlops_ray.use_case.window_spec import WindowSpec
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "AdvisorySeverity",
+    "Approval",
+    "BetterThanChampion",
+    "Candidate",
+    "CategoryDetector",
+    "Choice",
+    "Classifier",
+    "Column",
+    "ColumnType",
+    "ErrorDetector",
+    "Fairness",
+    "Feature",
+    "FeatureKind",
+    "Gate",
+    "Integer",
+    "Label",
+    "Latency",
+    "Metric",
+    "Monitoring",
+    "NoSliceWorse",
+    "NoVulnerability",
+    "NumberDetector",
+    "OnnxParity",
+    "Parameters",
+    "Question",
+    "Retraining",
+    "Search",
+    "SearchSpace",
+    "Season",
+    "Serving",
+    "Source",
+    "Split",
+    "Tables",
+    "Threshold",
+    "Uniform",
+    "UseCase",
+    "Waiver",
+    "WindowSpec",
+    "load_use_case",
+]

@@ -1,0 +1,17 @@
+"""Label: what is predicted, and when it becomes known."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is predicted: a boolean expression over the first source, null where there is no label.
+
+    `known_at` is the moment at which the label becomes known; a row whose label was not known yet is not trained on.
+    """
+
+    name: str
+    value: pl.Expr
+    known_at: pl.Expr

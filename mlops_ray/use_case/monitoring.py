@@ -1,0 +1,52 @@
+"""Monitoring: how predictions are watched."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal, get_args
+
+from mlops_ray.errors import UseCaseError
+from mlops_ray.use_case.window_spec import WindowSpec
+
+Question = Literal["data", "prediction", "concept"]
+Season = Literal["hour", "weekday", "month"]
+NumberDetector = Literal["kolmogorov_smirnov", "wasserstein", "jensen_shannon", "psi"]
+CategoryDetector = Literal["jensen_shannon", "chi_squared", "psi"]
+ErrorDetector = Literal["adwin", "page_hinkley"]
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """How predictions are watched; sealed with each model, so that it belongs to the version that is serving.
+
+    windows: the stretches of predictions that are judged; quality is estimated as the first kind has it. seasonal:
+    features that are compared with the same hour of the day (UTC), day of the week or month of the reference.
+    false_alarm_every: at most one false alarm in so many windows is wanted, over all features together. slices: request
+    columns or features whose values are judged for themselves once labels come; None for the use case's `slices`.
+
+    number_detector, category_detector: how far a window is from the reference. domain_classifier: also whether a
+    classifier tells their rows apart, which shows features that go together in a new way; it makes sealing some
+    seconds longer, and seals a sample of rows. error_detectors: also follow the errors as a stream, beyond windows.
+    """
+
+    windows: tuple[WindowSpec, ...] = (WindowSpec(rows=5_000), WindowSpec(length=timedelta(days=7)))
+    seasonal: Mapping[str, Season] = field(default_factory=dict)
+    false_alarm_every: int = 100
+    slices: tuple[str, ...] | None = None
+    number_detector: NumberDetector = "kolmogorov_smirnov"
+    category_detector: CategoryDetector = "jensen_shannon"
+    domain_classifier: bool = False
+    error_detectors: tuple[ErrorDetector, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.windows or len({spec.name for spec in self.windows}) != len(self.windows):
+            raise UseCaseError("Monitoring needs at least one kind of window, and each kind once.")
+        if self.false_alarm_every < 1:
+            raise UseCaseError(f"Monitoring: false_alarm_every is {self.false_alarm_every}; it must be 1 or more.")
+        for name, known, given in (
+            ("number_detector", NumberDetector, (self.number_detector,)),
+            ("category_detector", CategoryDetector, (self.category_detector,)),
+            ("error_detectors", ErrorDetector, self.error_detectors),
+        ):
+            for wrong in set(given) - set(get_args(known)):
+                raise UseCaseError(f"Monitoring: {name} has {wrong!r}; there are {', '.join(get_args(known))}.")
