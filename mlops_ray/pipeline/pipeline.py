@@ -7,10 +7,9 @@ killed continues after the last record; inside the search it continues after the
 import logging
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,19 @@ import ray
 from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.code_version import code_digest, code_version, lock_digest
 from mlops_ray.config import Settings
-from mlops_ray.errors import ForbiddenError, MlopsRayError, UseCaseError
-from mlops_ray.features.training_set import TrainingSet, build_training_set
+from mlops_ray.errors import ForbiddenError, MlopsRayError
+from mlops_ray.features.definitions import read_definitions
+from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows, transform
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.principals import acting
-from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.ingestion.sources import find_files
 from mlops_ray.pipeline.declarations import declarations, declared_source, source_text
 from mlops_ray.pipeline.steps import STEPS, StepFinished, StepName, StepStarted
+from mlops_ray.pipeline.tasks import build_training_set_task, materialize_views, register_and_admit
 from mlops_ray.registry.lineage import Lineage, TrialRecord
 from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
 from mlops_ray.use_case import Feature, UseCase
@@ -125,7 +125,7 @@ class Pipeline:
     def _training_set(self, key: str) -> dict[str, Any]:
         return self._task(
             1,
-            _build_training_set,
+            build_training_set_task,
             self.use_case,
             self.settings,
             self._result("ingest")["digest"],
@@ -175,7 +175,7 @@ class Pipeline:
     def _register(self, key: str) -> dict[str, Any]:
         return self._task(
             1,
-            _register_and_admit,
+            register_and_admit,
             self.use_case,
             self.settings,
             self._author(),
@@ -207,7 +207,7 @@ class Pipeline:
         if self.use_case.feature_service is None:
             return {"as_of": moment, "keys": {}}
         rows, service = self._feature_rows(), self.use_case.feature_service
-        found = self._task(1, _materialize_views, self.settings, service, rows, datetime.fromisoformat(moment))
+        found = self._task(1, materialize_views, self.settings, service, rows, datetime.fromisoformat(moment))
         return {"as_of": moment, "keys": found}
 
     def _task(self, cpus: int, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -239,15 +239,8 @@ class Pipeline:
 
     def definitions(self) -> dict[str, str]:
         """The texts of the Feast definitions, by file; none without a feature service."""
-        if self.use_case.feature_service is None:
-            return {}
-        files = sorted(self.feature_repo.glob("*.py"))
-        if not files:
-            raise UseCaseError(
-                f"Use case {self.use_case.name} reads feature service {self.use_case.feature_service!r}, but "
-                f"{self.feature_repo} holds no definitions. Give the folder with --feature-repo."
-            )
-        return {file.name: file.read_text() for file in files}
+        found = read_definitions(self.feature_repo, self.use_case.feature_service)
+        return dict(found.files) if found else {}
 
     def _lineage(self) -> Lineage:
         """All that the steps have used; what the scan finds is added when it is made."""
@@ -310,69 +303,3 @@ def platform_now() -> tuple[str, str]:
 def node_cpus() -> int:
     """The CPUs of the largest node, so that a fit can use all of one machine."""
     return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
-
-
-def _build_training_set(
-    use_case: UseCase,
-    settings: Settings,
-    snapshot: str,
-    definitions: Mapping[str, str],
-    rows: list[FeatureRows],
-    as_of: datetime,
-) -> dict[str, Any]:
-    artifacts = Artifacts(settings.artifacts)
-    store = None
-    if use_case.feature_service:
-        from mlops_ray.features.store import Store
-
-        store = Store(settings, use_case.feature_service)
-        store.apply(definitions, {found.view: found.url for found in rows})
-    built = build_training_set(use_case, artifacts, store, load_snapshot(artifacts, use_case.name, snapshot), as_of)
-    return asdict(built) | {"as_of": built.as_of.isoformat()}
-
-
-def _register_and_admit(
-    use_case: UseCase,
-    settings: Settings,
-    author: Actor,
-    training_set: TrainingSet,
-    evaluated: Mapping[str, Any],
-    lineage: Lineage,
-    key: str,
-    challenger: bool,
-) -> dict[str, Any]:
-    from mlops_ray.pipeline.admission import Registered, admit
-    from mlops_ray.registry.artifact_check import refuse_artifact
-    from mlops_ray.registry.bill_of_materials import FILE
-    from mlops_ray.registry.models import register, set_champion
-    from mlops_ray.registry.vulnerabilities import gate_findings, scan, waivers
-
-    metrics = {name: value["value"] for name, value in evaluated["evaluation"].items() if _is_metric(value)}
-    with tempfile.TemporaryDirectory() as folder:
-        Artifacts(settings.artifacts).download(Path(folder), "sealed_models", use_case.name, evaluated["digest"])
-        refuse_artifact(Path(folder))
-        scanned = scan(Path(folder), settings.advisories)
-        lineage = replace(lineage, vulnerabilities=scanned.to_json() | {"waivers": waivers(use_case.gates)})
-        version = register(settings, use_case.name, Path(folder), lineage, lineage.parent_run, metrics, key)
-        registered = Registered(
-            VersionRef(version.version, version.digest),
-            evaluated["evaluation"],
-            training_set,
-            {"lineage": version.lineage},
-            evaluated["files"][FILE],
-            gate_findings(scanned, use_case.gates),
-        )
-        admission = admit(use_case, settings, author, Path(folder), registered, challenger)
-    if admission.champion:
-        set_champion(settings, use_case.name, version.version)
-    return {"version": version.version, "digest": version.digest, "lineage": version.lineage} | admission.to_json()
-
-
-def _is_metric(value: Any) -> bool:
-    return isinstance(value, Mapping) and "value" in value
-
-
-def _materialize_views(settings: Settings, service: str, rows: list[FeatureRows], as_of: datetime) -> dict[str, int]:
-    from mlops_ray.features.materialize import materialize
-
-    return materialize(settings, service, rows, as_of).keys

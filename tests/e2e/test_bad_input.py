@@ -24,7 +24,7 @@ def test_a_use_case_that_does_not_import(tmp_path: Path) -> None:
 
 
 def test_a_use_case_that_does_not_exist() -> None:
-    assert "there is no use case 'flight'" in refused(command("ingest", "flight")).lower()
+    assert "there is no use case 'flight'" in refused(command("run", "flight")).lower()
 
 
 def test_a_setting_with_a_typo(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""What the larger steps do, each as one Ray task that imports what it needs."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings
+from mlops_ray.features.training_set import TrainingSet, build_training_set
+from mlops_ray.features.transform import FeatureRows
+from mlops_ray.governance.events import Actor
+from mlops_ray.governance.versions import VersionRef
+from mlops_ray.ingestion.snapshot import load_snapshot
+from mlops_ray.registry.lineage import Lineage
+from mlops_ray.use_case import UseCase
+
+
+def build_training_set_task(
+    use_case: UseCase,
+    settings: Settings,
+    snapshot: str,
+    definitions: Mapping[str, str],
+    rows: list[FeatureRows],
+    as_of: datetime,
+) -> dict[str, Any]:
+    artifacts = Artifacts(settings.artifacts)
+    store = None
+    if use_case.feature_service:
+        from mlops_ray.features.store import Store
+
+        store = Store(settings, use_case.feature_service)
+        store.apply(definitions, {found.view: found.url for found in rows})
+    built = build_training_set(use_case, artifacts, store, load_snapshot(artifacts, use_case.name, snapshot), as_of)
+    return asdict(built) | {"as_of": built.as_of.isoformat()}
+
+
+def register_and_admit(
+    use_case: UseCase,
+    settings: Settings,
+    author: Actor,
+    training_set: TrainingSet,
+    evaluated: Mapping[str, Any],
+    lineage: Lineage,
+    key: str,
+    challenger: bool,
+) -> dict[str, Any]:
+    from mlops_ray.pipeline.admission import Registered, admit
+    from mlops_ray.registry.artifact_check import refuse_artifact
+    from mlops_ray.registry.bill_of_materials import FILE
+    from mlops_ray.registry.models import register, set_champion
+    from mlops_ray.registry.vulnerabilities import gate_findings, scan, waivers
+
+    metrics = {name: value["value"] for name, value in evaluated["evaluation"].items() if _is_metric(value)}
+    with tempfile.TemporaryDirectory() as folder:
+        Artifacts(settings.artifacts).download(Path(folder), "sealed_models", use_case.name, evaluated["digest"])
+        refuse_artifact(Path(folder))
+        scanned = scan(Path(folder), settings.advisories)
+        lineage = replace(lineage, vulnerabilities=scanned.to_json() | {"waivers": waivers(use_case.gates)})
+        version = register(settings, use_case.name, Path(folder), lineage, lineage.parent_run, metrics, key)
+        registered = Registered(
+            VersionRef(version.version, version.digest),
+            evaluated["evaluation"],
+            training_set,
+            {"lineage": version.lineage},
+            evaluated["files"][FILE],
+            gate_findings(scanned, use_case.gates),
+        )
+        admission = admit(use_case, settings, author, Path(folder), registered, challenger)
+    if admission.champion:
+        set_champion(settings, use_case.name, version.version)
+    return {"version": version.version, "digest": version.digest, "lineage": version.lineage} | admission.to_json()
+
+
+def _is_metric(value: Any) -> bool:
+    return isinstance(value, Mapping) and "value" in value
+
+
+def materialize_views(settings: Settings, service: str, rows: list[FeatureRows], as_of: datetime) -> dict[str, int]:
+    from mlops_ray.features.materialize import materialize
+
+    return materialize(settings, service, rows, as_of).keys
