@@ -248,12 +248,12 @@ def _predict(run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows
 def _features(settings: Settings, schema: ModelSchema, rows: pl.DataFrame) -> pl.DataFrame:
     """The features of each row as they were known at its `as_of`."""
     features = rows.select(list(schema.expressions().values()))
-    if schema.feature_service is None:
+    if schema.feature_project is None:
         return features
     from mlops_ray.features.store import Store
 
     asked = rows.select(*schema.entities, pl.col(AS_OF).alias(PREDICTION_TIME))
-    known = Store(settings, schema.feature_service).historical(asked).drop(*asked.columns)
+    known = Store(settings, schema.feature_project).historical(asked).drop(*asked.columns)
     return pl.concat([features, known.drop(*features.columns, strict=False)], how="horizontal")
 
 

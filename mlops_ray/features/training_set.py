@@ -1,19 +1,19 @@
 """Training sets: one row per thing to predict, with its features as they were known then, and its label."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts, digest_rows
 from mlops_ray.errors import DataError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.definitions import Definitions, project_of
+from mlops_ray.features.history import join_features
+from mlops_ray.features.transform import FeatureRows, expect_names
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Feature, Split, UseCase
-
-if TYPE_CHECKING:
-    from mlops_ray.features.store import Store
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class TrainingSet:
 
     Its columns: the entities, the event time, `event_timestamp` (the moment of prediction, UTC), the features (Float64
     numbers or text categories, null where unknown), `label` (bool) and `label_known_at` (UTC).
+    feature_project: the Feast project in which a model that is trained on it finds the same features online.
     """
 
     url: str
@@ -31,6 +32,7 @@ class TrainingSet:
     snapshot: str
     feature_service: str | None
     features: tuple[Feature, ...]
+    feature_project: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,29 @@ def _between(frame: pl.DataFrame, start: datetime | None, end: datetime) -> pl.D
 
 
 def build_training_set(
-    use_case: UseCase, artifacts: Artifacts, store: "Store | None", snapshot: Snapshot, as_of: datetime
+    use_case: UseCase,
+    artifacts: Artifacts,
+    definitions: Definitions | None,
+    feature_rows: Sequence[FeatureRows],
+    snapshot: Snapshot,
+    as_of: datetime,
 ) -> TrainingSet:
     """Join every labelled row with its features as of the moment of its prediction, and write the result.
 
-    store: of the use case's feature service, None if it has none. Rows whose label was not known at `as_of` are left
-    out. Raises DataError if no labelled row is left.
+    definitions: of the use case's feature service, None if it has none. It reads the rows that it is given and neither
+    registry nor online store, so that training changes nothing that others read. Rows whose label was not known at
+    `as_of` are left out. Raises DataError if no labelled row is left, and UseCaseError where views do not fit.
     """
+    if definitions:
+        expect_names(use_case, definitions)
     rows = labelled_rows(use_case, snapshot.tables(artifacts)[use_case.main_source], as_of)
     if rows.is_empty():
         raise DataError(
             f"Use case {use_case.name}: no row has a label known at {as_of.isoformat()}. "
             f"Give a later as_of, or check the label's expression."
         )
-    frame = store.historical(rows) if store else rows
+    urls = {found.view: found.url for found in feature_rows}
+    frame = join_features(rows, definitions.views, urls) if definitions else rows
     given = set(rows.columns)
     names = [*use_case.features_of_request(), *(name for name in frame.columns if name not in given)]
     frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in names if frame.schema[name] != pl.String)
@@ -99,6 +110,7 @@ def build_training_set(
         snapshot=snapshot.digest,
         feature_service=use_case.feature_service,
         features=tuple(Feature(name, "category" if frame.schema[name] == pl.String else "number") for name in names),
+        feature_project=project_of(definitions, feature_rows) if definitions else None,
     )
 
 

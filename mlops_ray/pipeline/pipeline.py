@@ -21,7 +21,7 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.code_version import code_digest, code_version, lock_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import ForbiddenError, MlopsRayError
-from mlops_ray.features.definitions import read_definitions
+from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows, transform
 from mlops_ray.governance.control_store import open_store
@@ -106,13 +106,16 @@ class Pipeline:
 
     def _features_inputs(self) -> Any:
         views = self.use_case.feature_views
-        return [self._result("ingest")["digest"], {name: source_text(view) for name, view in views.items()}]
+        texts = {name: source_text(view) for name, view in views.items()}
+        return [self._result("ingest")["digest"], texts, self._definitions_digest()]
 
     def _features(self, key: str) -> dict[str, Any]:
         snapshot = load_snapshot(
             Artifacts(self.settings.artifacts), self.use_case.name, self._result("ingest")["digest"]
         )
-        return {"views": [asdict(rows) for rows in transform(self.use_case, self.settings, snapshot)]}
+        found = self.definitions()
+        computed = transform(self.use_case, self.settings, snapshot, found) if found else []
+        return {"views": [asdict(rows) for rows in computed]}
 
     def _training_set_inputs(self) -> Any:
         case = self.use_case
@@ -120,7 +123,7 @@ class Pipeline:
         expressions = [case.label.value, case.label.known_at, *case.features_of_request().values()]
         texts = [expression.meta.serialize(format="json") for expression in expressions]
         views = {view["view"]: view["digest"] for view in self._result("features")["views"]}
-        return [self._result("ingest")["digest"], views, self.definitions(), declared, texts, self._moment()]
+        return [self._result("ingest")["digest"], views, self._definitions_digest(), declared, texts, self._moment()]
 
     def _training_set(self, key: str) -> dict[str, Any]:
         return self._task(
@@ -200,14 +203,14 @@ class Pipeline:
     def _materialize_inputs(self) -> Any:
         views = {view["view"]: view["digest"] for view in self._result("features")["views"]}
         stores = [self.settings.feast_registry, self.settings.online_store]
-        return [views, self.definitions(), self._moment(), stores]
+        return [views, self._definitions_digest(), self._moment(), stores]
 
     def _materialize(self, key: str) -> dict[str, Any]:
         moment = self._moment()
-        if self.use_case.feature_service is None:
+        rows, definitions = self._feature_rows(), self.definitions()
+        if definitions is None:
             return {"as_of": moment, "keys": {}}
-        rows, service = self._feature_rows(), self.use_case.feature_service
-        found = self._task(1, materialize_views, self.settings, service, rows, datetime.fromisoformat(moment))
+        found = self._task(1, materialize_views, self.settings, definitions, rows, datetime.fromisoformat(moment))
         return {"as_of": moment, "keys": found}
 
     def _task(self, cpus: int, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -237,10 +240,14 @@ class Pipeline:
         features = tuple(Feature(feature["name"], feature["kind"]) for feature in found["features"])
         return TrainingSet(**found | {"as_of": datetime.fromisoformat(found["as_of"]), "features": features})
 
-    def definitions(self) -> dict[str, str]:
-        """The texts of the Feast definitions, by file; none without a feature service."""
-        found = read_definitions(self.feature_repo, self.use_case.feature_service)
-        return dict(found.files) if found else {}
+    def definitions(self) -> Definitions | None:
+        """The Feast definitions that the use case's service uses; None without one."""
+        service, kept = self.use_case.feature_service, Artifacts(self.settings.artifacts)
+        return read_definitions(self.feature_repo, service, kept)
+
+    def _definitions_digest(self) -> str | None:
+        found = self.definitions()
+        return found.digest if found else None
 
     def _lineage(self) -> Lineage:
         """All that the steps have used; what the scan finds is added when it is made."""
@@ -266,7 +273,7 @@ class Pipeline:
             training_set=self._result("training_set")["digest"],
             training_rows=self._result("training_set")["rows"],
             feature_service=case.feature_service,
-            feature_definitions=digest_json(self.definitions()),
+            feature_definitions=self._definitions_digest() or digest_json({}),
             feature_rows={view["view"]: view["digest"] for view in self._result("features")["views"]},
             snapshot=snapshot["digest"],
             rows=snapshot["counts"],

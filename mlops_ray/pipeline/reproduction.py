@@ -14,6 +14,7 @@ from mlops_ray.artifacts import digest_json
 from mlops_ray.code_version import code_digest, code_version, lock_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.features.definitions import read_definitions
 from mlops_ray.ingestion.sources import find_files
 from mlops_ray.pipeline.declarations import declarations
 from mlops_ray.pipeline.pipeline import Notify, Pipeline, node_cpus, platform_now
@@ -161,8 +162,8 @@ def _inputs(
         if _is_other_candidate(name, lineage.candidate):
             continue
         yield f"use case, {name}", lineage.declarations.get(name), said.get(name)
-    definitions = Pipeline(use_case, settings, feature_repo).definitions()
-    yield "feature definitions", lineage.feature_definitions, digest_json(definitions)
+    definitions = read_definitions(feature_repo, use_case.feature_service)
+    yield "feature definitions", lineage.feature_definitions, definitions.digest if definitions else digest_json({})
     for name, files in lineage.source_files.items():
         try:
             found = {file.name: file.sha256 for file in find_files(settings.data, name, use_case.sources[name])}

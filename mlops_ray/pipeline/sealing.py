@@ -50,7 +50,7 @@ def fit_score_and_seal(
     difference = _difference(answers, served, trial.candidate)
     evaluation = _evaluation(use_case, test, answers, model, features) | {"onnx_max_difference": difference}
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
-    schema = schema_of(use_case, features, seen)
+    schema = schema_of(use_case, features, seen, training_set.feature_project)
     golden = golden_cases(test.sample(min(GOLDEN_ROWS, test.height), seed=seed), features)
     with tempfile.TemporaryDirectory() as folder:
         digest = seal(

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.features.definitions import Definitions
 from mlops_ray.features.training_set import TrainingSet, build_training_set
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.events import Actor
@@ -22,18 +23,13 @@ def build_training_set_task(
     use_case: UseCase,
     settings: Settings,
     snapshot: str,
-    definitions: Mapping[str, str],
+    definitions: Definitions | None,
     rows: list[FeatureRows],
     as_of: datetime,
 ) -> dict[str, Any]:
     artifacts = Artifacts(settings.artifacts)
-    store = None
-    if use_case.feature_service:
-        from mlops_ray.features.store import Store
-
-        store = Store(settings, use_case.feature_service)
-        store.apply(definitions, {found.view: found.url for found in rows})
-    built = build_training_set(use_case, artifacts, store, load_snapshot(artifacts, use_case.name, snapshot), as_of)
+    accepted = load_snapshot(artifacts, use_case.name, snapshot)
+    built = build_training_set(use_case, artifacts, definitions, rows, accepted, as_of)
     return asdict(built) | {"as_of": built.as_of.isoformat()}
 
 
@@ -78,7 +74,9 @@ def _is_metric(value: Any) -> bool:
     return isinstance(value, Mapping) and "value" in value
 
 
-def materialize_views(settings: Settings, service: str, rows: list[FeatureRows], as_of: datetime) -> dict[str, int]:
+def materialize_views(
+    settings: Settings, definitions: Definitions, rows: list[FeatureRows], as_of: datetime
+) -> dict[str, int]:
     from mlops_ray.features.materialize import materialize
 
-    return materialize(settings, service, rows, as_of).keys
+    return materialize(settings, definitions, rows, as_of).keys

@@ -23,6 +23,7 @@ class ModelSchema:
     request_columns: what a caller sends for one prediction, `event_time` and `entities` among them.
     request_features: polars expressions over the request columns, as JSON of `Expr.meta.serialize(format="json")`.
     features: the model's inputs in order; those not in `request_features` come from `feature_service` online.
+    feature_project: the Feast project with the definitions of `feature_service` that the model was trained with.
     """
 
     use_case: str
@@ -34,6 +35,7 @@ class ModelSchema:
     request_features: Mapping[str, str]
     features: tuple[Feature, ...]
     feature_service: str | None = None
+    feature_project: str | None = None
     serving: Serving = field(default_factory=Serving)
 
     def named(self, kind: FeatureKind) -> tuple[str, ...]:
@@ -71,7 +73,9 @@ class ModelSchema:
             raise IntegrityError(f"schema.json of the sealed model does not fit this version: {error!r}.") from error
 
 
-def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame) -> ModelSchema:
+def schema_of(
+    use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame, feature_project: str | None = None
+) -> ModelSchema:
     """The schema of a model of `use_case` with these inputs; `seen` are the rows it was trained on.
 
     A `closed` text column takes the values in `seen` as its choices. A column that the source derives is described
@@ -91,6 +95,7 @@ def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame
         request_features={name: part.meta.serialize(format="json") for name, part in expressions.items()},
         features=tuple(features),
         feature_service=use_case.feature_service,
+        feature_project=feature_project,
         serving=use_case.serving,
     )
 

@@ -60,7 +60,7 @@ TABLE: dict[str, set[str]] = {
     "__init__": {"use_case", "predictions", "batch"},
 }
 HOMES = {
-    "feast": ("mlops_ray/features/store.py", "feature_repo/"),
+    "feast": ("mlops_ray/features/feast.py", "feature_repo/"),
     "mlflow": ("mlops_ray/training/tracking.py", "mlops_ray/registry/models.py"),
     "ray.tune": ("mlops_ray/training/search.py",),
     "ray.serve": ("mlops_ray/serving/",),
