@@ -123,6 +123,17 @@ def read_definitions(feature_repo: Path, service: str | None, kept: Artifacts | 
     return Definitions.from_json(found["definitions"])
 
 
+def keep_definitions(artifacts: Artifacts, project: str, definitions: Definitions) -> None:
+    """Remember what a project was made from, so that its values can be refreshed when the repository has moved on."""
+    artifacts.write_json(definitions.to_json(), "definitions", f"{project}.json")
+
+
+def load_definitions(artifacts: Artifacts, project: str) -> Definitions | None:
+    """The definitions of a project; None if they were never kept here."""
+    found = artifacts.read_json("definitions", f"{project}.json")
+    return Definitions.from_json(found) if found else None
+
+
 def _files(feature_repo: Path) -> dict[str, str]:
     """The SHA-256 of every file below the folder that is neither hidden nor Python's own."""
     found = {}

@@ -7,16 +7,26 @@ import polars as pl
 
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
 from mlops_ray.features.definitions import View
 from mlops_ray.features.point_in_time import History, join_point_in_time
 
 
 def history_of(view: View, url: str) -> History:
-    """The rows of a view with the names of its definition; `keys` says with which entities they are compared."""
+    """The rows of a view with the names of its definition; `keys` says with which entities they are compared.
+
+    Raises UseCaseError where a column of the rows is not of the definition's type.
+    """
     named = {name: view.columns.get(name, name) for name in (*view.keys, *view.fields)}
     moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
-    rows = read_parquet(url).select(*moments, **{name: pl.col(column) for name, column in named.items()})
+    read = read_parquet(url)
+    for name, column in named.items():
+        if read.schema.get(column) != DTYPES[view.types[name]]:
+            raise UseCaseError(
+                f"Feature view {view.name!r}: column {column!r} is {read.schema.get(column)} in the rows of {url}, and "
+                f"{DTYPES[view.types[name]]} in the definition. Compute the rows again."
+            )
+    rows = read.select(*moments, **{name: pl.col(column) for name, column in named.items()})
     return History(
         rows=rows,
         timestamp=PREDICTION_TIME,

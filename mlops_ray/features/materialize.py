@@ -11,10 +11,11 @@ from datetime import datetime
 
 import polars as pl
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError, UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
-from mlops_ray.features.definitions import Definitions, View, project_of
+from mlops_ray.features.definitions import Definitions, View, keep_definitions, project_of
 from mlops_ray.features.history import history_of
 from mlops_ray.features.point_in_time import newest
 from mlops_ray.features.store import Store, Stored
@@ -51,6 +52,7 @@ def materialize(
         before = store.applied()
         older = before is not None and as_of < before.as_of
         store.apply(definitions, urls, as_of)
+        keep_definitions(Artifacts(settings.artifacts), project, definitions)
         for view in definitions.views:
             expected = newest(history_of(view, urls[view.name]), as_of)
             judged = _judge(store, view, expected, as_of, older)

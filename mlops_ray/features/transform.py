@@ -10,21 +10,13 @@ import ray
 from mlops_ray.artifacts import Artifacts, digest_rows
 from mlops_ray.config import Settings
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features.columns import PREDICTION_TIME, RESERVED
+from mlops_ray.features.columns import DTYPES, PREDICTION_TIME, RESERVED
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.view_code import view_code
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Tables, UseCase
 from mlops_ray.use_case.user_code import user_code
 
-DTYPES: dict[str, pl.DataType] = {
-    "Float64": pl.Float64(),
-    "Float32": pl.Float32(),
-    "Int64": pl.Int64(),
-    "Int32": pl.Int32(),
-    "Bool": pl.Boolean(),
-    "String": pl.String(),
-}
 _MOMENT = pl.Datetime("us", "UTC")
 _logger = logging.getLogger(__name__)
 

@@ -264,7 +264,8 @@ def flush(settings: Settings, project: str) -> None:
             connection.execute(f'DELETE FROM "{project}_delays"')
             connection.commit()
     elif settings.online_store.startswith("redis"):
-        Redis.from_url(settings.online_store).flushall()
+        client = Redis.from_url(settings.online_store)
+        client.delete(*client.keys(f"*{project}"))
     else:
         with psycopg.connect(settings.online_store, autocommit=True) as connection:
             connection.execute(f'DELETE FROM "{project}_delays"')  # type: ignore[call-overload]
