@@ -68,7 +68,8 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 def _is_library(file: str) -> bool:
     if file.startswith(_OURS):
         return False
-    return file.startswith(_LIBRARIES) or "/site-packages/" in file or "/dist-packages/" in file
+    compiled = file.endswith((".pxi", ".pyx"))  # Cython names its sources in tracebacks
+    return compiled or file.startswith(_LIBRARIES) or "/site-packages/" in file or "/dist-packages/" in file
 
 
 def _shown(frames: list[traceback.FrameSummary]) -> str:
