@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts, digest_rows
-from mlops_ray.errors import DataError
+from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Feature, Split, UseCase
+from mlops_ray.use_case.checks import check_monitored
+from mlops_ray.use_case.user_code import user_code
 
 if TYPE_CHECKING:
     from mlops_ray.features.store import Store
@@ -90,6 +92,7 @@ def build_training_set(
     given = set(rows.columns)
     names = [*use_case.features_of_request(), *(name for name in frame.columns if name not in given)]
     frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in names if frame.schema[name] != pl.String)
+    check_monitored(use_case, [name for name in frame.columns if name not in (LABEL, LABEL_KNOWN_AT)], names)
     digest = digest_rows(frame).hex()
     return TrainingSet(
         url=artifacts.write_table(frame, "training_sets", use_case.name, f"{digest}.parquet"),
@@ -103,13 +106,22 @@ def build_training_set(
 
 
 def labelled_rows(use_case: UseCase, rows: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
-    """Entities, request features, moment of prediction and label of the rows whose label was known at `as_of`."""
-    labelled = request_rows(use_case, rows, pl.col(use_case.event_time) - use_case.lead_time).with_columns(
-        rows.select(
-            use_case.label.value.cast(pl.Boolean).alias(LABEL),
-            use_case.label.known_at.cast(pl.Datetime("us", "UTC")).alias(LABEL_KNOWN_AT),
+    """Entities, request features, moment of prediction and label of the rows whose label was known at `as_of`.
+
+    Raises UseCaseError if the label is no boolean (it is never cast), or an expression fails.
+    """
+    with user_code(f"Use case {use_case.name}: label {use_case.label.name!r}"):
+        label = rows.with_columns(
+            use_case.label.value.alias(LABEL), use_case.label.known_at.alias(LABEL_KNOWN_AT)
+        ).select(LABEL, LABEL_KNOWN_AT)
+    if label.schema[LABEL] != pl.Boolean:
+        raise UseCaseError(
+            f"Use case {use_case.name}: label {use_case.label.name!r} gives a {label.schema[LABEL]} over these rows. "
+            f"Write a comparison, such as pl.col('delay') >= 15."
         )
-    )
+    with user_code(f"Use case {use_case.name}: request features"):
+        requests = request_rows(use_case, rows, pl.col(use_case.event_time) - use_case.lead_time)
+    labelled = requests.with_columns(label[LABEL], label[LABEL_KNOWN_AT].cast(pl.Datetime("us", "UTC")))
     return labelled.filter(pl.col(LABEL).is_not_null() & (pl.col(LABEL_KNOWN_AT) <= as_of))
 
 
