@@ -13,7 +13,7 @@ from mlops_ray import Source
 from mlops_ray.ingestion.contract import REASON, REPAIRS, check_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "use_cases"))
-from flights import flights, weather  # noqa: E402
+from flights import flights, weather
 
 _REPEATS = 5
 

@@ -56,8 +56,8 @@ def read_column(column: Column, given: pl.Series, where: str) -> Reading:
             f"({' '.join(str(error).split())[:200]}). Write it as a plain type."
         ) from None
     value, present = found.value, found.present
-    if (null_values := _null_values(column)) is not None:
-        named = value.is_in(null_values).fill_null(False)
+    if (nulls := null_values(column)) is not None:
+        named = value.is_in(nulls.to_list()).fill_null(False)
         value, present = only(value, ~named), present & ~named
     explained = pl.Series([False]).new_from_index(0, value.len())
     for flags in found.reasons.values():
@@ -169,7 +169,7 @@ def limits(column: Column) -> tuple[float | None, float | None]:
 
 
 @lru_cache(maxsize=1024)
-def _null_values(column: Column) -> pl.Series | None:
+def null_values(column: Column) -> pl.Series | None:
     """What the column's null texts are as values, so that -999 means null as an integer too; None if they are none."""
     if column.type not in ("integer", "number", "timestamp") or column.null_texts is None:
         return None

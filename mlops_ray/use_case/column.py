@@ -26,8 +26,8 @@ NULL_TEXTS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 # What a text is trimmed of, at both ends: Unicode's White_Space, and what has no width but makes another text (byte
 # order mark, zero-width space, word joiner). Written out, as Python and Rust mean different things by "whitespace".
 TRIMMED = (
-    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f"
-    "\u3000\ufeff\u200b\u2060"
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\ufeff\u200b\u2060"
 )
 
 _SAMPLE = datetime(2001, 2, 3, 16, 5, 6)
@@ -177,8 +177,9 @@ class Column:
         for text in (*self.choices, *(self.null_texts or ())):
             if text != normal_form(text, self.text_form):
                 raise self._wrong(f"{text!r} is not how texts are read: trimmed, in the form {self.text_form}")
-        if both := set(self.choices) & set(self.nulls):
-            raise self._wrong(f"{min(both)!r} is a choice and means null")
+        values = {"true", "false"} if self.type == "boolean" else set(self.choices)
+        if both := values & set(self.nulls):
+            raise self._wrong(f"{min(both)!r} is a value and means null")
         if self.choices and len(set(self.choices)) < len(self.choices):
             raise self._wrong("choices name a text twice")
 
@@ -222,7 +223,8 @@ class Column:
             iso = datetime.fromisoformat(written.item())
         except ValueError:
             return
-        if iso.tzinfo is not None and iso.replace(microsecond=0) != _SAMPLE.replace(tzinfo=UTC):
+        meant = read if self.format_has_offset else pl.Series([read]).dt.replace_time_zone(self.time_zone).item()
+        if iso.tzinfo is not None and iso != meant:
             raise self._wrong(f"format {format_!r} reads texts of ISO 8601 as other moments")
 
 
