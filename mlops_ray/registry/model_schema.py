@@ -57,7 +57,7 @@ class ModelSchema:
     def from_json(cls, value: Mapping[str, Any]) -> "ModelSchema":
         """The schema from what `to_json` gave. Raises IntegrityError if parts are missing or unknown."""
         try:
-            columns = (Column(**{**column, "choices": tuple(column["choices"])}) for column in value["request_columns"])
+            columns = (_column_from_json(column) for column in value["request_columns"])
             features = (Feature(f["name"], f["kind"], tuple(f["categories"])) for f in value["features"])
             parts = {
                 **value,
@@ -67,8 +67,13 @@ class ModelSchema:
                 "serving": Serving(**value.get("serving", {})),
             }
             return cls(**parts)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, UseCaseError) as error:
             raise IntegrityError(f"schema.json of the sealed model does not fit this version: {error!r}.") from error
+
+
+def _column_from_json(value: Mapping[str, Any]) -> Column:
+    parts: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in value.items()}
+    return Column(**parts)
 
 
 def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame) -> ModelSchema:
@@ -105,7 +110,7 @@ def _request_column(use_case: UseCase, name: str, seen: pl.DataFrame) -> Column:
             )
         column = Column(name, _type_of(seen.schema[name]))
     if name == use_case.event_time:
-        return replace(column, type="timestamp", nullable=False)
+        return replace(column, type="timestamp", nullable=False, out_of_range="quarantine")
     if column.closed and name in seen.columns:
         return replace(column, choices=tuple(sorted(seen[name].drop_nulls().unique().cast(pl.String).to_list())))
     return column

@@ -27,8 +27,8 @@ TABLE: dict[str, set[str]] = {
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
     "monitoring": GROUND | {"predictions", "registry"},
-    # The endpoint starts its drift actor, and takes the labels.
-    "serving": GROUND | {"features", "registry", "predictions", "monitoring"},
+    # The endpoint judges requests as ingestion does rows, starts its drift actor, and takes the labels.
+    "serving": GROUND | {"ingestion", "features", "registry", "predictions", "monitoring"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry", "monitoring"},
     "retraining": GROUND
