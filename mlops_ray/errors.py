@@ -39,6 +39,10 @@ class IntegrityError(MlopsRayError):
     """Stored bytes differ from the digest they were stored under; the operator must find out why."""
 
 
+class ModelError(MlopsRayError):
+    """A model answered what is no probability; its author must repair it. Counts as a failure of its version."""
+
+
 class ConflictError(MlopsRayError):
     """Somebody else changed the same thing first; look at what stands now, then decide again."""
 

@@ -125,6 +125,12 @@ def labelled_rows(use_case: UseCase, rows: pl.DataFrame, as_of: datetime) -> pl.
     return labelled.filter(pl.col(LABEL).is_not_null() & (pl.col(LABEL_KNOWN_AT) <= as_of))
 
 
+def is_labelled(use_case: UseCase, as_of: datetime) -> pl.Expr:
+    """Over the rows of the main source: whether `labelled_rows` keeps a row."""
+    known_at = use_case.label.known_at.cast(pl.Datetime("us", "UTC"))
+    return use_case.label.value.is_not_null() & (known_at <= as_of)
+
+
 def request_rows(use_case: UseCase, rows: pl.DataFrame, moment: pl.Expr) -> pl.DataFrame:
     """What a request made at `moment` about each row knows: entities, event time and request features."""
     features = {name: e for name, e in use_case.features_of_request().items() if name not in use_case.entities}

@@ -116,10 +116,10 @@ def _paths_of_versions() -> dict[str, Any]:
 def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
     keys = _object({column.name: _column(column) for column in schema.request_columns})
     features = _object({feature.name: _column(feature_column(schema, feature)) for feature in schema.features})
-    answer = _object({"probability": {"type": "number", "minimum": 0, "maximum": 1}, "prediction": {"type": "boolean"}})
+    when = f"{schema.event_time} minus {schema.lead_time_s:g} s"
     as_of = {
         **_ASKED_MOMENT,
-        "description": "The moment of the request; features are read as known then. Default: now.",
+        "description": f"The moment as of which features are read, at most {when}. Default: now, whenever that is.",
     }
     return {
         "Keys": keys,
@@ -136,7 +136,7 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
                 "version": _TEXT,
                 "request_id": _UUID,
                 "as_of": _MOMENT,
-                "predictions": _list(answer),
+                "predictions": _list(_row_answer(when)),
                 "degraded": {"const": True, "description": "The online store was down; its features count as missing."},
             },
             optional=("degraded",),
@@ -164,6 +164,18 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
         "Rollout": {"type": "object"},
         **_SHARED,
     }
+
+
+def _row_answer(when: str) -> dict[str, Any]:
+    """Of one row. What follows the prediction is only there where there is something to say."""
+    parts: dict[str, Any] = {
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+        "prediction": {"type": "boolean"},
+        "missing_features": {**_list(_TEXT), "description": "Features of which the store knew no value as of as_of."},
+        "expired_features": {**_list(_TEXT), "description": "Features whose value was too old to count as of as_of."},
+        "late": {"const": True, "description": f"It was asked later than the model learned to: after {when}."},
+    }
+    return _object(parts, optional=("missing_features", "expired_features", "late"))
 
 
 def _column(column: Column) -> dict[str, Any]:
