@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -73,10 +73,18 @@ class Pipeline:
 
     def run(self, until: StepName = "materialize") -> dict[StepName, StepFinished]:
         """Run the steps up to and including `until`; returns what each gave. Errors are those of the steps."""
+        return self._run_steps(STEPS[: STEPS.index(until) + 1])
+
+    def refresh(self) -> dict[StepName, StepFinished]:
+        """New data into the online store: ingest, features, materialize, and nothing that has to do with a model."""
+        return self._run_steps(("ingest", "features", "materialize"))
+
+    def _run_steps(self, steps: Sequence[StepName]) -> dict[StepName, StepFinished]:
         artifacts = Artifacts(self.settings.artifacts)
         Path(self.settings.state).mkdir(parents=True, exist_ok=True)  # for the databases that lie there
-        self._author()  # who cannot register should know it before hours of training
-        for step in STEPS[: STEPS.index(until) + 1]:
+        if "register" in steps:
+            self._author()  # who cannot register should know it before hours of training
+        for step in steps:
             self.notify(StepStarted(step))
             started = time.monotonic()
             inputs = getattr(self, f"_{step}_inputs")()
