@@ -1,6 +1,5 @@
 """The platform's settings: one YAML file per environment, read into one frozen object."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, nearest
 
 
 class Settings(BaseModel):
@@ -135,9 +134,7 @@ def settings_from_environment() -> Settings:
 def _sentence(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(Settings.model_fields)}."
-        return f"Unknown setting {name!r}.{hint}"
+        return f"Unknown setting {name!r}. {nearest(name, Settings.model_fields)}"
     if problem["type"] == "missing":
         return f"Setting {name!r} is missing. Give it in the settings file or as --{name.replace('_', '-')}."
     text = str(problem["msg"]).removeprefix("Value error, ")

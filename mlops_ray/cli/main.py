@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import traceback
+from typing import NoReturn
 
 import typer
 
@@ -20,6 +21,7 @@ from mlops_ray.cli.rollout import rollout
 from mlops_ray.cli.run import run
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.use_case.user_code import fault_of_user
 
 # What Ray says that is for its developers: progress of Ray Data, usage statistics, and the end of Serve's controller,
 # which it reports as a failed task.
@@ -51,11 +53,14 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except MlopsRayError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(1)
+        _refuse(str(getattr(error, "cause", error)))  # Ray's copy of an error is the traceback of its task
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if isinstance(cause := getattr(error, "cause", None), MlopsRayError):
+            _refuse(str(cause))
+        if fault := fault_of_user(error):
+            _refuse(f"the use case raised {fault}")
         with tempfile.NamedTemporaryFile("w", prefix="mlops-ray-", suffix=".traceback", delete=False) as report:
             traceback.print_exc(file=report)
         text = f"{type(error).__name__}: {str(error).splitlines()[-1] if str(error) else ''}"
@@ -63,3 +68,8 @@ def main() -> None:
             f"internal error: {text}\nThis is our fault; please report it with {report.name}.", fg="red", err=True
         )
         sys.exit(70)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    typer.secho(f"error: {sentence}", fg="red", err=True)
+    sys.exit(1)

@@ -31,6 +31,8 @@ def summarize(
         "gates": done["register"].result["gates"],
         "approval": done["register"].result["approval"],
         "champion": done["register"].result["champion"],
+        "standing": done["register"].result["standing"],
+        "doubts": done["register"].result["doubts"],
         "prediction": prediction,
         "steps_s": {**{step: round(end.seconds, 2) for step, end in done.items()}, "serve": round(serve_s, 2)},
         "reused": [step for step, end in done.items() if end.reused],
@@ -76,8 +78,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     ]
     if summary["approval"]:
         lines.append(("approval", _approval(summary["approval"])))
-    if not summary["champion"]:
-        lines.append(("champion", "not this version"))
+    lines += [("standing", summary["standing"]), *(("doubt", doubt) for doubt in summary["doubts"])]
     if summary["prediction"]:
         lines.append(("asked over HTTP", json.dumps(summary["prediction"]["request"])))
         lines.append(("answer", json.dumps(summary["prediction"]["answer"])))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from mlops_ray.artifacts import Artifacts, digest_json
-from mlops_ray.errors import UseCaseError
+from mlops_ray.errors import IntegrityError, UseCaseError
 
 _TIMEOUT_S = 120
 
@@ -132,6 +132,14 @@ def load_definitions(artifacts: Artifacts, project: str) -> Definitions | None:
     """The definitions of a project; None if they were never kept here."""
     found = artifacts.read_json("definitions", f"{project}.json")
     return Definitions.from_json(found) if found else None
+
+
+def expect_definitions(artifacts: Artifacts, project: str) -> Definitions:
+    """As `load_definitions`. Raises IntegrityError if they were never kept here."""
+    found = load_definitions(artifacts, project)
+    if found is None:
+        raise IntegrityError(f"The definitions of feature project {project} are not below {artifacts.root}.")
+    return found
 
 
 def _files(feature_repo: Path) -> dict[str, str]:

@@ -27,6 +27,8 @@ from feast.infra.offline_stores.offline_store import RetrievalMetadata as Retrie
 from feast.infra.offline_stores.offline_utils import (
     infer_event_timestamp_from_entity_df as infer_event_timestamp_from_entity_df,
 )
+from feast.infra.online_stores.online_store import OnlineStore as OnlineStore
+from feast.infra.online_stores.sqlite import SqliteOnlineStore as SqliteOnlineStore
 from feast.protos.feast.core import Entity_pb2, FeatureService_pb2, FeatureView_pb2
 from feast.protos.feast.types import Value_pb2
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKey

@@ -17,8 +17,9 @@ from mlops_ray.errors import UnavailableError, UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, View, keep_definitions, project_of
 from mlops_ray.features.history import history_of
+from mlops_ray.features.online_reader import Stored, microseconds
 from mlops_ray.features.point_in_time import newest
-from mlops_ray.features.store import Store, Stored
+from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 
 _logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def _judge(store: Store, view: View, expected: pl.DataFrame, as_of: datetime, ol
     older: a run of a later `as_of` has written here, so that what it left for the same moment counts.
     """
     stored = store.stored(view, list(expected.select(view.keys).iter_rows()))
-    at_us = round(as_of.timestamp() * 1_000_000)
+    at_us = microseconds(as_of)
     return [
         "differs" if found is None else _compared(found, moment_us, values, at_us, older)
         for found, (moment_us, values) in zip(stored, _rows(view, expected), strict=True)
@@ -112,10 +113,9 @@ def _rows(view: View, expected: pl.DataFrame) -> Iterator[tuple[int, dict[str, o
 
 
 def _compared(found: Stored, moment_us: int, values: dict[str, object], at_us: int, older: bool) -> str:
-    found_us = round(found.known_s * 1_000_000)
-    if found_us == moment_us and all(found.values.get(name) == value for name, value in values.items()):
+    if found.known_us == moment_us and all(found.values.get(name) == value for name, value in values.items()):
         return "same"
-    return "newer" if found_us > at_us or (older and found_us >= moment_us) else "differs"
+    return "newer" if found.known_us > at_us or (older and found.known_us >= moment_us) else "differs"
 
 
 def _expect_there(store: Store, view: View, written: pl.DataFrame, as_of: datetime, older: bool) -> None:

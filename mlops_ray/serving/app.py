@@ -35,6 +35,7 @@ from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard, refreshed, tokens_of
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.http import Request, Response, Route, Routes
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
@@ -252,6 +253,7 @@ class _Endpoint:
     def _load(self, version: VersionRef) -> ServedVersion:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
             sealed = load(self._registry.fetch(self._name, version, Path(folder)), version.digest)
+        replay_golden_requests(sealed)
         reader = None
         if sealed.schema.feature_project:
             # One for each version: each reads the definitions that it was trained with.

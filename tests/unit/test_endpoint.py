@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.predictor import Predictor
@@ -110,7 +111,7 @@ def test_every_row_gets_its_own_answer_in_order(endpoint: ExampleEndpoint, rows:
     vectors = [{**VECTOR, "distance": float(number)} for number in range(rows)]
     keys = [{**KEY, "distance": float(number)} for number in range(rows)]
     expected = [example_answer(vector) for vector in vectors]
-    for body in ({"features": vectors}, {"keys": keys, "as_of": KEY["departure"]}):
+    for body in ({"features": vectors}, {"keys": keys, "as_of": "2013-10-01T10:00:00Z"}):
         predictions = predict(endpoint, body).json()["predictions"]
         assert [row["probability"] for row in predictions] == pytest.approx(expected, abs=1e-6)
 
@@ -471,16 +472,16 @@ class Reader:
 
     waits = True
 
-    def __init__(self, read: Callable[[Any], list[Json]]):
+    def __init__(self, find: Callable[[Any], list[OnlineRow]]):
         self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
-        self._read = read
+        self._find = find
 
-    def read(self, rows: Any, moments: Any) -> list[Json]:
-        return self._read(rows)
+    def find(self, rows: Any, moments: Any) -> list[OnlineRow]:
+        return self._find(rows)
 
 
 def test_an_online_store_that_is_down_is_a_503_and_vectors_still_work(tmp_path: Path) -> None:
-    def down(rows: Any) -> list[Json]:
+    def down(rows: Any) -> list[OnlineRow]:
         raise UnavailableError("The online store does not answer.")
 
     with example_endpoint(tmp_path, Reader(down)) as endpoint:
@@ -491,9 +492,9 @@ def test_an_online_store_that_is_down_is_a_503_and_vectors_still_work(tmp_path: 
 
 
 def test_a_slow_answer_is_a_504_at_the_deadline(tmp_path: Path) -> None:
-    def slow(rows: Any) -> list[Json]:
+    def slow(rows: Any) -> list[OnlineRow]:
         time.sleep(0.5)
-        return [{} for _ in rows]
+        return [OnlineRow() for _ in rows]
 
     with example_endpoint(tmp_path, Reader(slow), deadline_s=0.05) as endpoint:
         started = time.monotonic()
@@ -502,7 +503,7 @@ def test_a_slow_answer_is_a_504_at_the_deadline(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_a_500_without_its_details(tmp_path: Path) -> None:
-    def broken(rows: Any) -> list[Json]:
+    def broken(rows: Any) -> list[OnlineRow]:
         raise ZeroDivisionError("secret detail")
 
     with example_endpoint(tmp_path, Reader(broken)) as endpoint:

@@ -27,10 +27,11 @@ TABLE: dict[str, set[str]] = {
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
     "monitoring": GROUND | {"predictions", "registry"},
-    # The endpoint starts its drift actor, and takes the labels.
-    "serving": GROUND | {"features", "registry", "predictions", "monitoring"},
+    # The endpoint judges requests as ingestion does rows, starts its drift actor, and takes the labels.
+    "serving": GROUND | {"ingestion", "features", "registry", "predictions", "monitoring"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
-    "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry", "monitoring"},
+    # Sealing proves with the endpoint's own code that requests give what training computed.
+    "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry", "monitoring", "serving"},
     "retraining": GROUND
     | {
         "features",
@@ -56,7 +57,7 @@ TABLE: dict[str, set[str]] = {
         "pipeline",
         "retraining",
     },
-    "testing": GROUND | {"training", "registry", "predictions", "monitoring", "serving"},
+    "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "serving"},
     "__init__": {"use_case", "predictions", "batch"},
 }
 HOMES = {
