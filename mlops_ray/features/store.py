@@ -33,6 +33,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError, UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.point_in_time import History, join_point_in_time
+from mlops_ray.state_folder import one_at_a_time, sqlite_path
 
 typeguard.typechecked = _typechecked
 
@@ -154,7 +155,8 @@ class Store:
     def __init__(self, settings: Settings, service: str):
         self.settings = settings
         self.service = service
-        self._feast = FeatureStore(config=_repo_config(settings))
+        with one_at_a_time(settings.feast_registry):
+            self._feast = FeatureStore(config=_repo_config(settings))
 
     def apply(self, definitions: Mapping[str, str], rows: Mapping[str, str]) -> None:
         """Write definitions to the registry, each view with the URL of its feature rows.
@@ -359,7 +361,7 @@ def _online_store(url: str) -> dict[str, Any]:
     """Feast's options for an online store given as a URL."""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
-        return {"type": "sqlite", "path": parts.path.removeprefix("/")}
+        return {"type": "sqlite", "path": str(sqlite_path(url))}
     if parts.scheme == "redis":
         options = [f"{parts.hostname}:{parts.port or 6379}"]
         options += [f"db={parts.path[1:]}"] if parts.path.strip("/") else []
