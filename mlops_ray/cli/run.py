@@ -28,7 +28,6 @@ from mlops_ray.cli.serve import key_line, quiet_serving
 from mlops_ray.config import Settings
 from mlops_ray.ingestion.sources import find_files
 from mlops_ray.pipeline.steps import STEPS, StepName
-from mlops_ray.serving.environment import expect_free_port
 from mlops_ray.use_case import UseCase, load_use_case
 
 MomentOption = Annotated[
@@ -54,9 +53,7 @@ def run(
     case = load_use_case(use_case)
     for name, source in case.sources.items():
         find_files(settings.data, name, source)
-    if serve:
-        expect_free_port(settings.http_host, settings.http_port)
-    with ray_for(settings):
+    with ray_for(settings, serve):
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.cli.summary import print_summary, summarize, write_summary
         from mlops_ray.pipeline.pipeline import Pipeline
