@@ -71,6 +71,8 @@ def read_column(column: Column, given: pl.Series, where: str) -> Reading:
         value, repairs["out_of_range"] = only(value, ~outside), outside
     elif outside is not None:
         reasons["out_of_range"] = outside
+        # Python has no moments beyond the year 9999: one that is refused is not carried along.
+        value = only(value, ~outside) if column.type == "timestamp" else value
     if column.choices:
         reasons["not_a_choice"] = ~value.is_in(list(column.choices))
     if column.whole_pattern is not None:
