@@ -4,6 +4,7 @@ the same one."""
 import json
 import math
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -359,6 +360,29 @@ def test_digits_beyond_microseconds_are_cut_and_that_is_said() -> None:
         assert (set(reading.repairs), dict(reading.reasons)) == ({"truncated"} if cut else set(), {})
     at = pl.Series([1735689600123456789]).cast(pl.Datetime("ns", "UTC"))
     assert set(read_column(column, at, "f").repairs) == {"truncated"}
+
+
+@pytest.mark.parametrize("dtype", [pl.Datetime("us"), pl.Datetime("ms"), pl.Datetime("ms", "Europe/Berlin"), pl.Date])
+def test_no_moment_is_too_far_away_to_be_judged(dtype: Any) -> None:
+    """polars panics where arithmetic leaves the years that chrono knows."""
+    physical = pl.Int32 if dtype == pl.Date else pl.Int64
+    far = [2**31 - 1, -(2**31)] if dtype == pl.Date else [2**63 - 1, -(2**63), 2**62, 253_402_300_800_000_000]
+    values = pl.Series(far, dtype=physical).cast(dtype)
+    for policy in ("reason", "latest"):
+        column = Column("at", "timestamp", nullable=True, time_zone="America/New_York", clock_change=policy)
+        assert set(read_column(column, values, "f").reasons) == {"out_of_range"}
+    nulls = replace(column, out_of_range="null")
+    assert read_column(nulls, values, "f").value.null_count() == len(far)
+    assert read_column(nulls, values, "f").repairs["out_of_range"].all()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_the_end_of_time_can_mean_null(zone: str) -> None:
+    column = Column("until", "timestamp", nullable=True, time_zone=zone, null_texts=("9999-12-31 23:59:59",))
+    for cell, dtype in (("9999-12-31 23:59:59", pl.String), (datetime(9999, 12, 31, 23, 59, 59), pl.Datetime("us"))):
+        reading = read(column, cell, dtype=dtype)
+        assert (dict(reading.reasons), dict(reading.repairs), reading.value[0]) == ({}, {}, None)
+    assert ColumnReader(column).judged(["9999-12-31 23:59:59"], ["f"]) == [None]
 
 
 def test_values_without_a_text_are_an_error_that_names_the_column() -> None:
