@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from mlops_ray.errors import DataError
 from mlops_ray.use_case import Source
 
-NULL_TEXTS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 _BLOCK_BYTES = 64 << 20
 _ENDINGS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
 
@@ -103,9 +102,7 @@ def _read_csv(stream: pa.NativeFile, names: list[str]) -> Iterator[RawRows]:
         stream,
         read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False, column_names=names, skip_rows=1),
         parse_options=pacsv.ParseOptions(invalid_row_handler=set_aside, newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=True, null_values=NULL_TEXTS
-        ),
+        convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False),
     )
     for batch in reader:
         table = pa.table(batch)
@@ -168,7 +165,7 @@ def _read_json_lines(stream: pa.NativeFile) -> Iterator[RawRows]:
 
 def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
-        return None if value in (None, *NULL_TEXTS) else str(value)
+        return value
     return json.dumps(value)
 
 
