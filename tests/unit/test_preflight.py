@@ -1,6 +1,5 @@
 """Before libraries are upgraded, every version that may have to answer is loaded with the new ones."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -47,7 +46,7 @@ def put(settings: Settings, number: int, name: str = "departures", hour: str = "
         digest = seal_example(Path(folder), salt=number)
         if hour != "Hour":
             schema = (Path(folder) / "schema.json").read_text()
-            assert '"Hour\\"' in schema or "Hour" in schema
+            assert "Hour" in schema
             digest = reseal(Path(folder), "schema.json", schema.replace("Hour", hour).encode())
         Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", name, digest)
     return VersionRef(number, digest)
@@ -76,16 +75,17 @@ def test_what_would_not_load_is_named_with_its_reason_and_the_exit_code_is_one(
     settings: Settings, store: ControlStore
 ) -> None:
     make_live(store, put(settings, 1), put(settings, 2, hour="HourOfDay"))
-    gone = put(settings, 3)
-    start_rollout(store, SYSTEM, "departures", gone, Plan())
-    shutil.rmtree(Path(settings.artifacts) / "sealed_models" / "departures" / gone.digest)
+    damaged = put(settings, 3)
+    start_rollout(store, SYSTEM, "departures", damaged, Plan())
+    onnx = Path(settings.artifacts) / "sealed_models" / "departures" / damaged.digest / "model.onnx"
+    onnx.write_bytes(onnx.read_bytes()[:-1])
     result = CliRunner().invoke(app, ["versions", "preflight", "departures", "--state", settings.state])
     assert result.exit_code == 1
     lines = result.output.splitlines()
     assert "departures@2 (champion): IntegrityError: Request feature 'hour'" in lines[0]
     assert f"here is {pl.__version__}" in lines[0]
-    assert lines[1].startswith("departures@3 (rollout): ")
-    assert "has no version 3" in lines[1] or "MLflow" in lines[1]
+    assert lines[1].startswith("departures@3 (rollout): IntegrityError: ")
+    assert "model.onnx has SHA-256" in lines[1]
     assert lines[2] == "departures@1 (previous): loads, and answers 3 golden requests as when it was sealed"
     assert "2 of 3 versions would not serve in this environment" in result.output
 
@@ -143,4 +143,4 @@ def test_what_another_polars_cannot_read_is_found_before_replicas_get_it(
     result = run_with(other_polars, settings)
     assert result.returncode == 1
     assert f"written by polars {pl.__version__}, and here is {OTHER_POLARS}" in result.stdout
-    assert json.loads(json.dumps(result.stderr)).startswith("1 of 1 versions would not serve")
+    assert "1 of 1 versions would not serve" in result.stderr
