@@ -123,6 +123,30 @@ def retire(
     typer.echo(f"Version {done['version']} of {model} is retired.")
 
 
+@versions.command("preflight")
+def preflight_(
+    use_case: Annotated[str | None, typer.Argument(metavar="[USE_CASE]", help="Default: all.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Before libraries are upgraded: load every live and previous version here, and replay its golden requests.
+
+    Run it in the new environment. Exit code 1 if a version would not load or would answer otherwise.
+    """
+    from mlops_ray.serving.preflight import preflight
+
+    settings = settings_of(state, config)
+    checked = preflight(open_store(settings), settings, use_case)
+    if not checked:
+        raise ConfigurationError(f"{use_case or 'No use case'} has no version that is live. Run a pipeline first.")
+    for one in checked:
+        found = one.problem or f"loads, and answers {one.golden_requests} golden requests as when it was sealed"
+        typer.echo(printable(f"{one.use_case}@{one.version.version} ({one.part}): {found}"))
+    if failed := [one for one in checked if one.problem]:
+        typer.echo(f"{len(failed)} of {len(checked)} versions would not serve in this environment.", err=True)
+        raise typer.Exit(1)
+
+
 def _post(
     what: str, url: str, state: str | None, model: str, version: int, reason: str, digest: str | None = None
 ) -> dict[str, Any]:

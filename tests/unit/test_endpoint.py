@@ -7,7 +7,7 @@ import shutil
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -98,6 +98,58 @@ def test_the_moment_of_the_request_is_now_unless_given(endpoint: ExampleEndpoint
     before = datetime.now(UTC)
     answered = datetime.fromisoformat(predict(endpoint, {"keys": KEY}).json()["as_of"])
     assert before <= answered <= datetime.now(UTC)
+
+
+def test_an_answer_names_what_was_missing_and_says_nothing_where_nothing_was(endpoint: ExampleEndpoint) -> None:
+    rows = [KEY, {**KEY, "carrier": "UA"}]
+    known, unknown = predict(endpoint, {"keys": rows, "as_of": "2013-10-01T10:00:00Z"}).json()["predictions"]
+    assert known.keys() == {"probability", "prediction"}
+    assert unknown.keys() == {"probability", "prediction", "missing_features"}
+    assert unknown["missing_features"] == ["recent_delay"]
+    (by_vector,) = predict(endpoint, {"features": {**VECTOR, "recent_delay": None}}).json()["predictions"]
+    assert by_vector.keys() == {"probability", "prediction"}
+
+
+def test_an_answer_names_what_had_expired(tmp_path: Path) -> None:
+    def expired(rows: Any) -> list[OnlineRow]:
+        return [OnlineRow({"recent_delay": None}, [], ["recent_delay"]) for _ in rows]
+
+    with example_endpoint(tmp_path, Reader(expired)) as endpoint:
+        (row,) = predict(endpoint, {"keys": KEY, "as_of": "2013-10-01T10:00:00Z"}).json()["predictions"]
+        assert row.keys() == {"probability", "prediction", "expired_features"}
+        assert row["expired_features"] == ["recent_delay"]
+
+
+def test_a_question_about_what_is_soon_or_past_is_answered_as_of_now_and_marked_as_late(
+    endpoint: ExampleEndpoint,
+) -> None:
+    now = datetime.now(UTC)
+    rows = [{**KEY, "departure": (now + timedelta(hours=hours)).isoformat()} for hours in (3, 1, -1)]
+    answer = predict(endpoint, {"keys": rows}).json()
+    assert [row.get("late", False) for row in answer["predictions"]] == [False, True, True]
+    assert now <= datetime.fromisoformat(answer["as_of"]) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "refused"),
+    [
+        ("2013-10-01T10:00:00Z", False),
+        ("2013-10-01T12:00:00+02:00", False),
+        ("2013-10-01T10:00:00.000001Z", True),
+        ("2013-10-01T12:00:00Z", True),
+        ("2026-01-01T00:00:00Z", True),
+    ],
+)
+def test_as_of_later_than_the_lead_time_before_the_event_is_refused_with_both_moments(
+    endpoint: ExampleEndpoint, as_of: str, refused: bool
+) -> None:
+    later = {**KEY, "departure": "2027-10-01T12:00:00Z"}
+    response = predict(endpoint, {"keys": [later, KEY], "as_of": as_of})
+    assert (response.status_code == 400) is refused
+    if refused:
+        assert_refused(response, 400, "as_of")
+        for part in ("2013-10-01T10:00:00+00:00", "departure of row 1 (2013-10-01T12:00:00+00:00)", "2:00:00"):
+            assert part in response.json()["error"]
 
 
 def test_missing_values_may_be_null(endpoint: ExampleEndpoint) -> None:
