@@ -8,7 +8,6 @@ from datetime import datetime
 import polars as pl
 
 from mlops_ray.errors import DataError
-from mlops_ray.ingestion.sources import NULL_TEXTS
 from mlops_ray.use_case import Column, Source
 
 _POLARS_TYPES: dict[str, pl.DataType] = {
@@ -18,6 +17,7 @@ _POLARS_TYPES: dict[str, pl.DataType] = {
     "boolean": pl.Boolean(),
     "timestamp": pl.Datetime("us", "UTC"),
 }
+NULL_TEXTS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 _BOOLEANS = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
 
 REASON, REPAIRS = "__reason", "__repairs"
