@@ -119,7 +119,7 @@ def locate(place: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), place
     parts = urlsplit(place)
     if parts.scheme == "file":
-        if parts.fragment or parts.query:
+        if "?" in place or "#" in place:
             raise ValueError(f"{place}: write # as %23 and ? as %3F in a file:// URL, or give the path alone.")
         return pafs.LocalFileSystem(), unquote(parts.path)
     if not parts.scheme:

@@ -108,7 +108,7 @@ def _matching(filesystem: pafs.FileSystem, root: str, pattern: str) -> Iterator[
         seen.add((place, parts))
         if parts[0] == "**":
             folders.append((folder, parts[1:] or ("*",)))
-        for info in filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
+        for info in _listed(filesystem, folder):
             is_link = local and os.path.islink(info.path)
             if info.type == pafs.FileType.Directory:
                 if further := _below(parts, info.base_name):
@@ -123,6 +123,13 @@ def _matching(filesystem: pafs.FileSystem, root: str, pattern: str) -> Iterator[
             raise FileNotFoundError(f"{info.path} is a link to nothing")
         found.setdefault(real(info.path), info)
     yield from (info for info in found.values() if info.type == pafs.FileType.File)
+
+
+def _listed(filesystem: pafs.FileSystem, folder: str) -> list[pafs.FileInfo]:
+    if isinstance(filesystem, pafs.LocalFileSystem) and os.path.isdir(folder):
+        # A link to nothing is listed, too, as what was not found.
+        return list(filesystem.get_file_info([os.path.join(folder, name) for name in os.listdir(folder)]))
+    return list(filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
 
 
 _Place = tuple[str, tuple[str, ...]]
