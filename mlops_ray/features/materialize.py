@@ -9,6 +9,7 @@ from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.features.definitions import Definitions
 from mlops_ray.features.store import OnlineReader, Store, View
 from mlops_ray.features.transform import FeatureRows
 
@@ -30,19 +31,35 @@ def materialize(settings: Settings, service: str, rows: list[FeatureRows], as_of
     Feast's engines write nothing and report success.
     """
     store = Store(settings, service)
-    urls = {found.view: found.url for found in rows}
-    expected: dict[str, pl.DataFrame] = {}
+    expected = {view.name: _newest(view, rows, as_of) for view in store.views()}
     for view in store.views():
-        frame = read_parquet(urls[view.name])
-        inside = pl.col(PREDICTION_TIME).is_between(as_of - view.ttl, as_of)
-        current = frame.filter(inside).drop_nulls(view.keys).sort(PREDICTION_TIME)
-        expected[view.name] = current.unique(view.keys, keep="last")
-        if current.height:
+        if expected[view.name].height:
             store.materialize(view, as_of)
     reader = store.online_reader()
     return Materialized(
         as_of, {view.name: _read_back(reader, view, expected[view.name], as_of) for view in store.views()}
     )
+
+
+def verify(settings: Settings, definitions: Definitions, rows: list[FeatureRows], as_of: datetime) -> str | None:
+    """What of `materialize` is missing online, in a sentence; None if every key has its newest value."""
+    store = Store(settings, definitions.service)
+    try:
+        views = store.views()
+        reader = store.online_reader()
+        for view in views:
+            _read_back(reader, view, _newest(view, rows, as_of), as_of)
+    except Exception as error:  # Feast and each of its stores say in their own ways that something is not there
+        return f"the online store or Feast's registry does not have it all: {error}"
+    return None
+
+
+def _newest(view: View, rows: list[FeatureRows], as_of: datetime) -> pl.DataFrame:
+    """The last row of each key that counts at `as_of`."""
+    urls = {found.view: found.url for found in rows}
+    frame = read_parquet(urls[view.name])
+    inside = pl.col(PREDICTION_TIME).is_between(as_of - view.ttl, as_of)
+    return frame.filter(inside).drop_nulls(view.keys).sort(PREDICTION_TIME).unique(view.keys, keep="last")
 
 
 def _read_back(reader: OnlineReader, view: View, expected: pl.DataFrame, as_of: datetime) -> int:

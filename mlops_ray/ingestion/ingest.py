@@ -1,7 +1,7 @@
 """Ingest: raw files through the column contract into a snapshot, on Ray Data."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -34,15 +34,22 @@ class _Partition:
     errors: tuple[str, ...]
 
 
-def ingest(use_case: UseCase, settings: Settings, as_of: datetime | None, code_version: str) -> Snapshot:
+def ingest(
+    use_case: UseCase,
+    settings: Settings,
+    as_of: datetime | None,
+    code_version: str,
+    files: Mapping[str, Sequence[SourceFile]] | None = None,
+) -> Snapshot:
     """Read every source of the use case and write a snapshot; the same accepted rows give the same snapshot.
 
     as_of: rows that became known later are quarantined. None: all rows count, and the snapshot's `as_of` is the
-    latest moment at which a row of it became known.
+    latest moment at which a row of it became known. files: those of each source, if they are listed already.
     Raises DataError naming every file that cannot be read or lacks a column, and every source without a row.
     """
     artifacts = Artifacts(settings.artifacts)
-    files = {name: find_files(settings.data, name, source) for name, source in use_case.sources.items()}
+    if files is None:
+        files = {name: find_files(settings.data, name, source) for name, source in use_case.sources.items()}
     refs = {name: _judge(files[name], source, as_of) for name, source in use_case.sources.items()}
     partitions = {name: ray.get([summary for summary, *_ in found]) for name, found in refs.items()}
     _refuse_unusable(partitions)
@@ -65,7 +72,7 @@ def ingest(use_case: UseCase, settings: Settings, as_of: datetime | None, code_v
     return snapshot
 
 
-def _judge(files: list[SourceFile], source: Source, as_of: datetime | None) -> list[tuple[Any, Any, Any]]:
+def _judge(files: Sequence[SourceFile], source: Source, as_of: datetime | None) -> list[tuple[Any, Any, Any]]:
     """Object references of (summary, accepted rows, quarantined rows) for each partition of the source."""
 
     def read(batch: pa.Table) -> Iterator[pa.Table]:

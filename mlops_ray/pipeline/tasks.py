@@ -9,6 +9,7 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.features.definitions import Definitions
 from mlops_ray.features.training_set import TrainingSet, build_training_set
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.events import Actor
@@ -78,7 +79,15 @@ def _is_metric(value: Any) -> bool:
     return isinstance(value, Mapping) and "value" in value
 
 
-def materialize_views(settings: Settings, service: str, rows: list[FeatureRows], as_of: datetime) -> dict[str, int]:
+def materialize_views(
+    settings: Settings, definitions: Definitions, rows: list[FeatureRows], as_of: datetime
+) -> dict[str, int]:
     from mlops_ray.features.materialize import materialize
 
-    return materialize(settings, service, rows, as_of).keys
+    return materialize(settings, definitions.service, rows, as_of).keys
+
+
+def verify_views(settings: Settings, definitions: Definitions, rows: list[FeatureRows], as_of: datetime) -> str | None:
+    from mlops_ray.features.materialize import verify
+
+    return verify(settings, definitions, rows, as_of)
