@@ -84,7 +84,8 @@ def user_code(module: str, file: Path) -> Code:
             continue
         text = path.read_text(errors="surrogateescape")
         found[path] = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-        for wanted in {*_imports_of_file(text, name, path), *_globals_of(name, path)}:
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for wanted in {*_imports_of_file(text, package), *_globals_of(name, path)}:
             inner, installed = _find(wanted, path)
             waiting += inner
             outside |= installed
@@ -213,15 +214,17 @@ def _wanted(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[s
     yield from ((module, one.name) for one in node.names)
 
 
-def _imports_of_file(text: str, module: str, path: Path) -> Iterator[str]:
+@cache
+def _imports_of_file(text: str, package: str) -> tuple[str, ...]:
     """Modules that a file imports, and what may be modules among the names that it takes from packages."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for wanted, name in _wanted(node, package):
                 # A file outside of any package has no relative imports of its own; what it means lies beside it.
                 wanted = wanted.lstrip(".")
-                yield from (one for one in (wanted, f"{wanted}.{name}".lstrip(".")) if one and not one.endswith("*"))
+                found += [one for one in (wanted, f"{wanted}.{name}".lstrip(".")) if one and not one.endswith("*")]
+    return tuple(found)
 
 
 def _globals_of(module: str, path: Path) -> Iterator[str]:

@@ -10,7 +10,6 @@ import copyreg
 import functools
 import hashlib
 import inspect
-import io
 import json
 import logging
 import pickle
@@ -19,6 +18,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -46,13 +46,14 @@ def fingerprint(value: Any) -> str:
     return digest_json(canonical(value))
 
 
-def canonical(value: Any, name: str = "") -> Any:
+def canonical(value: Any, name: str = "", versions: bool = True) -> Any:
     """The value as JSON: a leaf as it is, everything else as a list that begins with its kind.
 
-    name: what the value is called, for the message. Raises UseCaseError naming what cannot be compared with what it
-    was in another process, such as a connection or a lock.
+    name: what the value is called, for the message. versions: without them what is installed, this package included,
+    counts by its names alone: what was declared is the same although it may do something else. Raises UseCaseError
+    naming what cannot be compared with what it was in another process, such as a connection or a lock.
     """
-    return _Canonical().of(value, name or type(value).__name__)
+    return _Canonical(versions).of(value, name or type(value).__name__)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def changes(old: Any, new: Any, name: str = "") -> Iterator[Change]:
 class _Canonical:
     """One walk over a value; what is being looked at, so that what refers to itself ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: bool) -> None:
+        self._versions = versions
         self._open: dict[int, int] = {}
 
     def of(self, value: Any, name: str) -> Any:
@@ -106,6 +108,16 @@ class _Canonical:
             return self._composite(value, name)
         finally:
             del self._open[id(value)]
+
+    def _installed(self, module: str) -> str:
+        return distribution_version(module) if self._versions else module.split(".")[0]
+
+    def _users(self, module: str, file: Path) -> Any:
+        code = user_code(module, file)
+        return code.to_json() if self._versions else dict(sorted(code.texts.items()))
+
+    def _ours(self, module: str, qualname: str) -> Any:
+        return our_code(module, qualname.split(".")[0]).to_json() if self._versions else None
 
     def _composite(self, value: Any, name: str) -> Any:
         match value:
@@ -191,12 +203,15 @@ class _Canonical:
         return ["frame", frame.height, *([one.name, str(one.dtype), self._column(one, name)] for one in frame)]
 
     def _column(self, column: pl.Series, name: str) -> Any:
-        if column.dtype == pl.Object:
+        digest = hashlib.sha256(np.packbits(column.is_null().to_numpy()).tobytes())
+        if column.dtype == pl.String:
+            digest.update(column.str.len_bytes().fill_null(0).to_numpy().tobytes())
+            digest.update("".join(column.fill_null("")).encode())
+        elif column.dtype.is_integer() or column.dtype.is_float() or column.dtype.is_temporal():
+            digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
+        else:
             return self.of(column.to_list(), name)
-        content = io.BytesIO()
-        column.is_null().to_frame("null").write_ipc(content)
-        column.drop_nulls().rechunk().to_frame("value").write_ipc(content)
-        return hashlib.sha256(content.getbuffer()).hexdigest()
+        return digest.hexdigest()
 
     def _array(self, value: np.ndarray[Any, Any], name: str) -> Any:
         described = ["array", str(value.dtype), list(value.shape)]
@@ -228,7 +243,7 @@ class _Canonical:
         except Exception as error:  # each type says in its own way that it cannot be pickled
             raise self._refused(value, name, error) from error
         if isinstance(made, str):
-            return ["global", made, distribution_version(type(value).__module__)]
+            return ["global", made, self._installed(type(value).__module__)]
         function, arguments, *rest = (*made, None, None, None)[:5]
         state, items, pairs = rest
         if getattr(function, "__name__", "") in ("__newobj__", "__newobj_ex__"):
@@ -242,11 +257,11 @@ class _Canonical:
     def _class(self, value: type, name: str) -> Any:
         named = f"{value.__module__}.{value.__qualname__}"
         if (file := file_of(value)) is not None:
-            return ["class", value.__qualname__, user_code(value.__module__, file).to_json()]
+            return ["class", value.__qualname__, self._users(value.__module__, file)]
         if is_ours(value.__module__):
-            return ["class", named, our_code(value.__module__, value.__qualname__.split(".")[0]).to_json()]
+            return ["class", named, self._ours(value.__module__, value.__qualname__)]
         if _is_installed(value):
-            return ["class", named, distribution_version(value.__module__)]
+            return ["class", named, self._installed(value.__module__)]
         # Defined in a notebook: by what it is made of.
         parts = {key: part for key, part in vars(value).items() if key not in _OF_EVERY_CLASS}
         inner = [[key, self.of(_plain_function(part), f"{name}.{key}")] for key, part in parts.items()]
@@ -258,15 +273,15 @@ class _Canonical:
         by_value = [self.of(one, name) for one in values]
         module = value.__module__ or ""
         if is_ours(module):
-            code = our_code(module, value.__qualname__.split(".")[0]).to_json()
+            code = self._ours(module, value.__qualname__)
             return ["function", f"{module}.{value.__qualname__}", code, *by_value]
         file = file_of(value)
         if file is None and _is_installed(value):
-            return ["function", f"{module}.{value.__qualname__}", distribution_version(module), *by_value]
+            return ["function", f"{module}.{value.__qualname__}", self._installed(module), *by_value]
         if file is None:
             where = [self._source(value, name)]
         else:
-            where = [user_code(module, file).to_json(), value.__code__.co_firstlineno]
+            where = [self._users(module, file), value.__code__.co_firstlineno]
             if value.__name__ == "<lambda>":  # of two in one line
                 where.append(self._compiled(value.__code__, name))
         return ["function", value.__qualname__, *where, *by_value, self._variables(value, name, code_too=file is None)]
@@ -302,15 +317,13 @@ class _Canonical:
         module = str(getattr(value, "__module__", None) or "builtins")
         owner = getattr(value, "__self__", None)
         bound = [] if owner is None or isinstance(owner, types.ModuleType) else [self.of(owner, name)]
-        return ["builtin", f"{module}.{value.__qualname__}", distribution_version(module), *bound]
+        return ["builtin", f"{module}.{value.__qualname__}", self._installed(module), *bound]
 
     def _code_of_module(self, value: types.ModuleType) -> list[Any]:
         file = getattr(value, "__file__", None)
         if is_users(file):
-            from pathlib import Path
-
-            return [value.__name__, user_code(value.__name__, Path(str(file))).to_json()]
-        return [value.__name__, distribution_version(value.__name__)]
+            return [value.__name__, self._users(value.__name__, Path(str(file)))]
+        return [value.__name__, self._installed(value.__name__)]
 
     def _refused(self, value: Any, name: str, error: Exception) -> UseCaseError:
         kind = value if isinstance(value, type) else type(value)
