@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import platform
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from typing import Any
 
 _PACKAGE = Path(__file__).parent
 _OURS = _PACKAGE.name
+_DOTTED = re.compile(rf"{_OURS}(\.\w+)+")
 _INSTALLED = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")})
 
 
@@ -113,9 +115,6 @@ class _Module:
     bound: dict[str, list[ast.stmt]] = field(default_factory=dict)
     loose: list[ast.stmt] = field(default_factory=list)
 
-    def statements(self) -> list[ast.stmt]:
-        return [*self.loose, *(one for found in self.bound.values() for one in found)]
-
 
 @dataclass
 class _Walk:
@@ -123,6 +122,7 @@ class _Walk:
 
     reached: dict[str, dict[int, ast.stmt]] = field(default_factory=dict)
     outside: set[str] = field(default_factory=set)
+    _visited: set[tuple[str, str]] = field(default_factory=set)
 
     def visit(self, module: str, name: str) -> None:
         if not is_ours(module):
@@ -135,32 +135,57 @@ class _Walk:
         known = _module(module)
         first = module not in self.reached
         self.reached.setdefault(module, {})
-        wanted = known.bound.get(name) if name != "*" else None
-        for statement in [*(known.loose if first else ()), *(known.statements() if wanted is None else wanted)]:
-            self._reach(module, known, statement)
+        for statement in known.loose if first else ():
+            self._reach(module, known, statement, "*")
+        for one in [name] if name in known.bound else known.bound:
+            for statement in known.bound[one]:
+                self._reach(module, known, statement, one)
 
-    def _reach(self, module: str, known: _Module, statement: ast.stmt) -> None:
-        if id(statement) in self.reached[module]:
-            return
-        if not isinstance(statement, ast.Import | ast.ImportFrom):
+    def _reach(self, module: str, known: _Module, statement: ast.stmt, by: str) -> None:
+        """Take a statement in, which was reached by the name `by` that it binds, with all that it uses."""
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            self._import(statement, known.package, by)
+        elif id(statement) not in self.reached[module]:
             self.reached[module][id(statement)] = statement
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                for wanted, name in _wanted(node, known.package):
-                    self.visit(wanted, name)
-            elif isinstance(node, ast.Name) and node.id in known.bound:
-                for found in known.bound[node.id]:
-                    self._reach(module, known, found)
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    self._import(node, known.package, "*")
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _DOTTED.fullmatch(node.value):
+                    self._named(node.value)
+                elif isinstance(node, ast.Name):
+                    for found in known.bound.get(node.id, ()):
+                        self._reach(module, known, found, node.id)
+
+    def _named(self, dotted: str) -> None:
+        """Visit what a text names, as others are told by it which class of ours to use."""
+        module, _, name = dotted.rpartition(".")
+        if _file_of(dotted):
+            self._visit_once(dotted, "*")
+        elif _file_of(module) and name in _module(module).bound:
+            self._visit_once(module, name)
+
+    def _visit_once(self, module: str, name: str) -> None:
+        if (module, name) not in self._visited:
+            self._visited.add((module, name))
+            self.visit(module, name)
+
+    def _import(self, statement: ast.Import | ast.ImportFrom, package: str, by: str) -> None:
+        """Visit what an import statement wants: of several names only the one by which it was reached."""
+        for alias in statement.names:
+            if by in ("*", alias.asname or alias.name.split(".")[0]):
+                one = type(statement)(**{**vars(statement), "names": [alias]})
+                for module, name in _wanted(one, package):
+                    self._visit_once(module, name)
 
 
 def _modules_below(module: str) -> Iterator[str]:
     file = _file_of(module)
-    yield module
-    if file is not None and file.name == "__init__.py":
-        for path in sorted(file.parent.rglob("*.py")):
-            inside = path.relative_to(file.parent).with_suffix("").parts
-            if inside[-1] != "__init__":
-                yield ".".join((module, *inside))
+    if file is None or file.name != "__init__.py":
+        yield module
+        return
+    for path in sorted(file.parent.rglob("*.py")):
+        inside = path.relative_to(file.parent).with_suffix("").parts
+        yield ".".join((module, *inside)).removesuffix(".__init__")
 
 
 @cache

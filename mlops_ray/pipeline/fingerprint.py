@@ -31,6 +31,7 @@ from mlops_ray.import_closure import distribution_version, file_of, is_ours, is_
 T = TypeVar("T")
 _PICKLE = b"\x80"
 _SHOWN = 60
+_AS_BYTES = {pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64}
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class _Canonical:
         if column.dtype == pl.String:
             digest.update(column.str.len_bytes().fill_null(0).to_numpy().tobytes())
             digest.update("".join(column.fill_null("")).encode())
-        elif column.dtype.is_integer() or column.dtype.is_float() or column.dtype.is_temporal():
+        elif column.dtype in _AS_BYTES or column.dtype.is_temporal():
             digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
         else:
             return self.of(column.to_list(), name)
