@@ -225,6 +225,14 @@ class Artifacts:
         with filesystem.open_input_stream(path) as stream:
             return json.loads(stream.read())
 
+    def holds(self, url: str) -> bool:
+        """Whether a file or folder with this URL lies below the root."""
+        below = url.removeprefix(f"{self.root}/")
+        if below == url:
+            return False
+        filesystem, path = self._locate(below)
+        return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
+
     def delete(self, *parts: str) -> None:
         """Delete a file or a folder with all in it, if it exists."""
         filesystem, path = self._locate(*parts)

@@ -242,7 +242,8 @@ def _model(model: "Tree", record: "Lineage") -> None:
     clean = "changed since that commit" if record.code_dirty else "clean"
     code = [
         f"commit {record.code_version} ({clean})",
-        f"files {record.code}",
+        f"mlops_ray {record.framework}",
+        f"files of mlops_ray {record.code}",
         f"lock file {record.lock_file}",
         f"Python {record.python} on {record.platform}",
     ]

@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mlops_ray.pipeline.steps import STEPS, StepFinished, StepStarted
+from mlops_ray.pipeline.plan import FIRST_TIME
+from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepRuns, StepStarted, StepWaits
 from mlops_ray.training.trial import SearchProgress
 
 
@@ -17,12 +18,16 @@ class TerminalProgress:
         self.console = console
         self._bar: Progress | None = None
 
-    def __call__(self, event: StepStarted | StepFinished | SearchProgress) -> None:
+    def __call__(self, event: StepStarted | StepRuns | StepWaits | StepFinished | SearchProgress) -> None:
         match event:
             case StepStarted(step):
                 self.console.print(
                     f"[{STEPS.index(step) + 1}/{len(STEPS)}] {step} …", highlight=False, markup=False, soft_wrap=True
                 )
+            case StepRuns(_, why) if why == FIRST_TIME:
+                pass
+            case StepRuns(_, why) | StepWaits(_, why):
+                self.console.print(f"      {why}", highlight=False, markup=False, soft_wrap=True)
             case SearchProgress():
                 self._show_search(event)
             case StepFinished():

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from mlops_ray.config import Settings
-from mlops_ray.pipeline.steps import StepFinished, StepName
+from mlops_ray.pipeline.steps.step import StepFinished, StepName
 
 
 def summarize(

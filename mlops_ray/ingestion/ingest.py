@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -62,7 +62,7 @@ def ingest(
     settings: Settings,
     as_of: datetime | None,
     code_version: str,
-    files: Mapping[str, list[SourceFile]] | None = None,
+    files: Mapping[str, Sequence[SourceFile]] | None = None,
 ) -> Snapshot:
     """Read every source of the use case and write a snapshot; the same accepted rows give the same snapshot.
 
@@ -96,7 +96,7 @@ def ingest(
     return snapshot
 
 
-def _judge(files: list[SourceFile], source: Source, as_of: datetime | None) -> list[tuple[Any, Any, Any]]:
+def _judge(files: Sequence[SourceFile], source: Source, as_of: datetime | None) -> list[tuple[Any, Any, Any]]:
     """Object references of (summary, accepted rows, quarantined rows) for each partition of the source."""
 
     def read(batch: pa.Table) -> Iterator[pa.Table]:

@@ -206,6 +206,7 @@ def _lineage(found: Trace) -> _Section:
         ["snapshot", lineage.snapshot],
         ["contract", lineage.contract],
         ["code", f"{lineage.code_version}, {clean}"],
+        ["mlops_ray", lineage.framework],
         ["lock file", lineage.lock_file],
         ["environment", f"Python {lineage.python} on {lineage.platform}"],
     ]

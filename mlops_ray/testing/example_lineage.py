@@ -51,6 +51,7 @@ def example_lineage(use_case: str = "flights", digest: str = "d" * 64, files: in
         as_of="2014-01-01T05:00:00+00:00",
         declarations={"split": "by time", "entities": "carrier", "lead time": "2:00:00", "event time": "departure"},
         code_version="0" * 40,
+        framework="0.1.0",
         code_dirty=False,
         python="3.11.7",
         platform="Linux",
