@@ -30,9 +30,7 @@ def test_processes_that_come_first_together_share_what_one_of_them_makes(tmp_pat
     """MLflow's own migration, made twice at once, ends with "expected to match one row …; 0 found"."""
     signal = tmp_path / "go"
     command = [sys.executable, "-c", FIRST_USE, str(tmp_path / "state"), str(signal)]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     try:
         for process in processes:
             assert process.stdout
