@@ -39,7 +39,8 @@ def summarize(
     }
 
 
-_COUNTS = {"in": "rows_in", "accepted": "accepted", "repaired": "repaired", "quarantined": "quarantined"}
+_OUTCOMES = ("accepted", "repaired", "quarantined", "not_yet_known")
+_COUNTS = {"in": "rows_in", **{outcome: outcome for outcome in _OUTCOMES}}
 
 
 def _candidates(trials: list[Mapping[str, Any]], metric: str) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def write_summary(summary: Mapping[str, Any], settings: Settings) -> Path:
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Print the figures as `name  value` lines, none of them folded."""
-    rows = " + ".join(f"{summary[f'rows_{kind}']:,} {kind}" for kind in ("accepted", "repaired", "quarantined"))
+    rows = " + ".join(f"{summary[f'rows_{kind}']:,} {kind.replace('_', ' ')}" for kind in _OUTCOMES)
     lines = [
         ("rows in", f"{summary['rows_in']:,} = {rows}"),
         ("training rows", f"{summary['training_rows']:,}"),
