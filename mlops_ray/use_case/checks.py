@@ -160,8 +160,6 @@ def _check_source(case: "UseCase", name: str, source: Source) -> None:
     place = f"source {name!r}"
     if not source.columns:
         raise _refusal(case, f"{place} has no columns. Declare those of its files that are used.")
-    if twice := _twice([*(column.name for column in source.columns), *source.derived]):
-        raise _refusal(case, f"{place} has the column {twice!r} twice. Leave one out, or rename it.")
     types = column_types(case, name)
     for derived, expression in source.derived.items():
         if not is_of_one_row(expression):

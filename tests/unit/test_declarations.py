@@ -180,8 +180,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"candidates": (LogisticRegression(), GradientBoosting("logistic_regression"))}, "'logistic_regression' twice"),
     ({"entities": ("customer", "customer")}, "entities have the name 'customer' twice"),
     ({"slices": ("country", "country")}, "slices have the name 'country' twice"),
-    (source(columns=(*COLUMNS, Column("gift", "text"))), "source 'orders' has the column 'gift' twice"),
-    (source(derived={"gift": pl.col("amount")}), "source 'orders' has the column 'gift' twice"),
     # Values and types of arguments
     ({"name": "../orders"}, "a-z, 0-9"),
     ({"name": 3}, "a-z, 0-9"),
