@@ -241,8 +241,15 @@ def _check_request_features(case: "UseCase") -> None:
             step = _NEXT_STEP.get(given.base_type(), "Make it a number, a boolean or a text")
             raise _refusal(case, f"{place} is of type {given}, and a model takes numbers, booleans and texts. {step}.")
         _expect_servable(case, place, expression)
+    derived, features = case.sources[case.main_source].derived, case.features_of_request()
     for column in case.request_columns():
         _expect_not_reserved(case, "column", column)
+        if column in derived and column not in (*case.entities, case.event_time, *features):
+            raise _refusal(
+                case,
+                f"request features use the derived column {column!r}, which callers would have to send. Write it out "
+                f"over the contract's columns.",
+            )
 
 
 def _expect_servable(case: "UseCase", place: str, expression: pl.Expr) -> None:

@@ -155,6 +155,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (features(x=pl.col("amount").sum().over("country")), "'x' depends on other rows"),
     (features(x=pl.col("amount").filter(pl.col("gift"))), "'x' depends on other rows"),
     (features(x=pl.col("amount").map_elements(abs, return_dtype=pl.Float64)), "polars' own functions"),
+    (features(x=pl.col("day").dt.weekday()), "use the derived column 'day', which callers would have to send"),
     (features(x=pl.all()), "'x' names several columns at once"),
     (features(x=pl.col("^a.*$")), "'x' names several columns at once"),
     (source(derived={"x": pl.col("amount").rank()}), "derived column 'x' depends on other rows, .*feature_views"),
