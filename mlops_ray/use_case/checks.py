@@ -158,6 +158,9 @@ def _check_candidate(case: "UseCase", candidate: Candidate) -> None:
 def _check_source(case: "UseCase", name: str, source: Source) -> None:
     """Derived columns and `known_at`. They are computed part by part of the data, so each of one row alone."""
     place = f"source {name!r}"
+    expect_types(source, f"Use case {case.name}: {place}")
+    for column in source.columns:
+        expect_types(column, f"Use case {case.name}: {place}: column {column.name!r}")
     if not source.columns:
         raise _refusal(case, f"{place} has no columns. Declare those of its files that are used.")
     if twice := _twice([*(column.name for column in source.columns), *source.derived]):

@@ -62,6 +62,11 @@ CASE = UseCase(
 )
 
 
+def test_a_column_of_an_unknown_type_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UseCaseError, match="'int'.*'integer'"):
+        replace(CASE, sources={"orders": Source("*.csv", (*COLUMNS, Column("age", "int")))})  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Reserved:
     """A case in which `name` is a column, an entity or the event time, so that it must not be."""
