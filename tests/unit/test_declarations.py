@@ -63,7 +63,7 @@ CASE = UseCase(
 
 
 def test_a_column_of_an_unknown_type_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UseCaseError, match="'int'.*'integer'"):
+    with pytest.raises(UseCaseError, match=r"'int'.*'integer'"):
         replace(CASE, sources={"orders": Source("*.csv", (*COLUMNS, Column("age", "int")))})  # type: ignore[arg-type]
 
 
