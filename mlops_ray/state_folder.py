@@ -21,7 +21,7 @@ from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableErro
 FILE = "state.json"
 LEAST_FREE_MB = 200
 _SQLITE = "sqlite:///"
-_WAIT_S = 60.0
+_WAIT_S = 300.0
 
 
 def claim(settings: Settings) -> None:
@@ -74,7 +74,7 @@ def expect_room(settings: Settings) -> None:
 def one_at_a_time(url: str) -> Iterator[None]:
     """Around what makes the tables of a database that nobody locks meanwhile: on SQLite other processes wait.
 
-    A server's database is left to its operator. Raises UnavailableError after a minute.
+    A server's database is left to its operator. Raises UnavailableError after five minutes.
     """
     if not url.startswith(_SQLITE):
         yield
