@@ -18,8 +18,9 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.predictions.personal import PersonalHash, load_secret
-from mlops_ray.predictions.segments import COLUMN_TYPES, KEY, MOMENT, read_segment
+from mlops_ray.predictions.segments import KEY, MOMENT, read_segment
 from mlops_ray.use_case import Column, ColumnType
+from mlops_ray.use_case.column import DTYPES
 
 FOLDER = "labels"
 UNDATED, KEYS = "undated", "keys-"
@@ -134,7 +135,7 @@ def frame_by_keys(
     """Labels by keys as a table; said: their `label`, `known_at` and `received_at`, row by row."""
     columns = zip(*values, strict=True)
     keys = [
-        pl.Series(f"{KEY}{name}", list(column), dtype=COLUMN_TYPES[type_], strict=False)
+        pl.Series(f"{KEY}{name}", list(column), dtype=DTYPES[type_], strict=False)
         for (name, type_), column in zip(types, columns, strict=True)
     ]
     return pl.DataFrame(keys).hstack(said)

@@ -41,7 +41,7 @@ class LabelsBody:
         self._told = {column.name: ColumnReader(column) for column in (LABEL, REQUEST_ID, ROW, KNOWN_AT)}
         types = {name: reader.canonical_type for name, reader in self._told.items()}
         strict = self._body({**types, "request_id": _UUID}, self._keys.canonical_type)
-        self._json = TypedJson(strict, self._body(dict.fromkeys(types, Any), self._keys.any_type))
+        self._json = TypedJson(strict, self._body(dict.fromkeys(types, msgspec.Raw), self._keys.any_type))
 
     def decode(self, content: bytes, now: datetime) -> list[Label]:
         """Raises HttpError 400 naming the first field that is wrong."""
@@ -59,7 +59,7 @@ class LabelsBody:
         fields: list[Any] = [("label", types["label"])]
         for name in ("request_id", "row", "known_at"):
             type_ = types[name]
-            fields += [(name, Any if type_ is Any else type_ | UnsetType, UNSET)]
+            fields += [(name, type_ if type_ is msgspec.Raw else type_ | UnsetType, UNSET)]
         if self._names:
             fields.append(("keys", keys | UnsetType, UNSET))
         item = msgspec.defstruct("Label", fields, forbid_unknown_fields=True)
@@ -79,7 +79,7 @@ class LabelsBody:
         told = {}
         for name, reader in self._told.items():
             numbers = [n for n in range(len(items)) if name != "request_id" or n not in by_keys]
-            values = _values([items[n] for n in numbers], name)
+            values = _values([items[n] for n in numbers], name, msgspec.Raw(b"null"))
             read = reader.judged(values, [f"labels[{n}].{name}" for n in numbers])
             told[name] = dict(zip(numbers, read, strict=True))
         fields = [f"labels[{number}].keys" for number in by_keys]
@@ -112,8 +112,8 @@ def _which_have_keys(items: Sequence[Any]) -> list[int]:
     return found
 
 
-def _values(items: Sequence[Any], name: str) -> list[Any]:
-    return [None if (value := getattr(item, name)) is UNSET else value for item in items]
+def _values(items: Sequence[Any], name: str, absent: Any = None) -> list[Any]:
+    return [absent if (value := getattr(item, name)) is UNSET else value for item in items]
 
 
 class LabelRoutes:

@@ -225,6 +225,15 @@ def test_a_text_means_the_same_whatever_brings_it(folder: Path, case: tuple[Colu
     )
 
 
+@pytest.mark.parametrize("value", ['{"a": [1, 2.5, "x"]}', "[]", '["x", null, true]'])
+@pytest.mark.parametrize("type_", ["text", "number"])
+def test_a_nested_value_is_its_json_wherever_it_stands(folder: Path, value: str, type_: Any) -> None:
+    column = Column("value", type_)
+    from_file = from_json_lines(folder, column, [value])
+    assert_all_the_same({"json": from_file}, list(from_requests(column, [value])))
+    assert [bool(reasons) for reasons, _, _ in from_file] == [type_ == "number"]
+
+
 @st.composite
 def typed(draw: st.DrawFn) -> tuple[Column, pl.Series]:
     """A column, and values of one polars type that a Parquet file may have."""

@@ -130,7 +130,7 @@ def test_a_name_that_is_given_twice_is_refused(body: PredictBody, content: bytes
     assert (refused.value.status, refused.value.field) == (400, field)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["charter", "tail number", "as_of", "features"]), st.text(':\\u{}ab"', max_size=6)),
