@@ -21,6 +21,7 @@ NULL_TEXTS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 _BOOLEANS = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
 
 REASON, REPAIRS = "__reason", "__repairs"
+NOT_KNOWN_YET = "known_after_as_of"
 JUDGEMENT = {REASON: pl.String, REPAIRS: pl.String}
 
 
@@ -46,7 +47,7 @@ def check_rows(frame: pl.DataFrame, source: Source, where: str, as_of: datetime 
 
     broken = {code: flags for column in source.columns for code, flags in _broken(column, given, typed).items()}
     if source.known_at is not None and as_of is not None:
-        broken["known_after_as_of"] = derived.select((source.known_at > as_of).fill_null(False)).to_series()
+        broken[NOT_KNOWN_YET] = derived.select((source.known_at > as_of).fill_null(False)).to_series()
     repairs = {f"{name}:trimmed": _trimmed(raw[name], given[name]) for name in raw.columns}
     repairs |= {f"{name}:out_of_range": typed[name].is_not_null() & repaired[name].is_null() for name in raw.columns}
     reason = _joined_codes(broken, frame.height)
