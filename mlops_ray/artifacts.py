@@ -39,9 +39,9 @@ def digest_rows(frame: pl.DataFrame) -> ContentDigest:
     """SHA-256 of the sorted rows; columns count by name and type, in any order. Null differs from '' and from 0."""
     if frame.is_empty():
         return ContentDigest()
-    ordered = frame.select(sorted(frame.columns))
+    schema, ordered = _schema(frame), _as_texts(frame.select(sorted(frame.columns)))
     ordered = ordered.sort(ordered.columns)
-    digest = hashlib.sha256(json.dumps([(name, str(type_)) for name, type_ in ordered.schema.items()]).encode())
+    digest = hashlib.sha256(schema)
     for column in ordered:
         digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
         if column.dtype == pl.String:
@@ -61,8 +61,7 @@ def digest_each_row(frame: pl.DataFrame) -> ContentDigest:
     """
     if frame.is_empty():
         return ContentDigest()
-    ordered = frame.select(sorted(frame.columns))
-    schema = json.dumps([(name, str(type_)) for name, type_ in ordered.schema.items()]).encode()
+    schema, ordered = _schema(frame), _as_texts(frame.select(sorted(frame.columns)))
     start = np.frombuffer(hashlib.sha256(schema).digest()[:16] * ordered.height, np.uint8).reshape(-1, 16)
     nulls = np.column_stack([column.is_null().to_numpy() for column in ordered]).view(np.uint8)
     fixed = np.column_stack([_eight_bytes(column) for column in ordered]).view(np.uint8)
@@ -79,6 +78,20 @@ def digest_each_row(frame: pl.DataFrame) -> ContentDigest:
     words = np.frombuffer(digests, ">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
     total = sum(int(word) << (32 * (7 - place)) for place, word in enumerate(words))
     return ContentDigest(total % _MODULUS, frame.height)
+
+
+def _schema(frame: pl.DataFrame) -> bytes:
+    return json.dumps([(name, str(frame.schema[name])) for name in sorted(frame.columns)]).encode()
+
+
+def _as_texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with texts in place of what has no bytes of its own: categories (their numbers are those of their order
+    of appearance), decimals, and nested values."""
+    flat = frame.with_columns(pl.col(pl.Categorical, pl.Enum, pl.Decimal, pl.Int128, pl.UInt128).cast(pl.String))
+    nested = [name for name, type_ in flat.schema.items() if type_.is_nested()]
+    return flat.with_columns(
+        pl.when(pl.col(name).is_not_null()).then(pl.struct(name).struct.json_encode()).alias(name) for name in nested
+    )
 
 
 def _eight_bytes(column: pl.Series) -> np.ndarray:

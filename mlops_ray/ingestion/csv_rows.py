@@ -82,10 +82,10 @@ class _Splitter:
         width = self._parse(text.encode(), None)[0].num_columns
         cells = self._parse(text.encode(), [f"\0{number}" for number in range(width)])[0]
         names = [name.strip() for name in cells.to_pylist()[0].values()]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise UnreadableError(f"its header names a column twice: {', '.join(map(repr, twice))}")
-        return names
+        if twice := [column.name for column in self._source.columns if names.count(column.name) > 1]:
+            raise UnreadableError(f"its header names a column twice: {', '.join(twice)}")
+        # Others may: exports have nameless columns.
+        return [name if names.count(name) == 1 else f"{name}:{place}" for place, name in enumerate(names, 1)]
 
     def _frame(self, records: Records) -> tuple[pl.DataFrame, np.ndarray]:
         """The columns of the records, and which of the records have none."""
@@ -120,7 +120,9 @@ class _Splitter:
             return "skip"
 
         wanted = [column.name for column in self._source.columns if column.name in (names or ())]
-        schema = [(name, pa.large_string()) for name in wanted or names or ()]
+        if len(wanted) < len(self._source.columns):
+            wanted = names or []  # all, so that the contract can tell what there is in place of what is missing
+        schema = [(name, pa.large_string()) for name in wanted]
         if not content:
             return pa.schema(schema).empty_table(), np.array(wrong, np.int64)
         # One block: at the border between two, pyarrow 25 loses a line feed that belongs to a quoted value.

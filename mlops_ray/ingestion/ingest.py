@@ -14,7 +14,7 @@ import ray
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row, digest_json
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, MlopsRayError, UseCaseError
-from mlops_ray.ingestion.contract import JUDGEMENT, REASON, REPAIRS, check_rows
+from mlops_ray.ingestion.contract import JUDGEMENT, NOT_KNOWN_YET, REASON, REPAIRS, check_rows
 from mlops_ray.ingestion.keys import judge_keys, missing_key
 from mlops_ray.ingestion.parquet_rows import row_as_json
 from mlops_ray.ingestion.quarantine import (
@@ -23,7 +23,6 @@ from mlops_ray.ingestion.quarantine import (
     LINE,
     LINES,
     MALFORMED,
-    NOT_YET_KNOWN,
     PLACE_COLUMNS,
     RAW,
     much_is_refused,
@@ -72,7 +71,8 @@ def ingest(
     are refused raise nothing: a warning is logged for each source of which more than `WARN_SHARE` are.
     """
     artifacts = Artifacts(settings.artifacts)
-    files = files if files is not None else find_all_files(settings, use_case.sources)
+    if files is None:
+        files = find_all_files(settings, use_case.sources)
     refs = {name: _judge(files[name], source, as_of) for name, source in use_case.sources.items()}
     partitions = {name: ray.get([summary for summary, *_ in found]) for name, found in refs.items()}
     _refuse_unusable(partitions)
@@ -138,16 +138,13 @@ def judged_stretches(file: SourceFile, source: Source, as_of: datetime | None) -
 def _judged(raw: RawRows, file: SourceFile, source: Source, as_of: datetime | None) -> pl.DataFrame:
     """The rows of a stretch with their judgement and their places, the malformed ones, and the lines that are none."""
     judged = check_rows(raw.frame, source, f"File {file.name}", as_of)
-    late = pl.col(REASON).str.contains(rf"(?:^|;){NOT_YET_KNOWN}(?:;|$)")
-    judged = judged.with_columns(
-        pl.when(late).then(pl.lit(NOT_YET_KNOWN)).otherwise(pl.coalesce(REASON, missing_key(source))).alias(REASON)
-    )
+    judged = judged.with_columns(pl.coalesce(REASON, missing_key(source)).alias(REASON))
     places = raw.places.rename({"line": LINE, "lines": LINES, "raw": RAW})
     refused = judged[REASON].is_not_null()
     if places[RAW].null_count():  # of Parquet files, in which a row has no bytes of its own
         places = places.with_columns(_as_json(raw.frame, refused))
     # The bytes of an accepted row are needed only where another with its key may turn out to be right.
-    kept = (judged[REASON] != NOT_YET_KNOWN).fill_null(bool(source.key))
+    kept = (judged[REASON] != NOT_KNOWN_YET).fill_null(bool(source.key))
     places = places.with_columns(pl.when(kept).then(RAW).alias(RAW))
     malformed = raw.malformed.rename({"line": LINE, "lines": LINES, "raw": RAW})
     lines = pl.DataFrame({_HEADER: [raw.header_lines], _BLANK: [raw.blank_lines]}, schema_overrides=_MARKS)
@@ -186,9 +183,9 @@ def finish_partition(source: Source, *blocks: pa.Table) -> tuple[Partition, pa.T
         return _nothing(errors)
     frame = frame.filter(pl.all_horizontal(pl.col(*_MARKS).is_null())).drop(*_MARKS, _MEETING)
     frame = judge_keys(frame, source)
-    late = frame.filter(pl.col(REASON) == NOT_YET_KNOWN)
+    late = frame.filter(pl.col(REASON) == NOT_KNOWN_YET)
     accepted = frame.filter(pl.col(REASON).is_null())
-    refused = quarantined(frame.filter(pl.col(REASON) != NOT_YET_KNOWN))
+    refused = quarantined(frame.filter(pl.col(REASON) != NOT_KNOWN_YET))
     rows = accepted.drop(*JUDGEMENT, *PLACE_COLUMNS)
     lines = LineCounts(
         header=_sum(marks[_HEADER]),

@@ -9,8 +9,6 @@ from mlops_ray.ingestion.contract import JUDGEMENT, REASON
 
 FOLDER = "quarantine"
 MALFORMED, DUPLICATE_KEY, CONFLICTING_KEY = "malformed", "duplicate_key", "conflicting_key"
-# The contract's reason for a row that became known later: it is not refused, it only comes later.
-NOT_YET_KNOWN = "known_after_as_of"
 # Above this share of the rows a warning is given.
 WARN_SHARE = 0.01
 

@@ -83,30 +83,29 @@ def read_records(stream: Any, structure: Structure, rest: bytes = b"") -> Iterat
     while not last:
         block = stream.read(BLOCK_BYTES)
         content, last = rest + block, not block
-        ends, bad = _record_ends(structure.units(content, last), structure, last)
-        ends = np.minimum(ends * structure.width, len(content))
-        long = np.diff(ends, prepend=0) > MAX_RECORD_BYTES
+        units = np.frombuffer(structure.units(content, last), np.uint8)
+        line_ends = _line_ends(units, structure, last)
+        ends, bad = _record_ends(units, line_ends, structure, last)
+        long = np.diff(ends, prepend=0) * structure.width > MAX_RECORD_BYTES
         whole = int(long.argmax()) if long.any() else len(ends)
         if whole:
-            records = _records(content, ends[:whole], bad[:whole], line, structure)
-            yield records
-            line += int(records.lines.sum())
-        rest = content[int(ends[whole - 1]) if whole else 0 :]
+            lines = np.diff(np.searchsorted(line_ends, ends[:whole], side="right"), prepend=0)
+            blank = np.isin(units[np.append(0, ends[: whole - 1])], (_LF, _CR))
+            raw = _cut(content, ends[:whole] * structure.width)
+            yield Records(raw, line + np.cumsum(lines) - lines, lines, bad[:whole], blank)
+            line += int(lines.sum())
+            content = content[int(ends[whole - 1]) * structure.width :]
+        rest = content
         if len(rest) > MAX_RECORD_BYTES:
             yield from _pieces(rest, stream, line, structure)
             return
 
 
-def _records(content: bytes, ends: np.ndarray, bad: np.ndarray, line: int, structure: Structure) -> Records:
-    units = np.frombuffer(structure.units(content[: ends[-1]], True), np.uint8)
-    line_ends = np.minimum(_line_ends(units, structure, True) * structure.width, ends[-1])
-    lines = np.diff(np.searchsorted(line_ends, ends, side="right"), prepend=0)
-    offsets = np.concatenate([[0], ends]).astype(np.int64)
-    raw = pa.Array.from_buffers(
-        pa.large_binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(content[: ends[-1]])]
-    )
-    blank = np.isin(units[offsets[:-1] // structure.width], (_LF, _CR))
-    return Records(raw, line + np.cumsum(lines) - lines, lines, bad, blank)
+def _cut(content: bytes, ends: np.ndarray) -> pa.LargeBinaryArray:
+    """The pieces of `content` between these ends; the last one may lie behind half a code unit."""
+    offsets = np.minimum(np.concatenate([[0], ends]), len(content)).astype(np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
+    return pa.Array.from_buffers(pa.large_binary(), len(ends), buffers)
 
 
 def _pieces(rest: bytes, stream: Any, line: int, structure: Structure) -> Iterator[Records]:
@@ -134,23 +133,23 @@ def _line_ends(data: np.ndarray, structure: Structure, last: bool) -> np.ndarray
     if structure.cr_ends and len(returns := np.flatnonzero(data == _CR)):
         followed = returns[returns + 1 < len(data)]
         alone = followed[data[followed + 1] != _LF] + 1
-        ends = np.union1d(ends, alone)
+        ends = np.sort(np.concatenate([ends, alone])) if len(alone) else ends
     if last and len(data) and (not len(ends) or ends[-1] != len(data)):
         ends = np.append(ends, len(data))
     return ends.astype(np.int64)
 
 
-def _record_ends(units: bytes, structure: Structure, last: bool) -> tuple[np.ndarray, np.ndarray]:
+def _record_ends(
+    data: np.ndarray, line_ends: np.ndarray, structure: Structure, last: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """The positions after each record that is whole, and which of them are malformed."""
-    data = np.frombuffer(units, np.uint8)
-    ends = _line_ends(data, structure, last)
-    if structure.quote is None or structure.quote.encode() not in units:
-        return ends, np.zeros(len(ends), bool)
-    quotes = np.flatnonzero(data == ord(structure.quote))
+    quotes = np.flatnonzero(data == ord(structure.quote)) if structure.quote else np.array([], np.int64)
+    if not len(quotes):
+        return line_ends, np.zeros(len(line_ends), bool)
     if not _orderly(data, quotes, structure):
-        return _record_ends_one_by_one(units, structure, last)
+        return _record_ends_one_by_one(data.tobytes(), structure, last)
     # Where all quotes are in order, those before a line end are an even number if it is outside of them.
-    ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
+    ends = line_ends[np.searchsorted(quotes, line_ends) % 2 == 0]
     bad = np.zeros(len(ends), bool)
     if last and len(quotes) % 2:
         ends, bad = np.append(ends, len(data)), np.append(bad, True)

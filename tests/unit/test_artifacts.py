@@ -1,6 +1,7 @@
 """Digests name content, not files; a reader sees all of a record or nothing."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -74,6 +75,31 @@ def test_every_type_of_a_snapshot_has_a_digest_of_its_own() -> None:
     assert len(digests) == len(values)
     texts = pl.DataFrame({"a": ["ab", "a"], "b": ["c", "bc"]})
     assert digest_each_row(texts[:1]) != digest_each_row(texts[1:])
+
+
+@pytest.mark.parametrize("digest", [digest_rows, digest_each_row])
+@pytest.mark.parametrize(
+    ("type_", "one", "other"),
+    [
+        (pl.Categorical(), "a", "b"),
+        (pl.Enum(["a", "b"]), "a", "b"),
+        (pl.Decimal(5, 2), Decimal("1.50"), Decimal("1.51")),
+        (pl.Int128(), 1, 2),
+        (pl.List(pl.Int64), [1, 2], [1, None]),
+        (pl.Struct({"x": pl.Int64}), {"x": 1}, {"x": None}),
+        (pl.Date(), date(2025, 1, 1), date(2025, 1, 2)),
+        (pl.Duration("us"), timedelta(1), timedelta(2)),
+        (pl.Null(), None, None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_values_of_every_type_have_a_digest(digest, type_, one, other) -> None:  # type: ignore[no-untyped-def]
+    def of(*values: object) -> str:
+        return str(digest(pl.DataFrame({"a": values}, schema={"a": type_})).hex())
+
+    assert of(one, other, None) == of(None, other, one)
+    if one != other:
+        assert len({of(one), of(other), of(None)}) == 3
 
 
 @pytest.mark.parametrize(

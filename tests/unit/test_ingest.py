@@ -88,7 +88,7 @@ def test_quarantine_gives_back_the_bytes_and_the_place_of_each_refused_record(tm
 
 
 def test_rows_that_are_not_known_yet_have_a_count_of_their_own(tmp_path: Path) -> None:
-    found = ingested(write(tmp_path, f"1,{MAY},a", f"2,{JULY},b", f"y,{JULY},b", f"x,{MAY},b"))
+    found = ingested(write(tmp_path, f"1,{MAY},a", f"2,{JULY},b", f"3,{JULY},b", f"x,{MAY},b"))
     assert (found.counts.accepted, found.counts.not_yet_known, found.counts.quarantined) == (1, 2, 1)
     assert found.counts.reasons == {"id:not_integer": 1}
     assert found.counts.lines.not_yet_known == 2

@@ -247,6 +247,14 @@ def test_columns_that_the_contract_does_not_name_are_left_out_and_still_counted(
     assert found.malformed == [(3, 1, b"1,2\n")]
 
 
+def test_columns_without_names_are_no_concern_of_the_contract() -> None:
+    assert read_text(b"a,,b,,x,x\n1,2,3,4,5,6\n").rows == [{"a": "1", "b": "3"}]
+
+
+def test_where_a_column_is_missing_all_others_are_given() -> None:
+    assert read_text(b"a,B\n1,2\n").rows == [{"a": "1", "B": "2"}]
+
+
 def test_csv_with_byte_order_mark_windows_lines_and_gzip(tmp_path: Path) -> None:
     found = read(tmp_path, "x.CSV.gz", gzip.compress(b"\xef\xbb\xbfa,b\r\n1,x\r\n"))
     assert (found.rows, found.malformed) == ([{"a": "1", "b": "x"}], [])
