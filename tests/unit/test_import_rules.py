@@ -18,7 +18,7 @@ TABLE: dict[str, set[str]] = {
     "config": {"errors"},
     "artifacts": set(),
     "code_version": set(),
-    "import_closure": set(),
+    "import_closure": {"errors"},
     "governance": {"config", "errors"},
     "client": {"errors"},
     "ingestion": GROUND,

@@ -10,6 +10,7 @@ from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.pipeline.fingerprint import Known
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
+from mlops_ray.pipeline.task import say_if_it_waits
 from mlops_ray.use_case import UseCase
 
 
@@ -26,6 +27,7 @@ def features_inputs(given: Given) -> FeaturesInputs:
 
 
 def run_features(inputs: FeaturesInputs, where: Where) -> dict[str, Any]:
+    say_if_it_waits(where, "features")
     artifacts = Artifacts(where.settings.artifacts)
     snapshot = load_snapshot(artifacts, inputs.use_case.name, inputs.snapshot)
     return {"views": [asdict(rows) for rows in transform(inputs.use_case, where.settings, snapshot)]}
