@@ -15,6 +15,7 @@ import platform
 import re
 import sys
 import sysconfig
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +23,8 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from mlops_ray.errors import UseCaseError
 
 _PACKAGE = Path(__file__).parent
 _OURS = _PACKAGE.name
@@ -85,6 +88,11 @@ def user_code(module: str, file: Path) -> Code:
         if path in found:
             continue
         text = path.read_text(errors="surrogateescape")
+        if stale := _changed_since_import(text, name, path):
+            raise UseCaseError(
+                f"{path} has changed since it was imported: {stale} is not what runs here. Import it again "
+                f"(importlib.reload), or start the process anew; else results would be recorded under other code."
+            )
         found[path] = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         for wanted in {*_imports_of_file(text, package), *_globals_of(name, path)}:
@@ -237,6 +245,59 @@ def _wanted(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[s
     base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
     module = ".".join([*base, *([node.module] if node.module else [])])
     yield from ((module, one.name) for one in node.names)
+
+
+def _functions(code: types.CodeType, within: str = "") -> tuple[tuple[str, types.CodeType], ...]:
+    """Functions and methods of compiled code by their qualified names; not those inside of functions."""
+    found: list[tuple[str, types.CodeType]] = []
+    for one in code.co_consts:
+        if isinstance(one, types.CodeType) and not one.co_name.startswith("<"):
+            is_class = "__module__" in one.co_names and "__qualname__" in one.co_names
+            found += _functions(one, f"{within}{one.co_name}.") if is_class else [(f"{within}{one.co_name}", one)]
+    return tuple(found)
+
+
+@cache
+def _compiled(text: str) -> Mapping[str, list[types.CodeType]]:
+    """By qualified name; a name can be defined in both branches of a condition."""
+    found: dict[str, list[types.CodeType]] = {}
+    for name, code in _functions(compile(text, "", "exec", dont_inherit=True)):
+        found.setdefault(name, []).append(code)
+    return found
+
+
+def _changed_since_import(text: str, name: str, path: Path) -> str | None:
+    """A function that runs here as the file no longer says it; in a notebook an edited file is not imported anew."""
+    loaded = sys.modules.get(name)
+    if loaded is None or Path(getattr(loaded, "__file__", None) or "").resolve() != path:
+        return None
+    if "@pytest_ar" in vars(loaded):  # pytest has rewritten its assertions
+        return None
+    written = _compiled(text)
+    for qualname, value in _loaded_functions(vars(loaded), path):
+        if not any(_instructions(one) == _instructions(value) for one in written.get(qualname, ())):
+            return qualname
+    return None
+
+
+def _loaded_functions(scope: Mapping[str, Any], path: Path) -> Iterator[tuple[str, types.CodeType]]:
+    """Functions and methods that came from the file as they stand there: neither wrapped nor made by a decorator."""
+    for key, value in list(scope.items()):
+        if inspect.isclass(value) and value.__qualname__ == key:
+            yield from ((f"{key}.{inner}", code) for inner, code in _loaded_functions(vars(value), path))
+        elif inspect.isfunction(value):
+            code = value.__code__
+            if code.co_name == key and value.__qualname__.endswith(key) and Path(code.co_filename).resolve() == path:
+                yield key, code
+
+
+def _instructions(code: types.CodeType) -> tuple[Any, ...]:
+    """What the code does, without where it stands in which file."""
+    constants = tuple(
+        _instructions(one) if isinstance(one, types.CodeType) else (type(one).__name__, repr(one))
+        for one in code.co_consts
+    )
+    return code.co_code, code.co_names, code.co_varnames, constants
 
 
 @cache

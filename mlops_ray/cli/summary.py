@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from mlops_ray.config import Settings
 from mlops_ray.pipeline.steps.step import StepFinished, StepName
+from mlops_ray.use_case.gates import Metric
 
 
 def summarize(
@@ -73,7 +74,11 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         ("trials", str(summary["trials"])),
         *((f"  {name}", _row(row)) for name, row in summary["candidates"].items()),
         ("best candidate", summary["best_candidate"]),
-        *((f"  test {name}", _estimate(value)) for name, value in summary["metrics"].items() if _is_estimate(value)),
+        *(
+            (f"  test {name}", _estimate(summary["metrics"][name]))
+            for name in get_args(Metric)
+            if _is_estimate(summary["metrics"].get(name))
+        ),
         ("version", f"{summary['version']} (sealed {summary['digest'][:12]})"),
         *(("gate" if gate["passed"] else "gate FAILED", gate["sentence"]) for gate in summary["gates"]),
     ]

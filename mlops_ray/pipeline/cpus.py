@@ -13,13 +13,14 @@ def node_cpus() -> int:
     return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
 
 
-def free_cpus() -> int:
+def free_cpus(enough: int | None = None) -> int:
     """The CPUs that are free on one node, the one with most.
 
-    Those that the step before held come back within a moment, for which it waits where not all of a node are free.
+    Those that the step before held come back within a moment, for which it waits unless there are `enough`; None for
+    all of a node.
     """
     ends = time.monotonic() + _SETTLE_S
-    while (free := _most_free()) < node_cpus() and time.monotonic() < ends:
+    while (free := _most_free()) < (enough or node_cpus()) and time.monotonic() < ends:
         time.sleep(0.1)
     return free
 

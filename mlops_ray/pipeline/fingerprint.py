@@ -380,7 +380,10 @@ def _parts(value: Any) -> dict[str, Any] | None:
     if kind in ("list", "tuple"):
         return _named(rest)
     if kind in ("class", "function", "partial", "method", "module"):
-        return {f"{kind} {at}" if at else "name": part for at, part in enumerate(rest)}
+        found: dict[str, Any] = {}
+        for at, part in enumerate(rest):
+            found |= part if isinstance(part, dict) else {f"{kind} {at}" if at else "name": part}
+        return found
     return None
 
 

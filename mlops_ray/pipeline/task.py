@@ -29,14 +29,14 @@ def in_task(
     cpus: None for what is free on one node, at least 1; others may hold the rest for ever, as replicas do. threads:
     with how many it computes, where that is to be another number than its CPUs.
     """
-    free = free_cpus()
+    free = free_cpus(cpus)
     wanted = cpus or max(1, min(free, threads or free))
     if free < wanted:
         _tell(where, step, wanted)
     task = _submit(wanted, threads, function, arguments)
     begun, _ = ray.wait([task], timeout=_BEGINS_WITHIN_S)
     if not begun:
-        now = free_cpus()
+        now = free_cpus(wanted)
         if cpus is None and 1 <= now < wanted:  # somebody else was faster
             ray.cancel(task)
             task = _submit(now, threads, function, arguments)
@@ -50,6 +50,12 @@ def in_task(
             raise error.cause from None
         raise
     return result
+
+
+def say_if_it_waits(where: Where, step: StepName) -> None:
+    """For a step that asks for its CPUs itself, one at a time: tell of it where not even one is free."""
+    if free_cpus(1) < 1:
+        _tell(where, step, 1)
 
 
 def _submit(cpus: int, threads: int | None, function: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> Any:

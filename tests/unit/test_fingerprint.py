@@ -222,6 +222,20 @@ def test_the_users_own_modules_count_however_they_are_imported(how: str, folder:
     assert found[0] == found[1] != found[2]
 
 
+def test_a_file_edited_after_its_import_is_refused(folder: Path) -> None:
+    """Its new text would be the key, and its old code would run."""
+    (folder / "helpers.py").write_text("class Scale:\n    def of(self, x):\n        return 2 * x\n")
+    module = imported(folder, "import helpers\ndef view(tables):\n    return helpers.Scale().of(1)\n")
+    before = fingerprint(module.view)
+    (folder / "helpers.py").write_text("# Moved.\n\nclass Scale:\n    def of(self, x):\n        return 2 * x\n")
+    assert fingerprint(module.view) != before
+    (folder / "helpers.py").write_text("class Scale:\n    def of(self, x):\n        return 3 * x\n")
+    with pytest.raises(UseCaseError, match=r"helpers\.py has changed since it was imported: Scale\.of is not what"):
+        fingerprint(module.view)
+    importlib.reload(module.helpers)
+    assert fingerprint(module.view) != before
+
+
 def test_relative_imports_within_a_package_count(folder: Path) -> None:
     package = folder / "user_package"
     (package / "inner").mkdir(parents=True)

@@ -19,7 +19,7 @@ TABLE: dict[str, set[str]] = {
     "state_folder": {"config", "errors"},
     "artifacts": set(),
     "code_version": set(),
-    "import_closure": set(),
+    "import_closure": {"errors"},
     "governance": {"config", "state_folder", "errors"},
     "client": {"errors"},
     "ingestion": GROUND,

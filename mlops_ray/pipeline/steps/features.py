@@ -11,6 +11,7 @@ from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.pipeline.fingerprint import Known
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
+from mlops_ray.pipeline.task import say_if_it_waits
 from mlops_ray.use_case import UseCase
 
 
@@ -37,6 +38,7 @@ def known_definitions(given: Given) -> Known[Definitions] | None:
 def run_features(inputs: FeaturesInputs, where: Where) -> dict[str, Any]:
     if inputs.definitions is None:
         return {"views": []}
+    say_if_it_waits(where, "features")
     snapshot = load_snapshot(Artifacts(where.settings.artifacts), inputs.use_case.name, inputs.snapshot)
     rows = transform(inputs.use_case, where.settings, snapshot, inputs.definitions.value)
     return {"views": [asdict(found) for found in rows]}

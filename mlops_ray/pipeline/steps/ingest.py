@@ -9,6 +9,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
+from mlops_ray.pipeline.task import say_if_it_waits
 from mlops_ray.use_case import UseCase
 
 
@@ -27,6 +28,7 @@ def ingest_inputs(given: Given) -> IngestInputs:
 
 
 def run_ingest(inputs: IngestInputs, where: Where) -> dict[str, Any]:
+    say_if_it_waits(where, "ingest")
     return ingest(inputs.use_case, where.settings, inputs.as_of, str(where.code), where.files).to_json()
 
 

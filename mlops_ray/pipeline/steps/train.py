@@ -10,6 +10,7 @@ from mlops_ray.pipeline.fingerprint import Known
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
 from mlops_ray.pipeline.steps.training_set import known_training_set
+from mlops_ray.pipeline.task import say_if_it_waits
 from mlops_ray.training.trial import SearchResult, Trial
 from mlops_ray.use_case import UseCase
 
@@ -28,6 +29,7 @@ def train_inputs(given: Given) -> TrainInputs:
 def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
     from mlops_ray.training.search import search
 
+    say_if_it_waits(where, "train")
     data = inputs.training_set.value
     return search(inputs.use_case, where.settings, data, where.key, where.notify, where.retry_failed).to_json()
 
