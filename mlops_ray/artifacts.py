@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import polars as pl
@@ -52,6 +53,48 @@ def digest_rows(frame: pl.DataFrame) -> ContentDigest:
     return ContentDigest(int.from_bytes(digest.digest()), frame.height)
 
 
+def digest_each_row(frame: pl.DataFrame) -> ContentDigest:
+    """As `digest_rows`, with a SHA-256 for every row, so that it is the same however the rows are divided into frames.
+
+    A row is the bytes of its values in the order of the columns' names: which are null, 8 bytes for what has a fixed
+    size or for the length of a text, then the texts.
+    """
+    if frame.is_empty():
+        return ContentDigest()
+    ordered = frame.select(sorted(frame.columns))
+    schema = json.dumps([(name, str(type_)) for name, type_ in ordered.schema.items()]).encode()
+    start = np.frombuffer(hashlib.sha256(schema).digest()[:16] * ordered.height, np.uint8).reshape(-1, 16)
+    nulls = np.column_stack([column.is_null().to_numpy() for column in ordered]).view(np.uint8)
+    fixed = np.column_stack([_eight_bytes(column) for column in ordered]).view(np.uint8)
+    heads, width = np.hstack([start, nulls, fixed]).tobytes(), 16 + nulls.shape[1] + fixed.shape[1]
+    texts = [pl.col(name).fill_null("") for name, type_ in ordered.schema.items() if type_ == pl.String]
+    bodies = list(ordered.select(pl.concat_str(texts).cast(pl.Binary)).to_series()) if texts else [b""] * len(ordered)
+    for column in (column for column in ordered if column.dtype == pl.Binary):
+        bodies = [body + value for body, value in zip(bodies, column.fill_null(b""), strict=True)]
+    sha256, starts = hashlib.sha256, range(0, len(heads), width)
+    digests = b"".join(
+        [sha256(heads[at : at + width] + body).digest() for at, body in zip(starts, bodies, strict=True)]
+    )
+    # Sums of 32-bit words in 64 bits do not overflow below four billion rows.
+    words = np.frombuffer(digests, ">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
+    total = sum(int(word) << (32 * (7 - place)) for place, word in enumerate(words))
+    return ContentDigest(total % _MODULUS, frame.height)
+
+
+def _eight_bytes(column: pl.Series) -> np.ndarray:
+    """What of each value has a fixed size, as little-endian integers: of a text its length in bytes."""
+    if column.dtype == pl.String:
+        sizes = column.str.len_bytes()
+    elif column.dtype == pl.Binary:
+        sizes = column.bin.size()
+    else:
+        sizes = column.to_physical()
+    values = sizes.fill_null(0).to_numpy()
+    if values.dtype.kind == "f":
+        return values.astype("<f8").view("<i8")
+    return values.astype("<i8")
+
+
 def digest_json(value: Any) -> str:
     """SHA-256 of a value as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -65,9 +108,46 @@ class Entry:
     size: int
 
 
+def locate(place: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of an absolute path or a URL, and the path in it.
+
+    A path is taken as it stands, whatever characters it has. In a URL, `%20` is a space, and what follows `?` are
+    options of the file system (`s3://lake/raw?region=eu-central-1&endpoint_override=http://minio:9000`).
+    Raises ValueError if it is neither.
+    """
+    if place.startswith("/"):
+        return pafs.LocalFileSystem(), place
+    parts = urlsplit(place)
+    if parts.scheme == "file":
+        if "?" in place or "#" in place:
+            raise ValueError(f"{place}: write # as %23 and ? as %3F in a file:// URL, or give the path alone.")
+        return pafs.LocalFileSystem(), unquote(parts.path)
+    if not parts.scheme:
+        raise ValueError(f"{place!r} is neither an absolute path nor a URL.")
+    body, mark, options = place.partition("?")
+    # Signs that a URL must not hold are taken as they are meant; an encoded one stays encoded.
+    filesystem, path = pafs.FileSystem.from_uri(quote(body, safe=_URL_SIGNS) + mark + options)
+    return filesystem, path
+
+
+_URL_SIGNS = "%/:@!$&'()*+,;=-._~[]"
+
+
+def join(place: str, *parts: str) -> str:
+    """The path or URL of something below a folder; a URL's options stay at its end."""
+    if "://" not in place:
+        return "/".join((place.rstrip("/"), *parts))
+    body, mark, options = place.partition("?")
+    return (
+        "/".join((body.rstrip("/"), *(quote(part, safe=_URL_SIGNS.replace("%", "")) for part in parts)))
+        + mark
+        + options
+    )
+
+
 def read_parquet(url: str) -> pl.DataFrame:
     """One Parquet file, or all that lie in a folder, by path or URL."""
-    filesystem, path = pafs.FileSystem.from_uri(url)
+    filesystem, path = locate(url)
     return pl.DataFrame(pl.from_arrow(pq.read_table(path, filesystem=filesystem)))
 
 
@@ -75,11 +155,11 @@ class Artifacts:
     """Reads and writes below one root: an absolute local path or a URL that pyarrow knows (s3://, gs://, file://)."""
 
     def __init__(self, root: str):
-        self.root = root.rstrip("/")
+        self.root = root if "?" in root and "://" in root else root.rstrip("/")
 
     def url(self, *parts: str) -> str:
         """The full path or URL of something below the root, as other libraries take it."""
-        return "/".join((self.root, *parts))
+        return join(self.root, *parts)
 
     def write_table(self, frame: pl.DataFrame, *parts: str) -> str:
         """Write one Parquet file, with microsecond time stamps, and return its URL.
@@ -145,6 +225,14 @@ class Artifacts:
         with filesystem.open_input_stream(path) as stream:
             return json.loads(stream.read())
 
+    def holds(self, url: str) -> bool:
+        """Whether a file or folder with this URL lies below the root."""
+        below = url.removeprefix(f"{self.root}/")
+        if below == url:
+            return False
+        filesystem, path = self._locate(below)
+        return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
+
     def delete(self, *parts: str) -> None:
         """Delete a file or a folder with all in it, if it exists."""
         filesystem, path = self._locate(*parts)
@@ -168,5 +256,4 @@ class Artifacts:
         pafs.copy_files(path, str(folder), source_filesystem=filesystem)
 
     def _locate(self, *parts: str) -> tuple[pafs.FileSystem, str]:
-        filesystem, path = pafs.FileSystem.from_uri(self.url(*parts))
-        return filesystem, path
+        return locate(self.url(*parts))

@@ -4,6 +4,16 @@ Each message says what happened, the value, the limit and the next step. Message
 processes: every class takes one argument, the message, and hands it to `Exception`.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that is most like it, or all there are."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names) or 'none'}."
+
 
 class MlopsRayError(Exception):
     """Base of all errors raised on purpose; the command line prints its text without a traceback."""

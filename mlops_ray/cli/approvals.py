@@ -33,7 +33,7 @@ versions = typer.Typer(no_args_is_help=True, help="Versions of a use case: what 
 
 @approvals.command("list")
 def list_(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
-    """Requests and what became of them, the newest first."""
+    """List requests and what became of them, the newest first."""
     found = call_server("GET", f"{url.rstrip('/')}/v2/approvals", state)["approvals"]
     if not found:
         typer.echo("Nobody has asked for an approval yet.")
@@ -96,7 +96,7 @@ def break_glass(
 
 @versions.command("list")
 def list_versions_(model: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
-    """All versions that were registered, with the gates that they did not pass."""
+    """List all versions that were registered, with the gates that they did not pass."""
     found = list_versions(open_store(settings_of(state, config)), model)
     if not found:
         raise ConfigurationError(f"{model} has no version yet. Run its pipeline first.")

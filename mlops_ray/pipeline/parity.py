@@ -24,6 +24,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import IntegrityError, UnavailableError, UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.features.definitions import expect_definitions
 from mlops_ray.features.training_set import TrainingSet, is_labelled
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.pipeline.golden import golden_requests
@@ -92,11 +93,12 @@ def prove_request_parity(
     asked = TrainingRows(raw, frame, frame[PREDICTION_TIME], answers)
     with tempfile.TemporaryDirectory() as folder:
         reader = None
-        if training_set.feature_service is not None:
-            from mlops_ray.features.store import Store
+        if training_set.feature_project is not None:
+            from mlops_ray.features.online_history import OnlineHistory
 
             moments = raw.with_columns(frame[PREDICTION_TIME])
-            reader = Store(settings, training_set.feature_service).online_history(Path(folder), moments)
+            definitions = expect_definitions(artifacts, training_set.feature_project)
+            reader = OnlineHistory(definitions, training_set.feature_rows, Path(folder), moments)
         return expect_request_parity(sealed, asked, list(chosen.values()), reader)
 
 

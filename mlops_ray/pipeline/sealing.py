@@ -53,7 +53,7 @@ def fit_score_and_seal(
     difference = _difference(answers, served, trial.candidate)
     evaluation = _evaluation(use_case, test, answers, model, features) | {"onnx_max_difference": difference}
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
-    schema = schema_of(use_case, features, seen)
+    schema = schema_of(use_case, features, seen, training_set.feature_project)
     unproven = SealedModel("", schema, model, evaluation)
     parity = prove_request_parity(use_case, settings, training_set, frame, fitted, unproven)
     evaluation |= {"request_parity": parity.to_json()}

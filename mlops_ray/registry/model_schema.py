@@ -23,6 +23,7 @@ class ModelSchema:
     request_columns: what a caller sends for one prediction, `event_time` and `entities` among them.
     request_features: polars expressions over the request columns, as JSON of `Expr.meta.serialize(format="json")`.
     features: the model's inputs in order; those not in `request_features` come from `feature_service` online.
+    feature_project: the Feast project with the definitions of `feature_service` that the model was trained with.
     polars: the version that wrote the expressions, for whose JSON polars promises nothing; "" before it was recorded.
     """
 
@@ -35,6 +36,7 @@ class ModelSchema:
     request_features: Mapping[str, str]
     features: tuple[Feature, ...]
     feature_service: str | None = None
+    feature_project: str | None = None
     serving: Serving = field(default_factory=Serving)
     polars: str = ""
 
@@ -71,7 +73,7 @@ class ModelSchema:
     def from_json(cls, value: Mapping[str, Any]) -> "ModelSchema":
         """The schema from what `to_json` gave. Raises IntegrityError if parts are missing or unknown."""
         try:
-            columns = (Column(**{**column, "choices": tuple(column["choices"])}) for column in value["request_columns"])
+            columns = (_column_from_json(column) for column in value["request_columns"])
             features = (Feature(f["name"], f["kind"], tuple(f["categories"])) for f in value["features"])
             parts = {
                 **value,
@@ -81,11 +83,18 @@ class ModelSchema:
                 "serving": Serving(**value.get("serving", {})),
             }
             return cls(**parts)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, UseCaseError) as error:
             raise IntegrityError(f"schema.json of the sealed model does not fit this version: {error!r}.") from error
 
 
-def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame) -> ModelSchema:
+def _column_from_json(value: Mapping[str, Any]) -> Column:
+    parts: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in value.items()}
+    return Column(**parts)
+
+
+def schema_of(
+    use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame, feature_project: str | None = None
+) -> ModelSchema:
     """The schema of a model of `use_case` with these inputs; `seen` are the rows it was trained on.
 
     A `closed` text column takes the values in `seen` as its choices. A column that the source derives is described
@@ -105,6 +114,7 @@ def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame
         request_features={name: part.meta.serialize(format="json") for name, part in expressions.items()},
         features=tuple(features),
         feature_service=use_case.feature_service,
+        feature_project=feature_project,
         serving=use_case.serving,
         polars=pl.__version__,
     )
@@ -120,7 +130,7 @@ def _request_column(use_case: UseCase, name: str, seen: pl.DataFrame) -> Column:
             )
         column = Column(name, _type_of(seen.schema[name]), nullable=seen[name].null_count() > 0)
     if name == use_case.event_time:
-        return replace(column, type="timestamp", nullable=False)
+        return replace(column, type="timestamp", nullable=False, out_of_range="quarantine")
     if column.closed and name in seen.columns:
         return replace(column, choices=tuple(sorted(seen[name].drop_nulls().unique().cast(pl.String).to_list())))
     return column

@@ -101,6 +101,18 @@ def find_version(settings: Settings, name: str, version: int) -> ModelVersion:
     raise ConfigurationError(f"{name} has no version {version}; registered are: {numbers}.")
 
 
+def missing_version(settings: Settings, name: str, version: int, digest: str) -> str | None:
+    """A sentence if MLflow does not have the version, or has it with another model; None if all is there.
+
+    Raises UnavailableError if MLflow is down.
+    """
+    try:
+        found = find_version(settings, name, version)
+    except ConfigurationError as error:
+        return str(error)
+    return None if found.digest == digest else f"MLflow's version {version} of {name} holds another model"
+
+
 def set_champion(settings: Settings, name: str, version: int) -> None:
     """Point the alias `champion` of `name` to `version`. Raises UnavailableError if MLflow is down.
 

@@ -14,20 +14,11 @@ from numpy.typing import NDArray
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.registry.sealed_model import SealedModel
-from mlops_ray.use_case import ColumnType
 
 DECISION_THRESHOLD = 0.5
 STORE_RETRY_S = 1.0
 
 _logger = logging.getLogger(__name__)
-
-_DTYPES: dict[ColumnType, Any] = {
-    "text": pl.String,
-    "integer": pl.Int64,
-    "number": pl.Float64,
-    "boolean": pl.Boolean,
-    "timestamp": pl.Datetime("us", "UTC"),
-}
 
 
 class OnlineReader(Protocol):
@@ -86,7 +77,7 @@ class Predictor:
         computed = {name: e for name, e in schema.expressions().items() if name not in self._copied}
         self._expressions = list(computed.values())
         roots = {root for expression in self._expressions for root in expression.meta.root_names()}
-        self._roots = {column.name: _DTYPES[column.type] for column in schema.request_columns if column.name in roots}
+        self._roots = {column.name: column.dtype for column in schema.request_columns if column.name in roots}
 
     def vectors_of_keys(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> Vectors:
         """Features of validated request rows (column name -> value) as known at `moment`; may wait for the store.

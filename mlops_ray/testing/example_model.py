@@ -79,6 +79,7 @@ def example_schema() -> ModelSchema:
         request_features={name: e.meta.serialize(format="json") for name, e in expressions.items()},
         features=FEATURES,
         feature_service="departures",
+        feature_project="departures",
         polars=pl.__version__,
     )
 

@@ -135,11 +135,11 @@ def test_http_answers_equal_the_point_in_time_rows(demo: Demo, server: str) -> N
     flights = flights.with_columns(pl.lit(moment + case.lead_time).alias(case.event_time))
 
     rows = request_rows(case, flights, pl.lit(moment))
-    offline = Store(settings, "flights").historical(rows)
-    assert offline["aircraft_24h_arrival_delay"].null_count() < 900
     sealed = load(
         demo.folder / "state/artifacts/sealed_models/flights" / demo.summary["digest"], demo.summary["digest"]
     )
+    offline = Store(settings, str(sealed.schema.feature_project)).historical(rows)
+    assert offline["aircraft_24h_arrival_delay"].null_count() < 900
     expected = sealed.model.probability(*model_inputs(offline, sealed.schema.features))
 
     keys = flights.select(case.request_columns()).to_dicts()

@@ -17,8 +17,8 @@ import pytest
 import ray
 
 import mlops_ray
-from mlops_ray import scoring
 from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.batch import scoring
 from mlops_ray.batch.scoring import Scores, score
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
