@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
-GROUND = {"errors", "use_case", "config", "artifacts", "code_version", "import_closure", "governance"}
+GROUND = {"errors", "use_case", "config", "artifacts", "code_version", "import_closure", "user_code", "governance"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
@@ -18,7 +18,8 @@ TABLE: dict[str, set[str]] = {
     "config": {"errors"},
     "artifacts": set(),
     "code_version": set(),
-    "import_closure": {"errors"},
+    "import_closure": set(),
+    "user_code": {"errors", "import_closure"},
     "governance": {"config", "errors"},
     "client": {"errors"},
     "ingestion": GROUND,
