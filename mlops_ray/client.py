@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -46,21 +47,33 @@ Decision = Literal["request", "approve", "reject", "revoke", "break-glass", "ret
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one row. `prediction` is whether `probability` reaches one half."""
+    """The answer for one row. `prediction` is whether `probability` reaches one half.
+
+    missing_features: of which the online store knew no value at the moment `as_of` of the answer; expired_features:
+    whose value was older than it may be. The model took both as missing. late: it was asked later than the model
+    learned to, after the event time minus the lead time.
+    """
 
     probability: float
     prediction: bool
+    missing_features: tuple[str, ...] = ()
+    expired_features: tuple[str, ...] = ()
+    late: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one request, with what is needed to find it again: request id and model version."""
+    """The answer to one request, with what is needed to find it again: request id and model version.
+
+    degraded: the online store did not answer, and the model took all its features as missing.
+    """
 
     model: str
     version: str
     request_id: str
     as_of: datetime
     predictions: tuple[Prediction, ...]
+    degraded: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,9 @@ class Client:
         MLOPS_RAY_API_KEY.
         """
         self._limits = _Limits(timeout_s, deadline_s, attempts)
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=_authorization(api_key))
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), headers=_authorization(api_key), trust_env=not on_this_machine(url)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -118,10 +133,10 @@ class Client:
     ) -> Answer:
         """Predict for one row or many, given by entity keys and event time, or by full feature vectors.
 
-        as_of: the moment as of which features are read; default: when the server gets the request. Datetimes need a
-        zone. Raises DataError if the server refuses the rows (it names the field), ForbiddenError if it does not
-        accept the key, UnavailableError if it does not answer after all attempts or before the deadline. A retry keeps
-        the request id, so that the server can tell it from a new request.
+        as_of: the moment as of which features are read, at most the event time minus the lead time; default: when the
+        server gets the request. Datetimes need a zone. Raises DataError if the server refuses the rows (it names the
+        field), ForbiddenError if it does not accept the key, UnavailableError if it does not answer after all attempts
+        or before the deadline. A retry keeps the request id, so that the server can tell it from a new request.
         """
         return _answer(self._carry_out(_path(name, "predict"), _body(keys, features, as_of)))
 
@@ -207,7 +222,9 @@ class AsyncClient:
     ):
         """See `Client`."""
         self._limits = _Limits(timeout_s, deadline_s, attempts)
-        self._http = httpx.AsyncClient(base_url=url.rstrip("/"), headers=_authorization(api_key))
+        self._http = httpx.AsyncClient(
+            base_url=url.rstrip("/"), headers=_authorization(api_key), trust_env=not on_this_machine(url)
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -359,8 +376,23 @@ def _answer(content: Any) -> Answer:
         version=content["version"],
         request_id=content["request_id"],
         as_of=datetime.fromisoformat(content["as_of"]),
-        predictions=tuple(Prediction(row["probability"], row["prediction"]) for row in content["predictions"]),
+        predictions=tuple(_prediction(row) for row in content["predictions"]),
+        degraded=content.get("degraded", False),
     )
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    missing, expired = (tuple(row.get(name, ())) for name in ("missing_features", "expired_features"))
+    return Prediction(row["probability"], row["prediction"], missing, expired, row.get("late", False))
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether the URL names this machine itself: no proxy that the environment names can reach that."""
+    host = httpx.URL(url).host
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _content(response: httpx.Response) -> Any:

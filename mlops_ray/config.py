@@ -1,6 +1,5 @@
 """The platform's settings: one YAML file per environment, read into one frozen object."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, nearest
+
+_IN_URLS = "#%?"
 
 
 class Settings(BaseModel):
@@ -89,12 +90,30 @@ class Settings(BaseModel):
                     f"{name} is the relative path {value!r}, which points elsewhere in every process. "
                     f"Give an absolute path{' or a URL' if may_be_url else ''}."
                 )
+        self._paths_survive_urls()
+        if ":" in self.http_host:
+            raise ValueError(
+                f"http_host is {self.http_host!r}, and serving over IPv6 is not possible yet. Give an IPv4 address, "
+                f"such as 127.0.0.1, or a host name."
+            )
         known = self.advisories.startswith(("/", "https://", "http://")) or self.advisories in ("", "pypi", "osv")
         if not known:
             raise ValueError(f"advisories is {self.advisories!r}. Give an absolute path, a URL, pypi or osv.")
         if bool(self.oidc_issuer) != bool(self.oidc_keys and self.oidc_audience):
             raise ValueError("oidc_issuer, oidc_audience and oidc_keys go together; one of them is missing.")
         return self
+
+    def _paths_survive_urls(self) -> None:
+        """MLflow and Feast put these paths into URLs, where some characters mean something else."""
+        names = ("state", "artifacts", "mlflow_uri", "feast_registry", "online_store", "control_store")
+        for name in names:
+            value = getattr(self, name)
+            taken = _IN_URLS if value.startswith("/") else "#%" if value.startswith("sqlite:///") else ""
+            if found := [character for character in taken if character in value]:
+                raise ValueError(
+                    f"{name} is {value!r}, and {found[0]!r} means something else in the URLs of the stores. Give a "
+                    f"path without {' '.join(taken)}."
+                )
 
 
 def load_settings(
@@ -135,9 +154,7 @@ def settings_from_environment() -> Settings:
 def _sentence(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(Settings.model_fields)}."
-        return f"Unknown setting {name!r}.{hint}"
+        return f"Unknown setting {name!r}. {nearest(name, Settings.model_fields)}"
     if problem["type"] == "missing":
         return f"Setting {name!r} is missing. Give it in the settings file or as --{name.replace('_', '-')}."
     text = str(problem["msg"]).removeprefix("Value error, ")

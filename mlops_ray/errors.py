@@ -4,6 +4,16 @@ Each message says what happened, the value, the limit and the next step. Message
 processes: every class takes one argument, the message, and hands it to `Exception`.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that is most like it, or all there are."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names) or 'none'}."
+
 
 class MlopsRayError(Exception):
     """Base of all errors raised on purpose; the command line prints its text without a traceback."""
@@ -27,6 +37,10 @@ class UnavailableError(MlopsRayError):
 
 class IntegrityError(MlopsRayError):
     """Stored bytes differ from the digest they were stored under; the operator must find out why."""
+
+
+class ModelError(MlopsRayError):
+    """A model answered what is no probability; its author must repair it. Counts as a failure of its version."""
 
 
 class ConflictError(MlopsRayError):

@@ -33,7 +33,7 @@ flights = Source(
         Column("minute", "integer", minimum=0, maximum=59),
         Column("carrier", "text", pattern=r"[A-Z0-9]{2}"),
         Column("flight", "integer", minimum=1, maximum=9999),
-        Column("tailnum", "text", nullable=True, pattern=r"[A-Z0-9]{2,8}"),
+        Column("tailnum", "text", nullable=True, pattern=r"[A-Z0-9]{2,8}", null_texts=("NA",)),
         Column("origin", "text", choices=("EWR", "JFK", "LGA")),
         Column("dest", "text", pattern=AIRPORT, closed=True),
         Column("dep_delay", "integer", nullable=True, minimum=-120, maximum=2880, outcome=True),

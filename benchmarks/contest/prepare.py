@@ -57,9 +57,10 @@ def main() -> None:
     joblib.dump(pipeline, work.PIPELINE)
     rows = frame.tail(ROWS).sample(fraction=1.0, shuffle=True, seed=7)
     _save_for_mlflow(pipeline, _pandas(rows, encoder))
-    _seal(case, encoder, pipeline, frame, rows)
-    facts = _write_vectors(pipeline, encoder, rows) | _write_keys(pipeline, case, encoder, frame)
-    work.FACTS.write_text(json.dumps({"training_set": found["digest"], **facts}))
+    project = str(found["feature_project"])
+    _seal(case, encoder, pipeline, frame, rows, project)
+    facts = _write_vectors(pipeline, encoder, rows) | _write_keys(pipeline, case, encoder, frame, project)
+    work.FACTS.write_text(json.dumps({"training_set": found["digest"], "feature_project": project, **facts}))
 
 
 def _run_pipeline(case: UseCase) -> Any:
@@ -108,7 +109,9 @@ def _save_for_mlflow(pipeline: SklearnPipeline, rows: pd.DataFrame) -> None:
     )
 
 
-def _seal(case: UseCase, encoder: Encoder, pipeline: SklearnPipeline, frame: pl.DataFrame, rows: pl.DataFrame) -> None:
+def _seal(
+    case: UseCase, encoder: Encoder, pipeline: SklearnPipeline, frame: pl.DataFrame, rows: pl.DataFrame, project: str
+) -> None:
     """Twice, under two digests: the second is the shadow."""
     from mlops_ray.training.candidates.gradient_boosting import BoostedTrees
 
@@ -117,7 +120,8 @@ def _seal(case: UseCase, encoder: Encoder, pipeline: SklearnPipeline, frame: pl.
     answers = pipeline.predict_proba(_pandas(golden, encoder))[:, 1]
     for version in (1, 2):
         folder = work.SEALED / str(version)
-        digest = seal(folder, onnx, schema_of(case, encoder.features, frame), golden, answers, {"version": version})
+        schema = schema_of(case, encoder.features, frame, project)
+        digest = seal(folder, onnx, schema, golden, answers, {"version": version})
         folder.with_suffix(".digest").write_text(digest)
 
 
@@ -132,15 +136,16 @@ def _write_vectors(pipeline: SklearnPipeline, encoder: Encoder, rows: pl.DataFra
     return {"numbers": encoder.numbers, "categories": encoder.categories, "vector_answers": answers.tolist()}
 
 
-def _write_keys(pipeline: SklearnPipeline, case: UseCase, encoder: Encoder, frame: pl.DataFrame) -> dict[str, Any]:
-    """The last distinct flights of the data, asked for as of the moment of materialization."""
+def _write_keys(
+    pipeline: SklearnPipeline, case: UseCase, encoder: Encoder, frame: pl.DataFrame, project: str
+) -> dict[str, Any]:
+    """The last distinct flights of the data, as if they left as soon as can be asked at the materialization."""
     columns = [*case.entities, case.event_time]
+    moment = datetime.fromisoformat(work.AS_OF)
     rows = frame.drop_nulls(columns).unique(case.entities, keep="last", maintain_order=True).tail(ROWS)
+    rows = rows.with_columns(pl.lit(moment + case.lead_time).alias(case.event_time))
     keys = rows.sample(fraction=1.0, shuffle=True, seed=7).select(columns).to_dicts()
-    reader, moment = (
-        Store(work.settings(), str(case.feature_service)).online_reader(),
-        datetime.fromisoformat(work.AS_OF),
-    )
+    reader = Store(work.settings(), project).online_reader()
     with work.KEY_ROWS.open("w") as file:
         for row in keys:
             text = {name: v.isoformat() if isinstance(v, datetime) else v for name, v in row.items()}

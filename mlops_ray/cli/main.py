@@ -4,21 +4,25 @@ import os
 import sys
 import tempfile
 import traceback
+from typing import NoReturn
 
 import typer
 
 from mlops_ray.cli.approvals import approvals, versions
 from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.cluster import cluster
+from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
 from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift
 from mlops_ray.cli.notify import notify
+from mlops_ray.cli.preconditions import keep_loopback_from_proxies
 from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
 from mlops_ray.cli.run import run
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.use_case.user_code import fault_of_user
 
 # What Ray says that is for its developers: progress of Ray Data, usage statistics, and the end of Serve's controller,
 # which it reports as a failed task.
@@ -31,6 +35,7 @@ _QUIET = {
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (run, serve, predict, score, lineage, live, drift):
     app.command()(command)
+app.add_typer(features, name="features")
 app.add_typer(labels, name="labels")
 app.add_typer(versions, name="versions")
 app.add_typer(approvals, name="approvals")
@@ -46,14 +51,18 @@ app.add_typer(cluster, name="cluster")
 def main() -> None:
     """Run the command. Errors that a user can act on are one sentence on standard error and exit code 1."""
     os.environ |= _QUIET | os.environ  # before anything imports Ray, which reads them once
+    keep_loopback_from_proxies(os.environ)
     try:
         app(standalone_mode=True)
     except MlopsRayError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(1)
+        _refuse(str(getattr(error, "cause", error)))  # Ray's copy of an error is the traceback of its task
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if isinstance(cause := getattr(error, "cause", None), MlopsRayError):
+            _refuse(str(cause))
+        if fault := fault_of_user(error):
+            _refuse(f"the use case raised {fault}")
         with tempfile.NamedTemporaryFile("w", prefix="mlops-ray-", suffix=".traceback", delete=False) as report:
             traceback.print_exc(file=report)
         text = f"{type(error).__name__}: {str(error).splitlines()[-1] if str(error) else ''}"
@@ -61,3 +70,8 @@ def main() -> None:
             f"internal error: {text}\nThis is our fault; please report it with {report.name}.", fg="red", err=True
         )
         sys.exit(70)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    typer.secho(f"error: {sentence}", fg="red", err=True)
+    sys.exit(1)

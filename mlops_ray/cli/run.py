@@ -28,10 +28,9 @@ from mlops_ray.cli.rollout import credential
 from mlops_ray.cli.serve import key_line, quiet_serving
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.ingestion.sources import find_files
+from mlops_ray.ingestion.sources import find_all_files
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
-from mlops_ray.serving.environment import expect_free_port
 from mlops_ray.use_case import UseCase, load_use_case
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def run(
     settings = settings_of(state, config, data, port)
     moment = moment_of("--as-of", as_of) if as_of else None
     case = load_use_case(use_case)
-    files = {name: find_files(settings.data, name, source) for name, source in case.sources.items()}
+    files = find_all_files(settings, case.sources)
     again = Again(start, _steps(force or ()), retry_failed)
     console = Console()
     given = case, settings, definitions_folder(use_case, feature_repo), moment
@@ -80,9 +79,7 @@ def run(
         lines = explained(Pipeline(*given, folder=case_folder(use_case), files=files).explain(until, again))
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
         return
-    if serve:
-        expect_free_port(settings.http_host, settings.http_port)
-    with ray_for(settings):
+    with ray_for(settings, serve):
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
 

@@ -32,13 +32,16 @@ def summarize(
         "gates": done["register"].result["gates"],
         "approval": done["register"].result["approval"],
         "champion": done["register"].result["champion"],
+        "standing": done["register"].result["standing"],
+        "doubts": done["register"].result["doubts"],
         "prediction": prediction,
         "steps_s": {**{step: round(end.seconds, 2) for step, end in done.items()}, "serve": round(serve_s, 2)},
         "reused": [step for step, end in done.items() if end.reused],
     }
 
 
-_COUNTS = {"in": "rows_in", "accepted": "accepted", "repaired": "repaired", "quarantined": "quarantined"}
+_OUTCOMES = ("accepted", "repaired", "quarantined", "not_yet_known")
+_COUNTS = {"in": "rows_in", **{outcome: outcome for outcome in _OUTCOMES}}
 
 
 def _candidates(trials: list[Mapping[str, Any]], metric: str) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def write_summary(summary: Mapping[str, Any], settings: Settings) -> Path:
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Print the figures as `name  value` lines, none of them folded."""
-    rows = " + ".join(f"{summary[f'rows_{kind}']:,} {kind}" for kind in ("accepted", "repaired", "quarantined"))
+    rows = " + ".join(f"{summary[f'rows_{kind}']:,} {kind.replace('_', ' ')}" for kind in _OUTCOMES)
     lines = [
         ("rows in", f"{summary['rows_in']:,} = {rows}"),
         ("training rows", f"{summary['training_rows']:,}"),
@@ -81,8 +84,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     ]
     if summary["approval"]:
         lines.append(("approval", _approval(summary["approval"])))
-    if not summary["champion"]:
-        lines.append(("champion", "not this version"))
+    lines += [("standing", summary["standing"]), *(("doubt", doubt) for doubt in summary["doubts"])]
     if summary["prediction"]:
         lines.append(("asked over HTTP", json.dumps(summary["prediction"]["request"])))
         lines.append(("answer", json.dumps(summary["prediction"]["answer"])))

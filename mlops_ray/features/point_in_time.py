@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
+
+_POSITION, _RANK, _KNOWN = "__position", "__rank", "__known"
+_MOMENT = pl.Datetime("us", "UTC")
 
 
 @dataclass(frozen=True)
@@ -12,9 +15,10 @@ class History:
     """The feature rows of one view.
 
     rows: join keys, `timestamp` (UTC, the moment the values became known) and `features`.
-    keys: join key of the view by the column of the entity rows it is compared with.
+    keys: join key of the view by the column of the entity rows it is compared with; none where the values hold for all.
     ttl: values older than this at the entity row's moment are treated as unknown. None: they never expire.
-    created: the column with the moment a row was written; of rows that share keys and timestamp the last one counts.
+    created: the column with the moment a row was written, before which it did not exist. Of rows that share keys and
+    timestamp the one that was created last counts, and of these the last one.
     """
 
     rows: pl.DataFrame
@@ -28,35 +32,59 @@ class History:
 def join_point_in_time(entities: pl.DataFrame, moment: str, histories: Sequence[History]) -> pl.DataFrame:
     """Add to each entity row the features as of its `moment`, one as-of join for each view.
 
-    The value taken is the newest with `timestamp <= moment` and `timestamp >= moment - ttl`; null if there is none or
-    a key is null. Rows stay in their order, none is lost or doubled. Time and memory are linear in both inputs after
-    sorting.
+    Of the rows with `timestamp <= moment` and, where the view has it, `created <= moment`, the one with the newest
+    timestamp is taken; its values are null if it is older than `moment - ttl`, or if there is none, or a key is null.
+    Rows stay in their order, none is lost or doubled. Time and memory are linear in both inputs after sorting.
     """
-    position = "__position"
-    result = entities.with_row_index(position).sort(moment)
+    result = entities.with_row_index(_POSITION).sort(moment)
     for history in histories:
         result = result.join_asof(
-            _prepared(history, moment, entities.schema),
+            _timeline(history, moment),
             on=moment,
-            by=list(history.keys),
+            by=list(history.keys) or None,
             strategy="backward",
-            tolerance=history.ttl,
             check_sortedness=False,
         )
-    return result.sort(position).drop(position)
+        if history.ttl is not None:
+            fresh = pl.col(moment) - pl.col(_KNOWN) <= history.ttl
+            result = result.with_columns(pl.when(fresh).then(pl.col(name)).alias(name) for name in history.features)
+        result = result.drop(_KNOWN)
+    return result.sort(_POSITION).drop(_POSITION)
 
 
-def _prepared(history: History, moment: str, entities: pl.Schema) -> pl.DataFrame:
+def newest(history: History, as_of: datetime) -> pl.DataFrame:
+    """One row for each key: what a request made at `as_of` finds, with all columns of the rows; none where expired."""
+    known = pl.col(history.timestamp) <= as_of
+    if history.created:
+        known &= pl.col(history.created) <= as_of
+    last = _ordered(history).filter(known).unique(list(history.keys.values()), keep="last", maintain_order=True)
+    return last if history.ttl is None else last.filter(pl.col(history.timestamp) >= as_of - history.ttl)
+
+
+def _ordered(history: History) -> pl.DataFrame:
+    """The rows from the oldest to the one that counts before all others."""
     order = [history.timestamp, *([history.created] if history.created else [])]
-    rows = history.rows.drop_nulls([history.timestamp, *history.keys.values()]).sort(order)
-    return rows.select(
-        pl.col(history.timestamp).cast(pl.Datetime("us", "UTC")).alias(moment),
-        *(_key(rows.schema[key], key, column, entities[column]) for column, key in history.keys.items()),
-        *history.features,
+    rows = history.rows.drop_nulls([*order, *history.keys.values()])
+    return rows.with_columns(pl.col(order).cast(_MOMENT)).sort(order, maintain_order=True)
+
+
+def _timeline(history: History, moment: str) -> pl.DataFrame:
+    """For each key the moments at which what is known of it changed, in order, and what was known from then on.
+
+    A row that was created after its timestamp appears late, and then may be older than what is known already: from
+    each appearance on, the highest rank so far counts.
+    """
+    ordered = _ordered(history)
+    known = pl.col(history.timestamp)
+    named = [pl.col(key).alias(column) for column, key in history.keys.items()]
+    if history.created is None:
+        return ordered.select(known.alias(moment), *named, known.alias(_KNOWN), *history.features)
+    appearing = (
+        ordered.with_row_index(_RANK)
+        .select(_RANK, pl.max_horizontal(known, history.created).alias(moment), *named)
+        .sort(moment, maintain_order=True)
     )
-
-
-def _key(given: pl.DataType, key: str, column: str, wanted: pl.DataType) -> pl.Expr:
-    """The key, as a float where the entity rows have floats: pandas has no other way to leave integers out."""
-    expression = pl.col(key).alias(column)
-    return expression.cast(wanted) if wanted.is_float() and given.is_integer() else expression
+    rank = pl.col(_RANK).cum_max()
+    appearing = appearing.with_columns(rank.over(list(history.keys)) if history.keys else rank)
+    counting = ordered.select(known.alias(_KNOWN), *history.features)[appearing[_RANK]]
+    return pl.concat([appearing.drop(_RANK), counting], how="horizontal")

@@ -1,19 +1,20 @@
 """Training sets: one row per thing to predict, with its features as they were known then, and its label."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts, digest_rows
-from mlops_ray.errors import DataError
+from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.definitions import Definitions, project_of
+from mlops_ray.features.history import join_features
+from mlops_ray.features.transform import FeatureRows, expect_names
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Feature, Split, UseCase
-
-if TYPE_CHECKING:
-    from mlops_ray.features.store import Store
+from mlops_ray.use_case.user_code import user_code
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class TrainingSet:
 
     Its columns: the entities, the event time, `event_timestamp` (the moment of prediction, UTC), the features (Float64
     numbers or text categories, null where unknown), `label` (bool) and `label_known_at` (UTC).
+    feature_project: the Feast project in which a model that is trained on it finds the same features online;
+    feature_rows: the URLs of the rows from which they were taken, by view.
     """
 
     url: str
@@ -31,6 +34,8 @@ class TrainingSet:
     snapshot: str
     feature_service: str | None
     features: tuple[Feature, ...]
+    feature_project: str | None = None
+    feature_rows: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,20 +78,29 @@ def _between(frame: pl.DataFrame, start: datetime | None, end: datetime) -> pl.D
 
 
 def build_training_set(
-    use_case: UseCase, artifacts: Artifacts, store: "Store | None", snapshot: Snapshot, as_of: datetime
+    use_case: UseCase,
+    artifacts: Artifacts,
+    definitions: Definitions | None,
+    feature_rows: Sequence[FeatureRows],
+    snapshot: Snapshot,
+    as_of: datetime,
 ) -> TrainingSet:
     """Join every labelled row with its features as of the moment of its prediction, and write the result.
 
-    store: of the use case's feature service, None if it has none. Rows whose label was not known at `as_of` are left
-    out. Raises DataError if no labelled row is left.
+    definitions: of the use case's feature service, None if it has none. It reads the rows that it is given and neither
+    registry nor online store, so that training changes nothing that others read. Rows whose label was not known at
+    `as_of` are left out. Raises DataError if no labelled row is left, and UseCaseError where views do not fit.
     """
+    if definitions:
+        expect_names(use_case, definitions)
     rows = labelled_rows(use_case, snapshot.tables(artifacts)[use_case.main_source], as_of)
     if rows.is_empty():
         raise DataError(
             f"Use case {use_case.name}: no row has a label known at {as_of.isoformat()}. "
             f"Give a later as_of, or check the label's expression."
         )
-    frame = store.historical(rows) if store else rows
+    urls = {found.view: found.url for found in feature_rows}
+    frame = join_features(rows, definitions.views, urls) if definitions else rows
     given = set(rows.columns)
     names = [*use_case.features_of_request(), *(name for name in frame.columns if name not in given)]
     frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in names if frame.schema[name] != pl.String)
@@ -99,18 +113,35 @@ def build_training_set(
         snapshot=snapshot.digest,
         feature_service=use_case.feature_service,
         features=tuple(Feature(name, "category" if frame.schema[name] == pl.String else "number") for name in names),
+        feature_project=project_of(definitions, feature_rows) if definitions else None,
+        feature_rows=urls if definitions else {},
     )
 
 
 def labelled_rows(use_case: UseCase, rows: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
-    """Entities, request features, moment of prediction and label of the rows whose label was known at `as_of`."""
-    labelled = request_rows(use_case, rows, pl.col(use_case.event_time) - use_case.lead_time).with_columns(
-        rows.select(
-            use_case.label.value.cast(pl.Boolean).alias(LABEL),
-            use_case.label.known_at.cast(pl.Datetime("us", "UTC")).alias(LABEL_KNOWN_AT),
+    """Entities, request features, moment of prediction and label of the rows whose label was known at `as_of`.
+
+    Raises UseCaseError if the label is no boolean (it is never cast), or an expression fails.
+    """
+    with user_code(f"Use case {use_case.name}: label {use_case.label.name!r}"):
+        label = rows.with_columns(
+            use_case.label.value.alias(LABEL), use_case.label.known_at.alias(LABEL_KNOWN_AT)
+        ).select(LABEL, LABEL_KNOWN_AT)
+    if label.schema[LABEL] != pl.Boolean:
+        raise UseCaseError(
+            f"Use case {use_case.name}: label {use_case.label.name!r} gives a {label.schema[LABEL]} over these rows. "
+            f"Write a comparison, such as pl.col('delay') >= 15."
         )
-    )
+    with user_code(f"Use case {use_case.name}: request features"):
+        requests = request_rows(use_case, rows, pl.col(use_case.event_time) - use_case.lead_time)
+    labelled = requests.with_columns(label[LABEL], label[LABEL_KNOWN_AT].cast(pl.Datetime("us", "UTC")))
     return labelled.filter(pl.col(LABEL).is_not_null() & (pl.col(LABEL_KNOWN_AT) <= as_of))
+
+
+def is_labelled(use_case: UseCase, as_of: datetime) -> pl.Expr:
+    """Over the rows of the main source: whether `labelled_rows` keeps a row."""
+    known_at = use_case.label.known_at.cast(pl.Datetime("us", "UTC"))
+    return use_case.label.value.is_not_null() & (known_at <= as_of)
 
 
 def request_rows(use_case: UseCase, rows: pl.DataFrame, moment: pl.Expr) -> pl.DataFrame:

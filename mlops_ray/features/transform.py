@@ -1,5 +1,6 @@
 """Feature rows: each view's function over the snapshot's tables, one task a view, written by content digest."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,55 +9,172 @@ import ray
 
 from mlops_ray.artifacts import Artifacts, digest_rows
 from mlops_ray.config import Settings
-from mlops_ray.errors import MlopsRayError, UseCaseError
-from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.errors import UseCaseError
+from mlops_ray.features.columns import DTYPES, PREDICTION_TIME, RESERVED
+from mlops_ray.features.definitions import Definitions, View
+from mlops_ray.features.view_code import view_code
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Tables, UseCase
+from mlops_ray.use_case.user_code import user_code
+
+_MOMENT = pl.Datetime("us", "UTC")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """The rows of one feature view: where they lie, the digest of their content, how many they are."""
+    """The rows of one feature view: where they lie, the digest of their content, how many they are.
+
+    code: of the function that computed them, see `view_code`. unknown: rows that had no `event_timestamp` and so were
+    left out. ambiguous: rows that share keys and moments with another but not its values; the last by value counts.
+    """
 
     view: str
     url: str
     digest: str
     rows: int
+    code: str = ""
+    unknown: int = 0
+    ambiguous: int = 0
 
 
-def transform(use_case: UseCase, settings: Settings, snapshot: Snapshot) -> list[FeatureRows]:
-    """Compute every feature view of the use case.
+def transform(use_case: UseCase, settings: Settings, snapshot: Snapshot, definitions: Definitions) -> list[FeatureRows]:
+    """Compute every feature view that the definitions read, each column of the type that its definition has.
 
-    Rows without `event_timestamp` are left out. Raises UseCaseError naming the view whose function fails or whose
-    rows lack `event_timestamp`.
+    NaN is null, as in the online store and the model. Raises UseCaseError naming the view and column where a function
+    fails, a column is missing, has another type than its definition or a name that means something else, or a key or
+    `created` moment is null; and where the definitions read a view that the use case does not compute.
     """
+    _expect_functions(use_case, definitions)
     task = ray.remote(_transform_view)
-    refs = [
-        task.remote(use_case.name, view, function, settings, snapshot)
-        for view, function in use_case.feature_views.items()
-    ]
+    refs = []
+    for view in definitions.views:
+        function = use_case.feature_views[view.name]
+        code = view_code(f"Feature view {view.name!r}", function)
+        refs.append(task.remote(use_case.name, view, function, code, settings, snapshot))
     results: list[FeatureRows | str] = ray.get(refs)
     if failed := [result for result in results if isinstance(result, str)]:
         raise UseCaseError("\n".join(failed))
-    return [result for result in results if isinstance(result, FeatureRows)]
+    found = [result for result in results if isinstance(result, FeatureRows)]
+    for one in found:
+        _logger.info("Feature view %s: %d rows", one.view, one.rows)
+        if one.unknown:
+            _logger.warning("Feature view %s: %d rows without %s left out", one.view, one.unknown, PREDICTION_TIME)
+        if one.ambiguous:
+            _logger.warning("Feature view %s: %d rows share keys and moment with another", one.view, one.ambiguous)
+    return found
+
+
+def _expect_functions(use_case: UseCase, definitions: Definitions) -> None:
+    used = {view.name for view in definitions.views}
+    if absent := sorted(used - set(use_case.feature_views)):
+        raise UseCaseError(
+            f"Feature service {definitions.service!r} reads {', '.join(absent)}, for which the use case "
+            f"{use_case.name} declares no function in feature_views."
+        )
+
+
+def expect_names(use_case: UseCase, definitions: Definitions) -> None:
+    """Raise UseCaseError where views and request do not fit together, naming view and column."""
+    taken = {
+        **dict.fromkeys(use_case.features_of_request(), "a request feature"),
+        **dict.fromkeys([*use_case.entities, use_case.event_time], "a column of the request"),
+        **dict.fromkeys(RESERVED, "reserved"),
+    }
+    for view in definitions.views:
+        for name in view.features:
+            if name in taken:
+                raise UseCaseError(
+                    f"Feature view {view.name!r}: column {name!r} has the name of what is {taken[name]} in use case "
+                    f"{use_case.name}. Give it a name of its own."
+                )
+        if missing := [name for name in view.asked if name not in use_case.entities]:
+            raise UseCaseError(
+                f"Feature view {view.name!r} is looked up by {missing[0]!r}, which is not among the entities of use "
+                f"case {use_case.name} ({', '.join(use_case.entities)}). Add it, or map the key (with_join_key_map)."
+            )
 
 
 def _transform_view(
-    use_case: str, view: str, function: Callable[[Tables], pl.DataFrame], settings: Settings, snapshot: Snapshot
+    use_case: str,
+    view: View,
+    function: Callable[[Tables], pl.DataFrame],
+    code: str,
+    settings: Settings,
+    snapshot: Snapshot,
 ) -> FeatureRows | str:
     """The view's rows, or the sentence that says why there are none."""
     artifacts = Artifacts(settings.artifacts)
+    tables = snapshot.tables(artifacts)
     try:
-        frame = function(snapshot.tables(artifacts))
-        if not isinstance(frame, pl.DataFrame):
-            frame = pl.DataFrame(frame)
-        if not isinstance(frame.schema.get(PREDICTION_TIME), pl.Datetime):
-            raise TypeError(f"its rows have no {PREDICTION_TIME} column with the moment they became known")
-    except MlopsRayError:
-        raise
-    except Exception as error:
-        return f"Feature view {view!r}: {type(error).__name__}: {error}"
-    rows = frame.drop_nulls(PREDICTION_TIME).with_columns(pl.col(PREDICTION_TIME).cast(pl.Datetime("us", "UTC")))
+        with user_code(f"Feature view {view.name!r}"):
+            frame = function(tables)
+            frame = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
+        rows = typed_rows(_known(frame, view.name), view)
+    except UseCaseError as error:
+        return str(error)
+    keys = [view.columns.get(key, key) for key in view.keys]
+    moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
+    # In one order, so that which of two rows with the same keys and moments is the last depends on nothing but them.
+    rows = rows.sort([*moments, *rows.select(pl.exclude(moments)).columns])
+    distinct = rows.unique()
     digest = digest_rows(rows).hex()
-    url = artifacts.write_table(rows, "features", use_case, view, f"{digest}.parquet")
-    return FeatureRows(view, url, digest, rows.height)
+    url = artifacts.write_table(rows, "features", use_case, view.name, f"{digest}.parquet")
+    return FeatureRows(
+        view.name, url, digest, rows.height, code, frame.height - rows.height,
+        distinct.height - distinct.n_unique([*moments, *keys]),
+    )  # fmt: skip
+
+
+def _known(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The rows whose moment is known, in UTC, and with null for NaN."""
+    given = frame.schema.get(PREDICTION_TIME)
+    if not isinstance(given, pl.Datetime) or given.time_zone is None:
+        raise UseCaseError(
+            f"Feature view {name!r}: its rows have {f'{PREDICTION_TIME} of type {given}' if given else 'no column'} "
+            f"instead of a moment with a time zone, {PREDICTION_TIME}, at which they became known. "
+            f"Take a timestamp column, or add .dt.replace_time_zone('UTC')."
+        )
+    known = frame.drop_nulls(PREDICTION_TIME).with_columns(pl.col(PREDICTION_TIME).cast(_MOMENT))
+    return known.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+
+
+def typed_rows(rows: pl.DataFrame, view: View) -> pl.DataFrame:
+    """Rows whose columns have the types of the definition. Raises UseCaseError naming view and column where not."""
+    what = f"Feature view {view.name!r}"
+    wanted = {view.columns.get(name, name): DTYPES[type_] for name, type_ in view.types.items()}
+    for column, dtype in wanted.items():
+        given = rows.schema.get(column)
+        if given is None:
+            raise UseCaseError(f"{what}: its rows have no column {column!r} (they have {', '.join(rows.columns)}).")
+        if given != dtype and not isinstance(given, pl.Null):
+            raise UseCaseError(
+                f"{what}: column {column!r} is {given} in its rows and {dtype} in its definition. Add "
+                f".cast(pl.{dtype}) in the view's function, or define it as {_feast_type(given)}."
+            )
+    for key in view.keys:
+        column = view.columns.get(key, key)
+        if nulls := rows[column].null_count():
+            raise UseCaseError(
+                f"{what}: key {column!r} is null in {nulls:,} of {rows.height:,} rows, which nobody could look up. "
+                f"Leave them out in the view's function: .drop_nulls({column!r})."
+            )
+    if view.created:
+        _expect_created(what, rows, view.created)
+        rows = rows.with_columns(pl.col(view.created).cast(_MOMENT))
+    kept = [PREDICTION_TIME, *([view.created] if view.created else [])]
+    return rows.select(*kept, *(pl.col(name).cast(dtype) for name, dtype in wanted.items()))
+
+
+def _feast_type(given: pl.DataType) -> str:
+    fitting = [name for name, dtype in DTYPES.items() if dtype == given]
+    return fitting[0] if fitting else f"one of {', '.join(DTYPES)}"
+
+
+def _expect_created(what: str, rows: pl.DataFrame, column: str) -> None:
+    given = rows.schema.get(column)
+    if not isinstance(given, pl.Datetime) or given.time_zone is None or rows[column].null_count():
+        raise UseCaseError(
+            f"{what}: created_timestamp_column {column!r} is {given or 'not there'}, with "
+            f"{rows[column].null_count() if given else 0} nulls. It must be a moment with a time zone in every row."
+        )

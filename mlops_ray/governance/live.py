@@ -153,6 +153,16 @@ def set_champion(store: ControlStore, actor: Actor, use_case: str, version: Vers
         return _write(connection, before, _with_champion(before, version), "champion.set", actor, version, reason)
 
 
+def set_first_champion(store: ControlStore, actor: Actor, use_case: str, version: VersionRef, reason: str) -> Live:
+    """Make `version` champion where there is none; where there is one, it stays, and a rollout has to replace it."""
+    with store.transaction() as connection:
+        before = _live(connection, use_case)
+        if before.champion is not None:
+            return before
+        expect_admitted(connection, use_case, version, datetime.now(UTC))
+        return _write(connection, before, _with_champion(before, version), "champion.set", actor, version, reason)
+
+
 def begin(store: ControlStore, use_case: str) -> Live:
     """What is live; where nothing ever was, the highest version that was approved becomes champion."""
     state = live(store, use_case)

@@ -30,7 +30,7 @@ from mlops_ray.governance.approvals import (
 )
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import Actor
-from mlops_ray.governance.live import live, set_champion
+from mlops_ray.governance.live import live, set_first_champion
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef, record_version
 from mlops_ray.registry.models import download_sealed
@@ -60,11 +60,15 @@ class Registered:
 
 @dataclass(frozen=True)
 class Admission:
-    """What became of the version. approval: None where nobody has to agree. champion: it is live now."""
+    """What became of the version. approval: None where nobody has to agree. champion: it is live now.
+
+    standing: the same in a sentence, with the next step.
+    """
 
     gates: tuple[GateResult, ...]
     approval: Approval | None
     champion: bool
+    standing: str
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -88,11 +92,12 @@ def admit(
     registered: Registered,
     challenger: bool = False,
 ) -> Admission:
-    """Judge the gates of a version, record it with `actor` as its author, and make it champion if nothing forbids it.
+    """Judge the gates of a version, record it with `actor` as its author, and make it champion if it is the first.
 
-    Where an approval is demanded it is asked for, and the version waits. A set-up for a single user has nobody to
-    ask: there a second development principal approves, and the approval says so. Doing it again changes nothing.
-    challenger: where there is a champion, that stays, and nothing is asked: whoever made the version decides.
+    Where there is a champion, that stays: another version comes in by a rollout. Where an approval is demanded it is
+    asked for, and the version waits. A set-up for a single user has nobody to ask: there a second development
+    principal approves, and the approval says so. Doing it again changes nothing, and neither do the champion's bytes
+    under another number. challenger: nothing is asked where there is a champion: whoever made the version decides.
     """
     store, name = open_store(settings), use_case.name
     now, version = datetime.now(UTC), registered.version
@@ -104,15 +109,32 @@ def admit(
     recorded = record_version(store, actor, name, version.version, evidence, results, registered.payload)
     for result in results:
         _logger.log(logging.INFO if result.passed else logging.WARNING, "Gate %s: %s", result.name, result.sentence)
-    if recorded.failed_gates or (challenger and live(store, name).champion is not None):
-        return Admission(results, None, False)
+    champion = live(store, name).champion
+    if recorded.failed_gates:
+        failed = ", ".join(recorded.failed_gates)
+        return Admission(results, None, False, f"Version {version.version} did not pass {failed} and does not go live.")
+    if (
+        champion is not None
+        and champion.version != version.version
+        and (challenger or champion.digest == version.digest)
+    ):
+        return Admission(results, None, False, _beside(name, version, champion))
     approval = _approval(use_case, settings, store, actor, recorded) if use_case.approval else None
-    admitted = (
-        approval is None or approval.state == "approved" or not (use_case.approval and use_case.approval.required)
-    )
-    if admitted:
-        set_champion(store, actor, name, version, "the pipeline registered it")
-    return Admission(results, approval, admitted)
+    if approval is not None and approval.state != "approved" and use_case.approval and use_case.approval.required:
+        step = f"mlops-ray approvals approve {name} {version.version}"
+        return Admission(results, approval, False, f"Version {version.version} waits for an approval: {step}")
+    champion = set_first_champion(store, actor, name, version, "the pipeline registered it").champion
+    if champion == version or champion is None:
+        return Admission(results, approval, True, f"Version {version.version} is champion.")
+    return Admission(results, approval, False, _beside(name, version, champion))
+
+
+def _beside(name: str, version: VersionRef, champion: VersionRef) -> str:
+    """How a version stands to the champion that is not it."""
+    if champion.digest == version.digest:
+        return f"Version {version.version} is the same model as version {champion.version}, which stays champion."
+    step = f"mlops-ray rollout start {name} {version.version}"
+    return f"Version {version.version} waits beside version {champion.version}, which stays champion: {step}"
 
 
 def _approval(

@@ -27,7 +27,7 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.principals import acting
 from mlops_ray.import_closure import code_digest
-from mlops_ray.ingestion.sources import SourceFile, find_files
+from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.pipeline.declarations import declarations
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.plan import FIRST_TIME, NOTHING_AGAIN, Again, StepPlan, decide
@@ -53,6 +53,7 @@ from mlops_ray.pipeline.steps.training_set import TRAINING_SET, training_set_of
 from mlops_ray.registry.lineage import Lineage, TrialRecord
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import UseCase
+from mlops_ray.use_case.checks import check_monitored
 
 PIPELINE: dict[StepName, Step] = {
     step.name: step for step in (INGEST, FEATURES, TRAINING_SET, TRAIN, EVALUATE, REGISTER, MATERIALIZE)
@@ -125,6 +126,7 @@ class Pipeline:
         Path(self.settings.state).mkdir(parents=True, exist_ok=True)  # for the databases that lie there
         if "register" in steps:
             self._author()  # who cannot register should know it before hours of training
+            self._expect_watchable()
         for step in steps:
             self.notify(StepStarted(step))
             started = time.monotonic()
@@ -209,9 +211,7 @@ class Pipeline:
     def raw_files(self) -> Mapping[str, Sequence[SourceFile]]:
         """The raw files of each source, listed once. Raises DataError if a source has none."""
         if self.files is None:
-            self.files = {
-                name: find_files(self.settings.data, name, source) for name, source in self.use_case.sources.items()
-            }
+            self.files = find_all_files(self.settings, self.use_case.sources)
         return self.files
 
     def fit(self, trial: Trial, threads: int) -> dict[str, Any]:
@@ -231,11 +231,18 @@ class Pipeline:
 
     @cached_property
     def _definitions(self) -> Definitions | None:
-        return read_definitions(self.feature_repo, self.use_case.feature_service)
+        return read_definitions(self.feature_repo, self.use_case.feature_service, Artifacts(self.settings.artifacts))
 
     @cached_property
     def _code(self) -> CodeVersion:
         return code_version(self.folder or self.feature_repo)
+
+    def _expect_watchable(self) -> None:
+        """Raise UseCaseError if slices or seasons are of something that a model of the use case does not see."""
+        case, definitions = self.use_case, self.definitions()
+        online = [name for view in definitions.views for name in view.features] if definitions else []
+        features = [*case.features_of_request(), *online]
+        check_monitored(case, [*case.request_columns(), *features], features)
 
     def _author(self) -> Actor:
         """Who runs this pipeline. Raises ForbiddenError if that must be known and is not."""

@@ -19,11 +19,13 @@ from mlops_ray.evaluation.slices import evaluate_slices
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet, split_by_time
 from mlops_ray.monitoring.sealed_reference import reference_files
+from mlops_ray.pipeline.parity import prove_request_parity
 from mlops_ray.registry.artifact_check import refuse_artifact
 from mlops_ray.registry.bill_of_materials import bill_of_materials
 from mlops_ray.registry.model_schema import schema_of
 from mlops_ray.registry.onnx_model import OnnxModel
-from mlops_ray.registry.sealed_model import files_of, golden_cases, model_inputs, seal
+from mlops_ray.registry.sealed_model import SealedModel, files_of, golden_cases, load, model_inputs, seal
+from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.training.fit import fit_chosen
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, UseCase
@@ -38,7 +40,8 @@ def fit_score_and_seal(
     """Refit the chosen trial on all rows before the gap, score it once on the test period, seal it.
 
     Returns, as plain JSON values, the sealed model's digest and files, its candidate and evaluation, and with how many
-    threads it was fitted. Raises DataError if the ONNX export does not answer as the fitted model does.
+    threads it was fitted. Raises DataError if the ONNX export does not answer as the fitted model does, and
+    UseCaseError if a request about a row of the training set does not give what training computed of it (see `parity`).
     """
     frame = read_parquet(training_set.url)
     test = split_by_time(frame, training_set.as_of, use_case.split).test
@@ -50,8 +53,12 @@ def fit_score_and_seal(
     difference = _difference(answers, served, trial.candidate)
     evaluation = _evaluation(use_case, test, answers, model, features) | {"onnx_max_difference": difference}
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
-    schema = schema_of(use_case, features, seen)
-    golden = golden_cases(test.sample(min(GOLDEN_ROWS, test.height), seed=seed), features)
+    schema = schema_of(use_case, features, seen, training_set.feature_project)
+    unproven = SealedModel("", schema, model, evaluation)
+    parity = prove_request_parity(use_case, settings, training_set, frame, fitted, unproven)
+    evaluation |= {"request_parity": parity.to_json()}
+    held_out = test.sample(min(GOLDEN_ROWS, test.height), seed=seed)
+    golden = golden_cases(held_out, features, schema.personal_features())
     with tempfile.TemporaryDirectory() as folder:
         digest = seal(
             Path(folder),
@@ -62,7 +69,9 @@ def fit_score_and_seal(
             evaluation,
             bill_of_materials=bill_of_materials(),
             reference=reference_files(use_case, schema, PREDICTION_TIME, seen, test, served, LABEL),
+            golden_requests=parity.golden,
         )
+        replay_golden_requests(load(Path(folder), digest))
         refuse_artifact(Path(folder))
         files = files_of(Path(folder))
         Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)

@@ -1,5 +1,6 @@
 """What the larger steps do, each as one Ray task that imports what it needs."""
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -7,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_ray.artifacts import Artifacts
+from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
-from mlops_ray.features.definitions import Definitions
-from mlops_ray.features.training_set import TrainingSet, build_training_set
+from mlops_ray.features.definitions import Definitions, keep_definitions
+from mlops_ray.features.training_set import TrainingSet, build_training_set, split_by_time
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.versions import VersionRef
@@ -18,23 +19,22 @@ from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.use_case import UseCase
 
+_logger = logging.getLogger(__name__)
+
 
 def build_training_set_task(
     use_case: UseCase,
     settings: Settings,
     snapshot: str,
-    definitions: Mapping[str, str],
+    definitions: Definitions | None,
     rows: list[FeatureRows],
     as_of: datetime,
 ) -> dict[str, Any]:
     artifacts = Artifacts(settings.artifacts)
-    store = None
-    if use_case.feature_service:
-        from mlops_ray.features.store import Store
-
-        store = Store(settings, use_case.feature_service)
-        store.apply(definitions, {found.view: found.url for found in rows})
-    built = build_training_set(use_case, artifacts, store, load_snapshot(artifacts, use_case.name, snapshot), as_of)
+    accepted = load_snapshot(artifacts, use_case.name, snapshot)
+    built = build_training_set(use_case, artifacts, definitions, rows, accepted, as_of)
+    if definitions and built.feature_project:
+        keep_definitions(artifacts, built.feature_project, definitions)
     return asdict(built) | {"as_of": built.as_of.isoformat()}
 
 
@@ -72,7 +72,21 @@ def register_and_admit(
         admission = admit(use_case, settings, author, Path(folder), registered, challenger)
     if admission.champion:
         set_champion(settings, use_case.name, version.version)
-    return {"version": version.version, "digest": version.digest, "lineage": version.lineage} | admission.to_json()
+    found = {"version": version.version, "digest": version.digest, "lineage": version.lineage} | admission.to_json()
+    return found | {"doubts": _doubts(use_case, training_set, evaluated["evaluation"], lineage)}
+
+
+def _doubts(
+    use_case: UseCase, training_set: TrainingSet, evaluation: Mapping[str, Any], lineage: Lineage
+) -> tuple[str, ...]:
+    from mlops_ray.pipeline.doubts import doubts
+
+    parts = split_by_time(read_parquet(training_set.url), training_set.as_of, use_case.split)
+    validated = max((trial.value for trial in lineage.trials if trial.value is not None), default=None)
+    found = doubts(parts, lineage.metric, {"validation": validated, "test": evaluation[lineage.metric]["value"]})
+    for doubt in found:
+        _logger.warning("%s", doubt)
+    return found
 
 
 def _is_metric(value: Any) -> bool:
@@ -84,7 +98,7 @@ def materialize_views(
 ) -> dict[str, int]:
     from mlops_ray.features.materialize import materialize
 
-    return materialize(settings, definitions.service, rows, as_of).keys
+    return materialize(settings, definitions, rows, as_of).keys
 
 
 def verify_views(settings: Settings, definitions: Definitions, rows: list[FeatureRows], as_of: datetime) -> str | None:

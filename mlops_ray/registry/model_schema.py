@@ -23,6 +23,8 @@ class ModelSchema:
     request_columns: what a caller sends for one prediction, `event_time` and `entities` among them.
     request_features: polars expressions over the request columns, as JSON of `Expr.meta.serialize(format="json")`.
     features: the model's inputs in order; those not in `request_features` come from `feature_service` online.
+    feature_project: the Feast project with the definitions of `feature_service` that the model was trained with.
+    polars: the version that wrote the expressions, for whose JSON polars promises nothing; "" before it was recorded.
     """
 
     use_case: str
@@ -34,7 +36,9 @@ class ModelSchema:
     request_features: Mapping[str, str]
     features: tuple[Feature, ...]
     feature_service: str | None = None
+    feature_project: str | None = None
     serving: Serving = field(default_factory=Serving)
+    polars: str = ""
 
     def named(self, kind: FeatureKind) -> tuple[str, ...]:
         """Names of the features of one kind, in the order of the model's input."""
@@ -47,8 +51,20 @@ class ModelSchema:
         return next((column for column in self.request_columns if column.name == feature), None)
 
     def expressions(self) -> dict[str, pl.Expr]:
-        """The request features as polars expressions. Raises IntegrityError where one would run foreign code."""
-        return {name: expression_from_json(name, text) for name, text in self.request_features.items()}
+        """The request features as polars expressions.
+
+        Raises IntegrityError where one would run foreign code, or cannot be read by the polars that is installed.
+        """
+        return {name: expression_from_json(name, text, self.polars) for name, text in self.request_features.items()}
+
+    def personal_features(self) -> frozenset[str]:
+        """Names of the features that repeat, or are computed from, a column that tells of a person."""
+        personal = {column.name for column in self.request_columns if column.personal is not None}
+        if not personal:
+            return frozenset()
+        return frozenset(
+            name for name, expression in self.expressions().items() if personal & set(expression.meta.root_names())
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,7 +73,7 @@ class ModelSchema:
     def from_json(cls, value: Mapping[str, Any]) -> "ModelSchema":
         """The schema from what `to_json` gave. Raises IntegrityError if parts are missing or unknown."""
         try:
-            columns = (Column(**{**column, "choices": tuple(column["choices"])}) for column in value["request_columns"])
+            columns = (_column_from_json(column) for column in value["request_columns"])
             features = (Feature(f["name"], f["kind"], tuple(f["categories"])) for f in value["features"])
             parts = {
                 **value,
@@ -67,11 +83,18 @@ class ModelSchema:
                 "serving": Serving(**value.get("serving", {})),
             }
             return cls(**parts)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, UseCaseError) as error:
             raise IntegrityError(f"schema.json of the sealed model does not fit this version: {error!r}.") from error
 
 
-def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame) -> ModelSchema:
+def _column_from_json(value: Mapping[str, Any]) -> Column:
+    parts: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in value.items()}
+    return Column(**parts)
+
+
+def schema_of(
+    use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame, feature_project: str | None = None
+) -> ModelSchema:
     """The schema of a model of `use_case` with these inputs; `seen` are the rows it was trained on.
 
     A `closed` text column takes the values in `seen` as its choices. A column that the source derives is described
@@ -91,7 +114,9 @@ def schema_of(use_case: UseCase, features: Sequence[Feature], seen: pl.DataFrame
         request_features={name: part.meta.serialize(format="json") for name, part in expressions.items()},
         features=tuple(features),
         feature_service=use_case.feature_service,
+        feature_project=feature_project,
         serving=use_case.serving,
+        polars=pl.__version__,
     )
 
 
@@ -103,9 +128,9 @@ def _request_column(use_case: UseCase, name: str, seen: pl.DataFrame) -> Column:
                 f"Use case {use_case.name}: request column {name!r} is derived and not in the training set, so its "
                 f"type is unknown. Declare it among the source's columns or make it an entity."
             )
-        column = Column(name, _type_of(seen.schema[name]))
+        column = Column(name, _type_of(seen.schema[name]), nullable=seen[name].null_count() > 0)
     if name == use_case.event_time:
-        return replace(column, type="timestamp", nullable=False)
+        return replace(column, type="timestamp", nullable=False, out_of_range="quarantine")
     if column.closed and name in seen.columns:
         return replace(column, choices=tuple(sorted(seen[name].drop_nulls().unique().cast(pl.String).to_list())))
     return column
@@ -121,8 +146,8 @@ def _type_of(dtype: pl.DataType) -> ColumnType:
     return "timestamp" if dtype.is_temporal() else "text"
 
 
-def expression_from_json(name: str, text: str) -> pl.Expr:
-    """A polars expression read from JSON.
+def expression_from_json(name: str, text: str, written_by: str = "") -> pl.Expr:
+    """A polars expression read from JSON. written_by: the version of polars that wrote it, for the message.
 
     Only columns, literals, arithmetic, comparisons, casts, conditions and polars' own functions are read. Anything
     else could run a pickled Python function or load a shared library: IntegrityError.
@@ -134,8 +159,12 @@ def expression_from_json(name: str, text: str) -> pl.Expr:
     _refuse_foreign_code(name, node, IntegrityError)
     try:
         return pl.Expr.deserialize(io.StringIO(text), format="json").alias(name)
-    except (pl.exceptions.PolarsError, ValueError) as error:
-        raise IntegrityError(f"Request feature {name!r} in schema.json cannot be read: {error}") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
+        raise IntegrityError(
+            f"Request feature {name!r} in schema.json cannot be read: {error}. It was written by polars "
+            f"{written_by or '(an older mlops_ray did not record which)'}, and here is {pl.__version__}. Install the "
+            f"polars that wrote it, or train and seal the model again with this one."
+        ) from error
 
 
 def _refuse_foreign_code(name: str, node: Any, error: type[IntegrityError] | type[UseCaseError]) -> None:

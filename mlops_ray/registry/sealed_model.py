@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,14 +12,16 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from mlops_ray.artifacts import digest_json
-from mlops_ray.errors import DataError, IntegrityError
+from mlops_ray.errors import DataError, IntegrityError, ModelError
+from mlops_ray.registry.golden_requests import GoldenRequest
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.use_case import Feature
 
 UNKNOWN_CATEGORY = "never seen in training"
 _MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2  # 1 had no golden requests
+_READABLE = 1, 2
 
 
 class Model(Protocol):
@@ -36,21 +38,32 @@ class SealedModel:
     schema: ModelSchema
     model: Model
     evaluation: Mapping[str, Any]
+    golden_requests: tuple[GoldenRequest, ...] = ()
 
 
-def golden_cases(rows: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
+def golden_cases(
+    rows: pl.DataFrame, features: Sequence[Feature], hidden: Collection[str] = frozenset()
+) -> pl.DataFrame:
     """Held-out rows and, for each feature, the hard cases: a missing number; an unknown, missing, empty category.
 
     `rows` has a column for each feature; the result has only those, Float64 for numbers and text for categories.
+    hidden: features that tell of a person, which are missing in the held-out rows.
     """
-    columns = [pl.col(feature.name).cast(pl.Float64 if feature.kind == "number" else pl.String) for feature in features]
-    rows = rows.select(columns)
+    rows = rows.select(_golden_column(feature, feature.name in hidden) for feature in features)
     cases = [rows]
     for feature in features:
         values = (None,) if feature.kind == "number" else (UNKNOWN_CATEGORY, None, "")
         dtype = rows.schema[feature.name]
         cases += [rows.head(1).with_columns(pl.lit(value, dtype).alias(feature.name)) for value in values]
     return pl.concat(cases)
+
+
+def _golden_column(feature: Feature, hidden: bool) -> pl.Expr:
+    column = pl.lit(None).alias(feature.name) if hidden else pl.col(feature.name)
+    if feature.kind == "category":
+        return column.cast(pl.String)
+    number = column.cast(pl.Float64)
+    return pl.when(number.is_finite()).then(number).alias(feature.name)  # JSON has no other; the model takes both alike
 
 
 def model_inputs(rows: pl.DataFrame, features: Sequence[Feature]) -> tuple[NDArray[np.float32], NDArray[np.object_]]:
@@ -72,10 +85,12 @@ def seal(
     tolerance: float = 1e-5,
     bill_of_materials: Mapping[str, Any] | None = None,
     reference: Mapping[str, bytes] | None = None,
+    golden_requests: Sequence[GoldenRequest] = (),
 ) -> str:
     """Write a sealed model into `folder` and return its digest (SHA-256 of the canonical manifest, hex).
 
-    golden_rows: see `golden_cases`. answers_of_trained_model: its probabilities for them, one a row.
+    golden_rows: see `golden_cases`. answers_of_trained_model: its probabilities for them, one a row. golden_requests:
+    what `serving.golden` replays; the way from JSON to features is no matter of this module.
     bill_of_materials: of what serves the model (registry.bill_of_materials), stored with it. reference: the files by
     which its predictions are watched for drift (monitoring's `Reference.to_files`), stored with it.
     Raises DataError if the hard cases are not among the rows or if the ONNX answers differ from the trained model's
@@ -88,6 +103,7 @@ def seal(
         "rows": golden_rows.select(feature.name for feature in schema.features).rows(),
         "answers": answers.tolist(),
         "tolerance": tolerance,
+        "requests": [request.to_json() for request in golden_requests],
     }
     problem = _replay(OnnxModel(onnx, schema.features), schema.features, golden)
     if problem:
@@ -117,7 +133,7 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def load(folder: Path, expected_digest: str) -> SealedModel:
-    """Read a sealed model after verifying every digest and replaying the golden rows.
+    """Read a sealed model after verifying every digest and replaying the golden rows (not yet the golden requests).
 
     No pickle is read and nothing of the user's code runs. Raises IntegrityError naming the file that differs.
     """
@@ -128,12 +144,15 @@ def load(folder: Path, expected_digest: str) -> SealedModel:
     schema = ModelSchema.from_json(_parse(folder, "schema.json", contents["schema.json"]))
     schema.expressions()
     model = OnnxModel(contents["model.onnx"], schema.features)
-    problem = _replay(model, schema.features, _parse(folder, "golden.json", contents["golden.json"]))
+    golden = _parse(folder, "golden.json", contents["golden.json"])
+    problem = _replay(model, schema.features, golden)
     if problem:
         raise IntegrityError(
             f"{folder / 'golden.json'}: the model does not repeat the answers it was sealed with: {problem}"
         )
-    return SealedModel(expected_digest, schema, model, _parse(folder, "evaluation.json", contents["evaluation.json"]))
+    evaluation = _parse(folder, "evaluation.json", contents["evaluation.json"])
+    requests = tuple(GoldenRequest.from_json(request) for request in golden.get("requests", ()))
+    return SealedModel(expected_digest, schema, model, evaluation, requests)
 
 
 def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -147,8 +166,11 @@ def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | No
             f"{folder / _MANIFEST} has digest {digest_json(manifest)}, but {expected_digest} was registered. "
             f"The sealed model was changed or is another version."
         )
-    if manifest.get("format") != _FORMAT:
-        raise IntegrityError(f"{folder / _MANIFEST}: format {manifest.get('format')!r} is not known to this version.")
+    if manifest.get("format") not in _READABLE:
+        raise IntegrityError(
+            f"{folder / _MANIFEST}: format {manifest.get('format')!r} is not known to this version, which reads "
+            f"{' and '.join(map(str, _READABLE))}. Load it with the version that sealed it, or a newer one."
+        )
     files: dict[str, str] = manifest["files"]
     return {name: _verified(folder, name, files[name]) for name in files if names is None or name in names}
 
@@ -158,7 +180,10 @@ def _replay(model: OnnxModel, features: Sequence[Feature], golden: Mapping[str, 
     dtypes = {feature.name: pl.Float64 if feature.kind == "number" else pl.String for feature in features}
     rows = pl.DataFrame(golden["rows"], schema=dtypes, orient="row")
     answers = np.asarray(golden["answers"], dtype=np.float64)
-    given = model.probability(*model_inputs(rows, features))
+    try:
+        given = model.probability(*model_inputs(rows, features))
+    except ModelError as error:
+        return str(error)
     if given.shape != answers.shape:
         return f"{given.shape} answers instead of {answers.shape}."
     differences = np.abs(given - answers)

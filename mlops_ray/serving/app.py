@@ -35,6 +35,7 @@ from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard, refreshed, tokens_of
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.http import Request, Response, Route, Routes
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
@@ -116,11 +117,11 @@ class ServerArgs(BaseModel):
     settings: str | None = None
 
 
-def online_reader_of(settings: Settings, feature_service: str) -> OnlineReader:
+def online_reader_of(settings: Settings, feature_project: str) -> OnlineReader:
     """A reader of the online store. Importing feast takes seconds, so only replicas that need it do."""
     from mlops_ray.features.store import Store
 
-    return Store(settings, feature_service).online_reader()
+    return Store(settings, feature_project).online_reader()
 
 
 def endpoint_application(
@@ -252,10 +253,11 @@ class _Endpoint:
     def _load(self, version: VersionRef) -> ServedVersion:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
             sealed = load(self._registry.fetch(self._name, version, Path(folder)), version.digest)
+        replay_golden_requests(sealed)
         reader = None
-        if sealed.schema.feature_service:
-            # One for each version: the views of a service may have changed since the version before.
-            reader = self._open_reader(self._settings, sealed.schema.feature_service)
+        if sealed.schema.feature_project:
+            # One for each version: each reads the definitions that it was trained with.
+            reader = self._open_reader(self._settings, sealed.schema.feature_project)
             self._readers.append(reader)
         if self._model is not None:
             sealed = replace(sealed, model=RemoteModel(self._model, version, self._loop))

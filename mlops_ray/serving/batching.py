@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.errors import ModelError
 from mlops_ray.serving.predictor import Vectors
 
 Probability = NDArray[np.float32]
@@ -24,7 +25,8 @@ class Batcher:
         self._asking: set[asyncio.Task[None]] = set()
 
     async def probability(self, vectors: Vectors) -> Probability:
-        """The model's answer for these rows. Raises what the model raises for any row of its batch."""
+        """The model's answer for these rows. Raises what the model raises for them, and if it fails altogether what it
+        raises for their batch."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Probability] = loop.create_future()
         self._waiting.append((vectors, answer))
@@ -49,11 +51,18 @@ class Batcher:
         try:
             probability = await self._ask_model(together)
         except Exception as error:
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
+            if isinstance(error, ModelError) and len(batch) > 1:  # only those pay whose rows it cannot answer
+                await asyncio.gather(*(self._answer([one]) for one in batch))
+            else:
+                _fail(batch, error)
             return
         ends = np.cumsum([len(part) for part in parts])[:-1]
         for (_, answer), own in zip(batch, np.split(probability, ends), strict=True):
             if not answer.done():  # its caller may have gone
                 answer.set_result(own)
+
+
+def _fail(batch: list[tuple[Vectors, asyncio.Future[Probability]]], error: Exception) -> None:
+    for _, answer in batch:
+        if not answer.done():
+            answer.set_exception(error)

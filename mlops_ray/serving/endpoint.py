@@ -73,10 +73,7 @@ class Endpoint:
             "version": served.version,
             "request_id": request.request_id,
             "as_of": scored.as_of.isoformat().replace("+00:00", "Z"),
-            "predictions": [
-                {"probability": value, "prediction": value >= DECISION_THRESHOLD}
-                for value in scored.probability.tolist()
-            ],
+            "predictions": _predictions(scored),
         }
         if scored.vectors.degraded:
             answer["degraded"] = True
@@ -179,6 +176,22 @@ class Endpoint:
     def _keep_shadow(self, asked: Asked, scored: Scored, latency_s: float) -> None:
         started_s = time.perf_counter() - latency_s
         self._keep(asked.request_id, asked.candidate, "shadow", scored, started_s)
+
+
+def _predictions(scored: Scored) -> list[dict[str, Any]]:
+    """One for each row. What is unusual about a row stands with it, and nothing where all is as it should be."""
+    answers: list[dict[str, Any]] = [
+        {"probability": value, "prediction": value >= DECISION_THRESHOLD} for value in scored.probability.tolist()
+    ]
+    for answer, found in zip(answers, scored.vectors.online, strict=False):  # none without an online store
+        if found.missing:
+            answer["missing_features"] = found.missing
+        if found.expired:
+            answer["expired_features"] = found.expired
+    for answer, late in zip(answers, scored.late, strict=False):  # none where features were sent
+        if late:
+            answer["late"] = True
+    return answers
 
 
 def share_of(key: str) -> float:

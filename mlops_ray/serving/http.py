@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError, UnavailableError
+from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError, ModelError, UnavailableError
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.serving.deadlines import Deadlines
 from mlops_ray.serving.request_id import request_id_of
@@ -168,7 +168,7 @@ def _error_response(error: Exception, request: Request, deadline_s: float) -> Re
         status, text, where = 408, f"The body did not arrive within {deadline_s:g} s.", "body"
     elif isinstance(error, TimeoutError):
         status, text = 504, f"No answer within {deadline_s:g} s. Ask again, or for fewer rows."
-    elif isinstance(error, MlopsRayError):
+    elif isinstance(error, MlopsRayError) and not isinstance(error, ModelError):
         status, text = _STATUS.get(type(error), 400), str(error)
         headers = {"retry-after": "1"} if status == 503 else {}
     else:

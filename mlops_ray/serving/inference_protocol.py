@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
+from mlops_ray.serving.json_body import TypedJson
 from mlops_ray.serving.predictor import DECISION_THRESHOLD, Vectors
-from mlops_ray.serving.tensors import InputTensor, Parameters, Scalar, values_of, wrong_size
-from mlops_ray.serving.validation import decode_json
-from mlops_ray.use_case import Column
+from mlops_ray.serving.tensors import InputTensor, Parameters, Scalar, TensorRules, values_of, wrong_size
+from mlops_ray.serving.validation import feature_column
 
 HEADER_LENGTH = b"inference-header-content-length"
 OUTPUT_TYPES = {"probability": "FP32", "prediction": "BOOL"}
 
 
-class OutputRequest(msgspec.Struct, forbid_unknown_fields=True):
+class OutputRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: Literal["probability", "prediction"]
     parameters: Parameters = Parameters()
 
 
-class InferRequest(msgspec.Struct, forbid_unknown_fields=True):
+class InferRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     inputs: Annotated[list[InputTensor], Meta(min_length=1)]
     id: str | None = None
     parameters: dict[str, Scalar] = {}
@@ -45,29 +45,28 @@ class InferBody:
     """Reads bodies of `infer` for one model."""
 
     def __init__(self, schema: ModelSchema):
-        self._features = {feature.name: feature for feature in schema.features}
-        self._rules = {name: schema.column_of(name) or Column(name, "text", nullable=True) for name in self._features}
+        self._rules = {f.name: TensorRules(f, feature_column(schema, f)) for f in schema.features}
         self._numbers, self._categories = schema.named("number"), schema.named("category")
-        self._decoder = msgspec.json.Decoder(InferRequest)
+        self._json = TypedJson(InferRequest)
 
     def decode(self, content: bytes, header_length: bytes | None) -> Tensors:
         """Raises HttpError 400 naming the tensor that is wrong."""
         head, tail = _split(content, header_length)
-        request: InferRequest = decode_json(head, self._decoder, InferRequest)
+        request: InferRequest = self._json.decode(head)
         columns: dict[str, NDArray[Any]] = {}
         offset = 0
         for number, tensor in enumerate(request.inputs):
             at = f"inputs[{number}]"
-            feature = self._features.get(tensor.name)
-            if feature is None or tensor.name in columns:
-                what = "is given twice" if feature else f"is not an input of this model ({', '.join(self._features)})"
+            rules = self._rules.get(tensor.name)
+            if rules is None or tensor.name in columns:
+                what = "is given twice" if rules else f"is not an input of this model ({', '.join(self._rules)})"
                 raise HttpError(400, f"{at}: {tensor.name!r} {what}.", f"{at}.name")
             size = tensor.parameters.binary_data_size
             if size is not None and size > len(tail) - offset:
                 raise wrong_size(at, f"{size} bytes are announced, {len(tail) - offset} are left in the body")
             raw = None if size is None else tail[offset : offset + size]
             offset += size or 0
-            columns[tensor.name] = values_of(tensor, feature, self._rules[tensor.name], raw, at)
+            columns[tensor.name] = values_of(tensor, rules, raw, at)
         if offset != len(tail):
             raise wrong_size("inputs", f"the tensors take {offset} bytes of {len(tail)} after the JSON")
         self._expect_complete(columns)
@@ -85,7 +84,7 @@ class InferBody:
         return Vectors(numbers, categories)
 
     def _expect_complete(self, columns: dict[str, NDArray[Any]]) -> None:
-        missing = [name for name in self._features if name not in columns]
+        missing = [name for name in self._rules if name not in columns]
         if missing:
             raise HttpError(400, f"inputs: tensor {', '.join(missing)} is missing.", f"inputs.{missing[0]}")
         lengths = {len(column) for column in columns.values()}

@@ -1,6 +1,7 @@
 """The route by which labels come: what was predicted has turned out to be so, or not."""
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -8,70 +9,111 @@ from msgspec import UNSET, Meta, UnsetType
 
 from mlops_ray.config import Settings
 from mlops_ray.predictions.label_writer import LabelWriter
-from mlops_ray.predictions.labels import Label, LabelKeys, key_columns, label_keys
+from mlops_ray.predictions.labels import (
+    CLOCKS_DIFFER,
+    KNOWN_AT,
+    LABEL,
+    REQUEST_ID,
+    ROW,
+    Label,
+    LabelKeys,
+    key_columns,
+    label_keys,
+)
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import HttpError, Request, Response, Route
-from mlops_ray.serving.validation import MAX_ROWS, column_type, decode_json, expect_plausible_year, struct_of
+from mlops_ray.serving.json_body import TypedJson
+from mlops_ray.serving.rows import ColumnReader, RowReader
 
 MAX_LABELS = 1_000
-UUID_PATTERN = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-# Clocks differ, but a label that is known only next week would be taken for later than any correction.
-_CLOCKS_DIFFER = timedelta(days=1)
+_UUID = Annotated[str, Meta(pattern=rf"\A{REQUEST_ID.pattern}\Z")]
 
 
 class LabelsBody:
-    """Reads bodies of `labels` for one model."""
+    """Reads bodies of `labels` for one model, as rows of a file of labels are read."""
 
     def __init__(self, schema: ModelSchema):
         """Labels by keys are refused where the ledger leaves a key column out."""
         columns = key_columns(schema)
-        self._moments = [column.name for column in columns if column.type == "timestamp"]
-        keys: list[tuple[str, Any, Any]] = []
-        if columns:
-            keys = [("keys", struct_of("keys", {c.name: column_type(c) for c in columns}) | UnsetType, UNSET)]
-        item = msgspec.defstruct(
-            "Label",
-            [
-                ("label", bool | None),
-                ("request_id", Annotated[str, Meta(pattern=UUID_PATTERN)] | UnsetType, UNSET),
-                ("row", Annotated[int, Meta(ge=0, lt=MAX_ROWS)] | UnsetType, UNSET),
-                ("known_at", Annotated[datetime, Meta(tz=True)] | UnsetType, UNSET),
-                *keys,
-            ],
-            forbid_unknown_fields=True,
-        )
-        labels = Annotated[list[item], Meta(min_length=1, max_length=MAX_LABELS)]  # type: ignore[valid-type]
-        self._type = msgspec.defstruct("Body", [("labels", labels)], forbid_unknown_fields=True)
-        self._decoder = msgspec.json.Decoder(self._type)
+        self._keys = RowReader(columns)
         self._names = [column.name for column in columns]
+        self._told = {column.name: ColumnReader(column) for column in (LABEL, REQUEST_ID, ROW, KNOWN_AT)}
+        types = {name: reader.canonical_type for name, reader in self._told.items()}
+        strict = self._body({**types, "request_id": _UUID}, self._keys.canonical_type)
+        self._json = TypedJson(strict, self._body(dict.fromkeys(types, msgspec.Raw), self._keys.any_type))
 
     def decode(self, content: bytes, now: datetime) -> list[Label]:
         """Raises HttpError 400 naming the first field that is wrong."""
-        body: Any = decode_json(content, self._decoder, self._type)
-        return [self._label(item, f"labels[{number}]", now) for number, item in enumerate(body.labels)]
+        body = self._json.decode_if_canonical(content)
+        labels = None if body is None else self._canonical(body.labels)
+        if labels is None:
+            labels = self._judged(self._json.any_values(content).labels)
+        for number, label in enumerate(labels):
+            if label.known_at is not None and label.known_at > now + CLOCKS_DIFFER:
+                at = f"labels[{number}].known_at"
+                raise HttpError(400, f"{at}: {label.known_at.isoformat()} lies ahead.", at)
+        return labels
 
-    def _label(self, item: Any, where: str, now: datetime) -> Label:
-        given = getattr(item, "keys", UNSET)
-        if (item.request_id is UNSET) == (given is UNSET):
-            which = "neither" if given is UNSET else "both"
+    def _body(self, types: dict[str, Any], keys: Any) -> type[msgspec.Struct]:
+        fields: list[Any] = [("label", types["label"])]
+        for name in ("request_id", "row", "known_at"):
+            type_ = types[name]
+            fields += [(name, type_ if type_ is msgspec.Raw else type_ | UnsetType, UNSET)]
+        if self._names:
+            fields.append(("keys", keys | UnsetType, UNSET))
+        item = msgspec.defstruct("Label", fields, forbid_unknown_fields=True)
+        labels = Annotated[list[item], Meta(min_length=1, max_length=MAX_LABELS)]  # type: ignore[valid-type]
+        return msgspec.defstruct("Body", [("labels", labels)], forbid_unknown_fields=True)
+
+    def _canonical(self, items: Sequence[Any]) -> list[Label] | None:
+        by_keys = _which_have_keys(items)
+        keys = self._keys.canonical([items[number].keys for number in by_keys])
+        told = {name: self._told[name].canonical(_values(items, name)) for name in ("label", "row", "known_at")}
+        if keys is None or None in told.values():
+            return None
+        return self._labels({**told, "request_id": _values(items, "request_id")}, dict(zip(by_keys, keys, strict=True)))
+
+    def _judged(self, items: Sequence[Any]) -> list[Label]:
+        by_keys = _which_have_keys(items)
+        told = {}
+        for name, reader in self._told.items():
+            numbers = [n for n in range(len(items)) if name != "request_id" or n not in by_keys]
+            values = _values([items[n] for n in numbers], name, msgspec.Raw(b"null"))
+            read = reader.judged(values, [f"labels[{n}].{name}" for n in numbers])
+            told[name] = dict(zip(numbers, read, strict=True))
+        fields = [f"labels[{number}].keys" for number in by_keys]
+        keys = self._keys.judged([items[number].keys for number in by_keys], fields) if by_keys else []
+        columns = {name: [found.get(n) for n in range(len(items))] for name, found in told.items()}
+        return self._labels(columns, dict(zip(by_keys, keys, strict=True)))
+
+    def _labels(self, told: Mapping[str, Any], keys: Mapping[int, Sequence[Any]]) -> list[Label]:
+        rows = zip(told["label"], told["known_at"], told["request_id"], told["row"], strict=True)
+        return [
+            Label(label, known_at, keys=dict(zip(self._names, keys[number], strict=True)))
+            if number in keys
+            else Label(label, known_at, request_id.lower(), row or 0)
+            for number, (label, known_at, request_id, row) in enumerate(rows)
+        ]
+
+
+def _which_have_keys(items: Sequence[Any]) -> list[int]:
+    """The numbers of the labels by keys; the others name a request. Raises HttpError 400 for one that does not."""
+    found = []
+    for number, item in enumerate(items):
+        where, keys = f"labels[{number}]", getattr(item, "keys", UNSET)
+        if (item.request_id is UNSET) == (keys is UNSET):
+            which = "neither" if keys is UNSET else "both"
             raise HttpError(400, f"{where}: give either 'request_id' or 'keys', not {which}.", where)
-        known_at = None if item.known_at is UNSET else item.known_at.astimezone(UTC)
-        if known_at is not None:
-            expect_plausible_year(known_at, f"{where}.known_at")
-            if known_at > now + _CLOCKS_DIFFER:
-                raise HttpError(400, f"{where}.known_at: {known_at.isoformat()} lies ahead.", f"{where}.known_at")
-        if given is UNSET:
-            row = 0 if item.row is UNSET else item.row
-            return Label(item.label, known_at, item.request_id.lower(), row)
-        if item.row is not UNSET:
-            raise HttpError(400, f"{where}.row: a row belongs to a request_id, not to keys.", f"{where}.row")
-        keys = dict(zip(self._names, msgspec.structs.astuple(given), strict=True))
-        for name in self._moments:
-            if keys[name] is not None:
-                expect_plausible_year(keys[name], f"{where}.keys.{name}")
-                keys[name] = keys[name].astimezone(UTC)
-        return Label(item.label, known_at, keys=keys)
+        if keys is not UNSET:
+            if item.row is not UNSET:
+                raise HttpError(400, f"{where}.row: a row belongs to a request_id, not to keys.", f"{where}.row")
+            found.append(number)
+    return found
+
+
+def _values(items: Sequence[Any], name: str, absent: Any = None) -> list[Any]:
+    return [absent if (value := getattr(item, name)) is UNSET else value for item in items]
 
 
 class LabelRoutes:

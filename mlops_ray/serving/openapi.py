@@ -1,16 +1,28 @@
 """The OpenAPI 3.1 document of a model, made from the same schema that validation is compiled from."""
 
+import re
 from typing import Any
 
-from mlops_ray.predictions.labels import key_columns
+from mlops_ray.ingestion.reading import limits
+from mlops_ray.predictions.labels import ROW, key_columns
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.inference_protocol import OUTPUT_TYPES
+from mlops_ray.serving.rows import integer_limits
 from mlops_ray.serving.tensors import NUMERIC_TYPES
-from mlops_ray.serving.validation import MAX_FLOAT32, MAX_ROWS, integer_limits, text_pattern
-from mlops_ray.use_case import Column, Feature
+from mlops_ray.serving.validation import MAX_ROWS, feature_column
+from mlops_ray.use_case import Column
 
+# What callers send is described as this system writes it; other writings that the contract reads are accepted, too.
 _MOMENT = {"type": "string", "format": "date-time", "pattern": r"^(19|20|21)\d\d-"}
+# In the first and the last year it depends on the offset whether a moment lies within 1900 to 2199.
+_ASKED_MOMENT = {**_MOMENT, "pattern": r"^(19(0[1-9]|[1-9]\d)|20\d\d|21([0-8]\d|9[0-8]))-"}
+# Patterns that mean the same to Rust, ECMAScript and Python: plain characters, groups, sets of plain characters.
+_PLAIN = r"[A-Za-z0-9 _,:;@#%=~/!-]|\\[.()\[\]{}+*?^$|/]"
+_SET = r"\[(?:[A-Za-z0-9]-[A-Za-z0-9]|[A-Za-z0-9_ .,:;@/])+-?\]"
+_TIMES = r"(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})\??"
+_SAME_EVERYWHERE = re.compile(rf"(?:\((?:\?:)?|\||(?:{_PLAIN}|{_SET}|\))(?:{_TIMES})?)*")
+
 _TEXT = {"type": "string"}
 
 
@@ -105,9 +117,12 @@ def _paths_of_versions() -> dict[str, Any]:
 
 def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
     keys = _object({column.name: _column(column) for column in schema.request_columns})
-    features = _object({feature.name: _feature(schema, feature) for feature in schema.features})
-    answer = _object({"probability": {"type": "number", "minimum": 0, "maximum": 1}, "prediction": {"type": "boolean"}})
-    as_of = {**_MOMENT, "description": "The moment of the request; features are read as known then. Default: now."}
+    features = _object({feature.name: _column(feature_column(schema, feature)) for feature in schema.features})
+    when = f"{schema.event_time} minus {schema.lead_time_s:g} s"
+    as_of = {
+        **_ASKED_MOMENT,
+        "description": f"The moment as of which features are read, at most {when}. Default: now, whenever that is.",
+    }
     return {
         "Keys": keys,
         "Features": features,
@@ -123,7 +138,7 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
                 "version": _TEXT,
                 "request_id": _UUID,
                 "as_of": _MOMENT,
-                "predictions": _list(answer),
+                "predictions": _list(_row_answer(when)),
                 "degraded": {"const": True, "description": "The online store was down; its features count as missing."},
             },
             optional=("degraded",),
@@ -153,6 +168,18 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
     }
 
 
+def _row_answer(when: str) -> dict[str, Any]:
+    """Of one row. What follows the prediction is only there where there is something to say."""
+    parts: dict[str, Any] = {
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+        "prediction": {"type": "boolean"},
+        "missing_features": {**_list(_TEXT), "description": "Features of which the store knew no value as of as_of."},
+        "expired_features": {**_list(_TEXT), "description": "Features whose value was too old to count as of as_of."},
+        "late": {"const": True, "description": f"It was asked later than the model learned to: after {when}."},
+    }
+    return _object(parts, optional=("missing_features", "expired_features", "late"))
+
+
 def _column(column: Column) -> dict[str, Any]:
     described = _present(column)
     return {"anyOf": [described, {"type": "null"}]} if column.nullable else described
@@ -163,30 +190,24 @@ def _present(column: Column) -> dict[str, Any]:
         case "text" if column.choices:
             return {"enum": list(column.choices)}
         case "text":
-            pattern = text_pattern(column)
-            return {"type": "string", "minLength": 1, **({"pattern": pattern} if pattern else {})}
+            return {"type": "string", "minLength": 1, **_pattern(column)}
         case "integer":
             low, high = integer_limits(column)
             return {"type": "integer", "minimum": low, "maximum": high}
         case "number":
-            return _number(column.minimum, column.maximum)
+            least, greatest = limits(column)
+            return {"type": "number", "minimum": least, "maximum": greatest}
         case "boolean":
             return {"type": "boolean"}
         case "timestamp":
-            return _MOMENT
+            return _ASKED_MOMENT
 
 
-def _feature(schema: ModelSchema, feature: Feature) -> dict[str, Any]:
-    column = schema.column_of(feature.name)
-    if column is not None and column.type != "timestamp":
-        return _column(column)
-    present = _TEXT if feature.kind == "category" else _number(None, None)
-    return {"anyOf": [present, {"type": "null"}]}
-
-
-def _number(minimum: float | None, maximum: float | None) -> dict[str, Any]:
-    low = -MAX_FLOAT32 if minimum is None else minimum
-    return {"type": "number", "minimum": low, "maximum": MAX_FLOAT32 if maximum is None else maximum}
+def _pattern(column: Column) -> dict[str, str]:
+    """The pattern, if it means the same to who reads the document; `(?!\\n)`, as Python's `$` lets a line feed pass."""
+    if column.pattern is None or not _SAME_EVERYWHERE.fullmatch(column.pattern):
+        return {}
+    return {"pattern": f"^(?:{column.pattern})$(?!\\n)"}
 
 
 def _infer_request(schema: ModelSchema) -> dict[str, Any]:
@@ -213,8 +234,8 @@ def _infer_request(schema: ModelSchema) -> dict[str, Any]:
 
 def _label(schema: ModelSchema) -> dict[str, Any]:
     """By request id and row, or by entities and event time. null withdraws a label; the last one known holds."""
-    told = {"label": {"type": ["boolean", "null"]}, "known_at": _MOMENT}
-    row = {"type": "integer", "minimum": 0, "maximum": MAX_ROWS - 1}
+    told = {"label": {"type": ["boolean", "null"]}, "known_at": _ASKED_MOMENT}
+    row = {"type": "integer", "minimum": 0, "maximum": ROW.maximum}
     by_request = _object({"request_id": _UUID, "row": row, **told}, optional=("row", "known_at"))
     columns = {column.name: _column(column) for column in key_columns(schema)}
     by_keys = _object({"keys": _object(columns), **told}, optional=("known_at",))

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -12,21 +12,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.registry.sealed_model import SealedModel
-from mlops_ray.use_case import ColumnType
 
 DECISION_THRESHOLD = 0.5
 STORE_RETRY_S = 1.0
 
 _logger = logging.getLogger(__name__)
-
-_DTYPES: dict[ColumnType, Any] = {
-    "text": pl.String,
-    "integer": pl.Int64,
-    "number": pl.Float64,
-    "boolean": pl.Boolean,
-    "timestamp": pl.Datetime("us", "UTC"),
-}
 
 
 class OnlineReader(Protocol):
@@ -41,8 +33,8 @@ class OnlineReader(Protocol):
     missing: int
     stale: int
 
-    def read(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[dict[str, Any]]:
-        """For each row of entity keys its features by name, as they were known at its moment; None if unknown.
+    def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
+        """For each row of entity keys its features as they were known at its moment.
 
         Raises UnavailableError if the online store does not answer.
         """
@@ -53,11 +45,13 @@ class OnlineReader(Protocol):
 class Vectors:
     """Model inputs of some rows, in the order of the ONNX contract: NaN is a missing number, "" a missing category.
 
+    online: what the online store knew of each row; empty where it was not asked, or did not answer.
     degraded: the online store was down, and its features are missing for that reason.
     """
 
     numbers: NDArray[np.float32]
     categories: NDArray[np.object_]
+    online: Sequence[OnlineRow] = ()
     degraded: bool = False
 
     def __len__(self) -> int:
@@ -83,7 +77,7 @@ class Predictor:
         computed = {name: e for name, e in schema.expressions().items() if name not in self._copied}
         self._expressions = list(computed.values())
         roots = {root for expression in self._expressions for root in expression.meta.root_names()}
-        self._roots = {column.name: _DTYPES[column.type] for column in schema.request_columns if column.name in roots}
+        self._roots = {column.name: column.dtype for column in schema.request_columns if column.name in roots}
 
     def vectors_of_keys(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> Vectors:
         """Features of validated request rows (column name -> value) as known at `moment`; may wait for the store.
@@ -92,32 +86,33 @@ class Predictor:
         """
         computed = self._computed(rows)
         online, degraded = self._online(rows, moment)
+        known = [found.values for found in online] or [{}] * len(rows)
         features = [
             {**found, **{name: row[name] for name in self._copied}, **values}
-            for row, found, values in zip(rows, online, computed, strict=True)
+            for row, found, values in zip(rows, known, computed, strict=True)
         ]
         vectors = self.vectors_of_features(
             [[row.get(name) for name in self._numbers] for row in features],
             [[row.get(name) for name in self._categories] for row in features],
         )
-        return replace(vectors, degraded=degraded)
+        return Vectors(vectors.numbers, vectors.categories, online, degraded)
 
-    def _online(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> tuple[list[dict[str, Any]], bool]:
+    def _online(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> tuple[Sequence[OnlineRow], bool]:
         """What the store knows of each row; and whether it could not be asked. It is not asked again for a second
         after it failed, since to find out that it is still down may take longer than a caller waits."""
         if self._reader is None:
-            return [{} for _ in rows], False
+            return (), False
         may_be_missing = self.sealed.schema.serving.store_down == "missing"
         if may_be_missing and time.monotonic() < self._store_down_until_s:
-            return [{} for _ in rows], True
+            return (), True
         try:
-            return self._reader.read(rows, [moment] * len(rows)), False
+            return self._reader.find(rows, [moment] * len(rows)), False
         except UnavailableError as error:
             if not may_be_missing:
                 raise
             _logger.warning("Answering without online features: %s", error)
             self._store_down_until_s = time.monotonic() + STORE_RETRY_S
-            return [{} for _ in rows], True
+            return (), True
 
     def vectors_of_features(self, numbers: Sequence[Sequence[Any]], categories: Sequence[Sequence[Any]]) -> Vectors:
         """Full feature vectors, None where missing, in the order of the schema's features of each kind."""
@@ -128,7 +123,7 @@ class Predictor:
         return Vectors(matrix, texts)
 
     def probability(self, vectors: Vectors) -> NDArray[np.float32]:
-        """Probability of the label for each row."""
+        """Probability of the label for each row. Raises ModelError if the model answers what is none."""
         return self.sealed.model.probability(vectors.numbers, vectors.categories)
 
     def _computed(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

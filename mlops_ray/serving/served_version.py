@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.batching import Batcher, Probability
+from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.inference_protocol import InferBody, Tensors, metadata
 from mlops_ray.serving.openapi import openapi_of_model
 from mlops_ray.serving.predictor import Predictor, Vectors
@@ -21,13 +22,15 @@ INLINE_ROWS, INLINE_KEYS = 32, 8
 class Scored:
     """What a version made of a question. keys: request columns of each row, None where features were sent.
 
-    tensors: what the Open Inference Protocol wants back.
+    late: of each row given by keys, whether it was asked about later than the model learned to: after the event time
+    minus the lead time. tensors: what the Open Inference Protocol wants back.
     """
 
     keys: Sequence[Mapping[str, Any]] | None
     vectors: Vectors
     probability: Probability
     as_of: datetime
+    late: Sequence[bool] = ()
     tensors: Tensors | None = None
 
 
@@ -93,6 +96,7 @@ class ServedVersion:
         # one row over and back costs about as much as the lookup.
         self._threads = ThreadPoolExecutor(max_workers=remote_calls or 1, thread_name_prefix=f"version-{version}")
         serving = self.schema.serving
+        self._event_time, self._lead_time = self.schema.event_time, timedelta(seconds=self.schema.lead_time_s)
         self._batcher = (
             Batcher(self._ask_aside, serving.batch_rows, serving.batch_wait_ms / 1000)
             if serving.batch_wait_ms
@@ -122,8 +126,9 @@ class ServedVersion:
         asked = self._predict_body.decode(content)
         as_of = (asked.as_of or datetime.now(UTC)).astimezone(UTC)
         if asked.keys is not None:
+            late = self._late(asked.keys, as_of, given=asked.as_of is not None)
             vectors, probability = await self._from_keys(asked.keys, as_of)
-            return Scored(asked.keys, vectors, probability, as_of)
+            return Scored(asked.keys, vectors, probability, as_of, late)
         numbers, categories = (
             [[row[position] for position in positions] for row in asked.features or []] for positions in self._positions
         )
@@ -134,7 +139,34 @@ class ServedVersion:
         """Answer a question of the Open Inference Protocol. Raises HttpError if it is refused."""
         tensors = self._infer_body.decode(content, header_length)
         vectors = self._infer_body.vectors(tensors.columns)
-        return Scored(None, vectors, await self._probability(vectors), datetime.now(UTC), tensors)
+        return Scored(None, vectors, await self._probability(vectors), datetime.now(UTC), tensors=tensors)
+
+    def predict_at_once(self, content: bytes) -> Scored:
+        """What `predict` answers to a question by keys that gives `as_of`, in this thread: sealing and golden requests
+        ask so. Raises what `predict` raises."""
+        asked = self._predict_body.decode(content)
+        if asked.keys is None or asked.as_of is None:
+            raise ValueError("Give keys and as_of.")
+        as_of = asked.as_of.astimezone(UTC)
+        late = self._late(asked.keys, as_of, given=True)
+        return Scored(asked.keys, *self._look_up_and_ask(asked.keys, as_of), as_of, late)
+
+    def _late(self, keys: Sequence[Mapping[str, Any]], as_of: datetime, given: bool) -> list[bool]:
+        """Which rows are asked about later than the model learned to. Raises HttpError if the caller chose so: what is
+        known then may tell the outcome."""
+        late = [as_of > row[self._event_time] - self._lead_time for row in keys]
+        if given and any(late):
+            row = late.index(True)
+            event: datetime = keys[row][self._event_time].astimezone(UTC)
+            raise HttpError(
+                400,
+                f"as_of: {as_of.isoformat()} is later than {(event - self._lead_time).isoformat()}, which is "
+                f"{self._event_time} of row {row} ({event.isoformat()}) minus the lead time ({self._lead_time}): what "
+                f"is known then may tell the outcome. Send that moment or one before, or leave as_of out to ask as of "
+                f"now.",
+                "as_of",
+            )
+        return late
 
     def key_of(self, content: bytes, column: str) -> str | None:
         """The first row's value of a request column, as text; None where it is not sent. Raises HttpError."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_ray.errors import DataError, UnavailableError
+from mlops_ray.errors import DataError, ModelError, UnavailableError
 from mlops_ray.serving.batching import Probability
 from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.predictor import Vectors
@@ -85,6 +85,10 @@ class Shadow:
             else:
                 vectors, answers = await asyncio.to_thread(_score, candidate, batch)
         except Exception as error:
+            if isinstance(error, ModelError) and len(batch) > 1:  # count only the requests that it cannot answer
+                for asked in batch:
+                    await self._ask(candidate, [asked])
+                return
             _logger.warning("Shadow version %s failed: %s: %s", candidate.version, type(error).__name__, error)
             for asked in batch:
                 asked.counts.failed()

@@ -1,17 +1,19 @@
 """Tensors of the Open Inference Protocol: one feature of all rows, as JSON data or as binary data after the JSON."""
 
-import re
 import struct
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import polars as pl
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from mlops_ray.ingestion.reading import limits, null_values
 from mlops_ray.serving.http import HttpError
-from mlops_ray.serving.validation import MAX_FLOAT32, MAX_ROWS, text_pattern
+from mlops_ray.serving.rows import AcceptedTexts, judge_series
+from mlops_ray.serving.validation import MAX_ROWS
 from mlops_ray.use_case import Column, Feature
 
 NUMERIC_TYPES = {
@@ -19,18 +21,19 @@ NUMERIC_TYPES = {
     "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
 }  # fmt: skip
 
+_EXACT_FLOAT = 2**53
 Scalar = bool | int | float | str | None
 Size = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
-class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Parameters of a tensor. `binary_data_size`: its bytes after the JSON; `binary_data`: answer it in binary."""
 
     binary_data_size: Size | None = None
     binary_data: bool | None = None
 
 
-class InputTensor(msgspec.Struct, forbid_unknown_fields=True):
+class InputTensor(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     shape: Annotated[list[Size], Meta(min_length=1, max_length=2)]
     datatype: str
@@ -38,8 +41,21 @@ class InputTensor(msgspec.Struct, forbid_unknown_fields=True):
     data: list[Scalar | list[Scalar]] | None = None
 
 
-def values_of(tensor: InputTensor, feature: Feature, rule: Column, raw: bytes | None, at: str) -> NDArray[Any]:
+class TensorRules:
+    """What the tensor of one feature may hold: its kind, and the rules of the column that it repeats."""
+
+    def __init__(self, feature: Feature, column: Column):
+        self.feature, self.column = feature, column
+        self.texts = AcceptedTexts(column)
+        low, high = limits(column)
+        self.low, self.high = (-np.inf if low is None else low), (np.inf if high is None else high)
+        nulls = null_values(column)
+        self.nulls = [] if nulls is None else nulls.to_list()
+
+
+def values_of(tensor: InputTensor, rules: TensorRules, raw: bytes | None, at: str) -> NDArray[Any]:
     """The values of one tensor: float32 with NaN, or text with "", where they are missing."""
+    feature = rules.feature
     rows = tensor.shape[0]
     if not 1 <= rows <= MAX_ROWS or tensor.shape[1:] not in ([], [1]):
         raise HttpError(
@@ -53,9 +69,23 @@ def values_of(tensor: InputTensor, feature: Feature, rule: Column, raw: bytes | 
     if (raw is None) == (tensor.data is None):
         raise HttpError(400, f"{at}: give either data or parameters.binary_data_size.", f"{at}.data")
     values = _scalars(tensor.data, rows, at) if tensor.data is not None else _from_binary(raw or b"", tensor, at)
+    fields = _Fields(at)
     if feature.kind == "category":
-        return _checked_texts(values, rule, at)
-    return _checked_numbers(values, tensor.datatype, rule, at)
+        return _texts(values, rules, fields)
+    return _numbers(values, tensor.datatype, rules, fields)
+
+
+class _Fields(Sequence[str]):
+    """The names of a tensor's values, made when one is asked for."""
+
+    def __init__(self, at: str):
+        self._at = at
+
+    def __len__(self) -> int:
+        return MAX_ROWS
+
+    def __getitem__(self, row: Any) -> Any:
+        return f"{self._at}.data[{row}]"
 
 
 def _scalars(data: list[Scalar | list[Scalar]], rows: int, at: str) -> list[Scalar]:
@@ -98,45 +128,52 @@ def _texts_from_binary(raw: bytes, rows: int, at: str) -> list[Scalar]:
     return values
 
 
-def _checked_numbers(values: Any, datatype: str, rule: Column, at: str) -> NDArray[np.float32]:
+def _numbers(values: Any, datatype: str, rules: TensorRules, fields: Sequence[str]) -> NDArray[np.float32]:
+    """Numbers as the column's rules have them; NaN and null are missing. A column of integers takes whole ones."""
+    column = rules.column
     if isinstance(values, list):
         whole = not datatype.startswith("FP")
         for row, value in enumerate(values):
             if isinstance(value, bool | str) or (whole and isinstance(value, float)):
-                raise HttpError(400, f"{at}: {value!r} is not {datatype}.", f"{at}.data[{row}]")
-        values = [float("nan") if value is None else value for value in values]
+                raise HttpError(400, f"{fields[row]}: {value!r} is not {datatype}.", fields[row])
+    if not rules.nulls and (found := _canonical_numbers(values, rules)) is not None:
+        return found
+    if isinstance(values, list):
+        given = pl.Series([None if v is None else column.written(repr(v)) for v in values], dtype=pl.String)
+    else:
+        given = pl.Series(values)
+        given = given.fill_nan(None) if given.dtype.is_float() else given
+    return judge_series(column, given, fields).cast(pl.Float64).to_numpy().astype(np.float32)
+
+
+def _canonical_numbers(values: Any, rules: TensorRules) -> NDArray[np.float32] | None:
+    """Numbers that the contract takes as they are; None where it must be asked."""
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except OverflowError:
-        raise HttpError(400, f"{at}: a value of {rule.name} is beyond what a number can hold.", f"{at}.data") from None
-    low = -MAX_FLOAT32 if rule.minimum is None else rule.minimum
-    high = MAX_FLOAT32 if rule.maximum is None else rule.maximum
-    fits = (numbers >= low) & (numbers <= high) | (np.isnan(numbers) if rule.nullable else False)
-    bad = np.flatnonzero(~fits)
-    if bad.size:
-        row, value = int(bad[0]), float(numbers[bad[0]])
-        limits = f"{low:g} to {high:g}" + (", or missing" if rule.nullable else ", never missing")
-        raise HttpError(400, f"{at}: value {value:g} of {rule.name} must be {limits}.", f"{at}.data[{row}]")
-    return numbers.astype(np.float32)
+        return None
+    if rules.column.type == "boolean":
+        fits = (numbers == 0) | (numbers == 1)
+    else:
+        fits = (numbers >= rules.low) & (numbers <= rules.high)
+    if rules.column.type == "integer":
+        fits &= (numbers == np.floor(numbers)) & (np.abs(numbers) <= _EXACT_FLOAT)
+    if rules.column.nullable:
+        fits |= np.isnan(numbers)
+    return numbers.astype(np.float32) if fits.all() else None
 
 
-def _checked_texts(values: Sequence[Scalar], rule: Column, at: str) -> NDArray[np.object_]:
-    pattern = re.compile(text_pattern(rule) or "")
-    texts = np.empty(len(values), dtype=object)
+def _texts(values: Sequence[Scalar], rules: TensorRules, fields: Sequence[str]) -> NDArray[np.object_]:
     for row, value in enumerate(values):
-        text = "" if value is None else value
-        problem = None
-        if not isinstance(text, str):
-            problem = "is not text"
-        elif text == "":
-            problem = None if rule.nullable else "is missing"
-        elif rule.choices and text not in rule.choices:
-            problem = "is not one of the known values"
-        elif not pattern.search(text):
-            problem = f"does not fit the pattern {rule.pattern}"
-        if problem:
-            raise HttpError(400, f"{at}: value {text!r} of {rule.name} {problem}.", f"{at}.data[{row}]")
-        texts[row] = text
+        if not isinstance(value, str | None):
+            raise HttpError(400, f"{fields[row]}: {value!r} is not text.", fields[row])
+    read: Sequence[Any] | None = None
+    if rules.column.type == "text" and (rules.column.nullable or None not in values):
+        read = rules.texts.all(values)  # type: ignore[arg-type]
+    if read is None:
+        read = judge_series(rules.column, pl.Series(values, dtype=pl.String), fields).cast(pl.String).to_list()
+    texts = np.empty(len(values), dtype=object)
+    texts[:] = ["" if text is None else text for text in read]
     return texts
 
 

@@ -19,6 +19,7 @@ from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.auth import Guard, tokens_of
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.http import DEADLINE_S
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.middleware import Edge
@@ -76,6 +77,7 @@ def example_endpoint(
 
     def load_version(version: VersionRef) -> ServedVersion:
         model = load(state / "sealed" / str(version.version), version.digest)
+        replay_golden_requests(model)
         predictor = change(version, Predictor(model, reader or example_reader()))
         served = ServedVersion(NAME, str(version.version), predictor)
         ledger.add_version(served.version, served.schema)

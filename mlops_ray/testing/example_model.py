@@ -1,5 +1,6 @@
 """A small sealed model with every kind of column and feature, made by hand in milliseconds."""
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.registry.golden_requests import GoldenRequest
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.sealed_model import golden_cases, seal
 from mlops_ray.use_case import Column, Feature
@@ -38,13 +41,13 @@ class RecentDelays:
         self.values = values
         self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
 
-    def read(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[dict[str, Any]]:
+    def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
         started_s = time.perf_counter()
         delays = [self._known(row, moment) for row, moment in zip(rows, moments, strict=True)]
         self.missing += delays.count(None)
         self.reads += 1
         self.seconds += time.perf_counter() - started_s
-        return [{"recent_delay": delay} for delay in delays]
+        return [OnlineRow({"recent_delay": delay}, ["recent_delay"] if delay is None else []) for delay in delays]
 
     def _known(self, row: Mapping[str, object], moment: datetime) -> float | None:
         value, known_at = self.values.get((str(row["origin"]), str(row["carrier"])), (None, moment))
@@ -76,6 +79,8 @@ def example_schema() -> ModelSchema:
         request_features={name: e.meta.serialize(format="json") for name, e in expressions.items()},
         features=FEATURES,
         feature_service="departures",
+        feature_project="departures",
+        polars=pl.__version__,
     )
 
 
@@ -83,6 +88,23 @@ def example_rows() -> pl.DataFrame:
     """Golden rows of the example, hard cases among them."""
     rows = {"origin": ["JFK", "EWR"], "distance": [500.0, 1000.0], "carrier": ["AA", "UA"], "hour": [8.0, 20.0]}
     return golden_cases(pl.DataFrame({**rows, "recent_delay": [12.5, -3.0]}), FEATURES)
+
+
+def example_requests() -> list[GoldenRequest]:
+    """Questions about the example, with the features and answers that plain Python gives: New York's winter and
+    summer, a missing distance, an unknown carrier and delay."""
+    rows = (
+        ("AA", "JFK", "2013-01-15T13:30:00Z", "2013-01-15T11:30:00Z", 500.0, 12.5, 8.0),
+        ("UA", "EWR", "2013-07-15T12:30:00+00:00", "2013-07-15T10:00:00Z", None, -3.0, 8.0),
+        ("ZZ", "LGA", "2013-11-03T06:30:00Z", "2013-11-03T04:30:00Z", 0.0, None, 1.0),
+    )
+    requests = []
+    for carrier, origin, departure, as_of, distance, delay, hour in rows:
+        keys = {"carrier": carrier, "origin": origin, "departure": departure, "distance": distance}
+        features = {"origin": origin, "distance": distance, "carrier": carrier, "hour": hour, "recent_delay": delay}
+        body = json.dumps({"keys": keys, "as_of": as_of})
+        requests.append(GoldenRequest(body, {"recent_delay": delay}, features, example_answer(features)))
+    return requests
 
 
 def example_answer(row: Mapping[str, Any]) -> float:
@@ -156,4 +178,5 @@ def seal_example(folder: Path, salt: int = 0, fails_above: float = math.inf) -> 
         rows,
         answers,
         {"roc_auc": 0.75} | ({"salt": salt} if salt else {}),
+        golden_requests=example_requests(),
     )

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -23,6 +22,7 @@ from mlops_ray.code_version import environment_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.state_folder import one_at_a_time
 from mlops_ray.training.trial import Step, Trial, TrialStatus
 
 _KEY = "mlops_ray.search_key"
@@ -59,9 +59,7 @@ def connect(settings: Settings) -> MlflowClient:
         if uri.startswith("http"):
             # MLflow's own client retries for minutes before it says that a server is not there.
             httpx.get(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_S).raise_for_status()
-        elif uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        with _quiet_first_use():
+        with one_at_a_time(uri), _quiet_first_use():
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
     return client

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mlops_ray.use_case import Candidate, Classifier, Feature, Parameters
+from mlops_ray.use_case.user_code import what_happened
 
 _METRICS: Mapping[str, Callable[..., float]] = {
     "roc_auc": roc_auc_score,
@@ -60,7 +61,7 @@ class TrialWorker:
         except StopIteration:
             return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
         except Exception as error:  # The user's code may raise anything; it is recorded and ends this trial only.
-            return {"message": f"{type(error).__name__}: {error}", "done": True}
+            return {"message": what_happened(error), "done": True}
         seconds = time.monotonic() - self._started
         return {"fraction": float(fraction), "value": value, "seconds": seconds, "done": fraction >= 1.0}
 

@@ -1,21 +1,66 @@
-"""Column: one column of a source, and what its values must satisfy."""
+"""Column: one column of a source, how its values are read, and what they must satisfy."""
 
+import difflib
+import math
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Literal, get_args
+
+import polars as pl
+
+from mlops_ray.errors import UseCaseError
 
 ColumnType = Literal["text", "integer", "number", "boolean", "timestamp"]
+
+DTYPES: Mapping[ColumnType, pl.DataType] = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "boolean": pl.Boolean(),
+    "timestamp": pl.Datetime("us", "UTC"),
+}
+NULL_TEXTS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+
+# What a text is trimmed of, at both ends: Unicode's White_Space, and what has no width but makes another text (byte
+# order mark, zero-width space, word joiner). Written out, as Python and Rust mean different things by "whitespace".
+TRIMMED = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\ufeff\u200b\u2060"
+)
+
+_SAMPLE = datetime(2001, 2, 3, 16, 5, 6)
+_OFFSETS = ("%z", "%:z", "%::z", "%#z", "%+")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a source and what its values must satisfy.
+    """One column of a source: how its values are read, and what they must satisfy.
 
     A value that cannot be read as `type`, is null without `nullable`, or breaks `choices` or `pattern`, puts its row
-    into quarantine. A number outside `minimum..maximum` does too, unless `out_of_range="null"` repairs it.
+    into quarantine. A number outside `minimum..maximum` does too, unless `out_of_range="null"` repairs it; and so does
+    a moment outside the years 1900 to 2199, or a number beyond what a model holds (float32).
+
+    How texts are read (a value of any type is judged as the text that a CSV file would hold):
+    null_texts: texts that mean null, beside the empty one. Default: none for a text, as "NA" is Namibia; for the
+        other types, which these could not be, NA, N/A, NaN, nan, null, NULL and None.
+    format: of timestamps, as strftime writes it (`%d/%m/%Y %H:%M`). ISO 8601 with an offset is read in any case.
+    time_zone: of timestamps that name none, such as "Europe/Berlin". Without it they are refused.
+    clock_change: what such a timestamp means in the hour that comes twice or never: a `reason` to refuse it, the
+        `earliest` or the `latest` of the moments that the offsets before and after the change make of it.
+    unit: of timestamps that are numbers, counted from 1970. Without it a number is no timestamp.
+    decimal_comma: whether `1,5` is written for 1.5. thousands: what may stand between groups of three digits.
+    text_form: the normal form of texts, trimmed: `nfc`, `nfkc`, which also makes full-width letters plain, or `exact`:
+        as they come.
+    pattern: what the whole text must match, in the syntax of Rust's regex crate, which is polars'.
+
     `outcome` marks what is known only after the fact: such a column can make labels and histories, but is never
     offered to a model as a feature of its own row. `closed` says that the values seen in training are all there are:
     the endpoint refuses any other. `personal` marks what tells of a person: the ledger of predictions leaves the
     column out, or keeps a keyed hash of it, by which equal values still join.
+
+    Raises UseCaseError where the declaration contradicts itself.
     """
 
     name: str
@@ -29,3 +74,172 @@ class Column:
     outcome: bool = False
     closed: bool = False
     personal: Literal["omit", "hash"] | None = None
+    null_texts: tuple[str, ...] | None = None
+    format: str | None = None
+    time_zone: str | None = None
+    clock_change: Literal["reason", "earliest", "latest"] = "reason"
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    decimal_comma: bool = False
+    thousands: str | None = None
+    text_form: Literal["nfc", "nfkc", "exact"] = "nfc"
+
+    def __post_init__(self) -> None:
+        self._check_words()
+        self._check_types_of_options()
+        for limit in (self.minimum, self.maximum):
+            if limit is not None and (not isinstance(limit, int | float) or not math.isfinite(limit)):
+                raise self._wrong(f"the limit {limit!r} is not a number")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise self._wrong(f"minimum {self.minimum} is above maximum {self.maximum}")
+        if self.out_of_range == "null" and not self.nullable:
+            raise self._wrong('out_of_range="null" makes nulls, so the column must be nullable')
+        if self.pattern is not None:
+            self._check_pattern(self.pattern)
+        self._check_texts()
+        self._check_number_signs()
+        self._check_times()
+
+    @property
+    def dtype(self) -> pl.DataType:
+        return DTYPES[self.type]
+
+    @property
+    def nulls(self) -> tuple[str, ...]:
+        """All texts that mean null: the empty one, and those declared or of the type."""
+        if self.null_texts is None:
+            return ("",) if self.type == "text" else ("", *NULL_TEXTS)
+        return "", *self.null_texts
+
+    @property
+    def whole_pattern(self) -> str | None:
+        """The pattern for the whole text."""
+        return None if self.pattern is None else rf"\A(?:{self.pattern})\z"
+
+    @property
+    def format_has_offset(self) -> bool:
+        return self.format is not None and any(offset in self.format for offset in _OFFSETS)
+
+    def written(self, number: str) -> str:
+        """The text for a number that JSON writes as `number`: with a comma, where the column's texts have one."""
+        return number.replace(".", ",") if self.decimal_comma else number
+
+    def _wrong(self, what: str) -> UseCaseError:
+        return UseCaseError(f"Column {self.name!r}: {what}.")
+
+    def _check_words(self) -> None:
+        known = {
+            "type": get_args(ColumnType),
+            "out_of_range": ("quarantine", "null"),
+            "personal": (None, "omit", "hash"),
+            "clock_change": ("reason", "earliest", "latest"),
+            "unit": (None, "s", "ms", "us", "ns"),
+            "text_form": ("nfc", "nfkc", "exact"),
+        }
+        if not isinstance(self.name, str) or not self.name:
+            raise UseCaseError(f"Column {self.name!r}: the name must be a text, and not empty.")
+        for field, words in known.items():
+            if (given := getattr(self, field)) not in words:
+                raise self._wrong(f"{field} {given!r} is unknown; {_known(given, words)}")
+
+    def _check_types_of_options(self) -> None:
+        allowed: dict[str, tuple[ColumnType, ...]] = {
+            "minimum": ("integer", "number"),
+            "maximum": ("integer", "number"),
+            "out_of_range": ("integer", "number", "timestamp"),
+            "choices": ("text",),
+            "closed": ("text",),
+            "pattern": ("text",),
+            "text_form": ("text",),
+            "format": ("timestamp",),
+            "time_zone": ("timestamp",),
+            "clock_change": ("timestamp",),
+            "unit": ("timestamp",),
+            "decimal_comma": ("integer", "number"),
+            "thousands": ("integer", "number"),
+        }
+        for field, types in allowed.items():
+            if getattr(self, field) != type(self).__dataclass_fields__[field].default and self.type not in types:
+                raise self._wrong(f"{field} belongs to columns of type {' or '.join(types)}, not {self.type}")
+        for field in ("choices", "null_texts"):
+            value = getattr(self, field)
+            if value is not None and not (isinstance(value, tuple) and all(isinstance(text, str) for text in value)):
+                raise self._wrong(f"{field} {value!r} must be a tuple of texts")
+
+    def _check_pattern(self, pattern: str) -> None:
+        for text in (pattern, self.whole_pattern):
+            try:
+                pl.Series([""]).str.contains(str(text))
+            except pl.exceptions.PolarsError as error:
+                why = " ".join(str(error).split("This error occurred")[0].split())
+                raise self._wrong(f"pattern {pattern!r} cannot be compiled for a whole text ({why})") from None
+
+    def _check_texts(self) -> None:
+        for text in (*self.choices, *(self.null_texts or ())):
+            if text != normal_form(text, self.text_form):
+                raise self._wrong(f"{text!r} is not how texts are read: trimmed, in the form {self.text_form}")
+        values = {"true", "false"} if self.type == "boolean" else set(self.choices)
+        if both := values & set(self.nulls):
+            raise self._wrong(f"{min(both)!r} is a value and means null")
+        if self.choices and len(set(self.choices)) < len(self.choices):
+            raise self._wrong("choices name a text twice")
+
+    def _check_number_signs(self) -> None:
+        sign = self.thousands
+        if sign is not None and (len(sign) != 1 or sign.isalnum() or sign in "+-"):
+            raise self._wrong(f"thousands {sign!r} must be one character, and no digit, letter or sign")
+        if sign == ("," if self.decimal_comma else "."):
+            raise self._wrong(f"thousands {sign!r} is the decimal sign as well")
+
+    def _check_times(self) -> None:
+        if self.time_zone is not None:
+            try:
+                pl.Series([_SAMPLE]).dt.replace_time_zone(self.time_zone)
+            except pl.exceptions.PolarsError:
+                from zoneinfo import available_timezones
+
+                zones = tuple(sorted(available_timezones()))
+                raise self._wrong(f"time_zone {self.time_zone!r} is unknown; {_known(self.time_zone, zones)}") from None
+        elif self.clock_change != "reason":
+            raise self._wrong("clock_change says how local times are read, so time_zone must be given")
+        if self.format is None:
+            return
+        if self.unit is not None:
+            raise self._wrong("format and unit are both given; a number could be read in two ways")
+        if not self.format_has_offset and self.time_zone is None:
+            raise self._wrong(f"format {self.format!r} has no offset (%z), so time_zone must be given")
+        self._check_format(self.format)
+
+    def _check_format(self, format_: str) -> None:
+        """A format must give back the day that it wrote, and never read a text of ISO 8601 as another moment."""
+        sample = pl.Series([_SAMPLE.replace(tzinfo=UTC) if self.format_has_offset else _SAMPLE])
+        try:
+            written = sample.dt.to_string(format_)
+            read = written.str.to_datetime(format_, strict=False, time_unit="us").item()
+        except pl.exceptions.PolarsError:
+            read = None
+        if read is None or read.date() != _SAMPLE.date() or "%s" in format_:
+            raise self._wrong(f"format {format_!r} does not tell a day that can be read back; see chrono's strftime")
+        try:
+            iso = datetime.fromisoformat(written.item())
+        except ValueError:
+            return
+        meant = read if self.format_has_offset else pl.Series([read]).dt.replace_time_zone(self.time_zone).item()
+        if iso.tzinfo is not None and iso != meant:
+            raise self._wrong(f"format {format_!r} reads texts of ISO 8601 as other moments")
+
+
+def normal_form(text: str, form: Literal["nfc", "nfkc", "exact"] = "nfc") -> str:
+    """The text as the contract reads it; see `Column.text_form`."""
+    if form == "exact":
+        return text
+    return unicodedata.normalize("NFC" if form == "nfc" else "NFKC", text).strip(TRIMMED)
+
+
+def _known(given: object, words: tuple[str | None, ...]) -> str:
+    """The words that may be given, the nearest first; the nearest alone where there are many."""
+    texts = [word for word in words if word is not None]
+    near = difflib.get_close_matches(str(given), texts, n=1, cutoff=0.5) or [
+        word for word in texts if word.startswith(str(given))
+    ]
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return hint + (f"Known: {', '.join(texts)}" if len(texts) < 20 else f"{len(texts)} zones are known")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mlops_ray.use_case.declared_types import expect_types
+
 
 @dataclass(frozen=True)
 class Label:
@@ -15,3 +17,6 @@ class Label:
     name: str
     value: pl.Expr
     known_at: pl.Expr
+
+    def __post_init__(self) -> None:
+        expect_types(self, "Label")

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, get_args
+from typing import Literal
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.window_spec import WindowSpec
 
 Question = Literal["data", "prediction", "concept"]
@@ -39,14 +40,8 @@ class Monitoring:
     error_detectors: tuple[ErrorDetector, ...] = ()
 
     def __post_init__(self) -> None:
+        expect_types(self, "Monitoring")
         if not self.windows or len({spec.name for spec in self.windows}) != len(self.windows):
             raise UseCaseError("Monitoring needs at least one kind of window, and each kind once.")
         if self.false_alarm_every < 1:
             raise UseCaseError(f"Monitoring: false_alarm_every is {self.false_alarm_every}; it must be 1 or more.")
-        for name, known, given in (
-            ("number_detector", NumberDetector, (self.number_detector,)),
-            ("category_detector", CategoryDetector, (self.category_detector,)),
-            ("error_detectors", ErrorDetector, self.error_detectors),
-        ):
-            for wrong in set(given) - set(get_args(known)):
-                raise UseCaseError(f"Monitoring: {name} has {wrong!r}; there are {', '.join(get_args(known))}.")

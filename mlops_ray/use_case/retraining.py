@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.monitoring import Question
 from mlops_ray.use_case.split import Split
 
@@ -41,6 +42,7 @@ class Retraining:
     promote: bool = False
 
     def __post_init__(self) -> None:
+        expect_types(self, "Retraining")
         if self.min_new_rows < 0 or self.max_per_week < 1 or self.stop_after_losses < 1:
             raise UseCaseError(
                 f"Retraining with min_new_rows {self.min_new_rows}, max_per_week {self.max_per_week} and "

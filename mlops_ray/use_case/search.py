@@ -1,5 +1,6 @@
 """Search: the candidates, the spaces of their parameters, and how long the search goes on."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,26 +8,56 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.errors import UseCaseError
+from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.features import Feature
 
 
 @dataclass(frozen=True)
 class Uniform:
+    """A number between `low` and `high`, with `log` uniform in its logarithm."""
+
     low: float
     high: float
     log: bool = False
 
+    def __post_init__(self) -> None:
+        _expect_range(self)
+
 
 @dataclass(frozen=True)
 class Integer:
+    """A whole number from `low` to `high`, both included; with `log` uniform in its logarithm."""
+
     low: int
     high: int
     log: bool = False
 
+    def __post_init__(self) -> None:
+        _expect_range(self)
+
 
 @dataclass(frozen=True)
 class Choice:
+    """One of `values`."""
+
     values: tuple[str | float | int | bool, ...]
+
+    def __post_init__(self) -> None:
+        expect_types(self, "Choice")
+        if not self.values:
+            raise UseCaseError("Choice: values is empty. Give at least one value.")
+        if len(set(map(repr, self.values))) < len(self.values):
+            raise UseCaseError(f"Choice: values are {self.values!r}. Give each of them once.")
+
+
+def _expect_range(space: Uniform | Integer) -> None:
+    owner = type(space).__name__
+    expect_types(space, owner)
+    if not (math.isfinite(space.low) and math.isfinite(space.high) and space.low < space.high):
+        raise UseCaseError(f"{owner}: low is {space.low} and high is {space.high}. Give a low below it, both finite.")
+    if space.log and space.low <= 0:
+        raise UseCaseError(f"{owner}: low is {space.low}, which has no logarithm. Give a low above 0, or no log.")
 
 
 SearchSpace = Mapping[str, Uniform | Integer | Choice]
@@ -74,3 +105,15 @@ class Search:
     trials_per_candidate: int = 4
     reduction_factor: float = 2.0
     seed: int = 13
+
+    def __post_init__(self) -> None:
+        expect_types(self, "Search")
+        if self.trials_per_candidate < 1:
+            raise UseCaseError(f"Search: trials_per_candidate is {self.trials_per_candidate}. Give 1 or more.")
+        if not 1 < self.reduction_factor < math.inf:
+            raise UseCaseError(
+                f"Search: reduction_factor is {self.reduction_factor}, and one in so many trials goes on. "
+                f"Give a number above 1."
+            )
+        if not 0 <= self.seed < 2**32:
+            raise UseCaseError(f"Search: seed is {self.seed}. Give a number from 0 to 4,294,967,295.")

@@ -1,7 +1,11 @@
 """Serving: how the endpoint serves the models of a use case."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from mlops_ray.errors import UseCaseError
+from mlops_ray.use_case.declared_types import expect_types
 
 
 @dataclass(frozen=True)
@@ -16,3 +20,11 @@ class Serving:
     store_down: Literal["refuse", "missing"] = "refuse"
     batch_wait_ms: float = 0.0
     batch_rows: int = 64
+
+    def __post_init__(self) -> None:
+        expect_types(self, "Serving")
+        if not 0 <= self.batch_wait_ms < math.inf or self.batch_rows < 1:
+            raise UseCaseError(
+                f"Serving: batch_wait_ms is {self.batch_wait_ms} and batch_rows {self.batch_rows}. "
+                f"Give 0 or more milliseconds, and 1 row or more."
+            )

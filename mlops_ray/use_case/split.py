@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from mlops_ray.errors import UseCaseError
+from mlops_ray.use_case.declared_types import expect_types
+
 
 @dataclass(frozen=True)
 class Split:
@@ -11,3 +14,11 @@ class Split:
     test: timedelta = timedelta(days=30)
     gap: timedelta = timedelta(0)
     validation: timedelta = timedelta(days=30)
+
+    def __post_init__(self) -> None:
+        expect_types(self, "Split")
+        for name, part in (("test", self.test), ("validation", self.validation)):
+            if part <= timedelta(0):
+                raise UseCaseError(f"Split: {name} is {part}, so it has no rows. Give a time above 0.")
+        if self.gap < timedelta(0):
+            raise UseCaseError(f"Split: gap is {self.gap}, so validation would overlap the test. Give 0 or more.")

@@ -1,11 +1,9 @@
 """UseCase: the only thing a user must write.
 
 Plain declarations; the stages interpret them. Moments are timezone-aware UTC; expressions are polars expressions
-over the columns of one source.
+over the columns of one source. What is declared is checked at once (see `checks`): any error is a UseCaseError.
 """
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,8 +11,8 @@ from typing import Literal
 
 import polars as pl
 
-from mlops_ray.errors import UseCaseError
-from mlops_ray.use_case.gates import Approval, Fairness, Gate, NoSliceWorse, NoVulnerability, OnnxParity
+from mlops_ray.use_case.checks import check_use_case
+from mlops_ray.use_case.gates import Approval, Gate, OnnxParity
 from mlops_ray.use_case.label import Label
 from mlops_ray.use_case.monitoring import Monitoring
 from mlops_ray.use_case.retraining import Retraining
@@ -66,61 +64,11 @@ class UseCase:
     retraining: Retraining | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
-            raise UseCaseError(f"Use case name {self.name!r}: use a-z, 0-9 and _, at most 63, beginning with a letter.")
-        if not self.sources:
-            raise UseCaseError(f"Use case {self.name}: sources is empty. Declare at least one source.")
-        if not self.candidates:
-            raise UseCaseError(f"Use case {self.name}: candidates is empty. Declare at least one candidate.")
-        if bool(self.feature_views) != bool(self.feature_service):
-            raise UseCaseError(
-                f"Use case {self.name}: feature_views and feature_service go together; one of them is missing."
-            )
-        known = self.column_names
-        for name in (*self.entities, self.event_time):
-            if name not in known:
-                raise UseCaseError(
-                    f"Use case {self.name}: {name!r} is not a column of source {self.main_source!r} "
-                    f"(it has {', '.join(sorted(known))})."
-                )
-        self._check_gates()
-        for name, expression in (self.request_features or {}).items():
-            if name in self.entities and not expression.meta.eq(pl.col(name)):
-                raise UseCaseError(
-                    f"Use case {self.name}: request feature {name!r} has the name of an entity but another value. "
-                    f"Give it a name of its own."
-                )
-
-    def _check_gates(self) -> None:
-        if self.slices and len(set(self.slices)) != len(self.slices):
-            raise UseCaseError(f"Use case {self.name}: slices name a column twice.")
-        for gate in self.gates:
-            if isinstance(gate, NoSliceWorse) and not self.slices:
-                raise UseCaseError(f"Use case {self.name}: gate {gate} needs slices. Declare them.")
-            if isinstance(gate, Fairness) and gate.column not in self.slices:
-                raise UseCaseError(
-                    f"Use case {self.name}: gate {gate} needs the slice {gate.column!r}. Add it to slices."
-                )
-            if any(isinstance(value, float) and not math.isfinite(value) for value in vars(gate).values()):
-                raise UseCaseError(f"Use case {self.name}: gate {gate} has a limit that is not a number.")
-        for waiver in (w for gate in self.gates if isinstance(gate, NoVulnerability) for w in gate.waivers):
-            if waiver.until.tzinfo is None or not waiver.reason.strip():
-                raise UseCaseError(
-                    f"Use case {self.name}: the waiver of {waiver.advisory} needs a reason and an end with a time zone."
-                )
-        if self.approval is not None and self.approval.expires_after <= timedelta(0):
-            raise UseCaseError(
-                f"Use case {self.name}: an approval that expires after {self.approval.expires_after} is never valid."
-            )
+        check_use_case(self)
 
     @property
     def main_source(self) -> str:
         return next(iter(self.sources))
-
-    @property
-    def column_names(self) -> set[str]:
-        source = self.sources[self.main_source]
-        return {column.name for column in source.columns} | set(source.derived)
 
     def features_of_request(self) -> dict[str, pl.Expr]:
         """The request features by name, with the default applied."""

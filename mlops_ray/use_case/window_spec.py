@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.use_case.declared_types import expect_types
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class WindowSpec:
     minimum_rows: int = 500
 
     def __post_init__(self) -> None:
+        expect_types(self, "WindowSpec")
         if (self.rows is None) == (self.length is None):
             raise UseCaseError("A window has either rows or length. Give exactly one of them.")
         if self.panes < 1 or (self.rows or self.panes) % self.panes:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mlops_ray.serving.environment import serve_environment
 
@@ -16,6 +15,7 @@ os.environ.update(serve_environment() | {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_
 import ray
 
 from mlops_ray.config import Settings
+from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef, set_champion
@@ -52,9 +52,9 @@ class SlowReader(RecentDelays):
         super().__init__(example_reader().values)
         self._seconds = seconds
 
-    def read(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[dict[str, Any]]:
+    def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
         time.sleep(self._seconds)
-        return super().read(rows, moments)
+        return super().find(rows, moments)
 
 
 def seal_all(state: str) -> dict[int, str]:

@@ -13,22 +13,26 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import psycopg
 import pytest
+from redis import Redis
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import ConfigurationError
 from mlops_ray.features.columns import PREDICTION_TIME
-from mlops_ray.features.materialize import materialize
+from mlops_ray.features.definitions import Definitions, project_of, read_definitions
+from mlops_ray.features.materialize import Materialized, materialize, verify
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 
-DEFINITIONS = {
-    "views.py": """
+DEFINITIONS = """
 from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Float64
+from feast.types import Float64, Int64, String
 
 airport = Entity(name="airport", value_type=ValueType.STRING)
+account = Entity(name="account", value_type=ValueType.INT64)
 delays = FeatureView(
     name="delays",
     entities=[airport],
@@ -36,9 +40,16 @@ delays = FeatureView(
     schema=[Field(name="delay", dtype=Float64)],
     source=FileSource(name="delays", path="delays.parquet", timestamp_field="event_timestamp"),
 )
+balances = FeatureView(
+    name="balances",
+    entities=[account],
+    ttl=timedelta(hours=3),
+    schema=[Field(name="balance", dtype=Float64), Field(name="cents", dtype=Int64), Field(name="kind", dtype=String)],
+    source=FileSource(name="balances", path="balances.parquet", timestamp_field="event_timestamp"),
+)
 service = FeatureService(name="service", features=[delays])
+accounts = FeatureService(name="accounts", features=[balances])
 """
-}
 NOON = datetime.fromisoformat("2013-06-01T12:00:00Z")
 HOUR = timedelta(hours=1)
 ROWS = pl.DataFrame(
@@ -114,13 +125,32 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def store(settings: Settings) -> Store:
-    url = Artifacts(settings.artifacts).write_table(ROWS, "delays.parquet")
-    store = Store(settings, "service")
-    store.apply(DEFINITIONS, {"delays": url})
-    done = materialize(settings, "service", [FeatureRows("delays", url, "", ROWS.height)], NOON)
-    assert done.keys == {"delays": 2}
-    return store
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "views.py").write_text(DEFINITIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def definitions(folder: Path) -> Definitions:
+    found = read_definitions(folder, "service")
+    assert found is not None
+    return found
+
+
+def rows_of(settings: Settings, view: str, frame: pl.DataFrame, code: str = "") -> list[FeatureRows]:
+    digest = str(frame.hash_rows().sum())
+    url = Artifacts(settings.artifacts).write_table(frame, f"{view}-{digest}-{code}.parquet")
+    return [FeatureRows(view, url, digest, frame.height, code)]
+
+
+@pytest.fixture(scope="module")
+def store(settings: Settings, definitions: Definitions) -> Store:
+    rows = rows_of(settings, "delays", ROWS)
+    done = materialize(settings, definitions, rows, NOON)
+    assert (done.keys, done.written, done.kept) == ({"delays": 2}, {"delays": 2}, {"delays": 0})
+    assert verify(settings, definitions, rows, NOON) is None
+    return Store(settings, project_of(definitions, rows))
 
 
 def delay(store: Store, airport: str | None, moment: datetime) -> object:
@@ -165,3 +195,131 @@ def test_offline_and_online_agree(store: Store) -> None:
     )
     offline = store.historical(entities)["delay"].to_list()
     assert offline == [delay(store, row["airport"], NOON) for row in entities.to_dicts()]
+
+
+def hours(values: dict[str, list[tuple[float, float | None]]]) -> pl.DataFrame:
+    """Rows of delays: by airport, hours after noon and value."""
+    events = [(key, NOON + hour * HOUR, value) for key, found in values.items() for hour, value in found]
+    schema = {"airport": pl.String, PREDICTION_TIME: pl.Datetime("us", "UTC"), "delay": pl.Float64}
+    return pl.DataFrame(events, schema=schema, orient="row")
+
+
+def known(settings: Settings, done: Materialized, airport: str, moment: datetime) -> object:
+    return delay(Store(settings, done.project), airport, moment)
+
+
+def test_an_older_run_takes_no_newer_value_away(settings: Settings, definitions: Definitions) -> None:
+    """As of noon, two hours before, and noon again; the third is verified, and right."""
+    later = hours({"EWR": [(-2.5, 1.0), (-1, 2.0)], "JFK": [(-2.5, 3.0)]})
+    earlier = later.filter(pl.col(PREDICTION_TIME) <= NOON - 2 * HOUR)
+    newest, oldest = (rows_of(settings, "delays", frame, "older") for frame in (later, earlier))
+    first = materialize(settings, definitions, newest, NOON)
+    second = materialize(settings, definitions, oldest, NOON - 2 * HOUR)
+    assert second.project == first.project
+    assert (second.written, second.kept) == ({"delays": 0}, {"delays": 1})
+    assert known(settings, first, "EWR", NOON) == 2.0
+    assert verify(settings, definitions, newest, NOON) is None
+    assert verify(settings, definitions, oldest, NOON - 2 * HOUR) is None
+    third = materialize(settings, definitions, newest, NOON)
+    assert (third.written, third.kept) == ({"delays": 0}, {"delays": 0})
+    applied = Store(settings, first.project).applied()
+    assert applied is not None
+    assert (applied.as_of, applied.rows) == (NOON, {"delays": newest[0].url})
+
+
+def test_an_older_run_leaves_what_a_newer_one_wrote_of_the_same_moment(
+    settings: Settings, definitions: Definitions
+) -> None:
+    newest, oldest = (rows_of(settings, "delays", hours({"EWR": [(-3, value)]}), "same moment") for value in (7.0, 5.0))
+    done = materialize(settings, definitions, newest, NOON)
+    assert materialize(settings, definitions, oldest, NOON - HOUR).kept == {"delays": 1}
+    assert known(settings, done, "EWR", NOON) == 7.0
+
+
+def test_a_corrected_value_replaces_the_one_of_its_moment(settings: Settings, definitions: Definitions) -> None:
+    wrong, right = (hours({"EWR": [(-1, value), (0, 9.0)][:count]}) for value, count in ((1.0, 2), (2.0, 1)))
+    done = materialize(settings, definitions, rows_of(settings, "delays", wrong, "corrected"), NOON)
+    assert known(settings, done, "EWR", NOON) == 9.0
+    rows = rows_of(settings, "delays", right, "corrected")
+    assert "has other rows" in str(verify(settings, definitions, rows, NOON))
+    assert materialize(settings, definitions, rows, NOON).written == {"delays": 1}
+    assert known(settings, done, "EWR", NOON) == 2.0
+
+
+def test_a_flushed_online_store_is_noticed_and_filled_again(settings: Settings, definitions: Definitions) -> None:
+    rows = rows_of(settings, "delays", ROWS, "flushed")
+    done = materialize(settings, definitions, rows, NOON)
+    assert verify(settings, definitions, rows, NOON) is None
+    flush(settings, done.project)
+    assert verify(settings, definitions, rows, NOON) == (
+        "feature view delays: 2 of 2 keys are not online as they should be"
+    )
+    assert materialize(settings, definitions, rows, NOON).written == {"delays": 2}
+    assert known(settings, done, "EWR", NOON) == 2.0
+
+
+def flush(settings: Settings, project: str) -> None:
+    if settings.online_store.startswith("sqlite"):
+        with closing(sqlite3.connect(settings.online_store.removeprefix("sqlite:///"))) as connection:
+            connection.execute(f'DELETE FROM "{project}_delays"')
+            connection.commit()
+    elif settings.online_store.startswith("redis"):
+        client = Redis.from_url(settings.online_store)
+        client.delete(*client.keys(f"*{project}"))
+    else:
+        with psycopg.connect(settings.online_store, autocommit=True) as connection:
+            connection.execute(f'DELETE FROM "{project}_delays"')  # type: ignore[call-overload]
+
+
+def test_what_is_not_in_the_registry_is_said(settings: Settings, definitions: Definitions) -> None:
+    rows = rows_of(settings, "delays", ROWS, "elsewhere")
+    assert "is not in the registry" in str(verify(settings, definitions, rows, NOON))
+    with pytest.raises(ConfigurationError, match="features refresh"):
+        Store(settings, project_of(definitions, rows)).online_reader()
+
+
+def test_another_code_or_definition_changes_nothing_that_is_read(
+    store: Store, settings: Settings, definitions: Definitions, folder: Path, tmp_path: Path
+) -> None:
+    before = store.applied()
+    materialize(settings, definitions, rows_of(settings, "delays", hours({"EWR": [(-1, 8.0)]}), "changed"), NOON)
+    (tmp_path / "views.py").write_text(DEFINITIONS.replace("hours=3", "hours=9"))
+    changed = read_definitions(tmp_path, "service")
+    assert changed is not None
+    done = materialize(settings, changed, rows_of(settings, "delays", hours({"EWR": [(-1, 6.0)]})), NOON)
+    assert known(settings, done, "EWR", NOON + 4 * HOUR) == 6.0
+    assert delay(store, "EWR", NOON) == 2.0
+    assert delay(store, "EWR", NOON + 4 * HOUR) is None
+    assert store.applied() == before
+
+
+def test_keys_and_values_are_exact(settings: Settings, folder: Path) -> None:
+    """Beyond 2^53, where a float stands for two accounts, and with a null among the keys that are asked for."""
+    accounts = read_definitions(folder, "accounts")
+    assert accounts is not None
+    large = 2**53
+    frame = pl.DataFrame(
+        {
+            "account": [large, large + 1, -large - 1],
+            PREDICTION_TIME: [NOON] * 3,
+            "balance": [0.1, None, float("inf")],
+            "cents": [large + 1, None, -1],
+            "kind": ["", None, "Zürich\u0000"],
+        },
+        schema_overrides={PREDICTION_TIME: pl.Datetime("us", "UTC")},
+    )
+    if settings.online_store.startswith("postgresql"):
+        frame = frame.with_columns(pl.col("kind").str.replace_all("\u0000", ""))  # which PostgreSQL's texts cannot hold
+    rows = rows_of(settings, "balances", frame)
+    done = materialize(settings, accounts, rows, NOON)
+    assert verify(settings, accounts, rows, NOON) is None
+    found = Store(settings, done.project)
+    asked = [large, large + 1, None, -large - 1]
+    answers = found.online_reader().read([{"account": account} for account in asked], [NOON] * 4)
+    entities = pl.DataFrame(
+        {"account": asked, PREDICTION_TIME: [NOON] * 4}, schema_overrides={PREDICTION_TIME: pl.Datetime("us", "UTC")}
+    )
+    expected = [*frame.select("balance", "cents", "kind").to_dicts()]
+    expected.insert(2, {"balance": None, "cents": None, "kind": None})
+    assert answers == expected
+    assert found.historical(entities).select("balance", "cents", "kind").to_dicts() == expected

@@ -19,7 +19,7 @@ from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
-from mlops_ray.governance.live import VersionRef, live
+from mlops_ray.governance.live import Plan, VersionRef, live, start_rollout
 from mlops_ray.governance.principals import acting, create_key
 from mlops_ray.pipeline.admission import Admission, Registered, admit
 from mlops_ray.registry.sealed_model import seal
@@ -92,6 +92,42 @@ def test_a_failed_gate_stops_a_version_unless_it_does_not_block(
     found = admit(blocking, settings, ANN, tmp_path, registered(NEW))
     assert (found.champion, found.approval) == (False, None)
     assert live(store, USE_CASE.name).champion == OLD
+
+
+def test_only_the_first_version_goes_live_by_itself(store: ControlStore, settings: Settings, tmp_path: Path) -> None:
+    assert admit(case(), settings, ANN, tmp_path, registered(OLD)).standing == "Version 1 is champion."
+    for _ in range(2):
+        later = admit(case(), settings, ANN, tmp_path, registered(NEW))
+        assert (later.champion, live(store, USE_CASE.name).champion) == (False, OLD)
+        assert later.standing == (
+            "Version 2 waits beside version 1, which stays champion: mlops-ray rollout start arrivals 2"
+        )
+    state = start_rollout(store, ANN, USE_CASE.name, NEW, Plan())
+    assert state.rollout
+    assert state.rollout.version == NEW
+    assert admit(case(), settings, ANN, tmp_path, registered(OLD)).champion  # run again while it rolls out
+
+
+def test_a_later_version_is_approved_and_still_waits_for_a_rollout(
+    settings: Settings, store: ControlStore, tmp_path: Path
+) -> None:
+    author = acting(store, settings, None)
+    for ref, champion in ((OLD, True), (NEW, False)):
+        found = admit(case(approval=Approval()), settings, author, tmp_path, registered(ref))
+        assert found.approval
+        assert (found.approval.state, found.champion) == ("approved", champion)
+    assert live(store, USE_CASE.name).champion == OLD
+
+
+def test_the_champions_bytes_again_change_nothing(settings: Settings, store: ControlStore, tmp_path: Path) -> None:
+    admit(case(approval=Approval()), settings, acting(store, settings, None), tmp_path, registered(OLD))
+    before = live(store, USE_CASE.name)
+    again = VersionRef(2, OLD.digest)
+    found = admit(case(approval=Approval()), settings, ANN, tmp_path, registered(again))
+    assert (found.champion, found.approval) == (False, None)
+    assert found.standing == "Version 2 is the same model as version 1, which stays champion."
+    assert live(store, USE_CASE.name) == before
+    assert len(read_events(store, types=["approval.requested"])) == 1
 
 
 # Against a real champion
@@ -169,19 +205,20 @@ def salted(folder: Path) -> str:
         (seal_example, salted, -0.001, True),
     ],
 )
-def test_a_challenger_takes_the_place_of_a_champion_only_if_it_is_better_by_the_margin(
+def test_a_later_version_is_admitted_to_a_rollout_only_if_it_is_better_by_the_margin(
     contest: Contest, store: ControlStore, champion: Any, challenger: Any, margin: float, passes: bool
 ) -> None:
     found = contest.enter(champion, challenger, BetterThanChampion(margin))
     (gate,) = found.gates
-    assert (gate.passed, found.champion) == (passes, passes), gate.sentence
+    assert (gate.passed, found.champion) == (passes, False), gate.sentence
+    assert ("mlops-ray rollout start arrivals 2" in found.standing) == passes
     assert gate.value is not None
     expected = {seal_reversed: -1, salted: 0}.get(challenger, 1)
     assert np.sign(gate.value) == expected
     state = live(store, USE_CASE.name)
     assert state.champion
-    assert state.champion.version == (2 if passes else 1)
-    assert state.champion.version == 2 or read_events(store, types=["gate.failed"])[0].reason == gate.sentence
+    assert state.champion.version == 1
+    assert passes or read_events(store, types=["gate.failed"])[0].reason == gate.sentence
 
 
 def test_a_champion_that_cannot_be_asked_does_not_lose(contest: Contest) -> None:

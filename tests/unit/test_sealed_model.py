@@ -23,6 +23,7 @@ from mlops_ray.testing.example_model import (
     example_schema,
     seal_example,
 )
+from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Column, Feature, Label, Source, UseCase
 
 
@@ -212,7 +213,7 @@ def use_case(**changes: Any) -> UseCase:
         "entities": ("origin",),
         "event_time": "scheduled",
         "label": Label("late", pl.col("late"), pl.col("scheduled")),
-        "candidates": (object(),),
+        "candidates": (LogisticRegression(),),
         "request_features": {"hour": pl.col("scheduled").dt.hour()},
     }
     return UseCase(**{**given, **changes})

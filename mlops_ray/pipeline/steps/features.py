@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.features.definitions import Definitions
 from mlops_ray.features.transform import FeatureRows, transform
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.pipeline.fingerprint import Known
@@ -16,21 +17,31 @@ from mlops_ray.use_case import UseCase
 
 @dataclass(frozen=True)
 class FeaturesInputs:
-    """snapshot: its digest."""
+    """snapshot: its digest. definitions: whose types the rows must have; None where there is no feature service."""
 
     use_case: UseCase
     snapshot: str
+    definitions: Known[Definitions] | None
 
 
 def features_inputs(given: Given) -> FeaturesInputs:
-    return FeaturesInputs(part(given.use_case, "name", "feature_views"), str(given.results["ingest"]["digest"]))
+    use_case = part(given.use_case, "name", "feature_views")
+    return FeaturesInputs(use_case, str(given.results["ingest"]["digest"]), known_definitions(given))
+
+
+def known_definitions(given: Given) -> Known[Definitions] | None:
+    """The Feast definitions, known by the digest of what the service uses of them."""
+    found = given.definitions()
+    return Known(found.digest, found) if found else None
 
 
 def run_features(inputs: FeaturesInputs, where: Where) -> dict[str, Any]:
+    if inputs.definitions is None:
+        return {"views": []}
     say_if_it_waits(where, "features")
-    artifacts = Artifacts(where.settings.artifacts)
-    snapshot = load_snapshot(artifacts, inputs.use_case.name, inputs.snapshot)
-    return {"views": [asdict(rows) for rows in transform(inputs.use_case, where.settings, snapshot)]}
+    snapshot = load_snapshot(Artifacts(where.settings.artifacts), inputs.use_case.name, inputs.snapshot)
+    rows = transform(inputs.use_case, where.settings, snapshot, inputs.definitions.value)
+    return {"views": [asdict(found) for found in rows]}
 
 
 def verify_features(inputs: FeaturesInputs, result: Mapping[str, Any], where: Where) -> str | None:

@@ -9,10 +9,9 @@ from mlops_ray.config import Settings
 from mlops_ray.features.definitions import Definitions
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.pipeline.fingerprint import Known
-from mlops_ray.pipeline.part import joined
-from mlops_ray.pipeline.steps.features import feature_rows
+from mlops_ray.pipeline.part import joined, part
+from mlops_ray.pipeline.steps.features import feature_rows, known_definitions
 from mlops_ray.pipeline.steps.step import Given, Step, Where
-from mlops_ray.pipeline.steps.training_set import feast_stores, known_definitions
 from mlops_ray.pipeline.task import in_task
 from mlops_ray.pipeline.tasks import materialize_views, verify_views
 
@@ -30,6 +29,11 @@ class MaterializeInputs:
 def materialize_inputs(given: Given) -> MaterializeInputs:
     as_of = datetime.fromisoformat(given.results["ingest"]["as_of"])
     return MaterializeInputs(feast_stores(given), feature_rows(given), known_definitions(given), as_of)
+
+
+def feast_stores(given: Given) -> Settings:
+    """The settings that say where Feast writes; none of them where the use case has no feature service."""
+    return part(given.settings, *(("feast_registry", "online_store") if given.use_case.feature_service else ()))
 
 
 def run_materialize(inputs: MaterializeInputs, where: Where) -> dict[str, Any]:

@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.config import Settings
 from mlops_ray.features.definitions import Definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.pipeline.fingerprint import Known
-from mlops_ray.pipeline.part import joined, part
-from mlops_ray.pipeline.steps.features import feature_rows
+from mlops_ray.pipeline.part import part
+from mlops_ray.pipeline.steps.features import feature_rows, known_definitions
 from mlops_ray.pipeline.steps.step import Given, Step, Where
 from mlops_ray.pipeline.task import in_task
 from mlops_ray.pipeline.tasks import build_training_set_task
@@ -21,10 +20,9 @@ from mlops_ray.use_case import Feature, UseCase
 
 @dataclass(frozen=True)
 class TrainingSetInputs:
-    """settings: the stores of Feast, to which the definitions are written; none without a feature service."""
+    """definitions: None where the use case has no feature service."""
 
     use_case: UseCase
-    settings: Settings
     snapshot: str
     feature_rows: Mapping[str, Known[FeatureRows]]
     definitions: Known[Definitions] | None
@@ -36,23 +34,11 @@ def training_set_inputs(given: Given) -> TrainingSetInputs:
     names = ("name", "entities", "event_time", "lead_time", "label", "request_features", "feature_service")
     return TrainingSetInputs(
         use_case=part(case, *names, sources={case.main_source: part(case.sources[case.main_source], "columns")}),
-        settings=feast_stores(given),
         snapshot=str(ingested["digest"]),
         feature_rows=feature_rows(given),
         definitions=known_definitions(given),
         as_of=datetime.fromisoformat(ingested["as_of"]),
     )
-
-
-def feast_stores(given: Given) -> Settings:
-    """The settings that say where Feast writes; none of them where the use case has no feature service."""
-    return part(given.settings, *(("feast_registry", "online_store") if given.use_case.feature_service else ()))
-
-
-def known_definitions(given: Given) -> Known[Definitions] | None:
-    """The Feast definitions, known by the digest of what the service uses of them."""
-    found = given.definitions()
-    return Known(found.digest, found) if found else None
 
 
 def run_training_set(inputs: TrainingSetInputs, where: Where) -> dict[str, Any]:
@@ -61,9 +47,9 @@ def run_training_set(inputs: TrainingSetInputs, where: Where) -> dict[str, Any]:
         "training_set",
         build_training_set_task,
         inputs.use_case,
-        joined(inputs.settings, where.settings),
+        where.settings,
         inputs.snapshot,
-        inputs.definitions.value.files if inputs.definitions else {},
+        inputs.definitions.value if inputs.definitions else None,
         [known.value for known in inputs.feature_rows.values()],
         inputs.as_of,
     )
@@ -77,9 +63,10 @@ def verify_training_set(inputs: TrainingSetInputs, result: Mapping[str, Any], wh
 
 
 def known_training_set(given: Given) -> Known[TrainingSet]:
-    """The training set as an input of later steps: all of it counts but where it lies."""
+    """The training set as an input of later steps: all of it counts but where it and its feature rows lie."""
     found = given.results["training_set"]
-    return Known({name: value for name, value in found.items() if name != "url"}, training_set_of(found))
+    counts = {name: value for name, value in found.items() if name not in ("url", "feature_rows")}
+    return Known(counts, training_set_of(found))
 
 
 def training_set_of(result: Mapping[str, Any]) -> TrainingSet:
@@ -89,6 +76,4 @@ def training_set_of(result: Mapping[str, Any]) -> TrainingSet:
     return TrainingSet(**values)
 
 
-TRAINING_SET = Step(
-    "training_set", training_set_inputs, run_training_set, verify_training_set, ("artifacts", "online_cache_s")
-)
+TRAINING_SET = Step("training_set", training_set_inputs, run_training_set, verify_training_set)

@@ -1,0 +1,36 @@
+"""Doubts: what no gate measures, and somebody should look at before a version is trusted."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from mlops_ray.evaluation.slices import MINIMUM_ROWS
+from mlops_ray.features.columns import LABEL
+from mlops_ray.features.training_set import Parts
+
+_PERFECT = 0.999
+# Of the rarer label; with fewer, each of them moves a ranking metric by a twentieth.
+_FEW_LABELS = 20
+
+
+def doubts(parts: Parts, metric: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
+    """A sentence for each: parts of the split with few rows or few of one label, and a metric that is too good.
+
+    values: of `metric` (higher is better, at most 1) by part, None where it was not measured.
+    """
+    found = []
+    for name, part in vars(parts).items():
+        positive = part.filter(pl.col(LABEL)).height
+        rarer = min(positive, part.height - positive)
+        if part.height < MINIMUM_ROWS or rarer < _FEW_LABELS:
+            found.append(
+                f"The {name} period has {part.height:,} rows, {rarer:,} of them with the rarer label (few: below "
+                f"{MINIMUM_ROWS} rows or {_FEW_LABELS} labels): its metrics say more about chance than about the model."
+            )
+    for name, value in values.items():
+        if value is not None and value >= _PERFECT:
+            found.append(
+                f"{metric} on the {name} period is {value:.4f}, which is too good to be true more often than not: look "
+                f"for a feature that is known only after the fact (versions card shows their importance)."
+            )
+    return tuple(found)

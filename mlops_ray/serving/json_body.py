@@ -1,0 +1,146 @@
+"""JSON bodies: decoded against a type, or with values of any kind; what is wrong is named by its field."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mlops_ray.serving.http import HttpError
+
+_NOT_UTF8 = "The body is not UTF-8, or has half of a surrogate pair."
+_AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
+_NAMED = re.compile(r"(?:missing required|contains unknown) field `(?P<name>.*)`$")
+
+
+class NotANumber:
+    """Stands for the literals NaN and Infinity, which are no JSON, so that the message can name their field."""
+
+
+class _GivenTwice:
+    def __init__(self, name: str):
+        self.name = name
+
+
+class TypedJson:
+    """Reads bodies of one type; `loose` is the same with `msgspec.Raw` for values of any kind, for `any_values`."""
+
+    def __init__(self, strict: Any, loose: Any = None):
+        self._decoder = msgspec.json.Decoder(strict)
+        self._loose = msgspec.json.Decoder(strict if loose is None else loose)
+
+    def decode(self, content: bytes) -> Any:
+        """The body as the strict type. Raises HttpError 400 that names the field, for every kind of bad content."""
+        body = self._attempt(content)
+        if isinstance(body, HttpError):
+            self._refuse_what_no_type_sees(content)
+            raise body
+        return body
+
+    def decode_if_canonical(self, content: bytes) -> Any:
+        """The same, or None where the body may be right in other words."""
+        body = self._attempt(content)
+        return None if isinstance(body, HttpError) else body
+
+    def any_values(self, content: bytes) -> Any:
+        """The body as the loose type, values as they are written. Raises HttpError 400 as `decode` does."""
+        try:
+            value = _parsed(content)
+        except (ValueError, RecursionError):
+            self.decode(content)
+            raise HttpError(400, "The body is not JSON.", "body") from None
+        _refuse_in(value, "")
+        try:
+            return self._loose.decode(content)
+        except msgspec.MsgspecError as error:
+            raise _named(str(error)) from None
+
+    def _attempt(self, content: bytes) -> Any:
+        """The decoded body, or the HttpError that says why not."""
+        try:
+            body = self._decoder.decode(content)
+        except msgspec.ValidationError as error:
+            return _named(str(error))
+        except msgspec.DecodeError as error:
+            self._refuse_what_no_type_sees(content)
+            raise HttpError(400, f"The body is not JSON: {error}.", "body") from None
+        except RecursionError:
+            raise HttpError(400, "The JSON is nested too deeply.", "body") from None
+        except UnicodeError:
+            raise HttpError(400, _NOT_UTF8, "body") from None
+        # Of a name that is given twice the last would count. The body written again has each name once, so that it has
+        # fewer colons then; escapes could hide one. Defaults are not written, so that it never has more.
+        if b"\\" in content or msgspec.json.encode(body).count(b":") != content.count(b":"):
+            self._refuse_what_no_type_sees(content)
+        return body
+
+    def _refuse_what_no_type_sees(self, content: bytes) -> None:
+        """Raise HttpError for names given twice, and for NaN and Infinity, with their field."""
+        try:
+            value = _parsed(content)
+        except (ValueError, RecursionError):
+            return
+        _refuse_in(value, "")
+
+
+def struct_of(name: str, types: Mapping[str, Any]) -> type[msgspec.Struct]:
+    """A struct whose fields may have any name, identifier or not."""
+    fields = [(f"field_{number}", type_) for number, type_ in enumerate(types.values())]
+    rename = {f"field_{number}": given for number, given in enumerate(types)}
+    return msgspec.defstruct(name, fields, forbid_unknown_fields=True, rename=rename)
+
+
+def _parsed(content: bytes) -> Any:
+    """What of the content matters here: names, texts and constants. Numbers, of any length, are left as texts."""
+    return json.loads(
+        content.decode(),
+        object_pairs_hook=_object,
+        parse_int=str,
+        parse_float=str,
+        parse_constant=lambda literal: NotANumber(),
+    )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _GivenTwice:
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
+    names = [name for name, _ in pairs]
+    return _GivenTwice(next(name for name in names if names.count(name) > 1))
+
+
+def _refuse_in(value: Any, path: str) -> None:
+    if isinstance(value, str):
+        _expect_whole_characters(value)
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            _expect_whole_characters(name)
+            _refuse_in(part, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            _refuse_in(part, f"{path}[{number}]")
+    elif isinstance(value, _GivenTwice):
+        path = f"{path}.{value.name}" if path else value.name
+        raise HttpError(400, f"{path}: the name is given twice in one object.", path)
+    elif isinstance(value, NotANumber):
+        path = path or "body"
+        raise HttpError(400, f"{path}: got NaN or Infinity, which is no JSON (send null for a missing number).", path)
+
+
+def _expect_whole_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise HttpError(400, _NOT_UTF8, "body") from None
+
+
+def _named(message: str) -> HttpError:
+    """The error of msgspec's message "<what> - at `$.keys[0].origin`", with the field's path in ours."""
+    at = _AT.search(message)
+    path = at["path"].replace("[...]", "") if at else ""
+    text = message[: at.start()] if at else message
+    if name := _NAMED.search(text):
+        path = f"{path}.{name['name']}" if path else name["name"]
+    text = text.replace("Invalid enum value", "not one of the known values:")
+    return HttpError(400, f"{path or 'body'}: {text}.", path or "body")

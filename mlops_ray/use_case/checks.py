@@ -1,0 +1,316 @@
+"""What a use case must say so that it can be carried out: all that can be known before any data is read.
+
+Each error is one sentence with the use case, the place, the value, what is known, and the next step.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlops_ray.errors import UseCaseError, nearest
+from mlops_ray.use_case.declared_types import expect_types
+from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of, is_of_one_row
+from mlops_ray.use_case.gates import Fairness, NoSliceWorse, NoVulnerability
+from mlops_ray.use_case.search import Candidate, Choice, Integer, Uniform
+from mlops_ray.use_case.source import Source
+
+if TYPE_CHECKING:
+    from mlops_ray.use_case.use_case import UseCase
+
+# What a training set, an answer, the ledger and scored rows have beside the columns and features of a use case.
+RESERVED: Mapping[str, str] = {
+    "label": "training sets",
+    "label_known_at": "training sets",
+    "event_timestamp": "training sets and feature rows",
+    "as_of": "requests and rows to score",
+    "request_id": "answers",
+    "row": "answers",
+    "version": "answers",
+    "probability": "answers",
+    "prediction": "answers",
+}
+_MOMENT = "a moment with a time zone"
+_NEXT_STEP: Mapping[type[pl.DataType], str] = {
+    pl.Duration: "Make it a number, such as .dt.total_days()",
+    pl.Datetime: "Take a number out of it, such as .dt.hour() or .dt.weekday()",
+    pl.Date: "Take a number out of it, such as .dt.month() or .dt.weekday()",
+    pl.Time: "Take a number out of it, such as .dt.hour()",
+    pl.Categorical: "Add .cast(pl.String)",
+    pl.Enum: "Add .cast(pl.String)",
+    pl.Decimal: "Add .cast(pl.Float64)",
+    pl.List: "Take a value out of it, such as .list.first()",
+    pl.Array: "Take a value out of it, such as .arr.first()",
+    pl.Struct: "Take a value out of it with .struct.field()",
+    pl.Null: "It is always null: leave it out",
+}
+
+
+def check_use_case(case: "UseCase") -> None:
+    """Raise UseCaseError for the first thing in the declaration that contradicts another or cannot be."""
+    if not isinstance(case.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", case.name):
+        raise UseCaseError(f"Use case name {case.name!r}: use a-z, 0-9 and _, at most 63, beginning with a letter.")
+    expect_types(case, f"Use case {case.name}")
+    _check_presence(case)
+    for name, source in case.sources.items():
+        _check_source(case, name, source)
+    _check_keys(case)
+    _check_label(case)
+    _check_request_features(case)
+    if case.feature_service is None:
+        features = list(case.features_of_request())
+        check_monitored(case, [*case.request_columns(), *features], features)
+    _check_gates(case)
+
+
+def check_monitored(case: "UseCase", columns: Collection[str], features: Collection[str]) -> None:
+    """Raise UseCaseError for a slice that is neither a request column nor a feature, or a season of no feature.
+
+    columns: all that slices can be of. With a feature service they are known once a training set was made.
+    """
+    for place, names, known, kind in (
+        ("slice", case.slices, columns, "a request column or feature"),
+        ("monitoring's slice", case.monitoring.slices or (), columns, "a request column or feature"),
+        ("monitoring's seasonal", case.monitoring.seasonal, features, "a feature"),
+    ):
+        for name in names:
+            if name not in known:
+                raise _refusal(case, f"{place} {name!r} is not {kind}. {nearest(name, known)}")
+
+
+def outcomes_of(case: "UseCase") -> set[str]:
+    """Columns of the first source that are known only after the fact, and those derived from them.
+
+    Where the label uses none that is declared so, its own columns count: a caller who knew them would not ask.
+    """
+    source, label = case.sources[case.main_source], set(case.label.value.meta.root_names())
+    found = {column.name for column in source.columns if column.outcome}
+    while (
+        more := {
+            name for name, expression in source.derived.items() if found.intersection(expression.meta.root_names())
+        }
+        - found
+    ):
+        found |= more
+    return found if found & label else found | label - {*case.entities, case.event_time}
+
+
+def column_types(case: "UseCase", source: str, place: str = "") -> dict[str, pl.DataType]:
+    """The type of each column of a source, derived ones too. Raises UseCaseError as `dtype_of` does."""
+    declared = case.sources[source]
+    columns = {column.name: COLUMN_DTYPES[column.type] for column in declared.columns}
+    where = place or f"Use case {case.name}: source {source!r}"
+    derived = {
+        name: dtype_of(expression, columns, f"{where}: derived column {name!r}", "the source's contract")
+        for name, expression in declared.derived.items()
+    }
+    return columns | derived
+
+
+def _refusal(case: "UseCase", text: str) -> UseCaseError:
+    return UseCaseError(f"Use case {case.name}: {text}")
+
+
+def _check_presence(case: "UseCase") -> None:
+    if not case.sources:
+        raise _refusal(case, "sources is empty. Declare at least one source.")
+    if not case.candidates:
+        raise _refusal(case, "candidates is empty. Declare at least one candidate.")
+    for candidate in case.candidates:
+        _check_candidate(case, candidate)
+    if not case.entities:
+        raise _refusal(case, "entities is empty. Name the columns that identify what is predicted about.")
+    if bool(case.feature_views) != bool(case.feature_service):
+        raise _refusal(case, "feature_views and feature_service go together; one of them is missing.")
+    if case.lead_time < timedelta(0):
+        raise _refusal(
+            case,
+            f"lead_time is {case.lead_time}, so predictions would be made after {case.event_time!r}. "
+            f"Give the time before it, or declare a later event_time.",
+        )
+    for place, names in (
+        ("entities", case.entities),
+        ("slices", case.slices),
+        ("monitoring's slices", case.monitoring.slices or ()),
+        ("candidates", [candidate.name for candidate in case.candidates]),
+    ):
+        if twice := _twice(names):
+            raise _refusal(case, f"{place} have the name {twice!r} twice. Leave one out, or rename it.")
+
+
+def _check_candidate(case: "UseCase", candidate: Candidate) -> None:
+    """Its name and space; that it has `fit` is a matter of types, and typeguard sees no properties."""
+    name, space = getattr(candidate, "name", None), getattr(candidate, "space", None)
+    if not isinstance(name, str) or not name:
+        raise _refusal(case, f"candidate {type(candidate).__name__} has the name {name!r}. Give it a text.")
+    ranges = Uniform | Integer | Choice
+    if not isinstance(space, Mapping) or not all(isinstance(part, ranges) for part in space.values()):
+        raise _refusal(
+            case,
+            f"candidate {name!r} has the space {space!r:.100}. Give each parameter a Uniform, Integer or Choice.",
+        )
+
+
+def _check_source(case: "UseCase", name: str, source: Source) -> None:
+    """Derived columns and `known_at`. They are computed part by part of the data, so each of one row alone."""
+    place = f"source {name!r}"
+    expect_types(source, f"Use case {case.name}: {place}")
+    for column in source.columns:
+        expect_types(column, f"Use case {case.name}: {place}: column {column.name!r}")
+    if not source.columns:
+        raise _refusal(case, f"{place} has no columns. Declare those of its files that are used.")
+    types = column_types(case, name)
+    for derived, expression in source.derived.items():
+        if not is_of_one_row(expression):
+            raise _refusal(
+                case,
+                f"{place}: derived column {derived!r} depends on other rows, but a source is read in parts. "
+                f"Compute it in a function of feature_views.",
+            )
+    if source.known_at is not None:
+        _expect_moment(case, f"{place}: known_at", source.known_at, types, f"source {name!r}")
+        if not is_of_one_row(source.known_at):
+            raise _refusal(case, f"{place}: known_at depends on other rows, but a source is read in parts. Rewrite it.")
+
+
+def _check_keys(case: "UseCase") -> None:
+    """Entities and event time: what a caller sends, so known before the fact, and told apart from what we add."""
+    types, outcomes = column_types(case, case.main_source), outcomes_of(case)
+    for what, name in (*(("entity", name) for name in case.entities), ("event_time", case.event_time)):
+        if name not in types:
+            raise _refusal(
+                case, f"{what} {name!r} is not a column of source {case.main_source!r}. {nearest(name, types)}"
+            )
+        if name in outcomes:
+            raise _refusal(
+                case,
+                f"{what} {name!r} is known only after the fact (outcome=True, or derived from such a column). "
+                f"Use a column that a caller knows.",
+            )
+        _expect_not_reserved(case, what, name)
+    for name in case.entities:
+        if name == case.event_time:
+            raise _refusal(case, f"{name!r} is an entity and the event_time. Leave it out of entities.")
+        if not (types[name] == pl.String or types[name] == pl.Boolean or types[name].is_integer()):
+            raise _refusal(
+                case,
+                f"entity {name!r} is of type {types[name]}, which does not identify things exactly. "
+                f'Declare it as "text" or "integer".',
+            )
+    if not _is_moment(types[case.event_time]):
+        raise _refusal(
+            case,
+            f"event_time {case.event_time!r} is of type {types[case.event_time]}, not {_MOMENT}. "
+            f'Declare it as "timestamp", or derive one.',
+        )
+
+
+def _check_label(case: "UseCase") -> None:
+    types, source = column_types(case, case.main_source), f"source {case.main_source!r}"
+    given = dtype_of(case.label.value, types, f"Use case {case.name}: label {case.label.name!r}", source)
+    if given != pl.Boolean:
+        raise _refusal(
+            case,
+            f"label {case.label.name!r} is of type {given}, and only yes-or-no labels can be trained on yet (no "
+            f'classes, no numbers). Write a comparison, such as pl.col("delay") >= 15.',
+        )
+    _expect_moment(case, f"label {case.label.name!r}: known_at", case.label.known_at, types, source)
+
+
+def _check_request_features(case: "UseCase") -> None:
+    types, outcomes = column_types(case, case.main_source), outcomes_of(case)
+    known = {name: type_ for name, type_ in types.items() if name not in outcomes}
+    for name, expression in case.features_of_request().items():
+        place = f"request feature {name!r}"
+        _expect_not_reserved(case, "request feature", name)
+        if leaks := [root for root in expression.meta.root_names() if root in outcomes]:
+            raise _refusal(
+                case,
+                f"{place} uses {leaks[0]!r}, which is known only after the fact (outcome=True, or derived from such a "
+                f"column). Take it out; its history can be a feature view.",
+            )
+        given = dtype_of(expression, known, f"Use case {case.name}: {place}", f"source {case.main_source!r}")
+        if name in case.entities and not expression.meta.eq(pl.col(name)):
+            raise _refusal(case, f"{place} has the name of an entity but another value. Give it a name of its own.")
+        if name == case.event_time:
+            raise _refusal(case, f"{place} has the name of the event_time. Give it a name of its own.")
+        if not (given.is_integer() or given.is_float() or given in (pl.Boolean, pl.String)):
+            step = _NEXT_STEP.get(given.base_type(), "Make it a number, a boolean or a text")
+            raise _refusal(case, f"{place} is of type {given}, and a model takes numbers, booleans and texts. {step}.")
+        _expect_servable(case, place, expression)
+    derived, features = case.sources[case.main_source].derived, case.features_of_request()
+    for column in case.request_columns():
+        _expect_not_reserved(case, "column", column)
+        if column in derived and column not in (*case.entities, case.event_time, *features):
+            raise _refusal(
+                case,
+                f"request features use the derived column {column!r}, which callers would have to send. Write it out "
+                f"over the contract's columns.",
+            )
+
+
+def _expect_servable(case: "UseCase", place: str, expression: pl.Expr) -> None:
+    if calls_python(expression):
+        raise _refusal(
+            case,
+            f"{place} calls a Python function, which a server does not run. Write it with polars' own functions over "
+            f"one row, or compute it in a feature view.",
+        )
+    if not is_of_one_row(expression):
+        raise _refusal(
+            case,
+            f"{place} depends on other rows, and a request has one alone. Write it over one row, or compute it in a "
+            f"feature view.",
+        )
+
+
+def _check_gates(case: "UseCase") -> None:
+    for gate in case.gates:
+        expect_types(gate, f"Use case {case.name}: gate {type(gate).__name__}")
+        if isinstance(gate, NoSliceWorse) and not case.slices:
+            raise _refusal(case, f"gate {gate} needs slices. Declare them.")
+        if isinstance(gate, Fairness) and gate.column not in case.slices:
+            raise _refusal(case, f"gate {gate} needs the slice {gate.column!r}. Add it to slices.")
+        if any(isinstance(value, float) and not math.isfinite(value) for value in vars(gate).values()):
+            raise _refusal(case, f"gate {gate} has a limit that is not a number. Give a finite one.")
+    for waiver in (w for gate in case.gates if isinstance(gate, NoVulnerability) for w in gate.waivers):
+        expect_types(waiver, f"Use case {case.name}: waiver")
+        if waiver.until.tzinfo is None or not waiver.reason.strip():
+            raise _refusal(case, f"the waiver of {waiver.advisory} needs a reason and an end with a time zone.")
+    if case.approval is None:
+        return
+    expect_types(case.approval, f"Use case {case.name}: approval")
+    if case.approval.expires_after <= timedelta(0):
+        raise _refusal(case, f"an approval that expires after {case.approval.expires_after} is never valid.")
+
+
+def _expect_moment(
+    case: "UseCase", place: str, expression: pl.Expr, types: Mapping[str, pl.DataType], what: str
+) -> None:
+    given = dtype_of(expression, types, f"Use case {case.name}: {place}", what)
+    if not _is_moment(given):
+        zoneless = isinstance(given, pl.Datetime)
+        step = (
+            'Add .dt.replace_time_zone("UTC"), or its zone' if zoneless else "Give a timestamp column or a sum of one"
+        )
+        raise _refusal(
+            case,
+            f"{place} is of type {given}, not {_MOMENT}. {step}.",
+        )
+
+
+def _is_moment(type_: pl.DataType) -> bool:
+    return isinstance(type_, pl.Datetime) and type_.time_zone is not None
+
+
+def _expect_not_reserved(case: "UseCase", what: str, name: str) -> None:
+    if name in RESERVED:
+        raise _refusal(case, f"{what} {name!r} has a name that {RESERVED[name]} use themselves. Give it another.")
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
