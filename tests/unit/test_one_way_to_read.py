@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mlops_ray import Column, Source
 from mlops_ray.batch import scoring
 from mlops_ray.ingestion.contract import REASON, REPAIRS, check_rows
-from mlops_ray.ingestion.sources import SourceFile, read_file
+from mlops_ray.ingestion.readers import read_file
+from mlops_ray.ingestion.sources import SourceFile
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.validation import PredictBody
@@ -132,7 +133,7 @@ def cases(draw: st.DrawFn) -> tuple[Column, list[str | None]]:
 
 def judged_from_file(path: Path, column: Column) -> list[Judgement]:
     source = Source("", (column,))
-    stretches = read_file(SourceFile(str(path), path.name, ""))
+    stretches = read_file(SourceFile(str(path), path.name, ""), source)
     return [j for raw in stretches for j in judgements(check_rows(raw.frame, source, path.name, None), column)]
 
 
