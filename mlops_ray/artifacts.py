@@ -36,10 +36,15 @@ class ContentDigest:
 
 def digest_rows(frame: pl.DataFrame) -> ContentDigest:
     """SHA-256 of the sorted rows; columns count by name and type, in any order. Null differs from '' and from 0."""
-    if frame.is_empty():
-        return ContentDigest()
     ordered = frame.select(sorted(frame.columns))
-    ordered = ordered.sort(ordered.columns)
+    return digest_ordered(ordered.sort(ordered.columns))
+
+
+def digest_ordered(ordered: pl.DataFrame) -> ContentDigest:
+    """SHA-256 of rows and columns in the order in which they stand, which the caller must have made one of the content
+    alone: to sort by all columns costs five times what the digest does."""
+    if ordered.is_empty():
+        return ContentDigest()
     digest = hashlib.sha256(json.dumps([(name, str(type_)) for name, type_ in ordered.schema.items()]).encode())
     for column in ordered:
         digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
@@ -49,7 +54,7 @@ def digest_rows(frame: pl.DataFrame) -> ContentDigest:
             digest.update("".join(text).encode())
         else:
             digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
-    return ContentDigest(int.from_bytes(digest.digest()), frame.height)
+    return ContentDigest(int.from_bytes(digest.digest()), ordered.height)
 
 
 def digest_json(value: Any) -> str:

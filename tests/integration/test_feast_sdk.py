@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def source(folder: Path, name: str, rows: pl.DataFrame, created: str | None = No
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     folder = tmp_path_factory.mktemp("feast")
     account = Entity(name="account", value_type=ValueType.INT64)
     small = Entity(name="small", value_type=ValueType.INT32)
@@ -72,7 +71,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
     )  # fmt: skip
     store = FeatureStore(config=config)
     store.apply([account, small, balances, rates, smalls, scores, twice])
-    yield store
+    return store
 
 
 def asked(store: FeatureStore, features: list[str], entities: dict[str, object], **options: bool) -> list[object]:
