@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import polars as pl
@@ -36,16 +37,20 @@ class ContentDigest:
 
 def digest_rows(frame: pl.DataFrame) -> ContentDigest:
     """SHA-256 of the sorted rows; columns count by name and type, in any order. Null differs from '' and from 0."""
-    ordered = frame.select(sorted(frame.columns))
-    return digest_ordered(ordered.sort(ordered.columns))
-
-
-def digest_ordered(ordered: pl.DataFrame) -> ContentDigest:
-    """SHA-256 of rows and columns in the order in which they stand, which the caller must have made one of the content
-    alone: to sort by all columns costs five times what the digest does."""
-    if ordered.is_empty():
+    if frame.is_empty():
         return ContentDigest()
-    digest = hashlib.sha256(json.dumps([(name, str(type_)) for name, type_ in ordered.schema.items()]).encode())
+    ordered = _as_texts(frame.select(sorted(frame.columns)))
+    return _digest(_schema(frame), ordered.sort(ordered.columns))
+
+
+def digest_ordered(frame: pl.DataFrame) -> ContentDigest:
+    """As `digest_rows`, of rows whose order depends on their content alone already; to sort them again by all columns
+    costs five times what the digest does. It is another digest than that of `digest_rows`."""
+    return _digest(_schema(frame), _as_texts(frame.select(sorted(frame.columns)))) if len(frame) else ContentDigest()
+
+
+def _digest(schema: bytes, ordered: pl.DataFrame) -> ContentDigest:
+    digest = hashlib.sha256(schema)
     for column in ordered:
         digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
         if column.dtype == pl.String:
@@ -55,6 +60,61 @@ def digest_ordered(ordered: pl.DataFrame) -> ContentDigest:
         else:
             digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
     return ContentDigest(int.from_bytes(digest.digest()), ordered.height)
+
+
+def digest_each_row(frame: pl.DataFrame) -> ContentDigest:
+    """As `digest_rows`, with a SHA-256 for every row, so that it is the same however the rows are divided into frames.
+
+    A row is the bytes of its values in the order of the columns' names: which are null, 8 bytes for what has a fixed
+    size or for the length of a text, then the texts.
+    """
+    if frame.is_empty():
+        return ContentDigest()
+    schema, ordered = _schema(frame), _as_texts(frame.select(sorted(frame.columns)))
+    start = np.frombuffer(hashlib.sha256(schema).digest()[:16] * ordered.height, np.uint8).reshape(-1, 16)
+    nulls = np.column_stack([column.is_null().to_numpy() for column in ordered]).view(np.uint8)
+    fixed = np.column_stack([_eight_bytes(column) for column in ordered]).view(np.uint8)
+    heads, width = np.hstack([start, nulls, fixed]).tobytes(), 16 + nulls.shape[1] + fixed.shape[1]
+    texts = [pl.col(name).fill_null("") for name, type_ in ordered.schema.items() if type_ == pl.String]
+    bodies = list(ordered.select(pl.concat_str(texts).cast(pl.Binary)).to_series()) if texts else [b""] * len(ordered)
+    for column in (column for column in ordered if column.dtype == pl.Binary):
+        bodies = [body + value for body, value in zip(bodies, column.fill_null(b""), strict=True)]
+    sha256, starts = hashlib.sha256, range(0, len(heads), width)
+    digests = b"".join(
+        [sha256(heads[at : at + width] + body).digest() for at, body in zip(starts, bodies, strict=True)]
+    )
+    # Sums of 32-bit words in 64 bits do not overflow below four billion rows.
+    words = np.frombuffer(digests, ">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
+    total = sum(int(word) << (32 * (7 - place)) for place, word in enumerate(words))
+    return ContentDigest(total % _MODULUS, frame.height)
+
+
+def _schema(frame: pl.DataFrame) -> bytes:
+    return json.dumps([(name, str(frame.schema[name])) for name in sorted(frame.columns)]).encode()
+
+
+def _as_texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with texts in place of what has no bytes of its own: categories (their numbers are those of their order
+    of appearance), decimals, and nested values."""
+    flat = frame.with_columns(pl.col(pl.Categorical, pl.Enum, pl.Decimal, pl.Int128, pl.UInt128).cast(pl.String))
+    nested = [name for name, type_ in flat.schema.items() if type_.is_nested()]
+    return flat.with_columns(
+        pl.when(pl.col(name).is_not_null()).then(pl.struct(name).struct.json_encode()).alias(name) for name in nested
+    )
+
+
+def _eight_bytes(column: pl.Series) -> np.ndarray:
+    """What of each value has a fixed size, as little-endian integers: of a text its length in bytes."""
+    if column.dtype == pl.String:
+        sizes = column.str.len_bytes()
+    elif column.dtype == pl.Binary:
+        sizes = column.bin.size()
+    else:
+        sizes = column.to_physical()
+    values = sizes.fill_null(0).to_numpy()
+    if values.dtype.kind == "f":
+        return values.astype("<f8").view("<i8")
+    return values.astype("<i8")
 
 
 def digest_json(value: Any) -> str:
@@ -70,9 +130,46 @@ class Entry:
     size: int
 
 
+def locate(place: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of an absolute path or a URL, and the path in it.
+
+    A path is taken as it stands, whatever characters it has. In a URL, `%20` is a space, and what follows `?` are
+    options of the file system (`s3://lake/raw?region=eu-central-1&endpoint_override=http://minio:9000`).
+    Raises ValueError if it is neither.
+    """
+    if place.startswith("/"):
+        return pafs.LocalFileSystem(), place
+    parts = urlsplit(place)
+    if parts.scheme == "file":
+        if "?" in place or "#" in place:
+            raise ValueError(f"{place}: write # as %23 and ? as %3F in a file:// URL, or give the path alone.")
+        return pafs.LocalFileSystem(), unquote(parts.path)
+    if not parts.scheme:
+        raise ValueError(f"{place!r} is neither an absolute path nor a URL.")
+    body, mark, options = place.partition("?")
+    # Signs that a URL must not hold are taken as they are meant; an encoded one stays encoded.
+    filesystem, path = pafs.FileSystem.from_uri(quote(body, safe=_URL_SIGNS) + mark + options)
+    return filesystem, path
+
+
+_URL_SIGNS = "%/:@!$&'()*+,;=-._~[]"
+
+
+def join(place: str, *parts: str) -> str:
+    """The path or URL of something below a folder; a URL's options stay at its end."""
+    if "://" not in place:
+        return "/".join((place.rstrip("/"), *parts))
+    body, mark, options = place.partition("?")
+    return (
+        "/".join((body.rstrip("/"), *(quote(part, safe=_URL_SIGNS.replace("%", "")) for part in parts)))
+        + mark
+        + options
+    )
+
+
 def read_parquet(url: str) -> pl.DataFrame:
     """One Parquet file, or all that lie in a folder, by path or URL."""
-    filesystem, path = pafs.FileSystem.from_uri(url)
+    filesystem, path = locate(url)
     return pl.DataFrame(pl.from_arrow(pq.read_table(path, filesystem=filesystem)))
 
 
@@ -80,11 +177,11 @@ class Artifacts:
     """Reads and writes below one root: an absolute local path or a URL that pyarrow knows (s3://, gs://, file://)."""
 
     def __init__(self, root: str):
-        self.root = root.rstrip("/")
+        self.root = root if "?" in root and "://" in root else root.rstrip("/")
 
     def url(self, *parts: str) -> str:
         """The full path or URL of something below the root, as other libraries take it."""
-        return "/".join((self.root, *parts))
+        return join(self.root, *parts)
 
     def write_table(self, frame: pl.DataFrame, *parts: str) -> str:
         """Write one Parquet file, with microsecond time stamps, and return its URL.
@@ -150,6 +247,14 @@ class Artifacts:
         with filesystem.open_input_stream(path) as stream:
             return json.loads(stream.read())
 
+    def holds(self, url: str) -> bool:
+        """Whether a file or folder with this URL lies below the root."""
+        below = url.removeprefix(f"{self.root}/")
+        if below == url:
+            return False
+        filesystem, path = self._locate(below)
+        return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
+
     def delete(self, *parts: str) -> None:
         """Delete a file or a folder with all in it, if it exists."""
         filesystem, path = self._locate(*parts)
@@ -173,5 +278,4 @@ class Artifacts:
         pafs.copy_files(path, str(folder), source_filesystem=filesystem)
 
     def _locate(self, *parts: str) -> tuple[pafs.FileSystem, str]:
-        filesystem, path = pafs.FileSystem.from_uri(self.url(*parts))
-        return filesystem, path
+        return locate(self.url(*parts))

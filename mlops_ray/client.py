@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -114,7 +115,9 @@ class Client:
         MLOPS_RAY_API_KEY.
         """
         self._limits = _Limits(timeout_s, deadline_s, attempts)
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=_authorization(api_key))
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), headers=_authorization(api_key), trust_env=not on_this_machine(url)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -219,7 +222,9 @@ class AsyncClient:
     ):
         """See `Client`."""
         self._limits = _Limits(timeout_s, deadline_s, attempts)
-        self._http = httpx.AsyncClient(base_url=url.rstrip("/"), headers=_authorization(api_key))
+        self._http = httpx.AsyncClient(
+            base_url=url.rstrip("/"), headers=_authorization(api_key), trust_env=not on_this_machine(url)
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -379,6 +384,15 @@ def _answer(content: Any) -> Answer:
 def _prediction(row: Mapping[str, Any]) -> Prediction:
     missing, expired = (tuple(row.get(name, ())) for name in ("missing_features", "expired_features"))
     return Prediction(row["probability"], row["prediction"], missing, expired, row.get("late", False))
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether the URL names this machine itself: no proxy that the environment names can reach that."""
+    host = httpx.URL(url).host
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _content(response: httpx.Response) -> Any:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mlops_ray.errors import ConfigurationError, nearest
 
+_IN_URLS = "#%?"
+
 
 class Settings(BaseModel):
     """Where state lives and what the platform may use. Everything has a default below `state`.
@@ -88,12 +90,30 @@ class Settings(BaseModel):
                     f"{name} is the relative path {value!r}, which points elsewhere in every process. "
                     f"Give an absolute path{' or a URL' if may_be_url else ''}."
                 )
+        self._paths_survive_urls()
+        if ":" in self.http_host:
+            raise ValueError(
+                f"http_host is {self.http_host!r}, and serving over IPv6 is not possible yet. Give an IPv4 address, "
+                f"such as 127.0.0.1, or a host name."
+            )
         known = self.advisories.startswith(("/", "https://", "http://")) or self.advisories in ("", "pypi", "osv")
         if not known:
             raise ValueError(f"advisories is {self.advisories!r}. Give an absolute path, a URL, pypi or osv.")
         if bool(self.oidc_issuer) != bool(self.oidc_keys and self.oidc_audience):
             raise ValueError("oidc_issuer, oidc_audience and oidc_keys go together; one of them is missing.")
         return self
+
+    def _paths_survive_urls(self) -> None:
+        """MLflow and Feast put these paths into URLs, where some characters mean something else."""
+        names = ("state", "artifacts", "mlflow_uri", "feast_registry", "online_store", "control_store")
+        for name in names:
+            value = getattr(self, name)
+            taken = _IN_URLS if value.startswith("/") else "#%" if value.startswith("sqlite:///") else ""
+            if found := [character for character in taken if character in value]:
+                raise ValueError(
+                    f"{name} is {value!r}, and {found[0]!r} means something else in the URLs of the stores. Give a "
+                    f"path without {' '.join(taken)}."
+                )
 
 
 def load_settings(

@@ -139,11 +139,13 @@ def _write_vectors(pipeline: SklearnPipeline, encoder: Encoder, rows: pl.DataFra
 def _write_keys(
     pipeline: SklearnPipeline, case: UseCase, encoder: Encoder, frame: pl.DataFrame, project: str
 ) -> dict[str, Any]:
-    """The last distinct flights of the data, asked for as of the moment of materialization."""
+    """The last distinct flights of the data, as if they left as soon as can be asked at the materialization."""
     columns = [*case.entities, case.event_time]
+    moment = datetime.fromisoformat(work.AS_OF)
     rows = frame.drop_nulls(columns).unique(case.entities, keep="last", maintain_order=True).tail(ROWS)
+    rows = rows.with_columns(pl.lit(moment + case.lead_time).alias(case.event_time))
     keys = rows.sample(fraction=1.0, shuffle=True, seed=7).select(columns).to_dicts()
-    reader, moment = Store(work.settings(), project).online_reader(), datetime.fromisoformat(work.AS_OF)
+    reader = Store(work.settings(), project).online_reader()
     with work.KEY_ROWS.open("w") as file:
         for row in keys:
             text = {name: v.isoformat() if isinstance(v, datetime) else v for name, v in row.items()}

@@ -17,6 +17,11 @@ from mlops_ray.governance.live import live
 from mlops_ray.ingestion.contract import REASON, check_rows
 from mlops_ray.predictions.labels import (
     BY_REQUEST,
+    CLOCKS_DIFFER,
+    KNOWN_AT,
+    LABEL,
+    REQUEST_ID,
+    ROW,
     SAID,
     LabelKeys,
     frame_by_keys,
@@ -30,12 +35,6 @@ from mlops_ray.registry.sealed_model import load
 from mlops_ray.use_case import Column, Source
 
 _ROWS = 250_000
-_SAID = (Column("label", "boolean", nullable=True), Column("known_at", "timestamp", nullable=True))
-_REQUEST = (
-    Column("request_id", "text", pattern="[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"),
-    Column("row", "integer", nullable=True, minimum=0),
-)
-
 _logger = logging.getLogger(__name__)
 
 
@@ -52,9 +51,10 @@ class Imported:
 def import_labels(url: str, use_case: str, settings: Settings | None = None) -> Imported:
     """Keep the labels in a CSV or Parquet file (or several: a glob), as if they had come over HTTP.
 
-    Columns: `label` (true, false, 1, 0; empty withdraws what was said), `known_at` (optional; default: now), and either
-    `request_id` with `row` (optional; default 0), or the champion's entities and event time. Rows that break this are
-    left out and counted by reason. The same file imported again replaces itself.
+    Columns: `label` (true, false, yes, no, 1, 0; empty withdraws what was said), `known_at` (optional; default: now),
+    and either `request_id` with `row` (optional; default 0), or the champion's entities and event time. Rows that break
+    this are left out and counted by reason, `known_after_as_of` for what is said to be known only in the days to come.
+    The same file imported again replaces itself.
     settings: default from the environment. Raises DataError if a column is missing, ConfigurationError if labels by
     keys have no champion to say what the keys are.
     """
@@ -67,7 +67,7 @@ def import_labels(url: str, use_case: str, settings: Settings | None = None) -> 
         by_request = "request_id" in part.columns
         if not by_request and keys is None:
             keys = _keys_of_champion(settings, use_case)
-        judged = _judged(part, _REQUEST if by_request else keys.columns if keys else ())
+        judged = _judged(part, (REQUEST_ID, ROW) if by_request else keys.columns if keys else (), now)
         good = judged.filter(pl.col(REASON).is_null())
         said = good.with_columns(pl.col("known_at").fill_null(now), pl.lit(now).alias("received_at"))
         segment_id = f"file-{digest_rows(good).hex()[:32]}"
@@ -95,16 +95,12 @@ def _parts(url: str) -> Iterator[pl.DataFrame]:
         raise DataError(f"Labels cannot be read from {url}: {error}") from error
 
 
-def _judged(part: pl.DataFrame, about: tuple[Column, ...]) -> pl.DataFrame:
+def _judged(part: pl.DataFrame, about: tuple[Column, ...], now: datetime) -> pl.DataFrame:
     """The rows with typed columns and their reasons; optional columns that are not there are null."""
-    optional = [name for name in ("row", "known_at") if name not in part.columns]
+    optional = [column.name for column in (ROW, KNOWN_AT) if column.name not in part.columns]
     part = part.with_columns(pl.lit(None, pl.String).alias(name) for name in optional)
-    if "label" in part.columns and part.schema["label"].is_numeric():
-        # Cast to boolean, 7 would be true.
-        value = pl.col("label")
-        text = pl.when(value == 1).then(pl.lit("true")).when(value == 0).then(pl.lit("false"))
-        part = part.with_columns(text.otherwise(value.cast(pl.String)).alias("label"))
-    return check_rows(part, Source("", (*about, *_SAID)), "The file of labels", None)
+    said = Source("", (*about, LABEL, KNOWN_AT), known_at=pl.coalesce(KNOWN_AT.name, pl.lit(now)))
+    return check_rows(part, said, "The file of labels", now + CLOCKS_DIFFER)
 
 
 def _keys_of_champion(settings: Settings, use_case: str) -> LabelKeys:

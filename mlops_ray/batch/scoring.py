@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import ray
 
 from mlops_ray.artifacts import Artifacts
@@ -116,10 +117,16 @@ def score(
 
 
 def read_rows(url: str) -> "ray.data.Dataset":
-    """Rows to score from Parquet files, or from CSV files where the name ends so; a file or a folder."""
+    """Rows to score from Parquet files, or from CSV files where the name ends so; a file or a folder.
+
+    Values of CSV files stay texts, which the contract reads: the code 0012 is no number.
+    """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    return ray.data.read_csv(url) if url.endswith((".csv", ".csv.gz")) else ray.data.read_parquet(url)
+    if not url.endswith((".csv", ".csv.gz")):
+        return ray.data.read_parquet(url)
+    texts = pacsv.ConvertOptions(default_column_type=pa.string(), strings_can_be_null=False)
+    return ray.data.read_csv(url, convert_options=texts)
 
 
 def _model(settings: Settings, use_case: str, version: int | None) -> ModelVersion:
@@ -162,7 +169,8 @@ def _begin(output: str, model: ModelVersion) -> tuple[str, datetime]:
 def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Iterator[list[Any]]:
     """Object references of the tables of each partition: one partition while all is small."""
     if not isinstance(rows, ray.data.Dataset):
-        frame = rows if isinstance(rows, pl.DataFrame) else pl.from_pandas(rows)
+        frame = rows if isinstance(rows, pl.DataFrame) else _from_pandas(rows)
+        _expect_plain_types(frame)
         size = max(1, frame.height * PARTITION_BYTES // max(1, int(frame.estimated_size())))
         yield from ([ray.put(part.to_arrow())] for part in frame.iter_slices(size))
         return
@@ -172,6 +180,27 @@ def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Itera
     for part in np.array_split(np.arange(len(blocks)), min(count, len(blocks)) or 1):
         if len(part):
             yield [blocks[position] for position in part]
+
+
+def _from_pandas(rows: pd.DataFrame) -> pl.DataFrame:
+    """Raises DataError for a column whose values have several types, or are Python objects."""
+    columns = []
+    for name in rows.columns:
+        try:
+            column: Any = pl.from_pandas(rows[name])
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise DataError(f"The rows to score: column {name} has no one type: {error}. Write it as texts.") from None
+        columns.append(pl.Series(str(name), column))
+    return pl.DataFrame(columns)
+
+
+def _expect_plain_types(frame: pl.DataFrame) -> None:
+    """Raise DataError for Python objects, such as Ray's pickled ones: they are no data, and reading them runs code."""
+    for name, dtype in frame.schema.items():
+        if isinstance(dtype, pl.Object | pl.BaseExtension):
+            raise DataError(
+                f"The rows to score: column {name} holds Python objects ({dtype}). Write plain values, or leave it out."
+            )
 
 
 def _score_partition(run: _Run, partition: int, *tables: pa.Table) -> list[Counter[tuple[str, str]]]:
@@ -184,6 +213,8 @@ def _score_partition(run: _Run, partition: int, *tables: pa.Table) -> list[Count
     personal = PersonalHash(load_secret(run.settings.ledger_secret_file)) if hashes else None
     recorder = Recorder(str(run.model.version), sealed.schema, personal)
     frames = [pl.DataFrame(pl.from_arrow(table)) for table in tables]
+    for part in frames:
+        _expect_plain_types(part)
     frame = pl.concat([part for part in frames if part.width] or [pl.DataFrame()], how="vertical_relaxed")
     slices = frame.iter_slices(SLICE_ROWS)
     return [_score_slice(run, sealed, recorder, f"{partition:05}-{n:03}", part) for n, part in enumerate(slices)]

@@ -33,7 +33,7 @@ versions = typer.Typer(no_args_is_help=True, help="Versions of a use case: what 
 
 @approvals.command("list")
 def list_(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
-    """Requests and what became of them, the newest first."""
+    """List requests and what became of them, the newest first."""
     found = call_server("GET", f"{url.rstrip('/')}/v2/approvals", state)["approvals"]
     if not found:
         typer.echo("Nobody has asked for an approval yet.")
@@ -96,7 +96,7 @@ def break_glass(
 
 @versions.command("list")
 def list_versions_(model: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
-    """All versions that were registered, with the gates that they did not pass."""
+    """List all versions that were registered, with the gates that they did not pass."""
     found = list_versions(open_store(settings_of(state, config)), model)
     if not found:
         raise ConfigurationError(f"{model} has no version yet. Run its pipeline first.")
@@ -121,6 +121,30 @@ def retire(
     body = {"model": model, "version": version, "reason": reason}
     done = call_server("POST", f"{url.rstrip('/')}/v2/versions/retire", state, body)
     typer.echo(f"Version {done['version']} of {model} is retired.")
+
+
+@versions.command("preflight")
+def preflight_(
+    use_case: Annotated[str | None, typer.Argument(metavar="[USE_CASE]", help="Default: all.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Before libraries are upgraded: load every live and previous version here, and replay its golden requests.
+
+    Run it in the new environment. Exit code 1 if a version would not load or would answer otherwise.
+    """
+    from mlops_ray.serving.preflight import preflight
+
+    settings = settings_of(state, config)
+    checked = preflight(open_store(settings), settings, use_case)
+    if not checked:
+        raise ConfigurationError(f"{use_case or 'No use case'} has no version that is live. Run a pipeline first.")
+    for one in checked:
+        found = one.problem or f"loads, and answers {one.golden_requests} golden requests as when it was sealed"
+        typer.echo(printable(f"{one.use_case}@{one.version.version} ({one.part}): {found}"))
+    if failed := [one for one in checked if one.problem]:
+        typer.echo(f"{len(failed)} of {len(checked)} versions would not serve in this environment.", err=True)
+        raise typer.Exit(1)
 
 
 def _post(

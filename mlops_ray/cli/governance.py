@@ -55,7 +55,7 @@ def create(
 
 @keys.command("list")
 def list_(state: StateOption = None, config: ConfigOption = None) -> None:
-    """All keys ever made, without their secrets."""
+    """List all keys ever made, without their secrets."""
     for key in list_keys(open_store(settings_of(state, config))):
         typer.echo(_key_line(key, datetime.now(UTC)))
 
@@ -105,7 +105,7 @@ def show(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Events in their order, one a line."""
+    """Show events in their order, one a line."""
     for event in read_events(open_store(settings_of(state, config)), after, use_case, type, subject, limit):
         typer.echo(json.dumps(event.to_json()) if full else _event_line(event))
 

@@ -48,7 +48,7 @@ def lineage(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Everything behind an endpoint, a version or a prediction, back to the raw files."""
+    """Show everything behind an endpoint, a version or a prediction, back to the raw files."""
     from mlops_ray.registry.trace import trace
 
     found = trace(settings_of(state, config), thing, moment_of("--near", near) if near else None)
@@ -71,7 +71,7 @@ def live(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """What served at a moment, with each step of the rollout that was under way."""
+    """Show what served at a moment, with each step of the rollout that was under way."""
     from mlops_ray.registry.trace import shown
 
     now = datetime.now(UTC)
@@ -108,7 +108,7 @@ def card(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """The model card of a version."""
+    """Print the model card of a version, or write it to a file."""
     from mlops_ray.registry.model_card import html_card, markdown_card
     from mlops_ray.registry.trace import parse_version, trace
 
@@ -242,7 +242,8 @@ def _model(model: "Tree", record: "Lineage") -> None:
     clean = "changed since that commit" if record.code_dirty else "clean"
     code = [
         f"commit {record.code_version} ({clean})",
-        f"files {record.code}",
+        f"mlops_ray {record.framework}",
+        f"files of mlops_ray {record.code}",
         f"lock file {record.lock_file}",
         f"Python {record.python} on {record.platform}",
     ]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mlops_ray.cli.preconditions import expect_can_serve, expect_can_work
 from mlops_ray.config import Settings
 from mlops_ray.serving.environment import serve_environment
 
@@ -14,8 +15,14 @@ _NOTHING_IN_FRONT = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
 
 
 @contextmanager
-def ray_for(settings: Settings) -> Iterator[bool]:
-    """A Ray for the work inside: the cluster of RAY_ADDRESS, or one of our own, which ends with it (yields True)."""
+def ray_for(settings: Settings, serving: bool = False) -> Iterator[bool]:
+    """A Ray for the work inside: the cluster of RAY_ADDRESS, or one of our own, which ends with it (yields True).
+
+    serving: an endpoint will be started. Raises ConfigurationError at once where that, or the work, is not possible.
+    """
+    expect_can_work(settings)
+    if serving:
+        expect_can_serve(settings)
     own = "RAY_ADDRESS" not in os.environ
     if own:
         os.environ |= serve_environment() | _NOTHING_IN_FRONT

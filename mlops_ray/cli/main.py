@@ -16,6 +16,7 @@ from mlops_ray.cli.governance import audit, keys
 from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift
 from mlops_ray.cli.notify import notify
+from mlops_ray.cli.preconditions import keep_loopback_from_proxies
 from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
 from mlops_ray.cli.run import run
@@ -50,6 +51,7 @@ app.add_typer(cluster, name="cluster")
 def main() -> None:
     """Run the command. Errors that a user can act on are one sentence on standard error and exit code 1."""
     os.environ |= _QUIET | os.environ  # before anything imports Ray, which reads them once
+    keep_loopback_from_proxies(os.environ)
     try:
         app(standalone_mode=True)
     except MlopsRayError as error:

@@ -21,7 +21,7 @@ def drift(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """What the drift actor has seen: windows with their verdicts, quality estimated and measured, alarms."""
+    """Show what the drift actor has seen: windows with their verdicts, quality estimated and measured, alarms."""
     from mlops_ray.monitoring.describe import describe
     from mlops_ray.monitoring.watch_state import read_state
 
@@ -38,7 +38,7 @@ def list_(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Alarms that are not resolved, one a line."""
+    """List alarms that are not resolved, one a line."""
     from mlops_ray.monitoring.describe import alarm_lines
 
     found = alarms_of(open_store(settings_of(state, config)), use_case)
@@ -56,7 +56,7 @@ def show(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """One alarm with its features, how far they moved, and rows to look at."""
+    """Show one alarm with its features, how far they moved, and rows to look at."""
     from mlops_ray.monitoring.describe import alarm_details
 
     found = [one for one in alarms_of(open_store(settings_of(state, config)), use_case) if one.id.startswith(alarm)]

@@ -44,7 +44,7 @@ def subscribe_(
 
 @notify.command("list")
 def list_(state: StateOption = None, config: ConfigOption = None) -> None:
-    """Subscriptions, and what waits for each."""
+    """List subscriptions, and what waits for each."""
     store = open_store(settings_of(state, config))
     backlog = {one.subscription: one for one in waiting(store)}
     subscriptions = list_subscriptions(store)

@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mlops_ray.pipeline.steps import STEPS, StepFinished, StepStarted
+from mlops_ray.ingestion.quarantine import refusals
+from mlops_ray.pipeline.plan import FIRST_TIME
+from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepRuns, StepStarted, StepWaits
 from mlops_ray.training.trial import SearchProgress
 
 
@@ -17,12 +19,16 @@ class TerminalProgress:
         self.console = console
         self._bar: Progress | None = None
 
-    def __call__(self, event: StepStarted | StepFinished | SearchProgress) -> None:
+    def __call__(self, event: StepStarted | StepRuns | StepWaits | StepFinished | SearchProgress) -> None:
         match event:
             case StepStarted(step):
                 self.console.print(
                     f"[{STEPS.index(step) + 1}/{len(STEPS)}] {step} …", highlight=False, markup=False, soft_wrap=True
                 )
+            case StepRuns(_, why) if why == FIRST_TIME:
+                pass
+            case StepRuns(_, why) | StepWaits(_, why):
+                self.console.print(f"      {why}", highlight=False, markup=False, soft_wrap=True)
             case SearchProgress():
                 self._show_search(event)
             case StepFinished():
@@ -31,7 +37,8 @@ class TerminalProgress:
                     text = f"      unchanged, reused: {_sentence(event)}"
                 else:
                     text = f"      {_sentence(event)} ({event.seconds:.1f} s)"
-                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+                for line in (text, *_remarks(event)):
+                    self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _show_search(self, event: SearchProgress) -> None:
         best = f"best {event.best.candidate} {event.best.value:.4f}" if event.best else "none finished yet"
@@ -59,7 +66,7 @@ def _sentence(event: StepFinished) -> str:
     match event.step:
         case "ingest":
             total = {kind: sum(counts[kind] for counts in result["counts"].values()) for kind in _ROWS}
-            rest = " + ".join(f"{total[kind]:,} {kind}" for kind in _ROWS[1:])
+            rest = " + ".join(f"{total[kind]:,} {kind.replace('_', ' ')}" for kind in _ROWS[1:])
             return f"{total['rows_in']:,} rows in = {rest}; snapshot {result['digest'][:12]}"
         case "features":
             return f"{len(result['views'])} feature views, {sum(view['rows'] for view in result['views']):,} rows"
@@ -76,4 +83,9 @@ def _sentence(event: StepFinished) -> str:
             return f"{sum(result['keys'].values()):,} keys online as of {result['as_of']}"
 
 
-_ROWS = ("rows_in", "accepted", "repaired", "quarantined")
+_ROWS = ("rows_in", "accepted", "repaired", "quarantined", "not_yet_known")
+
+
+def _remarks(event: StepFinished) -> list[str]:
+    """What was refused and why, a line for each source."""
+    return [f"      {sentence}" for sentence in refusals(event.result["counts"])] if event.step == "ingest" else []

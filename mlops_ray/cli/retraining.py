@@ -54,7 +54,7 @@ def backtest(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """What would have become of the past under each policy: quality by week, retrainings, CPU hours, alarms.
+    """Replay the past under each policy, and compare: quality by week, retrainings, CPU hours, alarms.
 
     Policies: never, weekly, monthly (by the clock alone), drift (as the use case declares), data, prediction, concept
     (as declared, with those alarms alone). The training set, candidate and parameters are the champion's.
@@ -148,7 +148,7 @@ def rehearse(
     settings = settings_of(state, config, data, port).model_copy(update=faster)
     settings = settings.model_copy(update={"num_cpus": settings.num_cpus + 2})
     case, (begin, until) = load_use_case(use_case), _span(start, end)
-    with ray_for(settings):
+    with ray_for(settings, serving=True):
         from mlops_ray.retraining.rehearsal import rehearse as play
         from mlops_ray.retraining.replay import Planted
 

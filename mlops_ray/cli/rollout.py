@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from mlops_ray.cli.options import DEFAULT_URL, NameArgument, ReasonOption, StateOption, UrlOption, settings_of
+from mlops_ray.client import on_this_machine
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, MlopsRayError, UnavailableError
 from mlops_ray.governance.control_store import open_store
@@ -30,13 +31,13 @@ def start(
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
 ) -> None:
-    """Begin: the version is loaded by every replica, then the first step is in force."""
+    """Begin a rollout: the version is loaded by every replica, then the first step is in force."""
     _show(_call("POST", url, model, "", state, {"version": version, "plan": _plan(plan)}))
 
 
 @rollout.command()
 def status(model: NameArgument, url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
-    """What is live, how far the rollout is, and what was counted in this step."""
+    """Show what is live, how far the rollout is, and what was counted in this step."""
     _show(_call("GET", url, model, "", state))
 
 
@@ -99,7 +100,9 @@ def call_server(
         )
     headers = {"authorization": f"Bearer {key}"}
     try:
-        response = httpx.request(method, url, json=body, headers=headers, timeout=15)
+        response = httpx.request(
+            method, url, json=body, headers=headers, timeout=15, trust_env=not on_this_machine(url)
+        )
     except httpx.TransportError as error:
         raise UnavailableError(f"{url} does not answer ({error}). Is the server running?") from error
     try:

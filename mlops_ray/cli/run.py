@@ -3,10 +3,11 @@
 import json
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,10 +27,14 @@ from mlops_ray.cli.options import (
 from mlops_ray.cli.rollout import credential
 from mlops_ray.cli.serve import key_line, quiet_serving
 from mlops_ray.config import Settings
-from mlops_ray.ingestion.sources import find_files
-from mlops_ray.pipeline.steps import STEPS, StepName
-from mlops_ray.serving.environment import expect_free_port
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.ingestion.sources import find_all_files
+from mlops_ray.pipeline.plan import Again
+from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
 from mlops_ray.use_case import UseCase, load_use_case
+
+if TYPE_CHECKING:
+    from mlops_ray.pipeline.plan import StepPlan
 
 MomentOption = Annotated[
     str | None, typer.Option(help="Nothing known later enters: an RFC 3339 moment. [default: the data's latest]")
@@ -44,42 +49,87 @@ def run(
     feature_repo: RepoOption = None,
     as_of: MomentOption = None,
     until: Annotated[StepName, typer.Option(help="The last step to run.")] = "materialize",
+    start: Annotated[
+        StepName | None,
+        typer.Option("--from", help="Run this step and all after it, reused or not; those before must be unchanged."),
+    ] = None,
+    force: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STEP", help="Run this step although nothing has changed. Can be given more than once."),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials that failed again.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Run nothing: say for each step whether it would run, and why.")
+    ] = False,
     serve: Annotated[bool, typer.Option(help="Then serve the model and ask it for a prediction.")] = False,
     stay: Annotated[bool, typer.Option(help="With --serve: keep serving until Ctrl-C.")] = False,
     port: PortOption = None,
 ) -> None:
-    """Run the pipeline; steps whose inputs have not changed are reused."""
+    """Run the pipeline; steps whose inputs and code have not changed are reused (docs/pipeline.md)."""
     settings = settings_of(state, config, data, port)
     moment = moment_of("--as-of", as_of) if as_of else None
     case = load_use_case(use_case)
-    for name, source in case.sources.items():
-        find_files(settings.data, name, source)
-    if serve:
-        expect_free_port(settings.http_host, settings.http_port)
-    with ray_for(settings):
-        from mlops_ray.cli.progress import TerminalProgress
-        from mlops_ray.cli.summary import print_summary, summarize, write_summary
+    files = find_all_files(settings, case.sources)
+    again = Again(start, _steps(force or ()), retry_failed)
+    console = Console()
+    given = case, settings, definitions_folder(use_case, feature_repo), moment
+    if explain:
         from mlops_ray.pipeline.pipeline import Pipeline
 
-        console = Console()
-        repo = definitions_folder(use_case, feature_repo)
-        pipeline = Pipeline(case, settings, repo, moment, TerminalProgress(console))
-        done = pipeline.run(until)
-        if until != STEPS[-1]:
-            return
-        started, prediction = time.monotonic(), None
-        if serve:
-            console.print("serve …", highlight=False)
-            prediction = _serve_and_ask(
-                case, settings, str(done["ingest"].result["digest"]), done["materialize"].result["as_of"]
-            )
-        summary = summarize(done, prediction, time.monotonic() - started)
-        print_summary(summary, console)
-        path = write_summary(summary, settings)
-        console.print(_further(case, settings, path, prediction), highlight=False, markup=False, soft_wrap=True)
-        if serve and stay:
-            console.print("Serving until Ctrl-C.")
-            signal.pause()
+        lines = explained(Pipeline(*given, folder=case_folder(use_case), files=files).explain(until, again))
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+        return
+    with ray_for(settings, serve):
+        from mlops_ray.cli.progress import TerminalProgress
+        from mlops_ray.pipeline.pipeline import Pipeline
+
+        pipeline = Pipeline(*given, TerminalProgress(console), folder=case_folder(use_case), files=files)
+        done = pipeline.run(until, again)
+        if until == STEPS[-1]:
+            _conclude(case, settings, console, done, serve)
+            if serve and stay:
+                console.print("Serving until Ctrl-C.")
+                signal.pause()
+
+
+def _conclude(
+    case: UseCase, settings: Settings, console: Console, done: Mapping[StepName, StepFinished], serve: bool
+) -> None:
+    """Serve and ask if wanted, print the summary, and say where to look further."""
+    from mlops_ray.cli.summary import print_summary, summarize, write_summary
+
+    started, prediction = time.monotonic(), None
+    if serve:
+        console.print("serve …", highlight=False)
+        prediction = _serve_and_ask(
+            case, settings, str(done["ingest"].result["digest"]), done["materialize"].result["as_of"]
+        )
+    summary = summarize(done, prediction, time.monotonic() - started)
+    print_summary(summary, console)
+    path = write_summary(summary, settings)
+    console.print(_further(case, settings, path, prediction), highlight=False, markup=False, soft_wrap=True)
+
+
+def _steps(names: Sequence[str]) -> tuple[StepName, ...]:
+    if unknown := [name for name in names if name not in STEPS]:
+        raise ConfigurationError(f"--force {ascii(unknown[0])[:60]} is no step. There are {', '.join(STEPS)}.")
+    return tuple(step for step in STEPS if step in names)
+
+
+def case_folder(use_case: str) -> Path:
+    """The folder of the use case's file, given as the command takes it."""
+    return Path(use_case if use_case.endswith(".py") else f"use_cases/{use_case}.py").absolute().parent
+
+
+def explained(plans: list["StepPlan"]) -> list[str]:
+    """One line a step, and one below it for each thing that it depends on and that is another than it was."""
+    lines = []
+    for plan in plans:
+        what = {"unchanged": "unchanged", "runs": "runs", "open": "may run"}[plan.outcome]
+        listed = plan.outcome != "unchanged" and plan.changes and not plan.why.startswith("asked for")
+        lines.append(f"{plan.step:13} {what}" + (f": {plan.why}" if plan.why and not listed else ""))
+        lines += [f"{'':13}   {change}" for change in plan.changes] if listed else []
+    return lines
 
 
 def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def serve(
     On an existing cluster, deploy it there and return.
     """
     settings, case = settings_of(state, config, data, port), load_use_case(use_case)
-    with ray_for(settings) as own:
+    with ray_for(settings, serving=True) as own:
         serve_use_case = quiet_serving()
         typer.echo(f"{serve_use_case(settings, case.name)}/predict answers.")
         if case.retraining is not None:

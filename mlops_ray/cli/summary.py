@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from mlops_ray.config import Settings
-from mlops_ray.pipeline.steps import StepFinished, StepName
+from mlops_ray.pipeline.steps.step import StepFinished, StepName
+from mlops_ray.use_case.gates import Metric
 
 
 def summarize(
@@ -39,7 +40,8 @@ def summarize(
     }
 
 
-_COUNTS = {"in": "rows_in", "accepted": "accepted", "repaired": "repaired", "quarantined": "quarantined"}
+_OUTCOMES = ("accepted", "repaired", "quarantined", "not_yet_known")
+_COUNTS = {"in": "rows_in", **{outcome: outcome for outcome in _OUTCOMES}}
 
 
 def _candidates(trials: list[Mapping[str, Any]], metric: str) -> dict[str, Any]:
@@ -65,14 +67,18 @@ def write_summary(summary: Mapping[str, Any], settings: Settings) -> Path:
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Print the figures as `name  value` lines, none of them folded."""
-    rows = " + ".join(f"{summary[f'rows_{kind}']:,} {kind}" for kind in ("accepted", "repaired", "quarantined"))
+    rows = " + ".join(f"{summary[f'rows_{kind}']:,} {kind.replace('_', ' ')}" for kind in _OUTCOMES)
     lines = [
         ("rows in", f"{summary['rows_in']:,} = {rows}"),
         ("training rows", f"{summary['training_rows']:,}"),
         ("trials", str(summary["trials"])),
         *((f"  {name}", _row(row)) for name, row in summary["candidates"].items()),
         ("best candidate", summary["best_candidate"]),
-        *((f"  test {name}", _estimate(value)) for name, value in summary["metrics"].items() if _is_estimate(value)),
+        *(
+            (f"  test {name}", _estimate(summary["metrics"][name]))
+            for name in get_args(Metric)
+            if _is_estimate(summary["metrics"].get(name))
+        ),
         ("version", f"{summary['version']} (sealed {summary['digest'][:12]})"),
         *(("gate" if gate["passed"] else "gate FAILED", gate["sentence"]) for gate in summary["gates"]),
     ]

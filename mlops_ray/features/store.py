@@ -19,6 +19,7 @@ from mlops_ray.features.history import join_features
 from mlops_ray.features.lock import exclusive
 from mlops_ray.features.online_reader import OnlineReader, Stored, Value
 from mlops_ray.features.online_write import online_data
+from mlops_ray.state_folder import one_at_a_time, sqlite_path
 
 _AS_OF, _DIGEST = "mlops_ray.as_of", "mlops_ray.definitions"
 _BATCH_ROWS = 2000
@@ -30,7 +31,8 @@ class Store:
     def __init__(self, settings: Settings, project: str):
         self.settings = settings
         self.project = project
-        self._feast = FeatureStore(config=_repo_config(settings, project))
+        with one_at_a_time(settings.feast_registry):
+            self._feast = FeatureStore(config=_repo_config(settings, project))
 
     def apply(self, definitions: Definitions, rows: Mapping[str, str], as_of: datetime) -> None:
         """Write the definitions to the registry, each view with the URL of its rows as of `as_of`.
@@ -151,7 +153,7 @@ def _online_store(url: str) -> dict[str, Any]:
     """Feast's options for an online store given as a URL."""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
-        return {"type": "sqlite", "path": parts.path.removeprefix("/")}
+        return {"type": "sqlite", "path": str(sqlite_path(url))}
     if parts.scheme == "redis":
         options = [f"{parts.hostname}:{parts.port or 6379}"]
         options += [f"db={parts.path[1:]}"] if parts.path.strip("/") else []

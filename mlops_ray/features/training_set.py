@@ -14,7 +14,6 @@ from mlops_ray.features.history import join_features
 from mlops_ray.features.transform import FeatureRows, expect_names
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Feature, Split, UseCase
-from mlops_ray.use_case.checks import check_monitored
 from mlops_ray.use_case.user_code import user_code
 
 
@@ -105,7 +104,6 @@ def build_training_set(
     given = set(rows.columns)
     names = [*use_case.features_of_request(), *(name for name in frame.columns if name not in given)]
     frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in names if frame.schema[name] != pl.String)
-    check_monitored(use_case, [name for name in frame.columns if name not in (LABEL, LABEL_KNOWN_AT)], names)
     digest = digest_rows(frame).hex()
     return TrainingSet(
         url=artifacts.write_table(frame, "training_sets", use_case.name, f"{digest}.parquet"),

@@ -45,7 +45,7 @@ def transform(use_case: UseCase, settings: Settings, snapshot: Snapshot, definit
     fails, a column is missing, has another type than its definition or a name that means something else, or a key or
     `created` moment is null; and where the definitions read a view that the use case does not compute.
     """
-    expect_names(use_case, definitions)
+    _expect_functions(use_case, definitions)
     task = ray.remote(_transform_view)
     refs = []
     for view in definitions.views:
@@ -65,14 +65,17 @@ def transform(use_case: UseCase, settings: Settings, snapshot: Snapshot, definit
     return found
 
 
-def expect_names(use_case: UseCase, definitions: Definitions) -> None:
-    """Raise UseCaseError where views and use case do not fit together, naming view and column."""
+def _expect_functions(use_case: UseCase, definitions: Definitions) -> None:
     used = {view.name for view in definitions.views}
     if absent := sorted(used - set(use_case.feature_views)):
         raise UseCaseError(
             f"Feature service {definitions.service!r} reads {', '.join(absent)}, for which the use case "
             f"{use_case.name} declares no function in feature_views."
         )
+
+
+def expect_names(use_case: UseCase, definitions: Definitions) -> None:
+    """Raise UseCaseError where views and request do not fit together, naming view and column."""
     taken = {
         **dict.fromkeys(use_case.features_of_request(), "a request feature"),
         **dict.fromkeys([*use_case.entities, use_case.event_time], "a column of the request"),

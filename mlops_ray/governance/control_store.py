@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError, UnavailableError
 from mlops_ray.governance.tables import SCHEMA_REVISION, event_head
+from mlops_ray.state_folder import claim
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_037_411  # PostgreSQL's advisory locks are numbers; any that nobody else takes
@@ -23,7 +24,11 @@ _LOCKED = ("database is locked", "lock timeout")
 
 
 def open_store(settings: Settings) -> "ControlStore":
-    """The control store of `settings`, made or brought up to date if necessary."""
+    """The control store of `settings`, made or brought up to date if necessary.
+
+    Raises ConfigurationError if the state folder is a copy (see `state_folder.claim`), and as `ControlStore.migrate`.
+    """
+    claim(settings)
     store = ControlStore(settings.control_store)
     store.migrate()
     return store

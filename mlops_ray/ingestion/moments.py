@@ -13,8 +13,8 @@ FIRST, END = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 _UTC = pl.Datetime("us", "UTC")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-# Beyond these a number of microseconds does not fit 64 bits; what is cut off here is out of any range.
-_FARTHEST_S = 2**43
+# The years 1 to 9999 in seconds since 1970. Arithmetic beyond them panics in polars, and all are out of range anyway.
+_NEAR_S = -62_135_596_800, 253_402_300_799
 _SHORTEST_CUT = 20  # bytes: a moment with seven digits behind the second is longer in any format
 _TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?"
 _LOCAL = rf"\A[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([Tt ]{_TIME})?\z"
@@ -64,7 +64,7 @@ def _either(one: pl.Series | None, other: pl.Series | None) -> pl.Series | None:
 
 def localized(local: pl.Series, column: Column) -> Moments:
     """Local times of the column's zone as moments; around a change of the clock by the column's policy."""
-    zone, policy = str(column.time_zone), column.clock_change
+    zone, policy, local = str(column.time_zone), column.clock_change, near(local)
     plain = local.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
     value = plain.dt.convert_time_zone("UTC")
     if value.null_count() == local.null_count():
@@ -81,6 +81,18 @@ def localized(local: pl.Series, column: Column) -> Moments:
     if bool(never.any()):
         chosen = chosen.fill_null(_beside_the_gap(local, zone, policy))
     return Moments(chosen)
+
+
+def near(times: pl.Series) -> pl.Series:
+    """Dates and times, with those before the year 1 and after 9999 moved there."""
+    dtype = times.dtype
+    if dtype == pl.Date:
+        low, high = (limit // 86_400 for limit in _NEAR_S)
+    elif isinstance(dtype, pl.Datetime) and dtype.time_unit != "ns":
+        low, high = (limit * _PER_SECOND[dtype.time_unit] for limit in _NEAR_S)
+    else:
+        return times
+    return times.to_physical().clip(low, high).cast(dtype)
 
 
 def _beside_the_gap(local: pl.Series, zone: str, policy: str) -> pl.Series:
@@ -104,8 +116,8 @@ def _since_1970(count: pl.Series, column: Column) -> Moments:
     per_second = _PER_SECOND[str(column.unit)]
     if column.unit == "ns":
         return Moments((count // 1000).cast(_UTC), cut=count % 1000 != 0)
-    near = count.clip(-_FARTHEST_S * per_second, _FARTHEST_S * per_second) if per_second < 10**6 else count
-    return Moments((near * (10**6 // per_second)).cast(_UTC))
+    low, high = (limit * per_second for limit in _NEAR_S)
+    return Moments((count.clip(low, high) * (10**6 // per_second)).cast(_UTC))
 
 
 def _or_zoned(value: pl.Series, text: pl.Series) -> pl.Series:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from mlops_ray.errors import DataError
-from mlops_ray.ingestion.moments import END, FIRST, Moments, localized, moments
+from mlops_ray.ingestion.moments import END, FIRST, Moments, localized, moments, near
 from mlops_ray.ingestion.numbers import booleans, finite, integers, numbers, only, with_plain_signs
 from mlops_ray.ingestion.texts import as_text, cleaned
 from mlops_ray.use_case import Column
@@ -50,14 +50,14 @@ def read_column(column: Column, given: pl.Series, where: str) -> Reading:
     """
     try:
         found = _typed(column, given) or _from_text(column, given)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(
             f"{where}: column {column.name} has the type {given.dtype}, whose values cannot be read as {column.type} "
             f"({' '.join(str(error).split())[:200]}). Write it as a plain type."
         ) from None
     value, present = found.value, found.present
     if (nulls := null_values(column)) is not None:
-        named = value.is_in(nulls.to_list()).fill_null(False)
+        named = value.to_physical().is_in(nulls.to_physical().to_list()).fill_null(False)
         value, present = only(value, ~named), present & ~named
     explained = pl.Series([False]).new_from_index(0, value.len())
     for flags in found.reasons.values():
@@ -71,6 +71,8 @@ def read_column(column: Column, given: pl.Series, where: str) -> Reading:
         value, repairs["out_of_range"] = only(value, ~outside), outside
     elif outside is not None:
         reasons["out_of_range"] = outside
+        # Python has no moments beyond the year 9999: one that is refused is not carried along.
+        value = only(value, ~outside) if column.type == "timestamp" else value
     if column.choices:
         reasons["not_a_choice"] = ~value.is_in(list(column.choices))
     if column.whole_pattern is not None:
@@ -103,7 +105,7 @@ def _typed(column: Column, given: pl.Series) -> _Found | None:
 
 def _from_times(column: Column, given: pl.Series) -> Moments:
     """Moments of a time type: of one without zone by the column's zone, else not at all. A date is its midnight."""
-    dtype = given.dtype
+    dtype, given = given.dtype, near(given)
     cut = None
     if isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns":
         cut = given.dt.timestamp("ns") % 1000 != 0

@@ -8,27 +8,46 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import IntegrityError
+from mlops_ray.ingestion.quarantine import FOLDER
+
+
+@dataclass(frozen=True)
+class LineCounts:
+    """Whose the physical lines of text files are; their sum is the number of lines. Parquet files have none."""
+
+    header: int
+    blank: int
+    accepted: int
+    quarantined: int
+    not_yet_known: int
 
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """What became of the rows of one source: rows_in = accepted + repaired + quarantined.
+    """What became of the rows of one source: rows_in = accepted + repaired + quarantined + not_yet_known.
 
-    `reasons` counts quarantined rows by reason, `repairs` repairs by kind (a row can have several).
+    not_yet_known: of rows that became known after `as_of`. `reasons` counts quarantined rows by reason, `repairs`
+    repairs by kind (a row can have several). lines: the same by physical lines, where accepted are repaired ones, too.
     """
 
     rows_in: int
     accepted: int
     repaired: int
     quarantined: int
+    not_yet_known: int
     reasons: dict[str, int]
     repairs: dict[str, int]
+    lines: LineCounts
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot's manifest. `files` maps each source to its files' SHA-256 by name,
-    `content` to the digests of its accepted and quarantined rows; `contract` is the digest of the column rules."""
+    """A snapshot's manifest. `files` maps each source to its files' SHA-256 by name, `content` to the digests of its
+    accepted and its quarantined rows; `contract` is the digest of the column rules.
+
+    `digest` is that of the accepted rows of all sources: the same rows in other files, with other refused rows beside
+    them, are the same snapshot, whose manifest then tells of the last ingest.
+    """
 
     use_case: str
     digest: str
@@ -47,8 +66,13 @@ class Snapshot:
         }
 
     def quarantine(self, artifacts: Artifacts, source: str) -> pl.DataFrame:
-        """The rejected rows of a source: file, reason codes, and the row as text."""
-        return artifacts.read_table("snapshots", self.use_case, self.digest, source, "quarantined")
+        """The refused records of a source: `file`, `line`, `lines`, `reason`, `raw`.
+
+        line: the first of its physical lines, counted from 1 (in a Parquet file: its row); lines: how many it has.
+        reason: codes, joined by `;`. raw: its bytes as they stand in the file, uncompressed, with the end of the line;
+        of a Parquet row its columns as JSON. Raises KeyError if there is no such source.
+        """
+        return artifacts.read_table(FOLDER, self.use_case, source, self.content[source]["quarantined"])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"as_of": self.as_of.isoformat()}
@@ -59,5 +83,11 @@ def load_snapshot(artifacts: Artifacts, use_case: str, digest: str) -> Snapshot:
     manifest = artifacts.read_json("snapshots", use_case, digest, "manifest.json")
     if manifest is None:
         raise IntegrityError(f"Snapshot {digest} of {use_case} does not exist below {artifacts.root}. Ingest again.")
-    counts = {source: SourceCounts(**values) for source, values in manifest["counts"].items()}
+    try:
+        counts = {
+            source: SourceCounts(**values | {"lines": LineCounts(**values["lines"])})
+            for source, values in manifest["counts"].items()
+        }
+    except (KeyError, TypeError):
+        raise IntegrityError(f"Snapshot {digest} of {use_case} was written by another version. Ingest again.") from None
     return Snapshot(**manifest | {"as_of": datetime.fromisoformat(manifest["as_of"]), "counts": counts})

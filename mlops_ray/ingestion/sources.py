@@ -1,178 +1,152 @@
-"""Raw files: finding them, and reading them so that no row is lost on the way."""
+"""Raw files: finding those of a source below the data folder."""
 
-import hashlib
-import io
-import json
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 
-import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
+from mlops_ray.artifacts import Artifacts, join, locate
+from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
+from mlops_ray.ingestion.file_digests import FileDigests
 from mlops_ray.use_case import Source
 
-NULL_TEXTS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
-_BLOCK_BYTES = 64 << 20
-_ENDINGS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
+_FORMATS = {
+    ".csv": "delimited",
+    ".tsv": "delimited",
+    ".txt": "delimited",
+    ".jsonl": "json_lines",
+    ".ndjson": "json_lines",
+    ".parquet": "parquet",
+}
+_ENDINGS = (*_FORMATS, *(f"{ending}.gz" for ending in _FORMATS if ending != ".parquet"))
+_THREADS = 16
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One raw file: its path or URL, its path below the data folder, and the SHA-256 of its bytes."""
+    """One raw file: its path or URL, its path below the data folder, and the SHA-256 of its bytes.
+
+    stamp: size and times by which a change is seen; empty where nobody looks.
+    """
 
     url: str
     name: str
     sha256: str
+    stamp: str = ""
 
 
-@dataclass(frozen=True)
-class RawRows:
-    """A stretch of a file: the rows that could be split into columns, and the texts of those that could not."""
+def find_files(data: str, source_name: str, source: Source, digests: FileDigests | None = None) -> list[SourceFile]:
+    """The files of a source below `data` (a folder or URL), sorted by name.
 
-    frame: pl.DataFrame
-    malformed: tuple[str, ...]
-
-
-def find_files(data: str, source_name: str, source: Source) -> list[SourceFile]:
-    """The files of a source below `data` (a folder or URL), sorted by name. Raises DataError if there are none."""
-    filesystem, root = pafs.FileSystem.from_uri(data)
-    selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
-    infos = [info for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File]
-    paths = sorted(info.path for info in infos if fnmatch(info.path, f"{root}/{source.path}"))
-    if not paths:
+    digests: what is remembered of files that were hashed before; without them every file is hashed.
+    Raises DataError if there are none, if the format of one is unknown, or if one cannot be read.
+    """
+    try:
+        filesystem, root = locate(data)
+        root = root.rstrip("/") or "/"
+        found = sorted(_matching(filesystem, root, source.path), key=lambda info: str(info.path))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"Source {source_name}: {data} cannot be listed: {error}") from None
+    names = [info.path.removeprefix(root).lstrip("/") for info in found]
+    if not names:
         raise DataError(
             f"Source {source_name}: no file matches {data}/{source.path}. "
             f"Put the files there, or give another data folder."
         )
-    for path in paths:
-        if not path.endswith(_ENDINGS):
-            raise DataError(f"Source {source_name}: cannot read {path}. Known endings: {', '.join(_ENDINGS)}.")
-    prefix = data.rstrip("/")
+    if unknown := [name for name in names if not name.lower().endswith(_ENDINGS)]:
+        raise DataError(
+            f"Source {source_name}: cannot read {', '.join(unknown)}. Known endings: {', '.join(_ENDINGS)}. "
+            f"Move what is no data away, or make the pattern {source.path} narrower."
+        )
+    urls = [join(data, *name.split("/")) for name in names]
+    digests = digests or FileDigests({})
+    try:
+        with ThreadPoolExecutor(_THREADS) as threads:
+            hashed = list(threads.map(lambda url, info: digests.sha256(url, filesystem, info), urls, found))
+    except OSError as error:
+        raise DataError(f"Source {source_name}: a file cannot be read: {error}") from None
     return [
-        SourceFile(prefix + path.removeprefix(root), path.removeprefix(root).lstrip("/"), _sha256(filesystem, path))
-        for path in paths
+        SourceFile(url, name, sha256, stamp) for url, name, (sha256, stamp) in zip(urls, names, hashed, strict=True)
     ]
 
 
-def _sha256(filesystem: pafs.FileSystem, path: str) -> str:
-    digest = hashlib.sha256()
-    with filesystem.open_input_stream(path, compression=None) as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def find_all_files(settings: Settings, sources: Mapping[str, Source]) -> dict[str, list[SourceFile]]:
+    """The files of all sources, by the source's name; a file that has not changed since is not hashed again.
 
-
-def read_file(file: SourceFile) -> Iterator[RawRows]:
-    """Read a file in stretches of bounded size; CSV and JSON lines give text columns, Parquet typed ones.
-
-    Raises DataError naming the file when nothing of it can be read as rows.
+    Raises DataError as `find_files` does.
     """
-    filesystem, path = pafs.FileSystem.from_uri(file.url)
-    try:
-        if path.endswith(".parquet"):
-            with filesystem.open_input_file(path) as stream:
-                for batch in pq.ParquetFile(stream).iter_batches():
-                    yield RawRows(_frame(pa.table(batch)), ())
-            return
-        if ".csv" in file.name:
-            with filesystem.open_input_stream(path) as stream:
-                names = _header_names(io.BufferedReader(stream).readline())
-            with filesystem.open_input_stream(path) as stream:
-                yield from _read_csv(stream, names)
-        else:
-            with filesystem.open_input_stream(path) as stream:
-                yield from _read_json_lines(stream)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"File {file.name} cannot be read: {error}. Replace the file, or move it away.") from None
+    artifacts = Artifacts(settings.artifacts)
+    digests = FileDigests.load(artifacts, settings.data)
+    found = {name: find_files(settings.data, name, source, digests) for name, source in sources.items()}
+    digests.save(artifacts, settings.data)
+    return found
 
 
-def _read_csv(stream: pa.NativeFile, names: list[str]) -> Iterator[RawRows]:
-    malformed: list[str] = []
-
-    def set_aside(row: pacsv.InvalidRow) -> str:
-        malformed.append(row.text)
-        return "skip"
-
-    reader = pacsv.open_csv(
-        stream,
-        read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False, column_names=names, skip_rows=1),
-        parse_options=pacsv.ParseOptions(invalid_row_handler=set_aside, newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=True, null_values=NULL_TEXTS
-        ),
-    )
-    for batch in reader:
-        table = pa.table(batch)
-        readable = pc.invert(_invalid_utf8(table))
-        malformed += [
-            b",".join(value or b"" for value in row.values()).decode("utf-8", "replace")
-            for row in table.filter(pc.invert(readable)).to_pylist()
-        ]
-        text = table.filter(readable)
-        text = text.cast(pa.schema([(name, pa.large_string()) for name in names]))
-        yield RawRows(_frame(text), tuple(malformed))
-        malformed.clear()
-    yield RawRows(pl.DataFrame(schema=dict.fromkeys(names, pl.String)), tuple(malformed))
+def file_format(name: str) -> tuple[str, str | None]:
+    """The format of a file and how it is compressed, by its name's ending."""
+    plain = name.lower().removesuffix(".gz")
+    return _FORMATS[os.path.splitext(plain)[1]], "gzip" if name.lower().endswith(".gz") else None
 
 
-def _header_names(header: bytes) -> list[str]:
-    if not header.strip():
-        raise pa.ArrowInvalid("it has no header line")
-    if not _is_utf8(header):
-        raise pa.ArrowInvalid("its header is not UTF-8")
-    line = io.BytesIO(header.removeprefix(b"\xef\xbb\xbf"))
-    names = pacsv.read_csv(line, read_options=pacsv.ReadOptions(autogenerate_column_names=True)).to_pylist()[0].values()
-    texts = [str(name).strip() for name in names]
-    if len(set(texts)) < len(texts):
-        raise pa.ArrowInvalid(f"its header names a column twice: {', '.join(texts)}")
-    return texts
+def _matching(filesystem: pafs.FileSystem, root: str, pattern: str) -> Iterator[pafs.FileInfo]:
+    """The files below a folder that match, each once: what links lead to comes after what lies there itself."""
+    local = isinstance(filesystem, pafs.LocalFileSystem)
+    real = os.path.realpath if local else str
+    folders, links = deque([(root, tuple(part for part in pattern.split("/") if part))]), deque[_Place]()
+    seen, found, linked = set[_Place](), dict[str, pafs.FileInfo](), []
+    while folders or links:
+        folder, parts = folders.popleft() if folders else links.popleft()
+        place = real(folder)
+        if (place, parts) in seen:
+            continue
+        seen.add((place, parts))
+        if parts[0] == "**":
+            folders.append((folder, parts[1:] or ("*",)))
+        for info in _listed(filesystem, folder):
+            is_link = local and os.path.islink(info.path)
+            if info.type == pafs.FileType.Directory:
+                if further := _below(parts, info.base_name):
+                    (links if is_link else folders).append((info.path, further))
+            elif len(parts) == 1 and _fits_file(info.base_name, parts[0]):
+                if is_link or place != real(root) + folder.removeprefix(root):
+                    linked.append(info)
+                else:
+                    found[real(info.path)] = info
+    for info in sorted(linked, key=lambda info: str(info.path)):
+        if info.type == pafs.FileType.NotFound:
+            raise FileNotFoundError(f"{info.path} is a link to nothing")
+        found.setdefault(real(info.path), info)
+    yield from (info for info in found.values() if info.type == pafs.FileType.File)
 
 
-def _invalid_utf8(table: pa.Table) -> pa.Array:
-    """True for each row that holds bytes which are not UTF-8."""
-    try:
-        table.cast(pa.schema([(name, pa.large_string()) for name in table.column_names]))
-        return pa.array([False] * table.num_rows)
-    except pa.ArrowInvalid:
-        return pa.array([not all(_is_utf8(value) for value in row.values()) for row in table.to_pylist()])
+def _listed(filesystem: pafs.FileSystem, folder: str) -> list[pafs.FileInfo]:
+    if isinstance(filesystem, pafs.LocalFileSystem) and os.path.isdir(folder):
+        # A link to nothing is listed, too, as what was not found.
+        return list(filesystem.get_file_info([os.path.join(folder, name) for name in os.listdir(folder)]))
+    return list(filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
 
 
-def _is_utf8(value: bytes | None) -> bool:
-    try:
-        (value or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+_Place = tuple[str, tuple[str, ...]]
 
 
-def _read_json_lines(stream: pa.NativeFile) -> Iterator[RawRows]:
-    reader = io.BufferedReader(stream, 1 << 20)
-    while lines := reader.readlines(_BLOCK_BYTES):
-        rows, malformed = [], []
-        for line in lines:
-            if not line.strip():
-                continue
-            try:
-                rows.append({key: _text(value) for key, value in json.loads(line).items()})
-            except (ValueError, AttributeError):
-                malformed.append(line.decode("utf-8", "replace").strip())
-        names = dict.fromkeys(name for row in rows for name in row)
-        yield RawRows(pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String)), tuple(malformed))
+def _below(parts: tuple[str, ...], folder: str) -> tuple[str, ...]:
+    """The pattern for what lies in a folder; empty if it does not go on there."""
+    if parts[0] == "**":
+        return () if folder.startswith(".") else parts
+    return parts[1:] if len(parts) > 1 and _fits(folder, parts[0]) else ()
 
 
-def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return None if value in (None, *NULL_TEXTS) else str(value)
-    return json.dumps(value)
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+def _fits_file(name: str, pattern: str) -> bool:
+    """As in a shell, but that `*.csv` takes X.CSV, too."""
+    ending = next((ending for ending in sorted(_ENDINGS, key=len)[::-1] if name.lower().endswith(ending)), "")
+    return _fits(name, pattern) or _fits(name[: len(name) - len(ending)] + ending, pattern)

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import ray
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.code_version import code_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.live import VersionRef, live
+from mlops_ray.import_closure import code_digest
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
 from mlops_ray.monitoring.sealed_reference import read_reference
@@ -29,7 +29,6 @@ NAMESPACE = "mlops_ray"
 ROUND_S = 5.0
 _ANSWER_S = 10.0
 _INTERPRETERS = {"pip", "uv", "conda", "container", "image_uri", "py_executable"}
-_CODE = ("monitoring", "predictions", "sketches.py")
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def start_watching(settings: Settings, use_case: str, registry: Registry, round_
     It outlives who started it and is restarted wherever it dies; what it knew is in its commits. round_s: the pause
     between rounds. Raises UnavailableError if there is none after a while.
     """
-    code = code_digest(*_CODE)
+    code = code_digest(__name__)
     options = {"name": drift_actor_name(use_case), "namespace": NAMESPACE, "lifetime": "detached"}
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, runtime_env=_giving_way())(DriftActor)
     for _ in range(10):

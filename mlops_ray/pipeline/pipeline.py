@@ -1,57 +1,66 @@
-"""The pipeline: the steps in order, each run again only if its inputs, settings or code have changed.
+"""The pipeline: the steps in order, each run again only if its inputs or its code have changed (pipeline.steps).
 
 A finished step leaves a record under the artifact root, named by the digest of all it depends on. A pipeline that was
 killed continues after the last record; inside the search it continues after the last finished trial.
 """
 
+import json
 import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import ray
-
 from mlops_ray.artifacts import Artifacts, digest_json
-from mlops_ray.code_version import code_digest, code_version, lock_digest
+from mlops_ray.code_version import CodeVersion, code_version, framework_version, lock_digest
 from mlops_ray.config import Settings
-from mlops_ray.errors import ForbiddenError, MlopsRayError
+from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
-from mlops_ray.features.transform import FeatureRows, transform
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.principals import acting
-from mlops_ray.ingestion.ingest import ingest
-from mlops_ray.ingestion.snapshot import load_snapshot
-from mlops_ray.ingestion.sources import find_files
-from mlops_ray.pipeline.declarations import declarations, declared_source, source_text
-from mlops_ray.pipeline.steps import STEPS, StepFinished, StepName, StepStarted
-from mlops_ray.pipeline.tasks import build_training_set_task, materialize_views, register_and_admit
+from mlops_ray.import_closure import code_digest
+from mlops_ray.ingestion.sources import SourceFile, find_all_files
+from mlops_ray.pipeline.declarations import declarations
+from mlops_ray.pipeline.part import part
+from mlops_ray.pipeline.plan import FIRST_TIME, NOTHING_AGAIN, Again, StepPlan, decide
+from mlops_ray.pipeline.records import Record, Records
+from mlops_ray.pipeline.steps.evaluate import EVALUATE, inputs_for, run_evaluate
+from mlops_ray.pipeline.steps.features import FEATURES
+from mlops_ray.pipeline.steps.ingest import INGEST
+from mlops_ray.pipeline.steps.materialize import MATERIALIZE
+from mlops_ray.pipeline.steps.register import REGISTER
+from mlops_ray.pipeline.steps.step import (
+    STEPS,
+    Given,
+    Notify,
+    Step,
+    StepFinished,
+    StepName,
+    StepRuns,
+    StepStarted,
+    Where,
+)
+from mlops_ray.pipeline.steps.train import TRAIN, known_trial
+from mlops_ray.pipeline.steps.training_set import TRAINING_SET, training_set_of
 from mlops_ray.registry.lineage import Lineage, TrialRecord
-from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
-from mlops_ray.use_case import Feature, UseCase
+from mlops_ray.training.trial import Trial
+from mlops_ray.use_case import UseCase
+from mlops_ray.use_case.checks import check_monitored
 
-# The code that a step's result depends on; what stands before it in the loop enters through its inputs.
-_CODE: Mapping[StepName, tuple[str, ...]] = {
-    "ingest": ("ingestion", "artifacts.py", "use_case"),
-    "features": ("features/transform.py", "artifacts.py"),
-    "training_set": ("features", "artifacts.py", "use_case"),
-    "train": ("training", "features/training_set.py"),
-    "evaluate": ("pipeline/sealing.py", "training", "evaluation", "registry", "monitoring"),
-    "register": ("registry", "evaluation", "pipeline/admission.py"),
-    "materialize": ("features",),
+PIPELINE: dict[StepName, Step] = {
+    step.name: step for step in (INGEST, FEATURES, TRAINING_SET, TRAIN, EVALUATE, REGISTER, MATERIALIZE)
 }
+REFRESH: tuple[StepName, ...] = ("ingest", "features", "materialize")
 
 logger = logging.getLogger(__name__)
-
-
-Notify = Callable[[StepStarted | StepFinished | SearchProgress], None]
 
 
 @dataclass
@@ -60,7 +69,9 @@ class Pipeline:
 
     feature_repo: the folder with Feast's definitions. as_of: nothing known later enters; None means the latest moment
     at which a row of the data became known. notify: told of each step's start and end, and of each trial. challenger:
-    the version is registered beside the champion, if there is one, and does not take its place.
+    the version is registered beside the champion, if there is one, and does not take its place. folder: of the use
+    case's file, whose repository lineage names; None for that of `feature_repo`. files: the raw files of each source,
+    where they are listed already; else they are listed once, when the first step needs them.
     """
 
     use_case: UseCase
@@ -69,133 +80,169 @@ class Pipeline:
     as_of: datetime | None = None
     notify: Notify = lambda event: None
     challenger: bool = False
+    folder: Path | None = None
+    files: Mapping[str, Sequence[SourceFile]] | None = None
     done: dict[StepName, StepFinished] = field(default_factory=dict, init=False)
 
-    def run(self, until: StepName = "materialize") -> dict[StepName, StepFinished]:
-        """Run the steps up to and including `until`; returns what each gave. Errors are those of the steps."""
-        return self._run_steps(STEPS[: STEPS.index(until) + 1])
+    def run(self, until: StepName = "materialize", again: Again = NOTHING_AGAIN) -> dict[StepName, StepFinished]:
+        """Run the steps up to and including `until`; returns what each gave. Errors are those of the steps.
+
+        Raises ConfigurationError if a step before `again.start` is not unchanged.
+        """
+        if again.start is not None and STEPS.index(again.start) > STEPS.index(until):
+            raise ConfigurationError(f"--from {again.start} comes after --until {until}. Exchange them.")
+        return self._run_steps(STEPS[: STEPS.index(until) + 1], again)
 
     def refresh(self) -> dict[StepName, StepFinished]:
         """New data into the online store: ingest, features, materialize, and nothing that has to do with a model."""
-        return self._run_steps(("ingest", "features", "materialize"))
+        return self._run_steps(REFRESH, NOTHING_AGAIN)
 
-    def _run_steps(self, steps: Sequence[StepName]) -> dict[StepName, StepFinished]:
-        artifacts = Artifacts(self.settings.artifacts)
+    def explain(self, until: StepName = "materialize", again: Again = NOTHING_AGAIN) -> list[StepPlan]:
+        """What `run` would do, without doing anything; it needs no Ray.
+
+        What a step depends on that an earlier one gives is taken from that one's last run, if it runs itself.
+        """
+        plans: list[StepPlan] = []
+        results = _Results()
+        running: set[StepName] = set()
+        for step in STEPS[: STEPS.index(until) + 1]:
+            results.used.clear()
+            try:
+                plan, record = self._plan(step, results, again)
+            except KeyError:  # an earlier step has never given what this one needs
+                plan, record = StepPlan(step, "runs", FIRST_TIME), None
+            if plan.outcome == "unchanged" and results.used & running:
+                needed = ", ".join(one for one in STEPS if one in results.used & running)
+                plan = StepPlan(step, "open", f"depends on what comes of {needed}")
+            if plan.outcome != "unchanged":
+                running.add(step)
+                record = self._records().last(step) or record
+            if record is not None and record.result is not None:
+                results[step] = record.result
+            plans.append(plan)
+        return plans
+
+    def _run_steps(self, steps: Sequence[StepName], again: Again) -> dict[StepName, StepFinished]:
         Path(self.settings.state).mkdir(parents=True, exist_ok=True)  # for the databases that lie there
         if "register" in steps:
             self._author()  # who cannot register should know it before hours of training
+            self._expect_watchable()
         for step in steps:
             self.notify(StepStarted(step))
             started = time.monotonic()
-            inputs = getattr(self, f"_{step}_inputs")()
-            key = digest_json([inputs, code_digest(*_CODE[step])])
-            record = ("pipeline", self.use_case.name, step, f"{key}.json")
-            result = artifacts.read_json(*record)
-            reused = result is not None
-            if result is None:
-                logger.info("%s started (%s)", step, key[:12])
-                result = getattr(self, f"_{step}")(key)
-                artifacts.write_json(result, *record)
-            self.done[step] = StepFinished(step, time.monotonic() - started, reused, result)
+            results = {name: one.result for name, one in self.done.items()}
+            plan, record = self._plan(step, results, again)
+            if plan.outcome == "runs":
+                if again.start is not None and STEPS.index(step) < STEPS.index(again.start):
+                    raise ConfigurationError(
+                        f"--from {again.start} needs all before it unchanged, and {step} would run: {plan.why}. "
+                        f"Run without --from, or from {step}."
+                    )
+                self.notify(StepRuns(step, plan.why))
+                logger.info("%s started (%s): %s", step, record.run_key[:12], plan.why)
+                record = self._run_step(step, record, results, again)
+            self._records().set_last(step, record.key)
+            reused = plan.outcome == "unchanged"
+            self.done[step] = StepFinished(step, time.monotonic() - started, reused, record.result)
             logger.info("%s %s in %.1f s", step, "reused" if reused else "finished", self.done[step].seconds)
             self.notify(self.done[step])
         return self.done
 
-    def _ingest_inputs(self) -> Any:
-        files = {
-            name: {file.name: file.sha256 for file in find_files(self.settings.data, name, source)}
-            for name, source in self.use_case.sources.items()
-        }
-        sources = {name: declared_source(source) for name, source in self.use_case.sources.items()}
-        return [files, sources, self.as_of and self.as_of.isoformat()]
+    def _plan(
+        self, step: StepName, results: Mapping[StepName, Mapping[str, Any]], again: Again
+    ) -> tuple[StepPlan, Record]:
+        """Whether the step runs; and its record, with the result if it does not, else of the run to be made."""
+        declared = PIPELINE[step]
+        inputs = declared.inputs(self._given(results))
+        depends_on = declared.depends_on(inputs)
+        record = Record(digest_json(depends_on), depends_on)
+        known = self._records().find(step, record.key)
 
-    def _ingest(self, key: str) -> dict[str, Any]:
-        return ingest(self.use_case, self.settings, self.as_of, str(code_version())).to_json()
+        def missing(found: Record) -> str | None:
+            return declared.verify(inputs, found.result, self._where(step, found, again))
 
-    def _features_inputs(self) -> Any:
-        views = self.use_case.feature_views
-        texts = {name: source_text(view) for name, view in views.items()}
-        return [self._result("ingest")["digest"], texts, self._definitions_digest()]
+        forced = again.why(step)
+        plan = decide(step, record, known, self._records().last(step), missing, forced)
+        if known is None or plan.outcome == "unchanged":
+            return plan, known or record
+        ended = known.result is not None
+        return plan, replace(known, attempt=known.attempt + bool(ended and forced), result=None)
 
-    def _features(self, key: str) -> dict[str, Any]:
-        snapshot = load_snapshot(
-            Artifacts(self.settings.artifacts), self.use_case.name, self._result("ingest")["digest"]
-        )
-        found = self.definitions()
-        computed = transform(self.use_case, self.settings, snapshot, found) if found else []
-        return {"views": [asdict(rows) for rows in computed]}
+    def _run_step(
+        self, step: StepName, record: Record, results: Mapping[StepName, Mapping[str, Any]], again: Again
+    ) -> Record:
+        records, declared = self._records(), PIPELINE[step]
+        known = records.find(step, record.key)
+        if known is not None and known.attempt != record.attempt:
+            records.write(step, record)  # so that, killed, the new attempt is taken up and not the old result reused
+        where = self._where(step, record, again)
+        if step == "register":
+            where = replace(where, author=self._author(), lineage=self._lineage())
+        result = declared.run(declared.inputs(self._given(results)), where)
+        # As it will be read again: what follows must not depend on whether this step ran or was reused.
+        found = replace(record, result=json.loads(json.dumps(result, sort_keys=True)))
+        records.write(step, found)
+        return found
 
-    def _training_set_inputs(self) -> Any:
-        case = self.use_case
-        declared = [case.entities, case.event_time, case.lead_time.total_seconds(), case.feature_service]
-        expressions = [case.label.value, case.label.known_at, *case.features_of_request().values()]
-        texts = [expression.meta.serialize(format="json") for expression in expressions]
-        views = {view["view"]: view["digest"] for view in self._result("features")["views"]}
-        return [self._result("ingest")["digest"], views, self._definitions_digest(), declared, texts, self._moment()]
-
-    def _training_set(self, key: str) -> dict[str, Any]:
-        return self._task(
-            1,
-            build_training_set_task,
+    def _given(self, results: Mapping[StepName, Mapping[str, Any]]) -> Given:
+        return Given(
             self.use_case,
             self.settings,
-            self._result("ingest")["digest"],
-            self.definitions(),
-            self._feature_rows(),
-            datetime.fromisoformat(self._moment()),
-        )
-
-    def _train_inputs(self) -> Any:
-        case = self.use_case
-        return [
-            self._result("training_set")["digest"],
-            repr(case.candidates),
-            repr(case.split),
-            repr(case.search),
-            case.metric,
-        ]
-
-    def _train(self, key: str) -> dict[str, Any]:
-        from mlops_ray.training.search import search
-
-        return search(self.use_case, self.settings, self.training_set(), key, self.notify).to_json()
-
-    def _evaluate_inputs(self) -> Any:
-        best = SearchResult.from_json(self._result("train")).best
-        columns = self.use_case.sources[self.use_case.main_source].columns
-        declared = [repr(columns), repr(self.use_case.serving), self.use_case.slices, repr(self.use_case.monitoring)]
-        return [self._train_inputs(), best.trial_id, dict(best.parameters), *declared]
-
-    def _evaluate(self, key: str) -> dict[str, Any]:
-        # A challenger is made while others serve, and what waits for all CPUs of a machine would wait for ever.
-        cpus = max(1, node_cpus() // 2) if self.challenger else node_cpus()
-        return self.fit(SearchResult.from_json(self._result("train")).best, cpus)
-
-    def fit(self, trial: Trial, cpus: int) -> dict[str, Any]:
-        """Fit one trial on the training set that `run` has built, with so many CPUs; score it and seal it."""
-        from mlops_ray.pipeline.sealing import fit_score_and_seal
-
-        return self._task(cpus, fit_score_and_seal, self.use_case, self.settings, self.training_set(), trial)
-
-    def _register_inputs(self) -> Any:
-        demands = [repr(self.use_case.gates), repr(self.use_case.approval)]
-        trained = [self._result("evaluate")["digest"], self._result("train")["parent_run_id"]]
-        stores = [self.settings.mlflow_uri, self.settings.control_store, self.settings.advisories]
-        return [*trained, *stores, *demands, *(["challenger"] if self.challenger else [])]
-
-    def _register(self, key: str) -> dict[str, Any]:
-        return self._task(
-            1,
-            register_and_admit,
-            self.use_case,
-            self.settings,
-            self._author(),
-            self.training_set(),
-            self._result("evaluate"),
-            self._lineage(),
-            key,
+            self.as_of,
+            self.raw_files(),
+            self.definitions,
+            results,
             self.challenger,
         )
+
+    def _where(self, step: StepName, record: Record, again: Again) -> Where:
+        return Where(
+            settings=part(self.settings, *PIPELINE[step].places),
+            key=record.run_key,
+            notify=self.notify,
+            files=self.raw_files(),
+            code=self._code,
+            retry_failed=again.retry_failed,
+        )
+
+    def _records(self) -> Records:
+        return Records(Artifacts(self.settings.artifacts), self.use_case.name)
+
+    def raw_files(self) -> Mapping[str, Sequence[SourceFile]]:
+        """The raw files of each source, listed once. Raises DataError if a source has none."""
+        if self.files is None:
+            self.files = find_all_files(self.settings, self.use_case.sources)
+        return self.files
+
+    def fit(self, trial: Trial, threads: int) -> dict[str, Any]:
+        """Fit one trial on the training set that `run` has built, with so many threads; score it and seal it."""
+        results = {name: one.result for name, one in self.done.items()}
+        inputs = inputs_for(self._given(results), known_trial(trial))
+        where = self._where("evaluate", Record("", None), NOTHING_AGAIN)
+        return run_evaluate(inputs, where, threads)
+
+    def training_set(self) -> TrainingSet:
+        """The training set that `run` has built."""
+        return training_set_of(self._result("training_set"))
+
+    def definitions(self) -> Definitions | None:
+        """What the feature service uses of the Feast definitions; None without a service."""
+        return self._definitions
+
+    @cached_property
+    def _definitions(self) -> Definitions | None:
+        return read_definitions(self.feature_repo, self.use_case.feature_service, Artifacts(self.settings.artifacts))
+
+    @cached_property
+    def _code(self) -> CodeVersion:
+        return code_version(self.folder or self.feature_repo)
+
+    def _expect_watchable(self) -> None:
+        """Raise UseCaseError if slices or seasons are of something that a model of the use case does not see."""
+        case, definitions = self.use_case, self.definitions()
+        online = [name for view in definitions.views for name in view.features] if definitions else []
+        features = [*case.features_of_request(), *online]
+        check_monitored(case, [*case.request_columns(), *features], features)
 
     def _author(self) -> Actor:
         """Who runs this pipeline. Raises ForbiddenError if that must be known and is not."""
@@ -208,59 +255,14 @@ class Pipeline:
             )
         return author
 
-    def _materialize_inputs(self) -> Any:
-        views = {view["view"]: view["digest"] for view in self._result("features")["views"]}
-        stores = [self.settings.feast_registry, self.settings.online_store]
-        return [views, self._definitions_digest(), self._moment(), stores]
-
-    def _materialize(self, key: str) -> dict[str, Any]:
-        moment = self._moment()
-        rows, definitions = self._feature_rows(), self.definitions()
-        if definitions is None:
-            return {"as_of": moment, "keys": {}}
-        found = self._task(1, materialize_views, self.settings, definitions, rows, datetime.fromisoformat(moment))
-        return {"as_of": moment, "keys": found}
-
-    def _task(self, cpus: int, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-        """Run as one Ray task with so many CPUs; our own errors come back as they were raised."""
-        result: dict[str, Any]
-        try:
-            result = ray.get(ray.remote(num_cpus=cpus)(function).remote(*arguments))
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, MlopsRayError):
-                raise error.cause from None
-            raise
-        return result
-
     def _result(self, step: StepName) -> Any:
         return self.done[step].result
-
-    def _moment(self) -> str:
-        """`as_of`, as given or as found in the data."""
-        return str(self._result("ingest")["as_of"])
-
-    def _feature_rows(self) -> list[FeatureRows]:
-        return [FeatureRows(**view) for view in self._result("features")["views"]]
-
-    def training_set(self) -> TrainingSet:
-        """The training set that `run` has built."""
-        found = self._result("training_set")
-        features = tuple(Feature(feature["name"], feature["kind"]) for feature in found["features"])
-        return TrainingSet(**found | {"as_of": datetime.fromisoformat(found["as_of"]), "features": features})
-
-    def definitions(self) -> Definitions | None:
-        """The Feast definitions that the use case's service uses; None without one."""
-        service, kept = self.use_case.feature_service, Artifacts(self.settings.artifacts)
-        return read_definitions(self.feature_repo, service, kept)
-
-    def _definitions_digest(self) -> str | None:
-        found = self.definitions()
-        return found.digest if found else None
 
     def _lineage(self) -> Lineage:
         """All that the steps have used; what the scan finds is added when it is made."""
         snapshot, trained, evaluated = self._result("ingest"), self._result("train"), self._result("evaluate")
-        case, code, best = self.use_case, code_version(), trained["best"]
+        case, best = self.use_case, trained["best"]
+        code, definitions = self._code, self.definitions()
         return Lineage(
             use_case=case.name,
             owner=case.owner,
@@ -281,7 +283,7 @@ class Pipeline:
             training_set=self._result("training_set")["digest"],
             training_rows=self._result("training_set")["rows"],
             feature_service=case.feature_service,
-            feature_definitions=self._definitions_digest() or digest_json({}),
+            feature_definitions=definitions.digest if definitions else digest_json({}),
             feature_rows={view["view"]: view["digest"] for view in self._result("features")["views"]},
             snapshot=snapshot["digest"],
             rows=snapshot["counts"],
@@ -292,7 +294,8 @@ class Pipeline:
             declarations=declarations(case),
             code_version=code.commit,
             code_dirty=code.dirty,
-            code=code_digest("."),
+            framework=framework_version(),
+            code=code_digest("mlops_ray"),
             lock_file=lock_digest(),
             python=platform_now()[0],
             platform=platform_now()[1],
@@ -315,6 +318,13 @@ def platform_now() -> tuple[str, str]:
     return platform.python_version(), platform.platform()
 
 
-def node_cpus() -> int:
-    """The CPUs of the largest node, so that a fit can use all of one machine."""
-    return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+class _Results(dict[StepName, Mapping[str, Any]]):
+    """Results by step, and which of them were used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: set[StepName] = set()
+
+    def __getitem__(self, step: StepName) -> Mapping[str, Any]:
+        self.used.add(step)
+        return super().__getitem__(step)

@@ -19,7 +19,8 @@ from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
-from mlops_ray.pipeline.pipeline import Notify, Pipeline
+from mlops_ray.pipeline.pipeline import Pipeline
+from mlops_ray.pipeline.steps.step import Notify
 from mlops_ray.pipeline.tasks import materialize_views
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import verified_files

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from mlops_ray.artifacts import digest_json
-from mlops_ray.code_version import code_digest, code_version, lock_digest
+from mlops_ray.code_version import code_version, framework_version, lock_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
-from mlops_ray.features.definitions import read_definitions
+from mlops_ray.import_closure import code_digest
 from mlops_ray.ingestion.sources import find_files
+from mlops_ray.pipeline.cpus import node_cpus
 from mlops_ray.pipeline.declarations import declarations
-from mlops_ray.pipeline.pipeline import Notify, Pipeline, node_cpus, platform_now
+from mlops_ray.pipeline.pipeline import Pipeline, platform_now
+from mlops_ray.pipeline.steps.step import Notify
 from mlops_ray.registry.bill_of_materials import FILE as BILL_OF_MATERIALS
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.training.trial import Trial
@@ -156,14 +158,15 @@ def _inputs(
     use_case: UseCase, settings: Settings, feature_repo: Path, lineage: Lineage, any_code: bool
 ) -> Iterator[tuple[str, Any, Any]]:
     if not any_code:
-        yield from _code(lineage)
+        yield from _code(lineage, feature_repo)
     said = declarations(use_case)
     for name in dict.fromkeys((*lineage.declarations, *said)):
         if _is_other_candidate(name, lineage.candidate):
             continue
         yield f"use case, {name}", lineage.declarations.get(name), said.get(name)
-    definitions = read_definitions(feature_repo, use_case.feature_service)
-    yield "feature definitions", lineage.feature_definitions, definitions.digest if definitions else digest_json({})
+    definitions = Pipeline(use_case, settings, feature_repo).definitions()
+    digest = definitions.digest if definitions else digest_json({})
+    yield "feature definitions", lineage.feature_definitions, digest
     for name, files in lineage.source_files.items():
         try:
             found = {file.name: file.sha256 for file in find_files(settings.data, name, use_case.sources[name])}
@@ -173,14 +176,15 @@ def _inputs(
             yield f"source file {file} of {name}", files.get(file), found.get(file)
 
 
-def _code(lineage: Lineage) -> Iterator[tuple[str, Any, Any]]:
+def _code(lineage: Lineage, folder: Path) -> Iterator[tuple[str, Any, Any]]:
     """The commit says which code it is; where files differed from their commit, the digest of the files does."""
-    here = code_version()
-    same_files = lineage.code == code_digest(".")
+    here = code_version(folder)
+    same_files = lineage.code == code_digest("mlops_ray")
     if not same_files or lineage.code_version != here.commit:
         recorded = replace(here, commit=lineage.code_version, dirty=lineage.code_dirty)
         yield "code version", str(recorded), str(here)
-        yield "code", lineage.code, code_digest(".")
+        yield "framework", lineage.framework, framework_version()
+        yield "code", lineage.code, code_digest("mlops_ray")
 
 
 def _is_other_candidate(name: str, chosen: str) -> bool:

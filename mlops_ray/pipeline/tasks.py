@@ -99,3 +99,9 @@ def materialize_views(
     from mlops_ray.features.materialize import materialize
 
     return materialize(settings, definitions, rows, as_of).keys
+
+
+def verify_views(settings: Settings, definitions: Definitions, rows: list[FeatureRows], as_of: datetime) -> str | None:
+    from mlops_ray.features.materialize import verify
+
+    return verify(settings, definitions, rows, as_of)

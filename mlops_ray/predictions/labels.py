@@ -9,7 +9,7 @@ withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever ch
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
 import polars as pl
@@ -18,8 +18,9 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.predictions.personal import PersonalHash, load_secret
-from mlops_ray.predictions.segments import COLUMN_TYPES, KEY, MOMENT, read_segment
+from mlops_ray.predictions.segments import KEY, MOMENT, read_segment
 from mlops_ray.use_case import Column, ColumnType
+from mlops_ray.use_case.column import DTYPES
 
 FOLDER = "labels"
 UNDATED, KEYS = "undated", "keys-"
@@ -30,6 +31,8 @@ LABEL = Column("label", "boolean", nullable=True, null_texts=())
 KNOWN_AT = Column("known_at", "timestamp", nullable=True)
 REQUEST_ID = Column("request_id", "text", pattern="[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 ROW = Column("row", "integer", nullable=True, minimum=0, maximum=2**31 - 1)
+# Clocks differ, but a label that is known only next week would be taken for later than any correction.
+CLOCKS_DIFFER = timedelta(days=1)
 _SUFFIX = ".parquet"
 _CACHED_ROWS = 2_000_000
 _LAST_MS = 7_258_118_400_000  # the year 2200: what is later is no moment but a wrong id
@@ -132,7 +135,7 @@ def frame_by_keys(
     """Labels by keys as a table; said: their `label`, `known_at` and `received_at`, row by row."""
     columns = zip(*values, strict=True)
     keys = [
-        pl.Series(f"{KEY}{name}", list(column), dtype=COLUMN_TYPES[type_], strict=False)
+        pl.Series(f"{KEY}{name}", list(column), dtype=DTYPES[type_], strict=False)
         for (name, type_), column in zip(types, columns, strict=True)
     ]
     return pl.DataFrame(keys).hstack(said)

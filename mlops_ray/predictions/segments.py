@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.record import Record, RecordSchema
-from mlops_ray.use_case import ColumnType
+from mlops_ray.use_case.column import DTYPES
 
 FOLDER = "ledger"
 LONGEST_SEGMENT = timedelta(seconds=900)
@@ -33,13 +33,6 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SUFFIX = ".parquet"
 _CHUNK = 256  # frames decoded in about a millisecond
 MOMENT = pl.Datetime("us", "UTC")
-COLUMN_TYPES: dict[ColumnType, pl.DataType] = {
-    "text": pl.String(),
-    "integer": pl.Int64(),
-    "number": pl.Float64(),
-    "boolean": pl.Boolean(),
-    "timestamp": MOMENT,
-}
 COLUMNS: dict[str, pl.DataType] = {
     "request_id": pl.String(),
     "row": pl.Int32(),
@@ -135,7 +128,7 @@ def _keys(schema: RecordSchema, records: Sequence[Record]) -> dict[str, pl.Serie
         values += record.keys if record.keys is not None else [nothing] * record.rows
     columns = zip(*values, strict=True) if schema.keys else ()
     return {
-        f"{KEY}{name}": pl.Series(column, dtype=COLUMN_TYPES[type_], strict=False)
+        f"{KEY}{name}": pl.Series(column, dtype=DTYPES[type_], strict=False)
         for (name, type_), column in zip(schema.keys, columns, strict=True)
     }
 

@@ -39,8 +39,9 @@ class Lineage:
     snapshot: the digest of the accepted rows of all sources, `rows` their counts by source, and `source_files` the
     digests of the raw files that they came from, by source and name; `data`: the folder in which those lay. contract:
     the digest of the column rules. declarations: what else the use case says, as text or digest, by name.
-    code_version: the commit, and `code_dirty` whether the files differed from it; `code`: the digest of mlops_ray's
-    files and of the libraries that compute results; lock_file: see `code_version.lock_digest`.
+    code_version: the commit of the use case's repository, and `code_dirty` whether its files differed from it.
+    framework: the version of mlops_ray; `code`: the digest of its files and of the libraries that it imports;
+    lock_file: see `code_version.lock_digest`.
     """
 
     use_case: str
@@ -73,6 +74,7 @@ class Lineage:
     declarations: Mapping[str, str]
     code_version: str
     code_dirty: bool
+    framework: str
     code: str
     lock_file: str
     python: str

@@ -108,7 +108,7 @@ def _model(found: Trace) -> _Section:
 def _data(found: Trace) -> _Section:
     lineage = found.lineage
     text = f"{lineage.training_rows:,} rows to learn from and to be judged on, as known at {lineage.as_of}."
-    head = ["source", "files", "rows", "accepted", "repaired", "quarantined"]
+    head = ["source", "files", "rows", "accepted", "repaired", "quarantined", "not known yet"]
     rows = [
         [name, str(len(lineage.source_files.get(name, ()))), *(f"{counts[kind]:,}" for kind in _COUNTS)]
         for name, counts in lineage.rows.items()
@@ -116,7 +116,7 @@ def _data(found: Trace) -> _Section:
     return _Section("Data", [text], head=head, rows=rows)
 
 
-_COUNTS = ("rows_in", "accepted", "repaired", "quarantined")
+_COUNTS = ("rows_in", "accepted", "repaired", "quarantined", "not_yet_known")
 
 
 def _metrics(found: Trace) -> _Section:
@@ -206,6 +206,7 @@ def _lineage(found: Trace) -> _Section:
         ["snapshot", lineage.snapshot],
         ["contract", lineage.contract],
         ["code", f"{lineage.code_version}, {clean}"],
+        ["mlops_ray", lineage.framework],
         ["lock file", lineage.lock_file],
         ["environment", f"Python {lineage.python} on {lineage.platform}"],
     ]

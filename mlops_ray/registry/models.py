@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 _SEALED = "sealed_model"
+_MLMODEL = "MLmodel"
 _KEY = "mlops_ray.key"
 _DIGEST = "mlops_ray.digest"
 _LINEAGE = "mlops_ray.lineage"
@@ -55,7 +56,8 @@ def register(
 ) -> ModelVersion:
     """Store the sealed folder with the parent run and register it as a new version of `use_case_name`.
 
-    Each text of the lineage becomes a tag of the version, and all of it a file beside the folder. Asked again with
+    Each text of the lineage becomes a tag of the version, and all of it a file beside the folder. MLflow's own tools
+    load the version, too (`mlflow.onnx.load_model("models:/<name>/<version>")`). Asked again with
     the same `key`, after being killed at any moment or at the same time from two processes, it returns the same
     version. Raises IntegrityError if the lineage is not complete, UnavailableError if MLflow is down.
     """
@@ -70,6 +72,7 @@ def register(
         digest = lineage.digest
         path = f"{_SEALED}/{digest}"
         _upload(client, parent_run_id, sealed_folder, path)
+        client.log_text(parent_run_id, _mlmodel(sealed_folder), f"{path}/{_MLMODEL}")
         client.log_dict(parent_run_id, lineage.to_json(), f"{_SEALED}/{record}.lineage.json")
         _log_metrics(client, parent_run_id, metrics)
         _create_model(client, use_case_name)
@@ -96,6 +99,18 @@ def find_version(settings: Settings, name: str, version: int) -> ModelVersion:
             known = client.search_model_versions(f"name = '{name}'")
     numbers = ", ".join(sorted((str(found.version) for found in known), key=int)) or "none"
     raise ConfigurationError(f"{name} has no version {version}; registered are: {numbers}.")
+
+
+def missing_version(settings: Settings, name: str, version: int, digest: str) -> str | None:
+    """A sentence if MLflow does not have the version, or has it with another model; None if all is there.
+
+    Raises UnavailableError if MLflow is down.
+    """
+    try:
+        found = find_version(settings, name, version)
+    except ConfigurationError as error:
+        return str(error)
+    return None if found.digest == digest else f"MLflow's version {version} of {name} holds another model"
 
 
 def set_champion(settings: Settings, name: str, version: int) -> None:
@@ -126,7 +141,7 @@ def champion(settings: Settings, name: str) -> ModelVersion | None:
 
 
 def download(settings: Settings, version: ModelVersion, folder: str | Path) -> Path:
-    """Copy the sealed folder of `version` below `folder` and return where it lies.
+    """Copy the sealed folder of `version` below `folder` and return where it lies: what was sealed, and nothing else.
 
     Raises UnavailableError if MLflow or its artifact store is down.
     """
@@ -135,7 +150,9 @@ def download(settings: Settings, version: ModelVersion, folder: str | Path) -> P
     client = connect(settings)
     with mlflow_errors(settings):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        return Path(client.download_artifacts(version.run_id, f"{_SEALED}/{version.digest}", str(folder)))
+        copy = Path(client.download_artifacts(version.run_id, f"{_SEALED}/{version.digest}", str(folder)))
+    (copy / _MLMODEL).unlink(missing_ok=True)
+    return copy
 
 
 def download_sealed(settings: Settings, name: str, version: VersionRef, folder: Path) -> Path:
@@ -187,6 +204,32 @@ def _upload(client: MlflowClient, run_id: str, folder: Path, path: str) -> None:
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         inside = file.parent.relative_to(folder).as_posix()
         client.log_artifact(run_id, str(file), path if inside == "." else f"{path}/{inside}")
+
+
+def _mlmodel(sealed_folder: Path) -> str:
+    """MLflow's description of the model, by which its own tools load `model.onnx`; it lies beside the sealed files, and
+    no digest covers it. Inputs are the tensors of `registry.onnx_model`."""
+    import numpy as np
+    import onnx
+    from mlflow import pyfunc
+    from mlflow.models import Model
+    from mlflow.models.signature import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    from mlops_ray.registry.model_schema import ModelSchema
+    from mlops_ray.registry.onnx_model import CATEGORIES, NUMBERS, PROBABILITY
+
+    schema = ModelSchema.from_json(json.loads((sealed_folder / "schema.json").read_bytes()))
+    widths = {
+        NUMBERS: (np.dtype(np.float32), len(schema.named("number"))),
+        CATEGORIES: (np.dtype(str), len(schema.named("category"))),
+    }
+    inputs = [TensorSpec(dtype, (-1, width), name) for name, (dtype, width) in widths.items() if width]
+    outputs = [TensorSpec(np.dtype(np.float32), (-1,), PROBABILITY)]
+    model = Model(signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)))
+    model.add_flavor("onnx", onnx_version=onnx.__version__, data="model.onnx", providers=["CPUExecutionProvider"])
+    pyfunc.add_to_model(model, loader_module="mlflow.onnx", data="model.onnx")
+    return str(model.to_yaml())
 
 
 def _create_model(client: MlflowClient, name: str) -> None:

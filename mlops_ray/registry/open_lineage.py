@@ -110,7 +110,7 @@ def _job_facets(lineage: Lineage) -> dict[str, JobFacet]:
 
 
 def _code(lineage: Lineage) -> dict[str, Any]:
-    names = ("code_version", "code_dirty", "code", "lock_file", "python", "platform", "contract", "as_of")
+    names = ("code_version", "code_dirty", "framework", "code", "lock_file", "python", "platform", "contract", "as_of")
     return {name: getattr(lineage, name) for name in names}
 
 

@@ -19,7 +19,9 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.pipeline.admission import compare_with_champion
-from mlops_ray.pipeline.pipeline import Notify, Pipeline, node_cpus
+from mlops_ray.pipeline.cpus import node_cpus
+from mlops_ray.pipeline.pipeline import Pipeline
+from mlops_ray.pipeline.steps.step import Notify
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.retraining.challenger import judge_challenger

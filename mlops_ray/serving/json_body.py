@@ -14,12 +14,6 @@ _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
 _NAMED = re.compile(r"(?:missing required|contains unknown) field `(?P<name>.*)`$")
 
 
-class JsonNumber(str):
-    """A number as the text that stood in the JSON: a float would lose digits."""
-
-    __slots__ = ()
-
-
 class NotANumber:
     """Stands for the literals NaN and Infinity, which are no JSON, so that the message can name their field."""
 
@@ -30,11 +24,11 @@ class _GivenTwice:
 
 
 class TypedJson:
-    """Reads bodies of one type; `loose` is the same type with values of any kind, for `any_values`."""
+    """Reads bodies of one type; `loose` is the same with `msgspec.Raw` for values of any kind, for `any_values`."""
 
     def __init__(self, strict: Any, loose: Any = None):
         self._decoder = msgspec.json.Decoder(strict)
-        self._loose = strict if loose is None else loose
+        self._loose = msgspec.json.Decoder(strict if loose is None else loose)
 
     def decode(self, content: bytes) -> Any:
         """The body as the strict type. Raises HttpError 400 that names the field, for every kind of bad content."""
@@ -50,15 +44,16 @@ class TypedJson:
         return None if isinstance(body, HttpError) else body
 
     def any_values(self, content: bytes) -> Any:
-        """The body as the loose type: numbers are `JsonNumber`. Raises HttpError 400 as `decode` does."""
+        """The body as the loose type, values as they are written. Raises HttpError 400 as `decode` does."""
         try:
             value = _parsed(content)
         except (ValueError, RecursionError):
-            return self.decode(content)
+            self.decode(content)
+            raise HttpError(400, "The body is not JSON.", "body") from None
         _refuse_in(value, "")
         try:
-            return msgspec.convert(value, self._loose)
-        except msgspec.ValidationError as error:
+            return self._loose.decode(content)
+        except msgspec.MsgspecError as error:
             raise _named(str(error)) from None
 
     def _attempt(self, content: bytes) -> Any:
@@ -97,11 +92,12 @@ def struct_of(name: str, types: Mapping[str, Any]) -> type[msgspec.Struct]:
 
 
 def _parsed(content: bytes) -> Any:
+    """What of the content matters here: names, texts and constants. Numbers, of any length, are left as texts."""
     return json.loads(
         content.decode(),
         object_pairs_hook=_object,
-        parse_int=JsonNumber,
-        parse_float=JsonNumber,
+        parse_int=str,
+        parse_float=str,
         parse_constant=lambda literal: NotANumber(),
     )
 
@@ -146,4 +142,5 @@ def _named(message: str) -> HttpError:
     text = message[: at.start()] if at else message
     if name := _NAMED.search(text):
         path = f"{path}.{name['name']}" if path else name["name"]
+    text = text.replace("Invalid enum value", "not one of the known values:")
     return HttpError(400, f"{path or 'body'}: {text}.", path or "body")

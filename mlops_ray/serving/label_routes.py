@@ -1,7 +1,7 @@
 """The route by which labels come: what was predicted has turned out to be so, or not."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from mlops_ray.config import Settings
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import (
+    CLOCKS_DIFFER,
     KNOWN_AT,
     LABEL,
     REQUEST_ID,
@@ -26,8 +27,6 @@ from mlops_ray.serving.json_body import TypedJson
 from mlops_ray.serving.rows import ColumnReader, RowReader
 
 MAX_LABELS = 1_000
-# Clocks differ, but a label that is known only next week would be taken for later than any correction.
-_CLOCKS_DIFFER = timedelta(days=1)
 _UUID = Annotated[str, Meta(pattern=rf"\A{REQUEST_ID.pattern}\Z")]
 
 
@@ -42,7 +41,7 @@ class LabelsBody:
         self._told = {column.name: ColumnReader(column) for column in (LABEL, REQUEST_ID, ROW, KNOWN_AT)}
         types = {name: reader.canonical_type for name, reader in self._told.items()}
         strict = self._body({**types, "request_id": _UUID}, self._keys.canonical_type)
-        self._json = TypedJson(strict, self._body(dict.fromkeys(types, Any), self._keys.any_type))
+        self._json = TypedJson(strict, self._body(dict.fromkeys(types, msgspec.Raw), self._keys.any_type))
 
     def decode(self, content: bytes, now: datetime) -> list[Label]:
         """Raises HttpError 400 naming the first field that is wrong."""
@@ -51,16 +50,16 @@ class LabelsBody:
         if labels is None:
             labels = self._judged(self._json.any_values(content).labels)
         for number, label in enumerate(labels):
-            if label.known_at is not None and label.known_at > now + _CLOCKS_DIFFER:
+            if label.known_at is not None and label.known_at > now + CLOCKS_DIFFER:
                 at = f"labels[{number}].known_at"
                 raise HttpError(400, f"{at}: {label.known_at.isoformat()} lies ahead.", at)
         return labels
 
     def _body(self, types: dict[str, Any], keys: Any) -> type[msgspec.Struct]:
-        optional: list[Any] = [
-            (name, type_ | UnsetType if type_ is not Any else Any, UNSET) for name, type_ in types.items()
-        ]
-        fields: list[Any] = [("label", types["label"]), *(field for field in optional if field[0] != "label")]
+        fields: list[Any] = [("label", types["label"])]
+        for name in ("request_id", "row", "known_at"):
+            type_ = types[name]
+            fields += [(name, type_ if type_ is msgspec.Raw else type_ | UnsetType, UNSET)]
         if self._names:
             fields.append(("keys", keys | UnsetType, UNSET))
         item = msgspec.defstruct("Label", fields, forbid_unknown_fields=True)
@@ -80,7 +79,7 @@ class LabelsBody:
         told = {}
         for name, reader in self._told.items():
             numbers = [n for n in range(len(items)) if name != "request_id" or n not in by_keys]
-            values = _values([items[n] for n in numbers], name)
+            values = _values([items[n] for n in numbers], name, msgspec.Raw(b"null"))
             read = reader.judged(values, [f"labels[{n}].{name}" for n in numbers])
             told[name] = dict(zip(numbers, read, strict=True))
         fields = [f"labels[{number}].keys" for number in by_keys]
@@ -113,8 +112,8 @@ def _which_have_keys(items: Sequence[Any]) -> list[int]:
     return found
 
 
-def _values(items: Sequence[Any], name: str) -> list[Any]:
-    return [None if (value := getattr(item, name)) is UNSET else value for item in items]
+def _values(items: Sequence[Any], name: str, absent: Any = None) -> list[Any]:
+    return [absent if (value := getattr(item, name)) is UNSET else value for item in items]
 
 
 class LabelRoutes:

@@ -18,9 +18,11 @@ _MOMENT = {"type": "string", "format": "date-time", "pattern": r"^(19|20|21)\d\d
 # In the first and the last year it depends on the offset whether a moment lies within 1900 to 2199.
 _ASKED_MOMENT = {**_MOMENT, "pattern": r"^(19(0[1-9]|[1-9]\d)|20\d\d|21([0-8]\d|9[0-8]))-"}
 # Patterns that mean the same to Rust, ECMAScript and Python: plain characters, groups, sets of plain characters.
-_PLAIN = r"[A-Za-z0-9 _,:;@#%=~/!-]|\\[.()\[\]{}+*?^$|/-]"
+_PLAIN = r"[A-Za-z0-9 _,:;@#%=~/!-]|\\[.()\[\]{}+*?^$|/]"
 _SET = r"\[(?:[A-Za-z0-9]-[A-Za-z0-9]|[A-Za-z0-9_ .,:;@/])+-?\]"
-_SAME_EVERYWHERE = re.compile(rf"(?:{_PLAIN}|{_SET}|\((?:\?:)?|\)|\||[*+?]|\{{[0-9]+(?:,[0-9]*)?\}})*")
+_TIMES = r"(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})\??"
+_SAME_EVERYWHERE = re.compile(rf"(?:\((?:\?:)?|\||(?:{_PLAIN}|{_SET}|\))(?:{_TIMES})?)*")
+
 _TEXT = {"type": "string"}
 
 

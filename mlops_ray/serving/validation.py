@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.json_body import TypedJson
-from mlops_ray.serving.rows import MOMENT, RowReader, read_moment
+from mlops_ray.serving.rows import MOMENT, ColumnReader, RowReader
 from mlops_ray.use_case import Column, Feature
 
 MAX_ROWS = 1_000
@@ -34,37 +34,43 @@ class PredictBody:
             "keys": RowReader(schema.request_columns),
             "features": RowReader([feature_column(schema, feature) for feature in schema.features]),
         }
+        self._as_of = ColumnReader(Column("as_of", "timestamp"))
         self._names = [column.name for column in schema.request_columns]
         self._json = TypedJson(
-            self._body({part: reader.canonical_type for part, reader in self._readers.items()}, MOMENT),
-            self._body({part: reader.any_type for part, reader in self._readers.items()}, Any),
+            _body({part: reader.canonical_type for part, reader in self._readers.items()}, MOMENT | UnsetType),
+            _body({part: reader.any_type for part, reader in self._readers.items()}, msgspec.Raw),
         )
 
     def decode(self, content: bytes) -> Asked:
         """Raises HttpError 400 naming the first field that is wrong."""
         body = self._json.decode_if_canonical(content)
-        if body is not None:
-            part = _part_of(body)
-            values = self._readers[part].canonical(_rows(getattr(body, part)))
-            if values is not None:
-                return self._asked(body, part, values)
-        body = self._json.any_values(content)
+        return (None if body is None else self._canonical(body)) or self._judged(self._json.any_values(content))
+
+    def _canonical(self, body: Any) -> Asked | None:
+        """What is asked, if all values are written as this system writes them."""
+        part = _part_of(body)
+        values = self._readers[part].canonical(_rows(getattr(body, part)))
+        moments = self._as_of.canonical([] if body.as_of is UNSET else [body.as_of])
+        return None if values is None or moments is None else self._asked(part, values, moments)
+
+    def _judged(self, body: Any) -> Asked:
         part = _part_of(body)
         given = getattr(body, part)
         fields = [f"{part}[{number}]" for number in range(len(given))] if isinstance(given, list) else [part]
-        return self._asked(body, part, self._readers[part].judged(_rows(given), fields))
+        values = self._readers[part].judged(_rows(given), fields)
+        moments = self._as_of.judged([] if body.as_of is UNSET else [body.as_of], ["as_of"])
+        return self._asked(part, values, moments)
 
-    def _asked(self, body: Any, part: str, values: list[tuple[Any, ...]]) -> Asked:
-        as_of = None if body.as_of is UNSET else read_moment(body.as_of, "as_of")
+    def _asked(self, part: str, values: list[tuple[Any, ...]], moments: Sequence[datetime]) -> Asked:
+        as_of = moments[0] if moments else None
         if part == "features":
             return Asked(None, values, as_of)
         return Asked([dict(zip(self._names, row, strict=True)) for row in values], None, as_of)
 
-    @staticmethod
-    def _body(rows: dict[str, Any], moment: Any) -> type[msgspec.Struct]:
-        fields = [(part, _one_or_many(row), UNSET) for part, row in rows.items()]
-        as_of = ("as_of", moment if moment is Any else moment | UnsetType, UNSET)
-        return msgspec.defstruct("Body", [*fields, as_of], forbid_unknown_fields=True)
+
+def _body(rows: dict[str, Any], moment: Any) -> type[msgspec.Struct]:
+    fields = [(part, _one_or_many(row), UNSET) for part, row in rows.items()]
+    return msgspec.defstruct("Body", [*fields, ("as_of", moment, UNSET)], forbid_unknown_fields=True)
 
 
 def feature_column(schema: ModelSchema, feature: Feature) -> Column:

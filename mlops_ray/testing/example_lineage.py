@@ -43,7 +43,7 @@ def example_lineage(use_case: str = "flights", digest: str = "d" * 64, files: in
         training_rows=1000,
         feature_service="flights",
         feature_rows={"weather": "e" * 64},
-        rows={"flights": {"rows_in": 10, "accepted": 8, "repaired": 1, "quarantined": 1}},
+        rows={"flights": {"rows_in": 10, "accepted": 8, "repaired": 1, "quarantined": 1, "not_yet_known": 0}},
         data="/data/flights",
         source_files={
             "flights": {f"flights_2013-{number:02d}.csv": f"{number:064x}" for number in range(1, files + 1)}
@@ -51,6 +51,7 @@ def example_lineage(use_case: str = "flights", digest: str = "d" * 64, files: in
         as_of="2014-01-01T05:00:00+00:00",
         declarations={"split": "by time", "entities": "carrier", "lead time": "2:00:00", "event time": "departure"},
         code_version="0" * 40,
+        framework="0.1.0",
         code_dirty=False,
         python="3.11.7",
         platform="Linux",

@@ -21,6 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
 from mlops_ray.artifacts import read_parquet
+from mlops_ray.code_version import environment_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError, UseCaseError
 from mlops_ray.features.columns import LABEL
@@ -52,12 +53,14 @@ def search(
     training_set: TrainingSet,
     key: str,
     progress: Callable[[SearchProgress], None] | None = None,
+    retry_failed: bool = False,
 ) -> SearchResult:
     """Search the parameters of all candidates; fit on the train part, judge on the validation part.
 
     `key` identifies the search: called again with the same key after being killed at any moment, it keeps the trials
     that have ended, runs those that have not, and makes no second MLflow run for any. Ray must be initialised. A trial
-    that raises is recorded as failed; it does not end the search.
+    that raises is recorded as failed; it does not end the search. Trials that failed before run again if what is
+    installed has changed since, or all of them with `retry_failed`.
 
     Raises DataError if a part of the split is unusable, UseCaseError if no trial of any candidate finished,
     UnavailableError if MLflow is down.
@@ -72,7 +75,7 @@ def search(
         training_set,
         {"mlops_ray.feature_service": str(training_set.feature_service)},
     )
-    ledger = _TrialLedger(runs, training_set, use_case, progress)
+    ledger = _TrialLedger(runs, training_set, use_case, progress, retry_failed)
     todo = ledger.unfinished()
     logger.info("Search %s: %d trials, %d of them still to run.", runs.parent_run_id, len(ledger.trials), len(todo))
     try:
@@ -204,12 +207,13 @@ class _TrialLedger:
         training_set: TrainingSet,
         use_case: UseCase,
         progress: Callable[[SearchProgress], None] | None,
+        retry_failed: bool = False,
     ) -> None:
         self._runs = runs
         self._training_set = training_set
         self._use_case = use_case
         self._progress = progress
-        self._recorded = {trial.trial_id: trial for trial in runs.trials()}
+        self._recorded = {trial.trial_id: trial for trial in runs.trials(retry_failed)}
         self._logged = {name: trial for name, trial in self._recorded.items() if trial.status != "running"}
         planned = [
             Trial(candidate.name, number, {})
@@ -262,9 +266,10 @@ class _TrialLedger:
             messages = dict.fromkeys(f"{trial.candidate}: {trial.message}" for trial in trials)
             raise UseCaseError(
                 f"None of the {len(trials)} trials of use case {self._use_case.name} finished. {' '.join(messages)} "
-                f"Repair the candidates or their search spaces."
+                f"Repair the candidates or their search spaces, or install what they lack, and run the same again: "
+                f"trials that failed run again once code or installed packages have changed, or with --retry-failed."
             )
-        return SearchResult(self._runs.parent_run_id, self._use_case.metric, best, trials)
+        return SearchResult(self._runs.parent_run_id, self._use_case.metric, best, trials, environment_digest())
 
     def _rank(self, trial: Trial) -> int:
         return [candidate.name for candidate in self._use_case.candidates].index(trial.candidate)

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -19,9 +18,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from mlops_ray.code_version import environment_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.state_folder import one_at_a_time
 from mlops_ray.training.trial import Step, Trial, TrialStatus
 
 _KEY = "mlops_ray.search_key"
@@ -29,6 +30,8 @@ _TRIAL = "mlops_ray.trial"
 _PARAMETERS = "mlops_ray.parameters"
 _STATUS = "mlops_ray.status"
 _MESSAGE = "mlops_ray.message"
+_ENVIRONMENT = "mlops_ray.environment"
+_RETIRED = "mlops_ray.retired"
 _HEALTH_TIMEOUT_S = 10.0
 # MLflow's limits: a digest of a data set, a parameter or tag value.
 _MAX_DIGEST = 36
@@ -56,9 +59,7 @@ def connect(settings: Settings) -> MlflowClient:
         if uri.startswith("http"):
             # MLflow's own client retries for minutes before it says that a server is not there.
             httpx.get(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_S).raise_for_status()
-        elif uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        with _quiet_first_use():
+        with one_at_a_time(uri), _quiet_first_use():
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
     return client
@@ -121,10 +122,22 @@ class SearchRuns:
         self._metric = f"validation_{metric}"
         self.parent_run_id = parent_run_id
 
-    def trials(self) -> list[Trial]:
-        """What earlier attempts of this search recorded; a trial that had not ended is `running`."""
+    def trials(self, retry_failed: bool = False) -> list[Trial]:
+        """What earlier attempts of this search recorded; a trial that had not ended is `running`.
+
+        A trial that failed in another environment is left out and its run marked as retired, so that it runs again:
+        what was missing may have been installed. With `retry_failed` every trial that failed is.
+        """
         with mlflow_errors(self._settings):
-            return [self._trial(run) for run in self._children()]
+            trials = []
+            for run in self._children():
+                trial = self._trial(run)
+                elsewhere = run.data.tags.get(_ENVIRONMENT) != environment_digest()
+                if trial.status == "failed" and (retry_failed or elsewhere):
+                    self._client.set_tag(trial.run_id, _RETIRED, "true")
+                else:
+                    trials.append(trial)
+            return trials
 
     def start(self, trial: Trial, data: TrainingSet) -> Trial:
         """The trial with its run: the one that it had before, or a new one."""
@@ -149,6 +162,7 @@ class SearchRuns:
         """Record how the trial ended; in MLflow's words a trial stopped early is KILLED."""
         with mlflow_errors(self._settings):
             tags = [RunTag(_STATUS, trial.status), RunTag(_MESSAGE, trial.message[:_MAX_TEXT])]
+            tags.append(RunTag(_ENVIRONMENT, environment_digest()))
             self._client.log_batch(trial.run_id, tags=tags)
             self._client.set_terminated(trial.run_id, _RUN_STATUS[trial.status])
 
@@ -181,7 +195,7 @@ class SearchRuns:
             page = self._client.search_runs(
                 [self._experiment], query, ViewType.ACTIVE_ONLY, 1000, ["attributes.start_time ASC"], token
             )
-            yield from (run for run in page if _TRIAL in run.data.tags)
+            yield from (run for run in page if _TRIAL in run.data.tags and _RETIRED not in run.data.tags)
             token = page.token
             if not token:
                 return
@@ -228,6 +242,19 @@ def open_search(
             parent = client.create_run(experiment, tags=described, run_name=f"search {key[:12]}").info.run_id
         client.log_inputs(parent, [_dataset(data)])
     return SearchRuns(settings, client, experiment, parent, metric)
+
+
+def missing_run(settings: Settings, run_id: str) -> str | None:
+    """A sentence if MLflow does not have the run, or has it only as deleted. Raises UnavailableError if it is down."""
+    client = connect(settings)
+    with mlflow_errors(settings):
+        try:
+            stage = client.get_run(run_id).info.lifecycle_stage
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            stage = "not there"
+    return None if stage == "active" else f"MLflow's run {run_id} of the search is {stage}"
 
 
 def _dataset(data: TrainingSet) -> DatasetInput:

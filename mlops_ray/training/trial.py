@@ -92,12 +92,16 @@ class SearchProgress:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All trials of a search in the order of candidates and numbers, and the best one."""
+    """All trials of a search in the order of candidates and numbers, and the best one.
+
+    environment: see code_version.environment_digest, of where it ended.
+    """
 
     parent_run_id: str
     metric: str
     best: Trial
     trials: tuple[Trial, ...] = field(default=())
+    environment: str = ""
 
     def best_of_each_candidate(self) -> dict[str, Trial | None]:
         names = dict.fromkeys(trial.candidate for trial in self.trials)
@@ -109,6 +113,7 @@ class SearchResult:
             "metric": self.metric,
             "best": self.best.to_json(),
             "trials": [trial.to_json() for trial in self.trials],
+            "environment": self.environment,
         }
 
     @classmethod
@@ -118,4 +123,5 @@ class SearchResult:
             metric=value["metric"],
             best=Trial.from_json(value["best"]),
             trials=tuple(Trial.from_json(trial) for trial in value["trials"]),
+            environment=value["environment"],
         )

@@ -158,10 +158,11 @@ def _check_candidate(case: "UseCase", candidate: Candidate) -> None:
 def _check_source(case: "UseCase", name: str, source: Source) -> None:
     """Derived columns and `known_at`. They are computed part by part of the data, so each of one row alone."""
     place = f"source {name!r}"
+    expect_types(source, f"Use case {case.name}: {place}")
+    for column in source.columns:
+        expect_types(column, f"Use case {case.name}: {place}: column {column.name!r}")
     if not source.columns:
         raise _refusal(case, f"{place} has no columns. Declare those of its files that are used.")
-    if twice := _twice([*(column.name for column in source.columns), *source.derived]):
-        raise _refusal(case, f"{place} has the column {twice!r} twice. Leave one out, or rename it.")
     types = column_types(case, name)
     for derived, expression in source.derived.items():
         if not is_of_one_row(expression):
@@ -241,8 +242,15 @@ def _check_request_features(case: "UseCase") -> None:
             step = _NEXT_STEP.get(given.base_type(), "Make it a number, a boolean or a text")
             raise _refusal(case, f"{place} is of type {given}, and a model takes numbers, booleans and texts. {step}.")
         _expect_servable(case, place, expression)
+    derived, features = case.sources[case.main_source].derived, case.features_of_request()
     for column in case.request_columns():
         _expect_not_reserved(case, "column", column)
+        if column in derived and column not in (*case.entities, case.event_time, *features):
+            raise _refusal(
+                case,
+                f"request features use the derived column {column!r}, which callers would have to send. Write it out "
+                f"over the contract's columns.",
+            )
 
 
 def _expect_servable(case: "UseCase", place: str, expression: pl.Expr) -> None:

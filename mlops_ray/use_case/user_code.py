@@ -57,10 +57,9 @@ def _in_words(error: BaseException) -> str:
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     """The frames in our files and the user's, outermost first, without those of libraries and of the command."""
     found = list(traceback.extract_tb(error.__traceback__))
-    if remote := getattr(error, "traceback_str", ""):  # Ray's errors carry the frames of the other process as text
-        found = [
-            traceback.FrameSummary(m["file"], int(m["line"]), "", lookup_line=False) for m in _FRAME.finditer(remote)
-        ]
+    if isinstance(getattr(error, "cause", None), BaseException):  # Ray's: its text has the frames of the other process
+        remote = (match.groupdict() for match in _FRAME.finditer(str(error)))
+        found = [traceback.FrameSummary(one["file"], int(one["line"]), "", lookup_line=False) for one in remote]
     command = getattr(sys.modules.get("__main__"), "__file__", None)
     return [frame for frame in found if frame.filename != command and not _is_library(frame.filename)]
 

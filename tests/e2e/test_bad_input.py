@@ -27,6 +27,22 @@ def test_a_use_case_that_does_not_exist() -> None:
     assert "there is no use case 'flight'" in refused(command("run", "flight")).lower()
 
 
+def test_a_typo_in_an_expression_is_the_users(tmp_path: Path) -> None:
+    text = Path(FLIGHTS).read_text()
+    (tmp_path / "case.py").write_text(text.replace('pl.col("arr_delay") >= 15', 'pl.col("arr_dely") >= 15'))
+    message = refused(command("run", str(tmp_path / "case.py")))
+    assert "label 'late': column 'arr_dely' is not in source 'flights'. Did you mean 'arr_delay'?" in message
+
+
+def test_a_place_where_no_program_may_run_is_said_before_the_work_begins() -> None:
+    """In a mount namespace of its own, with /tmp as hardened machines have it."""
+    serve = " ".join(command("serve", FLIGHTS, "--state", "/tmp/state"))
+    inside = f"mount -t tmpfs -o noexec tmpfs /tmp && exec {serve}"
+    if run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]).returncode:
+        pytest.skip("no mount namespaces here")
+    assert "where no program may run (mounted noexec). Remount it" in refused(["unshare", "-rm", "sh", "-c", inside])
+
+
 def test_a_setting_with_a_typo(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("artefacts: /tmp\n")
     message = refused(command("run", FLIGHTS, "--config", str(tmp_path / "settings.yaml")))

@@ -124,7 +124,7 @@ def server(demo: Demo) -> Iterator[str]:
 
 @pytest.mark.timeout(300)
 def test_http_answers_equal_the_point_in_time_rows(demo: Demo, server: str) -> None:
-    """For 1,000 flights by entity keys, at the moment to which the online store was materialized."""
+    """For 1,000 flights by entity keys, as if they left two hours after the online store was materialized."""
     from mlops_ray.features.store import Store
 
     settings, case = demo.settings, load_use_case(str(FLIGHTS))
@@ -132,6 +132,7 @@ def test_http_answers_equal_the_point_in_time_rows(demo: Demo, server: str) -> N
     artifacts = Artifacts(settings.artifacts)
     (snapshot,) = (folder.name for folder in (demo.folder / "state/artifacts/snapshots/flights").iterdir())
     flights = load_snapshot(artifacts, "flights", snapshot).tables(artifacts)["flights"].tail(1000)
+    flights = flights.with_columns(pl.lit(moment + case.lead_time).alias(case.event_time))
 
     rows = request_rows(case, flights, pl.lit(moment))
     sealed = load(
@@ -157,6 +158,11 @@ def test_features_have_expired_when_asked_now(demo: Demo, server: str) -> None:
     then = httpx.post(url, json=request, headers=headers).json()
     now = httpx.post(url, json={"keys": request["keys"]}, headers=headers).json()
     assert then["predictions"] != now["predictions"]
+    (then_row,), (now_row,) = then["predictions"], now["predictions"]
+    assert "expired_features" not in then_row
+    assert "late" not in then_row
+    assert "origin_3h_departure_delay" in now_row["expired_features"]
+    assert now_row["late"] is True
 
 
 @pytest.mark.timeout(300)

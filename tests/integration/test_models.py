@@ -1,9 +1,11 @@
 """The registry: a version is registered once, whoever is killed when, and comes back as it was sealed."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -11,9 +13,12 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
+from mlops_ray.registry.artifact_check import check_artifact
 from mlops_ray.registry.models import ModelVersion, champion, download, register, set_champion
+from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.trace import read_lineage
 from mlops_ray.testing.example_lineage import example_lineage
+from mlops_ray.testing.example_model import example_answer, example_schema, seal_example
 from mlops_ray.training.tracking import connect, experiment_id
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -48,6 +53,7 @@ def sealed(tmp_path: Path) -> Path:
     folder = tmp_path / "sealed"
     (folder / "deep").mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"onnx")
+    (folder / "schema.json").write_text(json.dumps(example_schema().to_json()))
     (folder / "deep" / "golden.json").write_text("[]")
     return folder
 
@@ -65,6 +71,7 @@ def test_version_carries_its_files_and_its_lineage(
     folder = download(settings, version, tmp_path / "copy")
     assert (folder / "model.onnx").read_bytes() == b"onnx"
     assert (folder / "deep" / "golden.json").read_text() == "[]"
+    assert {file.name for file in folder.rglob("*")} == {"model.onnx", "schema.json", "deep", "golden.json"}
     client = MlflowClient(settings.mlflow_uri)
     tags = client.get_model_version("planes", "1").tags
     assert {name: tags[f"mlops_ray.{name}"] for name in ("snapshot", "training_set", "code_version")} == {
@@ -73,6 +80,30 @@ def test_version_carries_its_files_and_its_lineage(
         "code_version": "c1",
     }
     assert client.get_run(run_id).data.metrics == {"test_roc_auc": 0.75}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflows_own_tools_load_a_registered_version(settings: Settings, run_id: str, tmp_path: Path) -> None:
+    import mlflow
+    import mlflow.onnx
+
+    digest = seal_example(tmp_path / "sealed")
+    lineage = example_lineage("departures", digest)
+    version = register(settings, "departures", tmp_path / "sealed", lineage, run_id, {}, "k1")
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    try:
+        plain = mlflow.onnx.load_model("models:/departures/1")
+        assert [part.name for part in plain.graph.input] == ["numbers", "categories"]
+        model = mlflow.pyfunc.load_model("models:/departures/1")
+        inputs = {part.name: (part.type.name, part.shape) for part in model.metadata.signature.inputs.inputs}
+        assert inputs == {"numbers": ("float32", (-1, 3)), "categories": ("str", (-1, 2))}
+        rows = {"numbers": np.array([[500, 8, np.nan]], np.float32), "categories": np.array([["JFK", "AA"]])}
+        row = {"origin": "JFK", "carrier": "AA", "distance": 500.0, "hour": 8.0, "recent_delay": None}
+        assert model.predict(rows)["probability"][0] == pytest.approx(example_answer(row), abs=1e-6)
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert load(download(settings, version, tmp_path / "copy"), digest).digest == digest
+    assert check_artifact(tmp_path / "copy" / "sealed_model" / digest) == ()
 
 
 def test_same_key_gives_the_same_version_and_another_key_a_new_one(
@@ -88,7 +119,7 @@ def test_same_key_gives_the_same_version_and_another_key_a_new_one(
 
 
 @pytest.mark.parametrize(
-    "call", ["log_artifact", "log_dict", "log_metric", "create_registered_model", "create_model_version"]
+    "call", ["log_artifact", "log_text", "log_dict", "log_metric", "create_registered_model", "create_model_version"]
 )
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_around_any_call_it_registers_one_version(

@@ -19,7 +19,7 @@ import ray
 import mlops_ray
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.batch import scoring
-from mlops_ray.batch.scoring import Scores, score
+from mlops_ray.batch.scoring import Scores, read_rows, score
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.definitions import read_definitions
@@ -232,6 +232,34 @@ def test_what_cannot_begin_is_one_sentence(settings: Settings, rows: pl.DataFram
 def test_nothing_to_score_is_no_error(settings: Settings, rows: pl.DataFrame, tmp_path: Path) -> None:
     assert balance(score(rows.clear(), "departures", str(tmp_path / "scores"), settings)) == [0, 0, 0, 0]
     assert mlops_ray.ledger("departures", settings).between().count() == 0
+
+
+@pytest.mark.timeout(120)
+def test_values_of_a_csv_file_stay_the_texts_that_they_are(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(
+        "code,carrier,origin,departure,distance\n"
+        "0012, AA ,JFK,2013-06-01 15:00:00+00,500.0\n"
+        "0013,AA,JFK,2013-06-01 15:00:00+00,NA\n"
+        "0014,NA,JFK,1370098800,5\n"
+    )
+    scores = score(read_rows(str(tmp_path / "rows.csv")), "departures", str(tmp_path / "scores"), settings)
+    assert balance(scores) == [3, 2, 1, 1]
+    assert (dict(scores.reasons), dict(scores.repairs)) == ({"departure:not_timestamp": 1}, {"carrier:trimmed": 1})
+    found = read_parquet(scores.predictions).sort("code")
+    assert found.select("code", "carrier", "distance").rows() == [("0012", "AA", 500.0), ("0013", "AA", None)]
+    assert read_parquet(scores.quarantine)["code"].to_list() == ["0014"]
+
+
+@pytest.mark.timeout(120)
+def test_python_objects_are_no_rows_to_score(settings: Settings, rows: pl.DataFrame, tmp_path: Path) -> None:
+    few = rows.head(3).to_pandas()
+    for column in ("distance", "ticket"):  # one that the model needs, and one that is carried along
+        objects = few.astype({column: object})
+        objects[column] = [{"a": 1}, object, 3]
+        with pytest.raises(DataError, match=f"column {column} holds Python objects"):
+            score(ray.data.from_pandas(objects), "departures", str(tmp_path / column), settings)
+        with pytest.raises(DataError, match=f"column {column} has no one type"):
+            score(objects, "departures", str(tmp_path / f"{column}2"), settings)
 
 
 USE_CASE = """

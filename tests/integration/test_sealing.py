@@ -1,23 +1,60 @@
-"""What is sealed answers as the model that was fitted."""
+"""What is sealed answers as the model that was fitted, and answers requests with what training computed."""
 
+import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.errors import DataError
+from mlops_ray.config import Settings
+from mlops_ray.errors import DataError, IntegrityError, UseCaseError
+from mlops_ray.features.store import Store
+from mlops_ray.features.training_set import TrainingSet, build_training_set
+from mlops_ray.ingestion.snapshot import Snapshot, SourceCounts
 from mlops_ray.pipeline.sealing import fit_score_and_seal
-from mlops_ray.registry.sealed_model import load
+from mlops_ray.registry.sealed_model import SealedModel, load
+from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.training.candidates.logistic_regression import LogisticRegression
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Candidate, Classifier
-from tests.integration.search_setting import make_settings, make_training_set, make_use_case
+from mlops_ray.use_case import Candidate, Classifier, Column, Label, Search, Source, Split, UseCase
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+AS_OF = datetime(2013, 12, 1, tzinfo=UTC)
+LEAD = timedelta(hours=2)
+DEFINITIONS = {
+    "views.py": """
+from datetime import timedelta
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Float64, Int64, String
+
+carrier = Entity(name="carrier", value_type=ValueType.STRING)
+loads = FeatureView(
+    name="loads",
+    entities=[carrier],
+    ttl=timedelta(hours=12),
+    schema=[Field(name="load", dtype=Float64), Field(name="gates", dtype=Int64), Field(name="terminal", dtype=String)],
+    source=FileSource(name="loads", path="loads.parquet", timestamp_field="event_timestamp"),
+)
+departures = FeatureService(name="departures", features=[loads])
+"""
+}
+DEPARTURE = pl.col("departure")
+LOCAL = DEPARTURE.dt.convert_time_zone("America/New_York")
+REQUEST_FEATURES = {
+    "carrier": pl.col("carrier"),
+    "wind": pl.col("wind"),
+    "hour": LOCAL.dt.hour() + LOCAL.dt.minute() / 60,
+    "booked_online": pl.col("booked_online"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,25 +80,167 @@ class Misexported(LogisticRegression):
             yield fraction, Shifted(classifier, self.by)
 
 
-def seal(folder: Path, candidate: Candidate) -> dict[str, Any]:
-    trial = Trial(candidate.name, 0, {"l2": 1e-4, "iterations": 30})
-    settings = make_settings(folder)
-    return fit_score_and_seal(make_use_case((candidate,), 1), settings, make_training_set(settings), trial)
-
-
-def test_a_sealed_model_loads_by_its_digest_and_says_how_good_it_is(tmp_path: Path) -> None:
-    sealed = seal(tmp_path, LogisticRegression())
-    Artifacts(make_settings(tmp_path).artifacts).download(
-        tmp_path / "model", "sealed_models", "planes", sealed["digest"]
+def use_case(candidate: Candidate = LogisticRegression(), **changed: Any) -> UseCase:  # noqa: B008
+    columns = (
+        Column("carrier", "text", nullable=True),
+        Column("departure", "timestamp"),
+        Column("wind", "number", nullable=True),
+        Column("booked_online", "boolean", nullable=True),
+        Column("late", "boolean", nullable=True, outcome=True),
     )
-    assert load(tmp_path / "model", sealed["digest"]).schema.named("number") == ("wind",)
-    assert sealed["evaluation"]["test_rows"] == 120
+    given: dict[str, Any] = {
+        "name": "departures",
+        "sources": {"departures": Source("departures.csv", columns)},
+        "entities": ("carrier",),
+        "event_time": "departure",
+        "lead_time": LEAD,
+        "label": Label("late", pl.col("late"), DEPARTURE + pl.duration(hours=1)),
+        "candidates": (candidate,),
+        "request_features": REQUEST_FEATURES,
+        "feature_views": {"loads": lambda tables: tables},
+        "feature_service": "departures",
+        "split": Split(test=timedelta(days=40), gap=timedelta(days=5), validation=timedelta(days=60)),
+        "search": Search(trials_per_candidate=1),
+    }
+    return UseCase(**{**given, **changed})
+
+
+def raw_rows(rows: int = 2_000) -> pl.DataFrame:
+    random = np.random.default_rng(5)
+    wind = random.normal(size=rows)
+    late = random.random(rows) < 1 / (1 + np.exp(-2 * wind))
+    carrier = random.choice(["AA", "UA", "Ü9"], rows)
+    return pl.DataFrame(
+        {
+            "carrier": [None if n % 97 == 0 else "QQ" if n == 20 else str(carrier[n]) for n in range(rows)],
+            "departure": [AS_OF - timedelta(hours=2 + 4 * n, minutes=n % 3) for n in range(rows)],
+            "wind": [None if n % 50 == 0 else float(wind[n]) for n in range(rows)],
+            "booked_online": [(True, False, None)[n % 3] for n in range(rows)],
+            "late": [None if n % 83 == 0 else bool(late[n]) for n in range(rows)],
+        }
+    )
+
+
+def load_rows(noise: float = 0.0) -> pl.DataFrame:
+    """Loads of two carriers, every hour; none in every third week, so that the last before it expires."""
+    hours = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(8_000) if n // 168 % 3 != 2]
+    return pl.DataFrame(
+        {
+            "carrier": [carrier for carrier in ("AA", "Ü9") for _ in hours],
+            "event_timestamp": hours * 2,
+            "load": [None if n % 11 == 0 else n / 7 + noise for n in range(2 * len(hours))],
+            "gates": [n % 5 for n in range(2 * len(hours))],
+            "terminal": [("A", "", None, "B")[n % 4] for n in range(2 * len(hours))],
+        }
+    )
+
+
+def settings_of(folder: Path) -> Settings:
+    return Settings(state=str(folder), data=str(folder / "data"))
+
+
+def trained(folder: Path, case: UseCase) -> TrainingSet:
+    """The training set that the steps before sealing make, without Ray."""
+    settings, rows = settings_of(folder), raw_rows()
+    artifacts = Artifacts(settings.artifacts)
+    store = Store(settings, "departures")
+    store.apply(DEFINITIONS, {"loads": artifacts.write_table(load_rows(), "features", "loads.parquet")})
+    counts = {"departures": SourceCounts(rows.height, rows.height, 0, 0, {}, {})}
+    snapshot = Snapshot("departures", "s" * 64, AS_OF, "c", "v", counts, {}, {})
+    artifacts.write_table(rows, "snapshots", "departures", snapshot.digest, "departures", "accepted", "0.parquet")
+    artifacts.write_json(snapshot.to_json(), "snapshots", "departures", snapshot.digest, "manifest.json")
+    return build_training_set(case, artifacts, store, snapshot, AS_OF)
+
+
+def seal(folder: Path, case: UseCase, training_set: TrainingSet | None = None) -> dict[str, Any]:
+    trial = Trial(case.candidates[0].name, 0, {"l2": 1e-4, "iterations": 30})
+    return fit_score_and_seal(case, settings_of(folder), training_set or trained(folder, case), trial)
+
+
+def loaded(folder: Path, digest: str) -> SealedModel:
+    Artifacts(settings_of(folder).artifacts).download(folder / "model", "sealed_models", "departures", digest)
+    return load(folder / "model", digest)
+
+
+def test_a_sealed_model_says_how_good_it_is_and_which_requests_prove_it(tmp_path: Path) -> None:
+    sealed = seal(tmp_path, use_case())
+    model = loaded(tmp_path, sealed["digest"])
+    assert model.schema.named("number") == ("wind", "hour", "booked_online", "load", "gates")
+    assert model.schema.polars == pl.__version__
     assert sealed["evaluation"]["roc_auc"]["value"] > 0.8
     assert sealed["evaluation"]["importance"]["features"]["wind"] > 0.1
+    parity = sealed["evaluation"]["request_parity"]
+    assert parity == json.loads((tmp_path / "model" / "evaluation.json").read_text())["request_parity"]
+    assert parity["rows"] == sum(parity["cases"].values()) > 64
+    assert min(parity["missing"], parity["expired"]) > 20
+    assert parity["largest_difference"] < parity["limit"] == 1e-5
+    covered = parity["cases"].keys()
+    assert "departure around a change of America/New_York" in covered
+    assert {"carrier is missing", "wind is missing", "booked_online is missing", "carrier is not ASCII"} <= covered
+    replay_golden_requests(model)
+    assert len(model.golden_requests) == 32
+    assert {json.loads(one.body)["keys"]["carrier"] for one in model.golden_requests} >= {None, "AA", "Ü9"}
+
+
+def test_sealing_again_gives_the_same_digest(tmp_path: Path) -> None:
+    case = use_case()
+    training_set = trained(tmp_path, case)
+    assert seal(tmp_path, case, training_set)["digest"] == seal(tmp_path, case, training_set)["digest"]
 
 
 @pytest.mark.parametrize("by", [1e-4, math.nan])
 def test_an_export_that_answers_otherwise_is_not_sealed(tmp_path: Path, by: float) -> None:
     with pytest.raises(DataError, match="The ONNX export of logistic_regression differs from the trained model by"):
-        seal(tmp_path, Misexported(by=by))
+        seal(tmp_path, use_case(Misexported(by=by)))
     assert not list(tmp_path.rglob("model.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expression", "dtype"),
+    [
+        ("wait", pl.datetime(2014, 1, 1, time_zone="UTC") - DEPARTURE, "Duration"),
+        ("day", DEPARTURE.dt.date(), "Date"),
+        ("clock", DEPARTURE.dt.time(), "Time"),
+        ("departure_again", DEPARTURE.dt.offset_by("1h"), "Datetime"),
+    ],
+)
+def test_a_feature_that_would_be_a_500_at_each_request_is_not_sealed(
+    tmp_path: Path, name: str, expression: pl.Expr, dtype: str
+) -> None:
+    case = use_case(request_features={**REQUEST_FEATURES, name: expression})
+    with pytest.raises(UseCaseError, match=rf"Request feature '{name}' .* is of type {dtype}"):
+        seal(tmp_path, case)
+    assert not list(tmp_path.rglob("model.onnx"))
+
+
+def test_online_features_that_are_not_those_of_training_are_named(tmp_path: Path) -> None:
+    case = use_case()
+    training_set, settings = trained(tmp_path, case), settings_of(tmp_path)
+    other = Artifacts(settings.artifacts).write_table(load_rows(noise=0.5), "features", "other.parquet")
+    Store(settings, "departures").apply(DEFINITIONS, {"loads": other})
+    with pytest.raises(UseCaseError, match=r"Training and serving differ in feature 'load': .* its feature view"):
+        seal(tmp_path, case, training_set)
+
+
+def test_a_request_feature_that_changed_after_training_is_named(tmp_path: Path) -> None:
+    training_set = trained(tmp_path, use_case())
+    changed = use_case(request_features={**REQUEST_FEATURES, "wind": pl.col("wind").fill_null(0)})
+    with pytest.raises(UseCaseError, match=r"differ in feature 'wind': training computed None, a request gives 0\.0"):
+        seal(tmp_path, changed, training_set)
+
+
+def test_a_column_that_refuses_what_was_trained_on_is_named(tmp_path: Path) -> None:
+    case = use_case()
+    training_set, source = trained(tmp_path, case), case.sources["departures"]
+    columns = [replace(c, pattern="[A-Z]{2}") if c.name == "carrier" else c for c in source.columns]
+    narrower = use_case(sources={"departures": replace(source, columns=tuple(columns))})
+    with pytest.raises(UseCaseError, match=r"would refuse a row that the model was trained on: keys\.carrier"):
+        seal(tmp_path, narrower, training_set)
+
+
+def test_a_training_set_that_was_made_of_other_rows_is_refused(tmp_path: Path) -> None:
+    case = use_case()
+    training_set = trained(tmp_path, case)
+    later = use_case(label=Label("late", pl.col("late"), DEPARTURE + pl.duration(hours=9)))
+    with pytest.raises(IntegrityError, match=r"is not made of the \d+ labelled rows of its snapshot"):
+        seal(tmp_path, later, training_set)

@@ -7,9 +7,11 @@ from mlflow import MlflowClient
 from search_setting import Steady, make_settings, make_training_set, make_use_case
 
 from mlops_ray.config import Settings
+from mlops_ray.errors import UseCaseError
 from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.training import tracking
 from mlops_ray.training.search import _TrialLedger
-from mlops_ray.training.tracking import connect, open_search
+from mlops_ray.training.tracking import connect, missing_run, open_search
 from mlops_ray.training.trial import Step
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -87,3 +89,46 @@ def test_killed_around_any_call(
     assert run.data.params == {"candidate": "steady", "skill": "0.5"}
     points = client.get_metric_history(run.info.run_id, "validation_roc_auc")
     assert [(point.step, point.value) for point in points] == [(25, 0.6), (50, 0.7), (100, 0.8)]
+
+
+def fail(settings: Settings, training_set: TrainingSet, key: str, retry_failed: bool = False) -> list[str]:
+    """What the search does with its only trial, which fails; returns the trials that it ran."""
+    runs = open_search(settings, "planes", "roc_auc", key, training_set, {})
+    ledger = _TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), None, retry_failed)
+    unfinished = ledger.unfinished()
+    for trial in unfinished:
+        ledger.update(replace(trial, parameters={"skill": 0.5}))
+        message = "ModuleNotFoundError: No module named 'xgboost'"
+        ledger.update(replace(ledger.trials[trial.trial_id], status="failed", message=message))
+    with pytest.raises(UseCaseError, match=r"No module named 'xgboost'.*install.*--retry-failed"):
+        ledger.result()
+    return [trial.trial_id for trial in unfinished]
+
+
+def test_a_trial_that_failed_runs_again_when_asked_or_when_what_is_installed_has_changed(
+    settings: Settings, training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K3: it counted as ended for ever."""
+    assert fail(settings, training_set, "k3") == ["steady-000"]
+    assert fail(settings, training_set, "k3") == []
+    assert fail(settings, training_set, "k3", retry_failed=True) == ["steady-000"]
+    monkeypatch.setattr(tracking, "environment_digest", lambda: "another environment")
+    assert fail(settings, training_set, "k3") == ["steady-000"]
+    assert fail(settings, training_set, "k3") == []
+    parent = open_search(settings, "planes", "roc_auc", "k3", training_set, {})
+    assert [trial.status for trial in parent.trials()] == ["failed"]
+    client = MlflowClient(settings.mlflow_uri)
+    experiment = client.get_experiment_by_name("planes").experiment_id
+    runs = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.parent_run_id}'")
+    assert len(runs) == 3
+    assert sum("mlops_ray.retired" in run.data.tags for run in runs) == 2
+
+
+def test_a_search_whose_run_is_gone_is_not_unchanged(settings: Settings, training_set: TrainingSet) -> None:
+    """K8."""
+    parent = work(settings, training_set, "gone")
+    assert missing_run(settings, parent) is None
+    assert missing_run(settings, "0" * 32) == f"MLflow's run {'0' * 32} of the search is not there"
+    MlflowClient(settings.mlflow_uri).delete_run(parent)
+    assert missing_run(settings, parent) == f"MLflow's run {parent} of the search is deleted"
+    assert work(settings, training_set, "gone") != parent

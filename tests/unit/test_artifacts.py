@@ -1,5 +1,7 @@
 """Digests name content, not files; a reader sees all of a record or nothing."""
 
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_ray.artifacts import Artifacts, ContentDigest, digest_rows
+from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row, digest_rows, join, locate
 
 cells = st.none() | st.sampled_from(["", "a", "ab", "b", "\x1f"])
 tables = st.lists(st.tuples(cells, st.none() | st.integers(-2, 2)), max_size=6)
@@ -51,3 +53,81 @@ def test_tables_and_records_come_back_as_written(tmp_path: Path, scheme: str) ->
     assert artifacts.read_json("x", "absent.json") is None
     artifacts.delete("x")
     assert artifacts.read_json("x", "record.json") is None
+
+
+@given(tables, st.integers(0, 6), st.randoms())
+def test_the_digest_of_each_row_does_not_depend_on_how_rows_are_divided(rows, cut, random) -> None:  # type: ignore[no-untyped-def]
+    one, other = frame(rows[:cut]), frame(rows[cut:]).select("number", "text")
+    together = digest_each_row(frame(random.sample(rows, len(rows))))
+    assert digest_each_row(one) + digest_each_row(other) == together
+
+
+@given(tables, tables)
+def test_different_rows_have_different_digests_each(one, other) -> None:  # type: ignore[no-untyped-def]
+    same = sorted(map(repr, one)) == sorted(map(repr, other))
+    assert (digest_each_row(frame(one)) == digest_each_row(frame(other))) == same
+
+
+def test_every_type_of_a_snapshot_has_a_digest_of_its_own() -> None:
+    moment = datetime(2025, 1, 1, tzinfo=UTC)
+    values: list[list[object]] = [[1], [1.0], [True], [moment], ["1"], [b"1"], [float("nan")], [-0.0], [0.0]]
+    digests = {digest_each_row(pl.DataFrame({"a": value})).hex() for value in values}
+    assert len(digests) == len(values)
+    texts = pl.DataFrame({"a": ["ab", "a"], "b": ["c", "bc"]})
+    assert digest_each_row(texts[:1]) != digest_each_row(texts[1:])
+
+
+@pytest.mark.parametrize("digest", [digest_rows, digest_each_row])
+@pytest.mark.parametrize(
+    ("type_", "one", "other"),
+    [
+        (pl.Categorical(), "a", "b"),
+        (pl.Enum(["a", "b"]), "a", "b"),
+        (pl.Decimal(5, 2), Decimal("1.50"), Decimal("1.51")),
+        (pl.Int128(), 1, 2),
+        (pl.List(pl.Int64), [1, 2], [1, None]),
+        (pl.Struct({"x": pl.Int64}), {"x": 1}, {"x": None}),
+        (pl.Date(), date(2025, 1, 1), date(2025, 1, 2)),
+        (pl.Duration("us"), timedelta(1), timedelta(2)),
+        (pl.Null(), None, None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_values_of_every_type_have_a_digest(digest, type_, one, other) -> None:  # type: ignore[no-untyped-def]
+    def of(*values: object) -> str:
+        return str(digest(pl.DataFrame({"a": values}, schema={"a": type_})).hex())
+
+    assert of(one, other, None) == of(None, other, one)
+    if one != other:
+        assert len({of(one), of(other), of(None)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [
+        ("/data/a #?%20[b]", "/data/a #?%20[b]"),
+        ("file:///data/a%20b", "/data/a b"),
+        ("s3://lake/a b?region=x", "lake/a b"),
+        ("s3://lake/a%20b/?region=x", "lake/a b"),
+        ("s3://lake/raw?region=eu-central-1&endpoint_override=http://minio:9000", "lake/raw"),
+    ],
+)
+def test_a_place_is_located_with_its_options(place: str, path: str) -> None:
+    assert locate(place)[1].rstrip("/") == path
+    assert locate(join(place, "x y", "z#?%20.csv"))[1] == f"{path}/x y/z#?%20.csv"
+    assert "://" not in place or join(place, "x").endswith(place.partition("?")[2])
+
+
+@pytest.mark.parametrize("place", ["data", "./data", "", "file:///data#1"])
+def test_a_place_that_is_neither_path_nor_url_is_refused(place: str) -> None:
+    with pytest.raises(ValueError, match=r"neither an absolute path nor a URL|write # as %23"):
+        locate(place)
+
+
+def test_a_root_may_have_any_name(tmp_path: Path) -> None:
+    artifacts = Artifacts(f"{tmp_path}/Kurs [2024] #3 (50%20 off)?")
+    artifacts.write_table(frame([("a", 1)]), "x", "part.parquet")
+    artifacts.write_json({"n": 1}, "record.json")
+    assert artifacts.read_table("x").height == 1
+    assert [entry.name for entry in artifacts.entries()] == ["record.json", "x"]
+    assert (tmp_path / "Kurs [2024] #3 (50%20 off)?" / "x" / "part.parquet").is_file()

@@ -10,15 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
-GROUND = {"errors", "use_case", "config", "artifacts", "code_version", "governance"}
+GROUND = {"errors", "use_case", "config", "state_folder", "artifacts", "code_version", "import_closure", "governance"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     "use_case": {"errors"},
     "config": {"errors"},
+    "state_folder": {"config", "errors"},
     "artifacts": set(),
     "code_version": set(),
-    "governance": {"config", "errors"},
+    "import_closure": {"errors"},
+    "governance": {"config", "state_folder", "errors"},
     "client": {"errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},

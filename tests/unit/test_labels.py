@@ -15,8 +15,11 @@ from typing import Any
 
 import httpx
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import uuid6
+from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.batch.labels import import_labels
@@ -94,11 +97,13 @@ def test_labels_by_request_and_by_keys_are_joined_to_their_predictions(endpoint:
     ("item", "field"),
     [
         ({"request_id": REQUEST}, "labels[0].label"),
-        ({"request_id": REQUEST, "label": "yes"}, "labels[0].label"),
-        ({"request_id": REQUEST, "label": 1}, "labels[0].label"),
+        ({"request_id": REQUEST, "label": "maybe"}, "labels[0].label"),
+        ({"request_id": REQUEST, "label": "NaN"}, "labels[0].label"),
+        ({"request_id": REQUEST, "label": -1}, "labels[0].label"),
+        ({"request_id": REQUEST, "label": 2}, "labels[0].label"),
         ({"request_id": "no uuid", "label": True}, "labels[0].request_id"),
         ({"request_id": REQUEST, "label": True, "row": -1}, "labels[0].row"),
-        ({"request_id": REQUEST, "label": True, "row": 1000}, "labels[0].row"),
+        ({"request_id": REQUEST, "label": True, "row": 2**31}, "labels[0].row"),
         ({"request_id": REQUEST, "label": True, "known_at": "yesterday"}, "labels[0].known_at"),
         ({"request_id": REQUEST, "label": True, "known_at": "2013-10-01T00:00:00"}, "labels[0].known_at"),
         ({"request_id": REQUEST, "label": True, "known_at": "1013-10-01T00:00:00Z"}, "labels[0].known_at"),
@@ -116,6 +121,19 @@ def test_labels_by_request_and_by_keys_are_joined_to_their_predictions(endpoint:
 )
 def test_what_is_wrong_with_a_label_is_named(endpoint: ExampleEndpoint, item: Any, field: str) -> None:
     assert_refused(label(endpoint, item), 400, field)
+
+
+def test_a_label_in_other_words_is_read_as_in_a_file(endpoint: ExampleEndpoint) -> None:
+    said = ["yes", 0, " TRUE ", "f", "1.0", ""]
+    ids = sorted(str(uuid6.uuid7()) for _ in said)
+    items = [{"request_id": one, "label": label, "row": "0"} for one, label in zip(ids, said, strict=True)]
+    assert label(endpoint, *items).json()["withdrawn"] == 1
+    moment = {"keys": {**KEYS, "carrier": " UA", "departure": "2013-10-01 12:00:00+00"}, "label": "t", "known_at": None}
+    assert label(endpoint, moment).json()["by_keys"] == 1
+    stored(endpoint)
+    asked = pl.DataFrame({"request_id": ids}).with_columns(row=pl.lit(0, pl.Int32))
+    found = labels_of(NAME, asked, endpoint.settings).sort("request_id")
+    assert found["label"].to_list() == [True, False, True, False, True, None]
 
 
 def test_bodies_that_are_no_labels_are_refused(endpoint: ExampleEndpoint) -> None:
@@ -314,6 +332,29 @@ def test_a_parquet_file_with_rows_and_numbers_as_labels_is_understood(settings: 
     found = Artifacts(settings.artifacts).read_table("labels", NAME)
     assert found.sort("row").select("row", "label").rows() == [(0, True), (1, False)]
     assert found.schema == BY_REQUEST
+
+
+@pytest.mark.parametrize("labels", [[1.0, 0.0, -1.0, float("nan"), 2.0], ["1", "f", "-1", "NaN", "maybe"]])
+def test_what_is_no_label_is_refused_whatever_its_type(settings: Settings, tmp_path: Path, labels: list[Any]) -> None:
+    rows = pl.DataFrame({"request_id": [REQUEST] * 5, "row": range(5), "label": labels})
+    rows.write_parquet(tmp_path / "labels.parquet")
+    rows.write_csv(tmp_path / "labels.csv")
+    for name in ("labels.parquet", "labels.csv"):
+        done = import_labels(str(tmp_path / name), NAME, settings)
+        assert (done.accepted, done.reasons) == (2, {"label:not_boolean": 3})
+
+
+def test_a_label_that_is_known_next_week_is_refused_from_a_file_too(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text(f"request_id,label,known_at\n{REQUEST},1,2199-01-01T00:00:00Z\n")
+    assert import_labels(str(file), NAME, settings).reasons == {"known_after_as_of": 1}
+
+
+def test_python_objects_are_no_labels(settings: Settings, tmp_path: Path) -> None:
+    objects = ArrowPythonObjectArray.from_objects([object])
+    pq.write_table(pa.table({"request_id": [REQUEST], "label": objects}), tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match="column label has the type Extension"):
+        import_labels(str(tmp_path / "labels.parquet"), NAME, settings)
 
 
 def test_a_file_without_what_is_needed_is_refused_in_words(settings: Settings, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """What a user's code raises is the user's, with its line; what ours raises is not."""
 
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from ray.exceptions import RayTaskError
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import DataError, UseCaseError
@@ -70,14 +72,21 @@ def test_whose_fault_it_is_depends_on_who_called_last(theirs: SimpleNamespace, t
     assert fault_of_user(ours) is None
 
 
-def test_the_fault_is_found_in_the_text_that_ray_carries(theirs: SimpleNamespace) -> None:
+@pytest.mark.parametrize("dual", [True, False])
+def test_the_fault_is_found_in_the_text_that_ray_carries(theirs: SimpleNamespace, dual: bool) -> None:
+    """Ray's error in this process has the frames of the task as text alone."""
     inner = raised(theirs.divide)
     remote = (
         f'ray::_transform_view()\n  File "{Path(pl.__file__)}", line 3, in select\n'
         f'  File "{theirs.file}", line 4, in divide\n    return 1 / 0\nZeroDivisionError: division by zero'
     )
-    error = RuntimeError("a page of traceback")
-    error.cause, error.traceback_str = inner, remote  # type: ignore[attr-defined]
-    assert fault_of_user(error) == (
+    error = RayTaskError("view", remote, inner, "ray::view", 1, "127.0.0.1")
+    assert fault_of_user(error.as_instanceof_cause() if dual else error) == (
         f"ZeroDivisionError: division by zero ({theirs.file}, line 4: def divide(): return 1 / 0)"
     )
+
+
+def test_what_ours_raised_in_a_task_is_ours(theirs: SimpleNamespace, tmp_path: Path) -> None:
+    inner = raised(lambda: Artifacts(str(tmp_path)).read_bytes("nothing"))
+    remote = "".join(traceback.format_exception(inner)).replace(__file__, "/usr/lib/python3.11/site-packages/x.py")
+    assert fault_of_user(RayTaskError("read", remote, inner, "ray::read", 1, "127.0.0.1").as_instanceof_cause()) is None

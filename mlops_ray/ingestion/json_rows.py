@@ -1,0 +1,78 @@
+"""Rows of JSON lines: one object a line, its values as they are written."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from mlops_ray.ingestion.csv_rows import structure_of, text_encoding
+from mlops_ray.ingestion.raw_rows import RawRows, places
+from mlops_ray.ingestion.records import read_records
+from mlops_ray.use_case import Source
+
+
+def read_json_lines(stream: Any, source: Source) -> Iterator[RawRows]:
+    """The rows of a file of JSON lines: text as it is, numbers and the rest as their JSON text, absent values null.
+
+    What is no object, has a key twice, half a surrogate pair, or NaN, which JSON does not have, is malformed.
+    """
+    encoding, head = text_encoding(stream, source.encoding)
+    names = [column.name for column in source.columns]
+    for records in read_records(stream, structure_of(encoding, ",", None, cr_ends=False), head):
+        values: dict[str, list[str | None]] = {name: [] for name in names}
+        bad, blank = records.bad.copy(), np.zeros(len(records), bool)
+        for position, line in enumerate(records.raw.to_pylist()):
+            row = None if bad[position] else _row(line, encoding, names)
+            blank[position] = row is _BLANK
+            bad[position] = row is None
+            if row:
+                for name, column in values.items():
+                    column.append(row[name])
+        frame = pl.DataFrame(values, schema=dict.fromkeys(names, pl.String))
+        rest, blanks = places(records[bad]), int(records.lines[blank].sum())
+        yield RawRows(frame, places(records[~bad & ~blank]), rest, blank_lines=blanks)
+
+
+_BLANK: dict[str, str | None] = {}
+
+
+def _row(line: bytes, encoding: str, names: list[str]) -> dict[str, str | None] | None:
+    """The named values of a line; None if it is malformed, `_BLANK` if nothing is on it."""
+    try:
+        text = line.decode(encoding)
+        if not text.strip(" \t\r\n"):
+            return _BLANK
+        found = json.loads(
+            text, object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=_refuse_constant
+        )
+        if not isinstance(found, dict):
+            return None
+        row = {name: _text(found.get(name), name, text) for name in names}
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return None
+    return row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _text(value: Any, name: str, line: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # An array or object stays as it was written.
+    return bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])[name]).decode()

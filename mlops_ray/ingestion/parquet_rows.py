@@ -1,0 +1,123 @@
+"""Rows of Parquet files: typed columns, as far as they can be read."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlops_ray.ingestion.csv_rows import can_be_decoded
+from mlops_ray.ingestion.raw_rows import PLACE, RawRows, UnreadableError
+from mlops_ray.use_case import Source
+
+_ROWS = 65_536
+# Of these the storage says all: text and numbers.
+_PLAIN_EXTENSIONS = ("arrow.json", "arrow.bool8")
+
+
+def read_parquet_rows(stream: Any, source: Source) -> Iterator[RawRows]:
+    """The rows of a Parquet file: of its columns those that the contract names; an absent nullable one is null.
+
+    A row of which a text is not UTF-8 is malformed. Raises UnreadableError naming a column that cannot be read, or
+    whose type is not one of values.
+    """
+    file = pq.ParquetFile(stream)
+    there = [column.name for column in source.columns if column.name in file.schema_arrow.names]
+    absent = [column.name for column in source.columns if column.nullable and column.name not in there]
+    for name in there:
+        _expect_values(file.schema_arrow.field(name))
+    row = 1
+    try:
+        for batch in file.iter_batches(_ROWS, columns=there):
+            yield _raw_rows(batch, there, absent, row)
+            row += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableError(f"{_unreadable(file, there)}: {error}") from None
+
+
+def _raw_rows(batch: pa.RecordBatch, there: list[str], absent: list[str], row: int) -> RawRows:
+    bad = np.zeros(batch.num_rows, bool)
+    columns = {name: _plain(batch.column(name)) for name in there}
+    for column in columns.values():
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            if not pa.types.is_large_string(column.type):
+                raise
+            bad |= _not_utf8(column)
+    good = pa.array(~bad)
+    frame = pl.DataFrame({name: _series(column.filter(good), name) for name, column in columns.items()})
+    frame = frame if there else pl.DataFrame(height=batch.num_rows)
+    frame = frame.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
+    raw = [
+        row_as_json({name: _value(column, int(position)) for name, column in columns.items()})
+        for position in np.flatnonzero(bad)
+    ]
+    lines = np.arange(row, row + batch.num_rows)
+    return RawRows(frame, _places(lines[~bad], None), _places(lines[bad], raw))
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """The values without how they are stored."""
+    column = column.storage if isinstance(column, pa.ExtensionArray) else column
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    is_text = pa.types.is_string(column.type) or pa.types.is_string_view(column.type)
+    # Through bytes, as a cast from text to text checks its encoding.
+    return column.cast(pa.large_binary()).view(pa.large_string()) if is_text else column
+
+
+def _not_utf8(column: pa.Array) -> np.ndarray:
+    values = column.view(pa.large_binary()).to_pylist()
+    return np.array([value is not None and not can_be_decoded(value, "utf-8") for value in values])
+
+
+def _value(column: pa.Array, position: int) -> Any:
+    if not pa.types.is_large_string(column.type):
+        return column[position].as_py()
+    text = column.view(pa.large_binary())[position].as_py()
+    return None if text is None else text.decode("utf-8", "backslashreplace")
+
+
+def _expect_values(field: pa.Field) -> None:
+    """Extension types hold what only their program can read, whether or not it has made them known in this process."""
+    is_extension = isinstance(field.type, pa.BaseExtensionType)
+    named = field.type.extension_name if is_extension else (field.metadata or {}).get(b"ARROW:extension:name", b"")
+    name = named if isinstance(named, str) else named.decode()
+    if name and name not in _PLAIN_EXTENSIONS:
+        raise UnreadableError(
+            f"its column {field.name} has the extension type {name}, of which the values cannot be read. "
+            f"Write the column as text, numbers or time stamps"
+        )
+    if pa.types.is_decimal256(field.type):  # polars panics
+        raise UnreadableError(f"its column {field.name} has the type {field.type}, of more than 38 digits")
+
+
+def _series(column: pa.Array, name: str) -> pl.Series:
+    try:
+        return pl.Series(pl.from_arrow(column))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, TypeError, ValueError, NotImplementedError):
+        raise UnreadableError(f"its column {name} has the type {column.type}, which cannot be read") from None
+
+
+def _unreadable(file: pq.ParquetFile, names: list[str]) -> str:
+    """Which column it is that cannot be read, if it is one."""
+    for name in names:
+        try:
+            for _ in file.iter_batches(_ROWS, columns=[name]):
+                pass
+        except (pa.ArrowException, OSError):
+            return f"its column {name} is damaged"
+    return "it is damaged"
+
+
+def _places(rows: np.ndarray, raw: list[bytes] | None) -> pl.DataFrame:
+    return pl.DataFrame({"line": rows, "lines": np.zeros(len(rows), int), "raw": raw}, schema=PLACE)
+
+
+def row_as_json(row: dict[str, Any]) -> bytes:
+    """A row of a Parquet file as quarantine keeps it; what JSON does not have is written as Python does."""
+    return json.dumps(row, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace")

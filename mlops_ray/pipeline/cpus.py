@@ -1,0 +1,37 @@
+"""CPUs: how many a step can have now, and who holds the others."""
+
+import time
+from collections import Counter
+
+import ray
+
+_SETTLE_S = 3.0
+
+
+def node_cpus() -> int:
+    """The CPUs of the largest node, so that a fit can use all of one machine."""
+    return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+
+
+def free_cpus(enough: int | None = None) -> int:
+    """The CPUs that are free on one node, the one with most.
+
+    Those that the step before held come back within a moment, for which it waits unless there are `enough`; None for
+    all of a node.
+    """
+    ends = time.monotonic() + _SETTLE_S
+    while (free := _most_free()) < (enough or node_cpus()) and time.monotonic() < ends:
+        time.sleep(0.1)
+    return free
+
+
+def holders() -> str:
+    """Who holds CPUs in this cluster, such as "ServeReplica (2 of them), DriftActor": the actors that live."""
+    living = (actor for actor in ray._private.state.actors().values() if actor["State"] == "ALIVE")
+    names = Counter(str(actor.get("Name") or actor["ActorClassName"]).split("#")[0] for actor in living)
+    return ", ".join(name if count == 1 else f"{name} ({count} of them)" for name, count in names.items())
+
+
+def _most_free() -> int:
+    nodes = ray._private.state.available_resources_per_node().values()
+    return int(max((node.get("CPU", 0) for node in nodes), default=0))

@@ -1,0 +1,63 @@
+"""Evaluate: the chosen trial fitted once more, scored once on the test period, and sealed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.pipeline.fingerprint import Known
+from mlops_ray.pipeline.part import part
+from mlops_ray.pipeline.steps.step import Given, Step, Where
+from mlops_ray.pipeline.steps.train import chosen_trial
+from mlops_ray.pipeline.steps.training_set import known_training_set
+from mlops_ray.pipeline.task import in_task
+from mlops_ray.training.trial import Trial
+from mlops_ray.use_case import UseCase
+
+
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """use_case: of the candidates only the chosen one; of the search only its seed."""
+
+    use_case: UseCase
+    training_set: Known[TrainingSet]
+    trial: Known[Trial]
+
+
+def evaluate_inputs(given: Given) -> EvaluateInputs:
+    return inputs_for(given, chosen_trial(given))
+
+
+def inputs_for(given: Given, trial: Known[Trial]) -> EvaluateInputs:
+    """The inputs for any trial, also one that another search has chosen."""
+    case = given.use_case
+    names = ("name", "entities", "event_time", "lead_time", "label", "request_features", "feature_service")
+    part_of_case = part(
+        case,
+        *(*names, "split", "serving", "slices", "monitoring"),
+        candidates=tuple(one for one in case.candidates if one.name == trial.value.candidate),
+        search=part(case.search, "seed"),
+        sources={case.main_source: part(case.sources[case.main_source], "columns")},
+    )
+    return EvaluateInputs(part_of_case, known_training_set(given), trial)
+
+
+def run_evaluate(inputs: EvaluateInputs, where: Where, threads: int | None = None) -> dict[str, Any]:
+    """threads: with how many it is fitted, on which the last digits can depend; None for as many as CPUs are free."""
+    from mlops_ray.pipeline.sealing import fit_score_and_seal
+
+    arguments = inputs.use_case, where.settings, inputs.training_set.value, inputs.trial.value
+    return in_task(where, "evaluate", fit_score_and_seal, *arguments, cpus=None, threads=threads)
+
+
+def verify_evaluate(inputs: EvaluateInputs, result: Mapping[str, Any], where: Where) -> str | None:
+    folder = ("sealed_models", inputs.use_case.name, str(result["digest"]))
+    artifacts = Artifacts(where.settings.artifacts)
+    missing = {*result["files"], "manifest.json"} - {entry.name for entry in artifacts.entries(*folder)}
+    if missing:
+        return f"sealed model {result['digest'][:12]} lacks {', '.join(sorted(missing))} below {artifacts.root}"
+    return None
+
+
+EVALUATE = Step("evaluate", evaluate_inputs, run_evaluate, verify_evaluate)

@@ -1,0 +1,42 @@
+"""Ingest: the raw files through the column contract into a snapshot."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.pipeline.part import part
+from mlops_ray.pipeline.steps.step import Given, Step, Where
+from mlops_ray.pipeline.task import say_if_it_waits
+from mlops_ray.use_case import UseCase
+
+
+@dataclass(frozen=True)
+class IngestInputs:
+    """files: the SHA-256 of each raw file, by source and name. as_of: None for the latest moment in the data."""
+
+    use_case: UseCase
+    files: Mapping[str, Mapping[str, str]]
+    as_of: datetime | None
+
+
+def ingest_inputs(given: Given) -> IngestInputs:
+    files = {source: {file.name: file.sha256 for file in found} for source, found in given.files.items()}
+    return IngestInputs(part(given.use_case, "name", "sources"), files, given.as_of)
+
+
+def run_ingest(inputs: IngestInputs, where: Where) -> dict[str, Any]:
+    say_if_it_waits(where, "ingest")
+    return ingest(inputs.use_case, where.settings, inputs.as_of, str(where.code), where.files).to_json()
+
+
+def verify_ingest(inputs: IngestInputs, result: Mapping[str, Any], where: Where) -> str | None:
+    folder = ("snapshots", inputs.use_case.name, str(result["digest"]))
+    if Artifacts(where.settings.artifacts).read_json(*folder, "manifest.json") is None:
+        return f"snapshot {result['digest'][:12]} is not below {where.settings.artifacts} any more"
+    return None
+
+
+INGEST = Step("ingest", ingest_inputs, run_ingest, verify_ingest)

@@ -1,0 +1,60 @@
+"""Train: the search over all candidates, logged to MLflow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_ray.code_version import environment_digest
+from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.pipeline.fingerprint import Known
+from mlops_ray.pipeline.part import part
+from mlops_ray.pipeline.steps.step import Given, Step, Where
+from mlops_ray.pipeline.steps.training_set import known_training_set
+from mlops_ray.pipeline.task import say_if_it_waits
+from mlops_ray.training.trial import SearchResult, Trial
+from mlops_ray.use_case import UseCase
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    use_case: UseCase
+    training_set: Known[TrainingSet]
+
+
+def train_inputs(given: Given) -> TrainInputs:
+    case = part(given.use_case, "name", "candidates", "split", "search", "metric")
+    return TrainInputs(case, known_training_set(given))
+
+
+def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
+    from mlops_ray.training.search import search
+
+    say_if_it_waits(where, "train")
+    data = inputs.training_set.value
+    return search(inputs.use_case, where.settings, data, where.key, where.notify, where.retry_failed).to_json()
+
+
+def verify_train(inputs: TrainInputs, result: Mapping[str, Any], where: Where) -> str | None:
+    """The search's run is in MLflow; and trials that failed do not count for ever, if the environment is another."""
+    from mlops_ray.training.tracking import missing_run
+
+    found = SearchResult.from_json(result)
+    if failed := [trial.trial_id for trial in found.trials if trial.status == "failed"]:
+        if where.retry_failed:
+            return f"--retry-failed, and {', '.join(failed)} failed"
+        if found.environment != environment_digest():
+            return f"{', '.join(failed)} failed, and other packages are installed now"
+    return missing_run(where.settings, found.parent_run_id)
+
+
+def chosen_trial(given: Given) -> Known[Trial]:
+    """The best trial as an input of later steps: its candidate and parameters count, and not its run in MLflow."""
+    best = SearchResult.from_json(given.results["train"]).best
+    return known_trial(Trial(best.candidate, best.number, best.parameters))
+
+
+def known_trial(trial: Trial) -> Known[Trial]:
+    return Known({"candidate": trial.candidate, "parameters": dict(trial.parameters)}, trial)
+
+
+TRAIN = Step("train", train_inputs, run_train, verify_train, ("artifacts", "state", "mlflow_uri"))

@@ -1,0 +1,83 @@
+"""The task in which a step does its work: it asks for no more CPUs than are free, and says what it waits for."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+
+from mlops_ray.errors import MlopsRayError
+from mlops_ray.pipeline.cpus import free_cpus, holders, node_cpus
+from mlops_ray.pipeline.steps.step import StepName, StepWaits, Where
+
+# A worker that has its CPUs needs a few seconds to start; one that has not begun after this waits for them.
+_BEGINS_WITHIN_S = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+def in_task(
+    where: Where,
+    step: StepName,
+    function: Callable[..., dict[str, Any]],
+    *arguments: Any,
+    cpus: int | None = 1,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Run the function as one Ray task; our own errors come back as they were raised.
+
+    cpus: None for what is free on one node, at least 1; others may hold the rest for ever, as replicas do. threads:
+    with how many it computes, where that is to be another number than its CPUs.
+    """
+    free = free_cpus(cpus)
+    wanted = cpus or max(1, min(free, threads or free))
+    if free < wanted:
+        _tell(where, step, wanted)
+    task = _submit(wanted, threads, function, arguments)
+    begun, _ = ray.wait([task], timeout=_BEGINS_WITHIN_S)
+    if not begun:
+        now = free_cpus(wanted)
+        if cpus is None and 1 <= now < wanted:  # somebody else was faster
+            ray.cancel(task)
+            task = _submit(now, threads, function, arguments)
+        elif now < wanted and free >= wanted:
+            _tell(where, step, wanted)
+    try:
+        ray.get(next(task))
+        result: dict[str, Any] = ray.get(next(task))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, MlopsRayError):
+            raise error.cause from None
+        raise
+    return result
+
+
+def say_if_it_waits(where: Where, step: StepName) -> None:
+    """For a step that asks for its CPUs itself, one at a time: tell of it where not even one is free."""
+    if free_cpus(1) < 1:
+        _tell(where, step, 1)
+
+
+def _submit(cpus: int, threads: int | None, function: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> Any:
+    # Ray sets the variable to the CPUs of a task unless it is set.
+    variables = {"OMP_NUM_THREADS": str(threads)} if threads is not None and threads != cpus else {}
+    options: dict[str, Any] = {"num_cpus": cpus, "num_returns": "streaming"}
+    if variables:
+        options["runtime_env"] = {"env_vars": variables}
+    return ray.remote(**options)(_begin_and_do).remote(function, *arguments)
+
+
+def _begin_and_do(function: Callable[..., dict[str, Any]], *arguments: Any) -> Iterator[Any]:
+    """First a sign that the task has its CPUs, then what it gives."""
+    yield True
+    yield function(*arguments)
+
+
+def _tell(where: Where, step: StepName, cpus: int) -> None:
+    others = holders()
+    text = (
+        f"waits for {cpus} of the cluster's CPUs, of which one node has {node_cpus()} and none enough free"
+        f"{f'; there live {others}' if others else ''}. Stop what is not needed, or give Ray more (setting num_cpus)."
+    )
+    logger.warning("%s %s", step, text)
+    where.notify(StepWaits(step, text))

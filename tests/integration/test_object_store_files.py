@@ -1,0 +1,71 @@
+"""Raw files and artifacts in an object store: options in the URL hold for every file, whatever its name."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import polars as pl
+import pytest
+from moto.server import ThreadedMotoServer
+
+from mlops_ray import Column, Source
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.errors import DataError
+from mlops_ray.ingestion import file_digests
+from mlops_ray.ingestion.file_digests import FileDigests
+from mlops_ray.ingestion.readers import read_file
+from mlops_ray.ingestion.sources import find_files
+
+SOURCE = Source("**/*.csv", (Column("a", "integer"),))
+NAMES = ["x.csv", "two words.csv", "50%20 off #1 (ü)?.csv", "deep er/y+z&=.csv"]
+
+
+@pytest.fixture
+def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket with files, as the options that lead to it; the environment knows nothing of the server."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    store = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+    store.create_bucket(Bucket="lake")
+    for name in NAMES:
+        store.put_object(Bucket="lake", Key=f"raw data/{name}", Body=b"a\n1\n")
+    store.put_object(Bucket="lake", Key="raw data/.hidden/z.csv", Body=b"a\n1\n")
+    yield f"?region=us-east-1&endpoint_override=127.0.0.1:{port}&scheme=http"
+    server.stop()
+
+
+@pytest.mark.parametrize("folder", ["s3://lake/raw data", "s3://lake/raw%20data/"])
+def test_files_of_any_name_are_found_and_read_with_the_options_of_the_url(lake: str, folder: str) -> None:
+    files = find_files(folder + lake, "x", SOURCE)
+    assert [file.name for file in files] == sorted(NAMES)
+    assert all(file.url.endswith(lake) for file in files)
+    assert [row for file in files for one in read_file(file, SOURCE) for row in one.frame["a"]] == ["1"] * 4
+
+
+def test_an_object_is_hashed_once_until_it_changes(lake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, digests = file_digests.time.time, FileDigests()
+    monkeypatch.setattr(file_digests.time, "time", lambda: now() + 60)
+    first = find_files("s3://lake/raw data" + lake, "x", SOURCE, digests)
+    monkeypatch.setattr(file_digests, "_sha256", lambda *_: "read again")
+    assert find_files("s3://lake/raw data" + lake, "x", SOURCE, digests) == first
+
+
+def test_an_artifact_root_may_have_options_too(lake: str) -> None:
+    artifacts = Artifacts("s3://lake/art efacts" + lake)
+    url = artifacts.write_table(pl.DataFrame({"a": [1]}), "tables", "one part.parquet")
+    artifacts.write_json({"n": 1}, "record.json")
+    assert artifacts.read_table("tables").height == 1
+    assert artifacts.read_json("record.json") == {"n": 1}
+    assert url == f"s3://lake/art efacts/tables/one%20part.parquet{lake}"
+
+
+def test_a_bucket_that_does_not_exist_is_named(lake: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Source x: .*s3://nowhere"):
+        find_files("s3://nowhere/raw" + lake, "x", SOURCE)

@@ -1,0 +1,291 @@
+"""Every record is accepted, repaired, quarantined or not yet known, whatever files and partitions it came in."""
+
+import io
+import json
+import random
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlops_ray import Column, Source
+from mlops_ray.artifacts import ContentDigest
+from mlops_ray.errors import UseCaseError
+from mlops_ray.ingestion.ingest import finish_partition, judged_stretches, sum_counts, with_meeting
+from mlops_ray.ingestion.quarantine import refusals
+from mlops_ray.ingestion.snapshot import SourceCounts
+from mlops_ray.ingestion.sources import find_files
+
+AS_OF = datetime(2025, 6, 1, tzinfo=UTC)
+SOURCE = Source(
+    path="*.csv",
+    columns=(Column("id", "integer", nullable=True), Column("at", "timestamp"), Column("note", "text", nullable=True)),
+    key=("id",),
+    known_at=pl.col("at"),
+)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    counts: SourceCounts
+    accepted: pl.DataFrame
+    quarantined: pl.DataFrame
+    digests: tuple[str, str]
+    errors: list[str]
+
+
+def ingested(folder: Path, source: Source = SOURCE, partitions: int = 1, order: int | None = None) -> Ingested:
+    """As `ingest` does, without Ray: blocks in any order, in so many partitions."""
+    files = find_files(str(folder), "numbers", source)
+    blocks = [with_meeting(frame, source) for file in files for frame in judged_stretches(file, source, AS_OF)]
+    if order is not None:
+        random.Random(order).shuffle(blocks)
+    done = []
+    for number in range(partitions):
+        mine = pl.col("__meeting") % partitions == number
+        done.append(finish_partition(source, *[block.filter(mine).to_arrow() for block in blocks]))
+    refused = pl.concat([pl.DataFrame(pl.from_arrow(rows)) for _, _, rows in done])
+    return Ingested(
+        sum_counts([one.counts for one, *_ in done]),
+        pl.concat([pl.DataFrame(pl.from_arrow(rows)) for _, rows, _ in done]),
+        refused.sort("file", "line") if refused.width else refused,
+        (
+            sum((one.accepted for one, *_ in done), ContentDigest()).hex(),
+            sum((one.quarantined for one, *_ in done), ContentDigest()).hex(),
+        ),
+        [text for one, *_ in done for _, text in one.errors],
+    )
+
+
+def write(folder: Path, *rows: str, name: str = "x.csv", header: str = "id,at,note") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join((header, *rows)) + "\n", newline="")
+    return folder
+
+
+MAY, JULY = "2025-05-01T00:00:00Z", "2025-07-01T00:00:00Z"
+
+
+def expect_balance(counts: SourceCounts) -> None:
+    assert counts.rows_in == counts.accepted + counts.repaired + counts.quarantined + counts.not_yet_known
+
+
+def test_quarantine_gives_back_the_bytes_and_the_place_of_each_refused_record(tmp_path: Path) -> None:
+    content = f'id,at,note\r\n1,{MAY},"a\r\nb"\r\n\r\nx,{MAY},"ü ""q"""\r\n2,{MAY}\r\n1,{MAY},"a\r\nb"\r\n3,"{MAY}'
+    (tmp_path / "x.csv").write_bytes(content.encode("latin-1"))
+    found = ingested(tmp_path, replace(SOURCE, encoding="latin-1"))
+    assert found.quarantined.rows() == [
+        ("x.csv", 5, 1, "id:not_integer", f'x,{MAY},"ü ""q"""\r\n'.encode("latin-1")),
+        ("x.csv", 6, 1, "malformed", f"2,{MAY}\r\n".encode()),
+        ("x.csv", 7, 2, "duplicate_key", f'1,{MAY},"a\r\nb"\r\n'.encode()),
+        ("x.csv", 9, 1, "malformed", f'3,"{MAY}'.encode()),
+    ]
+    assert (found.counts.lines.header, found.counts.lines.blank, found.counts.lines.accepted) == (1, 1, 2)
+
+
+def test_rows_that_are_not_known_yet_have_a_count_of_their_own(tmp_path: Path) -> None:
+    found = ingested(write(tmp_path, f"1,{MAY},a", f"2,{JULY},b", f"3,{JULY},b", f"x,{MAY},b"))
+    assert (found.counts.accepted, found.counts.not_yet_known, found.counts.quarantined) == (1, 2, 1)
+    assert found.counts.reasons == {"id:not_integer": 1}
+    assert found.counts.lines.not_yet_known == 2
+    expect_balance(found.counts)
+
+
+def test_what_is_not_known_yet_changes_nothing(tmp_path: Path) -> None:
+    before = ingested(write(tmp_path / "a", f"1,{MAY},a"))
+    after = ingested(write(tmp_path / "b", f"1,{MAY},a", f"1,{JULY},b"))
+    assert before.digests == after.digests
+
+
+def test_a_key_that_is_missing_has_a_reason_of_its_own(tmp_path: Path) -> None:
+    found = ingested(write(tmp_path, *[f",{MAY},a"] * 100, f"1,{MAY},a"))
+    assert found.counts.reasons == {"id:missing_key": 100}
+    assert found.counts.accepted == 1
+
+
+def test_a_file_with_malformed_rows_only(tmp_path: Path) -> None:
+    write(tmp_path, f"1,{MAY},a")
+    found = ingested(write(tmp_path, "a", "b", name="y.csv"))
+    assert (found.counts.accepted, found.counts.reasons) == (1, {"malformed": 2})
+
+
+def test_a_row_delivered_twice_is_one_row(tmp_path: Path) -> None:
+    write(tmp_path, f"1,{MAY},a", name="b.csv")
+    found = ingested(write(tmp_path, f" 1,{MAY},a ", name="a.csv"))
+    assert found.counts.accepted + found.counts.repaired == 1
+    assert found.quarantined["file"].to_list() == ["b.csv"]
+    assert found.counts.reasons == {"duplicate_key": 1}
+
+
+CORRECTED = (f"1,{MAY},old", f"1,{MAY.replace('-01T', '-03T')},new", f"2,{MAY},x")
+
+
+def test_of_rows_that_contradict_each_other_none_counts_by_default(tmp_path: Path) -> None:
+    found = ingested(write(tmp_path, *CORRECTED))
+    assert found.accepted["id"].to_list() == [2]
+    assert found.counts.reasons == {"conflicting_key": 2}
+
+
+@pytest.mark.parametrize(("keep", "note"), [("last", "new"), ("first", "old")])
+def test_a_correction_counts_where_the_source_says_so(tmp_path: Path, keep: str, note: str) -> None:
+    source = replace(SOURCE, keep=keep, keep_by="at")  # type: ignore[arg-type]
+    found = ingested(write(tmp_path, *CORRECTED), source)
+    assert found.accepted.sort("id")["note"].to_list() == [note, "x"]
+    assert found.counts.reasons == {"duplicate_key": 1}
+
+
+def test_of_two_last_rows_that_differ_none_counts(tmp_path: Path) -> None:
+    found = ingested(write(tmp_path, *CORRECTED, f"1,{MAY.replace('-01T', '-03T')},other"), replace(
+        SOURCE, keep="last", keep_by="at"
+    ))  # fmt: skip
+    assert found.counts.reasons == {"conflicting_key": 2, "duplicate_key": 1}
+    assert found.accepted["id"].to_list() == [2]
+
+
+def winners(rows: list[tuple[int, int | None, str]], keep: str | None) -> tuple[list[tuple[int, int | None, str]], int]:
+    """The rule once more, a key at a time; and how many rows conflict."""
+    accepted, conflicts = [], 0
+    for key in {row[0] for row in rows}:
+        rivals = [row for row in rows if row[0] == key]
+        values = [row[1] for row in rivals if row[1] is not None]
+        if keep and values:
+            best = max(values) if keep == "last" else min(values)
+            rivals = [row for row in rivals if row[1] == best]
+        if len(set(rivals)) == 1:
+            accepted.append(rivals[0])
+        else:
+            conflicts += len(rivals)
+    return sorted(accepted, key=str), conflicts
+
+
+keyed_rows = st.lists(
+    st.tuples(st.integers(0, 3), st.none() | st.integers(0, 2), st.sampled_from(["a", "b"])), min_size=1, max_size=14
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keyed_rows, st.sampled_from([None, "first", "last"]), st.integers(1, 5), st.randoms())
+def test_which_row_counts_depends_neither_on_files_nor_on_partitions(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[int, int | None, str]],
+    keep: str | None,
+    partitions: int,
+    chance: random.Random,
+) -> None:
+    columns = (Column("id", "integer"), Column("version", "integer", nullable=True), Column("note", "text"))
+    source = Source("*.csv", columns, key=("id",), keep=keep, keep_by=keep and "version")  # type: ignore[arg-type]
+    lines = [",".join("" if value is None else str(value) for value in row) for row in rows]
+    right, conflicts = winners(rows, keep)
+    found = []
+    for arrangement in range(2):
+        folder = tmp_path_factory.mktemp("files")
+        shuffled = chance.sample(lines, len(lines))
+        for number, part in enumerate((shuffled[::2], shuffled[1::2])):
+            write(folder, *part, name=f"{number}.csv", header="id,version,note")
+        found.append(ingested(folder, source, partitions if arrangement else 1, order=arrangement))
+    for one in found:
+        assert sorted(one.accepted.rows(), key=str) == right
+        assert one.counts.reasons.get("conflicting_key", 0) == conflicts
+        expect_balance(one.counts)
+    assert found[0].digests[0] == found[1].digests[0]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([
+    f"1,{MAY},a\n", f"2,{MAY},b\r\n", f"2,{MAY},c\n", f"3,{JULY},a\n", "\n", "\r\n", "x\n", f'4,{MAY},"q\n\n"\n',
+    f'4,{MAY},"q\n\n"z\n', f",{MAY},\n", f'5,{MAY}, x\r', '"', "6,"]), max_size=15), st.integers(1, 3))  # fmt: skip
+def test_lines_balance_and_every_refused_byte_is_given_back(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str], partitions: int
+) -> None:
+    folder, content = tmp_path_factory.mktemp("files"), "id,at,note\n" + "".join(parts)
+    (folder / "x.csv").write_bytes(content.encode())
+    found = ingested(folder, SOURCE, partitions)
+    lines = content.replace("\r\n", "\n").replace("\r", "\n")
+    count = lines.count("\n") + (not lines.endswith("\n"))
+    told = found.counts.lines
+    assert told.header + told.blank + told.accepted + told.quarantined + told.not_yet_known == count
+    expect_balance(found.counts)
+    assert ingested(folder, SOURCE).digests == found.digests
+    # Taken out of the file, the refused records leave a file of which nothing is refused, with the same accepted rows.
+    rest = content.encode()
+    for raw in sorted(found.quarantined["raw"], key=len, reverse=True):
+        assert raw in rest
+    kept = rest
+    for line, raw in found.quarantined.sort("line", descending=True).select("line", "raw").rows():
+        at = starts_of_lines(content)[line - 1]
+        assert kept[at : at + len(raw)] == raw
+        kept = kept[:at] + kept[at + len(raw) :]
+    (folder / "x.csv").write_bytes(kept)
+    again = ingested(folder, SOURCE)
+    assert again.counts.quarantined == 0
+    assert again.digests[0] == found.digests[0]
+
+
+def starts_of_lines(content: str) -> list[int]:
+    file = io.StringIO(content, newline="")
+    starts, at = [], 0
+    for line in file:
+        starts.append(at)
+        at += len(line.encode())
+    return starts
+
+
+def test_errors_of_the_contract_are_told_with_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "1", name="a.csv", header="id")
+    (tmp_path / "b.csv").write_bytes(b"")
+    found = ingested(tmp_path)
+    assert len(found.errors) == 2
+    assert "File a.csv: column at" in found.errors[0]
+    assert "File b.csv cannot be read" in found.errors[1]
+
+
+def test_a_duplicate_in_a_parquet_file_has_its_row_and_its_values(tmp_path: Path) -> None:
+    at = datetime(2025, 5, 1, tzinfo=UTC)
+    pl.DataFrame({"id": [1, 1, None], "at": [at] * 3, "note": ["a", "a", "ü"]}).write_parquet(tmp_path / "x.parquet")
+    found = ingested(tmp_path, replace(SOURCE, path="*.parquet"))
+    assert found.quarantined.select("line", "lines", "reason").rows() == [
+        (2, 0, "duplicate_key"),
+        (3, 0, "id:missing_key"),
+    ]
+    assert [json.loads(raw)["note"] for raw in found.quarantined["raw"]] == ["a", "ü"]
+
+
+def test_the_end_of_the_step_tells_reasons_and_warns_above_a_share(tmp_path: Path) -> None:
+    good = [f"{number},{MAY},a" for number in range(200)]
+    few = ingested(write(tmp_path / "few", *good, f"x,{MAY},a")).counts
+    many = ingested(write(tmp_path / "many", *good, *["x"] * 50, f"x,{MAY},a")).counts
+    told = refusals({"few": vars(few), "many": vars(many)})
+    assert told[0] == "few: 1 of 201 rows quarantined (id:not_integer 1)"
+    assert told[1].startswith("warning: many: 51 of 251 rows quarantined (malformed 50, id:not_integer 1), 20.3%")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoding": "utf-9"}, "encoding 'utf-9' is unknown"),
+        ({"encoding": "base64"}, "encoding 'base64' is unknown"),
+        ({"encoding": "iso2022_jp"}, "lines and columns cannot be told"),
+        ({"encoding": "gbk", "delimiter": "|"}, "lines and columns cannot be told"),
+        ({"delimiter": ";;"}, "delimiter ';;' must be one ASCII character"),
+        ({"delimiter": "§"}, "one ASCII character"),
+        ({"quote": "\n"}, "one ASCII character"),
+        ({"quote": ","}, "are both"),
+        ({"keep": "last"}, "go together"),
+        ({"keep_by": "at"}, "go together"),
+        ({"keep": "last", "keep_by": "at", "key": ()}, "go together"),
+        ({"keep": "newest", "keep_by": "at"}, "Give 'first', 'last' or None"),
+        ({"keep": "last", "keep_by": "when"}, "keep_by 'when' is not a column"),
+        ({"key": ("nr",)}, "key 'nr' is not a column"),
+        ({"path": "/data/*.csv"}, "must lie below the data folder"),
+        ({"path": "../*.csv"}, "must lie below the data folder"),
+        ({"derived": {"note": pl.lit(1)}}, "declared twice"),
+        ({"derived": {"__line": pl.lit(1)}}, "begin with __"),
+    ],
+)
+def test_a_source_that_cannot_be_read_so_is_refused_at_declaration(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UseCaseError, match=message):
+        replace(SOURCE, **change)  # type: ignore[arg-type]
