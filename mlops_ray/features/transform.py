@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 import ray
 
-from mlops_ray.artifacts import Artifacts, digest_rows
+from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered
 from mlops_ray.config import Settings
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME, RESERVED
@@ -117,12 +117,12 @@ def _transform_view(
     moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
     # In one order, so that which of two rows with the same keys and moments is the last depends on nothing but them.
     rows = rows.sort([*moments, *rows.select(pl.exclude(moments)).columns])
-    distinct = rows.unique()
-    digest = digest_rows(rows).hex()
+    distinct = rows.n_unique([*moments, *keys])
+    ambiguous = 0 if distinct == rows.height else rows.n_unique() - distinct
+    digest = digest_json([digest_ordered(rows).hex(), [[name, str(type_)] for name, type_ in rows.schema.items()]])
     url = artifacts.write_table(rows, "features", use_case, view.name, f"{digest}.parquet")
     return FeatureRows(
-        view.name, url, digest, rows.height, code, frame.height - rows.height,
-        distinct.height - distinct.n_unique([*moments, *keys]),
+        view.name, url, digest, rows.height, code, frame.height - rows.height, ambiguous
     )  # fmt: skip
 
 

@@ -22,9 +22,10 @@ from mlops_ray.batch import scoring
 from mlops_ray.batch.scoring import Scores, read_rows, score
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
-from mlops_ray.features.materialize import materialize
+from mlops_ray.features.definitions import read_definitions
+from mlops_ray.features.history import history_of
+from mlops_ray.features.point_in_time import newest
 from mlops_ray.features.store import Store
-from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef, set_champion
@@ -38,8 +39,7 @@ from mlops_ray.testing.example_model import seal_example
 from mlops_ray.training.tracking import connect, experiment_id
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-DEFINITIONS = {
-    "views.py": """
+DEFINITIONS = """
 from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Float64
@@ -55,7 +55,6 @@ delays = FeatureView(
 )
 service = FeatureService(name="departures", features=[delays])
 """
-}
 NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 ROWS = 3000
@@ -80,8 +79,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         pl.col("event_timestamp").cast(pl.Datetime("us", "UTC")), recent_delay=random.normal(10, 20, len(events))
     )
     url = Artifacts(settings.artifacts).write_table(delays, "delays.parquet")
-    Store(settings, "departures").apply(DEFINITIONS, {"delays": url})
-    materialize(settings, "departures", [FeatureRows("delays", url, "", delays.height)], NOON)
+    (folder / "views.py").write_text(DEFINITIONS)
+    definitions = read_definitions(folder, "departures")
+    assert definitions is not None
+    store = Store(settings, "departures")
+    store.apply(definitions, {"delays": url}, NOON)
+    store.write(definitions.views[0], newest(history_of(definitions.views[0], url), NOON))
     digest = seal_example(folder / "sealed")
     client = connect(settings)
     run_id = client.create_run(experiment_id(client, settings, "departures")).info.run_id

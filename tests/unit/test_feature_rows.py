@@ -15,7 +15,7 @@ import pytest
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.history import join_features
-from mlops_ray.features.transform import _known, expect_names, typed_rows
+from mlops_ray.features.transform import _expect_functions, _known, expect_names, typed_rows
 from mlops_ray.features.view_code import view_code
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Column, Label, Source, UseCase
@@ -128,7 +128,8 @@ def test_names_that_mean_something_else_are_refused() -> None:
     refused("a column of the request", replace(VIEW, features=(case.event_time,)))
     refused("reserved", replace(VIEW, features=("label_known_at",)))
     refused("not among the entities", replace(VIEW, asked=("planet",)))
-    refused("declares no function", replace(VIEW, name="weather"))
+    with pytest.raises(UseCaseError, match="declares no function"):
+        _expect_functions(case, replace(definitions, views=(replace(VIEW, name="weather"),)))
 
 
 CODE = """

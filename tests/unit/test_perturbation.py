@@ -286,7 +286,7 @@ GIVEN = Given(
     Settings(state="/state", data="/data"),
     None,
     FILES,
-    lambda: Definitions("orders", {"orders.py": "text"}, "d" * 64),
+    lambda: Definitions("orders", "d" * 64, (), {}, {"orders.py": "text"}),
     RESULTS,
 )
 

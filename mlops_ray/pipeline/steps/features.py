@@ -51,9 +51,10 @@ def verify_features(inputs: FeaturesInputs, result: Mapping[str, Any], where: Wh
 
 
 def feature_rows(given: Given) -> dict[str, Known[FeatureRows]]:
-    """The rows of each view, as an input of later steps: known by their digest, wherever they lie."""
+    """The rows of each view, as an input of later steps: known by their digest, and by the code that computed them,
+    which the Feast project of a model is named by; wherever they lie."""
     views = [FeatureRows(**view) for view in given.results["features"]["views"]]
-    return {rows.view: Known(rows.digest, rows) for rows in views}
+    return {rows.view: Known([rows.digest, rows.code], rows) for rows in views}
 
 
 FEATURES = Step("features", features_inputs, run_features, verify_features)

@@ -1,0 +1,247 @@
+"""A version keeps the definitions and values it was trained with, whatever is trained; a refresh brings new ones."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import ray
+
+import mlops_ray
+from mlops_ray.artifacts import read_parquet
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.features.store import Applied, Store
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.live import Live, live
+from mlops_ray.pipeline.pipeline import Pipeline
+from mlops_ray.pipeline.refresh import feature_project, refresh
+from mlops_ray.registry.models import download_sealed
+from mlops_ray.registry.sealed_model import load
+from mlops_ray.serving.app import online_reader_of
+from mlops_ray.serving.predictor import Predictor
+from mlops_ray.use_case import load_use_case
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+DEFINITIONS = """
+from datetime import timedelta
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Float64, String
+
+carrier = Entity(name="carrier", value_type=ValueType.STRING)
+delays = FeatureView(
+    name="delays", entities=[carrier], ttl=timedelta(hours=6),
+    schema=[Field(name="recent_delay", dtype=Float64), Field(name="recent_kind", dtype=String)],
+    source=FileSource(name="delays", path="delays.parquet", timestamp_field="event_timestamp"),
+)
+service = FeatureService(name="service", features=[delays])
+"""
+USE_CASE = """
+from datetime import timedelta
+import polars as pl
+from mlops_ray import Column, Label, Search, Source, Split, UseCase
+from mlops_ray.training.candidates import LogisticRegression
+from mlops_ray.use_case import OnnxParity, Threshold
+
+WINDOW = 3
+
+
+def delays(tables):
+    rows = tables["departures"].sort("departure", "number")
+    delay = pl.col("delay").rolling_mean(WINDOW, min_samples=1).over("carrier")
+    kind = pl.when(delay > 10).then(pl.lit("slow")).otherwise(pl.lit("quick"))
+    return rows.select("carrier", event_timestamp="known", recent_delay=delay, recent_kind=kind).unique(
+        ["carrier", "event_timestamp"], keep="last"
+    )
+
+
+columns = (
+    Column("number", "integer"),
+    Column("carrier", "text"),
+    Column("departure", "timestamp"),
+    Column("distance", "number"),
+    Column("delay", "number", outcome=True),
+    Column("known", "timestamp", outcome=True),
+)
+use_case = UseCase(
+    name="NAME",
+    sources={"departures": Source("departures_*.csv", columns, key=("number",), known_at=pl.col("known"))},
+    entities=("carrier",),
+    event_time="departure",
+    lead_time=timedelta(minutes=30),
+    label=Label("late", pl.col("delay") > 10, pl.col("known")),
+    request_features={"distance": pl.col("distance")},
+    candidates=(LogisticRegression(),),
+    search=Search(trials_per_candidate=1),
+    split=Split(test=timedelta(days=10), gap=timedelta(days=2), validation=timedelta(days=10)),
+    feature_views={"delays": delays},
+    feature_service="service",
+    gates=(OnnxParity(), Threshold("roc_auc", 0.0)),
+)
+"""
+START, END = datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 3, 1, tzinfo=UTC)
+CARRIERS = [f"C{number:02}" for number in range(40)]
+HOUR = timedelta(hours=1)
+
+
+def write_departures(folder: Path, start: datetime, end: datetime, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count = int((end - start) / timedelta(minutes=10)) + 1
+    departures = [start + number * timedelta(minutes=10) for number in range(count)]
+    delay = random.normal(10, 8, count).round(1)
+    known = [at + timedelta(minutes=float(late) + 20) for at, late in zip(departures, delay, strict=True)]
+    frame = pl.DataFrame(
+        {
+            "number": np.arange(count) + seed * 1_000_000,
+            "carrier": random.choice(CARRIERS, count),
+            "departure": departures,
+            "distance": random.uniform(100, 3000, count).round(1),
+            "delay": delay,
+            "known": known,
+        }
+    )
+    folder.mkdir(exist_ok=True)
+    frame.write_csv(folder / f"departures_{seed}.csv", datetime_format="%+")
+
+
+def write_repository(
+    folder: Path, name: str = "departures", definitions: str = DEFINITIONS, code: str = USE_CASE
+) -> Path:
+    for part, text in (("feature_repo/views.py", definitions), (f"use_cases/{name}.py", code.replace("NAME", name))):
+        (folder / part).parent.mkdir(exist_ok=True, parents=True)
+        (folder / part).write_text(text)
+    return folder
+
+
+@dataclass(frozen=True)
+class Case:
+    folder: Path
+    settings: Settings
+    requests: list[dict[str, Any]]
+
+    @property
+    def champion(self) -> Live:
+        return live(open_store(self.settings), "departures")
+
+    def run(self, repository: Path, name: str = "departures") -> dict[str, Any]:
+        case = load_use_case(str(repository / f"use_cases/{name}.py"))
+        done = Pipeline(case, self.settings, repository / "feature_repo", END).run()
+        return dict(done["register"].result)
+
+    def predictor(self) -> Predictor:
+        """As a replica makes it for the champion."""
+        version = self.champion.champion
+        assert version is not None
+        folder = download_sealed(self.settings, "departures", version, self.folder / "sealed" / str(version.version))
+        sealed = load(folder, version.digest)
+        assert sealed.schema.feature_project is not None
+        return Predictor(sealed, online_reader_of(self.settings, sealed.schema.feature_project))
+
+    def answers(self, predictor: Predictor, moment: datetime = END) -> bytes:
+        return predictor.probability(predictor.vectors_of_keys(self.requests, moment)).tobytes()
+
+    def scores(self, folder: str) -> bytes:
+        """Of batch scoring, with features as of each row's time."""
+        rows = pl.DataFrame(self.requests).with_row_index("row_number")
+        scored = mlops_ray.score(rows, "departures", str(self.folder / folder), self.settings)
+        return read_parquet(scored.predictions).sort("row_number")["probability"].to_numpy().tobytes()
+
+    def applied(self) -> Applied | None:
+        version = self.champion.champion
+        assert version is not None
+        return Store(self.settings, str(feature_project(self.settings, "departures", version))).applied()
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    folder = tmp_path_factory.mktemp("case")
+    write_departures(folder / "data", START, END, seed=1)
+    random = np.random.default_rng(2)
+    requests = [
+        {
+            "carrier": str(random.choice(CARRIERS)),
+            "departure": END + timedelta(minutes=int(random.integers(-300, 60))),
+            "distance": float(random.uniform(100, 3000)),
+        }
+        for _ in range(1000)
+    ]
+    ray.init(address="local", num_cpus=2, object_store_memory=500_000_000, include_dashboard=False, log_to_driver=False)
+    try:
+        case = Case(folder, load_settings(state=str(folder / "state"), data=str(folder / "data")), requests)
+        assert case.run(write_repository(folder / "first"))["champion"]
+        yield case
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.timeout(500)
+def test_a_champion_answers_the_same_while_others_are_trained_registered_and_refused(case: Case) -> None:
+    replica, before, live_before = case.predictor(), case.applied(), case.champion
+    recorded, scored = case.answers(replica), case.scores("before")
+    assert len(set(np.frombuffer(recorded, dtype=np.float32))) > 900
+    known = replica.vectors_of_keys(case.requests, END)
+    assert np.isfinite(known.numbers).all(axis=1).sum() > 300  # features from the online store among them
+
+    # A second use case, whose view has the same name and another definition and meaning.
+    other = USE_CASE.replace("WINDOW = 3", "WINDOW = 1").replace('pl.col("delay").rolling', '-pl.col("delay").rolling')
+    second = write_repository(case.folder / "second", "arrivals", DEFINITIONS.replace("hours=6", "hours=1"), other)
+    assert case.run(second, "arrivals")["champion"]
+    # Challengers with changed definitions, and with changed code alone; the gate refuses both.
+    harder = USE_CASE.replace('Threshold("roc_auc", 0.0)', 'Threshold("roc_auc", 0.9999)')
+    changed = write_repository(
+        case.folder / "changed", definitions=DEFINITIONS.replace("hours=6", "hours=2"), code=harder
+    )
+    code = write_repository(case.folder / "code", code=harder.replace("WINDOW = 3", "WINDOW = 2"))
+    for repository in (changed, code):
+        refused = case.run(repository)
+        assert not refused["champion"]
+        assert refused["version"] > 1
+
+    assert case.champion == live_before
+    assert case.answers(replica) == recorded
+    assert case.answers(case.predictor()) == recorded
+    assert case.scores("after") == scored
+    assert case.applied() == before
+
+
+@pytest.mark.timeout(300)
+def test_a_refresh_brings_new_values_and_touches_no_version(case: Case) -> None:
+    replica, live_before = case.predictor(), case.champion
+    sealed_before = sorted(path.name for path in (case.folder / "state/artifacts/sealed_models/departures").iterdir())
+    recorded = case.answers(replica, END + HOUR)
+    write_departures(case.folder / "data", END + timedelta(minutes=1), END + HOUR, seed=3)
+    first = case.folder / "first"
+    use_case = load_use_case(str(first / "use_cases/departures.py"))
+    found = refresh(use_case, case.settings, first / "feature_repo", END + HOUR)
+    assert [(version.version, version.why_not) for version in found.versions] == [(1, None)]
+    assert case.answers(replica, END + HOUR) != recorded
+    assert case.champion == live_before
+    sealed = sorted(path.name for path in (case.folder / "state/artifacts/sealed_models/departures").iterdir())
+    assert sealed == sealed_before
+    applied = case.applied()
+    assert applied is not None
+    assert applied.as_of == END + HOUR
+
+    # As of an earlier moment nothing newer is taken away; and what runs with other definitions but the same code
+    # refreshes the champion with its own.
+    fresh = case.answers(replica, END + HOUR)
+    refresh(use_case, case.settings, first / "feature_repo", END - HOUR)
+    assert case.answers(replica, END + HOUR) == fresh
+    assert case.applied() == applied
+    other = write_repository(case.folder / "other", definitions=DEFINITIONS.replace("hours=6", "hours=9"))
+    write_departures(case.folder / "data", END + HOUR + timedelta(minutes=1), END + 2 * HOUR, seed=4)
+    edited = load_use_case(str(other / "use_cases/departures.py"))
+    found = refresh(edited, case.settings, other / "feature_repo", END + 2 * HOUR)
+    assert [(version.version, version.why_not) for version in found.versions] == [(1, None)]
+    assert found.project != found.versions[0].project
+    assert case.answers(replica, END + 2 * HOUR) != case.answers(replica, END + HOUR)
+
+    # Where the code of today is not what the champion was trained with, its values stay, and that is said.
+    fresh = case.answers(replica, END + 2 * HOUR)
+    edited = load_use_case(str(case.folder / "code/use_cases/departures.py"))
+    (version,) = refresh(edited, case.settings, case.folder / "code/feature_repo", END + 2 * HOUR).versions
+    assert "has changed since it was trained" in str(version.why_not)
+    assert case.answers(replica, END + 2 * HOUR) == fresh
