@@ -67,5 +67,9 @@ def verify_register(inputs: RegisterInputs, result: Mapping[str, Any], where: Wh
 
 
 REGISTER = Step(
-    "register", register_inputs, run_register, verify_register, ("artifacts", "state", "http_host", "oidc_issuer")
+    "register",
+    register_inputs,
+    run_register,
+    verify_register,
+    ("artifacts", "state", "feast_registry", "http_host", "oidc_issuer"),
 )
