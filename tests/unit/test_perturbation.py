@@ -390,9 +390,9 @@ def test_what_is_given_beside_the_use_case_and_the_settings() -> None:
     assert run_again(replace(GIVEN, files=other)) == INGEST
     moved = {"orders": [SourceFile("s3://bucket/orders_1.csv", "orders_1.csv", "f" * 64)]}
     assert run_again(replace(GIVEN, files=moved)) == NONE
-    definitions = Definitions("orders", {"orders.py": "text"}, "D" * 64)
+    definitions = Definitions("orders", "D" * 64, (), {}, {"orders.py": "text"})
     assert run_again(replace(GIVEN, definitions=lambda: definitions)) == ONLINE
-    unused = Definitions("orders", {"orders.py": "text", "others.py": "text"}, "d" * 64)
+    unused = Definitions("orders", "d" * 64, (), {}, {"orders.py": "text", "others.py": "text"})
     assert run_again(replace(GIVEN, definitions=lambda: unused)) == NONE
     assert run_again(replace(GIVEN, challenger=True)) == VERSION
 
