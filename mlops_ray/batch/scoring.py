@@ -90,9 +90,10 @@ def score(
     """Predict for each row, and write the predictions to `output` and, with route "batch", to the ledger.
 
     rows: the columns of a request (entities, event time, and what the request features are computed from). A column
-    `as_of` says for each row up to when features may be known; by default the lead time before the event, as in
-    training. Other columns are carried along. A row that breaks the rules of its columns goes to quarantine with the
-    reasons. output: an absolute folder or URL. settings: default from the environment. version: default the champion.
+    `as_of` says for each row up to when features may be known, at most the lead time before the event; that is the
+    default, as in training. Other columns are carried along. A row that breaks the rules of its columns goes to
+    quarantine with the reasons. output: an absolute folder or URL. settings: default from the environment. version:
+    default the champion.
     Ray must be running. Raises DataError if a column is missing or taken, or if `output` holds a finished run, and
     ConfigurationError if there is no such version.
     """
@@ -243,12 +244,19 @@ def _score_slice(
 
 
 def _judge(schema: ModelSchema, given: pl.DataFrame) -> pl.DataFrame:
-    """The rows with typed columns and the judgement of each; see `ingestion.contract.check_rows`."""
+    """The rows with typed columns and the judgement of each; see `ingestion.contract.check_rows`.
+
+    A row whose own `as_of` is later than the lead time before its event is refused, as by the endpoint: what was known
+    then may tell the outcome.
+    """
     own_moment = (Column(AS_OF, "timestamp"),) if AS_OF in given.columns else ()
     judged = check_rows(given, Source("", (*schema.request_columns, *own_moment)), "The rows to score", None)
-    if own_moment:
-        return judged
-    return judged.with_columns((pl.col(schema.event_time) - timedelta(seconds=schema.lead_time_s)).alias(AS_OF))
+    latest = pl.col(schema.event_time) - timedelta(seconds=schema.lead_time_s)
+    if not own_moment:
+        return judged.with_columns(latest.alias(AS_OF))
+    too_late = pl.col(REASON).is_null() & (pl.col(AS_OF) > latest)
+    reason = pl.when(too_late).then(pl.lit(f"{AS_OF}:too_late")).otherwise(pl.col(REASON))
+    return judged.with_columns(reason.alias(REASON))
 
 
 def _predict(run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows: pl.DataFrame) -> pl.DataFrame:

@@ -177,6 +177,8 @@ def with_meeting(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
 def finish_partition(source: Source, *blocks: pa.Table) -> tuple[Partition, pa.Table, pa.Table]:
     """Set rows with a repeated key aside, count and digest."""
     frame = pl.concat([pl.DataFrame(pl.from_arrow(block)) for block in blocks], how="diagonal")
+    if frame.is_empty():  # of many partitions some may be, and their blocks need have no columns
+        return _nothing(())
     marks = frame.filter(pl.any_horizontal(pl.col(*_MARKS).is_not_null()))
     errors = tuple(marks.filter(pl.col(_ERROR).is_not_null()).select(_BLAME, _ERROR).rows())
     if errors:
@@ -266,7 +268,8 @@ def _write(artifacts: Artifacts, snapshot: Snapshot, refs: dict[str, list[tuple[
     folder = ("snapshots", snapshot.use_case, snapshot.digest)
 
     def write(table: pa.Table, *parts: str) -> None:
-        artifacts.write_table(pl.DataFrame(pl.from_arrow(table)), *parts)
+        if table.num_columns:
+            artifacts.write_table(pl.DataFrame(pl.from_arrow(table)), *parts)
 
     task, written = ray.remote(write), []
     manifest = artifacts.read_json(*folder, "manifest.json")

@@ -45,9 +45,7 @@ def _row(line: bytes, encoding: str, names: list[str]) -> dict[str, str | None] 
         text = line.decode(encoding)
         if not text.strip(" \t\r\n"):
             return _BLANK
-        found = json.loads(
-            text, object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=_refuse_constant
-        )
+        found = _DECODER.decode(text)
         if not isinstance(found, dict):
             return None
         row = {name: _text(found.get(name), name, text) for name in names}
@@ -67,6 +65,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=_refuse_constant)
 
 
 def _text(value: Any, name: str, line: str) -> str | None:

@@ -14,8 +14,8 @@ from mlops_ray.ingestion.raw_rows import PLACE, RawRows, UnreadableError
 from mlops_ray.use_case import Source
 
 _ROWS = 65_536
-# Of these the storage says all: text and numbers.
-_PLAIN_EXTENSIONS = ("arrow.json", "arrow.bool8")
+# Texts and numbers under another name.
+_PLAIN_EXTENSIONS = ("arrow.json", "arrow.bool8", "arrow.uuid")
 
 
 def read_parquet_rows(stream: Any, source: Source) -> Iterator[RawRows]:
@@ -62,12 +62,20 @@ def _raw_rows(batch: pa.RecordBatch, there: list[str], absent: list[str], row: i
 
 def _plain(column: pa.Array) -> pa.Array:
     """The values without how they are stored."""
+    if isinstance(column.type, pa.UuidType):
+        return _uuid_texts(column.storage)
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     is_text = pa.types.is_string(column.type) or pa.types.is_string_view(column.type)
     # Through bytes, as a cast from text to text checks its encoding.
     return column.cast(pa.large_binary()).view(pa.large_string()) if is_text else column
+
+
+def _uuid_texts(column: pa.Array) -> pa.Array:
+    digits = pl.DataFrame({"digits": pl.from_arrow(column.cast(pa.large_binary()))})
+    text = pl.col("digits").bin.encode("hex").str.replace("^(.{8})(.{4})(.{4})(.{4})", "$1-$2-$3-$4-")
+    return digits.select(text).to_arrow()["digits"].combine_chunks().cast(pa.large_string())
 
 
 def _not_utf8(column: pa.Array) -> np.ndarray:

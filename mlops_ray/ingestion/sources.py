@@ -98,7 +98,8 @@ def _matching(filesystem: pafs.FileSystem, root: str, pattern: str) -> Iterator[
     """The files below a folder that match, each once: what links lead to comes after what lies there itself."""
     local = isinstance(filesystem, pafs.LocalFileSystem)
     real = os.path.realpath if local else str
-    folders, links = deque([(root, tuple(part for part in pattern.split("/") if part))]), deque[_Place]()
+    first = tuple(part for part in pattern.split("/") if part)
+    folders, links = deque([(root, first)] if first else []), deque[_Place]()
     seen, found, linked = set[_Place](), dict[str, pafs.FileInfo](), []
     while folders or links:
         folder, parts = folders.popleft() if folders else links.popleft()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mlops_ray.pipeline.fingerprint import Change, changes
+from mlops_ray.pipeline.changes import Change, changes
 from mlops_ray.pipeline.records import Record
 from mlops_ray.pipeline.steps.step import STEPS, StepName
 

@@ -49,6 +49,7 @@ def load_use_case(reference: str) -> UseCase:
 
 def _package_of(folder: Path) -> ModuleType:
     """A package of this load alone with the folder's files, so that those of two use cases do not mix."""
+    importlib.invalidate_caches()  # a file may be younger than Python's memory of the folder
     package = ModuleType(f"{_PREFIX}{next(_numbers)}")
     package.__path__ = [str(folder)]
     sys.modules[package.__name__] = package
@@ -72,9 +73,7 @@ class _Finder:
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         package, _, module = name.partition(".")
-        if not module or not isinstance(getattr(sys.modules.get(package), "__path__", None), list):
-            return None
-        if not package.removeprefix(_PREFIX).isdigit():
+        if not module or not package.startswith(_PREFIX) or not package.removeprefix(_PREFIX).isdigit():
             return None
         spec = PathFinder.find_spec(name, path)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
@@ -117,7 +116,7 @@ def _is_beside(name: str, package: str) -> bool:
     """Whether the module lies beside the use case and is not installed as well."""
     top = name.partition(".")[0]
     beside = PathFinder.find_spec(top, sys.modules[package].__path__)
-    if beside is None:
+    if beside is None or top == __name__.partition(".")[0]:  # a use case in a checkout of ours lies beside us
         return False
     installed = next((spec for finder in sys.meta_path if (spec := finder.find_spec(top, None))), None)
     if installed is None:

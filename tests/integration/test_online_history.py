@@ -11,7 +11,7 @@ import pytest
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.features.definitions import Definitions, read_definitions
+from mlops_ray.features.definitions import Definitions, project_of, read_definitions
 from mlops_ray.features.materialize import materialize
 from mlops_ray.features.online_history import OnlineHistory
 from mlops_ray.features.online_row import OnlineRow
@@ -51,7 +51,7 @@ def event_rows(count: int, seed: int) -> list[dict[str, Any]]:
             "carrier": str(random.choice(["AA", "UA"])),
             "flight": int(random.choice([1, 2**53 + 1])),
             "event_timestamp": NOON - steps[random.integers(6)] - steps[random.integers(6)],
-            "made": NOON - steps[random.integers(6)] + timedelta(seconds=n),
+            "made": NOON + timedelta(hours=n % 5 - 4, seconds=n),
             "delay": None if random.random() < 0.2 else float(n),
             "gate": str(random.choice(["A", "", "ß"])),
         }
@@ -59,53 +59,56 @@ def event_rows(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def stored(
-    folder: Path, delays: list[dict[str, Any]], loads: list[dict[str, Any]], text: str = DEFINITIONS
-) -> tuple[Settings, Definitions, list[FeatureRows]]:
-    settings = Settings(state=str(folder), data=str(folder))
-    (folder / "repository").mkdir()
-    (folder / "repository" / "views.py").write_text(text)
-    definitions = read_definitions(folder / "repository", "service")
-    assert definitions is not None
-    artifacts, utc = Artifacts(settings.artifacts), pl.Datetime("us", "UTC")
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> Definitions:
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "views.py").write_text(DEFINITIONS)
+    found = read_definitions(folder, "service")
+    assert found is not None
+    return found
+
+
+def feature_rows(folder: Path, delays: list[dict[str, Any]], loads: list[dict[str, Any]]) -> list[FeatureRows]:
+    artifacts = Artifacts(Settings(state=str(folder), data=str(folder)).artifacts)
+    utc = pl.Datetime("us", "UTC")
     tables = {
         "delays": pl.DataFrame(delays, schema_overrides={"event_timestamp": utc, "made": utc, "delay": pl.Float64}),
         "loads": pl.DataFrame(loads).with_columns(pl.col(pl.Datetime).cast(utc)),
     }
     urls = {name: artifacts.write_table(table, f"{name}.parquet") for name, table in tables.items()}
-    return settings, definitions, [FeatureRows(name, url, "", tables[name].height) for name, url in urls.items()]
+    return [FeatureRows(name, url, "", tables[name].height) for name, url in urls.items()]
 
 
-def newest(rows: list[dict[str, Any]], moment: datetime, **key: Any) -> Mapping[str, Any] | None:
-    """Naively: of the rows of a key that were known and made at the moment the latest, of several the one made last."""
-    of_key = [row for row in rows if all(row[name] == value for name, value in key.items())]
-    known = [row for row in of_key if max(row["event_timestamp"], row.get("made", NOON - 9 * TTL)) <= moment]
-    return max(known, key=lambda row: (row["event_timestamp"], row.get("made", NOON)), default=None)
+def newest(rows: list[dict[str, Any]], time: str, moment: datetime, **key: Any) -> Mapping[str, Any] | None:
+    """Naively: of the rows of a key that were known at the moment the latest, of several the one made last."""
+    known = [row for row in rows if max(row[time], row.get("made", row[time])) <= moment]
+    own = [row for row in known if all(row[name] == value for name, value in key.items())]
+    return max(own, key=lambda row: (row[time], row.get("made", NOON)), default=None)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_holds_at_each_moment_what_a_plain_search_finds(tmp_path: Path, seed: int) -> None:
+def test_it_holds_at_each_moment_what_a_plain_search_finds(tmp_path: Path, definitions: Definitions, seed: int) -> None:
     delays = event_rows(60, seed)
     loads = [{"carrier": "AA", "event_timestamp": NOON - timedelta(hours=n), "weight": 2**60 + n} for n in range(9)]
-    _, definitions, rows_of_views = stored(tmp_path, delays, loads)
+    urls = {found.view: found.url for found in feature_rows(tmp_path, delays, loads)}
     moments = [NOON + shift for shift in (-2 * TTL, -TTL, -TICK, timedelta(0), TICK, timedelta(hours=1), TTL)]
     asked = [
         {"carrier": carrier, "flight": flight, "event_timestamp": moment}
         for moment in moments for carrier in ("AA", "UA", "ZZ", None) for flight in (1, 2**53 + 1, None)
     ]  # fmt: skip
     frame = pl.DataFrame(asked, schema_overrides={"event_timestamp": pl.Datetime("us", "UTC")})
-    history = OnlineHistory(definitions, {one.view: one.url for one in rows_of_views}, tmp_path, frame)
+    history = OnlineHistory(definitions, urls, tmp_path, frame)
     for row in asked:
         (found,) = history.find([row], [row["event_timestamp"]])
         expected = OnlineRow({"delay": None, "gate": None, "load": None})
-        for names, rows, key in (
-            (("delay", "gate"), delays, ("carrier", "flight")),
-            (("load",), loads, ("carrier",)),
+        for names, rows, time, key in (
+            (("delay", "gate"), delays, "event_timestamp", ("carrier", "flight")),
+            (("load",), loads, "event_timestamp", ("carrier",)),
         ):
-            known = newest(rows, row["event_timestamp"], **{name: row[name] for name in key})
+            known = newest(rows, time, row["event_timestamp"], **{name: row[name] for name in key})
             if known is None or None in [row[name] for name in key]:
                 expected.missing += names
-            elif row["event_timestamp"] - known["event_timestamp"] > TTL:
+            elif row["event_timestamp"] - known[time] > TTL:
                 expected.expired += names
             else:
                 values = {name: known["weight"] if name == "load" else known[name] for name in names}
@@ -114,16 +117,18 @@ def test_it_holds_at_each_moment_what_a_plain_search_finds(tmp_path: Path, seed:
         assert found == expected, row
 
 
-def test_a_reader_tells_missing_from_expired_and_from_what_is_known_only_later(tmp_path: Path) -> None:
+def test_a_reader_tells_missing_from_expired_and_from_what_is_known_only_later(
+    tmp_path: Path, definitions: Definitions
+) -> None:
     delays = [
         {"carrier": "AA", "flight": 1, "event_timestamp": NOON, "made": NOON, "delay": None, "gate": "A"},
-        {"carrier": "UA", "flight": 1, "event_timestamp": NOON - TTL, "made": NOON, "delay": 1.0, "gate": "B"},
+        {"carrier": "UA", "flight": 1, "event_timestamp": NOON - TTL, "made": NOON - TTL, "delay": 1.0, "gate": "B"},
     ]
     loads = [{"carrier": "AA", "event_timestamp": NOON, "weight": 3}]
-    settings, definitions, rows = stored(tmp_path, delays, loads)
-    done = materialize(settings, definitions, rows, NOON)
-    assert done.keys == {"delays": 2, "loads": 1}
-    reader = Store(settings, done.project).online_reader()
+    settings, rows = Settings(state=str(tmp_path), data=str(tmp_path)), feature_rows(tmp_path, delays, loads)
+    assert materialize(settings, definitions, rows, NOON).keys == {"delays": 2, "loads": 1}
+    store = Store(settings, project_of(definitions, rows))
+    reader = store.online_reader()
 
     def asked(carrier: str | None, moment: datetime) -> OnlineRow:
         return reader.find([{"carrier": carrier, "flight": 1}], [moment])[0]

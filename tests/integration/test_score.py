@@ -173,11 +173,12 @@ def test_what_cannot_be_scored_is_set_aside_with_its_reason(settings: Settings, 
         ({"distance": "far"}, "distance:not_number"),
         ({"as_of": "now"}, "as_of:not_timestamp"),
         ({"as_of": None}, "as_of:missing"),
+        ({"as_of": "2013-06-01T13:00:00.000001Z"}, "as_of:too_late"),
         ({"distance": "-1", "origin": None}, "origin:missing;distance:out_of_range"),
     ]
     given = [good | {"as_of": "2013-06-01T12:00:00Z"} | change | {"id": n} for n, (change, _) in enumerate(changes)]
     scores = score(pl.DataFrame(given), "departures", str(tmp_path / "scores"), settings, version=1)
-    assert balance(scores) == [11, 2, 0, 9]
+    assert balance(scores) == [12, 2, 0, 10]
     assert scores.reasons["departure:not_timestamp"] == 2
     refused = read_parquet(scores.quarantine)
     assert dict(refused.select("id", "reason").iter_rows()) == {n: code for n, (_, code) in enumerate(changes) if code}

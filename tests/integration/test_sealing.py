@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, IntegrityError, UseCaseError
-from mlops_ray.features.store import Store
+from mlops_ray.features.definitions import Definitions, keep_definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet, build_training_set
-from mlops_ray.ingestion.snapshot import Snapshot, SourceCounts
+from mlops_ray.features.transform import FeatureRows
+from mlops_ray.ingestion.snapshot import LineCounts, Snapshot, SourceCounts
 from mlops_ray.pipeline.sealing import fit_score_and_seal
 from mlops_ray.registry.sealed_model import SealedModel, load
 from mlops_ray.serving.golden import replay_golden_requests
@@ -30,8 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 AS_OF = datetime(2013, 12, 1, tzinfo=UTC)
 LEAD = timedelta(hours=2)
-DEFINITIONS = {
-    "views.py": """
+DEFINITIONS = """
 from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Float64, Int64, String
@@ -46,7 +46,6 @@ loads = FeatureView(
 )
 departures = FeatureService(name="departures", features=[loads])
 """
-}
 DEPARTURE = pl.col("departure")
 LOCAL = DEPARTURE.dt.convert_time_zone("America/New_York")
 REQUEST_FEATURES = {
@@ -139,22 +138,34 @@ def settings_of(folder: Path) -> Settings:
     return Settings(state=str(folder), data=str(folder / "data"))
 
 
-def trained(folder: Path, case: UseCase) -> TrainingSet:
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> Definitions:
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "views.py").write_text(DEFINITIONS)
+    found = read_definitions(folder, "departures")
+    assert found is not None
+    return found
+
+
+def trained(folder: Path, case: UseCase, definitions: Definitions) -> TrainingSet:
     """The training set that the steps before sealing make, without Ray."""
     settings, rows = settings_of(folder), raw_rows()
     artifacts = Artifacts(settings.artifacts)
-    store = Store(settings, "departures")
-    store.apply(DEFINITIONS, {"loads": artifacts.write_table(load_rows(), "features", "loads.parquet")})
-    counts = {"departures": SourceCounts(rows.height, rows.height, 0, 0, {}, {})}
+    url = artifacts.write_table(load_rows(), "features", "loads.parquet")
+    lines = LineCounts(*[0] * len(fields(LineCounts)))
+    counts = {"departures": SourceCounts(rows.height, rows.height, 0, 0, 0, {}, {}, lines)}
     snapshot = Snapshot("departures", "s" * 64, AS_OF, "c", "v", counts, {}, {})
     artifacts.write_table(rows, "snapshots", "departures", snapshot.digest, "departures", "accepted", "0.parquet")
     artifacts.write_json(snapshot.to_json(), "snapshots", "departures", snapshot.digest, "manifest.json")
-    return build_training_set(case, artifacts, store, snapshot, AS_OF)
+    views = [FeatureRows("loads", url, "d" * 64, load_rows().height, "c")]
+    built = build_training_set(case, artifacts, definitions, views, snapshot, AS_OF)
+    keep_definitions(artifacts, str(built.feature_project), definitions)
+    return built
 
 
-def seal(folder: Path, case: UseCase, training_set: TrainingSet | None = None) -> dict[str, Any]:
+def seal(folder: Path, case: UseCase, training_set: TrainingSet) -> dict[str, Any]:
     trial = Trial(case.candidates[0].name, 0, {"l2": 1e-4, "iterations": 30})
-    return fit_score_and_seal(case, settings_of(folder), training_set or trained(folder, case), trial)
+    return fit_score_and_seal(case, settings_of(folder), training_set, trial)
 
 
 def loaded(folder: Path, digest: str) -> SealedModel:
@@ -162,8 +173,11 @@ def loaded(folder: Path, digest: str) -> SealedModel:
     return load(folder / "model", digest)
 
 
-def test_a_sealed_model_says_how_good_it_is_and_which_requests_prove_it(tmp_path: Path) -> None:
-    sealed = seal(tmp_path, use_case())
+def test_a_sealed_model_says_how_good_it_is_and_which_requests_prove_it(
+    tmp_path: Path, definitions: Definitions
+) -> None:
+    case = use_case()
+    sealed = seal(tmp_path, case, trained(tmp_path, case, definitions))
     model = loaded(tmp_path, sealed["digest"])
     assert model.schema.named("number") == ("wind", "hour", "booked_online", "load", "gates")
     assert model.schema.polars == pl.__version__
@@ -182,65 +196,47 @@ def test_a_sealed_model_says_how_good_it_is_and_which_requests_prove_it(tmp_path
     assert {json.loads(one.body)["keys"]["carrier"] for one in model.golden_requests} >= {None, "AA", "Ü9"}
 
 
-def test_sealing_again_gives_the_same_digest(tmp_path: Path) -> None:
+def test_sealing_again_gives_the_same_digest(tmp_path: Path, definitions: Definitions) -> None:
     case = use_case()
-    training_set = trained(tmp_path, case)
+    training_set = trained(tmp_path, case, definitions)
     assert seal(tmp_path, case, training_set)["digest"] == seal(tmp_path, case, training_set)["digest"]
 
 
 @pytest.mark.parametrize("by", [1e-4, math.nan])
-def test_an_export_that_answers_otherwise_is_not_sealed(tmp_path: Path, by: float) -> None:
+def test_an_export_that_answers_otherwise_is_not_sealed(tmp_path: Path, definitions: Definitions, by: float) -> None:
+    case = use_case(Misexported(by=by))
     with pytest.raises(DataError, match="The ONNX export of logistic_regression differs from the trained model by"):
-        seal(tmp_path, use_case(Misexported(by=by)))
+        seal(tmp_path, case, trained(tmp_path, case, definitions))
     assert not list(tmp_path.rglob("model.onnx"))
 
 
-@pytest.mark.parametrize(
-    ("name", "expression", "dtype"),
-    [
-        ("wait", pl.datetime(2014, 1, 1, time_zone="UTC") - DEPARTURE, "Duration"),
-        ("day", DEPARTURE.dt.date(), "Date"),
-        ("clock", DEPARTURE.dt.time(), "Time"),
-        ("departure_again", DEPARTURE.dt.offset_by("1h"), "Datetime"),
-    ],
-)
-def test_a_feature_that_would_be_a_500_at_each_request_is_not_sealed(
-    tmp_path: Path, name: str, expression: pl.Expr, dtype: str
-) -> None:
-    case = use_case(request_features={**REQUEST_FEATURES, name: expression})
-    with pytest.raises(UseCaseError, match=rf"Request feature '{name}' .* is of type {dtype}"):
-        seal(tmp_path, case)
-    assert not list(tmp_path.rglob("model.onnx"))
-
-
-def test_online_features_that_are_not_those_of_training_are_named(tmp_path: Path) -> None:
+def test_online_features_that_are_not_those_of_training_are_named(tmp_path: Path, definitions: Definitions) -> None:
     case = use_case()
-    training_set, settings = trained(tmp_path, case), settings_of(tmp_path)
-    other = Artifacts(settings.artifacts).write_table(load_rows(noise=0.5), "features", "other.parquet")
-    Store(settings, "departures").apply(DEFINITIONS, {"loads": other})
+    other = Artifacts(settings_of(tmp_path).artifacts).write_table(load_rows(noise=0.5), "features", "other.parquet")
+    training_set = replace(trained(tmp_path, case, definitions), feature_rows={"loads": other})
     with pytest.raises(UseCaseError, match=r"Training and serving differ in feature 'load': .* its feature view"):
         seal(tmp_path, case, training_set)
 
 
-def test_a_request_feature_that_changed_after_training_is_named(tmp_path: Path) -> None:
-    training_set = trained(tmp_path, use_case())
+def test_a_request_feature_that_changed_after_training_is_named(tmp_path: Path, definitions: Definitions) -> None:
+    training_set = trained(tmp_path, use_case(), definitions)
     changed = use_case(request_features={**REQUEST_FEATURES, "wind": pl.col("wind").fill_null(0)})
     with pytest.raises(UseCaseError, match=r"differ in feature 'wind': training computed None, a request gives 0\.0"):
         seal(tmp_path, changed, training_set)
 
 
-def test_a_column_that_refuses_what_was_trained_on_is_named(tmp_path: Path) -> None:
+def test_a_column_that_refuses_what_was_trained_on_is_named(tmp_path: Path, definitions: Definitions) -> None:
     case = use_case()
-    training_set, source = trained(tmp_path, case), case.sources["departures"]
+    training_set, source = trained(tmp_path, case, definitions), case.sources["departures"]
     columns = [replace(c, pattern="[A-Z]{2}") if c.name == "carrier" else c for c in source.columns]
     narrower = use_case(sources={"departures": replace(source, columns=tuple(columns))})
     with pytest.raises(UseCaseError, match=r"would refuse a row that the model was trained on: keys\.carrier"):
         seal(tmp_path, narrower, training_set)
 
 
-def test_a_training_set_that_was_made_of_other_rows_is_refused(tmp_path: Path) -> None:
+def test_a_training_set_that_was_made_of_other_rows_is_refused(tmp_path: Path, definitions: Definitions) -> None:
     case = use_case()
-    training_set = trained(tmp_path, case)
+    training_set = trained(tmp_path, case, definitions)
     later = use_case(label=Label("late", pl.col("late"), DEPARTURE + pl.duration(hours=9)))
     with pytest.raises(IntegrityError, match=r"is not made of the \d+ labelled rows of its snapshot"):
         seal(tmp_path, later, training_set)

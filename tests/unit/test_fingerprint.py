@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_ray.errors import UseCaseError
-from mlops_ray.pipeline.fingerprint import Known, canonical, changes, fingerprint
+from mlops_ray.pipeline.changes import changes
+from mlops_ray.pipeline.fingerprint import Known, canonical, fingerprint
 from mlops_ray.use_case import Column
 
 TABLE = pl.DataFrame({"key": range(1000), "value": [one / 7 for one in range(1000)]})

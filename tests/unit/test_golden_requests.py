@@ -74,8 +74,9 @@ def test_whatever_comes_out_otherwise_is_named(sealed: SealedModel, change: Any,
 
 def test_a_model_that_was_sealed_before_there_were_golden_requests_still_loads() -> None:
     old = load(FORMAT_1, FORMAT_1_DIGEST)
-    assert (old.golden_requests, old.schema.polars) == ((), "")
-    assert replace(old.schema, polars=pl.__version__) == example_schema()
+    assert (old.golden_requests, old.schema.polars, old.schema.feature_project) == ((), "", None)
+    new = example_schema()
+    assert replace(old.schema, polars=new.polars, feature_project=new.feature_project) == new
     replay_golden_requests(old)
 
 

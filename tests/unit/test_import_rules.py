@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
-GROUND = {"errors", "use_case", "config", "state_folder", "artifacts", "code_version", "import_closure", "governance"}
+GROUND = {"errors", "use_case", "config", "state_folder", "artifacts", "governance"}
+GROUND |= {"code_version", "import_closure", "user_code"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
@@ -19,7 +20,8 @@ TABLE: dict[str, set[str]] = {
     "state_folder": {"config", "errors"},
     "artifacts": set(),
     "code_version": set(),
-    "import_closure": {"errors"},
+    "import_closure": set(),
+    "user_code": {"errors", "import_closure"},
     "governance": {"config", "state_folder", "errors"},
     "client": {"errors"},
     "ingestion": GROUND,

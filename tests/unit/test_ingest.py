@@ -48,10 +48,10 @@ def ingested(folder: Path, source: Source = SOURCE, partitions: int = 1, order: 
     for number in range(partitions):
         mine = pl.col("__meeting") % partitions == number
         done.append(finish_partition(source, *[block.filter(mine).to_arrow() for block in blocks]))
-    refused = pl.concat([pl.DataFrame(pl.from_arrow(rows)) for _, _, rows in done])
+    refused = pl.concat([pl.DataFrame(pl.from_arrow(rows)) for _, _, rows in done], how="diagonal")
     return Ingested(
         sum_counts([one.counts for one, *_ in done]),
-        pl.concat([pl.DataFrame(pl.from_arrow(rows)) for _, rows, _ in done]),
+        pl.concat([pl.DataFrame(pl.from_arrow(rows)) for _, rows, _ in done], how="diagonal"),
         refused.sort("file", "line") if refused.width else refused,
         (
             sum((one.accepted for one, *_ in done), ContentDigest()).hex(),
@@ -111,6 +111,14 @@ def test_a_file_with_malformed_rows_only(tmp_path: Path) -> None:
     write(tmp_path, f"1,{MAY},a")
     found = ingested(write(tmp_path, "a", "b", name="y.csv"))
     assert (found.counts.accepted, found.counts.reasons) == (1, {"malformed": 2})
+
+
+@pytest.mark.parametrize("partitions", [2, 9])
+def test_partitions_may_be_empty(tmp_path: Path, partitions: int) -> None:
+    write(tmp_path, f"1,{MAY},a")
+    assert ingested(tmp_path, partitions=partitions).digests == ingested(tmp_path).digests
+    empty, rows, _ = finish_partition(SOURCE, pl.DataFrame().to_arrow())
+    assert (empty.counts.rows_in, rows.num_columns) == (0, 0)
 
 
 def test_a_row_delivered_twice_is_one_row(tmp_path: Path) -> None:

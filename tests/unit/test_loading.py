@@ -11,6 +11,7 @@ from ray import cloudpickle
 
 from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case import UseCase, load_use_case
+from mlops_ray.use_case.loading import _is_beside, _package_of
 
 CASE = """
 from datetime import timedelta
@@ -120,6 +121,11 @@ def test_a_folder_on_the_python_path_is_still_beside(tmp_path: Path, monkeypatch
     file = write(tmp_path / "project", "import helpers", "return helpers.A", helpers="A = 1")
     monkeypatch.syspath_prepend(str(file.parent))
     assert answer_elsewhere(load_use_case(str(file)), file.parent) == "1"
+
+
+def test_a_use_case_beside_our_own_package_uses_it_as_it_is() -> None:
+    """As in a checkout, where what is installed and what lies beside are one."""
+    assert not _is_beside("mlops_ray.use_case", _package_of(Path(__file__).parents[2]).__name__)
 
 
 def test_the_source_of_a_class_beside_is_found(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import tracemalloc
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -384,6 +385,18 @@ def test_a_parquet_column_of_pickled_objects_is_named(tmp_path: Path, registered
     finally:
         if registered:
             pa.unregister_extension_type("ray.data.arrow_pickled_object")
+
+
+def test_identifiers_and_json_of_parquet_are_texts(tmp_path: Path) -> None:
+    one = uuid.UUID("019cabcd-0000-7000-8000-00000000000a")
+    table = {
+        "a": pa.array([one.bytes, None], pa.uuid()),
+        "b": pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"x": 1}', None])),
+    }
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    (file,) = find_files(str(tmp_path), "numbers", SOURCE)
+    found = together(read_file(file, SOURCE)).rows
+    assert found == [{"a": str(one), "b": '{"x": 1}'}, {"a": None, "b": None}]
 
 
 def test_a_damaged_parquet_column_is_named(tmp_path: Path) -> None:

@@ -131,6 +131,19 @@ def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
         names(tmp_path, "*.csv")
 
 
+def test_a_name_that_is_no_text_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv")).touch()
+    with pytest.raises(DataError, match=r"Source numbers: .* cannot be listed"):
+        names(tmp_path, "*.csv")
+
+
+def test_an_empty_pattern_matches_nothing_and_folders_are_no_files(tmp_path: Path) -> None:
+    put(tmp_path, "x.csv/y.csv")
+    with pytest.raises(DataError, match="no file matches"):
+        names(tmp_path, "")
+    assert names(tmp_path, "**/*.csv") == ["x.csv/y.csv"]
+
+
 @pytest.mark.parametrize("place", [str, lambda path: f"file://{quote(path)}"], ids=["path", "url"])
 def test_any_name_of_the_data_folder_and_of_a_file_works(tmp_path: Path, place: Callable[[str], str]) -> None:
     folder = tmp_path / AWKWARD
