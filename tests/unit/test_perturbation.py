@@ -61,7 +61,7 @@ CANDIDATE: set[StepName] = {"train", "evaluate"}
 TRAIN: set[StepName] = {"train"}
 SEALED: set[StepName] = {"evaluate"}
 VERSION: set[StepName] = {"register"}
-ONLINE: set[StepName] = {"training_set", "materialize"}
+ONLINE: set[StepName] = {"materialize"}
 UNTIL = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -391,7 +391,7 @@ def test_what_is_given_beside_the_use_case_and_the_settings() -> None:
     moved = {"orders": [SourceFile("s3://bucket/orders_1.csv", "orders_1.csv", "f" * 64)]}
     assert run_again(replace(GIVEN, files=moved)) == NONE
     definitions = Definitions("orders", "D" * 64, (), {}, {"orders.py": "text"})
-    assert run_again(replace(GIVEN, definitions=lambda: definitions)) == ONLINE
+    assert run_again(replace(GIVEN, definitions=lambda: definitions)) == {"features", "training_set", "materialize"}
     unused = Definitions("orders", "d" * 64, (), {}, {"orders.py": "text", "others.py": "text"})
     assert run_again(replace(GIVEN, definitions=lambda: unused)) == NONE
     assert run_again(replace(GIVEN, challenger=True)) == VERSION
