@@ -1,12 +1,14 @@
 """A step never asks for CPUs that others hold for ever, and says what it waits for (F13)."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from ray import cloudpickle
 
 from mlops_ray.code_version import CodeVersion
 from mlops_ray.config import Settings
@@ -20,9 +22,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the folder of tests
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 class Replica:
