@@ -1,7 +1,7 @@
 """The code of this package that a name reaches, found from the imports, and the libraries that this code imports.
 
 A name counts with all that it reaches: its definition, the definitions that those use, what they import. So a changed
-gate does not make a training set another one, although both are steps of one pipeline. See `user_code` for what the
+gate does not make a training set another one, although both are steps of one pipeline. See `user_files` for what the
 user wrote. What is installed counts by its version.
 """
 

@@ -112,7 +112,7 @@ def _from_times(column: Column, given: pl.Series) -> Moments:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         return Moments(given.cast(pl.Datetime("us", dtype.time_zone)).dt.convert_time_zone("UTC"), cut=cut)
     if column.time_zone is None:
-        return Moments(only(pl.Series([None], dtype=column.dtype).new_from_index(0, given.len()), given.is_null()))
+        return Moments(pl.Series([None], dtype=column.dtype).new_from_index(0, given.len()))
     found = localized(given.cast(pl.Datetime("us")), column)
     return Moments(found.value, found.reasons, cut)
 

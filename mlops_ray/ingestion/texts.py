@@ -26,34 +26,25 @@ def cleaned(text: pl.Series, column: Column) -> tuple[pl.Series, dict[str, pl.Se
 def as_text(given: pl.Series, column: Column) -> pl.Series:
     """Each value as the text that a CSV file would hold; null stays null.
 
-    A nested value is its JSON. Bytes are UTF-8; a value that is not is null here (see `undecodable`).
+    A nested value is its JSON. Bytes are UTF-8; a value that is not has no text, and is null here.
     Raises PolarsError for a type that has no text.
     """
     dtype = given.dtype
     if dtype == pl.String:
         return given
-    if dtype.is_float():
-        text = given.cast(pl.Float64).cast(pl.String)
-        return text.str.replace(".", ",", literal=True) if column.decimal_comma else text
-    if dtype.is_decimal():
-        text = given.cast(pl.String)
+    if dtype.is_float() or dtype.is_decimal():
+        text = (given.cast(pl.Float64) if dtype.is_float() else given).cast(pl.String)
         return text.str.replace(".", ",", literal=True) if column.decimal_comma else text
     if dtype == pl.Binary:
         return pl.Series(given.name, [_decoded(value) for value in given], dtype=pl.String)
     if dtype == pl.Duration or isinstance(dtype, pl.Datetime):
         return given.dt.to_string("iso")
     if dtype.is_nested():
-        whole = pl.DataFrame({"v": given}).select(pl.struct("v").struct.json_encode().str.slice(5)).to_series()
-        text = whole.str.head(-1)
-        return pl.DataFrame({"text": text, "given": given.is_not_null()}).select(
-            pl.when("given").then("text").alias(given.name)
-        )[given.name]
+        # Only structs are written as JSON: the value is what stands in {"v":...}.
+        json = pl.struct(v="given").struct.json_encode().str.slice(5).str.head(-1)
+        frame = pl.DataFrame({"given": given})
+        return frame.select(pl.when(pl.col("given").is_not_null()).then(json)).to_series()
     return given.cast(pl.String)
-
-
-def undecodable(given: pl.Series, text: pl.Series) -> pl.Series:
-    """Which values have no text: bytes that are not UTF-8."""
-    return given.is_not_null() & text.is_null()
 
 
 def _decoded(value: bytes | None) -> str | None:

@@ -27,7 +27,7 @@ import polars as pl
 from mlops_ray.artifacts import digest_json
 from mlops_ray.errors import UseCaseError
 from mlops_ray.import_closure import distribution_version, is_ours, our_code
-from mlops_ray.user_code import file_of, is_users, user_code
+from mlops_ray.user_files import file_of, is_users, user_code
 
 T = TypeVar("T")
 _PICKLE = b"\x80"

@@ -19,19 +19,27 @@ from tests.pipeline_run import (
     write_small_data,
 )
 
+# The small data does not make a version that beats another with certainty; what is shown here is the way in.
+CASE = f"""
+from dataclasses import replace
+from mlops_ray.use_case import OnnxParity, load_use_case
+use_case = replace(load_use_case({str(SMALL)!r}), gates=(OnnxParity(),))
+"""
 EARLIER = "2013-02-11T05:00:00Z"
 
 
 @pytest.mark.timeout(900)
 def test_a_second_version_waits_until_a_rollout_lets_it_in(tmp_path: Path) -> None:
     write_small_data(tmp_path / "data")
-    first = run(pipeline_command(SMALL, tmp_path, EARLIER), timeout_s=400)
+    case = tmp_path / "case.py"
+    case.write_text(CASE)
+    first = run(pipeline_command(case, tmp_path, EARLIER), timeout_s=400)
     assert first.returncode == 0, first.stderr
     assert summary(tmp_path)["standing"] == "Version 1 is champion."
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    serving = pipeline_command(SMALL, tmp_path, SMALL_AS_OF, "--serve", "--stay", "--port", str(port))
+    serving = pipeline_command(case, tmp_path, SMALL_AS_OF, "--serve", "--stay", "--port", str(port))
     server = subprocess.Popen(serving, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert server.stdout

@@ -27,7 +27,7 @@ def libraries(step: StepName) -> set[str]:
 def test_a_step_depends_on_the_modules_that_do_its_work() -> None:
     assert {"ingestion.ingest", "ingestion.contract", "ingestion.sources", "artifacts"} <= modules("ingest")
     assert {"features.transform", "ingestion.snapshot"} <= modules("features")
-    assert {"features.training_set", "features.store", "features.point_in_time"} <= modules("training_set")
+    assert {"features.training_set", "features.history", "features.point_in_time"} <= modules("training_set")
     assert {"training.search", "training.worker", "training.encoding", "training.proposal"} <= modules("train")
     assert {"pipeline.sealing", "training.fit", "evaluation.metrics", "registry.sealed_model"} <= modules("evaluate")
     assert {"pipeline.admission", "evaluation.gates", "registry.models", "governance.live"} <= modules("register")

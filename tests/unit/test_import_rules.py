@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
 GROUND = {"errors", "use_case", "config", "state_folder", "artifacts", "governance"}
-GROUND |= {"code_version", "import_closure", "user_code"}
+GROUND |= {"code_version", "import_closure", "user_files"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
@@ -21,7 +21,7 @@ TABLE: dict[str, set[str]] = {
     "artifacts": set(),
     "code_version": set(),
     "import_closure": set(),
-    "user_code": {"errors", "import_closure"},
+    "user_files": {"errors", "import_closure"},
     "governance": {"config", "state_folder", "errors"},
     "client": {"errors"},
     "ingestion": GROUND,

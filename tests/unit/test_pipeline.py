@@ -249,7 +249,9 @@ def test_the_raw_files_are_listed_once(
     """F16."""
     listed: list[str] = []
     files = [SourceFile("/orders.csv", "orders.csv", "f" * 64)]
-    monkeypatch.setattr(pipeline_module, "find_files", lambda data, name, source: listed.append(name) or files)
+    monkeypatch.setattr(
+        pipeline_module, "find_all_files", lambda settings, sources: listed.extend(sources) or {"orders": files}
+    )
     replace(pipeline(), files=None).run(until="train")
     assert listed == ["orders"]
     pipeline().run(until="train")
