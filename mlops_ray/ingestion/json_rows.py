@@ -1,7 +1,7 @@
 """Rows of JSON lines: one object a line, its values as they are written."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import polars as pl
 from mlops_ray.ingestion.csv_rows import structure_of, text_encoding
 from mlops_ray.ingestion.raw_rows import RawRows, places
 from mlops_ray.ingestion.records import read_records
-from mlops_ray.use_case import Source
+from mlops_ray.use_case import Column, Source
 
 
 def read_json_lines(stream: Any, source: Source) -> Iterator[RawRows]:
@@ -20,18 +20,18 @@ def read_json_lines(stream: Any, source: Source) -> Iterator[RawRows]:
     What is no object, has a key twice, half a surrogate pair, or NaN, which JSON does not have, is malformed.
     """
     encoding, head = text_encoding(stream, source.encoding)
-    names = [column.name for column in source.columns]
+    columns = {column.name: column for column in source.columns}
     for records in read_records(stream, structure_of(encoding, ",", None, cr_ends=False), head):
-        values: dict[str, list[str | None]] = {name: [] for name in names}
+        values: dict[str, list[str | None]] = {name: [] for name in columns}
         bad, blank = records.bad.copy(), np.zeros(len(records), bool)
         for position, line in enumerate(records.raw.to_pylist()):
-            row = None if bad[position] else _row(line, encoding, names)
+            row = None if bad[position] else _row(line, encoding, columns)
             blank[position] = row is _BLANK
             bad[position] = row is None
             if row:
-                for name, column in values.items():
-                    column.append(row[name])
-        frame = pl.DataFrame(values, schema=dict.fromkeys(names, pl.String))
+                for name, texts in values.items():
+                    texts.append(row[name])
+        frame = pl.DataFrame(values, schema=dict.fromkeys(columns, pl.String))
         rest, blanks = places(records[bad]), int(records.lines[blank].sum())
         yield RawRows(frame, places(records[~bad & ~blank]), rest, blank_lines=blanks)
 
@@ -39,7 +39,13 @@ def read_json_lines(stream: Any, source: Source) -> Iterator[RawRows]:
 _BLANK: dict[str, str | None] = {}
 
 
-def _row(line: bytes, encoding: str, names: list[str]) -> dict[str, str | None] | None:
+class _Number(str):
+    """A number as it is written; a column with a decimal comma reads it with one."""
+
+    __slots__ = ()
+
+
+def _row(line: bytes, encoding: str, columns: Mapping[str, Column]) -> dict[str, str | None] | None:
     """The named values of a line; None if it is malformed, `_BLANK` if nothing is on it."""
     try:
         text = line.decode(encoding)
@@ -48,7 +54,7 @@ def _row(line: bytes, encoding: str, names: list[str]) -> dict[str, str | None] 
         found = _DECODER.decode(text)
         if not isinstance(found, dict):
             return None
-        row = {name: _text(found.get(name), name, text) for name in names}
+        row = {name: _text(found.get(name), column, text) for name, column in columns.items()}
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError, msgspec.MsgspecError):
@@ -67,13 +73,17 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is no JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_Number, parse_int=_Number, parse_constant=_refuse_constant
+)
 
 
-def _text(value: Any, name: str, line: str) -> str | None:
+def _text(value: Any, column: Column, line: str) -> str | None:
+    if isinstance(value, _Number):
+        return column.written(value)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     # An array or object stays as it was written.
-    return bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])[name]).decode()
+    return bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])[column.name]).decode()
