@@ -133,7 +133,8 @@ def explained(plans: list["StepPlan"]) -> list[str]:
 
 
 def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str) -> dict[str, Any]:
-    """Serve the champion, and ask it about the latest thing in the data as of the moment of materialization."""
+    """Serve the champion, and ask it what a caller could ask at the moment of materialization: about the latest thing
+    in the data, if it were due as soon as a prediction can be about."""
     from mlops_ray.artifacts import Artifacts
     from mlops_ray.client import Client
     from mlops_ray.ingestion.snapshot import load_snapshot
@@ -146,6 +147,7 @@ def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str)
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in latest.to_dicts()[0].items()
     }
+    keys[case.event_time] = (datetime.fromisoformat(as_of) + case.lead_time).isoformat()
     with Client(f"http://{settings.http_host}:{settings.http_port}", api_key=credential(settings)) as client:
         answer = client.predict(case.name, keys=keys, as_of=datetime.fromisoformat(as_of))
     return {"request": {"keys": keys, "as_of": as_of}, "answer": json.loads(json.dumps(asdict(answer), default=str))}

@@ -37,6 +37,8 @@ SERVED_BY = (
     "SQLAlchemy",
     "alembic",
     "psycopg[binary]",
+    "redis",
+    "protobuf",
     "uuid6",
     "httpx",
     "PyJWT",
