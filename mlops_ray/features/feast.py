@@ -4,39 +4,42 @@ Feast has typeguard rewrite its classes at import, so that its constructors chec
 5 of the 10 seconds of the import (2 cores, measured), in every worker and replica, and finds what mypy finds.
 """
 
+import warnings
+
 import typeguard
 
 _typechecked, typeguard.typechecked = typeguard.typechecked, lambda target: target  # type: ignore[assignment]
 
-from feast import Entity as Entity
-from feast import FeatureService as FeatureService
-from feast import FeatureStore as FeatureStore
-from feast import FeatureView as FeatureView
-from feast import Field as Field
-from feast import FileSource as FileSource
-from feast import OnDemandFeatureView as OnDemandFeatureView
-from feast import RepoConfig as RepoConfig
-from feast import ValueType as ValueType
-from feast.feature_view import DUMMY_ENTITY_ID as DUMMY_ENTITY_ID
-from feast.feature_view import DUMMY_ENTITY_VAL as DUMMY_ENTITY_VAL
-from feast.feature_view_projection import FeatureViewProjection as FeatureViewProjection
-from feast.infra.offline_stores.duckdb import DuckDBOfflineStore as DuckDBOfflineStore
-from feast.infra.offline_stores.duckdb import DuckDBOfflineStoreConfig as DuckDBOfflineStoreConfig
-from feast.infra.offline_stores.offline_store import RetrievalJob as RetrievalJob
-from feast.infra.offline_stores.offline_store import RetrievalMetadata as RetrievalMetadata
-from feast.infra.offline_stores.offline_utils import (
-    infer_event_timestamp_from_entity_df as infer_event_timestamp_from_entity_df,
-)
-from feast.infra.online_stores.online_store import OnlineStore as OnlineStore
-from feast.infra.online_stores.sqlite import SqliteOnlineStore as SqliteOnlineStore
-from feast.protos.feast.core import Entity_pb2, FeatureService_pb2, FeatureView_pb2
-from feast.protos.feast.types import Value_pb2
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKey
-from feast.repo_operations import get_repo_files as get_repo_files
-from feast.type_map import python_values_to_proto_values as python_values_to_proto_values
-from feast.types import from_value_type as from_value_type
-from google.protobuf.json_format import MessageToDict as MessageToDict
-from google.protobuf.json_format import ParseDict as ParseDict
+with warnings.catch_warnings():  # Feast shows deprecations to everybody who imports it, those of others too
+    from feast import Entity as Entity
+    from feast import FeatureService as FeatureService
+    from feast import FeatureStore as FeatureStore
+    from feast import FeatureView as FeatureView
+    from feast import Field as Field
+    from feast import FileSource as FileSource
+    from feast import OnDemandFeatureView as OnDemandFeatureView
+    from feast import RepoConfig as RepoConfig
+    from feast import ValueType as ValueType
+    from feast.feature_view import DUMMY_ENTITY_ID as DUMMY_ENTITY_ID
+    from feast.feature_view import DUMMY_ENTITY_VAL as DUMMY_ENTITY_VAL
+    from feast.feature_view_projection import FeatureViewProjection as FeatureViewProjection
+    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore as DuckDBOfflineStore
+    from feast.infra.offline_stores.duckdb import DuckDBOfflineStoreConfig as DuckDBOfflineStoreConfig
+    from feast.infra.offline_stores.offline_store import RetrievalJob as RetrievalJob
+    from feast.infra.offline_stores.offline_store import RetrievalMetadata as RetrievalMetadata
+    from feast.infra.offline_stores.offline_utils import (
+        infer_event_timestamp_from_entity_df as infer_event_timestamp_from_entity_df,
+    )
+    from feast.infra.online_stores.online_store import OnlineStore as OnlineStore
+    from feast.infra.online_stores.sqlite import SqliteOnlineStore as SqliteOnlineStore
+    from feast.protos.feast.core import Entity_pb2, FeatureService_pb2, FeatureView_pb2
+    from feast.protos.feast.types import Value_pb2
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKey
+    from feast.repo_operations import get_repo_files as get_repo_files
+    from feast.type_map import python_values_to_proto_values as python_values_to_proto_values
+    from feast.types import from_value_type as from_value_type
+    from google.protobuf.json_format import MessageToDict as MessageToDict
+    from google.protobuf.json_format import ParseDict as ParseDict
 
 EntityProto = Entity_pb2.Entity
 FeatureServiceProto = FeatureService_pb2.FeatureService

@@ -315,7 +315,13 @@ def test_everything_that_replicas_import_is_a_root_of_the_bill() -> None:
 
     from tests.unit.test_import_rules import PACKAGE, imported
 
-    homes = {"jwt": "PyJWT", "sqlalchemy": "SQLAlchemy", "yaml": "PyYAML", "ibis": "ibis-framework", "google": "protobuf"}
+    homes = {
+        "jwt": "PyJWT",
+        "sqlalchemy": "SQLAlchemy",
+        "yaml": "PyYAML",
+        "ibis": "ibis-framework",
+        "google": "protobuf",
+    }
     at_sealing_or_elsewhere = ("cvss", "cyclonedx", "packageurl", "packaging", "apprise", "openlineage")
     homes |= dict.fromkeys(at_sealing_or_elsewhere, "")
     parts = ("serving", "predictions", "governance", "registry", "features", "config.py", "artifacts.py", "use_case")
