@@ -113,7 +113,7 @@ def _seal(
     case: UseCase, encoder: Encoder, pipeline: SklearnPipeline, frame: pl.DataFrame, rows: pl.DataFrame, project: str
 ) -> None:
     """Twice, under two digests: the second is the shadow."""
-    from mlops_ray.training.candidates.gradient_boosting import BoostedTrees
+    from mlops_ray.training.candidates.boosted_trees import BoostedTrees
 
     onnx = encoder.wrap_onnx(BoostedTrees(pipeline["trees"]).to_onnx())
     golden = golden_cases(rows.head(64), encoder.features)

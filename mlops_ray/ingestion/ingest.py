@@ -35,6 +35,7 @@ from mlops_ray.ingestion.snapshot import LineCounts, Snapshot, SourceCounts
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.use_case import Source, UseCase
 
+TASK_BYTES = 16 << 20
 PARTITION_BYTES = 1 << 30
 # A row that stands for no record: it carries the lines of a stretch that are none, or a file's error.
 _HEADER, _BLANK, _ERROR, _BLAME = "__header_lines", "__blank_lines", "__error", "__blame"
@@ -100,14 +101,17 @@ def _judge(files: Sequence[SourceFile], source: Source, as_of: datetime | None) 
     """Object references of (summary, accepted rows, quarantined rows) for each partition of the source."""
 
     def read(batch: pa.Table) -> Iterator[pa.Table]:
-        file = SourceFile(**batch.to_pylist()[0])
-        yield from (with_meeting(frame, source).to_arrow() for frame in judged_stretches(file, source, as_of))
+        for file in batch.to_pylist():
+            frames = judged_stretches(SourceFile(**file), source, as_of)
+            yield from (with_meeting(frame, source).to_arrow() for frame in frames)
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    rows = ray.data.from_items([asdict(file) for file in files], override_num_blocks=len(files))
-    judged = rows.map_batches(read, batch_format="pyarrow", batch_size=1).materialize()
+    # A task costs 0.1 s before it reads anything, so small files share one.
+    tasks = min(len(files), 1 + sum(file.size for file in files) // TASK_BYTES)
+    rows = ray.data.from_items([asdict(file) for file in files], override_num_blocks=tasks)
+    judged = rows.map_batches(read, batch_format="pyarrow", batch_size=None).materialize()
     count = 1 + judged.size_bytes() // PARTITION_BYTES
     if count > 1:
         blocks = [[block] for block in judged.repartition(count, keys=[_MEETING]).to_arrow_refs()]

@@ -32,13 +32,14 @@ _THREADS = 16
 class SourceFile:
     """One raw file: its path or URL, its path below the data folder, and the SHA-256 of its bytes.
 
-    stamp: size and times by which a change is seen; empty where nobody looks.
+    stamp: size and times by which a change is seen; empty where nobody looks. size: in bytes, as the file lies there.
     """
 
     url: str
     name: str
     sha256: str
     stamp: str = ""
+    size: int = 0
 
 
 def find_files(data: str, source_name: str, source: Source, digests: FileDigests | None = None) -> list[SourceFile]:
@@ -72,7 +73,8 @@ def find_files(data: str, source_name: str, source: Source, digests: FileDigests
     except OSError as error:
         raise DataError(f"Source {source_name}: a file cannot be read: {error}") from None
     return [
-        SourceFile(url, name, sha256, stamp) for url, name, (sha256, stamp) in zip(urls, names, hashed, strict=True)
+        SourceFile(url, name, sha256, stamp, info.size or 0)
+        for url, name, info, (sha256, stamp) in zip(urls, names, found, hashed, strict=True)
     ]
 
 

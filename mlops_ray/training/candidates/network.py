@@ -1,0 +1,162 @@
+"""A multilayer perceptron with embeddings for the categories, in torch."""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mlops_ray.use_case import Feature, Parameters
+
+_FRACTIONS = (0.25, 0.5, 1.0)
+_BATCH_ROWS = 2048
+_PREDICTION_ROWS = 65_536
+# In standard deviations: beyond that a network extrapolates to anything.
+_CLIP = 10.0
+# Of all values in training, hidden from the network so that "unknown" and "missing" mean something to it even in a
+# column in which training has neither.
+_HIDDEN_FRACTION = 0.02
+_UNKNOWN_CODE, _MISSING_CODE = 0, 1
+
+
+def fit_network(
+    matrix: NDArray[np.float32],
+    label: NDArray[np.bool_],
+    features: Sequence[Feature],
+    parameters: Parameters,
+    seed: int,
+    threads: int,
+) -> Iterator[tuple[float, "Network"]]:
+    """See neural_network.NeuralNetwork. Sets the number of torch's threads in this process."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    module = _Perceptron(matrix, features, int(parameters["width"]), float(parameters["dropout"]))
+    inputs = torch.from_numpy(np.array(matrix))
+    targets = torch.from_numpy(label.astype(np.float32))
+    steps = max(4, int(parameters["epochs"]) * -(-len(inputs) // _BATCH_ROWS))
+    peak = float(parameters["learning_rate"])
+    decay = float(parameters["weight_decay"])
+    optimizer = torch.optim.AdamW(module.parameters(), lr=peak, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps, pct_start=0.2)
+    batches = _batches(len(inputs), torch.Generator().manual_seed(seed))
+    done = 0
+    for fraction in _FRACTIONS:
+        module.train()
+        for _ in range(done, round(steps * fraction)):
+            rows = next(batches)
+            optimizer.zero_grad()
+            score = module.score(module.hide(inputs[rows]))
+            nn.functional.binary_cross_entropy_with_logits(score, targets[rows]).backward()
+            optimizer.step()
+            schedule.step()
+        done = round(steps * fraction)
+        yield fraction, Network(module.eval())
+
+
+@dataclass(frozen=True)
+class Network:
+    """A fitted network; training goes on with the same one until the last fraction."""
+
+    module: "_Perceptron"
+
+    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        with torch.inference_mode():
+            parts = [
+                self.module(torch.from_numpy(np.array(matrix[start : start + _PREDICTION_ROWS])))
+                for start in range(0, len(matrix), _PREDICTION_ROWS)
+            ]
+        return torch.cat(parts).numpy().astype(np.float64) if parts else np.empty(0)
+
+    def to_onnx(self) -> bytes:
+        with warnings.catch_warnings():
+            # torch 2.13 copies a deprecated class of its own while it decomposes the program.
+            warnings.simplefilter("ignore", FutureWarning)
+            program = torch.onnx.export(
+                self.module,
+                (torch.zeros((2, self.module.width_in), dtype=torch.float32),),
+                input_names=["matrix"],
+                output_names=["probability"],
+                dynamic_shapes={"matrix": {0: torch.export.Dim("rows")}},
+                dynamo=True,
+                verbose=False,
+            )
+        buffer = io.BytesIO()
+        onnx.save_model(program.model_proto, buffer)
+        return buffer.getvalue()
+
+
+class _Perceptron(nn.Module):  # type: ignore[misc]
+    """From the encoded matrix to the probability; everything that was learned is inside, so all of it is exported."""
+
+    def __init__(self, matrix: NDArray[np.float32], features: Sequence[Feature], width: int, dropout: float) -> None:
+        super().__init__()
+        self.width_in = len(features)
+        numbers = [index for index, feature in enumerate(features) if feature.kind == "number"]
+        self.categories = [index for index, feature in enumerate(features) if feature.kind == "category"]
+        self.is_number: torch.Tensor
+        self.numbers: torch.Tensor
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
+        mean, scale = _moments(matrix[:, numbers])
+        self.register_buffer("is_number", torch.tensor([feature.kind == "number" for feature in features]))
+        self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.int64))
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("scale", torch.from_numpy(scale))
+        sizes = [len(features[index].categories) + 2 for index in self.categories]
+        self.embeddings = nn.ModuleList(nn.Embedding(size, _embedding_width(size)) for size in sizes)
+        inputs = 2 * len(numbers) + sum(_embedding_width(size) for size in sizes)
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width // 2),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width // 2, 1),
+        )
+
+    def forward(self, matrix: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.score(matrix))
+
+    def score(self, matrix: torch.Tensor) -> torch.Tensor:
+        parts = []
+        if len(self.numbers):
+            values = matrix.index_select(1, self.numbers)
+            missing = torch.isnan(values)
+            scaled = (torch.where(missing, self.mean, values) - self.mean) / self.scale
+            parts += [torch.clamp(scaled, -_CLIP, _CLIP), missing.to(torch.float32)]
+        for column, embedding in zip(self.categories, self.embeddings, strict=True):
+            parts.append(embedding(matrix[:, column].to(torch.int64)))
+        score: torch.Tensor = self.layers(torch.cat(parts, dim=1)).squeeze(1)
+        return score
+
+    def hide(self, matrix: torch.Tensor) -> torch.Tensor:
+        """A copy in which some values are missing: numbers NaN, categories unknown or missing, half of each."""
+        draw = torch.rand(matrix.shape)
+        codes = torch.where(draw < _HIDDEN_FRACTION / 2, float(_UNKNOWN_CODE), float(_MISSING_CODE))
+        hidden = torch.where(self.is_number, torch.nan, codes)
+        return torch.where(draw < _HIDDEN_FRACTION, hidden, matrix)
+
+
+def _embedding_width(size: int) -> int:
+    return min(16, 1 + size // 4)
+
+
+def _moments(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each column without NaN; 0 and 1 where a column has no spread."""
+    present = ~np.isnan(values)
+    rows = np.maximum(present.sum(axis=0), 1)
+    wide = values.astype(np.float64)
+    mean = np.where(present, wide, 0.0).sum(axis=0) / rows
+    deviation = np.sqrt(np.where(present, (wide - mean) ** 2, 0.0).sum(axis=0) / rows)
+    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1.0).astype(np.float32)
+
+
+def _batches(rows: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    while True:
+        yield from torch.randperm(rows, generator=generator).split(_BATCH_ROWS)
