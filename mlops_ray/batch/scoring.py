@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -103,7 +104,9 @@ def score(
         sealed_folder = download(settings, model, folder)
         schema = load(sealed_folder, model.digest).schema
         files = {path.name: path.read_bytes() for path in sealed_folder.iterdir()}
-    _expect_columns(schema, list(rows.columns() if isinstance(rows, ray.data.Dataset) else rows.columns))
+    with _reading():
+        given = list(rows.columns() if isinstance(rows, ray.data.Dataset) else rows.columns)
+    _expect_columns(schema, given)
     run_id, started = _begin(output, model)
     _logger.info("Scoring with %s version %d into %s (run %s)", use_case, model.version, output, run_id)
     began = time.monotonic()
@@ -128,6 +131,18 @@ def read_rows(url: str) -> "ray.data.Dataset":
         return ray.data.read_parquet(url)
     texts = pacsv.ConvertOptions(default_column_type=pa.string(), strings_can_be_null=False)
     return ray.data.read_csv(url, convert_options=texts)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Around what reads the caller's rows: what Ray Data cannot read is the caller's to repair."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        said = str(getattr(error, "cause", error)).partition(". Please")[0].splitlines()[0]
+        raise DataError(
+            f"The rows to score cannot be read: {said}. Repair the file: each line as long as the header."
+        ) from None
 
 
 def _model(settings: Settings, use_case: str, version: int | None) -> ModelVersion:
@@ -175,7 +190,8 @@ def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Itera
         size = max(1, frame.height * PARTITION_BYTES // max(1, int(frame.estimated_size())))
         yield from ([ray.put(part.to_arrow())] for part in frame.iter_slices(size))
         return
-    materialized = rows.materialize()
+    with _reading():
+        materialized = rows.materialize()
     count = 1 + materialized.size_bytes() // PARTITION_BYTES
     blocks = materialized.to_arrow_refs()
     for part in np.array_split(np.arange(len(blocks)), min(count, len(blocks)) or 1):

@@ -291,3 +291,11 @@ def test_the_command_scores_a_csv_file(served: Settings, rows: pl.DataFrame, tmp
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["scored"] == 20
     assert read_parquet(str(tmp_path / "scores" / "predictions")).height == 20
+
+
+@pytest.mark.timeout(120)
+def test_a_file_that_cannot_be_read_is_named(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("carrier,origin,departure,distance\nAA,JFK,2013-06-01T15:00:00Z,5\nAA,JFK\n")
+    with pytest.raises(DataError, match=r"cannot be read: .*rows\.csv"):
+        score(read_rows(str(tmp_path / "rows.csv")), "departures", str(tmp_path / "scores"), settings)
+    assert not (tmp_path / "scores").exists()
