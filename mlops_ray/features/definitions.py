@@ -49,7 +49,9 @@ class View:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         lists = {name: tuple(value[name]) for name in ("keys", "asked", "features", "fields")}
-        return cls(**{**value, **lists})
+        # The order of the rows' columns, which must not depend on whether the definitions were kept meanwhile.
+        types = {name: value["types"][name] for name in (*lists["keys"], *lists["fields"])}
+        return cls(**{**value, **lists, "types": types})
 
 
 @dataclass(frozen=True)

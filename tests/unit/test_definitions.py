@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features.definitions import Definitions, project_of, read_definitions
+from mlops_ray.features.definitions import Definitions, View, project_of, read_definitions
 from mlops_ray.features.definitions_reader import main
 from mlops_ray.features.transform import FeatureRows
 
@@ -144,6 +145,13 @@ def test_what_was_read_is_remembered_by_the_content_of_the_repository(tmp_path: 
     assert second.views[0].ttl_s == 7.0
     (folder / "limits.yaml").write_text("what a module may read")
     assert read_definitions(folder, "flights", Artifacts(str(kept))) == first
+
+
+def test_the_order_of_columns_is_the_same_when_definitions_were_kept() -> None:
+    types = {"origin": "String", "temp": "Float64", "humid": "Float64"}
+    view = View("weather", ("origin",), ("origin",), ("temp", "humid"), ("temp", "humid"), types, 3600.0, {})
+    kept = View.from_json(json.loads(json.dumps(asdict(view), sort_keys=True)))
+    assert (kept, list(kept.types)) == (view, list(view.types))
 
 
 def test_a_project_is_of_the_definitions_and_of_the_code_of_the_rows() -> None:
