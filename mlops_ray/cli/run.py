@@ -28,6 +28,8 @@ from mlops_ray.cli.rollout import credential
 from mlops_ray.cli.serve import key_line, quiet_serving
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.live import live
 from mlops_ray.ingestion.sources import find_all_files
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
@@ -95,11 +97,15 @@ def run(
 def _conclude(
     case: UseCase, settings: Settings, console: Console, done: Mapping[StepName, StepFinished], serve: bool
 ) -> None:
-    """Serve and ask if wanted, print the summary, and say where to look further."""
+    """Serve and ask if wanted, print the summary, and say where to look further.
+
+    Raises ConfigurationError, after the summary, if there is no champion to serve: it says why.
+    """
     from mlops_ray.cli.summary import print_summary, summarize, write_summary
 
     started, prediction = time.monotonic(), None
-    if serve:
+    champion = live(open_store(settings), case.name).champion
+    if serve and champion:
         console.print("serve …", highlight=False)
         prediction = _serve_and_ask(
             case, settings, str(done["ingest"].result["digest"]), done["materialize"].result["as_of"]
@@ -108,6 +114,10 @@ def _conclude(
     print_summary(summary, console)
     path = write_summary(summary, settings)
     console.print(_further(case, settings, path, prediction), highlight=False, markup=False, soft_wrap=True)
+    if serve and not champion:
+        raise ConfigurationError(
+            f"Nothing is served, as {case.name} has no champion yet; see above for what stands in its way."
+        )
 
 
 def _steps(names: Sequence[str]) -> tuple[StepName, ...]:
