@@ -8,6 +8,7 @@ from typing import Any
 
 from mlops_ray.cli.preconditions import expect_can_serve, expect_can_work
 from mlops_ray.config import Settings
+from mlops_ray.errors import UnavailableError
 from mlops_ray.serving.environment import serve_environment
 
 # Replicas drain for 30 s, so that a load balancer in front can notice; before a Ray of our own there is none.
@@ -38,7 +39,13 @@ def ray_for(settings: Settings, serving: bool = False) -> Iterator[bool]:
             **quiet,
         )
     else:
-        ray.init(**quiet)
+        try:
+            ray.init(**quiet)
+        except ConnectionError as error:
+            raise UnavailableError(
+                f"Ray at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS) does not answer, or refuses this token. Is it "
+                f"running? Without the variable a Ray of this command's own is started."
+            ) from error
     try:
         yield own
     finally:
