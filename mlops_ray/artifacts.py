@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import os
-import threading
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +166,12 @@ def join(place: str, *parts: str) -> str:
     )
 
 
+def partial_name(name: str) -> str:
+    """What a file is called until it is whole: no two writers share it, also on two hosts, and readers of a folder pass
+    over names that begin with a dot."""
+    return f".{name}.{secrets.token_hex(8)}"
+
+
 def read_parquet(url: str) -> pl.DataFrame:
     """One Parquet file, or all that lie in a folder, by path or URL."""
     filesystem, path = locate(url)
@@ -193,8 +198,7 @@ class Artifacts:
         folder, name = path.rsplit("/", 1)
         filesystem.create_dir(folder)
         local = isinstance(filesystem, pafs.LocalFileSystem)
-        # Readers of a folder pass over names that begin with a dot.
-        target = f"{folder}/.{name}.{os.getpid()}.{threading.get_ident()}" if local else path
+        target = f"{folder}/{partial_name(name)}" if local else path
         pq.write_table(frame.to_arrow(), target, filesystem=filesystem, coerce_timestamps="us", compression="zstd")
         if local:
             filesystem.move(target, path)
@@ -217,7 +221,7 @@ class Artifacts:
         folder, name = path.rsplit("/", 1)
         filesystem.create_dir(folder)
         local = isinstance(filesystem, pafs.LocalFileSystem)
-        target = f"{folder}/.{name}.{os.getpid()}.{threading.get_ident()}" if local else path
+        target = f"{folder}/{partial_name(name)}" if local else path
         with filesystem.open_output_stream(target) as stream:
             stream.write(content)
         if local:
@@ -233,8 +237,9 @@ class Artifacts:
     def write_json(self, value: Any, *parts: str) -> None:
         """Write JSON so that a reader sees all of it or nothing."""
         filesystem, path = self._locate(*parts)
-        filesystem.create_dir(path.rsplit("/", 1)[0])
-        temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.partial"
+        folder, name = path.rsplit("/", 1)
+        filesystem.create_dir(folder)
+        temporary = f"{folder}/{partial_name(name)}"
         with filesystem.open_output_stream(temporary) as stream:
             stream.write(json.dumps(value, indent=2, sort_keys=True).encode())
         filesystem.move(temporary, path)

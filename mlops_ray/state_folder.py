@@ -5,7 +5,6 @@ write into the folder that it was copied from; `state.json` in it says where it 
 """
 
 import json
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mlops_ray.artifacts import partial_name
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 
@@ -38,7 +38,7 @@ def claim(settings: Settings) -> None:
     try:
         if not file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{FILE}.{os.getpid()}"
+            partial = folder / partial_name(FILE)
             partial.write_text(json.dumps({"state": settings.state}))
             partial.replace(file)  # by several at once: all say the same
         home = str(json.loads(file.read_text())["state"])

@@ -9,6 +9,7 @@ import socket
 import stat
 from pathlib import Path
 
+from mlops_ray.artifacts import partial_name
 from mlops_ray.errors import ConfigurationError
 
 # What every node of a cluster that serves needs before `ray start`.
@@ -93,7 +94,7 @@ def _loopback_haproxy(folder: Path) -> Path:
     text = _LOOPBACK_HAPROXY.format(binary=binary)
     script = folder / f"haproxy-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     if not script.exists():
-        partial = script.with_suffix(f".{os.getpid()}")
+        partial = folder / partial_name(script.name)
         partial.write_text(text)
         partial.chmod(0o700)
         partial.rename(script)

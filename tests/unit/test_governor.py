@@ -113,7 +113,7 @@ def setting(tmp_path: Path, store: ControlStore) -> Setting:
 
 
 def test_sixteen_alarms_at_once_and_again_start_one_retraining(setting: Setting) -> None:
-    barrier = threading.Barrier(16)
+    barrier = threading.Barrier(16, timeout=60)
 
     def one(number: int) -> None:
         governor = setting.governor()

@@ -17,7 +17,7 @@ TABLE: dict[str, set[str]] = {
     "errors": set(),
     "use_case": {"errors"},
     "config": {"errors"},
-    "state_folder": {"config", "errors"},
+    "state_folder": {"artifacts", "config", "errors"},
     "artifacts": set(),
     "code_version": set(),
     "import_closure": set(),

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,18 @@ def test_one_process_at_a_time_makes_a_database(tmp_path: Path) -> None:
         process.communicate()
     with one_at_a_time("postgresql://nobody/nothing"):
         pass
+
+
+def test_claimed_by_many_threads_at_once_it_belongs_to_all(tmp_path: Path) -> None:
+    for attempt in range(50):
+        folder = tmp_path / str(attempt)
+        barrier = threading.Barrier(16)
+
+        def one(folder: Path = folder, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            claim(settings(folder))
+
+        with ThreadPoolExecutor(16) as threads:
+            for future in [threads.submit(one) for _ in range(16)]:
+                future.result()
+        assert [file.name for file in folder.iterdir()] == [FILE]
