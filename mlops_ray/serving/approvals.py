@@ -19,7 +19,7 @@ from mlops_ray.governance.live import Live, break_glass
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.governance.versions import RegisteredVersion
 from mlops_ray.serving.http import HttpError, Request, Response, Route
-from mlops_ray.serving.operations import actor_of, read_body
+from mlops_ray.serving.operations import VersionNumber, actor_of, read_body
 
 LONGEST_REASON = 2000
 
@@ -28,7 +28,7 @@ class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
     """digest: of the sealed model that the caller looked at, to refuse another one."""
 
     model: str
-    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    version: VersionNumber
     reason: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
     digest: Annotated[str, Meta(max_length=64)] | None = None
 

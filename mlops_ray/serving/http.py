@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError, ModelError, UnavailableError
+from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.serving.deadlines import Deadlines
+from mlops_ray.serving.failures import FAILED, cause_of, status_of, told
 from mlops_ray.serving.request_id import request_id_of
 
 MAX_BODY_BYTES = 10_000_000
@@ -156,27 +157,27 @@ def _too_large(size: int) -> HttpError:
     )
 
 
-_STATUS: Mapping[type[MlopsRayError], int] = {UnavailableError: 503, ConflictError: 409, ForbiddenError: 403}
-
-
 def _error_response(error: Exception, request: Request, deadline_s: float) -> Response:
     where: str | None = None
     headers: Mapping[str, str] = {}
+    error = cause_of(error)
     if isinstance(error, HttpError):
         status, text, where, headers = error.status, error.error, error.field, error.headers
     elif isinstance(error, TimeoutError) and request.awaits_body:
         status, text, where = 408, f"The body did not arrive within {deadline_s:g} s.", "body"
     elif isinstance(error, TimeoutError):
         status, text = 504, f"No answer within {deadline_s:g} s. Ask again, or for fewer rows."
-    elif isinstance(error, MlopsRayError) and not isinstance(error, ModelError):
-        status, text = _STATUS.get(type(error), 400), str(error)
+    elif isinstance(error, MlopsRayError):
+        status, text = status_of(error), told(error)
         headers = {"retry-after": "1"} if status == 503 else {}
     else:
-        _logger.exception("Request %s to %s failed", request.request_id, request.path)
-        status, text = 500, "The server failed; its log names the request id."
-    if status in (401, 403, 503, 504):
+        status, text = 500, FAILED
+    if status == 500:
+        _logger.error("Request %s to %s failed", request.request_id, request.path, exc_info=error)
+    elif status in (401, 403, 503, 504):
         caller = request.principal.id if request.principal else "unknown"
-        _logger.warning("Request %s of %s to %s: %d %s", request.request_id, caller, request.path, status, text)
+        said = error if isinstance(error, MlopsRayError) else text
+        _logger.warning("Request %s of %s to %s: %d %s", request.request_id, caller, request.path, status, said)
     body = {"error": text, "field": where, "request_id": request.request_id}
     return Response(body, status, {"content-type": "application/json", **headers})
 

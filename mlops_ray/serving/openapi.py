@@ -161,7 +161,7 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
             }
         ),
         "Ready": _object({"name": _TEXT, "ready": {"type": "boolean"}}),
-        "Start": _object({"version": {"type": "integer", "minimum": 1}, "plan": _PLAN}, optional=("plan",)),
+        "Start": _object({"version": _VERSION_NUMBER, "plan": _PLAN}, optional=("plan",)),
         "Reason": _object({"reason": _TEXT}, optional=("reason",)),
         "Rollout": {"type": "object"},
         **_SHARED,
@@ -321,10 +321,11 @@ _PLAN = _object(_PLAN_PARTS, optional=tuple(_PLAN_PARTS))
 _UUID = {"type": "string", "format": "uuid"}
 _COUNT = {"type": "integer", "minimum": 0}
 _DIGEST = {"type": "string", "maxLength": 64}
+_VERSION_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _VERSION = _object(
     {
         "model": _TEXT,
-        "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+        "version": _VERSION_NUMBER,
         "reason": {"type": "string", "maxLength": 2000},
         "digest": {"anyOf": [_DIGEST, {"type": "null"}]},
     },
