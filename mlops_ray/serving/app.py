@@ -43,12 +43,14 @@ from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, Model
 from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
+from mlops_ray.serving.repository import Repository
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.versions import Versions
 
 SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
 
 OpenReader = Callable[[Settings, str], OnlineReader]
@@ -315,9 +317,11 @@ class _Server:
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
+        repository = Repository(self._store, self._running)
         return Routes(
             {
                 "": {"GET": Route(self._describe, None)},
+                **repository.routes(),
                 "/health/live": {"GET": Route(self._live, None, public=True)},
                 "/health/ready": {"GET": Route(self._ready, None)},
                 "/openapi.json": {"GET": Route(self._document, None)},
@@ -325,6 +329,7 @@ class _Server:
                 **Versions(self._settings, self._store).routes(),
             },
             self._guard,
+            not_found=repository.not_found,
         )
 
     async def check_health(self) -> None:
@@ -335,7 +340,7 @@ class _Server:
         self._dispatcher.stop()
 
     async def _describe(self, request: Request) -> Response:
-        return Response({"name": "mlops_ray", "version": self._version, "extensions": ["binary_tensor_data"]})
+        return Response({"name": "mlops_ray", "version": self._version, "extensions": list(EXTENSIONS)})
 
     async def _live(self, request: Request) -> Response:
         return Response({"live": True})
@@ -344,13 +349,17 @@ class _Server:
         return Response(openapi_of_server(self._version))
 
     async def _ready(self, request: Request) -> Response:
+        running = await self._running()
+        waiting = sorted(name for name, runs in running.items() if not runs)
+        ready = bool(running) and not waiting
+        return Response({"ready": ready, "not_ready": waiting}, 200 if ready else 503)
+
+    async def _running(self) -> dict[str, bool]:
         seen_at, running = self._seen
         if time.monotonic() - seen_at > STATUS_AGE_S:
             running = await asyncio.to_thread(_running_models)
             self._seen = (time.monotonic(), running)
-        waiting = sorted(name for name, runs in running.items() if not runs)
-        ready = bool(running) and not waiting
-        return Response({"ready": ready, "not_ready": waiting}, 200 if ready else 503)
+        return running
 
 
 def _running_models() -> dict[str, bool]:
