@@ -42,16 +42,14 @@ class ModelRoutes:
         self._name, self._follower = name, follower
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
-        return {
-            path: {"GET": Route(handler, role)}
-            for prefix in ("", "/versions/{version}")
-            for path, handler, role in (
-                (prefix, self._describe, "predict"),
-                (f"{prefix}/ready", self._ready, None),
-                (f"{prefix}/config", self._configuration, "predict"),
-                (f"{prefix}/stats", self._statistics, "predict"),
-            )
+        routes = {
+            "": Route(self._describe, "predict"),
+            "/ready": Route(self._ready, None),
+            "/config": Route(self._configuration, "predict"),
+            "/stats": Route(self._statistics, "predict"),
         }
+        of_version = {f"/versions/{{version}}{path}": route for path, route in routes.items()}
+        return {path: {"GET": route} for path, route in (routes | of_version).items()}
 
     def _version(self, request: Request) -> ServedVersion:
         traffic = self._follower.traffic

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of a model, made from the same schema that validation is compiled from."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from mlops_ray.ingestion.reading import limits
 from mlops_ray.predictions.labels import ROW, key_columns
@@ -30,12 +30,12 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
     """The document of one model; its paths begin with `/v2/models/<name>`."""
     prefix = f"/v2/models/{name}"
     paths = {
-        **_paths_of_protocol(prefix, ""),
-        **_paths_of_protocol(f"{prefix}/versions/{{version}}", "_of_version"),
+        **_paths_of_protocol(prefix, "", version),
+        **_paths_of_protocol(f"{prefix}/versions/{{version}}", "_of_version", version),
         f"{prefix}/openapi.json": {"get": _operation("openapi", "This document", "Document")},
         f"{prefix}/predict": {
             "post": _operation("predict", f"Probability of {schema.label}, by keys or by features", "Prediction", "Ask")
-            | {"parameters": [_VERSION_HEADER]}
+            | {"parameters": [_version_parameter("header", version)]}
         },
         f"{prefix}/labels": {
             "post": _operation("labels", f"What is true of {schema.label}, by request or by keys", "Accepted", "Labels")
@@ -54,7 +54,7 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
     return _document(f"{name} (mlops_ray)", version, paths, _schemas_of_model(schema))
 
 
-def _paths_of_protocol(prefix: str, suffix: str) -> dict[str, Any]:
+def _paths_of_protocol(prefix: str, suffix: str, version: str) -> dict[str, Any]:
     """The Open Inference Protocol, and two of Triton's extensions; below a version's path of that version."""
     infer = _operation(
         f"infer{suffix}",
@@ -74,8 +74,19 @@ def _paths_of_protocol(prefix: str, suffix: str) -> dict[str, Any]:
     }
     for path in paths.values():
         for operation in path.values():
-            operation["parameters"] = [_VERSION_IN_PATH] if suffix else [_VERSION_HEADER]
+            operation["parameters"] = [_version_parameter("path" if suffix else "header", version)]
     return paths
+
+
+def _version_parameter(where: Literal["path", "header"], version: str) -> dict[str, Any]:
+    """Which version to ask; by default the champion, or the canary that the request falls to."""
+    return {
+        "name": "version" if where == "path" else "x-model-version",
+        "in": where,
+        "required": where == "path",
+        "schema": {"enum": [version]},
+        "description": "The champion; for who operates also the version that a rollout lets in.",
+    }
 
 
 def openapi_of_server(version: str) -> dict[str, Any]:
@@ -369,13 +380,6 @@ _VERSION = _object(
     },
     optional=("reason", "digest"),
 )
-_VERSION_IN_PATH = {"name": "version", "in": "path", "required": True, "schema": _TEXT}
-_VERSION_HEADER = {
-    "name": "x-model-version",
-    "in": "header",
-    "schema": _TEXT,
-    "description": "Which version to ask: the champion, or for who operates the one that a rollout lets in.",
-}
 _TIME = {"type": "string", "format": "date-time"}
 _LINEAGE_QUESTION = _object(
     {"of": {"type": "string", "maxLength": 200}, "near": {"anyOf": [_MOMENT, {"type": "null"}]}}, optional=("near",)

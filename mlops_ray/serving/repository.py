@@ -1,7 +1,7 @@
 """The models of this server, as the model repository extension of the protocol lists them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,13 +46,12 @@ class Repository:
             body = msgspec.json.decode(await request.body() or b"{}", type=IndexBody)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise HttpError(400, f"The body is not understood: {error}", "body") from None
-        running = await self._running()
         assert request.principal is not None
-        listed = await asyncio.to_thread(lambda: list(self._listed(running, request.principal)))
+        listed = await asyncio.to_thread(self._listed, await self._running(), request.principal)
         return Response([one for one in listed if one["state"] == "READY" or not body.ready])
 
-    def _listed(self, running: Mapping[str, bool], principal: Principal) -> Iterator[dict[str, Any]]:
-        now = datetime.now(UTC)
+    def _listed(self, running: Mapping[str, bool], principal: Principal) -> list[dict[str, Any]]:
+        found, now = [], datetime.now(UTC)
         for name in use_cases(self._store):
             if not any(principal.may(role, name, now) for role in ROLES):
                 continue
@@ -60,10 +59,12 @@ class Repository:
             if state.champion is not None:
                 ready = running.get(name)
                 why = "" if ready else "not deployed here" if ready is None else "its replicas are not ready"
-                yield _entry(name, state.champion.version, "READY" if ready else "UNAVAILABLE", why)
+                found.append(_entry(name, state.champion.version, "READY" if ready else "UNAVAILABLE", why))
             if state.rollout is not None and principal.may("operate", name, now):
                 loading = state.rollout.state == "loading"
-                yield _entry(name, state.rollout.version.version, "LOADING" if loading else "READY", "in a rollout")
+                what = "LOADING" if loading else "READY"
+                found.append(_entry(name, state.rollout.version.version, what, "in a rollout"))
+        return found
 
 
 def _entry(name: str, version: int, state: str, reason: str) -> dict[str, Any]:

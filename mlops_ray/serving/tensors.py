@@ -26,7 +26,7 @@ _BOOL = {"BOOL": "<u1"}  # so that a byte other than 0 and 1 is seen
 _EXACT_FLOAT = 2**53
 _DECODED = {"base64": "text in base64", "pd_json": "JSON of one value"}
 Scalar = bool | int | float | str | None
-_SCALAR = msgspec.json.Decoder(Scalar)  # type: ignore[var-annotated]
+_SCALAR = msgspec.json.Decoder(Scalar)
 Size = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
