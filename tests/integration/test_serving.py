@@ -22,8 +22,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import tritonclient.http as triton
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from tritonclient.utils import InferenceServerException
 
 from mlops_ray.client import Client
 from mlops_ray.config import Settings
@@ -211,6 +213,28 @@ def test_binary_tensors_come_through_the_proxy(http: httpx.Client) -> None:
     answer = http.post(f"{MODEL}/infer", content=head + tail, headers=headers)
     length = int(answer.headers["inference-header-content-length"])
     assert answer.content[length:] == np.float32(example_answer(VECTOR)).tobytes() + b"\x01"
+
+
+def test_triton_s_client_gets_through_the_proxy_with_its_defaults(key: str) -> None:
+    headers = {"authorization": f"Bearer {key.strip()}"}
+    inputs = []
+    for feature in FEATURES:
+        number = feature.kind == "number"
+        value = np.array([VECTOR[feature.name]] * 2, np.float32 if number else np.object_)
+        tensor = triton.InferInput(feature.name, [2], "FP32" if number else "BYTES")
+        inputs.append(tensor.set_data_from_numpy(value))
+    with triton.InferenceServerClient(f"127.0.0.1:{PORT}") as client:
+        assert client.is_server_live()
+        assert client.is_server_ready(headers=headers)
+        assert client.is_model_ready("departures", "7", headers=headers)
+        assert client.get_server_metadata(headers=headers)["name"] == "mlops_ray"
+        (listed,) = client.get_model_repository_index(headers=headers)
+        assert (listed["name"], listed["version"], listed["state"]) == ("departures", "7", "READY")
+        for version in ("", "7"):
+            found = client.infer("departures", inputs, version, headers=headers).as_numpy("probability")
+            assert found.tolist() == pytest.approx([example_answer(VECTOR)] * 2, abs=1e-6)
+        with pytest.raises(InferenceServerException, match="takes no requests here"):
+            client.infer("departures", inputs, "8", headers=headers)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
