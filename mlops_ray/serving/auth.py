@@ -14,6 +14,7 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from mlops_ray.client_deadline import DeadlineBackend
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.principals import RESERVED_NAMES, ROLES, Principal, Role, is_loopback
@@ -22,6 +23,7 @@ from mlops_ray.serving.http import HttpError
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
 VERIFIED_FOR_S = 60.0
 LEAST_RSA_BITS = 2_048
+KEY_SET_WITHIN_S = 5.0
 LONGEST_VALID_S = 10 * 366 * 86_400.0
 MAX_TOKEN_BYTES = 8_192
 _KNOWN_TOKENS = 10_000
@@ -184,7 +186,7 @@ def read_key_set(settings: Settings) -> dict[str, jwt.PyJWK]:
     place = settings.oidc_keys
     try:
         if urlsplit(place).scheme in ("http", "https"):
-            text = httpx.get(place, timeout=5, follow_redirects=False).raise_for_status().text
+            text = _fetched(place)
         else:
             text = Path(place.removeprefix("file://")).read_text()
         listed = list(json.loads(text)["keys"])
@@ -199,6 +201,14 @@ def read_key_set(settings: Settings) -> dict[str, jwt.PyJWK]:
         else:
             found[str(key.key_id or "")] = key
     return found
+
+
+def _fetched(url: str) -> str:
+    network = DeadlineBackend()
+    with httpx.Client(timeout=KEY_SET_WITHIN_S) as http:
+        network.attach_to(http)
+        with network.within(KEY_SET_WITHIN_S):
+            return http.get(url).raise_for_status().text
 
 
 def _signing_key(described: Any) -> jwt.PyJWK:

@@ -15,7 +15,7 @@ from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.serving.deadlines import Deadlines
 from mlops_ray.serving.failures import FAILED, cause_of, status_of, told
-from mlops_ray.serving.request_id import request_id_of
+from mlops_ray.serving.request_id import HEADER, request_id_of
 
 MAX_BODY_BYTES = 10_000_000
 DEADLINE_S = 10.0
@@ -143,12 +143,14 @@ class Routes:
         started_s = time.perf_counter()
         headers = dict(scope["headers"])
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
-        request = Request(scope["method"], path, headers, request_id_of(headers), receive, started_s)
+        came_as = request_id_of(headers)
+        request = Request(scope["method"], path, headers, came_as, receive, started_s)
         try:
             response = await self._deadlines.keep(self._handler(request)(request))
         except Exception as error:
             response = _error_response(error, request, self._deadlines.deadline_s)
-        await _send(response, send)
+        # The body may have named the request; then that is its id in the answer's head, too.
+        await _send(response, send, None if request.request_id == came_as else request.request_id)
 
     def _handler(self, request: Request) -> Handler:
         methods = self.routes.get(request.path, {})
@@ -201,10 +203,12 @@ def _error_response(error: Exception, request: Request, deadline_s: float) -> Re
     return Response(body, status, {"content-type": "application/json", **headers})
 
 
-async def _send(response: Response, send: Send) -> None:
+async def _send(response: Response, send: Send, request_id: str | None = None) -> None:
     body = response.body if isinstance(response.body, bytes) else _encode(response.body)
     headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
     headers.append((b"content-length", b"%d" % len(body)))
+    if request_id is not None:
+        headers.append((HEADER, request_id.encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -16,7 +16,8 @@ _UNWATCHED = (b"x-request-disconnect-disabled", b"?1")
 
 
 class Edge:
-    """ASGI middleware around Serve's own: every request has a valid id, and the answer repeats it exactly once.
+    """ASGI middleware around Serve's own: every request has a valid id, and the answer repeats it exactly once, or the
+    one that the application gave the request.
 
     Serve would make ids without time (UUIDv4) and take any text. It also lets callers lengthen its timeouts by
     headers; those do not get past here. And it watches each connection in a task of its own, which costs a fifth of
@@ -43,7 +44,8 @@ class Edge:
             nonlocal head
             if message["type"] == "http.response.start":
                 others = [(name, value) for name, value in message["headers"] if name.lower() != HEADER]
-                head = {**message, "headers": [*others, (HEADER, request_id)]}
+                given = [value for name, value in message["headers"] if name.lower() == HEADER and value != request_id]
+                head = {**message, "headers": [*others, (HEADER, given[0] if given else request_id)]}
             elif head is None:
                 await send(message)
             else:

@@ -4,6 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from mlops_ray.governance.principals import (
     hash_of,
     revoke_key,
 )
-from mlops_ray.serving import key_watch
+from mlops_ray.serving import auth, key_watch
 from mlops_ray.serving.auth import Bucket, Guard, Tokens, is_public, read_key_set, tokens_of
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.key_watch import KeyWatch
 from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
+from tests.unit.test_client import Trickle
 from tests.unit.test_endpoint import send
 
 SECRET = "mlr_" + "a" * 43
@@ -265,6 +267,12 @@ def test_a_development_key_never_counts_where_others_reach_the_server(store: Con
     assert not is_public(here, "127.0.0.1")
     assert is_public(everywhere, "127.0.0.1")
     assert is_public(here, "10.0.0.5")
+
+
+def test_a_key_set_that_comes_a_byte_at_a_time_is_given_up(oidc: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "KEY_SET_WITHIN_S", 0.5)
+    with closing(Trickle("body")) as server, pytest.raises(ConfigurationError, match="no readable key set"):
+        read_key_set(oidc.model_copy(update={"oidc_keys": server.url}))
 
 
 def test_keys_that_may_not_sign_do_not_count(oidc: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

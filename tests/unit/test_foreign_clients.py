@@ -223,7 +223,11 @@ def test_infer_needs_no_content_type(endpoint: ExampleEndpoint, kind: str | None
 def test_the_id_of_a_request_is_the_ledger_s_key(tmp_path: Path) -> None:
     body = {"inputs": tensors()}
     with example_endpoint(tmp_path) as endpoint:
-        mine = infer(endpoint, {**body, "id": MINE.upper()}).json()
+        mine = infer(endpoint, {**body, "id": MINE.upper()})
+        assert mine.headers.get_list("x-request-id") == [MINE]
+        mine = mine.json()
+        refused = infer(endpoint, {"inputs": [], "id": MINE})
+        assert refused.json()["request_id"] == refused.headers["x-request-id"] == MINE
         other = infer(endpoint, {**body, "id": "order 5"}).json()
         made = infer(endpoint, body).json()
     assert (mine["id"], "parameters" in mine) == (MINE.upper(), False)

@@ -33,7 +33,7 @@ TABLE: dict[str, set[str]] = {
     "registry": GROUND | {"training", "evaluation", "predictions"},
     "monitoring": GROUND | {"predictions", "registry"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, and takes the labels.
-    "serving": GROUND | {"ingestion", "features", "registry", "predictions", "monitoring"},
+    "serving": GROUND | {"client_deadline", "ingestion", "features", "registry", "predictions", "monitoring"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed.
     "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry", "monitoring", "serving"},
