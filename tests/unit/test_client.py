@@ -234,14 +234,14 @@ def test_a_front_end_that_has_just_come_back_is_asked_again(server: Scripted, as
     assert len(set(server.ids)) == 1
 
 
-def test_a_server_that_was_away_for_seconds_is_found_again_within_the_deadline(ask: Ask) -> None:
+def test_a_server_that_was_away_for_seconds_is_found_again_within_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     back = threading.Timer(6.0, lambda: started.append(Scripted([-404], port)) or started[0].serve_forever(0.01))
     started: list[Scripted] = []
     back.start()
     try:
-        assert ask(f"http://127.0.0.1:{port}", keys={}).version == "3"
+        assert ask_sync(f"http://127.0.0.1:{port}", keys={}).version == "3"
     finally:
         back.join(0.1)
         started[0].shutdown()
