@@ -73,7 +73,7 @@ def predict(
         rows = json.loads(keys)
     except ValueError as error:
         raise DataError(f"The keys are not JSON: {error}.") from None
-    with Client(url, api_key=key_from(state)) as client:
+    with Client(url, api_key=key_from(state), deadline_s=15) as client:  # somebody sits and waits
         answer = client.predict(name, keys=rows, as_of=moment_of("--as-of", as_of) if as_of else None)
     typer.echo(json.dumps(asdict(answer), default=str, indent=2))
 
