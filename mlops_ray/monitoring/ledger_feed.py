@@ -18,7 +18,7 @@ LATEST = timedelta(days=7)
 BATCH_BYTES = 16 << 20
 _BATCH_SEGMENTS = 200
 _HELD_IDENTITIES = 4_000_000
-_IDENTITY = ("request_id", "row", "time", "as_of", "version", "route")
+_IDENTITY = ("request_id", "row", "time", "as_of", "version", "route", "question")
 
 FeaturesOf = Callable[[str], Collection[str]]
 
@@ -114,9 +114,10 @@ class LedgerFeed:
 
 
 def _identities(rows: pl.DataFrame) -> NDArray[np.uint64]:
-    """64 bits of what makes an answer one: request, row, and the version if it was asked in shadow."""
+    """64 bits of what makes an answer one: request, row, question, and the version if it was asked in shadow."""
     shadow = pl.when(pl.col("route") == "shadow").then("version").alias("shadow")
-    return rows.select("request_id", "row", shadow).hash_rows().to_numpy()
+    question = pl.col("question") if "question" in rows.columns else pl.lit(None, pl.Int64).alias("question")
+    return rows.select("request_id", "row", question, shadow).hash_rows().to_numpy()
 
 
 def moment() -> pl.Expr:

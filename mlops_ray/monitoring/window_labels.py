@@ -26,7 +26,7 @@ from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, columns_of, re
 MOST_ROWS = 200_000
 _HELD_ROWS = 1_000_000
 _DAY = timedelta(days=1)
-_COLUMNS = ("request_id", "row", "time", "as_of", "version", "route", "probability")
+_COLUMNS = ("request_id", "row", "time", "as_of", "version", "route", "question", "probability")
 
 Name = tuple[str, str, int]
 """A window: version, kind, number."""
@@ -127,7 +127,7 @@ class WindowLabels:
             frames.append(read_segment(segment.url, kept).filter(inside))
         found = first_of_each(pl.concat(frames, how="diagonal_relaxed")).with_columns(time=moment())
         slices = [_slice(name, found.columns) for name in watched.slices]
-        return found.with_columns(slices).drop("as_of", "version", "route")
+        return found.with_columns(slices).drop("as_of", "version", "route", "question")
 
 
 def _windows(watch: VersionWatch) -> Iterable[tuple[Name, WindowRecord]]:

@@ -26,7 +26,11 @@ class PersonalHash:
         if value is None or value == "":
             return None
         text = _canonical(value, type_).encode()
-        return hmac.digest(self._secret, text, hashlib.sha256)[:DIGEST_BYTES].hex()
+        return self.digest(text)[:DIGEST_BYTES].hex()
+
+    def digest(self, content: bytes) -> bytes:
+        """32 bytes that nobody without the secret can tell to be of this content."""
+        return hmac.digest(self._secret, content, hashlib.sha256)
 
 
 def load_secret(file: str) -> bytes:

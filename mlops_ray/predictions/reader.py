@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 PARTITION_BYTES = 64 << 20
 LONGEST_RETRY = timedelta(minutes=10)
 _BEGINNING, _END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-_IDENTITY = ("request_id", "row", "time", "version", "route")
+_IDENTITY = ("request_id", "row", "time", "version", "route", "question")
 _SHADOW = "__shadow"
 
 
 class Ledger:
     """The predictions of one use case that lie on shared storage; see `segments` for the columns.
 
-    A caller who repeats a request, with its id, is answered and recorded twice: of two records of a request's row the
-    first counts. Shadow answers are counted apart from the ones that callers got, each version for itself. A
-    repetition that comes more than `LONGEST_RETRY` after the first counts as a prediction of its own, unless both lie
-    in what is read.
+    A caller who repeats a request, with its id, may be answered and recorded twice: of two records of a row of the same
+    request and question the first counts. Another question under the same id is another prediction. Shadow answers are
+    counted apart from the ones that callers got, each version for itself. A repetition that comes more than
+    `LONGEST_RETRY` after the first counts as a prediction of its own, unless both lie in what is read.
     """
 
     def __init__(self, settings: Settings, use_case: str):
@@ -65,10 +65,10 @@ class Ledger:
         )
 
     def find(self, request_id: str, start: datetime | None = None, end: datetime | None = None) -> pl.DataFrame:
-        """The records of one request. The time in a UUIDv7 says where to look; else give `start` and `end`.
+        """All that was answered under a request's id, by time: other questions and repetitions, too.
 
-        Looks up to an hour around the id's moment, as clocks differ and callers repeat. Raises DataError for an id
-        without time when `start` is missing.
+        The time in a UUIDv7 says where to look, up to an hour around it, as clocks differ and callers repeat; else give
+        `start` and `end`. Raises DataError for an id without time when `start` is missing.
         """
         moment = moment_of(request_id)
         if start is None:
@@ -80,7 +80,8 @@ class Ledger:
             for segment in segments(self._artifacts, self._use_case, start, end)
             if may_hold(segment.url, request_id)
         ]
-        return first_of_each(pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed"))
+        found = pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed")
+        return found.sort("time", maintain_order=True)
 
 
 def ledger(use_case: str, settings: Settings | None = None) -> Ledger:
@@ -114,7 +115,8 @@ def first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
     """By time, without the repetitions of an answer that is there already."""
     shadow = pl.when(pl.col("route") == "shadow").then("version")
     ordered = rows.sort("time", maintain_order=True).with_columns(shadow.alias(_SHADOW))
-    return ordered.unique(["request_id", "row", _SHADOW], keep="first", maintain_order=True).drop(_SHADOW)
+    identity = ["request_id", "row", "question", _SHADOW]
+    return ordered.unique(identity, keep="first", maintain_order=True).drop(_SHADOW)
 
 
 def _borders(found: Sequence[Segment], start: datetime, end: datetime) -> list[datetime]:

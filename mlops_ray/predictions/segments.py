@@ -3,7 +3,8 @@
 One lies at `ledger/<use case>/<day>/<id>.parquet`, where the id begins with a UUIDv7; no record in it is older than
 the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. A row is a prediction. Columns:
 `request_id`, `row` (within the request), `time` (answered) and `as_of` (UTC), `version`, `route`, `latency_s`,
-`key.<request column>`, `feature.<name>` (float32 or text; null is missing), `probability`.
+`caller` (the principal's id), `question` (a digest of what was asked), `key.<request column>`, `feature.<name>`
+(float32 or text; null is missing), `probability`.
 """
 
 import re
@@ -41,6 +42,8 @@ COLUMNS: dict[str, pl.DataType] = {
     "version": pl.String(),
     "route": pl.String(),
     "latency_s": pl.Float32(),
+    "caller": pl.String(),
+    "question": pl.Int64(),
     "probability": pl.Float32(),
 }
 
@@ -110,6 +113,8 @@ def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
         "version": pl.Series([record.version for record in records], dtype=pl.String),
         "route": pl.Series([record.route for record in records], dtype=pl.String),
         "latency_s": pl.Series([record.latency_s for record in records], dtype=pl.Float32),
+        "caller": pl.Series([record.caller or None for record in records], dtype=pl.String),
+        "question": pl.Series([_number(record.question) for record in records], dtype=pl.Int64),
     }
     if total != len(records):
         of_row = pl.Series(np.repeat(np.arange(len(records)), rows))
@@ -119,6 +124,10 @@ def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
     parts |= _keys(schema, records) | _features(schema, records, total)
     parts["probability"] = pl.Series(np.frombuffer(b"".join(record.probability for record in records), np.float32))
     return pl.DataFrame(parts)
+
+
+def _number(question: bytes) -> int | None:
+    return int.from_bytes(question, "big", signed=True) if question else None
 
 
 def _keys(schema: RecordSchema, records: Sequence[Record]) -> dict[str, pl.Series]:

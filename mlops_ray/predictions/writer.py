@@ -19,7 +19,7 @@ from mlops_ray.errors import UnavailableError
 from mlops_ray.predictions.collect import Collected, Lag, collect_leftovers, lag_of
 from mlops_ray.predictions.ids import microseconds
 from mlops_ray.predictions.personal import PersonalHash, load_secret
-from mlops_ray.predictions.record import Described, Recorder, Route
+from mlops_ray.predictions.record import Described, Recorder, Route, has_personal
 from mlops_ray.predictions.segments import Pause
 from mlops_ray.predictions.wal import WalFile
 
@@ -77,8 +77,7 @@ class LedgerWriter:
 
         Given again, it replaces what was known.
         """
-        hashes = any(column.personal == "hash" for column in model.request_columns)
-        personal = PersonalHash(load_secret(self._settings.ledger_secret_file)) if hashes else None
+        personal = PersonalHash(load_secret(self._settings.ledger_secret_file)) if has_personal(model) else None
         recorder = Recorder(version, model, personal)
         with self._lock:
             self._recorders[version] = recorder, _encode(recorder.schema)
@@ -97,12 +96,16 @@ class LedgerWriter:
         probability: NDArray[np.float32],
         latency_s: float,
         as_of: datetime | None = None,
+        question: bytes = b"",
+        caller: str = "",
     ) -> None:
         """Record an answer, now. When this returns, the record outlives the process.
 
         keys: the request's columns for each row; None where the caller sent features. numbers: float32 [rows, n] (NaN
         is missing); categories: texts [rows, m] ("" is missing), in the order of the model's features of that kind.
         probability: float32 [rows]. as_of: the moment the features were read for; None: now.
+        question: a digest of what was asked: the same id and question again is a repetition, which counts once. caller:
+        the principal's id.
         Raises KeyError for a version that was not added, and UnavailableError if the local disk takes no more: then
         the record is not kept.
         """
@@ -111,7 +114,7 @@ class LedgerWriter:
             now_us = int(self._clock() * 1e6)
             as_of_us = now_us if as_of is None else microseconds(as_of)
             record = recorder.record(
-                request_id, now_us, as_of_us, route, latency_s, keys, numbers, categories, probability
+                request_id, now_us, as_of_us, route, latency_s, keys, numbers, categories, probability, question, caller
             )
             content = _encode(record)
             try:

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -33,6 +34,7 @@ from mlops_ray.predictions.wal import FrameReader, WalFile
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.testing.example_model import example_schema
+from tests.raw_ledger import raw_rows
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = {"carrier": "AA", "origin": "JFK", "departure": datetime(2026, 3, 1, 14, tzinfo=UTC), "distance": 500.0}
@@ -96,7 +98,7 @@ def wal_files(settings: Settings) -> list[Path]:
 
 def test_a_record_comes_back_as_it_was_answered(settings: Settings, clock: Clock) -> None:
     writer = make_writer(settings, clock)
-    request_id = append(writer)
+    request_id = append(writer, caller="somebody", question=b"question")
     writer.close()
     assert Ledger(settings, "departures").frame().to_dicts() == [
         {
@@ -107,6 +109,8 @@ def test_a_record_comes_back_as_it_was_answered(settings: Settings, clock: Clock
             "version": "1",
             "route": "champion",
             "latency_s": pytest.approx(0.001),
+            "caller": "somebody",
+            "question": int.from_bytes(b"question", "big"),
             **{f"key.{name}": value for name, value in KEY.items()},
             "feature.distance": 500.0,
             "feature.hour": 8.0,
@@ -228,7 +232,48 @@ def test_a_repeated_request_counts_once(settings: Settings, clock: Clock) -> Non
     ]
     # Also where the first lies just before what is asked for.
     assert ledger.frame(start=NOW + timedelta(minutes=1), columns=["route"])["route"].to_list() == ["shadow", "shadow"]
-    assert ledger.find(first).height == 3
+    assert ledger.find(first).height == 5
+
+
+def test_other_questions_under_one_id_are_other_predictions(settings: Settings, clock: Clock) -> None:
+    writer = make_writer(settings, clock)
+    request_id = uuid7_at(int(clock() * 1000))
+    for number, question in enumerate([b"one", b"two", b"one", b"three"]):
+        append(writer, request_id, question=question, probability=np.array([number / 4], np.float32))
+    append(writer, request_id)  # as segments have it that are older than the question's digest
+    append(writer, request_id)
+    writer.close()
+    assert raw_rows(settings, "departures").height == 6
+    ledger = Ledger(settings, "departures")
+    assert sorted(ledger.frame()["probability"]) == [0.0, 0.25, 0.25, 0.75]
+    assert ledger.find(request_id).height == 6  # all that was answered
+
+
+def test_of_a_question_with_personal_values_nothing_can_be_guessed(settings: Settings, clock: Clock) -> None:
+    for rules in ({"carrier": "hash"}, {"origin": "omit"}):
+        writer = make_writer(settings, clock, personal_schema(rules))
+        append(writer, question=b"question")
+        writer.close()
+    digest = PersonalHash(load_secret(settings.ledger_secret_file)).digest(b"question")
+    expected = int.from_bytes(digest[:8], "big", signed=True)
+    assert raw_rows(settings, "departures")["question"].to_list() == [expected, expected]
+
+
+def test_records_written_before_an_upgrade_are_read(settings: Settings, clock: Clock) -> None:
+    writer = make_writer(settings, clock)
+    request_id = append(writer)
+    writer.rotate()
+    (path,) = wal_files(settings)
+    schema, record = (msgspec.msgpack.decode(frame) for frame in FrameReader(path.read_bytes()))
+    path.unlink()
+    older = WalFile.create(path.parent, int(clock() * 1e6))
+    older.append(msgspec.msgpack.encode(schema))
+    older.append(msgspec.msgpack.encode(record[:-2]))
+    older.close()
+    writer.close()
+    assert raw_rows(settings, "departures").select("request_id", "caller", "question").rows() == [
+        (request_id, None, None)
+    ]
 
 
 def test_two_stretches_make_the_whole(settings: Settings, clock: Clock) -> None:
@@ -293,15 +338,14 @@ def test_versions_with_other_columns_share_a_file(settings: Settings, clock: Clo
     assert len(segments(Artifacts(settings.artifacts), "departures")) == 2
 
 
-def personal_schema() -> ModelSchema:
+def personal_schema(rules: Mapping[str, str]) -> ModelSchema:
     schema = example_schema()
-    rules = {"carrier": "hash", "origin": "omit", "distance": "hash"}
     columns = tuple(replace(c, personal=rules.get(c.name)) for c in schema.request_columns)  # type: ignore[arg-type]
     return replace(schema, request_columns=columns)
 
 
 def test_personal_columns_are_hashed_or_left_out_before_the_disk(settings: Settings, clock: Clock) -> None:
-    writer = make_writer(settings, clock, personal_schema())
+    writer = make_writer(settings, clock, personal_schema({"carrier": "hash", "origin": "omit", "distance": "hash"}))
     key = {"carrier": "Ada Lovelace", "origin": "Marylebone", "departure": NOW, "distance": 4711.0}
     for _ in range(2):
         append(
@@ -377,7 +421,7 @@ def test_a_collector_killed_around_its_write_leaves_each_record_once(
         with pytest.raises(KeyboardInterrupt):
             writer.collect_leftovers()
     assert writer.collect_leftovers().rows == 1
-    assert Ledger(settings, "departures").frame().height == 1
+    assert raw_rows(settings, "departures").height == 1
 
 
 def test_of_two_collectors_one_converts(settings: Settings, clock: Clock) -> None:
@@ -389,6 +433,7 @@ def test_of_two_collectors_one_converts(settings: Settings, clock: Clock) -> Non
         root, artifacts = Path(settings.ledger_wal), Artifacts(settings.artifacts)
         done = list(pool.map(lambda _: collect_leftovers(root, artifacts), range(4)))
     assert sum(part.rows for part in done) == 20
+    assert raw_rows(settings, "departures").height == 20
     assert [part.problem for part in done] == [None] * 4
 
 
@@ -432,7 +477,7 @@ def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         process.stdout.close()
     settings = settings_in(tmp_path)
     LedgerWriter(settings, "departures").close()
-    found = Ledger(settings, "departures").frame()["request_id"].to_list()
+    found = raw_rows(settings, "departures")["request_id"].to_list()
     assert len(found) == len(set(found))
     assert set(acknowledged) <= set(found)
     assert len(found) - len(acknowledged) <= 2
