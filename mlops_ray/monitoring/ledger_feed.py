@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.predictions.reader import LONGEST_RETRY
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, LONGEST_SEGMENT, Segment, read_segment, segments
+from mlops_ray.predictions.segments import (
+    COLUMNS,
+    FEATURE,
+    LONGEST_SEGMENT,
+    Segment,
+    read_between,
+    read_segment,
+    segments,
+)
+from mlops_ray.predictions.table import LedgerTable
 
 # A segment that comes later than this after the newest is not read any more: ids of older ones are not kept.
 LATEST = timedelta(days=7)
@@ -96,6 +105,10 @@ class LedgerFeed:
         last = rows["time"][-1]
         near = segments(self._artifacts, self._use_case, begin, last + LONGEST_RETRY)
         parts = [self._of_segment(segment) for segment in near if segment.id in done]
+        # Only what was read here is ever moved to the table.
+        for file in LedgerTable(self._artifacts, self._use_case).files(begin, last + LONGEST_RETRY):
+            rows = read_between(file.url, "time", begin, last + LONGEST_RETRY, _IDENTITY.__contains__)
+            parts.append(_identities(rows.filter(pl.col("route") != "batch")))
         return np.concatenate([np.empty(0, dtype=np.uint64), *parts])
 
     def _of_segment(self, segment: Segment) -> NDArray[np.uint64]:

@@ -1,17 +1,20 @@
 """Ledger: every prediction that was answered, each once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
-from mlops_ray.errors import DataError
+from mlops_ray.errors import DataError, UnavailableError
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import COLUMNS, Segment, may_hold, read_segment, segments
+from mlops_ray.predictions.segments import COLUMNS, read_between, segments
+from mlops_ray.predictions.table import LedgerTable, with_own_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +25,8 @@ LONGEST_RETRY = timedelta(minutes=10)
 _BEGINNING, _END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 _IDENTITY = ("request_id", "row", "time", "version", "route", "question")
 _SHADOW = "__shadow"
+_Found = TypeVar("_Found")
+_READS_AT_A_TIME, _LOOKS = 16, 5
 
 
 class Ledger:
@@ -57,8 +62,11 @@ class Ledger:
         import ray
 
         found = segments(self._artifacts, self._use_case, start, end)
+        files = LedgerTable(self._artifacts, self._use_case).files(start, end)
+        begins = [(segment.time, segment.bytes) for segment in found]
+        begins += [begin for file in files for begin in _stretches(file.first, file.last, file.bytes)]
         read = ray.remote(_read_arrow)
-        borders = _borders(found, start or _BEGINNING, end or _END)
+        borders = _borders(sorted(begins), start or _BEGINNING, end or _END)
         names = None if columns is None else list(columns)
         return ray.data.from_arrow_refs(
             [read.remote(self._artifacts, self._use_case, low, high, names) for low, high in pairwise(borders)]
@@ -75,13 +83,7 @@ class Ledger:
             if moment is None:
                 raise DataError(f"Request id {request_id!r} is no UUIDv7, so it does not say when it was. Give start.")
             start, end = moment - timedelta(hours=1), end or moment + timedelta(hours=1)
-        frames = [
-            read_segment(segment.url).filter(pl.col("request_id") == request_id)
-            for segment in segments(self._artifacts, self._use_case, start, end)
-            if may_hold(segment.url, request_id)
-        ]
-        found = pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed")
-        return found.sort("time", maintain_order=True)
+        return rows_of_request(self._artifacts, self._use_case, request_id, start, end or _END)
 
 
 def ledger(use_case: str, settings: Settings | None = None) -> Ledger:
@@ -89,17 +91,64 @@ def ledger(use_case: str, settings: Settings | None = None) -> Ledger:
     return Ledger(settings or settings_from_environment(), use_case)
 
 
+def rows_between(
+    artifacts: Artifacts,
+    use_case: str,
+    start: datetime,
+    end: datetime,
+    wanted: Callable[[str], bool] | None = None,
+) -> list[pl.DataFrame]:
+    """All rows answered in `start <= time < end`, in segments and in the table: repetitions as well, and for a moment
+    in which a segment is moved its rows from both. wanted: of the columns, None for all."""
+
+    def read(url: str) -> pl.DataFrame:
+        return read_between(url, "time", start, end - timedelta(microseconds=1), wanted)
+
+    def look() -> list[pl.DataFrame]:
+        found = segments(artifacts, use_case, start, end)
+        # After the segments: what is no segment any more by now is in the table.
+        files = LedgerTable(artifacts, use_case).files(start, end)
+        return [read(one.url) for one in found] + [with_own_names(read(file.url)) for file in files]
+
+    return _settled(look, use_case)
+
+
+def rows_of_request(
+    artifacts: Artifacts, use_case: str, request_id: str, start: datetime, end: datetime
+) -> pl.DataFrame:
+    """All that was answered under an id in `start <= time < end`, by time, in segments and in the table."""
+
+    def look() -> pl.DataFrame:
+        found = segments(artifacts, use_case, start, end)
+        files = [file for file in LedgerTable(artifacts, use_case).files(start, end) if file.may_hold(request_id)]
+        with ThreadPoolExecutor(_READS_AT_A_TIME) as threads:
+            urls = [one.url for one in found] + [file.url for file in files]
+            frames = list(threads.map(lambda url: read_between(url, "request_id", request_id, request_id), urls))
+        rows = [pl.DataFrame(schema=COLUMNS), *(with_own_names(frame) for frame in frames if frame.height)]
+        both = pl.concat(rows, how="diagonal_relaxed")
+        return both.unique([*_IDENTITY], keep="first", maintain_order=True).sort("time", maintain_order=True)
+
+    return _settled(look, use_case)
+
+
+def _settled(look: Callable[[], _Found], use_case: str) -> _Found:
+    """What a look at segments and table gives. It is repeated where a file was moved or replaced between the two."""
+    for _ in range(_LOOKS):
+        with suppress(FileNotFoundError):
+            return look()
+    raise UnavailableError(f"The ledger of {use_case} is changed as fast as it is read. Try again.")
+
+
 def _read(
     artifacts: Artifacts, use_case: str, start: datetime, end: datetime, columns: Sequence[str] | None
 ) -> pl.DataFrame:
     """What is answered in `start <= time < end`, each once, by time."""
-    wanted = None if columns is None else tuple(dict.fromkeys((*_IDENTITY, *columns)))
-    earliest = start - LONGEST_RETRY
-    frames = [pl.DataFrame(schema={name: type_ for name, type_ in COLUMNS.items() if not wanted or name in wanted})]
-    for segment in segments(artifacts, use_case, earliest, end):
-        rows = read_segment(segment.url, wanted)
-        frames.append(rows.filter((pl.col("time") >= earliest) & (pl.col("time") < end)))
-    found = first_of_each(pl.concat(frames, how="diagonal_relaxed")).filter(pl.col("time") >= start)
+    names = None if columns is None else {*_IDENTITY, *columns}
+    schema = {name: type_ for name, type_ in COLUMNS.items() if names is None or name in names}
+    wanted = None if names is None else names.__contains__
+    frames = rows_between(artifacts, use_case, start - LONGEST_RETRY, end, wanted)
+    rows = pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")
+    found = first_of_each(rows).filter(pl.col("time") >= start)
     if columns is None:
         return found
     return found.select(name if name in found.columns else pl.lit(None).alias(name) for name in columns)
@@ -119,12 +168,21 @@ def first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
     return ordered.unique(identity, keep="first", maintain_order=True).drop(_SHADOW)
 
 
-def _borders(found: Sequence[Segment], start: datetime, end: datetime) -> list[datetime]:
-    """Moments that divide `start..end` into stretches of about `PARTITION_BYTES`, beginning and end included."""
+def _borders(found: Sequence[tuple[datetime, int]], start: datetime, end: datetime) -> list[datetime]:
+    """Moments that divide `start..end` into stretches of about `PARTITION_BYTES`, beginning and end included.
+
+    found: where so many bytes begin, in order.
+    """
     borders, size = [start], 0
-    for segment in found:
-        if size >= PARTITION_BYTES and segment.time > borders[-1]:
-            borders.append(segment.time)
+    for moment, bytes_ in found:
+        if size >= PARTITION_BYTES and moment > borders[-1]:
+            borders.append(moment)
             size = 0
-        size += segment.bytes
+        size += bytes_
     return [*borders, end]
+
+
+def _stretches(first: datetime, last: datetime, size: int) -> list[tuple[datetime, int]]:
+    """A file of the table as if its rows were spread evenly over its time."""
+    count = 1 + size // PARTITION_BYTES
+    return [(first + (last - first) * number / count, size // count) for number in range(count)]

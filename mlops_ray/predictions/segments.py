@@ -163,6 +163,13 @@ def write_segment(artifacts: Artifacts, use_case: str, segment_id: str, frame: p
     return artifacts.write_table(frame, FOLDER, use_case, moment.date().isoformat(), f"{segment_id}{_SUFFIX}")
 
 
+def copy_segment(artifacts: Artifacts, use_case: str, segment_id: str, content: bytes) -> None:
+    """The same of a segment that lies elsewhere as a file."""
+    moment = moment_of(segment_id[:36])
+    assert moment is not None
+    artifacts.write_bytes(content, FOLDER, use_case, moment.date().isoformat(), f"{segment_id}{_SUFFIX}")
+
+
 def segments(
     artifacts: Artifacts, use_case: str, start: datetime | None = None, end: datetime | None = None
 ) -> list[Segment]:
@@ -196,23 +203,35 @@ def read_segment(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame
     return pl.DataFrame(pl.from_arrow(table))
 
 
-def columns_of(url: str) -> list[str]:
-    """The names of a segment's columns."""
-    filesystem, path = pafs.FileSystem.from_uri(url)
-    names: list[str] = pq.ParquetFile(path, filesystem=filesystem).schema_arrow.names
-    return names
+def read_between(
+    url: str, column: str, low: Any, high: Any, wanted: Callable[[str], bool] | None = None
+) -> pl.DataFrame:
+    """The rows of a segment with `low <= column <= high`, of the columns that are wanted (None: all).
 
-
-def may_hold(url: str, request_id: str) -> bool:
-    """Whether the id lies between the smallest and the largest of a segment, which its last bytes tell.
-
-    Ids begin with their time, so that few segments but the right one say yes.
+    Only stretches of rows are read that can hold one, which the file's last bytes tell: a file without any costs those
+    alone, as ids and moments lie in their order.
     """
     filesystem, path = pafs.FileSystem.from_uri(url)
-    metadata = pq.ParquetFile(path, filesystem=filesystem).metadata
-    column = metadata.schema.names.index("request_id")
-    ranges = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
-    return any(one is None or not one.has_min_max or one.min <= request_id <= one.max for one in ranges)
+    file = pq.ParquetFile(path, filesystem=filesystem)
+    names = [name for name in file.schema_arrow.names if wanted is None or wanted(name)]
+    position = file.metadata.schema.names.index(column)
+    groups = [
+        group
+        for group in range(file.num_row_groups)
+        if _meets(file.metadata.row_group(group).column(position).statistics, low, high)
+    ]
+    table = file.read_row_groups(groups, columns=list(dict.fromkeys((*names, column))))
+    rows = pl.DataFrame(pl.from_arrow(table)).filter(pl.col(column).is_between(pl.lit(low), pl.lit(high)))
+    return rows.select(names)
+
+
+def _meets(range_: Any, low: Any, high: Any) -> bool:
+    return range_ is None or not range_.has_min_max or (range_.min <= high and range_.max >= low)
+
+
+def delete_segment(artifacts: Artifacts, use_case: str, segment: Segment) -> None:
+    """Delete a segment, if it is still there."""
+    artifacts.delete(FOLDER, use_case, segment.time.date().isoformat(), f"{segment.id}{_SUFFIX}")
 
 
 def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> int:
