@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
@@ -14,7 +14,7 @@ from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import DataError, UnavailableError
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.segments import COLUMNS, read_between, segments
-from mlops_ray.predictions.table import LedgerTable, with_own_names
+from mlops_ray.predictions.table import SEGMENT, LedgerTable, TableFile, with_own_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,17 +98,14 @@ def rows_between(
     end: datetime,
     wanted: Callable[[str], bool] | None = None,
 ) -> list[pl.DataFrame]:
-    """All rows answered in `start <= time < end`, in segments and in the table: repetitions as well, and for a moment
-    in which a segment is moved its rows from both. wanted: of the columns, None for all."""
+    """All rows answered in `start <= time < end`, in the table and in segments, each as often as it was answered.
 
-    def read(url: str) -> pl.DataFrame:
-        return read_between(url, "time", start, end - timedelta(microseconds=1), wanted)
+    wanted: of the columns, None for all.
+    """
+    last = end - timedelta(microseconds=1)
 
     def look() -> list[pl.DataFrame]:
-        found = segments(artifacts, use_case, start, end)
-        # After the segments: what is no segment any more by now is in the table.
-        files = LedgerTable(artifacts, use_case).files(start, end)
-        return [read(one.url) for one in found] + [with_own_names(read(file.url)) for file in files]
+        return _read_both(artifacts, use_case, start, end, lambda file: True, ("time", start, last), wanted)
 
     return _settled(look, use_case)
 
@@ -116,23 +113,43 @@ def rows_between(
 def rows_of_request(
     artifacts: Artifacts, use_case: str, request_id: str, start: datetime, end: datetime
 ) -> pl.DataFrame:
-    """All that was answered under an id in `start <= time < end`, by time, in segments and in the table."""
+    """All that was answered under an id in `start <= time < end`, by time."""
+    condition = "request_id", request_id, request_id
 
-    def look() -> pl.DataFrame:
-        found = segments(artifacts, use_case, start, end)
-        files = [file for file in LedgerTable(artifacts, use_case).files(start, end) if file.may_hold(request_id)]
-        with ThreadPoolExecutor(_READS_AT_A_TIME) as threads:
-            urls = [one.url for one in found] + [file.url for file in files]
-            frames = list(threads.map(lambda url: read_between(url, "request_id", request_id, request_id), urls))
-        rows = [pl.DataFrame(schema=COLUMNS), *(with_own_names(frame) for frame in frames if frame.height)]
-        both = pl.concat(rows, how="diagonal_relaxed")
-        return both.unique([*_IDENTITY], keep="first", maintain_order=True).sort("time", maintain_order=True)
+    def look() -> list[pl.DataFrame]:
+        return _read_both(artifacts, use_case, start, end, lambda file: file.may_hold(request_id), condition, None)
 
-    return _settled(look, use_case)
+    frames = [frame for frame in _settled(look, use_case) if frame.height]
+    both = pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed")
+    return both.sort("time", maintain_order=True)
+
+
+def _read_both(
+    artifacts: Artifacts,
+    use_case: str,
+    start: datetime,
+    end: datetime,
+    may_hold: Callable[[TableFile], bool],
+    condition: tuple[str, Any, Any],
+    wanted: Callable[[str], bool] | None,
+) -> list[pl.DataFrame]:
+    """The rows of the table and of the segments that it does not have. A segment that is moved lies in both for a
+    moment; the segments are listed first, so that what is none any more is in the table."""
+    found = segments(artifacts, use_case, start, end)
+    files = [file for file in LedgerTable(artifacts, use_case).files(start, end) if may_hold(file)]
+    moved = [
+        read_between(file.url, *condition, lambda name: name == SEGMENT or wanted is None or wanted(name))
+        for file in files
+    ]
+    there = {name for rows in moved for name in rows[SEGMENT].unique()}
+    with ThreadPoolExecutor(_READS_AT_A_TIME) as threads:
+        urls = [segment.url for segment in found if segment.id not in there]
+        rest = list(threads.map(lambda url: read_between(url, *condition, wanted), urls))
+    return [with_own_names(rows) for rows in moved] + rest
 
 
 def _settled(look: Callable[[], _Found], use_case: str) -> _Found:
-    """What a look at segments and table gives. It is repeated where a file was moved or replaced between the two."""
+    """What a look at table and segments gives. It is repeated where a file was moved or replaced meanwhile."""
     for _ in range(_LOOKS):
         with suppress(FileNotFoundError):
             return look()
