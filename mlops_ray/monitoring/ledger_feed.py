@@ -136,3 +136,12 @@ def _identities(rows: pl.DataFrame) -> NDArray[np.uint64]:
 def moment() -> pl.Expr:
     """The moment that a prediction is about: its features are of then, and nobody knows them later than he answers."""
     return pl.min_horizontal("as_of", "time")
+
+
+def may_be_moved(newest: datetime | None, done: Iterable[str], now: datetime) -> Callable[[Segment], bool]:
+    """Which segments the feed does not look for any more: those it has read, and those too old for it.
+
+    newest, done: of the watch's state; where there is none yet, only what is old on the clock is left alone.
+    """
+    known, oldest = frozenset(done), (newest or now) - LATEST
+    return lambda segment: segment.id in known or segment.time < oldest

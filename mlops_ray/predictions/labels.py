@@ -3,7 +3,8 @@
 Segments lie at `labels/<use case>/<part>/<id>.parquet`. A part is the day in the request ids (`2026-03-01`, or
 `undated` where they carry no time), with the columns `request_id` and `row`; or the day of the event time
 (`keys-2026-03-01`) of labels by entity keys, with `key.<column>` as in the ledger. All have `label` (boolean; null
-withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever changed: a later label corrects.
+withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever changed: a later label corrects. Only an
+erasure takes away what was said.
 """
 
 from collections import OrderedDict
@@ -139,6 +140,19 @@ def frame_by_keys(
         for (name, type_), column in zip(types, columns, strict=True)
     ]
     return pl.DataFrame(keys).hstack(said)
+
+
+def rewrite_labels(artifacts: Artifacts, use_case: str, segment: LabelSegment, labels: pl.DataFrame) -> None:
+    """Replace what a segment says; without a label it is deleted."""
+    if labels.is_empty():
+        delete_labels(artifacts, use_case, segment)
+    else:
+        _write(artifacts, use_case, segment.part, segment.id, labels)
+
+
+def delete_labels(artifacts: Artifacts, use_case: str, segment: LabelSegment) -> None:
+    """Delete a segment, if it is still there."""
+    artifacts.delete(FOLDER, use_case, segment.part, f"{segment.id}{_SUFFIX}")
 
 
 class Labels:

@@ -99,7 +99,7 @@ class LedgerTable:
     def delete_before(self, day: date) -> int:
         """Delete the partitions of the days before `day`; returns how many rows they had."""
         table = self._open()
-        if table is None:
+        if table is None or not any(file.day < day for file in self._files(table, None, None)):
             return 0
         done: dict[str, Any] = {}
         predicate = f"{DAY} < '{day.isoformat()}'"
