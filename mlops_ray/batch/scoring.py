@@ -31,7 +31,7 @@ from mlops_ray.governance.live import live
 from mlops_ray.ingestion.contract import JUDGEMENT, REASON, REPAIRS, check_rows
 from mlops_ray.ingestion.quarantine import MALFORMED
 from mlops_ray.predictions.ids import microseconds, uuid7_at
-from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.record import Recorder
 from mlops_ray.predictions.segments import frame_of
 from mlops_ray.registry.model_schema import ModelSchema
@@ -190,7 +190,7 @@ def _score_partition(run: _Run, partition: int, *tables: pa.Table) -> list[Count
             Path(folder, name).write_bytes(content)
         sealed = load(Path(folder), run.model.digest)
     hashes = any(column.personal == "hash" for column in sealed.schema.request_columns)
-    personal = PersonalHash(load_secret(run.settings.ledger_secret_file)) if hashes else None
+    personal = personal_hash(run.settings) if hashes else None
     recorder = Recorder(str(run.model.version), sealed.schema, personal)
     frames = [pl.DataFrame(pl.from_arrow(table)) for table in tables]
     for part in frames:

@@ -50,12 +50,12 @@ def erase_(
 ) -> None:
     """Erase the predictions and labels of a person, by the hash of a personal column or its value, for good."""
     from mlops_ray.predictions.erasure import erase_person
-    from mlops_ray.predictions.personal import PersonalHash, load_secret
+    from mlops_ray.predictions.personal import personal_hash
 
     settings = settings_of(state, config)
     if hash is None:
         value = typer.prompt("Value (not shown)", hide_input=True)
-        hash = PersonalHash(load_secret(settings.ledger_secret_file)).hash(value, "number" if number else "text")
+        hash = personal_hash(settings).hash(value, "number" if number else "text")
     done = erase_person(settings, open_store(settings), cli_actor(), use_case, hash or "")
     typer.echo(json.dumps(asdict(done), indent=2))
     typer.echo(

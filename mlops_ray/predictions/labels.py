@@ -18,7 +18,7 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.personal import PersonalHash, personal_hash
 from mlops_ray.predictions.segments import KEY, MOMENT, read_segment
 from mlops_ray.use_case import Column, ColumnType
 from mlops_ray.use_case.column import DTYPES
@@ -93,10 +93,10 @@ class LabelKeys:
         return self._personal.hash(value, column.type)
 
 
-def label_keys(model: Keyed, secret_file: str) -> LabelKeys:
+def label_keys(model: Keyed, settings: Settings) -> LabelKeys:
     """With the secret that hashes personal keys, if a key is hashed. Raises ConfigurationError if it cannot be read."""
     hashes = any(column.personal == "hash" for column in key_columns(model))
-    return LabelKeys(model, PersonalHash(load_secret(secret_file)) if hashes else None)
+    return LabelKeys(model, personal_hash(settings) if hashes else None)
 
 
 def key_columns(model: Keyed) -> tuple[Column, ...]:

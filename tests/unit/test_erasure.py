@@ -21,7 +21,7 @@ from mlops_ray.predictions.erasure import erase_person, retain
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import Label, Labels, label_keys
-from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.predictions.segments import Segment, segments
 from mlops_ray.predictions.table import LedgerTable
@@ -50,13 +50,13 @@ def answer(settings: Settings, people: list[str], moment: datetime = NOW) -> lis
     writer.close()
     labels = LabelWriter(settings, NAME, clock=Clock(moment))
     labels.append([Label(True, request_id=request_id) for request_id in ids])
-    labels.append([Label(False, keys=key) for key in keys], label_keys(SCHEMA, settings.ledger_secret_file))
+    labels.append([Label(False, keys=key) for key in keys], label_keys(SCHEMA, settings))
     labels.close()
     return ids
 
 
 def hash_of(settings: Settings, person: str) -> str:
-    found = PersonalHash(load_secret(settings.ledger_secret_file)).hash(person, "text")
+    found = personal_hash(settings).hash(person, "text")
     assert found is not None
     return found
 

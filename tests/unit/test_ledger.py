@@ -27,7 +27,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, UnavailableError
 from mlops_ray.predictions.collect import collect_leftovers
 from mlops_ray.predictions.ids import moment_of, uuid7_at
-from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.reader import LONGEST_RETRY, Ledger
 from mlops_ray.predictions.segments import delete_before, read_segment, segments, write_segment
 from mlops_ray.predictions.wal import FrameReader, WalFile
@@ -254,7 +254,7 @@ def test_of_a_question_with_personal_values_nothing_can_be_guessed(settings: Set
         writer = make_writer(settings, clock, personal_schema(rules))
         append(writer, question=b"question")
         writer.close()
-    digest = PersonalHash(load_secret(settings.ledger_secret_file)).digest(b"question")
+    digest = personal_hash(settings).digest(b"question")
     expected = int.from_bytes(digest[:8], "big", signed=True)
     assert raw_rows(settings, "departures")["question"].to_list() == [expected, expected]
 
@@ -360,7 +360,7 @@ def test_personal_columns_are_hashed_or_left_out_before_the_disk(settings: Setti
         assert secret not in content
     writer.close()
     frame = Ledger(settings, "departures").frame()
-    hashed = PersonalHash(load_secret(settings.ledger_secret_file))
+    hashed = personal_hash(settings)
     ada = hashed.hash("Ada Lovelace", "text")
     assert frame["key.carrier"].to_list() == frame["feature.carrier"].to_list() == [ada, ada]
     assert frame["key.distance"].to_list() == [hashed.hash(4711, "number")] * 2
@@ -369,15 +369,26 @@ def test_personal_columns_are_hashed_or_left_out_before_the_disk(settings: Setti
 
 
 def test_the_secret_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
-    file = tmp_path / "state" / "secret"
+    settings = settings_in(tmp_path, ledger_secret_file=str(tmp_path / "state" / "secret"))
+    file = Path(settings.ledger_secret_file)
     with ThreadPoolExecutor(8) as pool:
-        secrets = set(pool.map(lambda _: load_secret(str(file)), range(16)))
-    assert len(secrets) == 1
+        hashes = set(pool.map(lambda _: personal_hash(settings).digest(b""), range(16)))
+    assert len(hashes) == 1
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["secret"]
     file.write_text("short")
     with pytest.raises(ConfigurationError, match="holds 5 bytes"):
-        load_secret(str(file))
+        personal_hash(settings)
+
+
+@pytest.mark.parametrize("artifacts", ["s3://lake/artifacts", "/mnt/shared/artifacts", "file:///mnt/shared"])
+def test_no_secret_is_made_where_artifacts_are_shared(tmp_path: Path, artifacts: str) -> None:
+    settings = settings_in(tmp_path, artifacts=artifacts)
+    with pytest.raises(ConfigurationError, match=r"does not exist, and others may share .* Copy the file from a node"):
+        personal_hash(settings)
+    assert not Path(settings.ledger_secret_file).exists()
+    Path(settings.ledger_secret_file).write_text("as on every other node")
+    assert personal_hash(settings).digest(b"") == personal_hash(settings).digest(b"")
 
 
 def test_storage_away_keeps_files_and_shows_the_lag(
@@ -513,6 +524,39 @@ def test_a_full_disk_refuses_the_record_and_spoils_none(tmp_path: Path) -> None:
     assert len(refused) > 3
     assert "cannot write to" in refused[0]
     assert Ledger(settings_in(tmp_path), "departures").frame()["request_id"].to_list() == kept
+
+
+def test_with_ledger_sync_a_record_is_on_the_disk_before_the_answer(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that the disk did not confirm is not kept, as its answer is refused."""
+    synced: list[int] = []
+    real = os.fdatasync
+
+    def counted(descriptor: int) -> None:
+        real(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fdatasync", counted)
+    settings = settings_in(tmp_path, ledger_sync=True)
+    writer = make_writer(settings, clock)
+    kept = [append(writer), append(writer)]
+    assert synced[-1] == wal_files(settings)[0].stat().st_size
+    assert len(synced) == 2
+
+    def broken(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(UnavailableError, match="Input/output error"):
+            append(writer)
+    kept.append(append(writer))
+    writer.close()
+    assert raw_rows(settings, "departures")["request_id"].to_list() == kept
+    plain = make_writer(settings_in(tmp_path), clock)
+    append(plain)
+    assert len(synced) == 3
 
 
 def test_a_disk_that_takes_no_file_is_one_sentence(tmp_path: Path, clock: Clock) -> None:
