@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import Pause, decode_records, write_segment
+from mlops_ray.predictions.segments import Pause, decode_records, named_for, write_segment
 from mlops_ray.predictions.wal import SUFFIX, FrameReader, remove_unnamed, sync_folder, taken_over
 
 DAMAGED = ".damaged"
@@ -87,7 +87,7 @@ def _convert(path: Path, content: bytes, artifacts: Artifacts, pause: Pause | No
     decoded = decode_records(frames, pause)
     for number, frame in enumerate(decoded.frames):
         # Versions whose columns differ make a segment each.
-        segment_id = path.stem if number == 0 else f"{path.stem}-{number}"
+        segment_id = named_for(path.stem if number == 0 else f"{path.stem}-{number}", frame)
         to_disk(write_segment(artifacts, path.parent.name, segment_id, frame))
     damaged = frames.damaged + decoded.damaged
     put_away(path, damaged)

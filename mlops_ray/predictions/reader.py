@@ -13,8 +13,8 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import DataError, UnavailableError
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import COLUMNS, read_between, segments
-from mlops_ray.predictions.table import SEGMENT, LedgerTable, TableFile, with_own_names
+from mlops_ray.predictions.segments import COLUMNS, may_hold, read_between, segments
+from mlops_ray.predictions.table import SEGMENT, LedgerTable, with_own_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +105,7 @@ def rows_between(
     last = end - timedelta(microseconds=1)
 
     def look() -> list[pl.DataFrame]:
-        return _read_both(artifacts, use_case, start, end, lambda file: True, ("time", start, last), wanted)
+        return _read_both(artifacts, use_case, start, end, None, ("time", start, last), wanted)
 
     return _settled(look, use_case)
 
@@ -117,7 +117,7 @@ def rows_of_request(
     condition = "request_id", request_id, request_id
 
     def look() -> list[pl.DataFrame]:
-        return _read_both(artifacts, use_case, start, end, lambda file: file.may_hold(request_id), condition, None)
+        return _read_both(artifacts, use_case, start, end, request_id, condition, None)
 
     frames = [frame for frame in _settled(look, use_case) if frame.height]
     both = pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed")
@@ -129,14 +129,17 @@ def _read_both(
     use_case: str,
     start: datetime,
     end: datetime,
-    may_hold: Callable[[TableFile], bool],
+    request_id: str | None,
     condition: tuple[str, Any, Any],
     wanted: Callable[[str], bool] | None,
 ) -> list[pl.DataFrame]:
     """The rows of the table and of the segments that it does not have. A segment that is moved lies in both for a
     moment; the segments are listed first, so that what is none any more is in the table."""
     found = segments(artifacts, use_case, start, end)
-    files = [file for file in LedgerTable(artifacts, use_case).files(start, end) if may_hold(file)]
+    files = LedgerTable(artifacts, use_case).files(start, end)
+    if request_id is not None:
+        found = [segment for segment in found if may_hold(segment, request_id)]
+        files = [file for file in files if file.may_hold(request_id)]
     moved = [
         read_between(file.url, *condition, lambda name: name == SEGMENT or wanted is None or wanted(name))
         for file in files

@@ -1,7 +1,8 @@
 """Segments: the ledger on shared storage, as immutable Parquet files named by the moment they begin with.
 
 One lies at `ledger/<use case>/<day>/<id>.parquet`, where the id begins with a UUIDv7; no record in it is older than
-the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. A row is a prediction. Columns:
+the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. It may end with the first digits of the least
+and of the greatest request id, so that a list of names tells where an id can be. A row is a prediction. Columns:
 `request_id`, `row` (within the request), `time` (answered) and `as_of` (UTC), `version`, `route`, `latency_s`,
 `caller` (the principal's id), `question` (a digest of what was asked), `key.<request column>`, `feature.<name>`
 (float32 or text; null is missing), `probability`.
@@ -32,6 +33,7 @@ KEY, FEATURE = "key.", "feature."
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SUFFIX = ".parquet"
+_RANGE = re.compile(r"\.([0-9a-f]{12})-([0-9a-f]{12})$")
 _CHUNK = 256  # frames decoded in about a millisecond
 MOMENT = pl.Datetime("us", "UTC")
 COLUMNS: dict[str, pl.DataType] = {
@@ -168,6 +170,23 @@ def copy_segment(artifacts: Artifacts, use_case: str, segment_id: str, content: 
     moment = moment_of(segment_id[:36])
     assert moment is not None
     artifacts.write_bytes(content, FOLDER, use_case, moment.date().isoformat(), f"{segment_id}{_SUFFIX}")
+
+
+def named_for(segment_id: str, frame: pl.DataFrame) -> str:
+    """The id of a segment with the range of its request ids."""
+    least, greatest = frame["request_id"].min(), frame["request_id"].max()
+    return f"{segment_id}.{_digits(str(least))}-{_digits(str(greatest))}"
+
+
+def may_hold(segment: Segment, request_id: str) -> bool:
+    """Whether a request can be in a segment, by its name."""
+    found = _RANGE.search(segment.id)
+    return found is None or found[1] <= _digits(request_id) <= found[2]
+
+
+def _digits(request_id: str) -> str:
+    """The milliseconds of a UUIDv7; of any id what it is ordered by first."""
+    return request_id[:8] + request_id[9:13]
 
 
 def segments(

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import uuid6
 from hypothesis import given
@@ -603,6 +604,30 @@ def test_a_request_is_found_by_its_id(settings: Settings) -> None:
     with pytest.raises(DataError, match="does not say when"):
         ledger.find(other)
     assert ledger.find(other, datetime.now(UTC) - timedelta(minutes=1)).height == 1
+
+
+def test_a_request_is_looked_for_only_in_segments_whose_names_allow_it(
+    settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many replicas' segments of an hour one end is read."""
+    writer, ids = make_writer(settings, clock), []
+    for _ in range(60):
+        for _ in range(3):
+            clock.moment += timedelta(seconds=20)
+            ids.append(append(writer, uuid7_at(int(clock() * 1000))))
+        writer.rotate()
+    writer.close()
+    read: list[str] = []
+    real = pq.ParquetFile
+
+    def opened(path: str, **options: Any) -> Any:
+        read.append(path)
+        return real(path, **options)
+
+    monkeypatch.setattr(pq, "ParquetFile", opened)
+    for position in (0, 92, 179):
+        assert Ledger(settings, "departures").find(ids[position]).height == 1
+    assert len(read) == 3
 
 
 def test_half_made_files_are_removed_and_make_no_harm(settings: Settings, clock: Clock) -> None:
