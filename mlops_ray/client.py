@@ -22,6 +22,7 @@ import httpx
 import numpy as np
 import uuid6
 
+from mlops_ray.client_deadline import DeadlineBackend
 from mlops_ray.errors import (
     ConfigurationError,
     ConflictError,
@@ -34,9 +35,10 @@ from mlops_ray.errors import (
 API_KEY_VARIABLE = "MLOPS_RAY_API_KEY"
 LABELS_IN_A_REQUEST = 1_000
 
-# A replica that crashes in the middle of a request is answered by Serve with 500: the ledger knows a request by its
-# id, so asking again is safe.
-_RETRIED_STATUS = {429, 500, 502, 503, 504}
+# A replica that crashes in the middle of a request is answered by Serve with 500. Asking again is safe: the ledger
+# knows a request by its id, and a decision or a label that is repeated changes nothing. A 404 that is not the server's
+# own is a front end's that has just come back and does not know its routes yet.
+_RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
 _REFUSED = {400: DataError, 413: DataError, 409: ConflictError}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
@@ -80,7 +82,7 @@ class Answer:
 class _Limits:
     timeout_s: float
     deadline_s: float
-    attempts: int
+    attempts: int | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class _Pause:
     seconds: float
 
 
-_Outcome = httpx.Response | httpx.TransportError
+_Outcome = httpx.Response | httpx.RequestError
 _Exchange = Generator[_Send | _Pause, _Outcome | None, Any]
 
 
@@ -105,19 +107,22 @@ class Client:
         self,
         url: str,
         timeout_s: float = 15.0,
-        attempts: int = 8,
+        attempts: int | None = None,
         deadline_s: float = 30.0,
         api_key: str | None = None,
     ):
-        """timeout_s: for one attempt, connecting included. attempts: at most, with growing pauses between them.
+        """timeout_s: for one attempt, from connecting to the last byte of the answer. attempts: at most, with growing
+        pauses between them; default: as many as there is time for.
 
-        deadline_s: for all attempts and pauses of a request. api_key: sent as bearer token; default from
-        MLOPS_RAY_API_KEY.
+        deadline_s: for all attempts and pauses of a request, however slowly an answer comes. api_key: sent as bearer
+        token; default from MLOPS_RAY_API_KEY.
         """
         self._limits = _Limits(timeout_s, deadline_s, attempts)
         self._http = httpx.Client(
             base_url=url.rstrip("/"), headers=_authorization(api_key), trust_env=not on_this_machine(url)
         )
+        self._network = DeadlineBackend()
+        self._network.attach_to(self._http)
 
     def __enter__(self) -> Self:
         return self
@@ -201,8 +206,9 @@ class Client:
                     continue
                 outcome: _Outcome
                 try:
-                    outcome = self._http.post(path, json=body, headers=step.headers, timeout=step.timeout_s)
-                except httpx.TransportError as error:
+                    with self._network.within(step.timeout_s):
+                        outcome = self._http.post(path, json=body, headers=step.headers, timeout=step.timeout_s)
+                except httpx.RequestError as error:
                     outcome = error
                 step = exchange.send(outcome)
         except StopIteration as done:
@@ -216,7 +222,7 @@ class AsyncClient:
         self,
         url: str,
         timeout_s: float = 15.0,
-        attempts: int = 8,
+        attempts: int | None = None,
         deadline_s: float = 30.0,
         api_key: str | None = None,
     ):
@@ -296,8 +302,11 @@ class AsyncClient:
                     continue
                 outcome: _Outcome
                 try:
-                    outcome = await self._http.post(path, json=body, headers=step.headers, timeout=step.timeout_s)
-                except httpx.TransportError as error:
+                    async with asyncio.timeout(step.timeout_s):
+                        outcome = await self._http.post(path, json=body, headers=step.headers, timeout=step.timeout_s)
+                except TimeoutError:
+                    outcome = httpx.ReadTimeout("the time for the whole answer is over")
+                except httpx.RequestError as error:
                     outcome = error
                 step = exchange.send(outcome)
         except StopIteration as done:
@@ -308,13 +317,13 @@ def _exchange(limits: _Limits, url: str, path: str) -> _Exchange:
     """One request with its retries: yields what to do next, is sent the outcome, returns the answer's content."""
     headers = {"x-request-id": str(uuid6.uuid7())}
     deadline = time.monotonic() + limits.deadline_s
-    problem, attempt = "", 0
-    while attempt < limits.attempts and (remaining_s := deadline - time.monotonic()) > 0:
+    problem, attempt, most = "", 0, limits.attempts or math.inf
+    while attempt < most and (remaining_s := deadline - time.monotonic()) > 0:
         outcome = yield _Send(min(limits.timeout_s, remaining_s), headers)
         attempt += 1
-        pause_s = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)
+        pause_s = min(_FIRST_PAUSE_S * 2 ** min(attempt - 1, 10), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)
         if isinstance(outcome, httpx.Response):
-            if outcome.status_code not in _RETRIED_STATUS:
+            if not _may_pass(outcome):
                 return _content(outcome)
             problem = f"{outcome.status_code}: {_error_of(outcome)}"
             pause_s = max(pause_s, _retry_after_s(outcome))
@@ -322,7 +331,7 @@ def _exchange(limits: _Limits, url: str, path: str) -> _Exchange:
             raise ConfigurationError(f"{url}{path} cannot be asked: {outcome}. Check the URL and the API key.")
         else:
             problem = f"{type(outcome).__name__}: {outcome}"
-        if attempt == limits.attempts or pause_s >= deadline - time.monotonic():
+        if attempt == most or pause_s >= deadline - time.monotonic():
             break
         yield _Pause(pause_s)
     raise UnavailableError(
@@ -412,6 +421,19 @@ def _content(response: httpx.Response) -> Any:
     if status >= 500:
         raise UnavailableError(text)
     raise _REFUSED.get(status, MlopsRayError)(text)
+
+
+def _may_pass(response: httpx.Response) -> bool:
+    """Whether it is trouble that another attempt may not meet."""
+    status = response.status_code
+    return status in _RETRIED_STATUS or (status == 404 and not _is_our_error(response))
+
+
+def _is_our_error(response: httpx.Response) -> bool:
+    try:
+        return "error" in response.json()
+    except (ValueError, TypeError):
+        return False
 
 
 def _error_of(response: httpx.Response) -> str:

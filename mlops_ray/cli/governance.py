@@ -14,6 +14,7 @@ from mlops_ray.governance import audit as audit_log
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import Actor, Event, read_events
 from mlops_ray.governance.principals import (
+    ALL_USE_CASES,
     DEVELOPMENT,
     ROLES,
     KeyRecord,
@@ -45,7 +46,7 @@ def create(
         cli_actor(),
         name,
         role,
-        use_case or (),
+        use_case or (ALL_USE_CASES,),
         moment_of("--expires", expires) if expires else None,
         requests_per_s,
     )
@@ -141,7 +142,8 @@ def _key_line(key: KeyRecord, now: datetime) -> str:
         status = f"{'expired' if principal.expires_at <= now else 'until'} {principal.expires_at:%Y-%m-%d %H:%M}Z"
     else:
         status = "active"
-    roles, use_cases = ",".join(principal.roles), ",".join(principal.use_cases) or "all use cases"
+    all_ = ALL_USE_CASES in principal.use_cases
+    roles, use_cases = ",".join(principal.roles), "all use cases" if all_ else ",".join(principal.use_cases)
     return f"{principal.id}  {principal.name}  {roles}  {use_cases}  {status}"
 
 

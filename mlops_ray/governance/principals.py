@@ -27,13 +27,15 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 DEVELOPMENT, DEVELOPMENT_APPROVER = "development", "development_approver"
 DEVELOPMENT_KEY_FILE, APPROVER_KEY_FILE = "development_key", "development_approver_key"
-_RESERVED = {SYSTEM.name, DEVELOPMENT, DEVELOPMENT_APPROVER}
+RESERVED_NAMES = frozenset({SYSTEM.name, DEVELOPMENT, DEVELOPMENT_APPROVER})
+ALL_USE_CASES = "all"
 _NAME_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who a key belongs to. use_cases: those it may touch, empty for all. expires_at: None for never.
+    """Who a key belongs to. use_cases: those it may touch; `ALL_USE_CASES` among them for every one, and the platform.
+    expires_at: None for never.
 
     development: made by an embedded set-up for its own user. requests_per_s: a limit of its own, None for none.
     """
@@ -41,7 +43,7 @@ class Principal:
     id: str
     name: str
     roles: tuple[Role, ...]
-    use_cases: tuple[str, ...] = ()
+    use_cases: tuple[str, ...] = (ALL_USE_CASES,)
     expires_at: datetime | None = None
     development: bool = False
     requests_per_s: float | None = None
@@ -50,7 +52,7 @@ class Principal:
         """Whether it may act in `role` on `use_case`; None: on the platform, which no key of certain use cases may."""
         if self.expires_at is not None and now >= self.expires_at:
             return False
-        if self.use_cases and use_case not in self.use_cases:
+        if ALL_USE_CASES not in self.use_cases and use_case not in self.use_cases:
             return False
         return role in self.roles or "admin" in self.roles
 
@@ -85,15 +87,15 @@ def create_key(
     actor: Actor,
     name: str,
     roles: Iterable[str],
-    use_cases: Iterable[str] = (),
+    use_cases: Iterable[str] = (ALL_USE_CASES,),
     expires_at: datetime | None = None,
     requests_per_s: float | None = None,
     development: bool = False,
 ) -> NewKey:
     """Make a principal and its key, with the event `key.created`.
 
-    Raises ConfigurationError for an unknown role, a name that is taken by a key not revoked, a name that is none
-    (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past.
+    Raises ConfigurationError for an unknown role, no use case, a name that is taken by a key not revoked, a name that
+    is none (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past.
     """
     principal = Principal(
         str(uuid6.uuid7()),
@@ -161,6 +163,8 @@ def acting(store: ControlStore, settings: Settings, secret: str | None) -> Actor
     """Who a process acts as: the principal of the key that it was given, the development principal where there is
     nobody else, or the system. Raises ForbiddenError for a key that does not count."""
     principal = active_keys(store).get(hash_of(secret)) if secret else None
+    if principal is not None and principal.development and not is_loopback(settings.http_host):
+        principal = None
     if principal is not None and (principal.expires_at is None or principal.expires_at > datetime.now(UTC)):
         return Actor(principal.name, principal.roles)
     if is_single_user(store, settings):
@@ -246,7 +250,7 @@ def _principal(row: Row[Any]) -> Principal:
         row.id,
         row.name,
         tuple(row.roles),
-        tuple(row.use_cases),
+        tuple(row.use_cases) or (ALL_USE_CASES,),  # as keys for all were written once
         row.expires_at,
         row.development,
         row.requests_per_s,
@@ -264,8 +268,10 @@ def _checked_roles(roles: Iterable[str]) -> tuple[Role, ...]:
 
 def _check(principal: Principal) -> None:
     _expect_name("a key", principal.name)
-    if principal.name in _RESERVED and not principal.development:
+    if principal.name in RESERVED_NAMES and not principal.development:
         raise ConfigurationError(f"The name {principal.name!r} is the platform's own. Take another.")
+    if not principal.use_cases:
+        raise ConfigurationError(f"A key needs a use case, or {ALL_USE_CASES!r} for every one.")
     for use_case in principal.use_cases:
         _expect_name("a use case", use_case)
     if principal.expires_at is not None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -76,17 +76,20 @@ def read_lineage(settings: Settings, use_case: str, version: int) -> tuple[str, 
         store.close()
 
 
-def trace(settings: Settings, thing: str, near: datetime | None = None) -> Trace:
+def trace(
+    settings: Settings, thing: str, near: datetime | None = None, among: Callable[[str], bool] = lambda use_case: True
+) -> Trace:
     """What is behind `thing`: an endpoint (`flights`, its champion), a version (`flights@7`), or a request's id.
 
-    near: about when the request was, for an id that does not say so itself (a UUIDv7 does).
+    near: about when the request was, for an id that does not say so itself (a UUIDv7 does). among: the use cases in
+    whose ledgers a request is looked for; the others are not read.
     Raises ConfigurationError for what is neither of these or does not exist, DataError for a request that the ledger
     does not hold, IntegrityError if a record was changed.
     """
     store = open_store(settings)
     try:
         if _REQUEST.fullmatch(thing.lower()):
-            use_case, version, prediction = _prediction(settings, thing.lower(), near)
+            use_case, version, prediction = _prediction(settings, thing.lower(), near, among)
             return _trace(settings, store, thing, use_case, version, prediction)
         if found := _VERSION.fullmatch(thing):
             return _trace(settings, store, thing, found[1], int(found[2]), None)
@@ -100,6 +103,13 @@ def trace(settings: Settings, thing: str, near: datetime | None = None) -> Trace
     raise ConfigurationError(
         f"{shown(thing)} is neither an endpoint (flights), nor a version (flights@7), nor a request's id (a UUID)."
     )
+
+
+def use_case_named(thing: str) -> str | None:
+    """The use case that an endpoint (`flights`) or a version (`flights@7`) names; None for anything else."""
+    if found := _VERSION.fullmatch(thing):
+        return found[1]
+    return thing if re.fullmatch(_NAME, thing) else None
 
 
 def parse_version(text: str) -> tuple[str, int]:
@@ -179,9 +189,11 @@ def _recorded(settings: Settings, registered: Event | None, use_case: str, versi
     return digest, lineage
 
 
-def _prediction(settings: Settings, request_id: str, near: datetime | None) -> tuple[str, int, dict[str, Any]]:
+def _prediction(
+    settings: Settings, request_id: str, near: datetime | None, among: Callable[[str], bool]
+) -> tuple[str, int, dict[str, Any]]:
     window = (near - timedelta(hours=1), near + timedelta(hours=1)) if near else (None, None)
-    for use_case in [entry.name for entry in Artifacts(settings.artifacts).entries(LEDGER)]:
+    for use_case in [entry.name for entry in Artifacts(settings.artifacts).entries(LEDGER) if among(entry.name)]:
         rows = Ledger(settings, use_case).find(request_id, *window)
         answered = rows.filter(pl.col("route") != "shadow")
         if answered.height:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,39 +20,38 @@ from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from mlops_ray.config import Settings, load_settings, settings_from_environment
-from mlops_ray.errors import ConfigurationError, MlopsRayError
+from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.live import VersionRef
-from mlops_ray.governance.principals import active_keys, development_key, is_loopback
+from mlops_ray.governance.principals import active_keys, development_key
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.models import download_sealed, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.approvals import Approvals
-from mlops_ray.serving.auth import Guard, refreshed, tokens_of
+from mlops_ray.serving.auth import Guard, is_public, refreshed, tokens_of
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.http import Request, Response, Route, Routes
+from mlops_ray.serving.key_watch import KEY_SET_REFRESHED_S, KeyWatch
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
 from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
+from mlops_ray.serving.repository import Repository
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.versions import Versions
 
 SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
-KEYS_REFRESHED_S = 5.0
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
-KEY_SET_REFRESHED_S = 300.0
-
-_logger = logging.getLogger(__name__)
 
 OpenReader = Callable[[Settings, str], OnlineReader]
 
@@ -220,7 +218,7 @@ class _Endpoint:
         self._model, self._loop = model, asyncio.get_running_loop()
         self._readers: list[OnlineReader] = []
         self._ledger, self._labels = LedgerWriter(settings, name), LabelWriter(settings, name)
-        self._guard = Guard(name, {}, tokens_of(settings))
+        self._guard = Guard(name, {}, tokens_of(settings), public=is_public(settings, _http_host()))
         self._follower = Follower(
             store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
             self._load, self._guard, self._on_round, lambda version: registry.show_champion(name, version.version),
@@ -279,7 +277,7 @@ def expect_credentials(settings: Settings, store: ControlStore, host: str) -> No
 
     Raises ConfigurationError if nobody has.
     """
-    if is_loopback(host) and is_loopback(settings.http_host):
+    if not is_public(settings, host):
         development_key(store, settings)
         return
     if settings.oidc_issuer:
@@ -310,16 +308,20 @@ class _Server:
         _log_with_serve()
         self._version, self._settings = package_version("mlops_ray"), settings
         self._store = open_store(settings)
-        self._guard = Guard(None, active_keys(self._store), tokens_of(settings))
-        threading.Thread(target=self._keep_keys, name="keys", daemon=True).start()
+        public = is_public(settings, _http_host())
+        self._guard = Guard(None, active_keys(self._store), tokens_of(settings), public)
+        self._key_watch = KeyWatch(self._store, settings, self._guard)
+        self._key_watch.start()
         self._dispatcher = Dispatcher(self._store, settings)
         self._dispatcher.start()
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
+        repository = Repository(self._store, self._running)
         return Routes(
             {
                 "": {"GET": Route(self._describe, None)},
+                **repository.routes(),
                 "/health/live": {"GET": Route(self._live, None, public=True)},
                 "/health/ready": {"GET": Route(self._ready, None)},
                 "/openapi.json": {"GET": Route(self._document, None)},
@@ -327,21 +329,18 @@ class _Server:
                 **Versions(self._settings, self._store).routes(),
             },
             self._guard,
+            not_found=repository.not_found,
         )
 
+    async def check_health(self) -> None:
+        self._key_watch.expect_alive()
+
     def __del__(self) -> None:
+        self._key_watch.stop()
         self._dispatcher.stop()
 
-    def _keep_keys(self) -> None:
-        while True:
-            time.sleep(KEYS_REFRESHED_S)
-            try:
-                self._guard.keys = active_keys(self._store)
-            except MlopsRayError as error:
-                _logger.warning("Going on with the keys that were known: %s", error)
-
     async def _describe(self, request: Request) -> Response:
-        return Response({"name": "mlops_ray", "version": self._version, "extensions": ["binary_tensor_data"]})
+        return Response({"name": "mlops_ray", "version": self._version, "extensions": list(EXTENSIONS)})
 
     async def _live(self, request: Request) -> Response:
         return Response({"live": True})
@@ -350,13 +349,17 @@ class _Server:
         return Response(openapi_of_server(self._version))
 
     async def _ready(self, request: Request) -> Response:
+        running = await self._running()
+        waiting = sorted(name for name, runs in running.items() if not runs)
+        ready = bool(running) and not waiting
+        return Response({"ready": ready, "not_ready": waiting}, 200 if ready else 503)
+
+    async def _running(self) -> dict[str, bool]:
         seen_at, running = self._seen
         if time.monotonic() - seen_at > STATUS_AGE_S:
             running = await asyncio.to_thread(_running_models)
             self._seen = (time.monotonic(), running)
-        waiting = sorted(name for name, runs in running.items() if not runs)
-        ready = bool(running) and not waiting
-        return Response({"ready": ready, "not_ready": waiting}, 200 if ready else 503)
+        return running
 
 
 def _running_models() -> dict[str, bool]:

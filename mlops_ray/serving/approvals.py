@@ -5,21 +5,22 @@ They stand below `/v2`, not below a model: the first version of a model is appro
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.governance.approvals import Approval, approve, list_approvals, reject, request, revoke
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import Actor
-from mlops_ray.governance.live import Live, break_glass
+from mlops_ray.governance.events import Actor, plain, read_events
+from mlops_ray.governance.live import Live, break_glass, live
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.governance.versions import RegisteredVersion
 from mlops_ray.serving.http import HttpError, Request, Response, Route
-from mlops_ray.serving.operations import actor_of, read_body
+from mlops_ray.serving.operations import VersionNumber, actor_of, read_body
 
 LONGEST_REASON = 2000
 
@@ -28,12 +29,24 @@ class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
     """digest: of the sealed model that the caller looked at, to refuse another one."""
 
     model: str
-    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    version: VersionNumber
     reason: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
     digest: Annotated[str, Meta(max_length=64)] | None = None
 
 
-Change = Callable[[Actor, VersionBody], Approval | Live | RegisteredVersion]
+Result = Approval | Live | RegisteredVersion
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A kind of decision about a version. event: what it is in the audit log. role: who may, on the version's use case;
+    None: the use case says which role decides. stands: what holds if it was decided so already, None if it does not.
+    """
+
+    event: str
+    role: Role | None
+    change: Callable[[ControlStore, Actor, VersionBody], Result]
+    stands: Callable[[ControlStore, VersionBody], Result | None]
 
 
 class Approvals:
@@ -46,66 +59,89 @@ class Approvals:
         # The role depends on the use case in the body, so the routes themselves only ask who it is.
         return {
             "/approvals": {"GET": Route(self._list, None)},
-            "/approvals/request": {"POST": Route(self._request, None)},
-            "/approvals/approve": {"POST": Route(self._approve, None)},
-            "/approvals/reject": {"POST": Route(self._reject, None)},
-            "/approvals/revoke": {"POST": Route(self._revoke, None)},
-            "/approvals/break-glass": {"POST": Route(self._break_glass, None)},
+            **{f"/approvals/{path}": {"POST": self._decide(decision)} for path, decision in DECISIONS.items()},
         }
 
     async def _list(self, request: Request) -> Response:
         """Of the use cases on which the caller operates or approves, the newest first."""
         found = await asyncio.to_thread(list_approvals, self._store)
-        seen = [asdict(one) for one in found if _may(request.principal, ("operate", "approve"), one.use_case)]
+        seen = [asdict(one) for one in found if may_one(request.principal, ("operate", "approve"), one.use_case)]
         return Response({"approvals": seen})
 
-    async def _request(self, asked: Request) -> Response:
-        return await change_version(
-            asked,
-            "operate",
-            lambda actor, body: request(self._store, actor, body.model, body.version, body.reason),
-        )
+    def _decide(self, decision: Decision) -> Route:
+        async def decide(request: Request) -> Response:
+            return await change_version(self._store, request, decision)
 
-    async def _approve(self, asked: Request) -> Response:
-        return await change_version(
-            asked,
-            None,
-            lambda actor, body: approve(self._store, actor, body.model, body.version, body.reason, body.digest),
-        )
-
-    async def _reject(self, asked: Request) -> Response:
-        return await change_version(
-            asked, None, lambda actor, body: reject(self._store, actor, body.model, body.version, body.reason)
-        )
-
-    async def _revoke(self, asked: Request) -> Response:
-        return await change_version(
-            asked, None, lambda actor, body: revoke(self._store, actor, body.model, body.version, body.reason)
-        )
-
-    async def _break_glass(self, asked: Request) -> Response:
-        return await change_version(
-            asked,
-            "operate",
-            lambda actor, body: break_glass(self._store, actor, body.model, body.version, body.reason),
-        )
+        return Route(decide, None)
 
 
-async def change_version(request: Request, role: Role | None, change: Change) -> Response:
-    """Do what the body asks if the caller has `role` on its use case; None: the use case says which role decides."""
+async def change_version(store: ControlStore, request: Request, decision: Decision) -> Response:
+    """Do what the body asks, if the caller may. A repetition, as after an answer that did not arrive, changes nothing
+    and says what holds: the same caller's same decision, for the same reason, and nothing was decided since."""
     body = await read_body(request, VersionBody)
-    expect_role(request.principal, (role,) if role else ("approve", "operate", "admin"), body.model)
-    return Response(asdict(await asyncio.to_thread(change, actor_of(request), body)))
+    expect_role(request.principal, (decision.role,) if decision.role else ("approve", "operate", "admin"), body.model)
+    return Response(asdict(await asyncio.to_thread(_decided, store, actor_of(request), body, decision)))
+
+
+def _decided(store: ControlStore, actor: Actor, body: VersionBody, decision: Decision) -> Result:
+    try:
+        return decision.change(store, actor, body)
+    except (ConflictError, ForbiddenError):
+        about = read_events(store, 0, body.model, _EVENTS, f"{body.model}@{body.version}")
+        last = about[-1] if about else None
+        if last is None or (last.type, last.actor, last.reason) != (decision.event, actor.name, plain(body.reason)):
+            raise
+        stands = decision.stands(store, body)
+        if stands is None:
+            raise
+        return stands
+
+
+def _approval(store: ControlStore, body: VersionBody) -> Approval | None:
+    newest = next((one for one in list_approvals(store, body.model) if one.version == body.version), None)
+    return newest if newest and body.digest in (None, newest.evidence.model) else None
+
+
+def _champion(store: ControlStore, body: VersionBody) -> Live | None:
+    state = live(store, body.model)
+    return state if state.champion and state.champion.version == body.version else None
 
 
 def expect_role(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> None:
     """Raise HttpError 403 unless the caller has one of `roles` on the use case."""
-    if not _may(principal, roles, use_case):
+    if not may_one(principal, roles, use_case):
         raise HttpError(
             403, f"This credential does not carry the role {roles[0]!r} on {use_case[:63]!r}.", "authorization"
         )
 
 
-def _may(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> bool:
+def may_one(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> bool:
+    """Whether the caller has one of `roles` on the use case."""
     now = datetime.now(UTC)
     return principal is not None and any(principal.may(role, use_case, now) for role in roles)
+
+
+DECISIONS = {
+    "request": Decision(
+        "approval.requested", "operate",
+        lambda store, actor, body: request(store, actor, body.model, body.version, body.reason), _approval,
+    ),
+    "approve": Decision(
+        "approval.approved", None,
+        lambda store, actor, body: approve(store, actor, body.model, body.version, body.reason, body.digest), _approval,
+    ),
+    "reject": Decision(
+        "approval.rejected", None,
+        lambda store, actor, body: reject(store, actor, body.model, body.version, body.reason), _approval,
+    ),
+    "revoke": Decision(
+        "approval.revoked", None,
+        lambda store, actor, body: revoke(store, actor, body.model, body.version, body.reason), _approval,
+    ),
+    "break-glass": Decision(
+        "break_glass", "operate",
+        lambda store, actor, body: break_glass(store, actor, body.model, body.version, body.reason), _champion,
+    ),
+}  # fmt: skip
+RETIRED = "version.retired"
+_EVENTS = (*(decision.event for decision in DECISIONS.values()), RETIRED)

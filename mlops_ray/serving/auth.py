@@ -12,16 +12,20 @@ from urllib.parse import urlsplit
 
 import httpx
 import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.principals import ROLES, Principal, Role
+from mlops_ray.governance.principals import RESERVED_NAMES, ROLES, Principal, Role, is_loopback
 from mlops_ray.serving.http import HttpError
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
 VERIFIED_FOR_S = 60.0
+LEAST_RSA_BITS = 2_048
+LONGEST_VALID_S = 10 * 366 * 86_400.0
 MAX_TOKEN_BYTES = 8_192
 _KNOWN_TOKENS = 10_000
+_SUBJECT_CHARACTERS = 255  # OpenID Connect Core 1.0, section 2
 _KEY_PREFIX = b"mlr_"
 
 _logger = logging.getLogger(__name__)
@@ -31,14 +35,30 @@ class Guard:
     """Tells who asks and whether they may, from what it was last given: it never waits for anything.
 
     keys: principals by the SHA-256 of their key; replaced as a whole when they change. tokens: None without OIDC.
+    public: others than this machine reach the server, so that development keys do not count.
     """
 
-    def __init__(self, use_case: str | None, keys: Mapping[str, Principal], tokens: "Tokens | None" = None):
+    def __init__(
+        self,
+        use_case: str | None,
+        keys: Mapping[str, Principal],
+        tokens: "Tokens | None" = None,
+        public: bool = False,
+    ):
         self.keys = keys
         self.tokens = tokens
         self.replicas = 1
-        self._use_case = use_case
+        self._use_case, self._public = use_case, public
         self._buckets: dict[str, Bucket] = {}
+
+    @property
+    def keys(self) -> Mapping[str, Principal]:
+        return self._keys
+
+    @keys.setter
+    def keys(self, keys: Mapping[str, Principal]) -> None:
+        self._keys = keys
+        self._names = RESERVED_NAMES | {principal.name for principal in keys.values()}
 
     def admit(self, headers: Mapping[bytes, bytes], role: Role | None) -> Principal:
         """The caller. Raises HttpError 401 without a valid credential, 403 without `role`, 429 above their rate."""
@@ -58,13 +78,18 @@ class Guard:
         if kind.lower() != b"bearer" or not token:
             raise _unauthorized("Send a credential: 'Authorization: Bearer <API key or OIDC token>'.")
         if token.startswith(_KEY_PREFIX):
-            principal = self.keys.get(hashlib.sha256(token).hexdigest())
+            principal = self._keys.get(hashlib.sha256(token).hexdigest())
             if principal is None:
                 raise _unauthorized("This API key is not known, or was revoked.")
+            if principal.development and self._public:
+                raise _unauthorized("The development key counts only where this machine alone reaches the server.")
             return principal
         if self.tokens is None or len(token) > MAX_TOKEN_BYTES:
             raise _unauthorized("This credential is not known.")
-        return self.tokens.principal(token)
+        principal = self.tokens.principal(token)
+        if principal.name in self._names:  # the audit log, and who may approve whose version, go by the name
+            raise _unauthorized("The token's sub is the name of an API key. Revoke that key, or give it another name.")
+        return principal
 
     def _expect_within_rate(self, principal: Principal, requests_per_s: float) -> None:
         """Each replica gives out its share of the rate, since requests are spread evenly."""
@@ -76,6 +101,11 @@ class Guard:
                 f"More than {requests_per_s:g} requests/s with this key. Ask again in {wait_s:.1f} s.",
                 headers={"retry-after": str(max(1, round(wait_s)))},
             )
+
+
+def is_public(settings: Settings, host: str) -> bool:
+    """Whether others than this machine reach a server that listens on `host`, or is meant to."""
+    return not (is_loopback(host) and is_loopback(settings.http_host))
 
 
 class Bucket:
@@ -97,10 +127,11 @@ class Bucket:
 class Tokens:
     """OIDC bearer tokens (JWT, RFC 7519): issuer, audience, expiry and signature checked against a key set (RFC 7517).
 
-    A token that was verified is not verified again for a minute, nor beyond its expiry.
+    The use cases that a token names are all that it may touch; without the claim it may touch none, and `all` stands
+    for every one. A token that was verified is not verified again for a minute, nor beyond its expiry.
     """
 
-    def __init__(self, settings: Settings, keys: Mapping[str, Any]):
+    def __init__(self, settings: Settings, keys: Mapping[str, jwt.PyJWK]):
         self.keys = keys
         self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
         self._roles_claim, self._use_cases_claim = settings.oidc_roles_claim, settings.oidc_use_cases_claim
@@ -111,38 +142,44 @@ class Tokens:
         known = self._verified.get(token)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        principal = self._verify(token)
+        principal = self._principal(self._verify(token))
         if len(self._verified) >= _KNOWN_TOKENS:
             self._verified.clear()
         self._verified[token] = (time.monotonic() + VERIFIED_FOR_S, principal)
         return principal
 
-    def _verify(self, token: bytes) -> Principal:
+    def _verify(self, token: bytes) -> dict[str, Any]:
         try:
-            head = jwt.get_unverified_header(token)
-            key = self.keys.get(str(head.get("kid", "")))
+            key = self.keys.get(str(jwt.get_unverified_header(token).get("kid", "")))
             if key is None:
-                raise _unauthorized("The token is signed with a key that is not in the configured key set.")
-            claims = jwt.decode(
-                token, key.key, algorithms=[key.algorithm_name] if key.algorithm_name in ALGORITHMS else [],
+                raise jwt.InvalidKeyError("it is signed with a key that is not in the configured key set")
+            return jwt.decode(
+                token, key.key, algorithms=[key.algorithm_name],
                 audience=self._audience, issuer=self._issuer, options={"require": ["exp", "iss", "aud", "sub"]},
             )  # fmt: skip
-        except (jwt.PyJWTError, ValueError) as error:
-            raise _unauthorized(f"The token is not valid: {error}.") from None
-        named = _texts(claims.get(self._roles_claim))
+        except Exception as error:  # whatever a stranger's bytes make the library raise, they are no token
+            raise _unauthorized(f"The token is not valid: {str(error)[:200]}.") from None
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        for name in ("nbf", "iat"):
+            _moment(claims.get(name, 0), name)
+        roles = _texts(claims, self._roles_claim)
+        name = _subject(claims["sub"])
         return Principal(
-            id=f"{self._issuer}|{claims['sub']}",
-            name=str(claims["sub"]),
-            roles=tuple(role for role in ROLES if role in named),
-            use_cases=tuple(_texts(claims.get(self._use_cases_claim))),
-            expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+            id=f"{self._issuer}|{name}",
+            name=name,
+            roles=tuple(role for role in ROLES if role in roles),
+            use_cases=_texts(claims, self._use_cases_claim),
+            expires_at=_moment(claims["exp"], "exp"),
         )
 
 
-def read_key_set(settings: Settings) -> dict[str, Any]:
-    """The keys of `oidc_keys` (a file or an https URL) by their id.
+def read_key_set(settings: Settings) -> dict[str, jwt.PyJWK]:
+    """The keys of `oidc_keys` (a file or an https URL) that may sign a token, by their id.
 
-    Raises ConfigurationError if they cannot be had or are no key set, so that a change of keys is seen, not guessed.
+    Left out, with a line in the log, is what is no key for signatures that a stranger cannot forge: symmetric keys, RSA
+    below 2,048 bits (NIST SP 800-131A), `use` other than `sig`. Raises ConfigurationError if the place cannot be read
+    or holds no key set, so that a change of keys is seen, not guessed.
     """
     place = settings.oidc_keys
     try:
@@ -150,19 +187,47 @@ def read_key_set(settings: Settings) -> dict[str, Any]:
             text = httpx.get(place, timeout=5, follow_redirects=False).raise_for_status().text
         else:
             text = Path(place.removeprefix("file://")).read_text()
-        found = jwt.PyJWKSet.from_dict(json.loads(text))
-    except (OSError, ValueError, httpx.HTTPError, jwt.PyJWTError) as error:
+        listed = list(json.loads(text)["keys"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, httpx.HTTPError) as error:
         raise ConfigurationError(f"oidc_keys: {place} is no readable key set: {error}") from error
-    return {str(key.key_id or ""): key for key in found.keys}
+    found = {}
+    for number, described in enumerate(listed):
+        try:
+            key = _signing_key(described)
+        except Exception as error:  # others' keys: whatever is odd about one leaves the rest as they are
+            _logger.warning("Key %d of oidc_keys does not count: %s", number, error)
+        else:
+            found[str(key.key_id or "")] = key
+    return found
+
+
+def _signing_key(described: Any) -> jwt.PyJWK:
+    """Raises PyJWTError for what may not sign a token; PyJWT raises more for what is no key."""
+    if not isinstance(described, dict):
+        raise jwt.PyJWKError("it is no object")
+    use, operations = described.get("use") or "sig", described.get("key_ops") or ["verify"]
+    if use != "sig" or "verify" not in operations:
+        raise jwt.PyJWKError(f"it is meant for {use} and {operations}, not for signatures")
+    key = jwt.PyJWK(described)
+    if key.algorithm_name not in ALGORITHMS:
+        raise jwt.PyJWKError(f"its algorithm {key.algorithm_name} is none of {', '.join(ALGORITHMS)}")
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < LEAST_RSA_BITS:
+        raise jwt.PyJWKError(f"it has {key.key.key_size} bits, of at least {LEAST_RSA_BITS:,}")
+    return key
 
 
 def tokens_of(settings: Settings) -> Tokens | None:
-    """None where no OIDC issuer is configured. Raises ConfigurationError if its keys cannot be read."""
-    return Tokens(settings, read_key_set(settings)) if settings.oidc_issuer else None
+    """None where no OIDC issuer is configured. Raises ConfigurationError if its keys cannot be read, or none counts."""
+    if not settings.oidc_issuer:
+        return None
+    keys = read_key_set(settings)
+    if not keys:
+        raise ConfigurationError(f"oidc_keys: {settings.oidc_keys} holds no key that may sign a token; see the log.")
+    return Tokens(settings, keys)
 
 
 def refreshed(tokens: Tokens | None, settings: Settings) -> Tokens | None:
-    """With the key set as it stands now; with the one before where it cannot be read."""
+    """With the key set as it stands now, be it empty; with the one before where it cannot be read."""
     if tokens is None:
         return None
     try:
@@ -172,9 +237,35 @@ def refreshed(tokens: Tokens | None, settings: Settings) -> Tokens | None:
         return tokens
 
 
-def _texts(claim: Any) -> list[str]:
-    """A claim that is a list, or one text with spaces between, as providers write it."""
-    return claim.split() if isinstance(claim, str) else [str(part) for part in claim or []]
+def _texts(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A claim that is a list of texts, or one text with spaces between, as providers write it; () without it."""
+    claim = claims.get(name)
+    parts = claim.split() if isinstance(claim, str) else [] if claim is None else claim
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise _unauthorized(f"The token is not valid: claim {name} is no list of texts.")
+    return tuple(parts)
+
+
+def _subject(claim: Any) -> str:
+    """Goes into the audit log, into terminals and pages: only what can be printed, and is not empty."""
+    if (
+        isinstance(claim, str)
+        and 0 < len(claim) <= _SUBJECT_CHARACTERS
+        and claim.isprintable()
+        and claim == claim.strip()
+    ):
+        return claim
+    raise _unauthorized(
+        f"The token is not valid: claim sub needs 1 to {_SUBJECT_CHARACTERS} printable characters, no space at an end."
+    )
+
+
+def _moment(claim: Any, name: str) -> datetime:
+    """A NumericDate (RFC 7519, section 2), at most ten years from now."""
+    limit_s = time.time() + LONGEST_VALID_S
+    if isinstance(claim, int | float) and not isinstance(claim, bool) and 0 <= claim <= limit_s:
+        return datetime.fromtimestamp(claim, UTC)
+    raise _unauthorized(f"The token is not valid: claim {name} is no number of seconds within the next ten years.")
 
 
 def _unauthorized(text: str) -> HttpError:

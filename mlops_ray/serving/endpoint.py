@@ -11,8 +11,9 @@ from mlops_ray.predictions.record import Route as LedgerRoute
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.serving.follower import Follower, Traffic
 from mlops_ray.serving.http import DEADLINE_S, Admission, HttpError, Request, Response, Route, Routes
-from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer
+from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer, ledger_key
 from mlops_ray.serving.inquiries import Given, Inquiry, RecentAnswers, inquiry_of
+from mlops_ray.serving.model_routes import ASKED, ModelRoutes, asked_version
 from mlops_ray.serving.predictor import DECISION_THRESHOLD
 from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Question, Scored, ServedVersion
 from mlops_ray.serving.shadow import Asked, Shadow
@@ -47,22 +48,16 @@ class Endpoint:
         self._recent = RecentAnswers()
         self.app = Routes(
             {
-                "": {"GET": Route(self._describe, "predict")},
-                "/ready": {"GET": Route(self._ready, None)},
+                **ModelRoutes(name, follower).routes(),
                 "/openapi.json": {"GET": Route(self._document, None)},
                 "/infer": {"POST": Route(self._infer, "predict")},
+                "/versions/{version}/infer": {"POST": Route(self._infer, "predict")},
                 "/predict": {"POST": Route(self._predict, "predict")},
                 **(operations or {}),
             },
             admission,
             deadline_s,
         )
-
-    async def _describe(self, request: Request) -> Response:
-        return Response(self._follower.traffic.champion.metadata)
-
-    async def _ready(self, request: Request) -> Response:
-        return Response({"name": self._name, "ready": True})
 
     async def _document(self, request: Request) -> Response:
         return Response(self._follower.traffic.champion.openapi)
@@ -82,9 +77,11 @@ class Endpoint:
         return Response(answer)
 
     async def _infer(self, request: Request) -> Response:
-        request.expect_content_type("application/json", "application/octet-stream")
+        request.expect_content_type()  # clients of the protocol declare none: a header says how much is JSON
         question = InferQuestion(await request.body(), request.headers.get(HEADER_LENGTH))
-        version, scored = await self._answer(request, question)
+        named = ledger_key(question.content, question.header_length)
+        request.request_id = named or request.request_id
+        version, scored = await self._answer(request, question, named is not None)
         assert scored.tensors is not None
         model = {"model_name": self._name, "model_version": version}
         body, head_length = encode_answer(scored.tensors, model, request.request_id, scored.probability)
@@ -93,19 +90,24 @@ class Endpoint:
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH.decode(): str(head_length)}
         return Response(body, headers=headers)
 
-    async def _answer(self, request: Request, question: Question) -> tuple[str, Scored]:
+    async def _answer(self, request: Request, question: Question, named: bool = False) -> tuple[str, Scored]:
         """The answer of the version that this request falls to, once it is in the ledger; again if it is there.
+
+        named: the request's id stands in its body.
 
         A canary that fails costs the caller nothing: the champion answers. It counts as the canary's failure only if
         the champion can answer, so that a wrong request blames nobody.
         """
         traffic = self._follower.traffic
-        inquiry = inquiry_of(request, question.content)
-        if given := self._recent.find(inquiry):
+        inquiry = inquiry_of(request, question.content, named)
+        asked = asked_version(request, traffic, self._name)
+        if asked is not None and asked is not traffic.champion:
+            return asked.version, await self._ask_for(asked, inquiry, request, question)
+        if asked is None and (given := self._recent.find(inquiry)):
             return given.version, given.scored
         self._at_work += 1
         try:
-            canary = self._canary_for(request, traffic, question)
+            canary = None if asked else self._canary_for(request, traffic, question)
             scored = await self._try(canary, request, question) if canary else None
             route: LedgerRoute
             if canary and scored:
@@ -120,6 +122,22 @@ class Endpoint:
             self._follower.counts[served.version, route].answered(latency_s)
             self._offer_shadow(inquiry, traffic, scored)
             return served.version, scored
+        finally:
+            self._at_work -= 1
+
+    async def _ask_for(self, asked: ServedVersion, inquiry: Inquiry, request: Request, question: Question) -> Scored:
+        """The answer of a candidate that somebody who operates chose. If it fails, so does the request."""
+        self._at_work += 1
+        counts = self._follower.counts[asked.version, ASKED]
+        try:
+            scored = await question.ask(asked)
+            counts.answered(self._keep(inquiry, asked, "canary", scored, request.started_s))
+            return scored
+        except HttpError:
+            raise  # the caller's mistake
+        except Exception:
+            counts.failed()
+            raise
         finally:
             self._at_work -= 1
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import Any, Protocol
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError, ModelError, UnavailableError
+from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.serving.deadlines import Deadlines
+from mlops_ray.serving.failures import FAILED, cause_of, status_of, told
 from mlops_ray.serving.request_id import request_id_of
 
 MAX_BODY_BYTES = 10_000_000
@@ -35,7 +37,7 @@ class Request:
     """What a route is given. `path` is relative to the application's prefix; header names are lower case.
 
     started_s: when it came, on the clock of `time.perf_counter`. principal: who asks; None on public routes.
-    awaits_body: whether it is the caller who keeps us waiting.
+    version: the one of a model that the path names. awaits_body: whether it is the caller who keeps us waiting.
     """
 
     method: str
@@ -45,6 +47,7 @@ class Request:
     receive: Receive
     started_s: float
     principal: Principal | None = None
+    version: str | None = None
     awaits_body: bool = False
 
     async def body(self) -> bytes:
@@ -68,14 +71,16 @@ class Request:
         return b"".join(chunks)
 
     def expect_content_type(self, *allowed: str) -> None:
-        """Raise HttpError 415 unless the body is declared as one of `allowed`, in UTF-8 and not compressed."""
+        """Raise HttpError 415 unless the body is declared as one of `allowed`, in UTF-8 and not compressed.
+
+        Without `allowed` it may be declared as anything, or not at all.
+        """
         given = self.headers.get(b"content-type", b"").decode("latin-1").lower()
         kind, _, parameters = given.partition(";")
-        charset = parameters.strip().removeprefix("charset=").strip('"')
-        if kind.strip() not in allowed or charset not in ("", "utf-8"):
-            raise HttpError(
-                415, f"Content-Type {given!r} is not understood. Send {' or '.join(allowed)}.", "content-type"
-            )
+        charset = parameters.strip().removeprefix("charset=").strip('"') if "charset=" in parameters else ""
+        if (allowed and kind.strip() not in allowed) or charset not in ("", "utf-8"):
+            what = " or ".join(allowed) or "UTF-8"
+            raise HttpError(415, f"Content-Type {given!r} is not understood. Send {what}.", "content-type")
         coding = self.headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
         if coding != "identity":
             raise HttpError(
@@ -91,6 +96,8 @@ class Response:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
+
+_OF_A_VERSION = re.compile(r"/versions/([^/]+)(/.*)?")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -111,13 +118,21 @@ class Admission(Protocol):
 
 
 class Routes:
-    """An ASGI application: exact paths below its prefix, each with the route of every method it knows.
+    """An ASGI application: exact paths below its prefix, each with the route of every method it knows. Where a path
+    says `/versions/{version}`, any version may stand.
 
     Who is not known learns nothing, not even which paths there are.
     """
 
-    def __init__(self, routes: Mapping[str, Mapping[str, Route]], admission: Admission, deadline_s: float = DEADLINE_S):
-        self.routes = routes
+    def __init__(
+        self,
+        routes: Mapping[str, Mapping[str, Route]],
+        admission: Admission,
+        deadline_s: float = DEADLINE_S,
+        not_found: Handler | None = None,
+    ):
+        """not_found: answers a known caller on other paths, in place of a 404 that names those there are."""
+        self.routes, self._not_found = routes, not_found
         self._admission = admission
         self._deadlines = Deadlines(deadline_s)
 
@@ -137,12 +152,17 @@ class Routes:
 
     def _handler(self, request: Request) -> Handler:
         methods = self.routes.get(request.path, {})
+        if (not methods or "{" in request.path) and (versioned := _OF_A_VERSION.fullmatch(request.path)):
+            request.version = versioned[1]
+            methods = self.routes.get(f"/versions/{{version}}{versioned[2] or ''}", {})
         route = methods.get(request.method)
         if route is not None and route.public:
             return route.handler
         request.principal = self._admission.admit(request.headers, route.role if route else None)
         if route is not None:
             return route.handler
+        if not methods and self._not_found is not None:
+            return self._not_found
         if not methods:
             known = ", ".join(path or "/" for path in self.routes)
             raise HttpError(404, f"There is nothing at {request.path!r} of this application; it has {known}.")
@@ -156,27 +176,27 @@ def _too_large(size: int) -> HttpError:
     )
 
 
-_STATUS: Mapping[type[MlopsRayError], int] = {UnavailableError: 503, ConflictError: 409, ForbiddenError: 403}
-
-
 def _error_response(error: Exception, request: Request, deadline_s: float) -> Response:
     where: str | None = None
     headers: Mapping[str, str] = {}
+    error = cause_of(error)
     if isinstance(error, HttpError):
         status, text, where, headers = error.status, error.error, error.field, error.headers
     elif isinstance(error, TimeoutError) and request.awaits_body:
         status, text, where = 408, f"The body did not arrive within {deadline_s:g} s.", "body"
     elif isinstance(error, TimeoutError):
         status, text = 504, f"No answer within {deadline_s:g} s. Ask again, or for fewer rows."
-    elif isinstance(error, MlopsRayError) and not isinstance(error, ModelError):
-        status, text = _STATUS.get(type(error), 400), str(error)
+    elif isinstance(error, MlopsRayError):
+        status, text = status_of(error), told(error)
         headers = {"retry-after": "1"} if status == 503 else {}
     else:
-        _logger.exception("Request %s to %s failed", request.request_id, request.path)
-        status, text = 500, "The server failed; its log names the request id."
-    if status in (401, 403, 503, 504):
+        status, text = 500, FAILED
+    if status == 500:
+        _logger.error("Request %s to %s failed", request.request_id, request.path, exc_info=error)
+    elif status in (401, 403, 503, 504):
         caller = request.principal.id if request.principal else "unknown"
-        _logger.warning("Request %s of %s to %s: %d %s", request.request_id, caller, request.path, status, text)
+        said = error if isinstance(error, MlopsRayError) else text
+        _logger.warning("Request %s of %s to %s: %d %s", request.request_id, caller, request.path, status, said)
     body = {"error": text, "field": where, "request_id": request.request_id}
     return Response(body, status, {"content-type": "application/json", **headers})
 

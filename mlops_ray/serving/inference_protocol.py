@@ -12,23 +12,35 @@ from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.json_body import TypedJson
 from mlops_ray.serving.predictor import DECISION_THRESHOLD, Vectors
-from mlops_ray.serving.tensors import InputTensor, Parameters, Scalar, TensorRules, values_of, wrong_size
+from mlops_ray.serving.request_id import canonical
+from mlops_ray.serving.tensors import InputTensor, Parameters, TensorRules, values_of, wrong_size
 from mlops_ray.serving.validation import feature_column
 
 HEADER_LENGTH = b"inference-header-content-length"
 OUTPUT_TYPES = {"probability": "FP32", "prediction": "BOOL"}
+_CONFIGURED = {"BYTES": "STRING"}
 
 
 class OutputRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: Literal["probability", "prediction"]
-    parameters: Parameters = Parameters()
+    parameters: Parameters | None = None
+
+
+class RequestParameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What of a request's parameters has a meaning here; others, of any form, are passed over as the protocol says."""
+
+    binary_data_output: bool | None = None
 
 
 class InferRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     inputs: Annotated[list[InputTensor], Meta(min_length=1)]
     id: str | None = None
-    parameters: dict[str, Scalar] = {}
+    parameters: RequestParameters | None = None
     outputs: list[OutputRequest] | None = None
+
+
+class _Identity(msgspec.Struct):
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,9 @@ class InferBody:
             if rules is None or tensor.name in columns:
                 what = "is given twice" if rules else f"is not an input of this model ({', '.join(self._rules)})"
                 raise HttpError(400, f"{at}: {tensor.name!r} {what}.", f"{at}.name")
-            size = tensor.parameters.binary_data_size
+            parameters = tensor.parameters or Parameters()
+            parameters.expect_offered(at)
+            size = parameters.binary_data_size
             if size is not None and size > len(tail) - offset:
                 raise wrong_size(at, f"{size} bytes are announced, {len(tail) - offset} are left in the body")
             raw = None if size is None else tail[offset : offset + size]
@@ -95,7 +109,10 @@ class InferBody:
 def encode_answer(
     question: Tensors, model: dict[str, str], request_id: str, probability: NDArray[np.float32]
 ) -> tuple[bytes, int | None]:
-    """The body of the answer, and the length of its JSON part if binary tensors follow."""
+    """The body of the answer, and the length of its JSON part if binary tensors follow.
+
+    It repeats the question's `id`. Where that is none that the ledger knows a request by, `request_id` is beside it.
+    """
     values = {"probability": probability, "prediction": probability >= DECISION_THRESHOLD}
     outputs, tail = [], b""
     for name in question.outputs:
@@ -107,8 +124,20 @@ def encode_answer(
         else:
             output["data"] = values[name].tolist()
         outputs.append(output)
-    head = msgspec.json.encode({**model, "id": question.id or request_id, "outputs": outputs})
+    answer: dict[str, Any] = {**model, "id": question.id or request_id, "outputs": outputs}
+    if question.id and question.id.lower() != request_id:
+        answer["parameters"] = {"request_id": request_id}
+    head = msgspec.json.encode(answer)
     return head + tail, len(head) if question.binary else None
+
+
+def ledger_key(content: bytes, header_length: bytes | None) -> str | None:
+    """The request's own `id` where the ledger can know it by that: a UUID. None for any other, and for a wrong body."""
+    try:
+        given = msgspec.json.decode(_split(content, header_length)[0], type=_Identity).id
+    except (msgspec.MsgspecError, HttpError, RecursionError, UnicodeError):
+        return None  # who reads the whole body says what is wrong
+    return None if given is None else canonical(given.encode())
 
 
 def _split(content: bytes, header_length: bytes | None) -> tuple[bytes, bytes]:
@@ -126,11 +155,30 @@ def _split(content: bytes, header_length: bytes | None) -> tuple[bytes, bytes]:
 
 
 def _wanted_outputs(request: InferRequest) -> tuple[tuple[str, ...], frozenset[str]]:
-    all_binary = request.parameters.get("binary_data_output") is True
+    all_binary = request.parameters is not None and request.parameters.binary_data_output is True
     wanted = request.outputs or [OutputRequest("probability"), OutputRequest("prediction")]
     names = tuple(dict.fromkeys(output.name for output in wanted))
-    asked = {output.name: output.parameters.binary_data for output in wanted}
+    for number, output in enumerate(wanted):
+        (output.parameters or Parameters()).expect_offered(f"outputs[{number}]")
+    asked = {output.name: output.parameters and output.parameters.binary_data for output in wanted}
     return names, frozenset(name for name, binary in asked.items() if (all_binary if binary is None else binary))
+
+
+def configuration(schema: ModelSchema, name: str, version: str) -> dict[str, Any]:
+    """The description as Triton's model configuration extension has it. The one dimension of a tensor is its rows."""
+    described = metadata(schema, name, version)
+    tensors = {
+        kind: [
+            {"name": tensor["name"], "data_type": f"TYPE_{_CONFIGURED.get(tensor['datatype'], tensor['datatype'])}",
+             "dims": tensor["shape"]}
+            for tensor in described[f"{kind}s"]
+        ]
+        for kind in ("input", "output")
+    }  # fmt: skip
+    return {
+        "name": name, "platform": described["platform"], "backend": "onnxruntime", "max_batch_size": 0,
+        "version_policy": {"specific": {"versions": [int(version)]}}, **tensors,
+    }  # fmt: skip
 
 
 def metadata(schema: ModelSchema, name: str, version: str) -> dict[str, Any]:

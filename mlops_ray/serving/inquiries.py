@@ -26,12 +26,13 @@ class Inquiry:
     may_come_again: bool
 
 
-def inquiry_of(request: Request, content: bytes) -> Inquiry:
+def inquiry_of(request: Request, content: bytes, named: bool = False) -> Inquiry:
+    """named: the request's id stands in its body; else it may stand in the header."""
     return Inquiry(
         request.request_id,
         hashlib.blake2b(content, digest_size=QUESTION_BYTES).digest(),
         request.principal.id if request.principal else "",
-        HEADER in request.headers,
+        named or HEADER in request.headers,
     )
 
 

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of a model, made from the same schema that validation is compiled from."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from mlops_ray.ingestion.reading import limits
 from mlops_ray.predictions.labels import ROW, key_columns
@@ -30,20 +30,12 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
     """The document of one model; its paths begin with `/v2/models/<name>`."""
     prefix = f"/v2/models/{name}"
     paths = {
-        prefix: {"get": _operation("describe", "The model's tensors (Open Inference Protocol v2)", "Metadata")},
-        f"{prefix}/ready": {"get": _operation("ready", "Whether the model takes requests", "Ready")},
+        **_paths_of_protocol(prefix, "", version),
+        **_paths_of_protocol(f"{prefix}/versions/{{version}}", "_of_version", version),
         f"{prefix}/openapi.json": {"get": _operation("openapi", "This document", "Document")},
         f"{prefix}/predict": {
             "post": _operation("predict", f"Probability of {schema.label}, by keys or by features", "Prediction", "Ask")
-        },
-        f"{prefix}/infer": {
-            "post": _operation(
-                "infer",
-                "The same over the Open Inference Protocol v2; the binary tensor extension is understood "
-                "(Inference-Header-Content-Length)",
-                "Inference",
-                "Infer",
-            )
+            | {"parameters": [_version_parameter("header", version)]}
         },
         f"{prefix}/labels": {
             "post": _operation("labels", f"What is true of {schema.label}, by request or by keys", "Accepted", "Labels")
@@ -62,6 +54,41 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
     return _document(f"{name} (mlops_ray)", version, paths, _schemas_of_model(schema))
 
 
+def _paths_of_protocol(prefix: str, suffix: str, version: str) -> dict[str, Any]:
+    """The Open Inference Protocol, and two of Triton's extensions; below a version's path of that version."""
+    infer = _operation(
+        f"infer{suffix}",
+        "Predictions over the Open Inference Protocol v2, from features; the binary tensor extension is understood "
+        "(Inference-Header-Content-Length)",
+        "Inference",
+        "Infer",
+    )
+    paths = {
+        prefix: {
+            "get": _operation(f"describe{suffix}", "The model's tensors (Open Inference Protocol v2)", "Metadata")
+        },
+        f"{prefix}/ready": {"get": _operation(f"ready{suffix}", "Whether the model takes requests", "Ready")},
+        f"{prefix}/config": {"get": _operation(f"config{suffix}", "The tensors in Triton's words", "Document")},
+        f"{prefix}/stats": {"get": _operation(f"stats{suffix}", "Counts of the replica that answers", "Document")},
+        f"{prefix}/infer": {"post": infer},
+    }
+    for path in paths.values():
+        for operation in path.values():
+            operation["parameters"] = [_version_parameter("path" if suffix else "header", version)]
+    return paths
+
+
+def _version_parameter(where: Literal["path", "header"], version: str) -> dict[str, Any]:
+    """Which version to ask; by default the champion, or the canary that the request falls to."""
+    return {
+        "name": "version" if where == "path" else "x-model-version",
+        "in": where,
+        "required": where == "path",
+        "schema": {"enum": [version]},
+        "description": "The champion; for who operates also the version that a rollout lets in.",
+    }
+
+
 def openapi_of_server(version: str) -> dict[str, Any]:
     """The document of the small application that owns `/v2`."""
     paths = {
@@ -71,12 +98,17 @@ def openapi_of_server(version: str) -> dict[str, Any]:
             "get": _operation("server_ready", "200 if all models take requests, 503 if not", "ServerReady")
         },
         "/v2/openapi.json": {"get": _operation("openapi", "This document", "Document")},
+        "/v2/repository/index": {
+            "post": _operation("repository_index", "The models that the caller may see", "Repository", "Index")
+        },
         **_paths_of_approvals(),
         **_paths_of_versions(),
     }
     paths["/v2/health/ready"]["get"]["responses"]["503"] = _answer("ServerReady", "A model is not ready")
     schemas = {
         "Server": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
+        "Index": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+        "Repository": _list(_object(dict.fromkeys(("name", "version", "state", "reason"), _TEXT))),
         "Live": _object({"live": {"type": "boolean"}}),
         "ServerReady": _object({"ready": {"type": "boolean"}, "not_ready": _list(_TEXT)}),
         "Version": _VERSION,
@@ -145,7 +177,14 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
         ),
         "Infer": _infer_request(schema),
         "Inference": _object(
-            {"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "outputs": _list(_output_tensor())}
+            {
+                "model_name": _TEXT,
+                "model_version": _TEXT,
+                "id": _TEXT,
+                "outputs": _list(_output_tensor()),
+                "parameters": _object({"request_id": _UUID}),
+            },
+            optional=("parameters",),
         ),
         "Labels": _object({"labels": {**_list(_label(schema)), "minItems": 1, "maxItems": MAX_ROWS}}),
         "Accepted": _object(
@@ -161,7 +200,7 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
             }
         ),
         "Ready": _object({"name": _TEXT, "ready": {"type": "boolean"}}),
-        "Start": _object({"version": {"type": "integer", "minimum": 1}, "plan": _PLAN}, optional=("plan",)),
+        "Start": _object({"version": _VERSION_NUMBER, "plan": _PLAN}, optional=("plan",)),
         "Reason": _object({"reason": _TEXT}, optional=("reason",)),
         "Rollout": {"type": "object"},
         **_SHARED,
@@ -212,24 +251,34 @@ def _pattern(column: Column) -> dict[str, str]:
 
 def _infer_request(schema: ModelSchema) -> dict[str, Any]:
     value = {"type": ["number", "string", "boolean", "null"]}
-    scalars = {"type": "object", "additionalProperties": value}
     size = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
-    parameters = {"binary_data_size": size, "binary_data": {"type": "boolean"}}
+    none = {"type": "null"}
+    parts = {
+        "binary_data_size": {"anyOf": [size, none]},
+        "binary_data": {"type": ["boolean", "null"]},
+        "content_type": {"type": ["string", "null"]},
+        "shared_memory_region": none,
+        "classification": none,
+    }
+    parameters = {"anyOf": [{"type": "object", "properties": parts}, none]}
+    of_request = {"type": "object", "properties": {"binary_data_output": {"type": ["boolean", "null"]}}}
     tensor = {
         "name": {"enum": [feature.name for feature in schema.features]},
         "shape": {"type": "array", "items": size, "minItems": 1, "maxItems": 2},
-        "datatype": {"enum": [*NUMERIC_TYPES, "BYTES"]},
-        "parameters": _object(parameters, optional=tuple(parameters)),
+        "datatype": {"enum": [*NUMERIC_TYPES, "BOOL", "BYTES"]},
+        "parameters": parameters,
         "data": {"anyOf": [_list({"anyOf": [value, _list(value)]}), {"type": "null"}]},
     }
-    output = {"name": {"enum": list(OUTPUT_TYPES)}, "parameters": _object(parameters, optional=tuple(parameters))}
-    parts = {
-        "inputs": {**_list(_object(tensor, optional=("parameters", "data"))), "minItems": 1},
-        "id": _TEXT,
-        "parameters": scalars,
-        "outputs": _list(_object(output, optional=("parameters",))),
-    }
-    return _object(parts, optional=("id", "parameters", "outputs"))
+    output = {"name": {"enum": list(OUTPUT_TYPES)}, "parameters": parameters}
+    return _object(
+        {
+            "inputs": {**_list(_object(tensor, optional=("parameters", "data"))), "minItems": 1},
+            "id": {"type": ["string", "null"]},
+            "parameters": {"anyOf": [of_request, none]},
+            "outputs": {"anyOf": [_list(_object(output, optional=("parameters",))), none]},
+        },
+        optional=("id", "parameters", "outputs"),
+    )
 
 
 def _label(schema: ModelSchema) -> dict[str, Any]:
@@ -321,10 +370,11 @@ _PLAN = _object(_PLAN_PARTS, optional=tuple(_PLAN_PARTS))
 _UUID = {"type": "string", "format": "uuid"}
 _COUNT = {"type": "integer", "minimum": 0}
 _DIGEST = {"type": "string", "maxLength": 64}
+_VERSION_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _VERSION = _object(
     {
         "model": _TEXT,
-        "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+        "version": _VERSION_NUMBER,
         "reason": {"type": "string", "maxLength": 2000},
         "digest": {"anyOf": [_DIGEST, {"type": "null"}]},
     },

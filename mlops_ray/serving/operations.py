@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.control_store import ControlStore
@@ -27,10 +28,11 @@ from mlops_ray.serving.rollout import progress
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 FindVersion = Callable[[int], VersionRef]
+VersionNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class StartBody(msgspec.Struct, forbid_unknown_fields=True):
-    version: int
+    version: VersionNumber
     plan: dict[str, Any] = {}
 
 

@@ -1,5 +1,6 @@
 """Tensors of the Open Inference Protocol: one feature of all rows, as JSON data or as binary data after the JSON."""
 
+import base64
 import struct
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -17,27 +18,44 @@ from mlops_ray.serving.validation import MAX_ROWS
 from mlops_ray.use_case import Column, Feature
 
 NUMERIC_TYPES = {
-    "FP32": "<f4", "FP64": "<f8", "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
+    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
     "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
 }  # fmt: skip
+_BOOL = {"BOOL": "<u1"}  # so that a byte other than 0 and 1 is seen
 
 _EXACT_FLOAT = 2**53
+_DECODED = {"base64": "text in base64", "pd_json": "JSON of one value"}
 Scalar = bool | int | float | str | None
+_SCALAR = msgspec.json.Decoder(Scalar)
 Size = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
-class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Parameters of a tensor. `binary_data_size`: its bytes after the JSON; `binary_data`: answer it in binary."""
+class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Parameters of a tensor that have a meaning here; others, of any form, are passed over as the protocol says.
+
+    `binary_data_size`: its bytes after the JSON; `binary_data`: answer it in binary. `content_type`: how MLServer's
+    codecs wrote the values; in `base64` and `pd_json` (each value a JSON text) they are not what they stand for. The
+    other two ask for what Triton does with a tensor and this server does not.
+    """
 
     binary_data_size: Size | None = None
     binary_data: bool | None = None
+    content_type: str | None = None
+    shared_memory_region: str | None = None
+    classification: int | None = None
+
+    def expect_offered(self, at: str) -> None:
+        """Raise HttpError 400 for a parameter that would change what is meant, if it were passed over."""
+        for name in ("shared_memory_region", "classification"):
+            if getattr(self, name) is not None:
+                raise HttpError(400, f"{at}: {name} is not offered. Leave it out.", f"{at}.parameters.{name}")
 
 
 class InputTensor(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     shape: Annotated[list[Size], Meta(min_length=1, max_length=2)]
     datatype: str
-    parameters: Parameters = Parameters()
+    parameters: Parameters | None = None
     data: list[Scalar | list[Scalar]] | None = None
 
 
@@ -61,7 +79,8 @@ def values_of(tensor: InputTensor, rules: TensorRules, raw: bytes | None, at: st
         raise HttpError(
             400, f"{at}: shape {tensor.shape} must be [n] or [n, 1], n from 1 to {MAX_ROWS}.", f"{at}.shape"
         )
-    allowed = ["BYTES"] if feature.kind == "category" else list(NUMERIC_TYPES)
+    coding = tensor.parameters.content_type if tensor.parameters else None
+    allowed = _allowed_types(rules, coding)
     if tensor.datatype not in allowed:
         raise HttpError(
             400, f"{at}: datatype {tensor.datatype!r} of {feature.name} must be {', '.join(allowed)}.", f"{at}.datatype"
@@ -70,9 +89,31 @@ def values_of(tensor: InputTensor, rules: TensorRules, raw: bytes | None, at: st
         raise HttpError(400, f"{at}: give either data or parameters.binary_data_size.", f"{at}.data")
     values = _scalars(tensor.data, rows, at) if tensor.data is not None else _from_binary(raw or b"", tensor, at)
     fields = _Fields(at)
+    if coding in _DECODED and tensor.datatype == "BYTES":
+        values = [_decoded(value, coding, fields[row]) for row, value in enumerate(values)]
     if feature.kind == "category":
         return _texts(values, rules, fields)
     return _numbers(values, tensor.datatype, rules, fields)
+
+
+def _allowed_types(rules: TensorRules, coding: str | None) -> list[str]:
+    if rules.feature.kind == "category":
+        return ["BYTES"]
+    booleans = list(_BOOL) if rules.column.type == "boolean" else []
+    return [*NUMERIC_TYPES, *booleans, *(["BYTES"] if coding == "pd_json" else [])]
+
+
+def _decoded(value: Scalar, coding: str, field: str) -> Scalar:
+    """What a value of BYTES stands for, which MLServer's codec wrote as `coding`."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if coding == "base64":
+            return base64.b64decode(value, validate=True).decode()
+        scalar: Scalar = _SCALAR.decode(value)
+        return scalar
+    except (ValueError, RecursionError):
+        raise HttpError(400, f"{field}: {value[:80]!r} is no {_DECODED[coding]}.", field) from None
 
 
 class _Fields(Sequence[str]):
@@ -101,7 +142,7 @@ def _from_binary(raw: bytes, tensor: InputTensor, at: str) -> Any:
     rows = tensor.shape[0]
     if tensor.datatype == "BYTES":
         return _texts_from_binary(raw, rows, at)
-    dtype = np.dtype(NUMERIC_TYPES[tensor.datatype])
+    dtype = np.dtype((NUMERIC_TYPES | _BOOL)[tensor.datatype])
     if len(raw) != rows * dtype.itemsize:
         raise wrong_size(at, f"{rows} values of {tensor.datatype} take {rows * dtype.itemsize} bytes, not {len(raw)}")
     return np.frombuffer(raw, dtype)
@@ -122,7 +163,8 @@ def _texts_from_binary(raw: bytes, rows: int, at: str) -> list[Scalar]:
     except struct.error:
         raise wrong_size(at, "a value is cut off") from None
     except UnicodeDecodeError:
-        raise HttpError(400, f"{at}: value {len(values)} is not UTF-8.", f"{at}.data") from None
+        row = len(values)
+        raise HttpError(400, f"{at}: value {row} is not UTF-8.", f"{at}.data[{row}]") from None
     if len(values) != rows:
         raise wrong_size(at, f"it holds {len(values)} values or more, shape says {rows}")
     return values
@@ -132,10 +174,13 @@ def _numbers(values: Any, datatype: str, rules: TensorRules, fields: Sequence[st
     """Numbers as the column's rules have them; NaN and null are missing. A column of integers takes whole ones."""
     column = rules.column
     if isinstance(values, list):
-        whole = not datatype.startswith("FP")
+        whole = not datatype.startswith(("FP", "BYTES"))
         for row, value in enumerate(values):
-            if isinstance(value, bool | str) or (whole and isinstance(value, float)):
+            boolean = isinstance(value, bool)
+            if isinstance(value, str) or (boolean and datatype != "BOOL") or (whole and isinstance(value, float)):
                 raise HttpError(400, f"{fields[row]}: {value!r} is not {datatype}.", fields[row])
+        if datatype == "BOOL":
+            values = [int(value) if isinstance(value, bool) else value for value in values]
     if not rules.nulls and (found := _canonical_numbers(values, rules)) is not None:
         return found
     if isinstance(values, list):

@@ -5,7 +5,9 @@ They stand below `/v2`, as approvals do: who approves the first version of a mod
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -14,10 +16,15 @@ from msgspec import Meta
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.live import retire
-from mlops_ray.registry.trace import trace
-from mlops_ray.serving.approvals import change_version, expect_role
-from mlops_ray.serving.http import Request, Response, Route
+from mlops_ray.governance.principals import Role
+from mlops_ray.governance.versions import RegisteredVersion, list_versions
+from mlops_ray.registry.trace import trace, use_case_named
+from mlops_ray.serving.approvals import RETIRED, Decision, VersionBody, change_version, expect_role, may_one
+from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.operations import read_body
+
+LOOKS: tuple[Role, ...] = ("operate", "approve")
+TRACES_AT_A_TIME = 2
 
 
 class LineageBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,6 +39,8 @@ class Versions:
 
     def __init__(self, settings: Settings, store: ControlStore):
         self._settings, self._store = settings, store
+        # Of their own: however many ask, decisions do not wait for what is read, nor is more read at a time.
+        self._threads = ThreadPoolExecutor(TRACES_AT_A_TIME, thread_name_prefix="lineage")
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
@@ -40,14 +49,30 @@ class Versions:
         }
 
     async def _lineage(self, request: Request) -> Response:
+        """Who asks is judged before anything is read; a request is looked for where the caller has a role alone."""
         body = await read_body(request, LineageBody)
-        found = await asyncio.to_thread(trace, self._settings, body.of, body.near)
-        expect_role(request.principal, ("operate", "approve"), found.use_case)
+        principal = request.principal
+        use_case = use_case_named(body.of)
+        if use_case is not None:
+            expect_role(principal, LOOKS, use_case)
+        elif principal is None or not {*LOOKS, "admin"} & set(principal.roles):
+            raise HttpError(403, f"This credential does not carry the role {LOOKS[0]!r}.", "authorization")
+        find = partial(trace, self._settings, body.of, body.near, lambda name: may_one(principal, LOOKS, name))
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, find)
         return Response(found.to_json())
 
     async def _retire(self, request: Request) -> Response:
-        return await change_version(
-            request,
-            "operate",
-            lambda actor, body: retire(self._store, actor, body.model, body.version, body.reason),
-        )
+        return await change_version(self._store, request, _RETIREMENT)
+
+
+def _retired(store: ControlStore, body: VersionBody) -> RegisteredVersion | None:
+    found = (one for one in list_versions(store, body.model) if one.version == body.version and one.retired_at)
+    return next(found, None)
+
+
+_RETIREMENT = Decision(
+    RETIRED,
+    "operate",
+    lambda store, actor, body: retire(store, actor, body.model, body.version, body.reason),
+    _retired,
+)

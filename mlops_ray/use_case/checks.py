@@ -54,6 +54,8 @@ def check_use_case(case: "UseCase") -> None:
     """Raise UseCaseError for the first thing in the declaration that contradicts another or cannot be."""
     if not isinstance(case.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", case.name):
         raise UseCaseError(f"Use case name {case.name!r}: use a-z, 0-9 and _, at most 63, beginning with a letter.")
+    if case.name == "all":
+        raise UseCaseError("Use case name 'all': it stands for every use case in keys and tokens. Take another.")
     expect_types(case, f"Use case {case.name}")
     _check_presence(case)
     for name, source in case.sources.items():

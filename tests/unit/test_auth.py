@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,27 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.principals import Principal, active_keys, create_key, hash_of, revoke_key
-from mlops_ray.serving.auth import Bucket, Guard, Tokens, read_key_set, tokens_of
+from mlops_ray.governance.principals import (
+    ALL_USE_CASES,
+    ROLES,
+    Principal,
+    active_keys,
+    create_key,
+    development_key,
+    hash_of,
+    revoke_key,
+)
+from mlops_ray.serving import key_watch
+from mlops_ray.serving.auth import Bucket, Guard, Tokens, is_public, read_key_set, tokens_of
 from mlops_ray.serving.http import HttpError
+from mlops_ray.serving.key_watch import KeyWatch
 from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
 from tests.unit.test_endpoint import send
 
@@ -103,9 +117,25 @@ def test_a_rate_is_kept_and_shared_between_replicas() -> None:
 
 def token(key: Any = RSA_KEY, kid: str = "one", algorithm: str = "RS256", **claims: Any) -> str:
     now = int(time.time())
-    given = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": now + 60, "roles": ["predict"], **claims}
+    usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": now + 60, "roles": ["predict"], "use_cases": "all"}
+    given = usual | claims
     given = {name: value for name, value in given.items() if value is not None}
     return jwt.encode(given, key, algorithm=algorithm, headers={"kid": kid})
+
+
+def unchecked(**claims: Any) -> str:
+    """A token with a right signature over what no honest library would sign."""
+    now = int(time.time())
+    given = {"iss": ISSUER, "aud": AUDIENCE, "exp": now + 60, "roles": ["predict"], "use_cases": "all", **claims}
+    return unchecked_text(json.dumps(given))
+
+
+def unchecked_text(claims: str) -> str:
+    return jwt.api_jws.encode(claims.encode(), RSA_KEY, algorithm="RS256", headers={"kid": "one"})
+
+
+def jwk(key: Any, kid: str, **more: Any) -> dict[str, Any]:
+    return {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())), "kid": kid, "alg": "RS256", **more}
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +170,19 @@ def test_a_valid_token_carries_its_roles_and_use_cases(tokens: Guard) -> None:
     refused(403, tokens, bearer(token(roles=None)))
 
 
+@pytest.mark.parametrize("claim", [None, [], "", ["trains", "buses"], "*"])
+def test_a_token_that_names_no_use_case_or_another_may_nothing_here(tokens: Guard, claim: Any) -> None:
+    for role in ROLES:
+        refused(403, tokens, bearer(token(roles=list(ROLES), use_cases=claim)), role)
+
+
+@pytest.mark.parametrize("claim", ["all", ["all"], ["flights"], "trains flights"])
+def test_a_token_may_what_it_names_and_all_names_every_use_case(tokens: Guard, claim: Any) -> None:
+    assert tokens.admit(bearer(token(use_cases=claim)), "predict").may("predict", "trains", datetime.now(UTC)) is (
+        "flights" not in str(claim) or "trains" in str(claim)
+    )
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -154,10 +197,156 @@ def test_a_valid_token_carries_its_roles_and_use_cases(tokens: Guard) -> None:
         token("secret-secret-secret-secret-secret", "three", "HS256"),
         jwt.encode({"iss": ISSUER, "aud": AUDIENCE, "sub": "ann"}, None, algorithm="none", headers={"kid": "one"}),
         token()[:-8] + "AAAAAAAA",
+        *(token(**{name: value}) for name in ("roles", "use_cases") for value in (5, True, {"a": "b"}, [5], [["a"]])),
+        *(token(exp=value) for value in (10**12, -1, True, 1e400, [], {}, f"{int(time.time()) + 60}")),
+        *(token(**{name: value}) for name in ("nbf", "iat") for value in ("0", [], 10**12, True)),
+        *(
+            unchecked(sub=value)
+            for value in ("", " ", " ann", "a\nb", "a\x1b[2J", "a\u202eb", "x" * 256, 5, None, ["ann"])
+        ),
+        unchecked_text("[" * 3000),
+        unchecked_text('{"sub":' * 900),
     ],
 )
 def test_a_token_with_anything_wrong_is_a_401(tokens: Guard, wrong: str) -> None:
     refused(401, tokens, bearer(wrong))
+
+
+CLAIMS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "iat", "roles", "use_cases", "jti", "x"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(NAMES, CLAIMS, max_size=4))
+def test_whatever_a_signed_token_claims_it_is_judged_and_nothing_is_taken_for_more(
+    oidc: Settings, claims: dict[str, Any]
+) -> None:
+    try:
+        principal = Tokens(oidc, read_key_set(oidc)).principal(unchecked(**{"sub": "ann", **claims}).encode())
+    except HttpError as error:
+        assert error.status == 401  # noqa: PT017 - most are refused, and some are not
+        return
+    assert principal.name.isprintable()
+    assert set(principal.roles) <= {"predict", *str(claims.get("roles", "")).replace("'", " ").split()}
+    named = claims.get("use_cases", "all") or []
+    assert (ALL_USE_CASES in principal.use_cases) is (
+        ALL_USE_CASES in (named.split() if isinstance(named, str) else named)
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300) | st.text("ey.JhbGci0=_-", max_size=200).map(str.encode))
+def test_no_bytes_in_the_place_of_a_token_bring_the_guard_down(oidc: Settings, given: bytes) -> None:
+    with pytest.raises(HttpError) as error:
+        Guard("flights", {}, tokens_of(oidc)).admit({b"authorization": b"Bearer " + given}, "predict")
+    assert error.value.status == 401
+
+
+@pytest.mark.parametrize("name", ["system", "development", "development_approver", "ci"])
+def test_a_token_with_the_name_of_a_key_or_of_the_platform_is_a_401(tokens: Guard, name: str) -> None:
+    tokens.keys = {"hash": Principal("1", "ci", ("predict",))}
+    assert "name of an API key" in refused(401, tokens, bearer(token(sub=name))).error
+    tokens.keys = {}
+    assert (name == "ci") is (tokens.admit(bearer(token(sub="ci")), "predict").name == name)
+
+
+def test_a_development_key_never_counts_where_others_reach_the_server(store: ControlStore, tmp_path: Path) -> None:
+    secret = development_key(store, Settings(state=str(tmp_path), data=str(tmp_path)))
+    other = create_key(store, SYSTEM, "ci", ["predict"]).secret
+    public = Guard("flights", active_keys(store), public=True)
+    assert "development key" in refused(401, public, bearer(secret)).error
+    assert public.admit(bearer(other), "predict").name == "ci"
+    assert Guard("flights", active_keys(store)).admit(bearer(secret), "predict").development
+    here, everywhere = (Settings(state="/s", data="/d", http_host=host) for host in ("127.0.0.1", "0.0.0.0"))
+    assert not is_public(here, "127.0.0.1")
+    assert is_public(everywhere, "127.0.0.1")
+    assert is_public(here, "10.0.0.5")
+
+
+def test_keys_that_may_not_sign_do_not_count(oidc: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    listed = [jwk(weak, "weak"), jwk(OTHER_KEY, "enc", use="enc"), jwk(OTHER_KEY, "ops", key_ops=["encrypt"])]
+    listed += [5, {}, {"kty": "RSA", "n": 5, "e": []}, jwk(OTHER_KEY, "odd", key_ops=5)]
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [*listed, jwk(RSA_KEY, "one", use="sig")]}))
+    tokens = Guard("flights", {}, tokens_of(oidc.model_copy(update={"oidc_keys": str(tmp_path / "keys.json")})))
+    tokens.admit(bearer(token()), "predict")
+    for key, kid in ((weak, "weak"), (OTHER_KEY, "enc"), (OTHER_KEY, "ops"), (OTHER_KEY, "odd")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyJWT warns of signing with the weak key
+            signed = token(key, kid)
+        refused(401, tokens, bearer(signed))
+    assert "1024 bits" in caplog.text
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": listed}))
+    with pytest.raises(ConfigurationError, match="no key that may sign"):
+        tokens_of(oidc.model_copy(update={"oidc_keys": str(tmp_path / "keys.json")}))
+
+
+@pytest.fixture
+def watched(oidc: Settings, store: ControlStore, tmp_path: Path) -> Iterator[tuple[Path, KeyWatch, Guard]]:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_KEY, "other")]}))
+    mine = oidc.model_copy(update={"oidc_keys": str(file)})
+    guard = Guard("flights", {}, tokens_of(mine))
+    watch = KeyWatch(store, mine, guard, 0.01, 0.01)
+    watch.start()
+    yield file, watch, guard
+    watch.stop()
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_admitted(guard: Guard, credential: str) -> bool:
+    try:
+        return bool(guard.admit(bearer(credential), "predict"))
+    except HttpError:
+        return False
+
+
+def test_a_key_that_was_taken_out_of_the_key_set_stops_counting_and_an_unreadable_set_changes_nothing(
+    watched: tuple[Path, KeyWatch, Guard],
+) -> None:
+    file, watch, guard = watched
+    mine, others = token(), token(OTHER_KEY, "other")
+    assert is_admitted(guard, mine)
+    assert is_admitted(guard, others)  # and is remembered as verified
+    file.write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
+    until(lambda: not is_admitted(guard, others))
+    file.write_text("half of a f")
+    time.sleep(0.1)
+    assert is_admitted(guard, mine)
+    file.write_text('{"keys": []}')
+    until(lambda: not is_admitted(guard, mine))
+    watch.expect_alive()
+
+
+def test_an_error_of_any_kind_does_not_end_the_watch_over_keys(
+    watched: tuple[Path, KeyWatch, Guard], store: ControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, watch, guard = watched
+    raised: list[Exception] = []
+
+    def fails(store: ControlStore) -> Any:
+        raised.append(RuntimeError("a bug"))
+        raise raised[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(key_watch, "active_keys", fails)
+        until(lambda: len(raised) > 2)
+    made = create_key(store, SYSTEM, "ann", ["predict"])
+    until(lambda: is_admitted(guard, made.secret))
+    watch.expect_alive()
+    watch.stop()
+    with pytest.raises(RuntimeError, match="has ended"):
+        until(lambda: watch.expect_alive() is not None)
 
 
 def test_a_token_that_was_verified_is_not_used_beyond_its_expiry(tokens: Guard) -> None:

@@ -465,7 +465,11 @@ def test_other_paths_and_methods_are_refused(endpoint: ExampleEndpoint) -> None:
     [
         ({"name": "gate"}, "inputs[3].name"),
         ({"name": "origin"}, "inputs[3].name"),
-        ({"datatype": "FP16"}, "inputs[3].datatype"),
+        ({"datatype": "BF16"}, "inputs[3].datatype"),
+        ({"datatype": "BOOL", "data": [True]}, "inputs[3].datatype"),
+        ({"parameters": {"shared_memory_region": "r"}}, "inputs[3].parameters.shared_memory_region"),
+        ({"parameters": {"content_type": 5}}, "inputs[3].parameters.content_type"),
+        ({"parameters": 5}, "inputs[3].parameters"),
         ({"datatype": "BYTES", "data": ["8"]}, "inputs[3].datatype"),
         ({"shape": [2]}, "inputs[3].data"),
         ({"shape": [1, 2]}, "inputs[3].shape"),
@@ -483,7 +487,6 @@ def test_other_paths_and_methods_are_refused(endpoint: ExampleEndpoint) -> None:
         ({"data": None}, "inputs[3].data"),
         ({"parameters": {"binary_data_size": 4}}, "inputs[3].parameters.binary_data_size"),
         ({"colour": 1}, "inputs[3].colour"),
-        ({"parameters": {'a": 1, "a': 1}}, 'inputs[3].parameters.a": 1, "a'),
     ],
 )
 def test_a_wrong_tensor_is_refused_by_name(endpoint: ExampleEndpoint, change: Json, field: str) -> None:
@@ -507,9 +510,13 @@ def test_wrong_inputs_are_refused(endpoint: ExampleEndpoint, inputs: list[Json],
     assert_refused(infer(endpoint, {"inputs": inputs}), 400, field)
 
 
-def test_unknown_outputs_and_deep_parameters_are_refused(endpoint: ExampleEndpoint) -> None:
+def test_unknown_outputs_and_what_is_given_twice_is_refused(endpoint: ExampleEndpoint) -> None:
     assert_refused(infer(endpoint, {"inputs": tensors(), "outputs": [{"name": "x"}]}), 400, "outputs[0].name")
-    assert_refused(infer(endpoint, {"inputs": tensors(), "parameters": {"a": {"b": 1}}}), 400, "parameters")
+    classified = [{"name": "probability", "parameters": {"classification": 2}}]
+    refused = infer(endpoint, {"inputs": tensors(), "outputs": classified})
+    assert_refused(refused, 400, "outputs[0].parameters.classification")
+    twice = json.dumps({"inputs": tensors()})[:-1] + ', "parameters": {"x": {"a": 1, "a": 2}}}'
+    assert_refused(infer(endpoint, twice), 400, "parameters.x.a")
     assert_refused(infer(endpoint, b'{"inputs":[{"data":' + b"[" * 1000), 400, "inputs[0].data[0][0]")
 
 

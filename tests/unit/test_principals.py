@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.principals import (
+    ALL_USE_CASES,
     ROLES,
     Principal,
+    acting,
     active_keys,
     create_key,
     development_key,
@@ -194,3 +196,18 @@ def test_the_command_line_makes_lists_and_revokes_keys(store: ControlStore, tmp_
     assert created.actor == "development"
     assert created.payload["os_user"]
     assert revoked.reason == "done"
+
+
+def test_a_key_for_every_use_case_says_so_and_one_for_none_is_not_made(store: ControlStore) -> None:
+    assert create_key(store, ADA, "ci", ["predict"]).principal.use_cases == (ALL_USE_CASES,)
+    with pytest.raises(ConfigurationError, match="needs a use case, or 'all'"):
+        create_key(store, ADA, "none", ["predict"], [])
+    assert not Principal("1", "token", ROLES, ()).may("predict", "flights", NOW)
+    assert not Principal("1", "token", ROLES, ()).may("admin", None, NOW)
+
+
+def test_a_development_key_is_nobody_where_others_reach_the_server(store: ControlStore, settings: Settings) -> None:
+    secret = development_key(store, settings)
+    assert acting(store, settings, secret).name == "development"
+    with pytest.raises(ForbiddenError, match="not known"):
+        acting(store, settings.model_copy(update={"http_host": "0.0.0.0"}), secret)

@@ -1,8 +1,10 @@
 """What people do to versions over HTTP, with the SDK and at the command line: as who their key says."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,14 +18,16 @@ from starlette.routing import Mount
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
-from mlops_ray.client import Client
+from mlops_ray.client import AsyncClient, Client
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, DataError, ForbiddenError, MlopsRayError
 from mlops_ray.governance.approvals import Policy, approve, request, set_policy
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.live import set_champion
+from mlops_ray.governance.live import VersionRef, set_champion
 from mlops_ray.governance.principals import active_keys, create_key, development_approver_key, development_key
+from mlops_ray.predictions.reader import Ledger
+from mlops_ray.serving import versions
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
@@ -52,7 +56,8 @@ class Server:
         development_key(store, settings)
         development_approver_key(store, settings)
         routes = {**Approvals(store).routes(), **Versions(settings, store).routes()}
-        app = Starlette(routes=[Mount("/v2", Routes(routes, Guard(None, active_keys(store))))])
+        self.guard = Guard(None, active_keys(store))
+        app = Starlette(routes=[Mount("/v2", Routes(routes, self.guard))])
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
@@ -121,7 +126,7 @@ def test_people_act_over_http_as_who_their_key_says(server: Server) -> None:
     assert server("ann", "/approvals/approve", BODY).status_code == 403
     done = server("bob", "/approvals/approve", BODY | {"digest": NEW})
     assert (done.status_code, done.json()["decided_by"]) == (200, "bob")
-    assert server("bob", "/approvals/approve", BODY).status_code == 409
+    assert server("bob", "/approvals/approve", BODY | {"reason": "again"}).status_code == 409
     assert server("bob", "/approvals/revoke", BODY).json()["state"] == "revoked"
     listed = server("bob", "/approvals").json()["approvals"]
     assert [(one["version"], one["state"]) for one in listed] == [(2, "revoked"), (1, "approved")]
@@ -194,6 +199,92 @@ def test_the_sdk_acts_as_who_its_key_says(server: Server) -> None:
             ann.lineage("flights@9")
 
 
+@pytest.mark.parametrize("ask", ["sync", "async"])
+def test_a_decision_whose_answer_did_not_arrive_is_taken_once(server: Server, ask: str) -> None:
+    """A proxy between answers 504 to each first attempt, after the server has done what was asked."""
+    with LosesAnswers(server.url) as proxy:
+        for who, what, version, reason in (
+            ("ann", "request", 2, "please"),
+            ("bob", "approve", 2, "looked at it"),
+            ("bob", "revoke", 2, "complaints"),
+            ("ann", "request", 2, "better now"),
+            ("bob", "reject", 2, "no"),
+            ("ann", "break-glass", 2, "fire"),
+            ("ann", "retire", 1, "old"),
+        ):
+            before = len(read_events(server.store))
+            decided = decide(ask, proxy.url, server.keys[who], what, version, reason)
+            now = read_events(server.store)
+            assert proxy.lost.pop() == [200, 200], (what, proxy.lost)
+            assert len(now) - before == (3 if what == "break-glass" else 1)
+            assert decide(ask, server.url, server.keys[who], what, version, reason) == decided
+            assert len(read_events(server.store)) == len(now)
+
+
+def test_somebody_else_s_decision_is_no_repetition_and_neither_is_one_that_was_undone(server: Server) -> None:
+    server.keys["ben"] = create_key(server.store, SYSTEM, "ben", ["approve"]).secret
+    server.guard.keys = active_keys(server.store)
+    assert server("ann", "/approvals/request", BODY).status_code == 200
+    assert server("bob", "/approvals/approve", BODY).status_code == 200
+    assert server("ben", "/approvals/approve", BODY).status_code == 409
+    assert server("bob", "/approvals/approve", BODY | {"digest": "c" * 64}).status_code == 409
+    assert server("bob", "/approvals/approve", BODY | {"digest": NEW}).status_code == 200
+    assert server("ben", "/approvals/revoke", BODY).status_code == 200
+    assert server("bob", "/approvals/approve", BODY).status_code == 409
+    assert server("ann", "/approvals/break-glass", BODY).status_code == 200
+    set_champion(server.store, AUTHOR, "flights", VersionRef(1, "a" * 64), "back")
+    broken = server("ann", "/approvals/break-glass", BODY)
+    assert broken.status_code == 200  # not a repetition: it is done again
+    assert [event.type for event in read_events(server.store)].count("break_glass") == 2
+
+
+def decide(ask: str, url: str, key: str, what: Any, version: int, reason: str) -> Any:
+    async def asynchronously() -> Any:
+        async with AsyncClient(url, api_key=key) as client:
+            return await client.decide(what, "flights", version, reason)
+
+    if ask == "async":
+        return asyncio.run(asynchronously())
+    with Client(url, api_key=key) as client:
+        return client.decide(what, "flights", version, reason)
+
+
+class LosesAnswers:
+    """Passes requests on and answers 504 to every first attempt; `lost`: what the server had answered, by request."""
+
+    def __init__(self, url: str):
+        self._to, self.lost = url, list[list[int]]()
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._pass_on, port=0, log_level="error", lifespan="off", interface="asgi3")
+        )
+        self._thread = threading.Thread(target=self._server.run)
+
+    async def _pass_on(self, scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        headers = [(k, v) for k, v in scope["headers"] if k in (b"authorization", b"content-type", b"x-request-id")]
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(f"{self._to}{scope['path']}", content=body, headers=headers)
+        request_id = dict(headers)[b"x-request-id"]
+        first = not self.lost or getattr(self, "_last", None) != request_id
+        if first:
+            self.lost.append([])
+        self._last = request_id
+        self.lost[-1].append(answer.status_code)
+        await send({"type": "http.response.start", "status": 504 if first else answer.status_code, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}" if first else answer.content})
+
+    def __enter__(self) -> "LosesAnswers":
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.001)
+        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        return self
+
+    def __exit__(self, *given: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
 def test_a_requests_id_leads_to_the_raw_files_in_one_call_below_200_ms(server: Server) -> None:
     first = datetime(2026, 3, 1, tzinfo=UTC)
     asked = {request_at(first + number * MINUTE): first + number * MINUTE for number in range(60)}
@@ -209,6 +300,70 @@ def test_a_requests_id_leads_to_the_raw_files_in_one_call_below_200_ms(server: S
             assert (found["version"], found["deployments"][0]["part"]) == (1, "champion")
             assert found["lineage"]["source_files"]["flights"]["flights_2013-01.csv"] == f"{1:064x}"
     assert min(seconds) < 0.2
+
+
+def test_who_has_no_role_on_a_use_case_makes_nobody_read_its_ledger_and_learns_nothing_of_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    asked, unknown = request_at(moment), request_at(moment + MINUTE)
+    ledger_of(server.settings, {"request_id": asked, "version": "1", "time": moment})
+    read: list[str] = []
+    find = Ledger.find
+
+    def seen(ledger: Ledger, *given: Any) -> Any:
+        read.append(ledger._use_case)
+        return find(ledger, *given)
+
+    monkeypatch.setattr(Ledger, "find", seen)
+    answers = {
+        (who, of): server(who, "/versions/lineage", {"of": of})
+        for who in ("eve", "foreign")
+        for of in ("flights", "flights@1", "flights@9", "buses@1", asked, unknown)
+    }
+    assert read == []
+    for (who, of), answer in answers.items():
+        named = of not in (asked, unknown)
+        assert answer.status_code == (403 if named or who == "eve" else 400), (who, of, answer.text)
+        assert server.settings.state not in answer.text
+        assert "registered are" not in answer.text
+    assert answers["foreign", asked].json()["error"] == answers["foreign", unknown].json()["error"].replace(
+        unknown, asked
+    )
+    assert server("bob", "/versions/lineage", {"of": asked}).status_code == 200
+    assert read == ["flights"]
+
+
+def test_a_record_that_was_changed_is_a_500_that_names_no_path(server: Server) -> None:
+    (record, *_) = (Path(server.settings.artifacts) / "lineage" / "flights").glob("*.json")
+    for file in record.parent.glob("*.json"):
+        file.write_text(file.read_text().replace("flights_2013", "flights_2014"))
+    answer = server("bob", "/versions/lineage", {"of": "flights@1"})
+    assert answer.status_code == 500
+    assert "not what was registered" in answer.json()["error"]
+    assert "/" not in answer.json()["error"]
+
+
+def test_however_many_look_at_lineage_decisions_do_not_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work, most, going = 0, 0, threading.Event()
+
+    def slow(*given: Any) -> Any:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        going.wait(10)
+        at_work -= 1
+        raise DataError("nothing")
+
+    monkeypatch.setattr(versions, "trace", slow)
+    with ThreadPoolExecutor(20) as pool:
+        asking = [pool.submit(server, "bob", "/versions/lineage", {"of": "flights@1"}) for _ in range(20)]
+        started = time.monotonic()
+        assert server("ann", "/approvals/request", BODY).status_code == 200
+        assert time.monotonic() - started < 5
+        going.set()
+        assert {one.result().status_code for one in asking} == {400}
+    assert most <= versions.TRACES_AT_A_TIME
 
 
 def test_the_command_line_asks_as_one_and_decides_as_the_other(server: Server) -> None:
