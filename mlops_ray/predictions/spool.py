@@ -40,7 +40,7 @@ class Spool:
         self._rotate_us, self._rotate_bytes = int(rotate_s * 1e6), rotate_bytes
         self._round_s, self._sync, self._clock = min(round_s, rotate_s), sync, clock
         self._file: WalFile | None = None
-        self._lock = threading.Lock()
+        self._lock, self._round = threading.Lock(), threading.Lock()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._problem: str | None = None
@@ -83,8 +83,9 @@ class Spool:
         self._wake.set()
 
     def collect(self, pause: Pause | None = None) -> Collected:
-        """One round, now. Why files had to stay is logged once, and that they go again."""
-        done = self._collect(pause)
+        """One round, after one that is under way. Why files had to stay is logged once, and that they go again."""
+        with self._round:
+            done = self._collect(pause)
         if done.problem is not None and self._problem is None:
             _logger.warning("Moving the %s to shared storage fails: %s", self._what, done.problem)
         elif done.problem is None and self._problem is not None:
