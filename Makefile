@@ -49,6 +49,7 @@ lint: install
 	$(BIN)/mypy
 
 bench: data
+	command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends wrk >/dev/null; }
 	$(BIN)/python benchmarks/run.py $(ONLY)
 
 clean:

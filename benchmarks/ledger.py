@@ -1,4 +1,4 @@
-"""The ledger: what an append costs the request that waits for it, and how fast segments are read back."""
+"""The ledger: what an append costs the request that waits for it, how fast segments are read back, and compacted."""
 
 import tempfile
 import time
@@ -11,12 +11,13 @@ import uuid6
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.segments import FEATURE, read_segment, segments
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.use_case import Column, Feature
 
-APPENDS = 20_000
+APPENDS, SYNCED = 20_000, 500
 RUNS = 5
 # As wide as flights: 5 entities, the moment, 36 numbers and 3 categories.
 ENTITIES = ("carrier", "flight", "origin", "dest", "tailnum")
@@ -31,8 +32,18 @@ def figures() -> Iterator[tuple[str, float, str]]:
         writer.add_version("1", _schema())
         yield "append_us", median(_append_us(writer, seed) for seed in range(RUNS)), "us"
         writer.close()
-        found = [segment.url for segment in segments(Artifacts(settings.artifacts), "flights")]
+        artifacts = Artifacts(settings.artifacts)
+        found = [segment.url for segment in segments(artifacts, "flights")]
         yield "read_values_per_s", median(_values_per_s(found) for _ in range(RUNS)), "values/s"
+        started = time.perf_counter()
+        done = compact(artifacts, "flights", lambda segment: True)
+        yield "compaction_rows_per_s", done.rows / (time.perf_counter() - started), "rows/s"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(state=folder, data=folder, ledger_sync=True)
+        writer = LedgerWriter(settings, "flights")
+        writer.add_version("1", _schema())
+        yield "append_sync_us", median(_append_us(writer, seed, SYNCED) for seed in range(RUNS)), "us"
+        writer.close()
 
 
 def _schema() -> ModelSchema:
@@ -41,15 +52,16 @@ def _schema() -> ModelSchema:
     return ModelSchema("flights", "late", ENTITIES, "scheduled_departure", 7200.0, tuple(columns), {}, tuple(features))
 
 
-def _append_us(writer: LedgerWriter, seed: int) -> float:
+def _append_us(writer: LedgerWriter, seed: int, appends: int = APPENDS) -> float:
     """Microseconds for a record of one row, each with values of its own."""
     random = np.random.default_rng(seed)
-    numbers = random.normal(size=(APPENDS, 1, len(NUMBERS))).astype(np.float32)
-    probability = random.random((APPENDS, 1), dtype=np.float32)
-    texts = random.choice(["AA", "UA", "JFK", "LGA", ""], (APPENDS, 1, len(CATEGORIES))).astype(object)
+    numbers = random.normal(size=(appends, 1, len(NUMBERS))).astype(np.float32)
+    probability = random.random((appends, 1), dtype=np.float32)
+    texts = random.choice(["AA", "UA", "JFK", "LGA", ""], (appends, 1, len(CATEGORIES))).astype(object)
     now = datetime.now(UTC)
     key = dict.fromkeys(ENTITIES, "N12345") | {"scheduled_departure": now}
-    ids = [str(uuid6.uuid7()) for _ in range(APPENDS)]
+    question = bytes(8)
+    ids = [str(uuid6.uuid7()) for _ in range(appends)]
     started = time.perf_counter()
     for position, request_id in enumerate(ids):
         writer.append(
@@ -62,8 +74,10 @@ def _append_us(writer: LedgerWriter, seed: int) -> float:
             probability=probability[position],
             latency_s=0.001,
             as_of=now,
+            question=question,
+            caller=ids[0],
         )
-    return (time.perf_counter() - started) / APPENDS * 1e6
+    return (time.perf_counter() - started) / appends * 1e6
 
 
 def _values_per_s(urls: list[str]) -> float:

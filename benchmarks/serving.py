@@ -14,7 +14,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from contest import work
-from contest.contestants import HERE, Contestant, bare_ray, bentoml, fastapi, mlflow_server, ours, running
+from contest.contestants import (
+    HERE,
+    Contestant,
+    bare_ray,
+    bentoml,
+    fastapi,
+    if_installed,
+    litserve,
+    mlflow_server,
+    mosec,
+    ours,
+    running,
+)
 from contest.costs import ledger_cost, shadow_cost
 from contest.load import Load, Target, expect_wrk, load
 
@@ -64,16 +76,17 @@ def figures() -> Iterator[tuple[str, float, str]]:
 
 
 def _rivals() -> list[Contestant]:
-    every = [
+    return [
         bare_ray("ray_haproxy", haproxy=True),
         bare_ray("ray_proxy", haproxy=False),
         fastapi("fastapi_onnx", "fastapi_onnx"),
         fastapi("fastapi_sklearn", "fastapi_sklearn"),
         fastapi("fastapi_sklearn_1_process", "fastapi_sklearn", processes=1),
         mlflow_server("mlflow_server"),
-        bentoml("bentoml"),
+        *if_installed(bentoml, "bentoml"),
+        *if_installed(mosec, "mosec"),
+        *if_installed(litserve, "litserve"),
     ]
-    return [rival for rival in every if rival is not None]
 
 
 def _measure(name: str, target: Target, warm_s: float = WARM_S) -> Measured:

@@ -22,8 +22,9 @@ class Settings(BaseModel):
     mlflow_uri: an MLflow server, or a database MLflow uses directly. feast_registry: an SQLAlchemy URL.
     online_store: sqlite:///, redis:// or postgresql:// URL of Feast's online store.
     ledger_wal: absolute local folder in which a server keeps predictions until they lie below `artifacts`, which is
-    after `ledger_rotate_s` seconds or a certain size. ledger_secret_file: the secret by which personal columns are
-    hashed, made where it does not exist; give every node the same one.
+    after `ledger_rotate_s` seconds or a certain size. ledger_sync: wait until a prediction is on the disk before the
+    answer leaves, so that a power failure loses none either. ledger_secret_file: the secret by which personal columns
+    are hashed; give every node the same one. It is made only where `artifacts` lie in `state`.
     control_store: sqlite:///, or in production postgresql://, URL of what is live, who may do what, and the audit log.
     audit_anchors: absolute path of the file to which the audit log's end is written at an interval; where those who can
     write to the control store cannot, if it is to prove anything against them.
@@ -50,6 +51,7 @@ class Settings(BaseModel):
     ledger_wal: str = ""
     ledger_secret_file: str = ""
     ledger_rotate_s: float = Field(default=60, gt=0, le=900)
+    ledger_sync: bool = False
     oidc_issuer: str = ""
     oidc_audience: str = ""
     oidc_keys: str = ""

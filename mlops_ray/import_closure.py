@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def our_code(module: str, name: str = "*") -> Code:
     for one in modules:
         walk.visit(one, name)
     texts = {
-        module: _sha256("\n".join(sorted(ast.unparse(one) for one in reached.values())))
+        module: _sha256("\n".join(sorted(statement.text for statement in reached)))
         for module, reached in walk.reached.items()
         if reached
     }
@@ -87,12 +87,14 @@ def distribution_version(module: str) -> str:
 
 def names_wanted(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, str]]:
     """(module, name) of what an import statement wants; the name "*" is all of the module."""
+    yield from (_wanted(node, alias, package) for alias in node.names)
+
+
+def _wanted(node: ast.Import | ast.ImportFrom, alias: ast.alias, package: str) -> tuple[str, str]:
     if isinstance(node, ast.Import):
-        yield from ((one.name, "*") for one in node.names)
-        return
+        return alias.name, "*"
     base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-    module = ".".join([*base, *([node.module] if node.module else [])])
-    yield from ((module, one.name) for one in node.names)
+    return ".".join([*base, *([node.module] if node.module else [])]), alias.name
 
 
 def find_spec(name: str) -> Any:
@@ -102,20 +104,53 @@ def find_spec(name: str) -> Any:
         return None
 
 
+class _Statement:
+    """A statement of a module, looked at once however many names reach it."""
+
+    def __init__(self, node: ast.stmt):
+        self.node = node
+
+    @cached_property
+    def text(self) -> str:
+        return ast.unparse(self.node)
+
+    @cached_property
+    def uses(self) -> "_Uses":
+        found = _Uses()
+        for node in ast.walk(self.node):
+            match node:
+                case ast.Import() | ast.ImportFrom():
+                    found.imports.append(node)
+                case ast.Name(id=name):
+                    found.names.add(name)
+                case ast.Constant(value=str(text)) if _DOTTED.fullmatch(text):
+                    found.dotted.add(text)
+        return found
+
+
+@dataclass
+class _Uses:
+    """What a statement uses: its imports, the names in it, and its texts that look like a name in this package."""
+
+    imports: list[ast.Import | ast.ImportFrom] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    dotted: set[str] = field(default_factory=set)
+
+
 @dataclass
 class _Module:
     """A module of this package: its statements by the names that they bind, and those that bind none."""
 
     package: str
-    bound: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    loose: list[ast.stmt] = field(default_factory=list)
+    bound: dict[str, list[_Statement]] = field(default_factory=dict)
+    loose: list[_Statement] = field(default_factory=list)
 
 
 @dataclass
 class _Walk:
     """reached: the definitions of each module that count so far. outside: the top-level modules of others."""
 
-    reached: dict[str, dict[int, ast.stmt]] = field(default_factory=dict)
+    reached: dict[str, set[_Statement]] = field(default_factory=dict)
     outside: set[str] = field(default_factory=set)
     _visited: set[tuple[str, str]] = field(default_factory=set)
 
@@ -129,27 +164,26 @@ class _Walk:
             raise ModuleNotFoundError(f"{module} is imported and is no module of {_OURS}.")
         known = _module(module)
         first = module not in self.reached
-        self.reached.setdefault(module, {})
+        self.reached.setdefault(module, set())
         for statement in known.loose if first else ():
             self._reach(module, known, statement, "*")
         for one in [name] if name in known.bound else known.bound:
             for statement in known.bound[one]:
                 self._reach(module, known, statement, one)
 
-    def _reach(self, module: str, known: _Module, statement: ast.stmt, by: str) -> None:
+    def _reach(self, module: str, known: _Module, statement: _Statement, by: str) -> None:
         """Take a statement in, which was reached by the name `by` that it binds, with all that it uses."""
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            self._import(statement, known.package, by)
-        elif id(statement) not in self.reached[module]:
-            self.reached[module][id(statement)] = statement
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Import | ast.ImportFrom):
-                    self._import(node, known.package, "*")
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _DOTTED.fullmatch(node.value):
-                    self._named(node.value)
-                elif isinstance(node, ast.Name):
-                    for found in known.bound.get(node.id, ()):
-                        self._reach(module, known, found, node.id)
+        if isinstance(statement.node, ast.Import | ast.ImportFrom):
+            self._import(statement.node, known.package, by)
+        elif statement not in self.reached[module]:
+            self.reached[module].add(statement)
+            for imported in statement.uses.imports:
+                self._import(imported, known.package, "*")
+            for dotted in statement.uses.dotted:
+                self._named(dotted)
+            for name in statement.uses.names:
+                for found in known.bound.get(name, ()):
+                    self._reach(module, known, found, name)
 
     def _named(self, dotted: str) -> None:
         """Visit what a text names, as others are told by it which class of ours to use."""
@@ -168,9 +202,7 @@ class _Walk:
         """Visit what an import statement wants: of several names only the one by which it was reached."""
         for alias in statement.names:
             if by in ("*", alias.asname or alias.name.split(".")[0]):
-                one = type(statement)(**{**vars(statement), "names": [alias]})
-                for module, name in names_wanted(one, package):
-                    self._visit_once(module, name)
+                self._visit_once(*_wanted(statement, alias, package))
 
 
 def _modules_below(module: str) -> Iterator[str]:
@@ -197,11 +229,11 @@ def _module(module: str) -> _Module:
     for statement in ast.parse(file.read_text()).body:
         if _is_for_types(statement) or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
             continue
-        names = list(_names_bound(statement))
+        names, one = list(_names_bound(statement)), _Statement(statement)
         for name in names:
-            found.bound.setdefault(name, []).append(statement)
+            found.bound.setdefault(name, []).append(one)
         if not names:
-            found.loose.append(statement)
+            found.loose.append(one)
     return found
 
 

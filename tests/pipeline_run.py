@@ -50,6 +50,16 @@ def summary(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "state" / "summary.json").read_text()))
 
 
+def processes_with(variable: str, value: str) -> list[str]:
+    """Command lines of the processes that descend from one with this variable in its environment; no zombies."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get(variable) == value and (line := process.cmdline()):
+                found.append(" ".join(line)[:120])
+    return found
+
+
 def kill_group(process: subprocess.Popen[str]) -> None:
     """SIGKILL the process and everything it started: nothing gets the chance to clean up."""
     started = psutil.Process(process.pid).children(recursive=True)

@@ -21,8 +21,7 @@ from contest.load import Target
 HERE = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 40.0
-BENTOML_VENV = work.ROOT / ".venv-bentoml"
-BENTOML_PACKAGES = ("bentoml==1.4.39", "scikit-learn==1.9.1", "pandas==2.3.3", "joblib==1.6.0")
+ONNX = ("onnxruntime==1.32.0", "numpy")
 TOLERANCE = 1e-5
 
 Command = Callable[[int], Sequence[str | Path]]
@@ -86,22 +85,57 @@ def mlflow_server(name: str) -> Contestant:
 
 
 def bentoml(name: str) -> Contestant | None:
-    """In an environment of its own, made if it is not there; None if it cannot be installed."""
-    if not (BENTOML_VENV / "installed").exists():
-        try:
-            venv.create(BENTOML_VENV, with_pip=True, clear=True)
-            pip = [BENTOML_VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, *BENTOML_PACKAGES], check=True, stdout=sys.stderr)
-        except subprocess.CalledProcessError as error:
-            print(f"BentoML cannot be installed here ({error}); it is left out.", file=sys.stderr)
-            return None
-        (BENTOML_VENV / "installed").touch()
+    """With scikit-learn."""
+    bin = _environment("bentoml", "bentoml==1.4.39", "scikit-learn==1.9.1", "pandas==2.3.3", "joblib==1.6.0")
 
     def command(port: int) -> Sequence[str | Path]:
-        options = ["--host", "127.0.0.1", "--port", str(port)]
-        return [BENTOML_VENV / "bin" / "bentoml", "serve", "contest.servers.bentoml_service:Flights", *options]
+        return [
+            bin / "bentoml",
+            "serve",
+            "contest.servers.bentoml_service:Flights",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
 
     return Contestant(name, command, environment={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(work.WORK)})
+
+
+def mosec(name: str) -> Contestant:
+    """With ONNX Runtime."""
+    bin = _environment("mosec", "mosec==0.9.8", *ONNX)
+
+    def command(port: int) -> Sequence[str | Path]:
+        return [bin / "python", "-m", "contest.servers.mosec_server", "--port", str(port), "--address", "127.0.0.1"]
+
+    return Contestant(name, command, path="/inference")
+
+
+def litserve(name: str) -> Contestant:
+    """With ONNX Runtime."""
+    bin = _environment("litserve", "litserve==0.2.19", *ONNX)
+    return Contestant(name, lambda port: [bin / "python", "-m", "contest.servers.litserve_server", str(port)])
+
+
+def if_installed(contestant: Callable[[str], Contestant], name: str) -> list[Contestant]:
+    """The contestant in an environment of its own; none if that cannot be made here."""
+    try:
+        return [contestant(name)]
+    except subprocess.CalledProcessError as error:
+        print(f"{name} cannot be installed here ({error}); it is left out.", file=sys.stderr)
+        return []
+
+
+def _environment(name: str, *packages: str) -> Path:
+    """The folder of the programs of a virtual environment with these packages, which is made if it is not there."""
+    folder = work.ROOT / f".venv-{name}"
+    if not (folder / "installed").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *packages], check=True, stdout=sys.stderr)
+        (folder / "installed").touch()
+    return folder / "bin"
 
 
 @contextmanager

@@ -112,4 +112,4 @@ def _keys_of_champion(settings: Settings, use_case: str) -> LabelKeys:
         schema = load(download(settings, version, folder), champion.digest).schema
     if not key_columns(schema):
         raise ConfigurationError(f"The ledger of {use_case} leaves out a key, as it is personal. Give request ids.")
-    return label_keys(schema, settings.ledger_secret_file)
+    return label_keys(schema, settings)

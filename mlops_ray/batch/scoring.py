@@ -1,7 +1,6 @@
 """Batch scoring: the sealed model that also answers requests, over any number of rows, with features as of their time.
 
-What is written below `output`: `predictions/` and `quarantine/` (Parquet), `run.json` first and `scores.json` last. A
-run that was killed and is started again on the same output takes its place: files and ledger then have each row once.
+What lies below the output, and what of it survives a kill: see `batch.output`.
 """
 
 import hashlib
@@ -10,9 +9,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +18,22 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import ray
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.batch.output import PREDICTIONS, QUARANTINE, WAITING, begin, finish
+from mlops_ray.batch.rows import PLACE, RAW, reading
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.ingestion.contract import JUDGEMENT, REASON, REPAIRS, check_rows
+from mlops_ray.ingestion.quarantine import MALFORMED
 from mlops_ray.predictions.ids import microseconds, uuid7_at
-from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.record import Recorder
-from mlops_ray.predictions.segments import frame_of, write_segment
+from mlops_ray.predictions.segments import frame_of
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.models import ModelVersion, download, find_version
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
@@ -93,10 +93,11 @@ def score(
     rows: the columns of a request (entities, event time, and what the request features are computed from). A column
     `as_of` says for each row up to when features may be known, at most the lead time before the event; that is the
     default, as in training. Other columns are carried along. A row that breaks the rules of its columns goes to
-    quarantine with the reasons. output: an absolute folder or URL. settings: default from the environment. version:
-    default the champion.
-    Ray must be running. Raises DataError if a column is missing or taken, or if `output` holds a finished run, and
-    ConfigurationError if there is no such version.
+    quarantine with the reasons, and so does a line of a file that is no row. output: an absolute folder or URL; a run
+    that was killed there is begun anew, or finished if it had scored all. settings: default from the environment.
+    version: default the champion.
+    Ray must be running. Raises DataError if a column is missing or taken, or if `output` holds a finished run or what
+    no run wrote, and ConfigurationError if there is no such version.
     """
     settings = settings or settings_from_environment()
     model = _model(settings, use_case, version)
@@ -104,45 +105,24 @@ def score(
         sealed_folder = download(settings, model, folder)
         schema = load(sealed_folder, model.digest).schema
         files = {path.name: path.read_bytes() for path in sealed_folder.iterdir()}
-    with _reading():
+    with reading():
         given = list(rows.columns() if isinstance(rows, ray.data.Dataset) else rows.columns)
     _expect_columns(schema, given)
-    run_id, started = _begin(output, model)
-    _logger.info("Scoring with %s version %d into %s (run %s)", use_case, model.version, output, run_id)
+    begun = begin(output, use_case)
+    if begun.scored is not None:
+        _logger.info("Run %s into %s had scored all its rows, and is finished as it was", begun.id, output)
+        finish(output, settings, begun.scored)
+        return Scores(**begun.scored)
+    _logger.info("Scoring with %s version %d into %s (run %s)", use_case, model.version, output, begun.id)
     began = time.monotonic()
-    run = ray.put(_Run(run_id, started, settings, model, files, output))
+    run = ray.put(_Run(begun.id, begun.started, settings, model, files, output))
     task = ray.remote(_score_partition)
     parts = ray.get([task.remote(run, number, *tables) for number, tables in enumerate(_partitions(rows))])
     scores = _sum(parts, use_case, model, output)
-    Artifacts(output).write_json(asdict(scores), "scores.json")
+    finish(output, settings, asdict(scores))
     seconds = time.monotonic() - began
     _logger.info("Scored %d rows, %d quarantined, in %.1f s", scores.scored, scores.quarantined, seconds)
     return scores
-
-
-def read_rows(url: str) -> "ray.data.Dataset":
-    """Rows to score from Parquet files, or from CSV files where the name ends so; a file or a folder.
-
-    Values of CSV files stay texts, which the contract reads: the code 0012 is no number.
-    """
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    if not url.endswith((".csv", ".csv.gz")):
-        return ray.data.read_parquet(url)
-    texts = pacsv.ConvertOptions(default_column_type=pa.string(), strings_can_be_null=False)
-    return ray.data.read_csv(url, convert_options=texts)
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Around what reads the caller's rows: what Ray Data cannot read is the caller's to repair."""
-    try:
-        yield
-    except ray.exceptions.RayTaskError as error:
-        said = str(getattr(error, "cause", error)).partition(". Please")[0].splitlines()[0]
-        raise DataError(
-            f"The rows to score cannot be read: {said}. Repair the file: each line as long as the header."
-        ) from None
 
 
 def _model(settings: Settings, use_case: str, version: int | None) -> ModelVersion:
@@ -165,23 +145,6 @@ def _expect_columns(schema: ModelSchema, given: Sequence[str]) -> None:
         raise DataError(f"The rows to score have a column {taken[0]!r}, which scoring adds. Rename it.")
 
 
-def _begin(output: str, model: ModelVersion) -> tuple[str, datetime]:
-    """The id and the moment of the run: new, or those of the one that did not finish here."""
-    if not output.startswith("/") and "://" not in output:
-        raise ConfigurationError(f"The output {output!r} is a relative path. Give an absolute path or a URL.")
-    artifacts = Artifacts(output)
-    if artifacts.read_json("scores.json") is not None:
-        raise DataError(f"{output} holds the scores of a finished run. Give another output, or delete it.")
-    found = artifacts.read_json("run.json")
-    artifacts.delete("predictions")
-    artifacts.delete("quarantine")
-    if found is None or found["digest"] != model.digest:
-        now = datetime.now(UTC)
-        found = {"id": uuid7_at(microseconds(now) // 1000), "started": now.isoformat(), "digest": model.digest}
-        artifacts.write_json(found, "run.json")
-    return found["id"], datetime.fromisoformat(found["started"])
-
-
 def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Iterator[list[Any]]:
     """Object references of the tables of each partition: one partition while all is small."""
     if not isinstance(rows, ray.data.Dataset):
@@ -190,7 +153,7 @@ def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Itera
         size = max(1, frame.height * PARTITION_BYTES // max(1, int(frame.estimated_size())))
         yield from ([ray.put(part.to_arrow())] for part in frame.iter_slices(size))
         return
-    with _reading():
+    with reading():
         materialized = rows.materialize()
     count = 1 + materialized.size_bytes() // PARTITION_BYTES
     blocks = materialized.to_arrow_refs()
@@ -227,12 +190,12 @@ def _score_partition(run: _Run, partition: int, *tables: pa.Table) -> list[Count
             Path(folder, name).write_bytes(content)
         sealed = load(Path(folder), run.model.digest)
     hashes = any(column.personal == "hash" for column in sealed.schema.request_columns)
-    personal = PersonalHash(load_secret(run.settings.ledger_secret_file)) if hashes else None
+    personal = personal_hash(run.settings) if hashes else None
     recorder = Recorder(str(run.model.version), sealed.schema, personal)
     frames = [pl.DataFrame(pl.from_arrow(table)) for table in tables]
     for part in frames:
         _expect_plain_types(part)
-    frame = pl.concat([part for part in frames if part.width] or [pl.DataFrame()], how="vertical_relaxed")
+    frame = pl.concat([part for part in frames if part.width] or [pl.DataFrame()], how="diagonal_relaxed")
     slices = frame.iter_slices(SLICE_ROWS)
     return [_score_slice(run, sealed, recorder, f"{partition:05}-{n:03}", part) for n, part in enumerate(slices)]
 
@@ -240,23 +203,43 @@ def _score_partition(run: _Run, partition: int, *tables: pa.Table) -> list[Count
 def _score_slice(
     run: _Run, sealed: SealedModel, recorder: Recorder, name: str, given: pl.DataFrame
 ) -> Counter[tuple[str, str]]:
-    given = given.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+    given, refused = _parted(given.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String)))
     judged = _judge(sealed.schema, given)
     good = judged[REASON].is_null()
     output = Artifacts(run.output)
     if not good.all():
-        refused = given.filter(~good).with_columns(judged[REASON].filter(~good).alias("reason"))
-        output.write_table(refused, "quarantine", f"part-{name}.parquet")
+        reason = judged[REASON].filter(~good).alias("reason")
+        refused = pl.concat([given.filter(~good).with_columns(reason), refused], how="diagonal")
+    if refused.height:
+        output.write_table(_with_places(refused), QUARANTINE, f"part-{name}.parquet")
     rows = judged.filter(good)
     if rows.height:
         scored = _predict(run, sealed, recorder, name, rows.drop(*JUDGEMENT))
-        others = given.filter(good).drop(*scored.columns, strict=False)
-        output.write_table(pl.concat([others, scored], how="horizontal"), "predictions", f"part-{name}.parquet")
-    counts = Counter({("rows", "in"): given.height, ("rows", "scored"): rows.height})
+        others = given.filter(good).drop(*scored.columns, *PLACE, strict=False)
+        output.write_table(pl.concat([others, scored], how="horizontal"), PREDICTIONS, f"part-{name}.parquet")
+    counts = Counter({("rows", "in"): rows.height + refused.height, ("rows", "scored"): rows.height})
     counts["rows", "repaired"] = rows[REPAIRS].drop_nulls().len()
-    for kind, codes in (("reason", judged[REASON]), ("repair", rows[REPAIRS])):
+    codes_of = refused["reason"] if refused.height else pl.Series(dtype=pl.String)
+    for kind, codes in (("reason", codes_of), ("repair", rows[REPAIRS])):
         counts.update((kind, code) for text in codes.drop_nulls() for code in text.split(";"))
     return counts
+
+
+def _parted(given: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows, and the lines that are none, with their reason."""
+    if RAW not in given.columns:
+        return given, pl.DataFrame()
+    malformed = pl.col(RAW).is_not_null()
+    lines = given.filter(malformed).select(*PLACE, pl.lit(MALFORMED).alias("reason"))
+    return given.filter(~malformed), lines
+
+
+def _with_places(refused: pl.DataFrame) -> pl.DataFrame:
+    """Of rows of delimited files `file`, `line` and, of a line that is no row, `raw`; the file's columns have other
+    names."""
+    free = {name: name.removeprefix("__") for name in PLACE if name in refused.columns}
+    taken = [name for name in free.values() if name in refused.columns]
+    return refused.rename({name: plain for name, plain in free.items() if plain not in taken})
 
 
 def _judge(schema: ModelSchema, given: pl.DataFrame) -> pl.DataFrame:
@@ -276,7 +259,7 @@ def _judge(schema: ModelSchema, given: pl.DataFrame) -> pl.DataFrame:
 
 
 def _predict(run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows: pl.DataFrame) -> pl.DataFrame:
-    """The typed rows with their predictions, which are in the ledger then. Repeated, it replaces what it wrote."""
+    """The typed rows with their predictions, whose segment waits for the ledger then."""
     started = time.monotonic()
     numbers, categories = model_inputs(_features(run.settings, sealed.schema, rows), sealed.schema.features)
     probability = sealed.model.probability(numbers, categories)
@@ -289,8 +272,7 @@ def _predict(run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows
         rows.drop(AS_OF).to_dicts(), numbers, categories, probability,
     )  # fmt: skip
     segment = frame_of(recorder.schema, [record]).with_columns(rows[AS_OF])
-    artifacts = Artifacts(run.settings.artifacts)
-    write_segment(artifacts, sealed.schema.use_case, _id_of(run, time_us, f"segment {name}"), segment)
+    Artifacts(run.output).write_table(segment, WAITING, f"{_id_of(run, time_us, f'segment {name}')}.parquet")
     return rows.with_columns(
         pl.lit(request_id).alias("request_id"),
         segment["row"],
@@ -326,5 +308,5 @@ def _sum(parts: Sequence[list[Counter[tuple[str, str]]]], use_case: str, model: 
     artifacts = Artifacts(output)
     return Scores(
         use_case, model.version, model.digest, rows_in, scored, total["rows", "repaired"], rows_in - scored,
-        codes["reason"], codes["repair"], artifacts.url("predictions"), artifacts.url("quarantine"),
+        codes["reason"], codes["repair"], artifacts.url(PREDICTIONS), artifacts.url(QUARANTINE),
     )  # fmt: skip

@@ -23,7 +23,7 @@ labels = typer.Typer(no_args_is_help=True, help="Labels: what turned out to be t
 
 def score(
     use_case: CaseArgument,
-    input: Annotated[str, typer.Option(help="Rows to score: Parquet or CSV, a file, folder or URL.")],
+    input: Annotated[str, typer.Option(help="Rows to score: Parquet or CSV; a file, folder or URL.")],
     output: Annotated[str, typer.Option(help="Folder or URL for predictions and quarantine.")],
     state: StateOption = None,
     data: DataOption = None,
@@ -34,7 +34,7 @@ def score(
     settings = settings_of(state, config, data)
     name = load_use_case(use_case).name
     with ray_for(settings):
-        from mlops_ray.batch.scoring import read_rows
+        from mlops_ray.batch.rows import read_rows
         from mlops_ray.batch.scoring import score as score_rows
 
         scores = score_rows(read_rows(absolute(input)), name, absolute(output), settings, version)

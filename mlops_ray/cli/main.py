@@ -13,6 +13,7 @@ from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
+from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift
 from mlops_ray.cli.notify import notify
@@ -37,6 +38,7 @@ for command in (run, serve, predict, score, lineage, live, drift):
     app.command()(command)
 app.add_typer(features, name="features")
 app.add_typer(labels, name="labels")
+app.add_typer(ledger, name="ledger")
 app.add_typer(versions, name="versions")
 app.add_typer(approvals, name="approvals")
 app.add_typer(rollout, name="rollout")

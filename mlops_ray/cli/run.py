@@ -4,8 +4,10 @@ import json
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +26,7 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
+from mlops_ray.cli.preconditions import expect_can_work
 from mlops_ray.cli.rollout import credential
 from mlops_ray.cli.serve import key_line, quiet_serving
 from mlops_ray.config import Settings
@@ -71,7 +74,9 @@ def run(
     settings = settings_of(state, config, data, port)
     moment = moment_of("--as-of", as_of) if as_of else None
     case = load_use_case(use_case)
-    files = find_all_files(settings, case.sources)
+    if not explain:
+        expect_can_work(settings)
+    files = find_all_files(settings, case.sources, remember=not explain)
     again = Again(start, _steps(force or ()), retry_failed)
     console = Console()
     given = case, settings, definitions_folder(use_case, feature_repo), moment
@@ -81,11 +86,16 @@ def run(
         lines = explained(Pipeline(*given, folder=case_folder(use_case), files=files).explain(until, again))
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
         return
-    with ray_for(settings, serve):
+    with ExitStack() as ending:
+        start_ray = cache(lambda: ending.enter_context(ray_for(settings, serve)))
+        if serve:
+            start_ray()
+
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
 
-        pipeline = Pipeline(*given, TerminalProgress(console), folder=case_folder(use_case), files=files)
+        progress = TerminalProgress(console)
+        pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=start_ray)
         done = pipeline.run(until, again)
         if until == STEPS[-1]:
             _conclude(case, settings, console, done, serve)

@@ -120,8 +120,9 @@ class _Splitter:
             return "skip"
 
         wanted = [column.name for column in self._source.columns if column.name in (names or ())]
-        if len(wanted) < len(self._source.columns):
-            wanted = names or []  # all, so that the contract can tell what there is in place of what is missing
+        if not wanted or len(wanted) < len(self._source.columns):
+            # All, so that the contract can tell what there is in place of what is missing; or because none is declared.
+            wanted = names or []
         schema = [(name, pa.large_string()) for name in wanted]
         if not content:
             return pa.schema(schema).empty_table(), np.array(wrong, np.int64)

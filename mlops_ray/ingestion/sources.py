@@ -78,15 +78,18 @@ def find_files(data: str, source_name: str, source: Source, digests: FileDigests
     ]
 
 
-def find_all_files(settings: Settings, sources: Mapping[str, Source]) -> dict[str, list[SourceFile]]:
+def find_all_files(
+    settings: Settings, sources: Mapping[str, Source], remember: bool = True
+) -> dict[str, list[SourceFile]]:
     """The files of all sources, by the source's name; a file that has not changed since is not hashed again.
 
-    Raises DataError as `find_files` does.
+    remember: write down the digests of those that were hashed now. Raises DataError as `find_files` does.
     """
     artifacts = Artifacts(settings.artifacts)
     digests = FileDigests.load(artifacts, settings.data)
     found = {name: find_files(settings.data, name, source, digests) for name, source in sources.items()}
-    digests.save(artifacts, settings.data)
+    if remember:
+        digests.save(artifacts, settings.data)
     return found
 
 

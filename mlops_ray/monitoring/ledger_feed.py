@@ -11,14 +11,23 @@ from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.predictions.reader import LONGEST_RETRY
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, LONGEST_SEGMENT, Segment, read_segment, segments
+from mlops_ray.predictions.segments import (
+    COLUMNS,
+    FEATURE,
+    LONGEST_SEGMENT,
+    Segment,
+    read_between,
+    read_segment,
+    segments,
+)
+from mlops_ray.predictions.table import LedgerTable
 
 # A segment that comes later than this after the newest is not read any more: ids of older ones are not kept.
 LATEST = timedelta(days=7)
 BATCH_BYTES = 16 << 20
 _BATCH_SEGMENTS = 200
 _HELD_IDENTITIES = 4_000_000
-_IDENTITY = ("request_id", "row", "time", "as_of", "version", "route")
+_IDENTITY = ("request_id", "row", "time", "as_of", "version", "route", "question")
 
 FeaturesOf = Callable[[str], Collection[str]]
 
@@ -96,6 +105,10 @@ class LedgerFeed:
         last = rows["time"][-1]
         near = segments(self._artifacts, self._use_case, begin, last + LONGEST_RETRY)
         parts = [self._of_segment(segment) for segment in near if segment.id in done]
+        # Only what was read here is ever moved to the table.
+        for file in LedgerTable(self._artifacts, self._use_case).files(begin, last + LONGEST_RETRY):
+            rows = read_between(file.url, "time", begin, last + LONGEST_RETRY, _IDENTITY.__contains__)
+            parts.append(_identities(rows.filter(pl.col("route") != "batch")))
         return np.concatenate([np.empty(0, dtype=np.uint64), *parts])
 
     def _of_segment(self, segment: Segment) -> NDArray[np.uint64]:
@@ -114,11 +127,21 @@ class LedgerFeed:
 
 
 def _identities(rows: pl.DataFrame) -> NDArray[np.uint64]:
-    """64 bits of what makes an answer one: request, row, and the version if it was asked in shadow."""
+    """64 bits of what makes an answer one: request, row, question, and the version if it was asked in shadow."""
     shadow = pl.when(pl.col("route") == "shadow").then("version").alias("shadow")
-    return rows.select("request_id", "row", shadow).hash_rows().to_numpy()
+    question = pl.col("question") if "question" in rows.columns else pl.lit(None, pl.Int64).alias("question")
+    return rows.select("request_id", "row", question, shadow).hash_rows().to_numpy()
 
 
 def moment() -> pl.Expr:
     """The moment that a prediction is about: its features are of then, and nobody knows them later than he answers."""
     return pl.min_horizontal("as_of", "time")
+
+
+def may_be_moved(newest: datetime | None, done: Iterable[str], now: datetime) -> Callable[[Segment], bool]:
+    """Which segments the feed does not look for any more: those it has read, and those too old for it.
+
+    newest, done: of the watch's state; where there is none yet, only what is old on the clock is left alone.
+    """
+    known, oldest = frozenset(done), (newest or now) - LATEST
+    return lambda segment: segment.id in known or segment.time < oldest

@@ -20,13 +20,13 @@ from mlops_ray.monitoring.quality import join_labels, quality_of
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowRecord
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
-from mlops_ray.predictions.reader import LONGEST_RETRY, first_of_each
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, columns_of, read_segment, segments
+from mlops_ray.predictions.reader import LONGEST_RETRY, first_of_each, rows_between
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY
 
 MOST_ROWS = 200_000
 _HELD_ROWS = 1_000_000
 _DAY = timedelta(days=1)
-_COLUMNS = ("request_id", "row", "time", "as_of", "version", "route", "probability")
+_COLUMNS = ("request_id", "row", "time", "as_of", "version", "route", "question", "probability")
 
 Name = tuple[str, str, int]
 """A window: version, kind, number."""
@@ -120,14 +120,15 @@ class WindowLabels:
         inside = (moment() >= record.start) & before_end & (pl.col("version") == watched.version)
         inside = inside & (pl.col("route") != "batch") & _sampled(one_in)
         wanted = {*_COLUMNS, *_slice_columns(watched.slices)}
+        start, end = record.answered_from - LONGEST_RETRY, record.answered_to + timedelta(microseconds=1)
+        answered = rows_between(
+            self._artifacts, self._use_case, start, end, lambda name: name in wanted or name.startswith(KEY)
+        )
         frames = [pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})]
-        latest = record.answered_to + timedelta(microseconds=1)
-        for segment in segments(self._artifacts, self._use_case, record.answered_from - LONGEST_RETRY, latest):
-            kept = [name for name in columns_of(segment.url) if name in wanted or name.startswith(KEY)]
-            frames.append(read_segment(segment.url, kept).filter(inside))
+        frames += [rows.filter(inside) for rows in answered]
         found = first_of_each(pl.concat(frames, how="diagonal_relaxed")).with_columns(time=moment())
         slices = [_slice(name, found.columns) for name in watched.slices]
-        return found.with_columns(slices).drop("as_of", "version", "route")
+        return found.with_columns(slices).drop("as_of", "version", "route", "question")
 
 
 def _windows(watch: VersionWatch) -> Iterable[tuple[Name, WindowRecord]]:

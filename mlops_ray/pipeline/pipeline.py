@@ -9,7 +9,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -65,13 +65,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Pipeline:
-    """The steps of one use case with one set of settings. Ray must be initialised before `run`.
+    """The steps of one use case with one set of settings. Where nothing has changed, no Ray is needed.
 
     feature_repo: the folder with Feast's definitions. as_of: nothing known later enters; None means the latest moment
     at which a row of the data became known. notify: told of each step's start and end, and of each trial. challenger:
     the version is registered beside the champion, if there is one, and does not take its place. folder: of the use
     case's file, whose repository lineage names; None for that of `feature_repo`. files: the raw files of each source,
-    where they are listed already; else they are listed once, when the first step needs them.
+    where they are listed already; else they are listed once, when the first step needs them. start_ray: called before
+    each step that runs; afterwards Ray must be initialised.
     """
 
     use_case: UseCase
@@ -82,6 +83,7 @@ class Pipeline:
     challenger: bool = False
     folder: Path | None = None
     files: Mapping[str, Sequence[SourceFile]] | None = None
+    start_ray: Callable[[], Any] = lambda: None
     done: dict[StepName, StepFinished] = field(default_factory=dict, init=False)
 
     def run(self, until: StepName = "materialize", again: Again = NOTHING_AGAIN) -> dict[StepName, StepFinished]:
@@ -139,6 +141,7 @@ class Pipeline:
                         f"Run without --from, or from {step}."
                     )
                 self.notify(StepRuns(step, plan.why))
+                self.start_ray()
                 logger.info("%s started (%s): %s", step, record.run_key[:12], plan.why)
                 record = self._run_step(step, record, results, again)
             self._records().set_last(step, record.key)

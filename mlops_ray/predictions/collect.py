@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import Pause, decode_records, write_segment
-from mlops_ray.predictions.wal import SUFFIX, FrameReader, remove_unnamed, taken_over
+from mlops_ray.predictions.segments import Pause, decode_records, named_for, write_segment
+from mlops_ray.predictions.wal import SUFFIX, FrameReader, remove_unnamed, sync_folder, taken_over
 
 DAMAGED = ".damaged"
 
@@ -87,11 +87,19 @@ def _convert(path: Path, content: bytes, artifacts: Artifacts, pause: Pause | No
     decoded = decode_records(frames, pause)
     for number, frame in enumerate(decoded.frames):
         # Versions whose columns differ make a segment each.
-        segment_id = path.stem if number == 0 else f"{path.stem}-{number}"
-        write_segment(artifacts, path.parent.name, segment_id, frame)
+        segment_id = named_for(path.stem if number == 0 else f"{path.stem}-{number}", frame)
+        to_disk(write_segment(artifacts, path.parent.name, segment_id, frame))
     damaged = frames.damaged + decoded.damaged
     put_away(path, damaged)
     return Collected(1, sum(frame.height for frame in decoded.frames), damaged)
+
+
+def to_disk(url: str) -> None:
+    """Wait until a file is on the disk, where it lies on one: what it was made from is removed next."""
+    if url.startswith("/"):
+        with open(url, "rb") as stream:
+            os.fsync(stream.fileno())
+        sync_folder(Path(url).parent)
 
 
 def put_away(path: Path, damaged: int) -> None:

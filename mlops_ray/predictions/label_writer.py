@@ -1,7 +1,5 @@
 """LabelWriter: what a replica keeps labels with, before it confirms them."""
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +11,6 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import UnavailableError
 from mlops_ray.predictions.collect import Collected, collect_files, put_away
 from mlops_ray.predictions.ids import microseconds
 from mlops_ray.predictions.labels import (
@@ -25,15 +22,17 @@ from mlops_ray.predictions.labels import (
     write_by_keys,
     write_by_request,
 )
-from mlops_ray.predictions.wal import FrameReader, WalFile
+from mlops_ray.predictions.segments import Pause
+from mlops_ray.predictions.spool import Spool
+from mlops_ray.predictions.wal import FrameReader
 from mlops_ray.use_case import ColumnType
 
 # Below the ledger's folder, where no use case can have it: their names begin with a letter.
 FOLDER = "_labels"
 ROUND_S = 2.0
 ROTATE_S = 10.0
+ROTATE_BYTES = 16_000_000
 
-_logger = logging.getLogger(__name__)
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -69,17 +68,12 @@ class LabelWriter:
         rotate_s: float | None = None,
         clock: Callable[[], float] = time.time,
     ):
-        self._root = Path(settings.ledger_wal) / FOLDER
-        self._folder = self._root / use_case
-        self._artifacts = Artifacts(settings.artifacts)
-        self._rotate_us = int((rotate_s or min(ROTATE_S, settings.ledger_rotate_s)) * 1e6)
-        self._clock = clock
-        self._file: WalFile | None = None
-        self._keys: bytes = b""
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._problem: str | None = None
+        self._root, self._artifacts = Path(settings.ledger_wal) / FOLDER, Artifacts(settings.artifacts)
+        self._spool = Spool(
+            "writer of labels", self._root / use_case, self._collect,
+            rotate_s or min(ROTATE_S, settings.ledger_rotate_s),
+            ROTATE_BYTES, ROUND_S, settings.ledger_sync, clock,
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         self.start()
@@ -89,83 +83,45 @@ class LabelWriter:
         self.close()
 
     def start(self) -> None:
-        """Begin to collect, in a thread."""
-        self._thread = threading.Thread(target=self._collect_until_closed, name="labels", daemon=True)
-        self._thread.start()
+        """Begin to move files to shared storage, in a thread; see `Spool`."""
+        self._spool.start()
 
     def append(self, labels: Sequence[Label], keys: LabelKeys | None = None) -> None:
         """Keep labels, now. keys: how those by keys are stored; needed if there are any.
 
         Raises UnavailableError if the local disk takes no more: then none of them is kept.
         """
-        now_us = int(self._clock() * 1e6)
-        by_request, by_keys = [], []
-        for one in labels:
-            known_us = now_us if one.known_at is None else microseconds(one.known_at)
-            if one.request_id is not None:
-                by_request.append((one.request_id, one.row, one.label, known_us))
-            else:
-                assert keys is not None
-                assert one.keys is not None
-                by_keys.append((keys.values(one.keys), one.label, known_us))
-        content = _encode(_Told(now_us, by_request, by_keys))
-        described = _encode(_Keys(keys.event_time, keys.types)) if by_keys and keys is not None else b""
-        with self._lock:
-            try:
-                self._append(content, described, now_us)
-            except OSError as error:
-                raise UnavailableError(
-                    f"Labels cannot be written to {self._folder}: {error.strerror}. Make room on this disk, or set "
-                    f"ledger_wal to another."
-                ) from error
+
+        def told(now_us: int) -> bytes:
+            by_request, by_keys = [], []
+            for one in labels:
+                known_us = now_us if one.known_at is None else microseconds(one.known_at)
+                if one.request_id is not None:
+                    by_request.append((one.request_id, one.row, one.label, known_us))
+                else:
+                    assert keys is not None
+                    assert one.keys is not None
+                    by_keys.append((keys.values(one.keys), one.label, known_us))
+            return _encode(_Told(now_us, by_request, by_keys))
+
+        described = keys is not None and any(one.keys is not None for one in labels)
+        header = _encode(_Keys(keys.event_time, keys.types)) if described and keys is not None else b""
+        self._spool.append(told, "keys", header)
 
     def rotate(self) -> None:
         """Close the current file, so that the next round moves it to shared storage."""
-        with self._lock:
-            self._close_file()
+        self._spool.rotate()
 
     def collect(self) -> Collected:
         """Move everything closed or abandoned on this node to shared storage, now."""
-        done = collect_files(self._root, self._convert)
-        if done.problem is not None and self._problem is None:
-            _logger.warning("Labels cannot be moved to %s: %s", self._artifacts.root, done.problem)
-        elif done.problem is None and self._problem is not None:
-            _logger.info("Labels are moved to %s again (%d files)", self._artifacts.root, done.files)
-        self._problem = done.problem
-        return done
+        return self._spool.collect()
 
     def close(self) -> None:
         """Move what there is to shared storage and end the thread. What storage does not take stays on the node."""
-        self._stopping.set()
-        self.rotate()
-        if self._thread is not None:
-            self._thread.join()
-        self.collect()
+        self._spool.close()
 
-    def _append(self, content: bytes, described: bytes, now_us: int) -> None:
-        if self._file is not None and not 0 <= now_us - self._file.opened_us < self._rotate_us:
-            self._close_file()
-        if self._file is None:
-            self._file, self._keys = WalFile.create(self._folder, now_us), b""
-        if described and described != self._keys:
-            self._file.append(described)
-            self._keys = described
-        self._file.append(content)
-
-    def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _collect_until_closed(self) -> None:
-        while not self._stopping.wait(ROUND_S):
-            try:
-                with self._lock:
-                    if self._file is not None and self._clock() * 1e6 - self._file.opened_us >= self._rotate_us:
-                        self._close_file()
-                self.collect()
-            except Exception:  # the thread must live: what it does not move now, it moves later
-                _logger.exception("A round of collecting labels failed")
+    def _collect(self, pause: Pause | None) -> Collected:
+        return collect_files(self._root, self._convert)
 
     def _convert(self, path: Path, content: bytes) -> Collected:
         frames, use_case = FrameReader(content), path.parent.name

@@ -3,7 +3,8 @@
 Segments lie at `labels/<use case>/<part>/<id>.parquet`. A part is the day in the request ids (`2026-03-01`, or
 `undated` where they carry no time), with the columns `request_id` and `row`; or the day of the event time
 (`keys-2026-03-01`) of labels by entity keys, with `key.<column>` as in the ledger. All have `label` (boolean; null
-withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever changed: a later label corrects.
+withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever changed: a later label corrects. Only an
+erasure takes away what was said.
 """
 
 from collections import OrderedDict
@@ -17,7 +18,7 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.personal import PersonalHash, personal_hash
 from mlops_ray.predictions.segments import KEY, MOMENT, read_segment
 from mlops_ray.use_case import Column, ColumnType
 from mlops_ray.use_case.column import DTYPES
@@ -92,10 +93,10 @@ class LabelKeys:
         return self._personal.hash(value, column.type)
 
 
-def label_keys(model: Keyed, secret_file: str) -> LabelKeys:
+def label_keys(model: Keyed, settings: Settings) -> LabelKeys:
     """With the secret that hashes personal keys, if a key is hashed. Raises ConfigurationError if it cannot be read."""
     hashes = any(column.personal == "hash" for column in key_columns(model))
-    return LabelKeys(model, PersonalHash(load_secret(secret_file)) if hashes else None)
+    return LabelKeys(model, personal_hash(settings) if hashes else None)
 
 
 def key_columns(model: Keyed) -> tuple[Column, ...]:
@@ -139,6 +140,19 @@ def frame_by_keys(
         for (name, type_), column in zip(types, columns, strict=True)
     ]
     return pl.DataFrame(keys).hstack(said)
+
+
+def rewrite_labels(artifacts: Artifacts, use_case: str, segment: LabelSegment, labels: pl.DataFrame) -> None:
+    """Replace what a segment says; without a label it is deleted."""
+    if labels.is_empty():
+        delete_labels(artifacts, use_case, segment)
+    else:
+        _write(artifacts, use_case, segment.part, segment.id, labels)
+
+
+def delete_labels(artifacts: Artifacts, use_case: str, segment: LabelSegment) -> None:
+    """Delete a segment, if it is still there."""
+    artifacts.delete(FOLDER, use_case, segment.part, f"{segment.id}{_SUFFIX}")
 
 
 class Labels:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.use_case import ColumnType
 
@@ -26,24 +27,38 @@ class PersonalHash:
         if value is None or value == "":
             return None
         text = _canonical(value, type_).encode()
-        return hmac.digest(self._secret, text, hashlib.sha256)[:DIGEST_BYTES].hex()
+        return self.digest(text)[:DIGEST_BYTES].hex()
+
+    def digest(self, content: bytes) -> bytes:
+        """32 bytes that nobody without the secret can tell to be of this content."""
+        return hmac.digest(self._secret, content, hashlib.sha256)
 
 
-def load_secret(file: str) -> bytes:
-    """The secret in `file`, which is made, readable by its owner alone, where it does not exist.
+def personal_hash(settings: Settings) -> PersonalHash:
+    """By the secret in `ledger_secret_file`.
 
-    Raises ConfigurationError if the file cannot be read or made, or holds fewer than 16 bytes.
+    Where it does not exist it is made, readable by its owner alone, if the artifacts lie in the state folder, so that
+    nobody else writes there: elsewhere each who made one would have hashes that join with nobody's.
+    Raises ConfigurationError where it may not be made, if the file cannot be read or made, or if it holds fewer than 16
+    bytes.
     """
+    file = settings.ledger_secret_file
     path = Path(file)
     try:
         if not path.exists():
+            if not settings.artifacts.startswith(f"{settings.state.rstrip('/')}/"):
+                raise ConfigurationError(
+                    f"ledger_secret_file {file} does not exist, and others may share the artifacts at "
+                    f"{settings.artifacts}: their hashes must be the same. Copy the file from a node that has it; only "
+                    f"if there is none yet, make it once: head -c 32 /dev/urandom | base64 > {file}"
+                )
             _make_secret(path)
         secret = path.read_bytes().strip()
     except OSError as error:
         raise ConfigurationError(f"ledger_secret_file {file} cannot be used: {error.strerror}.") from error
     if len(secret) < DIGEST_BYTES:
         raise ConfigurationError(f"ledger_secret_file {file} holds {len(secret)} bytes; a secret needs 16 or more.")
-    return secret
+    return PersonalHash(secret)
 
 
 def _make_secret(path: Path) -> None:

@@ -1,17 +1,20 @@
 """Ledger: every prediction that was answered, each once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
-from mlops_ray.errors import DataError
+from mlops_ray.errors import DataError, UnavailableError
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import COLUMNS, Segment, may_hold, read_segment, segments
+from mlops_ray.predictions.segments import COLUMNS, may_hold, read_between, segments
+from mlops_ray.predictions.table import SEGMENT, LedgerTable, with_own_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,17 +23,19 @@ if TYPE_CHECKING:
 PARTITION_BYTES = 64 << 20
 LONGEST_RETRY = timedelta(minutes=10)
 _BEGINNING, _END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-_IDENTITY = ("request_id", "row", "time", "version", "route")
+_IDENTITY = ("request_id", "row", "time", "version", "route", "question")
 _SHADOW = "__shadow"
+_Found = TypeVar("_Found")
+_READS_AT_A_TIME, _LOOKS = 16, 5
 
 
 class Ledger:
     """The predictions of one use case that lie on shared storage; see `segments` for the columns.
 
-    A caller who repeats a request, with its id, is answered and recorded twice: of two records of a request's row the
-    first counts. Shadow answers are counted apart from the ones that callers got, each version for itself. A
-    repetition that comes more than `LONGEST_RETRY` after the first counts as a prediction of its own, unless both lie
-    in what is read.
+    A caller who repeats a request, with its id, may be answered and recorded twice: of two records of a row of the same
+    request and question the first counts. Another question under the same id is another prediction. Shadow answers are
+    counted apart from the ones that callers got, each version for itself. A repetition that comes more than
+    `LONGEST_RETRY` after the first counts as a prediction of its own, unless both lie in what is read.
     """
 
     def __init__(self, settings: Settings, use_case: str):
@@ -57,30 +62,28 @@ class Ledger:
         import ray
 
         found = segments(self._artifacts, self._use_case, start, end)
+        files = LedgerTable(self._artifacts, self._use_case).files(start, end)
+        begins = [(segment.time, segment.bytes) for segment in found]
+        begins += [begin for file in files for begin in _stretches(file.first, file.last, file.bytes)]
         read = ray.remote(_read_arrow)
-        borders = _borders(found, start or _BEGINNING, end or _END)
+        borders = _borders(sorted(begins), start or _BEGINNING, end or _END)
         names = None if columns is None else list(columns)
         return ray.data.from_arrow_refs(
             [read.remote(self._artifacts, self._use_case, low, high, names) for low, high in pairwise(borders)]
         )
 
     def find(self, request_id: str, start: datetime | None = None, end: datetime | None = None) -> pl.DataFrame:
-        """The records of one request. The time in a UUIDv7 says where to look; else give `start` and `end`.
+        """All that was answered under a request's id, by time: other questions and repetitions, too.
 
-        Looks up to an hour around the id's moment, as clocks differ and callers repeat. Raises DataError for an id
-        without time when `start` is missing.
+        The time in a UUIDv7 says where to look, up to an hour around it, as clocks differ and callers repeat; else give
+        `start` and `end`. Raises DataError for an id without time when `start` is missing.
         """
         moment = moment_of(request_id)
         if start is None:
             if moment is None:
                 raise DataError(f"Request id {request_id!r} is no UUIDv7, so it does not say when it was. Give start.")
             start, end = moment - timedelta(hours=1), end or moment + timedelta(hours=1)
-        frames = [
-            read_segment(segment.url).filter(pl.col("request_id") == request_id)
-            for segment in segments(self._artifacts, self._use_case, start, end)
-            if may_hold(segment.url, request_id)
-        ]
-        return first_of_each(pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed"))
+        return rows_of_request(self._artifacts, self._use_case, request_id, start, end or _END)
 
 
 def ledger(use_case: str, settings: Settings | None = None) -> Ledger:
@@ -88,17 +91,84 @@ def ledger(use_case: str, settings: Settings | None = None) -> Ledger:
     return Ledger(settings or settings_from_environment(), use_case)
 
 
+def rows_between(
+    artifacts: Artifacts,
+    use_case: str,
+    start: datetime,
+    end: datetime,
+    wanted: Callable[[str], bool] | None = None,
+) -> list[pl.DataFrame]:
+    """All rows answered in `start <= time < end`, in the table and in segments, each as often as it was answered.
+
+    wanted: of the columns, None for all.
+    """
+    last = end - timedelta(microseconds=1)
+
+    def look() -> list[pl.DataFrame]:
+        return _read_both(artifacts, use_case, start, end, None, ("time", start, last), wanted)
+
+    return _settled(look, use_case)
+
+
+def rows_of_request(
+    artifacts: Artifacts, use_case: str, request_id: str, start: datetime, end: datetime
+) -> pl.DataFrame:
+    """All that was answered under an id in `start <= time < end`, by time."""
+    condition = "request_id", request_id, request_id
+
+    def look() -> list[pl.DataFrame]:
+        return _read_both(artifacts, use_case, start, end, request_id, condition, None)
+
+    frames = [frame for frame in _settled(look, use_case) if frame.height]
+    both = pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed")
+    return both.sort("time", maintain_order=True)
+
+
+def _read_both(
+    artifacts: Artifacts,
+    use_case: str,
+    start: datetime,
+    end: datetime,
+    request_id: str | None,
+    condition: tuple[str, Any, Any],
+    wanted: Callable[[str], bool] | None,
+) -> list[pl.DataFrame]:
+    """The rows of the table and of the segments that it does not have. A segment that is moved lies in both for a
+    moment; the segments are listed first, so that what is none any more is in the table."""
+    found = segments(artifacts, use_case, start, end)
+    files = LedgerTable(artifacts, use_case).files(start, end)
+    if request_id is not None:
+        found = [segment for segment in found if may_hold(segment, request_id)]
+        files = [file for file in files if file.may_hold(request_id)]
+    moved = [
+        read_between(file.url, *condition, lambda name: name == SEGMENT or wanted is None or wanted(name))
+        for file in files
+    ]
+    there = {name for rows in moved for name in rows[SEGMENT].unique()}
+    with ThreadPoolExecutor(_READS_AT_A_TIME) as threads:
+        urls = [segment.url for segment in found if segment.id not in there]
+        rest = list(threads.map(lambda url: read_between(url, *condition, wanted), urls))
+    return [with_own_names(rows) for rows in moved] + rest
+
+
+def _settled(look: Callable[[], _Found], use_case: str) -> _Found:
+    """What a look at table and segments gives. It is repeated where a file was moved or replaced meanwhile."""
+    for _ in range(_LOOKS):
+        with suppress(FileNotFoundError):
+            return look()
+    raise UnavailableError(f"The ledger of {use_case} is changed as fast as it is read. Try again.")
+
+
 def _read(
     artifacts: Artifacts, use_case: str, start: datetime, end: datetime, columns: Sequence[str] | None
 ) -> pl.DataFrame:
     """What is answered in `start <= time < end`, each once, by time."""
-    wanted = None if columns is None else tuple(dict.fromkeys((*_IDENTITY, *columns)))
-    earliest = start - LONGEST_RETRY
-    frames = [pl.DataFrame(schema={name: type_ for name, type_ in COLUMNS.items() if not wanted or name in wanted})]
-    for segment in segments(artifacts, use_case, earliest, end):
-        rows = read_segment(segment.url, wanted)
-        frames.append(rows.filter((pl.col("time") >= earliest) & (pl.col("time") < end)))
-    found = first_of_each(pl.concat(frames, how="diagonal_relaxed")).filter(pl.col("time") >= start)
+    names = None if columns is None else {*_IDENTITY, *columns}
+    schema = {name: type_ for name, type_ in COLUMNS.items() if names is None or name in names}
+    wanted = None if names is None else names.__contains__
+    frames = rows_between(artifacts, use_case, start - LONGEST_RETRY, end, wanted)
+    rows = pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")
+    found = first_of_each(rows).filter(pl.col("time") >= start)
     if columns is None:
         return found
     return found.select(name if name in found.columns else pl.lit(None).alias(name) for name in columns)
@@ -114,15 +184,25 @@ def first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
     """By time, without the repetitions of an answer that is there already."""
     shadow = pl.when(pl.col("route") == "shadow").then("version")
     ordered = rows.sort("time", maintain_order=True).with_columns(shadow.alias(_SHADOW))
-    return ordered.unique(["request_id", "row", _SHADOW], keep="first", maintain_order=True).drop(_SHADOW)
+    identity = ["request_id", "row", "question", _SHADOW]
+    return ordered.unique(identity, keep="first", maintain_order=True).drop(_SHADOW)
 
 
-def _borders(found: Sequence[Segment], start: datetime, end: datetime) -> list[datetime]:
-    """Moments that divide `start..end` into stretches of about `PARTITION_BYTES`, beginning and end included."""
+def _borders(found: Sequence[tuple[datetime, int]], start: datetime, end: datetime) -> list[datetime]:
+    """Moments that divide `start..end` into stretches of about `PARTITION_BYTES`, beginning and end included.
+
+    found: where so many bytes begin, in order.
+    """
     borders, size = [start], 0
-    for segment in found:
-        if size >= PARTITION_BYTES and segment.time > borders[-1]:
-            borders.append(segment.time)
+    for moment, bytes_ in found:
+        if size >= PARTITION_BYTES and moment > borders[-1]:
+            borders.append(moment)
             size = 0
-        size += segment.bytes
+        size += bytes_
     return [*borders, end]
+
+
+def _stretches(first: datetime, last: datetime, size: int) -> list[tuple[datetime, int]]:
+    """A file of the table as if its rows were spread evenly over its time."""
+    count = 1 + size // PARTITION_BYTES
+    return [(first + (last - first) * number / count, size // count) for number in range(count)]

@@ -12,6 +12,7 @@ from mlops_ray.predictions.personal import PersonalHash
 from mlops_ray.use_case import Column, ColumnType, Feature
 
 Route = Literal["champion", "canary", "shadow", "batch"]
+QUESTION_BYTES = 8
 
 
 class Described(Protocol):
@@ -43,7 +44,9 @@ class Record(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
     """One answered request of one or many rows. Moments are microseconds since 1970.
 
     keys: request columns, a list for each row; None where the caller sent features. numbers: float32 [rows, numbers]
-    (NaN is missing). categories: texts, row after row ("" is missing). probability: float32 [rows].
+    (NaN is missing). categories: texts, row after row ("" is missing). probability: float32 [rows]. question: 8 bytes
+    that tell what was asked from any other question; none where nobody can ask twice. caller: the id of the principal
+    who asked.
     """
 
     version: str
@@ -56,6 +59,8 @@ class Record(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
     numbers: bytes
     categories: list[str]
     probability: bytes
+    question: bytes = b""
+    caller: str = ""
 
     @property
     def rows(self) -> int:
@@ -67,7 +72,8 @@ class Recorder:
 
     A request column with `personal="omit"` is left out, and so is the feature that repeats it unchanged; with "hash"
     both are hashed (a number among the features is left out: a hash is no number). A feature that is computed from a
-    personal column is the model's input and is kept.
+    personal column is the model's input and is kept. Of what was asked a digest is kept, by the secret as well where a
+    column is personal: of a plain one, whoever guesses a name could see that he is right.
     """
 
     def __init__(self, version: str, model: Described, personal: PersonalHash | None):
@@ -77,6 +83,7 @@ class Recorder:
         if hashed and personal is None:
             raise ConfigurationError(f"Column {hashed[0].name} is to be hashed, but the ledger has no secret.")
         self._hash = personal if hashed else None
+        self._question_hash = personal if has_personal(model) else None
         self._names = [column.name for column in columns]
         self._hashed_keys = [(i, column.type) for i, column in enumerate(columns) if column.personal == "hash"]
         rules = {feature.name: _rule_of(model, feature) for feature in model.features}
@@ -106,6 +113,8 @@ class Recorder:
         numbers: NDArray[np.float32],
         categories: NDArray[np.object_],
         probability: NDArray[np.float32],
+        question: bytes = b"",
+        caller: str = "",
     ) -> Record:
         """The record of an answer; see `LedgerWriter.append` for the shapes."""
         if self._kept_numbers is not None:
@@ -116,10 +125,12 @@ class Recorder:
         texts = categories.ravel().tolist()
         if self._hash is not None:
             self._hide(rows, texts, self._hash)
+        if question and self._question_hash is not None:
+            question = self._question_hash.digest(question)
         return Record(
             self.schema.version, request_id, time_us, as_of_us, route, latency_s, rows,
             numbers.astype(np.float32, copy=False).tobytes(), texts,
-            probability.astype(np.float32, copy=False).tobytes(),
+            probability.astype(np.float32, copy=False).tobytes(), question[:QUESTION_BYTES], caller,
         )  # fmt: skip
 
     def _hide(self, rows: list[list[Any]] | None, texts: list[str], personal: PersonalHash) -> None:
@@ -129,6 +140,11 @@ class Recorder:
         for position in self._hashed_categories:
             for at in range(position, len(texts), self._width):
                 texts[at] = personal.hash(texts[at], "text") or ""
+
+
+def has_personal(model: Described) -> bool:
+    """Whether a request column is personal: then the ledger's secret is needed."""
+    return any(column.personal is not None for column in model.request_columns)
 
 
 def _rule_of(model: Described, feature: Feature) -> Literal["omit", "hash"] | None:

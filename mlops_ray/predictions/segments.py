@@ -1,9 +1,11 @@
 """Segments: the ledger on shared storage, as immutable Parquet files named by the moment they begin with.
 
 One lies at `ledger/<use case>/<day>/<id>.parquet`, where the id begins with a UUIDv7; no record in it is older than
-the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. A row is a prediction. Columns:
+the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. It may end with the first digits of the least
+and of the greatest request id, so that a list of names tells where an id can be. A row is a prediction. Columns:
 `request_id`, `row` (within the request), `time` (answered) and `as_of` (UTC), `version`, `route`, `latency_s`,
-`key.<request column>`, `feature.<name>` (float32 or text; null is missing), `probability`.
+`caller` (the principal's id), `question` (a digest of what was asked), `key.<request column>`, `feature.<name>`
+(float32 or text; null is missing), `probability`.
 """
 
 import re
@@ -31,6 +33,7 @@ KEY, FEATURE = "key.", "feature."
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SUFFIX = ".parquet"
+_RANGE = re.compile(r"\.([0-9a-f]{12})-([0-9a-f]{12})$")
 _CHUNK = 256  # frames decoded in about a millisecond
 MOMENT = pl.Datetime("us", "UTC")
 COLUMNS: dict[str, pl.DataType] = {
@@ -41,6 +44,8 @@ COLUMNS: dict[str, pl.DataType] = {
     "version": pl.String(),
     "route": pl.String(),
     "latency_s": pl.Float32(),
+    "caller": pl.String(),
+    "question": pl.Int64(),
     "probability": pl.Float32(),
 }
 
@@ -110,6 +115,8 @@ def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
         "version": pl.Series([record.version for record in records], dtype=pl.String),
         "route": pl.Series([record.route for record in records], dtype=pl.String),
         "latency_s": pl.Series([record.latency_s for record in records], dtype=pl.Float32),
+        "caller": pl.Series([record.caller or None for record in records], dtype=pl.String),
+        "question": pl.Series([_number(record.question) for record in records], dtype=pl.Int64),
     }
     if total != len(records):
         of_row = pl.Series(np.repeat(np.arange(len(records)), rows))
@@ -119,6 +126,10 @@ def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
     parts |= _keys(schema, records) | _features(schema, records, total)
     parts["probability"] = pl.Series(np.frombuffer(b"".join(record.probability for record in records), np.float32))
     return pl.DataFrame(parts)
+
+
+def _number(question: bytes) -> int | None:
+    return int.from_bytes(question, "big", signed=True) if question else None
 
 
 def _keys(schema: RecordSchema, records: Sequence[Record]) -> dict[str, pl.Series]:
@@ -154,6 +165,30 @@ def write_segment(artifacts: Artifacts, use_case: str, segment_id: str, frame: p
     return artifacts.write_table(frame, FOLDER, use_case, moment.date().isoformat(), f"{segment_id}{_SUFFIX}")
 
 
+def copy_segment(artifacts: Artifacts, use_case: str, segment_id: str, content: bytes) -> None:
+    """The same of a segment that lies elsewhere as a file."""
+    moment = moment_of(segment_id[:36])
+    assert moment is not None
+    artifacts.write_bytes(content, FOLDER, use_case, moment.date().isoformat(), f"{segment_id}{_SUFFIX}")
+
+
+def named_for(segment_id: str, frame: pl.DataFrame) -> str:
+    """The id of a segment with the range of its request ids."""
+    least, greatest = frame["request_id"].min(), frame["request_id"].max()
+    return f"{segment_id}.{_digits(str(least))}-{_digits(str(greatest))}"
+
+
+def may_hold(segment: Segment, request_id: str) -> bool:
+    """Whether a request can be in a segment, by its name."""
+    found = _RANGE.search(segment.id)
+    return found is None or found[1] <= _digits(request_id) <= found[2]
+
+
+def _digits(request_id: str) -> str:
+    """The milliseconds of a UUIDv7; of any id what it is ordered by first."""
+    return request_id[:8] + request_id[9:13]
+
+
 def segments(
     artifacts: Artifacts, use_case: str, start: datetime | None = None, end: datetime | None = None
 ) -> list[Segment]:
@@ -187,23 +222,35 @@ def read_segment(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame
     return pl.DataFrame(pl.from_arrow(table))
 
 
-def columns_of(url: str) -> list[str]:
-    """The names of a segment's columns."""
-    filesystem, path = pafs.FileSystem.from_uri(url)
-    names: list[str] = pq.ParquetFile(path, filesystem=filesystem).schema_arrow.names
-    return names
+def read_between(
+    url: str, column: str, low: Any, high: Any, wanted: Callable[[str], bool] | None = None
+) -> pl.DataFrame:
+    """The rows of a segment with `low <= column <= high`, of the columns that are wanted (None: all).
 
-
-def may_hold(url: str, request_id: str) -> bool:
-    """Whether the id lies between the smallest and the largest of a segment, which its last bytes tell.
-
-    Ids begin with their time, so that few segments but the right one say yes.
+    Only stretches of rows are read that can hold one, which the file's last bytes tell: a file without any costs those
+    alone, as ids and moments lie in their order.
     """
     filesystem, path = pafs.FileSystem.from_uri(url)
-    metadata = pq.ParquetFile(path, filesystem=filesystem).metadata
-    column = metadata.schema.names.index("request_id")
-    ranges = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
-    return any(one is None or not one.has_min_max or one.min <= request_id <= one.max for one in ranges)
+    file = pq.ParquetFile(path, filesystem=filesystem)
+    names = [name for name in file.schema_arrow.names if wanted is None or wanted(name)]
+    position = file.metadata.schema.names.index(column)
+    groups = [
+        group
+        for group in range(file.num_row_groups)
+        if _meets(file.metadata.row_group(group).column(position).statistics, low, high)
+    ]
+    table = file.read_row_groups(groups, columns=list(dict.fromkeys((*names, column))))
+    rows = pl.DataFrame(pl.from_arrow(table)).filter(pl.col(column).is_between(pl.lit(low), pl.lit(high)))
+    return rows.select(names)
+
+
+def _meets(range_: Any, low: Any, high: Any) -> bool:
+    return range_ is None or not range_.has_min_max or (range_.min <= high and range_.max >= low)
+
+
+def delete_segment(artifacts: Artifacts, use_case: str, segment: Segment) -> None:
+    """Delete a segment, if it is still there."""
+    artifacts.delete(FOLDER, use_case, segment.time.date().isoformat(), f"{segment.id}{_SUFFIX}")
 
 
 def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> int:

@@ -21,13 +21,14 @@ _HEADER = struct.Struct("<4sII")
 
 
 class WalFile:
-    """A file being written. Not safe for threads; `opened_us` is its moment, which is also in its name."""
+    """A file being written. Not safe for threads; `opened_us` is its moment, which is also in its name. `headers`: the
+    last frame of each topic by which others are read."""
 
-    def __init__(self, descriptor: int, opened_us: int):
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, opened_us: int, folder: Path):
+        self._descriptor, self._folder, self._named, self._last = descriptor, folder, False, 0
         self.opened_us = opened_us
         self.size = 0
-        self.versions: set[str] = set()
+        self.headers: dict[str, bytes] = {}
 
     @classmethod
     def create(cls, folder: Path, now_us: int) -> "WalFile":
@@ -44,7 +45,7 @@ class WalFile:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.rename(aside, folder / f"{name}{SUFFIX}")
-                return cls(descriptor, moment_ms * 1000)
+                return cls(descriptor, moment_ms * 1000, folder)
             except (BlockingIOError, FileNotFoundError):  # a collector saw it before its lock, and removes it
                 os.close(descriptor)
             except BaseException:
@@ -64,10 +65,33 @@ class WalFile:
         except OSError:
             os.ftruncate(self._descriptor, self.size)
             raise
-        self.size += len(frame)
+        self.size, self._last = self.size + len(frame), len(frame)
+
+    def sync(self) -> None:
+        """Wait until all frames, and the file's name, are on the disk. Raises OSError if that cannot be said; the last
+        frame is taken back then.
+        """
+        try:
+            os.fdatasync(self._descriptor)
+            if not self._named:
+                sync_folder(self._folder)
+                self._named = True
+        except OSError:
+            self.size -= self._last
+            os.ftruncate(self._descriptor, self.size)
+            raise
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class FrameReader:

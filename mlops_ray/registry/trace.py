@@ -198,6 +198,7 @@ def _prediction(
         answered = rows.filter(pl.col("route") != "shadow")
         if answered.height:
             first = answered.row(0, named=True)
+            answered = answered.filter((pl.col("time") == first["time"]) & (pl.col("version") == first["version"]))
             names = ("request_id", "time", "as_of", "version", "route", "latency_s")
             shown_values = {name: first[name] for name in names} | {"probability": answered["probability"].to_list()}
             return use_case, int(first["version"]), shown_values

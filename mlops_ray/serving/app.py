@@ -28,7 +28,7 @@ from mlops_ray.governance.principals import active_keys, development_key
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
-from mlops_ray.registry.models import download, find_version, set_champion
+from mlops_ray.registry.models import download_sealed, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard, is_public, refreshed, tokens_of
@@ -80,7 +80,7 @@ class MlflowRegistry:
         return VersionRef(version, find_version(self.settings, name, version).digest)
 
     def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
-        return download(self.settings, find_version(self.settings, name, version.version), folder)
+        return download_sealed(self.settings, name, version, folder)
 
     def show_champion(self, name: str, version: int) -> None:
         set_champion(self.settings, name, version)

@@ -12,6 +12,7 @@ from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.serving.follower import Follower, Traffic
 from mlops_ray.serving.http import DEADLINE_S, Admission, HttpError, Request, Response, Route, Routes
 from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer, ledger_key
+from mlops_ray.serving.inquiries import Given, Inquiry, RecentAnswers, inquiry_of
 from mlops_ray.serving.model_routes import ASKED, ModelRoutes, asked_version
 from mlops_ray.serving.predictor import DECISION_THRESHOLD
 from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Question, Scored, ServedVersion
@@ -44,6 +45,7 @@ class Endpoint:
         self._canary_deadline_s = deadline_s * CANARY_SHARE_OF_DEADLINE
         self._busy_from, self._at_work = busy_from, 0
         self.shadow = Shadow(self._keep_shadow)
+        self._recent = RecentAnswers()
         self.app = Routes(
             {
                 **ModelRoutes(name, follower).routes(),
@@ -62,10 +64,10 @@ class Endpoint:
 
     async def _predict(self, request: Request) -> Response:
         request.expect_content_type("application/json")
-        served, scored = await self._answer(request, PredictQuestion(await request.body()))
+        version, scored = await self._answer(request, PredictQuestion(await request.body()))
         answer: dict[str, Any] = {
             "model": self._name,
-            "version": served.version,
+            "version": version,
             "request_id": request.request_id,
             "as_of": scored.as_of.isoformat().replace("+00:00", "Z"),
             "predictions": _predictions(scored),
@@ -77,26 +79,32 @@ class Endpoint:
     async def _infer(self, request: Request) -> Response:
         request.expect_content_type()  # clients of the protocol declare none: a header says how much is JSON
         question = InferQuestion(await request.body(), request.headers.get(HEADER_LENGTH))
-        request.request_id = ledger_key(question.content, question.header_length) or request.request_id
-        served, scored = await self._answer(request, question)
+        named = ledger_key(question.content, question.header_length)
+        request.request_id = named or request.request_id
+        version, scored = await self._answer(request, question, named is not None)
         assert scored.tensors is not None
-        model = {"model_name": self._name, "model_version": served.version}
+        model = {"model_name": self._name, "model_version": version}
         body, head_length = encode_answer(scored.tensors, model, request.request_id, scored.probability)
         if head_length is None:
             return Response(body)
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH.decode(): str(head_length)}
         return Response(body, headers=headers)
 
-    async def _answer(self, request: Request, question: Question) -> tuple[ServedVersion, Scored]:
-        """The answer of the version that this request falls to, once it is in the ledger.
+    async def _answer(self, request: Request, question: Question, named: bool = False) -> tuple[str, Scored]:
+        """The answer of the version that this request falls to, once it is in the ledger; again if it is there.
+
+        named: the request's id stands in its body.
 
         A canary that fails costs the caller nothing: the champion answers. It counts as the canary's failure only if
         the champion can answer, so that a wrong request blames nobody.
         """
         traffic = self._follower.traffic
+        inquiry = inquiry_of(request, question.content, named)
         asked = asked_version(request, traffic, self._name)
         if asked is not None and asked is not traffic.champion:
-            return asked, await self._ask_for(asked, request, question)
+            return asked.version, await self._ask_for(asked, inquiry, request, question)
+        if asked is None and (given := self._recent.find(inquiry)):
+            return given.version, given.scored
         self._at_work += 1
         try:
             canary = None if asked else self._canary_for(request, traffic, question)
@@ -109,20 +117,21 @@ class Endpoint:
                 scored = await self._ask_champion(served, question)
                 if canary:
                     self._follower.counts[canary.version, "canary"].failed()
-            latency_s = self._keep(request.request_id, served, route, scored, request.started_s)
+            latency_s = self._keep(inquiry, served, route, scored, request.started_s)
+            self._recent.keep(inquiry, Given(served.version, scored))
             self._follower.counts[served.version, route].answered(latency_s)
-            self._offer_shadow(request.request_id, traffic, scored)
-            return served, scored
+            self._offer_shadow(inquiry, traffic, scored)
+            return served.version, scored
         finally:
             self._at_work -= 1
 
-    async def _ask_for(self, asked: ServedVersion, request: Request, question: Question) -> Scored:
+    async def _ask_for(self, asked: ServedVersion, inquiry: Inquiry, request: Request, question: Question) -> Scored:
         """The answer of a candidate that somebody who operates chose. If it fails, so does the request."""
         self._at_work += 1
         counts = self._follower.counts[asked.version, ASKED]
         try:
             scored = await question.ask(asked)
-            counts.answered(self._keep(request.request_id, asked, "canary", scored, request.started_s))
+            counts.answered(self._keep(inquiry, asked, "canary", scored, request.started_s))
             return scored
         except HttpError:
             raise  # the caller's mistake
@@ -162,12 +171,12 @@ class Endpoint:
             raise
 
     def _keep(
-        self, request_id: str, served: ServedVersion, route: LedgerRoute, scored: Scored, started_s: float
+        self, inquiry: Inquiry, served: ServedVersion, route: LedgerRoute, scored: Scored, started_s: float
     ) -> float:
         latency_s = time.perf_counter() - started_s
         self._ledger.append(
             served.version,
-            request_id=request_id,
+            request_id=inquiry.request_id,
             route=route,
             keys=scored.keys,
             numbers=scored.vectors.numbers,
@@ -175,22 +184,24 @@ class Endpoint:
             probability=scored.probability,
             latency_s=latency_s,
             as_of=scored.as_of,
+            question=inquiry.question,
+            caller=inquiry.caller,
         )
         return latency_s
 
-    def _offer_shadow(self, request_id: str, traffic: Traffic, scored: Scored) -> None:
+    def _offer_shadow(self, inquiry: Inquiry, traffic: Traffic, scored: Scored) -> None:
         step, candidate = traffic.step, traffic.candidate
-        if step is None or candidate is None or step.route != "shadow" or share_of(request_id) >= step.share:
+        if step is None or candidate is None or step.route != "shadow" or share_of(inquiry.request_id) >= step.share:
             return
         if self._at_work > self._busy_from:
             self.shadow.dropped += 1
             return
         counts = self._follower.counts[candidate.version, "shadow"]
-        self.shadow.offer(Asked(request_id, traffic.champion, candidate, scored, counts))
+        self.shadow.offer(Asked(inquiry, traffic.champion, candidate, scored, counts))
 
     def _keep_shadow(self, asked: Asked, scored: Scored, latency_s: float) -> None:
         started_s = time.perf_counter() - latency_s
-        self._keep(asked.request_id, asked.candidate, "shadow", scored, started_s)
+        self._keep(asked.inquiry, asked.candidate, "shadow", scored, started_s)
 
 
 def _predictions(scored: Scored) -> list[dict[str, Any]]:

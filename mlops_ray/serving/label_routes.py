@@ -147,6 +147,6 @@ class LabelRoutes:
     def _of_champion(self) -> tuple[LabelsBody, LabelKeys]:
         champion = self._follower.traffic.champion
         if self._known is None or self._known[0] != champion.digest:
-            keys = label_keys(champion.schema, self._settings.ledger_secret_file)
+            keys = label_keys(champion.schema, self._settings)
             self._known = champion.digest, LabelsBody(champion.schema), keys
         return self._known[1], self._known[2]

@@ -37,6 +37,9 @@ class Scored:
 class Question(Protocol):
     """What a caller sent, before any version has read it: versions may differ in what they accept."""
 
+    @property
+    def content(self) -> bytes: ...
+
     async def ask(self, version: "ServedVersion") -> Scored:
         """The answer of `version`. Raises HttpError if it refuses."""
         ...

@@ -13,6 +13,7 @@ import numpy as np
 from mlops_ray.errors import DataError, ModelError, UnavailableError
 from mlops_ray.serving.batching import Probability
 from mlops_ray.serving.counters import Counts
+from mlops_ray.serving.inquiries import Inquiry
 from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.served_version import Scored, ServedVersion
 
@@ -28,7 +29,7 @@ _logger = logging.getLogger(__name__)
 class Asked:
     """A request that the champion has answered."""
 
-    request_id: str
+    inquiry: Inquiry
     champion: ServedVersion
     candidate: ServedVersion
     scored: Scored

@@ -128,6 +128,9 @@ def _check_presence(case: "UseCase") -> None:
         raise _refusal(case, "entities is empty. Name the columns that identify what is predicted about.")
     if bool(case.feature_views) != bool(case.feature_service):
         raise _refusal(case, "feature_views and feature_service go together; one of them is missing.")
+    keep = case.keep_predictions
+    if keep is not None and (keep < timedelta(days=1) or keep % timedelta(days=1)):
+        raise _refusal(case, f"keep_predictions is {keep}. Give whole days, at least one, or None for ever.")
     if case.lead_time < timedelta(0):
         raise _refusal(
             case,

@@ -37,6 +37,7 @@ class UseCase:
     purpose, limits: what the predictions are for, and what they are not, in sentences for the model card.
     slices: request columns or features; the rows that share a value of one are also judged for themselves.
     gates: what a version must pass before it goes live. approval: who must agree; None for nobody.
+    keep_predictions: how long the ledger keeps predictions and their labels, in whole days; None for ever.
     monitoring: how predictions are watched. retraining: when to train again; None for when a person does.
     """
 
@@ -62,6 +63,7 @@ class UseCase:
     approval: Approval | None = None
     monitoring: Monitoring = field(default_factory=Monitoring)
     retraining: Retraining | None = None
+    keep_predictions: timedelta | None = None
 
     def __post_init__(self) -> None:
         check_use_case(self)

@@ -34,11 +34,12 @@ def test_a_typo_in_an_expression_is_the_users(tmp_path: Path) -> None:
     assert "label 'late': column 'arr_dely' is not in source 'flights'. Did you mean 'arr_delay'?" in message
 
 
-def test_a_place_where_no_program_may_run_is_said_before_the_work_begins() -> None:
-    """In a mount namespace of its own, with /tmp as hardened machines have it."""
-    serve = " ".join(command("serve", FLIGHTS, "--state", "/tmp/state"))
-    inside = f"mount -t tmpfs -o noexec tmpfs /tmp && exec {serve}"
-    if run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]).returncode:
+def test_a_place_where_no_program_may_run_is_said_before_the_work_begins(tmp_path: Path) -> None:
+    """In a mount namespace of its own, where this user is root and nothing in HAProxy's folder may run."""
+    serve = " ".join(command("serve", FLIGHTS, "--state", str(tmp_path / "state")))
+    place = "/tmp/mlops-0"
+    inside = f"mkdir -p {place} && mount -t tmpfs -o noexec,mode=700 tmpfs {place} && exec {serve}"
+    if run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]).returncode:
         pytest.skip("no mount namespaces here")
     assert "where no program may run (mounted noexec). Remount it" in refused(["unshare", "-rm", "sh", "-c", inside])
 

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import numpy as np
 import polars as pl
-import psutil
 import pytest
 
 from mlops_ray.artifacts import Artifacts, read_parquet
@@ -24,7 +23,7 @@ from mlops_ray.features.training_set import request_rows
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.registry.sealed_model import load, model_inputs
 from mlops_ray.use_case import load_use_case
-from tests.pipeline_run import ROOT, command, pipeline_command, run, summary
+from tests.pipeline_run import ROOT, command, pipeline_command, processes_with, run, summary
 
 FLIGHTS = ROOT / "use_cases" / "flights.py"
 AS_OF = "2014-01-01T05:00:00Z"
@@ -51,25 +50,14 @@ class Demo:
             return database.execute(query).fetchone()[0]
 
 
-def ray_processes() -> dict[int, str]:
-    names = ("ray::", "raylet", "gcs_server", "haproxy")
-    found = {}
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if any(name in line for name in names) and process.status() != psutil.STATUS_ZOMBIE:
-            found[process.pid] = line[:120]
-    return found
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
     subprocess.run([sys.executable, ROOT / "use_cases" / "flights_raw_data.py", folder / "data"], check=True)
-    before = ray_processes()
-    done = run(pipeline_command(FLIGHTS, folder, AS_OF, "--serve", "--port", str(PORT)), timeout_s=600)
+    serving = pipeline_command(FLIGHTS, folder, AS_OF, "--serve", "--port", str(PORT))
+    done = run(serving, timeout_s=600, MLOPS_RAY_TEST=str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    left = [line for pid, line in ray_processes().items() if pid not in before]
-    return Demo(folder, done.stdout, summary(folder), left)
+    return Demo(folder, done.stdout, summary(folder), processes_with("MLOPS_RAY_TEST", str(folder)))
 
 
 @pytest.mark.timeout(700)

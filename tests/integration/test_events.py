@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mlops_ray.artifacts import Artifacts
@@ -45,6 +46,9 @@ from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
 from mlops_ray.governance.principals import create_key, list_keys, revoke_key
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
+from mlops_ray.predictions.erasure import erase_person
+from mlops_ray.predictions.ids import uuid7_at
+from mlops_ray.predictions.segments import segments, write_segment
 from mlops_ray.registry.bill_of_materials import document
 from mlops_ray.registry.lineage import write_lineage
 from mlops_ray.registry.sealed_model import load, seal
@@ -146,6 +150,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     rollouts(platform)
     end_of_a_version(platform)
     monitoring(platform)
+    erasure(platform)
     advisories_and_audit(platform)
     assert {event.type for event in platform.seen} == set(EVENT_TYPES)
     assert waiting(platform.store) == []
@@ -264,6 +269,18 @@ def monitoring(platform: Platform) -> None:
     platform.governor.round(now + timedelta(hours=1))
     assert [event.payload["outcome"] for event in history(store, NAME) if event.type == FINISHED] == ["not better"]
     assert platform.told("retraining.finished", "retraining.decided")[0].subject == f"retraining {NAME}"
+
+
+def erasure(platform: Platform) -> None:
+    """The log says that something was erased, and how much, but not whose."""
+    hash = "0123456789abcdef" * 2
+    rows = pl.DataFrame({"request_id": ["r"], "row": [0], "key.customer": [hash]}, schema_overrides={"row": pl.Int32})
+    write_segment(Artifacts(platform.settings.artifacts), NAME, uuid7_at(0), rows)
+    erase_person(platform.settings, platform.store, ANN, NAME, hash)
+    assert segments(Artifacts(platform.settings.artifacts), NAME) == []
+    (event,) = platform.told("ledger.erased")
+    assert event.payload == {"predictions": 1, "labels": 0}
+    assert hash not in json.dumps(event.to_json())
 
 
 def advisories_and_audit(platform: Platform) -> None:

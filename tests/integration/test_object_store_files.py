@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -16,6 +17,11 @@ from mlops_ray.ingestion import file_digests
 from mlops_ray.ingestion.file_digests import FileDigests
 from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.sources import find_files
+from mlops_ray.predictions.compaction import compact
+from mlops_ray.predictions.reader import rows_between, rows_of_request
+from mlops_ray.predictions.segments import KEY, segments
+from mlops_ray.predictions.table import LedgerTable
+from tests.unit.test_compaction import NAME, NOON, write
 
 SOURCE = Source("**/*.csv", (Column("a", "integer"),))
 NAMES = ["x.csv", "two words.csv", "50%20 off #1 (ü)?.csv", "deep er/y+z&=.csv"]
@@ -55,6 +61,23 @@ def test_an_object_is_hashed_once_until_it_changes(lake: str, monkeypatch: pytes
     first = find_files("s3://lake/raw data" + lake, "x", SOURCE, digests)
     monkeypatch.setattr(file_digests, "_sha256", lambda *_: "read again")
     assert find_files("s3://lake/raw data" + lake, "x", SOURCE, digests) == first
+
+
+def test_a_ledger_is_compacted_searched_and_erased_there(lake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "elsewhere-1")  # what the URL says counts
+    artifacts = Artifacts(f"s3://lake/some%20artifacts{lake}")
+    ids = [one for minute in range(4) for one in write(artifacts, NOON + timedelta(minutes=minute))]
+    assert compact(artifacts, NAME, lambda segment: True).rows == 200
+    ids += write(artifacts, NOON + timedelta(minutes=5))
+    start, end = NOON - timedelta(hours=1), NOON + timedelta(hours=1)
+    for request_id in (ids[70], ids[-1]):
+        assert rows_of_request(artifacts, NAME, request_id, start, end)["request_id"].to_list() == [request_id]
+    assert compact(artifacts, NAME, lambda segment: True).rows == 50
+    assert segments(artifacts, NAME) == []
+    found = pl.concat(rows_between(artifacts, NAME, start, end), how="diagonal_relaxed")
+    assert sorted(found["request_id"]) == ids
+    LedgerTable(artifacts, NAME).erase(lambda name: name == f"{KEY}carrier", "AA")
+    assert rows_between(artifacts, NAME, start, end) == []
 
 
 def test_an_artifact_root_may_have_options_too(lake: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,10 @@ import ray
 import mlops_ray
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.batch import scoring
-from mlops_ray.batch.scoring import Scores, read_rows, score
+from mlops_ray.batch.labels import import_labels
+from mlops_ray.batch.output import begin
+from mlops_ray.batch.rows import read_rows
+from mlops_ray.batch.scoring import Scores, score
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.definitions import read_definitions
@@ -29,14 +31,18 @@ from mlops_ray.features.store import Store
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.monitoring.label_join import labelled_predictions
 from mlops_ray.predictions import reader
-from mlops_ray.predictions.segments import segments
+from mlops_ray.predictions.label_writer import LabelWriter
+from mlops_ray.predictions.segments import copy_segment, segments
 from mlops_ray.registry.models import register
 from mlops_ray.registry.sealed_model import load
+from mlops_ray.serving.label_routes import LabelsBody
 from mlops_ray.serving.predictor import Predictor
 from mlops_ray.testing.example_lineage import example_lineage
-from mlops_ray.testing.example_model import seal_example
+from mlops_ray.testing.example_model import example_schema, seal_example
 from mlops_ray.training.tracking import connect, experiment_id
+from tests.raw_ledger import raw_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 DEFINITIONS = """
@@ -188,22 +194,57 @@ def test_what_cannot_be_scored_is_set_aside_with_its_reason(settings: Settings, 
     assert mlops_ray.ledger("departures", settings).frame().height == 2
 
 
-@pytest.mark.timeout(120)
+KILLED_AT = [
+    pytest.param("mlops_ray.batch.scoring.finish", id="before-the-ledger-has-any"),
+    pytest.param("mlops_ray.batch.output._copy", id="while-segments-are-moved"),
+]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("killed_at", KILLED_AT)
 def test_a_killed_run_that_is_started_again_leaves_each_row_once(
-    settings: Settings, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Settings,
+    settings: Settings,
+    rows: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: str,
 ) -> None:
+    """Also where the rows come in other partitions, and another version is champion, when it is started again."""
     output = tmp_path / "scores"
-    score(rows, "departures", str(output), settings)
-    (output / "scores.json").unlink()  # as if it had been killed just before
-    shutil.copy(output / "predictions" / "part-00000-000.parquet", output / "predictions" / "part-09999-000.parquet")
-    again = score(rows, "departures", str(output), settings)
+    monkeypatch.setattr(scoring, "PARTITION_BYTES", rows.estimated_size() // 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(killed_at, killed_after_one)
+        with pytest.raises((KeyboardInterrupt, ray.exceptions.RayTaskError)):
+            score(rows, "departures", str(output), settings)
+    monkeypatch.setattr(scoring, "PARTITION_BYTES", rows.estimated_size() // 2)
+    again = score(rows.sample(fraction=1, shuffle=True, seed=1), "departures", str(output), settings)
     assert scored(again)["ticket"].to_list() == rows["ticket"].to_list()
-    ledger = mlops_ray.ledger("departures", settings)
-    assert ledger.frame().height == ROWS
+    recorded = raw_rows(settings, "departures")
+    assert recorded.height == ROWS
+    assert recorded.select("request_id", "row").n_unique() == ROWS
+    assert sorted(path.name for path in output.iterdir()) == ["predictions", "run.json", "scores.json"]
     with pytest.raises(DataError, match="finished run"):
         score(rows, "departures", str(output), settings)
 
-    # Other runs are predictions of their own; and a ledger read in many parts has each once as well.
+
+def killed_after_one(output: str, name: Any = None, root: Any = None, use_case: Any = None) -> None:
+    """In place of `finish` it does nothing; in place of `_copy` it moves the first segment."""
+    if isinstance(name, str) and name == Artifacts(output).entries("ledger")[0].name:
+        copy_segment(
+            Artifacts(root), use_case, name.removesuffix(".parquet"), Artifacts(output).read_bytes("ledger", name)
+        )
+        return
+    raise KeyboardInterrupt
+
+
+@pytest.mark.timeout(120)
+def test_other_runs_are_predictions_of_their_own(
+    settings: Settings, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(rows, "departures", str(tmp_path / "scores"), settings)
+    ledger = mlops_ray.ledger("departures", settings)
+    # A ledger read in many parts has each once as well.
     monkeypatch.setattr(scoring, "PARTITION_BYTES", rows.estimated_size() // 4)
     score(rows, "departures", str(tmp_path / "other"), settings)
     assert len(segments(Artifacts(settings.artifacts), "departures")) > 4
@@ -294,8 +335,78 @@ def test_the_command_scores_a_csv_file(served: Settings, rows: pl.DataFrame, tmp
 
 
 @pytest.mark.timeout(120)
+def test_a_line_that_is_no_row_is_set_aside_with_its_place(settings: Settings, tmp_path: Path) -> None:
+    good = b"AA,JFK,2013-06-01T15:00:00Z,5,%d\n"
+    (tmp_path / "in" / "may").mkdir(parents=True)
+    (tmp_path / "in" / "rows.csv").write_bytes(
+        b"carrier,origin,departure,distance,id\n"
+        + good % 1
+        + b"AA,JFK\n"
+        + b"AA,\xff,2013-06-01T15:00:00Z,5,2\n"
+        + good % 3
+    )
+    (tmp_path / "in" / "may" / "rows.csv").write_bytes(
+        b"id,carrier,origin,departure,distance\n4,AA,JFK,2013-06-01T15:00:00Z,5\n5,AA,XXX,2013-06-01T15:00:00Z,5\n"
+    )
+    scores = score(read_rows(str(tmp_path / "in")), "departures", str(tmp_path / "scores"), settings)
+    assert balance(scores) == [6, 3, 0, 3]
+    assert dict(scores.reasons) == {"malformed": 2, "origin:not_a_choice": 1}
+    refused = read_parquet(scores.quarantine).sort("file", "line")
+    assert refused.select("file", "line", "raw", "id").rows() == [
+        ("may/rows.csv", 3, None, "5"),
+        ("rows.csv", 3, b"AA,JFK\n", None),
+        ("rows.csv", 4, b"AA,\xff,2013-06-01T15:00:00Z,5,2\n", None),
+    ]
+    found = read_parquet(scores.predictions)
+    assert sorted(found["id"]) == ["1", "3", "4"]
+    assert not [name for name in found.columns if name.startswith("__")]
+
+
+@pytest.mark.timeout(120)
+def test_a_file_with_a_header_alone_is_nothing_to_score(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("carrier,origin,departure,distance\n")
+    scores = score(read_rows(str(tmp_path / "rows.csv")), "departures", str(tmp_path / "scores"), settings)
+    assert balance(scores) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["predictions", "quarantine", "ledger"])
+def test_what_somebody_else_wrote_is_never_deleted(
+    settings: Settings, rows: pl.DataFrame, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "important.parquet").write_text("years of work")
+    with pytest.raises(DataError, match=f"{name}', which no run of scoring wrote"):
+        score(rows, "departures", str(tmp_path), settings)
+    # Nor beside what a run of ours left.
+    begun = {"id": "1", "started": "2026-01-01T00:00:00+00:00", "use_case": "departures"}
+    (tmp_path / "run.json").write_text(json.dumps(begun))
+    with pytest.raises(DataError, match="important"):
+        score(rows, "departures", str(tmp_path), settings)
+    with pytest.raises(DataError, match="unfinished run of departures"):
+        begin(str(tmp_path), "arrivals")
+    assert (tmp_path / name / "important.parquet").read_text() == "years of work"
+
+
+@pytest.mark.timeout(120)
+def test_each_row_of_a_run_can_be_labelled(settings: Settings, rows: pl.DataFrame, tmp_path: Path) -> None:
+    """By its request id and row number: rows of a run have one id for thousands."""
+    score(rows, "departures", str(tmp_path / "scores"), settings)
+    told = read_parquet(str(tmp_path / "scores" / "predictions")).select("request_id", "row").with_columns(label=True)
+    assert told["row"].max() == ROWS - 1
+    body = LabelsBody(example_schema())
+    last = told.filter(pl.col("row") >= ROWS - 1000).to_dicts()
+    with LabelWriter(settings, "departures") as writer:
+        writer.append(body.decode(json.dumps({"labels": last}).encode(), datetime.now(UTC)))
+    told.filter(pl.col("row") < ROWS - 1000).write_csv(tmp_path / "labels.csv")
+    assert import_labels(str(tmp_path / "labels.csv"), "departures", settings).accepted == ROWS - 1000
+    found = labelled_predictions("departures", settings).to_pandas()
+    assert len(found) == ROWS
+    assert found["label"].all()
+
+
+@pytest.mark.timeout(120)
 def test_a_file_that_cannot_be_read_is_named(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("carrier,origin,departure,distance\nAA,JFK,2013-06-01T15:00:00Z,5\nAA,JFK\n")
-    with pytest.raises(DataError, match=r"cannot be read: .*rows\.csv"):
+    (tmp_path / "rows.csv").write_text('carrier,origin,departure,"distance\nAA,JFK,2013-06-01T15:00:00Z,5\n')
+    with pytest.raises(DataError, match=r"cannot be read\. File rows\.csv cannot be read: in its header a quote"):
         score(read_rows(str(tmp_path / "rows.csv")), "departures", str(tmp_path / "scores"), settings)
     assert not (tmp_path / "scores").exists()

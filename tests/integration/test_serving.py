@@ -33,9 +33,9 @@ from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, Unav
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.principals import create_key, revoke_key
-from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder
 from mlops_ray.testing.example_model import FEATURES, example_answer
+from tests.raw_ledger import raw_rows
 
 ROOT = Path(__file__).parents[2]
 PORT = 18_000
@@ -363,9 +363,9 @@ def test_promotions_and_a_rollback_under_load_lose_nothing(http: httpx.Client, c
     assert all(moment - rolled_back < 5 for moment in late)
 
     asked = Counter(request_id for _, _, request_id in answers)
-    ledger = Ledger(Settings(state=str(state), data=str(state)), "departures")
-    wait_until(lambda: set(ledger.frame()["request_id"]) >= set(asked), 30)
-    kept = Counter(ledger.frame()["request_id"])
+    settings = Settings(state=str(state), data=str(state))
+    wait_until(lambda: set(raw_rows(settings, "departures")["request_id"]) >= set(asked), 30)
+    kept = Counter(raw_rows(settings, "departures")["request_id"])
     assert all(kept[request_id] == 1 for request_id in asked)
 
 

@@ -1,5 +1,6 @@
 """A version keeps the definitions and values it was trained with, whatever is trained; a refresh brings new ones."""
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,16 +14,15 @@ import ray
 
 import mlops_ray
 from mlops_ray.artifacts import read_parquet
+from mlops_ray.cli.rollout import credential
+from mlops_ray.client import Client, Prediction
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.features.store import Applied, Store
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import Live, live
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.pipeline.refresh import feature_project, refresh
-from mlops_ray.registry.models import download_sealed
-from mlops_ray.registry.sealed_model import load
-from mlops_ray.serving.app import online_reader_of
-from mlops_ray.serving.predictor import Predictor
+from mlops_ray.serving.local import serve_use_case, stop
 from mlops_ray.use_case import load_use_case
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -131,17 +131,16 @@ class Case:
         done = Pipeline(case, self.settings, repository / "feature_repo", END).run()
         return dict(done["register"].result)
 
-    def predictor(self) -> Predictor:
-        """As a replica makes it for the champion."""
-        version = self.champion.champion
-        assert version is not None
-        folder = download_sealed(self.settings, "departures", version, self.folder / "sealed" / str(version.version))
-        sealed = load(folder, version.digest)
-        assert sealed.schema.feature_project is not None
-        return Predictor(sealed, online_reader_of(self.settings, sealed.schema.feature_project))
+    def answers(self, moment: datetime = END) -> list[Prediction]:
+        """Of the endpoint, each request on its own; by which version, too."""
+        with Client(self.url, api_key=credential(self.settings)) as client:
+            answers = client.predict_many("departures", keys=self.requests, as_of=moment, batch_size=1)
+        assert {answer.version for answer in answers} == {"1"}
+        return [prediction for answer in answers for prediction in answer.predictions]
 
-    def answers(self, predictor: Predictor, moment: datetime = END) -> bytes:
-        return predictor.probability(predictor.vectors_of_keys(self.requests, moment)).tobytes()
+    @property
+    def url(self) -> str:
+        return f"http://{self.settings.http_host}:{self.settings.http_port}"
 
     def scores(self, folder: str) -> bytes:
         """Of batch scoring, with features as of each row's time."""
@@ -163,27 +162,40 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     requests = [
         {
             "carrier": str(random.choice(CARRIERS)),
-            "departure": END + timedelta(minutes=int(random.integers(-300, 60))),
+            "departure": END + timedelta(minutes=int(random.integers(150, 500))),
             "distance": float(random.uniform(100, 3000)),
         }
         for _ in range(1000)
     ]
-    ray.init(address="local", num_cpus=2, object_store_memory=500_000_000, include_dashboard=False, log_to_driver=False)
+    places = {"state": str(folder / "state"), "data": str(folder / "data")}
+    case = Case(folder, load_settings(**places, http_port=free_port()), requests)
+    ray.init(address="local", num_cpus=3, object_store_memory=500_000_000, include_dashboard=False, log_to_driver=False)
     try:
-        case = Case(folder, load_settings(state=str(folder / "state"), data=str(folder / "data")), requests)
         assert case.run(write_repository(folder / "first"))["champion"]
+        serve_use_case(case.settings, "departures")
         yield case
     finally:
+        stop()
         ray.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def probabilities(predictions: list[Prediction]) -> list[float]:
+    return [prediction.probability for prediction in predictions]
 
 
 @pytest.mark.timeout(500)
 def test_a_champion_answers_the_same_while_others_are_trained_registered_and_refused(case: Case) -> None:
-    replica, before, live_before = case.predictor(), case.applied(), case.champion
-    recorded, scored = case.answers(replica), case.scores("before")
-    assert len(set(np.frombuffer(recorded, dtype=np.float32))) > 900
-    known = replica.vectors_of_keys(case.requests, END)
-    assert np.isfinite(known.numbers).all(axis=1).sum() > 300  # features from the online store among them
+    before, live_before = case.applied(), case.champion
+    recorded, scored = case.answers(), case.scores("before")
+    assert len({prediction.probability for prediction in recorded}) > 900
+    assert sum(not prediction.missing_features for prediction in recorded) > 300  # so the online store was read
 
     # A second use case, whose view has the same name and another definition and meaning.
     other = USE_CASE.replace("WINDOW = 3", "WINDOW = 1").replace('pl.col("delay").rolling', '-pl.col("delay").rolling')
@@ -201,23 +213,22 @@ def test_a_champion_answers_the_same_while_others_are_trained_registered_and_ref
         assert refused["version"] > 1
 
     assert case.champion == live_before
-    assert case.answers(replica) == recorded
-    assert case.answers(case.predictor()) == recorded
+    assert case.answers() == recorded
     assert case.scores("after") == scored
     assert case.applied() == before
 
 
 @pytest.mark.timeout(300)
 def test_a_refresh_brings_new_values_and_touches_no_version(case: Case) -> None:
-    replica, live_before = case.predictor(), case.champion
+    live_before = case.champion
     sealed_before = sorted(path.name for path in (case.folder / "state/artifacts/sealed_models/departures").iterdir())
-    recorded = case.answers(replica, END + HOUR)
+    recorded = case.answers(END + HOUR)
     write_departures(case.folder / "data", END + timedelta(minutes=1), END + HOUR, seed=3)
     first = case.folder / "first"
     use_case = load_use_case(str(first / "use_cases/departures.py"))
     found = refresh(use_case, case.settings, first / "feature_repo", END + HOUR)
     assert [(version.version, version.why_not) for version in found.versions] == [(1, None)]
-    assert case.answers(replica, END + HOUR) != recorded
+    assert case.answers(END + HOUR) != recorded
     assert case.champion == live_before
     sealed = sorted(path.name for path in (case.folder / "state/artifacts/sealed_models/departures").iterdir())
     assert sealed == sealed_before
@@ -227,9 +238,9 @@ def test_a_refresh_brings_new_values_and_touches_no_version(case: Case) -> None:
 
     # As of an earlier moment nothing newer is taken away; and what runs with other definitions but the same code
     # refreshes the champion with its own.
-    fresh = case.answers(replica, END + HOUR)
+    fresh = probabilities(case.answers(END + HOUR))
     refresh(use_case, case.settings, first / "feature_repo", END - HOUR)
-    assert case.answers(replica, END + HOUR) == fresh
+    assert probabilities(case.answers(END + HOUR)) == fresh  # what had expired is online again, too
     assert case.applied() == applied
     other = write_repository(case.folder / "other", definitions=DEFINITIONS.replace("hours=6", "hours=9"))
     write_departures(case.folder / "data", END + HOUR + timedelta(minutes=1), END + 2 * HOUR, seed=4)
@@ -237,11 +248,11 @@ def test_a_refresh_brings_new_values_and_touches_no_version(case: Case) -> None:
     found = refresh(edited, case.settings, other / "feature_repo", END + 2 * HOUR)
     assert [(version.version, version.why_not) for version in found.versions] == [(1, None)]
     assert found.project != found.versions[0].project
-    assert case.answers(replica, END + 2 * HOUR) != case.answers(replica, END + HOUR)
+    assert case.answers(END + 2 * HOUR) != case.answers(END + HOUR)
 
     # Where the code of today is not what the champion was trained with, its values stay, and that is said.
-    fresh = case.answers(replica, END + 2 * HOUR)
+    fresh = case.answers(END + 2 * HOUR)
     edited = load_use_case(str(case.folder / "code/use_cases/departures.py"))
     (version,) = refresh(edited, case.settings, case.folder / "code/feature_repo", END + 2 * HOUR).versions
     assert "has changed since it was trained" in str(version.why_not)
-    assert case.answers(replica, END + 2 * HOUR) == fresh
+    assert case.answers(END + 2 * HOUR) == fresh

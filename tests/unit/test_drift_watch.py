@@ -18,8 +18,10 @@ from mlops_ray.governance.events import read_events
 from mlops_ray.monitoring.describe import alarm_details, describe
 from mlops_ray.monitoring.drift_actor import record_change
 from mlops_ray.monitoring.drift_watch import SETTLE, DriftWatch
+from mlops_ray.monitoring.ledger_feed import may_be_moved
 from mlops_ray.monitoring.version_watch import Watched, WindowRecord
 from mlops_ray.monitoring.watch_state import WatchState, read_state
+from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.labels import BY_REQUEST, SAID, frame_by_keys, write_by_keys, write_by_request
 from mlops_ray.testing.example_stream import (
     BY_COUNT,
@@ -115,6 +117,42 @@ def test_repeated_answers_count_once_even_if_they_come_late_and_after_a_restart(
     assert len(early) == 200
     state = found.rounds()
     assert (dict(state.rows), state.repeated) == ({"7": 300}, 200)
+
+
+def compacted(artifacts: Artifacts, found: Watching) -> int:
+    """Move what was read to the table; how many segments that were."""
+    ready = may_be_moved(found.state.newest, found.state.segments, START)
+    return compact(artifacts, NAME, ready).segments
+
+
+def test_repeated_answers_count_once_where_the_first_are_in_the_table_already(artifacts: Artifacts) -> None:
+    rows = CALM.head(300)
+    found = watching(artifacts, rows)
+    table = artifacts.read_table("ledger", NAME)
+    assert compacted(artifacts, found) == 2
+    write_example_segments(artifacts, NAME, CALM.slice(300, 100))
+    assert compacted(artifacts, found) == 0  # not read yet
+    found.again()
+    repeated = table.head(200).with_columns(pl.col("time") + timedelta(minutes=2))
+    artifacts.write_table(repeated, "ledger", NAME, "2026-03-02", "019cabcd-0000-7000-8000-000000000001.parquet")
+    state = found.rounds()
+    assert (dict(state.rows), state.repeated) == ({"7": 400}, 200)
+
+
+def test_labels_are_measured_where_their_predictions_are_in_the_table(tmp_path: Path) -> None:
+    results = []
+    for moved in (False, True):
+        artifacts = Artifacts(str(tmp_path / str(moved)))
+        ids = write_example_segments(artifacts, NAME, CALM)
+        found = Watching(artifacts)
+        found.rounds()
+        assert not moved or compacted(artifacts, found) == 8
+        found.again()
+        tell(artifacts, said(CALM, ids))
+        found.rounds()
+        results.append(repr(measured(found)))
+    assert results[0] == results[1]
+    assert "None" not in results[0][:20]
 
 
 def test_windows_by_time_begin_with_the_first_prediction_of_a_backlog(artifacts: Artifacts) -> None:

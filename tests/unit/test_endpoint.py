@@ -14,17 +14,24 @@ from uuid import UUID
 
 import httpx
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.principals import create_key, list_keys
+from mlops_ray.predictions.reader import Ledger
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.http import MAX_BODY_BYTES
-from mlops_ray.serving.predictor import Predictor
-from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
-from mlops_ray.testing.example_model import FEATURES, example_answer, seal_example
+from mlops_ray.serving.inquiries import KEPT_S, Given, Inquiry, RecentAnswers
+from mlops_ray.serving.predictor import Predictor, Vectors
+from mlops_ray.serving.served_version import Scored
+from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from mlops_ray.testing.example_model import FEATURES, example_answer, example_reader, seal_example
+from tests.raw_ledger import raw_rows
 
 KEY = {"carrier": "AA", "origin": "JFK", "departure": "2013-10-01T12:00:00Z", "distance": 500.0}
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
@@ -184,6 +191,63 @@ def test_a_request_id_is_kept_or_made(endpoint: ExampleEndpoint) -> None:
         made = predict(endpoint, {"keys": KEY}, **headers)
         assert UUID(made.json()["request_id"]).version == 7
         assert made.headers.get_list("x-request-id") == [made.json()["request_id"]]
+
+
+MINE = "0191C0A0-0000-7000-8000-00000000000{}"
+
+
+def recorded(example: ExampleEndpoint) -> pl.DataFrame:
+    example.ledger.rotate()
+    example.ledger.collect_leftovers()
+    return raw_rows(example.settings, NAME)
+
+
+def test_every_question_under_one_request_id_is_recorded(tmp_path: Path) -> None:
+    mine = {"x-request-id": MINE.format(0)}
+    with example_endpoint(tmp_path) as example:
+        vectors = [{**VECTOR, "distance": distance} for distance in (100.0, 200.0, 300.0)]
+        answers = [predict(example, {"features": vector}, **mine).json() for vector in vectors]
+        given = [answer["predictions"][0]["probability"] for answer in answers]
+        assert recorded(example)["probability"].to_list() == pytest.approx(given)
+        assert Ledger(example.settings, NAME).frame().height == 3
+
+
+def test_a_repetition_gets_the_answer_that_is_recorded(tmp_path: Path) -> None:
+    reader = example_reader()
+    mine = {"x-request-id": MINE.format(1)}
+    with example_endpoint(tmp_path, reader) as example:
+        first = predict(example, {"keys": KEY}, **mine).json()
+        reader.values = {("JFK", "AA"): (90.0, datetime(2013, 1, 1, tzinfo=UTC))}
+        assert predict(example, {"keys": KEY}, **mine).json() == first
+        other = predict(example, {"keys": KEY}).json()
+        assert other["predictions"] != first["predictions"]
+        assert recorded(example).height == 2
+
+
+def test_the_record_says_who_asked(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path) as example:
+        made = create_key(example.store, SYSTEM, "shop", ["predict"])
+        example.follower.follow_once()
+        for key in (made.secret, example.key):
+            headers = {"authorization": f"Bearer {key}", "x-request-id": MINE.format(2)}
+            assert predict(example, {"features": VECTOR}, **headers).status_code == 200
+        callers = recorded(example)["caller"].to_list()
+        assert callers[0] == made.principal.id
+        assert callers[1] in {record.principal.id for record in list_keys(example.store)} - {made.principal.id}
+
+
+def test_recent_answers_are_bounded_by_rows_and_time() -> None:
+    now = [0.0]
+    recent = RecentAnswers(most_rows=10, clock=lambda: now[0])
+    inquiries = [Inquiry(str(number), b"", "", True) for number in range(4)]
+    scored = Scored(None, Vectors(np.zeros((4, 0)), np.zeros((4, 0))), np.zeros(4, np.float32), datetime.now(UTC))
+    for inquiry in inquiries:
+        recent.keep(inquiry, Given("1", scored))
+    assert [recent.find(inquiry) is not None for inquiry in inquiries] == [False, False, True, True]
+    recent.keep(Inquiry("ours", b"", "", False), Given("1", scored))
+    assert recent.find(Inquiry("ours", b"", "", False)) is None
+    now[0] = KEPT_S
+    assert not any(recent.find(inquiry) for inquiry in inquiries)
 
 
 def test_metadata_names_the_tensors(endpoint: ExampleEndpoint) -> None:

@@ -56,6 +56,7 @@ TABLE: dict[str, set[str]] = {
         "features",
         "training",
         "registry",
+        "predictions",
         "monitoring",
         "serving",
         "batch",
@@ -79,6 +80,7 @@ HOMES = {
     "cvss": ("mlops_ray/registry/advisories.py",),
     "datasketches": ("mlops_ray/monitoring/sketches.py",),
     "river": ("mlops_ray/monitoring/detectors/",),
+    "deltalake": ("mlops_ray/predictions/table.py",),
     "typer": ("mlops_ray/cli/",),
     "apprise": ("mlops_ray/governance/channels.py",),
 }

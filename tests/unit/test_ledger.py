@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import uuid6
 from hypothesis import given
@@ -26,13 +28,14 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, UnavailableError
 from mlops_ray.predictions.collect import collect_leftovers
 from mlops_ray.predictions.ids import moment_of, uuid7_at
-from mlops_ray.predictions.personal import PersonalHash, load_secret
+from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.reader import LONGEST_RETRY, Ledger
 from mlops_ray.predictions.segments import delete_before, read_segment, segments, write_segment
 from mlops_ray.predictions.wal import FrameReader, WalFile
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.testing.example_model import example_schema
+from tests.raw_ledger import raw_rows
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = {"carrier": "AA", "origin": "JFK", "departure": datetime(2026, 3, 1, 14, tzinfo=UTC), "distance": 500.0}
@@ -96,7 +99,7 @@ def wal_files(settings: Settings) -> list[Path]:
 
 def test_a_record_comes_back_as_it_was_answered(settings: Settings, clock: Clock) -> None:
     writer = make_writer(settings, clock)
-    request_id = append(writer)
+    request_id = append(writer, caller="somebody", question=b"question")
     writer.close()
     assert Ledger(settings, "departures").frame().to_dicts() == [
         {
@@ -107,6 +110,8 @@ def test_a_record_comes_back_as_it_was_answered(settings: Settings, clock: Clock
             "version": "1",
             "route": "champion",
             "latency_s": pytest.approx(0.001),
+            "caller": "somebody",
+            "question": int.from_bytes(b"question", "big"),
             **{f"key.{name}": value for name, value in KEY.items()},
             "feature.distance": 500.0,
             "feature.hour": 8.0,
@@ -228,7 +233,48 @@ def test_a_repeated_request_counts_once(settings: Settings, clock: Clock) -> Non
     ]
     # Also where the first lies just before what is asked for.
     assert ledger.frame(start=NOW + timedelta(minutes=1), columns=["route"])["route"].to_list() == ["shadow", "shadow"]
-    assert ledger.find(first).height == 3
+    assert ledger.find(first).height == 5
+
+
+def test_other_questions_under_one_id_are_other_predictions(settings: Settings, clock: Clock) -> None:
+    writer = make_writer(settings, clock)
+    request_id = uuid7_at(int(clock() * 1000))
+    for number, question in enumerate([b"one", b"two", b"one", b"three"]):
+        append(writer, request_id, question=question, probability=np.array([number / 4], np.float32))
+    append(writer, request_id)  # as segments have it that are older than the question's digest
+    append(writer, request_id)
+    writer.close()
+    assert raw_rows(settings, "departures").height == 6
+    ledger = Ledger(settings, "departures")
+    assert sorted(ledger.frame()["probability"]) == [0.0, 0.25, 0.25, 0.75]
+    assert ledger.find(request_id).height == 6  # all that was answered
+
+
+def test_of_a_question_with_personal_values_nothing_can_be_guessed(settings: Settings, clock: Clock) -> None:
+    for rules in ({"carrier": "hash"}, {"origin": "omit"}):
+        writer = make_writer(settings, clock, personal_schema(rules))
+        append(writer, question=b"question")
+        writer.close()
+    digest = personal_hash(settings).digest(b"question")
+    expected = int.from_bytes(digest[:8], "big", signed=True)
+    assert raw_rows(settings, "departures")["question"].to_list() == [expected, expected]
+
+
+def test_records_written_before_an_upgrade_are_read(settings: Settings, clock: Clock) -> None:
+    writer = make_writer(settings, clock)
+    request_id = append(writer)
+    writer.rotate()
+    (path,) = wal_files(settings)
+    schema, record = (msgspec.msgpack.decode(frame) for frame in FrameReader(path.read_bytes()))
+    path.unlink()
+    older = WalFile.create(path.parent, int(clock() * 1e6))
+    older.append(msgspec.msgpack.encode(schema))
+    older.append(msgspec.msgpack.encode(record[:-2]))
+    older.close()
+    writer.close()
+    assert raw_rows(settings, "departures").select("request_id", "caller", "question").rows() == [
+        (request_id, None, None)
+    ]
 
 
 def test_two_stretches_make_the_whole(settings: Settings, clock: Clock) -> None:
@@ -293,15 +339,14 @@ def test_versions_with_other_columns_share_a_file(settings: Settings, clock: Clo
     assert len(segments(Artifacts(settings.artifacts), "departures")) == 2
 
 
-def personal_schema() -> ModelSchema:
+def personal_schema(rules: Mapping[str, str]) -> ModelSchema:
     schema = example_schema()
-    rules = {"carrier": "hash", "origin": "omit", "distance": "hash"}
     columns = tuple(replace(c, personal=rules.get(c.name)) for c in schema.request_columns)  # type: ignore[arg-type]
     return replace(schema, request_columns=columns)
 
 
 def test_personal_columns_are_hashed_or_left_out_before_the_disk(settings: Settings, clock: Clock) -> None:
-    writer = make_writer(settings, clock, personal_schema())
+    writer = make_writer(settings, clock, personal_schema({"carrier": "hash", "origin": "omit", "distance": "hash"}))
     key = {"carrier": "Ada Lovelace", "origin": "Marylebone", "departure": NOW, "distance": 4711.0}
     for _ in range(2):
         append(
@@ -316,7 +361,7 @@ def test_personal_columns_are_hashed_or_left_out_before_the_disk(settings: Setti
         assert secret not in content
     writer.close()
     frame = Ledger(settings, "departures").frame()
-    hashed = PersonalHash(load_secret(settings.ledger_secret_file))
+    hashed = personal_hash(settings)
     ada = hashed.hash("Ada Lovelace", "text")
     assert frame["key.carrier"].to_list() == frame["feature.carrier"].to_list() == [ada, ada]
     assert frame["key.distance"].to_list() == [hashed.hash(4711, "number")] * 2
@@ -325,15 +370,26 @@ def test_personal_columns_are_hashed_or_left_out_before_the_disk(settings: Setti
 
 
 def test_the_secret_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
-    file = tmp_path / "state" / "secret"
+    settings = settings_in(tmp_path, ledger_secret_file=str(tmp_path / "state" / "secret"))
+    file = Path(settings.ledger_secret_file)
     with ThreadPoolExecutor(8) as pool:
-        secrets = set(pool.map(lambda _: load_secret(str(file)), range(16)))
-    assert len(secrets) == 1
+        hashes = set(pool.map(lambda _: personal_hash(settings).digest(b""), range(16)))
+    assert len(hashes) == 1
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["secret"]
     file.write_text("short")
     with pytest.raises(ConfigurationError, match="holds 5 bytes"):
-        load_secret(str(file))
+        personal_hash(settings)
+
+
+@pytest.mark.parametrize("artifacts", ["s3://lake/artifacts", "/mnt/shared/artifacts", "file:///mnt/shared"])
+def test_no_secret_is_made_where_artifacts_are_shared(tmp_path: Path, artifacts: str) -> None:
+    settings = settings_in(tmp_path, artifacts=artifacts)
+    with pytest.raises(ConfigurationError, match=r"does not exist, and others may share .* Copy the file from a node"):
+        personal_hash(settings)
+    assert not Path(settings.ledger_secret_file).exists()
+    Path(settings.ledger_secret_file).write_text("as on every other node")
+    assert personal_hash(settings).digest(b"") == personal_hash(settings).digest(b"")
 
 
 def test_storage_away_keeps_files_and_shows_the_lag(
@@ -377,7 +433,7 @@ def test_a_collector_killed_around_its_write_leaves_each_record_once(
         with pytest.raises(KeyboardInterrupt):
             writer.collect_leftovers()
     assert writer.collect_leftovers().rows == 1
-    assert Ledger(settings, "departures").frame().height == 1
+    assert raw_rows(settings, "departures").height == 1
 
 
 def test_of_two_collectors_one_converts(settings: Settings, clock: Clock) -> None:
@@ -389,6 +445,7 @@ def test_of_two_collectors_one_converts(settings: Settings, clock: Clock) -> Non
         root, artifacts = Path(settings.ledger_wal), Artifacts(settings.artifacts)
         done = list(pool.map(lambda _: collect_leftovers(root, artifacts), range(4)))
     assert sum(part.rows for part in done) == 20
+    assert raw_rows(settings, "departures").height == 20
     assert [part.problem for part in done] == [None] * 4
 
 
@@ -432,7 +489,7 @@ def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         process.stdout.close()
     settings = settings_in(tmp_path)
     LedgerWriter(settings, "departures").close()
-    found = Ledger(settings, "departures").frame()["request_id"].to_list()
+    found = raw_rows(settings, "departures")["request_id"].to_list()
     assert len(found) == len(set(found))
     assert set(acknowledged) <= set(found)
     assert len(found) - len(acknowledged) <= 2
@@ -468,6 +525,39 @@ def test_a_full_disk_refuses_the_record_and_spoils_none(tmp_path: Path) -> None:
     assert len(refused) > 3
     assert "cannot write to" in refused[0]
     assert Ledger(settings_in(tmp_path), "departures").frame()["request_id"].to_list() == kept
+
+
+def test_with_ledger_sync_a_record_is_on_the_disk_before_the_answer(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that the disk did not confirm is not kept, as its answer is refused."""
+    synced: list[int] = []
+    real = os.fdatasync
+
+    def counted(descriptor: int) -> None:
+        real(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fdatasync", counted)
+    settings = settings_in(tmp_path, ledger_sync=True)
+    writer = make_writer(settings, clock)
+    kept = [append(writer), append(writer)]
+    assert synced[-1] == wal_files(settings)[0].stat().st_size
+    assert len(synced) == 2
+
+    def broken(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(UnavailableError, match="Input/output error"):
+            append(writer)
+    kept.append(append(writer))
+    writer.close()
+    assert raw_rows(settings, "departures")["request_id"].to_list() == kept
+    plain = make_writer(settings_in(tmp_path), clock)
+    append(plain)
+    assert len(synced) == 3
 
 
 def test_a_disk_that_takes_no_file_is_one_sentence(tmp_path: Path, clock: Clock) -> None:
@@ -514,6 +604,30 @@ def test_a_request_is_found_by_its_id(settings: Settings) -> None:
     with pytest.raises(DataError, match="does not say when"):
         ledger.find(other)
     assert ledger.find(other, datetime.now(UTC) - timedelta(minutes=1)).height == 1
+
+
+def test_a_request_is_looked_for_only_in_segments_whose_names_allow_it(
+    settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many replicas' segments of an hour one end is read."""
+    writer, ids = make_writer(settings, clock), []
+    for _ in range(60):
+        for _ in range(3):
+            clock.moment += timedelta(seconds=20)
+            ids.append(append(writer, uuid7_at(int(clock() * 1000))))
+        writer.rotate()
+    writer.close()
+    read: list[str] = []
+    real = pq.ParquetFile
+
+    def opened(path: str, **options: Any) -> Any:
+        read.append(path)
+        return real(path, **options)
+
+    monkeypatch.setattr(pq, "ParquetFile", opened)
+    for position in (0, 92, 179):
+        assert Ledger(settings, "departures").find(ids[position]).height == 1
+    assert len(read) == 3
 
 
 def test_half_made_files_are_removed_and_make_no_harm(settings: Settings, clock: Clock) -> None:

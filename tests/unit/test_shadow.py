@@ -14,11 +14,11 @@ import pytest
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, start_rollout
-from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.serving.shadow import BATCH, MAX_WAITING
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from mlops_ray.testing.example_model import example_answer
+from tests.raw_ledger import raw_rows
 
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
 
@@ -93,7 +93,7 @@ def recorded(example: ExampleEndpoint, expected: int) -> list[str]:
     example.ledger.rotate()
     deadline = time.monotonic() + 10
     while True:
-        kept = Ledger(example.settings, NAME).frame().filter(pl.col("route") == "shadow")
+        kept = raw_rows(example.settings, NAME).filter(pl.col("route") == "shadow")
         if len(kept) >= expected or time.monotonic() > deadline:
             return kept["request_id"].to_list()
         time.sleep(0.05)

@@ -1,0 +1,67 @@
+"""Compaction: segments become rows of the ledger's table, each once, whoever is killed when and however many try."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.predictions.segments import COLUMNS, Segment, delete_segment, read_segment, segments
+from mlops_ray.predictions.table import SEGMENT, LedgerTable
+
+# Of a file's size; its rows take about five times as much memory.
+BATCH_BYTES = 256 << 20
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What one compaction did: the segments it removed, and the rows of theirs that it added to the table."""
+
+    segments: int
+    rows: int
+
+
+def compact(
+    artifacts: Artifacts, use_case: str, ready: Callable[[Segment], bool], batch_bytes: int = BATCH_BYTES
+) -> Compacted:
+    """Move the segments that are `ready` to the table, in batches of one day, oldest first.
+
+    A batch is one commit, and its segments go after it: killed between, the next compaction finds their names in the
+    table and removes them. So it does with one that a collector, which was killed itself, writes a second time.
+    Raises ConflictError if another compaction or an erasure is at work; what was moved until then is whole.
+    """
+    table, started = LedgerTable(artifacts, use_case), time.monotonic()
+    moved = rows = 0
+    for batch in _batches([one for one in segments(artifacts, use_case) if ready(one)], batch_bytes):
+        rows += table.append(_rows(batch), [segment.id for segment in batch])
+        for segment in batch:
+            delete_segment(artifacts, use_case, segment)
+        moved += len(batch)
+    table.tidy(datetime.now(UTC).date())
+    seconds = time.monotonic() - started
+    _logger.info("Ledger of %s: %d rows of %d segments compacted in %.1f s", use_case, rows, moved, seconds)
+    return Compacted(moved, rows)
+
+
+def _batches(found: list[Segment], most_bytes: int) -> Iterator[list[Segment]]:
+    batch: list[Segment] = []
+    for segment in found:
+        full = sum(one.bytes for one in batch) + segment.bytes > most_bytes
+        if batch and (full or segment.time.date() != batch[0].time.date()):
+            yield batch
+            batch = []
+        batch.append(segment)
+    if batch:
+        yield batch
+
+
+def _rows(batch: list[Segment]) -> pl.DataFrame:
+    """Their rows in the order of ids; `COLUMNS` first, as those are what the table is searched by."""
+    frames = [read_segment(one.url).with_columns(pl.lit(one.id).alias(SEGMENT)) for one in batch]
+    schema = {**COLUMNS, SEGMENT: pl.String()}
+    return pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed").sort("request_id", "row", "time")

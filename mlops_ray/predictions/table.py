@@ -1,0 +1,264 @@
+"""LedgerTable: the compacted part of a ledger, a Delta Lake table that other tools open.
+
+It lies at `ledger/<use case>/table`, with the columns of the segments, `segment` (the one a row came in) and `day`
+(UTC, of `time`), by which it is partitioned. Rows lie in the order of their request ids, so that the ranges of ids and
+times, which the table's log has of each file and a file's end of each stretch of rows, lead to the few bytes that are
+wanted. Every change that adds or erases rows is a transaction of one kind, `TRANSACTION`: of two at once one fails.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import polars as pl
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.errors import ConflictError
+from mlops_ray.predictions.segments import COLUMNS, FOLDER, read_segment
+
+TABLE, SEGMENT, DAY = "table", "segment", "day"
+TRANSACTION = "rows"
+# A lookup decodes one stretch of rows: fewer would make the end of a file long, which a lookup reads as well.
+STRETCH_ROWS = 20_000
+ORPHANED = timedelta(days=1)
+_SETTINGS = {
+    "delta.checkpointInterval": "20",
+    "delta.dataSkippingStatsColumns": f"request_id,time,{SEGMENT}",
+}
+# How the table's schema calls the types of a segment.
+_KINDS: dict[Any, str] = {
+    pl.String: "string", pl.Int32: "integer", pl.Int64: "long", pl.Float32: "float", pl.Float64: "double",
+    pl.Boolean: "boolean", pl.Datetime: "timestamp",
+}  # fmt: skip
+_MERGED_BYTES, _SMALL_FILES = 512 << 20, 8
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One file of the table: what its rows lie between, and its size. `day`: its partition."""
+
+    url: str
+    day: date
+    first: datetime
+    last: datetime
+    first_id: str
+    last_id: str
+    bytes: int
+
+    def may_hold(self, request_id: str) -> bool:
+        return self.first_id <= request_id <= self.last_id
+
+
+class LedgerTable:
+    """The table of one use case, as it stands when a method is called; it need not exist."""
+
+    def __init__(self, artifacts: Artifacts, use_case: str):
+        self._artifacts, self._use_case = artifacts, use_case
+        self.location, self._options = _location(artifacts.url(FOLDER, use_case, TABLE))
+
+    def files(self, start: datetime | None = None, end: datetime | None = None) -> list[TableFile]:
+        """The files that can hold a record answered in `start <= time < end`, by time."""
+        table = self._open()
+        return [] if table is None else self._files(table, start, end)
+
+    def append(self, rows: pl.DataFrame, ids: Iterable[str]) -> int:
+        """Add the rows of segments, `segment` among their columns, but of none that is there already; in one commit.
+
+        ids: the segments. Returns how many rows were added. Raises ConflictError if others changed the table meanwhile.
+        """
+        if rows.is_empty():
+            return 0
+        table = self._open() or self._made(rows)
+        there = self._segments(table, rows["time"].min(), rows["time"].max())
+        rows = rows.filter(~pl.col(SEGMENT).is_in(list(there & set(ids))))
+        if rows.height:
+            self._write(table, _fitted(rows, table))
+        return rows.height
+
+    def erase(self, names: Callable[[str], bool], value: str) -> pl.DataFrame:
+        """Delete the rows of which a text in a column that `names` picks is `value`; returns their request_id and row.
+
+        Also where there are none it is a transaction, so that whoever is about to add some fails and looks again.
+        Raises ConflictError if others changed the table meanwhile.
+        """
+        table = self._open()
+        if table is None:
+            return pl.DataFrame(schema={name: COLUMNS[name] for name in ("request_id", "row")})
+        texts = [name for name in _texts(table) if names(name)]
+        found = [self._matching(file.url, texts, value) for file in self._files(table, None, None)]
+        predicate = " OR ".join(f"\"{name}\" = '{value}'" for name in texts) or "false"
+        self._change(table, lambda transaction: table.delete(predicate, commit_properties=transaction))
+        return pl.concat([pl.DataFrame(schema={"request_id": pl.String, "row": pl.Int32}), *found])
+
+    def delete_before(self, day: date) -> int:
+        """Delete the partitions of the days before `day`; returns how many rows they had."""
+        table = self._open()
+        if table is None or not any(file.day < day for file in self._files(table, None, None)):
+            return 0
+        done: dict[str, Any] = {}
+        predicate = f"{DAY} < '{day.isoformat()}'"
+        self._change(table, lambda transaction: done.update(table.delete(predicate, commit_properties=transaction)))
+        return int(done.get("num_deleted_rows") or 0)
+
+    def tidy(self, today: date) -> None:
+        """Merge the small files of days that are over, and remove files that belong to no version of the table."""
+        table = self._open()
+        if table is None:
+            return
+        sizes: dict[date, int] = {}
+        for file in self._files(table, None, None):
+            sizes[file.day] = sizes.get(file.day, 0) + (file.bytes < _MERGED_BYTES // 2)
+        for day in [day for day, small in sizes.items() if day < today and small >= _SMALL_FILES]:
+            before = set(table.file_uris())
+            table.optimize.compact(
+                [(DAY, "=", day.isoformat())], target_size=_MERGED_BYTES, writer_properties=_properties(),
+                max_concurrent_tasks=1,
+            )  # fmt: skip
+            self._remove(before - set(table.file_uris()))
+        hours = int(ORPHANED.total_seconds() // 3600)
+        table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+
+    def _open(self) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.location, storage_options=self._options)
+        except TableNotFoundError:
+            return None
+
+    def _made(self, rows: pl.DataFrame) -> DeltaTable:
+        """The table, made without a row: two that write the first rows at once would not see each other."""
+        schema = pa.schema(_partitioned(rows).to_arrow().schema)
+        with suppress(DeltaError):  # another has made it meanwhile
+            DeltaTable.create(
+                self.location, schema, "error", [DAY], storage_options=self._options, configuration=_SETTINGS
+            )
+        return DeltaTable(self.location, storage_options=self._options)
+
+    def _write(self, table: DeltaTable, rows: pl.DataFrame) -> None:
+        try:
+            write_deltalake(
+                table,
+                _partitioned(rows).to_arrow(),
+                mode="append",
+                partition_by=[DAY],
+                schema_mode="merge",
+                writer_properties=_properties(),
+                target_file_size=_MERGED_BYTES,
+                commit_properties=_next(table),
+            )
+        except CommitFailedError as error:
+            raise self._conflict(error) from error
+
+    def _change(self, table: DeltaTable, change: Callable[[CommitProperties], Any]) -> None:
+        """Carry out a change that takes rows away, as a transaction, and delete the files that it leaves behind."""
+        before, version = set(table.file_uris()), table.version()
+        transaction = _next(table)
+        try:
+            change(transaction)
+            if table.version() == version:
+                table.create_write_transaction([], "append", table.schema(), [DAY], commit_properties=transaction)
+        except CommitFailedError as error:
+            raise self._conflict(error) from error
+        self._remove(before - set(table.file_uris()))
+
+    def _remove(self, urls: Iterable[str]) -> None:
+        for url in urls:
+            self._artifacts.delete(FOLDER, self._use_case, TABLE, *_below(url, self.location))
+
+    def _conflict(self, error: Exception) -> ConflictError:
+        return ConflictError(
+            f"Others are changing the table of the ledger of {self._use_case} ({error}). Nothing is lost; run it again "
+            f"when they have finished."
+        )
+
+    def _files(self, table: DeltaTable, start: datetime | None, end: datetime | None) -> list[TableFile]:
+        actions = pl.DataFrame(table.get_add_actions(flatten=True))
+        if actions.is_empty():
+            return []
+        found = [
+            TableFile(
+                self._artifacts.url(FOLDER, self._use_case, TABLE, *unquote(row["path"]).split("/")),
+                row[f"partition.{DAY}"], row["min.time"], row["max.time"],
+                row["min.request_id"], row["max.request_id"], row["size_bytes"],
+            )
+            for row in actions.iter_rows(named=True)
+        ]  # fmt: skip
+        inside = [file for file in found if (start is None or file.last >= start) and (end is None or file.first < end)]
+        return sorted(inside, key=lambda file: (file.first, file.url))
+
+    def _segments(self, table: DeltaTable, first: Any, last: Any) -> set[str]:
+        """The segments whose rows lie in files with rows between two moments."""
+        files = self._files(table, first, last + timedelta(microseconds=1))
+        return {name for file in files for name in read_segment(file.url, [SEGMENT])[SEGMENT].unique()}
+
+    def _matching(self, url: str, texts: Sequence[str], value: str) -> pl.DataFrame:
+        rows = read_segment(url, ["request_id", "row", *texts])
+        flags = [pl.col(name) == value for name in texts if name in rows.columns]
+        return rows.filter(pl.any_horizontal(flags) if flags else False).select("request_id", "row")
+
+
+def _fitted(rows: pl.DataFrame, table: DeltaTable) -> pl.DataFrame:
+    """The rows with the types of the table. A column that has changed its type gets a name with its type: `x:text`."""
+    known = _types(table)
+    kinds = {name: _KINDS[dtype.base_type()] for name, dtype in rows.schema.items()}
+    return rows.rename({name: f"{name}:{kind}" for name, kind in kinds.items() if known.get(name, kind) != kind})
+
+
+def _types(table: DeltaTable) -> dict[str, str]:
+    return {field.name: str(getattr(field.type, "type", "")) for field in table.schema().fields}
+
+
+def with_own_names(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the table as they came: without the names that only the table has, and without columns of other rows."""
+    rows = rows.drop(SEGMENT, strict=False)
+    for name in [name for name in rows.columns if name.rpartition(":")[2] in _KINDS.values()]:
+        own = name.rpartition(":")[0]
+        if own in rows.columns:
+            rows = rows.with_columns(pl.coalesce(pl.col(name), pl.col(own).cast(rows.schema[name]))).drop(own)
+        rows = rows.rename({name: own})
+    return rows
+
+
+def _texts(table: DeltaTable) -> list[str]:
+    return [name for name, kind in _types(table).items() if kind == "string"]
+
+
+def _properties() -> WriterProperties:
+    return WriterProperties(compression="ZSTD", max_row_group_size=STRETCH_ROWS)
+
+
+def _next(table: DeltaTable) -> CommitProperties:
+    number = (table.transaction_version(TRANSACTION) or 0) + 1
+    return CommitProperties(app_transactions=[Transaction(TRANSACTION, number)])
+
+
+def _partitioned(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(pl.col("time").dt.date().alias(DAY))
+
+
+def _below(url: str, location: str) -> list[str]:
+    return unquote(url.partition(location.rstrip("/") + "/")[2]).split("/")
+
+
+def _location(url: str) -> tuple[str, dict[str, str]]:
+    """A place as the library takes it: without the options of pyarrow's URLs, which it has under other names."""
+    parts = urlsplit(url)
+    if "://" not in url or parts.scheme == "file":
+        return (unquote(parts.path) if parts.scheme == "file" else url), {}
+    given = dict(parse_qsl(parts.query))
+    options: dict[str, str] = {}
+    if region := given.get("region"):
+        options["aws_region"] = region
+    if endpoint := given.get("endpoint_override"):
+        scheme = given.get("scheme", "https")
+        options["aws_endpoint"] = endpoint if "://" in endpoint else f"{scheme}://{endpoint}"
+        if options["aws_endpoint"].startswith("http://"):
+            options["aws_allow_http"] = "true"
+    if parts.username and parts.password:
+        options |= {"aws_access_key_id": unquote(parts.username), "aws_secret_access_key": unquote(parts.password)}
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", options

@@ -1,0 +1,163 @@
+"""What must be forgotten is gone from segments, table and labels, and from the files beneath them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.cli.main import app
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConflictError, DataError, UseCaseError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM, read_events
+from mlops_ray.monitoring.ledger_feed import LATEST, may_be_moved
+from mlops_ray.predictions.compaction import compact
+from mlops_ray.predictions.erasure import erase_person, retain
+from mlops_ray.predictions.ids import uuid7_at
+from mlops_ray.predictions.label_writer import LabelWriter
+from mlops_ray.predictions.labels import Label, Labels, label_keys
+from mlops_ray.predictions.personal import personal_hash
+from mlops_ray.predictions.reader import Ledger
+from mlops_ray.predictions.segments import Segment, segments
+from mlops_ray.predictions.table import LedgerTable
+from mlops_ray.predictions.writer import LedgerWriter
+from tests.integration.test_score import USE_CASE
+from tests.unit.test_ledger import KEY, NOW, Clock, append, personal_schema, settings_in
+
+NAME = "departures"
+SCHEMA = personal_schema({"carrier": "hash"})
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_in(tmp_path)
+
+
+def answer(settings: Settings, people: list[str], moment: datetime = NOW) -> list[str]:
+    """A segment with an answer about each, labelled by request, and by keys as well."""
+    writer = LedgerWriter(settings, NAME, clock=Clock(moment))
+    writer.add_version("1", SCHEMA)
+    categories = [np.array([["JFK", person]], dtype=object) for person in people]
+    keys = [{**KEY, "carrier": person} for person in people]
+    ids = [uuid7_at(int(moment.timestamp() * 1000)) for _ in people]
+    for request_id, key, texts in zip(ids, keys, categories, strict=True):
+        append(writer, request_id, keys=[key], categories=texts)
+    writer.close()
+    labels = LabelWriter(settings, NAME, clock=Clock(moment))
+    labels.append([Label(True, request_id=request_id) for request_id in ids])
+    labels.append([Label(False, keys=key) for key in keys], label_keys(SCHEMA, settings))
+    labels.close()
+    return ids
+
+
+def hash_of(settings: Settings, person: str) -> str:
+    found = personal_hash(settings).hash(person, "text")
+    assert found is not None
+    return found
+
+
+def holding(settings: Settings, text: str) -> list[Path]:
+    """Files below the artifacts that have a text in a column."""
+    files = list(Path(settings.artifacts).rglob("*.parquet"))
+    assert files
+    return [file for file in files if text in str(pl.read_parquet(file).select(pl.col(pl.String)).to_dicts())]
+
+
+def test_a_person_is_erased_everywhere_and_nobody_else(settings: Settings) -> None:
+    artifacts, store = Artifacts(settings.artifacts), open_store(settings)
+    ids = answer(settings, ["ada", "bob"])
+    compact(artifacts, NAME, lambda segment: True)
+    ids += answer(settings, ["bob", "ada", "ada"], NOW + timedelta(hours=1))
+    ids += answer(settings, ["ada"], NOW + timedelta(hours=2))
+    before = len(holding(settings, hash_of(settings, "ada")))
+    assert before >= 5
+    done = erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "ada"))
+    assert (done.predictions, done.labels) == (4, 8)
+    assert sorted(Ledger(settings, NAME).frame()["request_id"]) == sorted([ids[1], ids[2]])
+    assert holding(settings, hash_of(settings, "ada")) == []
+    (event,) = read_events(store, types=["ledger.erased"])
+    assert hash_of(settings, "ada") not in json.dumps(event.to_json())
+    assert "ada" not in json.dumps(event.to_json())
+    left = Labels(artifacts, NAME).of(Ledger(settings, NAME).frame())
+    assert sorted(left["label"]) == [False] * 4 + [True] * 2  # two answers have the same keys
+    again = erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "ada"))
+    assert (again.predictions, again.labels) == (0, 0)
+    with pytest.raises(DataError, match="32 hexadecimal digits"):
+        erase_person(settings, store, SYSTEM, NAME, "' OR true --")
+
+
+def test_a_compaction_at_work_does_not_bring_an_erased_person_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts, store = Artifacts(settings.artifacts), open_store(settings)
+    answer(settings, ["bob"])
+    compact(artifacts, NAME, lambda segment: True)
+    (ada, bob) = answer(settings, ["ada", "bob"], NOW + timedelta(hours=1))
+    real = LedgerTable._write
+
+    def late(self: LedgerTable, table: object, rows: pl.DataFrame) -> None:
+        erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "ada"))
+        real(self, table, rows)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerTable, "_write", late)
+        with pytest.raises(ConflictError):
+            compact(artifacts, NAME, lambda segment: True)
+    compact(artifacts, NAME, lambda segment: True)
+    kept = Ledger(settings, NAME).frame()["request_id"].to_list()
+    assert bob in kept
+    assert ada not in kept
+
+
+def test_retention_takes_whole_days_from_everywhere(settings: Settings) -> None:
+    artifacts = Artifacts(settings.artifacts)
+    for days in range(6):
+        answer(settings, ["ada"], NOW + timedelta(days=days))
+        if days < 3:
+            compact(artifacts, NAME, lambda segment: True)
+    retain(artifacts, NAME, timedelta(days=4), NOW + timedelta(days=6))
+    kept = Ledger(settings, NAME).frame()
+    assert kept["time"].to_list() == [NOW + timedelta(days=days) for days in range(2, 6)]
+    assert {segment.part for segment in Labels(artifacts, NAME).segments()} >= {"2026-03-03", "2026-03-06"}
+    assert not {"2026-03-01", "2026-03-02"} & {segment.part for segment in Labels(artifacts, NAME).segments()}
+    assert len(list(Path(artifacts.url("ledger", NAME, "table")).glob("day=*/*.parquet"))) == 1
+    retain(artifacts, NAME, timedelta(days=1), NOW + timedelta(days=30))
+    assert Ledger(settings, NAME).frame().is_empty()
+    assert segments(artifacts, NAME) == []
+
+
+def test_what_the_drift_actor_has_not_read_is_not_moved() -> None:
+    def segment(name: str, age: timedelta) -> Segment:
+        return Segment(name, "", NOW - age, 1)
+
+    read, unread = segment("read", timedelta(hours=2)), segment("unread", timedelta(hours=2))
+    old = segment("old", LATEST + timedelta(hours=1))
+    moved = may_be_moved(NOW, ["read"], NOW + timedelta(days=30))
+    assert [moved(one) for one in (read, unread, old)] == [True, False, True]
+    unwatched = may_be_moved(None, [], NOW)
+    assert [unwatched(one) for one in (read, old)] == [False, True]
+
+
+def test_the_commands_compact_and_erase(settings: Settings, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    (ada, _) = answer(settings, ["ada", "bob"], now - timedelta(days=10))
+    answer(settings, ["bob"], now - timedelta(days=100))
+    kept = "    candidates=(LogisticRegression(),),\n    keep_predictions=timedelta(days=30),\n"
+    text = USE_CASE.replace("    candidates=(LogisticRegression(),),\n", kept)
+    (tmp_path / "departures.py").write_text(f"from datetime import timedelta\n{text}")
+    command = ["ledger", "compact", str(tmp_path / "departures.py"), "--state", str(tmp_path)]
+    assert json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout) == {"segments": 1, "rows": 2}
+    command = ["ledger", "erase", NAME, "--state", str(tmp_path)]
+    done = CliRunner().invoke(app, command, input="ada\n", catch_exceptions=False)
+    assert '"predictions": 1' in done.stdout
+    assert ada not in Ledger(settings, NAME).frame()["request_id"].to_list()
+    assert Ledger(settings, NAME).frame().height == 1
+    (tmp_path / "other.py").write_text((tmp_path / "departures.py").read_text().replace("days=30", "hours=30"))
+    command = ["ledger", "compact", str(tmp_path / "other.py"), "--state", str(tmp_path)]
+    with pytest.raises(UseCaseError, match="keep_predictions is 1 day, 6:00:00"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
