@@ -68,10 +68,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(port: int) -> None:
+def wait_for(port: int, host: str = "127.0.0.1") -> None:
     for _ in range(200):
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection((host, port), 1).close()
             return
         except OSError:
             time.sleep(0.1)
@@ -91,8 +91,11 @@ def redis() -> Iterator[str]:
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """PostgreSQL does not run as root, so it runs as its own user, in a folder that this user may enter."""
+def postgresql(host: str = "127.0.0.1") -> Iterator[str]:
+    """PostgreSQL does not run as root, so it runs as its own user, in a folder that this user may enter.
+
+    host: where it listens; whoever is in its network may connect.
+    """
     (binaries,) = Path("/usr/lib/postgresql").glob("*/bin")
     as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     folder, port = Path(tempfile.mkdtemp(prefix="mlops-ray-postgres-")), free_port()
@@ -100,11 +103,13 @@ def postgresql() -> Iterator[str]:
     subprocess.run(
         [*as_user, binaries / "initdb", "-A", "trust", folder / "data"], check=True, stdout=subprocess.DEVNULL
     )
-    options = ["-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder]
+    with (folder / "data" / "pg_hba.conf").open("a") as rules:
+        rules.write("host all all samenet trust\n")
+    options = ["-D", folder / "data", "-p", str(port), "-h", host, "-k", folder]
     server = subprocess.Popen([*as_user, binaries / "postgres", *options], stderr=subprocess.DEVNULL)
     try:
-        wait_for(port)
-        yield f"postgresql://postgres:none@127.0.0.1:{port}/postgres"
+        wait_for(port, host)
+        yield f"postgresql://postgres:none@{host}:{port}/postgres"
     finally:
         server.send_signal(signal.SIGINT)  # SIGTERM would wait for our own connections to close
         server.wait()
