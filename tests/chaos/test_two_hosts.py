@@ -251,7 +251,7 @@ def test_a_host_that_is_lost_takes_one_interval_of_its_answers_with_it(cluster: 
         cluster.other.lose()
         time.sleep(40)
     failed = Counter(f"{what} {(at - lost_at) // 5 * 5:.0f} s" for _, at, what in asked.failed)
-    kept = wait_until(lambda: {id for id, (_, at) in asked.given.items() if at > lost_at} <= recorded(cluster), 90)
+    wait_until(lambda: {id for id, (_, at) in asked.given.items() if at > lost_at} <= recorded(cluster), 90)
     lost = [lost_at - at for id, (_, at) in asked.given.items() if id not in recorded(cluster)]
     print(
         f"{len(asked.given)} answered, {len(lost)} lost, the oldest {max(lost, default=0):.1f} s; {dict(failed)}; {kept}"
