@@ -67,14 +67,27 @@ class LedgerTable:
         table = self._open()
         return [] if table is None else self._files(table, start, end)
 
-    def append(self, rows: pl.DataFrame, ids: Iterable[str]) -> int:
+    def begin(self) -> DeltaTable:
+        """The table as it stands, made if there is none. What is added to it must have been read after this: then
+        nobody has erased it since, or it is not added."""
+        with suppress(DeltaError):
+            # Made without a row: two that write the first ones at once would not see each other.
+            if (table := self._open()) is not None:
+                return table
+            schema = pa.schema(_partitioned(pl.DataFrame(schema={**COLUMNS, SEGMENT: pl.String()})).to_arrow().schema)
+            DeltaTable.create(
+                self.location, schema, "error", [DAY], storage_options=self._options, configuration=_SETTINGS
+            )
+        return DeltaTable(self.location, storage_options=self._options)
+
+    def append(self, table: DeltaTable, rows: pl.DataFrame, ids: Iterable[str]) -> int:
         """Add the rows of segments, `segment` among their columns, but of none that is there already; in one commit.
 
-        ids: the segments. Returns how many rows were added. Raises ConflictError if others changed the table meanwhile.
+        table: what `begin` gave. ids: the segments. Returns how many rows were added. Raises ConflictError if others
+        have added or erased rows since.
         """
         if rows.is_empty():
             return 0
-        table = self._open() or self._made(rows)
         there = self._segments(table, rows["time"].min(), rows["time"].max())
         rows = rows.filter(~pl.col(SEGMENT).is_in(list(there & set(ids))))
         if rows.height:
@@ -87,9 +100,7 @@ class LedgerTable:
         Also where there are none it is a transaction, so that whoever is about to add some fails and looks again.
         Raises ConflictError if others changed the table meanwhile.
         """
-        table = self._open()
-        if table is None:
-            return pl.DataFrame(schema={name: COLUMNS[name] for name in ("request_id", "row")})
+        table = self.begin()
         texts = [name for name in _texts(table) if names(name)]
         found = [self._matching(file.url, texts, value) for file in self._files(table, None, None)]
         predicate = " OR ".join(f"\"{name}\" = '{value}'" for name in texts) or "false"
@@ -116,10 +127,13 @@ class LedgerTable:
             sizes[file.day] = sizes.get(file.day, 0) + (file.bytes < _MERGED_BYTES // 2)
         for day in [day for day, small in sizes.items() if day < today and small >= _SMALL_FILES]:
             before = set(table.file_uris())
-            table.optimize.compact(
-                [(DAY, "=", day.isoformat())], target_size=_MERGED_BYTES, writer_properties=_properties(),
-                max_concurrent_tasks=1,
-            )  # fmt: skip
+            try:
+                table.optimize.compact(
+                    [(DAY, "=", day.isoformat())], target_size=_MERGED_BYTES, writer_properties=_properties(),
+                    max_concurrent_tasks=1,
+                )  # fmt: skip
+            except CommitFailedError as error:
+                raise self._conflict(error) from error
             self._remove(before - set(table.file_uris()))
         hours = int(ORPHANED.total_seconds() // 3600)
         table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
@@ -129,15 +143,6 @@ class LedgerTable:
             return DeltaTable(self.location, storage_options=self._options)
         except TableNotFoundError:
             return None
-
-    def _made(self, rows: pl.DataFrame) -> DeltaTable:
-        """The table, made without a row: two that write the first rows at once would not see each other."""
-        schema = pa.schema(_partitioned(rows).to_arrow().schema)
-        with suppress(DeltaError):  # another has made it meanwhile
-            DeltaTable.create(
-                self.location, schema, "error", [DAY], storage_options=self._options, configuration=_SETTINGS
-            )
-        return DeltaTable(self.location, storage_options=self._options)
 
     def _write(self, table: DeltaTable, rows: pl.DataFrame) -> None:
         try:
