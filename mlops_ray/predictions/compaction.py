@@ -43,9 +43,7 @@ def compact(
         try:
             rows += table.append(begun, _rows(batch), [segment.id for segment in batch])
         except FileNotFoundError as error:
-            raise ConflictError(
-                f"Others move segments of {use_case}. Run it again when they are done."
-            ) from error
+            raise ConflictError(f"Others move segments of {use_case}. Run it again when they are done.") from error
         for segment in batch:
             delete_segment(artifacts, use_case, segment)
         moved += len(batch)
