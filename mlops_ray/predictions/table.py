@@ -185,16 +185,18 @@ class LedgerTable:
         actions = pl.DataFrame(table.get_add_actions(flatten=True))
         if actions.is_empty():
             return []
-        found = [
+        if start is not None:
+            actions = actions.filter(pl.col("max.time") >= start)
+        if end is not None:
+            actions = actions.filter(pl.col("min.time") < end)
+        return [
             TableFile(
                 self._artifacts.url(FOLDER, self._use_case, TABLE, *unquote(row["path"]).split("/")),
                 row[f"partition.{DAY}"], row["min.time"], row["max.time"],
                 row["min.request_id"], row["max.request_id"], row["size_bytes"],
             )
-            for row in actions.iter_rows(named=True)
+            for row in actions.sort("min.time", "path").iter_rows(named=True)
         ]  # fmt: skip
-        inside = [file for file in found if (start is None or file.last >= start) and (end is None or file.first < end)]
-        return sorted(inside, key=lambda file: (file.first, file.url))
 
     def _segments(self, table: DeltaTable, first: Any, last: Any) -> set[str]:
         """The segments whose rows lie in files with rows between two moments."""
