@@ -239,3 +239,4 @@ def test_small_files_of_a_day_that_is_over_become_one(artifacts: Artifacts) -> N
     assert sorted(in_table(artifacts)["request_id"]) == sorted(ids)
     files = Path(artifacts.url("ledger", NAME, "table")).glob("day=*/*.parquet")
     assert len(list(files)) == 1  # what was merged is gone at once
+    assert read_segment(table.files()[0].url)["request_id"].is_sorted()
