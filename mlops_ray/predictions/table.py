@@ -126,10 +126,10 @@ class LedgerTable:
         table = self._open()
         if table is None:
             return
-        sizes: dict[date, int] = {}
+        sizes: dict[date, list[int]] = {}
         for file in self._files(table, None, None):
-            sizes[file.day] = sizes.get(file.day, 0) + (file.bytes < _MERGED_BYTES // 2)
-        for day in [day for day, small in sizes.items() if day < today and small >= _SMALL_FILES]:
+            sizes.setdefault(file.day, []).append(file.bytes)
+        for day in [day for day, found in sizes.items() if day < today and _is_worth_merging(found)]:
             before = set(table.file_uris())
             try:
                 # In the order of ids; its plain way of merging does not keep the order within files.
@@ -214,6 +214,11 @@ class LedgerTable:
         rows = read_segment(url, ["request_id", "row", *texts])
         flags = [pl.col(name) == value for name in texts if name in rows.columns]
         return rows.filter(pl.any_horizontal(flags) if flags else False).select("request_id", "row")
+
+
+def _is_worth_merging(sizes: Sequence[int]) -> bool:
+    """Many files that are one in the end; where there are more rows the files are large already."""
+    return len(sizes) >= _SMALL_FILES and sum(sizes) <= _MERGED_BYTES
 
 
 def _fitted(rows: pl.DataFrame, table: DeltaTable) -> pl.DataFrame:
