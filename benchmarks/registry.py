@@ -101,7 +101,7 @@ def _compacted(settings: Settings) -> Iterator[str]:
             pl.lit(segment).alias("segment"),
             *(pl.Series(name, random.random(rows, dtype=np.float32)) for name in FEATURES),
         )
-        table.append(frame.sort("request_id"), [segment])
+        table.append(table.begin(), frame.sort("request_id"), [segment])
         if number % (COMPACTIONS // LOOK_UPS) == 0:
             yield frame["request_id"][rows // 2]
 

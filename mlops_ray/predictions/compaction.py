@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.errors import ConflictError
 from mlops_ray.predictions.segments import COLUMNS, Segment, delete_segment, read_segment, segments
 from mlops_ray.predictions.table import SEGMENT, LedgerTable
 
@@ -38,7 +39,11 @@ def compact(
     table, started = LedgerTable(artifacts, use_case), time.monotonic()
     moved = rows = 0
     for batch in _batches([one for one in segments(artifacts, use_case) if ready(one)], batch_bytes):
-        rows += table.append(_rows(batch), [segment.id for segment in batch])
+        begun = table.begin()
+        try:
+            rows += table.append(begun, _rows(batch), [segment.id for segment in batch])
+        except FileNotFoundError as error:
+            raise ConflictError(f"Others move segments of {use_case}. Run it again when they are done.") from error
         for segment in batch:
             delete_segment(artifacts, use_case, segment)
         moved += len(batch)

@@ -21,6 +21,7 @@ from mlops_ray.predictions.segments import (
     segments,
     write_segment,
 )
+from mlops_ray.predictions.segments import FOLDER as LEDGER
 from mlops_ray.predictions.table import LedgerTable
 
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -40,12 +41,14 @@ def erase_person(settings: Settings, store: ControlStore, actor: Actor, use_case
 
     hash: of a value of a column with `personal="hash"`, as the ledger has it (see `PersonalHash.hash`). The event says
     that something was erased, and how much, not whose. What a node has not yet moved to shared storage is not reached:
-    erase again after a rotation. Raises DataError for what is no hash, ConflictError if a compaction is at work; then
-    a part is erased, no event is written, and it is to be run again.
+    erase again after a rotation. Raises DataError for what is no hash or no ledger, ConflictError if a compaction is at
+    work; then a part is erased, no event is written, and it is to be run again.
     """
     if not _HASH.fullmatch(hash):
         raise DataError("A person's hash has 32 hexadecimal digits, as in the ledger's columns.")
     artifacts = Artifacts(settings.artifacts)
+    if not artifacts.entries(LEDGER, use_case):
+        raise DataError(f"There is no ledger of {use_case} at {settings.artifacts}. Check the name and the settings.")
     # Segments before the table: a compaction that has read them as they were cannot commit any more then.
     answers = pl.concat([_ANSWER, *_from_segments(artifacts, use_case, hash)])
     answers = pl.concat([answers, LedgerTable(artifacts, use_case).erase(_is_value, hash)])

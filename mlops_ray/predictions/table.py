@@ -6,6 +6,7 @@ times, which the table's log has of each file and a file's end of each stretch o
 wanted. Every change that adds or erases rows is a transaction of one kind, `TRANSACTION`: of two at once one fails.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ _KINDS: dict[Any, str] = {
     pl.Boolean: "boolean", pl.Datetime: "timestamp",
 }  # fmt: skip
 _MERGED_BYTES, _SMALL_FILES = 512 << 20, 8
+_SORTED_BYTES = 2 << 30  # in memory; the rest goes to disk meanwhile
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,27 @@ class LedgerTable:
         table = self._open()
         return [] if table is None else self._files(table, start, end)
 
-    def append(self, rows: pl.DataFrame, ids: Iterable[str]) -> int:
+    def begin(self) -> DeltaTable:
+        """The table as it stands, made if there is none. What is added to it must have been read after this: then
+        nobody has erased it since, or it is not added."""
+        with suppress(DeltaError):
+            # Made without a row: two that write the first ones at once would not see each other.
+            if (table := self._open()) is not None:
+                return table
+            schema = pa.schema(_partitioned(pl.DataFrame(schema={**COLUMNS, SEGMENT: pl.String()})).to_arrow().schema)
+            DeltaTable.create(
+                self.location, schema, "error", [DAY], storage_options=self._options, configuration=_SETTINGS
+            )
+        return DeltaTable(self.location, storage_options=self._options)
+
+    def append(self, table: DeltaTable, rows: pl.DataFrame, ids: Iterable[str]) -> int:
         """Add the rows of segments, `segment` among their columns, but of none that is there already; in one commit.
 
-        ids: the segments. Returns how many rows were added. Raises ConflictError if others changed the table meanwhile.
+        table: what `begin` gave. ids: the segments. Returns how many rows were added. Raises ConflictError if others
+        have added or erased rows since.
         """
         if rows.is_empty():
             return 0
-        table = self._open() or self._made(rows)
         there = self._segments(table, rows["time"].min(), rows["time"].max())
         rows = rows.filter(~pl.col(SEGMENT).is_in(list(there & set(ids))))
         if rows.height:
@@ -87,9 +104,7 @@ class LedgerTable:
         Also where there are none it is a transaction, so that whoever is about to add some fails and looks again.
         Raises ConflictError if others changed the table meanwhile.
         """
-        table = self._open()
-        if table is None:
-            return pl.DataFrame(schema={name: COLUMNS[name] for name in ("request_id", "row")})
+        table = self.begin()
         texts = [name for name in _texts(table) if names(name)]
         found = [self._matching(file.url, texts, value) for file in self._files(table, None, None)]
         predicate = " OR ".join(f"\"{name}\" = '{value}'" for name in texts) or "false"
@@ -111,15 +126,21 @@ class LedgerTable:
         table = self._open()
         if table is None:
             return
-        sizes: dict[date, int] = {}
+        sizes: dict[date, list[int]] = {}
         for file in self._files(table, None, None):
-            sizes[file.day] = sizes.get(file.day, 0) + (file.bytes < _MERGED_BYTES // 2)
-        for day in [day for day, small in sizes.items() if day < today and small >= _SMALL_FILES]:
+            sizes.setdefault(file.day, []).append(file.bytes)
+        for day in [day for day, found in sizes.items() if day < today and _is_worth_merging(found)]:
             before = set(table.file_uris())
-            table.optimize.compact(
-                [(DAY, "=", day.isoformat())], target_size=_MERGED_BYTES, writer_properties=_properties(),
-                max_concurrent_tasks=1,
-            )  # fmt: skip
+            try:
+                # In the order of ids; its plain way of merging does not keep the order within files.
+                table.optimize.z_order(
+                    ["request_id"], [(DAY, "=", day.isoformat())], target_size=_MERGED_BYTES,
+                    writer_properties=_properties(), max_concurrent_tasks=1, max_spill_size=_SORTED_BYTES,
+                )  # fmt: skip
+            except CommitFailedError as error:
+                raise self._conflict(error) from error
+            except DeltaError as error:  # of no disk for sorting, say; small files are slower, and as right
+                _logger.warning("The files of %s in %s are not merged: %s", day, self.location, error)
             self._remove(before - set(table.file_uris()))
         hours = int(ORPHANED.total_seconds() // 3600)
         table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
@@ -129,15 +150,6 @@ class LedgerTable:
             return DeltaTable(self.location, storage_options=self._options)
         except TableNotFoundError:
             return None
-
-    def _made(self, rows: pl.DataFrame) -> DeltaTable:
-        """The table, made without a row: two that write the first rows at once would not see each other."""
-        schema = pa.schema(_partitioned(rows).to_arrow().schema)
-        with suppress(DeltaError):  # another has made it meanwhile
-            DeltaTable.create(
-                self.location, schema, "error", [DAY], storage_options=self._options, configuration=_SETTINGS
-            )
-        return DeltaTable(self.location, storage_options=self._options)
 
     def _write(self, table: DeltaTable, rows: pl.DataFrame) -> None:
         try:
@@ -180,16 +192,18 @@ class LedgerTable:
         actions = pl.DataFrame(table.get_add_actions(flatten=True))
         if actions.is_empty():
             return []
-        found = [
+        if start is not None:
+            actions = actions.filter(pl.col("max.time") >= start)
+        if end is not None:
+            actions = actions.filter(pl.col("min.time") < end)
+        return [
             TableFile(
                 self._artifacts.url(FOLDER, self._use_case, TABLE, *unquote(row["path"]).split("/")),
                 row[f"partition.{DAY}"], row["min.time"], row["max.time"],
                 row["min.request_id"], row["max.request_id"], row["size_bytes"],
             )
-            for row in actions.iter_rows(named=True)
+            for row in actions.sort("min.time", "path").iter_rows(named=True)
         ]  # fmt: skip
-        inside = [file for file in found if (start is None or file.last >= start) and (end is None or file.first < end)]
-        return sorted(inside, key=lambda file: (file.first, file.url))
 
     def _segments(self, table: DeltaTable, first: Any, last: Any) -> set[str]:
         """The segments whose rows lie in files with rows between two moments."""
@@ -200,6 +214,11 @@ class LedgerTable:
         rows = read_segment(url, ["request_id", "row", *texts])
         flags = [pl.col(name) == value for name in texts if name in rows.columns]
         return rows.filter(pl.any_horizontal(flags) if flags else False).select("request_id", "row")
+
+
+def _is_worth_merging(sizes: Sequence[int]) -> bool:
+    """Many files that are one in the end; where there are more rows the files are large already."""
+    return len(sizes) >= _SMALL_FILES and sum(sizes) <= _MERGED_BYTES
 
 
 def _fitted(rows: pl.DataFrame, table: DeltaTable) -> pl.DataFrame:

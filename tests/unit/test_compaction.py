@@ -228,10 +228,9 @@ def test_small_files_of_a_day_that_is_over_become_one(artifacts: Artifacts) -> N
     ids = []
     for minute in range(10):
         ids += write(artifacts, NOON + timedelta(minutes=minute))
-        LedgerTable(artifacts, NAME).append(
-            read_segment(segments(artifacts, NAME)[-1].url).with_columns(segment=pl.lit(str(minute))), [str(minute)]
-        )
-    table = LedgerTable(artifacts, NAME)
+        rows = read_segment(segments(artifacts, NAME)[-1].url).with_columns(segment=pl.lit(str(minute)))
+        table = LedgerTable(artifacts, NAME)
+        table.append(table.begin(), rows, [str(minute)])
     assert len(table.files()) == 10
     table.tidy(NOON.date())
     assert len(table.files()) == 10
@@ -240,3 +239,4 @@ def test_small_files_of_a_day_that_is_over_become_one(artifacts: Artifacts) -> N
     assert sorted(in_table(artifacts)["request_id"]) == sorted(ids)
     files = Path(artifacts.url("ledger", NAME, "table")).glob("day=*/*.parquet")
     assert len(list(files)) == 1  # what was merged is gone at once
+    assert read_segment(table.files()[0].url)["request_id"].is_sorted()
