@@ -171,6 +171,8 @@ class Routes:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
         request = Request(scope["method"], path, headers, request_id_of(headers), receive, started_s)
         try:
+            if now_s - started_s >= self._deadlines.deadline_s:
+                raise TimeoutError
             response = await self._deadlines.keep(self._answer(request), now_s - started_s)
         except _HungUp:
             self.answers[HUNG_UP].answered(time.perf_counter() - started_s)
