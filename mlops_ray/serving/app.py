@@ -195,7 +195,7 @@ def _log_with_serve() -> None:
 
 @serve.deployment(
     name="endpoint",
-    health_check_period_s=5,
+    health_check_period_s=1,  # how long a replica may be dead before another one is started
     health_check_timeout_s=10,
     graceful_shutdown_timeout_s=20,
     graceful_shutdown_wait_loop_s=0.5,

@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 import stat
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 
@@ -22,6 +23,9 @@ MAX_CONNECTIONS = 20_000
 WAITED_HEADER = "x-mlops-ray-waited-ms"  # how long a request was with HAProxy, by HAProxy's clock
 _FILES_PER_CONNECTION, _OTHER_FILES = 2.5, 500  # two sockets, and pipes to pass content on without a copy
 
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 # What every node of a cluster that serves needs before `ray start`.
 SERVE_ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -34,7 +38,7 @@ SERVE_ENVIRONMENT = {
     # Ray would give its workers, and so replicas and HAProxy, a thirtieth of the weight of its own agent, which takes a
     # second of CPU every ten to sort out metrics; p99 at half load was 20 to 200 ms in those seconds.
     "RAY_worker_niceness": "0",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a dead proxy is replaced after three, so after 6 s and not 30
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is replaced after three, so after 3 s and not 30
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "mlops_ray.serving.middleware:middlewares",
 }
 
@@ -53,7 +57,7 @@ def serve_environment() -> dict[str, str]:
     user may enter, because its admin socket is open to whoever reaches it. Its ports are free ones, so that two
     clusters on a machine do not meet.
     """
-    common = dict(SERVE_ENVIRONMENT)
+    common = {**SERVE_ENVIRONMENT, **loopback_without_proxies(os.environ)}
     if not uses_haproxy():
         # Without direct ingress, which throughput mode would switch on, Serve starts its Python proxy.
         return {**common, "RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
@@ -69,6 +73,18 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         **{name: str(port) for name, port in zip(_PORT_VARIABLES, _free_ports(len(_PORT_VARIABLES)), strict=True)},
     }
+
+
+def loopback_without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables by which no HTTP proxy that `environment` names stands between processes of a machine; none without
+    a proxy."""
+    given = {name.lower() for name, value in environment.items() if value}
+    if not given.intersection(_PROXIES):
+        return {}
+    known = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = [host for host in known.split(",") if host]
+    text = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+    return {"no_proxy": text, "NO_PROXY": text}
 
 
 def uses_haproxy() -> bool:
