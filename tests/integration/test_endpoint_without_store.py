@@ -16,7 +16,6 @@ from zoneinfo import ZoneInfo
 import httpx
 import polars as pl
 import pytest
-import uvicorn
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
@@ -30,7 +29,7 @@ from mlops_ray.testing.example_endpoint import example_endpoint
 from mlops_ray.testing.example_model import example_answer
 from mlops_ray.use_case.serving import Serving
 from tests.integration.store_servers import started
-from tests.integration.test_online_store import free_port, wait_for
+from tests.integration.test_front_end import running
 
 DEFINITIONS = """
 from datetime import timedelta
@@ -84,17 +83,8 @@ def served(state: Path, store: Store, down: Literal["refuse", "missing"]) -> Ite
         schema = replace(predictor.sealed.schema, serving=Serving(store_down=down))
         return Predictor(replace(predictor.sealed, schema=schema), store.online_reader())
 
-    with example_endpoint(state, change=change) as example:
-        port = free_port()
-        server = uvicorn.Server(uvicorn.Config(example.app, port=port, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        wait_for(port)
-        try:
-            yield f"http://127.0.0.1:{port}/predict", example.key
-        finally:
-            server.should_exit = True
-            thread.join()
+    with example_endpoint(state, change=change) as example, running(example.app) as port:
+        yield f"http://127.0.0.1:{port}/predict", example.key
 
 
 @contextmanager

@@ -30,8 +30,22 @@ HEAD = f"POST {PREFIX}/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/
 
 
 @contextmanager
-def replica(app: Any, port: int) -> Iterator[None]:
-    """`app` below its prefix behind a real uvicorn, as Serve runs it in a replica."""
+def running(app: Any) -> Iterator[int]:
+    """`app` behind a real uvicorn; gives its port."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def replica(app: Any) -> Any:
+    """`app` below its prefix, as Serve has it in a replica."""
 
     async def with_health(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/-/healthz":
@@ -40,15 +54,7 @@ def replica(app: Any, port: int) -> Iterator[None]:
         else:
             await Starlette(routes=[Mount(PREFIX, app)])(scope, receive, send)
 
-    server = uvicorn.Server(uvicorn.Config(with_health, port=port, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for(port)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
+    return with_health
 
 
 def front_end_command(port: int, replica_port: int, folder: Path) -> list[str]:
@@ -75,8 +81,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleEndpoin
 
 @pytest.fixture(scope="module")
 def url(example: ExampleEndpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = free_port()
-    with replica(example.app, port), front_end(port, tmp_path_factory.mktemp("haproxy")) as url:
+    with running(replica(example.app)) as port, front_end(port, tmp_path_factory.mktemp("haproxy")) as url:
         wait_until_served(url, example)
         yield url
 
