@@ -99,7 +99,7 @@ def test_a_command_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def expect_nothing_left(server: Server) -> None:
     for _ in range(300):
-        left = [" ".join(process.cmdline())[:80] for process in server.processes("")]
+        left = [f"process {process.pid}" for process in server.processes("")]
         try:
             expect_free_port("127.0.0.1", PORT)
             if not left:
