@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from mlops_ray.cli.preconditions import expect_can_serve, expect_can_work
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.serving.environment import serve_environment
+
+_LOOK_EVERY_S = 1.0
 
 # Replicas drain for 30 s, so that a load balancer in front can notice; before a Ray of our own there is none.
 _NOTHING_IN_FRONT = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
@@ -50,7 +53,31 @@ def ray_for(settings: Settings, serving: bool = False) -> Iterator[bool]:
         yield own
     finally:
         if own and "mlops_ray.serving.local" in sys.modules:
-            from mlops_ray.serving.local import stop
+            from mlops_ray.serving.local import end_proxies, stop
 
-            stop()
+            # A Ray without its control service answers no call, so that Serve could not be shut down.
+            end_proxies() if dead_parts() else stop()
         ray.shutdown()
+
+
+def dead_parts() -> list[str]:
+    """Which processes of the Ray that this command started have ended: all of it is of no use then."""
+    from ray._private.worker import _global_node
+
+    return [] if _global_node is None else [str(kind) for kind, _ in _global_node.dead_processes()]
+
+
+def stay_while_ray_lives() -> None:
+    """Wait until Ctrl-C. Raises UnavailableError when a process of this command's own Ray ends."""
+    while not (dead := dead_parts()):
+        time.sleep(_LOOK_EVERY_S)
+    raise UnavailableError(
+        f"Ray has ended: its {dead[0]} is gone, and nothing is served any more. What was answered is kept; start this "
+        f"command again. See the logs in {_log_folder()}."
+    )
+
+
+def _log_folder() -> str:
+    from ray._private.worker import _global_node
+
+    return str(_global_node.get_logs_dir_path())

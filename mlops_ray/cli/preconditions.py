@@ -6,11 +6,13 @@ from pathlib import Path
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.serving.environment import expect_free_port, haproxy_folder, uses_haproxy
+from mlops_ray.serving.environment import (
+    expect_free_port,
+    haproxy_folder,
+    loopback_without_proxies,
+    uses_haproxy,
+)
 from mlops_ray.state_folder import expect_room
-
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def expect_can_work(settings: Settings) -> None:
@@ -41,10 +43,4 @@ def expect_programs_run(folder: Path) -> None:
 
 def keep_loopback_from_proxies(environment: MutableMapping[str, str]) -> None:
     """Let no HTTP proxy that the environment names stand between processes of this machine."""
-    given = {name.lower() for name, value in environment.items() if value}
-    if not given.intersection(_PROXIES):
-        return
-    known = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    hosts = [host for host in known.split(",") if host]
-    text = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
-    environment.update({"no_proxy": text, "NO_PROXY": text})
+    environment.update(loopback_without_proxies(environment))

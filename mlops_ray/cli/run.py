@@ -1,7 +1,6 @@
 """The command `mlops-ray run`: the pipeline, and if wanted the endpoint behind it."""
 
 import json
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from mlops_ray.cli.local_ray import ray_for
+from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -101,7 +100,7 @@ def run(
             _conclude(case, settings, console, done, serve)
             if serve and stay:
                 console.print("Serving until Ctrl-C.")
-                signal.pause()
+                stay_while_ray_lives()
 
 
 def _conclude(

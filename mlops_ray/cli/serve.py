@@ -2,14 +2,13 @@
 
 import json
 import logging
-import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from mlops_ray.cli.local_ray import ray_for
+from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.cli.options import (
     DEFAULT_URL,
     CaseArgument,
@@ -56,7 +55,7 @@ def serve(
             typer.echo(key_line(settings, key))
         if own:
             typer.echo("Serving until Ctrl-C.")
-            signal.pause()
+            stay_while_ray_lives()
 
 
 def predict(

@@ -31,6 +31,8 @@ with warnings.catch_warnings():  # Feast shows deprecations to everybody who imp
     from feast.feature_view import DUMMY_ENTITY_ID as DUMMY_ENTITY_ID
     from feast.feature_view import DUMMY_ENTITY_VAL as DUMMY_ENTITY_VAL
     from feast.feature_view_projection import FeatureViewProjection as FeatureViewProjection
+    from feast.infra.key_encoding_utils import serialize_entity_key as serialize_entity_key
+    from feast.infra.key_encoding_utils import serialize_entity_key_prefix as serialize_entity_key_prefix
     from feast.infra.offline_stores.duckdb import DuckDBOfflineStore as DuckDBOfflineStore
     from feast.infra.offline_stores.duckdb import DuckDBOfflineStoreConfig as DuckDBOfflineStoreConfig
     from feast.infra.offline_stores.offline_store import RetrievalJob as RetrievalJob
@@ -38,6 +40,7 @@ with warnings.catch_warnings():  # Feast shows deprecations to everybody who imp
     from feast.infra.offline_stores.offline_utils import (
         infer_event_timestamp_from_entity_df as infer_event_timestamp_from_entity_df,
     )
+    from feast.infra.online_stores.helpers import _mmh3
     from feast.infra.online_stores.online_store import OnlineStore as OnlineStore
     from feast.infra.online_stores.sqlite import SqliteOnlineStore as SqliteOnlineStore
     from feast.protos.feast.core import Entity_pb2, FeatureService_pb2, FeatureView_pb2
@@ -48,10 +51,12 @@ with warnings.catch_warnings():  # Feast shows deprecations to everybody who imp
     from feast.types import from_value_type as from_value_type
     from google.protobuf.json_format import MessageToDict as MessageToDict
     from google.protobuf.json_format import ParseDict as ParseDict
+    from google.protobuf.timestamp_pb2 import Timestamp as Timestamp
 
 EntityProto = Entity_pb2.Entity
 FeatureServiceProto = FeatureService_pb2.FeatureService
 FeatureViewProto = FeatureView_pb2.FeatureView
 ValueProto = Value_pb2.Value
+redis_field = _mmh3
 
 typeguard.typechecked = _typechecked

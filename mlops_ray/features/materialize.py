@@ -17,7 +17,8 @@ from mlops_ray.errors import UnavailableError, UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, View, keep_definitions, project_of
 from mlops_ray.features.history import history_of
-from mlops_ray.features.online_reader import Stored, microseconds
+from mlops_ray.features.online_format import Stored
+from mlops_ray.features.online_reader import microseconds
 from mlops_ray.features.point_in_time import newest
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows

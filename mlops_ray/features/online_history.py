@@ -15,6 +15,7 @@ from mlops_ray.features.feast_objects import objects_of
 from mlops_ray.features.history import history_of
 from mlops_ray.features.online_reader import OnlineReader, microseconds
 from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online_sqlite import SqliteLookup
 from mlops_ray.features.online_write import online_data
 
 
@@ -40,7 +41,8 @@ class OnlineHistory:
         self._store.update(self._config, [], self._views, [], [], partial=False)
         for pragma in ("synchronous = OFF", "journal_mode = MEMORY"):  # nobody needs it after a crash
             self._store._get_conn(self._config).execute(f"PRAGMA {pragma}")
-        self._reader = OnlineReader(self._config, self._store, self._views, self._used)
+        lookup = SqliteLookup(lambda: self._store._get_conn(self._config), self._config.project, self._used)
+        self._reader = OnlineReader(lookup, self._views, self._used)
         self._newest = [
             _newest_rows(view, feast_view, rows[view.name], asked)
             for view, feast_view in zip(self._used, self._views, strict=True)

@@ -1,69 +1,54 @@
 """Reading the online store as of given moments."""
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mlops_ray.errors import UnavailableError
+from mlops_ray.features.breaker import Breaker
 from mlops_ray.features.definitions import View
-from mlops_ray.features.feast import (
-    EntityKey,
-    FeatureView,
-    OnlineStore,
-    RepoConfig,
-    ValueProto,
-    ValueType,
-    python_values_to_proto_values,
-)
+from mlops_ray.features.feast import FeatureView
+from mlops_ray.features.online_format import KeyFormat, Stored, Value
+from mlops_ray.features.online_lookup import Lookup
 from mlops_ray.features.online_row import OnlineRow
 
-Value = float | int | str | bool | None
 MAX_CACHED = 50_000
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What the online store has of one entity in one view, whatever its age. known_us: since when it is known, in
-    microseconds since 1970; absent: the view's features that have no value in it."""
-
-    values: Mapping[str, Value]
-    known_us: int
-    absent: tuple[str, ...]
-
-
 class OnlineReader:
-    """Reads the online store as of given moments, view by view.
+    """Reads the online store as of given moments, all views in one round trip.
 
     Feast's online store neither enforces a view's ttl nor knows the moment of a request: a value from 2013 comes back
     as present in 2026. Here a value counts only if `moment - ttl <= event timestamp <= moment`, as in a training set.
 
-    It asks Feast's online store itself. `FeatureStore.get_online_features` asks the same, but puts the answer through
-    a protobuf message of its own: 1.3 ms for the eight views of flights in place of 0.3 ms.
+    Threads may read at the same time. Where the store fails several times in a row, reads fail at once until it is
+    back (`Breaker`).
     """
 
-    def __init__(
-        self,
-        config: RepoConfig,
-        store: OnlineStore,
-        views: Sequence[FeatureView],
-        used: Sequence[View],
-        cache_s: float = 0.0,
-    ):
+    def __init__(self, lookup: Lookup, views: Sequence[FeatureView], used: Sequence[View], cache_s: float = 0.0):
         """used: each view as its service uses it. cache_s: for how long what was read of an entity is used again; its
         ttl counts all the same."""
-        self._config, self._store, self._views = config, store, views
-        self.waits = config.online_store.type != "sqlite"
-        self._keys, self._asked = [view.keys for view in used], [view.asked for view in used]
+        self._lookup, self._breaker = lookup, Breaker("The online store (setting online_store)")
+        self.waits = lookup.waits
         self._features = [list(view.features) for view in used]
-        self._unknown: list[dict[str, Value]] = [dict.fromkeys(names) for names in self._features]
+        self._unknown: dict[str, Value] = {name: None for names in self._features for name in names}
         # In whole microseconds, as the point-in-time join counts: a float would miss by one where a ttl ends.
         self._ttl_us = [view.ttl // _MICROSECOND for view in views]
-        self._types = {column.name: column.dtype.to_value_type() for view in views for column in view.entity_columns}
+        formats: dict[tuple[object, ...], int] = {}
+        self._formats: list[tuple[tuple[str, ...], KeyFormat]] = []
+        self._format_of = []  # views of the same entities share what is made of a row's keys
+        for feast_view, view in zip(views, used, strict=True):
+            types = {column.name: column.dtype.to_value_type() for column in feast_view.entity_columns}
+            same = (view.keys, view.asked, *types.items())
+            if same not in formats:
+                formats[same] = len(self._formats)
+                self._formats.append((view.asked, KeyFormat(view, types)))
+            self._format_of.append(formats[same])
         self._cache_s = cache_s
-        self._cached: dict[tuple[int, tuple[Value, ...]], tuple[float, Stored | None]] = {}
+        self._cached: dict[tuple[int, bytes], tuple[float, Stored | None]] = {}
+        self._counting = threading.Lock()
         self.seconds, self.reads, self.hits, self.missing, self.stale = 0.0, 0, 0, 0, 0
 
     def read(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[dict[str, Value]]:
@@ -76,98 +61,84 @@ class OnlineReader:
         Raises UnavailableError if the online store does not answer.
         """
         started_s = time.perf_counter()
-        answers = [OnlineRow() for _ in rows]
+        keys = [[_key_of(row, asked, form) for row in rows] for asked, form in self._formats]
+        stored = self._stored([keys[form] for form in self._format_of])
         at_us = [microseconds(moment) for moment in moments]
-        for number, ttl_us in enumerate(self._ttl_us):
-            names = self._features[number]
-            for answer, moment_us, found in zip(answers, at_us, self._stored(number, rows), strict=True):
-                answer.values.update(self._unknown[number])
+        answers, missing, stale = [OnlineRow(dict(self._unknown)) for _ in rows], 0, 0
+        for number, found_in_view in enumerate(stored):
+            names, ttl_us = self._features[number], self._ttl_us[number]
+            for answer, moment_us, key in zip(answers, at_us, keys[self._format_of[number]], strict=True):
+                found = None if key is None else found_in_view.get(key)
                 if found is None:
                     answer.missing += names
-                    self.missing += len(names)
+                    missing += len(names)
                 elif moment_us < found.known_us:
                     answer.missing += names
-                    self.stale += len(names)
+                    stale += len(names)
                 elif moment_us - found.known_us > ttl_us:
                     answer.expired += names
-                    self.stale += len(names)
+                    stale += len(names)
                 else:
                     answer.values.update(found.values)
                     answer.missing += found.absent
-        self.seconds += time.perf_counter() - started_s
-        self.reads += 1
+        with self._counting:
+            self.seconds += time.perf_counter() - started_s
+            self.reads += 1
+            self.missing += missing
+            self.stale += stale
         return answers
 
-    def _stored(self, number: int, rows: Sequence[Mapping[str, Any]]) -> list[Stored | None]:
-        """What the store holds of each row's keys in a view; None for a key that is missing or not there."""
-        names = self._asked[number]
-        keys = [tuple([row.get(name) for name in names]) for row in rows]
-        if len(keys) == 1 and not self._cache_s and None not in keys[0]:
-            return self.fetched(number, keys)
-        now_s = time.monotonic()
-        found: dict[tuple[Value, ...], Stored | None] = {}
-        wanted = []
-        for key in dict.fromkeys(keys):
-            cached = self._cached.get((number, key)) if self._cache_s else None
-            if None in key:
-                found[key] = None
-            elif cached is not None and cached[0] >= now_s:
-                found[key] = cached[1]
-                self.hits += 1
-            else:
-                wanted.append(key)
-        if wanted:
-            found |= zip(wanted, self.fetched(number, wanted), strict=True)
-            if self._cache_s:
-                self._remember(number, {key: found[key] for key in wanted}, now_s + self._cache_s)
-        return [found[key] for key in keys]
-
-    def _remember(self, number: int, found: Mapping[tuple[Value, ...], Stored | None], until_s: float) -> None:
-        if len(self._cached) + len(found) > MAX_CACHED:
-            self._cached.clear()
-        self._cached.update({(number, key): (until_s, stored) for key, stored in found.items()})
-
-    def fetched(self, number: int, keys: Sequence[tuple[Value, ...]]) -> list[Stored | None]:
+    def fetched(self, number: int, keys: Sequence[Sequence[Value]]) -> list[Stored | None]:
         """What the store has of keys of one view, whatever its age. Raises UnavailableError if it does not answer."""
-        names = self._features[number]
-        asked = [self._entity(self._keys[number], key) for key in keys]
-        try:
-            answers = self._store.online_read(self._config, self._views[number], asked, names)
-        except Exception as error:
-            raise UnavailableError(f"The online store does not answer: {error}. Is it running?") from error
-        return [
-            None if values is None or known is None else _stored_values(names, values, known)
-            for known, values in answers
-        ]
+        form = self._formats[self._format_of[number]][1]
+        wanted = [form.bytes_of(key) for key in keys]
+        of_views: list[list[bytes]] = [[] for _ in self._features]
+        of_views[number] = list(dict.fromkeys(wanted))
+        found = self._breaker.call(lambda: self._lookup.read(of_views))[number]
+        return [found.get(key) for key in wanted]
 
-    def _entity(self, names: Sequence[str], key: tuple[Value, ...]) -> EntityKey:
-        entity = EntityKey(join_keys=names)
-        for name, value in zip(names, key, strict=True):
-            proto, type_ = entity.entity_values.add(), self._types[name]
-            if type_ is ValueType.STRING:
-                proto.string_val = value
-            elif type_ is ValueType.INT64:
-                proto.int64_val = value
-            else:
-                proto.CopyFrom(python_values_to_proto_values([value], type_)[0])
-        return entity
+    def close(self) -> None:
+        """Let go of connections and threads."""
+        self._breaker.close()
+        self._lookup.close()
+
+    def _stored(self, keys: Sequence[Sequence[bytes | None]]) -> Sequence[Mapping[bytes, Stored | None]]:
+        """For each view what the store holds of the keys of its rows; None or nothing for one that is not there."""
+        unique = [list(dict.fromkeys(key for key in of_view if key is not None)) for of_view in keys]
+        if not self._cache_s:
+            return self._asked(unique)
+        now_s = time.monotonic()
+        known: list[dict[bytes, Stored | None]] = [{} for _ in unique]
+        wanted: list[list[bytes]] = [[] for _ in unique]
+        for number, of_view in enumerate(unique):
+            for key in of_view:
+                cached = self._cached.get((number, key))
+                if cached is not None and cached[0] >= now_s:
+                    known[number][key] = cached[1]
+                else:
+                    wanted[number].append(key)
+        found = self._asked(wanted)
+        with self._counting:
+            self.hits += sum(map(len, known))
+            if len(self._cached) + sum(map(len, wanted)) > MAX_CACHED:
+                self._cached.clear()
+            for number, of_view in enumerate(wanted):
+                for key in of_view:
+                    known[number][key] = found[number].get(key)
+                    self._cached[number, key] = (now_s + self._cache_s, known[number][key])
+        return known
+
+    def _asked(self, wanted: Sequence[Sequence[bytes]]) -> Sequence[Mapping[bytes, Stored]]:
+        if not any(wanted):
+            return [{} for _ in wanted]
+        return self._breaker.call(lambda: self._lookup.read(wanted))
 
 
-def _stored_values(names: Sequence[str], values: Mapping[str, ValueProto], known: datetime) -> Stored:
-    plain = _plain_values(values)
-    absent = tuple([name for name in names if (value := plain.get(name)) is None or value != value])  # NaN is none
-    return Stored(plain, microseconds(_utc(known)), absent)
-
-
-def _plain_values(values: Mapping[str, ValueProto]) -> dict[str, Value]:
-    return {
-        name: getattr(value, field) if (field := value.WhichOneof("val")) else None for name, value in values.items()
-    }
+def _key_of(row: Mapping[str, Any], asked: Sequence[str], form: KeyFormat) -> bytes | None:
+    """The bytes of a row's key; None where one of its values is missing."""
+    key = [row.get(name) for name in asked]
+    return None if None in key else form.bytes_of(key)
 
 
 def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -13,16 +13,19 @@ import polars as pl
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.features.definitions import Definitions, View
-from mlops_ray.features.feast import FeatureService, FeatureStore, FeatureView, RepoConfig
+from mlops_ray.features.feast import FeatureService, FeatureStore, FeatureView, OnlineStore, RepoConfig
 from mlops_ray.features.feast_objects import objects_of, view_of
 from mlops_ray.features.history import join_features
 from mlops_ray.features.lock import exclusive
-from mlops_ray.features.online_reader import OnlineReader, Stored, Value
+from mlops_ray.features.online_format import KEY_VERSION, Stored, Value
+from mlops_ray.features.online_lookup import Lookup
+from mlops_ray.features.online_reader import OnlineReader
+from mlops_ray.features.online_sqlite import SqliteLookup, connector
 from mlops_ray.features.online_write import online_data
 from mlops_ray.state_folder import one_at_a_time, sqlite_path
 
 _AS_OF, _DIGEST = "mlops_ray.as_of", "mlops_ray.definitions"
-_BATCH_ROWS = 2000
+_BATCH_ROWS, _WRITE_TIMEOUT_S = 2000, 30
 
 
 class Store:
@@ -73,6 +76,8 @@ class Store:
     def write(self, view: View, rows: pl.DataFrame) -> None:
         """Write rows of keys, `event_timestamp` and fields (their definitions' types) online, whatever is there."""
         written, store = self._feast.get_feature_view(view.name), self._feast._get_provider().online_store
+        if self._feast.config.online_store.type == "postgres":
+            _write_in_utc(store, self._feast.config)
         for batch in rows.iter_slices(_BATCH_ROWS):
             store.online_write_batch(self._feast.config, written, online_data(view, written, batch), None)
 
@@ -81,7 +86,8 @@ class Store:
         whole = replace(view, features=view.fields)
         reader = self._reader([self._feast.get_feature_view(view.name)], [whole])
         slices = [keys[at : at + _BATCH_ROWS] for at in range(0, len(keys), _BATCH_ROWS)]
-        return [found for part in slices for found in reader.fetched(0, part)]
+        with closing(reader):
+            return [found for part in slices for found in reader.fetched(0, part)]
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -96,8 +102,7 @@ class Store:
         return self._reader(views, self.views(), self.settings.online_cache_s)
 
     def _reader(self, views: Sequence[FeatureView], used: Sequence[View], cache_s: float = 0.0) -> OnlineReader:
-        store = self._feast._get_provider().online_store
-        return OnlineReader(self._feast.config, store, views, used, cache_s)
+        return OnlineReader(_lookup(self.settings.online_store, self.project, used), views, used, cache_s)
 
     def _service(self) -> FeatureService | None:
         """The one service of the project; None if there is none."""
@@ -132,11 +137,36 @@ def _let_readers_pass(database: str) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
+def _write_in_utc(store: OnlineStore, config: RepoConfig) -> None:
+    """Feast gives PostgreSQL a moment's UTC digits without a zone, which the server takes for its own zone's.
+
+    And it keeps a connection for good, of which a restart of the server leaves nothing.
+    """
+    if store._conn is not None and store._conn.closed:
+        store._conn = None
+    with store._get_conn(config) as connection:
+        connection.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+
+
+def _lookup(url: str, project: str, views: Sequence[View]) -> Lookup:
+    """The client of each kind of store is imported where it is used: a second of a replica's start."""
+    if url.startswith("redis"):
+        from mlops_ray.features.online_redis import RedisLookup
+
+        return RedisLookup(url, project, views)
+    if url.startswith("postgresql"):
+        from mlops_ray.features.online_postgresql import PostgresqlLookup
+
+        return PostgresqlLookup(url, project, views)
+    return SqliteLookup(connector(str(sqlite_path(url))), project, views)
+
+
 def _repo_config(settings: Settings, project: str) -> RepoConfig:
     return RepoConfig(
         project=project,
         provider="local",
-        entity_key_serialization_version=3,
+        entity_key_serialization_version=KEY_VERSION,
         registry={
             "registry_type": "sql",
             "path": settings.feast_registry,
@@ -157,7 +187,9 @@ def _online_store(url: str) -> dict[str, Any]:
     if parts.scheme == "redis":
         options = [f"{parts.hostname}:{parts.port or 6379}"]
         options += [f"db={parts.path[1:]}"] if parts.path.strip("/") else []
+        options += [f"username={unquote(parts.username)}"] if parts.username else []
         options += [f"password={unquote(parts.password)}"] if parts.password else []
+        options += [f"socket_timeout={_WRITE_TIMEOUT_S}", f"socket_connect_timeout={_WRITE_TIMEOUT_S}"]
         # We compare before we write: a value that was corrected has the same moment as the one that it replaces.
         return {"type": "redis", "connection_string": ",".join(options), "skip_dedup": True}
     if parts.scheme == "postgresql":

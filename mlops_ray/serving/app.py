@@ -45,6 +45,7 @@ from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
 from mlops_ray.serving.repository import Repository
 from mlops_ray.serving.served_version import ServedVersion
+from mlops_ray.serving.slots import Slots
 from mlops_ray.serving.versions import Versions
 
 SERVER_APPLICATION = "server"
@@ -52,6 +53,7 @@ SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
+MAX_ARRIVING = 4_000  # requests in a replica at all; who of them may work or wait is for `Slots` to say
 
 OpenReader = Callable[[Settings, str], OnlineReader]
 
@@ -138,7 +140,7 @@ def endpoint_application(
             "downscale_delay_s": args.downscale_delay_s,
             "target_ongoing_requests": max(1, args.max_ongoing_requests // 2),
         },
-        "max_ongoing_requests": args.max_ongoing_requests,
+        "max_ongoing_requests": MAX_ARRIVING,
         "max_queued_requests": args.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
     }
@@ -191,7 +193,7 @@ def _log_with_serve() -> None:
 
 @serve.deployment(
     name="endpoint",
-    health_check_period_s=5,
+    health_check_period_s=1,  # how long a replica may be dead before another one is started
     health_check_timeout_s=10,
     graceful_shutdown_timeout_s=20,
     graceful_shutdown_wait_loop_s=0.5,
@@ -228,6 +230,7 @@ class _Endpoint:
         self._endpoint = Endpoint(
             name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},
             busy_from=max(1, args.max_ongoing_requests // 2),
+            slots=Slots(args.max_ongoing_requests, args.max_queued_requests),
         )  # fmt: skip
         self._metrics, self._key_set_at = Metrics(name), time.monotonic()
         self._ledger.start()
@@ -267,6 +270,7 @@ class _Endpoint:
     def _on_round(self) -> None:
         """What the follower's thread does once a second besides."""
         self._metrics.publish(self._follower.counts, self._readers, self._endpoint.shadow.dropped, self._ledger.lag())
+        self._metrics.publish_answers(self._endpoint.app.answers)
         if time.monotonic() - self._key_set_at > KEY_SET_REFRESHED_S:
             self._key_set_at = time.monotonic()
             self._guard.tokens = refreshed(self._guard.tokens, self._settings)

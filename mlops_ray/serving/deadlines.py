@@ -21,12 +21,15 @@ class Deadlines:
         self._late: set[asyncio.Task[object]] = set()
         self._looked_after_by: asyncio.AbstractEventLoop | None = None
 
-    async def keep(self, work: Awaitable[_T]) -> _T:
-        """The result of `work`, done in the calling task. Raises TimeoutError once it is late and was cancelled."""
+    async def keep(self, work: Awaitable[_T], spent_s: float = 0.0) -> _T:
+        """The result of `work`, done in the calling task. Raises TimeoutError once it is late and was cancelled.
+
+        spent_s: how much of the time is gone already.
+        """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        self._running[task] = loop.time() + self.deadline_s
+        self._running[task] = loop.time() + self.deadline_s - spent_s
         if self._looked_after_by is not loop:
             self._looked_after_by = loop
             loop.call_later(LOOK_EVERY_S, self._look, loop)

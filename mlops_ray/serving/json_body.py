@@ -9,6 +9,7 @@ import msgspec
 
 from mlops_ray.serving.http import HttpError
 
+MAX_TEXT = 10_000  # characters; each text is kept in the ledger, and no category or key is longer
 _NOT_UTF8 = "The body is not UTF-8, or has half of a surrogate pair."
 _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
 _NAMED = re.compile(r"(?:missing required|contains unknown) field `(?P<name>.*)`$")
@@ -113,6 +114,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _GivenTwice:
 def _refuse_in(value: Any, path: str) -> None:
     if isinstance(value, str):
         _expect_whole_characters(value)
+        if len(value) > MAX_TEXT:
+            path = path or "body"
+            raise HttpError(400, f"{path}: the text has {len(value):,} characters; the limit is {MAX_TEXT:,}.", path)
     elif isinstance(value, dict):
         for name, part in value.items():
             _expect_whole_characters(name)

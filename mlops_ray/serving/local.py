@@ -75,9 +75,14 @@ def stop() -> None:
     node = ray.get_runtime_context().get_node_id()
     serve.shutdown()
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while (pids := _proxies(node)) and time.monotonic() < deadline:
+    while _proxies(node) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for pid in pids:
+    end_proxies(node)
+
+
+def end_proxies(node: str | None = None) -> None:
+    """End the HAProxy processes of one Ray node, by default this driver's."""
+    for pid in _proxies(ray.get_runtime_context().get_node_id() if node is None else node):
         os.kill(pid, signal.SIGKILL)
 
 

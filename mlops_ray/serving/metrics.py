@@ -11,6 +11,7 @@ from mlops_ray.serving.counters import BOUNDS_S, Counts
 # Every fourth of the bounds counted with, and how many of the counted buckets lie below: each is 2.4 times as wide as
 # the one before.
 _LE = {f"{bound:.4g}": count for count, bound in list(enumerate(BOUNDS_S, 1))[3::4]} | {"+Inf": len(BOUNDS_S) + 1}
+_STATUS = ("use_case", "status")
 _VERSION = ("use_case", "version", "route")
 
 
@@ -35,6 +36,12 @@ class Metrics:
         self._latency = _counter(
             "latency_seconds_bucket", "Answers within `le` seconds of the request's arrival", (*_VERSION, "le")
         )
+        self._answers = _counter("answers", "Answers of any kind, by HTTP status", _STATUS)
+        self._answer_latency = _counter(
+            "answer_seconds_bucket",
+            "Answers of any kind within `le` seconds of the first byte",
+            (*_STATUS, "le"),
+        )
         self._lookups = {
             name: _counter(f"online_store_{name}", text, ("use_case",))
             for name, text in (
@@ -48,6 +55,7 @@ class Metrics:
         self._lag_bytes = _gauge("ledger_waiting_bytes", "Predictions not yet moved to shared storage")
         self._lag_s = _gauge("ledger_oldest_seconds", "Age of the oldest prediction not yet moved to shared storage")
         self._seen: dict[tuple[str, str], Counts] = {}
+        self._seen_answers: dict[int, Counts] = {}
         self._seen_lookups = dict.fromkeys(self._lookups, 0.0)
         self._seen_dropped = 0
 
@@ -67,12 +75,19 @@ class Metrics:
         self._lag_bytes.set(lag.bytes, self._tags)
         self._lag_s.set(lag.oldest_age_s, self._tags)
 
+    def publish_answers(self, answers: Mapping[int, Counts]) -> None:
+        """Add the answers of each status since the last call, also those that no version gave."""
+        for status, now in list(answers.items()):
+            new, tags = now - self._seen_answers.get(status, Counts()), self._tags | {"status": str(status)}
+            _increase(self._answers, new.requests, tags)
+            _increase_buckets(self._answer_latency, new, tags)
+            self._seen_answers[status] = now + Counts()
+
     def _add(self, new: Counts, labels: dict[str, str]) -> None:
         tags = self._tags | labels
         _increase(self._requests, new.requests, tags)
         _increase(self._errors, new.errors, tags)
-        for bound, buckets in _LE.items():
-            _increase(self._latency, sum(new.latency[:buckets]), tags | {"le": bound})
+        _increase_buckets(self._latency, new, tags)
 
 
 def _counter(name: str, text: str, tags: tuple[str, ...]) -> Counter:
@@ -81,6 +96,11 @@ def _counter(name: str, text: str, tags: tuple[str, ...]) -> Counter:
 
 def _gauge(name: str, text: str) -> Gauge:
     return Gauge(f"mlops_ray_{name}", text, ("use_case",))
+
+
+def _increase_buckets(counter: Counter, new: Counts, tags: dict[str, str]) -> None:
+    for bound, buckets in _LE.items():
+        _increase(counter, sum(new.latency[:buckets]), tags | {"le": bound})
 
 
 def _increase(counter: Counter, by: float, tags: dict[str, str]) -> None:

@@ -1,7 +1,6 @@
 """Predictor: from what a caller sent to probabilities."""
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,6 @@ from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.registry.sealed_model import SealedModel
 
 DECISION_THRESHOLD = 0.5
-STORE_RETRY_S = 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -71,7 +69,6 @@ class Predictor:
         self.sealed = sealed
         self._reader = online_reader if schema.feature_service else None
         self.waits = self._reader is not None and self._reader.waits
-        self._store_down_until_s = 0.0
         self._numbers, self._categories = schema.named("number"), schema.named("category")
         self._copied = [name for name in schema.request_features if schema.column_of(name) is not None]
         computed = {name: e for name, e in schema.expressions().items() if name not in self._copied}
@@ -98,20 +95,15 @@ class Predictor:
         return Vectors(vectors.numbers, vectors.categories, online, degraded)
 
     def _online(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> tuple[Sequence[OnlineRow], bool]:
-        """What the store knows of each row; and whether it could not be asked. It is not asked again for a second
-        after it failed, since to find out that it is still down may take longer than a caller waits."""
+        """What the store knows of each row; and whether it could not be asked."""
         if self._reader is None:
             return (), False
-        may_be_missing = self.sealed.schema.serving.store_down == "missing"
-        if may_be_missing and time.monotonic() < self._store_down_until_s:
-            return (), True
         try:
             return self._reader.find(rows, [moment] * len(rows)), False
         except UnavailableError as error:
-            if not may_be_missing:
+            if self.sealed.schema.serving.store_down != "missing":
                 raise
-            _logger.warning("Answering without online features: %s", error)
-            self._store_down_until_s = time.monotonic() + STORE_RETRY_S
+            _logger.debug("Answering without online features: %s", error)
             return (), True
 
     def vectors_of_features(self, numbers: Sequence[Sequence[Any]], categories: Sequence[Sequence[Any]]) -> Vectors:

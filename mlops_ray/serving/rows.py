@@ -12,7 +12,7 @@ from msgspec import Meta
 from mlops_ray.ingestion.moments import END, FIRST
 from mlops_ray.ingestion.reading import limits, null_values, read_column
 from mlops_ray.serving.http import HttpError
-from mlops_ray.serving.json_body import struct_of
+from mlops_ray.serving.json_body import MAX_TEXT, struct_of
 from mlops_ray.use_case import Column
 from mlops_ray.use_case.column import TRIMMED
 
@@ -121,7 +121,7 @@ def _present_type(column: Column) -> Any:
         case "text" if column.choices:
             return Literal[column.choices]
         case "text":
-            return Annotated[str, Meta(min_length=1)]
+            return Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
         case "integer":
             low, high = integer_limits(column)
             return Annotated[int, Meta(ge=low, le=high)]

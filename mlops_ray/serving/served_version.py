@@ -16,6 +16,7 @@ from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.serving.validation import PredictBody
 
 INLINE_ROWS, INLINE_KEYS = 32, 8
+WAITING_LOOKUPS = 8  # what one replica's CPU can make of answers that come from another machine
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,12 @@ class ServedVersion:
             [position for position, feature in enumerate(self.schema.features) if feature.kind == kind]
             for kind in ("number", "category")
         ]
-        # One thread for what waits or is long: its work holds Python's lock, so more would not be faster, and the
-        # event loop stays free to answer health checks and to keep the deadline. Each version has its own, so that
-        # a slow canary does not hold up the champion. What is short stays on the loop: handing a lookup of
-        # one row over and back costs about as much as the lookup.
-        self._threads = ThreadPoolExecutor(max_workers=remote_calls or 1, thread_name_prefix=f"version-{version}")
+        # Threads for what waits or is long, so that the event loop stays free to answer health checks and to keep the
+        # deadline. One is enough for work that holds Python's lock; those that wait for another machine wait together.
+        # Each version has its own, so that a slow canary does not hold up the champion. What is short stays on the
+        # loop: handing a lookup of one row over and back costs about as much as the lookup.
+        threads = remote_calls or (WAITING_LOOKUPS if predictor.waits else 1)
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"version-{version}")
         serving = self.schema.serving
         self._event_time, self._lead_time = self.schema.event_time, timedelta(seconds=self.schema.lead_time_s)
         self._batcher = (

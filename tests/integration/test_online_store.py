@@ -69,7 +69,7 @@ def free_port() -> int:
 
 
 def wait_for(port: int, host: str = "127.0.0.1") -> None:
-    for _ in range(200):
+    for _ in range(400):
         try:
             socket.create_connection((host, port), 1).close()
             return

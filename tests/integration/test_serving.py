@@ -170,6 +170,23 @@ def test_what_the_dashboard_shows_is_in_ray_s_metrics(state: Path, client: Clien
     assert buckets[math.inf] == counts[-1]
 
 
+def test_every_answer_is_counted_by_its_status(state: Path, http: httpx.Client) -> None:
+    assert http.post(f"{MODEL}/predict", content=b"{").status_code == 415
+    assert http.post(f"{MODEL}/nowhere").status_code == 404
+    assert httpx.post(f"{MODEL}/predict", json={}).status_code == 401
+    url = (state / "metrics_url").read_text()
+
+    def seen() -> set[str]:
+        families = text_string_to_metric_families(httpx.get(url).text)
+        samples = [sample for family in families for sample in family.samples]
+        return {s.labels["status"] for s in samples if s.name == "ray_mlops_ray_answers_total" and s.value > 0}
+
+    deadline = time.monotonic() + 40
+    while not seen() >= {"401", "404", "415"} and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert seen() >= {"401", "404", "415"}
+
+
 def test_a_wrong_row_is_an_error_that_names_the_field(client: Client) -> None:
     with pytest.raises(DataError, match=r"keys\[1\]\.origin"):
         client.predict("departures", keys=[KEY, {**KEY, "origin": "XXX"}])

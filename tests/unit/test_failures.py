@@ -1,5 +1,7 @@
 """What a caller is told when something fails: the status of its kind, and nothing of the machine it ran on."""
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from mlops_ray.errors import (
     UseCaseError,
 )
 from mlops_ray.serving.failures import cause_of, status_of, told
-from mlops_ray.serving.http import HttpError, Request, _error_response
+from mlops_ray.serving.http import HttpError, Request, Response, Route, Routes
 
 KINDS = {
     DataError: 400, ConfigurationError: 400, ForbiddenError: 403, ConflictError: 409, UnavailableError: 503,
@@ -37,12 +39,22 @@ class DeeperError(UnavailableError):
 
 
 def answered(error: Exception) -> tuple[int, str]:
-    async def receive() -> Any:
-        raise AssertionError
+    """By a route whose handler fails so."""
 
-    request = Request("POST", "/predict", {}, "id", receive, 0.0)
-    response = _error_response(error, request, 10.0)
-    return response.status, response.body["error"]
+    async def fail(request: Request) -> Response:
+        raise error
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = Routes({"/fail": {"GET": Route(fail, None, public=True)}}, None)  # type: ignore[arg-type]
+    asyncio.run(app({"type": "http", "method": "GET", "path": "/fail", "headers": []}, receive, send))
+    return sent[0]["status"], json.loads(sent[1]["body"])["error"]
 
 
 def from_a_handle(error: Exception) -> Exception:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import socket
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from mlops_ray.config import settings_from_environment
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.serving.environment import (
+    MAX_CONNECTIONS,
     SERVE_ENVIRONMENT,
     expect_free_port,
     haproxy_folder,
@@ -44,6 +46,23 @@ def test_the_proxy_is_started_with_its_side_ports_on_loopback(tmp_path: Path) ->
     script = serve_environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
     subprocess.run([script, "-db", "-f", str(config), "-c"], capture_output=True, check=False)
     assert re.findall("bind (.*)", config.read_text()) == ["127.0.0.1:9101", "*:8000", "127.0.0.1:8404"]
+
+
+def test_a_node_behind_a_company_s_proxy_asks_itself_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTPS_PROXY", "all_proxy", "HTTP_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert "no_proxy" not in serve_environment()
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    made = serve_environment()
+    assert made["no_proxy"] == made["NO_PROXY"] == "intranet.example,127.0.0.1,localhost,::1"
+
+
+def test_connections_are_as_many_as_open_files_allow() -> None:
+    made = int(serve_environment()["RAY_SERVE_HAPROXY_MAXCONN"])
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert 100 <= made <= MAX_CONNECTIONS
+    assert files == resource.RLIM_INFINITY or made == 100 or made * 2.5 + 400 < files
 
 
 def test_a_taken_port_is_named_before_anything_starts() -> None:

@@ -1,0 +1,68 @@
+"""A circuit breaker (M. Nygard, Release It!, 2007): callers do not wait for what has just failed several times."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from mlops_ray.errors import UnavailableError
+
+FAILURES = 3
+RETRY_S = 0.5
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Breaker:
+    """Stands before work that may fail or hang, and opens after `FAILURES` failures in a row.
+
+    While it is open every call fails at once. A thread does the work that failed again each `RETRY_S`, so that no
+    caller pays for finding out, and closes the breaker once it is done.
+    """
+
+    def __init__(self, what: str):
+        """what: the thing that is asked, as the subject of a sentence."""
+        self._what = what
+        self._failures = 0
+        self._open = False
+        self._lock, self._closing = threading.Lock(), threading.Event()
+
+    def call(self, work: Callable[[], _T]) -> _T:
+        """The result of `work`. Raises UnavailableError if it raises anything, or without trying it while open."""
+        if self._open:
+            raise UnavailableError(
+                f"{self._what} does not answer; {FAILURES} attempts failed, and until one succeeds requests do not "
+                f"wait for it. Ask again."
+            )
+        try:
+            result = work()
+        except Exception as error:
+            self._failed(work, error)
+            raise UnavailableError(f"{self._what} does not answer ({type(error).__name__}). Is it running?") from error
+        self._failures = 0
+        return result
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        self._closing.set()
+
+    def _failed(self, work: Callable[[], object], error: Exception) -> None:
+        with self._lock:
+            self._failures += 1
+            _logger.warning("%s: attempt %d failed: %s", self._what, self._failures, error)
+            if self._failures < FAILURES or self._open:
+                return
+            self._open = True
+        threading.Thread(target=self._probe, args=(work,), name="breaker", daemon=True).start()
+
+    def _probe(self, work: Callable[[], object]) -> None:
+        while not self._closing.wait(RETRY_S):
+            try:
+                work()
+            except Exception as error:
+                _logger.debug("%s still does not answer: %s", self._what, error)
+                continue
+            _logger.warning("%s answers again", self._what)
+            self._failures, self._open = 0, False
+            return

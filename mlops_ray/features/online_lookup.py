@@ -1,0 +1,71 @@
+"""Lookups: all views of a question in one round trip to an online store that Feast keeps."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from mlops_ray.features.definitions import View
+from mlops_ray.features.online_format import Stored, Value, stored, value_of
+
+CONNECT_TIMEOUT_S = 2  # the least that PostgreSQL's client knows
+READ_TIMEOUT_S = 1.0
+
+Keys = Sequence[Sequence[bytes]]
+Found = list[dict[bytes, Stored]]
+
+
+class Lookup(Protocol):
+    """Reads the views that it was made for. Any thread may ask, and threads do not wait for one another.
+
+    waits: whether an answer may take long, as another machine gives it.
+    """
+
+    waits: bool
+
+    def read(self, keys: Keys) -> Found:
+        """What the store has of the keys of each view, whatever its age; a key that it does not have is left out.
+
+        keys: for each view, in order, the distinct keys to read of it, none for a view that is not asked. Raises what
+        the store's client raises, within `CONNECT_TIMEOUT_S` and `READ_TIMEOUT_S`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. What is read later connects again."""
+        ...
+
+
+class Tables:
+    """Feast's tables of some views, one row a feature, as SQLite and PostgreSQL have them alike."""
+
+    def __init__(self, project: str, views: Sequence[View]):
+        self._names = [f'"{project}_{view.name}"' for view in views]
+        self.features = [view.features for view in views]
+        self._wanted = [frozenset(view.features) for view in views]
+
+    def select(self, view: int, moment: str, condition: str) -> str:
+        """The statement that reads one view; its rows are those that `found` takes."""
+        columns = f"{view}, entity_key, feature_name, value, {moment}"
+        return f"SELECT {columns} FROM {self._names[view]} WHERE {condition}"
+
+    def found(self, rows: Sequence[tuple[int, bytes, str, bytes, int]], microseconds: Callable[[int], int]) -> Found:
+        """rows: a view's number, key, feature's name, value and moment, of which `microseconds` makes the event
+        timestamp."""
+        values: list[dict[bytes, dict[str, Value]]] = [{} for _ in self._names]
+        moments: dict[tuple[int, bytes], int] = {}
+        for view, key, name, value, moment in rows:
+            if name in self._wanted[view]:
+                of_key = values[view].get(key)
+                if of_key is None:
+                    of_key = values[view][key] = {}
+                    moments[view, key] = moment
+                of_key[name] = value_of(value)
+        return [
+            {key: stored(features, found, microseconds(moments[view, key])) for key, found in of_view.items()}
+            for view, (features, of_view) in enumerate(zip(self.features, values, strict=True))
+        ]
+
+
+def named(values: Mapping[str, bytes | None], features: Sequence[str], known_us: int) -> Stored:
+    """What is stored of a key, from the serialized values by name."""
+    plain = {name: None if content is None else value_of(content) for name, content in values.items()}
+    return stored(features, plain, known_us)

@@ -1,0 +1,135 @@
+"""What every route has in common: answers are counted, time counts from the first byte, floods leave few lines."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mlops_ray.serving.http import HUNG_UP, LOG_LINES_PER_S, STARTED
+from mlops_ray.serving.middleware import WAITED, Edge
+from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
+
+VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleEndpoint]:
+    with example_endpoint(tmp_path_factory.mktemp("state")) as example:
+        yield example
+
+
+def post(endpoint: ExampleEndpoint, app: Any, path: str = "/predict", key: str = "", **request: Any) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key or endpoint.key}", **request.pop("headers", {})}
+
+    async def once() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.post(path, headers=headers, **request)
+
+    return asyncio.run(once())
+
+
+def counted(endpoint: ExampleEndpoint) -> dict[int, int]:
+    return {status: counts.requests for status, counts in endpoint.endpoint.app.answers.items()}
+
+
+def test_answers_of_every_status_are_counted(endpoint: ExampleEndpoint) -> None:
+    before = counted(endpoint)
+    for status, request in {
+        200: {"json": {"features": VECTOR}},
+        400: {"json": {}},
+        401: {"json": {}, "key": "mlr_no"},
+        404: {"path": "/nowhere"},
+        405: {"path": "/ready"},
+        413: {"content": b" " * 10_000_001, "headers": {"content-type": "application/json"}},
+        415: {"content": b"{}"},
+    }.items():
+        given: dict[str, Any] = dict(request)
+        assert post(endpoint, endpoint.app, **given).status_code == status
+        assert counted(endpoint)[status] == before.get(status, 0) + 1
+
+
+def test_what_a_request_waited_before_it_came_here_is_part_of_its_time(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, deadline_s=0.5) as example:
+
+        async def queued(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.sleep(0.3)
+            await example.endpoint.app(scope, receive, send)
+
+        assert post(example, Edge(queued), json={"features": VECTOR}).status_code == 200
+        counts = example.endpoint.app.answers[200]
+        assert (counts.median_s() or 0) >= 0.3
+        late = post(example, Edge(example.endpoint.app), json={"features": VECTOR}, headers={WAITED.decode(): "60000"})
+        assert late.status_code == 504
+        assert "0.5 s" in late.json()["error"]
+
+
+def test_a_caller_cannot_lengthen_its_time(endpoint: ExampleEndpoint) -> None:
+    seen: list[float] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(time.perf_counter() - scope[STARTED])
+        assert WAITED not in dict(scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    for waited in ("-5000", "5e3", "99999999999", "", "x"):
+        assert post(endpoint, Edge(app), headers={WAITED.decode(): waited}).status_code == 200
+    assert max(seen) < 1
+
+
+def test_who_hangs_up_before_the_body_is_complete_is_counted_and_no_error(endpoint: ExampleEndpoint) -> None:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {endpoint.key}".encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
+    asyncio.run(endpoint.endpoint.app(scope, receive, send))
+    assert sent == []
+    assert counted(endpoint)[HUNG_UP] == 1
+
+
+def test_a_flood_of_bad_credentials_leaves_few_lines_and_says_how_many_there_were(
+    endpoint: ExampleEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    time.sleep(1.01 - time.monotonic() % 1)  # the beginning of a second
+    with caplog.at_level(logging.WARNING, "mlops_ray.serving.http"):
+        for _ in range(50):
+            assert post(endpoint, endpoint.app, key="mlr_stranger", json={}).status_code == 401
+        few = len(caplog.records)
+        time.sleep(1)
+        post(endpoint, endpoint.app, key="mlr_stranger", json={})
+    seconds = 1 + few // (LOG_LINES_PER_S + 1)
+    assert few <= LOG_LINES_PER_S * (seconds + 1)
+    assert any("were not logged" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("number", ["1" * 5_000, "1e5000", "NaN", "-Infinity"])
+def test_a_number_that_is_none_is_refused_wherever_it_stands(endpoint: ExampleEndpoint, number: str) -> None:
+    headers = {"content-type": "application/json"}
+    for path, text in {
+        "/predict": f'{{"keys": {number}, "z": {number}}}',
+        "/infer": f'{{"inputs": {number}, "z": {number}}}',
+        "/labels": f'{{"labels": [{{"label": {number}}}]}}',
+        "/rollout": f'{{"version": {number}}}',
+    }.items():
+        answer = post(endpoint, endpoint.app, path, content=text, headers=headers)
+        assert answer.status_code == 400, (path, answer.text)
+
+
+def test_a_text_that_no_key_or_category_has_is_refused(endpoint: ExampleEndpoint) -> None:
+    long = {**VECTOR, "origin": "x" * 10_001}
+    for body in ({"features": long}, {"features": {**long, "distance": "500"}}):
+        answer = post(endpoint, endpoint.app, json=body)
+        assert (answer.status_code, answer.json()["field"]) == (400, "features.origin")
+        assert "the limit is 10,000" in answer.json()["error"]
