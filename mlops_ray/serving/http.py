@@ -20,12 +20,12 @@ from mlops_ray.serving.http_error import HttpError as HttpError
 from mlops_ray.serving.request_id import HEADER, request_id_of
 from mlops_ray.serving.slots import Room, Slots
 
-MAX_BODY_BYTES = 10_000_000
+MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else, which the audit log keeps
 DEADLINE_S = 10.0
 STARTED = "mlops_ray.started_s"  # in an ASGI scope: when the request's first byte came, by `time.perf_counter`
 LOG_LINES_PER_S = 5  # of one status: a flood of bad credentials is no flood of lines
 HUNG_UP = 499  # how callers are counted that went away before their body was complete, as nginx has it
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_SENDS_ROWS = frozenset[Role | None]({"predict", "label"})
 
 _logger = logging.getLogger(__name__)
 _encode = msgspec.json.encode
@@ -41,7 +41,7 @@ class Request:
 
     started_s: when its first byte came, on the clock of `time.perf_counter`. principal: who asks; None on public
     routes. version: the one of a model that the path names. awaits_body: whether it is the caller who keeps us waiting.
-    content: the body, once it is there.
+    content: the body, once it is there. max_body_bytes: of a body.
     """
 
     method: str
@@ -54,9 +54,10 @@ class Request:
     version: str | None = None
     awaits_body: bool = False
     content: bytes | None = None
+    max_body_bytes: int = MAX_ORDER_BYTES
 
     async def body(self) -> bytes:
-        """The whole body. Raises HttpError 413 as soon as it is known to pass `MAX_BODY_BYTES`."""
+        """The whole body. Raises HttpError 413 as soon as it is known to pass `max_body_bytes`."""
         if self.content is None:
             self.content = await self._received(lambda size: None)
         return self.content
@@ -79,8 +80,8 @@ class Request:
 
     async def _received(self, take: Callable[[int], None]) -> bytes:
         declared = self.headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-            raise _too_large(int(declared))
+        if declared.isdigit() and int(declared) > self.max_body_bytes:
+            raise self._too_large(int(declared))
         chunks, size, more = [], 0, True
         self.awaits_body = True
         while more:
@@ -89,13 +90,18 @@ class Request:
                 raise _HungUp
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise _too_large(size)
+            if size > self.max_body_bytes:
+                raise self._too_large(size)
             take(len(chunk))
             chunks.append(chunk)
             more = message.get("more_body", False)
         self.awaits_body = False
         return b"".join(chunks)
+
+    def _too_large(self, size: int) -> HttpError:
+        less = "fewer rows" if self.max_body_bytes == MAX_BODY_BYTES else "less"
+        text = f"The body has {size:,} bytes or more; the limit is {self.max_body_bytes:,}. Send {less}."
+        return HttpError(413, text, "body")
 
     def expect_content_type(self, *allowed: str) -> None:
         """Raise HttpError 415 unless the body is declared as one of `allowed`, in UTF-8 and not compressed.
@@ -148,8 +154,9 @@ class Routes:
     """An ASGI application: exact paths below its prefix, each with the route of every method it knows. Where a path
     says `/versions/{version}`, any version may stand.
 
-    Who is not known learns nothing, not even which paths there are. A request takes one of `slots` once its caller is
-    known and its body is there, so that neither bad credentials nor slow lines keep others waiting.
+    Who is not known learns nothing, not even which paths there are. A request with rows takes one of `slots` once its
+    caller is known and its body is there, so that neither bad credentials nor slow lines keep others waiting. Others,
+    which ask what is live or change it, are few and short, and wait for nobody.
 
     answers: how many there were of each status, and how long they took from a request's first byte.
     """
@@ -194,33 +201,33 @@ class Routes:
         await _send(response, send, None if request.request_id == came_as else request.request_id)
 
     async def _answer(self, request: Request) -> Response:
-        handler = self._handler(request)
-        if request.principal is None or request.method not in _WITH_BODY:
-            return await handler(request)
-        caller = request.principal.id
+        route = self._route(request)
+        if request.principal is None or route.role not in _SENDS_ROWS or request.method == "GET":
+            return await route.handler(request)
+        caller, request.max_body_bytes = request.principal.id, MAX_BODY_BYTES
         size = await request.receive_into(self._room, caller)
         try:
             await self._slots.take(caller)
             try:
-                return await handler(request)
+                return await route.handler(request)
             finally:
                 self._slots.give_back(caller)
         finally:
             self._room.give_back(caller, size)
 
-    def _handler(self, request: Request) -> Handler:
+    def _route(self, request: Request) -> Route:
         methods = self.routes.get(request.path, {})
         if (not methods or "{" in request.path) and (versioned := _OF_A_VERSION.fullmatch(request.path)):
             request.version = versioned[1]
             methods = self.routes.get(f"/versions/{{version}}{versioned[2] or ''}", {})
         route = methods.get(request.method)
         if route is not None and route.public:
-            return route.handler
+            return route
         request.principal = self._admission.admit(request.headers, route.role if route else None)
         if route is not None:
-            return route.handler
+            return route
         if not methods and self._not_found is not None:
-            return self._not_found
+            return Route(self._not_found, None)
         if not methods:
             known = ", ".join(path or "/" for path in self.routes)
             raise HttpError(404, f"There is nothing at {request.path!r} of this application; it has {known}.")
@@ -269,12 +276,6 @@ class _Refusals:
         _logger.warning(
             "Request %s of %s to %.200s: %d %s%s", request.request_id, caller, request.path, status, text, more
         )
-
-
-def _too_large(size: int) -> HttpError:
-    return HttpError(
-        413, f"The body has {size:,} bytes or more; the limit is {MAX_BODY_BYTES:,}. Send fewer rows.", "body"
-    )
 
 
 async def _send(response: Response, send: Send, request_id: str | None = None) -> None:

@@ -76,9 +76,9 @@ class Slots:
 
     def _make_room(self, caller: str) -> None:
         """Let the newest request of whoever has most waiting give way, if that is not the caller's own."""
-        most = max(self._waiting, key=lambda name: len(self._waiting[name]))
+        most = max(self._waiting, key=lambda name: len(self._waiting[name]), default=caller)
         own = len(self._waiting.get(caller, ()))
-        if len(self._waiting[most]) <= own + 1:
+        if most == caller or len(self._waiting[most]) <= own + 1:
             raise self._refusal()
         turn = self._waiting[most][-1]
         self._forget(most, turn)

@@ -12,6 +12,7 @@ import pytest
 
 from mlops_ray.serving.http import HUNG_UP, LOG_LINES_PER_S, STARTED
 from mlops_ray.serving.middleware import WAITED, Edge
+from mlops_ray.serving.slots import Slots
 from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
 
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
@@ -133,3 +134,17 @@ def test_a_text_that_no_key_or_category_has_is_refused(endpoint: ExampleEndpoint
         answer = post(endpoint, endpoint.app, json=body)
         assert (answer.status_code, answer.json()["field"]) == (400, "features.origin")
         assert "the limit is 10,000" in answer.json()["error"]
+
+
+def test_a_reason_that_no_log_should_keep_is_refused(endpoint: ExampleEndpoint) -> None:
+    answer = post(endpoint, endpoint.app, "/rollout/rollback", json={"reason": "x" * 100_000})
+    assert (answer.status_code, answer.json()["field"]) == (413, "body")
+    assert "the limit is 64,000" in answer.json()["error"]
+
+
+def test_who_changes_what_is_live_waits_for_no_slot(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path) as example:
+        example.endpoint.app._slots = Slots(1, 0)
+        asyncio.run(example.endpoint.app._slots.take("somebody"))
+        assert post(example, example.app, json={"features": VECTOR}).status_code == 429
+        assert post(example, example.app, "/rollout/rollback", json={"reason": "now"}).status_code == 409
