@@ -66,6 +66,12 @@ class OnlineReader:
         self._cached: dict[tuple[int, tuple[Value, ...]], tuple[float, Stored | None]] = {}
         self.seconds, self.reads, self.hits, self.missing, self.stale = 0.0, 0, 0, 0, 0
 
+    def close(self) -> None:
+        """Let go of connections, as far as Feast gives them back."""
+        close = getattr(self._store, "close", None)
+        if close is not None:
+            close()
+
     def read(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[dict[str, Value]]:
         """The values alone of what `find` gives."""
         return [found.values for found in self.find(rows, moments)]

@@ -33,6 +33,7 @@ from mlops_ray.registry.models import download, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard, refreshed, tokens_of
+from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.golden import replay_golden_requests
@@ -52,6 +53,7 @@ STATUS_AGE_S = 1.0
 KEYS_REFRESHED_S = 5.0
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
 KEY_SET_REFRESHED_S = 300.0
+PUBLISHED_S = 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -218,12 +220,11 @@ class _Endpoint:
         context = serve.get_replica_context()
         self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
         self._model, self._loop = model, asyncio.get_running_loop()
-        self._readers: list[OnlineReader] = []
         self._ledger, self._labels = LedgerWriter(settings, name), LabelWriter(settings, name)
         self._guard = Guard(name, {}, tokens_of(settings))
         self._follower = Follower(
             store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
-            self._load, self._guard, self._on_round, lambda version: registry.show_champion(name, version.version),
+            self._load, self._guard, lambda version: registry.show_champion(name, version.version),
         )  # fmt: skip
         operations = Operations(store, name, lambda version: registry.find(name, version))
         labels = LabelRoutes(settings, name, self._follower, self._labels)
@@ -231,11 +232,17 @@ class _Endpoint:
             name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},
             busy_from=max(1, args.max_ongoing_requests // 2),
         )  # fmt: skip
-        self._metrics, self._key_set_at = Metrics(name), time.monotonic()
+        self._metrics = Metrics(name)
+        self._duties = (
+            Duty("metrics", self._publish, PUBLISHED_S),
+            Duty("key set", self._read_key_set, KEY_SET_REFRESHED_S),
+        )
         self._ledger.start()
         self._labels.start()
         self._follower.prepare()
         self._follower.start()
+        for duty in self._duties:
+            duty.start()
         keep_watching(settings, name, registry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -243,9 +250,13 @@ class _Endpoint:
 
     async def check_health(self) -> None:
         self._follower.expect_alive()
+        for duty in self._duties:
+            duty.expect_alive()
         self._follower.traffic.champion.warm_up()
 
     def __del__(self) -> None:
+        for duty in self._duties:
+            duty.stop()
         self._follower.stop()
         self._ledger.close()
         self._labels.close()
@@ -258,7 +269,6 @@ class _Endpoint:
         if sealed.schema.feature_project:
             # One for each version: each reads the definitions that it was trained with.
             reader = self._open_reader(self._settings, sealed.schema.feature_project)
-            self._readers.append(reader)
         if self._model is not None:
             sealed = replace(sealed, model=RemoteModel(self._model, version, self._loop))
         predictor = Predictor(sealed, reader)
@@ -266,12 +276,13 @@ class _Endpoint:
         self._ledger.add_version(served.version, served.schema)
         return served
 
-    def _on_round(self) -> None:
-        """What the follower's thread does once a second besides."""
-        self._metrics.publish(self._follower.counts, self._readers, self._endpoint.shadow.dropped, self._ledger.lag())
-        if time.monotonic() - self._key_set_at > KEY_SET_REFRESHED_S:
-            self._key_set_at = time.monotonic()
-            self._guard.tokens = refreshed(self._guard.tokens, self._settings)
+    def _publish(self) -> None:
+        readers = [served.predictor.reader for served in self._follower.versions()]
+        lookups = [reader for reader in readers if reader is not None]
+        self._metrics.publish(self._follower.counts, lookups, self._endpoint.shadow.dropped, self._ledger.lag())
+
+    def _read_key_set(self) -> None:
+        self._guard.tokens = refreshed(self._guard.tokens, self._settings)
 
 
 def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:

@@ -25,12 +25,14 @@ LONGEST_REASON = 2000
 
 
 class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
-    """digest: of the sealed model that the caller looked at, to refuse another one."""
+    """digest: of the sealed model that the caller looked at, to refuse another one. revision: of what was live when the
+    caller looked; with it, breaking the glass a second time changes nothing."""
 
     model: str
     version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     reason: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
     digest: Annotated[str, Meta(max_length=64)] | None = None
+    revision: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
 
 
 Change = Callable[[Actor, VersionBody], Approval | Live | RegisteredVersion]
@@ -87,7 +89,7 @@ class Approvals:
         return await change_version(
             asked,
             "operate",
-            lambda actor, body: break_glass(self._store, actor, body.model, body.version, body.reason),
+            lambda actor, body: break_glass(self._store, actor, body.model, body.version, body.reason, body.revision),
         )
 
 

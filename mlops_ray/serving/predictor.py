@@ -40,6 +40,10 @@ class OnlineReader(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Close its connections; it is not asked any more."""
+        ...
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -69,8 +73,8 @@ class Predictor:
                 f"Model {schema.use_case} reads feature service {schema.feature_service!r}, but no online store is set."
             )
         self.sealed = sealed
-        self._reader = online_reader if schema.feature_service else None
-        self.waits = self._reader is not None and self._reader.waits
+        self.reader = online_reader if schema.feature_service else None
+        self.waits = self.reader is not None and self.reader.waits
         self._store_down_until_s = 0.0
         self._numbers, self._categories = schema.named("number"), schema.named("category")
         self._copied = [name for name in schema.request_features if schema.column_of(name) is not None]
@@ -78,6 +82,11 @@ class Predictor:
         self._expressions = list(computed.values())
         roots = {root for expression in self._expressions for root in expression.meta.root_names()}
         self._roots = {column.name: column.dtype for column in schema.request_columns if column.name in roots}
+
+    def close(self) -> None:
+        """Let go of the online store's connections."""
+        if self.reader is not None:
+            self.reader.close()
 
     def vectors_of_keys(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> Vectors:
         """Features of validated request rows (column name -> value) as known at `moment`; may wait for the store.
@@ -100,13 +109,13 @@ class Predictor:
     def _online(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> tuple[Sequence[OnlineRow], bool]:
         """What the store knows of each row; and whether it could not be asked. It is not asked again for a second
         after it failed, since to find out that it is still down may take longer than a caller waits."""
-        if self._reader is None:
+        if self.reader is None:
             return (), False
         may_be_missing = self.sealed.schema.serving.store_down == "missing"
         if may_be_missing and time.monotonic() < self._store_down_until_s:
             return (), True
         try:
-            return self._reader.find(rows, [moment] * len(rows)), False
+            return self.reader.find(rows, [moment] * len(rows)), False
         except UnavailableError as error:
             if not may_be_missing:
                 raise
