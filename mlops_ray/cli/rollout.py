@@ -17,6 +17,11 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import DEVELOPMENT_KEY_FILE, development_key, is_loopback
 from mlops_ray.governance.versions import expect_name
 
+RevisionOption = Annotated[
+    int | None,
+    typer.Option(help="What `status` showed when this was decided; by default what is live now. Later, it is refused."),
+]
+
 rollout = typer.Typer(
     no_args_is_help=True,
     help="Rollouts: shadow, canary, promotion, rollback. The key is MLOPS_RAY_API_KEY, or the development key.",
@@ -28,11 +33,12 @@ def start(
     model: NameArgument,
     version: Annotated[int, typer.Argument(help="The registered version that comes in.")],
     plan: Annotated[str | None, typer.Option(help="Steps and rules (YAML); see docs/rollout.md.")] = None,
+    revision: RevisionOption = None,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
 ) -> None:
     """Begin a rollout: the version is loaded by every replica, then the first step is in force."""
-    _show(_call("POST", url, model, "", state, {"version": version, "plan": _plan(plan)}))
+    _change(url, model, "", state, {"version": version, "plan": _plan(plan)}, revision)
 
 
 @rollout.command()
@@ -43,18 +49,31 @@ def status(model: NameArgument, url: UrlOption = DEFAULT_URL, state: StateOption
 
 @rollout.command()
 def promote(
-    model: NameArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = None
+    model: NameArgument,
+    to: Annotated[int | None, typer.Option(help="The version that shall be champion afterwards.")] = None,
+    reason: ReasonOption = "",
+    revision: RevisionOption = None,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
 ) -> None:
-    """Make the version champion now."""
-    _show(_call("POST", url, model, "/promote", state, {"reason": reason}))
+    """Make the version that comes in champion now. Given again, it changes nothing."""
+    target = _target(url, model, state, to, "comes in")
+    _change(url, model, "/promote", state, {"to": target, "reason": reason}, revision)
 
 
 @rollout.command()
 def rollback(
-    model: NameArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = None
+    model: NameArgument,
+    to: Annotated[int | None, typer.Option(help="The version that shall answer everything afterwards.")] = None,
+    reason: ReasonOption = "",
+    revision: RevisionOption = None,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
 ) -> None:
-    """End the rollout, or without one go back to the previous champion."""
-    _show(_call("POST", url, model, "/rollback", state, {"reason": reason}))
+    """Let one version answer everything: end the rollout, or go back to an earlier champion. Given again, it changes
+    nothing."""
+    target = _target(url, model, state, to, "stays or returns")
+    _change(url, model, "/rollback", state, {"to": target, "reason": reason}, revision)
 
 
 def key_from(state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> str | None:
@@ -79,6 +98,29 @@ def _plan(file: str | None) -> Any:
         return yaml.safe_load(Path(file).read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ConfigurationError(f"Plan {file} cannot be read: {error}") from error
+
+
+def _target(url: str, model: str, state: str | None, to: int | None, what: str) -> int:
+    """The version that was named: one that the command found out would be another when it is given again."""
+    if to is not None:
+        return to
+    shown = _call("GET", url, model, "", state)
+    champion, previous, running = shown["champion"], shown["previous"], shown["rollout"]
+    if what == "comes in":
+        choices = [running["version"]] if running else []
+    else:
+        choices = [champion] if running else [previous] if previous else []
+    hint = f"--to {choices[0]['version']}" if choices else "nothing; `status` shows what is live"
+    raise ConfigurationError(f"Name the version that {what}, so that the command is safe to repeat. There is: {hint}.")
+
+
+def _change(url: str, model: str, path: str, state: str | None, body: dict[str, Any], revision: int | None) -> None:
+    if revision is None:
+        revision = _call("GET", url, model, "", state)["revision"]
+    shown = _call("POST", url, model, path, state, {**body, "revision": revision})
+    if not shown["changed"]:
+        typer.echo("Nothing was changed: it is so already.")
+    _show(shown)
 
 
 def _call(method: str, url: str, model: str, path: str, state: str | None, body: Any = None) -> dict[str, Any]:
@@ -128,7 +170,11 @@ def _show(state: dict[str, Any]) -> None:
         typer.echo(f"Counted:  {json.dumps(state['progress'])}")
     for replica in state["replicas"]:
         failed = f", failed: {'; '.join(replica['failed'].values())}" if replica["failed"] else ""
+        loading = "".join(
+            f", loads version {version} for {how['seconds']:.0f} s {how['trouble']}".rstrip()
+            for version, how in replica["loading"].items()
+        )
         typer.echo(
-            f"Replica:  {replica['id']} acts on revision {replica['revision']} of {state['revision']}, "
-            f"heard {replica['silent_s']:.0f} s ago{failed}"
+            f"Replica:  {replica['id']} answers with version {replica['serving']} on revision {replica['revision']} of "
+            f"{state['revision']}, heard {replica['silent_s']:.0f} s ago{loading}{failed}"
         )

@@ -50,6 +50,10 @@ class OnlineHistory:
         self.waits = False
         self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
 
+    def close(self) -> None:
+        """See `OnlineReader.close`."""
+        self._reader.close()
+
     def find(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[OnlineRow]:
         """See `OnlineReader.find`."""
         return [self._find(row, moment) for row, moment in zip(rows, moments, strict=True)]

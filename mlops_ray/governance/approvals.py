@@ -15,9 +15,9 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance import versions as registered_versions
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import SYSTEM, Actor, Severity, plain, record
-from mlops_ray.governance.tables import approvals, policies, versions
+from mlops_ray.governance.tables import approvals, endpoints, policies, versions
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef
 
 State = Literal["requested", "approved", "rejected", "revoked", "expired"]
@@ -301,20 +301,36 @@ def expect_admitted(connection: Connection, use_case: str, version: VersionRef, 
 
 
 def expect_servable(store: ControlStore, use_case: str, version: VersionRef) -> None:
-    """Raise ForbiddenError for a version that was retired, or if `use_case` demands an approval and nobody gave one for
-    this digest, or it was revoked."""
+    """Raise ForbiddenError for a version that may not serve; see `expect_may_serve`."""
     with store.reading() as connection:
-        known = registered_versions.find(connection, use_case, version.version)
-        if known is not None:
-            known.expect_in_use()
-        if not policy_of(connection, use_case).required:
-            return
-        asked = _asked(connection, use_case, version.digest)
-        if not servable_among(asked, _evidence(connection, use_case, version)):
-            raise ForbiddenError(
-                f"Version {version.version} of {use_case} (digest {version.digest[:12]}) is not approved, so it is not "
-                f"loaded. Approve it, or go back to another version."
-            )
+        expect_may_serve(connection, use_case, version)
+
+
+def expect_may_serve(connection: Connection, use_case: str, version: VersionRef) -> None:
+    """Raise ForbiddenError for a version that was retired, or if `use_case` demands an approval and nobody gave one for
+    this digest, or it was revoked. A champion that went live before approvals were demanded needs none: what is live
+    stays live until it is replaced."""
+    known = registered_versions.find(connection, use_case, version.version)
+    if known is not None:
+        known.expect_in_use()
+    if not policy_of(connection, use_case).required:
+        return
+    asked = _asked(connection, use_case, version.digest)
+    if servable_among(asked, _evidence(connection, use_case, version)):
+        return
+    nobody_decided = all(one.decided_by is None for one in asked)
+    if nobody_decided and _is_champion(connection, use_case, version):
+        return
+    raise ForbiddenError(
+        f"Version {version.version} of {use_case} (digest {version.digest[:12]}) is not approved, so it may not serve. "
+        f"Approve it, or go back to another version."
+    )
+
+
+def _is_champion(connection: Connection, use_case: str, version: VersionRef) -> bool:
+    query = select(endpoints.c.champion_version, endpoints.c.champion_digest).where(endpoints.c.use_case == use_case)
+    row = connection.execute(query).first()
+    return row is not None and VersionRef(row.champion_version, row.champion_digest) == version
 
 
 def ask(
@@ -327,7 +343,7 @@ def ask(
     now: datetime | None = None,
 ) -> Approval:
     """`request` inside the caller's transaction."""
-    now = now or datetime.now(UTC)
+    now = now or database_now(connection)
     found = registered_versions.expect(connection, use_case, version)
     state = next(iter(_asked(connection, use_case, found.evidence.model)), None)
     event = Request(str(uuid6.uuid7()), actor, found, reason, break_glass)
@@ -344,8 +360,8 @@ def _give(
     seen: str | None,
     now: datetime | None,
 ) -> Approval:
-    now = now or datetime.now(UTC)
     with store.transaction() as connection:
+        now = now or database_now(connection)
         found = registered_versions.expect(connection, use_case, version)
         state = next(iter(_asked(connection, use_case, found.evidence.model)), None)
         verdict = Verdict(kind, actor, found, reason, seen)

@@ -4,23 +4,25 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError, UnavailableError
-from mlops_ray.governance.tables import SCHEMA_REVISION, event_head
+from mlops_ray.governance.tables import REPORTS, SCHEMA_REVISION, event_head, metadata
 from mlops_ray.state_folder import claim
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_037_411  # PostgreSQL's advisory locks are numbers; any that nobody else takes
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = ("database is locked", "lock timeout")
+_IDLE_MS = 15_000  # a writer that stopped in the middle of a transaction holds up everybody, a rollback too
 
 
 def open_store(settings: Settings) -> "ControlStore":
@@ -78,6 +80,35 @@ class ControlStore:
                 options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
             yield plain.execution_options(**options)
 
+    @contextmanager
+    def reporting(self, write: bool = True) -> Iterator[Connection]:
+        """A transaction on what replicas say of themselves, and on nothing else (`tables.REPORTS`).
+
+        It does not take the lock of the audit log, so neither waits for the other: on PostgreSQL rows are locked one by
+        one, on SQLite these tables have a file of their own. The last half second of it may be lost with the database's
+        machine. Raises UnavailableError as `transaction` does.
+        """
+        with self._errors(), self._reports.connect() as plain:
+            on_postgresql = plain.dialect.name == "postgresql"
+            if not write:
+                options = {"isolation_level": "AUTOCOMMIT"} if on_postgresql else {}
+                yield plain.execution_options(mode="read", **options)
+                return
+            connection = plain.execution_options(mode="write")
+            with connection.begin():
+                if on_postgresql:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                yield connection
+
+    def head(self) -> int:
+        """The number of the last event. While it is the same, nothing that an event tells of has changed: no key, no
+        approval, nothing that is live. One statement, so that any number of processes can ask each second."""
+        with self._errors(), self._engine.connect() as plain:
+            options: dict[str, Any] = {"mode": "read"}
+            if plain.dialect.name == "postgresql":
+                options["isolation_level"] = "AUTOCOMMIT"
+            return int(plain.execution_options(**options).execute(select(event_head.c.seq)).scalar() or 0)
+
     def migrate(self) -> None:
         """Bring the schema up to date, from nothing if need be. Any number of processes may do so at once.
 
@@ -90,7 +121,7 @@ class ControlStore:
             if _revision(connection) == SCHEMA_REVISION:
                 return
         if on_sqlite:
-            self._use_write_ahead_log()
+            self._use_write_ahead_log(self._engine)
         with self._errors(), self._engine.connect() as plain:
             connection = plain.execution_options(mode="write")
             with connection.begin():
@@ -101,6 +132,8 @@ class ControlStore:
     def close(self) -> None:
         """Close all connections; the store can be used again afterwards."""
         self._engine.dispose()
+        if "_reports" in self.__dict__:
+            self._reports.dispose()
 
     @cached_property
     def _parsed(self) -> URL:
@@ -125,17 +158,41 @@ class ControlStore:
     def _engine(self) -> Engine:
         url = self._parsed
         if url.get_backend_name() == "sqlite":
-            engine = create_engine(url, connect_args={"timeout": self.wait_s}, pool_timeout=self.wait_s)
-            event.listen(engine, "connect", _set_up_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
-            return engine
+            return self._sqlite_engine(url)
         wait_ms = max(1, round(self.wait_s * 1000))
         arguments = {
             "connect_timeout": max(2, min(10, round(self.wait_s))),
             "tcp_user_timeout": wait_ms,
-            "options": f"-c lock_timeout={wait_ms}",
+            # Who waits for an answer sends nothing, and would not notice for hours that the machine is gone.
+            "keepalives_idle": 5,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "options": f"-c lock_timeout={wait_ms} -c idle_in_transaction_session_timeout={_IDLE_MS}",
         }
-        return create_engine(url, connect_args=arguments, pool_timeout=self.wait_s, pool_pre_ping=True)
+        # One is kept open, more only while they are used: a thousand replicas are a thousand connections.
+        return create_engine(
+            url, connect_args=arguments, pool_timeout=self.wait_s, pool_pre_ping=True, pool_size=1, max_overflow=14
+        )
+
+    @cached_property
+    def _reports(self) -> Engine:
+        url = self._parsed
+        if url.get_backend_name() != "sqlite":
+            return self._engine
+        file = Path(str(url.database))
+        # The name holds the schema, since nobody migrates what is told anew every few seconds.
+        engine = self._sqlite_engine(url.set(database=str(file.with_name(f"{file.stem}-reports-{SCHEMA_REVISION}.db"))))
+        event.listen(engine, "connect", _do_not_wait_for_the_disk)
+        self._use_write_ahead_log(engine)
+        with engine.connect() as connection, connection.execution_options(mode="write").begin():
+            metadata.create_all(connection, REPORTS)
+        return engine
+
+    def _sqlite_engine(self, url: URL) -> Engine:
+        engine = create_engine(url, connect_args={"timeout": self.wait_s}, pool_timeout=self.wait_s)
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -177,7 +234,7 @@ class ControlStore:
                 f"Setting 'control_store': the folder {folder} cannot be made: {error.strerror}."
             ) from error
 
-    def _use_write_ahead_log(self) -> None:
+    def _use_write_ahead_log(self, engine: Engine) -> None:
         """Readers then do not wait for a writer. It is a property of the file, so it is set once.
 
         SQLite does not wait for a lock here as it does elsewhere, and several processes can make the file at once.
@@ -185,7 +242,7 @@ class ControlStore:
         deadline = time.monotonic() + self.wait_s
         while True:
             try:
-                with self._errors(), self._engine.connect() as connection:
+                with self._errors(), engine.connect() as connection:
                     connection.execution_options(mode="outside").exec_driver_sql("PRAGMA journal_mode = WAL")
                 return
             except UnavailableError as error:
@@ -210,6 +267,15 @@ class ControlStore:
             ) from error
 
 
+def database_now(connection: Connection) -> datetime:
+    """What the database's clock shows, in UTC. Machines may disagree about the time; this is the one that all share."""
+    if connection.dialect.name == "postgresql":
+        moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
+    shown = connection.exec_driver_sql("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')").scalar_one()
+    return datetime.fromisoformat(shown).replace(tzinfo=UTC)
+
+
 def _revision(connection: Connection) -> str | None:
     """The schema's revision; None for an empty database."""
     if not inspect(connection).has_table("alembic_version"):
@@ -220,6 +286,10 @@ def _revision(connection: Connection) -> str | None:
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # Python's driver would begin transactions itself, and late
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _do_not_wait_for_the_disk(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import uuid6
 from sqlalchemy import delete, insert, select, update
@@ -17,7 +17,7 @@ from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.approvals import expire
 from mlops_ray.governance.audit import anchor
 from mlops_ray.governance.channels import Channels
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.notifications import Delivered, Send, deliver_once, forget_delivered
 from mlops_ray.governance.tables import leases
 
@@ -55,7 +55,7 @@ class Dispatcher:
         """Work until `stop` is called. What fails is logged, and tried again."""
         while not self._stopping.is_set():
             try:
-                done = self.round(datetime.now(UTC))
+                done = self.round(self._now())
             except Exception:
                 _logger.exception("A round of the dispatcher failed")
                 done = None
@@ -65,6 +65,11 @@ class Dispatcher:
             release(self._store, LEASE_NAME, self._holder)
         except MlopsRayError as error:
             _logger.warning("%s", error)
+
+    def _now(self) -> datetime:
+        """By the clock that all dispatchers share: leases of machines whose clocks differ would not fit together."""
+        with self._store.reading() as connection:
+            return database_now(connection)
 
     def round(self, now: datetime) -> Delivered | None:
         """One round, if the lease is ours: None if it is another's."""

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Event, read, read_events
 from mlops_ray.governance.tables import endpoints, events
+from mlops_ray.governance.versions import VersionRef
 
 Part = Literal["champion", "canary", "shadow", "loading"]
 # The types of events whose `after` is the state of an endpoint (governance.live).
@@ -48,10 +49,10 @@ class Deployment:
         return self.since <= moment and (self.until is None or moment < self.until)
 
 
-def changes(store: ControlStore, use_case: str) -> list[Event]:
-    """Every change of what an endpoint serves, in order."""
+def changes(store: ControlStore, use_case: str, after_seq: int = 0) -> list[Event]:
+    """Every change of what an endpoint serves behind event `after_seq`, in order."""
     found: list[Event] = []
-    while page := read_events(store, found[-1].seq if found else 0, use_case, _CHANGES, limit=_PAGE):
+    while page := read_events(store, found[-1].seq if found else after_seq, use_case, _CHANGES, limit=_PAGE):
         found += page
     return [event for event in found if isinstance(event.after, Mapping) and "champion" in event.after]
 
@@ -60,6 +61,19 @@ def last_change(connection: Connection, use_case: str) -> Event | None:
     """The newest change of what an endpoint serves, as the caller's transaction sees it."""
     of_it = events.c.use_case == use_case, events.c.type.in_(_CHANGES)
     return next(read(connection, select(events).where(*of_it).order_by(events.c.seq.desc()).limit(1)), None)
+
+
+def champions(connection: Connection, use_case: str) -> Iterator[VersionRef]:
+    """Every version that was champion, the latest first and each once, as the caller's transaction sees it."""
+    query = (
+        select(events).where(events.c.use_case == use_case, events.c.type.in_(_CHANGES)).order_by(events.c.seq.desc())
+    )
+    seen = set()
+    for event in read(connection, query):
+        champion = event.after.get("champion") if isinstance(event.after, Mapping) else None
+        if champion and (ref := VersionRef(champion["version"], champion["digest"])) not in seen:
+            seen.add(ref)
+            yield ref
 
 
 def deployments(changed: Iterable[Event]) -> tuple[Deployment, ...]:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -235,11 +235,14 @@ approvals = Table(
     Index("approvals_digest", "use_case", "model_digest"),
 )
 
+# What is live. stands_since: the revision since which champion, previous one and rollout are those; only the rollout's
+# step has changed since.
 endpoints = Table(
     "endpoints",
     metadata,
     _column("use_case", Text, primary_key=True),
     _column("revision", Integer),
+    _column("stands_since", Integer, server_default="0"),
     _column("champion_version", Integer, nullable=True),
     _column("champion_digest", Text, nullable=True),
     _column("champion_since", UtcDateTime, nullable=True),
@@ -271,6 +274,7 @@ Index(
     postgresql_where=text("ended_at IS NULL"),
 )
 
+# What replicas last said of themselves; see governance.replicas. On SQLite it stands in a file of its own.
 replicas = Table(
     "replicas",
     metadata,
@@ -279,7 +283,14 @@ replicas = Table(
     _column("node", Text),
     _column("revision", Integer),
     _column("loaded", Json),
+    _column("loading", Json, server_default="[]"),
     _column("failed", Json),
+    _column("serving", Json, nullable=True),
+    _column("step", Text, server_default=""),
     _column("counters", Json),
     _column("seen_at", UtcDateTime),
+    _column("left_at", UtcDateTime, nullable=True),
 )
+
+# What does not take the audit log's lock, because it is said every second and is no event.
+REPORTS = (replicas, leases)

@@ -32,6 +32,7 @@ from mlops_ray.registry.models import download_sealed, find_version, set_champio
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard, is_public, refreshed, tokens_of
+from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.golden import replay_golden_requests
@@ -53,6 +54,7 @@ SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
+PUBLISHED_S = 1.0
 MAX_ARRIVING = 4_000  # requests in a replica at all; who of them may work or wait is for `Slots` to say
 
 OpenReader = Callable[[Settings, str], OnlineReader]
@@ -218,12 +220,11 @@ class _Endpoint:
         context = serve.get_replica_context()
         self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
         self._model, self._loop = model, asyncio.get_running_loop()
-        self._readers: list[OnlineReader] = []
         self._ledger, self._labels = LedgerWriter(settings, name), LabelWriter(settings, name)
         self._guard = Guard(name, {}, tokens_of(settings), public=is_public(settings, _http_host()))
         self._follower = Follower(
             store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
-            self._load, self._guard, self._on_round, lambda version: registry.show_champion(name, version.version),
+            self._load, self._guard, lambda version: registry.show_champion(name, version.version),
         )  # fmt: skip
         operations = Operations(store, name, lambda version: registry.find(name, version))
         labels = LabelRoutes(settings, name, self._follower, self._labels)
@@ -232,11 +233,17 @@ class _Endpoint:
             busy_from=max(1, args.max_ongoing_requests // 2),
             slots=Slots(args.max_ongoing_requests, args.max_queued_requests),
         )  # fmt: skip
-        self._metrics, self._key_set_at = Metrics(name), time.monotonic()
+        self._metrics = Metrics(name)
+        self._duties = (
+            Duty("metrics", self._publish, PUBLISHED_S),
+            Duty("key set", self._read_key_set, KEY_SET_REFRESHED_S),
+        )
         self._ledger.start()
         self._labels.start()
         self._follower.prepare()
         self._follower.start()
+        for duty in self._duties:
+            duty.start()
         keep_watching(settings, name, registry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -244,9 +251,13 @@ class _Endpoint:
 
     async def check_health(self) -> None:
         self._follower.expect_alive()
+        for duty in self._duties:
+            duty.expect_alive()
         self._follower.traffic.champion.warm_up()
 
     def __del__(self) -> None:
+        for duty in self._duties:
+            duty.stop()
         self._follower.stop()
         self._ledger.close()
         self._labels.close()
@@ -259,7 +270,6 @@ class _Endpoint:
         if sealed.schema.feature_project:
             # One for each version: each reads the definitions that it was trained with.
             reader = self._open_reader(self._settings, sealed.schema.feature_project)
-            self._readers.append(reader)
         if self._model is not None:
             sealed = replace(sealed, model=RemoteModel(self._model, version, self._loop))
         predictor = Predictor(sealed, reader)
@@ -267,13 +277,14 @@ class _Endpoint:
         self._ledger.add_version(served.version, served.schema)
         return served
 
-    def _on_round(self) -> None:
-        """What the follower's thread does once a second besides."""
-        self._metrics.publish(self._follower.counts, self._readers, self._endpoint.shadow.dropped, self._ledger.lag())
+    def _publish(self) -> None:
+        readers = [served.predictor.reader for served in self._follower.versions()]
+        lookups = [reader for reader in readers if reader is not None]
+        self._metrics.publish(self._follower.counts, lookups, self._endpoint.shadow.dropped, self._ledger.lag())
         self._metrics.publish_answers(self._endpoint.app.answers)
-        if time.monotonic() - self._key_set_at > KEY_SET_REFRESHED_S:
-            self._key_set_at = time.monotonic()
-            self._guard.tokens = refreshed(self._guard.tokens, self._settings)
+
+    def _read_key_set(self) -> None:
+        self._guard.tokens = refreshed(self._guard.tokens, self._settings)
 
 
 def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:

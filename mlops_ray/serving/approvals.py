@@ -26,12 +26,14 @@ LONGEST_REASON = 2000
 
 
 class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
-    """digest: of the sealed model that the caller looked at, to refuse another one."""
+    """digest: of the sealed model that the caller looked at, to refuse another one. revision: of what was live when the
+    caller looked; with it, breaking the glass a second time changes nothing."""
 
     model: str
     version: VersionNumber
     reason: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
     digest: Annotated[str, Meta(max_length=64)] | None = None
+    revision: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
 
 
 Result = Approval | Live | RegisteredVersion
@@ -140,7 +142,8 @@ DECISIONS = {
     ),
     "break-glass": Decision(
         "break_glass", "operate",
-        lambda store, actor, body: break_glass(store, actor, body.model, body.version, body.reason), _champion,
+        lambda store, actor, body: break_glass(store, actor, body.model, body.version, body.reason, body.revision),
+        _champion,
     ),
 }  # fmt: skip
 RETIRED = "version.retired"

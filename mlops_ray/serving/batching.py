@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.errors import ModelError
+from mlops_ray.errors import ModelError, UnavailableError
 from mlops_ray.serving.predictor import Vectors
 
 Probability = NDArray[np.float32]
@@ -50,6 +50,9 @@ class Batcher:
         together = Vectors(np.concatenate([p.numbers for p in parts]), np.concatenate([p.categories for p in parts]))
         try:
             probability = await self._ask_model(together)
+        except asyncio.CancelledError:
+            _fail(batch, UnavailableError("The model was closed while it was asked. Ask again."))
+            raise
         except Exception as error:
             if isinstance(error, ModelError) and len(batch) > 1:  # only those pay whose rows it cannot answer
                 await asyncio.gather(*(self._answer([one]) for one in batch))

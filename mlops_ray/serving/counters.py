@@ -11,17 +11,25 @@ BOUNDS_S = tuple(1e-4 * 1.25**step for step in range(52))
 
 @dataclass
 class Counts:
-    """Of one version on one route. `difference`: sum of |shadow's probability - champion's| over `compared` rows."""
+    """Of one version on one route. `difference`: sum of |shadow's probability - champion's| over `compared` rows.
+
+    latency: answers by the time since the request's first byte. work: by the time that looking up and asking the model
+    took alone, which is what can be compared with a shadow's.
+    """
 
     requests: int = 0
     errors: int = 0
     difference: float = 0.0
     compared: int = 0
     latency: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    work: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
 
     def answered(self, latency_s: float) -> None:
         self.requests += 1
         self.latency[bisect_left(BOUNDS_S, latency_s)] += 1
+
+    def worked(self, seconds: float) -> None:
+        self.work[bisect_left(BOUNDS_S, seconds)] += 1
 
     def failed(self) -> None:
         self.requests += 1
@@ -40,23 +48,22 @@ class Counts:
             self.difference + sign * other.difference,
             self.compared + sign * other.compared,
             [mine + sign * theirs for mine, theirs in zip(self.latency, other.latency, strict=True)],
+            [mine + sign * theirs for mine, theirs in zip(self.work, other.work, strict=True)],
         )
 
     def median_s(self) -> float | None:
         """The median latency: the upper bound of its bucket, at most a quarter too high; None without answers."""
-        total, seen = sum(self.latency), 0
-        for bound, count in zip(BOUNDS_S, self.latency, strict=False):
-            seen += count
-            if 2 * seen >= total > 0:
-                return bound
-        return BOUNDS_S[-1] if total else None
+        return _median_s(self.latency)
+
+    def work_median_s(self) -> float | None:
+        """As `median_s`, of the work alone."""
+        return _median_s(self.work)
 
     def to_json(self) -> dict[str, Any]:
         """Only the buckets that were hit, so that a report stays short."""
-        hit = {str(index): count for index, count in enumerate(self.latency) if count}
         return {
             "requests": self.requests, "errors": self.errors, "difference": self.difference,
-            "compared": self.compared, "latency": hit,
+            "compared": self.compared, "latency": _hit(self.latency), "work": _hit(self.work),
         }  # fmt: skip
 
     @classmethod
@@ -64,4 +71,19 @@ class Counts:
         counts = cls(value["requests"], value["errors"], value["difference"], value["compared"])
         for index, count in value["latency"].items():
             counts.latency[int(index)] = count
+        for index, count in value.get("work", {}).items():  # a replica of the version before says nothing of it
+            counts.work[int(index)] = count
         return counts
+
+
+def _median_s(buckets: list[int]) -> float | None:
+    total, seen = sum(buckets), 0
+    for bound, count in zip(BOUNDS_S, buckets, strict=False):
+        seen += count
+        if 2 * seen >= total > 0:
+            return bound
+    return BOUNDS_S[-1] if total else None
+
+
+def _hit(buckets: list[int]) -> dict[str, int]:
+    return {str(index): count for index, count in enumerate(buckets) if count}

@@ -1,15 +1,15 @@
 """Endpoint: the routes of one use case, from bytes to bytes."""
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from mlops_ray.errors import UnavailableError
 from mlops_ray.predictions.record import Route as LedgerRoute
 from mlops_ray.predictions.writer import LedgerWriter
-from mlops_ray.serving.follower import Follower, Traffic
+from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import DEADLINE_S, Admission, HttpError, Request, Response, Route, Routes
 from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer, ledger_key
 from mlops_ray.serving.inquiries import Given, Inquiry, RecentAnswers, inquiry_of
@@ -18,8 +18,9 @@ from mlops_ray.serving.predictor import DECISION_THRESHOLD
 from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Question, Scored, ServedVersion
 from mlops_ray.serving.shadow import Asked, Shadow
 from mlops_ray.serving.slots import Slots
+from mlops_ray.serving.traffic import Traffic
 
-CANARY_SHARE_OF_DEADLINE = 0.5
+CANARY_SHARE_OF_DEADLINE = 0.5  # at most; see `Traffic.patience_s`
 
 _logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Endpoint:
         self._at_work += 1
         try:
             canary = None if asked else self._canary_for(request, traffic, question)
-            scored = await self._try(canary, request, question) if canary else None
+            scored = await self._try(canary, request, question, traffic.patience_s) if canary else None
             route: LedgerRoute
             if canary and scored:
                 served, route = canary, "canary"
@@ -122,7 +123,10 @@ class Endpoint:
                     self._follower.counts[canary.version, "canary"].failed()
             latency_s = self._keep(inquiry, served, route, scored, request.started_s)
             self._recent.keep(inquiry, Given(served.version, scored))
-            self._follower.counts[served.version, route].answered(latency_s)
+            counts = self._follower.counts[served.version, route]
+            counts.answered(latency_s)
+            if scored.model_s is not None:
+                counts.worked(scored.lookup_s + scored.model_s)
             self._offer_shadow(inquiry, traffic, scored)
             return served.version, scored
         finally:
@@ -133,7 +137,7 @@ class Endpoint:
         self._at_work += 1
         counts = self._follower.counts[asked.version, ASKED]
         try:
-            scored = await question.ask(asked)
+            scored = await question.ask(asked, aside=True)
             counts.answered(self._keep(inquiry, asked, "canary", scored, request.started_s))
             return scored
         except HttpError:
@@ -145,30 +149,58 @@ class Endpoint:
             self._at_work -= 1
 
     def _canary_for(self, request: Request, traffic: Traffic, question: Question) -> ServedVersion | None:
-        step = traffic.step
-        if step is None or step.route != "canary" or traffic.candidate is None:
-            return None
-        key = request.request_id
-        if traffic.sticky is not None:
-            key = question.value_of(traffic.champion, traffic.sticky) or key
-        return traffic.candidate if share_of(key) < step.share else None
+        """The canary, if this request falls to it. Where a column decides, each row has its own say, and a question
+        without it falls to the champion.
 
-    async def _try(self, canary: ServedVersion, request: Request, question: Question) -> Scored | None:
-        try:
-            async with asyncio.timeout(self._canary_deadline_s):
-                return await question.ask(canary)
-        except Exception as error:
-            _logger.warning(
-                "Canary %s failed on request %s (%s: %s); the champion is asked",
-                canary.version, request.request_id, type(error).__name__, error,
-            )  # fmt: skip
+        Raises HttpError if the rows of a request do not agree: it is answered by one version.
+        """
+        if traffic.step is None or traffic.step.route != "canary" or traffic.candidate is None:
             return None
+        if traffic.sticky is None:
+            return traffic.candidate if traffic.takes(request.request_id) else None
+        values = question.values_of(traffic.champion, traffic.sticky)
+        sides = [value is not None and traffic.takes(value) for value in values]
+        if any(sides) and not all(sides):
+            raise HttpError(
+                400,
+                f"While version {traffic.candidate.version} comes in by {traffic.sticky}, rows {sides.index(True)} and "
+                f"{sides.index(False)} are answered by different versions. Send rows of one {traffic.sticky} in a "
+                f"request.",
+                "keys",
+            )
+        return traffic.candidate if any(sides) else None
+
+    async def _try(
+        self, canary: ServedVersion, request: Request, question: Question, patience_s: float
+    ) -> Scored | None:
+        """The canary's answer, or None if it fails: whatever happens in it, but for the end of the request itself."""
+        try:
+            if canary.is_stuck:
+                raise TimeoutError("it has not come back from an earlier request")
+            async with asyncio.timeout(min(patience_s, self._canary_deadline_s)):
+                return await question.ask(canary, aside=True)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            problem: BaseException = error
+        except Exception as error:
+            problem = error
+        _logger.warning(
+            "Canary %s failed on request %s (%s: %s); the champion is asked",
+            canary.version, request.request_id, type(problem).__name__, problem,
+        )  # fmt: skip
+        return None
 
     async def _ask_champion(self, champion: ServedVersion, question: Question) -> Scored:
         try:
             return await question.ask(champion)
         except HttpError:
             raise  # the caller's mistake
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            self._follower.counts[champion.version, "champion"].failed()
+            raise UnavailableError(f"Version {champion.version} was closed while it answered. Ask again.") from None
         except Exception:
             self._follower.counts[champion.version, "champion"].failed()
             raise
@@ -194,7 +226,7 @@ class Endpoint:
 
     def _offer_shadow(self, inquiry: Inquiry, traffic: Traffic, scored: Scored) -> None:
         step, candidate = traffic.step, traffic.candidate
-        if step is None or candidate is None or step.route != "shadow" or share_of(inquiry.request_id) >= step.share:
+        if step is None or candidate is None or step.route != "shadow" or not traffic.takes(inquiry.request_id):
             return
         if self._at_work > self._busy_from:
             self.shadow.dropped += 1
@@ -223,6 +255,7 @@ def _predictions(scored: Scored) -> list[dict[str, Any]]:
     return answers
 
 
-def share_of(key: str) -> float:
-    """Where a key falls between 0 and 1: the same everywhere and always, so that a caller sticks to a version."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) / 2**64
+def _is_cancelled() -> bool:
+    """Whether the request itself is to end, by its deadline or because the caller is gone."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -29,6 +29,9 @@ class RecordedReader:
     def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
         return [OnlineRow(dict(self.answer)) for _ in rows]
 
+    def close(self) -> None:
+        """It has no connection."""
+
 
 def replay_golden_requests(sealed: SealedModel) -> None:
     """Ask a sealed model its golden requests again; one that was sealed before there were any has none.

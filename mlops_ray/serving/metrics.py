@@ -56,20 +56,23 @@ class Metrics:
         self._lag_s = _gauge("ledger_oldest_seconds", "Age of the oldest prediction not yet moved to shared storage")
         self._seen: dict[tuple[str, str], Counts] = {}
         self._seen_answers: dict[int, Counts] = {}
-        self._seen_lookups = dict.fromkeys(self._lookups, 0.0)
+        self._seen_lookups: list[tuple[Lookups, dict[str, float]]] = []
         self._seen_dropped = 0
 
     def publish(
         self, counts: Mapping[tuple[str, str], Counts], lookups: Sequence[Lookups], dropped: int, lag: Lag
     ) -> None:
-        """Add what was counted since the last call. Called from one thread."""
+        """Add what was counted since the last call. Called from one thread. lookups: of the versions held."""
         for (version, route), now in list(counts.items()):
             self._add(now - self._seen.get((version, route), Counts()), {"version": version, "route": route})
             self._seen[version, route] = now + Counts()
-        for name, counter in self._lookups.items():
-            value = float(sum(getattr(reader, name) for reader in lookups))
-            _increase(counter, value - self._seen_lookups[name], self._tags)
-            self._seen_lookups[name] = value
+        before, self._seen_lookups = self._seen_lookups, []
+        for reader in lookups:
+            seen = next((seen for known, seen in before if known is reader), {})
+            now_s = {name: float(getattr(reader, name)) for name in self._lookups}
+            for name, counter in self._lookups.items():
+                _increase(counter, now_s[name] - seen.get(name, 0.0), self._tags)
+            self._seen_lookups.append((reader, now_s))
         _increase(self._dropped, dropped - self._seen_dropped, self._tags)
         self._seen_dropped = dropped
         self._lag_bytes.set(lag.bytes, self._tags)

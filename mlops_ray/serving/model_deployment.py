@@ -2,6 +2,9 @@
 
 import asyncio
 import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,29 +48,57 @@ class RemoteModel:
         async def ask() -> Any:
             return await self._handle.probability.remote(self._version, numbers, categories)
 
-        answer = asyncio.run_coroutine_threadsafe(ask(), self._loop).result(DEADLINE_S)
-        return np.asarray(answer, dtype=np.float32)
+        asked = asyncio.run_coroutine_threadsafe(ask(), self._loop)
+        try:
+            return np.asarray(asked.result(DEADLINE_S), dtype=np.float32)
+        finally:
+            asked.cancel()  # nobody waits for it any more, here or there
 
 
-@serve.deployment(name="model", health_check_period_s=5, graceful_shutdown_wait_loop_s=0.5)
+class _Loaded:
+    """A version with threads of its own: one that hangs takes none of another's."""
+
+    def __init__(self, load: Callable[[], SealedModel]):
+        self._threads = ThreadPoolExecutor(CALLS_AT_A_TIME, thread_name_prefix="model")
+        self._sealed = asyncio.wrap_future(self._threads.submit(load))
+
+    async def probability(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
+        sealed = await asyncio.shield(self._sealed)  # the others who wait for it are not cancelled with this one
+        pending = self._threads.submit(sealed.model.probability, numbers, categories)
+        return await asyncio.wrap_future(pending)
+
+    def has_failed(self) -> bool:
+        return self._sealed.done() and self._sealed.exception() is not None
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+
+# Serve lets five calls in by default: as many of a version that hangs would keep all others out.
+@serve.deployment(
+    name="model", health_check_period_s=5, graceful_shutdown_wait_loop_s=0.5, max_ongoing_requests=8 * CALLS_AT_A_TIME
+)
 class ModelDeployment:
-    """Loads versions as they are asked for, each verified by its digest, and keeps the latest few."""
+    """Loads versions as they are asked for, each verified by its digest, and keeps those that were asked last.
+
+    No version waits for another, neither to be loaded nor to answer.
+    """
 
     def __init__(self, name: str, registry: Any):
         self._name, self._registry = name, registry
-        self._loaded: dict[str, SealedModel] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
 
     async def probability(
         self, version: VersionRef, numbers: NDArray[np.float32], categories: NDArray[np.object_]
     ) -> NDArray[np.float32]:
         """Probability for each row. Raises IntegrityError if the version does not fit its digest."""
-        async with self._one_at_a_time:
-            if version.digest not in self._loaded:
-                self._loaded[version.digest] = await asyncio.to_thread(self._load, version)
-                for oldest in list(self._loaded)[:-KEPT_VERSIONS]:
-                    del self._loaded[oldest]
-        return await asyncio.to_thread(self._loaded[version.digest].model.probability, numbers, categories)
+        held = self._loaded.get(version.digest)
+        if held is None or held.has_failed():
+            held = self._loaded[version.digest] = _Loaded(lambda: self._load(version))
+        self._loaded.move_to_end(version.digest)
+        while len(self._loaded) > KEPT_VERSIONS:
+            self._loaded.popitem(last=False)[1].close()
+        return await held.probability(numbers, categories)
 
     def _load(self, version: VersionRef) -> SealedModel:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:

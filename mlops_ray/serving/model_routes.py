@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlops_ray.serving.counters import BOUNDS_S, Counts
-from mlops_ray.serving.follower import Follower, Traffic
+from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.inference_protocol import configuration
 from mlops_ray.serving.served_version import ServedVersion
+from mlops_ray.serving.traffic import Traffic
 
 VERSION_HEADER = b"x-model-version"
 ASKED = "asked"  # the route, in the counts, of answers by a version that the caller chose: no rollout is judged by them

@@ -45,10 +45,10 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
             "post": _operation("start_rollout", "Let a registered version in, step by step", "Rollout", "Start"),
         },
         f"{prefix}/rollout/promote": {
-            "post": _operation("promote", "Make the rollout's version champion now", "Rollout", "Reason")
+            "post": _operation("promote", "Make the rollout's version champion now", "Rollout", "Target")
         },
         f"{prefix}/rollout/rollback": {
-            "post": _operation("roll_back", "End the rollout, or go back to the previous champion", "Rollout", "Reason")
+            "post": _operation("roll_back", "Let an earlier champion answer everything", "Rollout", "Target")
         },
     }
     return _document(f"{name} (mlops_ray)", version, paths, _schemas_of_model(schema))
@@ -200,8 +200,8 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
             }
         ),
         "Ready": _object({"name": _TEXT, "ready": {"type": "boolean"}}),
-        "Start": _object({"version": _VERSION_NUMBER, "plan": _PLAN}, optional=("plan",)),
-        "Reason": _object({"reason": _TEXT}, optional=("reason",)),
+        "Start": _object({"version": _VERSION_NUMBER, "revision": _REVISION, "plan": _PLAN}, optional=("plan",)),
+        "Target": _object({"to": _VERSION_NUMBER, "revision": _REVISION, "reason": _TEXT}, optional=("reason",)),
         "Rollout": {"type": "object"},
         **_SHARED,
     }
@@ -371,14 +371,18 @@ _UUID = {"type": "string", "format": "uuid"}
 _COUNT = {"type": "integer", "minimum": 0}
 _DIGEST = {"type": "string", "maxLength": 64}
 _VERSION_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+_REVISION = {
+    "type": "integer", "minimum": 0, "maximum": 2**31 - 1, "description": "Of what was live when the caller looked."
+}  # fmt: skip
 _VERSION = _object(
     {
         "model": _TEXT,
         "version": _VERSION_NUMBER,
         "reason": {"type": "string", "maxLength": 2000},
         "digest": {"anyOf": [_DIGEST, {"type": "null"}]},
+        "revision": {"anyOf": [_REVISION, {"type": "null"}]},
     },
-    optional=("reason", "digest"),
+    optional=("reason", "digest", "revision"),
 )
 _TIME = {"type": "string", "format": "date-time"}
 _LINEAGE_QUESTION = _object(

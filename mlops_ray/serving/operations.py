@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -12,36 +11,39 @@ from msgspec import Meta
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
-from mlops_ray.governance.live import (
-    Live,
-    Plan,
-    Rollout,
-    VersionRef,
-    live,
-    promote,
-    replicas_of,
-    roll_back,
-    start_rollout,
-)
+from mlops_ray.governance.live import Live, Plan, VersionRef, live, promote, roll_back, start_rollout
+from mlops_ray.governance.replicas import Heard, heard
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.rollout import progress
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 FindVersion = Callable[[int], VersionRef]
 VersionNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+RevisionNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class StartBody(msgspec.Struct, forbid_unknown_fields=True):
+    """revision: of what was live when the caller looked."""
+
     version: VersionNumber
+    revision: RevisionNumber
     plan: dict[str, Any] = {}
 
 
-class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
+class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
+    """to: the version that shall answer everything afterwards. revision: of what was live when the caller looked."""
+
+    to: VersionNumber
+    revision: RevisionNumber
     reason: str = ""
 
 
 class Operations:
-    """Rollouts of one use case. find: the digest under which a version was registered, or an error."""
+    """Rollouts of one use case. find: the digest under which a version was registered, or an error.
+
+    A request says what shall be live afterwards, and on which revision that was decided. Sent again, or come late, it
+    changes nothing: where what it wants holds, the answer is what is live, else 409 with a sentence that says so.
+    """
 
     def __init__(self, store: ControlStore, use_case: str, find: FindVersion):
         self._store, self._use_case, self._find = store, use_case, find
@@ -58,54 +60,91 @@ class Operations:
 
     async def _start(self, request: Request) -> Response:
         body = await read_body(request, StartBody)
-        return await self._do(lambda: self._started(actor_of(request), body))
+        plan = Plan.from_json(body.plan)
+
+        def holds(state: Live) -> bool:
+            rollout = state.rollout
+            if rollout is not None:
+                return rollout.version.version == body.version and rollout.plan == plan
+            return state.serves_alone(body.version) and body.revision < state.stands_since
+
+        def start(state: Live) -> Live:
+            version = self._find(body.version)
+            return start_rollout(self._store, actor_of(request), self._use_case, version, plan, body.revision)
+
+        return await self._do(holds, start)
 
     async def _promote(self, request: Request) -> Response:
-        body = await read_body(request, ReasonBody)
-        return await self._do(lambda: self._promoted(actor_of(request), body.reason))
+        body = await read_body(request, TargetBody)
+        return await self._do(
+            lambda state: state.serves_alone(body.to), lambda state: self._promoted(state, actor_of(request), body)
+        )
 
     async def _roll_back(self, request: Request) -> Response:
-        body = await read_body(request, ReasonBody)
-        return await self._do(lambda: self._rolled_back(actor_of(request), body.reason))
+        body = await read_body(request, TargetBody)
+        return await self._do(
+            lambda state: state.serves_alone(body.to),
+            lambda state: roll_back(
+                self._store, actor_of(request), self._use_case, body.revision, body.to, body.reason
+            ),
+        )
 
-    async def _do(self, change: Callable[[], Live]) -> Response:
-        await asyncio.to_thread(change)
-        return Response(await asyncio.to_thread(self._described))
+    async def _do(self, holds: Callable[[Live], bool], change: Callable[[Live], Live]) -> Response:
+        return Response(await asyncio.to_thread(self._done, holds, change))
 
-    def _started(self, actor: Actor, body: StartBody) -> Live:
-        return start_rollout(self._store, actor, self._use_case, self._find(body.version), Plan.from_json(body.plan))
+    def _done(self, holds: Callable[[Live], bool], change: Callable[[Live], Live]) -> dict[str, Any]:
+        before = live(self._store, self._use_case)
+        changed = not holds(before)
+        if changed:
+            try:
+                change(before)
+            except ConflictError:
+                if not holds(live(self._store, self._use_case)):  # somebody else did the same meanwhile
+                    raise
+                changed = False
+        return {**self._described(), "changed": changed}
 
-    def _promoted(self, actor: Actor, reason: str) -> Live:
-        rollout = self._running()
+    def _promoted(self, state: Live, actor: Actor, body: TargetBody) -> Live:
+        rollout = state.rollout
+        if rollout is None or rollout.version.version != body.to:
+            raise ConflictError(
+                f"No rollout of version {body.to} of {self._use_case} is under way: {state.in_words()} Start one."
+            )
+        if not state.stands_since <= body.revision <= state.revision:
+            raise ConflictError(
+                f"The rollout of version {body.to} of {self._use_case} began after revision {body.revision}. "
+                f"{state.in_words()} If you mean this one, say so of revision {state.revision}."
+            )
         if rollout.state == "loading":
             raise ConflictError(f"Version {rollout.version.version} is not loaded by every replica yet. Try again.")
-        numbers = progress(rollout, replicas_of(self._store, self._use_case))
-        return promote(self._store, actor, self._use_case, rollout, reason, numbers)
-
-    def _rolled_back(self, actor: Actor, reason: str) -> Live:
-        return roll_back(self._store, actor, self._use_case, live(self._store, self._use_case), reason)
-
-    def _running(self) -> Rollout:
-        rollout = live(self._store, self._use_case).rollout
-        if rollout is None:
-            raise ConflictError(f"No rollout of {self._use_case} is under way. Start one.")
-        return rollout
+        numbers = progress(rollout, heard(self._store, self._use_case).replicas)
+        return promote(self._store, actor, self._use_case, rollout, body.reason, numbers)
 
     def _described(self) -> dict[str, Any]:
         """What is live, how far the rollout is, and which replicas act on it."""
-        state, replicas = live(self._store, self._use_case), replicas_of(self._store, self._use_case)
-        now = datetime.now(UTC)
+        state, said = live(self._store, self._use_case), heard(self._store, self._use_case)
         return {
             **asdict(state),
-            "progress": progress(state.rollout, replicas) if state.rollout else None,
-            "replicas": [
-                {
-                    "id": replica.id, "revision": replica.revision, "loaded": replica.loaded, "failed": replica.failed,
-                    "silent_s": (now - replica.seen_at).total_seconds() if replica.seen_at else None,
-                }
-                for replica in replicas
-            ],
-        }  # fmt: skip
+            "progress": progress(state.rollout, said.replicas) if state.rollout else None,
+            "replicas": _replicas(said),
+        }
+
+
+def _replicas(said: Heard) -> list[dict[str, Any]]:
+    """Those that have not left; silent_s by the database's clock."""
+    return [
+        {
+            "id": replica.id,
+            "revision": replica.revision,
+            "serving": replica.serving and replica.serving.version,
+            "loaded": [ref.version for ref in replica.loaded],
+            "loading": {str(ref.version): asdict(how) for ref, how in replica.loading.items()},
+            "failed": {str(ref.version): why for ref, why in replica.failed.items()},
+            "silent_s": (said.now - replica.seen_at).total_seconds() if replica.seen_at else None,
+        }
+        for replica in said.replicas
+        if replica.left_at is None
+    ]
 
 
 def actor_of(request: Request) -> Actor:

@@ -38,6 +38,10 @@ class OnlineReader(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Close its connections; it is not asked any more."""
+        ...
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -67,14 +71,19 @@ class Predictor:
                 f"Model {schema.use_case} reads feature service {schema.feature_service!r}, but no online store is set."
             )
         self.sealed = sealed
-        self._reader = online_reader if schema.feature_service else None
-        self.waits = self._reader is not None and self._reader.waits
+        self.reader = online_reader if schema.feature_service else None
+        self.waits = self.reader is not None and self.reader.waits
         self._numbers, self._categories = schema.named("number"), schema.named("category")
         self._copied = [name for name in schema.request_features if schema.column_of(name) is not None]
         computed = {name: e for name, e in schema.expressions().items() if name not in self._copied}
         self._expressions = list(computed.values())
         roots = {root for expression in self._expressions for root in expression.meta.root_names()}
         self._roots = {column.name: column.dtype for column in schema.request_columns if column.name in roots}
+
+    def close(self) -> None:
+        """Let go of the online store's connections."""
+        if self.reader is not None:
+            self.reader.close()
 
     def vectors_of_keys(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> Vectors:
         """Features of validated request rows (column name -> value) as known at `moment`; may wait for the store.
@@ -96,10 +105,10 @@ class Predictor:
 
     def _online(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> tuple[Sequence[OnlineRow], bool]:
         """What the store knows of each row; and whether it could not be asked."""
-        if self._reader is None:
+        if self.reader is None:
             return (), False
         try:
-            return self._reader.find(rows, [moment] * len(rows)), False
+            return self.reader.find(rows, [moment] * len(rows)), False
         except UnavailableError as error:
             if self.sealed.schema.serving.store_down != "missing":
                 raise

@@ -4,15 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from statistics import NormalDist
 from typing import Any, Literal
 
-from mlops_ray.governance.live import Live, Replica, Rollout, Rules
+from mlops_ray.governance.live import Live, Rollout, Rules, Step
+from mlops_ray.governance.replicas import Replica
 from mlops_ray.serving.counters import Counts
 
-FRESH = timedelta(seconds=15)
 LOADING_LIMIT = timedelta(minutes=10)
 MIN_ERRORS = 3
-Z_99 = 2.326
+CERTAINTY = 0.99
 
 
 @dataclass(frozen=True)
@@ -28,42 +29,56 @@ class Decision:
 
 
 def step_key(rollout: Rollout) -> str:
-    """Names the step to which a replica's counters belong."""
-    return f"{rollout.id}/{rollout.step}"
+    """Names the step to which a replica's counters belong; "" before the first."""
+    return "" if rollout.state == "loading" else f"{rollout.id}/{rollout.step}"
 
 
 def decide(live: Live, replicas: Sequence[Replica], alarms: Sequence[str], now: datetime) -> Decision | None:
     """The next move of the rollout in `live`, or None to wait.
 
-    replicas: all heard of lately; one counts as alive if it spoke within `FRESH`. alarms: titles of open alarms about
-    the version, from monitoring.
+    replicas: all heard of lately, those that are dead or have left too. alarms: titles of open alarms about the
+    version, from monitoring. now: by the clock that their `seen_at` is of.
     """
     rollout = live.rollout
     if rollout is None:
         return None
-    alive = [replica for replica in replicas if replica.seen_at and now - replica.seen_at <= FRESH]
-    failures = [replica.failed[rollout.version.digest] for replica in alive if rollout.version.digest in replica.failed]
+    version = rollout.version
+    alive = [replica for replica in replicas if replica.is_alive(now)]
+    failures = [replica.failed[version] for replica in alive if version in replica.failed]
     if failures:
         return Decision("fail", f"The version does not load: {failures[0]}", {"replicas_failed": len(failures)})
+    waiting = [replica for replica in alive if version not in replica.loaded]
+    overdue = _overdue(rollout, waiting, now)
+    if overdue:
+        return Decision("fail", overdue, {"replicas_waiting": len(waiting)})
     if rollout.state == "loading":
-        return _after_loading(rollout, alive, now)
-    return _after_step(rollout, replicas, alarms, now)
+        if not alive or waiting:
+            return None
+        action: Literal["advance", "promote"] = "advance" if rollout.plan.steps else "promote"
+        return Decision(action, f"{len(alive)} replicas hold it.", {"replicas": len(alive)})
+    decision = _after_step(rollout, replicas, alarms, now)
+    if decision is not None and decision.action == "promote" and waiting:
+        return None  # one that started meanwhile would go on to serve the old version
+    return decision
 
 
-def _after_loading(rollout: Rollout, alive: Sequence[Replica], now: datetime) -> Decision | None:
-    if alive and all(rollout.version.digest in replica.loaded for replica in alive):
-        numbers = {"replicas": len(alive)}
-        return Decision("advance" if rollout.plan.steps else "promote", f"{len(alive)} replicas hold it.", numbers)
-    if now - rollout.started_at > LOADING_LIMIT:
-        return Decision("fail", f"Not loaded by all replicas within {LOADING_LIMIT}.")
-    return None
+def _overdue(rollout: Rollout, waiting: Sequence[Replica], now: datetime) -> str | None:
+    """Why the version will not be ready everywhere: in words, None while that is not said."""
+    late = rollout.state == "loading" and now - rollout.started_at > LOADING_LIMIT
+    for replica in waiting:
+        loading = replica.loading.get(rollout.version)
+        if late or (loading and loading.seconds > LOADING_LIMIT.total_seconds()):
+            why = f": {loading.trouble}" if loading and loading.trouble else "."
+            return f"Replica {replica.id} did not load it within {LOADING_LIMIT}{why}"
+    return f"No replica loaded it within {LOADING_LIMIT}." if late else None
 
 
 def _after_step(rollout: Rollout, replicas: Sequence[Replica], alarms: Sequence[str], now: datetime) -> Decision | None:
     champion, version = _total(replicas, rollout, "champion"), _total(replicas, rollout, "version")
     rules, step = rollout.plan.rules, rollout.plan.steps[rollout.step]
     numbers = _numbers(champion, version)
-    problem = _problem(rules, champion, version) or (f"Alarm: {alarms[0]}" if alarms else None)
+    problem = _problem(rules, step, champion, version) or _problem_at_one(rollout, replicas)
+    problem = problem or (f"Alarm: {alarms[0]}" if alarms else None)
     if problem:
         return Decision("roll_back", problem, numbers)
     held_s = (now - rollout.step_since).total_seconds()
@@ -75,19 +90,38 @@ def _after_step(rollout: Rollout, replicas: Sequence[Replica], alarms: Sequence[
     return Decision("promote", passed, numbers) if rollout.plan.automatic else None
 
 
-def _problem(rules: Rules, champion: Counts, version: Counts) -> str | None:
+def _problem_at_one(rollout: Rollout, replicas: Sequence[Replica]) -> str | None:
+    """The first rule that the version breaks at a single replica, which the others' numbers would hide.
+
+    As certain over all of them as over their sum (Bonferroni): of many replicas, some look bad by chance.
+    """
+    counted = [replica for replica in replicas if replica.step == step_key(rollout)]
+    step = rollout.plan.steps[rollout.step]
+    for replica in counted if len(counted) > 1 else ():
+        champion, version = (Counts.from_json(replica.counters[side]) for side in ("champion", "version"))
+        problem = _problem(rollout.plan.rules, step, champion, version, 1 - (1 - CERTAINTY) / len(counted))
+        if problem:
+            return f"Replica {replica.id}: {problem}"
+    return None
+
+
+def _problem(rules: Rules, step: Step, champion: Counts, version: Counts, certainty: float = CERTAINTY) -> str | None:
     """The first rule that the version breaks, in words."""
     if version.errors >= MIN_ERRORS:
-        surely = lower_bound(version.errors, version.requests)
+        surely = lower_bound(version.errors, version.requests, NormalDist().inv_cdf(certainty))
         allowed = rules.max_error_rate + (champion.errors / champion.requests if champion.requests else 0.0)
         if surely > allowed:
             return (
-                f"{version.errors:,} of {version.requests:,} requests failed: the rate is above {surely:.1%} with 99 % "
-                f"certainty, the limit {allowed:.1%}."
+                f"{version.errors:,} of {version.requests:,} requests failed: the rate is above {surely:.1%} with "
+                f"{certainty * 100:.4g} % certainty, the limit {allowed:.1%}."
             )
     if version.requests < rules.min_requests:
         return None
-    ours, theirs = version.median_s(), champion.median_s()
+    # Like with like: a canary is asked as the champion is, from the first byte on; a shadow sees no bytes.
+    shadow = step.route == "shadow"
+    ours, theirs = (
+        (version.work_median_s(), champion.work_median_s()) if shadow else (version.median_s(), champion.median_s())
+    )
     if ours and theirs and champion.requests >= rules.min_requests and ours > rules.max_latency_ratio * theirs:
         return (
             f"Median latency {ours * 1000:.1f} ms is {ours / theirs:.1f} times the champion's "
@@ -102,7 +136,7 @@ def _problem(rules: Rules, champion: Counts, version: Counts) -> str | None:
     return None
 
 
-def lower_bound(errors: int, requests: int, z: float = Z_99) -> float:
+def lower_bound(errors: int, requests: int, z: float) -> float:
     """The one-sided lower limit of an error rate (Wilson, JASA 22, 1927, eq. for p1; z = 2.326 is 99 %)."""
     rate = errors / requests
     centre = rate + z * z / (2 * requests)
@@ -116,10 +150,10 @@ def progress(rollout: Rollout, replicas: Sequence[Replica]) -> dict[str, Any]:
 
 
 def _total(replicas: Sequence[Replica], rollout: Rollout, side: str) -> Counts:
-    """Over all replicas, also those that died since: what they counted happened."""
+    """Over all replicas, also those that died or left since: what they counted happened."""
     key, total = step_key(rollout), Counts()
     for replica in replicas:
-        if replica.counters.get("step") == key:
+        if key and replica.step == key:
             total = total + Counts.from_json(replica.counters[side])
     return total
 

@@ -1,8 +1,10 @@
 """One version of one model as a replica holds it: from the bytes of a question to probabilities."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -24,7 +26,8 @@ class Scored:
     """What a version made of a question. keys: request columns of each row, None where features were sent.
 
     late: of each row given by keys, whether it was asked about later than the model learned to: after the event time
-    minus the lead time. tensors: what the Open Inference Protocol wants back.
+    minus the lead time. tensors: what the Open Inference Protocol wants back. lookup_s, model_s: how long reading the
+    online store and asking the model took, without any waiting; model_s is None where requests are asked together.
     """
 
     keys: Sequence[Mapping[str, Any]] | None
@@ -33,6 +36,8 @@ class Scored:
     as_of: datetime
     late: Sequence[bool] = ()
     tensors: Tensors | None = None
+    lookup_s: float = 0.0
+    model_s: float | None = None
 
 
 class Question(Protocol):
@@ -41,12 +46,12 @@ class Question(Protocol):
     @property
     def content(self) -> bytes: ...
 
-    async def ask(self, version: "ServedVersion") -> Scored:
-        """The answer of `version`. Raises HttpError if it refuses."""
+    async def ask(self, version: "ServedVersion", aside: bool = False) -> Scored:
+        """The answer of `version`; see `ServedVersion.predict`. Raises HttpError if it refuses."""
         ...
 
-    def value_of(self, version: "ServedVersion", column: str) -> str | None:
-        """A request column's value as `version` reads it; None if this kind of question has none."""
+    def values_of(self, version: "ServedVersion", column: str) -> Sequence[str | None]:
+        """A request column's value in each row, as `version` reads it; empty if this kind of question has none."""
         ...
 
 
@@ -56,11 +61,11 @@ class PredictQuestion:
 
     content: bytes
 
-    async def ask(self, version: "ServedVersion") -> Scored:
-        return await version.predict(self.content)
+    async def ask(self, version: "ServedVersion", aside: bool = False) -> Scored:
+        return await version.predict(self.content, aside)
 
-    def value_of(self, version: "ServedVersion", column: str) -> str | None:
-        return version.key_of(self.content, column)
+    def values_of(self, version: "ServedVersion", column: str) -> Sequence[str | None]:
+        return version.keys_of(self.content, column)
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,11 @@ class InferQuestion:
     content: bytes
     header_length: bytes | None
 
-    async def ask(self, version: "ServedVersion") -> Scored:
-        return await version.infer(self.content, self.header_length)
+    async def ask(self, version: "ServedVersion", aside: bool = False) -> Scored:
+        return await version.infer(self.content, self.header_length, aside)
 
-    def value_of(self, version: "ServedVersion", column: str) -> None:
-        return None
+    def values_of(self, version: "ServedVersion", column: str) -> Sequence[str | None]:
+        return ()
 
 
 class ServedVersion:
@@ -107,6 +112,7 @@ class ServedVersion:
             if serving.batch_wait_ms
             else None
         )
+        self._given_up: set[Future[Any]] = set()
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -123,28 +129,40 @@ class ServedVersion:
         """Whether an answer may have to wait for another machine; looks_up: features are read from the store."""
         return self._remote or (looks_up and self.predictor.waits)
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    @property
+    def is_stuck(self) -> bool:
+        """Whether its threads are still at work for somebody who does not wait any more."""
+        return bool(self._given_up)
 
-    async def predict(self, content: bytes) -> Scored:
-        """Answer the plain JSON question in `content`. Raises HttpError if it is refused."""
+    def close(self) -> None:
+        """Let go of threads and connections once what was asked is answered. Nobody may ask any more."""
+        threading.Thread(target=self._close, name=f"close-{self.version}", daemon=True).start()
+
+    def _close(self) -> None:
+        self._threads.shutdown(wait=True)
+        self.predictor.close()
+
+    async def predict(self, content: bytes, aside: bool = False) -> Scored:
+        """Answer the plain JSON question in `content`. Raises HttpError if it is refused.
+
+        aside: look up and ask in this version's own thread, however short that is: one that nobody knows yet may hang,
+        and the event loop belongs to the callers of the others.
+        """
         asked = self._predict_body.decode(content)
         as_of = (asked.as_of or datetime.now(UTC)).astimezone(UTC)
         if asked.keys is not None:
             late = self._late(asked.keys, as_of, given=asked.as_of is not None)
-            vectors, probability = await self._from_keys(asked.keys, as_of)
-            return Scored(asked.keys, vectors, probability, as_of, late)
+            return await self._from_keys(asked.keys, as_of, late, aside)
         numbers, categories = (
             [[row[position] for position in positions] for row in asked.features or []] for positions in self._positions
         )
-        vectors = self.predictor.vectors_of_features(numbers, categories)
-        return Scored(None, vectors, await self._probability(vectors), as_of)
+        return await self._from_vectors(self.predictor.vectors_of_features(numbers, categories), aside, as_of)
 
-    async def infer(self, content: bytes, header_length: bytes | None) -> Scored:
-        """Answer a question of the Open Inference Protocol. Raises HttpError if it is refused."""
+    async def infer(self, content: bytes, header_length: bytes | None, aside: bool = False) -> Scored:
+        """Answer a question of the Open Inference Protocol. Raises HttpError if it is refused. aside: see `predict`."""
         tensors = self._infer_body.decode(content, header_length)
         vectors = self._infer_body.vectors(tensors.columns)
-        return Scored(None, vectors, await self._probability(vectors), datetime.now(UTC), tensors=tensors)
+        return await self._from_vectors(vectors, aside, datetime.now(UTC), tensors)
 
     def predict_at_once(self, content: bytes) -> Scored:
         """What `predict` answers to a question by keys that gives `as_of`, in this thread: sealing and golden requests
@@ -154,7 +172,7 @@ class ServedVersion:
             raise ValueError("Give keys and as_of.")
         as_of = asked.as_of.astimezone(UTC)
         late = self._late(asked.keys, as_of, given=True)
-        return Scored(asked.keys, *self._look_up_and_ask(asked.keys, as_of), as_of, late)
+        return self._look_up_and_ask(asked.keys, as_of, late)
 
     def _late(self, keys: Sequence[Mapping[str, Any]], as_of: datetime, given: bool) -> list[bool]:
         """Which rows are asked about later than the model learned to. Raises HttpError if the caller chose so: what is
@@ -173,35 +191,61 @@ class ServedVersion:
             )
         return late
 
-    def key_of(self, content: bytes, column: str) -> str | None:
-        """The first row's value of a request column, as text; None where it is not sent. Raises HttpError."""
-        asked = self._predict_body.decode(content)
-        value = asked.keys[0].get(column) if asked.keys else None
-        return None if value is None else str(value)
+    def keys_of(self, content: bytes, column: str) -> Sequence[str | None]:
+        """A request column's value in each row, as text, None where it is missing; empty where features were sent.
+        Raises HttpError."""
+        values = [row.get(column) for row in self._predict_body.decode(content).keys or ()]
+        return [None if value is None else str(value) for value in values]
 
-    async def _from_keys(self, keys: list[dict[str, Any]], moment: datetime) -> tuple[Vectors, Probability]:
-        if self._batcher is None:
-            if len(keys) <= INLINE_KEYS and not self.waits(looks_up=True):
-                return self._look_up_and_ask(keys, moment)
-            found: tuple[Vectors, Probability] = await self._aside(self._look_up_and_ask, keys, moment)
-            return found
-        vectors = await self._aside(self.predictor.vectors_of_keys, keys, moment)
-        return vectors, await self._batcher.probability(vectors)
+    async def in_its_thread(self, work: Callable[..., Any], *given: Any) -> Any:
+        """The result of `work`, done in this version's thread. Where nobody waits for it any more, it `is_stuck` until
+        the work ends."""
+        pending = self._threads.submit(work, *given)
+        try:
+            return await asyncio.wrap_future(pending)
+        except asyncio.CancelledError:
+            if pending.running():
+                self._given_up.add(pending)
+                pending.add_done_callback(self._given_up.discard)
+            raise
 
-    def _look_up_and_ask(self, keys: list[dict[str, Any]], moment: datetime) -> tuple[Vectors, Probability]:
-        vectors = self.predictor.vectors_of_keys(keys, moment)
-        return vectors, self.predictor.probability(vectors)
-
-    async def _probability(self, vectors: Vectors) -> Probability:
+    async def _from_keys(
+        self, keys: list[dict[str, Any]], moment: datetime, late: Sequence[bool], aside: bool
+    ) -> Scored:
         if self._batcher is not None:
-            return await self._batcher.probability(vectors)
-        if len(vectors) <= INLINE_ROWS and not self.waits(looks_up=False):
-            return self.predictor.probability(vectors)
-        return await self._ask_aside(vectors)
+            started_s = time.perf_counter()
+            vectors: Vectors = await self.in_its_thread(self.predictor.vectors_of_keys, keys, moment)
+            lookup_s = time.perf_counter() - started_s
+            return Scored(keys, vectors, await self._batcher.probability(vectors), moment, late, lookup_s=lookup_s)
+        if not aside and len(keys) <= INLINE_KEYS and not self.waits(looks_up=True):
+            return self._look_up_and_ask(keys, moment, late)
+        scored: Scored = await self.in_its_thread(self._look_up_and_ask, keys, moment, late)
+        return scored
+
+    def _look_up_and_ask(self, keys: list[dict[str, Any]], moment: datetime, late: Sequence[bool]) -> Scored:
+        started_s = time.perf_counter()
+        vectors = self.predictor.vectors_of_keys(keys, moment)
+        looked_up_s = time.perf_counter()
+        probability = self.predictor.probability(vectors)
+        model_s = time.perf_counter() - looked_up_s
+        return Scored(keys, vectors, probability, moment, late, lookup_s=looked_up_s - started_s, model_s=model_s)
+
+    async def _from_vectors(
+        self, vectors: Vectors, aside: bool, as_of: datetime, tensors: Tensors | None = None
+    ) -> Scored:
+        model_s: float | None = None
+        if self._batcher is not None:
+            probability = await self._batcher.probability(vectors)
+        elif not aside and len(vectors) <= INLINE_ROWS and not self.waits(looks_up=False):
+            probability, model_s = self._timed(vectors)
+        else:
+            probability, model_s = await self.in_its_thread(self._timed, vectors)
+        return Scored(None, vectors, probability, as_of, tensors=tensors, model_s=model_s)
+
+    def _timed(self, vectors: Vectors) -> tuple[Probability, float]:
+        started_s = time.perf_counter()
+        return self.predictor.probability(vectors), time.perf_counter() - started_s
 
     async def _ask_aside(self, vectors: Vectors) -> Probability:
-        answer: Probability = await self._aside(self.predictor.probability, vectors)
+        answer: Probability = await self.in_its_thread(self.predictor.probability, vectors)
         return answer
-
-    async def _aside(self, work: Callable[..., Any], *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_ray.errors import DataError, ModelError, UnavailableError
+from mlops_ray.errors import DataError, UnavailableError
 from mlops_ray.serving.batching import Probability
 from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.inquiries import Inquiry
@@ -20,7 +20,7 @@ from mlops_ray.serving.served_version import Scored, ServedVersion
 MAX_WAITING = 256
 BATCH = 32
 LINGER_S = 0.02  # what comes meanwhile is asked together; at 0.1 s the bursts are long enough for callers to notice
-QUICK_S, QUICK_ROWS = 0.003, 64  # how long, and with how many rows, a batch may keep the event loop from callers
+ANSWER_S = 10.0
 
 _logger = logging.getLogger(__name__)
 
@@ -47,16 +47,15 @@ Keep = Callable[[Asked, Scored, float], None]
 class Shadow:
     """Works off what it is offered, and drops what it cannot: callers never wait for it.
 
-    Offer from the event loop. A candidate that answered its last batch within `QUICK_S` is asked there, since a thread
-    would take turns with the loop at Python's lock and slow both down; any other is asked in a thread.
+    Offer from the event loop. A candidate is asked in its own thread, never on the loop: one that hangs would hold up
+    everybody. What it does not answer within `ANSWER_S` has failed.
 
     keep: writes a shadow's answer to the ledger; UnavailableError if it cannot. `dropped` counts what was not asked.
     """
 
-    def __init__(self, keep: Keep):
-        self._keep = keep
+    def __init__(self, keep: Keep, answer_s: float = ANSWER_S):
+        self._keep, self._answer_s = keep, answer_s
         self._waiting: deque[Asked] = deque()
-        self._quick: ServedVersion | None = None
         self._at_work: asyncio.Task[None] | None = None
         self.dropped = 0
 
@@ -78,61 +77,104 @@ class Shadow:
                 await asyncio.sleep(0)
 
     async def _ask(self, candidate: ServedVersion, batch: Sequence[Asked]) -> None:
-        """Several requests as one question: a model takes hardly longer for 32 rows than for one."""
+        """Several requests together: a model takes hardly longer for 32 rows than for one."""
+        if candidate.is_stuck:  # with what it was asked before: what comes now would wait behind that
+            self._failed(candidate, batch, TimeoutError())
+            return
         started_s = time.perf_counter()
         try:
-            if self._may_be_asked_here(candidate, batch):
-                vectors, answers = _score(candidate, batch)
-            else:
-                vectors, answers = await asyncio.to_thread(_score, candidate, batch)
+            async with asyncio.timeout(self._answer_s):
+                answers: Sequence[_Answer | Exception] = await candidate.in_its_thread(_score, candidate, batch)
         except Exception as error:
-            if isinstance(error, ModelError) and len(batch) > 1:  # count only the requests that it cannot answer
-                for asked in batch:
-                    await self._ask(candidate, [asked])
-                return
-            _logger.warning("Shadow version %s failed: %s: %s", candidate.version, type(error).__name__, error)
-            for asked in batch:
-                asked.counts.failed()
+            self._failed(candidate, batch, error)
             return
-        took_s = time.perf_counter() - started_s
-        self._quick = candidate if took_s <= QUICK_S else None
-        latency_s = took_s / len(batch)
-        _count(batch, answers, latency_s)
+        share_s = (time.perf_counter() - started_s) / len(batch)
+        for asked, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._failed(candidate, [asked], answer)
+            else:
+                _count(asked, answer)
+                self._record(asked, answer, share_s)
+
+    def _failed(self, candidate: ServedVersion, batch: Sequence[Asked], error: Exception) -> None:
+        _logger.warning("Shadow version %s failed: %s: %s", candidate.version, type(error).__name__, error)
+        for asked in batch:
+            asked.counts.failed()
+
+    def _record(self, asked: Asked, answer: "_Answer", share_s: float) -> None:
+        given, latency_s = asked.scored, share_s if answer.work_s is None else answer.work_s
         try:
-            self._record(batch, vectors, answers, latency_s)
+            self._keep(asked, Scored(given.keys, answer.vectors, answer.probability, given.as_of), latency_s)
         except UnavailableError as error:
-            _logger.warning("Answers of shadow version %s are not in the ledger: %s", candidate.version, error)
-
-    def _may_be_asked_here(self, candidate: ServedVersion, batch: Sequence[Asked]) -> bool:
-        rows = sum(len(asked.scored.probability) for asked in batch)
-        looks_up = any(asked.looks_up for asked in batch)
-        return candidate is self._quick and rows <= QUICK_ROWS and not candidate.waits(looks_up)
-
-    def _record(
-        self, batch: Sequence[Asked], vectors: Sequence[Vectors], answers: Probability, latency_s: float
-    ) -> None:
-        end = 0
-        for asked, part in zip(batch, vectors, strict=True):
-            begin, end = end, end + len(part)
-            given = asked.scored
-            self._keep(asked, Scored(given.keys, part, answers[begin:end], given.as_of), latency_s)
+            _logger.warning("Answers of shadow version %s are not in the ledger: %s", asked.candidate.version, error)
 
 
-def _count(batch: Sequence[Asked], answers: Probability, latency_s: float) -> None:
-    counts = batch[0].counts
-    of_champion = np.concatenate([asked.scored.probability for asked in batch])
-    counts.difference += float(np.abs(answers - of_champion).sum())
-    counts.compared += len(answers)
-    for _ in batch:
-        counts.answered(latency_s)
+@dataclass(frozen=True)
+class _Answer:
+    """work_s: how long looking up and asking took, where that was done for this request alone."""
+
+    vectors: Vectors
+    probability: Probability
+    work_s: float | None = None
 
 
-def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> tuple[list[Vectors], Probability]:
-    vectors = [_vectors(asked) for asked in batch]
+def _count(asked: Asked, answer: _Answer) -> None:
+    counts = asked.counts
+    counts.requests += 1
+    counts.difference += float(np.abs(answer.probability - asked.scored.probability).sum())
+    counts.compared += len(answer.probability)
+    if answer.work_s is not None:
+        counts.worked(answer.work_s)
+
+
+def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> list[_Answer | Exception]:
+    """What becomes of each request. Only those pay whose rows it cannot answer.
+
+    One of them is asked alone, as callers ask the champion, so that the times of both can be compared; the others are
+    asked together.
+    """
+    answers: dict[int, _Answer | Exception] = {}
+    vectors: dict[int, Vectors] = {}
+    lookup_s: dict[int, float] = {}
+    for number, asked in enumerate(batch):
+        started_s = time.perf_counter()
+        try:
+            vectors[number] = _vectors(asked)
+        except UnavailableError as error:  # the others would wait for the same store
+            return [answers.get(other, error) for other in range(len(batch))]
+        except Exception as error:
+            answers[number] = error
+        lookup_s[number] = time.perf_counter() - started_s if asked.looks_up else asked.scored.lookup_s
+    if vectors:
+        first, *others = vectors
+        answers[first] = _alone(candidate, vectors[first], lookup_s[first])
+        answers |= _together(candidate, {number: vectors[number] for number in others})
+    return [answers[number] for number in range(len(batch))]
+
+
+def _alone(candidate: ServedVersion, vectors: Vectors, lookup_s: float | None = None) -> _Answer | Exception:
+    started_s = time.perf_counter()
+    try:
+        probability = candidate.predictor.probability(vectors)
+    except Exception as error:
+        return error
+    work_s = None if lookup_s is None else lookup_s + time.perf_counter() - started_s
+    return _Answer(vectors, probability, work_s)
+
+
+def _together(candidate: ServedVersion, vectors: dict[int, Vectors]) -> dict[int, _Answer | Exception]:
+    if not vectors:
+        return {}
+    parts = list(vectors.values())
     together = Vectors(
-        np.concatenate([part.numbers for part in vectors]), np.concatenate([part.categories for part in vectors])
+        np.concatenate([part.numbers for part in parts]), np.concatenate([part.categories for part in parts])
     )
-    return vectors, candidate.predictor.probability(together)
+    try:
+        probability = candidate.predictor.probability(together)
+    except Exception:
+        return {number: _alone(candidate, part) for number, part in vectors.items()}
+    split = np.split(probability, np.cumsum([len(part) for part in parts])[:-1])
+    return {number: _Answer(vectors[number], own) for number, own in zip(vectors, split, strict=True)}
 
 
 def _vectors(asked: Asked) -> Vectors:

@@ -36,7 +36,7 @@ MakePredictor = Callable[[VersionRef, Predictor], Predictor]
 
 @dataclass
 class ExampleEndpoint:
-    """`key` may do everything; `sealed` holds the folder of each version that can be loaded, by its number."""
+    """`key` may do everything; `sealed` names each version that can be loaded, by its number, and `load` does it."""
 
     settings: Settings
     store: ControlStore
@@ -46,6 +46,7 @@ class ExampleEndpoint:
     ledger: LedgerWriter
     endpoint: Endpoint
     labels: LabelWriter
+    load: Callable[[VersionRef], ServedVersion]
     sealed: dict[int, VersionRef] = field(default_factory=dict)
 
     @property
@@ -96,5 +97,5 @@ def example_endpoint(
     routes = {**Operations(store, NAME, find).routes(), **LabelRoutes(settings, NAME, follower, labels).routes()}
     endpoint = Endpoint(NAME, follower, ledger, guard, routes, deadline_s)
     with ledger, labels:
-        yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, labels, sealed)
+        yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, labels, load_version, sealed)
     store.close()

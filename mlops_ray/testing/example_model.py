@@ -40,6 +40,10 @@ class RecentDelays:
     def __init__(self, values: Mapping[tuple[str, str], tuple[float, datetime]]):
         self.values = values
         self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
         started_s = time.perf_counter()

@@ -68,6 +68,10 @@ class Server:
         rows = raw_rows(Settings(state=str(self.state), data=str(self.state)), "departures")
         return rows["request_id"].to_list()
 
+    def start(self, version: int, steps: list[Any]) -> Any:
+        revision = httpx.get(f"{MODEL}/rollout", headers=self.headers, timeout=20).json()["revision"]
+        return self.operate("", {"version": version, "plan": {"steps": steps}, "revision": revision})
+
 
 @contextmanager
 def serving(state: Path, *arguments: str, script: Path = EXAMPLE) -> Iterator[Server]:
@@ -198,7 +202,7 @@ def test_a_replica_killed_every_15_s_costs_at_most_what_was_in_flight(
 @pytest.mark.timeout(300)
 def test_a_damaged_version_sent_to_all_replicas_is_noticed_by_nobody(server: Server) -> None:
     with load(raw(server, {"features": VECTOR}), 50) as seen:
-        server.operate("", {"version": 20, "plan": {"steps": []}})
+        server.start(20, [])
         time.sleep(8)
     shown = httpx.get(f"{MODEL}/rollout", headers=server.headers).json()
     assert (shown["champion"]["version"], shown["rollout"]) == (7, None)
@@ -210,7 +214,7 @@ def test_a_damaged_version_sent_to_all_replicas_is_noticed_by_nobody(server: Ser
 def test_a_canary_that_raises_costs_nobody_anything_and_goes_back_by_rule(server: Server) -> None:
     step = {"route": "canary", "share": 0.5, "hold_s": 600}
     with load(raw(server, {"features": {**VECTOR, "distance": 9_500.0}}), 50) as seen:
-        server.operate("", {"version": 21, "plan": {"steps": [step]}})
+        server.start(21, [step])
         time.sleep(1)
         took_s = wait_until(lambda: httpx.get(f"{MODEL}/rollout", headers=server.headers).json()["rollout"] is None, 30)
         time.sleep(2)

@@ -15,7 +15,18 @@ def server() -> Iterator[str]:
     from tests.integration.test_online_store import postgresql  # with Feast, which takes seconds
 
     with postgresql() as url:
+        _wait_until_it_takes_connections(url)
         yield url
+
+
+def _wait_until_it_takes_connections(url: str) -> None:
+    """Its port is open before it is."""
+    for _ in range(300):
+        try:
+            psycopg.connect(url).close()
+            return
+        except psycopg.OperationalError:
+            time.sleep(0.1)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

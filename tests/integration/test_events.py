@@ -36,7 +36,6 @@ from mlops_ray.governance.live import (
     break_glass,
     live,
     promote,
-    replicas_of,
     retire,
     roll_back,
     set_champion,
@@ -44,6 +43,7 @@ from mlops_ray.governance.live import (
 )
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
 from mlops_ray.governance.principals import create_key, list_keys, revoke_key
+from mlops_ray.governance.replicas import heard
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.predictions.erasure import erase_person
@@ -219,7 +219,7 @@ def rollouts(platform: Platform) -> None:
     start_rollout(store, ANN, NAME, three, PLAN)
     follower.follow_once()
     assert (live(store, NAME).champion, live(store, NAME).rollout) == (one, None)
-    assert "model.onnx" in replicas_of(store, NAME)[0].failed[three.digest]
+    assert "model.onnx" in heard(store, NAME).replicas[0].failed[three]
     *_, event = platform.told("rollout.started", "version.load_failed", "rollout.failed")
     assert (event.subject, event.before["rollout"]["state"], event.after["rollout"]) == (f"{NAME}@3", "loading", None)
     start_rollout(store, ANN, NAME, two, PLAN)
@@ -231,7 +231,7 @@ def rollouts(platform: Platform) -> None:
     state = promote(store, ANN, NAME, running, "enough seen")
     assert (state.champion, state.previous) == (two, one)
     platform.told("rollout.promoted")
-    assert roll_back(store, ANN, NAME, state, "complaints").champion == one
+    assert roll_back(store, ANN, NAME, state.revision, 1, "complaints").champion == one
     platform.told("rollout.rolled_back")
 
 

@@ -168,7 +168,7 @@ def test_the_alias_is_right_after_a_restart_wherever_the_promotion_was_killed(
 
         follower = Follower(
             store, "departures", "replica", "node", load_version, Guard("departures", {}),
-            on_champion=lambda version: show_champion(settings, "departures", version.version),
+            show_champion=lambda version: show_champion(settings, "departures", version.version),
         )  # fmt: skip
         follower.prepare()
         follower.follow_once()

@@ -358,14 +358,19 @@ def test_promotions_and_a_rollback_under_load_lose_nothing(http: httpx.Client, c
         asking = [pool.submit(ask) for _ in range(2)]
         try:
             for version in (8, 9, 10):
-                started = http.post(f"{MODEL}/rollout", json={"version": version, "plan": {"steps": []}})
+                seen = http.get(f"{MODEL}/rollout").json()["revision"]
+                body = {"version": version, "plan": {"steps": []}, "revision": seen}
+                started = http.post(f"{MODEL}/rollout", json=body)
                 assert started.status_code == 200, started.text
                 wait_until(lambda version=version: acting(version), 15)
                 changes.append((time.monotonic(), str(version)))
                 time.sleep(0.5)
-            assert http.post(f"{MODEL}/rollout/rollback", json={"reason": "test"}).status_code == 200
+            back = {"to": 9, "revision": http.get(f"{MODEL}/rollout").json()["revision"], "reason": "test"}
+            assert http.post(f"{MODEL}/rollout/rollback", json=back).json()["changed"] is True
             rolled_back = time.monotonic()
             wait_until(lambda: acting(9), 5)
+            again = http.post(f"{MODEL}/rollout/rollback", json=back)
+            assert (again.status_code, again.json()["changed"]) == (200, False)
             changes.append((time.monotonic(), "9"))
             time.sleep(0.5)
         finally:

@@ -54,6 +54,8 @@ from mlops_ray.governance.principals import (
     is_single_user,
 )
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, list_versions, record_version
+from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.follower import Follower
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 
 NOW = datetime.now(UTC)
@@ -335,10 +337,10 @@ def test_what_is_live_is_not_retired_and_what_was_live_is_no_way_back(ready: Con
     state = promote(ready, ANN, "flights", state.rollout, "enough")
     retire(ready, ANN, "flights", 1, "old")
     assert read_events(ready, types=["version.retired"])[0].payload == {"was_previous_champion": True}
-    with pytest.raises(ConflictError, match="was changed meanwhile"):
-        roll_back(ready, ANN, "flights", state, "complaints")
-    with pytest.raises(ConflictError, match="no previous champion"):
-        roll_back(ready, ANN, "flights", live(ready, "flights"), "complaints")
+    with pytest.raises(ConflictError, match="Nothing was changed"):
+        roll_back(ready, ANN, "flights", state.revision, 1, "complaints")
+    with pytest.raises(ForbiddenError, match=r"was retired at .* No earlier champion may"):
+        roll_back(ready, ANN, "flights", live(ready, "flights").revision, 1, "complaints")
 
 
 def test_a_policy_that_stays_the_same_is_no_event(ready: ControlStore) -> None:
@@ -398,21 +400,73 @@ def example(tmp_path: Path) -> Iterator[ExampleEndpoint]:
 
 def loaded(example: ExampleEndpoint) -> tuple[str, ...]:
     example.follower.follow_once()
-    return tuple(example.follower._loaded)
+    return tuple(served.digest for served in example.follower.versions())
 
 
 def test_a_replica_does_not_load_a_digest_without_approval(example: ExampleEndpoint) -> None:
     set_policy(example.store, ANN, NAME, None)
-    set_champion(example.store, ANN, NAME, example.sealed[8], "behind the back of the policy")
+    start_rollout(example.store, ANN, NAME, example.sealed[8], Plan())
     set_policy(example.store, ANN, NAME, POLICY)
     for _ in range(3):
         assert loaded(example) == (example.sealed[7].digest,)
-    assert example.follower.traffic.champion.version == "7"
+    assert live(example.store, NAME).rollout is None
+    assert "not approved" in read_events(example.store, types=["rollout.rolled_back"])[0].reason
     assert len(read_events(example.store, types=["version.load_failed"])) == 1
     request(example.store, ANN, NAME, 8)
     approve(example.store, BOB, NAME, 8)
+    start_rollout(example.store, ANN, NAME, example.sealed[8], Plan(()))
     assert example.sealed[8].digest in loaded(example)
+    loaded(example)
     assert example.follower.traffic.champion.version == "8"
+
+
+def another_replica(example: ExampleEndpoint) -> Follower:
+    return Follower(example.store, NAME, "another", "node", example.load, Guard(NAME, {}))
+
+
+def test_what_is_live_when_approval_is_switched_on_stays_live_until_it_is_replaced(example: ExampleEndpoint) -> None:
+    set_policy(example.store, ANN, NAME, None)
+    set_champion(example.store, ANN, NAME, example.sealed[8], "nobody has to approve it")
+    set_policy(example.store, ANN, NAME, POLICY)
+    assert example.sealed[8].digest in loaded(example)
+    request(example.store, ANN, NAME, 8)
+    late = another_replica(example)
+    late.prepare()
+    assert late.traffic.champion.version == "8"
+    reject(example.store, BOB, NAME, 8, "a complaint")
+    loaded(example)
+    assert live(example.store, NAME).champion == example.sealed[7]
+
+
+def test_a_champion_whose_approval_is_revoked_is_left_for_the_last_one_that_may_serve(
+    example: ExampleEndpoint,
+) -> None:
+    request(example.store, ANN, NAME, 8)
+    approve(example.store, BOB, NAME, 8)
+    set_champion(example.store, ANN, NAME, example.sealed[8], "better")
+    revoke(example.store, BOB, NAME, 8, "a complaint")
+    late = another_replica(example)
+    late.prepare()
+    assert late.traffic.champion.version == "7"
+    (event,) = read_events(example.store, types=["rollout.rolled_back"])
+    assert (event.after["champion"]["version"], event.after["previous"], event.actor) == (7, None, "system")
+    assert "Version 8 of departures" in event.reason
+    with pytest.raises(ForbiddenError, match=r"Version 8 .* may not serve.* No earlier champion may"):
+        roll_back(example.store, ANN, NAME, live(example.store, NAME).revision, 8, "back")
+
+
+def test_going_back_to_a_version_that_may_not_serve_names_one_that_may(example: ExampleEndpoint) -> None:
+    record_version(example.store, ANN, NAME, 9, Evidence("9" * 64, "e"))
+    for number in (8, 9):
+        request(example.store, ANN, NAME, number)
+        approve(example.store, BOB, NAME, number)
+    set_champion(example.store, ANN, NAME, example.sealed[8], "better")
+    state = set_champion(example.store, ANN, NAME, VersionRef(9, "9" * 64), "better still")
+    revoke(example.store, BOB, NAME, 8, "a complaint")
+    with pytest.raises(ForbiddenError, match=r"Version 8 .* Go back to version 7, which may"):
+        roll_back(example.store, ANN, NAME, state.revision, 8, "back")
+    assert live(example.store, NAME) == state
+    assert roll_back(example.store, ANN, NAME, state.revision, 7, "back").champion == example.sealed[7]
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
@@ -435,9 +489,8 @@ def test_a_rollout_ends_with_its_approval(example: ExampleEndpoint, how: str) ->
 
 def test_a_replica_that_starts_with_nothing_approved_does_not_serve(example: ExampleEndpoint) -> None:
     revoke(example.store, BOB, NAME, 7, "no more")
-    example.follower._loaded.clear()
     with pytest.raises(UnavailableError, match="not approved"):
-        example.follower.prepare()
+        another_replica(example).prepare()
 
 
 # Who acts

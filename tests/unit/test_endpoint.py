@@ -621,6 +621,9 @@ class Reader:
     def find(self, rows: Any, moments: Any) -> list[OnlineRow]:
         return self._find(rows)
 
+    def close(self) -> None:
+        pass
+
 
 def test_an_online_store_that_is_down_is_a_503_and_vectors_still_work(tmp_path: Path) -> None:
     def down(rows: Any) -> list[OnlineRow]:

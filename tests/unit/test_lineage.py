@@ -56,7 +56,7 @@ def rolled_out(settings: Settings, store: ControlStore) -> ControlStore:
         state = advance(store, AUTHOR, "flights", state.rollout, why)
     assert state.rollout
     promote(store, AUTHOR, "flights", state.rollout, "good")
-    roll_back(store, AUTHOR, "flights", live(store, "flights"), "bad")
+    roll_back(store, AUTHOR, "flights", live(store, "flights").revision, 1, "bad")
     return store
 
 

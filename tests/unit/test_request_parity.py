@@ -66,6 +66,9 @@ class Delays:
     def __init__(self, name: str = "recent_delay", shift: timedelta = timedelta(0)):
         self.name, self.shift = name, shift
 
+    def close(self) -> None:
+        pass
+
     def find(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[OnlineRow]:
         known = [delay_of(row, moment + self.shift) for row, moment in zip(rows, moments, strict=True)]
         return [OnlineRow({self.name: value}, [self.name] if value is None else []) for value in known]

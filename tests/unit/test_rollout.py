@@ -13,7 +13,6 @@ from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import (
     Live,
     Plan,
-    Replica,
     Rollout,
     Rules,
     Step,
@@ -21,12 +20,11 @@ from mlops_ray.governance.live import (
     advance,
     live,
     promote,
-    replicas_of,
-    report,
     roll_back,
     set_champion,
     start_rollout,
 )
+from mlops_ray.governance.replicas import Loading, Replica, heard, report
 from mlops_ray.serving.counters import BOUNDS_S, Counts
 from mlops_ray.serving.rollout import Decision, decide, lower_bound, step_key
 
@@ -40,6 +38,7 @@ def counts(requests: int, errors: int = 0, latency_s: float = 0.01, difference: 
     made = Counts(difference=difference * requests, compared=requests)
     for _ in range(requests - errors):
         made.answered(latency_s)
+        made.worked(latency_s)
     for _ in range(errors):
         made.failed()
     return made
@@ -53,9 +52,9 @@ def running(step: int = 0, since_s: float = 120, plan: Plan = PLAN, state: str =
 
 def replica(state: Live, champion: Counts, version: Counts, silent_s: float = 1, **more: object) -> Replica:
     assert state.rollout
-    told = {"step": step_key(state.rollout), "champion": champion.to_json(), "version": version.to_json()}
+    told = {"champion": champion.to_json(), "version": version.to_json()}
     seen = NOW - timedelta(seconds=silent_s)
-    made = Replica("x", "n", 5, (OLD.digest, NEW.digest), counters=told, seen_at=seen)
+    made = Replica("x", "n", 5, (OLD, NEW), step=step_key(state.rollout), counters=told, seen_at=seen)
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -113,20 +112,20 @@ def test_counts_of_all_replicas_add_up_and_those_of_other_steps_do_not() -> None
     half = replica(running(), counts(60), counts(60))
     dead = replica(running(), counts(60), counts(60), silent_s=100)
     assert action(decide(running(), [half, dead], (), NOW)) == "advance"
-    other = replace(dead, counters={**dead.counters, "step": "r/7"})
+    other = replace(dead, step="r/7")
     assert decide(running(), [half, other], (), NOW) is None
 
 
 def test_nothing_begins_before_every_replica_alive_holds_the_version() -> None:
     state = running(state="loading", since_s=0)
-    ready = Replica("a", "n", 5, (NEW.digest,), seen_at=NOW)
+    ready = Replica("a", "n", 5, (NEW,), seen_at=NOW)
     waiting = Replica("b", "n", 5, (), seen_at=NOW)
     dead = replace(waiting, seen_at=NOW - timedelta(minutes=1))
     assert decide(state, [], (), NOW) is None
     assert decide(state, [ready, waiting], (), NOW) is None
     assert action(decide(state, [ready, dead], (), NOW)) == "advance"
     assert action(decide(running(state="loading", plan=Plan(())), [ready], (), NOW)) == "promote"
-    failed = replace(waiting, failed={NEW.digest: "digest differs"})
+    failed = replace(waiting, failed={NEW: "digest differs"})
     decision = decide(state, [ready, failed], (), NOW)
     assert decision
     assert (decision.action, "digest differs" in decision.reason) == ("fail", True)
@@ -140,7 +139,7 @@ def test_a_version_that_never_gets_ready_is_taken_back() -> None:
 
 def test_the_lower_bound_is_wilsons() -> None:
     assert lower_bound(10, 100, z=1.96) == pytest.approx(0.05522854, abs=1e-6)
-    assert lower_bound(0, 50) == pytest.approx(0, abs=1e-12)
+    assert lower_bound(0, 50, z=2.326) == pytest.approx(0, abs=1e-12)
 
 
 @given(st.lists(st.floats(1e-5, 20), min_size=1, max_size=200))
@@ -168,7 +167,7 @@ def test_a_rollout_from_start_to_champion_and_back(store: ControlStore) -> None:
     state = promote(store, ANN, "flights", state.rollout, "enough seen", {"requests": 9})
     assert (state.champion, state.previous, state.rollout) == (NEW, OLD, None)
     assert live(store, "flights") == state
-    state = roll_back(store, ANN, "flights", state, "complaints")
+    state = roll_back(store, ANN, "flights", state.revision, 1, "complaints")
     assert (state.champion, state.previous) == (OLD, NEW)
     events = read_events(store, use_case="flights")
     assert [event.type for event in events] == [
@@ -185,8 +184,8 @@ def test_of_two_who_decide_on_the_same_state_one_wins(store: ControlStore) -> No
     advance(store, ANN, "flights", state.rollout, "first")
     with pytest.raises(ConflictError, match="step 1 of 2"):
         advance(store, ANN, "flights", state.rollout, "second")
-    with pytest.raises(ConflictError, match="under way"):
-        roll_back(store, ANN, "flights", state, "late")
+    with pytest.raises(ConflictError, match="not any more what it was at revision 1"):
+        roll_back(store, ANN, "flights", 1, 7, "late")
     with pytest.raises(ConflictError, match="under way"):
         start_rollout(store, ANN, "flights", VersionRef(3, "c" * 64), PLAN)
     with pytest.raises(ConflictError, match="under way"):
@@ -200,17 +199,19 @@ def test_what_cannot_be_is_refused(store: ControlStore) -> None:
     state = set_champion(store, ANN, "flights", OLD, "first")
     with pytest.raises(ConflictError, match="champion already"):
         start_rollout(store, ANN, "flights", OLD, PLAN)
-    with pytest.raises(ConflictError, match="no previous champion"):
-        roll_back(store, ANN, "flights", state, "why not")
+    with pytest.raises(ConflictError, match="Version 2 of flights was never its champion"):
+        roll_back(store, ANN, "flights", state.revision, 2, "why not")
+    assert roll_back(store, ANN, "flights", state.revision, 1, "it is so") == state
     assert set_champion(store, ANN, "flights", OLD, "again") == state
 
 
 def test_a_replica_is_heard_of_once_however_often_it_reports(store: ControlStore) -> None:
     for revision in (1, 2):
-        report(store, "flights", Replica("a", "n", revision, ("d",), {"e": "why"}, {"step": ""}))
-    (found,) = replicas_of(store, "flights")
-    assert (found.revision, found.loaded, found.failed) == (2, ("d",), {"e": "why"})
-    assert replicas_of(store, "other") == []
+        said = Replica("a", "n", revision, (OLD,), {NEW: Loading(3.5, "full")}, {NEW: "why"}, OLD, "r/1", {"x": 1})
+        report(store, "flights", said)
+    (found,) = heard(store, "flights").replicas
+    assert replace(found, seen_at=None) == said
+    assert heard(store, "other").replicas == []
 
 
 @pytest.mark.parametrize(

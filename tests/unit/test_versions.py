@@ -21,9 +21,9 @@ from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.governance.live import Plan, Step, VersionRef, live, set_champion, start_rollout
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.batching import Batcher
-from mlops_ray.serving.endpoint import share_of
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.predictor import Predictor, Vectors
+from mlops_ray.serving.traffic import share_of
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from mlops_ray.testing.example_model import example_answer
 from mlops_ray.use_case import Serving
@@ -150,18 +150,20 @@ def test_every_answer_is_in_the_ledger_once_with_its_version_and_route(tmp_path:
 def test_a_promotion_and_a_rollback_take_effect_at_the_next_look_without_loading(tmp_path: Path) -> None:
     with two_versions(tmp_path, half, Step("canary", 0.5, HOLD)) as example:
 
-        def operate(path: str) -> int:
-            return send(example, "POST", f"/rollout/{path}", json={"reason": "test"}).status_code
+        def operate(path: str, to: int) -> int:
+            seen = send(example, "GET", "/rollout").json()["revision"]
+            body = {"to": to, "revision": seen, "reason": "test"}
+            return send(example, "POST", f"/rollout/{path}", json=body).status_code
 
-        assert operate("promote") == 200
+        assert operate("promote", 8) == 200
         follow(example)
         assert {answer["version"] for answer in asked(example, 10)} == {"8"}
-        before = dict(example.follower._loaded)
-        assert operate("rollback") == 200
+        before = example.follower.versions()
+        assert operate("rollback", 7) == 200
         follow(example)
         assert {answer["version"] for answer in asked(example, 10)} == {"7"}
-        assert example.follower._loaded == before
-        assert operate("promote") == 409
+        assert example.follower.versions() == before
+        assert operate("promote", 8) == 409
 
 
 def test_operations_are_described_and_refused_in_words(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_operations_are_described_and_refused_in_words(tmp_path: Path) -> None:
         shown = send(example, "GET", "/rollout").json()
         assert (shown["champion"]["version"], shown["rollout"]["version"]["version"]) == (7, 8)
         assert shown["rollout"]["plan"]["steps"] == [{"route": "canary", "share": 0.5, "hold_s": HOLD}]
-        again = send(example, "POST", "/rollout", json={"version": 8})
+        again = send(example, "POST", "/rollout", json={"version": 8, "revision": shown["revision"]})
         assert again.status_code == 409
         assert "under way" in again.json()["error"]
         for body in ({"version": "8"}, {}, {"version": 8, "plan": {"stps": []}}, [1], "x"):
@@ -197,7 +199,7 @@ def test_a_replica_starts_with_the_previous_champion_if_the_champion_is_damaged(
     with example_endpoint(tmp_path, versions=2) as example:
         set_champion(example.store, SYSTEM, NAME, example.sealed[8], "next")
         (tmp_path / "sealed" / "8" / "model.onnx").unlink()
-        fresh = Follower(example.store, NAME, "second", "node", example.follower._load, example.guard)
+        fresh = Follower(example.store, NAME, "second", "node", example.load, example.guard)
         fresh.prepare()
         assert fresh.traffic.champion.version == "7"
 
@@ -224,12 +226,12 @@ def test_a_ledger_that_is_full_refuses_rather_than_answering_unrecorded(
 
 @given(st.uuids())
 def test_shares_are_spread_evenly_and_stay(key: Any) -> None:
-    assert 0 <= share_of(str(key)) < 1
-    assert share_of(str(key)) == share_of(str(key))
+    assert 0 <= share_of(str(key), "r") < 1
+    assert share_of(str(key), "r") == share_of(str(key), "r")
 
 
 def test_shares_are_even() -> None:
-    shares = [share_of(str(uuid6.uuid7())) for _ in range(20_000)]
+    shares = [share_of(str(uuid6.uuid7()), "r") for _ in range(20_000)]
     assert np.histogram(shares, 10, (0, 1))[0] == pytest.approx(2000, abs=200)
 
 

@@ -1,0 +1,169 @@
+"""Replicas: what each last said of itself, when by the database's clock, and which of them decides on rollouts.
+
+Reports come every second from each replica, so they do not take the audit log's lock (`ControlStore.reporting`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.tables import leases, replicas
+from mlops_ray.governance.versions import VersionRef
+
+FRESH = timedelta(seconds=15)
+FORGOTTEN_AFTER = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """seconds: for how long a replica has tried so far, on its own clock. trouble: what kept it the last time."""
+
+    seconds: float
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What a replica last said of itself. loaded: ready to answer; loading: not yet; failed: never here, and why.
+
+    serving: the version that answers here, None before the first has loaded. step: the step of a rollout to which
+    `counters` (see serving.counters) belong. seen_at, left_at: by the database's clock; a replica that ended in good
+    order has left, and what it counted still counts.
+    """
+
+    id: str
+    node: str
+    revision: int
+    loaded: tuple[VersionRef, ...] = ()
+    loading: Mapping[VersionRef, Loading] = field(default_factory=dict)
+    failed: Mapping[VersionRef, str] = field(default_factory=dict)
+    serving: VersionRef | None = None
+    step: str = ""
+    counters: Mapping[str, Any] = field(default_factory=dict)
+    seen_at: datetime | None = None
+    left_at: datetime | None = None
+
+    def is_alive(self, now: datetime) -> bool:
+        """Whether it spoke within `FRESH` and has not left."""
+        return self.left_at is None and self.seen_at is not None and now - self.seen_at <= FRESH
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What replicas said until `now`, which the database's clock shows."""
+
+    replicas: Sequence[Replica]
+    now: datetime
+
+    @property
+    def alive(self) -> list[Replica]:
+        return [replica for replica in self.replicas if replica.is_alive(self.now)]
+
+
+def report(store: ControlStore, use_case: str, replica: Replica) -> None:
+    """Store what a replica says of itself."""
+    _write(store, use_case, replica, has_left=False)
+
+
+def leave(store: ControlStore, use_case: str, replica: Replica) -> None:
+    """The last word of a replica that ends in good order: nobody waits for it any more."""
+    _write(store, use_case, replica, has_left=True)
+
+
+def forget_silent(store: ControlStore, use_case: str, step: str) -> None:
+    """Forget the replicas that were silent for `FORGOTTEN_AFTER`, but for those that counted for `step`, the one of the
+    rollout that runs ("" for none): what happened in it counts to its end."""
+    with store.reporting() as connection:
+        silent = (replicas.c.use_case == use_case) & (replicas.c.seen_at < database_now(connection) - FORGOTTEN_AFTER)
+        connection.execute(delete(replicas).where(silent & ((replicas.c.step == "") | (replicas.c.step != step))))
+
+
+def heard(store: ControlStore, use_case: str) -> Heard:
+    """All replicas heard of lately, dead ones and those that left among them."""
+    with store.reporting(write=False) as connection:
+        rows = connection.execute(select(replicas).where(replicas.c.use_case == use_case)).mappings()
+        return Heard([_replica(row) for row in rows], database_now(connection))
+
+
+def count_alive(store: ControlStore, use_case: str) -> int:
+    with store.reporting(write=False) as connection:
+        since = database_now(connection) - FRESH
+        alive = (replicas.c.use_case == use_case) & (replicas.c.seen_at >= since) & replicas.c.left_at.is_(None)
+        return int(connection.execute(select(func.count()).select_from(replicas).where(alive)).scalar_one())
+
+
+def hold(store: ControlStore, name: str, holder: str, for_: timedelta) -> timedelta:
+    """Try to be the one who does what the lease `name` stands for: it is taken where it is free or over by the
+    database's clock, and renewed when half has passed. Returns for how long it is another's yet; zero: it is ours."""
+    this, ours = leases.c.name == name, timedelta()
+    with store.reporting(write=False) as connection:
+        row = connection.execute(select(leases.c.holder, leases.c.until).where(this)).first()
+        now = database_now(connection)
+    if row is not None and row.until > now:
+        if row.holder != holder:
+            left: timedelta = row.until - now
+            return left
+        if row.until - now > for_ / 2:
+            return ours
+    try:
+        with store.reporting() as connection:
+            now = database_now(connection)
+            values = {"holder": holder, "until": now + for_}
+            free = this & ((leases.c.holder == holder) | (leases.c.until <= now))
+            if row is None:
+                connection.execute(insert(leases).values(name=name, **values))
+                return ours
+            return ours if connection.execute(update(leases).where(free).values(values)).rowcount else for_
+    except IntegrityError:  # somebody took it between the two
+        return for_
+
+
+def release(store: ControlStore, name: str, holder: str) -> None:
+    """Give the lease back, so that nobody waits for its end."""
+    with store.reporting() as connection:
+        connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
+
+
+def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool) -> None:
+    said = {
+        "use_case": use_case,
+        "node": replica.node,
+        "revision": replica.revision,
+        "loaded": [_pair(ref) for ref in replica.loaded],
+        "loading": [[*_pair(ref), one.seconds, one.trouble] for ref, one in replica.loading.items()],
+        "failed": [[*_pair(ref), why] for ref, why in replica.failed.items()],
+        "serving": replica.serving and _pair(replica.serving),
+        "step": replica.step,
+        "counters": dict(replica.counters),
+    }
+    with store.reporting() as connection:
+        now = database_now(connection)
+        values = said | {"seen_at": now, "left_at": now if has_left else None}
+        if connection.execute(update(replicas).where(replicas.c.id == replica.id).values(values)).rowcount == 0:
+            connection.execute(insert(replicas).values(id=replica.id, **values))
+
+
+def _pair(ref: VersionRef) -> list[Any]:
+    return [ref.version, ref.digest]
+
+
+def _replica(row: RowMapping) -> Replica:
+    """A replica of the version before said digests alone: it holds no version that anybody could wait for."""
+    return Replica(
+        id=row["id"],
+        node=row["node"],
+        revision=row["revision"],
+        loaded=tuple(VersionRef(*said) for said in row["loaded"] if isinstance(said, list)),
+        loading={VersionRef(version, digest): Loading(*how) for version, digest, *how in row["loading"]},
+        failed={VersionRef(*said[:2]): said[2] for said in row["failed"] if isinstance(said, list)},
+        serving=VersionRef(*row["serving"]) if row["serving"] else None,
+        step=row["step"],
+        counters=row["counters"],
+        seen_at=row["seen_at"],
+        left_at=row["left_at"],
+    )

@@ -1,0 +1,205 @@
+"""Requests that change what is live name what they are about: repeated or late, they change nothing."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from typer.testing import CliRunner
+
+from mlops_ray.cli.main import app
+from mlops_ray.errors import ConfigurationError, ConflictError, MlopsRayError
+from mlops_ray.governance.approvals import approve
+from mlops_ray.governance.events import SYSTEM, Actor, read_events
+from mlops_ray.governance.live import Plan, Rules, Step, advance, break_glass, live, promote, roll_back, set_champion
+from mlops_ray.governance.versions import Evidence, record_version
+from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from tests.unit.test_endpoint import send
+
+ANN, BOB = Actor("ann", ("operate",)), Actor("bob", ("approve",))
+PLAN = Plan((Step("canary", 0.5, 3600), Step("canary", 0.6, 3600)), Rules(min_requests=10**9))
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[ExampleEndpoint]:
+    """Version 7 was champion, version 8 is, and version 9 can be."""
+    with example_endpoint(tmp_path, versions=3) as example:
+        set_champion(example.store, SYSTEM, NAME, example.sealed[8], "better")
+        example.follower.follow_once()
+        yield example
+
+
+def operate(example: ExampleEndpoint, path: str, **body: Any) -> tuple[int, Any]:
+    headers = {"content-type": "application/json"}
+    answer = send(example, "POST", f"/rollout{path}", json=body, headers=headers)
+    return answer.status_code, answer.json()
+
+
+def revision(example: ExampleEndpoint) -> int:
+    return int(send(example, "GET", "/rollout").json()["revision"])
+
+
+def start(example: ExampleEndpoint, version: int, seen: int | None = None) -> tuple[int, Any]:
+    seen = revision(example) if seen is None else seen
+    return operate(example, "", version=version, plan=PLAN.to_json(), revision=seen)
+
+
+def test_a_rollback_that_comes_after_the_rules_rolled_back_leaves_the_good_champion(example: ExampleEndpoint) -> None:
+    start(example, 9)
+    seen = revision(example)
+    roll_back(example.store, SYSTEM, NAME, seen, 8, "it misbehaves")
+    events = len(read_events(example.store))
+    status, shown = operate(example, "/rollback", to=8, revision=seen, reason="it misbehaves")
+    assert (status, shown["changed"], shown["champion"]["version"], shown["rollout"]) == (200, False, 8, None)
+    assert len(read_events(example.store)) == events
+
+
+def test_a_rollback_sent_twice_goes_back_once(example: ExampleEndpoint) -> None:
+    body = {"to": 7, "revision": revision(example), "reason": "complaints"}
+    assert operate(example, "/rollback", **body)[1]["changed"] is True
+    for _ in range(3):
+        status, shown = operate(example, "/rollback", **body)
+        assert (status, shown["changed"], shown["champion"]["version"]) == (200, False, 7)
+    assert len(read_events(example.store, types=["rollout.rolled_back"])) == 1
+
+
+def test_a_late_rollback_does_not_demote_what_came_since_and_says_what_holds(example: ExampleEndpoint) -> None:
+    seen = revision(example)
+    set_champion(example.store, ANN, NAME, example.sealed[9], "better still")
+    status, answer = operate(example, "/rollback", to=7, revision=seen, reason="late")
+    assert status == 409
+    assert f"is not any more what it was at revision {seen} (champion.set by ann)" in answer["error"]
+    assert f"At revision {seen + 1}, version 9 is champion and no rollout runs." in answer["error"]
+    assert live(example.store, NAME).champion == example.sealed[9]
+
+
+def test_steps_that_a_rollout_makes_meanwhile_do_not_keep_anybody_from_ending_it(example: ExampleEndpoint) -> None:
+    _, shown = start(example, 9)
+    rollout = live(example.store, NAME).rollout
+    assert rollout is not None
+    state = advance(example.store, SYSTEM, NAME, rollout, "loaded")
+    assert state.rollout is not None
+    advance(example.store, SYSTEM, NAME, state.rollout, "enough")
+    status, shown = operate(example, "/rollback", to=8, revision=shown["revision"], reason="complaints")
+    assert (status, shown["changed"], shown["champion"]["version"], shown["rollout"]) == (200, True, 8, None)
+
+
+def test_one_request_ends_a_rollout_and_leaves_the_champion_too(example: ExampleEndpoint) -> None:
+    start(example, 9)
+    status, shown = operate(example, "/rollback", to=7, revision=revision(example), reason="all of it is wrong")
+    assert (status, shown["champion"]["version"], shown["rollout"]) == (200, 7, None)
+    (event,) = read_events(example.store, types=["rollout.rolled_back"])
+    assert (event.before["rollout"]["version"], event.subject) == (9, f"{NAME}@8")
+
+
+def test_a_rollout_is_started_once_and_not_again_after_it_was_ended(example: ExampleEndpoint) -> None:
+    seen = revision(example)
+    assert start(example, 9, seen)[1]["changed"] is True
+    status, shown = start(example, 9, seen)
+    assert (status, shown["changed"], shown["rollout"]["version"]["version"]) == (200, False, 9)
+    assert operate(example, "", version=9, plan={}, revision=revision(example))[0] == 409  # by another plan
+    roll_back(example.store, SYSTEM, NAME, revision(example), 8, "it misbehaves")
+    status, answer = start(example, 9, seen)
+    assert (status, "no rollout runs" in answer["error"]) == (409, True)
+    assert live(example.store, NAME).rollout is None
+
+
+def test_a_promotion_sent_twice_promotes_once_and_a_late_one_nothing(example: ExampleEndpoint) -> None:
+    start(example, 9)
+    body = {"to": 9, "revision": revision(example), "reason": "enough"}
+    assert operate(example, "/promote", **body)[0] == 409  # not loaded yet
+    for _ in range(2):
+        example.follower.follow_once()
+    assert operate(example, "/promote", **body)[1]["changed"] is True
+    assert operate(example, "/promote", **body)[1]["changed"] is False
+    roll_back(example.store, ANN, NAME, revision(example), 8, "complaints")
+    status, answer = operate(example, "/promote", **body)
+    assert (status, "version 8 is champion" in answer["error"]) == (409, True)
+    start(example, 9)
+    for _ in range(2):
+        example.follower.follow_once()
+    status, answer = operate(example, "/promote", **body)  # of the rollout before
+    assert (status, "began after revision" in answer["error"]) == (409, True)
+
+
+def test_a_request_that_does_not_say_what_it_is_about_is_refused(example: ExampleEndpoint) -> None:
+    for path, body in (
+        ("/rollback", {"to": 7}),
+        ("/rollback", {"revision": 2}),
+        ("/promote", {}),
+        ("", {"version": 9}),
+    ):
+        status, answer = operate(example, path, **body)
+        assert (status, "missing required field" in answer["error"]) == (400, True)
+
+
+def test_a_promotion_decided_on_one_rollout_is_not_of_the_next(example: ExampleEndpoint) -> None:
+    start(example, 9)
+    before = live(example.store, NAME).rollout
+    assert before is not None
+    roll_back(example.store, ANN, NAME, revision(example), 8, "no")
+    start(example, 9)
+    with pytest.raises(ConflictError, match="under way"):
+        promote(example.store, ANN, NAME, before, "late")
+
+
+def test_breaking_the_glass_twice_breaks_it_once(example: ExampleEndpoint) -> None:
+    for number, ref in example.sealed.items():
+        record_version(example.store, ANN, NAME, number, Evidence(ref.digest, "e"))
+    seen = revision(example)
+    assert break_glass(example.store, ANN, NAME, 9, "fire", seen).champion == example.sealed[9]
+    events = len(read_events(example.store))
+    assert break_glass(example.store, ANN, NAME, 9, "fire", seen).champion == example.sealed[9]
+    approve(example.store, BOB, NAME, 9)
+    roll_back(example.store, ANN, NAME, revision(example), 8, "it was worse")
+    with pytest.raises(ConflictError, match="Nothing was changed"):
+        break_glass(example.store, ANN, NAME, 9, "fire", seen)
+    assert len(read_events(example.store)) == events + 2
+
+
+@contextmanager
+def served(example: ExampleEndpoint) -> Iterator[str]:
+    """The endpoint on a port of this machine, where its routes stand in practice."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await example.app({**scope, "root_path": f"/v2/models/{NAME}"}, receive, send)
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def test_the_command_names_the_version_that_stays_and_can_be_given_again(
+    example: ExampleEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_RAY_API_KEY", example.key)
+    with served(example) as url:
+
+        def command(*arguments: str) -> str:
+            given = ["rollout", *arguments, "--url", url]
+            return CliRunner().invoke(app, given, catch_exceptions=False).output
+
+        with pytest.raises(ConfigurationError, match=r"Name the version that stays or returns.* There is: --to 7"):
+            command("rollback", NAME)
+        assert "Champion: version 7" in command("rollback", NAME, "--to", "7", "--reason", "complaints")
+        assert "Nothing was changed" in command("rollback", NAME, "--to", "7", "--reason", "complaints")
+        assert "loading" in command("start", NAME, "9")
+        with pytest.raises(ConfigurationError, match="There is: --to 7"):
+            command("rollback", NAME)
+        with pytest.raises(ConfigurationError, match=r"that comes in.* There is: --to 9"):
+            command("promote", NAME)
+        with pytest.raises(MlopsRayError, match="is not any more what it was at revision 1"):
+            command("rollback", NAME, "--to", "8", "--revision", "1")
+        example.follower.follow_once()
+        assert "answers with version 7" in command("status", NAME)
