@@ -20,6 +20,7 @@ from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, roll_
 from mlops_ray.serving import loader as loader_module
 from mlops_ray.serving.batching import Batcher
 from mlops_ray.serving.predictor import Predictor, Vectors
+from mlops_ray.serving.served_version import WAITING_LOOKUPS
 from mlops_ray.serving.traffic import LEAST_PATIENCE_S
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, MakePredictor, example_endpoint
 from mlops_ray.testing.example_model import RecentDelays, example_reader
@@ -129,12 +130,12 @@ def test_a_champion_whose_thread_lets_go_of_a_request_is_a_503_that_may_be_asked
         champion.predictor.__class__ = Slow
 
         async def work(client: httpx.AsyncClient) -> list[httpx.Response]:
-            asked = [asyncio.create_task(ask(example, client, {"keys": KEY})) for _ in range(2)]
+            asked = [asyncio.create_task(ask(example, client, {"keys": KEY})) for _ in range(WAITING_LOOKUPS + 1)]
             await asyncio.sleep(0.1)
             champion._threads.shutdown(wait=False, cancel_futures=True)
             return await asyncio.gather(*asked)
 
-        assert [answer.status_code for answer in together(example, work)] == [200, 503]
+        assert [answer.status_code for answer in together(example, work)] == [*[200] * WAITING_LOOKUPS, 503]
 
 
 def test_a_batch_that_is_let_go_of_fails_at_once() -> None:

@@ -600,10 +600,11 @@ def stable_answer(vector: Json) -> float:
     "version", ["9" * 24, "9" * 5_000, "2147483648", "0", "-1", "1.5", "1e400", '"7"', "null", "true", "[7]", "NaN"]
 )
 def test_what_is_no_number_of_a_version_starts_no_rollout(endpoint: ExampleEndpoint, version: str) -> None:
-    response = send(endpoint, "POST", "/rollout", content=f'{{"version": {version}}}', headers=JSON)
+    response = send(endpoint, "POST", "/rollout", content=f'{{"version": {version}, "revision": 1}}', headers=JSON)
     assert_refused(response, 400, "body")
     assert len(response.json()["error"]) < 300
-    assert_refused(send(endpoint, "POST", "/rollout", json={"version": 2**31 - 1}), 400, None)
+    unknown = {"version": 2**31 - 1, "revision": 1}
+    assert_refused(send(endpoint, "POST", "/rollout", json=unknown), 400, None)
 
 
 # What is down

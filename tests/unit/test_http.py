@@ -147,4 +147,4 @@ def test_who_changes_what_is_live_waits_for_no_slot(tmp_path: Path) -> None:
         example.endpoint.app._slots = Slots(1, 0)
         asyncio.run(example.endpoint.app._slots.take("somebody"))
         assert post(example, example.app, json={"features": VECTOR}).status_code == 429
-        assert post(example, example.app, "/rollout/rollback", json={"reason": "now"}).status_code == 409
+        assert post(example, example.app, "/rollout/rollback", json={"to": 6, "revision": 1}).status_code == 409

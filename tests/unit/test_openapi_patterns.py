@@ -12,8 +12,13 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.serving.openapi import _SAME_EVERYWHERE, _pattern
 
 
+def is_quick(pattern: str) -> bool:
+    """Python tries all ways to repeat what is repeated within a repetition: many of those never end."""
+    return len(pattern) < 30 and sum(pattern.count(sign) for sign in "*+{") <= 2
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.from_regex(_SAME_EVERYWHERE, fullmatch=True).filter(lambda text: len(text) < 30), st.data())
+@given(st.from_regex(_SAME_EVERYWHERE, fullmatch=True).filter(is_quick), st.data())
 def test_a_pattern_that_is_documented_means_the_same_to_another_engine(pattern: str, data: st.DataObject) -> None:
     try:
         column = Column("code", "text", pattern=pattern)

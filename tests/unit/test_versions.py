@@ -281,5 +281,5 @@ def test_a_use_case_may_go_on_without_its_online_store(tmp_path: Path) -> None:
         assert all(answer["degraded"] is True for answer in answers)
         unknown = example_answer({**VECTOR, "recent_delay": None})
         assert answers[0]["predictions"][0]["probability"] == pytest.approx(unknown, abs=1e-6)
-        assert len(asked_store) == 1
+        assert len(asked_store) == 3
         assert "degraded" not in asked(example, 1)[0]
