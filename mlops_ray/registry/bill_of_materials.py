@@ -30,6 +30,7 @@ SERVED_BY = (
     "numpy",
     "pandas",
     "polars",
+    "deltalake",
     "pyarrow",
     "msgspec",
     "typeguard",
