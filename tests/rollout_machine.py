@@ -233,7 +233,8 @@ class RolloutMachine(RuleBasedStateMachine):
         node.loading = wanted - node.loaded - node.failed.keys()
         step = step_key(state.rollout) if state.rollout else ""
         if step != node.step:
-            node.step, node.counters = step, {}
+            none = Counts().to_json()
+            node.step, node.counters = step, {"champion": none, "version": none} if step else {}
 
     @precondition(lambda self: any(node.loading for node in self.nodes))
     @rule(data=st.data(), works=st.integers(0, 3))

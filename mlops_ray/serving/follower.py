@@ -8,8 +8,9 @@ shows the champion elsewhere.
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.approvals import expect_servable
@@ -34,6 +35,16 @@ READ_AGAIN_S = 30.0  # even where no event was written since: somebody may have 
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """The step of a rollout that this replica carries out. version: what `counts` calls the new version in it;
+    baseline: the counts when it began."""
+
+    key: str
+    version: tuple[str, str]
+    baseline: Mapping[tuple[str, str], Counts]
+
+
 class Follower:
     """Follows one use case. `traffic` and `counts` are read and written by the endpoint meanwhile.
 
@@ -54,7 +65,7 @@ class Follower:
         self.store, self.use_case = store, use_case
         self._id, self._node, self._guard = replica_id, node, guard
         self.counts: defaultdict[tuple[str, str], Counts] = defaultdict(Counts)
-        self._step, self._baseline = "", dict(self.counts)
+        self._step: _Step | None = None
         self._state = Live(use_case)
         self._traffic: Traffic | None = None
         self._read: tuple[int, float] = (-1, float("-inf"))
@@ -161,14 +172,18 @@ class Follower:
 
     def _route(self) -> None:
         state, before = self._state, self.traffic
-        step = step_key(state.rollout) if state.rollout else ""
-        if step != self._step:
-            self._step, self._baseline = step, deepcopy(dict(self.counts))
+        rollout, measured = state.rollout, self._step
+        if rollout is None or rollout.current is None:
+            self._step = None
+        elif measured is None or measured.key != step_key(rollout):
+            version = str(rollout.version.version), rollout.current.route
+            self._step = _Step(step_key(rollout), version, deepcopy(dict(self.counts)))
         median_s = self.counts[before.champion.version, "champion"].median_s()
         self._traffic = traffic_of(state, self._loader.held, before, median_s)
 
     def _described(self) -> Replica:
-        state, traffic = self._state, self._traffic
+        """Asked for by the reporter's thread while another routes: each of both is read once."""
+        traffic, step = self._traffic, self._step
         return Replica(
             self._id,
             self._node,
@@ -177,20 +192,14 @@ class Follower:
             self._loader.loading(),
             dict(self._loader.failed),
             traffic.ref if traffic else None,
-            self._step,
-            self._counted(state, traffic) if traffic else {},
+            step.key if traffic and step else "",
+            self._counted(step, traffic) if traffic and step else {},
         )
 
-    def _counted(self, state: Live, traffic: Traffic) -> dict[str, object]:
+    def _counted(self, step: _Step, traffic: Traffic) -> dict[str, object]:
         """What was counted since the step began."""
-        rollout = state.rollout
-        if rollout is None or rollout.current is None or step_key(rollout) != self._step:
-            return {}
-        sides = {
-            "champion": (traffic.champion.version, "champion"),
-            "version": (str(rollout.version.version), rollout.current.route),
-        }
+        sides = {"champion": (traffic.champion.version, "champion"), "version": step.version}
         none = Counts()
         return {
-            side: (self.counts.get(key, none) - self._baseline.get(key, none)).to_json() for side, key in sides.items()
+            side: (self.counts.get(key, none) - step.baseline.get(key, none)).to_json() for side, key in sides.items()
         }

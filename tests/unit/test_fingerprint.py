@@ -35,18 +35,26 @@ def imported(folder: Path, text: str, name: str = "user_views") -> types.ModuleT
     """The module as Python imports it from the user's folder; again, if it is loaded already."""
     (folder / f"{name}.py").write_text(text)
     importlib.invalidate_caches()
-    for loaded in [one for one in sys.modules if one.split(".")[0] in (name, "helpers", "user_package")]:
-        del sys.modules[loaded]
+    forget(name)
     return importlib.import_module(name)
 
 
+def forget(*names: str) -> None:
+    for loaded in [one for one in sys.modules if one.split(".")[0] in (*names, "helpers", "user_package")]:
+        del sys.modules[loaded]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    yield
+    forget("user_views")
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield tmp_path
-    for loaded in [one for one in sys.modules if one.split(".")[0] in ("user_views", "helpers", "user_package")]:
-        del sys.modules[loaded]
+    return tmp_path
 
 
 def view(tables: object, hours: int = 3, lookup: pl.DataFrame = TABLE) -> int:

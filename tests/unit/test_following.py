@@ -140,6 +140,29 @@ def test_a_full_disk_at_one_replica_ends_no_rollout_and_is_over_when_there_is_ro
         assert read_events(example.store, types=["version.load_failed"]) == []
 
 
+def test_a_report_that_a_step_s_beginning_or_end_cuts_in_two_has_the_counters_of_the_step_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reporter's thread asks while another routes; a step without its counters was a KeyError where it is decided."""
+    with example_endpoint(tmp_path, versions=2) as example:
+        follower, loading = example.follower, example.follower._loader.loading
+
+        def meanwhile_routed() -> dict[VersionRef, Loading]:
+            follower.follow()
+            return loading()
+
+        monkeypatch.setattr(follower._loader, "loading", meanwhile_routed)
+        seen = []
+        start_rollout(example.store, SYSTEM, NAME, example.sealed[8], Plan((Step("shadow", 1.0, 0.0),), PATIENT))
+        example.follower.follow_once()
+        seen.append(follower._described())
+        example.follower.follow_once()
+        seen += [follower._described(), follower._described()]
+        roll_back(example.store, SYSTEM, NAME, live(example.store, NAME).revision, 7, "complaints")
+        seen += [follower._described(), follower._described()]
+        assert {(bool(one.step), tuple(one.counters)) for one in seen} == {(True, ("champion", "version")), (False, ())}
+
+
 def test_what_can_pass_is_told_from_what_cannot() -> None:
     def caused(error: Exception, by: Exception) -> Exception:
         error.__cause__ = by
