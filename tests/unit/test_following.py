@@ -143,7 +143,7 @@ def test_a_full_disk_at_one_replica_ends_no_rollout_and_is_over_when_there_is_ro
 def test_a_report_that_a_step_s_beginning_or_end_cuts_in_two_has_the_counters_of_the_step_it_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reporter's thread asks while another routes; a step without its counters was a KeyError where it is decided."""
+    """The reporter asks while another thread routes; a step without counters was a KeyError where it is decided."""
     with example_endpoint(tmp_path, versions=2) as example:
         follower, loading = example.follower, example.follower._loader.loading
 
