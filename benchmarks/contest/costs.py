@@ -46,7 +46,7 @@ def shadow_cost(target: Target, requests_per_s: float) -> Cost:
         _wait_until_running(store)
         return _cost("shadow, p99", target, requests_per_s, work.SHADOW_OFF, lambda found: found.p99_ms)
     finally:
-        roll_back(store, SYSTEM, NAME, live(store, NAME), "the benchmark is done")
+        roll_back(store, SYSTEM, NAME, live(store, NAME).revision, 1, "the benchmark is done")
         store.close()
 
 

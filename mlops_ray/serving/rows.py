@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import polars as pl
 from msgspec import Meta
+from pydantic_core import SchemaError, SchemaValidator
+from pydantic_core.core_schema import str_schema
 
 from mlops_ray.ingestion.moments import END, FIRST
 from mlops_ray.ingestion.reading import limits, null_values, read_column
@@ -155,16 +157,17 @@ def _canonical_check(column: Column) -> _Check | None:
 
 
 class AcceptedTexts:
-    """Which texts the contract accepts as they are. It is asked once for each, for as many as are held."""
+    """Which texts the contract accepts as they are. What can be said of a text without it is: it takes as long as all
+    the rest of a request."""
 
     def __init__(self, column: Column):
-        self._column = column
+        self._column, self._fits = column, _fits(column)
+        self._nulls, self._choices = frozenset(column.nulls), frozenset(column.choices)
         self._known: set[str | None] = {None}
-        self._plain = not column.choices and column.pattern is None and column.null_texts is None
 
     def all(self, texts: Sequence[str | None]) -> Sequence[str | None] | None:
         """The texts, if each is accepted as it is; else None. Nulls are passed over."""
-        unknown = [text for text in texts if text not in self._known and not (self._plain and _is_plain(text))]
+        unknown = [text for text in texts if text not in self._known and not self._is_plain(text)]
         return texts if not unknown or self._accepts(unknown) else None
 
     def _accepts(self, texts: Sequence[str | None]) -> bool:
@@ -174,13 +177,30 @@ class AcceptedTexts:
             return False
         if len(self._known) > _HELD_TEXTS:
             self._known = {None}
-        self._known.update(given)
+        self._known.update(texts)
         return True
 
+    def _is_plain(self, text: str | None) -> bool:
+        """Whether the text is surely accepted: in the normal form, no null, and a value that the column knows."""
+        return (
+            text is not None
+            and text.isascii()
+            and text == text.strip(TRIMMED)
+            and text not in self._nulls
+            and (not self._choices or text in self._choices)
+            and (self._fits is None or self._fits(text))
+        )
 
-def _is_plain(text: str | None) -> bool:
-    """Whether the text is surely in the normal form; of others the contract knows."""
-    return text is not None and text.isascii() and text == text.strip(TRIMMED) and text != ""
+
+def _fits(column: Column) -> Callable[[str], bool] | None:
+    """Whether a text fits the column's pattern, by the engine that polars has too (Rust's `regex`); Python's own
+    differs in what it takes. None without a pattern."""
+    if column.whole_pattern is None:
+        return None
+    try:
+        return SchemaValidator(str_schema(pattern=column.whole_pattern, regex_engine="rust-regex")).isinstance_python
+    except SchemaError:  # another limit of size: ask the contract each time
+        return lambda text: False
 
 
 def _moments(texts: Sequence[str | None], null: set[Any]) -> list[datetime | None] | None:
