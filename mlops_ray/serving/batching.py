@@ -1,7 +1,11 @@
-"""Dynamic batching: rows of requests that come at nearly the same time become one question to a large model."""
+"""Dynamic batching: rows of requests that come at nearly the same time become one question, to a large model or to the
+online store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +55,15 @@ class Batcher:
         try:
             probability = await self._ask_model(together)
         except asyncio.CancelledError:
-            _fail(batch, UnavailableError("The model was closed while it was asked. Ask again."))
+            _fail(
+                [answer for _, answer in batch], UnavailableError("The model was closed while it was asked. Ask again.")
+            )
             raise
         except Exception as error:
             if isinstance(error, ModelError) and len(batch) > 1:  # only those pay whose rows it cannot answer
                 await asyncio.gather(*(self._answer([one]) for one in batch))
             else:
-                _fail(batch, error)
+                _fail([answer for _, answer in batch], error)
             return
         ends = np.cumsum([len(part) for part in parts])[:-1]
         for (_, answer), own in zip(batch, np.split(probability, ends), strict=True):
@@ -65,7 +71,61 @@ class Batcher:
                 answer.set_result(own)
 
 
-def _fail(batch: list[tuple[Vectors, asyncio.Future[Probability]]], error: Exception) -> None:
-    for _, answer in batch:
+Rows = Sequence[Mapping[str, Any]]
+
+
+class TurnBatcher:
+    """Looks up at once what requests ask for in one turn of the event loop; nobody waits for a later one.
+
+    Of a lookup of one row most is the same for eight: evaluating expressions, a statement, arrays. The busier the
+    replica, the more comes in a turn; what comes alone is looked up alone. For one event loop.
+    """
+
+    def __init__(self, look_up: Callable[[Rows, Sequence[datetime]], Vectors]):
+        """look_up: the vectors of rows of entity keys, each as of its moment; too short to hold up the loop."""
+        self._look_up = look_up
+        self._asked: list[tuple[Rows, datetime, asyncio.Future[tuple[Vectors, float]]]] = []
+
+    async def vectors(self, rows: Rows, moment: datetime) -> tuple[Vectors, float]:
+        """The vectors of some rows and their share of the seconds that the turn's lookup took.
+
+        Raises what `look_up` raises for them.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._asked:
+            loop.call_soon(self._answer)
+        answer: asyncio.Future[tuple[Vectors, float]] = loop.create_future()
+        self._asked.append((rows, moment, answer))
+        return await answer
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, []
+        waiting = [one for one in asked if not one[2].done()]  # a caller may have gone
+        try:
+            self._answer_together(waiting)
+        except UnavailableError as error:  # it is the same for all, and was waited for once
+            _fail([answer for *_, answer in waiting], error)
+        except Exception:
+            for one in waiting:  # only those pay whose rows cannot be looked up
+                try:
+                    self._answer_together([one])
+                except Exception as error:
+                    one[2].set_exception(error)
+
+    def _answer_together(self, asked: Sequence[tuple[Rows, datetime, asyncio.Future[tuple[Vectors, float]]]]) -> None:
+        if not asked:
+            return
+        started_s = time.perf_counter()
+        found = self._look_up(
+            [row for rows, _, _ in asked for row in rows], [moment for rows, moment, _ in asked for _ in rows]
+        )
+        share_s, end = (time.perf_counter() - started_s) / max(1, len(found)), 0
+        for rows, _, answer in asked:
+            first, end = end, end + len(rows)
+            answer.set_result((found.part(first, end), share_s * len(rows)))
+
+
+def _fail(answers: Sequence[asyncio.Future[Any]], error: Exception) -> None:
+    for answer in answers:
         if not answer.done():
             answer.set_exception(error)

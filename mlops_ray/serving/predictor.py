@@ -59,6 +59,10 @@ class Vectors:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def part(self, first: int, end: int) -> "Vectors":
+        """The rows from `first` up to `end`."""
+        return Vectors(self.numbers[first:end], self.categories[first:end], self.online[first:end], self.degraded)
+
 
 class Predictor:
     """Asks one sealed model. Everything that depends on the model alone is worked out once, here."""
@@ -85,13 +89,14 @@ class Predictor:
         if self.reader is not None:
             self.reader.close()
 
-    def vectors_of_keys(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> Vectors:
-        """Features of validated request rows (column name -> value) as known at `moment`; may wait for the store.
+    def vectors_of_keys(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> Vectors:
+        """Features of validated request rows (column name -> value), each as known at its moment; may wait for the
+        store.
 
         Raises UnavailableError if the store does not answer, unless the use case takes its features as missing then.
         """
         computed = self._computed(rows)
-        online, degraded = self._online(rows, moment)
+        online, degraded = self._online(rows, moments)
         known = [found.values for found in online] or [{}] * len(rows)
         features = [
             {**found, **{name: row[name] for name in self._copied}, **values}
@@ -103,12 +108,14 @@ class Predictor:
         )
         return Vectors(vectors.numbers, vectors.categories, online, degraded)
 
-    def _online(self, rows: Sequence[Mapping[str, Any]], moment: datetime) -> tuple[Sequence[OnlineRow], bool]:
+    def _online(
+        self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]
+    ) -> tuple[Sequence[OnlineRow], bool]:
         """What the store knows of each row; and whether it could not be asked."""
         if self.reader is None:
             return (), False
         try:
-            return self.reader.find(rows, [moment] * len(rows)), False
+            return self.reader.find(rows, moments), False
         except UnavailableError as error:
             if self.sealed.schema.serving.store_down != "missing":
                 raise

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from mlops_ray.registry.model_schema import ModelSchema
-from mlops_ray.serving.batching import Batcher, Probability
+from mlops_ray.serving.batching import Batcher, Probability, TurnBatcher
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.inference_protocol import InferBody, Tensors, metadata
 from mlops_ray.serving.openapi import openapi_of_model
@@ -102,7 +102,8 @@ class ServedVersion:
         # Threads for what waits or is long, so that the event loop stays free to answer health checks and to keep the
         # deadline. One is enough for work that holds Python's lock; those that wait for another machine wait together.
         # Each version has its own, so that a slow canary does not hold up the champion. What is short stays on the
-        # loop: handing a lookup of one row over and back costs about as much as the lookup.
+        # loop, together with what else has come in the same turn: handing a lookup of one row over and back costs about
+        # as much as the lookup.
         threads = remote_calls or (WAITING_LOOKUPS if predictor.waits else 1)
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"version-{version}")
         serving = self.schema.serving
@@ -112,6 +113,7 @@ class ServedVersion:
             if serving.batch_wait_ms
             else None
         )
+        self._lookups = TurnBatcher(predictor.vectors_of_keys)
         self._given_up: set[Future[Any]] = set()
         self.warm_up()
 
@@ -214,21 +216,22 @@ class ServedVersion:
     ) -> Scored:
         if self._batcher is not None:
             started_s = time.perf_counter()
-            vectors: Vectors = await self.in_its_thread(self.predictor.vectors_of_keys, keys, moment)
+            vectors: Vectors = await self.in_its_thread(self.predictor.vectors_of_keys, keys, [moment] * len(keys))
             lookup_s = time.perf_counter() - started_s
             return Scored(keys, vectors, await self._batcher.probability(vectors), moment, late, lookup_s=lookup_s)
         if not aside and len(keys) <= INLINE_KEYS and not self.waits(looks_up=True):
-            return self._look_up_and_ask(keys, moment, late)
+            vectors, lookup_s = await self._lookups.vectors(keys, moment)
+            probability, model_s = self._timed(vectors)
+            return Scored(keys, vectors, probability, moment, late, lookup_s=lookup_s, model_s=model_s)
         scored: Scored = await self.in_its_thread(self._look_up_and_ask, keys, moment, late)
         return scored
 
     def _look_up_and_ask(self, keys: list[dict[str, Any]], moment: datetime, late: Sequence[bool]) -> Scored:
         started_s = time.perf_counter()
-        vectors = self.predictor.vectors_of_keys(keys, moment)
-        looked_up_s = time.perf_counter()
-        probability = self.predictor.probability(vectors)
-        model_s = time.perf_counter() - looked_up_s
-        return Scored(keys, vectors, probability, moment, late, lookup_s=looked_up_s - started_s, model_s=model_s)
+        vectors = self.predictor.vectors_of_keys(keys, [moment] * len(keys))
+        lookup_s = time.perf_counter() - started_s
+        probability, model_s = self._timed(vectors)
+        return Scored(keys, vectors, probability, moment, late, lookup_s=lookup_s, model_s=model_s)
 
     async def _from_vectors(
         self, vectors: Vectors, aside: bool, as_of: datetime, tensors: Tensors | None = None

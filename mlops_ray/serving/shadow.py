@@ -182,4 +182,5 @@ def _vectors(asked: Asked) -> Vectors:
         return asked.scored.vectors
     if asked.scored.keys is None:
         raise DataError("it takes other features than the champion, and the caller sent the champion's.")
-    return asked.candidate.predictor.vectors_of_keys(asked.scored.keys, asked.scored.as_of)
+    keys = asked.scored.keys
+    return asked.candidate.predictor.vectors_of_keys(keys, [asked.scored.as_of] * len(keys))

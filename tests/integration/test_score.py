@@ -147,7 +147,7 @@ def test_each_row_gets_the_answer_of_its_time(
     # The online store holds what was known at noon; what is asked for as of noon has the same features there.
     at_noon = frame.filter(pl.col("as_of").is_between(NOON, NOON + HOUR))
     keys = at_noon.select("carrier", "origin", "departure", "distance").to_dicts()
-    vectors = predictor.vectors_of_keys(keys, NOON)
+    vectors = predictor.vectors_of_keys(keys, [NOON] * len(keys))
     assert len(vectors) > 50
     assert np.isfinite(vectors.numbers[:, 2]).sum() > 20
     np.testing.assert_allclose(at_noon["probability"], predictor.probability(vectors), atol=1e-6)

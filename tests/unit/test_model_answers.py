@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mlops_ray.errors import DataError, IntegrityError, ModelError
+from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Step, VersionRef, live, start_rollout
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import golden_cases, load, seal
-from mlops_ray.serving.batching import Batcher
+from mlops_ray.serving.batching import Batcher, TurnBatcher
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.testing.example_endpoint import NAME, example_endpoint
 from mlops_ray.testing.example_model import FEATURES, example_onnx, example_reader
@@ -27,6 +29,7 @@ from tests.unit.test_sealed_model import example_schema, reseal, seal_example
 from tests.unit.test_versions import follow
 
 X = (Feature("x", "number"),)
+NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
 
 def echo_onnx() -> bytes:
@@ -128,6 +131,43 @@ def test_in_a_batch_only_those_pay_whose_rows_the_model_cannot_answer() -> None:
     first, second, third = asyncio.run(at_once())
     assert (first.tolist(), third.tolist()) == ([0.25], [0.75])
     assert isinstance(second, ModelError)
+
+
+def test_what_comes_in_one_turn_is_looked_up_together_and_each_gets_its_own() -> None:
+    asked: list[list[Any]] = []
+
+    def look_up(rows: Any, moments: Any) -> Vectors:
+        asked.append([*zip((row["x"] for row in rows), moments, strict=True)])
+        if any(row["x"] < 0 for row in rows):
+            raise ModelError(f"{len(rows)} rows with one that cannot be")
+        texts = np.array([[row["t"]] for row in rows], object)
+        known = [OnlineRow({"y": row["x"]}) for row in rows]
+        return Vectors(np.array([[row["x"]] for row in rows], np.float32), texts, known, degraded=True)
+
+    def question(*values: float) -> Any:
+        return batcher.vectors([{"x": value, "t": str(value)} for value in values], NOON + timedelta(hours=values[0]))
+
+    async def turns() -> list[Any]:
+        gone = asyncio.ensure_future(question(9.0))
+        first = asyncio.gather(question(1.0, 2.0), question(3.0))
+        await asyncio.sleep(0)
+        gone.cancel()
+        found = await first
+        second = await asyncio.gather(question(4.0), question(-1.0), question(5.0, 6.0), return_exceptions=True)
+        return [*found, *second]
+
+    batcher = TurnBatcher(look_up)
+    one, two, three, wrong, four = asyncio.run(turns())
+    at = [NOON + timedelta(hours=hour) for hour in range(7)]
+    assert asked[0] == [(1.0, at[1]), (2.0, at[1]), (3.0, at[3])]
+    assert [len(rows) for rows in asked[1:]] == [4, 1, 1, 2]
+    assert str(wrong) == "1 rows with one that cannot be"
+    for (vectors, seconds), values in ((one, [1.0, 2.0]), (two, [3.0]), (three, [4.0]), (four, [5.0, 6.0])):
+        assert vectors.numbers[:, 0].tolist() == values
+        assert vectors.categories[:, 0].tolist() == [str(value) for value in values]
+        assert [row.values["y"] for row in vectors.online] == values
+        assert vectors.degraded
+        assert 0 < seconds < 1
 
 
 def test_a_model_that_answers_nan_is_neither_sealed_nor_loaded(tmp_path: Path) -> None:
