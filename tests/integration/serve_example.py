@@ -78,7 +78,8 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
     )
     apart, scales = "EXAMPLE_MODEL_APART" in os.environ, "EXAMPLE_SCALES" in os.environ
     try:
-        settings = Settings(state=state, data=state, http_port=port, ledger_rotate_s=5)
+        host = os.environ.get("EXAMPLE_HOST", "127.0.0.1")
+        settings = Settings(state=state, data=state, http_host=host, http_port=port, ledger_rotate_s=5)
         store = open_store(settings)
         digests = seal_all(state)
         set_champion(store, SYSTEM, NAME, VersionRef(7, digests[7]), "the example")
