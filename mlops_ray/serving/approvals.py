@@ -20,9 +20,7 @@ from mlops_ray.governance.live import Live, break_glass, live
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.governance.versions import RegisteredVersion
 from mlops_ray.serving.http import HttpError, Request, Response, Route
-from mlops_ray.serving.operations import VersionNumber, actor_of, read_body
-
-LONGEST_REASON = 2000
+from mlops_ray.serving.operations import Reason, RevisionNumber, VersionNumber, actor_of, read_body
 
 
 class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,9 +29,9 @@ class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
 
     model: str
     version: VersionNumber
-    reason: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
+    reason: Reason = ""
     digest: Annotated[str, Meta(max_length=64)] | None = None
-    revision: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    revision: RevisionNumber | None = None
 
 
 Result = Approval | Live | RegisteredVersion

@@ -8,6 +8,7 @@ from mlops_ray.predictions.labels import ROW, key_columns
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.inference_protocol import OUTPUT_TYPES
+from mlops_ray.serving.json_body import MAX_TEXT
 from mlops_ray.serving.rows import integer_limits
 from mlops_ray.serving.tensors import NUMERIC_TYPES
 from mlops_ray.serving.validation import MAX_ROWS, feature_column
@@ -273,7 +274,7 @@ def _infer_request(schema: ModelSchema) -> dict[str, Any]:
     return _object(
         {
             "inputs": {**_list(_object(tensor, optional=("parameters", "data"))), "minItems": 1},
-            "id": {"type": ["string", "null"]},
+            "id": {"anyOf": [{"type": "string", "maxLength": MAX_TEXT}, none]},
             "parameters": {"anyOf": [of_request, none]},
             "outputs": {"anyOf": [_list(_object(output, optional=("parameters",))), none]},
         },

@@ -19,6 +19,7 @@ from mlops_ray.serving.rollout import progress
 Body = TypeVar("Body", bound=msgspec.Struct)
 FindVersion = Callable[[int], VersionRef]
 VersionNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Reason = Annotated[str, Meta(max_length=2_000)]  # goes into the audit log, and into messages
 RevisionNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
@@ -35,7 +36,7 @@ class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
 
     to: VersionNumber
     revision: RevisionNumber
-    reason: str = ""
+    reason: Reason = ""
 
 
 class Operations:
