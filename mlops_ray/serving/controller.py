@@ -10,6 +10,7 @@ from mlops_ray.governance.alarms import open_alarms
 from mlops_ray.governance.approvals import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.leases import hold, release
 from mlops_ray.governance.live import (
     Live,
     Numbers,
@@ -21,7 +22,7 @@ from mlops_ray.governance.live import (
     promote,
     roll_back,
 )
-from mlops_ray.governance.replicas import forget_silent, heard, hold, release
+from mlops_ray.governance.replicas import forget_silent, heard
 from mlops_ray.serving.rollout import Decision, decide, step_key
 
 LEASE = timedelta(seconds=5)
