@@ -4,13 +4,14 @@ Reports come every second from each replica, so they do not take the audit log's
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping, delete, func, insert, select, update
 
 from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.events import SYSTEM, record
 from mlops_ray.governance.tables import replicas
 from mlops_ray.governance.versions import VersionRef
 
@@ -94,6 +95,21 @@ def count_alive(store: ControlStore, use_case: str) -> int:
         since = database_now(connection) - FRESH
         alive = (replicas.c.use_case == use_case) & (replicas.c.seen_at >= since) & replicas.c.left_at.is_(None)
         return int(connection.execute(select(func.count()).select_from(replicas).where(alive)).scalar_one())
+
+
+def record_load_failure(
+    store: ControlStore,
+    use_case: str,
+    version: VersionRef,
+    replica_id: str,
+    why: str,
+    serving: VersionRef | None = None,
+) -> None:
+    """For a version that a replica cannot use; who cares is told through the event. serving: what answers there."""
+    with store.transaction() as connection:
+        payload = {"replica": replica_id, "digest": version.digest, "serving": serving and asdict(serving)}
+        subject = f"{use_case}@{version.version}"
+        record(connection, "version.load_failed", SYSTEM, subject, use_case=use_case, payload=payload, reason=why)
 
 
 def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool) -> None:

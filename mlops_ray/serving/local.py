@@ -13,8 +13,8 @@ from ray import serve
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.governance.champion import begin
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.live import begin
 from mlops_ray.serving.app import (
     SERVER_APPLICATION,
     SERVER_ROUTE,

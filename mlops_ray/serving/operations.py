@@ -11,8 +11,10 @@ from msgspec import Meta
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
-from mlops_ray.governance.live import Live, Plan, VersionRef, live, promote, roll_back, start_rollout
+from mlops_ray.governance.live import Live, Plan, VersionRef, live
 from mlops_ray.governance.replicas import Heard, heard
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.rollout import progress
 

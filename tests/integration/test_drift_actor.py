@@ -18,9 +18,10 @@ import uuid6
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.governance.alarms import alarms_of
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.live import VersionRef
 from mlops_ray.monitoring import drift_actor
 from mlops_ray.monitoring.drift_actor import NAMESPACE, drift_actor_name, start_watching, stop_watching
 from mlops_ray.monitoring.label_join import labelled_predictions

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.batch.labels import import_labels
 from mlops_ray.client import AsyncClient, Client
+from mlops_ray.client.labels import labels_sent
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.monitoring.quality import join_labels
@@ -207,6 +209,20 @@ def test_clients_send_any_number_of_labels(asynchronous: bool) -> None:
             sent = client.send_labels(NAME, labels)
     assert (sent, [len(body) for body in bodies]) == (2500, [1000, 1000, 500])
     assert bodies[0][0] == {"request_id": REQUEST, "label": None, "known_at": NOW.isoformat()}
+
+
+def test_clients_send_labels_of_many_days_in_requests_that_are_taken() -> None:
+    days = [NOW - timedelta(days=day) for day in range(120)]
+    by_keys = [{"keys": {**KEYS, "departure": day}, "label": True} for day in days]
+    by_request = [{"request_id": uuid7_at(round(day.timestamp() * 1000)), "label": True} for day in days for _ in "ab"]
+    for labels, sizes in ((by_keys, [50, 50, 20]), (by_request, [100, 100, 40]), ([], [])):
+        steps, bodies = labels_sent(NAME, labels), []
+        with suppress(StopIteration):
+            call = next(steps)
+            while True:
+                bodies.append(call.body["labels"])
+                call = steps.send({"accepted": len(bodies[-1])})
+        assert [len(body) for body in bodies] == sizes
 
 
 # Kept

@@ -1,5 +1,6 @@
 """Requests that change what is live name what they are about: repeated or late, they change nothing."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,10 +13,15 @@ import uvicorn
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
+from mlops_ray.client import AsyncClient, Client
+from mlops_ray.client.decisions import decided
 from mlops_ray.errors import ConfigurationError, ConflictError, MlopsRayError
 from mlops_ray.governance.approvals import approve
+from mlops_ray.governance.champion import break_glass, set_champion
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.live import Plan, Rules, Step, advance, break_glass, live, promote, roll_back, set_champion
+from mlops_ray.governance.live import Plan, Rules, Step, live
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import advance, promote
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from tests.unit.test_endpoint import send
@@ -203,3 +209,40 @@ def test_the_command_names_the_version_that_stays_and_can_be_given_again(
             command("rollback", NAME, "--to", "8", "--revision", "1")
         example.follower.follow_once()
         assert "answers with version 7" in command("status", NAME)
+
+
+def test_the_client_lets_versions_in_and_out_and_its_repetitions_change_nothing(example: ExampleEndpoint) -> None:
+    with served(example) as url, Client(url, api_key=example.key) as client:
+        seen = client.rollouts.status(NAME)["revision"]
+        for changed in (True, False):
+            started = client.rollouts.start(NAME, 9, PLAN.to_json(), seen)
+            assert (started["changed"], started["rollout"]["version"]["version"]) == (changed, 9)
+        for changed in (True, False):
+            ended = client.rollouts.roll_back(NAME, 8, "complaints")
+            assert (ended["changed"], ended["champion"]["version"], ended["rollout"]) == (changed, 8, None)
+        with pytest.raises(ConflictError, match="is not any more what it was at revision"):
+            client.rollouts.start(NAME, 9, PLAN.to_json(), seen)
+        with pytest.raises(ConflictError, match="No rollout of version 9 of departures is under way"):
+            client.rollouts.promote(NAME, 9)
+        with pytest.raises(ConfigurationError, match="is no name of a model"):
+            client.rollouts.status("../approvals")
+
+    async def asked() -> list[Any]:
+        async with AsyncClient(url, api_key=example.key) as client:
+            await client.rollouts.start(NAME, 9, {"steps": []})
+            example.follower.follow_once()
+            example.follower.follow_once()
+            state = await client.rollouts.status(NAME)
+            return [state["champion"]["version"], (await client.rollouts.roll_back(NAME, 8))["changed"]]
+
+    with served(example) as url:
+        assert asyncio.run(asked()) == [9, True]
+
+
+def test_breaking_the_glass_is_decided_on_what_is_live_then() -> None:
+    steps = decided("break-glass", NAME, 9, "fire", None, None)
+    assert (next(steps).method, steps.send({"revision": 5}).body["revision"]) == ("GET", 5)
+    steps = decided("break-glass", NAME, 9, "fire", None, None)
+    next(steps)
+    assert "revision" not in steps.throw(ConfigurationError("There is no model at this path.")).body
+    assert next(decided("break-glass", NAME, 9, "fire", None, 4)).body["revision"] == 4
