@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.batch.output import WAITING, _copy
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, DataError, UseCaseError
@@ -26,7 +27,7 @@ from mlops_ray.predictions.labels import Label, Labels, label_keys
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.predictions.retention import retain
-from mlops_ray.predictions.segments import Segment, segments
+from mlops_ray.predictions.segments import Segment, read_segment, segments
 from mlops_ray.predictions.table import LedgerTable
 from mlops_ray.predictions.tombstones import CLOCKS_DIFFER, set_tombstone, tombstones
 from mlops_ray.predictions.writer import LedgerWriter
@@ -174,6 +175,18 @@ def test_a_collector_that_was_killed_before_it_had_looked_brings_nobody_back(
     compact(artifacts, NAME, lambda segment: True)
     assert holding(settings, hash_of(settings, "ada")) == []
     assert Ledger(settings, NAME).frame().height == 1
+
+
+def test_a_run_of_batch_scoring_brings_no_erased_person_into_the_ledger(settings: Settings, tmp_path: Path) -> None:
+    artifacts, output = Artifacts(settings.artifacts), Artifacts(f"{tmp_path}/scores")
+    answer(settings, ["ada", "bob"])
+    (segment,) = segments(artifacts, NAME)
+    name = f"{segment.id[:36]}.parquet"
+    output.write_table(read_segment(segment.url), WAITING, name)
+    erase_person(settings, open_store(settings), SYSTEM, NAME, hash_of(settings, "ada"))
+    retain(artifacts, NAME, timedelta(days=1), NOW + timedelta(days=2))  # tombstones are of a later day
+    _copy(output.root, name, settings.artifacts, NAME)
+    assert Ledger(settings, NAME).frame()["key.carrier"].to_list() == [hash_of(settings, "bob")]
 
 
 def test_tombstones_go_with_what_they_are_for(settings: Settings) -> None:
