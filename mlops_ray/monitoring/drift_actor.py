@@ -182,10 +182,11 @@ class DriftActor:
             return self._watch.round(now or datetime.now(UTC), traffic)
 
     def _keep_ledger(self) -> None:
-        store = open_store(self._settings)
+        store: ControlStore | None = None
         while True:
             time.sleep(min(UPKEEP_LOOK_S, self._settings.ledger_upkeep_every_s))
             try:
+                store = store or open_store(self._settings)
                 if done := keep_up_if_due(self._settings, store, self._use_case):
                     _logger.info("Looked after the ledger of %s: %s", self._use_case, done)
             except (MlopsRayError, OSError) as error:

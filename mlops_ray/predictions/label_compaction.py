@@ -12,7 +12,7 @@ from mlops_ray.predictions.segments import read_segment
 from mlops_ray.predictions.tombstones import tombstones
 
 LEAST_FILES = 16  # of a part; fewer are as quickly read as one
-SMALL_BYTES, MERGED_BYTES = 8 << 20, 64 << 20
+SMALL_BYTES, MERGED_BYTES = 4 << 20, 32 << 20  # in memory about ten times as much
 
 
 def compact_labels(artifacts: Artifacts, use_case: str) -> int:
