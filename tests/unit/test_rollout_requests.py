@@ -168,11 +168,20 @@ def test_breaking_the_glass_twice_breaks_it_once(example: ExampleEndpoint) -> No
 
 
 @contextmanager
-def served(example: ExampleEndpoint) -> Iterator[str]:
-    """The endpoint on a port of this machine, where its routes stand in practice."""
+def served(example: ExampleEndpoint, lost: int = 0) -> Iterator[str]:
+    """The endpoint on a port of this machine, where its routes stand in practice. lost: so many answers to the first
+    changes do not arrive."""
+    to_lose = iter(range(lost))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await example.app({**scope, "root_path": f"/v2/models/{NAME}"}, receive, send)
+        async def lose(message: Any) -> None:
+            pass
+
+        is_lost = scope["type"] == "http" and scope["method"] == "POST" and next(to_lose, None) is not None
+        await example.app({**scope, "root_path": f"/v2/models/{NAME}"}, receive, lose if is_lost else send)
+        if is_lost:
+            await send({"type": "http.response.start", "status": 504, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -237,6 +246,14 @@ def test_the_client_lets_versions_in_and_out_and_its_repetitions_change_nothing(
 
     with served(example) as url:
         assert asyncio.run(asked()) == [9, True]
+
+
+def test_a_change_whose_answer_is_lost_is_made_once(example: ExampleEndpoint) -> None:
+    with served(example, lost=2) as url, Client(url, api_key=example.key) as client:
+        begun = len(read_events(example.store))
+        started = client.rollouts.start(NAME, 9, PLAN.to_json())
+        assert (started["changed"], started["rollout"]["version"]["version"]) == (False, 9)
+        assert [event.type for event in read_events(example.store)[begun:]] == ["rollout.started"]
 
 
 def test_breaking_the_glass_is_decided_on_what_is_live_then() -> None:
