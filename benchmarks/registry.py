@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.live import set_champion
 from mlops_ray.predictions.ids import microseconds, uuid7_at
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.predictions.segments import FEATURE, write_segment

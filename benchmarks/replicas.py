@@ -25,9 +25,12 @@ import numpy as np
 import psutil
 import psycopg
 
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import Plan, VersionRef, live, roll_back, set_champion, start_rollout
+from mlops_ray.governance.live import Plan, VersionRef, live
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import POLL_S, Follower
 

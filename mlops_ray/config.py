@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -24,16 +25,19 @@ class Settings(BaseModel):
     ledger_wal: absolute local folder in which a server keeps predictions until they lie below `artifacts`, which is
     after `ledger_rotate_s` seconds or a certain size. ledger_sync: wait until a prediction is on the disk before the
     answer leaves, so that a power failure loses none either. ledger_secret_file: the secret by which personal columns
-    are hashed; give every node the same one. It is made only where `artifacts` lie in `state`.
+    are hashed; give every node the same one. It is made only where `artifacts` lie in `state`. ledger_upkeep_every_s:
+    how often the ledger of a use case that is served is compacted, and rid of what is too old; 0 never does it.
     control_store: sqlite:///, or in production postgresql://, URL of what is live, who may do what, and the audit log.
     audit_anchors: absolute path of the file to which the audit log's end is written at an interval; where those who can
     write to the control store cannot, if it is to prove anything against them.
     webhook_allowed_hosts: hosts that notifications may go to although their addresses are private, or over http.
     oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
-    oidc_roles_claim, oidc_use_cases_claim: where a token lists its roles and use cases. Empty: API keys only.
+    oidc_roles_claim, oidc_use_cases_claim: where a token lists its roles and use cases; oidc_requests_per_s: what each
+    `sub` may ask, as a key's rate. Empty: API keys only.
     advisories: where vulnerabilities are looked up: a file or folder of OSV records, or pypi or osv, which need a
     network, or the URL of a server that answers as api.osv.dev does. Empty: nowhere, and every record says so.
     online_cache_s: how long a server may reuse what it read of an entity from the online store; 0 reads every time.
+    http_host: an IPv4 or IPv6 address to serve on, or a host name; 0.0.0.0 and :: are all of the machine's.
     num_cpus and object_store_mb: what a Ray started by us may take; ignored on an existing cluster.
     """
 
@@ -52,17 +56,25 @@ class Settings(BaseModel):
     ledger_secret_file: str = ""
     ledger_rotate_s: float = Field(default=60, gt=0, le=900)
     ledger_sync: bool = False
+    ledger_upkeep_every_s: float = Field(default=3600, ge=0)
     oidc_issuer: str = ""
     oidc_audience: str = ""
     oidc_keys: str = ""
     oidc_roles_claim: str = "roles"
     oidc_use_cases_claim: str = "use_cases"
+    oidc_requests_per_s: float = Field(default=200, gt=0)
     advisories: str = ""
     online_cache_s: float = Field(default=0, ge=0, le=3600)
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
     num_cpus: int = Field(default=2, ge=1)
     object_store_mb: int = Field(default=1000, ge=100)
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the server."""
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return f"http://{host}:{self.http_port}"
 
     @model_validator(mode="before")
     @classmethod
@@ -93,10 +105,10 @@ class Settings(BaseModel):
                     f"Give an absolute path{' or a URL' if may_be_url else ''}."
                 )
         self._paths_survive_urls()
-        if ":" in self.http_host:
+        if ":" in self.http_host and not _is_ipv6(self.http_host):
             raise ValueError(
-                f"http_host is {self.http_host!r}, and serving over IPv6 is not possible yet. Give an IPv4 address, "
-                f"such as 127.0.0.1, or a host name."
+                f"http_host is {self.http_host!r}, which is no address. Give an IPv6 address as it is, such as ::1, "
+                f"without brackets, port or zone; or an IPv4 address or a host name."
             )
         known = self.advisories.startswith(("/", "https://", "http://")) or self.advisories in ("", "pypi", "osv")
         if not known:
@@ -116,6 +128,14 @@ class Settings(BaseModel):
                     f"{name} is {value!r}, and {found[0]!r} means something else in the URLs of the stores. Give a "
                     f"path without {' '.join(taken)}."
                 )
+
+
+def _is_ipv6(host: str) -> bool:
+    """An address with a zone (fe80::1%eth0) cannot be given to Serve."""
+    try:
+        return IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
 
 
 def load_settings(

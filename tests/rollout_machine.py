@@ -18,27 +18,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.governance import approvals as approvals_module
-from mlops_ray.governance import live as live_module
+from mlops_ray.governance import champion as champion_module
+from mlops_ray.governance import change as change_module
+from mlops_ray.governance import leases as leases_module
 from mlops_ray.governance import replicas as replicas_module
+from mlops_ray.governance import rollouts as rollouts_module
 from mlops_ray.governance.approvals import Policy, approve, request, revoke, set_policy
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, Event
 from mlops_ray.governance.history import changes
-from mlops_ray.governance.live import (
-    Live,
-    Plan,
-    Rollout,
-    Rules,
-    Step,
-    VersionRef,
-    leave_unservable,
-    live,
-    promote,
-    roll_back,
-    set_champion,
-    start_rollout,
-)
+from mlops_ray.governance.live import Live, Plan, Rollout, Rules, Step, VersionRef, live
 from mlops_ray.governance.replicas import FRESH, Loading, Replica, leave, report
+from mlops_ray.governance.rollback import leave_unservable, roll_back
+from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.serving.controller import RolloutController
 from mlops_ray.serving.counters import Counts
@@ -46,6 +39,9 @@ from mlops_ray.serving.rollout import Decision, step_key
 
 ANN, BOB = Actor("ann", ("operate",)), Actor("bob", ("approve",))
 VERSIONS = range(1, 6)
+_READ_THE_CLOCK = (
+    change_module, champion_module, rollouts_module, replicas_module, leases_module, approvals_module
+)  # fmt: skip
 PLANS = (
     Plan(()),
     Plan((Step("canary", 0.5, 0),), Rules(min_requests=10)),
@@ -117,8 +113,7 @@ class RolloutMachine(RuleBasedStateMachine):
         self.promoted_over: list[str] = []
         self.began = datetime.now(UTC)
         self.patches = [
-            patch.object(module, "database_now", lambda connection: self.now())
-            for module in (live_module, replicas_module, approvals_module)
+            patch.object(module, "database_now", lambda connection: self.now()) for module in _READ_THE_CLOCK
         ]
         for one in self.patches:
             one.start()

@@ -14,7 +14,9 @@ from contest import work
 from contest.load import Load, Target, load
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, roll_back, start_rollout
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import start_rollout
 
 ROUNDS, TURNS, SECONDS, CLIENTS = 5, 9, 1, 64
 SWITCHED_AFTER_S = 0.3

@@ -5,14 +5,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts, digest_rows
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, DataError
-from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.control_store import database_now, open_store
 from mlops_ray.governance.live import live
 from mlops_ray.ingestion.contract import REASON, check_rows
 from mlops_ray.predictions.labels import (
@@ -59,7 +59,8 @@ def import_labels(url: str, use_case: str, settings: Settings | None = None) -> 
     keys have no champion to say what the keys are.
     """
     settings = settings or settings_from_environment()
-    now = datetime.now(UTC)
+    with open_store(settings).reading() as connection:
+        now = database_now(connection)  # not a laptop's clock: of two corrections the later one holds
     artifacts = Artifacts(settings.artifacts)
     keys: LabelKeys | None = None
     rows, reasons = Counter[str](), Counter[str]()

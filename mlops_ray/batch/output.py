@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import polars as pl
 import ray
 
 from mlops_ray.artifacts import Artifacts
@@ -18,6 +19,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.predictions.ids import microseconds, uuid7_at
 from mlops_ray.predictions.segments import copy_segment
+from mlops_ray.predictions.tombstones import leave_out_erased, tombstones
 
 PREDICTIONS, QUARANTINE, WAITING = "predictions", "quarantine", "ledger"
 _FOLDERS = (PREDICTIONS, QUARANTINE, WAITING)
@@ -86,4 +88,7 @@ def finish(output: str, settings: Settings, scores: dict[str, Any]) -> None:
 
 def _copy(output: str, name: str, root: str, use_case: str) -> None:
     content = Artifacts(output).read_bytes(WAITING, name)
-    copy_segment(Artifacts(root), use_case, name.removesuffix(".parquet"), content)
+    ledger, segment_id = Artifacts(root), name.removesuffix(".parquet")
+    copy_segment(ledger, use_case, segment_id, content)
+    if tombstones(ledger, use_case):
+        leave_out_erased(ledger, use_case, segment_id, pl.read_parquet(content))

@@ -14,7 +14,8 @@ from mlops_ray.cli.options import (
     printable,
     settings_of,
 )
-from mlops_ray.cli.rollout import call_server
+from mlops_ray.cli.rollout import RevisionOption, server
+from mlops_ray.client import Decision
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import APPROVER_KEY_FILE, DEVELOPMENT_KEY_FILE
@@ -34,7 +35,8 @@ versions = typer.Typer(no_args_is_help=True, help="Versions of a use case: what 
 @approvals.command("list")
 def list_(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
     """List requests and what became of them, the newest first."""
-    found = call_server("GET", f"{url.rstrip('/')}/v2/approvals", state)["approvals"]
+    with server(url, state) as client:
+        found = client.approvals()
     if not found:
         typer.echo("Nobody has asked for an approval yet.")
     for approval in found:
@@ -50,7 +52,7 @@ def request(
     state: StateOption = None,
 ) -> None:
     """Ask for the approval of a version."""
-    typer.echo(_line(_post("request", url, state, model, version, reason)))
+    typer.echo(_decide("request", url, state, model, version, reason))
 
 
 @approvals.command()
@@ -63,7 +65,7 @@ def approve(
     state: StateOption = None,
 ) -> None:
     """Approve what was asked for; somebody other than the author has to."""
-    typer.echo(_line(_post("approve", url, state, model, version, reason, digest)))
+    typer.echo(_decide("approve", url, state, model, version, reason, digest))
 
 
 @approvals.command()
@@ -72,7 +74,7 @@ def reject(
     state: StateOption = None,
 ) -> None:  # fmt: skip
     """Refuse what was asked for."""
-    typer.echo(_line(_post("reject", url, state, model, version, reason)))
+    typer.echo(_decide("reject", url, state, model, version, reason))
 
 
 @approvals.command()
@@ -81,16 +83,21 @@ def revoke(
     state: StateOption = None,
 ) -> None:  # fmt: skip
     """Take an approval back: a rollout of the version ends, and replicas do not load it again."""
-    typer.echo(_line(_post("revoke", url, state, model, version, reason)))
+    typer.echo(_decide("revoke", url, state, model, version, reason))
 
 
 @approvals.command("break-glass")
 def break_glass(
-    model: NameArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
+    model: NameArgument,
+    version: VersionArgument,
+    reason: WhyOption,
+    revision: RevisionOption = None,
+    url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
-) -> None:  # fmt: skip
+) -> None:
     """Make a version champion at once, without approval; everybody who watches is told, and approval asked after."""
-    champion = _post("break-glass", url, state, model, version, reason)["champion"]
+    with server(url, state) as client:
+        champion = client.decide("break-glass", model, version, reason, revision=revision)["champion"]
     typer.echo(f"Version {champion['version']} of {model} is champion. It still has to be approved.")
 
 
@@ -118,8 +125,8 @@ def retire(
     state: StateOption = None,
 ) -> None:  # fmt: skip
     """Take a version out of use for good: it is not approved, rolled out or loaded again."""
-    body = {"model": model, "version": version, "reason": reason}
-    done = call_server("POST", f"{url.rstrip('/')}/v2/versions/retire", state, body)
+    with server(url, state) as client:
+        done = client.decide("retire", model, version, reason)
     typer.echo(f"Version {done['version']} of {model} is retired.")
 
 
@@ -147,13 +154,13 @@ def preflight_(
         raise typer.Exit(1)
 
 
-def _post(
-    what: str, url: str, state: str | None, model: str, version: int, reason: str, digest: str | None = None
-) -> dict[str, Any]:
-    body = {"model": model, "version": version, "reason": reason, "digest": digest}
-    deciding = what in ("approve", "reject", "revoke")
-    file = APPROVER_KEY_FILE if deciding else DEVELOPMENT_KEY_FILE
-    return call_server("POST", f"{url.rstrip('/')}/v2/approvals/{what}", state, body, file)
+def _decide(
+    what: Decision, url: str, state: str | None, model: str, version: int, reason: str, digest: str | None = None
+) -> str:
+    """The approval afterwards, in a line."""
+    file = DEVELOPMENT_KEY_FILE if what == "request" else APPROVER_KEY_FILE
+    with server(url, state, file) as client:
+        return _line(client.decide(what, model, version, reason, digest))
 
 
 def _line(approval: dict[str, Any]) -> str:

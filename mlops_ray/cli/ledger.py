@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -13,31 +12,44 @@ from mlops_ray.cli.options import CaseArgument, ConfigOption, NameArgument, Stat
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.use_case import load_use_case
 
-# Younger segments stay: the drift actor looks back so far for repetitions each time it reads, and finds them quickest.
-SETTLED = timedelta(hours=1)
-
-ledger = typer.Typer(no_args_is_help=True, help="The ledger: every prediction that was answered.")
+ledger = typer.Typer(
+    no_args_is_help=True, help="The ledger: every prediction that was answered, and what was said of it."
+)
 
 
 @ledger.command("compact")
 def compact_(use_case: CaseArgument, state: StateOption = None, config: ConfigOption = None) -> None:
-    """Move what the drift actor has read to the ledger's Delta table, and delete what is older than the use case keeps.
+    """Do now what is done at an interval: move what the drift actor has read to the ledger's Delta table, merge small
+    files of labels, and delete what is older than the use case keeps.
 
-    Run it at an interval, such as each hour. The table is at `ledger/<use case>/table` below the artifacts.
+    The table is at `ledger/<use case>/table` below the artifacts. What the use case declares counts from now on.
     """
-    from mlops_ray.monitoring.ledger_feed import may_be_moved
-    from mlops_ray.monitoring.watch_state import read_state
-    from mlops_ray.predictions.compaction import compact
-    from mlops_ray.predictions.erasure import retain
+    from mlops_ray.monitoring.ledger_upkeep import keep_up
+    from mlops_ray.predictions.retention import declare_retention
 
     settings, case = settings_of(state, config), load_use_case(use_case)
-    artifacts, now = Artifacts(settings.artifacts), datetime.now(UTC)
-    if case.keep_predictions is not None:
-        retain(artifacts, case.name, case.keep_predictions, now)
-    known = read_state(artifacts, case.name)
-    read = may_be_moved(known.newest, known.segments, now)
-    done = compact(artifacts, case.name, lambda segment: segment.time < now - SETTLED and read(segment))
-    typer.echo(json.dumps(asdict(done), indent=2))
+    declare_retention(Artifacts(settings.artifacts), case)
+    done = keep_up(settings, open_store(settings), case.name)
+    typer.echo(json.dumps({"segments": done.segments, "rows": done.rows, "label_files": done.label_files}, indent=2))
+
+
+@ledger.command("status")
+def status(use_case: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+    """Say how long predictions are kept, and what the last upkeep did, or why it failed and since when."""
+    from mlops_ray.monitoring.ledger_upkeep import last_upkeep
+    from mlops_ray.predictions.retention import retention_of
+    from mlops_ray.predictions.segments import segments
+
+    settings = settings_of(state, config)
+    artifacts = Artifacts(settings.artifacts)
+    keep, last = retention_of(artifacts, use_case), last_upkeep(artifacts, use_case)
+    shown = {
+        "keep_days": None if keep is None else keep.days,
+        "segments_not_in_the_table": len(segments(artifacts, use_case)),
+        "upkeep_every_s": settings.ledger_upkeep_every_s,
+        "last_upkeep": None if last is None else last.to_json(),
+    }
+    typer.echo(json.dumps(shown, indent=2))
 
 
 @ledger.command("erase")
@@ -58,6 +70,3 @@ def erase_(
         hash = personal_hash(settings).hash(value, "number" if number else "text")
     done = erase_person(settings, open_store(settings), cli_actor(), use_case, hash or "")
     typer.echo(json.dumps(asdict(done), indent=2))
-    typer.echo(
-        f"What nodes have not moved yet is not reached: run it again in {settings.ledger_rotate_s:g} s.", err=True
-    )

@@ -5,17 +5,15 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 import yaml
 
 from mlops_ray.cli.options import DEFAULT_URL, NameArgument, ReasonOption, StateOption, UrlOption, settings_of
-from mlops_ray.client import on_this_machine
+from mlops_ray.client import Client
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, MlopsRayError, UnavailableError
+from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.principals import DEVELOPMENT_KEY_FILE, development_key, is_loopback
-from mlops_ray.governance.versions import expect_name
 
 RevisionOption = Annotated[
     int | None,
@@ -38,13 +36,15 @@ def start(
     state: StateOption = None,
 ) -> None:
     """Begin a rollout: the version is loaded by every replica, then the first step is in force."""
-    _change(url, model, "", state, {"version": version, "plan": _plan(plan)}, revision)
+    with server(url, state) as client:
+        _show_changed(client.rollouts.start(model, version, _plan(plan), revision))
 
 
 @rollout.command()
 def status(model: NameArgument, url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
     """Show what is live, how far the rollout is, and what was counted in this step."""
-    _show(_call("GET", url, model, "", state))
+    with server(url, state) as client:
+        _show(client.rollouts.status(model))
 
 
 @rollout.command()
@@ -57,8 +57,9 @@ def promote(
     state: StateOption = None,
 ) -> None:
     """Make the version that comes in champion now. Given again, it changes nothing."""
-    target = _target(url, model, state, to, "comes in")
-    _change(url, model, "/promote", state, {"to": target, "reason": reason}, revision)
+    with server(url, state) as client:
+        target = _target(client, model, to, "comes in")
+        _show_changed(client.rollouts.promote(model, target, reason, revision))
 
 
 @rollout.command()
@@ -72,8 +73,9 @@ def rollback(
 ) -> None:
     """Let one version answer everything: end the rollout, or go back to an earlier champion. Given again, it changes
     nothing."""
-    target = _target(url, model, state, to, "stays or returns")
-    _change(url, model, "/rollback", state, {"to": target, "reason": reason}, revision)
+    with server(url, state) as client:
+        target = _target(client, model, to, "stays or returns")
+        _show_changed(client.rollouts.roll_back(model, target, reason, revision))
 
 
 def key_from(state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> str | None:
@@ -100,11 +102,11 @@ def _plan(file: str | None) -> Any:
         raise ConfigurationError(f"Plan {file} cannot be read: {error}") from error
 
 
-def _target(url: str, model: str, state: str | None, to: int | None, what: str) -> int:
+def _target(client: Client, model: str, to: int | None, what: str) -> int:
     """The version that was named: one that the command found out would be another when it is given again."""
     if to is not None:
         return to
-    shown = _call("GET", url, model, "", state)
+    shown = client.rollouts.status(model)
     champion, previous, running = shown["champion"], shown["previous"], shown["rollout"]
     if what == "comes in":
         choices = [running["version"]] if running else []
@@ -114,46 +116,21 @@ def _target(url: str, model: str, state: str | None, to: int | None, what: str) 
     raise ConfigurationError(f"Name the version that {what}, so that the command is safe to repeat. There is: {hint}.")
 
 
-def _change(url: str, model: str, path: str, state: str | None, body: dict[str, Any], revision: int | None) -> None:
-    if revision is None:
-        revision = _call("GET", url, model, "", state)["revision"]
-    shown = _call("POST", url, model, path, state, {**body, "revision": revision})
-    if not shown["changed"]:
-        typer.echo("Nothing was changed: it is so already.")
-    _show(shown)
-
-
-def _call(method: str, url: str, model: str, path: str, state: str | None, body: Any = None) -> dict[str, Any]:
-    expect_name(model)
-    return call_server(method, f"{url.rstrip('/')}/v2/models/{model}/rollout{path}", state, body)
-
-
-def call_server(
-    method: str, url: str, state: str | None, body: Any = None, file_name: str = DEVELOPMENT_KEY_FILE
-) -> dict[str, Any]:
-    """What a route of the server answers to us. file_name: of the development key, where no other is given.
-
-    Raises ConfigurationError without a key, UnavailableError if nothing answers, MlopsRayError for a refusal.
-    """
+def server(url: str, state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> Client:
+    """A client of the server, for somebody who sits and waits. file_name: of the development key, where no other is
+    given. Raises ConfigurationError without a key."""
     key = key_from(state, file_name)
     if key is None:
         raise ConfigurationError(
             "There is no credential: set MLOPS_RAY_API_KEY, or give the folder with the development key (--state)."
         )
-    headers = {"authorization": f"Bearer {key}"}
-    try:
-        response = httpx.request(
-            method, url, json=body, headers=headers, timeout=15, trust_env=not on_this_machine(url)
-        )
-    except httpx.TransportError as error:
-        raise UnavailableError(f"{url} does not answer ({error}). Is the server running?") from error
-    try:
-        answer: dict[str, Any] = response.json()
-    except ValueError:
-        answer = {"error": response.text[:500]}
-    if response.status_code != 200:
-        raise MlopsRayError(f"{response.url} answered {response.status_code}: {answer.get('error')}")
-    return answer
+    return Client(url, attempts=3, deadline_s=15, api_key=key)
+
+
+def _show_changed(shown: dict[str, Any]) -> None:
+    if not shown["changed"]:
+        typer.echo("Nothing was changed: it is so already.")
+    _show(shown)
 
 
 def _show(state: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.cli.options import (
     CaseArgument,
@@ -85,6 +86,9 @@ def run(
         lines = explained(Pipeline(*given, folder=case_folder(use_case), files=files).explain(until, again))
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
         return
+    from mlops_ray.predictions.retention import declare_retention
+
+    declare_retention(Artifacts(settings.artifacts), case)
     with ExitStack() as ending:
         start_ray = cache(lambda: ending.enter_context(ray_for(settings, serve)))
         if serve:
@@ -154,7 +158,6 @@ def explained(plans: list["StepPlan"]) -> list[str]:
 def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str) -> dict[str, Any]:
     """Serve the champion, and ask it what a caller could ask at the moment of materialization: about the latest thing
     in the data, if it were due as soon as a prediction can be about."""
-    from mlops_ray.artifacts import Artifacts
     from mlops_ray.client import Client
     from mlops_ray.ingestion.snapshot import load_snapshot
 
@@ -167,7 +170,7 @@ def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str)
         for name, value in latest.to_dicts()[0].items()
     }
     keys[case.event_time] = (datetime.fromisoformat(as_of) + case.lead_time).isoformat()
-    with Client(f"http://{settings.http_host}:{settings.http_port}", api_key=credential(settings)) as client:
+    with Client(settings.url, api_key=credential(settings)) as client:
         answer = client.predict(case.name, keys=keys, as_of=datetime.fromisoformat(as_of))
     return {"request": {"keys": keys, "as_of": as_of}, "answer": json.loads(json.dumps(asdict(answer), default=str))}
 
@@ -175,7 +178,7 @@ def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str)
 def _further(case: UseCase, settings: Settings, summary: Path, prediction: dict[str, Any] | None) -> str:
     lines = ["", f"Summary:  {summary}", f"MLflow:   mlflow ui --backend-store-uri {settings.mlflow_uri}"]
     if prediction:
-        url = f"http://{settings.http_host}:{settings.http_port}/v2/models/{case.name}/predict"
+        url = f"{settings.url}/v2/models/{case.name}/predict"
         body, key = json.dumps(prediction["request"]), credential(settings)
         lines += [f"Endpoint: {url} (while served: mlops-ray serve {case.name})"]
         lines += [key_line(settings, key)] if key else []

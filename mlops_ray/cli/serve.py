@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.cli.options import (
     DEFAULT_URL,
@@ -43,6 +44,9 @@ def serve(
     """
     settings, case = settings_of(state, config, data, port), load_use_case(use_case)
     with ray_for(settings, serving=True) as own:
+        from mlops_ray.predictions.retention import declare_retention
+
+        declare_retention(Artifacts(settings.artifacts), case)
         serve_use_case = quiet_serving()
         typer.echo(f"{serve_use_case(settings, case.name)}/predict answers.")
         if case.retraining is not None:

@@ -1,10 +1,11 @@
 """One writer at a time for a project of the online store, by what the store itself has for that."""
 
-import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from mlops_ray.errors import UnavailableError
 
@@ -19,8 +20,7 @@ def exclusive(online_store: str, project: str, file: str) -> Iterator[None]:
     """
     scheme = urlsplit(online_store).scheme
     if scheme == "sqlite":
-        with open(f"{file}.lock", "w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+        with FileLock(f"{file}.lock"):
             yield
         return
     with _redis(online_store, project) if scheme == "redis" else _postgresql(online_store, project):

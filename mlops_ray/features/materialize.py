@@ -56,7 +56,7 @@ def materialize(
         store.apply(definitions, urls, as_of)
         keep_definitions(Artifacts(settings.artifacts), project, definitions)
         for view in definitions.views:
-            expected = newest(history_of(view, urls[view.name]), as_of)
+            expected = store.as_kept(newest(history_of(view, urls[view.name]), as_of))
             judged = _judge(store, view, expected, as_of, older)
             changed = expected.filter(pl.Series(judged, dtype=pl.String) == "differs")
             store.write(view, changed)
@@ -88,7 +88,7 @@ def verify(settings: Settings, definitions: Definitions, rows: Sequence[FeatureR
     if found.as_of == as_of and found.rows != urls:
         return f"feature project {project} has other rows as of {as_of.isoformat()}"
     for view in definitions.views:
-        expected = newest(history_of(view, urls[view.name]), as_of)
+        expected = store.as_kept(newest(history_of(view, urls[view.name]), as_of))
         judged = _judge(store, view, expected, as_of, as_of < found.as_of)
         if differing := judged.count("differs"):
             return f"feature view {view.name}: {differing:,} of {len(judged):,} keys are not online as they should be"
@@ -101,7 +101,8 @@ def _judge(store: Store, view: View, expected: pl.DataFrame, as_of: datetime, ol
     older: a run of a later `as_of` has written here, so that what it left for the same moment counts.
     """
     stored = store.stored(view, list(expected.select(view.keys).iter_rows()))
-    at_us = microseconds(as_of)
+    # A store of whole seconds has what became known in this one at its end.
+    at_us = max(microseconds(as_of), *expected[PREDICTION_TIME].dt.timestamp("us"), 0)
     return [
         "differs" if found is None else _compared(found, moment_us, values, at_us, older)
         for found, (moment_us, values) in zip(stored, _rows(view, expected), strict=True)

@@ -12,6 +12,7 @@ import polars as pl
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.feast import FeatureService, FeatureStore, FeatureView, OnlineStore, RepoConfig
 from mlops_ray.features.feast_objects import objects_of, view_of
@@ -72,6 +73,14 @@ class Store:
         service = self._expected_service()
         rows = {view.name: view.batch_source.path for view in self._feature_views(service)}
         return join_features(entities, self.views(), rows)
+
+    def as_kept(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with `event_timestamp` as the online store keeps it. Feast's SQLite has whole seconds: the
+        one in which a value became known is over then, so that nobody sees it before."""
+        if self._feast.config.online_store.type != "sqlite":
+            return rows
+        seconds = -(-rows[PREDICTION_TIME].dt.timestamp("us") // 1_000_000)
+        return rows.with_columns((seconds * 1_000_000).cast(rows.schema[PREDICTION_TIME]).alias(PREDICTION_TIME))
 
     def write(self, view: View, rows: pl.DataFrame) -> None:
         """Write rows of keys, `event_timestamp` and fields (their definitions' types) online, whatever is there."""

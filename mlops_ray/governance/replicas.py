@@ -1,18 +1,18 @@
-"""Replicas: what each last said of itself, when by the database's clock, and which of them decides on rollouts.
+"""Replicas: what each last said of itself, and when by the database's clock.
 
 Reports come every second from each replica, so they do not take the audit log's lock (`ControlStore.reporting`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from mlops_ray.governance.control_store import ControlStore, database_now
-from mlops_ray.governance.tables import leases, replicas
+from mlops_ray.governance.events import SYSTEM, record
+from mlops_ray.governance.tables import replicas
 from mlops_ray.governance.versions import VersionRef
 
 FRESH = timedelta(seconds=15)
@@ -97,36 +97,19 @@ def count_alive(store: ControlStore, use_case: str) -> int:
         return int(connection.execute(select(func.count()).select_from(replicas).where(alive)).scalar_one())
 
 
-def hold(store: ControlStore, name: str, holder: str, for_: timedelta) -> timedelta:
-    """Try to be the one who does what the lease `name` stands for: it is taken where it is free or over by the
-    database's clock, and renewed when half has passed. Returns for how long it is another's yet; zero: it is ours."""
-    this, ours = leases.c.name == name, timedelta()
-    with store.reporting(write=False) as connection:
-        row = connection.execute(select(leases.c.holder, leases.c.until).where(this)).first()
-        now = database_now(connection)
-    if row is not None and row.until > now:
-        if row.holder != holder:
-            left: timedelta = row.until - now
-            return left
-        if row.until - now > for_ / 2:
-            return ours
-    try:
-        with store.reporting() as connection:
-            now = database_now(connection)
-            values = {"holder": holder, "until": now + for_}
-            free = this & ((leases.c.holder == holder) | (leases.c.until <= now))
-            if row is None:
-                connection.execute(insert(leases).values(name=name, **values))
-                return ours
-            return ours if connection.execute(update(leases).where(free).values(values)).rowcount else for_
-    except IntegrityError:  # somebody took it between the two
-        return for_
-
-
-def release(store: ControlStore, name: str, holder: str) -> None:
-    """Give the lease back, so that nobody waits for its end."""
-    with store.reporting() as connection:
-        connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
+def record_load_failure(
+    store: ControlStore,
+    use_case: str,
+    version: VersionRef,
+    replica_id: str,
+    why: str,
+    serving: VersionRef | None = None,
+) -> None:
+    """For a version that a replica cannot use; who cares is told through the event. serving: what answers there."""
+    with store.transaction() as connection:
+        payload = {"replica": replica_id, "digest": version.digest, "serving": serving and asdict(serving)}
+        subject = f"{use_case}@{version.version}"
+        record(connection, "version.load_failed", SYSTEM, subject, use_case=use_case, payload=payload, reason=why)
 
 
 def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool) -> None:

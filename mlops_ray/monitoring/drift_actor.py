@@ -15,18 +15,20 @@ import ray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
+from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError, UnavailableError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.import_closure import code_digest
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
+from mlops_ray.monitoring.ledger_upkeep import keep_up_if_due
 from mlops_ray.monitoring.sealed_reference import read_reference
 from mlops_ray.monitoring.version_watch import Watched
 
 NAMESPACE = "mlops_ray"
 ROUND_S = 5.0
+UPKEEP_LOOK_S = 60.0
 _ANSWER_S = 10.0
 _INTERPRETERS = {"pip", "uv", "conda", "container", "image_uri", "py_executable"}
 
@@ -148,7 +150,10 @@ def _giving_way() -> dict[str, str]:
 
 
 class DriftActor:
-    """Rounds at an interval, in a thread. A round that fails is repeated; one that was cut off begins anew."""
+    """Rounds at an interval, in a thread. A round that fails is repeated; one that was cut off begins anew.
+
+    In another it looks after the ledger: what it has read can be moved.
+    """
 
     def __init__(self, settings: Settings, use_case: str, registry: Registry, code: str, round_s: float):
         self._settings, self._use_case, self._registry = settings, use_case, registry
@@ -157,6 +162,8 @@ class DriftActor:
         self._store: ControlStore | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._follow, name="drift", daemon=True).start()
+        if settings.ledger_upkeep_every_s:
+            threading.Thread(target=self._keep_ledger, name="ledger upkeep", daemon=True).start()
 
     def code(self) -> str:
         """The digest of the code it runs."""
@@ -173,6 +180,19 @@ class DriftActor:
                 self._watch = open_watch(self._settings, self._use_case, self._registry, self._store)
             traffic = versions_with_traffic(self._store, self._use_case)
             return self._watch.round(now or datetime.now(UTC), traffic)
+
+    def _keep_ledger(self) -> None:
+        store: ControlStore | None = None
+        while True:
+            time.sleep(min(UPKEEP_LOOK_S, self._settings.ledger_upkeep_every_s))
+            try:
+                store = store or open_store(self._settings)
+                if done := keep_up_if_due(self._settings, store, self._use_case):
+                    _logger.info("Looked after the ledger of %s: %s", self._use_case, done)
+            except (MlopsRayError, OSError) as error:
+                _logger.warning("The ledger of %s is not looked after, but later: %s", self._use_case, error)
+            except Exception:
+                _logger.exception("Looking after the ledger of %s failed", self._use_case)
 
     def _follow(self) -> None:
         while True:

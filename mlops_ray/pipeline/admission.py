@@ -28,9 +28,10 @@ from mlops_ray.governance.approvals import (
     request,
     set_policy,
 )
+from mlops_ray.governance.champion import set_first_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import Actor
-from mlops_ray.governance.live import live, set_first_champion
+from mlops_ray.governance.live import live
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef, record_version
 from mlops_ray.registry.models import download_sealed

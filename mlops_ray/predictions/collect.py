@@ -11,6 +11,7 @@ from pathlib import Path
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.segments import Pause, decode_records, named_for, write_segment
+from mlops_ray.predictions.tombstones import leave_out_erased
 from mlops_ray.predictions.wal import SUFFIX, FrameReader, remove_unnamed, sync_folder, taken_over
 
 DAMAGED = ".damaged"
@@ -89,6 +90,7 @@ def _convert(path: Path, content: bytes, artifacts: Artifacts, pause: Pause | No
         # Versions whose columns differ make a segment each.
         segment_id = named_for(path.stem if number == 0 else f"{path.stem}-{number}", frame)
         to_disk(write_segment(artifacts, path.parent.name, segment_id, frame))
+        leave_out_erased(artifacts, path.parent.name, segment_id, frame)
     damaged = frames.damaged + decoded.damaged
     put_away(path, damaged)
     return Collected(1, sum(frame.height for frame in decoded.frames), damaged)

@@ -12,6 +12,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
 from mlops_ray.predictions.segments import COLUMNS, Segment, delete_segment, read_segment, segments
 from mlops_ray.predictions.table import SEGMENT, LedgerTable
+from mlops_ray.predictions.tombstones import tombstones
 
 # Of a file's size; its rows take about five times as much memory.
 BATCH_BYTES = 256 << 20
@@ -41,7 +42,9 @@ def compact(
     for batch in _batches([one for one in segments(artifacts, use_case) if ready(one)], batch_bytes):
         begun = table.begin()
         try:
-            rows += table.append(begun, _rows(batch), [segment.id for segment in batch])
+            # Of a collector that was killed before it had looked at the tombstones.
+            kept = tombstones(artifacts, use_case).without(_rows(batch))
+            rows += table.append(begun, kept, [segment.id for segment in batch])
         except FileNotFoundError as error:
             raise ConflictError(f"Others move segments of {use_case}. Run it again when they are done.") from error
         for segment in batch:

@@ -18,12 +18,14 @@ from mlops_ray.predictions.labels import (
     SAID,
     Label,
     LabelKeys,
+    delete_by_keys,
     frame_by_keys,
     write_by_keys,
     write_by_request,
 )
 from mlops_ray.predictions.segments import Pause
 from mlops_ray.predictions.spool import Spool
+from mlops_ray.predictions.tombstones import tombstones
 from mlops_ray.predictions.wal import FrameReader
 from mlops_ray.use_case import ColumnType
 
@@ -150,9 +152,17 @@ class LabelWriter:
             labels = frame_by_keys(schema.types, values, _frame(said, SAID))
             segment_id = path.stem if number == 0 else f"{path.stem}-{number}"
             write_by_keys(self._artifacts, use_case, segment_id, schema.event_time, labels)
+            self._leave_out_erased(use_case, segment_id, schema.event_time, labels)
         put_away(path, damaged + frames.damaged)
         rows = len(by_request) + sum(len(said) for _, said in by_keys.values())
         return Collected(1, rows, damaged + frames.damaged)
+
+    def _leave_out_erased(self, use_case: str, segment_id: str, event_time: str, labels: pl.DataFrame) -> None:
+        """Take out of labels that were just written who was erased."""
+        rest = tombstones(self._artifacts, use_case).without(labels, "received_at")
+        if rest.height < labels.height:
+            delete_by_keys(self._artifacts, use_case, segment_id, event_time, labels)
+            write_by_keys(self._artifacts, use_case, segment_id, event_time, rest)
 
 
 def _frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:

@@ -9,6 +9,7 @@ erasure takes away what was said.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.predictions.personal import PersonalHash, personal_hash
-from mlops_ray.predictions.segments import KEY, MOMENT, read_segment
+from mlops_ray.predictions.segments import KEY, MOMENT, read_segment, settled
 from mlops_ray.use_case import Column, ColumnType
 from mlops_ray.use_case.column import DTYPES
 
@@ -113,6 +114,7 @@ class LabelSegment:
     part: str
     id: str
     url: str
+    bytes: int = 0
 
 
 def write_by_request(artifacts: Artifacts, use_case: str, segment_id: str, labels: pl.DataFrame) -> None:
@@ -124,10 +126,16 @@ def write_by_request(artifacts: Artifacts, use_case: str, segment_id: str, label
 
 def write_by_keys(artifacts: Artifacts, use_case: str, segment_id: str, event_time: str, labels: pl.DataFrame) -> None:
     """The same for labels with `key.<column>` for each key column. Labels without event time are about nothing."""
-    days = labels[f"{KEY}{event_time}"].dt.strftime(f"{KEYS}%Y-%m-%d")
-    for (part,), rows in labels.with_columns(days.alias("__part")).partition_by("__part", as_dict=True).items():
+    parts = labels.with_columns(_part_of_event(labels, event_time).alias("__part"))
+    for (part,), rows in parts.partition_by("__part", as_dict=True).items():
         if part is not None:
             _write(artifacts, use_case, str(part), segment_id, rows.drop("__part"))
+
+
+def delete_by_keys(artifacts: Artifacts, use_case: str, segment_id: str, event_time: str, labels: pl.DataFrame) -> None:
+    """Delete what `write_by_keys` has written."""
+    for part in _part_of_event(labels, event_time).drop_nulls().unique():
+        delete_labels(artifacts, use_case, LabelSegment(part, segment_id, ""))
 
 
 def frame_by_keys(
@@ -176,6 +184,9 @@ class Labels:
 
         predictions: request_id and row, and for labels by keys the ledger's columns `key.<name>`.
         """
+        return settled(lambda: self._said_of(predictions), self._use_case)
+
+    def _said_of(self, predictions: pl.DataFrame) -> pl.DataFrame:
         parts = sorted(_part_of(predictions["request_id"]).unique())
         said = [self._read(segment) for part in parts for segment in self._of_part(part)]
         known = predictions.select("request_id", "row").unique()
@@ -188,13 +199,19 @@ class Labels:
         return pl.concat(frames, how="vertical")
 
     def read(self, segments: Iterable[LabelSegment]) -> pl.DataFrame:
-        """The labels by request id in some segments; those by keys are passed over."""
-        found = [self._read(segment) for segment in segments if not segment.part.startswith(KEYS)]
-        return pl.concat([pl.DataFrame(schema=BY_REQUEST), *found], how="vertical")
+        """The labels by request id in some segments; those by keys, and segments that are there no more, are passed
+        over: what they said lies in a new one."""
+        found = [pl.DataFrame(schema=BY_REQUEST)]
+        for segment in segments:
+            with suppress(FileNotFoundError):
+                found += [] if segment.part.startswith(KEYS) else [self._read(segment)]
+        return pl.concat(found, how="vertical")
 
     def _of_part(self, part: str) -> list[LabelSegment]:
         return [
-            LabelSegment(part, entry.name.removesuffix(_SUFFIX), self._artifacts.url(*self._path(part), entry.name))
+            LabelSegment(
+                part, entry.name.removesuffix(_SUFFIX), self._artifacts.url(*self._path(part), entry.name), entry.size
+            )
             for entry in self._artifacts.entries(*self._path(part))
             if entry.name.endswith(_SUFFIX)
         ]
@@ -231,6 +248,10 @@ def _part_of(ids: pl.Series) -> pl.Series:
     dated = (text.str.len_bytes() == 36) & (text.str.slice(14, 1) == "7") & (milliseconds < _LAST_MS)
     day = pl.from_epoch(milliseconds, time_unit="ms").dt.strftime("%Y-%m-%d")
     return frame.select(pl.when(dated).then(day).otherwise(pl.lit(UNDATED)).alias("part"))["part"]
+
+
+def _part_of_event(labels: pl.DataFrame, event_time: str) -> pl.Series:
+    return labels[f"{KEY}{event_time}"].dt.strftime(f"{KEYS}%Y-%m-%d")
 
 
 def _key_parts(predictions: pl.DataFrame) -> list[str]:

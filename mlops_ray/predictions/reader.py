@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
-from mlops_ray.errors import DataError, UnavailableError
+from mlops_ray.errors import DataError
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import COLUMNS, may_hold, read_between, segments
+from mlops_ray.predictions.segments import COLUMNS, may_hold, read_between, segments, settled
 from mlops_ray.predictions.table import SEGMENT, LedgerTable, with_own_names
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ LONGEST_RETRY = timedelta(minutes=10)
 _BEGINNING, _END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 _IDENTITY = ("request_id", "row", "time", "version", "route", "question")
 _SHADOW = "__shadow"
-_Found = TypeVar("_Found")
-_READS_AT_A_TIME, _LOOKS = 16, 5
+_READS_AT_A_TIME = 16
 
 
 class Ledger:
@@ -107,7 +105,7 @@ def rows_between(
     def look() -> list[pl.DataFrame]:
         return _read_both(artifacts, use_case, start, end, None, ("time", start, last), wanted)
 
-    return _settled(look, use_case)
+    return settled(look, use_case)
 
 
 def rows_of_request(
@@ -119,7 +117,7 @@ def rows_of_request(
     def look() -> list[pl.DataFrame]:
         return _read_both(artifacts, use_case, start, end, request_id, condition, None)
 
-    frames = [frame for frame in _settled(look, use_case) if frame.height]
+    frames = [frame for frame in settled(look, use_case) if frame.height]
     both = pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed")
     return both.sort("time", maintain_order=True)
 
@@ -149,14 +147,6 @@ def _read_both(
         urls = [segment.url for segment in found if segment.id not in there]
         rest = list(threads.map(lambda url: read_between(url, *condition, wanted), urls))
     return [with_own_names(rows) for rows in moved] + rest
-
-
-def _settled(look: Callable[[], _Found], use_case: str) -> _Found:
-    """What a look at table and segments gives. It is repeated where a file was moved or replaced meanwhile."""
-    for _ in range(_LOOKS):
-        with suppress(FileNotFoundError):
-            return look()
-    raise UnavailableError(f"The ledger of {use_case} is changed as fast as it is read. Try again.")
 
 
 def _read(

@@ -11,10 +11,11 @@ and of the greatest request id, so that a list of names tells where an id can be
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,6 +24,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.errors import UnavailableError
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.record import Record, RecordSchema
 from mlops_ray.use_case.column import DTYPES
@@ -34,6 +36,8 @@ KEY, FEATURE = "key.", "feature."
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SUFFIX = ".parquet"
 _RANGE = re.compile(r"\.([0-9a-f]{12})-([0-9a-f]{12})$")
+_LOOKS = 5
+_Found = TypeVar("_Found")
 _CHUNK = 256  # frames decoded in about a millisecond
 MOMENT = pl.Datetime("us", "UTC")
 COLUMNS: dict[str, pl.DataType] = {
@@ -160,16 +164,12 @@ def _features(schema: RecordSchema, records: Sequence[Record], total: int) -> di
 
 def write_segment(artifacts: Artifacts, use_case: str, segment_id: str, frame: pl.DataFrame) -> str:
     """Write the rows of one segment and return its URL. Written again, it replaces itself."""
-    moment = moment_of(segment_id[:36])
-    assert moment is not None
-    return artifacts.write_table(frame, FOLDER, use_case, moment.date().isoformat(), f"{segment_id}{_SUFFIX}")
+    return artifacts.write_table(frame, FOLDER, use_case, *_place(segment_id))
 
 
 def copy_segment(artifacts: Artifacts, use_case: str, segment_id: str, content: bytes) -> None:
     """The same of a segment that lies elsewhere as a file."""
-    moment = moment_of(segment_id[:36])
-    assert moment is not None
-    artifacts.write_bytes(content, FOLDER, use_case, moment.date().isoformat(), f"{segment_id}{_SUFFIX}")
+    artifacts.write_bytes(content, FOLDER, use_case, *_place(segment_id))
 
 
 def named_for(segment_id: str, frame: pl.DataFrame) -> str:
@@ -248,9 +248,28 @@ def _meets(range_: Any, low: Any, high: Any) -> bool:
     return range_ is None or not range_.has_min_max or (range_.min <= high and range_.max >= low)
 
 
+def settled(look: Callable[[], _Found], use_case: str) -> _Found:
+    """What a look at files gives. It is repeated where one was moved or replaced meanwhile."""
+    for _ in range(_LOOKS):
+        with suppress(FileNotFoundError):
+            return look()
+    raise UnavailableError(f"The ledger of {use_case} is changed as fast as it is read. Try again.")
+
+
 def delete_segment(artifacts: Artifacts, use_case: str, segment: Segment) -> None:
     """Delete a segment, if it is still there."""
-    artifacts.delete(FOLDER, use_case, segment.time.date().isoformat(), f"{segment.id}{_SUFFIX}")
+    delete_named(artifacts, use_case, segment.id)
+
+
+def delete_named(artifacts: Artifacts, use_case: str, segment_id: str) -> None:
+    """The same by its id."""
+    artifacts.delete(FOLDER, use_case, *_place(segment_id))
+
+
+def _place(segment_id: str) -> tuple[str, str]:
+    moment = moment_of(segment_id[:36])
+    assert moment is not None
+    return moment.date().isoformat(), f"{segment_id}{_SUFFIX}"
 
 
 def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> int:

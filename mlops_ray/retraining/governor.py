@@ -15,10 +15,12 @@ from typing import Any
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity
-from mlops_ray.governance.live import Plan, live, set_champion, start_rollout
+from mlops_ray.governance.live import Plan, live
 from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, history, record_next
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.retraining.history import History, Running, read_history
 from mlops_ray.retraining.launcher import Launcher, Order

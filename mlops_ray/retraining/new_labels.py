@@ -7,19 +7,21 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.predictions.labels import Labels, LabelSegment
-from mlops_ray.predictions.segments import read_segment
+from mlops_ray.predictions.segments import read_segment, settled
 
 
 class NewLabels:
     """Counts labels as they were told: a correction, or a label told twice, counts again."""
 
     def __init__(self, settings: Settings, use_case: str):
-        self._labels = Labels(Artifacts(settings.artifacts), use_case)
+        self._labels, self._use_case = Labels(Artifacts(settings.artifacts), use_case), use_case
         self._ends: dict[str, tuple[datetime, datetime, int]] = {}
 
     def __call__(self, since: datetime | None, until: datetime) -> int:
         """Labels that became known after `since` (None: ever), and not after `until`."""
-        return sum(self._count(segment, since, until) for segment in self._labels.segments())
+        return settled(
+            lambda: sum(self._count(segment, since, until) for segment in self._labels.segments()), self._use_case
+        )
 
     def _count(self, segment: LabelSegment, since: datetime | None, until: datetime) -> int:
         if segment.url not in self._ends:

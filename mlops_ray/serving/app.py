@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from mlops_ray.config import Settings, load_settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.principals import active_keys, development_key
@@ -31,13 +32,13 @@ from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.models import download_sealed, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.approvals import Approvals
-from mlops_ray.serving.auth import Guard, is_public, refreshed, tokens_of
+from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.http import Request, Response, Route, Routes
-from mlops_ray.serving.key_watch import KEY_SET_REFRESHED_S, KeyWatch
+from mlops_ray.serving.key_watch import KeyWatch, key_set_duty
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
@@ -55,6 +56,7 @@ STATUS_AGE_S = 1.0
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
 PUBLISHED_S = 1.0
+CLOCK_LOOK_S = 10.0  # an oscillator that is off by 50 millionths makes half a millisecond meanwhile
 MAX_ARRIVING = 4_000  # requests in a replica at all; who of them may work or wait is for `Slots` to say
 
 OpenReader = Callable[[Settings, str], OnlineReader]
@@ -220,7 +222,9 @@ class _Endpoint:
         context = serve.get_replica_context()
         self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
         self._model, self._loop = model, asyncio.get_running_loop()
-        self._ledger, self._labels = LedgerWriter(settings, name), LabelWriter(settings, name)
+        clock = DatabaseClock(store)
+        clock.look()
+        self._ledger, self._labels = LedgerWriter(settings, name), LabelWriter(settings, name, clock=clock)
         self._guard = Guard(name, {}, tokens_of(settings), public=is_public(settings, _http_host()))
         self._follower = Follower(
             store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
@@ -236,7 +240,8 @@ class _Endpoint:
         self._metrics = Metrics(name)
         self._duties = (
             Duty("metrics", self._publish, PUBLISHED_S),
-            Duty("key set", self._read_key_set, KEY_SET_REFRESHED_S),
+            key_set_duty(settings, self._guard),  # API keys are the follower's, who looks oftener
+            Duty("clock", clock.look, CLOCK_LOOK_S),
         )
         self._ledger.start()
         self._labels.start()
@@ -282,9 +287,6 @@ class _Endpoint:
         lookups = [reader for reader in readers if reader is not None]
         self._metrics.publish(self._follower.counts, lookups, self._endpoint.shadow.dropped, self._ledger.lag())
         self._metrics.publish_answers(self._endpoint.app.answers)
-
-    def _read_key_set(self) -> None:
-        self._guard.tokens = refreshed(self._guard.tokens, self._settings)
 
 
 def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:

@@ -14,15 +14,14 @@ from msgspec import Meta
 
 from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.governance.approvals import Approval, approve, list_approvals, reject, request, revoke
+from mlops_ray.governance.champion import break_glass
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, plain, read_events
-from mlops_ray.governance.live import Live, break_glass, live
+from mlops_ray.governance.live import Live, live
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.governance.versions import RegisteredVersion
 from mlops_ray.serving.http import HttpError, Request, Response, Route
-from mlops_ray.serving.operations import VersionNumber, actor_of, read_body
-
-LONGEST_REASON = 2000
+from mlops_ray.serving.operations import Reason, RevisionNumber, VersionNumber, actor_of, read_body
 
 
 class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,9 +30,9 @@ class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
 
     model: str
     version: VersionNumber
-    reason: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
+    reason: Reason = ""
     digest: Annotated[str, Meta(max_length=64)] | None = None
-    revision: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    revision: RevisionNumber | None = None
 
 
 Result = Approval | Live | RegisteredVersion

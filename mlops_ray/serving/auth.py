@@ -14,7 +14,7 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from mlops_ray.client_deadline import DeadlineBackend
+from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.principals import RESERVED_NAMES, ROLES, Principal, Role, is_loopback
@@ -95,12 +95,14 @@ class Guard:
 
     def _expect_within_rate(self, principal: Principal, requests_per_s: float) -> None:
         """Each replica gives out its share of the rate, since requests are spread evenly."""
+        if len(self._buckets) >= _KNOWN_TOKENS and principal.id not in self._buckets:
+            self._buckets.clear()  # each begins full
         bucket = self._buckets.setdefault(principal.id, Bucket())
         wait_s = bucket.take(requests_per_s / self.replicas, time.monotonic())
         if wait_s > 0:
             raise HttpError(
                 429,
-                f"More than {requests_per_s:g} requests/s with this key. Ask again in {wait_s:.1f} s.",
+                f"More than {requests_per_s:g} requests/s with this credential. Ask again in {wait_s:.1f} s.",
                 headers={"retry-after": str(max(1, round(wait_s)))},
             )
 
@@ -137,6 +139,7 @@ class Tokens:
         self.keys = keys
         self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
         self._roles_claim, self._use_cases_claim = settings.oidc_roles_claim, settings.oidc_use_cases_claim
+        self._requests_per_s = settings.oidc_requests_per_s
         self._verified: dict[bytes, tuple[float, Principal]] = {}
 
     def principal(self, token: bytes) -> Principal:
@@ -173,6 +176,7 @@ class Tokens:
             roles=tuple(role for role in ROLES if role in roles),
             use_cases=_texts(claims, self._use_cases_claim),
             expires_at=_moment(claims["exp"], "exp"),
+            requests_per_s=self._requests_per_s,
         )
 
 

@@ -10,18 +10,11 @@ from mlops_ray.governance.alarms import open_alarms
 from mlops_ray.governance.approvals import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import (
-    Live,
-    Numbers,
-    Rollout,
-    VersionRef,
-    advance,
-    fail,
-    leave_unservable,
-    promote,
-    roll_back,
-)
-from mlops_ray.governance.replicas import forget_silent, heard, hold, release
+from mlops_ray.governance.leases import hold, release
+from mlops_ray.governance.live import Live, Numbers, Rollout, VersionRef
+from mlops_ray.governance.replicas import forget_silent, heard
+from mlops_ray.governance.rollback import leave_unservable, roll_back
+from mlops_ray.governance.rollouts import advance, fail, promote
 from mlops_ray.serving.rollout import Decision, decide, step_key
 
 LEASE = timedelta(seconds=5)

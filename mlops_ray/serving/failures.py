@@ -2,6 +2,8 @@
 
 import re
 
+from ray.exceptions import RayError, RayTaskError
+
 from mlops_ray.errors import (
     ConfigurationError,
     ConflictError,
@@ -24,6 +26,7 @@ _STATUS: dict[type[MlopsRayError], int] = {
     IntegrityError: 500,
     UnavailableError: 503,
 }
+_SERVE_ERRORS = "ray.serve.exceptions"  # to import them is to import Serve, which takes a second
 _PLACES = re.compile(
     r"""\b[a-z][a-z0-9+.-]*://[^\s'"`,;)\]]+  # URLs
       | (?<![\w.~/-])[.~]{0,2}/[\w.@+~*-]+(?:/[\w.@+~*-]*)*  # paths
@@ -36,9 +39,18 @@ _PLACES = re.compile(
 
 
 def cause_of(error: Exception) -> Exception:
-    """What another process raised, where Ray brought it here with that process's traceback, number and address."""
+    """What another process raised, where Ray brought it here with that process's traceback, number and address.
+
+    What Ray raises itself says that a process, a node or a call is lost. It is an UnavailableError: whatever was asked,
+    it can be asked again under its id.
+    """
     cause = getattr(error, "cause", None)
-    return cause_of(cause) if isinstance(cause, Exception) and cause is not error else error
+    if isinstance(cause, Exception) and cause is not error:
+        return cause_of(cause)
+    of_ray = isinstance(error, RayError) and not isinstance(error, RayTaskError | TimeoutError)
+    if of_ray or type(error).__module__ == _SERVE_ERRORS:
+        return UnavailableError(f"A part of the server does not answer: {type(error).__name__}: {error}")
+    return error
 
 
 def status_of(error: MlopsRayError) -> int:

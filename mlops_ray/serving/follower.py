@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.approvals import expect_servable
+from mlops_ray.governance.champion import begin
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.live import Live, VersionRef, begin, leave_unservable, live, record_load_failure
+from mlops_ray.governance.live import Live, VersionRef, live
 from mlops_ray.governance.principals import active_keys
-from mlops_ray.governance.replicas import Replica
+from mlops_ray.governance.replicas import Replica, record_load_failure
+from mlops_ray.governance.rollback import leave_unservable
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.controller import RolloutController
 from mlops_ray.serving.counters import Counts

@@ -24,6 +24,7 @@ MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else
 DEADLINE_S = 10.0
 STARTED = "mlops_ray.started_s"  # in an ASGI scope: when the request's first byte came, by `time.perf_counter`
 LOG_LINES_PER_S = 5  # of one status: a flood of bad credentials is no flood of lines
+MAX_QUOTED = 2_000  # characters of an error
 HUNG_UP = 499  # how callers are counted that went away before their body was complete, as nginx has it
 _SENDS_ROWS = frozenset[Role | None]({"predict", "label"})
 
@@ -253,8 +254,13 @@ class Routes:
             _logger.error("Request %s to %s failed", request.request_id, request.path, exc_info=error)
         elif status in (401, 403, 503, 504):
             self._refusals.log(request, status, str(error) if isinstance(error, MlopsRayError) else text)
-        body = {"error": text, "field": where, "request_id": request.request_id}
+        body = {"error": _cut(text), "field": where and _cut(where), "request_id": request.request_id}
         return Response(body, status, {"content-type": "application/json", **headers})
+
+
+def _cut(text: str) -> str:
+    """What quotes the caller is no longer than somebody reads."""
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 class _Refusals:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
-from mlops_ray.serving.json_body import TypedJson
+from mlops_ray.serving.json_body import MAX_TEXT, TypedJson
 from mlops_ray.serving.predictor import DECISION_THRESHOLD, Vectors
 from mlops_ray.serving.request_id import canonical
 from mlops_ray.serving.tensors import InputTensor, Parameters, TensorRules, values_of, wrong_size
@@ -34,7 +34,7 @@ class RequestParameters(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class InferRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     inputs: Annotated[list[InputTensor], Meta(min_length=1)]
-    id: str | None = None
+    id: Annotated[str, Meta(max_length=MAX_TEXT)] | None = None
     parameters: RequestParameters | None = None
     outputs: list[OutputRequest] | None = None
 

@@ -115,8 +115,7 @@ def _refuse_in(value: Any, path: str) -> None:
     if isinstance(value, str):
         _expect_whole_characters(value)
         if len(value) > MAX_TEXT:
-            path = path or "body"
-            raise HttpError(400, f"{path}: the text has {len(value):,} characters; the limit is {MAX_TEXT:,}.", path)
+            raise too_long(value, path or "body")
     elif isinstance(value, dict):
         for name, part in value.items():
             _expect_whole_characters(name)
@@ -130,6 +129,10 @@ def _refuse_in(value: Any, path: str) -> None:
     elif isinstance(value, NotANumber):
         path = path or "body"
         raise HttpError(400, f"{path}: got NaN or Infinity, which is no JSON (send null for a missing number).", path)
+
+
+def too_long(text: str, path: str) -> HttpError:
+    return HttpError(400, f"{path}: the text has {len(text):,} characters; the limit is {MAX_TEXT:,}.", path)
 
 
 def _expect_whole_characters(text: str) -> None:

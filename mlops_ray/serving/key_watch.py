@@ -24,10 +24,10 @@ class KeyWatch:
         keys_every_s: float = KEYS_REFRESHED_S,
         key_set_every_s: float = KEY_SET_REFRESHED_S,
     ):
-        self._store, self._settings, self._guard = store, settings, guard
+        self._store, self._guard = store, guard
         self._duties = (
             Duty("keys", self._read_keys, keys_every_s),
-            Duty("key set", self._read_key_set, key_set_every_s),
+            key_set_duty(settings, guard, key_set_every_s),
         )
 
     def start(self) -> None:
@@ -47,5 +47,11 @@ class KeyWatch:
     def _read_keys(self) -> None:
         self._guard.keys = active_keys(self._store)
 
-    def _read_key_set(self) -> None:
-        self._guard.tokens = refreshed(self._guard.tokens, self._settings)
+
+def key_set_duty(settings: Settings, guard: Guard, every_s: float = KEY_SET_REFRESHED_S) -> Duty:
+    """Keeps the key set of OIDC by which `guard` knows tokens."""
+
+    def read() -> None:
+        guard.tokens = refreshed(guard.tokens, settings)
+
+    return Duty("key set", read, every_s)

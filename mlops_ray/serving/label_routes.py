@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from mlops_ray.config import Settings
+from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import (
     CLOCKS_DIFFER,
@@ -26,7 +27,7 @@ from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.json_body import TypedJson
 from mlops_ray.serving.rows import ColumnReader, RowReader
 
-MAX_LABELS = 1_000
+MAX_LABELS, MAX_DAYS = 1_000, 100  # of a request; each day that labels are about is a file on shared storage
 _UUID = Annotated[str, Meta(pattern=rf"\A{REQUEST_ID.pattern}\Z")]
 
 
@@ -36,7 +37,7 @@ class LabelsBody:
     def __init__(self, schema: ModelSchema):
         """Labels by keys are refused where the ledger leaves a key column out."""
         columns = key_columns(schema)
-        self._keys = RowReader(columns)
+        self._keys, self._event_time = RowReader(columns), schema.event_time
         self._names = [column.name for column in columns]
         self._told = {column.name: ColumnReader(column) for column in (LABEL, REQUEST_ID, ROW, KNOWN_AT)}
         types = {name: reader.canonical_type for name, reader in self._told.items()}
@@ -53,7 +54,26 @@ class LabelsBody:
             if label.known_at is not None and label.known_at > now + CLOCKS_DIFFER:
                 at = f"labels[{number}].known_at"
                 raise HttpError(400, f"{at}: {label.known_at.isoformat()} lies ahead.", at)
+        self._expect_few_days(labels, now)
         return labels
+
+    def _expect_few_days(self, labels: Sequence[Label], now: datetime) -> None:
+        """Raise HttpError 400 for labels of more days than a request may be about, and of predictions to come."""
+        days = set()
+        for number, label in enumerate(labels):
+            asked_at = moment_of(label.request_id) if label.request_id else None
+            if asked_at is not None and asked_at > now + CLOCKS_DIFFER:
+                at = f"labels[{number}].request_id"
+                raise HttpError(400, f"{at}: its moment {asked_at.isoformat()} lies ahead.", at)
+            about = label.keys[self._event_time] if label.keys else asked_at
+            days.add((label.keys is None, about and about.date()))
+        if len(days) > MAX_DAYS:
+            raise HttpError(
+                400,
+                f"labels: they are about {len(days):,} days; the limit of a request is {MAX_DAYS}. Send them in the "
+                f"order of their days, in more requests.",
+                "labels",
+            )
 
     def _body(self, types: dict[str, Any], keys: Any) -> type[msgspec.Struct]:
         fields: list[Any] = [("label", types["label"])]

@@ -13,8 +13,8 @@ from ray import serve
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.governance.champion import begin
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.live import begin
 from mlops_ray.serving.app import (
     SERVER_APPLICATION,
     SERVER_ROUTE,
@@ -23,7 +23,7 @@ from mlops_ray.serving.app import (
     expect_credentials,
     server_application,
 )
-from mlops_ray.serving.environment import expect_free_port, haproxy_folder
+from mlops_ray.serving.environment import expect_free_port, haproxy_folder, serve_host
 
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -55,17 +55,16 @@ def start(settings: Settings, endpoints: Mapping[str, serve.Application]) -> str
     expect_credentials(settings, open_store(settings), settings.http_host)
     if not serve.status().proxies:
         _claim_port(settings.http_host, settings.http_port)
-        serve.start(http_options={"host": settings.http_host, "port": settings.http_port})
+        serve.start(http_options={"host": serve_host(settings.http_host), "port": settings.http_port})
     targets = [serve.RunTarget(server_application(settings), SERVER_APPLICATION, SERVER_ROUTE)]
     targets += [serve.RunTarget(app, name, f"{SERVER_ROUTE}/models/{name}") for name, app in endpoints.items()]
     try:
         serve.run_many(targets)
     except RuntimeError as error:
         raise UnavailableError(f"Serving failed to start: {error}") from error
-    url = f"http://{settings.http_host}:{settings.http_port}"
     for path in [f"{SERVER_ROUTE}/health/live", *(f"{SERVER_ROUTE}/models/{name}/ready" for name in endpoints)]:
-        _wait_until_answered(f"{url}{path}")
-    return url
+        _wait_until_answered(f"{settings.url}{path}")
+    return settings.url
 
 
 def stop() -> None:

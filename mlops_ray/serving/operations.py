@@ -11,14 +11,17 @@ from msgspec import Meta
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
-from mlops_ray.governance.live import Live, Plan, VersionRef, live, promote, roll_back, start_rollout
+from mlops_ray.governance.live import Live, Plan, VersionRef, live
 from mlops_ray.governance.replicas import Heard, heard
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.rollout import progress
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 FindVersion = Callable[[int], VersionRef]
 VersionNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Reason = Annotated[str, Meta(max_length=2_000)]  # goes into the audit log, and into messages
 RevisionNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
@@ -35,7 +38,7 @@ class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
 
     to: VersionNumber
     revision: RevisionNumber
-    reason: str = ""
+    reason: Reason = ""
 
 
 class Operations:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.ingestion.reading import limits, null_values
 from mlops_ray.serving.http import HttpError
+from mlops_ray.serving.json_body import MAX_TEXT, too_long
 from mlops_ray.serving.rows import AcceptedTexts, judge_series
 from mlops_ray.serving.validation import MAX_ROWS
 from mlops_ray.use_case import Column, Feature
@@ -89,11 +90,20 @@ def values_of(tensor: InputTensor, rules: TensorRules, raw: bytes | None, at: st
         raise HttpError(400, f"{at}: give either data or parameters.binary_data_size.", f"{at}.data")
     values = _scalars(tensor.data, rows, at) if tensor.data is not None else _from_binary(raw or b"", tensor, at)
     fields = _Fields(at)
+    _expect_short(values, fields)
     if coding in _DECODED and tensor.datatype == "BYTES":
         values = [_decoded(value, coding, fields[row]) for row, value in enumerate(values)]
     if feature.kind == "category":
         return _texts(values, rules, fields)
     return _numbers(values, tensor.datatype, rules, fields)
+
+
+def _expect_short(values: Sequence[Scalar] | NDArray[Any], fields: Sequence[str]) -> None:
+    if isinstance(values, np.ndarray):
+        return
+    for row, value in enumerate(values):
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            raise too_long(value, fields[row])
 
 
 def _allowed_types(rules: TensorRules, coding: str | None) -> list[str]:

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from mlops_ray.config import Settings
+from mlops_ray.governance.champion import retire
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.live import retire
 from mlops_ray.governance.principals import Role
 from mlops_ray.governance.versions import RegisteredVersion, list_versions
 from mlops_ray.registry.trace import trace, use_case_named

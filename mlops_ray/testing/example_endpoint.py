@@ -9,9 +9,10 @@ from starlette.types import ASGIApp
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.principals import development_key
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter

@@ -19,9 +19,10 @@ from mlops_ray.errors import ConflictError
 from mlops_ray.governance.approvals import approve
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, record
-from mlops_ray.governance.live import Plan, Step, VersionRef, advance, live, promote, start_rollout
+from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.notifications import deliver_once
 from mlops_ray.governance.principals import create_key, development_key
+from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.governance.tables import endpoints
 from mlops_ray.governance.versions import Evidence, record_version
 

@@ -16,9 +16,10 @@ import ray
 
 from mlops_ray.config import Settings
 from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.principals import development_key
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application
@@ -78,7 +79,8 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
     )
     apart, scales = "EXAMPLE_MODEL_APART" in os.environ, "EXAMPLE_SCALES" in os.environ
     try:
-        settings = Settings(state=state, data=state, http_port=port, ledger_rotate_s=5)
+        host = os.environ.get("EXAMPLE_HOST", "127.0.0.1")
+        settings = Settings(state=state, data=state, http_host=host, http_port=port, ledger_rotate_s=5)
         store = open_store(settings)
         digests = seal_all(state)
         set_champion(store, SYSTEM, NAME, VersionRef(7, digests[7]), "the example")

@@ -10,22 +10,29 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import psycopg
 import pytest
+import uuid6
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy import exc as sql_errors
 
-from mlops_ray.config import load_settings
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.governance import control_store, tables
 from mlops_ray.governance.audit import anchor, verify_store
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.events import SYSTEM, read_events, record
 from mlops_ray.governance.principals import active_keys, development_key, hash_of, list_keys
 from mlops_ray.governance.tables import endpoints, metadata, replicas, rollouts
+from mlops_ray.monitoring.quality import join_labels
+from mlops_ray.predictions.label_writer import LabelWriter
+from mlops_ray.predictions.labels import Label, Labels
 from tests.integration import control_store_processes as processes
 
 CONTEXT = get_context("forkserver")
@@ -296,3 +303,37 @@ def test_a_url_that_cannot_be_used_is_refused_with_a_sentence(url: str, message:
     with pytest.raises(ConfigurationError, match=message) as error:
         ControlStore(url).migrate()
     assert "secret" not in str(error.value)
+
+
+def test_of_two_corrections_the_later_one_holds_whatever_the_nodes_clocks_show(
+    store: ControlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.url.startswith("sqlite"):
+        pytest.skip("all who use it are one machine")
+    settings, request_id = Settings(state=str(tmp_path), data=str(tmp_path)), str(uuid6.uuid7())
+    nodes = []
+    for ahead_s in (600.0, 0.0, -600.0):
+        with monkeypatch.context() as patched:
+            real = time.time
+            patched.setattr(time, "time", lambda real=real, ahead_s=ahead_s: real() + ahead_s)
+            clock = DatabaseClock(store)
+            clock.look()
+            nodes.append(LabelWriter(settings, "flights", clock=clock))
+    for node, label in zip(nodes, (False, False, True), strict=True):
+        node.append([Label(label, request_id=request_id)])
+    for node in nodes:
+        node.close()
+    about = pl.DataFrame({"request_id": [request_id], "row": [0]}, schema_overrides={"row": pl.Int32})
+    said = Labels(Artifacts(settings.artifacts), "flights").of(about)
+    assert said.height == 3
+    assert join_labels(about, said).predictions["label"].to_list() == [True]
+    assert (said["received_at"].max() - said["received_at"].min()).total_seconds() < 60  # type: ignore[operator]
+
+
+def test_the_clock_that_all_share_never_stands_still(store: ControlStore) -> None:
+    clock = DatabaseClock(store)
+    clock.look()
+    shown = [clock() for _ in range(1000)]
+    assert sorted({int(one * 1e6) for one in shown}) == [int(one * 1e6) for one in shown]
+    with store.reading() as connection:
+        assert abs(database_now(connection).timestamp() - clock()) < 1

@@ -18,15 +18,20 @@ import uuid6
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.governance.alarms import alarms_of
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.live import VersionRef
 from mlops_ray.monitoring import drift_actor
 from mlops_ray.monitoring.drift_actor import NAMESPACE, drift_actor_name, start_watching, stop_watching
 from mlops_ray.monitoring.label_join import labelled_predictions
+from mlops_ray.monitoring.ledger_upkeep import last_upkeep
 from mlops_ray.monitoring.watch_state import WatchState, read_state
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import Label
+from mlops_ray.predictions.reader import Ledger
+from mlops_ray.predictions.segments import segments
+from mlops_ray.predictions.table import LedgerTable
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.testing.example_model import example_answer, example_onnx, example_rows, example_schema
@@ -149,6 +154,21 @@ def test_down_for_a_while_the_backlog_is_counted(settings: Settings, registry: S
         write(ledger, 20_000, 2)
     start_watching(settings, NAME, registry, round_s=0.1)
     wait_until(lambda: counted(settings) == 21_000)
+
+
+def test_what_the_actor_has_read_it_moves_to_the_table(settings: Settings, registry: Sealed) -> None:
+    soon = settings.model_copy(update={"ledger_upkeep_every_s": 0.5})
+    start_watching(soon, NAME, registry, round_s=0.1)
+    with LedgerWriter(soon, NAME, clock=lambda: time.time() - 2 * 3600) as ledger:
+        ledger.add_version("7", example_schema())
+        write(ledger, 5_000, 4)
+    artifacts = Artifacts(soon.artifacts)
+    wait_until(lambda: counted(soon) == 5_000 and not segments(artifacts, NAME))
+    assert Ledger(soon, NAME).frame().height == 5_000
+    assert sum(file.bytes for file in LedgerTable(artifacts, NAME).files()) > 0
+    done = last_upkeep(artifacts, NAME)
+    assert done is not None
+    assert done.problem == ""
 
 
 def test_new_code_takes_over_with_windows_and_reference_unchanged(

@@ -26,25 +26,17 @@ from mlops_ray.governance.approvals import (
     set_policy,
 )
 from mlops_ray.governance.audit import Anchor, anchor, read_anchors, verify_store
+from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
-from mlops_ray.governance.live import (
-    Plan,
-    Step,
-    VersionRef,
-    break_glass,
-    live,
-    promote,
-    retire,
-    roll_back,
-    set_champion,
-    start_rollout,
-)
+from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
 from mlops_ray.governance.principals import create_key, list_keys, revoke_key
 from mlops_ray.governance.replicas import heard
 from mlops_ray.governance.retrainings import FINISHED, history
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at

@@ -19,21 +19,14 @@ from mlops_ray.governance.approvals import (
     request,
 )
 from mlops_ray.governance.audit import verify_store
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events, record
 from mlops_ray.governance.history import changes
-from mlops_ray.governance.live import (
-    Plan,
-    Step,
-    VersionRef,
-    advance,
-    live,
-    promote,
-    set_champion,
-    start_rollout,
-)
+from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.notifications import deliver_once, list_subscriptions, subscribe, waiting
+from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.governance.tables import events, outbox
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.registry.models import champion, register

@@ -1,7 +1,8 @@
-"""The model in a deployment of its own answers as the one in the replica does."""
+"""The model in a deployment of its own answers as the one in the replica does; over IPv6, where the machine has it."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,12 +12,24 @@ from pathlib import Path
 import pytest
 
 from mlops_ray.client import Client
+from mlops_ray.config import Settings
 from mlops_ray.testing.example_model import example_answer
 from tests.integration.serve_example import NAME
 from tests.pipeline_run import kill_group
 
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 PORT = 18_010
-URL = f"http://127.0.0.1:{PORT}"
+HOST = "::1" if has_ipv6() else "127.0.0.1"
+URL = Settings(state="/s", data="/d", http_host=HOST, http_port=PORT).url
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
 KEY = {"carrier": "AA", "origin": "JFK", "departure": "2013-10-01T12:00:00Z", "distance": 500.0}
 
@@ -27,7 +40,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     script = Path(__file__).parent / "serve_example.py"
     driver = subprocess.Popen(
         [sys.executable, str(script), str(PORT), str(state)],
-        env={**os.environ, "EXAMPLE_MODEL_APART": "1"},
+        env={**os.environ, "EXAMPLE_MODEL_APART": "1", "EXAMPLE_HOST": HOST},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

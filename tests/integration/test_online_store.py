@@ -241,6 +241,23 @@ def test_an_older_run_leaves_what_a_newer_one_wrote_of_the_same_moment(
     assert known(settings, done, "EWR", NOON) == 7.0
 
 
+def test_a_value_that_became_known_between_two_seconds_is_there_and_not_before(
+    settings: Settings, definitions: Definitions
+) -> None:
+    """Data have their moments in microseconds, and Feast's SQLite in seconds."""
+    half = 0.5 / 3600
+    rows = rows_of(settings, "delays", hours({"EWR": [(0, 1.0), (half, 2.0)]}), "between")
+    for as_of in (NOON + HOUR * 0.7 / 3600, NOON + HOUR):
+        done = materialize(settings, definitions, rows, as_of)
+        assert verify(settings, definitions, rows, as_of) is None
+    assert done.written == {"delays": 0}
+    assert known(settings, done, "EWR", NOON) is None
+    assert known(settings, done, "EWR", NOON + HOUR / 3600) == 2.0
+    corrected = rows_of(settings, "delays", hours({"EWR": [(0, 1.0), (half, 3.0)]}), "between")
+    assert materialize(settings, definitions, corrected, NOON + HOUR).written == {"delays": 1}
+    assert known(settings, done, "EWR", NOON + HOUR / 3600) == 3.0
+
+
 def test_a_corrected_value_replaces_the_one_of_its_moment(settings: Settings, definitions: Definitions) -> None:
     wrong, right = (hours({"EWR": [(-1, value), (0, 9.0)][:count]}) for value, count in ((1.0, 2), (2.0, 1)))
     done = materialize(settings, definitions, rows_of(settings, "delays", wrong, "corrected"), NOON)

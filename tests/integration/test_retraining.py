@@ -18,9 +18,10 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import raise_alarm
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Event, read_events
-from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.live import VersionRef
 from mlops_ray.retraining.backtest import backtest
 from mlops_ray.retraining.chart import page
 from mlops_ray.retraining.governor_actor import governor_name, start_governor, stop_governor

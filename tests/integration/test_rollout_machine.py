@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.replicas import Replica, heard, hold, report
+from mlops_ray.governance.leases import hold
+from mlops_ray.governance.replicas import Replica, heard, report
 from tests.unit.test_rollout_machine import run
 
 

@@ -28,9 +28,10 @@ from mlops_ray.features.definitions import read_definitions
 from mlops_ray.features.history import history_of
 from mlops_ray.features.point_in_time import newest
 from mlops_ray.features.store import Store
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.live import VersionRef
 from mlops_ray.monitoring.label_join import labelled_predictions
 from mlops_ray.predictions import reader
 from mlops_ray.predictions.label_writer import LabelWriter

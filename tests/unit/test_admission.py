@@ -19,8 +19,9 @@ from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
-from mlops_ray.governance.live import Plan, VersionRef, live, start_rollout
+from mlops_ray.governance.live import Plan, VersionRef, live
 from mlops_ray.governance.principals import acting, create_key
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.pipeline.admission import Admission, Registered, admit
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.testing.example_model import (

@@ -10,7 +10,8 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
-from mlops_ray.governance.live import Plan, Step, live, start_rollout
+from mlops_ray.governance.live import Plan, Step, live
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.testing.example_endpoint import NAME, example_endpoint
 
 NOW = datetime.now(UTC)

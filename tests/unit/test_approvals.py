@@ -30,21 +30,10 @@ from mlops_ray.governance.approvals import (
     set_policy,
     valid_approval,
 )
+from mlops_ray.governance.champion import begin, break_glass, retire, set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.live import (
-    Plan,
-    Step,
-    VersionRef,
-    begin,
-    break_glass,
-    live,
-    promote,
-    retire,
-    roll_back,
-    set_champion,
-    start_rollout,
-)
+from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.principals import (
     acting,
     active_keys,
@@ -53,6 +42,8 @@ from mlops_ray.governance.principals import (
     development_key,
     is_single_user,
 )
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, list_versions, record_version
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower

@@ -357,6 +357,14 @@ def test_an_error_of_any_kind_does_not_end_the_watch_over_keys(
         until(lambda: watch.expect_alive() is not None)
 
 
+def test_callers_by_token_have_a_rate_each(oidc: Settings) -> None:
+    limited = Guard("flights", {}, tokens_of(oidc.model_copy(update={"oidc_requests_per_s": 2})))
+    for sub in ("ann", "ben"):
+        for _ in range(2):
+            limited.admit(bearer(token(sub=sub)), "predict")
+        refused(429, limited, bearer(token(sub=sub)))
+
+
 def test_a_token_that_was_verified_is_not_used_beyond_its_expiry(tokens: Guard) -> None:
     ends_at = int(time.time()) + 3
     short = token(exp=ends_at)

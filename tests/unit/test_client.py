@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlops_ray.client import Answer, AsyncClient, Client, Prediction, _answer
+from mlops_ray.client import Answer, AsyncClient, Client, Prediction
+from mlops_ray.client.predictions import answer_of
 from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
 
 ANSWER = {
@@ -312,7 +313,7 @@ def test_values_travel_as_json_has_them(server: Scripted) -> None:
 def test_an_answer_says_what_was_missing_expired_late_or_down() -> None:
     plain = {"probability": 0.25, "prediction": False}
     marked = {**plain, "missing_features": ["temp"], "expired_features": ["wind", "rain"], "late": True}
-    answer = _answer({**ANSWER, "predictions": [plain, marked], "degraded": True})
+    answer = answer_of({**ANSWER, "predictions": [plain, marked], "degraded": True})
     assert answer.degraded is True
     assert answer.predictions == (Prediction(0.25, False), Prediction(0.25, False, ("temp",), ("wind", "rain"), True))
-    assert _answer(ANSWER).degraded is False
+    assert answer_of(ANSWER).degraded is False

@@ -16,7 +16,9 @@ import pytest
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, roll_back, start_rollout
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.serving import loader as loader_module
 from mlops_ray.serving.batching import Batcher
 from mlops_ray.serving.predictor import Predictor, Vectors

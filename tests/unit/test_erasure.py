@@ -11,21 +11,25 @@ import pytest
 from typer.testing import CliRunner
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.batch.output import WAITING, _copy
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, DataError, UseCaseError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.monitoring.ledger_feed import LATEST, may_be_moved
+from mlops_ray.predictions import collect
 from mlops_ray.predictions.compaction import compact
-from mlops_ray.predictions.erasure import erase_person, retain
+from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import Label, Labels, label_keys
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.reader import Ledger
-from mlops_ray.predictions.segments import Segment, segments
+from mlops_ray.predictions.retention import retain
+from mlops_ray.predictions.segments import Segment, read_segment, segments
 from mlops_ray.predictions.table import LedgerTable
+from mlops_ray.predictions.tombstones import CLOCKS_DIFFER, set_tombstone, tombstones
 from mlops_ray.predictions.writer import LedgerWriter
 from tests.integration.test_score import USE_CASE
 from tests.unit.test_ledger import KEY, NOW, Clock, append, personal_schema, settings_in
@@ -121,6 +125,81 @@ def test_a_compaction_at_work_does_not_bring_an_erased_person_back(
     assert ada not in kept
 
 
+def test_what_arrives_of_an_erased_person_is_left_out_and_who_comes_back_is_recorded(settings: Settings) -> None:
+    """What lay on a node, and what a killed collector leaves, be it a prediction or a label by keys."""
+    store = open_store(settings)
+    answer(settings, ["bob"])
+    writer, labels = LedgerWriter(settings, NAME, clock=Clock(NOW)), LabelWriter(settings, NAME, clock=Clock(NOW))
+    writer.add_version("1", SCHEMA)
+    for person in ("ada", "bob"):
+        texts = np.array([["JFK", person]], dtype=object)
+        append(writer, uuid7_at(int(NOW.timestamp() * 1000)), keys=[{**KEY, "carrier": person}], categories=texts)
+        labels.append([Label(True, keys={**KEY, "carrier": person})], label_keys(SCHEMA, settings))
+    erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "ada"))
+    writer.close()
+    labels.close()
+    assert Ledger(settings, NAME).frame().height == 2
+    assert holding(settings, hash_of(settings, "ada")) == []
+    (event,) = read_events(store, types=["ledger.erased"])
+    assert (event.payload["predictions"], event.payload["labels"]) == (0, 0)
+    assert hash_of(settings, "ada") not in " ".join(str(path) for path in Path(settings.artifacts).rglob("*"))
+    later = datetime.now(UTC) + CLOCKS_DIFFER + timedelta(minutes=1)
+    answer(settings, ["ada"], later)
+    assert Ledger(settings, NAME).frame().height == 3
+    assert len(holding(settings, hash_of(settings, "ada"))) == 2
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["segment", "table"])
+def test_a_collector_that_was_killed_before_it_had_looked_brings_nobody_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    artifacts, store = Artifacts(settings.artifacts), open_store(settings)
+    answer(settings, ["bob"])
+    writer = LedgerWriter(settings, NAME, clock=Clock(NOW))
+    writer.add_version("1", SCHEMA)
+    texts = np.array([["JFK", "ada"]], dtype=object)
+    append(writer, uuid7_at(int(NOW.timestamp() * 1000)), keys=[{**KEY, "carrier": "ada"}], categories=texts)
+    writer.rotate()
+    erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "ada"))
+    with monkeypatch.context() as patched:
+
+        def killed(*given: Any) -> None:
+            raise OSError("killed")
+
+        patched.setattr(collect, "leave_out_erased", killed)
+        assert "killed" in str(writer.collect_leftovers().problem)
+    assert holding(settings, hash_of(settings, "ada"))
+    if moved:
+        compact(artifacts, NAME, lambda segment: True)
+    writer.close()
+    compact(artifacts, NAME, lambda segment: True)
+    assert holding(settings, hash_of(settings, "ada")) == []
+    assert Ledger(settings, NAME).frame().height == 1
+
+
+def test_a_run_of_batch_scoring_brings_no_erased_person_into_the_ledger(settings: Settings, tmp_path: Path) -> None:
+    artifacts, output = Artifacts(settings.artifacts), Artifacts(f"{tmp_path}/scores")
+    answer(settings, ["ada", "bob"])
+    (segment,) = segments(artifacts, NAME)
+    name = f"{segment.id[:36]}.parquet"
+    output.write_table(read_segment(segment.url), WAITING, name)
+    erase_person(settings, open_store(settings), SYSTEM, NAME, hash_of(settings, "ada"))
+    retain(artifacts, NAME, timedelta(days=1), NOW + timedelta(days=2))  # tombstones are of a later day
+    _copy(output.root, name, settings.artifacts, NAME)
+    assert Ledger(settings, NAME).frame()["key.carrier"].to_list() == [hash_of(settings, "bob")]
+
+
+def test_tombstones_go_with_what_they_are_for(settings: Settings) -> None:
+    artifacts = Artifacts(settings.artifacts)
+    for days in (0, 5, 0):
+        set_tombstone(artifacts, NAME, hash_of(settings, "ada"), NOW + timedelta(days=days))
+    rows = pl.DataFrame({"key.carrier": [hash_of(settings, "ada"), "AA", None], "time": [NOW + timedelta(days=1)] * 3})
+    assert tombstones(artifacts, NAME).without(rows)["key.carrier"].to_list() == ["AA", None]
+    retain(artifacts, NAME, timedelta(days=4), NOW + timedelta(days=30))
+    assert not tombstones(artifacts, NAME)
+    assert tombstones(artifacts, NAME).without(rows).height == 3
+
+
 def test_retention_takes_whole_days_from_everywhere(settings: Settings) -> None:
     artifacts = Artifacts(settings.artifacts)
     for days in range(6):
@@ -158,12 +237,16 @@ def test_the_commands_compact_and_erase(settings: Settings, tmp_path: Path) -> N
     text = USE_CASE.replace("    candidates=(LogisticRegression(),),\n", kept)
     (tmp_path / "departures.py").write_text(f"from datetime import timedelta\n{text}")
     command = ["ledger", "compact", str(tmp_path / "departures.py"), "--state", str(tmp_path)]
-    assert json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout) == {"segments": 1, "rows": 2}
+    done = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    assert done == {"segments": 1, "rows": 2, "label_files": 0}
     command = ["ledger", "erase", NAME, "--state", str(tmp_path)]
     done = CliRunner().invoke(app, command, input="ada\n", catch_exceptions=False)
     assert '"predictions": 1' in done.stdout
     assert ada not in Ledger(settings, NAME).frame()["request_id"].to_list()
     assert Ledger(settings, NAME).frame().height == 1
+    command = ["ledger", "status", NAME, "--state", str(tmp_path)]
+    shown = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    assert (shown["keep_days"], shown["last_upkeep"]["rows"], shown["last_upkeep"]["problem"]) == (30, 2, "")
     (tmp_path / "other.py").write_text((tmp_path / "departures.py").read_text().replace("days=30", "hours=30"))
     command = ["ledger", "compact", str(tmp_path / "other.py"), "--state", str(tmp_path)]
     with pytest.raises(UseCaseError, match="keep_predictions is 1 day, 6:00:00"):

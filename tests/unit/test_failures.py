@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.exceptions import RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RaySystemError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from mlops_ray.errors import (
     ConfigurationError,
@@ -82,6 +93,23 @@ def test_what_a_handle_brings_of_another_kind_is_judged_as_if_it_were_raised_her
     error = DataError("It loops.")
     error.cause = error  # type: ignore[attr-defined]
     assert cause_of(error) is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorDiedError(), ActorUnavailableError("It died.", None), NodeDiedError("10.0.0.17 is gone"),
+        WorkerCrashedError(), RaySystemError("no route"), OutOfMemoryError("10.0.0.17"),
+        BackPressureError(num_queued_requests=9, max_queued_requests=9), DeploymentUnavailableError(DeploymentID("m")),
+    ],
+)  # fmt: skip
+def test_what_is_lost_in_ray_can_be_asked_for_again(error: Exception) -> None:
+    assert answered(error) == (503, "A part of the server does not answer.")
+    assert type(error).__name__ in str(cause_of(error))
+
+
+def test_a_call_that_ray_gives_up_in_time_is_late() -> None:
+    assert answered(GetTimeoutError("10.0.0.17"))[0] == 504
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -12,20 +12,12 @@ from typing import Any
 import pytest
 
 from mlops_ray.errors import ConflictError, IntegrityError, UnavailableError
-from mlops_ray.governance import control_store, replicas
+from mlops_ray.governance import control_store, leases, replicas
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events
-from mlops_ray.governance.live import (
-    Plan,
-    Rules,
-    Step,
-    VersionRef,
-    live,
-    promote,
-    roll_back,
-    set_champion,
-    start_rollout,
-)
+from mlops_ray.governance.leases import hold, release
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
 from mlops_ray.governance.principals import create_key, revoke_key
 from mlops_ray.governance.replicas import (
     FORGOTTEN_AFTER,
@@ -34,11 +26,11 @@ from mlops_ray.governance.replicas import (
     count_alive,
     forget_silent,
     heard,
-    hold,
     leave,
-    release,
     report,
 )
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.serving import loader as loader_module
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower
@@ -299,7 +291,7 @@ def test_a_lease_passes_on_when_its_holder_is_silent_or_gives_it_back(
     assert not hold(store, "x", "b", timedelta(seconds=5))
     with store.reporting(write=False) as connection:
         later = control_store.database_now(connection) + timedelta(seconds=6)
-    monkeypatch.setattr(replicas, "database_now", lambda connection: later)
+    monkeypatch.setattr(leases, "database_now", lambda connection: later)
     assert not hold(store, "x", "a", timedelta(seconds=5))
     assert hold(store, "x", "b", timedelta(seconds=5))
 

@@ -15,9 +15,10 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alarm
 from mlops_ray.governance.approvals import list_approvals
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Event, read_events
-from mlops_ray.governance.live import VersionRef, live, set_champion
+from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.retraining.governor import ATTEMPTS, Governor
 from mlops_ray.retraining.launcher import Order, Phase

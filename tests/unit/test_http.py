@@ -1,7 +1,9 @@
 """What every route has in common: answers are counted, time counts from the first byte, floods leave few lines."""
 
 import asyncio
+import json
 import logging
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from mlops_ray.serving.http import HUNG_UP, LOG_LINES_PER_S, STARTED
 from mlops_ray.serving.middleware import WAITED, Edge
 from mlops_ray.serving.slots import Slots
 from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
+from tests.unit.test_endpoint import tensors
 
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
 
@@ -136,7 +139,45 @@ def test_a_text_that_no_key_or_category_has_is_refused(endpoint: ExampleEndpoint
         assert "the limit is 10,000" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("what", ["json", "binary", "base64", "name", "id"])
+def test_no_tensor_holds_more_text_than_a_key(endpoint: ExampleEndpoint, what: str) -> None:
+    """However it is written; and what is said of it is short."""
+    inputs: list[dict[str, Any]] = tensors()
+    text, tail, more = "x" * 9_000_000, b"", {}
+    at = next(number for number, tensor in enumerate(inputs) if tensor["name"] == "carrier")
+    expected = f"inputs[{at}].data[0]"
+    if what == "binary":
+        tail = struct.pack("<I", len(text)) + text.encode()
+        inputs[at] |= {"parameters": {"binary_data_size": len(tail)}}
+        del inputs[at]["data"]
+    elif what == "name":
+        inputs[at]["name"], expected = text, f"inputs[{at}].name"
+    elif what == "id":
+        more, expected = {"id": text}, "id"
+    else:
+        inputs[at] |= {"data": [text], "parameters": {"content_type": "base64" if what == "base64" else "str"}}
+    head = json.dumps({"inputs": inputs, **more}).encode()
+    headers = {"inference-header-content-length": str(len(head))}
+    answer = post(endpoint, endpoint.app, "/infer", content=head + tail, headers=headers)
+    assert (answer.status_code, answer.json()["field"]) == (400, expected)
+    assert len(answer.content) < 3_000
+    assert what == "name" or "10,000" in answer.json()["error"] or "10000" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["FP32", "INT64", "BOOL"])
+def test_a_refusal_quotes_no_more_than_somebody_reads(endpoint: ExampleEndpoint, kind: str) -> None:
+    wrong = {"name": "distance", "shape": [1], "datatype": kind, "data": ["x" * 9_000_000]}
+    inputs = [wrong if tensor["name"] == "distance" else tensor for tensor in tensors()]
+    for path, body in (("/infer", {"inputs": inputs}), ("/predict", {"features": {"x" * 9_000_000: 1}})):
+        answer = post(endpoint, endpoint.app, path, json=body)
+        assert answer.status_code == 400
+        assert len(answer.content) < 6_000
+
+
 def test_a_reason_that_no_log_should_keep_is_refused(endpoint: ExampleEndpoint) -> None:
+    answer = post(endpoint, endpoint.app, "/rollout/rollback", json={"to": 1, "revision": 0, "reason": "x" * 2_001})
+    assert answer.status_code == 400
+    assert "length <= 2000 - at `$.reason`" in answer.json()["error"]
     answer = post(endpoint, endpoint.app, "/rollout/rollback", json={"reason": "x" * 100_000})
     assert (answer.status_code, answer.json()["field"]) == (413, "body")
     assert "the limit is 64,000" in answer.json()["error"]

@@ -23,8 +23,7 @@ TABLE: dict[str, set[str]] = {
     "import_closure": set(),
     "user_files": {"errors", "import_closure"},
     "governance": {"config", "state_folder", "errors"},
-    "client_deadline": set(),
-    "client": {"client_deadline", "errors"},
+    "client": {"errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
     "training": GROUND | {"features"},
@@ -32,8 +31,9 @@ TABLE: dict[str, set[str]] = {
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
     "monitoring": GROUND | {"predictions", "registry"},
-    # The endpoint judges requests as ingestion does rows, starts its drift actor, and takes the labels.
-    "serving": GROUND | {"client_deadline", "ingestion", "features", "registry", "predictions", "monitoring"},
+    # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
+    # sets with the client's deadlines.
+    "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed.
     "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry", "monitoring", "serving"},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,9 +25,11 @@ from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.batch.labels import import_labels
 from mlops_ray.client import AsyncClient, Client
+from mlops_ray.client.labels import labels_sent
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.monitoring.quality import join_labels
+from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import BY_REQUEST, Label, LabelKeys, Labels, key_columns, labels_of
 from mlops_ray.predictions.personal import PersonalHash
@@ -123,6 +126,24 @@ def test_what_is_wrong_with_a_label_is_named(endpoint: ExampleEndpoint, item: An
     assert_refused(label(endpoint, item), 400, field)
 
 
+def test_a_request_is_about_so_many_days_and_none_to_come(endpoint: ExampleEndpoint) -> None:
+    """Each day is a file on shared storage."""
+    start = datetime(2013, 1, 1, tzinfo=UTC)
+    days = [(start + timedelta(days=day)).isoformat() for day in range(101)]
+    by_keys = [{"keys": {**KEYS, "departure": day}, "label": True} for day in days]
+    moments = [round((start + timedelta(days=day)).timestamp() * 1000) for day in range(101)]
+    by_request = [{"request_id": uuid7_at(moment), "label": True} for moment in moments]
+    for labels in (by_keys, by_request, by_keys[:51] + by_request[:50]):
+        answer = label(endpoint, *labels)
+        assert_refused(answer, 400, "labels")
+        assert "about 101 days; the limit of a request is 100" in answer.json()["error"]
+        assert label(endpoint, *labels[:100]).status_code == 200
+    late = uuid7_at(round((datetime.now(UTC) + timedelta(days=2)).timestamp() * 1000))
+    assert_refused(label(endpoint, {"request_id": late, "label": True}), 400, "labels[0].request_id")
+    long = {"keys": {**KEYS, "carrier": "x" * 10_001}, "label": "t"}
+    assert_refused(label(endpoint, long), 400, "labels[0].keys.carrier")
+
+
 def test_a_label_in_other_words_is_read_as_in_a_file(endpoint: ExampleEndpoint) -> None:
     said = ["yes", 0, " TRUE ", "f", "1.0", ""]
     ids = sorted(str(uuid6.uuid7()) for _ in said)
@@ -188,6 +209,20 @@ def test_clients_send_any_number_of_labels(asynchronous: bool) -> None:
             sent = client.send_labels(NAME, labels)
     assert (sent, [len(body) for body in bodies]) == (2500, [1000, 1000, 500])
     assert bodies[0][0] == {"request_id": REQUEST, "label": None, "known_at": NOW.isoformat()}
+
+
+def test_clients_send_labels_of_many_days_in_requests_that_are_taken() -> None:
+    days = [NOW - timedelta(days=day) for day in range(120)]
+    by_keys = [{"keys": {**KEYS, "departure": day}, "label": True} for day in days]
+    by_request = [{"request_id": uuid7_at(round(day.timestamp() * 1000)), "label": True} for day in days for _ in "ab"]
+    for labels, sizes in ((by_keys, [50, 50, 20]), (by_request, [100, 100, 40]), ([], [])):
+        steps, bodies = labels_sent(NAME, labels), []
+        with suppress(StopIteration):
+            call = next(steps)
+            while True:
+                bodies.append(call.body["labels"])
+                call = steps.send({"accepted": len(bodies[-1])})
+        assert [len(body) for body in bodies] == sizes
 
 
 # Kept

@@ -16,9 +16,12 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError, MlopsRayError
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.history import Deployment, changes, deployments
-from mlops_ray.governance.live import Plan, Step, advance, live, promote, roll_back, set_champion, start_rollout
+from mlops_ray.governance.live import Plan, Step, live
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.predictions.ids import microseconds, uuid7_at
 from mlops_ray.predictions.segments import write_segment
 from mlops_ray.registry.lineage import Lineage, write_lineage

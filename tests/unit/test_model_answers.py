@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from mlops_ray.errors import DataError, IntegrityError, ModelError
 from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import Plan, Step, VersionRef, live, start_rollout
+from mlops_ray.governance.live import Plan, Step, VersionRef, live
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import golden_cases, load, seal

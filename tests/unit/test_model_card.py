@@ -9,8 +9,8 @@ import pytest
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.evaluation.gates import Measured, judge
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.live import set_champion
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.registry.lineage import write_lineage
 from mlops_ray.registry.model_card import html_card, markdown_card

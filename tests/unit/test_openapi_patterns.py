@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlops_ray import Column
 from mlops_ray.errors import UseCaseError
-from mlops_ray.serving.openapi import _SAME_EVERYWHERE, _pattern
+from mlops_ray.serving.openapi.columns import _SAME_EVERYWHERE, _pattern
 
 
 def is_quick(pattern: str) -> bool:

@@ -44,9 +44,19 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_an_address_that_serve_cannot_listen_on_is_refused_at_once() -> None:
-    for host in ("::1", "::", "fe80::1"):
-        with pytest.raises(ConfigurationError, match=r"IPv6 is not possible yet. Give an IPv4 address, such as 127"):
+    for host in ("[::1]", "127.0.0.1:8000", "fe80::1%eth0", "::g"):
+        with pytest.raises(
+            ConfigurationError, match=r"which is no address. Give an IPv6 address as it is, such as ::1"
+        ):
             load_settings(state="/s", data="/d", http_host=host)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("::1", "http://[::1]:8000"), ("::", "http://[::]:8000"), ("models", "http://models:8000")],
+)
+def test_the_url_of_an_ipv6_address_has_brackets(host: str, url: str) -> None:
+    assert load_settings(state="/s", data="/d", http_host=host).url == url
 
 
 def test_a_folder_for_ray_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +117,9 @@ def test_a_client_asks_this_machine_without_the_proxy(monkeypatch: pytest.Monkey
 
 
 def test_the_command_says_it_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "settings.yaml").write_text("http_host: '::1'\n")
+    (tmp_path / "settings.yaml").write_text("http_host: '[::1]'\n")
     command = [str(Path(sys.executable).with_name("mlops-ray")), "keys", "list", "--config", "settings.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: Setting") or done.stderr.startswith("error: http_host is '::1'")
+    assert done.stderr.startswith("error: Setting") or done.stderr.startswith("error: http_host is '[::1]'")
     assert done.stderr.count("\n") == 1

@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import Plan, VersionRef, set_champion, start_rollout
+from mlops_ray.governance.live import Plan, VersionRef
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.serving.preflight import preflight
 from mlops_ray.testing.example_model import seal_example
 from tests.unit.test_golden_requests import FORMAT_1, FORMAT_1_DIGEST

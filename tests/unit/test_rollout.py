@@ -8,23 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
-from mlops_ray.governance.live import (
-    Live,
-    Plan,
-    Rollout,
-    Rules,
-    Step,
-    VersionRef,
-    advance,
-    live,
-    promote,
-    roll_back,
-    set_champion,
-    start_rollout,
-)
+from mlops_ray.governance.live import Live, Plan, Rollout, Rules, Step, VersionRef, live
 from mlops_ray.governance.replicas import Loading, Replica, heard, report
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.serving.counters import BOUNDS_S, Counts
 from mlops_ray.serving.rollout import Decision, decide, lower_bound, step_key
 

@@ -1,5 +1,6 @@
 """Requests that change what is live name what they are about: repeated or late, they change nothing."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,10 +13,15 @@ import uvicorn
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
+from mlops_ray.client import AsyncClient, Client
+from mlops_ray.client.decisions import decided
 from mlops_ray.errors import ConfigurationError, ConflictError, MlopsRayError
 from mlops_ray.governance.approvals import approve
+from mlops_ray.governance.champion import break_glass, set_champion
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.live import Plan, Rules, Step, advance, break_glass, live, promote, roll_back, set_champion
+from mlops_ray.governance.live import Plan, Rules, Step, live
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import advance, promote
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from tests.unit.test_endpoint import send
@@ -162,11 +168,20 @@ def test_breaking_the_glass_twice_breaks_it_once(example: ExampleEndpoint) -> No
 
 
 @contextmanager
-def served(example: ExampleEndpoint) -> Iterator[str]:
-    """The endpoint on a port of this machine, where its routes stand in practice."""
+def served(example: ExampleEndpoint, lost: int = 0) -> Iterator[str]:
+    """The endpoint on a port of this machine, where its routes stand in practice. lost: so many answers to the first
+    changes do not arrive."""
+    to_lose = iter(range(lost))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await example.app({**scope, "root_path": f"/v2/models/{NAME}"}, receive, send)
+        async def lose(message: Any) -> None:
+            pass
+
+        is_lost = scope["type"] == "http" and scope["method"] == "POST" and next(to_lose, None) is not None
+        await example.app({**scope, "root_path": f"/v2/models/{NAME}"}, receive, lose if is_lost else send)
+        if is_lost:
+            await send({"type": "http.response.start", "status": 504, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -203,3 +218,48 @@ def test_the_command_names_the_version_that_stays_and_can_be_given_again(
             command("rollback", NAME, "--to", "8", "--revision", "1")
         example.follower.follow_once()
         assert "answers with version 7" in command("status", NAME)
+
+
+def test_the_client_lets_versions_in_and_out_and_its_repetitions_change_nothing(example: ExampleEndpoint) -> None:
+    with served(example) as url, Client(url, api_key=example.key) as client:
+        seen = client.rollouts.status(NAME)["revision"]
+        for changed in (True, False):
+            started = client.rollouts.start(NAME, 9, PLAN.to_json(), seen)
+            assert (started["changed"], started["rollout"]["version"]["version"]) == (changed, 9)
+        for changed in (True, False):
+            ended = client.rollouts.roll_back(NAME, 8, "complaints")
+            assert (ended["changed"], ended["champion"]["version"], ended["rollout"]) == (changed, 8, None)
+        with pytest.raises(ConflictError, match="is not any more what it was at revision"):
+            client.rollouts.start(NAME, 9, PLAN.to_json(), seen)
+        with pytest.raises(ConflictError, match="No rollout of version 9 of departures is under way"):
+            client.rollouts.promote(NAME, 9)
+        with pytest.raises(ConfigurationError, match="is no name of a model"):
+            client.rollouts.status("../approvals")
+
+    async def asked() -> list[Any]:
+        async with AsyncClient(url, api_key=example.key) as client:
+            await client.rollouts.start(NAME, 9, {"steps": []})
+            example.follower.follow_once()
+            example.follower.follow_once()
+            state = await client.rollouts.status(NAME)
+            return [state["champion"]["version"], (await client.rollouts.roll_back(NAME, 8))["changed"]]
+
+    with served(example) as url:
+        assert asyncio.run(asked()) == [9, True]
+
+
+def test_a_change_whose_answer_is_lost_is_made_once(example: ExampleEndpoint) -> None:
+    with served(example, lost=2) as url, Client(url, api_key=example.key) as client:
+        begun = len(read_events(example.store))
+        started = client.rollouts.start(NAME, 9, PLAN.to_json())
+        assert (started["changed"], started["rollout"]["version"]["version"]) == (False, 9)
+        assert [event.type for event in read_events(example.store)[begun:]] == ["rollout.started"]
+
+
+def test_breaking_the_glass_is_decided_on_what_is_live_then() -> None:
+    steps = decided("break-glass", NAME, 9, "fire", None, None)
+    assert (next(steps).method, steps.send({"revision": 5}).body["revision"]) == ("GET", 5)
+    steps = decided("break-glass", NAME, 9, "fire", None, None)
+    next(steps)
+    assert "revision" not in steps.throw(ConfigurationError("There is no model at this path.")).body
+    assert next(decided("break-glass", NAME, 9, "fire", None, 4)).body["revision"] == 4

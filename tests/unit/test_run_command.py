@@ -1,14 +1,20 @@
 """The options of `mlops-ray run` that need no Ray."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.main import app
+from mlops_ray.cli.run import _conclude
+from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError, MlopsRayError
 from mlops_ray.ingestion import file_digests
+from mlops_ray.pipeline.steps.step import StepFinished, StepName
+from mlops_ray.use_case import load_use_case
 
 CASE = """
 import polars as pl
@@ -58,6 +64,36 @@ def test_explain_names_the_steps_that_are_asked_for(options: list[str]) -> None:
 def test_an_unknown_step_is_named_with_those_that_there_are(options: list[str]) -> None:
     with pytest.raises(ConfigurationError, match=r"--force 'trian' is no step. There are ingest, features"):
         told([*options, "--explain", "--force", "trian"])
+
+
+def test_a_version_that_waits_is_not_served_and_the_command_says_so_after_its_figures(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, case = load_settings(state=str(tmp_path / "state"), data=str(tmp_path)), load_use_case(options[0])
+    registered = {
+        "version": 1, "digest": "d" * 64, "gates": [], "champion": None, "standing": "version 1 waits for its approval",
+        "doubts": [], "approval": {"state": "requested", "author": "ann"},
+    }  # fmt: skip
+    results: dict[StepName, Any] = {
+        "ingest": {"digest": "s" * 64, "counts": {}},
+        "features": {},
+        "training_set": {"rows": 9},
+        "train": {"trials": [], "metric": "roc_auc"},
+        "evaluate": {"evaluation": {"roc_auc": {"value": 0.7}}, "candidate": "logistic_regression"},
+        "register": registered,
+        "materialize": {"as_of": "2026-01-01T00:00:00+00:00"},
+    }
+    done = {step: StepFinished(step, 1.0, False, result) for step, result in results.items()}
+    with pytest.raises(
+        ConfigurationError, match=r"Nothing is served, as orders has no champion yet; see above for what"
+    ):
+        _conclude(case, settings, Console(), done, serve=True)
+    said = capsys.readouterr().out
+    assert "version 1 waits for its approval" in said
+    assert "requested: somebody other than ann has to approve it" in said
+    assert "Endpoint:" not in said
+    _conclude(case, settings, Console(), done, serve=False)
+    assert "Endpoint:" not in capsys.readouterr().out
 
 
 def test_what_lies_below_the_root_is_told_by_its_url(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mlops_ray.serving.environment import (
     expect_free_port,
     haproxy_folder,
     serve_environment,
+    serve_host,
 )
 
 
@@ -46,6 +47,24 @@ def test_the_proxy_is_started_with_its_side_ports_on_loopback(tmp_path: Path) ->
     script = serve_environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
     subprocess.run([script, "-db", "-f", str(config), "-c"], capture_output=True, check=False)
     assert re.findall("bind (.*)", config.read_text()) == ["127.0.0.1:9101", "*:8000", "127.0.0.1:8404"]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("*", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), (serve_host("::"), "127.0.0.1"), ("::1", "[::1]"),
+     ("10.0.0.5", "10.0.0.5")],
+)  # fmt: skip
+def test_the_proxy_asks_replicas_where_they_listen(tmp_path: Path, host: str, expected: str) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        f"frontend http_frontend\n    bind {host}:8000\nbackend app\n"
+        "    server here 127.0.0.1:30000 check\n    server there 10.0.0.6:30000 check\n"
+        "    server fallback 127.0.0.1:8500 check backup\nlisten stats\n  bind *:8404\n"
+    )
+    script = serve_environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    subprocess.run([script, "-db", "-f", str(config), "-c"], capture_output=True, check=False)
+    servers = [f"{expected}:30000", "10.0.0.6:30000", f"{expected}:8500"]
+    assert re.findall(r"server \w+ (\S+)", config.read_text()) == servers
 
 
 def test_a_node_behind_a_company_s_proxy_asks_itself_directly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, start_rollout
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.serving.shadow import BATCH, MAX_WAITING
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint

@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_ray.errors import UnavailableError
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events
-from mlops_ray.governance.live import Plan, Step, VersionRef, live, set_champion, start_rollout
+from mlops_ray.governance.live import Plan, Step, VersionRef, live
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.batching import Batcher
 from mlops_ray.serving.follower import Follower

@@ -18,9 +18,9 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.evaluation.gates import Finding, Measured, judge
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import read_events
-from mlops_ray.governance.live import set_champion
 from mlops_ray.registry import advisories
 from mlops_ray.registry.advisories import affected, audit, severity_of
 from mlops_ray.registry.artifact_check import check_artifact, pickle_in, refuse_artifact

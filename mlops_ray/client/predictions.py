@@ -1,0 +1,74 @@
+"""Predictions: the question for some rows, and its answer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mlops_ray.client.exchange import Call
+from mlops_ray.client.values import Row, Rows, model_path, plain
+from mlops_ray.errors import DataError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one row. `prediction` is whether `probability` reaches one half.
+
+    missing_features: of which the online store knew no value at the moment `as_of` of the answer; expired_features:
+    whose value was older than it may be. The model took both as missing. late: it was asked later than the model
+    learned to, after the event time minus the lead time.
+    """
+
+    probability: float
+    prediction: bool
+    missing_features: tuple[str, ...] = ()
+    expired_features: tuple[str, ...] = ()
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one request, with what is needed to find it again: request id and model version.
+
+    degraded: the online store did not answer, and the model took all its features as missing.
+    """
+
+    model: str
+    version: str
+    request_id: str
+    as_of: datetime
+    predictions: tuple[Prediction, ...]
+    degraded: bool = False
+
+
+def question(name: str, keys: Rows | None, features: Rows | None, as_of: datetime | None) -> Call:
+    given = {"keys": keys, "features": features, "as_of": as_of}
+    body = {part: plain(value) for part, value in given.items() if value is not None}
+    return Call(model_path(name, "predict"), body)
+
+
+def batches(
+    keys: Sequence[Row] | None, features: Sequence[Row] | None, size: int
+) -> Iterator[dict[str, Sequence[Row]]]:
+    """The rows in requests of `size`, as arguments of `predict`. Raises DataError unless one of both is given."""
+    if (keys is None) == (features is None):
+        raise DataError("Give either keys or features.")
+    name, rows = ("keys", keys) if keys is not None else ("features", features or [])
+    for start in range(0, len(rows), size):
+        yield {name: rows[start : start + size]}
+
+
+def answer_of(content: Any) -> Answer:
+    return Answer(
+        model=content["model"],
+        version=content["version"],
+        request_id=content["request_id"],
+        as_of=datetime.fromisoformat(content["as_of"]),
+        predictions=tuple(_prediction(row) for row in content["predictions"]),
+        degraded=content.get("degraded", False),
+    )
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    missing, expired = (tuple(row.get(name, ())) for name in ("missing_features", "expired_features"))
+    return Prediction(row["probability"], row["prediction"], missing, expired, row.get("late", False))

@@ -1,0 +1,105 @@
+"""Rollouts: a version comes in step by step, until it is champion or has failed."""
+
+from dataclasses import replace
+
+import uuid6
+from sqlalchemy import Connection, insert
+
+from mlops_ray.errors import ConflictError
+from mlops_ray.governance.approvals import expect_admitted
+from mlops_ray.governance.change import conflict, expect_seen, with_champion, write, write_rollout
+from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.events import Actor
+from mlops_ray.governance.live import Live, Numbers, Plan, Rollout, VersionRef, read_live
+from mlops_ray.governance.replicas import heard
+from mlops_ray.governance.tables import rollouts
+
+
+def start_rollout(
+    store: ControlStore, actor: Actor, use_case: str, version: VersionRef, plan: Plan, seen: int | None = None
+) -> Live:
+    """Let `version` in step by step. seen: the revision on which this was decided; None for what holds now.
+
+    Raises ConflictError if a rollout runs, the version is the champion, or something else was live at `seen`.
+    """
+    with store.transaction() as connection:
+        before = read_live(connection, use_case)
+        if seen is not None:
+            expect_seen(connection, before, seen)
+        if before.rollout:
+            raise conflict(connection, before)
+        if before.champion is None:
+            raise ConflictError(f"{use_case} has no champion that version {version.version} could be compared with.")
+        if before.champion.version == version.version:
+            raise ConflictError(f"Version {version.version} of {use_case} is the champion already.")
+        now = database_now(connection)
+        expect_admitted(connection, use_case, version, now)
+        rollout = Rollout(str(uuid6.uuid7()), version, plan, "loading", 0, now, now)
+        row = {
+            "id": rollout.id, "use_case": use_case, "version": version.version, "digest": version.digest,
+            "plan": plan.to_json(), "state": "loading", "step": 0, "step_since": now, "started_at": now, "reason": "",
+            "actor": actor.name,
+        }  # fmt: skip
+        connection.execute(insert(rollouts).values(row))
+        return write(connection, before, replace(before, rollout=rollout), "rollout.started", actor, version)
+
+
+def advance(
+    store: ControlStore, actor: Actor, use_case: str, seen: Rollout, reason: str, numbers: Numbers | None = None
+) -> Live:
+    """Begin the next step, or the first one after loading. Raises ConflictError if the rollout is not as `seen`."""
+    with store.transaction() as connection:
+        before = _expect(connection, use_case, seen)
+        assert before.rollout is not None
+        if (before.rollout.state, before.rollout.step) != (seen.state, seen.step):
+            raise conflict(connection, before)
+        step = 0 if seen.state == "loading" else seen.step + 1
+        rollout = replace(seen, state="running", step=step, step_since=database_now(connection))
+        write_rollout(connection, rollout)
+        after = replace(before, rollout=rollout)
+        return write(connection, before, after, "rollout.step", actor, seen.version, reason, numbers)
+
+
+def promote(
+    store: ControlStore, actor: Actor, use_case: str, seen: Rollout, reason: str, numbers: Numbers | None = None
+) -> Live:
+    """Make the version of the rollout champion, at whichever step it is.
+
+    Raises ConflictError if it is another rollout than `seen`, or while a replica that is alive does not hold the
+    version: it would go on to serve the old one.
+    """
+    with store.transaction() as connection:
+        before = _expect(connection, use_case, seen)
+        expect_admitted(connection, use_case, seen.version, database_now(connection))
+        _expect_held_by_all(store, use_case, seen.version)
+        write_rollout(connection, replace(seen, state="promoted"), reason)
+        after = replace(with_champion(connection, before, seen.version), rollout=None)
+        return write(connection, before, after, "rollout.promoted", actor, seen.version, reason, numbers)
+
+
+def fail(
+    store: ControlStore, actor: Actor, use_case: str, seen: Rollout, reason: str, numbers: Numbers | None = None
+) -> Live:
+    """End the rollout, because its version cannot be served. Raises ConflictError if it is another one than `seen`."""
+    with store.transaction() as connection:
+        before = _expect(connection, use_case, seen)
+        write_rollout(connection, replace(seen, state="failed"), reason)
+        after = replace(before, rollout=None)
+        return write(connection, before, after, "rollout.failed", actor, seen.version, reason, numbers)
+
+
+def _expect(connection: Connection, use_case: str, seen: Rollout) -> Live:
+    before = read_live(connection, use_case)
+    found = before.rollout
+    if found is None or found.id != seen.id:
+        raise conflict(connection, before)
+    return before
+
+
+def _expect_held_by_all(store: ControlStore, use_case: str, version: VersionRef) -> None:
+    waiting = [replica for replica in heard(store, use_case).alive if version not in replica.loaded]
+    if waiting:
+        raise ConflictError(
+            f"{len(waiting)} replicas do not hold version {version.version} of {use_case} yet, {waiting[0].id} among "
+            f"them. Wait until they have loaded it, or go back."
+        )

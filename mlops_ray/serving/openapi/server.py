@@ -1,0 +1,121 @@
+"""The document of the small application that owns `/v2`."""
+
+from typing import Any
+
+from mlops_ray.serving.openapi.columns import MOMENT
+from mlops_ray.serving.openapi.parts import (
+    REASON,
+    REVISION,
+    SHARED,
+    TEXT,
+    UUID,
+    VERSION_NUMBER,
+    answer_of,
+    document_of,
+    list_of,
+    object_of,
+    operation_of,
+)
+
+_DIGEST = {"type": "string", "maxLength": 64}
+_VERSION = object_of(
+    {
+        "model": TEXT,
+        "version": VERSION_NUMBER,
+        "reason": REASON,
+        "digest": {"anyOf": [_DIGEST, {"type": "null"}]},
+        "revision": {"anyOf": [REVISION, {"type": "null"}]},
+    },
+    optional=("reason", "digest", "revision"),
+)
+_TIME = {"type": "string", "format": "date-time"}
+_LINEAGE_QUESTION = object_of(
+    {"of": {"type": "string", "maxLength": 200}, "near": {"anyOf": [MOMENT, {"type": "null"}]}}, optional=("near",)
+)
+_EVIDENCE = object_of({"model": TEXT, "evaluation": TEXT, "materials": TEXT})
+_REGISTERED = object_of(
+    {
+        "use_case": TEXT,
+        "version": {"type": "integer"},
+        "evidence": _EVIDENCE,
+        "author": TEXT,
+        "failed_gates": list_of(TEXT),
+        "registered_at": _TIME,
+        "retired_at": {"anyOf": [_TIME, {"type": "null"}]},
+    }
+)
+_APPROVAL = object_of(
+    {
+        "id": UUID,
+        "use_case": TEXT,
+        "version": {"type": "integer"},
+        "evidence": _EVIDENCE,
+        "author": TEXT,
+        "state": {"enum": ["requested", "approved", "rejected", "revoked", "expired"]},
+        "requested_by": TEXT,
+        "requested_at": _TIME,
+        "expires_at": _TIME,
+        "break_glass": {"type": "boolean"},
+        "decided_by": {"type": ["string", "null"]},
+        "decided_at": {"anyOf": [_TIME, {"type": "null"}]},
+        "reason": TEXT,
+    }
+)
+
+
+def openapi_of_server(version: str) -> dict[str, Any]:
+    """The document of the small application that owns `/v2`."""
+    paths = {
+        "/v2": {"get": operation_of("server", "Name, version and extensions of the server", "Server")},
+        "/v2/health/live": {"get": {**operation_of("live", "Whether the server runs", "Live"), "security": []}},
+        "/v2/health/ready": {
+            "get": operation_of("server_ready", "200 if all models take requests, 503 if not", "ServerReady")
+        },
+        "/v2/openapi.json": {"get": operation_of("openapi", "This document", "Document")},
+        "/v2/repository/index": {
+            "post": operation_of("repository_index", "The models that the caller may see", "Repository", "Index")
+        },
+        **_paths_of_approvals(),
+        **_paths_of_versions(),
+    }
+    paths["/v2/health/ready"]["get"]["responses"]["503"] = answer_of("ServerReady", "A model is not ready")
+    schemas = {
+        "Server": object_of({"name": TEXT, "version": TEXT, "extensions": list_of(TEXT)}),
+        "Index": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+        "Repository": list_of(object_of(dict.fromkeys(("name", "version", "state", "reason"), TEXT))),
+        "Live": object_of({"live": {"type": "boolean"}}),
+        "ServerReady": object_of({"ready": {"type": "boolean"}, "not_ready": list_of(TEXT)}),
+        "Version": _VERSION,
+        "Approval": _APPROVAL,
+        "Approvals": object_of({"approvals": list_of(_APPROVAL)}),
+        "Rollout": {"type": "object"},
+        "LineageQuestion": _LINEAGE_QUESTION,
+        "RegisteredVersion": _REGISTERED,
+        **SHARED,
+    }
+    return document_of("mlops_ray", version, paths, schemas)
+
+
+def _paths_of_approvals() -> dict[str, Any]:
+    prefix = "/v2/approvals"
+    approval, version = "Approval", "Version"
+    return {
+        prefix: {"get": operation_of("approvals", "Requests and verdicts, the newest first", "Approvals")},
+        f"{prefix}/request": {"post": operation_of("request", "Ask for a version's approval", approval, version)},
+        f"{prefix}/approve": {"post": operation_of("approve", "Approve what was asked for", approval, version)},
+        f"{prefix}/reject": {"post": operation_of("reject", "Refuse what was asked for", approval, version)},
+        f"{prefix}/revoke": {"post": operation_of("revoke", "Take an approval back", approval, version)},
+        f"{prefix}/break-glass": {
+            "post": operation_of("break_glass", "Promote now and ask for approval afterwards", "Rollout", version)
+        },
+    }
+
+
+def _paths_of_versions() -> dict[str, Any]:
+    what = "Everything behind an endpoint, a version or a prediction, back to the raw files"
+    return {
+        "/v2/versions/lineage": {"post": operation_of("lineage", what, "Document", "LineageQuestion")},
+        "/v2/versions/retire": {
+            "post": operation_of("retire", "Take a version out of use for good", "RegisteredVersion", "Version")
+        },
+    }
