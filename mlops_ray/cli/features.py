@@ -1,7 +1,9 @@
 """The commands `mlops-ray features`: the values that live endpoints read."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import cache
 
 import typer
 
@@ -16,6 +18,7 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
+from mlops_ray.cli.preconditions import expect_can_work
 from mlops_ray.cli.run import MomentOption
 from mlops_ray.use_case import load_use_case
 
@@ -38,15 +41,17 @@ def refresh(
 ) -> None:
     """Take new data through ingest and features to the online store; models and versions stay as they are."""
     settings, case = settings_of(state, config, data), load_use_case(use_case)
+    expect_can_work(settings)
     moment = moment_of("--as-of", as_of) if as_of else None
-    with ray_for(settings):
+    with ExitStack() as ending:
         from rich.console import Console
 
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.refresh import refresh as run
 
-        progress = TerminalProgress(Console(stderr=True))
-        found = run(case, settings, definitions_folder(use_case, feature_repo), moment, progress)
+        progress, repo = TerminalProgress(Console(stderr=True)), definitions_folder(use_case, feature_repo)
+        start_ray = cache(lambda: ending.enter_context(ray_for(settings)))
+        found = run(case, settings, repo, moment, progress, start_ray)
     typer.echo(json.dumps(asdict(found), indent=2))
     for version in found.versions:
         if version.why_not:

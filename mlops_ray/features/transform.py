@@ -1,11 +1,11 @@
 """Feature rows: each view's function over the snapshot's tables, one task a view, written by content digest."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
-import ray
 
 from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered
 from mlops_ray.config import Settings
@@ -17,6 +17,8 @@ from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Tables, UseCase
 from mlops_ray.use_case.user_code import user_code
 
+# Of a snapshot's files, up to which views are computed in this process: Ray's first task costs 3 s before it begins.
+HERE_BYTES = 16 << 20
 _MOMENT = pl.Datetime("us", "UTC")
 _logger = logging.getLogger(__name__)
 
@@ -38,21 +40,29 @@ class FeatureRows:
     ambiguous: int = 0
 
 
-def transform(use_case: UseCase, settings: Settings, snapshot: Snapshot, definitions: Definitions) -> list[FeatureRows]:
+_Call = tuple[str, View, Callable[[Tables], pl.DataFrame], str]
+
+
+def transform(
+    use_case: UseCase,
+    settings: Settings,
+    snapshot: Snapshot,
+    definitions: Definitions,
+    start_ray: Callable[[], Any] = lambda: None,
+) -> list[FeatureRows]:
     """Compute every feature view that the definitions read, each column of the type that its definition has.
 
+    start_ray: called where a view is more than is computed here; afterwards Ray must be initialised.
     NaN is null, as in the online store and the model. Raises UseCaseError naming the view and column where a function
     fails, a column is missing, has another type than its definition or a name that means something else, or a key or
     `created` moment is null; and where the definitions read a view that the use case does not compute.
     """
     _expect_functions(use_case, definitions)
-    task = ray.remote(_transform_view)
-    refs = []
+    calls = []
     for view in definitions.views:
         function = use_case.feature_views[view.name]
-        code = view_code(f"Feature view {view.name!r}", function)
-        refs.append(task.remote(use_case.name, view, function, code, settings, snapshot))
-    results: list[FeatureRows | str] = ray.get(refs)
+        calls.append((use_case.name, view, function, view_code(f"Feature view {view.name!r}", function)))
+    results = _computed(calls, snapshot, Artifacts(settings.artifacts), start_ray)
     if failed := [result for result in results if isinstance(result, str)]:
         raise UseCaseError("\n".join(failed))
     found = [result for result in results if isinstance(result, FeatureRows)]
@@ -63,6 +73,23 @@ def transform(use_case: UseCase, settings: Settings, snapshot: Snapshot, definit
         if one.ambiguous:
             _logger.warning("Feature view %s: %d rows share keys and moment with another", one.view, one.ambiguous)
     return found
+
+
+def _computed(
+    calls: Sequence[_Call], snapshot: Snapshot, artifacts: Artifacts, start_ray: Callable[[], Any]
+) -> list[FeatureRows | str]:
+    if snapshot.size(artifacts) <= HERE_BYTES:
+        tables = snapshot.tables(artifacts)
+        return [_transform_view(*call, artifacts, tables) for call in calls]
+    start_ray()
+    import ray
+
+    task = ray.remote(_read_and_transform)
+    return list(ray.get([task.remote(call, artifacts, snapshot) for call in calls]))
+
+
+def _read_and_transform(call: _Call, artifacts: Artifacts, snapshot: Snapshot) -> FeatureRows | str:
+    return _transform_view(*call, artifacts, snapshot.tables(artifacts))
 
 
 def _expect_functions(use_case: UseCase, definitions: Definitions) -> None:
@@ -100,15 +127,14 @@ def _transform_view(
     view: View,
     function: Callable[[Tables], pl.DataFrame],
     code: str,
-    settings: Settings,
-    snapshot: Snapshot,
+    artifacts: Artifacts,
+    tables: Mapping[str, pl.DataFrame],
 ) -> FeatureRows | str:
     """The view's rows, or the sentence that says why there are none."""
-    artifacts = Artifacts(settings.artifacts)
-    tables = snapshot.tables(artifacts)
     try:
         with user_code(f"Feature view {view.name!r}"):
-            frame = function(tables)
+            # Of its own, as a function may change its tables in place.
+            frame = function({name: table.clone() for name, table in tables.items()})
             frame = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
         rows = typed_rows(_known(frame, view.name), view)
     except UseCaseError as error:
