@@ -59,10 +59,20 @@ def _digest(schema: bytes, ordered: pl.DataFrame) -> ContentDigest:
         if column.dtype == pl.String:
             text = column.fill_null("")
             digest.update(text.str.len_bytes().to_numpy().tobytes())
-            digest.update("".join(text).encode())
+            digest.update(_text_bytes(text))
         else:
             digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
     return ContentDigest(int.from_bytes(digest.digest()), ordered.height)
+
+
+def _text_bytes(text: pl.Series) -> memoryview:
+    """All texts of a column without nulls, one after another, as UTF-8."""
+    array = text.to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offsets, content = array.buffers()
+    if content is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, np.int64)[array.offset :][: len(array) + 1]
+    return memoryview(content)[ends[0] : ends[-1]]
 
 
 def digest_each_row(frame: pl.DataFrame) -> ContentDigest:

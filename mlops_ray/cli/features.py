@@ -1,13 +1,11 @@
 """The commands `mlops-ray features`: the values that live endpoints read."""
 
 import json
-from contextlib import ExitStack
 from dataclasses import asdict
-from functools import cache
 
 import typer
 
-from mlops_ray.cli.local_ray import ray_for
+from mlops_ray.cli.early_start import EarlyStart
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -41,17 +39,16 @@ def refresh(
 ) -> None:
     """Take new data through ingest and features to the online store; models and versions stay as they are."""
     settings, case = settings_of(state, config, data), load_use_case(use_case)
-    expect_can_work(settings)
     moment = moment_of("--as-of", as_of) if as_of else None
-    with ExitStack() as ending:
+    expect_can_work(settings)
+    with EarlyStart(settings, serving=False) as start:
         from rich.console import Console
 
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.refresh import refresh as run
 
         progress, repo = TerminalProgress(Console(stderr=True)), definitions_folder(use_case, feature_repo)
-        start_ray = cache(lambda: ending.enter_context(ray_for(settings)))
-        found = run(case, settings, repo, moment, progress, start_ray)
+        found = run(case, settings, repo, moment, progress, start.ray)
     typer.echo(json.dumps(asdict(found), indent=2))
     for version in found.versions:
         if version.why_not:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +81,9 @@ def _computed(
 ) -> list[FeatureRows | str]:
     if snapshot.size(artifacts) <= HERE_BYTES:
         tables = snapshot.tables(artifacts)
-        return [_transform_view(*call, artifacts, tables) for call in calls]
+        with ThreadPoolExecutor(1) as thread:  # in which rows are kept, while the next view's function computes
+            kept = [thread.submit(_compute(*call, artifacts, tables)) for call in calls]
+            return [one.result() for one in kept]
     start_ray()
     import ray
 
@@ -89,7 +92,7 @@ def _computed(
 
 
 def _read_and_transform(call: _Call, artifacts: Artifacts, snapshot: Snapshot) -> FeatureRows | str:
-    return _transform_view(*call, artifacts, snapshot.tables(artifacts))
+    return _compute(*call, artifacts, snapshot.tables(artifacts))()
 
 
 def _expect_functions(use_case: UseCase, definitions: Definitions) -> None:
@@ -122,34 +125,42 @@ def expect_names(use_case: UseCase, definitions: Definitions) -> None:
             )
 
 
-def _transform_view(
+def _compute(
     use_case: str,
     view: View,
     function: Callable[[Tables], pl.DataFrame],
     code: str,
     artifacts: Artifacts,
     tables: Mapping[str, pl.DataFrame],
-) -> FeatureRows | str:
-    """The view's rows, or the sentence that says why there are none."""
+) -> Callable[[], FeatureRows | str]:
+    """Compute the view's rows. What it gives keeps them, and says where; or says in a sentence why there are none.
+
+    Functions are called in one thread, as users need not think of others.
+    """
     try:
         with user_code(f"Feature view {view.name!r}"):
-            # Of its own, as a function may change its tables in place.
+            # Tables of its own, as a function may change them in place.
             frame = function({name: table.clone() for name, table in tables.items()})
             frame = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
         rows = typed_rows(_known(frame, view.name), view)
     except UseCaseError as error:
-        return str(error)
+        sentence = str(error)
+        return lambda: sentence
+    return lambda: _keep(artifacts, use_case, view, code, rows, frame.height - rows.height)
+
+
+def _keep(artifacts: Artifacts, use_case: str, view: View, code: str, rows: pl.DataFrame, unknown: int) -> FeatureRows:
     keys = [view.columns.get(key, key) for key in view.keys]
     moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
     # In one order, so that which of two rows with the same keys and moments is the last depends on nothing but them.
-    rows = rows.sort([*moments, *rows.select(pl.exclude(moments)).columns])
-    distinct = rows.n_unique([*moments, *keys])
-    ambiguous = 0 if distinct == rows.height else rows.n_unique() - distinct
+    rows = rows.sort([*moments, *keys, *rows.select(pl.exclude(*moments, *keys)).columns])
+    same = rows.select(pl.col(*moments, *keys).eq_missing(pl.col(*moments, *keys).shift()))
+    ambiguous = 0
+    if rows[1:].height and same[1:].select(pl.all_horizontal(pl.all()).any()).item():
+        ambiguous = rows.n_unique() - rows.n_unique([*moments, *keys])
     digest = digest_json([digest_ordered(rows).hex(), [[name, str(type_)] for name, type_ in rows.schema.items()]])
     url = artifacts.write_table(rows, "features", use_case, view.name, f"{digest}.parquet")
-    return FeatureRows(
-        view.name, url, digest, rows.height, code, frame.height - rows.height, ambiguous
-    )  # fmt: skip
+    return FeatureRows(view.name, url, digest, rows.height, code, unknown, ambiguous)
 
 
 def _known(frame: pl.DataFrame, name: str) -> pl.DataFrame:

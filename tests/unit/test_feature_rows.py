@@ -16,7 +16,7 @@ from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.history import join_features
-from mlops_ray.features.transform import _expect_functions, _known, _transform_view, expect_names, typed_rows
+from mlops_ray.features.transform import _compute, _expect_functions, _known, expect_names, typed_rows
 from mlops_ray.features.view_code import view_code
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Column, Label, Source, UseCase
@@ -90,7 +90,7 @@ def test_what_is_left_out_or_not_determined_is_counted(tmp_path: Path) -> None:
     more = pl.concat([frame(), frame(event_timestamp=[None, NOON], delay=[3.0, 7.0], flights=[3, 2], kind=["x", None])])
 
     def computed(rows: pl.DataFrame) -> Any:
-        return _transform_view("case", VIEW, lambda tables: rows, "code", artifacts, {})
+        return _compute("case", VIEW, lambda tables: rows, "code", artifacts, {})()
 
     found = computed(more)
     assert (found.rows, found.unknown, found.ambiguous, found.code) == (3, 1, 1, "code")
@@ -107,7 +107,7 @@ def test_what_a_function_raises_is_the_user_s_with_its_line(tmp_path: Path) -> N
     def broken(tables: Any) -> Any:
         return tables["nowhere"]
 
-    said = _transform_view("case", VIEW, broken, "code", artifacts, {})
+    said = _compute("case", VIEW, broken, "code", artifacts, {})()
     assert isinstance(said, str)
     assert "Feature view 'delays': KeyError" in said
     assert 'return tables["nowhere"]' in said
