@@ -1,5 +1,7 @@
 """Early start: Ray, and where it can be the endpoint, come up while the command does something else."""
 
+import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,8 +31,11 @@ class EarlyStart:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._endpoint is not None:
+            self._endpoint.cancel()
+        # In the thread that started it, whose end Ray's processes do not outlive (PR_SET_PDEATHSIG).
+        self._thread.submit(self._ending.close).result()
         self._thread.shutdown()
-        self._ending.close()
 
     def ray(self) -> None:
         """Wait until Ray is there for other work. An endpoint that was begun is stopped, as its replicas hold CPUs."""
@@ -58,6 +63,8 @@ class EarlyStart:
     def _start_ray(self) -> Future[Any]:
         if self._ray is None:
             self._own = prepare_ray(self._settings, self._serving)
+            # As Ray does where it is started in the main thread: what was started is ended.
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
             running = running_ray(self._settings, self._own)
             self._ray = self._thread.submit(self._ending.enter_context, running)
         return self._ray

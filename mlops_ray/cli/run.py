@@ -86,17 +86,17 @@ def run(
         lines = explained(Pipeline(*given, folder=case_folder(use_case), files=files).explain(until, again))
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
         return
-    with EarlyStart(settings, serve) as start:
+    with EarlyStart(settings, serve) as early:
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
 
         progress = TerminalProgress(console)
-        pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=start.ray)
+        pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=early.ray)
         if serve and until == STEPS[-1] and pipeline.seems_unchanged(again) and _champion(settings, case):
-            start.begin_serving(partial(_serve, settings, case))
+            early.begin_serving(partial(_serve, settings, case))
         done = pipeline.run(until, again)
         if until == STEPS[-1]:
-            _conclude(case, settings, console, done, start if serve else None)
+            _conclude(case, settings, console, done, early if serve else None)
             if serve and stay:
                 console.print("Serving until Ctrl-C.")
                 stay_while_ray_lives()
@@ -115,9 +115,9 @@ def _conclude(
     settings: Settings,
     console: Console,
     done: Mapping[StepName, StepFinished],
-    start: EarlyStart | None,
+    early: EarlyStart | None,
 ) -> None:
-    """Serve and ask if there is a `start`, print the summary, and say where to look further.
+    """Serve and ask if there is an early start, print the summary, and say where to look further.
 
     Raises ConfigurationError, after the summary, if there is no champion to serve: it says why.
     """
@@ -125,15 +125,15 @@ def _conclude(
 
     started, prediction = time.monotonic(), None
     champion = _champion(settings, case)
-    if start and champion:
+    if early and champion:
         console.print("serve …", highlight=False)
-        start.serve(partial(_serve, settings, case))
+        early.serve(partial(_serve, settings, case))
         prediction = _ask(case, settings, str(done["ingest"].result["digest"]), done["materialize"].result["as_of"])
     summary = summarize(done, prediction, time.monotonic() - started)
     print_summary(summary, console)
     path = write_summary(summary, settings)
     console.print(_further(case, settings, path, prediction), highlight=False, markup=False, soft_wrap=True)
-    if start and not champion:
+    if early and not champion:
         raise ConfigurationError(
             f"Nothing is served, as {case.name} has no champion yet; see above for what stands in its way."
         )

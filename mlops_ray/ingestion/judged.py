@@ -201,12 +201,8 @@ def _judged(raw: RawRows, file: SourceFile, source: Source) -> _Rows:
         not source.key
     ):  # the bytes of an accepted row are needed only where another with its key may turn out to be right
         accepted = accepted.drop(RAW)
-    return _Rows(
-        accepted,
-        pl.concat([frame.select(list(_REFUSED)) for frame in (rows.filter(refused), malformed)]).cast(dict(_REFUSED)),
-        raw.header_lines,
-        raw.blank_lines,
-    )
+    aside = [frame.select(list(_REFUSED)) for frame in (rows.filter(refused), malformed)]
+    return _Rows(accepted, pl.concat(aside).cast(pl.Schema(_REFUSED)), raw.header_lines, raw.blank_lines)
 
 
 def _as_json(frame: pl.DataFrame, wanted: pl.Series) -> pl.Series:
