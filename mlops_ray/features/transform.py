@@ -1,8 +1,10 @@
 """Feature rows: each view's function over the snapshot's tables, one task a view, written by content digest."""
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +140,8 @@ def _compute(
     Functions are called in one thread, as users need not think of others.
     """
     try:
-        with user_code(f"Feature view {view.name!r}"):
+        # What it prints is not the output of a command that runs it.
+        with user_code(f"Feature view {view.name!r}"), redirect_stdout(sys.stderr):
             # Tables of its own, as a function may change them in place.
             frame = function({name: table.clone() for name, table in tables.items()})
             frame = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)

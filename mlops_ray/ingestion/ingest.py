@@ -24,10 +24,9 @@ from mlops_ray.ingestion.snapshot import Snapshot, sum_counts
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.use_case import Source, UseCase
 
-TASK_BYTES = 16 << 20
-"""Of raw files, for one task; and of rows in memory up to which they are counted here."""
-PARTITION_BYTES = 1 << 30
-HERE_BYTES = 256 << 20
+TASK_BYTES = 16 << 20  # of raw files, which a task reads; so much is read here
+PARTITION_BYTES = 1 << 30  # of a source's rows in memory, which a task counts
+HERE_BYTES = 256 << 20  # of these, which are counted here
 _THREADS = 16
 
 _logger = logging.getLogger(__name__)

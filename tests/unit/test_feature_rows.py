@@ -113,6 +113,22 @@ def test_what_a_function_raises_is_the_user_s_with_its_line(tmp_path: Path) -> N
     assert 'return tables["nowhere"]' in said
 
 
+def test_a_function_changes_and_prints_nothing_for_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it runs in the command's own process."""
+    tables = {"flights": frame()}
+
+    def careless(given: Any) -> Any:
+        given["flights"].insert_column(0, pl.lit(1).alias("mine"))
+        given.clear()
+        print("look")
+        return frame()
+
+    found = _compute("case", VIEW, careless, "code", Artifacts(str(tmp_path)), tables)()
+    assert not isinstance(found, str)
+    assert tables["flights"].equals(frame())
+    assert capsys.readouterr().out == ""
+
+
 def test_keys_are_compared_as_they_are(tmp_path: Path) -> None:
     """Two accounts beyond 2^53 are two, also where another row's is null."""
     view = replace(VIEW, keys=("account",), asked=("account",), features=("delay",), fields=("delay",),

@@ -26,6 +26,7 @@ from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.snapshot import Snapshot, SourceCounts, load_snapshot, sum_counts
 from mlops_ray.ingestion.sources import SourceFile, find_all_files, find_files
+from mlops_ray.pipeline.steps.ingest import contract
 from mlops_ray.training.candidates import GradientBoosting
 
 AS_OF, DAY = datetime(2025, 6, 1, tzinfo=UTC), timedelta(days=1)
@@ -326,6 +327,22 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(read) == 4
     ingest(CASE, load_settings(state=str(tmp_path), data=str(tmp_path / "data")), AS_OF, "code", {"numbers": "other"})
     assert len(read) == 7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": (replace(SOURCE.columns[0], minimum=1), *SOURCE.columns[1:])},
+        {"known_at": pl.col("at") + DAY},
+        {"derived": {"day": pl.col("at").dt.truncate("1d")}},
+        {"encoding": "latin-1"},
+        {"key": ()},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_file_is_judged_again_where_its_source_says_something_else(change: dict[str, Any]) -> None:
+    assert contract(replace(SOURCE, **change)) != contract(SOURCE)
+    assert contract(replace(SOURCE)) == contract(SOURCE)
 
 
 def test_a_file_in_several_pieces_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
