@@ -92,7 +92,7 @@ def run(
 
         progress = TerminalProgress(console)
         pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=early.ray)
-        if serve and until == STEPS[-1] and pipeline.seems_unchanged(again) and _champion(settings, case):
+        if serve and until == STEPS[-1] and pipeline.seems_unchanged(until, again) and _champion(settings, case):
             early.begin_serving(partial(_serve, settings, case))
         done = pipeline.run(until, again)
         if until == STEPS[-1]:

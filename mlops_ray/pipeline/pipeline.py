@@ -100,11 +100,13 @@ class Pipeline:
         """New data into the online store: ingest, features, materialize, and nothing that has to do with a model."""
         return self._run_steps(REFRESH, NOTHING_AGAIN)
 
-    def seems_unchanged(self, again: Again = NOTHING_AGAIN) -> bool:
-        """Whether every step has ended once with what it is given now. Whether what it made is still there is not
-        looked at, which takes longer: `run` does."""
+    def seems_unchanged(self, until: StepName = "materialize", again: Again = NOTHING_AGAIN) -> bool:
+        """Whether every step up to `until` has ended once with what it is given now.
+
+        Whether what it made is still there is not looked at, which takes longer: `run` does.
+        """
         results: dict[StepName, Mapping[str, Any]] = {}
-        for step in STEPS:
+        for step in STEPS[: STEPS.index(until) + 1]:
             declared = PIPELINE[step]
             depends_on = declared.depends_on(declared.inputs(self._given(results)))
             known = self._records().find(step, digest_json(depends_on))
