@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ class ContentDigest:
     def __add__(self, other: "ContentDigest") -> "ContentDigest":
         return ContentDigest((self.total + other.total) % _MODULUS, self.rows + other.rows)
 
+    def __sub__(self, other: "ContentDigest") -> "ContentDigest":
+        return ContentDigest((self.total - other.total) % _MODULUS, self.rows - other.rows)
+
     def hex(self) -> str:
         return hashlib.sha256(f"{self.rows}:{self.total:064x}".encode()).hexdigest()
 
@@ -55,10 +59,20 @@ def _digest(schema: bytes, ordered: pl.DataFrame) -> ContentDigest:
         if column.dtype == pl.String:
             text = column.fill_null("")
             digest.update(text.str.len_bytes().to_numpy().tobytes())
-            digest.update("".join(text).encode())
+            digest.update(_text_bytes(text))
         else:
             digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
     return ContentDigest(int.from_bytes(digest.digest()), ordered.height)
+
+
+def _text_bytes(text: pl.Series) -> memoryview:
+    """All texts of a column without nulls, one after another, as UTF-8."""
+    array = text.to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offsets, content = array.buffers()
+    if content is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, np.int64)[array.offset :][: len(array) + 1]
+    return memoryview(content)[ends[0] : ends[-1]]
 
 
 def digest_each_row(frame: pl.DataFrame) -> ContentDigest:
@@ -172,10 +186,10 @@ def partial_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(8)}"
 
 
-def read_parquet(url: str) -> pl.DataFrame:
-    """One Parquet file, or all that lie in a folder, by path or URL."""
+def read_parquet(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """One Parquet file, or all that lie in a folder, by path or URL; of its columns those that are named."""
     filesystem, path = locate(url)
-    return pl.DataFrame(pl.from_arrow(pq.read_table(path, filesystem=filesystem)))
+    return pl.DataFrame(pl.from_arrow(pq.read_table(path, columns=columns and list(columns), filesystem=filesystem)))
 
 
 class Artifacts:
@@ -211,9 +225,9 @@ class Artifacts:
         entries = (Entry(info.base_name, info.size or 0) for info in found)
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
-    def read_table(self, *parts: str) -> pl.DataFrame:
-        """Read one Parquet file, or all that lie in a folder."""
-        return read_parquet(self.url(*parts))
+    def read_table(self, *parts: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read one Parquet file, or all that lie in a folder; of its columns those that are named."""
+        return read_parquet(self.url(*parts), columns)
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from mlops_ray.cli.local_ray import ray_for
+from mlops_ray.cli.early_start import EarlyStart
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -16,6 +16,7 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
+from mlops_ray.cli.preconditions import expect_can_work
 from mlops_ray.cli.run import MomentOption
 from mlops_ray.use_case import load_use_case
 
@@ -39,14 +40,15 @@ def refresh(
     """Take new data through ingest and features to the online store; models and versions stay as they are."""
     settings, case = settings_of(state, config, data), load_use_case(use_case)
     moment = moment_of("--as-of", as_of) if as_of else None
-    with ray_for(settings):
+    expect_can_work(settings)
+    with EarlyStart(settings, serving=False) as start:
         from rich.console import Console
 
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.refresh import refresh as run
 
-        progress = TerminalProgress(Console(stderr=True))
-        found = run(case, settings, definitions_folder(use_case, feature_repo), moment, progress)
+        progress, repo = TerminalProgress(Console(stderr=True)), definitions_folder(use_case, feature_repo)
+        found = run(case, settings, repo, moment, progress, start.ray)
     typer.echo(json.dumps(asdict(found), indent=2))
     for version in found.versions:
         if version.why_not:

@@ -18,11 +18,11 @@ _LOOK_EVERY_S = 1.0
 _NOTHING_IN_FRONT = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
 
 
-@contextmanager
-def ray_for(settings: Settings, serving: bool = False) -> Iterator[bool]:
-    """A Ray for the work inside: the cluster of RAY_ADDRESS, or one of our own, which ends with it (yields True).
+def prepare_ray(settings: Settings, serving: bool = False) -> bool:
+    """Make sure that the work, and if wanted serving, is possible, and set what Ray reads from the environment when it
+    is imported. Whether the Ray will be one of our own.
 
-    serving: an endpoint will be started. Raises ConfigurationError at once where that, or the work, is not possible.
+    Raises ConfigurationError where something is not possible.
     """
     expect_can_work(settings)
     if serving:
@@ -30,6 +30,22 @@ def ray_for(settings: Settings, serving: bool = False) -> Iterator[bool]:
     own = "RAY_ADDRESS" not in os.environ
     if own:
         os.environ |= serve_environment() | _NOTHING_IN_FRONT
+    return own
+
+
+@contextmanager
+def ray_for(settings: Settings, serving: bool = False) -> Iterator[bool]:
+    """A Ray for the work inside: the cluster of RAY_ADDRESS, or one of our own, which ends with it (yields True).
+
+    serving: an endpoint will be started. Raises as `prepare_ray`, and UnavailableError if the cluster does not answer.
+    """
+    with running_ray(settings, prepare_ray(settings, serving)) as own:
+        yield own
+
+
+@contextmanager
+def running_ray(settings: Settings, own: bool) -> Iterator[bool]:
+    """As `ray_for`, after `prepare_ray`; it may be entered in another thread than the main one."""
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -3,18 +3,17 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from mlops_ray.artifacts import Artifacts
-from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
+from mlops_ray.cli.early_start import EarlyStart
+from mlops_ray.cli.local_ray import stay_while_ray_lives
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -33,6 +32,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
+from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion.sources import find_all_files
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
@@ -86,48 +86,58 @@ def run(
         lines = explained(Pipeline(*given, folder=case_folder(use_case), files=files).explain(until, again))
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
         return
+    from mlops_ray.artifacts import Artifacts
     from mlops_ray.predictions.retention import declare_retention
 
     declare_retention(Artifacts(settings.artifacts), case)
-    with ExitStack() as ending:
-        start_ray = cache(lambda: ending.enter_context(ray_for(settings, serve)))
-        if serve:
-            start_ray()
-
+    with EarlyStart(settings, serve) as early:
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
 
         progress = TerminalProgress(console)
-        pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=start_ray)
+        pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=early.ray)
+        if serve and until == STEPS[-1] and pipeline.seems_unchanged(until, again) and _champion(settings, case):
+            early.begin_serving(partial(_serve, settings, case))
         done = pipeline.run(until, again)
         if until == STEPS[-1]:
-            _conclude(case, settings, console, done, serve)
+            _conclude(case, settings, console, done, early if serve else None)
             if serve and stay:
                 console.print("Serving until Ctrl-C.")
                 stay_while_ray_lives()
 
 
+def _champion(settings: Settings, case: UseCase) -> VersionRef | None:
+    return live(open_store(settings), case.name).champion
+
+
+def _serve(settings: Settings, case: UseCase) -> str:
+    return quiet_serving()(settings, case.name)
+
+
 def _conclude(
-    case: UseCase, settings: Settings, console: Console, done: Mapping[StepName, StepFinished], serve: bool
+    case: UseCase,
+    settings: Settings,
+    console: Console,
+    done: Mapping[StepName, StepFinished],
+    early: EarlyStart | None,
 ) -> None:
-    """Serve and ask if wanted, print the summary, and say where to look further.
+    """Serve and ask if there is an early start, print the summary, and say where to look further.
 
     Raises ConfigurationError, after the summary, if there is no champion to serve: it says why.
     """
     from mlops_ray.cli.summary import print_summary, summarize, write_summary
 
     started, prediction = time.monotonic(), None
-    champion = live(open_store(settings), case.name).champion
-    if serve and champion:
+    champion = _champion(settings, case)
+    if early and champion:
         console.print("serve …", highlight=False)
-        prediction = _serve_and_ask(
-            case, settings, str(done["ingest"].result["digest"]), done["materialize"].result["as_of"]
-        )
+        early.serve(partial(_serve, settings, case))
+        prediction = _ask(case, settings, str(done["ingest"].result["digest"]), done["materialize"].result["as_of"])
     summary = summarize(done, prediction, time.monotonic() - started)
     print_summary(summary, console)
     path = write_summary(summary, settings)
     console.print(_further(case, settings, path, prediction), highlight=False, markup=False, soft_wrap=True)
-    if serve and not champion:
+    if early and not champion:
         raise ConfigurationError(
             f"Nothing is served, as {case.name} has no champion yet; see above for what stands in its way."
         )
@@ -155,13 +165,13 @@ def explained(plans: list["StepPlan"]) -> list[str]:
     return lines
 
 
-def _serve_and_ask(case: UseCase, settings: Settings, snapshot: str, as_of: str) -> dict[str, Any]:
-    """Serve the champion, and ask it what a caller could ask at the moment of materialization: about the latest thing
-    in the data, if it were due as soon as a prediction can be about."""
+def _ask(case: UseCase, settings: Settings, snapshot: str, as_of: str) -> dict[str, Any]:
+    """Ask the champion what a caller could ask at the moment of materialization: about the latest thing in the data,
+    if it were due as soon as a prediction can be about."""
+    from mlops_ray.artifacts import Artifacts
     from mlops_ray.client import Client
     from mlops_ray.ingestion.snapshot import load_snapshot
 
-    quiet_serving()(settings, case.name)
     artifacts = Artifacts(settings.artifacts)
     rows = load_snapshot(artifacts, case.name, snapshot).tables(artifacts)[case.main_source]
     latest = rows.drop_nulls(case.request_columns()).sort(case.event_time).tail(1).select(case.request_columns())

@@ -1,7 +1,7 @@
 """The point-in-time join: for each row, the newest feature values that were known at its moment and not yet expired."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -54,11 +54,13 @@ def join_point_in_time(entities: pl.DataFrame, moment: str, histories: Sequence[
 
 def newest(history: History, as_of: datetime) -> pl.DataFrame:
     """One row for each key: what a request made at `as_of` finds, with all columns of the rows; none where expired."""
-    known = pl.col(history.timestamp) <= as_of
+    counts = pl.col(history.timestamp) <= as_of
     if history.created:
-        known &= pl.col(history.created) <= as_of
-    last = _ordered(history).filter(known).unique(list(history.keys.values()), keep="last", maintain_order=True)
-    return last if history.ttl is None else last.filter(pl.col(history.timestamp) >= as_of - history.ttl)
+        counts &= pl.col(history.created) <= as_of
+    if history.ttl is not None:  # first, so that what a year left behind is not sorted to find what an hour did
+        counts &= pl.col(history.timestamp) >= as_of - history.ttl
+    last = _ordered(replace(history, rows=history.rows.filter(counts)))
+    return last.unique(list(history.keys.values()), keep="last", maintain_order=True)
 
 
 def _ordered(history: History) -> pl.DataFrame:

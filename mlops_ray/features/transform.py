@@ -1,11 +1,14 @@
 """Feature rows: each view's function over the snapshot's tables, one task a view, written by content digest."""
 
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
-import ray
 
 from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered
 from mlops_ray.config import Settings
@@ -17,6 +20,8 @@ from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Tables, UseCase
 from mlops_ray.use_case.user_code import user_code
 
+# Of a snapshot's files, up to which views are computed in this process: Ray's first task costs 3 s before it begins.
+HERE_BYTES = 16 << 20
 _MOMENT = pl.Datetime("us", "UTC")
 _logger = logging.getLogger(__name__)
 
@@ -38,21 +43,29 @@ class FeatureRows:
     ambiguous: int = 0
 
 
-def transform(use_case: UseCase, settings: Settings, snapshot: Snapshot, definitions: Definitions) -> list[FeatureRows]:
+_Call = tuple[str, View, Callable[[Tables], pl.DataFrame], str]
+
+
+def transform(
+    use_case: UseCase,
+    settings: Settings,
+    snapshot: Snapshot,
+    definitions: Definitions,
+    start_ray: Callable[[], Any] = lambda: None,
+) -> list[FeatureRows]:
     """Compute every feature view that the definitions read, each column of the type that its definition has.
 
+    start_ray: called where a view is more than is computed here; afterwards Ray must be initialised.
     NaN is null, as in the online store and the model. Raises UseCaseError naming the view and column where a function
     fails, a column is missing, has another type than its definition or a name that means something else, or a key or
     `created` moment is null; and where the definitions read a view that the use case does not compute.
     """
     _expect_functions(use_case, definitions)
-    task = ray.remote(_transform_view)
-    refs = []
+    calls = []
     for view in definitions.views:
         function = use_case.feature_views[view.name]
-        code = view_code(f"Feature view {view.name!r}", function)
-        refs.append(task.remote(use_case.name, view, function, code, settings, snapshot))
-    results: list[FeatureRows | str] = ray.get(refs)
+        calls.append((use_case.name, view, function, view_code(f"Feature view {view.name!r}", function)))
+    results = _computed(calls, snapshot, Artifacts(settings.artifacts), start_ray)
     if failed := [result for result in results if isinstance(result, str)]:
         raise UseCaseError("\n".join(failed))
     found = [result for result in results if isinstance(result, FeatureRows)]
@@ -63,6 +76,25 @@ def transform(use_case: UseCase, settings: Settings, snapshot: Snapshot, definit
         if one.ambiguous:
             _logger.warning("Feature view %s: %d rows share keys and moment with another", one.view, one.ambiguous)
     return found
+
+
+def _computed(
+    calls: Sequence[_Call], snapshot: Snapshot, artifacts: Artifacts, start_ray: Callable[[], Any]
+) -> list[FeatureRows | str]:
+    if snapshot.size(artifacts) <= HERE_BYTES:
+        tables = snapshot.tables(artifacts)
+        with ThreadPoolExecutor(1) as thread:  # in which rows are kept, while the next view's function computes
+            kept = [thread.submit(_compute(*call, artifacts, tables)) for call in calls]
+            return [one.result() for one in kept]
+    start_ray()
+    import ray
+
+    task = ray.remote(_read_and_transform)
+    return list(ray.get([task.remote(call, artifacts, snapshot) for call in calls]))
+
+
+def _read_and_transform(call: _Call, artifacts: Artifacts, snapshot: Snapshot) -> FeatureRows | str:
+    return _compute(*call, artifacts, snapshot.tables(artifacts))()
 
 
 def _expect_functions(use_case: UseCase, definitions: Definitions) -> None:
@@ -95,35 +127,43 @@ def expect_names(use_case: UseCase, definitions: Definitions) -> None:
             )
 
 
-def _transform_view(
+def _compute(
     use_case: str,
     view: View,
     function: Callable[[Tables], pl.DataFrame],
     code: str,
-    settings: Settings,
-    snapshot: Snapshot,
-) -> FeatureRows | str:
-    """The view's rows, or the sentence that says why there are none."""
-    artifacts = Artifacts(settings.artifacts)
-    tables = snapshot.tables(artifacts)
+    artifacts: Artifacts,
+    tables: Mapping[str, pl.DataFrame],
+) -> Callable[[], FeatureRows | str]:
+    """Compute the view's rows. What it gives keeps them, and says where; or says in a sentence why there are none.
+
+    Functions are called in one thread, as users need not think of others.
+    """
     try:
-        with user_code(f"Feature view {view.name!r}"):
-            frame = function(tables)
+        # What it prints is not the output of a command that runs it.
+        with user_code(f"Feature view {view.name!r}"), redirect_stdout(sys.stderr):
+            # Tables of its own, as a function may change them in place.
+            frame = function({name: table.clone() for name, table in tables.items()})
             frame = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
         rows = typed_rows(_known(frame, view.name), view)
     except UseCaseError as error:
-        return str(error)
+        sentence = str(error)
+        return lambda: sentence
+    return lambda: _keep(artifacts, use_case, view, code, rows, frame.height - rows.height)
+
+
+def _keep(artifacts: Artifacts, use_case: str, view: View, code: str, rows: pl.DataFrame, unknown: int) -> FeatureRows:
     keys = [view.columns.get(key, key) for key in view.keys]
     moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
     # In one order, so that which of two rows with the same keys and moments is the last depends on nothing but them.
-    rows = rows.sort([*moments, *rows.select(pl.exclude(moments)).columns])
-    distinct = rows.n_unique([*moments, *keys])
-    ambiguous = 0 if distinct == rows.height else rows.n_unique() - distinct
+    rows = rows.sort([*moments, *keys, *rows.select(pl.exclude(*moments, *keys)).columns])
+    same = rows.select(pl.col(*moments, *keys).eq_missing(pl.col(*moments, *keys).shift()))
+    ambiguous = 0
+    if rows[1:].height and same[1:].select(pl.all_horizontal(pl.all()).any()).item():
+        ambiguous = rows.n_unique() - rows.n_unique([*moments, *keys])
     digest = digest_json([digest_ordered(rows).hex(), [[name, str(type_)] for name, type_ in rows.schema.items()]])
     url = artifacts.write_table(rows, "features", use_case, view.name, f"{digest}.parquet")
-    return FeatureRows(
-        view.name, url, digest, rows.height, code, frame.height - rows.height, ambiguous
-    )  # fmt: skip
+    return FeatureRows(view.name, url, digest, rows.height, code, unknown, ambiguous)
 
 
 def _known(frame: pl.DataFrame, name: str) -> pl.DataFrame:

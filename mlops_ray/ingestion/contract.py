@@ -16,16 +16,30 @@ REASON, REPAIRS = "__reason", "__repairs"
 JUDGEMENT = {REASON: pl.String, REPAIRS: pl.String}
 NOT_KNOWN_YET, KNOWN_AT_MISSING = "known_after_as_of", "known_at:missing"
 
-_NUMBER, _KNOWN_AT = "__number", "__known_at"
+KNOWN_AT = "__known_at"
+_NUMBER = "__number"
 
 
 def check_rows(frame: pl.DataFrame, source: Source, where: str, as_of: datetime | None) -> pl.DataFrame:
+    """Judge every row of `frame`, in order, as of a moment: see `judge_rows`. What was not known then is refused."""
+    rows = judge_rows(frame, source, where)
+    if source.known_at is None or as_of is None:
+        return rows.drop(KNOWN_AT, strict=False)
+    late = pl.col(REASON).is_null() & (pl.col(KNOWN_AT) > as_of)
+    return rows.with_columns(
+        pl.when(late).then(pl.lit(NOT_KNOWN_YET)).otherwise(REASON).alias(REASON),
+        pl.when(~late).then(REPAIRS).alias(REPAIRS),
+    ).drop(KNOWN_AT)
+
+
+def judge_rows(frame: pl.DataFrame, source: Source, where: str) -> pl.DataFrame:
     """Judge every row of `frame`, in order.
 
     The columns of the contract come typed, and derived ones with them, null in rows that are refused for a column of
-    theirs; then `__reason` (null: accepted) and `__repairs` (what was repaired; null: nothing). Columns that the
-    contract does not name are left out. `where` says in errors what the rows are. Raises DataError when a column of
-    the contract is missing or of a type that has no texts, UseCaseError when an expression of the source fails.
+    theirs; then, if the source has it, `__known_at` (UTC, microseconds), `__reason` (null: accepted) and `__repairs`
+    (what was repaired; null: nothing). Columns that the contract does not name are left out. `where` says in errors
+    what the rows are. Raises DataError when a column of the contract is missing or of a type that has no texts,
+    UseCaseError when an expression of the source fails.
     """
     missing = [column.name for column in source.columns if column.name not in frame.columns]
     if missing:
@@ -41,11 +55,7 @@ def check_rows(frame: pl.DataFrame, source: Source, where: str, as_of: datetime 
     accepted = ~_any(broken, frame.height)
     rows = _derived(rows, accepted, source, where)
     if source.known_at is not None:
-        known_at = rows[_KNOWN_AT]
-        rows = rows.drop(_KNOWN_AT)
-        broken[KNOWN_AT_MISSING] = accepted & known_at.is_null()
-        if as_of is not None:
-            broken[NOT_KNOWN_YET] = accepted & (known_at > as_of).fill_null(False)
+        broken[KNOWN_AT_MISSING] = accepted & rows[KNOWN_AT].is_null()
     reason = _joined_codes(broken, frame.height)
     return rows.with_columns(
         reason.alias(REASON),
@@ -66,10 +76,11 @@ def _derived(rows: pl.DataFrame, accepted: pl.Series, source: Source, where: str
             good = good.with_columns(given.with_columns(expression.alias(name))[name])
     if source.known_at is not None:
         with user_code(f"{where}: known_at"):
-            good = good.with_columns(source.known_at.alias(_KNOWN_AT))
-        found = good.schema[_KNOWN_AT]
+            good = good.with_columns(source.known_at.alias(KNOWN_AT))
+        found = good.schema[KNOWN_AT]
         if not (isinstance(found, pl.Datetime) and found.time_zone is not None):
             raise UseCaseError(f"{where}: known_at gives {found}. It must give moments with a time zone.")
+        good = good.with_columns(pl.col(KNOWN_AT).cast(pl.Datetime("us", "UTC")))
     if whole:
         return good
     rest = rows.with_row_index(_NUMBER).filter(~accepted)

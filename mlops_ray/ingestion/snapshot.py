@@ -1,8 +1,10 @@
 """Snapshots: the accepted rows of every source at one moment, immutable and named by the digest of their content."""
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
@@ -39,6 +41,29 @@ class SourceCounts:
     repairs: dict[str, int]
     lines: LineCounts
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(**{**value, "lines": LineCounts(**value["lines"])})
+
+
+def sum_counts(parts: Iterable[SourceCounts]) -> SourceCounts:
+    """The counts of a source from those of its parts, which may be negative."""
+    found = list(parts)
+    rows = ("rows_in", "accepted", "repaired", "quarantined", "not_yet_known")
+    return SourceCounts(
+        **{name: sum(getattr(part, name) for part in found) for name in rows},
+        reasons=_sum_codes(part.reasons for part in found),
+        repairs=_sum_codes(part.repairs for part in found),
+        lines=LineCounts(**{f.name: sum(getattr(part.lines, f.name) for part in found) for f in fields(LineCounts)}),
+    )
+
+
+def _sum_codes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return {code: count for code, count in sorted(total.items()) if count}
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -65,6 +90,11 @@ class Snapshot:
             for source in self.counts
         }
 
+    def size(self, artifacts: Artifacts) -> int:
+        """The bytes of the tables' files."""
+        folders = (("snapshots", self.use_case, self.digest, source, "accepted") for source in self.counts)
+        return sum(entry.size for folder in folders for entry in artifacts.entries(*folder))
+
     def quarantine(self, artifacts: Artifacts, source: str) -> pl.DataFrame:
         """The refused records of a source: `file`, `line`, `lines`, `reason`, `raw`.
 
@@ -84,10 +114,7 @@ def load_snapshot(artifacts: Artifacts, use_case: str, digest: str) -> Snapshot:
     if manifest is None:
         raise IntegrityError(f"Snapshot {digest} of {use_case} does not exist below {artifacts.root}. Ingest again.")
     try:
-        counts = {
-            source: SourceCounts(**values | {"lines": LineCounts(**values["lines"])})
-            for source, values in manifest["counts"].items()
-        }
+        counts = {source: SourceCounts.from_json(values) for source, values in manifest["counts"].items()}
     except (KeyError, TypeError):
         raise IntegrityError(f"Snapshot {digest} of {use_case} was written by another version. Ingest again.") from None
     return Snapshot(**manifest | {"as_of": datetime.fromisoformat(manifest["as_of"]), "counts": counts})

@@ -3,13 +3,13 @@
 import time
 from collections import Counter
 
-import ray
-
 _SETTLE_S = 3.0
 
 
 def node_cpus() -> int:
     """The CPUs of the largest node, so that a fit can use all of one machine."""
+    import ray
+
     return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
 
 
@@ -27,11 +27,15 @@ def free_cpus(enough: int | None = None) -> int:
 
 def holders() -> str:
     """Who holds CPUs in this cluster, such as "ServeReplica (2 of them), DriftActor": the actors that live."""
+    import ray
+
     living = (actor for actor in ray._private.state.actors().values() if actor["State"] == "ALIVE")
     names = Counter(str(actor.get("Name") or actor["ActorClassName"]).split("#")[0] for actor in living)
     return ", ".join(name if count == 1 else f"{name} ({count} of them)" for name, count in names.items())
 
 
 def _most_free() -> int:
+    import ray
+
     nodes = ray._private.state.available_resources_per_node().values()
     return int(max((node.get("CPU", 0) for node in nodes), default=0))

@@ -23,6 +23,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.principals import acting
@@ -35,7 +36,7 @@ from mlops_ray.pipeline.records import Record, Records
 from mlops_ray.pipeline.steps.evaluate import EVALUATE, inputs_for, run_evaluate
 from mlops_ray.pipeline.steps.features import FEATURES
 from mlops_ray.pipeline.steps.ingest import INGEST
-from mlops_ray.pipeline.steps.materialize import MATERIALIZE
+from mlops_ray.pipeline.steps.materialize import MATERIALIZE, bring_online
 from mlops_ray.pipeline.steps.register import REGISTER
 from mlops_ray.pipeline.steps.step import (
     STEPS,
@@ -72,7 +73,7 @@ class Pipeline:
     the version is registered beside the champion, if there is one, and does not take its place. folder: of the use
     case's file, whose repository lineage names; None for that of `feature_repo`. files: the raw files of each source,
     where they are listed already; else they are listed once, when the first step needs them. start_ray: called before
-    each step that runs; afterwards Ray must be initialised.
+    a step hands work to Ray, which must be initialised afterwards.
     """
 
     use_case: UseCase
@@ -98,6 +99,21 @@ class Pipeline:
     def refresh(self) -> dict[StepName, StepFinished]:
         """New data into the online store: ingest, features, materialize, and nothing that has to do with a model."""
         return self._run_steps(REFRESH, NOTHING_AGAIN)
+
+    def seems_unchanged(self, until: StepName = "materialize", again: Again = NOTHING_AGAIN) -> bool:
+        """Whether every step up to `until` has ended once with what it is given now.
+
+        Whether what it made is still there is not looked at, which takes longer: `run` does.
+        """
+        results: dict[StepName, Mapping[str, Any]] = {}
+        for step in STEPS[: STEPS.index(until) + 1]:
+            declared = PIPELINE[step]
+            depends_on = declared.depends_on(declared.inputs(self._given(results)))
+            known = self._records().find(step, digest_json(depends_on))
+            if known is None or known.result is None or again.why(step):
+                return False
+            results[step] = known.result
+        return True
 
     def explain(self, until: StepName = "materialize", again: Again = NOTHING_AGAIN) -> list[StepPlan]:
         """What `run` would do, without doing anything; it needs no Ray.
@@ -141,7 +157,6 @@ class Pipeline:
                         f"Run without --from, or from {step}."
                     )
                 self.notify(StepRuns(step, plan.why))
-                self.start_ray()
                 logger.info("%s started (%s): %s", step, record.run_key[:12], plan.why)
                 record = self._run_step(step, record, results, again)
             self._records().set_last(step, record.key)
@@ -206,6 +221,7 @@ class Pipeline:
             files=self.raw_files(),
             code=self._code,
             retry_failed=again.retry_failed,
+            start_ray=self.start_ray,
         )
 
     def _records(self) -> Records:
@@ -223,6 +239,11 @@ class Pipeline:
         inputs = inputs_for(self._given(results), known_trial(trial))
         where = self._where("evaluate", Record("", None), NOTHING_AGAIN)
         return run_evaluate(inputs, where, threads)
+
+    def bring_online(self, definitions: Definitions, rows: Sequence[FeatureRows], as_of: datetime) -> dict[str, int]:
+        """Materialize rows in the project of definitions that need not be those of today; by view how many keys."""
+        where = self._where("materialize", Record("", None), NOTHING_AGAIN)
+        return bring_online(where, self.settings, definitions, rows, as_of)
 
     def training_set(self) -> TrainingSet:
         """The training set that `run` has built."""

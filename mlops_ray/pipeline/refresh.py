@@ -3,17 +3,16 @@
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
-
-import ray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import MlopsRayError, UseCaseError
+from mlops_ray.errors import UseCaseError
 from mlops_ray.features.definitions import Definitions, load_definitions, project_of
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.control_store import open_store
@@ -21,7 +20,6 @@ from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.pipeline.steps.step import Notify
-from mlops_ray.pipeline.tasks import materialize_views
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import verified_files
 from mlops_ray.use_case import UseCase
@@ -59,15 +57,17 @@ def refresh(
     feature_repo: Path,
     as_of: datetime | None = None,
     notify: Notify = lambda event: None,
+    start_ray: Callable[[], Any] = lambda: None,
 ) -> Refreshed:
     """Ingest, compute feature rows, and bring them online for the current definitions and for each version that serves.
 
     A version keeps the definitions that it was trained with. Its rows are computed by the use case's code of today, so
-    they are only written where that is the code it was trained with; where it is not, `why_not` says so. Errors are
-    those of the steps. Ray must be initialised.
+    they are only written where that is the code it was trained with; where it is not, `why_not` says so. start_ray:
+    called where there is more to do than fits one task; afterwards Ray must be initialised. Errors are those of the
+    steps.
     """
-    ray.remote(num_cpus=0)(_import_feast).remote()  # takes 5 s; meanwhile data is read
-    pipeline = Pipeline(use_case, settings, feature_repo, as_of, notify)
+    Thread(target=_import_feast).start()  # takes seconds; meanwhile data is read
+    pipeline = Pipeline(use_case, settings, feature_repo, as_of, notify, start_ray=start_ray)
     done = pipeline.refresh()
     rows = [FeatureRows(**view) for view in done["features"].result["views"]]
     moment, definitions = str(done["materialize"].result["as_of"]), pipeline.definitions()
@@ -75,7 +75,7 @@ def refresh(
     state = live(open_store(settings), use_case.name)
     serving = [state.champion, state.previous, state.rollout and state.rollout.version]
     versions = tuple(
-        _refresh_version(settings, use_case.name, ref, current, rows, datetime.fromisoformat(moment))
+        _refresh_version(pipeline, ref, current, rows, datetime.fromisoformat(moment))
         for ref in dict.fromkeys(ref for ref in serving if ref)
     )
     for version in versions:
@@ -89,26 +89,19 @@ def _import_feast() -> None:
 
 
 def _refresh_version(
-    settings: Settings,
-    use_case: str,
-    ref: VersionRef,
-    current: str | None,
-    rows: Sequence[FeatureRows],
-    as_of: datetime,
+    pipeline: Pipeline, ref: VersionRef, current: str | None, rows: Sequence[FeatureRows], as_of: datetime
 ) -> VersionFeatures:
-    project = feature_project(settings, use_case, ref)
+    project = feature_project(pipeline.settings, pipeline.use_case.name, ref)
     if project is None or project == current:
         return VersionFeatures(ref.version, project)
-    definitions = load_definitions(Artifacts(settings.artifacts), project)
+    definitions = load_definitions(Artifacts(pipeline.settings.artifacts), project)
     why_not = _why_not(definitions, project, rows)
     if why_not is None:
         assert definitions is not None
         try:
-            ray.get(ray.remote(num_cpus=1)(materialize_views).remote(settings, definitions, list(rows), as_of))
-        except ray.exceptions.RayTaskError as error:
-            if not isinstance(error.cause, UseCaseError):
-                raise error.cause if isinstance(error.cause, MlopsRayError) else error from None
-            why_not = str(error.cause)
+            pipeline.bring_online(definitions, rows, as_of)
+        except UseCaseError as error:
+            why_not = str(error)
     return VersionFeatures(ref.version, project, why_not)
 
 

@@ -1,10 +1,11 @@
-"""The task in which a step does its work: it asks for no more CPUs than are free, and says what it waits for."""
+"""The task in which a step does its work: it asks for no more CPUs than are free, and says what it waits for.
+
+Ray is imported where it is used, here and in `cpus`: a refresh and an unchanged pipeline have no use for it.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
-
-import ray
 
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.pipeline.cpus import free_cpus, holders, node_cpus
@@ -29,6 +30,9 @@ def in_task(
     cpus: None for what is free on one node, at least 1; others may hold the rest for ever, as replicas do. threads:
     with how many it computes, where that is to be another number than its CPUs.
     """
+    where.start_ray()
+    import ray
+
     free = free_cpus(cpus)
     wanted = cpus or max(1, min(free, threads or free))
     if free < wanted:
@@ -54,11 +58,14 @@ def in_task(
 
 def say_if_it_waits(where: Where, step: StepName) -> None:
     """For a step that asks for its CPUs itself, one at a time: tell of it where not even one is free."""
+    where.start_ray()
     if free_cpus(1) < 1:
         _tell(where, step, 1)
 
 
 def _submit(cpus: int, threads: int | None, function: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> Any:
+    import ray
+
     # Ray sets the variable to the CPUs of a task unless it is set.
     variables = {"OMP_NUM_THREADS": str(threads)} if threads is not None and threads != cpus else {}
     options: dict[str, Any] = {"num_cpus": cpus, "num_returns": "streaming"}

@@ -1,5 +1,6 @@
 """What `make demo` promises, on all flights of 2013."""
 
+import json
 import signal
 import socket
 import sqlite3
@@ -168,3 +169,36 @@ def test_a_second_run_reuses_every_step(demo: Demo) -> None:
 def test_the_training_set_is_what_the_model_was_trained_on(demo: Demo) -> None:
     (file,) = (demo.folder / "state/artifacts/training_sets/flights").iterdir()
     assert read_parquet(str(file)).height == demo.summary["training_rows"]
+
+
+@pytest.mark.timeout(200)
+def test_an_hour_of_new_data_reaches_the_endpoint(demo: Demo, server: str) -> None:
+    """By the command, beside the server that runs; the version stays. It comes last, as it adds a snapshot."""
+    moment = "2014-01-01T09:00:00+00:00"
+    keys = demo.summary["prediction"]["request"]["keys"] | {"scheduled_departure": "2014-01-01T11:00:00Z"}
+
+    def asked() -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {demo.key}"}
+        answer = httpx.post(
+            f"{server}/v2/models/flights/predict", json={"keys": keys, "as_of": moment}, headers=headers
+        )
+        assert answer.json()["version"] == "1"
+        return dict(answer.json()["predictions"][0])
+
+    def unknown(answer: dict[str, Any]) -> set[str]:
+        return {*answer.get("missing_features", ()), *answer.get("expired_features", ())}
+
+    before = asked()
+    assert {"temp", "origin_3h_departure_delay"} <= unknown(before)
+    for name in ("flights", "weather"):
+        rows = pl.read_csv(demo.folder / f"data/{name}_2013-12.csv", infer_schema=False)
+        hour = rows.filter(pl.col("time_hour") == "2013-12-30T17:00:00Z")
+        hour.with_columns(time_hour=pl.lit("2014-01-01T06:00:00Z")).write_csv(demo.folder / f"data/{name}_2014-01.csv")
+    places = ["--state", f"{demo.folder}/state", "--data", f"{demo.folder}/data", "--as-of", moment]
+    done = run(command("features", "refresh", str(FLIGHTS), *places))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["as_of"], [one["why_not"] for one in found["versions"]]) == (moment, [None])
+    after = asked()
+    assert not {"temp", "origin_3h_departure_delay"} & unknown(after)
+    assert after["probability"] != before["probability"]

@@ -12,14 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlops_ray.artifacts import read_parquet
-from mlops_ray.config import Settings
+from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.history import join_features
-from mlops_ray.features.transform import _expect_functions, _known, _transform_view, expect_names, typed_rows
+from mlops_ray.features.transform import _compute, _expect_functions, _known, expect_names, typed_rows
 from mlops_ray.features.view_code import view_code
-from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Column, Label, Source, UseCase
 
@@ -88,11 +86,11 @@ def test_what_nobody_could_look_up_is_refused() -> None:
 
 def test_what_is_left_out_or_not_determined_is_counted(tmp_path: Path) -> None:
     """A row without a moment; and two of one key and moment, of which the last by value counts."""
-    settings, snapshot = Settings(state=str(tmp_path), data=str(tmp_path)), Snapshot("c", "d", NOON, "", "", {}, {}, {})
+    artifacts = Artifacts(str(tmp_path))
     more = pl.concat([frame(), frame(event_timestamp=[None, NOON], delay=[3.0, 7.0], flights=[3, 2], kind=["x", None])])
 
     def computed(rows: pl.DataFrame) -> Any:
-        return _transform_view("case", VIEW, lambda tables: rows, "code", settings, snapshot)
+        return _compute("case", VIEW, lambda tables: rows, "code", artifacts, {})()
 
     found = computed(more)
     assert (found.rows, found.unknown, found.ambiguous, found.code) == (3, 1, 1, "code")
@@ -104,15 +102,31 @@ def test_what_is_left_out_or_not_determined_is_counted(tmp_path: Path) -> None:
 
 
 def test_what_a_function_raises_is_the_user_s_with_its_line(tmp_path: Path) -> None:
-    settings, snapshot = Settings(state=str(tmp_path), data=str(tmp_path)), Snapshot("c", "d", NOON, "", "", {}, {}, {})
+    artifacts = Artifacts(str(tmp_path))
 
     def broken(tables: Any) -> Any:
         return tables["nowhere"]
 
-    said = _transform_view("case", VIEW, broken, "code", settings, snapshot)
+    said = _compute("case", VIEW, broken, "code", artifacts, {})()
     assert isinstance(said, str)
     assert "Feature view 'delays': KeyError" in said
     assert 'return tables["nowhere"]' in said
+
+
+def test_a_function_changes_and_prints_nothing_for_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it runs in the command's own process."""
+    tables = {"flights": frame()}
+
+    def careless(given: Any) -> Any:
+        given["flights"].insert_column(0, pl.lit(1).alias("mine"))
+        given.clear()
+        print("look")
+        return frame()
+
+    found = _compute("case", VIEW, careless, "code", Artifacts(str(tmp_path)), tables)()
+    assert not isinstance(found, str)
+    assert tables["flights"].equals(frame())
+    assert capsys.readouterr().out == ""
 
 
 def test_keys_are_compared_as_they_are(tmp_path: Path) -> None:

@@ -3,24 +3,33 @@
 import io
 import json
 import random
+import shutil
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Literal
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_ray import Column, Source
-from mlops_ray.artifacts import ContentDigest
+from mlops_ray import Column, Label, Source, UseCase
+from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row
+from mlops_ray.config import load_settings
 from mlops_ray.errors import UseCaseError
-from mlops_ray.ingestion.ingest import finish_partition, judged_stretches, sum_counts, with_meeting
+from mlops_ray.ingestion import judged, records
+from mlops_ray.ingestion.counting import NamedPiece, count_partition, write_accepted
+from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.ingestion.judged import judge_file, key_of
 from mlops_ray.ingestion.quarantine import refusals
-from mlops_ray.ingestion.snapshot import SourceCounts
-from mlops_ray.ingestion.sources import find_files
+from mlops_ray.ingestion.readers import read_file
+from mlops_ray.ingestion.snapshot import Snapshot, SourceCounts, load_snapshot, sum_counts
+from mlops_ray.ingestion.sources import SourceFile, find_all_files, find_files
+from mlops_ray.pipeline.steps.ingest import contract
+from mlops_ray.training.candidates import GradientBoosting
 
-AS_OF = datetime(2025, 6, 1, tzinfo=UTC)
+AS_OF, DAY = datetime(2025, 6, 1, tzinfo=UTC), timedelta(days=1)
 SOURCE = Source(
     path="*.csv",
     columns=(Column("id", "integer", nullable=True), Column("at", "timestamp"), Column("note", "text", nullable=True)),
@@ -39,25 +48,25 @@ class Ingested:
 
 
 def ingested(folder: Path, source: Source = SOURCE, partitions: int = 1, order: int | None = None) -> Ingested:
-    """As `ingest` does, without Ray: blocks in any order, in so many partitions."""
-    files = find_files(str(folder), "numbers", source)
-    blocks = [with_meeting(frame, source) for file in files for frame in judged_stretches(file, source, AS_OF)]
+    """As `ingest` does, without Ray: pieces in any order, in so many partitions."""
+    artifacts, files = Artifacts(f"{folder}/.state"), find_files(str(folder), "numbers", source)
+    known = [judge_file(artifacts, file, source, key_of(file, repr(source))) for file in files]
+    pieces = [NamedPiece(file.name, piece) for file, one in zip(files, known, strict=True) for piece in one.pieces]
     if order is not None:
-        random.Random(order).shuffle(blocks)
-    done = []
-    for number in range(partitions):
-        mine = pl.col("__meeting") % partitions == number
-        done.append(finish_partition(source, *[block.filter(mine).to_arrow() for block in blocks]))
-    refused = pl.concat([pl.DataFrame(pl.from_arrow(rows)) for _, _, rows in done], how="diagonal")
+        random.Random(order).shuffle(pieces)
+    parts = [count_partition(artifacts, source, pieces, AS_OF, number, partitions) for number in range(partitions)]
+    summaries, out, refused = zip(*parts, strict=True)
+    if pieces:
+        write_accepted(artifacts, list(enumerate(one.piece for one in pieces)), ("accepted.parquet",), *out)
     return Ingested(
-        sum_counts([one.counts for one, *_ in done]),
-        pl.concat([pl.DataFrame(pl.from_arrow(rows)) for _, rows, _ in done], how="diagonal"),
-        refused.sort("file", "line") if refused.width else refused,
+        sum_counts([one.counts for one in summaries]),
+        artifacts.read_table("accepted.parquet") if pieces else pl.DataFrame(),
+        pl.concat(refused).sort("file", "line"),
         (
-            sum((one.accepted for one, *_ in done), ContentDigest()).hex(),
-            sum((one.quarantined for one, *_ in done), ContentDigest()).hex(),
+            sum((one.accepted for one in summaries), ContentDigest()).hex(),
+            sum((one.quarantined for one in summaries), ContentDigest()).hex(),
         ),
-        [text for one, *_ in done for _, text in one.errors],
+        [one.error[1] for one in known if one.error],
     )
 
 
@@ -117,8 +126,6 @@ def test_a_file_with_malformed_rows_only(tmp_path: Path) -> None:
 def test_partitions_may_be_empty(tmp_path: Path, partitions: int) -> None:
     write(tmp_path, f"1,{MAY},a")
     assert ingested(tmp_path, partitions=partitions).digests == ingested(tmp_path).digests
-    empty, rows, _ = finish_partition(SOURCE, pl.DataFrame().to_arrow())
-    assert (empty.counts.rows_in, rows.num_columns) == (0, 0)
 
 
 def test_a_row_delivered_twice_is_one_row(tmp_path: Path) -> None:
@@ -240,6 +247,114 @@ def starts_of_lines(content: str) -> list[int]:
         starts.append(at)
         at += len(line.encode())
     return starts
+
+
+CASE = UseCase(
+    name="numbers",
+    sources={"numbers": replace(SOURCE, derived={"day": pl.col("at").dt.truncate("1d")})},
+    entities=("id",),
+    event_time="at",
+    label=Label("x", value=pl.col("note") == "a", known_at=pl.col("at")),
+    candidates=(GradientBoosting(),),
+)
+some_lines = st.lists(st.sampled_from([
+    f"1,{MAY},a", f"1,{MAY},b", f"2,{MAY},b", f"2,{JULY},b", f" 4,{MAY}, x ", "x", f",{MAY},n", f",{JULY},"
+]), max_size=6)  # fmt: skip
+deliveries = st.lists(
+    st.tuples(st.sampled_from("abc"), st.none() | some_lines, st.sampled_from([AS_OF, AS_OF + 60 * DAY, None])),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deliveries, st.sampled_from([None, "first", "last"]))
+def test_what_is_ingested_file_by_file_is_what_is_ingested_at_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[tuple[str, list[str] | None, datetime | None]],
+    keep: Literal["first", "last"] | None,
+) -> None:
+    """Files come, change and go between ingests, and so does the moment: each ingest is that of an empty state."""
+    folder = tmp_path_factory.mktemp("incremental")
+    source = replace(CASE.sources["numbers"], keep=keep, keep_by=keep and "at")
+    case = replace(CASE, sources={"numbers": source})
+    write(folder / "data", f"9,{MAY},z", name="always.csv")
+    for number, (name, lines, as_of) in enumerate(steps):
+        if lines is None:
+            (folder / f"data/{name}.csv").unlink(missing_ok=True)
+        else:
+            write(folder / "data", *lines, name=f"{name}.csv")
+        found = [whole_ingest(case, folder / "data", folder / state, as_of) for state in ("kept", f"new-{number}")]
+        assert found[0] == found[1]
+        expect_balance(found[0][0].counts["numbers"])
+
+
+def whole_ingest(case: UseCase, data: Path, state: Path, as_of: datetime | None) -> tuple[Snapshot, Any, Any]:
+    places = load_settings(state=str(state), data=str(data))
+    files = find_all_files(places, case.sources, remember=False)
+    snapshot, artifacts = (
+        ingest(case, places, as_of, "code", {"numbers": "contract"}, files),
+        Artifacts(places.artifacts),
+    )
+    read = load_snapshot(artifacts, case.name, snapshot.digest)
+    assert read == snapshot
+    rows = [read.tables(artifacts)["numbers"], read.quarantine(artifacts, "numbers")]
+    assert rows[0].height == read.counts["numbers"].accepted + read.counts["numbers"].repaired
+    assert digest_each_row(rows[0]).hex() == read.content["numbers"]["accepted"]
+    assert digest_each_row(rows[1]).hex() == read.content["numbers"]["quarantined"]
+    return read, *(sorted(table.rows(), key=str) for table in rows)
+
+
+def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def reader(file: SourceFile, source: Source) -> Any:
+        read.append(file.name)
+        return read_file(file, source)
+
+    monkeypatch.setattr(judged, "read_file", reader)
+    write(tmp_path / "data", f"1,{MAY},a", name="1.csv")
+    write(tmp_path / "data", f"2,{MAY},a", name="2.csv")
+    whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF)
+    assert sorted(read) == ["1.csv", "2.csv"]
+    (tmp_path / "data/2.csv").rename(tmp_path / "data/renamed.csv")
+    write(tmp_path / "data", f"3,{MAY},a", name="3.csv")
+    whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF)
+    assert sorted(read) == ["1.csv", "2.csv", "3.csv"]
+    # What is lost of what was kept is read again, and so is all under another contract.
+    next(iter(tmp_path.glob("artifacts/judged/*/accepted-00000.parquet"))).unlink()
+    whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF)
+    assert len(read) == 4
+    ingest(CASE, load_settings(state=str(tmp_path), data=str(tmp_path / "data")), AS_OF, "code", {"numbers": "other"})
+    assert len(read) == 7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": (replace(SOURCE.columns[0], minimum=1), *SOURCE.columns[1:])},
+        {"known_at": pl.col("at") + DAY},
+        {"derived": {"day": pl.col("at").dt.truncate("1d")}},
+        {"encoding": "latin-1"},
+        {"key": ()},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_file_is_judged_again_where_its_source_says_something_else(change: dict[str, Any]) -> None:
+    assert contract(replace(SOURCE, **change)) != contract(SOURCE)
+    assert contract(replace(SOURCE)) == contract(SOURCE)
+
+
+def test_a_file_in_several_pieces_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{number},{MAY},{'note' * 10}" for number in range(300)]
+    whole = ingested(write(tmp_path, *lines, "x", lines[7]))
+    monkeypatch.setattr(judged, "PIECE_BYTES", 1_000)
+    monkeypatch.setattr(records, "BLOCK_BYTES", 2_000)
+    shutil.rmtree(tmp_path / ".state")
+    parts = ingested(tmp_path, partitions=3)
+    assert len(list(tmp_path.glob(".state/judged/*/accepted-*.parquet"))) > 3
+    assert (parts.counts, parts.digests) == (whole.counts, whole.digests)
+    assert parts.accepted.equals(whole.accepted)
 
 
 def test_errors_of_the_contract_are_told_with_the_file(tmp_path: Path) -> None:

@@ -101,6 +101,20 @@ def test_unchanged_it_runs_once(pipeline: Callable[..., Pipeline], work: Work) -
     assert all(one.reused for one in done.values())
 
 
+def test_it_seems_unchanged_where_every_step_has_ended(pipeline: Callable[..., Pipeline], work: Work) -> None:
+    assert not pipeline().seems_unchanged("train")
+    pipeline().run(until="training_set")
+    assert not pipeline().seems_unchanged("train")
+    pipeline().run(until="train")
+    steps(work)
+    assert pipeline().seems_unchanged("train")
+    assert not pipeline(as_of=SECOND).seems_unchanged("train")
+    assert not pipeline().seems_unchanged("train", Again(force=("features",)))
+    work.missing["train"] = "its run is gone"  # which `run` finds out
+    assert pipeline().seems_unchanged("train")
+    assert steps(work) == []
+
+
 def test_what_a_step_gives_is_the_same_whether_it_ran_or_was_reused(
     pipeline: Callable[..., Pipeline], work: Work
 ) -> None:

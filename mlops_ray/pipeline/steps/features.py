@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
@@ -38,9 +39,9 @@ def known_definitions(given: Given) -> Known[Definitions] | None:
 def run_features(inputs: FeaturesInputs, where: Where) -> dict[str, Any]:
     if inputs.definitions is None:
         return {"views": []}
-    say_if_it_waits(where, "features")
     snapshot = load_snapshot(Artifacts(where.settings.artifacts), inputs.use_case.name, inputs.snapshot)
-    rows = transform(inputs.use_case, where.settings, snapshot, inputs.definitions.value)
+    ready = partial(say_if_it_waits, where, "features")
+    rows = transform(inputs.use_case, where.settings, snapshot, inputs.definitions.value, ready)
     return {"views": [asdict(found) for found in rows]}
 
 

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.import_closure import our_code
 from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
 from mlops_ray.pipeline.task import say_if_it_waits
-from mlops_ray.use_case import UseCase
+from mlops_ray.use_case import Source, UseCase
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,14 @@ def ingest_inputs(given: Given) -> IngestInputs:
 
 
 def run_ingest(inputs: IngestInputs, where: Where) -> dict[str, Any]:
-    say_if_it_waits(where, "ingest")
-    return ingest(inputs.use_case, where.settings, inputs.as_of, str(where.code), where.files).to_json()
+    case, ready = inputs.use_case, partial(say_if_it_waits, where, "ingest")
+    contracts = {name: contract(source) for name, source in case.sources.items()}
+    return ingest(case, where.settings, inputs.as_of, str(where.code), contracts, where.files, ready).to_json()
+
+
+def contract(source: Source) -> str:
+    """A digest of all that the judgement of a file's rows depends on beside the file: declaration, code, libraries."""
+    return fingerprint([source, our_code("mlops_ray.ingestion.judged", "judge_file").to_json()])
 
 
 def verify_ingest(inputs: IngestInputs, result: Mapping[str, Any], where: Where) -> str | None:

@@ -92,6 +92,7 @@ class Where:
     author: Actor | None = None
     lineage: Lineage | None = None
     retry_failed: bool = False
+    start_ray: Callable[[], Any] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,158 @@
+"""Counting: which of the rows that the contract accepts count as of a moment, whatever files they came in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row
+from mlops_ray.ingestion.contract import JUDGEMENT, KNOWN_AT, NOT_KNOWN_YET, REASON, REPAIRS
+from mlops_ray.ingestion.judged import BESIDE, Piece, count_codes
+from mlops_ray.ingestion.keys import judge_keys, missing_key
+from mlops_ray.ingestion.quarantine import FILE, LINE, LINES, RAW, quarantined
+from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts, sum_counts
+from mlops_ray.use_case import Source
+
+PIECE, POSITION = "__piece", "__position"
+PLACES = {PIECE: pl.UInt32, POSITION: pl.UInt32}
+"""A row by its piece, counted as they are given, and where it stands in that."""
+_REFUSED = {LINE: pl.Int64, LINES: pl.Int64, REASON: pl.String, RAW: pl.Binary, FILE: pl.String}
+
+
+@dataclass(frozen=True)
+class NamedPiece:
+    """A piece of a file and the file's name."""
+
+    file: str
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What one partition of a source adds to its counts and digests; they are sums."""
+
+    counts: SourceCounts
+    accepted: ContentDigest
+    quarantined: ContentDigest
+
+
+def count_partition(
+    artifacts: Artifacts, source: Source, pieces: Sequence[NamedPiece], as_of: datetime | None, number: int, of: int
+) -> tuple[Partition, pl.DataFrame, pl.DataFrame]:
+    """The partition's summary, the places of its rows that do not count, and the refused ones as quarantine keeps them.
+
+    Every so many-th piece belongs to a partition with what is known of it; a row that does not count belongs to the one
+    of its key. Only what is needed is read: keys, the rows that do not count, and the refused ones.
+    """
+    mine = pieces[number::of]
+    out = left_out(artifacts, source, pieces, as_of, number, of)
+    late, refused = out.filter(pl.col(REASON) == NOT_KNOWN_YET), out.filter(pl.col(REASON) != NOT_KNOWN_YET)
+    kept = quarantined(
+        pl.concat([_refused(artifacts, mine), refused.drop(*PLACES, KNOWN_AT, strict=False)], how="diagonal")
+    )
+    repairs = out[REPAIRS].drop_nulls()
+    known = sum_counts([one.piece.counts for one in mine])
+    gone = SourceCounts(
+        rows_in=0,
+        accepted=repairs.len() - out.height,
+        repaired=-repairs.len(),
+        quarantined=refused.height,
+        not_yet_known=late.height,
+        reasons=count_codes(refused[REASON]),
+        repairs={code: -count for code, count in count_codes(repairs).items()},
+        lines=LineCounts(0, 0, -_sum(out[LINES]), _sum(refused[LINES]), _sum(late[LINES])),
+    )
+    accepted = sum((one.piece.digest for one in mine), ContentDigest())
+    accepted -= digest_each_row(out.drop(REASON, FILE, *PLACES, *BESIDE, strict=False))
+    return Partition(sum_counts([known, gone]), accepted, digest_each_row(kept)), out.select(list(PLACES)), kept
+
+
+def left_out(
+    artifacts: Artifacts, source: Source, pieces: Sequence[NamedPiece], as_of: datetime | None, number: int, of: int
+) -> pl.DataFrame:
+    """The accepted rows of a partition that do not count, with reason, file and place: not known yet at `as_of`, or
+    without a key, or another row with their key counts."""
+    suspects = _suspects(artifacts, source, pieces, as_of, number, of)
+    rows = [
+        artifacts.read_table(*one.piece.accepted)[places[POSITION]].with_columns(
+            places[POSITION], pl.lit(at, PLACES[PIECE]).alias(PIECE), pl.lit(one.file).alias(FILE)
+        )
+        for at, one in enumerate(pieces)
+        if (places := suspects.filter(pl.col(PIECE) == at)).height
+    ]
+    if not rows:
+        return pl.DataFrame(schema={**JUDGEMENT, **_REFUSED, **PLACES})
+    found = pl.concat(rows, how="diagonal")
+    reason = missing_key(source)
+    if as_of is not None and KNOWN_AT in found.columns:
+        reason = pl.when(pl.col(KNOWN_AT) > as_of).then(pl.lit(NOT_KNOWN_YET)).otherwise(reason)
+    found = found.with_columns(reason.alias(REASON))
+    apart = [KNOWN_AT, *PLACES]
+    judged = judge_keys(found.drop(apart, strict=False), source)
+    return found.with_columns(judged[REASON]).filter(pl.col(REASON).is_not_null())
+
+
+def write_accepted(
+    artifacts: Artifacts, pieces: Sequence[tuple[int, Piece]], name: tuple[str, ...], *out: pl.DataFrame
+) -> None:
+    """Write the rows of some pieces that count as one table. pieces: with their numbers; out: the places of what does
+    not count."""
+    gone, frames = pl.concat(out), []
+    for at, piece in pieces:
+        rows, places = artifacts.read_table(*piece.accepted), gone.filter(pl.col(PIECE) == at)
+        if places.height:
+            rows = rows.with_row_index(POSITION).join(places, on=POSITION, how="anti", maintain_order="left")
+        frames.append(rows.drop(POSITION, *BESIDE, strict=False))
+    artifacts.write_table(pl.concat(frames, how="diagonal"), *name)
+
+
+def known_until(artifacts: Artifacts, pieces: Sequence[Piece], *out: pl.DataFrame) -> datetime | None:
+    """The latest moment at which a row became known that counts; None if no row has such a moment."""
+    gone, found = pl.concat(out), []
+    for at, piece in enumerate(pieces):
+        latest = piece.known_until
+        places = gone.filter(pl.col(PIECE) == at)
+        if latest is not None and places.height:
+            rows = artifacts.read_table(*piece.accepted, columns=[KNOWN_AT]).with_row_index(POSITION)
+            latest = rows.join(places, on=POSITION, how="anti")[KNOWN_AT].max()  # type: ignore[assignment]
+        found += [] if latest is None else [latest]
+    return max(found, default=None)
+
+
+def _suspects(
+    artifacts: Artifacts, source: Source, pieces: Sequence[NamedPiece], as_of: datetime | None, number: int, of: int
+) -> pl.DataFrame:
+    """The places of rows that may not count: late, without a key, or with a key that another has too."""
+    key, found = list(source.key), []
+    for at, one in enumerate(pieces):
+        until = one.piece.known_until
+        some_late = as_of is not None and until is not None and until > as_of
+        if not key and not some_late:
+            continue
+        read = artifacts.read_table(*one.piece.accepted, columns=[*key, *([KNOWN_AT] if some_late else [])])
+        late = pl.col(KNOWN_AT) > as_of if some_late else pl.lit(False)
+        rows = read.with_row_index(POSITION).select(
+            *key, POSITION, pl.lit(at, PLACES[PIECE]).alias(PIECE), late.alias("__late")
+        )
+        meeting = pl.struct(key).hash() if key else pl.col(POSITION)
+        found.append(rows.filter(meeting % of == number) if of > 1 else rows)
+    if not found:
+        return pl.DataFrame(schema=PLACES)
+    rows, doubtful = pl.concat(found), pl.col("__late")
+    if key:
+        doubtful |= pl.any_horizontal(pl.col(key).is_null()) | (pl.len().over(*key, "__late") > 1)
+    return rows.filter(doubtful).select(list(PLACES))
+
+
+def _refused(artifacts: Artifacts, pieces: Sequence[NamedPiece]) -> pl.DataFrame:
+    frames = [
+        artifacts.read_table(*one.piece.refused).with_columns(pl.lit(one.file).alias(FILE))
+        for one in pieces
+        if one.piece.counts.quarantined
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=_REFUSED)
+
+
+def _sum(numbers: pl.Series) -> int:
+    return int(numbers.sum() or 0)

@@ -1,0 +1,211 @@
+"""Judged files: the rows of a raw file with what the contract says of each, kept, so that a file is read once.
+
+They are named by all that they depend on: the file's bytes and format, the source's declaration, the code. What depends
+on other files or on `as_of` is not decided here, see `counting`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import polars as pl
+
+from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row, digest_json
+from mlops_ray.errors import MlopsRayError
+from mlops_ray.ingestion.contract import KNOWN_AT, REASON, REPAIRS, judge_rows
+from mlops_ray.ingestion.keys import missing_key
+from mlops_ray.ingestion.parquet_rows import row_as_json
+from mlops_ray.ingestion.quarantine import LINE, LINES, MALFORMED, RAW
+from mlops_ray.ingestion.raw_rows import PLACE, RawRows
+from mlops_ray.ingestion.readers import read_file
+from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts
+from mlops_ray.ingestion.sources import SourceFile, file_format
+from mlops_ray.use_case import Source
+
+FOLDER = "judged"
+PIECE_BYTES = 256 << 20
+BESIDE = (REPAIRS, KNOWN_AT, LINE, LINES, RAW)
+"""Columns of accepted rows that are not the user's."""
+_PLACE = {"line": LINE, "lines": LINES, "raw": RAW}
+_REFUSED = {LINE: pl.Int64, LINES: pl.Int64, REASON: pl.String, RAW: pl.Binary}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a file, in order: the accepted in one table, with the columns of `BESIDE`, the refused in another.
+
+    Accepted are all that the contract accepts, whatever their key, and whenever they became known; counts, digest and
+    known_until (the latest moment at which one became known) are of these. size: of them in memory, in bytes.
+    """
+
+    key: str
+    number: int
+    counts: SourceCounts
+    digest: ContentDigest
+    known_until: datetime | None
+    size: int
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        return (FOLDER, self.key, f"accepted-{self.number:05}.parquet")
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        return (FOLDER, self.key, f"refused-{self.number:05}.parquet")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"known_until": self.known_until and self.known_until.isoformat()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        known_until = value["known_until"] and datetime.fromisoformat(value["known_until"])
+        digest, counts = ContentDigest(**value["digest"]), SourceCounts.from_json(value["counts"])
+        return cls(**{**value, "counts": counts, "digest": digest, "known_until": known_until})
+
+
+@dataclass(frozen=True)
+class JudgedFile:
+    """The pieces of a file, at least one; or why there are none: the kind of the error and its sentence."""
+
+    pieces: tuple[Piece, ...] = ()
+    error: tuple[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"pieces": [piece.to_json() for piece in self.pieces], "error": self.error}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(tuple(map(Piece.from_json, value["pieces"])), value["error"] and tuple(value["error"]))
+
+
+def key_of(file: SourceFile, contract: str) -> str:
+    """The name of what becomes of a file. contract: stands for the source, and for the code that judges its rows."""
+    return digest_json([file.sha256, *file_format(file.name), contract])
+
+
+def kept_file(artifacts: Artifacts, key: str) -> JudgedFile | None:
+    """What is kept of a file under its key; None if that is nothing, or not all of it."""
+    found = artifacts.read_json(FOLDER, key, "manifest.json")
+    if found is None:
+        return None
+    judged = JudgedFile.from_json(found)
+    there = {entry.name for entry in artifacts.entries(FOLDER, key)}
+    return judged if all({piece.accepted[-1], piece.refused[-1]} <= there for piece in judged.pieces) else None
+
+
+def judge_file(artifacts: Artifacts, file: SourceFile, source: Source, key: str) -> JudgedFile:
+    """Judge the rows of a file, a bounded number of bytes at a time, and keep them; the manifest is written last.
+
+    Of a file that cannot be read, or has not the columns of the contract, nothing is kept.
+    """
+    pieces: list[Piece] = []
+    try:
+        for rows in _pieces(_stretches(file, source)):
+            pieces.append(_kept(artifacts, rows, key, len(pieces)))
+    except MlopsRayError as error:
+        return JudgedFile(error=(type(error).__name__, str(error)))
+    judged = JudgedFile(tuple(pieces))
+    artifacts.write_json(judged.to_json(), FOLDER, key, "manifest.json")
+    return judged
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a file, in order; and the lines between them that are none."""
+
+    accepted: pl.DataFrame
+    refused: pl.DataFrame
+    header_lines: int
+    blank_lines: int
+
+    def __add__(self, other: "_Rows") -> "_Rows":
+        return _Rows(
+            pl.concat([self.accepted, other.accepted], how="diagonal"),
+            pl.concat([self.refused, other.refused]),
+            self.header_lines + other.header_lines,
+            self.blank_lines + other.blank_lines,
+        )
+
+    def size(self) -> int:
+        return int(self.accepted.estimated_size() + self.refused.estimated_size())
+
+
+def _kept(artifacts: Artifacts, rows: _Rows, key: str, number: int) -> Piece:
+    piece = Piece(key, number, _counts(rows), ContentDigest(), None, rows.size())
+    artifacts.write_table(rows.accepted, *piece.accepted)
+    artifacts.write_table(rows.refused, *piece.refused)
+    # Of what will be read: Parquet has other types than polars, such as of categories.
+    accepted = artifacts.read_table(*piece.accepted)
+    latest = accepted[KNOWN_AT].max() if KNOWN_AT in accepted.columns else None
+    known_until = latest.astimezone(UTC) if isinstance(latest, datetime) else None
+    return replace(piece, digest=digest_each_row(accepted.drop(BESIDE, strict=False)), known_until=known_until)
+
+
+def _counts(rows: _Rows) -> SourceCounts:
+    accepted, refused, repairs = rows.accepted, rows.refused, rows.accepted[REPAIRS].drop_nulls()
+    return SourceCounts(
+        rows_in=accepted.height + refused.height,
+        accepted=accepted.height - repairs.len(),
+        repaired=repairs.len(),
+        quarantined=refused.height,
+        not_yet_known=0,
+        reasons=count_codes(refused[REASON]),
+        repairs=count_codes(repairs),
+        lines=LineCounts(
+            rows.header_lines, rows.blank_lines, int(accepted[LINES].sum()), int(refused[LINES].sum()), not_yet_known=0
+        ),
+    )
+
+
+def count_codes(codes: pl.Series) -> dict[str, int]:
+    """How often each code occurs in texts that join several by `;`."""
+    return dict(sorted(Counter(code for text in codes for code in text.split(";")).items()))
+
+
+def _pieces(stretches: Iterator[_Rows]) -> Iterator[_Rows]:
+    """The stretches joined to pieces of a bounded size."""
+    piece = next(stretches)
+    for rows in stretches:
+        if piece.size() + rows.size() > PIECE_BYTES:
+            yield piece
+            piece = rows
+        else:
+            piece += rows
+    yield piece
+
+
+def _stretches(file: SourceFile, source: Source) -> Iterator[_Rows]:
+    nothing = RawRows(
+        pl.DataFrame(schema={column.name: pl.String for column in source.columns}),
+        pl.DataFrame(schema=PLACE),
+        pl.DataFrame(schema=PLACE),
+    )
+    yield _judged(nothing, file, source)  # so that a file without rows has columns, too
+    for raw in read_file(file, source):
+        yield _judged(raw, file, source)
+
+
+def _judged(raw: RawRows, file: SourceFile, source: Source) -> _Rows:
+    judged = judge_rows(raw.frame, source, f"File {file.name}")
+    refused = judged[REASON].is_not_null()
+    places = raw.places.rename(_PLACE)
+    if places[RAW].null_count():  # of Parquet files, in which a row has no bytes of its own
+        no_key = judged.select(missing_key(source).is_not_null()).to_series()
+        places = places.with_columns(_as_json(raw.frame, refused | no_key))
+    rows = pl.concat([judged, places], how="horizontal")
+    malformed = raw.malformed.rename(_PLACE).with_columns(pl.lit(MALFORMED).alias(REASON))
+    accepted = rows.filter(~refused).drop(REASON)
+    if (
+        not source.key
+    ):  # the bytes of an accepted row are needed only where another with its key may turn out to be right
+        accepted = accepted.drop(RAW)
+    aside = [frame.select(list(_REFUSED)) for frame in (rows.filter(refused), malformed)]
+    return _Rows(accepted, pl.concat(aside).cast(pl.Schema(_REFUSED)), raw.header_lines, raw.blank_lines)
+
+
+def _as_json(frame: pl.DataFrame, wanted: pl.Series) -> pl.Series:
+    """Of each row that is wanted its JSON, null for the others."""
+    texts = iter(row_as_json(row) for row in frame.filter(wanted).iter_rows(named=True))
+    return pl.Series(RAW, [next(texts) if flag else None for flag in wanted], pl.Binary)
