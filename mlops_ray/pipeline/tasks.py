@@ -48,7 +48,8 @@ def register_and_admit(
     key: str,
     challenger: bool,
 ) -> dict[str, Any]:
-    from mlops_ray.pipeline.admission import Registered, admit
+    from mlops_ray.pipeline.admission import admit
+    from mlops_ray.pipeline.measurement import Registered
     from mlops_ray.registry.artifact_check import refuse_artifact
     from mlops_ray.registry.bill_of_materials import FILE
     from mlops_ray.registry.models import register, set_champion
