@@ -96,7 +96,7 @@ def weights_without(block: NDArray[np.intp]) -> _Float:
 
 def freedom_by_label(truth: _Float, block: NDArray[np.intp]) -> float:
     """`estimate.freedom_of` the blocks' rows with and without the label."""
-    rows, positives = np.bincount(block).astype(np.float64), np.bincount(block, truth)
+    rows, positives = np.bincount(block).astype(np.float64), np.bincount(block, truth).astype(np.float64)
     return freedom_of(positives, rows - positives)
 
 
