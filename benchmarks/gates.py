@@ -77,7 +77,7 @@ def unequal_days(random: np.random.Generator, days: int, rows: int) -> NDArray[n
 def auc_of(noise: float, odds: float = -1.2) -> float:
     """The ROC AUC of a model over very many days."""
     random = np.random.default_rng(0)
-    rows = draw(random, equal_days(100_000, 10), [noise], odds)
+    rows = draw(random, equal_days(40_000, 10), [noise], odds)
     return float(ranking(rows.label.astype(float), rows.scores[0], np.zeros_like(rows.day), np.ones((1, 1)))[0][0])
 
 
@@ -85,7 +85,7 @@ def auc_of(noise: float, odds: float = -1.2) -> float:
 def noise_for(gain: float) -> float:
     """With how much noise a model's ROC AUC is above that of NOISE by `gain`."""
     low, high = 0.0, 5.0
-    for _ in range(20):
+    for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if auc_of(middle) > auc_of(NOISE) + gain else (low, middle)
     return (low + high) / 2

@@ -114,7 +114,7 @@ class Plausible:
 
     limit: float = 0.99
     jump: float = 0.1
-    alone: float = 0.9
+    alone: float = 0.85
     metric: Literal["roc_auc", "average_precision"] = "roc_auc"
     blocks: bool = True
 
