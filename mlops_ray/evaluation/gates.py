@@ -211,6 +211,8 @@ def _plausible(gate: Plausible, measured: Measured) -> GateResult:
     if measured.alone is None:
         sentence = "Not measured: what each feature says alone is not on record. Train and register the version again."
         return GateResult(name, False, None, gate.limit, sentence, gate.blocks)
+    if measured.comparisons is not None and gate.metric not in measured.comparisons:
+        return GateResult(name, False, None, gate.limit, measured.uncompared, gate.blocks)
     said = [f"{gate.metric} is {value:.4f} (at most {gate.limit:g} is plausible)"] if value > gate.limit else []
     said += [
         f"{feature} alone ranks the rows with a ROC AUC of {auc:.4f} (at most {gate.alone:g} is plausible)"

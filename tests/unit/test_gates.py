@@ -213,6 +213,7 @@ def test_a_model_that_is_too_good_is_named_with_the_feature_it_comes_from() -> N
     assert result(Plausible(jump=0.11), jumped).passed
     assert not result(Plausible(jump=0.09), jumped).passed
     assert not result(Plausible(), MEASURED).passed  # nothing is known of features
+    assert not result(Plausible(), replace(PLAIN, comparisons={})).passed  # nor of a jump
 
 
 def test_how_often_a_test_period_was_used_is_said_where_it_counts() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.approvals import approve, request, valid_approval
@@ -188,3 +190,30 @@ def test_what_nobody_has_approved_is_asked_about_as_it_was_measured_last(place: 
     assert approve(store, BOB, NAME, 2, "looked at it").evidence == after.evidence
     (event,) = read_events(store, types=["version.measured"])
     assert event.payload["comparisons"]["roc_auc"]["difference"]["value"] > 0
+
+
+def test_the_command_says_what_was_found_and_what_comes_next(
+    place: Place, busy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_RAY_SETTINGS", str(tmp_path / "settings.yaml"))
+    (tmp_path / "settings.yaml").write_text(f"control_store: {place.store.url}\n")
+    file = tmp_path / "trains.py"
+    file.write_text(
+        "from tests.unit.test_measurement import GATES\n"
+        "from tests.unit.test_admission import case\n"
+        "use_case = case(*GATES)\n"
+    )
+    busy()
+    place.register(1, case(*GATES))
+    monkeypatch.setattr(measurement, "_row_latency_ms", lambda model: 5_000.0)
+    place.register(2, case(*GATES))
+    asked = ["versions", "measure", f"{NAME}@2", "--use-case", str(file), "--state", str(tmp_path), "--reason", "again"]
+    slow = CliRunner().invoke(app, asked)
+    assert slow.exit_code == 1
+    assert "FAILED  latency: The median time for one row is 5e+03 ms" in slow.output
+    busy()
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert "passed  latency" in done.output
+    assert f"mlops-ray rollout start {NAME} 2" in done.output
+    assert [event.actor for event in read_events(place.store, types=["version.measured"])] == ["development"] * 2
