@@ -144,6 +144,8 @@ def preflight_(
     for one in checked:
         found = one.problem or f"loads, and answers {one.golden_requests} golden requests as when it was sealed"
         typer.echo(printable(f"{one.use_case}@{one.version.version} ({one.part}): {found}"))
+        for package in one.packages:
+            typer.echo(printable(f"  {package}"))
     if failed := [one for one in checked if one.problem]:
         typer.echo(f"{len(failed)} of {len(checked)} versions would not serve in this environment.", err=True)
         raise typer.Exit(1)

@@ -30,9 +30,9 @@ from mlops_ray.governance.measurements import expect_may_measure, record_measure
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
 from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version
 from mlops_ray.pipeline.measurement import Registered, measure, rules
-from mlops_ray.registry.bill_of_materials import FILE as BILL_OF_MATERIALS
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.models import download_sealed
+from mlops_ray.registry.served_packages import FILE as BILL_OF_MATERIALS
 from mlops_ray.registry.trace import read_lineage
 from mlops_ray.registry.vulnerabilities import gate_findings, scan
 from mlops_ray.use_case import Split, UseCase
