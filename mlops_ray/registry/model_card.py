@@ -170,10 +170,10 @@ def _limits(found: Trace) -> _Section:
 def _gates(found: Trace) -> _Section:
     if not found.gates:
         return _Section("Gates", ["It has none."])
-    newest = {event["payload"]["gate"]: event["seq"] for event in found.gates}
+    measured = [event["seq"] for event in found.approvals if event["type"] == "version.measured"]
     rows = []
     for event in found.gates:
-        counts = newest[event["payload"]["gate"]] == event["seq"]
+        counts = event["seq"] > max(measured, default=0)
         result = event["type"].partition(".")[2]
         when = event["time"][:19].replace("T", " ")
         rows.append([result if counts else f"{result}, measured again since", event["reason"], when])
