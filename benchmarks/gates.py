@@ -115,13 +115,14 @@ def slices_worse(runs: int, days: int, sizes: Sequence[int] = SLICES, loss: floa
     random, found = np.random.default_rng([17, days]), dict.fromkeys(sizes, 0)
     odds, most = -1.7, 1 if loss else max(sizes)
     gate = NoSliceWorse("roc_auc", auc_of(NOISE, odds) + loss)
+    flawless = [replace(FLAWLESS, value=f"flawless {number}") for number in range(max(sizes))]
     day = equal_days(days, -(-SLICE_ROWS // days))[:SLICE_ROWS] if days <= SLICE_ROWS else np.arange(SLICE_ROWS)
     for _ in range(runs):
         rows = draw(random, np.tile(day, most), [NOISE], odds)
         slices = list(_slices(rows, most))
         for size in sizes:
             # With a loss the other slices are well above the limit, and only the first is at fault.
-            judged = [*slices, *[FLAWLESS] * (size - 1)] if loss else slices[:size]
+            judged = [*slices, *flawless[: size - 1]] if loss else slices[:size]
             result = judge([gate], Measured(EVALUATION, judged), NOW)[0]
             found[size] += result.value is not None and not result.passed
     return {size: count / runs for size, count in found.items()}

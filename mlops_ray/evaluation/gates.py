@@ -127,16 +127,19 @@ def _no_slice_worse(gate: NoSliceWorse, measured: Measured) -> GateResult:
     Statistics 6, 1979, and no further one changes whether any slice is worse. The level holds however they depend.
     """
     name, lower = f"{gate.metric} of every slice", gate.metric in LOWER_IS_BETTER
-    found = {one: getattr(one.evaluation, gate.metric) for one in measured.slices}
-    judged = {one: estimate for one, estimate in found.items() if estimate.error is not None}
+    found = [(one, getattr(one.evaluation, gate.metric)) for one in measured.slices]
+    judged = [
+        (_p_worse(estimate, gate.limit, lower), estimate.value * (-1 if lower else 1), one)
+        for one, estimate in found
+        if estimate.error is not None
+    ]
     unjudged = measured.left_out + len(found) - len(judged)
     others = f" {unjudged} others have too few rows or days to be judged." if unjudged else ""
     if not judged:
         sentence = f"Not measured: no slice has enough rows and days ({FEWEST_BLOCKS} or more) to be judged.{others}"
         return GateResult(name, False, None, gate.limit, sentence, gate.blocks)
-    by_chance = {one: _p_worse(estimate, gate.limit, lower) for one, estimate in judged.items()}
-    worst = min(judged, key=lambda one: (by_chance[one], judged[one].value * (-1 if lower else 1)))
-    p, value = min(1.0, len(judged) * by_chance[worst]), judged[worst].value
+    by_chance, _, worst = min(judged, key=lambda one: one[:2])
+    p, value = min(1.0, len(judged) * by_chance), getattr(worst.evaluation, gate.metric).value
     passed = p > LEVEL
     sentence = (
         f"Of {len(judged)} slices {worst.column}={worst.value} has most against it: {gate.metric} is {value:.4f} "
