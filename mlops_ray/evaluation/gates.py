@@ -144,7 +144,7 @@ def _no_slice_worse(gate: NoSliceWorse, measured: Measured) -> GateResult:
     sentence = (
         f"Of {len(judged)} slices {worst.column}={worst.value} has most against it: {gate.metric} is {value:.4f} "
         f"({'at most' if lower else 'at least'} {gate.limit:g} is asked for), and {_chance(p)} of sets of so many "
-        f"slices show as much by chance (fails at {LEVEL:.0%}).{others}"
+        f"slices show as much by chance (fails at {LEVEL * 100:.0f} %).{others}"
     )
     return GateResult(name, passed, value, gate.limit, sentence, gate.blocks)
 
@@ -203,7 +203,7 @@ def _fairness(gate: Fairness, measured: Measured) -> GateResult:
         f"{gate.measure} is {found.low_rate:.3f} for {gate.column}={found.low} and {found.high_rate:.3f} for "
         f"{found.high}: a difference of {difference.value:.3f} (by itself {difference.low:.3f} to "
         f"{difference.high:.3f}; at most {gate.limit:g} is asked for), and {_chance(found.p)} of sets of "
-        f"{found.groups} values show as much by chance (fails at {LEVEL:.0%}).{others}"
+        f"{found.groups} values show as much by chance (fails at {LEVEL * 100:.0f} %).{others}"
     )
     return GateResult(name, found.p > LEVEL, difference.value, gate.limit, sentence, gate.blocks)
 
