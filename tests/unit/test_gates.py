@@ -22,6 +22,7 @@ from mlops_ray.evaluation.slices import SliceEvaluation, evaluate_slices
 from mlops_ray.use_case import (
     Approval,
     BetterThanChampion,
+    Column,
     Fairness,
     Gate,
     Latency,
@@ -29,6 +30,7 @@ from mlops_ray.use_case import (
     NoVulnerability,
     OnnxParity,
     Plausible,
+    Source,
     Threshold,
     Waiver,
 )
@@ -357,3 +359,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_a_rule_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UseCaseError, match=message):
         replace(USE_CASE, **change)
+
+
+def test_days_begin_where_the_use_case_is() -> None:
+    """As declared; else where the event time's column is, also where the event time is derived from it; else in UTC."""
+    assert USE_CASE.zone() == "UTC"
+    assert replace(USE_CASE, time_zone="Asia/Tokyo").zone() == "Asia/Tokyo"
+    local = Source("*.csv", (Column("train", "text"), Column("time", "timestamp", time_zone="Europe/Berlin")))
+    assert replace(USE_CASE, sources={"trains": local}).zone() == "Europe/Berlin"
+    derived = replace(local, derived={"leaves": pl.col("time") + pl.duration(minutes=5)})
+    assert replace(USE_CASE, sources={"trains": derived}, event_time="leaves").zone() == "Europe/Berlin"
