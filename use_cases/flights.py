@@ -10,7 +10,16 @@ import polars as pl
 
 from mlops_ray import Column, Label, Search, Source, Split, Tables, UseCase
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
-from mlops_ray.use_case import Approval, BetterThanChampion, Latency, NoSliceWorse, OnnxParity, Retraining, Threshold
+from mlops_ray.use_case import (
+    Approval,
+    BetterThanChampion,
+    Latency,
+    NoSliceWorse,
+    OnnxParity,
+    Plausible,
+    Retraining,
+    Threshold,
+)
 
 TAXI_IN = timedelta(minutes=20)
 NEW_YORK = "America/New_York"
@@ -153,12 +162,14 @@ use_case = UseCase(
     candidates=(LogisticRegression(), GradientBoosting(), NeuralNetwork()),
     search=Search(trials_per_candidate=3),
     slices=("origin", "carrier"),
+    time_zone=NEW_YORK,
     gates=(
         OnnxParity(),
         Latency(limit_ms=10),
         Threshold("roc_auc", 0.6),
         NoSliceWorse("roc_auc", 0.6),
         BetterThanChampion(margin=-0.01),
+        Plausible(limit=0.85),  # what is known two hours before allows about 0.75
     ),
     approval=Approval(expires_after=timedelta(days=14)),
     retraining=Retraining(every=timedelta(days=60), search=False),

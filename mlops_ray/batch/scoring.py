@@ -38,11 +38,11 @@ from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.models import ModelVersion, download, find_version
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
 from mlops_ray.use_case import Column, Source
+from mlops_ray.use_case.decision import DECISION_THRESHOLD
 
 AS_OF = "as_of"
 PARTITION_BYTES = 64 << 20
 SLICE_ROWS = 250_000
-DECISION_THRESHOLD = 0.5
 
 _ADDED = ("request_id", "row", "version", "probability", "prediction")
 _logger = logging.getLogger(__name__)

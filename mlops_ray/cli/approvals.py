@@ -1,5 +1,6 @@
 """The commands `mlops-ray approvals` and `mlops-ray versions`: what people decide about versions."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -18,8 +19,9 @@ from mlops_ray.cli.rollout import RevisionOption, server
 from mlops_ray.client import Decision
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.principals import APPROVER_KEY_FILE, DEVELOPMENT_KEY_FILE
+from mlops_ray.governance.principals import APPROVER_KEY_FILE, DEVELOPMENT_KEY_FILE, acting
 from mlops_ray.governance.versions import list_versions
+from mlops_ray.use_case import load_use_case
 
 VersionArgument = Annotated[int, typer.Argument(help="The registered version.")]
 WhyOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
@@ -149,8 +151,42 @@ def preflight_(
     for one in checked:
         found = one.problem or f"loads, and answers {one.golden_requests} golden requests as when it was sealed"
         typer.echo(printable(f"{one.use_case}@{one.version.version} ({one.part}): {found}"))
+        for package in one.packages:
+            typer.echo(printable(f"  {package}"))
     if failed := [one for one in checked if one.problem]:
         typer.echo(f"{len(failed)} of {len(checked)} versions would not serve in this environment.", err=True)
+        raise typer.Exit(1)
+
+
+@versions.command()
+def measure(
+    version: Annotated[str, typer.Argument(help="A version, such as flights@7.")],
+    reason: WhyOption,
+    use_case: Annotated[str | None, typer.Option(help="The use case's file. [default: use_cases/<name>.py]")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Judge a version's gates again, such as after one slow sample; both results stay, and the later counts.
+
+    Who acts is whose key is in MLOPS_RAY_API_KEY (role operate or approve), or the only user.
+    """
+    from mlops_ray.pipeline.admission import measure_again
+    from mlops_ray.registry.models import set_champion
+    from mlops_ray.registry.trace import parse_version
+
+    name, number = parse_version(version)
+    settings, case = settings_of(state, config), load_use_case(use_case or name)
+    if case.name != name:
+        raise ConfigurationError(f"{use_case} is the use case {case.name}, not {name}.")
+    store = open_store(settings)
+    actor = acting(store, settings, os.environ.get("MLOPS_RAY_API_KEY"))
+    found = measure_again(case, settings, actor, number, reason)
+    if found.champion:
+        set_champion(settings, name, number)
+    for gate in found.gates:
+        typer.echo(printable(f"{'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.sentence}"))
+    typer.echo(printable(found.standing))
+    if not all(gate.passed for gate in found.gates if gate.blocks):
         raise typer.Exit(1)
 
 

@@ -1,12 +1,14 @@
 """Gates: the rules of a use case that a version must pass, and what each of them found."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from mlops_ray.evaluation.comparison import Comparison
-from mlops_ray.evaluation.metrics import Estimate, Evaluation
+from mlops_ray.evaluation.estimate import CONFIDENCE, FEWEST_BLOCKS, Estimate
+from mlops_ray.evaluation.fairness import GroupCounts, widest_spread
+from mlops_ray.evaluation.metrics import Evaluation
 from mlops_ray.evaluation.slices import SliceEvaluation
 from mlops_ray.use_case import (
     LOWER_IS_BETTER,
@@ -17,11 +19,15 @@ from mlops_ray.use_case import (
     NoSliceWorse,
     NoVulnerability,
     OnnxParity,
+    Plausible,
     Threshold,
 )
 
 Severity = Literal["unknown", "low", "medium", "high", "critical"]
 _SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
+# How likely a gate over several slices or groups is to fail where none of them is worse than it allows.
+LEVEL = 1 - CONFIDENCE
+_ON_THE_TEST_PERIOD = (Threshold, NoSliceWorse, BetterThanChampion, Fairness, Plausible)
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,21 @@ class Finding:
 class Measured:
     """What is known of a version when its gates are judged; None where it was not measured.
 
-    slices: those with enough rows. comparisons: with the champion, by metric; None where there is no champion.
-    findings: of the vulnerability scan, empty for a clean one.
+    slices: those with enough rows, and left_out: the number of the others; counts: of their groups, by column.
+    comparisons: with the champion, by metric; None where there is no champion; uncompared: why one is missing. alone:
+    the ROC AUC of each feature by itself, and importance: what a model without it loses. uses: how often decisions were
+    made on the test period, this one included. findings: of the vulnerability scan, empty for a clean one.
     """
 
     evaluation: Evaluation
     slices: Sequence[SliceEvaluation] = ()
+    left_out: int = 0
+    counts: Sequence[GroupCounts] = ()
     comparisons: Mapping[str, Comparison] | None = None
+    uncompared: str = "The champion was not asked about these rows."
+    alone: Mapping[str, float] | None = None
+    importance: Mapping[str, float] | None = None
+    uses: int = 1
     onnx_max_difference: float | None = None
     latency_ms: float | None = None
     findings: Sequence[Finding] | None = None
@@ -67,7 +81,14 @@ def judge(gates: Iterable[Gate], measured: Measured, now: datetime) -> tuple[Gat
 
     now: the moment for which waivers count.
     """
-    return tuple(_judge(gate, measured, now) for gate in gates)
+    return tuple(_with_uses(gate, _judge(gate, measured, now), measured.uses) for gate in gates)
+
+
+def _with_uses(gate: Gate, result: GateResult, uses: int) -> GateResult:
+    """What is tried often enough on the same rows succeeds on them at last, better or not: so the number is said."""
+    if uses < 2 or not isinstance(gate, _ON_THE_TEST_PERIOD):
+        return result
+    return replace(result, sentence=f"{result.sentence} Decision {uses} on days of this test period.")
 
 
 def _judge(gate: Gate, measured: Measured, now: datetime) -> GateResult:
@@ -86,6 +107,8 @@ def _judge(gate: Gate, measured: Measured, now: datetime) -> GateResult:
             return _at_most("latency", gate, measured.latency_ms, gate.limit_ms, what, " ms")
         case Fairness():
             return _fairness(gate, measured)
+        case Plausible():
+            return _plausible(gate, measured)
         case NoVulnerability():
             return _no_vulnerability(gate, measured, now)
 
@@ -98,26 +121,40 @@ def _threshold(gate: Threshold, measured: Measured) -> GateResult:
 
 
 def _no_slice_worse(gate: NoSliceWorse, measured: Measured) -> GateResult:
-    name = f"{gate.metric} of every slice"
-    if not measured.slices:
-        return GateResult(name, False, None, gate.limit, "No slice has enough rows to be judged.", gate.blocks)
-    lower = gate.metric in LOWER_IS_BETTER
-    at_best = {one: _at_best(getattr(one.evaluation, gate.metric), lower) for one in measured.slices}
-    worst = (max if lower else min)(at_best, key=lambda one: at_best[one])
-    value = getattr(worst.evaluation, gate.metric).value
-    passed = at_best[worst] <= gate.limit if lower else at_best[worst] >= gate.limit
+    """The slice least likely to be as bad by chance, with Bonferroni's correction for their number.
+
+    That is the first step of Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6, 1979, and no further one changes whether any slice is worse. The level holds however they depend.
+    """
+    name, lower = f"{gate.metric} of every slice", gate.metric in LOWER_IS_BETTER
+    found = [(one, getattr(one.evaluation, gate.metric)) for one in measured.slices]
+    judged = [
+        (_p_worse(estimate, gate.limit, lower), estimate.value * (-1 if lower else 1), one)
+        for one, estimate in found
+        if estimate.error is not None
+    ]
+    unjudged = measured.left_out + len(found) - len(judged)
+    others = f" {unjudged} others have too few rows or days to be judged." if unjudged else ""
+    if not judged:
+        sentence = f"Not measured: no slice has enough rows and days ({FEWEST_BLOCKS} or more) to be judged.{others}"
+        return GateResult(name, False, None, gate.limit, sentence, gate.blocks)
+    by_chance, _, worst = min(judged, key=lambda one: one[:2])
+    p, value = min(1.0, len(judged) * by_chance), getattr(worst.evaluation, gate.metric).value
+    passed = p > LEVEL
     sentence = (
-        f"The worst of {len(at_best)} slices is {worst.column}={worst.value}: {gate.metric} is {value:.4f}, with 95 % "
-        f"certainty no better than {at_best[worst]:.4f} ({'at most' if lower else 'at least'} {gate.limit:g} is asked "
-        f"for)."
+        f"Of {len(judged)} slices {worst.column}={worst.value} has most against it: {gate.metric} is {value:.4f} "
+        f"({'at most' if lower else 'at least'} {gate.limit:g} is asked for), and {_chance(p)} of sets of so many "
+        f"slices show as much by chance (fails at {LEVEL * 100:.0f} %).{others}"
     )
     return GateResult(name, passed, value, gate.limit, sentence, gate.blocks)
 
 
-def _at_best(estimate: Estimate, lower: bool) -> float:
-    """The better end of the interval: of many small slices some look bad by chance."""
-    end = estimate.low if lower else estimate.high
-    return estimate.value if end is None else end
+def _p_worse(estimate: Estimate, limit: float, lower: bool) -> float:
+    return estimate.p_above(limit) if lower else estimate.p_below(limit)
+
+
+def _chance(p: float) -> str:
+    return "less than 0.1 %" if p < 0.001 else f"{p:.1%}".replace("%", " %")
 
 
 def _better_than_champion(gate: BetterThanChampion, measured: Measured) -> GateResult:
@@ -126,11 +163,17 @@ def _better_than_champion(gate: BetterThanChampion, measured: Measured) -> GateR
         return GateResult(name, True, None, gate.margin, "There is no champion to compare with.", gate.blocks)
     found = measured.comparisons.get(gate.metric)
     if found is None:
-        return GateResult(name, False, None, gate.margin, "The champion was not asked about these rows.", gate.blocks)
+        return GateResult(name, False, None, gate.margin, measured.uncompared, gate.blocks)
     difference = found.difference
-    values = f"{gate.metric} is {found.challenger:.4f}, the champion's {found.champion:.4f} on the same rows: "
+    values = (
+        f"{gate.metric} is {found.challenger:.4f}, the champion's {found.champion:.4f} on the same {found.rows:,} rows "
+        f"of {found.days} days: "
+    )
     if difference.low is None:
-        sentence = f"{values}one day of them leaves no way to tell chance from difference."
+        sentence = (
+            f"{values}not measured, since so few days, or so unequal ones, do not tell chance from difference "
+            f"({FEWEST_BLOCKS} of equal size are the fewest)."
+        )
         return GateResult(name, False, difference.value, gate.margin, sentence, gate.blocks)
     sentence = (
         f"{values}the difference is {difference.low:+.4f} to {difference.high:+.4f} with 95 % certainty (above "
@@ -150,17 +193,50 @@ def _at_most(
 
 def _fairness(gate: Fairness, measured: Measured) -> GateResult:
     name = f"{gate.measure} between values of {gate.column}"
-    rates = {one.value: getattr(one, gate.measure) for one in measured.slices if one.column == gate.column}
-    if len(rates) < 2:
-        sentence = f"{len(rates)} values of {gate.column} have enough rows; two are needed to compare."
-        return GateResult(name, False, None, gate.limit, sentence, gate.blocks)
-    low, high = min(rates, key=lambda at: rates[at]), max(rates, key=lambda at: rates[at])
-    difference = rates[high] - rates[low]
+    counts = next((one for one in measured.counts if one.column == gate.column), None)
+    found = widest_spread(counts, gate.measure, gate.limit) if counts else f"no value of {gate.column} has enough rows."
+    if isinstance(found, str):
+        return GateResult(name, False, None, gate.limit, f"Not measured: {found}", gate.blocks)
+    difference = found.difference
+    others = f" {len(found.left_out)} other values have too few." if found.left_out else ""
     sentence = (
-        f"{gate.measure} is {rates[low]:.3f} for {gate.column}={low} and {rates[high]:.3f} for {high}: a difference of "
-        f"{difference:.3f} (at most {gate.limit:g} is asked for)."
+        f"{gate.measure} is {found.low_rate:.3f} for {gate.column}={found.low} and {found.high_rate:.3f} for "
+        f"{found.high}: a difference of {difference.value:.3f} (by itself {difference.low:.3f} to "
+        f"{difference.high:.3f}; at most {gate.limit:g} is asked for), and {_chance(found.p)} of sets of "
+        f"{found.groups} values show as much by chance (fails at {LEVEL * 100:.0f} %).{others}"
     )
-    return GateResult(name, difference <= gate.limit, difference, gate.limit, sentence, gate.blocks)
+    return GateResult(name, found.p > LEVEL, difference.value, gate.limit, sentence, gate.blocks)
+
+
+def _plausible(gate: Plausible, measured: Measured) -> GateResult:
+    name = f"{gate.metric} plausible"
+    value = getattr(measured.evaluation, gate.metric).value
+    if measured.alone is None:
+        sentence = "Not measured: what each feature says alone is not on record. Train and register the version again."
+        return GateResult(name, False, None, gate.limit, sentence, gate.blocks)
+    if measured.comparisons is not None and gate.metric not in measured.comparisons:
+        return GateResult(name, False, None, gate.limit, measured.uncompared, gate.blocks)
+    said = [f"{gate.metric} is {value:.4f} (at most {gate.limit:g} is plausible)"] if value > gate.limit else []
+    said += [
+        f"{feature} alone ranks the rows with a ROC AUC of {auc:.4f} (at most {gate.alone:g} is plausible)"
+        for feature, auc in sorted(measured.alone.items(), key=lambda one: -one[1])
+        if auc > gate.alone
+    ]
+    found = (measured.comparisons or {}).get(gate.metric)
+    if found is not None and found.difference.value > gate.jump:
+        said.append(
+            f"{gate.metric} is {found.challenger:.4f} where the champion's is {found.champion:.4f} (at most "
+            f"{gate.jump:g} more is plausible)"
+        )
+    if not said:
+        sentence = f"{gate.metric} is {value:.4f}, and nothing about it is too good to be true."
+        return GateResult(name, True, value, gate.limit, sentence, gate.blocks)
+    first = sorted((measured.importance or measured.alone).items(), key=lambda one: -one[1])[:3]
+    sentence = (
+        f"Too good to be true: {'; '.join(said)}. Look for a feature that is known only after the fact; most comes "
+        f"from {', '.join(feature for feature, _ in first)}. If they are right, raise the gate's limit."
+    )
+    return GateResult(name, False, value, gate.limit, sentence, gate.blocks)
 
 
 def _no_vulnerability(gate: NoVulnerability, measured: Measured, now: datetime) -> GateResult:

@@ -7,20 +7,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlops_ray.errors import DataError
+from mlops_ray.evaluation.days import blocks_of
+from mlops_ray.evaluation.estimate import Estimate, freedom_of, jackknife
 
-RESAMPLES = 300
-_CONFIDENCE = 0.95
 _BINS = 10
+# So many values at a time: what is larger does not stay in the processor's cache, and a single row of weights of a
+# small slice costs more in calls than in arithmetic.
+_AT_ONCE = 50_000
 _Float = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric with its 95 % interval; `low` and `high` are None where fewer than two days leave no way to tell."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -51,46 +45,39 @@ class Evaluation:
     positive: float
 
 
-def evaluate(
-    label: NDArray[np.bool_],
-    probability: _Float,
-    moment: NDArray[np.datetime64],
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> Evaluation:
-    """Score `probability` against `label`; `moment` is when each row was predicted (UTC). All have shape [rows].
+def evaluate(label: NDArray[np.bool_], probability: _Float, day: NDArray[np.intp]) -> Evaluation:
+    """Score `probability` against `label`; day: of each row (see `days.days_of`). All have shape [rows].
 
-    The intervals are percentile intervals of the bootstrap (Efron, "Bootstrap methods", 1979) over whole days: rows
-    of one day share its weather and its jams, so drawing single rows would make the intervals too narrow (Künsch,
-    "The jackknife and the bootstrap for general stationary observations", 1989). Deviations from Künsch: blocks do
-    not overlap and are as long as a day, so what one day does to the next is not seen. Drawing a day k times is the
-    same as giving its rows the weight k, so rows are sorted once. The calibration error is never below 0 and is
-    biased upwards by chance; so is its interval.
+    The intervals are those of `estimate.jackknife`, over blocks of whole days: rows of one day share its weather and
+    its jams, so taking rows as independent would make the intervals too narrow. What one day does to the next is seen
+    only as far as both are in one block. The calibration error is never below 0 and is biased upwards by chance; so is
+    its interval.
 
     Raises DataError if a probability is not between 0 and 1 or if the rows have only one of the two labels.
     """
     _check(label, probability)
     truth, guess = label.astype(np.float64), probability.astype(np.float64)
-    day = days_of(moment)
-    days = int(day.max()) + 1
-    draws = draw_days(days, seed, resamples)
-    weights = np.vstack([np.ones(days), draws])
+    block = blocks_of(day)
+    weights = weights_without(block)
+    by_label, by_rows = freedom_by_label(truth, block), freedom_of(np.bincount(block).astype(np.float64))
     # With more threads BLAS adds up in another order, and two processes differ in the last digits (measured: 1e-12).
     with threadpool_limits(limits=1, user_api="blas"):
-        roc_auc, average_precision = ranking(truth, guess, day, weights)
+        roc_auc, average_precision = ranking(truth, guess, block, weights)
         loss, squared = _row_losses(truth, guess)
-        calibration, reliability = _calibration(truth, guess, day, weights)
-        return Evaluation(
-            roc_auc=estimate(roc_auc),
-            average_precision=estimate(average_precision),
-            log_loss=estimate(_weighted_mean(loss, day, weights)),
-            brier=estimate(_weighted_mean(squared, day, weights)),
-            calibration_error=estimate(calibration),
-            reliability=reliability,
-            rows=len(label),
-            days=days,
-            positive=float(truth.mean()),
-        )
+        calibration, reliability = _calibration(truth, guess, block, weights)
+        mean_loss, mean_squared = (_weighted_mean(values, block, weights) for values in (loss, squared))
+        found = {
+            name: jackknife(float(values[0]), values[1:], freedom, 0.0, highest)
+            for name, values, freedom, highest in (
+                ("roc_auc", roc_auc, by_label, 1.0),
+                ("average_precision", average_precision, by_label, 1.0),
+                ("log_loss", mean_loss, by_rows, np.inf),
+                ("brier", mean_squared, by_rows, 1.0),
+                ("calibration_error", calibration, by_rows, 1.0),
+            )
+        }
+    days, positive = len(np.unique(day)), float(truth.mean())
+    return Evaluation(**found, reliability=reliability, rows=len(label), days=days, positive=positive)
 
 
 def _check(label: NDArray[np.bool_], probability: _Float) -> None:
@@ -101,56 +88,57 @@ def _check(label: NDArray[np.bool_], probability: _Float) -> None:
         raise DataError(f"The {len(label)} rows to score have only one of the two labels. Choose a longer test period.")
 
 
-def days_of(moment: NDArray[np.datetime64]) -> NDArray[np.intp]:
-    """The number, from 0, of each row's day among the days that there are."""
-    return np.unique(moment.astype("datetime64[D]"), return_inverse=True)[1]
+def weights_without(block: NDArray[np.intp]) -> _Float:
+    """Weights by block, [1 + blocks, blocks]: first all of them, then, of several, all but each in turn."""
+    blocks = int(block.max()) + 1
+    return np.vstack([np.ones(blocks), 1 - np.eye(blocks)]) if blocks > 1 else np.ones((1, 1))
 
 
-def draw_days(days: int, seed: int, resamples: int = RESAMPLES) -> _Float:
-    """How often each day is drawn in each resample, [resamples, days]; no resamples from a single day."""
-    if days < 2:
-        return np.empty((0, days))
-    return np.random.default_rng(seed).multinomial(days, np.full(days, 1 / days), size=resamples).astype(np.float64)
+def freedom_by_label(truth: _Float, block: NDArray[np.intp]) -> float:
+    """`estimate.freedom_of` the blocks' rows with and without the label."""
+    rows, positives = np.bincount(block).astype(np.float64), np.bincount(block, truth).astype(np.float64)
+    return freedom_of(positives, rows - positives)
 
 
-def estimate(values: _Float) -> Estimate:
-    """The first value is the metric itself, the others come from resamples (NaN where one had a single label)."""
-    resampled = values[1:][~np.isnan(values[1:])]
-    if not len(resampled):
-        return Estimate(float(values[0]), None, None)
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Estimate(float(values[0]), float(low), float(high))
-
-
-def ranking(truth: _Float, guess: _Float, day: NDArray[np.intp], weights: _Float) -> tuple[_Float, _Float]:
-    """ROC AUC and average precision for each row of `weights` (counts); equal probabilities are one threshold.
+def ranking(truth: _Float, guess: _Float, block: NDArray[np.intp], weights: _Float) -> tuple[_Float, _Float]:
+    """ROC AUC and average precision for each row of `weights` (by block); equal probabilities are one threshold.
 
     With h and c the rows with the label, and all rows, above each threshold, the trapezoids of the ROC curve sum up to
     1/2 + (c[1:] h[:-1] - c[:-1] h[1:]) / (2 positives negatives), and the steps of average precision to
     (h p - h[:-1] p[1:]) / positives with the precision p = h / c: sums of products, which need no other arrays.
     """
     order = np.argsort(-guess, kind="stable")
-    day, truth, guess = day[order], truth[order], guess[order]
+    block, truth, guess = block[order], truth[order], guess[order]
     ends = np.append(np.flatnonzero(np.diff(guess)), len(guess) - 1)
     scores = np.full((2, len(weights)), np.nan)
+    at_once = max(1, min(len(weights), _AT_ONCE // len(guess)))
     # Written over and over: fresh arrays of this size come from the operating system each time, which takes longer
     # than all of the arithmetic.
-    weight, hits, chosen = (np.empty(len(guess)) for _ in range(3))
-    h, c, precision = (np.empty(len(ends)) for _ in range(3))
-    for index, of_days in enumerate(weights):
-        np.take(of_days, day, out=weight, mode="clip")
-        np.cumsum(weight, out=chosen)
-        np.cumsum(np.multiply(weight, truth, out=weight), out=hits)
-        np.take(hits, ends, out=h, mode="clip")
-        np.take(chosen, ends, out=c, mode="clip")
-        positives, negatives = h[-1], c[-1] - h[-1]
-        if positives > 0 and negatives > 0:
-            crossed = c[1:] @ h[:-1] - c[:-1] @ h[1:]
-            np.divide(h, np.maximum(c, 1.0, out=precision), out=precision)
-            stepped = h @ precision - h[:-1] @ precision[1:]
-            scores[:, index] = 0.5 + crossed / (2 * positives * negatives), stepped / positives
+    places = [np.empty((at_once, len(guess))) for _ in range(3)]
+    places += [np.empty((at_once, len(ends))) for _ in range(3)]
+    for first in range(0, len(weights), at_once):
+        some = weights[first : first + at_once]
+        weight, hits, chosen, h, c, precision = (place[: len(some)] for place in places)
+        np.take(some, block, axis=1, out=weight, mode="clip")
+        np.cumsum(weight, axis=1, out=chosen)
+        np.cumsum(np.multiply(weight, truth, out=weight), axis=1, out=hits)
+        np.take(hits, ends, axis=1, out=h, mode="clip")
+        np.take(chosen, ends, axis=1, out=c, mode="clip")
+        positives, negatives = h[:, -1], c[:, -1] - h[:, -1]
+        both = (positives > 0) & (negatives > 0)
+        crossed = _row_products(c[:, 1:], h[:, :-1]) - _row_products(c[:, :-1], h[:, 1:])
+        np.divide(h, np.maximum(c, 1.0, out=precision), out=precision)
+        stepped = _row_products(h, precision) - _row_products(h[:, :-1], precision[:, 1:])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = 0.5 + crossed / (2 * positives * negatives), stepped / positives
+        scores[:, first : first + at_once] = np.where(both, found, np.nan)
     return scores[0], scores[1]
+
+
+def _row_products(left: _Float, right: _Float) -> _Float:
+    """The sum of products of each row."""
+    products: _Float = np.einsum("ij,ij->i", left, right)
+    return products
 
 
 def _row_losses(truth: _Float, guess: _Float) -> tuple[_Float, _Float]:
@@ -160,19 +148,19 @@ def _row_losses(truth: _Float, guess: _Float) -> tuple[_Float, _Float]:
     return -(truth * np.log(inside) + (1 - truth) * np.log1p(-inside)), (guess - truth) ** 2
 
 
-def _weighted_mean(values: _Float, day: NDArray[np.intp], weights: _Float) -> _Float:
-    totals = np.bincount(day, values, minlength=weights.shape[1])
-    means: _Float = weights @ totals / (weights @ np.bincount(day, minlength=weights.shape[1]))
+def _weighted_mean(values: _Float, block: NDArray[np.intp], weights: _Float) -> _Float:
+    totals = np.bincount(block, values, minlength=weights.shape[1])
+    means: _Float = weights @ totals / (weights @ np.bincount(block, minlength=weights.shape[1]))
     return means
 
 
 def _calibration(
-    truth: _Float, guess: _Float, day: NDArray[np.intp], weights: _Float
+    truth: _Float, guess: _Float, block: NDArray[np.intp], weights: _Float
 ) -> tuple[_Float, tuple[ReliabilityBin, ...]]:
     """Expected calibration error (Naeini et al., 2015) for each row of `weights`, and its bins on all rows."""
     edges = np.unique(np.quantile(guess, np.linspace(0, 1, _BINS + 1)[1:-1]))
     bins = len(edges) + 1
-    cell = day * bins + np.searchsorted(edges, guess, side="left")
+    cell = block * bins + np.searchsorted(edges, guess, side="left")
     size = weights.shape[1] * bins
     rows, guessed, observed = (
         np.bincount(cell, values, minlength=size).reshape(-1, bins) for values in (np.ones_like(guess), guess, truth)

@@ -8,36 +8,36 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.evaluation.days import blocks_of
+from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.metrics import Evaluation, evaluate
+from mlops_ray.use_case.decision import DECISION_THRESHOLD
 
-# With fewer rows a metric says more about chance than about the model.
+# With fewer rows, or of the rarer label, a metric says more about chance than about the model.
 MINIMUM_ROWS = 200
+MINIMUM_LABELS = 20
 MISSING = ""
-# Half of them bound an interval within a few hundredths of what 300 do, and there are many slices.
-_RESAMPLES = 100
 
 
 @dataclass(frozen=True)
 class SliceEvaluation:
-    """The rows whose `column`, as text, is `value` ("" for missing).
-
-    selection_rate: the fraction with a probability of at least the threshold. true_positive_rate: the same among the
-    rows with the label.
-    """
+    """The rows whose `column`, as text, is `value` ("" for missing)."""
 
     column: str
     value: str
     evaluation: Evaluation
-    selection_rate: float
-    true_positive_rate: float
 
 
 @dataclass(frozen=True)
 class SlicesEvaluation:
-    """judged: every slice with enough rows and both labels. left_out: "column=value" of the others, with their rows."""
+    """judged: every slice with enough rows and labels. left_out: "column=value" of the others, with their rows.
+
+    counts: for each column, how often each of its judged values was chosen at the decision's threshold.
+    """
 
     judged: tuple[SliceEvaluation, ...]
     left_out: tuple[tuple[str, int], ...]
+    counts: tuple[GroupCounts, ...] = ()
 
 
 def evaluate_slices(
@@ -45,25 +45,45 @@ def evaluate_slices(
     columns: Sequence[str],
     label: NDArray[np.bool_],
     probability: NDArray[np.float64],
-    moment: NDArray[np.datetime64],
-    seed: int,
-    threshold: float = 0.5,
-    minimum_rows: int = MINIMUM_ROWS,
+    day: NDArray[np.intp],
+    threshold: float = DECISION_THRESHOLD,
 ) -> SlicesEvaluation:
-    """Metrics of each value of each of `columns`; all arrays have the shape [rows].
+    """Metrics of each value of each of `columns`; all arrays have the shape [rows], day as in `metrics.evaluate`.
 
-    Raises UseCaseError if `rows` has no such column.
+    A slice is judged with at least MINIMUM_ROWS rows, MINIMUM_LABELS of them with and as many without the label. Raises
+    UseCaseError if `rows` has no such column.
     """
-    judged, left_out = [], []
-    for column, value, inside in slices_of(rows, columns):
-        labels, guesses = label[inside], probability[inside]
-        if len(labels) < minimum_rows or labels.all() or not labels.any():
+    judged, left_out, inside = [], [], dict[str, dict[str, NDArray[np.bool_]]]()
+    for column, value, those in slices_of(rows, columns):
+        labels = label[those]
+        positive = int(labels.sum())
+        if len(labels) < MINIMUM_ROWS or min(positive, len(labels) - positive) < MINIMUM_LABELS:
             left_out.append((f"{column}={value}", len(labels)))
             continue
-        found = evaluate(labels, guesses, moment[inside], seed, _RESAMPLES)
-        chosen = guesses >= threshold
-        judged.append(SliceEvaluation(column, value, found, float(chosen.mean()), float(chosen[labels].mean())))
-    return SlicesEvaluation(tuple(judged), tuple(left_out))
+        judged.append(SliceEvaluation(column, value, evaluate(labels, probability[those], day[those])))
+        inside.setdefault(column, {})[value] = those
+    block, chosen = blocks_of(day), probability >= threshold
+    counts = tuple(_counts(column, threshold, inside[column], block, label, chosen) for column in inside)
+    return SlicesEvaluation(tuple(judged), tuple(left_out), counts)
+
+
+def _counts(
+    column: str,
+    threshold: float,
+    inside: dict[str, NDArray[np.bool_]],
+    block: NDArray[np.intp],
+    label: NDArray[np.bool_],
+    chosen: NDArray[np.bool_],
+) -> GroupCounts:
+    blocks = int(block.max()) + 1
+
+    def count(wanted: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(np.bincount(block[those & wanted], minlength=blocks).tolist()) for those in inside.values())
+
+    every = np.ones(len(label), dtype=np.bool_)
+    return GroupCounts(
+        column, threshold, tuple(inside), count(every), count(chosen), count(label), count(chosen & label)
+    )
 
 
 def slices_of(rows: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:

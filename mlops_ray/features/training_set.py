@@ -53,8 +53,7 @@ def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split) -> Parts:
     A label that became known only after its part ended is left out of that part: at that moment nobody had it.
     Raises DataError naming the part that is empty or has only one class.
     """
-    test_start = as_of - split.test
-    validation_end = test_start - split.gap
+    test_start, validation_end = split.test_start(as_of), split.trained_until(as_of)
     validation_start = validation_end - split.validation
     parts = Parts(
         train=_between(frame, None, validation_start),

@@ -43,6 +43,7 @@ class EventType:
 
 EVENT_TYPES: Mapping[str, EventType] = {
     "version.registered": EventType("A version was sealed and registered, with its lineage."),
+    "version.measured": EventType("A version's gates were judged again; the results before stay on record.", "warning"),
     "version.retired": EventType("A version was taken out of use and cannot be served again."),
     "version.load_failed": EventType(
         "A replica set a version aside: wrong digest or golden rows, or no approval.", "critical"

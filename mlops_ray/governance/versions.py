@@ -104,16 +104,62 @@ def record_version(
                     f"{evidence.model}. Register the model as a new version."
                 )
             return known
-        failed = tuple(gate.name for gate in outcomes if gate.blocks and not gate.passed)
-        made = RegisteredVersion(use_case, version, evidence, actor.name, failed, now)
+        made = RegisteredVersion(use_case, version, evidence, actor.name, failed_gates(outcomes), now)
         _insert(connection, made)
         subject = f"{use_case}@{version}"
         record(connection, "version.registered", actor, subject, use_case, after=asdict(made), payload=payload, now=now)
-        for gate in outcomes:
-            kind = "gate.passed" if gate.passed else "gate.failed"
-            measured = {"gate": gate.name, "value": gate.value, "limit": gate.limit, "blocks": gate.blocks}
-            record(connection, kind, actor, subject, use_case, payload=measured, reason=gate.sentence, now=now)
+        _record_gates(connection, actor, made, outcomes, now)
     return made
+
+
+def failed_gates(outcomes: Iterable[GateOutcome]) -> tuple[str, ...]:
+    """Names of those that keep a version from going live."""
+    return tuple(gate.name for gate in outcomes if gate.blocks and not gate.passed)
+
+
+def measure_again(
+    connection: Connection,
+    actor: Actor,
+    before: RegisteredVersion,
+    evidence: Evidence,
+    outcomes: Iterable[GateOutcome],
+    reason: str,
+    payload: Mapping[str, Any],
+    now: datetime,
+) -> RegisteredVersion:
+    """Let other results of the gates count, inside the caller's transaction; see `measurements.record_measurement`.
+
+    The events of the results before stay.
+    """
+    found = list(outcomes)
+    after = replace(before, evidence=evidence, failed_gates=failed_gates(found))
+    this = (versions.c.use_case == before.use_case) & (versions.c.version == before.version)
+    values = {"evaluation_digest": evidence.evaluation, "failed_gates": list(after.failed_gates)}
+    connection.execute(update(versions).where(this).values(values))
+    record(
+        connection,
+        "version.measured",
+        actor,
+        f"{before.use_case}@{before.version}",
+        before.use_case,
+        before=asdict(before),
+        after=asdict(after),
+        payload=payload,
+        reason=reason,
+        now=now,
+    )
+    _record_gates(connection, actor, after, found, now)
+    return after
+
+
+def _record_gates(
+    connection: Connection, actor: Actor, version: RegisteredVersion, outcomes: Iterable[GateOutcome], now: datetime
+) -> None:
+    for gate in outcomes:
+        kind = "gate.passed" if gate.passed else "gate.failed"
+        measured = {"gate": gate.name, "value": gate.value, "limit": gate.limit, "blocks": gate.blocks}
+        subject = f"{version.use_case}@{version.version}"
+        record(connection, kind, actor, subject, version.use_case, payload=measured, reason=gate.sentence, now=now)
 
 
 def retire(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.monitoring.roc_auc import interval, roc_auc
 from mlops_ray.monitoring.sketches import NumericSketch
+from mlops_ray.use_case.decision import DECISION_THRESHOLD
 
 _Float = NDArray[np.float64]
 
@@ -52,7 +53,7 @@ class Estimator:
     offset: float
     windows: int
 
-    def estimate(self, prediction: NumericSketch, threshold: float = 0.5) -> EstimatedQuality:
+    def estimate(self, prediction: NumericSketch, threshold: float = DECISION_THRESHOLD) -> EstimatedQuality:
         """The quality to expect of a window with these predictions; roc_auc is NaN for an empty one."""
         ups, downs = self._expected(prediction.counts)
         auc = roc_auc(ups, downs)

@@ -2,24 +2,19 @@
 
 import logging
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from mlops_ray.artifacts import digest_json, read_parquet
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare
-from mlops_ray.evaluation.gates import Finding, GateResult, Measured, judge
-from mlops_ray.evaluation.metrics import Evaluation
-from mlops_ray.evaluation.slices import SliceEvaluation
-from mlops_ray.features.columns import LABEL, PREDICTION_TIME
-from mlops_ray.features.training_set import TrainingSet, split_by_time
+from mlops_ray.errors import ConflictError
+from mlops_ray.evaluation.gates import GateResult, judge
+from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.approvals import (
     Approval,
     Policy,
@@ -32,31 +27,18 @@ from mlops_ray.governance.champion import set_first_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import live
+from mlops_ray.governance.measurements import expect_may_measure, record_measurement
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
-from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef, record_version
+from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version
+from mlops_ray.pipeline.measurement import Registered, measure, rules
+from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.models import download_sealed
-from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
-from mlops_ray.use_case import BetterThanChampion, Latency, UseCase
-
-_TIMED_ROWS = 200
+from mlops_ray.registry.served_packages import FILE as BILL_OF_MATERIALS
+from mlops_ray.registry.trace import read_lineage
+from mlops_ray.registry.vulnerabilities import gate_findings, scan
+from mlops_ray.use_case import Split, UseCase
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Registered:
-    """What the steps before hand over about a version.
-
-    evaluation: as the sealed model holds it. payload: for the event `version.registered`. materials: the digest of the
-    bill of materials, and findings of the scan for vulnerabilities; None where none was made.
-    """
-
-    version: VersionRef
-    evaluation: Mapping[str, Any]
-    training_set: TrainingSet
-    payload: Mapping[str, Any]
-    materials: str = ""
-    findings: Sequence[Finding] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,14 +82,55 @@ def admit(
     principal approves, and the approval says so. Doing it again changes nothing, and neither do the champion's bytes
     under another number. challenger: nothing is asked where there is a champion: whoever made the version decides.
     """
-    store, name = open_store(settings), use_case.name
-    now, version = datetime.now(UTC), registered.version
+    store, name, version = open_store(settings), use_case.name, registered.version.version
     set_policy(store, actor, name, policy_of(use_case))
-    measured = _measured(use_case, settings, store, sealed_folder, registered)
-    results = judge(use_case.gates, measured, now)
-    comparisons = {metric: asdict(found) for metric, found in (measured.comparisons or {}).items()}
-    evidence = Evidence(version.digest, digest_json([registered.evaluation, comparisons]), registered.materials)
-    recorded = record_version(store, actor, name, version.version, evidence, results, registered.payload)
+    found = measure(use_case, settings, store, sealed_folder, registered)
+    results = judge(use_case.gates, found.measured, datetime.now(UTC))
+    recorded = record_version(store, actor, name, version, found.evidence, results, found.payload)
+    return _stand(use_case, settings, store, actor, recorded, results, "the pipeline registered it", challenger)
+
+
+def measure_again(use_case: UseCase, settings: Settings, actor: Actor, version: int, reason: str) -> Admission:
+    """Judge the gates of a registered version again, and go on as `admit` does if it passes now.
+
+    What is measured: latency, vulnerabilities and the comparison with what is champion now, anew; metrics, slices and
+    fairness follow from the sealed evaluation, and are what they were. Both results stay in the audit log, and the
+    later counts. Raises as `measurements.record_measurement`, and IntegrityError if a record was changed.
+    """
+    store, name = open_store(settings), use_case.name
+    expect_may_measure(store, actor, name, version, rules(use_case.gates), reason)
+    lineage = read_lineage(settings, name, version)[1]
+    as_made = _as_split(use_case, lineage)
+    with tempfile.TemporaryDirectory() as folder:
+        sealed = download_sealed(settings, name, VersionRef(version, lineage.digest), Path(folder))
+        findings = gate_findings(scan(sealed, settings.advisories), use_case.gates)
+        registered = Registered(
+            VersionRef(version, lineage.digest),
+            lineage.evaluation,
+            _training_set(settings, lineage),
+            {},
+            lineage.files.get(BILL_OF_MATERIALS, ""),
+            findings,
+        )
+        found = measure(as_made, settings, store, sealed, registered, again=True)
+    results = judge(use_case.gates, found.measured, datetime.now(UTC))
+    of = actor, name, version, found.evidence, results, rules(use_case.gates), reason
+    recorded = record_measurement(store, *of, found.payload)
+    return _stand(use_case, settings, store, actor, recorded, results, f"measured again: {reason}")
+
+
+def _stand(
+    use_case: UseCase,
+    settings: Settings,
+    store: ControlStore,
+    actor: Actor,
+    recorded: RegisteredVersion,
+    results: tuple[GateResult, ...],
+    why: str,
+    challenger: bool = False,
+) -> Admission:
+    """What becomes of a version with these results. why: goes into the audit log."""
+    name, version = use_case.name, recorded.ref
     for result in results:
         _logger.log(logging.INFO if result.passed else logging.WARNING, "Gate %s: %s", result.name, result.sentence)
     champion = live(store, name).champion
@@ -120,11 +143,11 @@ def admit(
         and (challenger or champion.digest == version.digest)
     ):
         return Admission(results, None, False, _beside(name, version, champion))
-    approval = _approval(use_case, settings, store, actor, recorded) if use_case.approval else None
+    approval = _approval(use_case, settings, store, actor, recorded, why) if use_case.approval else None
     if approval is not None and approval.state != "approved" and use_case.approval and use_case.approval.required:
         step = f"mlops-ray approvals approve {name} {version.version}"
         return Admission(results, approval, False, f"Version {version.version} waits for an approval: {step}")
-    champion = set_first_champion(store, actor, name, version, "the pipeline registered it").champion
+    champion = set_first_champion(store, actor, name, version, why).champion
     if champion == version or champion is None:
         return Admission(results, approval, True, f"Version {version.version} is champion.")
     return Admission(results, approval, False, _beside(name, version, champion))
@@ -139,11 +162,11 @@ def _beside(name: str, version: VersionRef, champion: VersionRef) -> str:
 
 
 def _approval(
-    use_case: UseCase, settings: Settings, store: ControlStore, actor: Actor, version: RegisteredVersion
+    use_case: UseCase, settings: Settings, store: ControlStore, actor: Actor, version: RegisteredVersion, why: str
 ) -> Approval:
     asked = next((a for a in list_approvals(store, use_case.name) if a.evidence == version.evidence), None)
     if asked is None or asked.state not in ("requested", "approved") or asked.expires_at <= datetime.now(UTC):
-        asked = request(store, actor, use_case.name, version.version, "the pipeline registered it")
+        asked = request(store, actor, use_case.name, version.version, why)
     if asked.state == "requested" and is_single_user(store, settings):
         development_approver_key(store, settings)
         rule = use_case.approval
@@ -153,60 +176,23 @@ def _approval(
     return asked
 
 
-def _measured(
-    use_case: UseCase, settings: Settings, store: ControlStore, sealed_folder: Path, registered: Registered
-) -> Measured:
-    """What the gates need, and nothing else: the model is only run if one of them asks for it."""
-    evaluation, digest = registered.evaluation, registered.version.digest
-    slices = evaluation.get("slices") or {"judged": []}
-    timed = any(isinstance(gate, Latency) for gate in use_case.gates)
-    metrics = {gate.metric for gate in use_case.gates if isinstance(gate, BetterThanChampion)}
-    champion = live(store, use_case.name).champion if metrics else None
-    if champion is not None and champion.digest == digest:  # the same model again
-        champion = None
-    model = load(sealed_folder, digest) if timed or champion else None
-    return Measured(
-        msgspec.convert(evaluation, Evaluation),
-        msgspec.convert(slices["judged"], tuple[SliceEvaluation, ...]),
-        compare_with_champion(use_case, settings, model, champion, metrics, registered.training_set)
-        if model and champion
-        else None,
-        evaluation.get("onnx_max_difference"),
-        _row_latency_ms(model) if model and timed else None,
-        registered.findings,
+def _training_set(settings: Settings, lineage: Lineage) -> TrainingSet:
+    """The training set that a version came from, without what only a fit needs to know of it."""
+    url = Artifacts(settings.artifacts).url("training_sets", lineage.use_case, f"{lineage.training_set}.parquet")
+    as_of = datetime.fromisoformat(lineage.as_of)
+    return TrainingSet(
+        url, lineage.training_set, lineage.training_rows, as_of, lineage.snapshot, lineage.feature_service, ()
     )
 
 
-def compare_with_champion(
-    use_case: UseCase,
-    settings: Settings,
-    model: SealedModel,
-    champion: VersionRef,
-    metrics: set[RankingMetric],
-    training_set: TrainingSet,
-) -> dict[str, Comparison]:
-    """On the rows of the test period, for each metric; none where the champion cannot be asked about them."""
-    with tempfile.TemporaryDirectory() as folder:
-        other = load(download_sealed(settings, use_case.name, champion, Path(folder)), champion.digest)
-    test = split_by_time(read_parquet(training_set.url), training_set.as_of, use_case.split).test
-    lacking = [feature.name for feature in other.schema.features if feature.name not in test.columns]
-    if lacking:
-        _logger.warning("The champion cannot be asked: the training set no longer has %s", ", ".join(lacking))
-        return {}
-    ours, theirs = (
-        one.model.probability(*model_inputs(test, one.schema.features)).astype(np.float64) for one in (model, other)
-    )
-    rows = test[LABEL].to_numpy(), ours, theirs, test[PREDICTION_TIME].to_numpy()
-    return {metric: compare(*rows, metric, use_case.search.seed) for metric in sorted(metrics)}
-
-
-def _row_latency_ms(model: SealedModel) -> float:
-    """The median over 200 rows, one at a time, after as many that nobody counts."""
-    numbers = np.full((1, len(model.schema.named("number"))), np.nan, np.float32)
-    categories = np.full((1, len(model.schema.named("category"))), "", object)
-    times = []
-    for _ in range(2 * _TIMED_ROWS):
-        started = time.perf_counter()
-        model.model.probability(numbers, categories)
-        times.append(time.perf_counter() - started)
-    return float(np.median(times[_TIMED_ROWS:]) * 1000)
+def _as_split(use_case: UseCase, lineage: Lineage) -> UseCase:
+    """The use case with the split that the version was made with: its own, or that of its retraining."""
+    recorded = lineage.declarations.get("split")
+    splits: Sequence[Split] = (use_case.split, *([use_case.retraining.split] if use_case.retraining else []))
+    split = next((one for one in splits if str(one) == recorded), None)
+    if split is None:
+        raise ConflictError(
+            f"The version was made with another split of time than {use_case.name} has now ({recorded}). Register the "
+            f"model again."
+        )
+    return replace(use_case, split=split)

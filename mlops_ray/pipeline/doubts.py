@@ -4,13 +4,11 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from mlops_ray.evaluation.slices import MINIMUM_ROWS
+from mlops_ray.evaluation.slices import MINIMUM_LABELS, MINIMUM_ROWS
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.training_set import Parts
 
 _PERFECT = 0.999
-# Of the rarer label; with fewer, each of them moves a ranking metric by a twentieth.
-_FEW_LABELS = 20
 
 
 def doubts(parts: Parts, metric: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
@@ -22,10 +20,11 @@ def doubts(parts: Parts, metric: str, values: Mapping[str, float | None]) -> tup
     for name, part in vars(parts).items():
         positive = part.filter(pl.col(LABEL)).height
         rarer = min(positive, part.height - positive)
-        if part.height < MINIMUM_ROWS or rarer < _FEW_LABELS:
+        if part.height < MINIMUM_ROWS or rarer < MINIMUM_LABELS:
             found.append(
                 f"The {name} period has {part.height:,} rows, {rarer:,} of them with the rarer label (few: below "
-                f"{MINIMUM_ROWS} rows or {_FEW_LABELS} labels): its metrics say more about chance than about the model."
+                f"{MINIMUM_ROWS} rows or {MINIMUM_LABELS} labels): its metrics say more about chance than about the "
+                f"model."
             )
     for name, value in values.items():
         if value is not None and value >= _PERFECT:

@@ -20,8 +20,8 @@ from mlops_ray.pipeline.cpus import node_cpus
 from mlops_ray.pipeline.declarations import declarations
 from mlops_ray.pipeline.pipeline import Pipeline, platform_now
 from mlops_ray.pipeline.steps.step import Notify
-from mlops_ray.registry.bill_of_materials import FILE as BILL_OF_MATERIALS
 from mlops_ray.registry.lineage import Lineage
+from mlops_ray.registry.served_packages import FILE as BILL_OF_MATERIALS
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import UseCase
 

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
+from mlops_ray.evaluation.alone import roc_auc_alone
+from mlops_ray.evaluation.days import days_of
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
@@ -51,8 +54,9 @@ def fit_score_and_seal(
     answers = fitted.classifier.predict_probability(fitted.encoder.encode(test))
     served = model.probability(*model_inputs(test, features))
     difference = _difference(answers, served, trial.candidate)
-    evaluation = _evaluation(use_case, test, answers, model, features) | {"onnx_max_difference": difference}
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
+    evaluation = _evaluation(use_case, seen, test, answers, model, features) | {"onnx_max_difference": difference}
+    evaluation |= _periods(use_case, training_set.as_of)
     schema = schema_of(use_case, features, seen, training_set.feature_project)
     unproven = SealedModel("", schema, model, evaluation)
     parity = prove_request_parity(use_case, settings, training_set, frame, fitted, unproven)
@@ -91,14 +95,20 @@ def _difference(answers: NDArray[np.float64], served: NDArray[np.float32], candi
 
 
 def _evaluation(
-    use_case: UseCase, test: pl.DataFrame, answers: NDArray[np.float64], model: OnnxModel, features: Sequence[Feature]
+    use_case: UseCase,
+    seen: pl.DataFrame,
+    test: pl.DataFrame,
+    answers: NDArray[np.float64],
+    model: OnnxModel,
+    features: Sequence[Feature],
 ) -> dict[str, Any]:
-    """Metrics, slices and the importance of each feature on the test period, as plain JSON values."""
+    """Metrics, slices and what each feature does on the test period, as plain JSON values."""
     seed, labels = use_case.search.seed, test[LABEL].to_numpy()
-    scored = labels, answers, test[PREDICTION_TIME].to_numpy()
-    evaluation = asdict(evaluate(*scored, seed)) | {"test_rows": test.height}
+    scored = labels, answers, days_of(test[PREDICTION_TIME], use_case.zone())
+    evaluation = asdict(evaluate(*scored)) | {"test_rows": test.height}
     if use_case.slices:
-        evaluation["slices"] = asdict(evaluate_slices(test, use_case.slices, *scored, seed))
+        evaluation["slices"] = asdict(evaluate_slices(test, use_case.slices, *scored))
+    evaluation["alone"] = roc_auc_alone(seen, test, features, LABEL, seed)
     grown = permutation_importance(
         lambda asked: model.probability(*model_inputs(asked, features)),
         test,
@@ -107,3 +117,12 @@ def _evaluation(
         seed,
     )
     return evaluation | {"importance": {"measure": "log loss, feature permuted", "features": grown}}
+
+
+def _periods(use_case: UseCase, as_of: datetime) -> dict[str, Any]:
+    """On which stretch of time the metrics are, and until when what was trained on reaches."""
+    start = use_case.split.test_start(as_of)
+    return {
+        "test_period": {"start": start.isoformat(), "end": as_of.isoformat()},
+        "trained_until": use_case.split.trained_until(as_of).isoformat(),
+    }

@@ -48,10 +48,11 @@ def register_and_admit(
     key: str,
     challenger: bool,
 ) -> dict[str, Any]:
-    from mlops_ray.pipeline.admission import Registered, admit
+    from mlops_ray.pipeline.admission import admit
+    from mlops_ray.pipeline.measurement import Registered
     from mlops_ray.registry.artifact_check import refuse_artifact
-    from mlops_ray.registry.bill_of_materials import FILE
     from mlops_ray.registry.models import register, set_champion
+    from mlops_ray.registry.served_packages import FILE
     from mlops_ray.registry.vulnerabilities import gate_findings, scan, waivers
 
     metrics = {name: value["value"] for name, value in evaluated["evaluation"].items() if _is_metric(value)}

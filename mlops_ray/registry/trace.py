@@ -31,6 +31,7 @@ _APPROVALS = (
     "approval.revoked",
     "approval.expired",
     "break_glass",
+    "version.measured",
     "version.retired",
 )
 _GATES = ("gate.passed", "gate.failed")
@@ -42,7 +43,7 @@ class Trace:
 
     prediction: what the ledger has of it, None unless one was asked for. deployments: of the version, or of every
     version of the endpoint if that was asked for. registered, gates, approvals: events; what people decided otherwise
-    (a broken glass, retiring it) is among the approvals. record: the digest of `lineage`.
+    (a broken glass, measuring or retiring it) is among the approvals. record: the digest of `lineage`.
     """
 
     asked: str
@@ -210,7 +211,7 @@ def _prediction(
 
 def _event(event: Event) -> dict[str, Any]:
     value = event.to_json()
-    names = ("seq", "id", "time", "type", "severity", "actor", "roles", "subject", "reason", "after", "hash")
+    names = ("seq", "id", "time", "type", "severity", "actor", "roles", "subject", "reason", "after", "payload", "hash")
     return {name: value[name] for name in names}
 
 

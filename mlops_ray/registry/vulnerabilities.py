@@ -18,8 +18,8 @@ from mlops_ray.governance.history import use_cases
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.registry.advisories import Audit, audit
 from mlops_ray.registry.artifact_check import ArtifactFinding, check_artifact
-from mlops_ray.registry.bill_of_materials import FILE, packages
 from mlops_ray.registry.models import download_sealed
+from mlops_ray.registry.served_packages import FILE, packages
 from mlops_ray.registry.trace import read_lineage
 from mlops_ray.use_case import Gate, NoVulnerability
 

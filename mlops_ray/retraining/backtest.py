@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
-from mlops_ray.evaluation.metrics import Estimate
+from mlops_ray.evaluation.days import days_of
+from mlops_ray.evaluation.estimate import Estimate
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.governance.events import plain
 from mlops_ray.monitoring.quality import Measured, Quality, quality_by_window
-from mlops_ray.monitoring.version_watch import moments_of
 from mlops_ray.retraining.policy import WEEK
 from mlops_ray.retraining.simulation import Raised, Retrained, Scenario, Simulated, simulate
 from mlops_ray.use_case import Retraining
@@ -36,7 +36,7 @@ class WeekQuality:
 @dataclass(frozen=True)
 class PolicyReport:
     """What a policy did and what it was worth. roc_auc: over the whole period. difference: from the first policy, in
-    the use case's metric, with the interval of the paired bootstrap over days; None for the first one itself."""
+    the use case's metric, with its interval over days; None for the first one itself."""
 
     policy: str
     declared: Retraining
@@ -138,6 +138,6 @@ def _quality(rows: pl.DataFrame, probability: NDArray[np.float32], length: timed
 def _difference(
     rows: pl.DataFrame, scenario: Scenario, ours: NDArray[np.float32], theirs: NDArray[np.float32]
 ) -> Estimate:
-    case, label, moment = scenario.use_case, rows[LABEL].to_numpy(), moments_of(rows[PREDICTION_TIME])
+    case, label = scenario.use_case, rows[LABEL].to_numpy()
     new, old = ours.astype(np.float64), theirs.astype(np.float64)
-    return compare(label, new, old, moment, case.metric, case.search.seed).difference
+    return compare(label, new, old, days_of(rows[PREDICTION_TIME], case.zone()), case.metric).difference

@@ -12,7 +12,7 @@ def judge_challenger(comparison: Comparison, margin: float) -> tuple[Outcome, st
         f"{comparison.rows:,} rows of {comparison.days} days"
     )
     if gain.low is None:
-        return "not better", f"{words}: one day cannot tell which is better."
+        return "not better", f"{words}: so few days cannot tell which is better."
     interval = f"difference {gain.value:+.4f}, 95 % between {gain.low:+.4f} and {gain.high:+.4f}"
     if gain.value > 0 and gain.low > margin:
         return "better", f"{words}: {interval}, above the margin {margin:+g}."

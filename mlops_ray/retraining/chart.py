@@ -7,7 +7,7 @@ from math import isfinite
 
 from rich.table import Table
 
-from mlops_ray.evaluation.metrics import Estimate
+from mlops_ray.evaluation.estimate import Estimate
 from mlops_ray.monitoring.quality import Measured
 from mlops_ray.retraining.backtest import Backtest, PolicyReport
 

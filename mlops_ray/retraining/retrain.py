@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import MlopsRayError
+from mlops_ray.errors import DataError, MlopsRayError
 from mlops_ray.evaluation.comparison import Comparison
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
-from mlops_ray.pipeline.admission import compare_with_champion
+from mlops_ray.pipeline.champion import compare_with_champion
 from mlops_ray.pipeline.cpus import node_cpus
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.pipeline.steps.step import Notify
@@ -116,11 +116,15 @@ def _retrain(
     if champion is None or champion.digest == found.digest:
         outcome: Outcome = "better" if champion is None else "not better"
         return replace(found, outcome=outcome, reason="There is no other champion to compare it with.")
-    comparison = _compare(case, settings, pipeline, VersionRef(registered["version"], registered["digest"]), champion)
+    made = VersionRef(registered["version"], registered["digest"])
+    try:
+        comparison, uncompared = _compare(case, settings, pipeline, made, champion), ""
+    except DataError as error:
+        comparison, uncompared = None, str(error)
     failed = [gate["name"] for gate in registered["gates"] if gate["blocks"] and not gate["passed"]]
     found = replace(found, champion=champion.version, comparison=comparison, admissible=not failed)
     if comparison is None:
-        return replace(found, reason="The champion cannot be asked about the recent window: its features are gone.")
+        return replace(found, reason=f"The two cannot be compared on the recent window. {uncompared}")
     outcome, reason = judge_challenger(comparison, policy.margin)
     if failed:
         return replace(found, reason=f"{reason} But it did not pass {', '.join(failed)}.")
@@ -129,9 +133,9 @@ def _retrain(
 
 def _compare(
     case: UseCase, settings: Settings, pipeline: Pipeline, challenger: VersionRef, champion: VersionRef
-) -> Comparison | None:
+) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
         Artifacts(settings.artifacts).download(Path(folder), "sealed_models", case.name, challenger.digest)
         model = load(Path(folder), challenger.digest)
     metrics = {case.metric}
-    return compare_with_champion(case, settings, model, champion, metrics, pipeline.training_set()).get(case.metric)
+    return compare_with_champion(case, settings, model, champion, metrics, pipeline.training_set())[case.metric]

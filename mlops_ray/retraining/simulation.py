@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
+from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.error_stream import excess_errors
@@ -203,8 +204,8 @@ class _Simulation:
         challenger = self._fit(now, split)
         recent = _known(self._all, now).filter(pl.col(PREDICTION_TIME) >= now - split.test)
         ours, theirs = (_ask(fitted, recent).astype(np.float64) for fitted in (challenger, self._champion.fitted))
-        rows = recent[LABEL].to_numpy(), ours, theirs, moments_of(recent[PREDICTION_TIME])
-        compared = compare(*rows, case.metric, case.search.seed)
+        rows = recent[LABEL].to_numpy(), ours, theirs, days_of(recent[PREDICTION_TIME], case.zone())
+        compared = compare(*rows, case.metric)
         outcome, reason = judge_challenger(compared, self._policy.margin)
         if outcome == "better":
             self._note(retire(self._champion.watch, now).changes, now)

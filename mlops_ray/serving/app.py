@@ -31,6 +31,7 @@ from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.models import download_sealed, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
+from mlops_ray.registry.served_packages import other_packages
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.duty import Duty
@@ -49,6 +50,8 @@ from mlops_ray.serving.repository import Repository
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.slots import Slots
 from mlops_ray.serving.versions import Versions
+
+_logger = logging.getLogger(__name__)
 
 SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
@@ -269,7 +272,11 @@ class _Endpoint:
 
     def _load(self, version: VersionRef) -> ServedVersion:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
-            sealed = load(self._registry.fetch(self._name, version, Path(folder)), version.digest)
+            files = self._registry.fetch(self._name, version, Path(folder))
+            sealed = load(files, version.digest)
+            if others := other_packages(files):
+                what = "Version %d of %s was sealed, and looked up for vulnerabilities, with other packages: %s"
+                _logger.warning(what, version.version, self._name, ", ".join(others))
         replay_golden_requests(sealed)
         reader = None
         if sealed.schema.feature_project:

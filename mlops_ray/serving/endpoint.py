@@ -14,11 +14,11 @@ from mlops_ray.serving.http import DEADLINE_S, Admission, HttpError, Request, Re
 from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer, ledger_key
 from mlops_ray.serving.inquiries import Given, Inquiry, RecentAnswers, inquiry_of
 from mlops_ray.serving.model_routes import ASKED, ModelRoutes, asked_version
-from mlops_ray.serving.predictor import DECISION_THRESHOLD
 from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Question, Scored, ServedVersion
 from mlops_ray.serving.shadow import Asked, Shadow
 from mlops_ray.serving.slots import Slots
 from mlops_ray.serving.traffic import Traffic
+from mlops_ray.use_case.decision import DECISION_THRESHOLD
 
 CANARY_SHARE_OF_DEADLINE = 0.5  # at most; see `Traffic.patience_s`
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.json_body import MAX_TEXT, TypedJson
-from mlops_ray.serving.predictor import DECISION_THRESHOLD, Vectors
+from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.request_id import canonical
 from mlops_ray.serving.tensors import InputTensor, Parameters, TensorRules, values_of, wrong_size
 from mlops_ray.serving.validation import feature_column
+from mlops_ray.use_case.decision import DECISION_THRESHOLD
 
 HEADER_LENGTH = b"inference-header-content-length"
 OUTPUT_TYPES = {"probability": "FP32", "prediction": "BOOL"}

@@ -14,8 +14,6 @@ from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.registry.sealed_model import SealedModel
 
-DECISION_THRESHOLD = 0.5
-
 _logger = logging.getLogger(__name__)
 
 

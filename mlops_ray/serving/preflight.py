@@ -12,6 +12,7 @@ from mlops_ray.governance.history import use_cases
 from mlops_ray.governance.live import Live, VersionRef, live
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import load
+from mlops_ray.registry.served_packages import other_packages
 from mlops_ray.serving.golden import replay_golden_requests
 
 Part = Literal["champion", "rollout", "previous"]
@@ -20,13 +21,15 @@ Part = Literal["champion", "rollout", "previous"]
 @dataclass(frozen=True)
 class Checked:
     """What became of one version. problem: why it does not load or answers otherwise; None if all is as when it was
-    sealed. golden_requests: how many were replayed; versions sealed before there were any have golden rows alone."""
+    sealed. golden_requests: how many were replayed; versions sealed before there were any have golden rows alone.
+    packages: what runs here otherwise than where it was sealed."""
 
     use_case: str
     version: VersionRef
     part: Part
     golden_requests: int
     problem: str | None
+    packages: tuple[str, ...] = ()
 
 
 def preflight(store: ControlStore, settings: Settings, use_case: str | None = None) -> list[Checked]:
@@ -57,8 +60,9 @@ def _versions(state: Live) -> Iterator[tuple[Part, VersionRef]]:
 def _checked(settings: Settings, name: str, part: Part, version: VersionRef) -> Checked:
     with tempfile.TemporaryDirectory(prefix="mlops-ray-preflight-") as folder:
         try:
-            sealed = load(download_sealed(settings, name, version, Path(folder)), version.digest)
+            files = download_sealed(settings, name, version, Path(folder))
+            sealed, packages = load(files, version.digest), other_packages(files)
             replay_golden_requests(sealed)
         except Exception as error:  # whatever a changed library raises would keep the version from loading
             return Checked(name, version, part, 0, f"{type(error).__name__}: {error}")
-    return Checked(name, version, part, len(sealed.golden_requests), None)
+    return Checked(name, version, part, len(sealed.golden_requests), None, packages)

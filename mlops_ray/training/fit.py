@@ -37,7 +37,7 @@ def fit_chosen(
     border between train and validation among them. Raises UseCaseError if the use case has no such candidate any more.
     """
     candidate = _candidate(use_case, trial.candidate)
-    end = as_of - use_case.split.test - use_case.split.gap
+    end = use_case.split.trained_until(as_of)
     rows = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
     rows = rows.sort(PREDICTION_TIME, maintain_order=True)
     if rows[LABEL].n_unique() < 2:

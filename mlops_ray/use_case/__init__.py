@@ -14,6 +14,7 @@ from mlops_ray.use_case.gates import (
     NoSliceWorse,
     NoVulnerability,
     OnnxParity,
+    Plausible,
     Threshold,
     Waiver,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "NumberDetector",
     "OnnxParity",
     "Parameters",
+    "Plausible",
     "Question",
     "Retraining",
     "Search",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from mlops_ray.errors import UseCaseError, nearest
+from mlops_ray.use_case.column import unknown_time_zone
 from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of, is_of_one_row
 from mlops_ray.use_case.gates import Fairness, NoSliceWorse, NoVulnerability
@@ -57,6 +58,8 @@ def check_use_case(case: "UseCase") -> None:
     if case.name == "all":
         raise UseCaseError("Use case name 'all': it stands for every use case in keys and tokens. Take another.")
     expect_types(case, f"Use case {case.name}")
+    if case.time_zone is not None and (unknown := unknown_time_zone(case.time_zone)):
+        raise _refusal(case, f"{unknown}.")
     _check_presence(case)
     for name, source in case.sources.items():
         _check_source(case, name, source)

@@ -192,13 +192,8 @@ class Column:
 
     def _check_times(self) -> None:
         if self.time_zone is not None:
-            try:
-                pl.Series([_SAMPLE]).dt.replace_time_zone(self.time_zone)
-            except pl.exceptions.PolarsError:
-                from zoneinfo import available_timezones
-
-                zones = tuple(sorted(available_timezones()))
-                raise self._wrong(f"time_zone {self.time_zone!r} is unknown; {_known(self.time_zone, zones)}") from None
+            if unknown := unknown_time_zone(self.time_zone):
+                raise self._wrong(unknown)
         elif self.clock_change != "reason":
             raise self._wrong("clock_change says how local times are read, so time_zone must be given")
         if self.format is None:
@@ -226,6 +221,17 @@ class Column:
         meant = read if self.format_has_offset else pl.Series([read]).dt.replace_time_zone(self.time_zone).item()
         if iso.tzinfo is not None and iso != meant:
             raise self._wrong(f"format {format_!r} reads texts of ISO 8601 as other moments")
+
+
+def unknown_time_zone(name: str) -> str | None:
+    """What is wrong with the name of a time zone, and which may be meant; None if nothing is."""
+    try:
+        pl.Series([_SAMPLE]).dt.replace_time_zone(name)
+    except pl.exceptions.PolarsError:
+        from zoneinfo import available_timezones
+
+        return f"time_zone {name!r} is unknown; {_known(name, tuple(sorted(available_timezones())))}"
+    return None
 
 
 def normal_form(text: str, form: Literal["nfc", "nfkc", "exact"] = "nfc") -> str:

@@ -23,12 +23,13 @@ class Threshold:
 
 @dataclass(frozen=True)
 class NoSliceWorse:
-    """Gate: in no slice (see `UseCase.slices`) the metric is worse than `limit` with 95 % certainty.
+    """Gate: in no slice (see `UseCase.slices`) the metric is worse than `limit`, with 95 % certainty over all of them.
 
-    Slices with few rows are not judged.
+    However many slices there are, the gate fails by chance in at most 5 % of cases. Slices with fewer than 200 rows, or
+    20 of the rarer label, are not judged; the calibration error cannot be, as in few rows most of it is chance.
     """
 
-    metric: Metric
+    metric: Literal["roc_auc", "average_precision", "log_loss", "brier"]
     limit: float
     blocks: bool = True
 
@@ -37,7 +38,9 @@ class NoSliceWorse:
 class BetterThanChampion:
     """Gate: on the same test rows the metric is better than the champion's by more than `margin`, with 95 % certainty.
 
-    A negative margin is what the version may be worse by. Passed where there is no champion yet.
+    The lower end of the 95 % interval is above `margin`, so of models that are better by just that much 2.5 % pass.
+    The rows are those of the test period after the training of both. A negative margin is what the version may be worse
+    by. Passed where there is no champion yet; fails where the rows are of fewer than five days.
     """
 
     margin: float = 0.0
@@ -63,7 +66,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class Fairness:
-    """Gate: between the values of `column`, one of the slices, `measure` differs by at most `limit`.
+    """Gate: between no two values of `column`, one of the slices, `measure` differs by more than `limit`.
+
+    It fails where a difference is larger with 95 % certainty over all pairs, and where it cannot be measured: two
+    values are needed that have 20 rows (with the label, for the true positive rate) on five days or more, and at the
+    decision's threshold 20 of those rows must be chosen, and 20 not.
 
     selection_rate: the share of rows with a positive answer (demographic parity). true_positive_rate: that share among
     rows with the label (equal opportunity; Hardt, Price, Srebro, NeurIPS 2016).
@@ -96,7 +103,23 @@ class NoVulnerability:
     blocks: bool = True
 
 
-Gate = Threshold | NoSliceWorse | BetterThanChampion | OnnxParity | Latency | Fairness | NoVulnerability
+@dataclass(frozen=True)
+class Plausible:
+    """Gate: the version is not too good to be true, which more often than not means that a feature knows the outcome.
+
+    limit: the metric on the test period is at most this; say what is known of the problem. jump: it is at most so much
+    above the champion's on the same rows. alone: no feature alone ranks the rows with a ROC AUC above this. The
+    sentence of a failure names the features that it comes from; if a person finds that they are right, raise the limit.
+    """
+
+    limit: float = 0.99
+    jump: float = 0.1
+    alone: float = 0.85
+    metric: Literal["roc_auc", "average_precision"] = "roc_auc"
+    blocks: bool = True
+
+
+Gate = Threshold | NoSliceWorse | BetterThanChampion | OnnxParity | Latency | Fairness | NoVulnerability | Plausible
 
 
 @dataclass(frozen=True)

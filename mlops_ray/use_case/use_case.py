@@ -36,6 +36,8 @@ class UseCase:
     feature_service: the Feast feature service a model reads; needed with `feature_views`.
     purpose, limits: what the predictions are for, and what they are not, in sentences for the model card.
     slices: request columns or features; the rows that share a value of one are also judged for themselves.
+    time_zone: where a day begins, an IANA name; days are what chance is counted by when versions are judged. Default:
+        the zone of the event time's column, or UTC.
     gates: what a version must pass before it goes live. approval: who must agree; None for nobody.
     keep_predictions: how long the ledger keeps predictions and their labels, in whole days; None for ever.
     monitoring: how predictions are watched. retraining: when to train again; None for when a person does.
@@ -59,6 +61,7 @@ class UseCase:
     search: Search = Search()
     serving: Serving = Serving()
     slices: tuple[str, ...] = ()
+    time_zone: str | None = None
     gates: tuple[Gate, ...] = (OnnxParity(),)
     approval: Approval | None = None
     monitoring: Monitoring = field(default_factory=Monitoring)
@@ -71,6 +74,16 @@ class UseCase:
     @property
     def main_source(self) -> str:
         return next(iter(self.sources))
+
+    def zone(self) -> str:
+        """The time zone that days are counted in, with the default applied."""
+        if self.time_zone is not None:
+            return self.time_zone
+        source = self.sources[self.main_source]
+        derived = source.derived.get(self.event_time)
+        roots = derived.meta.root_names() if derived is not None else [self.event_time]
+        zones = {column.time_zone for column in source.columns if column.name in roots} - {None}
+        return zones.pop() or "UTC" if len(zones) == 1 else "UTC"
 
     def features_of_request(self) -> dict[str, pl.Expr]:
         """The request features by name, with the default applied."""

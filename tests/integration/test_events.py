@@ -31,6 +31,7 @@ from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
+from mlops_ray.governance.measurements import RULES, record_measurement
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
 from mlops_ray.governance.principals import create_key, list_keys, revoke_key
 from mlops_ray.governance.replicas import heard
@@ -102,7 +103,8 @@ class Platform:
         artifacts.upload(folder, "sealed_models", NAME, digest)
         record = write_lineage(artifacts, example_lineage(NAME, digest))
         results = judge(GATES, Measured(EVALUATION), datetime.now(UTC))
-        record_version(self.store, ANN, NAME, number, Evidence(digest, "e"), results, {"lineage": record})
+        payload = {"lineage": record, RULES: ["rules"]}
+        record_version(self.store, ANN, NAME, number, Evidence(digest, "e"), results, payload)
         return VersionRef(number, digest)
 
     def approval(self, number: int) -> Approval:
@@ -182,6 +184,14 @@ def versions_and_approvals(platform: Platform) -> None:
         registered, passed, failed = platform.told("version.registered", "gate.passed", "gate.failed")
         assert registered.after["author"] == "ann"
         assert passed.payload["value"] == failed.payload["value"] == EVALUATION.roc_auc.value
+    slow = judge((Threshold("roc_auc", 0.5), Threshold("roc_auc", 1.1)), Measured(EVALUATION), now)
+    evidence = list_versions(store, NAME)[0].evidence
+    record_measurement(store, ANN, NAME, 1, evidence, slow, ["rules"], "the machine was busy")
+    assert list_versions(store, NAME)[0].failed_gates == (slow[1].name,)
+    event, *_ = platform.told("version.measured", "gate.passed", "gate.failed")
+    assert (event.before["failed_gates"], event.after["failed_gates"]) == ([], [slow[1].name])
+    record_measurement(store, ANN, NAME, 1, evidence, judge(GATES, Measured(EVALUATION), now), ["rules"], "it is free")
+    platform.told("version.measured", "gate.passed", "gate.failed")
     request(store, ANN, NAME, 1)
     assert platform.approval(1).state == "requested"
     platform.told("approval.requested")

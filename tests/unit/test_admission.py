@@ -22,7 +22,9 @@ from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import Plan, VersionRef, live
 from mlops_ray.governance.principals import acting, create_key
 from mlops_ray.governance.rollouts import start_rollout
-from mlops_ray.pipeline.admission import Admission, Registered, admit
+from mlops_ray.pipeline.admission import Admission, admit
+from mlops_ray.pipeline.measurement import Registered
+from mlops_ray.registry.bill_of_materials import document
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.testing.example_model import (
     FEATURES,
@@ -30,13 +32,13 @@ from mlops_ray.testing.example_model import (
     example_onnx,
     example_rows,
     example_schema,
-    seal_example,
 )
 from mlops_ray.use_case import Approval, BetterThanChampion, Gate, Split, Threshold, UseCase
 from tests.unit.test_gates import EVALUATION
 from tests.unit.test_governor import USE_CASE
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+TEST_START = NOW - timedelta(days=30)
 ANN = Actor("ann", ("operate",))
 OLD, NEW = VersionRef(1, "a" * 64), VersionRef(2, "b" * 64)
 NOTHING = TrainingSet("", "", 0, NOW, "", None, ())
@@ -63,7 +65,8 @@ def test_a_version_that_nobody_has_to_approve_is_champion(
     assert (found.champion, found.approval, found.gates[0].passed) == (True, None, True)
     json.dumps(found.to_json())
     assert live(store, USE_CASE.name).champion == OLD
-    assert read_events(store, types=["version.registered"])[0].payload == {"lineage": "l"}
+    payload = {"lineage": "l", "comparisons": {}, "gates": [repr(Threshold("roc_auc", 0.5))]}
+    assert read_events(store, types=["version.registered"])[0].payload == payload
 
 
 def test_a_single_user_is_two_development_principals(settings: Settings, store: ControlStore, tmp_path: Path) -> None:
@@ -134,14 +137,31 @@ def test_the_champions_bytes_again_change_nothing(settings: Settings, store: Con
 # Against a real champion
 
 
-def seal_reversed(folder: Path) -> str:
-    """The example's opposite: it answers 1 - p where the example answers p."""
+def seal_model(folder: Path, turned: bool = False, salt: int = 0, until: datetime | None = TEST_START) -> str:
+    """The example model, trained until `until`; turned: it answers 1 - p where the example answers p."""
     model = onnx.load_from_string(example_onnx())
-    for constant in model.graph.initializer:
-        if constant.name == "weights":
-            constant.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(constant), "weights"))
-    answers = [1 - example_answer(row) for row in example_rows().to_dicts()]
-    return seal(folder, model.SerializeToString(), example_schema(), example_rows(), answers, {"roc_auc": 0.25})
+    answers = [example_answer(row) for row in example_rows().to_dicts()]
+    if turned:
+        answers = [1 - answer for answer in answers]
+        for constant in model.graph.initializer:
+            if constant.name == "weights":
+                constant.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(constant), "weights"))
+    evaluation = {"salt": salt} | ({"trained_until": until.isoformat()} if until else {})
+    bill = document({"numpy==2.0.0": []})
+    parts = model.SerializeToString(), example_schema(), example_rows(), answers, evaluation
+    return seal(folder, *parts, bill_of_materials=bill)
+
+
+def seal_example(folder: Path) -> str:
+    return seal_model(folder)
+
+
+def seal_reversed(folder: Path) -> str:
+    return seal_model(folder, turned=True)
+
+
+def salted(folder: Path) -> str:
+    return seal_model(folder, salt=1)
 
 
 def training_set(folder: Path, rows: int = 3000) -> TrainingSet:
@@ -191,10 +211,6 @@ def contest(settings: Settings, tmp_path: Path) -> Contest:
     return Contest(settings, tmp_path, training_set(tmp_path))
 
 
-def salted(folder: Path) -> str:
-    return seal_example(folder, salt=1)
-
-
 @pytest.mark.parametrize(
     ("champion", "challenger", "margin", "passes"),
     [
@@ -232,4 +248,57 @@ def test_a_champion_that_cannot_be_asked_does_not_lose(contest: Contest) -> None
         case(BetterThanChampion()), contest.settings, ANN, contest.folder / "models" / "2",
         registered(second, contest.rows),
     )  # fmt: skip
-    assert (found.champion, found.gates[0].sentence) == (False, "The champion was not asked about these rows.")
+    assert (found.champion, found.gates[0].passed) == (False, False)
+    assert "no longer has recent_delay" in found.gates[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("trained_until", "passed", "said"),
+    [
+        (NOW - timedelta(days=90), True, "rows of 30 days"),
+        (NOW - timedelta(days=12), True, "rows of 12 days"),  # the champion has seen the days before
+        (NOW - timedelta(days=3), False, "not measured"),
+        (NOW, False, "0 rows with 0 of 2 labels of the test period are later"),
+        (None, False, "is not on record"),
+    ],
+)
+def test_only_rows_after_the_training_of_both_are_compared(
+    contest: Contest, trained_until: datetime | None, passed: bool, said: str
+) -> None:
+    def seal_champion(folder: Path) -> str:
+        return seal_model(folder, turned=True, until=trained_until)
+
+    (gate,) = contest.enter(seal_champion, seal_example, BetterThanChampion()).gates
+    assert gate.passed is passed
+    assert said in gate.sentence
+
+
+def test_days_are_those_of_the_use_cases_zone(contest: Contest, store: ControlStore) -> None:
+    """Rows every three quarters of an hour: 30 days in UTC touch 31 in Tokyo."""
+    contest.version(1, seal_reversed)
+    for zone, days in (("UTC", 30), ("Asia/Tokyo", 31)):
+        first, second = contest.version(1, seal_reversed), contest.version(2, seal_example)
+        one = replace(case(BetterThanChampion()), time_zone=zone)
+        if live(store, USE_CASE.name).champion is None:
+            admit(one, contest.settings, ANN, contest.folder / "models" / "1", registered(first, contest.rows))
+        found = admit(one, contest.settings, ANN, contest.folder / "models" / "2", registered(second, contest.rows))
+        assert f"rows of {days} days" in found.gates[0].sentence
+
+
+def test_how_often_a_test_period_was_decided_on_is_counted_stored_and_said(
+    settings: Settings, store: ControlStore, tmp_path: Path
+) -> None:
+    def tried(number: int, start: str, end: str) -> str:
+        evaluation = asdict(EVALUATION) | {"test_period": {"start": start, "end": end}}
+        ref = VersionRef(number, f"{number:064x}")
+        found = admit(case(), settings, ANN, tmp_path, Registered(ref, evaluation, NOTHING, {}))
+        return found.gates[0].sentence
+
+    december = "2025-12-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00"
+    assert "Decision" not in tried(1, *december)
+    assert "Decision 2 " in tried(2, *december)
+    assert "Decision 2 " in tried(2, *december)  # again after a crash
+    assert "Decision 3 " in tried(3, "2025-12-20T00:00:00+00:00", "2026-01-20T00:00:00+00:00")
+    assert "Decision" not in tried(4, "2026-02-01T00:00:00+00:00", "2026-03-01T00:00:00+00:00")
+    stored = [event.payload["test_period"]["decision"] for event in read_events(store, types=["version.registered"])]
+    assert stored == [1, 2, 3, 1]

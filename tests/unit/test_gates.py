@@ -1,10 +1,12 @@
 """Gates: what passes, what fails and with which numbers; slices and comparisons that they are judged by."""
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -12,27 +14,33 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.evaluation.comparison import Comparison, compare
+from mlops_ray.evaluation.estimate import Estimate, interval
+from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.gates import Finding, GateResult, Measured, judge
-from mlops_ray.evaluation.metrics import Estimate, evaluate
+from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import SliceEvaluation, evaluate_slices
 from mlops_ray.use_case import (
     Approval,
     BetterThanChampion,
+    Column,
     Fairness,
     Gate,
     Latency,
     NoSliceWorse,
     NoVulnerability,
     OnnxParity,
+    Plausible,
+    Source,
     Threshold,
     Waiver,
 )
+from mlops_ray.use_case.decision import DECISION_THRESHOLD
 from tests.unit.test_governor import USE_CASE
-from tests.unit.test_metrics import START, make_rows
+from tests.unit.test_metrics import make_rows
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-LABEL, PROBABILITY, MOMENT = make_rows(days=30, per_day=60)
-EVALUATION = evaluate(LABEL, PROBABILITY, MOMENT, seed=0)
+LABEL, PROBABILITY, DAY = make_rows(days=30, per_day=60)
+EVALUATION = evaluate(LABEL, PROBABILITY, DAY)
 MEASURED = Measured(EVALUATION)
 CONTENT = Finding("ADV-1", "onnx 1.0", "high", "environment")
 FILE = Finding("pickle", "model.pkl", "critical", "artifact")
@@ -44,8 +52,20 @@ def result(gate: Gate, measured: Measured = MEASURED) -> GateResult:
     return found
 
 
-def a_slice(value: str, rate: float = 0.5, **metrics: Estimate) -> SliceEvaluation:
-    return SliceEvaluation("origin", value, replace(EVALUATION, **metrics), rate, rate)
+def a_slice(value: str, estimate: Estimate, metric: str = "roc_auc") -> SliceEvaluation:
+    return SliceEvaluation("origin", value, replace(EVALUATION, **{metric: estimate}))
+
+
+def sure(value: float, error: float) -> Estimate:
+    """By 30 days."""
+    return interval(value, error, 29.0, 0.0, 1.0)
+
+
+def groups(*yes_of: tuple[int, int], days: int = 10, column: str = "origin") -> GroupCounts:
+    """Groups a, b, …: on each of `days` days, (chosen, of) rows with the label, and no others."""
+    names = tuple("abcdefgh"[: len(yes_of)])
+    chosen, of = (tuple((one[place],) * days for one in yes_of) for place in (0, 1))
+    return GroupCounts(column, 0.5, names, of, chosen, of, chosen)
 
 
 def compared(low: float | None, high: float | None) -> Measured:
@@ -64,16 +84,37 @@ def test_a_threshold_is_a_floor_or_where_lower_is_better_a_ceiling() -> None:
 
 
 def test_a_slice_fails_only_if_chance_does_not_explain_it() -> None:
-    bad_by_chance = a_slice("EWR", roc_auc=Estimate(0.5, 0.3, 0.75))
-    surely_bad = a_slice("JFK", roc_auc=Estimate(0.55, 0.5, 0.58))
+    bad_by_chance, surely_bad = a_slice("EWR", sure(0.5, 0.12)), a_slice("JFK", sure(0.55, 0.015))
     gate = NoSliceWorse("roc_auc", 0.6)
     assert result(gate, replace(MEASURED, slices=[bad_by_chance])).passed
     failed = result(gate, replace(MEASURED, slices=[bad_by_chance, surely_bad]))
     assert (failed.passed, failed.value) == (False, 0.55)
     assert "origin=JFK" in failed.sentence
-    one_day = a_slice("LGA", brier=Estimate(0.3, None, None))
-    assert not result(NoSliceWorse("brier", 0.25), replace(MEASURED, slices=[one_day])).passed
-    assert not result(gate).passed  # no slice was large enough
+    costly = a_slice("LGA", sure(0.3, 0.01), "brier")
+    assert not result(NoSliceWorse("brier", 0.25), replace(MEASURED, slices=[costly])).passed
+    assert result(NoSliceWorse("brier", 0.31), replace(MEASURED, slices=[costly])).passed
+
+
+def test_among_many_slices_one_looks_bad_by_chance() -> None:
+    """One in a hundred is as bad as this: alone it is at fault, among twenty it is to be expected."""
+    bad = a_slice("JFK", sure(0.6 - 0.02 * 2.462, 0.02))  # the 1 % quantile of Student's t
+    gate, others = NoSliceWorse("roc_auc", 0.6), [a_slice(str(number), sure(0.7, 0.02)) for number in range(19)]
+    assert not result(gate, replace(MEASURED, slices=[bad])).passed
+    found = result(gate, replace(MEASURED, slices=[bad, *others]))
+    assert found.passed
+    assert "origin=JFK" in found.sentence
+    assert "20.0 % of sets" in found.sentence
+
+
+def test_slices_of_too_few_days_are_not_judged_and_not_passed() -> None:
+    gate, few_days = NoSliceWorse("roc_auc", 0.6), a_slice("LGA", Estimate(0.9))
+    for measured in (MEASURED, replace(MEASURED, slices=[few_days], left_out=3)):
+        found = result(gate, measured)
+        assert (found.passed, found.value) == (False, None)
+        assert found.sentence.startswith("Not measured")
+    good = replace(MEASURED, slices=[few_days, a_slice("JFK", sure(0.7, 0.02))], left_out=3)
+    assert result(gate, good).passed
+    assert "4 others have too few rows or days" in result(gate, good).sentence
 
 
 @pytest.mark.parametrize(
@@ -83,7 +124,7 @@ def test_a_slice_fails_only_if_chance_does_not_explain_it() -> None:
         (compared(0.01, 0.2), 0.0, True),
         (compared(-0.01, 0.2), 0.0, False),
         (compared(-0.01, 0.2), -0.02, True),
-        (compared(None, None), 0.0, False),
+        (compared(None, None), -1.0, False),  # too few days
         (compared(math.nan, math.nan), -1.0, False),
         (replace(MEASURED, comparisons={}), 0.0, False),  # the champion could not be asked
     ],
@@ -106,12 +147,84 @@ def test_parity_and_latency_have_limits() -> None:
 
 
 def test_fairness_compares_the_extremes_of_one_column() -> None:
-    other = replace(a_slice("AA", 0.0), column="carrier")
-    measured = replace(MEASURED, slices=[a_slice("EWR", 0.4), a_slice("JFK", 0.5), a_slice("LGA", 0.45), other])
-    assert result(Fairness("origin", 0.1001), measured).passed
-    failed = result(Fairness("origin", 0.05, "selection_rate"), measured)
-    assert failed.value == pytest.approx(0.1)
-    assert "origin=EWR" in failed.sentence
+    other = groups((0, 10), (10, 10), column="carrier")
+    measured = replace(MEASURED, counts=[other, groups((3, 10), (6, 10), (4, 10))])
+    failed = result(Fairness("origin", 0.1), measured)
+    assert failed.value == pytest.approx(0.3)
+    assert "origin=a" in failed.sentence
+    assert "for b" in failed.sentence
+    assert not failed.passed
+    assert result(Fairness("origin", 0.3), measured).passed
+    assert not result(Fairness("origin", 0.1, "selection_rate"), measured).passed
+
+
+def test_a_difference_that_chance_explains_is_not_unfair() -> None:
+    few = groups((1, 3), (2, 3))  # 10 of 30 and 20 of 30
+    assert result(Fairness("origin", 0.1), replace(MEASURED, counts=[few])).passed
+    assert not result(Fairness("origin", 0.1), replace(MEASURED, counts=[groups((10, 30), (20, 30))])).passed
+
+
+@pytest.mark.parametrize(
+    ("counts", "why"),
+    [
+        (groups((0, 50), (0, 50)), "0 of 1,000 rows with the label are chosen"),  # at a threshold that nothing reaches
+        (groups((50, 50), (50, 50)), "1,000 of 1,000"),
+        (groups((1, 1), (5, 10), (5, 10), days=4), "days are too few"),
+        (groups((5, 10), (1, 1)), "1 values of origin have 20"),
+        (groups((0, 10), (5, 10), column="carrier"), "no value of origin"),
+    ],
+)
+def test_fairness_that_cannot_be_measured_fails(counts: GroupCounts, why: str) -> None:
+    found = result(Fairness("origin", 0.5), replace(MEASURED, counts=[counts]))
+    assert (found.passed, found.value) == (False, None)
+    assert found.sentence.startswith("Not measured")
+    assert why in found.sentence
+
+
+def test_a_model_of_rare_events_that_ranks_one_group_at_random_is_not_called_fair() -> None:
+    """At a base rate of 5 % no probability reaches 0.5, and true positive rates of 0 are equal."""
+    random, rows = np.random.default_rng(0), 20_000
+    label = random.random(rows) < 0.05
+    group = np.arange(rows) % 2
+    score = np.where(group == 0, label + random.normal(size=rows), random.normal(size=rows))
+    probability = 0.2 / (1 + np.exp(2 - score))
+    frame = pl.DataFrame({"origin": np.where(group == 0, "ranked", "random")})
+    found = evaluate_slices(frame, ["origin"], label, probability, np.arange(rows) % 30)
+    assert not result(Fairness("origin", 0.1), replace(MEASURED, counts=found.counts)).passed
+    declared = evaluate_slices(frame, ["origin"], label, probability, np.arange(rows) % 30, threshold=0.05)
+    failed = result(Fairness("origin", 0.1), replace(MEASURED, counts=declared.counts))
+    assert not failed.passed
+    assert failed.value is not None
+    assert failed.value > 0.1
+
+
+PLAIN = replace(MEASURED, alone={"distance": 0.6, "hour": 0.65}, importance={"hour": 0.1, "distance": 0.02})
+
+
+def test_a_model_that_is_too_good_is_named_with_the_feature_it_comes_from() -> None:
+    auc = EVALUATION.roc_auc.value
+    assert result(Plausible(), PLAIN).passed
+    above = result(Plausible(limit=auc - 0.01), PLAIN)
+    assert not above.passed
+    assert "most comes from hour, distance" in above.sentence
+    leaky = replace(PLAIN, alone={**PLAIN.alone, "dep_delay": 0.91})
+    alone = result(Plausible(), leaky)
+    assert not alone.passed
+    assert "dep_delay alone ranks the rows with a ROC AUC of 0.9100" in alone.sentence
+    jumped = replace(PLAIN, comparisons=compared(0.1, 0.2).comparisons)  # 0.8 against 0.7
+    assert result(Plausible(jump=0.11), jumped).passed
+    assert not result(Plausible(jump=0.09), jumped).passed
+    assert not result(Plausible(), MEASURED).passed  # nothing is known of features
+    assert not result(Plausible(), replace(PLAIN, comparisons={})).passed  # nor of a jump
+
+
+def test_how_often_a_test_period_was_used_is_said_where_it_counts() -> None:
+    often = replace(PLAIN, uses=4, latency_ms=1.0)
+    assert result(Threshold("roc_auc", 0.5), often).sentence.endswith("Decision 4 on days of this test period.")
+    for gate in (NoSliceWorse("roc_auc", 0.5), BetterThanChampion(), Fairness("origin", 0.1), Plausible()):
+        assert "Decision 4" in result(gate, often).sentence
+    assert "Decision" not in result(Latency(2), often).sentence
+    assert "Decision" not in result(Threshold("roc_auc", 0.5), PLAIN).sentence
 
 
 @pytest.mark.parametrize(
@@ -136,7 +249,7 @@ def test_vulnerabilities_count_as_the_gate_says(gate: NoVulnerability, findings:
 def test_a_slice_is_judged_as_its_rows_alone() -> None:
     names = np.array(["EWR", "JFK", None])[np.arange(len(LABEL)) % 3]
     rows = pl.DataFrame({"origin": names, "rare": ["x"] * 10 + ["y"] * (len(LABEL) - 10)})
-    found = evaluate_slices(rows, ["origin", "rare"], LABEL, PROBABILITY, MOMENT, seed=0)
+    found = evaluate_slices(rows, ["origin", "rare"], LABEL, PROBABILITY, DAY)
     assert [(one.column, one.value) for one in found.judged] == [
         ("origin", ""), ("origin", "EWR"), ("origin", "JFK"), ("rare", "y"),
     ]  # fmt: skip
@@ -145,35 +258,53 @@ def test_a_slice_is_judged_as_its_rows_alone() -> None:
     one = found.judged[2]
     assert one.evaluation.rows == inside.sum()
     assert one.evaluation.roc_auc.value == pytest.approx(roc_auc_score(LABEL[inside], PROBABILITY[inside]))
-    chosen = PROBABILITY[inside] >= 0.5
-    assert one.selection_rate == pytest.approx(chosen.mean())
-    assert one.true_positive_rate == pytest.approx(chosen[LABEL[inside]].mean())
+    counts = found.counts[0]
+    assert (counts.column, counts.groups) == ("origin", ("", "EWR", "JFK"))
+    chosen = PROBABILITY >= DECISION_THRESHOLD
+    for table, wanted in (
+        (counts.rows, inside),
+        (counts.chosen, inside & chosen),
+        (counts.positives, inside & LABEL),
+        (counts.chosen_positives, inside & chosen & LABEL),
+    ):
+        assert table[2] == tuple(np.bincount(DAY[wanted], minlength=30).tolist())
+    back = msgspec.convert(json.loads(json.dumps(asdict(counts))), GroupCounts)
+    assert back == counts
+
+
+def test_a_slice_needs_rows_of_both_labels() -> None:
+    label = np.zeros(600, dtype=bool)
+    label[:19], label[300:340] = True, True
+    rows = pl.DataFrame({"origin": ["EWR"] * 300 + ["JFK"] * 300})
+    found = evaluate_slices(rows, ["origin"], label, np.linspace(0, 1, 600), np.arange(600) % 10)
+    assert [one.value for one in found.judged] == ["JFK"]
+    assert found.left_out == (("origin=EWR", 300),)
 
 
 def test_a_slice_that_is_no_column_is_named() -> None:
     with pytest.raises(UseCaseError, match="'nowhere' is neither"):
-        evaluate_slices(pl.DataFrame({"origin": ["x"]}), ["nowhere"], LABEL, PROBABILITY, MOMENT, seed=0)
+        evaluate_slices(pl.DataFrame({"origin": ["x"]}), ["nowhere"], LABEL, PROBABILITY, DAY)
 
 
 def test_a_comparison_equals_the_difference_of_the_metrics() -> None:
     worse = np.random.default_rng(0).permutation(PROBABILITY)
     for metric, score in (("roc_auc", roc_auc_score), ("average_precision", average_precision_score)):
-        found = compare(LABEL, PROBABILITY, worse, MOMENT, metric, seed=0)  # type: ignore[arg-type]
+        found = compare(LABEL, PROBABILITY, worse, DAY, metric)  # type: ignore[arg-type]
         assert found.difference.value == pytest.approx(score(LABEL, PROBABILITY) - score(LABEL, worse))
         assert found.difference.low is not None
         assert found.difference.low > 0
-        turned = compare(LABEL, worse, PROBABILITY, MOMENT, metric, seed=0)  # type: ignore[arg-type]
+        turned = compare(LABEL, worse, PROBABILITY, DAY, metric)  # type: ignore[arg-type]
         assert turned.difference.value == pytest.approx(-found.difference.value)
 
 
 def test_a_model_is_not_better_than_itself_however_hard_the_days() -> None:
-    label, probability, moment = make_rows(days=40, per_day=100, day_effect=3.0)
-    found = compare(label, probability, probability, moment, "roc_auc", seed=0)
-    assert found.difference == Estimate(0.0, 0.0, 0.0)
+    label, probability, day = make_rows(days=40, per_day=100, day_effect=3.0)
+    found = compare(label, probability, probability, day, "roc_auc")
+    assert (found.difference.value, found.difference.low, found.difference.high) == (0.0, 0.0, 0.0)
     # Paired: what a day does to both models cancels out, so a small true difference is seen.
     noisy = probability + np.random.default_rng(1).normal(0, 0.05, len(probability))
-    difference = compare(label, probability, noisy, moment, "roc_auc", seed=0).difference
-    alone = evaluate(label, probability, moment, seed=0).roc_auc
+    difference = compare(label, probability, noisy, day, "roc_auc").difference
+    alone = evaluate(label, probability, day).roc_auc
     assert difference.low is not None
     assert difference.high is not None
     assert alone.low is not None
@@ -181,34 +312,42 @@ def test_a_model_is_not_better_than_itself_however_hard_the_days() -> None:
     assert difference.high - difference.low < (alone.high - alone.low) / 2
 
 
-def test_the_interval_is_delongs_where_rows_are_independent() -> None:
-    """DeLong, DeLong, Clarke-Pearson, Biometrics 44, 1988: the variance of the difference from the placement values."""
-    random, rows = np.random.default_rng(7), 600
-    label = random.random(rows) < 0.4
-    ours, theirs = (label + random.normal(0, spread, rows) for spread in (1.0, 1.4))
-    moments = np.datetime64("2026-01-01", "us") + np.arange(rows) * np.timedelta64(1, "D")  # a day for each row
-    placed = [score[label][:, None] > score[~label][None, :] for score in (ours, theirs)]
-    difference = placed[0].astype(float) - placed[1]
-    of_late, of_others = difference.mean(axis=1), difference.mean(axis=0)
-    spread = np.sqrt(of_late.var(ddof=1) / len(of_late) + of_others.var(ddof=1) / len(of_others))
-    found = compare(label, ours, theirs, moments, "roc_auc", seed=1).difference
-    assert found.value == pytest.approx(difference.mean())
-    assert found.low is not None
-    assert found.high is not None
-    assert (found.high - found.low) / (2 * 1.96 * spread) == pytest.approx(1, abs=0.15)
+def test_the_error_is_delongs_where_rows_are_independent() -> None:
+    """DeLong, DeLong, Clarke-Pearson, Biometrics 44, 1988: the variance of the difference from the placement values.
+
+    An error by 50 blocks is itself uncertain by 1 / sqrt(2 * 49) = 10 %, the mean of 40 by 1.6 %.
+    """
+    random, rows, ratios = np.random.default_rng(7), 600, []
+    for _ in range(40):
+        label = random.random(rows) < 0.4
+        ours, theirs = (label + random.normal(0, spread, rows) for spread in (1.0, 1.4))
+        placed = [score[label][:, None] > score[~label][None, :] for score in (ours, theirs)]
+        difference = placed[0].astype(float) - placed[1]
+        of_late, of_others = difference.mean(axis=1), difference.mean(axis=0)
+        error = np.sqrt(of_late.var(ddof=1) / len(of_late) + of_others.var(ddof=1) / len(of_others))
+        found = compare(label, ours, theirs, np.arange(rows), "roc_auc").difference  # a day for each row
+        assert found.value == pytest.approx(difference.mean())
+        assert found.error is not None
+        ratios.append(found.error / error)
+    assert np.mean(ratios) == pytest.approx(1, abs=0.06)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(DataError, match="cannot be compared"):
-        compare(LABEL, PROBABILITY[1:], PROBABILITY, MOMENT, "roc_auc", seed=0)
+        compare(LABEL, PROBABILITY[1:], PROBABILITY, DAY, "roc_auc")
     with pytest.raises(DataError, match="only one of the two labels"):
-        compare(np.array([True]), np.array([0.5]), np.array([0.5]), np.array([START]), "roc_auc", seed=0)
+        compare(np.array([True]), np.array([0.5]), np.array([0.5]), np.zeros(1, dtype=int), "roc_auc")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"slices": ("origin", "origin")}, "twice"),
+        ({"time_zone": "New York"}, "time_zone 'New York' is unknown"),
+        (
+            {"slices": ("train",), "gates": (NoSliceWorse("calibration_error", 0.1),)},  # type: ignore[arg-type]
+            "calibration_error",
+        ),
         ({"slices": (), "gates": (NoSliceWorse("roc_auc", 0.5),)}, "needs slices"),
         ({"gates": (Fairness("dest", 0.1),)}, "needs the slice 'dest'"),
         ({"gates": (Threshold("roc_auc", math.nan),)}, "not a number"),
@@ -220,3 +359,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_a_rule_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UseCaseError, match=message):
         replace(USE_CASE, **change)
+
+
+def test_days_begin_where_the_use_case_is() -> None:
+    """As declared; else where the event time's column is, also where the event time is derived from it; else in UTC."""
+    assert USE_CASE.zone() == "UTC"
+    assert replace(USE_CASE, time_zone="Asia/Tokyo").zone() == "Asia/Tokyo"
+    local = Source("*.csv", (Column("train", "text"), Column("time", "timestamp", time_zone="Europe/Berlin")))
+    assert replace(USE_CASE, sources={"trains": local}).zone() == "Europe/Berlin"
+    derived = replace(local, derived={"leaves": pl.col("time") + pl.duration(minutes=5)})
+    assert replace(USE_CASE, sources={"trains": derived}, event_time="leaves").zone() == "Europe/Berlin"

@@ -1,29 +1,31 @@
 """Metrics equal scikit-learn's, and their intervals are as wide as the days make them."""
 
 import warnings
+from datetime import date, datetime
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from mlops_ray.errors import DataError
-from mlops_ray.evaluation.metrics import Estimate, evaluate
-
-START = np.datetime64("2013-10-01T00:00:00", "us")
+from mlops_ray.evaluation.days import MOST_BLOCKS, blocks_of, days_of
+from mlops_ray.evaluation.estimate import Estimate, freedom_of, jackknife
+from mlops_ray.evaluation.metrics import evaluate, ranking, weights_without
 
 
 def make_rows(days: int, per_day: int, seed: int = 0, day_effect: float = 1.0):
-    """Labels, honest probabilities and moments; each day has an effect that the probabilities do not know."""
+    """Labels, honest probabilities and days; each day has an effect that the probabilities do not know."""
     random = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), per_day)
     score = random.normal(size=days * per_day)
     hidden = day_effect * random.normal(size=days)[day]
     label = random.random(days * per_day) < 1 / (1 + np.exp(-(score + hidden)))
-    moment = START + day * np.timedelta64(1, "D") + np.timedelta64(3, "h")
-    return label, 1 / (1 + np.exp(-score)), moment
+    return label, 1 / (1 + np.exp(-score)), day
 
 
 @settings(max_examples=40, deadline=None)
@@ -35,8 +37,7 @@ def make_rows(days: int, per_day: int, seed: int = 0, day_effect: float = 1.0):
 def test_metrics_equal_those_of_scikit_learn_with_many_ties(rows: list[tuple[bool, int]]) -> None:
     label = np.array([label for label, _ in rows])
     probability = np.array([value / 8 for _, value in rows])
-    moment = START + (np.arange(len(rows)) % 3) * np.timedelta64(1, "D")
-    evaluation = evaluate(label, probability, moment, seed=1)
+    evaluation = evaluate(label, probability, np.arange(len(rows)) % 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = {
@@ -49,76 +50,123 @@ def test_metrics_equal_those_of_scikit_learn_with_many_ties(rows: list[tuple[boo
         assert getattr(evaluation, name).value == pytest.approx(value, abs=1e-9), name
 
 
-def test_resample_equals_scoring_the_drawn_days_again() -> None:
-    """A day drawn twice is the day's rows twice: checked against scikit-learn's weights."""
-    from mlops_ray.evaluation.metrics import _calibration, draw_days, ranking
+def test_without_a_block_means_scored_without_its_rows() -> None:
+    from mlops_ray.evaluation.metrics import _calibration
 
-    label, probability, moment = make_rows(days=6, per_day=50)
+    label, probability, day = make_rows(days=6, per_day=50)
     probability = probability.round(2)
-    _, day = np.unique(moment.astype("datetime64[D]"), return_inverse=True)
-    draws = draw_days(6, seed=3)[:20]
-    aucs, precisions = ranking(label.astype(float), probability, day, draws)
-    for draw, auc, precision in zip(draws, aucs, precisions, strict=True):
-        assert auc == pytest.approx(roc_auc_score(label, probability, sample_weight=draw[day]))
-        assert precision == pytest.approx(average_precision_score(label, probability, sample_weight=draw[day]))
+    aucs, precisions = ranking(label.astype(float), probability, day, weights_without(day))
+    for left_out, auc, precision in zip([-1, *range(6)], aucs, precisions, strict=True):
+        kept = day != left_out
+        assert auc == pytest.approx(roc_auc_score(label[kept], probability[kept]))
+        assert precision == pytest.approx(average_precision_score(label[kept], probability[kept]))
     errors, bins = _calibration(label.astype(float), probability, day, np.ones((1, 6)))
     gaps = sum(one.rows * abs(one.probability - one.observed) for one in bins)
     assert errors[0] == pytest.approx(gaps / len(label))
     assert sum(one.rows for one in bins) == len(label)
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    truth = np.mean([evaluate(*make_rows(200, 20, seed), seed=0).brier.value for seed in range(1000, 1006)])
+def test_the_same_score_in_one_pass_and_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    label, probability, day = make_rows(days=9, per_day=40)
+    truth, weights = label.astype(float), weights_without(day)
+    at_once = ranking(truth, probability, day, weights)
+    monkeypatch.setattr("mlops_ray.evaluation.metrics._AT_ONCE", 800)
+    np.testing.assert_allclose(ranking(truth, probability, day, weights), at_once, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("days", "metric"), [(5, "brier"), (10, "roc_auc"), (60, "log_loss"), (60, "average_precision")]
+)
+def test_an_interval_covers_the_truth_as_often_as_it_says(days: int, metric: str) -> None:
+    """Of 400 intervals of 95 % as few as `least` hold the truth once in a million times."""
+    least = stats.binom.ppf(1e-6, 400, 0.95)
+    truth = np.mean([getattr(evaluate(*make_rows(400, 30, seed)), metric).value for seed in range(1000, 1010)])
     inside = 0
-    for seed in range(30):
-        brier = evaluate(*make_rows(60, 20, seed), seed=seed).brier
-        assert brier.low is not None
-        assert brier.high is not None
-        inside += brier.low <= truth <= brier.high
-    assert inside >= 24
+    for seed in range(400):
+        found = getattr(evaluate(*make_rows(days, 20, seed)), metric)
+        assert found.low is not None
+        inside += found.low <= truth <= found.high
+    assert inside >= least
+
+
+def test_the_jackknifes_error_of_a_mean_is_that_of_independent_blocks() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=40)
+    without = (values.sum() - values) / 39
+    found = jackknife(float(values.mean()), without, 39.0)
+    assert found.error == pytest.approx(values.std(ddof=1) / np.sqrt(40))
+    low, high = stats.t.interval(0.95, 39, values.mean(), found.error)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    for limit in (-0.5, -0.1):
+        assert found.p_above(limit) == pytest.approx(stats.ttest_1samp(values, limit, alternative="greater").pvalue)
+    for limit in (0.5, 0.1):
+        assert found.p_below(limit) == pytest.approx(stats.ttest_1samp(values, limit, alternative="less").pvalue)
+        assert found.p_above(limit) == 1.0
+
+
+def test_too_few_days_or_too_unequal_ones_leave_no_interval() -> None:
+    for days in (1, 2, 3, 4):
+        evaluation = evaluate(*make_rows(days, 100))
+        assert (evaluation.days, evaluation.roc_auc.low, evaluation.brier.high) == (days, None, None)
+        assert evaluation.roc_auc.p_above(0.0) == 1.0
+    assert evaluate(*make_rows(5, 100)).roc_auc.low is not None
+    label, probability, _ = make_rows(1, 1000)
+    day = np.minimum(np.arange(1000) // 10, 99) * (np.arange(1000) < 100)  # nine small days, and one with nearly all
+    assert evaluate(label, probability, day).roc_auc.low is None
+    assert freedom_of(np.full(7, 30.0)) == pytest.approx(6.0)
+    assert freedom_of(np.array([1000.0, 1, 1, 1, 1, 1])) < 0.1
+
+
+def test_a_day_is_the_use_cases_and_not_utcs() -> None:
+    """An evening in New York goes on after midnight in UTC."""
+    evening = pl.Series(["2013-03-05T22:00", "2013-03-06T01:30", "2013-03-06T04:30"]).str.to_datetime(time_zone="UTC")
+    new_york, utc = days_of(evening, "America/New_York"), days_of(evening, "UTC")
+    assert len(set(new_york.tolist())) == 1
+    assert len(set(utc.tolist())) == 2
+    assert utc[0] == (date(2013, 3, 5) - date(1970, 1, 1)).days
+    # The day on which clocks go forward has 23 hours, and is one.
+    hours = pl.datetime_range(datetime(2013, 3, 10, 5), datetime(2013, 3, 11, 3), "1h", time_zone="UTC", eager=True)
+    assert len(set(days_of(hours, "America/New_York").tolist())) == 1
+
+
+def test_many_days_are_put_together_into_blocks_that_follow_each_other() -> None:
+    day = np.repeat(np.arange(1000, 1365), 3)
+    block = blocks_of(day)
+    assert len(np.unique(block)) == MOST_BLOCKS
+    assert (np.diff(block) >= 0).all()
+    assert set(np.bincount(block).tolist()) == {7 * 3, 8 * 3}
+    assert blocks_of(np.array([5, 3, 3, 9])).tolist() == [1, 0, 0, 2]
 
 
 def test_rows_of_one_day_do_not_count_as_independent() -> None:
     """The same rows, once with days that differ and once shuffled over the days: only the first is uncertain."""
-    label, probability, moment = make_rows(days=40, per_day=200, day_effect=2.0)
-    by_day = evaluate(label, probability, moment, seed=0).log_loss
-    shuffled = evaluate(label, probability, np.random.default_rng(1).permutation(moment), seed=0).log_loss
+    label, probability, day = make_rows(days=40, per_day=200, day_effect=2.0)
+    by_day = evaluate(label, probability, day).log_loss
+    shuffled = evaluate(label, probability, np.random.default_rng(1).permutation(day)).log_loss
     assert width(by_day) > 1.3 * width(shuffled)
 
 
-def test_same_seed_gives_the_same_intervals() -> None:
-    rows = make_rows(20, 20)
-    assert evaluate(*rows, seed=4) == evaluate(*rows, seed=4)
-
-
 def test_honest_probabilities_are_calibrated_and_shifted_ones_are_not() -> None:
-    label, probability, moment = make_rows(50, 200, day_effect=0.0)
-    assert evaluate(label, probability, moment, seed=0).calibration_error.value < 0.02
-    assert evaluate(label, probability**3, moment, seed=0).calibration_error.value > 0.15
-
-
-def test_one_day_gives_metrics_without_intervals() -> None:
-    evaluation = evaluate(*make_rows(1, 100), seed=0)
-    assert evaluation.days == 1
-    assert evaluation.roc_auc.low is None
-    assert evaluation.roc_auc.high is None
+    label, probability, day = make_rows(50, 200, day_effect=0.0)
+    assert evaluate(label, probability, day).calibration_error.value < 0.02
+    assert evaluate(label, probability**3, day).calibration_error.value > 0.15
 
 
 def test_certain_and_wrong_answers_have_a_finite_loss() -> None:
     label = np.array([True, False])
-    evaluation = evaluate(label, np.array([0.0, 1.0]), START + np.zeros(2, dtype="timedelta64[D]"), seed=0)
+    evaluation = evaluate(label, np.array([0.0, 1.0]), np.zeros(2, dtype=int))
     assert np.isfinite(evaluation.log_loss.value)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1])
 def test_what_is_no_probability_is_refused(wrong: float) -> None:
     with pytest.raises(DataError, match="1 of 2 probabilities"):
-        evaluate(np.array([True, False]), np.array([0.5, wrong]), np.array([START, START]), seed=0)
+        evaluate(np.array([True, False]), np.array([0.5, wrong]), np.zeros(2, dtype=int))
 
 
 def test_a_single_label_is_refused() -> None:
     with pytest.raises(DataError, match="only one"):
-        evaluate(np.array([True, True]), np.array([0.5, 0.1]), np.array([START, START]), seed=0)
+        evaluate(np.array([True, True]), np.array([0.5, 0.1]), np.zeros(2, dtype=int))
 
 
 def width(estimate: Estimate) -> float:
@@ -131,9 +179,9 @@ def test_the_number_of_threads_changes_no_digit() -> None:
     random = np.random.default_rng(0)
     label = random.random(40_000) < 0.23
     probability = np.clip(random.normal(0.3, 0.1, 40_000) + 0.05 * label, 0.001, 0.999)
-    moment = np.datetime64("2013-10-01") + random.integers(0, 30, 40_000).astype("timedelta64[D]")
+    day = random.integers(0, 30, 40_000)
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            found.append(evaluate(label, probability, moment, 13, resamples=20))
+            found.append(evaluate(label, probability, day))
     assert found[0] == found[1]

@@ -39,6 +39,7 @@ from mlops_ray.use_case import (
     NoSliceWorse,
     NoVulnerability,
     OnnxParity,
+    Plausible,
     Retraining,
     Search,
     Serving,
@@ -60,6 +61,7 @@ SPLIT: set[StepName] = {"train", "evaluate", "register"}
 CANDIDATE: set[StepName] = {"train", "evaluate"}
 TRAIN: set[StepName] = {"train"}
 SEALED: set[StepName] = {"evaluate"}
+DAYS: set[StepName] = {"evaluate", "register"}
 VERSION: set[StepName] = {"register"}
 ONLINE: set[StepName] = {"materialize"}
 DEFINITIONS: set[StepName] = {"features", "training_set", "materialize"}
@@ -110,6 +112,7 @@ CASE = UseCase(
         Latency(10),
         Fairness("amount", 0.1),
         NoVulnerability(waivers=(Waiver("CVE-1", UNTIL, "looked at"),)),
+        Plausible(),
     ),
     approval=Approval(),
     retraining=Retraining(),
@@ -139,6 +142,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "search"): (Search(trials_per_candidate=9), TRAIN),
     (UseCase, "serving"): (Serving("missing"), SEALED),
     (UseCase, "slices"): (("amount", "customer"), SEALED),
+    (UseCase, "time_zone"): ("America/New_York", DAYS),
     (UseCase, "gates"): ((OnnxParity(),), VERSION),
     (UseCase, "approval"): (None, VERSION),
     (UseCase, "monitoring"): (Monitoring(), SEALED),
@@ -182,7 +186,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Split, "validation"): (timedelta(days=9), SPLIT),
     (Search, "trials_per_candidate"): (9, TRAIN),
     (Search, "reduction_factor"): (3.0, TRAIN),
-    (Search, "seed"): (9, SPLIT),
+    (Search, "seed"): (9, CANDIDATE),
     (Uniform, "low"): (0.2, CANDIDATE),
     (Uniform, "high"): (2.0, CANDIDATE),
     (Uniform, "log"): (True, CANDIDATE),
@@ -206,7 +210,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (WindowSpec, "panes"): (4, SEALED),
     (WindowSpec, "minimum_rows"): (99, SEALED),
     **{(gate, "blocks"): (False, VERSION) for gate in (OnnxParity, Threshold, NoSliceWorse, BetterThanChampion)},
-    **{(gate, "blocks"): (False, VERSION) for gate in (Latency, Fairness, NoVulnerability)},
+    **{(gate, "blocks"): (False, VERSION) for gate in (Latency, Fairness, NoVulnerability, Plausible)},
     (OnnxParity, "limit"): (1e-6, VERSION),
     (Threshold, "metric"): ("average_precision", VERSION),
     (Threshold, "limit"): (0.7, VERSION),
@@ -218,6 +222,10 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Fairness, "column"): ("amount ", VERSION),
     (Fairness, "limit"): (0.2, VERSION),
     (Fairness, "measure"): ("selection_rate", VERSION),
+    (Plausible, "limit"): (0.8, VERSION),
+    (Plausible, "jump"): (0.2, VERSION),
+    (Plausible, "alone"): (0.8, VERSION),
+    (Plausible, "metric"): ("average_precision", VERSION),
     (NoVulnerability, "environment_from"): ("high", VERSION),
     (NoVulnerability, "waivers"): ((), VERSION),
     (Waiver, "advisory"): ("CVE-2", VERSION),

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from mlops_ray.governance.events import read_events
 from mlops_ray.registry import advisories
 from mlops_ray.registry.advisories import affected, audit, severity_of
 from mlops_ray.registry.artifact_check import check_artifact, pickle_in, refuse_artifact
-from mlops_ray.registry.bill_of_materials import FILE, SERVED_BY, bill_of_materials, document, packages
+from mlops_ray.registry.bill_of_materials import bill_of_materials, document
 from mlops_ray.registry.sealed_model import seal
+from mlops_ray.registry.served_packages import FILE, SERVED_BY, other_packages, packages
 from mlops_ray.registry.vulnerabilities import gate_findings, rescan, scan
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 from mlops_ray.testing.example_model import example_onnx, example_rows, example_schema, seal_example
@@ -310,6 +312,24 @@ def test_gates_hear_of_the_files_before_the_environment(tmp_path: Path) -> None:
     assert {one.where for one in findings[:-1]} == {"artifact"}
 
 
+def test_a_replica_with_other_packages_than_the_bill_says_which(tmp_path: Path) -> None:
+    from tests.unit.test_sealed_model import answers
+
+    bill = bill_of_materials()
+    seal(tmp_path, example_onnx(), example_schema(), example_rows(), answers(), {}, bill_of_materials=bill)
+    assert other_packages(tmp_path) == ()
+    for part in bill["components"]:
+        if part["name"] == "numpy":
+            here, part["version"] = part["version"], "1.0.0"
+    bill["components"] = [part for part in bill["components"] if part["name"] != "onnxruntime"]
+    bill["components"].append({"name": "gone", "version": "3"})
+    (tmp_path / FILE).write_text(json.dumps(bill))
+    numpy, runtime = f"numpy {here} (sealed with 1.0.0)", f"onnxruntime {version('onnxruntime')} (sealed with none)"
+    assert other_packages(tmp_path) == ("gone none (sealed with 3)", numpy, runtime)
+    (tmp_path / FILE).unlink()
+    assert other_packages(tmp_path) == ()
+
+
 def test_everything_that_replicas_import_is_a_root_of_the_bill() -> None:
     from packaging.requirements import Requirement
 
@@ -322,7 +342,7 @@ def test_everything_that_replicas_import_is_a_root_of_the_bill() -> None:
         "ibis": "ibis-framework",
         "google": "protobuf",
     }
-    at_sealing_or_elsewhere = ("cvss", "cyclonedx", "packageurl", "packaging", "apprise", "openlineage")
+    at_sealing_or_elsewhere = ("cvss", "cyclonedx", "packageurl", "apprise", "openlineage")
     homes |= dict.fromkeys(at_sealing_or_elsewhere, "")
     parts = ("serving", "predictions", "governance", "registry", "features", "config.py", "artifacts.py", "use_case")
     files = [file for part in parts for file in ([PACKAGE / part] if ".py" in part else (PACKAGE / part).rglob("*.py"))]

@@ -38,6 +38,7 @@ def inputs_for(given: Given, trial: Known[Trial]) -> EvaluateInputs:
         *(*names, "split", "serving", "slices", "monitoring"),
         candidates=tuple(one for one in case.candidates if one.name == trial.value.candidate),
         search=part(case.search, "seed"),
+        time_zone=case.zone(),
         sources={case.main_source: part(case.sources[case.main_source], "columns")},
     )
     return EvaluateInputs(part_of_case, known_training_set(given), trial)

@@ -1,0 +1,53 @@
+"""Alone: how well one feature by itself tells the labels apart. A feature that does so nearly as well as the outcome
+itself most often is the outcome, known too early."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.evaluation.metrics import ranking
+from mlops_ray.use_case import Feature
+
+ROWS = 5_000
+# What a category's rate of labels is drawn towards that of all rows by: a value seen once says little.
+_PRIOR_ROWS = 20
+
+
+def roc_auc_alone(
+    seen: pl.DataFrame, rows: pl.DataFrame, features: Sequence[Feature], label: str, seed: int
+) -> dict[str, float]:
+    """The ROC AUC of ranking `rows` by each feature, the better one of both directions: 0.5 for one that says nothing.
+
+    seen: rows from before, by which categories are ranked: by the rate of their labels there. A missing number stands
+    below all others. Of many rows 5,000 are taken, so a value is good to about 0.01.
+    """
+    if rows.height > ROWS:
+        chosen = np.sort(np.random.default_rng(seed).choice(rows.height, ROWS, replace=False))
+        rows = rows[chosen]
+    truth = rows[label].to_numpy().astype(np.float64)
+    found = {}
+    for feature in features:
+        score = _rates(seen, rows, feature.name, label) if feature.kind == "category" else _numbers(rows, feature.name)
+        one_block = np.zeros(len(truth), dtype=np.intp)
+        auc = float(ranking(truth, score, one_block, np.ones((1, 1)))[0][0])
+        found[feature.name] = max(auc, 1 - auc)
+    return found
+
+
+def _numbers(rows: pl.DataFrame, name: str) -> NDArray[np.float64]:
+    values = rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    known = np.isfinite(values)
+    below = values[known].min(initial=0.0) - 1
+    return np.where(known, values, below)
+
+
+def _rates(seen: pl.DataFrame, rows: pl.DataFrame, name: str, label: str) -> NDArray[np.float64]:
+    positive = pl.col(label).cast(pl.Float64)
+    overall = float(seen[label].cast(pl.Float64).mean() or 0.0)  # type: ignore[arg-type]
+    rate = (positive.sum() + _PRIOR_ROWS * overall) / (pl.len() + _PRIOR_ROWS)
+    rates = seen.group_by(pl.col(name).cast(pl.String)).agg(rate.alias("rate"))
+    asked = rows.select(pl.col(name).cast(pl.String))
+    joined = asked.join(rates, on=name, how="left", nulls_equal=True, maintain_order="left")
+    return joined["rate"].fill_null(overall).to_numpy()

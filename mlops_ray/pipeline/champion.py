@@ -1,0 +1,74 @@
+"""The champion, asked about the same rows as a version that wants its place."""
+
+import logging
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mlops_ray.artifacts import read_parquet
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
+from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare
+from mlops_ray.evaluation.days import days_of
+from mlops_ray.features.columns import LABEL, PREDICTION_TIME
+from mlops_ray.features.training_set import TrainingSet, split_by_time
+from mlops_ray.governance.versions import VersionRef
+from mlops_ray.registry.models import download_sealed
+from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
+from mlops_ray.registry.trace import read_lineage
+from mlops_ray.use_case import UseCase
+
+_logger = logging.getLogger(__name__)
+
+
+def compare_with_champion(
+    use_case: UseCase,
+    settings: Settings,
+    model: SealedModel,
+    champion: VersionRef,
+    metrics: set[RankingMetric],
+    training_set: TrainingSet,
+) -> dict[str, Comparison]:
+    """For each metric, on the rows of the test period that were predicted after the training of both models.
+
+    Raises DataError, with why, where they cannot be compared on these rows.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        other = load(download_sealed(settings, use_case.name, champion, Path(folder)), champion.digest)
+    test = split_by_time(read_parquet(training_set.url), training_set.as_of, use_case.split).test
+    lacking = [feature.name for feature in other.schema.features if feature.name not in test.columns]
+    if lacking:
+        raise DataError(
+            f"The champion was not asked about these rows: the training set no longer has {', '.join(lacking)}."
+        )
+    trained_until = _trained_until(settings, use_case.name, champion, other)
+    rows = test.filter(pl.col(PREDICTION_TIME) >= trained_until)  # the test period begins after the challenger's end
+    if rows[LABEL].n_unique() < 2:
+        raise DataError(
+            f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {rows.height} rows with "
+            f"{rows[LABEL].n_unique()} of 2 labels of the test period are later: too few. Take a later as_of."
+        )
+    if rows.height < test.height:
+        _logger.info("%d of %d rows of the test period are later than the champion's", rows.height, test.height)
+    ours, theirs = (
+        one.model.probability(*model_inputs(rows, one.schema.features)).astype(np.float64) for one in (model, other)
+    )
+    day = days_of(rows[PREDICTION_TIME], use_case.zone())
+    return {metric: compare(rows[LABEL].to_numpy(), ours, theirs, day, metric) for metric in sorted(metrics)}
+
+
+def _trained_until(settings: Settings, name: str, version: VersionRef, model: SealedModel) -> datetime:
+    """Of a model that was sealed before this was written down, the moment of its lineage: nothing later was known."""
+    said = model.evaluation.get("trained_until")
+    if said is None:
+        try:
+            said = read_lineage(settings, name, version.version)[1].as_of
+        except (ConfigurationError, IntegrityError) as error:
+            raise DataError(
+                f"Until when the champion, version {version.version}, was trained is not on record, so no row is known "
+                f"to be new to it. {error}"
+            ) from error
+    return datetime.fromisoformat(str(said))
