@@ -14,9 +14,10 @@ from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.approvals import approve, request, valid_approval
+from mlops_ray.governance.champion import retire, set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.live import VersionRef, live, retire, set_champion
+from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.governance.versions import RegisteredVersion, list_versions
 from mlops_ray.pipeline import measurement
 from mlops_ray.pipeline.admission import Admission, admit, measure_again
