@@ -63,5 +63,5 @@ typeguard.typechecked = _typechecked
 
 
 def duckdb_offline_store() -> Any:
-    """Feast's DuckDB store. DuckDB and ibis, 0.6 s of the 2.8 s that the import took, are imported when it is called."""
+    """Feast's DuckDB store. DuckDB and ibis, 0.6 s of 2.8 s of imports, are imported when it is called."""
     return importlib.import_module("feast.infra.offline_stores.duckdb").DuckDBOfflineStore
