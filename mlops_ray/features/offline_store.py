@@ -13,14 +13,15 @@ from mlops_ray.errors import DataError
 from mlops_ray.features.feast import (
     DUMMY_ENTITY_ID,
     DUMMY_ENTITY_VAL,
-    DuckDBOfflineStore,
-    DuckDBOfflineStoreConfig,
+    FeastConfigBaseModel,
     FeatureView,
     FileSource,
+    OfflineStore,
     OnDemandFeatureView,
     RepoConfig,
     RetrievalJob,
     RetrievalMetadata,
+    duckdb_offline_store,
     infer_event_timestamp_from_entity_df,
 )
 from mlops_ray.features.point_in_time import History, join_point_in_time
@@ -29,10 +30,14 @@ _MOMENT = pl.Datetime("us", "UTC")
 _EXACT_FLOAT = 2**53  # beyond it a float stands for several integers
 
 
-class AsOfOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
+class AsOfOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+    """The options of Feast's DuckDB store."""
+
     type: Literal["mlops_ray.features.offline_store.AsOfOfflineStore"] = (
         "mlops_ray.features.offline_store.AsOfOfflineStore"
     )
+    staging_location: str | None = None
+    staging_location_endpoint_override: str | None = None
 
 
 class Rows(RetrievalJob):  # type: ignore[misc]
@@ -68,7 +73,16 @@ class Rows(RetrievalJob):  # type: ignore[misc]
         return self._metadata
 
 
-class AsOfOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
+def _of_duckdb(name: str) -> Any:
+    """A method of Feast's DuckDB store, which is imported when it is called."""
+
+    def method(*arguments: Any, **named: Any) -> Any:
+        return getattr(duckdb_offline_store(), name)(*arguments, **named)
+
+    return staticmethod(method)
+
+
+class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]
     """Feast's DuckDB store with an as-of join in place of its inequality join, reading wherever artifacts may lie.
 
     The inequality join pairs each row with all events of its key within the ttl and then drops all but the newest:
@@ -76,6 +90,17 @@ class AsOfOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
     stores through an extension that it downloads when it runs. Where Feast is given SQL instead of rows, or a range of
     time instead of entities, its own join answers.
     """
+
+    supports_filter_by_created_timestamp = True
+    pull_all_from_table_or_query = _of_duckdb("pull_all_from_table_or_query")
+    offline_write_batch = _of_duckdb("offline_write_batch")
+    write_logged_features = _of_duckdb("write_logged_features")
+    compute_monitoring_metrics = _of_duckdb("compute_monitoring_metrics")
+    get_monitoring_max_timestamp = _of_duckdb("get_monitoring_max_timestamp")
+    ensure_monitoring_tables = _of_duckdb("ensure_monitoring_tables")
+    save_monitoring_metrics = _of_duckdb("save_monitoring_metrics")
+    query_monitoring_metrics = _of_duckdb("query_monitoring_metrics")
+    clear_monitoring_baseline = _of_duckdb("clear_monitoring_baseline")
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -109,7 +134,7 @@ class AsOfOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         **further: Any,
     ) -> RetrievalJob:
         if not isinstance(entity_df, pd.DataFrame):
-            return DuckDBOfflineStore.get_historical_features(
+            return duckdb_offline_store().get_historical_features(
                 config, feature_views, feature_refs, entity_df, registry, project, full_feature_names,
                 filter_by_created_timestamp=filter_by_created_timestamp, **further,
             )  # fmt: skip

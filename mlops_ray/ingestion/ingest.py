@@ -100,54 +100,51 @@ def _judge(
     start_ray: Callable[[], Any],
 ) -> dict[str, list[NamedPiece]]:
     """The pieces of each source's files, of which only those are read that were not before."""
-    keys = {name: [key_of(file, contracts[name]) for file in files[name]] for name in sources}
+    every = [_Raw(name, file, key_of(file, contracts[name])) for name in sources for file in files[name]]
     with ThreadPoolExecutor(_THREADS) as threads:
-        every = list(dict.fromkeys(key for of_source in keys.values() for key in of_source))
-        known = dict(zip(every, threads.map(lambda key: kept_file(artifacts, key), every), strict=True))
-    new = {
-        key: (name, file)
-        for name in sources
-        for file, key in zip(files[name], keys[name], strict=True)
-        if known[key] is None
-    }
-    known |= _judge_new(artifacts, sources, new, start_ray)
-    found = {
-        name: [(file.name, known[key]) for file, key in zip(files[name], keys[name], strict=True)] for name in sources
-    }
-    errors = [one.error for of_source in found.values() for _, one in of_source if one is not None and one.error]
-    if errors:
+        kept = list(threads.map(lambda raw: kept_file(artifacts, raw.key), every))
+    known = {raw: found for raw, found in zip(every, kept, strict=True) if found is not None}
+    known |= _judge_new(artifacts, sources, [raw for raw in every if raw not in known], start_ray)
+    if errors := [found.error for found in (known[raw] for raw in every) if found.error]:
         blame = UseCaseError if any(kind == UseCaseError.__name__ for kind, _ in errors) else DataError
         raise blame("\n".join(dict.fromkeys(text for _, text in errors)))
     return {
-        name: [NamedPiece(file, piece) for file, one in of_source if one is not None for piece in one.pieces]
-        for name, of_source in found.items()
+        name: [NamedPiece(raw.file.name, piece) for raw in every if raw.source == name for piece in known[raw].pieces]
+        for name in sources
     }
 
 
+@dataclass(frozen=True)
+class _Raw:
+    """A raw file of a source, and the name of what becomes of it."""
+
+    source: str
+    file: SourceFile
+    key: str
+
+
 def _judge_new(
-    artifacts: Artifacts,
-    sources: Mapping[str, Source],
-    new: Mapping[str, tuple[str, SourceFile]],
-    start_ray: Callable[[], Any],
-) -> dict[str, JudgedFile]:
-    # The largest first, dealt out to the tasks.
-    ordered = sorted(new, key=lambda key: -new[key][1].size)
-    tasks = min(len(new), 1 + sum(file.size for _, file in new.values()) // TASK_BYTES)
+    artifacts: Artifacts, sources: Mapping[str, Source], new: Sequence[_Raw], start_ray: Callable[[], Any]
+) -> dict[_Raw, JudgedFile]:
+    def judged(raw: _Raw) -> JudgedFile:
+        return judge_file(artifacts, raw.file, sources[raw.source], raw.key)
+
+    tasks = min(len(new), 1 + sum(raw.file.size for raw in new) // TASK_BYTES)
     if tasks <= 1:
-        return {key: judge_file(artifacts, new[key][1], sources[new[key][0]], key) for key in ordered}
+        return {raw: judged(raw) for raw in new}
     start_ray()
     import ray
 
-    def judge(row: dict[str, str]) -> dict[str, str]:
-        source, file = new[row["key"]]
-        found = judge_file(artifacts, file, sources[source], row["key"])
-        return {"key": row["key"], "found": json.dumps(found.to_json())}
+    def judge(row: dict[str, int]) -> dict[str, Any]:
+        return {"at": row["at"], "found": json.dumps(judged(new[row["at"]]).to_json())}
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    dealt = [{"key": key} for task in range(tasks) for key in ordered[task::tasks]]
-    judged = ray.data.from_items(dealt, override_num_blocks=tasks).map(judge).take_all()
-    return {row["key"]: JudgedFile.from_json(json.loads(row["found"])) for row in judged}
+    # The largest first, dealt out to the tasks.
+    ordered = sorted(range(len(new)), key=lambda at: -new[at].file.size)
+    dealt = [{"at": at} for task in range(tasks) for at in ordered[task::tasks]]
+    rows = ray.data.from_items(dealt, override_num_blocks=tasks).map(judge).take_all()
+    return {new[row["at"]]: JudgedFile.from_json(json.loads(row["found"])) for row in rows}
 
 
 def _count(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mlops_ray import Column, Label, Source, UseCase
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row
 from mlops_ray.config import load_settings
-from mlops_ray.errors import UseCaseError
+from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.ingestion import judged, records
 from mlops_ray.ingestion.counting import NamedPiece, count_partition, write_accepted
 from mlops_ray.ingestion.ingest import ingest
@@ -355,6 +355,17 @@ def test_a_file_in_several_pieces_is_one_file(tmp_path: Path, monkeypatch: pytes
     assert len(list(tmp_path.glob(".state/judged/*/accepted-*.parquet"))) > 3
     assert (parts.counts, parts.digests) == (whole.counts, whole.digests)
     assert parts.accepted.equals(whole.accepted)
+
+
+def test_of_files_that_are_alike_each_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "data", name=f"{name}.csv", header="id")
+    with pytest.raises(DataError, match=r"(?s)File a\.csv: column at.*File b\.csv: column at"):
+        whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF)
+    for name in ("a", "b"):
+        write(tmp_path / "data", f"1,{MAY},x", name=f"{name}.csv")
+    found, _, refused = whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF)
+    assert (found.counts["numbers"].accepted, [row[0] for row in refused]) == (1, ["b.csv"])
 
 
 def test_errors_of_the_contract_are_told_with_the_file(tmp_path: Path) -> None:

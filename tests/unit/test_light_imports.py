@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = {"feast", "mlflow", "onnx", "onnxruntime", "scipy", "sklearn", "torch"}
+HEAVY = {"duckdb", "feast", "ibis", "mlflow", "onnx", "onnxruntime", "scipy", "sklearn", "torch"}
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ HEAVY = {"feast", "mlflow", "onnx", "onnxruntime", "scipy", "sklearn", "torch"}
         ("mlops_ray.training.candidates", set()),
         ("mlops_ray.ingestion.ingest", set()),
         ("mlops_ray.features.store", {"feast"}),
+        ("mlops_ray.features.offline_store", {"feast"}),
         ("mlops_ray.registry.models", set()),
     ],
 )
