@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlops_ray.evaluation.metrics import ranking
 from mlops_ray.use_case import Feature
 
-ROWS = 5_000
+ROWS_OF_A_LABEL = 2_500
 # What a category's rate of labels is drawn towards that of all rows by: a value seen once says little.
 _PRIOR_ROWS = 20
 
@@ -21,11 +21,13 @@ def roc_auc_alone(
     """The ROC AUC of ranking `rows` by each feature, the better one of both directions: 0.5 for one that says nothing.
 
     seen: rows from before, by which categories are ranked: by the rate of their labels there. A missing number stands
-    below all others. Of many rows 5,000 are taken, so a value is good to about 0.01.
+    below all others. Of many rows 2,500 with and 2,500 without the label are taken, which changes no ROC AUC but by
+    chance, about 0.01. `rows` must have both.
     """
-    if rows.height > ROWS:
-        chosen = np.sort(np.random.default_rng(seed).choice(rows.height, ROWS, replace=False))
-        rows = rows[chosen]
+    rows = pl.concat(
+        part.sample(min(part.height, ROWS_OF_A_LABEL), seed=seed)
+        for part in rows.partition_by(label, maintain_order=True)
+    )
     truth = rows[label].to_numpy().astype(np.float64)
     found = {}
     for feature in features:

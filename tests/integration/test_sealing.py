@@ -183,6 +183,11 @@ def test_a_sealed_model_says_how_good_it_is_and_which_requests_prove_it(
     assert model.schema.polars == pl.__version__
     assert sealed["evaluation"]["roc_auc"]["value"] > 0.8
     assert sealed["evaluation"]["importance"]["features"]["wind"] > 0.1
+    alone = sealed["evaluation"]["alone"]
+    assert max(alone, key=alone.__getitem__) == "wind"
+    start, until = case.split.test_start(AS_OF), case.split.trained_until(AS_OF)
+    assert sealed["evaluation"]["test_period"] == {"start": start.isoformat(), "end": AS_OF.isoformat()}
+    assert model.evaluation["trained_until"] == until.isoformat()
     parity = sealed["evaluation"]["request_parity"]
     assert parity == json.loads((tmp_path / "model" / "evaluation.json").read_text())["request_parity"]
     assert parity["rows"] == sum(parity["cases"].values()) > 64

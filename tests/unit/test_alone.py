@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from mlops_ray.evaluation.alone import roc_auc_alone
 from mlops_ray.use_case import Feature
 
-ROWS = 4_000
+ROWS = 3_000
 RANDOM = np.random.default_rng(3)
 
 
@@ -51,3 +51,10 @@ def test_a_category_never_seen_before_counts_as_average() -> None:
     seen, rows = frame(), frame().with_columns(status=pl.lit("diverted"), place=pl.lit(None, pl.String))
     found = roc_auc_alone(seen, rows, FEATURES, "label", seed=0)
     assert (found["status"], found["place"]) == (0.5, 0.5)
+
+
+def test_of_a_rare_label_every_row_counts() -> None:
+    label = np.arange(100_000) % 2_000 == 0  # fifty of them
+    rows = pl.DataFrame({"label": label, "delay": 3.0 * label + RANDOM.normal(size=len(label))})
+    found = roc_auc_alone(rows, rows, [Feature("delay", "number")], "label", seed=0)
+    assert found["delay"] == pytest.approx(roc_auc_score(label, rows["delay"].to_numpy()), abs=0.01)
