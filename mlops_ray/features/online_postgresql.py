@@ -1,6 +1,6 @@
 """Feast's online store in PostgreSQL: all views of a question in one query."""
 
-import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ _MICROSECONDS = "(EXTRACT(EPOCH FROM event_ts) * 1000000)::bigint"
 
 
 class PostgresqlLookup:
-    """See `Lookup`. Each thread has a connection of its own; one that was lost is made again, once for each question.
+    """See `Lookup`. A connection serves one question at a time and is kept for the next, whichever thread asks it; one
+    that was lost is made again, once for each question.
 
     Feast's own keeps one connection for good: after a restart of the server every read fails.
     """
@@ -24,7 +25,7 @@ class PostgresqlLookup:
 
     def __init__(self, url: str, project: str, views: Sequence[View]):
         self._url, self._tables = url, Tables(project, views)
-        self._local, self._open = threading.local(), set[_Impatient]()
+        self._idle = deque[_Impatient]()
 
     def read(self, keys: Keys) -> Found:
         asked = [view for view, of_view in enumerate(keys) if of_view]
@@ -36,37 +37,36 @@ class PostgresqlLookup:
         return self._tables.found(self._rows(query, given), int)
 
     def close(self) -> None:
-        for connection in list(self._open):
-            connection.close()
-        self._open.clear()
-        self._local = threading.local()
+        while held := self._held():
+            held.close()
 
     def _rows(self, query: str, given: Sequence[Any]) -> list[Any]:
-        held: _Impatient | None = getattr(self._local, "connection", None)
+        held = self._held()
         if held is not None:
             try:
-                return held.execute(query, given, binary=True).fetchall()
+                return self._asked(held, query, given)
             except psycopg.OperationalError as error:
-                self._drop(held)
                 if isinstance(error, psycopg.errors._WaitTimeout):
                     raise
-        made = self._connected()
-        try:
-            return made.execute(query, given, binary=True).fetchall()
-        except psycopg.OperationalError:
-            self._drop(made)
-            raise
-
-    def _connected(self) -> "_Impatient":
         made = _Impatient.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
-        self._local.connection = made
-        self._open.add(made)
-        return made
+        return self._asked(made, query, given)
 
-    def _drop(self, connection: "_Impatient") -> None:
-        self._local.connection = None
-        self._open.discard(connection)
-        connection.close()
+    def _held(self) -> "_Impatient | None":
+        """One that nobody uses, the one last used first; it is the caller's now."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _asked(self, connection: "_Impatient", query: str, given: Sequence[Any]) -> list[Any]:
+        """The rows; the connection is kept unless it fails."""
+        try:
+            rows: list[Any] = connection.execute(query, given, binary=True).fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        return rows
 
 
 class _Impatient(psycopg.Connection[tuple[Any, ...]]):

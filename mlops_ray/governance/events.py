@@ -71,6 +71,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "retraining.decided": EventType("The governor decided whether to train again."),
     "retraining.finished": EventType("A retraining ended: its challenger is better, or not, or there is none."),
     "vulnerability.found": EventType("A live version is affected by an advisory published since.", "critical"),
+    "ledger.missing": EventType("A disk fell silent with answers that had not reached shared storage.", "critical"),
     "ledger.erased": EventType("Predictions and labels of a person were erased from the ledger.", "warning"),
     "audit.anchored": EventType("The end of the chain of events is written to a second place."),
 }

@@ -16,7 +16,7 @@ from mlops_ray.governance.tables import replicas
 from mlops_ray.governance.versions import VersionRef
 
 FRESH = timedelta(seconds=15)
-FORGOTTEN_AFTER = timedelta(minutes=10)
+FORGOTTEN_AFTER, MISSED_FOR = timedelta(minutes=10), timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,18 @@ class Loading:
 
     seconds: float
     trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Unmoved:
+    """What a replica answered and shared storage does not have yet.
+
+    disk: names the one on which it lies, "" where that cannot be said; all replicas of a node share one. seconds: the
+    age of the oldest, 0 for none.
+    """
+
+    disk: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class Replica:
     serving: VersionRef | None = None
     step: str = ""
     counters: Mapping[str, Any] = field(default_factory=dict)
+    unmoved: Unmoved = Unmoved()
     seen_at: datetime | None = None
     left_at: datetime | None = None
 
@@ -77,10 +90,17 @@ def leave(store: ControlStore, use_case: str, replica: Replica) -> None:
 
 def forget_silent(store: ControlStore, use_case: str, step: str) -> None:
     """Forget the replicas that were silent for `FORGOTTEN_AFTER`, but for those that counted for `step`, the one of the
-    rollout that runs ("" for none): what happened in it counts to its end."""
+    rollout that runs ("" for none): what happened in it counts to its end. The last one heard of on a disk, if it did
+    not leave, is kept for a day: it says what may be missing of the ledger, also if nobody was there to see it."""
+    others = replicas.alias()
+    newest = select(func.max(others.c.seen_at)).where(others.c.disk == replicas.c.disk).scalar_subquery()
     with store.reporting() as connection:
-        silent = (replicas.c.use_case == use_case) & (replicas.c.seen_at < database_now(connection) - FORGOTTEN_AFTER)
-        connection.execute(delete(replicas).where(silent & ((replicas.c.step == "") | (replicas.c.step != step))))
+        now = database_now(connection)
+        silent = (replicas.c.use_case == use_case) & (replicas.c.seen_at < now - FORGOTTEN_AFTER)
+        counts = (replicas.c.step != "") & (replicas.c.step == step)
+        left = (replicas.c.disk == "") | replicas.c.left_at.is_not(None)
+        told = left | (replicas.c.seen_at < newest) | (replicas.c.seen_at < now - MISSED_FOR)
+        connection.execute(delete(replicas).where(silent & ~counts & told))
 
 
 def heard(store: ControlStore, use_case: str) -> Heard:
@@ -123,6 +143,8 @@ def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool)
         "serving": replica.serving and _pair(replica.serving),
         "step": replica.step,
         "counters": dict(replica.counters),
+        "disk": replica.unmoved.disk,
+        "unmoved_s": replica.unmoved.seconds,
     }
     with store.reporting() as connection:
         now = database_now(connection)
@@ -147,6 +169,7 @@ def _replica(row: RowMapping) -> Replica:
         serving=VersionRef(*row["serving"]) if row["serving"] else None,
         step=row["step"],
         counters=row["counters"],
+        unmoved=Unmoved(row["disk"], row["unmoved_s"] or 0.0),
         seen_at=row["seen_at"],
         left_at=row["left_at"],
     )

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -288,6 +288,8 @@ replicas = Table(
     _column("serving", Json, nullable=True),
     _column("step", Text, server_default=""),
     _column("counters", Json),
+    _column("disk", Text, server_default=""),
+    _column("unmoved_s", Float, nullable=True),
     _column("seen_at", UtcDateTime),
     _column("left_at", UtcDateTime, nullable=True),
 )

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.governance.replicas import Unmoved
 from mlops_ray.predictions.collect import Collected, Lag, collect_leftovers
+from mlops_ray.predictions.disk import disk_of
 from mlops_ray.predictions.ids import microseconds
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.record import Described, Recorder, Route, has_personal
@@ -118,6 +120,13 @@ class LedgerWriter:
     def lag(self) -> Lag:
         """What of this use case lies on this node and not yet on shared storage."""
         return self._spool.lag()
+
+    def unmoved(self) -> Unmoved:
+        """Which of it would be lost with this node, for others to know."""
+        try:
+            return Unmoved(disk_of(self._root), self.lag().oldest_age_s)
+        except OSError:  # a disk that cannot be written can hold nothing new either
+            return Unmoved()
 
     def close(self) -> None:
         """Move what there is to shared storage and end the thread. What storage does not take stays on the node."""

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,9 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.dispatcher import Dispatcher
+from mlops_ray.governance.leases import hold
 from mlops_ray.governance.live import VersionRef
+from mlops_ray.governance.missing_ledger import report_missing
 from mlops_ray.governance.principals import active_keys, development_key
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
@@ -60,6 +63,7 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
 PUBLISHED_S = 1.0
 CLOCK_LOOK_S = 10.0  # an oscillator that is off by 50 millionths makes half a millisecond meanwhile
+MISSING_S = 15.0
 MAX_ARRIVING = 4_000  # requests in a replica at all; who of them may work or wait is for `Slots` to say
 
 OpenReader = Callable[[Settings, str], OnlineReader]
@@ -232,6 +236,7 @@ class _Endpoint:
         self._follower = Follower(
             store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
             self._load, self._guard, lambda version: registry.show_champion(name, version.version),
+            self._ledger.unmoved,
         )  # fmt: skip
         operations = Operations(store, name, lambda version: registry.find(name, version))
         labels = LabelRoutes(settings, name, self._follower, self._labels)
@@ -245,6 +250,7 @@ class _Endpoint:
             Duty("metrics", self._publish, PUBLISHED_S),
             key_set_duty(settings, self._guard),  # API keys are the follower's, who looks oftener
             Duty("clock", clock.look, CLOCK_LOOK_S),
+            Duty("missing ledger", lambda: self._look_for_missing(store, context.replica_id.unique_id), MISSING_S),
         )
         self._ledger.start()
         self._labels.start()
@@ -294,6 +300,11 @@ class _Endpoint:
         lookups = [reader for reader in readers if reader is not None]
         self._metrics.publish(self._follower.counts, lookups, self._endpoint.shadow.dropped, self._ledger.lag())
         self._metrics.publish_answers(self._endpoint.app.answers)
+
+    def _look_for_missing(self, store: ControlStore, replica_id: str) -> None:
+        """One replica of a use case is enough for that."""
+        if not hold(store, f"missing ledger {self._name}", replica_id, timedelta(seconds=2 * MISSING_S)):
+            report_missing(store, self._name)
 
 
 def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:

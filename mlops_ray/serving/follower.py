@@ -18,7 +18,7 @@ from mlops_ray.governance.champion import begin
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.live import Live, VersionRef, live
 from mlops_ray.governance.principals import active_keys
-from mlops_ray.governance.replicas import Replica, record_load_failure
+from mlops_ray.governance.replicas import Replica, Unmoved, record_load_failure
 from mlops_ray.governance.rollback import leave_unservable
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.controller import RolloutController
@@ -51,7 +51,8 @@ class Follower:
     """Follows one use case. `traffic` and `counts` are read and written by the endpoint meanwhile.
 
     load: makes a version ready, or raises. A version that fails never takes traffic; what served before goes on. If
-    the control store is away, all stays as it was. show_champion: see `RolloutController`.
+    the control store is away, all stays as it was. show_champion: see `RolloutController`. unmoved: what this node
+    would take with it if it were lost.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Follower:
         load: Callable[[VersionRef], ServedVersion],
         guard: Guard,
         show_champion: Callable[[VersionRef], None] | None = None,
+        unmoved: Callable[[], Unmoved] = Unmoved,
     ):
         self.store, self.use_case = store, use_case
-        self._id, self._node, self._guard = replica_id, node, guard
+        self._id, self._node, self._guard, self._unmoved = replica_id, node, guard, unmoved
         self.counts: defaultdict[tuple[str, str], Counts] = defaultdict(Counts)
         self._step: _Step | None = None
         self._state = Live(use_case)
@@ -196,6 +198,7 @@ class Follower:
             traffic.ref if traffic else None,
             step.key if traffic and step else "",
             self._counted(step, traffic) if traffic and step else {},
+            self._unmoved(),
         )
 
     def _counted(self, step: _Step, traffic: Traffic) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A control store that another process holds: for 10 s everybody waits, for 60 s they are told so."""
+"""A control store that another process holds: for 10 s everybody waits, for 60 s they are told so, or it is put out."""
 
 import threading
 import time
@@ -21,6 +21,7 @@ def test_ten_seconds_are_waited_for(store: ControlStore) -> None:  # noqa: F811
     assert [event.subject for event in read_events(store)] == ["flights@1", "trains@1"]
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_sixty_seconds_are_a_clear_error_and_nothing_half_done(store: ControlStore) -> None:  # noqa: F811
     with held_by_another(store) as (process, release):
         threading.Timer(60, release.set).start()
@@ -32,3 +33,15 @@ def test_sixty_seconds_are_a_clear_error_and_nothing_half_done(store: ControlSto
         process.join(60)
     set_champion(store)
     assert [event.subject for event in read_events(store)] == ["flights@1", "trains@1"]
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_on_postgresql_who_stands_still_in_a_transaction_is_put_out(store: ControlStore) -> None:  # noqa: F811
+    with held_by_another(store) as (process, _):
+        started = time.monotonic()
+        set_champion(store)
+        took_s = time.monotonic() - started
+        print(f"the other writer was put out after {took_s:.1f} s")
+        assert 10 < took_s < 20
+        assert process.is_alive()
+    assert [event.subject for event in read_events(store)] == ["trains@1"], "nothing half done"

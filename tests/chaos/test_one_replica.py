@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from mlops_ray.errors import ConfigurationError
@@ -61,10 +60,6 @@ def outage_s(server: Server, seconds: float) -> tuple[float, set[object]]:
     return last_s, seen
 
 
-def haproxies(server: Server) -> list[psutil.Process]:
-    return [process for process in server.processes("haproxy") if "-f" in process.cmdline()]
-
-
 @pytest.mark.timeout(400)
 def test_kills_are_over_in_15_s_and_nothing_outlives_ray(tmp_path: Path) -> None:
     with staying(tmp_path) as (server, driver):
@@ -72,7 +67,7 @@ def test_kills_are_over_in_15_s_and_nothing_outlives_ray(tmp_path: Path) -> None
         replica.kill()
         after_replica_s, seen = outage_s(server, 40)
         print(f"the only replica killed: {after_replica_s:.1f} s, {seen}")
-        for proxy in haproxies(server):
+        for proxy in server.haproxies():
             proxy.kill()
         after_proxy_s, seen_of_proxy = outage_s(server, 30)
         print(f"HAProxy killed: {after_proxy_s:.1f} s, {seen_of_proxy}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from sqlalchemy import update
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
@@ -32,12 +33,14 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
+from mlops_ray.governance.missing_ledger import report_missing
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
 from mlops_ray.governance.principals import create_key, list_keys, revoke_key
-from mlops_ray.governance.replicas import heard
+from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
+from mlops_ray.governance.tables import replicas
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at
@@ -283,6 +286,13 @@ def erasure(platform: Platform) -> None:
     (event,) = platform.told("ledger.erased")
     assert event.payload == {"predictions": 1, "labels": 0}
     assert hash not in json.dumps(event.to_json())
+    report(platform.store, NAME, Replica("lost", "node", 1, unmoved=Unmoved("disk", 20.0)))
+    with platform.store.reporting() as connection:
+        long_ago = datetime.now(UTC) - timedelta(minutes=2)
+        connection.execute(update(replicas).where(replicas.c.id == "lost").values(seen_at=long_ago))
+    report_missing(platform.store, NAME)
+    (event,) = platform.told("ledger.missing")
+    assert event.payload["disk"] == "disk"
 
 
 def advisories_and_audit(platform: Platform) -> None:

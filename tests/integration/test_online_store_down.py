@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import psycopg
 import pytest
 
 from mlops_ray.artifacts import Artifacts
@@ -22,7 +23,7 @@ from mlops_ray.features.materialize import materialize, verify
 from mlops_ray.features.online_lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
-from tests.integration.store_servers import Server, slow_line, started
+from tests.integration.store_servers import PostgresqlServer, Server, slow_line, started
 
 VIEWS = 6
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -231,4 +232,20 @@ def test_a_restart_between_two_reads_is_noticed_by_nobody(server: Server, store:
     server.start()
     time.sleep(1)  # PostgreSQL listens a moment before it answers
     assert reader.read(ASKED, [NOW] * 4) == before
+    reader.close()
+
+
+def test_connections_are_as_many_as_questions_at_once_whatever_threads_asked(server: Server, store: Store) -> None:
+    """Each time that a store fails, another thread finds out that it is back."""
+    if not isinstance(server, PostgresqlServer):
+        pytest.skip("the client of Redis has a pool")
+    reader = store.online_reader()
+    for _ in range(20):
+        thread = threading.Thread(target=reader.read, args=([ASKED[0]], [NOW]))
+        thread.start()
+        thread.join()
+    with psycopg.connect(server.url) as connection:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT 0, entity_key%'"
+        (found,) = connection.execute(count).fetchall()
+    assert found == (1,)
     reader.close()
