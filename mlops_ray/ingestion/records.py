@@ -110,12 +110,13 @@ def _cut(content: bytes, ends: np.ndarray) -> pa.LargeBinaryArray:
 
 def _pieces(rest: bytes, stream: Any, line: int, structure: Structure) -> Iterator[Records]:
     """All that is left of a file, as malformed pieces of whole lines, or of parts where a line itself is too long."""
+    enough = MAX_RECORD_BYTES + structure.width  # the unit after a carriage return tells whether it ends a line
     while True:
-        block = stream.read(BLOCK_BYTES) if len(rest) <= MAX_RECORD_BYTES else b""
+        block = stream.read(BLOCK_BYTES) if len(rest) < enough else b""
         rest += block
-        if len(rest) <= MAX_RECORD_BYTES and block:
+        if len(rest) < enough and block:
             continue
-        last = len(rest) <= MAX_RECORD_BYTES
+        last = len(rest) < enough
         if last and not rest:
             return
         ends = _line_ends(np.frombuffer(structure.units(rest, last), np.uint8), structure, last) * structure.width

@@ -29,6 +29,8 @@ SERVED_BY = (
     "deltalake",
     "pyarrow",
     "msgspec",
+    "pydantic_core",
+    "filelock",
     "typeguard",
     "ibis-framework",
     "SQLAlchemy",

@@ -8,6 +8,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.cli.early_start import EarlyStart
 from mlops_ray.cli.main import app
 from mlops_ray.cli.run import _conclude
 from mlops_ray.config import load_settings
@@ -87,12 +88,12 @@ def test_a_version_that_waits_is_not_served_and_the_command_says_so_after_its_fi
     with pytest.raises(
         ConfigurationError, match=r"Nothing is served, as orders has no champion yet; see above for what"
     ):
-        _conclude(case, settings, Console(), done, serve=True)
+        _conclude(case, settings, Console(), done, EarlyStart(settings, serving=True))
     said = capsys.readouterr().out
     assert "version 1 waits for its approval" in said
     assert "requested: somebody other than ann has to approve it" in said
     assert "Endpoint:" not in said
-    _conclude(case, settings, Console(), done, serve=False)
+    _conclude(case, settings, Console(), done, None)
     assert "Endpoint:" not in capsys.readouterr().out
 
 
