@@ -197,9 +197,7 @@ def _judged(raw: RawRows, file: SourceFile, source: Source) -> _Rows:
     rows = pl.concat([judged, places], how="horizontal")
     malformed = raw.malformed.rename(_PLACE).with_columns(pl.lit(MALFORMED).alias(REASON))
     accepted = rows.filter(~refused).drop(REASON)
-    if (
-        not source.key
-    ):  # the bytes of an accepted row are needed only where another with its key may turn out to be right
+    if not source.key:  # else another row with its key may turn out to be right, and this one goes to quarantine
         accepted = accepted.drop(RAW)
     aside = [frame.select(list(_REFUSED)) for frame in (rows.filter(refused), malformed)]
     return _Rows(accepted, pl.concat(aside).cast(pl.Schema(_REFUSED)), raw.header_lines, raw.blank_lines)

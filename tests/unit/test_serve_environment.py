@@ -67,6 +67,17 @@ def test_the_proxy_asks_replicas_where_they_listen(tmp_path: Path, host: str, ex
     assert re.findall(r"server \w+ (\S+)", config.read_text()) == servers
 
 
+def test_an_environment_in_force_starts_the_same_proxy_and_no_script_that_starts_a_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
+    path = serve_environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", path)
+    assert serve_environment()["RAY_SERVE_HAPROXY_BINARY_PATH"] == path
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/true")  # somebody's own
+    assert "exec '/bin/true'" in Path(serve_environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]).read_text()
+
+
 def test_a_node_behind_a_company_s_proxy_asks_itself_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTPS_PROXY", "all_proxy", "HTTP_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
