@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,12 @@ import pytest
 import yaml
 
 from mlops_ray.config import Settings, load_settings
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.principals import create_key
+from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.onnx_model import OnnxModel
+from mlops_ray.serving.environment import serve_environment
 from mlops_ray.testing.example_model import FEATURES, example_onnx
 from tests.chaos.dependencies_example import DELAYS, MODELS
 from tests.integration.store_servers import Server, started
@@ -180,11 +185,12 @@ def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dependenc
 
 
 @contextmanager
-def serving(dependencies: Dependencies) -> Iterator[Service]:
-    mark, folder = str(time.time_ns()), dependencies.settings[REFUSE].state
+def serving(dependencies: Dependencies, **environment: str) -> Iterator[Service]:
+    mark = environment.get("MLOPS_RAY_TEST", str(time.time_ns()))
+    folder = dependencies.settings[REFUSE].state
     driver = subprocess.Popen(
         [sys.executable, str(EXAMPLE), *(f"{folder}/{model}.yaml" for model in MODELS)],
-        env={**os.environ, "MLOPS_RAY_TEST": mark, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "MLOPS_RAY_TEST": mark, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
@@ -329,6 +335,23 @@ def test_a_frozen_store_is_no_slow_store(service: Service, kind: str) -> None:
     assert max(answer.took_s for answer in seen[model].answers) < 4
 
 
+@pytest.mark.timeout(400)
+def test_a_control_store_that_is_away_for_a_minute_is_noticed_by_no_caller(service: Service) -> None:
+    def away() -> float:
+        service.dependencies.control_store.stop()
+        time.sleep(30)
+        assert status_of("GET", service.url(REFUSE, "rollout"), service.headers) == 503
+        time.sleep(30)
+        service.dependencies.control_store.start()
+        return time.monotonic()
+
+    under_load(service, "control store away for 60 s", away, {})
+    key = create_key(open_store(service.dependencies.settings[REFUSE]), SYSTEM, "new", ["predict"])
+    headers = {"authorization": f"Bearer {key.secret}"}
+    took_s = wait_until(lambda: status_of("GET", service.url(REFUSE, "ready"), headers) == 200, BACK_WITHIN_S)
+    print(f"a key that was made then is known {took_s:.1f} s later")
+
+
 @pytest.mark.timeout(900)
 def test_mlflow_away_delays_nobody_and_no_rollback(service: Service) -> None:
     def move(path: str, body: dict[str, object]) -> int:
@@ -382,3 +405,72 @@ def test_a_full_disk_is_503_and_nothing_that_was_answered_is_lost(service: Servi
         return time.monotonic()
 
     under_load(service, "the ledger's disk full for 15 s", fill, {REFUSE: "503", MISSING: "503"})
+
+
+@pytest.mark.timeout(400)
+def test_gcs_killed_without_a_redis_of_its_own_ends_the_command_and_loses_no_answer(service: Service) -> None:
+    """The last test of this driver."""
+    (gcs,) = service.processes("gcs_server")
+    with asked(service) as seen:
+        time.sleep(2)
+        gcs.kill()
+        began_s = time.monotonic()
+        assert service.driver.wait(60) == 1
+        ended_s = time.monotonic()
+        time.sleep(2)
+    assert service.driver.stderr is not None
+    said = service.driver.stderr.read()
+    print(f"gcs_server killed, no Redis: the command ended after {ended_s - began_s:.1f} s: {said[-200:]}")
+    for model, of_model in seen.items():
+        print(f"gcs_server killed, no Redis: {model}: {of_model.in_words()}")
+        LedgerWriter(service.dependencies.settings[model], model).collect_leftovers()
+    expect_recorded_once(service, seen)
+    assert "error: Ray has ended: its gcs_server is gone" in said
+    for of_model in seen.values():
+        assert not of_model.kinds().keys() & {"wrong", "404", "500", "degraded"}
+        assert of_model.answers[-1].kind == "ConnectError", "nothing keeps the port"
+
+
+@contextmanager
+def ray_head(redis: Server) -> Iterator[dict[str, str]]:
+    """A Ray whose gcs_server keeps its state in Redis; the environment of who works with it."""
+    port, mark = free_port(), str(time.time_ns())
+    environment = {
+        **serve_environment(), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1", "MLOPS_RAY_TEST": mark,
+        "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled",
+    }  # fmt: skip
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}"]
+    command += ["--node-ip-address=127.0.0.1", "--num-cpus=4", "--object-store-memory=200000000"]
+    command += ["--include-dashboard=false", "--disable-usage-stats"]
+    own = {"RAY_REDIS_ADDRESS": f"127.0.0.1:{redis.port}"}
+    subprocess.run(command, check=True, env={**os.environ, **environment, **own}, stdout=subprocess.DEVNULL)
+    try:
+        yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    finally:
+        for process in marked(mark):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@pytest.mark.timeout(400)
+def test_gcs_killed_with_a_redis_of_its_own_is_noticed_by_no_caller(dependencies: Dependencies) -> None:
+    """As a supervisor would, gcs_server is started again with the same command; then Ray still replaces what dies."""
+    with started("redis") as redis, ray_head(redis) as environment, serving(dependencies, **environment) as service:
+        (gcs,) = service.processes("gcs_server")
+        command, variables, folder = gcs.cmdline(), gcs.environ(), gcs.cwd()
+
+        def away() -> float:
+            gcs.kill()
+            time.sleep(10)
+            quiet = subprocess.DEVNULL
+            subprocess.Popen(command, env=variables, cwd=folder, stdout=quiet, stderr=quiet, start_new_session=True)
+            return time.monotonic()
+
+        under_load(service, "gcs_server, with Redis, away for 10 s", away, {}, after_s=20)
+        (replica,) = service.processes("ServeReplica:missing")
+        replica.kill()
+        time.sleep(1)
+        ready = service.url(MISSING, "ready")
+        took_s = wait_until(lambda: status_of("GET", ready, service.headers) == 200, 30)
+        print(f"a replica that was killed afterwards is replaced in {1 + took_s:.1f} s")
+        assert [one.pid for one in service.processes("ServeReplica:missing")] != [replica.pid]

@@ -1,6 +1,7 @@
 """Two hosts: network namespaces with addresses and disks of their own, a Ray node in each, behind one bridge."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,9 +9,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,21 @@ import httpx
 import pytest
 import uuid6
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import read_events
+from mlops_ray.monitoring.watch_state import read_state
 from mlops_ray.serving.environment import serve_environment
 from tests.integration.test_online_store import postgresql
 from tests.pipeline_run import ROOT
 from tests.raw_ledger import raw_rows
 
 BRIDGE, OUTSIDE = "mlrbridge", "10.77.0.254"
+NAME = "departures"
 PORT, GCS_PORT, ROTATE_S = 18_300, 6_390, 5
+REPORT_S = 3  # how often a replica says how old its answers on this disk are
+REPLICA_PORTS = range(30_000, 30_020)  # where Serve opens the replicas' own
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
 ENVIRONMENT = {
     **serve_environment(), "PYTHONPATH": str(ROOT), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
@@ -39,14 +48,20 @@ def ip(*arguments: str, check: bool = True) -> int:
 
 @dataclass
 class Host:
-    """A network namespace with one link to the bridge. What runs in it has a temporary file system at `disk`."""
+    """A network namespace with one link to the bridge. What runs in it sees a folder of its own at `disk`, which stays
+    until the host is lost."""
 
     name: str
     address: str
     disk: Path
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
+    @property
+    def own_disk(self) -> Path:
+        return self.disk.with_name(self.name)
+
     def __enter__(self) -> "Host":
+        self.own_disk.mkdir()
         ip("netns", "add", self.name)
         ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         ip("link", "set", self.name, "master", BRIDGE, "up")
@@ -59,7 +74,7 @@ class Host:
         ip("netns", "del", self.name)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
-        mounted = f'mount -t tmpfs tmpfs {self.disk} && exec "$@"'
+        mounted = f'mount --bind {self.own_disk} {self.disk} && exec "$@"'
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", mounted, "sh", *command],
             cwd=ROOT, env=os.environ | ENVIRONMENT, text=True, start_new_session=True, **options,
@@ -69,14 +84,23 @@ class Host:
 
     def lose(self) -> None:
         """All that runs on this host ends at once, and its disk with it."""
-        found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True).stdout.split()
-        for pid in found:
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        self.signal(signal.SIGKILL)
         for process in self.processes:
             process.wait(20)
+        shutil.rmtree(self.own_disk, ignore_errors=True)
+
+    def signal(self, number: signal.Signals, name: str = "") -> int:
+        """To all that runs on this host and has `name` in its command line; how many those are."""
+        found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True).stdout.split()
+        sent = 0
+        for pid in found:
+            try:
+                if name in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+                    os.kill(int(pid), number)
+                    sent += 1
+            except (ProcessLookupError, FileNotFoundError):
+                continue
+        return sent
 
     def ended(self) -> bool:
         """Whether nothing runs here any more of what was started."""
@@ -94,7 +118,7 @@ class Host:
         where = ["--address", f"{head.address}:{GCS_PORT}"] if head else ["--head", "--port", str(GCS_PORT)]
         more = [] if head else ["--include-dashboard=false"]
         self.start(
-            ray, "start", *where, f"--node-ip-address={self.address}", "--num-cpus=2", *more,
+            ray, "start", *where, f"--node-ip-address={self.address}", "--num-cpus=1", *more,
             "--object-store-memory=300000000", "--disable-usage-stats", "--block",
             stdout=(self.disk.parent / f"{self.name}.log").open("a"), stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -102,24 +126,67 @@ class Host:
 
 @dataclass
 class Cluster:
+    """Each host has a CPU for one replica, so that each has one."""
+
     head: Host
     other: Host
     settings: Settings
-    key: str = ""
+    client: httpx.Client
 
-    def ask(self, host: Host, id: str | None = None) -> httpx.Response:
-        headers = {"authorization": f"Bearer {self.key}", "x-request-id": id or str(uuid6.uuid7())}
-        url = f"http://{host.address}:{PORT}/v2/models/departures/predict"
-        return httpx.post(url, json={"features": VECTOR}, headers=headers, timeout=12, trust_env=False)
+    def take_key(self, key: str) -> None:
+        self.client.headers["authorization"] = f"Bearer {key}"
+
+    def front_end(self, host: Host) -> str:
+        """Where a caller asks; whose replica answers is not said."""
+        return f"http://{host.address}:{PORT}/v2/models/{NAME}"
+
+    def replica(self, host: Host) -> str:
+        """The replica of this host itself, without a front end."""
+        for port in REPLICA_PORTS:
+            url = f"http://{host.address}:{port}/v2/models/{NAME}"
+            try:
+                if self.client.get(f"{url}/ready", timeout=2).status_code == 200:
+                    return url
+            except httpx.TransportError:
+                continue
+        raise AssertionError(f"{host.name} has no replica that is ready")
+
+    def ask(self, url: str, id: str | None = None) -> httpx.Response:
+        headers = {"x-request-id": id or str(uuid6.uuid7())}
+        return self.client.post(f"{url}/predict", json={"features": VECTOR}, headers=headers)
 
     def answers(self, host: Host) -> bool:
         try:
-            answer = self.ask(host)
-        except httpx.TransportError as error:
-            print(host.name, repr(error))
+            return self.ask(self.front_end(host)).status_code == 200
+        except httpx.TransportError:
             return False
-        print(host.name, answer.status_code, answer.text[:200])
-        return answer.status_code == 200
+
+    def has_replica(self, host: Host) -> bool:
+        try:
+            return bool(self.replica(host))
+        except AssertionError:
+            return False
+
+    def shown(self) -> dict[str, Any]:
+        """What is live, as the head's own replica tells it: the other host's may stand still."""
+        return dict(self.client.get(f"{self.replica(self.head)}/rollout").json())
+
+    def move(self, path: str, **body: Any) -> None:
+        given = {**body, "revision": self.shown()["revision"]}
+        answer = self.client.post(f"{self.replica(self.head)}/rollout{path}", json=given)
+        assert answer.status_code == 200, answer.text
+
+    def version_of(self, host: Host) -> str:
+        return str(self.ask(self.replica(host)).json()["version"])
+
+    def missing(self) -> list[float]:
+        """From when on answers of a host are said to be missing."""
+        told = read_events(open_store(self.settings), types=["ledger.missing"])
+        return [datetime.fromisoformat(event.payload["since"]).timestamp() for event in told]
+
+    def counted(self) -> int:
+        """Predictions that the drift actor has taken, of all versions."""
+        return sum(read_state(Artifacts(self.settings.artifacts), NAME).rows.values())
 
 
 def wait_until(holds: Any, seconds: float) -> float:
@@ -156,7 +223,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             time.sleep(3)  # until what listens has a node
             other.join(head)
             settings = Settings(state=str(folder), data=str(folder), control_store=store)
-            cluster = Cluster(head, other, settings)
+            client = stack.enter_context(httpx.Client(timeout=12, trust_env=False))
+            cluster = Cluster(head, other, settings, client)
             driver = head.start(
                 sys.executable, "-m", "tests.chaos.two_hosts_example", str(PORT),
                 f"{head.address}:{GCS_PORT}", str(folder), store,
@@ -164,9 +232,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             )  # fmt: skip
             assert driver.stdout is not None
             assert driver.stdout.readline().strip() == "serving"
-            cluster.key = (folder / "key").read_text()
+            cluster.take_key((folder / "key").read_text())
             for host in (head, other):
-                wait_until(lambda host=host: cluster.answers(host), 60)
+                wait_until(lambda host=host: cluster.answers(host) and cluster.has_replica(host), 60)
             yield cluster
     finally:
         ip("link", "del", BRIDGE)
@@ -174,31 +242,38 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @dataclass
 class Traffic:
-    """20 requests a second to each of some hosts. given: by id, the host that was asked and when it answered 200."""
+    """Some 40 requests a second to each URL. given: by id, who was asked and when the answer was a 200."""
 
     cluster: Cluster
-    hosts: list[Host]
+    urls: dict[str, str]
     given: dict[str, tuple[str, float]] = field(default_factory=dict)
     failed: list[tuple[str, float, str]] = field(default_factory=list)
     ending: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self, host: Host) -> None:
+    def ask(self, name: str, url: str) -> None:
         while not self.ending.wait(0.05):
             id = str(uuid6.uuid7())
             try:
-                answer = self.cluster.ask(host, id)
+                answer = self.cluster.ask(url, id)
                 if answer.status_code == 200:
-                    self.given[id] = host.name, time.time()
+                    self.given[id] = name, time.time()
                 else:
-                    self.failed.append((host.name, time.time(), str(answer.status_code)))
+                    self.failed.append((name, time.time(), str(answer.status_code)))
             except httpx.TransportError as error:
-                self.failed.append((host.name, time.time(), type(error).__name__))
+                self.failed.append((name, time.time(), type(error).__name__))
+
+    def given_by(self, name: str) -> dict[str, float]:
+        return {id: at for id, (who, at) in self.given.items() if who == name}
+
+    def failures_since(self, moment: float) -> dict[str, int]:
+        """How many of each kind in each five seconds."""
+        return dict(Counter(f"{who}: {what} after {(at - moment) // 5 * 5:.0f} s" for who, at, what in self.failed))
 
 
 @contextmanager
-def traffic(cluster: Cluster, *hosts: Host) -> Iterator[Traffic]:
-    found = Traffic(cluster, list(hosts))
-    threads = [threading.Thread(target=found.ask, args=(host,)) for host in hosts for _ in range(2)]
+def traffic(cluster: Cluster, **urls: str) -> Iterator[Traffic]:
+    found = Traffic(cluster, urls)
+    threads = [threading.Thread(target=found.ask, args=one) for one in urls.items() for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
@@ -209,50 +284,112 @@ def traffic(cluster: Cluster, *hosts: Host) -> Iterator[Traffic]:
             thread.join()
 
 
-def recorded(cluster: Cluster) -> set[str]:
-    return set(raw_rows(cluster.settings, "departures")["request_id"])
+def recorded(cluster: Cluster) -> Counter[str]:
+    return Counter(raw_rows(cluster.settings, NAME)["request_id"])
+
+
+def expect_once(cluster: Cluster, ids: Iterable[str]) -> None:
+    wanted = set(ids)
+    wait_until(lambda: wanted <= recorded(cluster).keys(), 90)
+    found = recorded(cluster)
+    assert {found[id] for id in wanted} == {1}
 
 
 @pytest.mark.timeout(300)
-def test_both_hosts_answer_and_what_they_answer_is_in_one_ledger(cluster: Cluster) -> None:
-    with traffic(cluster, cluster.head, cluster.other) as asked:
-        time.sleep(5)
+def test_both_hosts_answer_into_one_ledger_and_the_drift_actor_counts_both(cluster: Cluster) -> None:
+    urls = {"head": cluster.replica(cluster.head), "other": cluster.replica(cluster.other)}
+    fronts = {"head_front": cluster.front_end(cluster.head), "other_front": cluster.front_end(cluster.other)}
+    with traffic(cluster, **urls, **fronts) as asked:
+        time.sleep(8)
     assert asked.failed == []
-    assert {host for host, _ in asked.given.values()} == {cluster.head.name, cluster.other.name}
-    wait_until(lambda: set(asked.given) <= recorded(cluster), 60)
+    expect_once(cluster, asked.given)
+    took_s = wait_until(lambda: cluster.counted() == recorded(cluster).total(), 60)
+    counts = Counter(name for name, _ in asked.given.values())
+    print(f"{dict(counts)} answered; all {cluster.counted()} in the ledger are counted for drift {took_s:.1f} s later")
+    assert min(counts.values()) > 50
+    assert read_state(Artifacts(cluster.settings.artifacts), NAME).repeated == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_rollout_waits_for_the_replica_of_the_other_host_and_a_rollback_reaches_both(cluster: Cluster) -> None:
+    hosts = (cluster.head, cluster.other)
+    assert [cluster.version_of(host) for host in hosts] == ["7", "7"]
+    assert cluster.other.signal(signal.SIGSTOP, "ServeReplica:departures") == 1
+    with traffic(cluster, head=cluster.replica(cluster.head)) as asked:
+        cluster.move("", version=8, plan={"steps": []})
+        time.sleep(6)
+        waiting = cluster.shown()
+        cluster.other.signal(signal.SIGCONT, "ServeReplica:departures")
+        began_s = time.monotonic()
+        wait_until(lambda: cluster.shown()["champion"]["version"] == 8, 30)
+        promoted_s = time.monotonic() - began_s
+        wait_until(lambda: [cluster.version_of(host) for host in hosts] == ["8", "8"], 10)
+        began_s = time.monotonic()
+        cluster.move("/rollback", to=7, reason="the test")
+        wait_until(lambda: [cluster.version_of(host) for host in hosts] == ["7", "7"], 10)
+        back_s = time.monotonic() - began_s
+    print(f"promoted {promoted_s:.1f} s after the other host's replica went on; back at both in {back_s:.1f} s")
+    assert (waiting["champion"]["version"], waiting["rollout"]["state"]) == (7, "loading")
+    assert back_s < 5
+    assert asked.failed == []
+    expect_once(cluster, asked.given)
 
 
 @pytest.mark.timeout(400)
 def test_a_link_that_is_cut_and_restored_loses_nothing_that_was_answered(cluster: Cluster) -> None:
     """The cut host may be given up by Ray meanwhile; then it joins again, as what supervises it would have it."""
-    with traffic(cluster, cluster.head) as asked:
+    urls = {"front": cluster.front_end(cluster.head), "other": cluster.replica(cluster.other)}
+    with traffic(cluster, **urls) as asked:
         time.sleep(5)
         cut_at = time.time()
         cluster.other.cut()
         time.sleep(30)
         cluster.other.restore()
         restored_at = time.time()
-        if cluster.other.ended():
+        given_up = cluster.other.ended()
+        if given_up:
             cluster.other.join(cluster.head)
         took_s = wait_until(lambda: cluster.answers(cluster.other), 90)
+        wait_until(lambda: cluster.has_replica(cluster.other), 90)
         time.sleep(5)
-    late = [at - restored_at for _, at, _ in asked.failed if at > restored_at + 15]
-    failed = Counter(f"{what} {(at - cut_at) // 5 * 5:.0f} s" for _, at, what in asked.failed)
-    print(f"answers again after {took_s:.1f} s; {len(asked.given)} answered, failed after the cut: {dict(failed)}")
+    late = [at - restored_at for who, at, _ in asked.failed if who == "front" and at > restored_at + 15]
+    print(
+        f"the other host, {'given up by Ray' if given_up else 'kept'}, answers again after {took_s:.1f} s; "
+        f"{len(asked.given)} answered, failed: {asked.failures_since(cut_at)}"
+    )
     assert late == []
-    wait_until(lambda: set(asked.given) <= recorded(cluster), 90)
+    assert asked.given_by("other")
+    expect_once(cluster, asked.given)
 
 
 @pytest.mark.timeout(400)
-def test_a_host_that_is_lost_takes_one_interval_of_its_answers_with_it(cluster: Cluster) -> None:
-    with traffic(cluster, cluster.head) as asked:
-        time.sleep(3 * ROTATE_S)
+def test_a_host_that_is_lost_takes_one_interval_of_its_own_answers_with_it(cluster: Cluster) -> None:
+    """Both replicas are asked directly, so that it is known whose answers are whose."""
+    urls = {"head": cluster.replica(cluster.head), "other": cluster.replica(cluster.other)}
+    with traffic(cluster, **urls, front=cluster.front_end(cluster.head)) as asked:
+        time.sleep(3.5 * ROTATE_S)
         lost_at = time.time()
         cluster.other.lose()
         time.sleep(40)
-    failed = Counter(f"{what} {(at - lost_at) // 5 * 5:.0f} s" for _, at, what in asked.failed)
-    wait_until(lambda: {id for id, (_, at) in asked.given.items() if at > lost_at} <= recorded(cluster), 90)
-    lost = [lost_at - at for id, (_, at) in asked.given.items() if id not in recorded(cluster)]
-    print(f"{len(asked.given)} answered, {len(lost)} lost, the oldest {max(lost, default=0):.1f} s; {dict(failed)}")
-    assert all(0 <= before_s < 2 * ROTATE_S for before_s in lost)  # closed after one interval, moved within another
-    assert not [at for _, at, _ in asked.failed if at > lost_at + 30]
+    ours = asked.given_by("head") | {id: at for id, at in asked.given_by("front").items() if at > lost_at}
+    expect_once(cluster, ours)
+    theirs, found = asked.given_by("other"), recorded(cluster)
+    moved = {id: at for id, at in theirs.items() if id in found}
+    lost = {id: at for id, at in theirs.items() if id not in found}
+    through_front = [at for id, at in asked.given_by("front").items() if id not in found]
+    oldest_s = lost_at - min(lost.values())
+    print(
+        f"of {len(theirs)} answers of the lost host {len(moved)} had been moved and {len(lost)} are lost, the oldest "
+        f"{oldest_s:.1f} s before; the head lost none of {len(ours)}; {asked.failures_since(lost_at)}"
+    )
+    assert {found[id] for id in moved} == {1}
+    assert max(moved.values()) < min(lost.values()), "one stretch, at the end"
+    assert 0 < oldest_s < ROTATE_S + 1
+    assert all(min(lost.values()) - 0.1 <= at <= lost_at for at in through_front), "of the same host and stretch"
+    assert not [at for who, at, _ in asked.failed if who != "other" and at > lost_at + 30]
+    wait_until(lambda: cluster.counted() == recorded(cluster).total(), 60)
+    wait_until(lambda: cluster.missing() != [], 90)
+    (since,) = cluster.missing()
+    print(f"reported as missing: what was answered from {lost_at - since:.1f} s before the loss on")
+    assert since <= min(lost.values())
+    assert lost_at - since < ROTATE_S + REPORT_S + 1, "and nothing else"
