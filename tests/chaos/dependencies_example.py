@@ -18,9 +18,10 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.transform import FeatureRows
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.live import VersionRef, set_champion
+from mlops_ray.governance.live import VersionRef
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_answer, example_onnx, example_requests, example_rows, example_schema

@@ -376,6 +376,7 @@ def test_a_host_that_is_lost_takes_one_interval_of_its_own_answers_with_it(clust
     theirs, found = asked.given_by("other"), recorded(cluster)
     moved = {id: at for id, at in theirs.items() if id in found}
     lost = {id: at for id, at in theirs.items() if id not in found}
+    assert lost, f"{len(theirs)} answers of the lost host, all moved: {asked.failures_since(lost_at)}"
     through_front = [at for id, at in asked.given_by("front").items() if id not in found]
     oldest_s = lost_at - min(lost.values())
     print(
