@@ -59,8 +59,7 @@ def jackknife(
     models", Stata Journal 23, 2023); for any metric the jackknife errs on the wide side (Efron, Stein, "The jackknife
     estimate of variance", Annals of Statistics 9, 1981, theorem 1). For ROC AUC on clustered rows it agrees to first
     order with Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics 53, 1997. Percentiles of a
-    bootstrap over so few blocks are too narrow: with five days of two equal models they claimed a difference in 8 % of
-    cases where 2.5 % were promised.
+    bootstrap over so few blocks are too narrow.
 
     lowest, highest: what the metric can be. There is no interval for fewer than FEWEST_BLOCKS blocks or LEAST_FREEDOM
     degrees of freedom, as where one day has nearly all rows, and where the metric does not exist without one of the
