@@ -23,11 +23,15 @@ GENESIS = "0" * 64
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts. os_user: the account on the machine, where a command was not authenticated otherwise."""
+    """Who acts. id: of the person or service, the same whatever credential it uses; "" for the system.
+
+    os_user: the account on the machine, where a command was not authenticated otherwise.
+    """
 
     name: str
     roles: tuple[str, ...]
     os_user: str = ""
+    id: str = ""
 
 
 SYSTEM = Actor("system", ("system",))
@@ -79,7 +83,10 @@ EVENT_TYPES: Mapping[str, EventType] = {
 
 @dataclass(frozen=True)
 class Event:
-    """One record. `before` and `after`: the state of the subject; `hash` covers all other fields."""
+    """One record. `before` and `after`: the state of the subject; `hash` covers all other fields.
+
+    actor_id: which person or service acted; None for the system, and in what was written before ids were.
+    """
 
     seq: int
     id: str
@@ -87,6 +94,7 @@ class Event:
     type: str
     severity: Severity
     actor: str
+    actor_id: str | None
     roles: tuple[str, ...]
     use_case: str | None
     subject: str
@@ -133,6 +141,7 @@ def record(
         "type": type,
         "severity": severity or EVENT_TYPES[type].severity,
         "actor": plain(actor.name),
+        "actor_id": plain(actor.id or None),
         "roles": list(actor.roles),
         "use_case": plain(use_case),
         "subject": plain(subject),
@@ -204,6 +213,8 @@ def hash_of_fields(fields: Mapping[str, Any]) -> str:
     """SHA-256 over the fields of an event, but for its hash, as JSON with sorted keys and without spaces."""
     covered = {name: value for name, value in fields.items() if name != "hash"}
     covered["time"] = _moment(fields["time"])
+    if covered["actor_id"] is None:  # as the events before there were ids were hashed
+        del covered["actor_id"]
     text = json.dumps(covered, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

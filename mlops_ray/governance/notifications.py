@@ -154,8 +154,8 @@ def send_test(store: ControlStore, actor: Actor, channels: Channels, id: str) ->
     with store.reading() as connection:
         row = _expect(connection, id)
     made = Event(
-        0, str(uuid6.uuid7()), datetime.now(UTC), "notification.test", "info", actor.name, actor.roles, row.use_case,
-        f"subscription {id}", "a test of this channel", None, None, {}, "", "",
+        0, str(uuid6.uuid7()), datetime.now(UTC), "notification.test", "info", actor.name, actor.id or None,
+        actor.roles, row.use_case, f"subscription {id}", "a test of this channel", None, None, {}, "", "",
     )  # fmt: skip
     channels.send(row.channel, row.secret, made)
     return made

@@ -166,7 +166,7 @@ def acting(store: ControlStore, settings: Settings, secret: str | None) -> Actor
     if principal is not None and principal.development and not is_loopback(settings.http_host):
         principal = None
     if principal is not None and (principal.expires_at is None or principal.expires_at > datetime.now(UTC)):
-        return Actor(principal.name, principal.roles)
+        return Actor(principal.name, principal.roles, id=principal.id)
     if is_single_user(store, settings):
         return Actor(DEVELOPMENT, ("admin",))
     if secret:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -104,6 +104,7 @@ events = Table(
     _column("type", Text),
     _column("severity", Text),
     _column("actor", Text),
+    _column("actor_id", Text, nullable=True),
     _column("roles", Json),
     _column("use_case", Text, nullable=True),
     _column("subject", Text),
@@ -208,6 +209,7 @@ versions = Table(
     _column("evaluation_digest", Text),
     _column("materials_digest", Text),
     _column("author", Text),
+    _column("author_id", Text, nullable=True),
     _column("failed_gates", Json),
     _column("registered_at", UtcDateTime),
     _column("retired_at", UtcDateTime, nullable=True),
@@ -224,11 +226,14 @@ approvals = Table(
     _column("evaluation_digest", Text),
     _column("materials_digest", Text),
     _column("author", Text),
+    _column("author_id", Text, nullable=True),
     _column("state", Text),
     _column("break_glass", Boolean),
     _column("requested_by", Text),
+    _column("requested_by_id", Text, nullable=True),
     _column("requested_at", UtcDateTime),
     _column("decided_by", Text, nullable=True),
+    _column("decided_by_id", Text, nullable=True),
     _column("decided_at", UtcDateTime, nullable=True),
     _column("expires_at", UtcDateTime),
     _column("reason", Text),

@@ -153,7 +153,7 @@ def _replicas(said: Heard) -> list[dict[str, Any]]:
 def actor_of(request: Request) -> Actor:
     """Who asks, as the audit log names them."""
     assert request.principal is not None
-    return Actor(request.principal.name, request.principal.roles)
+    return Actor(request.principal.name, request.principal.roles, id=request.principal.id)
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
