@@ -495,8 +495,8 @@ def settings(store: ControlStore, tmp_path: Path) -> Settings:
 def test_who_acts_is_whose_key_it_is(store: ControlStore, settings: Settings) -> None:
     assert acting(store, settings, None).name == "development"
     assert acting(store, settings, "nobody's").name == "development"
-    key = create_key(store, ANN, "carol", ["operate"]).secret
-    assert acting(store, settings, key) == Actor("carol", ("operate",))
+    made = create_key(store, ANN, "carol", ["operate"])
+    assert acting(store, settings, made.secret) == Actor("carol", ("operate",), id=made.principal.id)
     assert not is_single_user(store, settings)
     assert acting(store, settings, None) == SYSTEM
     with pytest.raises(ForbiddenError, match="MLOPS_RAY_API_KEY"):
