@@ -48,6 +48,8 @@ def register_and_admit(
     key: str,
     challenger: bool,
 ) -> dict[str, Any]:
+    from mlops_ray.governance.control_store import open_store
+    from mlops_ray.governance.versions import list_versions
     from mlops_ray.pipeline.admission import admit
     from mlops_ray.pipeline.measurement import Registered
     from mlops_ray.registry.artifact_check import refuse_artifact
@@ -61,7 +63,8 @@ def register_and_admit(
         refuse_artifact(Path(folder))
         scanned = scan(Path(folder), settings.advisories)
         lineage = replace(lineage, vulnerabilities=scanned.to_json() | {"waivers": waivers(use_case.gates)})
-        version = register(settings, use_case.name, Path(folder), lineage, lineage.parent_run, metrics, key)
+        recorded = {one.version: one.evidence.model for one in list_versions(open_store(settings), use_case.name)}
+        version = register(settings, use_case.name, Path(folder), lineage, lineage.parent_run, metrics, key, recorded)
         registered = Registered(
             VersionRef(version.version, version.digest),
             evaluated["evaluation"],

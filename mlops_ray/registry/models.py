@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlops_ray.artifacts import Artifacts
@@ -53,6 +54,7 @@ def register(
     parent_run_id: str,
     metrics: Mapping[str, float],
     key: str,
+    recorded: Mapping[int, str] = MappingProxyType({}),
 ) -> ModelVersion:
     """Store the sealed folder with the parent run and register it as a new version of `use_case_name`.
 
@@ -60,15 +62,17 @@ def register(
     load the version, too (`mlflow.onnx.load_model("models:/<name>/<version>")`). Asked again with
     the same `key`, after being killed at any moment or at the same time from two processes, it returns the same
     version. Raises IntegrityError if the lineage is not complete, UnavailableError if MLflow is down.
+
+    recorded: digests by number of the versions that the control store knows. An MLflow that was restored from an older
+    backup gives their numbers a second time: none of them is given to another model.
     """
     from mlops_ray.training.tracking import connect, mlflow_errors
 
     record = write_lineage(Artifacts(settings.artifacts), lineage)
     client = connect(settings)
     with mlflow_errors(settings):
-        found = _of_key(client, use_case_name, key)
-        if found:
-            return found[0]
+        if found := _only(client, use_case_name, key, recorded):
+            return found
         digest = lineage.digest
         path = f"{_SEALED}/{digest}"
         _upload(client, parent_run_id, sealed_folder, path)
@@ -79,8 +83,10 @@ def register(
         source = f"{client.get_run(parent_run_id).info.artifact_uri}/{path}"
         # With its tags in the same call: a version without its key would be registered a second time after a kill.
         tags = _tags(lineage) | {_KEY: key, _DIGEST: digest, _LINEAGE: record}
-        client.create_model_version(use_case_name, source, parent_run_id, tags=tags)
-        return _keep_first(client, _of_key(client, use_case_name, key))
+        _create_version(client, use_case_name, source, parent_run_id, tags, recorded)
+        made = _only(client, use_case_name, key, recorded)
+        assert made is not None
+        return made
 
 
 def find_version(settings: Settings, name: str, version: int) -> ModelVersion:
@@ -186,17 +192,38 @@ def lineage_copy(settings: Settings, name: str, version: int) -> Any:
             ) from error
 
 
+def _create_version(
+    client: MlflowClient, name: str, source: str, run_id: str, tags: dict[str, str], recorded: Mapping[int, str]
+) -> None:
+    """MLflow counts upwards from the highest number it has ever given, also that of a version deleted since."""
+    while True:
+        number = int(client.create_model_version(name, source, run_id, tags=tags).version)
+        if _is_free(number, tags[_DIGEST], recorded):
+            return
+        client.delete_model_version(name, str(number))
+
+
+def _is_free(number: int, digest: str, recorded: Mapping[int, str]) -> bool:
+    """Whether a model may have the number: nobody else's was recorded with it."""
+    return recorded.get(number, digest) == digest
+
+
 def _of_key(client: MlflowClient, name: str, key: str) -> list[ModelVersion]:
     """Versions registered for `key`, the oldest first."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{_KEY}` = '{key}'")
     return sorted((_version(version) for version in found), key=lambda version: version.version)
 
 
-def _keep_first(client: MlflowClient, versions: list[ModelVersion]) -> ModelVersion:
-    """Two processes can both have found no version: the older one stays, for both."""
-    for surplus in versions[1:]:
-        client.delete_model_version(surplus.name, str(surplus.version))
-    return versions[0]
+def _only(client: MlflowClient, name: str, key: str, recorded: Mapping[int, str]) -> ModelVersion | None:
+    """The version registered for `key`. Two processes can both have found none: the older one stays, for both; and who
+    was killed has not given a number back that is not free."""
+    free: list[ModelVersion] = []
+    for version in _of_key(client, name, key):
+        if not free and _is_free(version.version, version.digest, recorded):
+            free.append(version)
+        else:
+            client.delete_model_version(name, str(version.version))
+    return free[0] if free else None
 
 
 def _upload(client: MlflowClient, run_id: str, folder: Path, path: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,9 +59,11 @@ def sealed(tmp_path: Path) -> Path:
     return folder
 
 
-def register_planes(settings: Settings, sealed: Path, run_id: str, key: str = "k1", digest: str = "f") -> ModelVersion:
+def register_planes(
+    settings: Settings, sealed: Path, run_id: str, key: str = "k1", digest: str = "f", recorded: Mapping[int, str] = {}
+) -> ModelVersion:
     lineage = example_lineage("planes", digest * 64, snapshot="s1", training_set="t1", code_version="c1")
-    return register(settings, "planes", sealed, lineage, run_id, {"roc_auc": 0.75}, key)
+    return register(settings, "planes", sealed, lineage, run_id, {"roc_auc": 0.75}, key, recorded)
 
 
 def test_version_carries_its_files_and_its_lineage(
@@ -116,6 +119,46 @@ def test_same_key_gives_the_same_version_and_another_key_a_new_one(
     assert second.version == 2
     assert (download(settings, first, tmp_path / "first") / "model.onnx").read_bytes() == b"onnx"
     assert (download(settings, second, tmp_path / "second") / "model.onnx").read_bytes() == b"other"
+
+
+def test_an_mlflow_restored_from_an_older_backup_gives_no_number_twice(
+    settings: Settings, sealed: Path, run_id: str
+) -> None:
+    backup = Path(settings.state) / "backup.db"
+    recorded = {1: "1" * 64}
+    register_planes(settings, sealed, run_id, "k1", "1")
+    shutil.copy(Path(settings.state) / "mlflow.db", backup)
+    for number in (2, 3):
+        register_planes(settings, sealed, run_id, f"k{number}", str(number), recorded)
+        recorded[number] = str(number) * 64
+    shutil.copy(backup, Path(settings.state) / "mlflow.db")
+    assert register_planes(settings, sealed, run_id, "k3", "3", recorded).version == 3  # the very version that is lost
+    assert register_planes(settings, sealed, run_id, "k4", "4", recorded).version == 4
+    client = MlflowClient(settings.mlflow_uri)
+    assert sorted(int(one.version) for one in client.search_model_versions("name = 'planes'")) == [1, 3, 4]
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_killed_between_giving_a_number_back_and_the_next_it_registers_one_version(
+    settings: Settings, sealed: Path, run_id: str, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    recorded, calls = {number: str(number) * 64 for number in (1, 2)}, 0
+    create = MlflowClient.create_model_version
+
+    def create_and_die(*arguments: object, **named: object) -> object:
+        nonlocal calls
+        made, calls = create(*arguments, **named), calls + 1  # type: ignore[arg-type]
+        if calls == call:
+            raise Killed
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "create_model_version", create_and_die)
+        with pytest.raises(Killed):
+            register_planes(settings, sealed, run_id, recorded=recorded)
+    assert register_planes(settings, sealed, run_id, recorded=recorded).version == 3
+    client = MlflowClient(settings.mlflow_uri)
+    assert [int(one.version) for one in client.search_model_versions("name = 'planes'")] == [3]
 
 
 @pytest.mark.parametrize(
