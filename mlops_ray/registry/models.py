@@ -15,6 +15,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.lineage import Lineage, write_lineage
+from mlops_ray.training.mlflow_database import has_alias, has_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,6 +113,8 @@ def missing_version(settings: Settings, name: str, version: int, digest: str) ->
 
     Raises UnavailableError if MLflow is down.
     """
+    if has_version(settings.mlflow_uri, name, version, _DIGEST, digest):
+        return None
     try:
         found = find_version(settings, name, version)
     except ConfigurationError as error:
@@ -124,6 +127,8 @@ def set_champion(settings: Settings, name: str, version: int) -> None:
 
     The alias only shows what the control store holds; nothing of ours reads it to decide.
     """
+    if has_alias(settings.mlflow_uri, name, CHAMPION, version):
+        return
     from mlops_ray.training.tracking import connect, mlflow_errors
 
     client = connect(settings)

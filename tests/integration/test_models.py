@@ -15,11 +15,12 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.registry.artifact_check import check_artifact
-from mlops_ray.registry.models import ModelVersion, champion, download, register, set_champion
+from mlops_ray.registry.models import ModelVersion, champion, download, missing_version, register, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.trace import read_lineage
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_answer, example_schema, seal_example
+from mlops_ray.training.mlflow_database import has_alias, has_run, has_version
 from mlops_ray.training.tracking import connect, experiment_id
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -234,6 +235,33 @@ def test_champion_is_what_the_alias_points_to(settings: Settings, sealed: Path, 
     assert champion(settings, "planes") == first
     set_champion(settings, "planes", second.version)
     assert champion(settings, "planes") == second
+
+
+def test_a_look_into_mlflows_database_finds_what_mlflow_finds(
+    settings: Settings, sealed: Path, run_id: str, tmp_path: Path
+) -> None:
+    version, client, uri = register_planes(settings, sealed, run_id), connect(settings), settings.mlflow_uri
+    tag = "mlops_ray.digest"
+    assert has_run(uri, run_id)
+    assert not has_run(uri, "0" * 32)
+    assert has_version(uri, "planes", 1, tag, version.digest)
+    for other in (("planes", 2, version.digest), ("planes", 1, "e" * 64), ("trains", 1, version.digest)):
+        assert not has_version(uri, *other[:2], tag, other[2])
+    assert not has_alias(uri, "planes", "champion", 1)
+    set_champion(settings, "planes", 1)
+    assert has_alias(uri, "planes", "champion", 1)
+    assert not has_alias(uri, "planes", "champion", 2)
+    assert missing_version(settings, "planes", 1, version.digest) is None
+    client.delete_model_version("planes", "1")
+    client.delete_run(run_id)
+    assert not has_run(uri, run_id)
+    assert not has_version(uri, "planes", 1, tag, version.digest)
+    assert not has_alias(uri, "planes", "champion", 1)
+    assert missing_version(settings, "planes", 1, version.digest) is not None
+    (tmp_path / "text.db").write_text("no database")
+    for elsewhere in (f"sqlite:///{tmp_path}/text.db", f"sqlite:///{tmp_path}/none.db", "http://127.0.0.1:9"):
+        assert not has_run(elsewhere, run_id)
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_lineage_comes_back_from_mlflow_where_the_control_store_and_the_artifact_root_know_nothing(

@@ -125,7 +125,6 @@ def test_a_trial_that_failed_runs_again_when_asked_or_when_what_is_installed_has
 
 
 def test_a_search_whose_run_is_gone_is_not_unchanged(settings: Settings, training_set: TrainingSet) -> None:
-    """K8."""
     parent = work(settings, training_set, "gone")
     assert missing_run(settings, parent) is None
     assert missing_run(settings, "0" * 32) == f"MLflow's run {'0' * 32} of the search is not there"

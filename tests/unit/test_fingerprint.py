@@ -222,7 +222,6 @@ IMPORTS = {
 
 @pytest.mark.parametrize("how", IMPORTS)
 def test_the_users_own_modules_count_however_they_are_imported(how: str, folder: Path) -> None:
-    """K6."""
     (folder / "between.py").write_text("from helpers import scale\n")
     found = []
     for factor in (2, 2, 3):

@@ -43,7 +43,6 @@ def test_a_step_does_not_depend_on_what_others_do(step: StepName) -> None:
 
 
 def test_libraries_count_where_they_are_imported() -> None:
-    """K9."""
     assert {"numpy", "optuna", "ray", "mlflow"} <= libraries("train")
     assert {"onnxruntime", "numpy", "scikit-learn"} <= libraries("evaluate")
     assert {"polars", "pyarrow", "ray"} <= libraries("ingest")

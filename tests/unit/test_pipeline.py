@@ -145,7 +145,6 @@ def test_a_step_that_gives_the_same_again_stops_the_change(pipeline: Callable[..
 def test_first_second_first_again_is_reused_only_if_all_is_still_there(
     pipeline: Callable[..., Pipeline], work: Work
 ) -> None:
-    """K8."""
     for moment in (FIRST, SECOND):
         pipeline(as_of=moment).run(until="train")
     steps(work)
@@ -260,7 +259,6 @@ def test_explain_says_what_is_asked_for_and_what_is_missing(pipeline: Callable[.
 def test_the_raw_files_are_listed_once(
     pipeline: Callable[..., Pipeline], work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F16."""
     listed: list[str] = []
     files = [SourceFile("/orders.csv", "orders.csv", "f" * 64)]
     monkeypatch.setattr(

@@ -11,6 +11,7 @@ from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
 from mlops_ray.pipeline.steps.training_set import known_training_set
 from mlops_ray.pipeline.task import say_if_it_waits
+from mlops_ray.training.mlflow_database import has_run
 from mlops_ray.training.trial import SearchResult, Trial
 from mlops_ray.use_case import UseCase
 
@@ -36,14 +37,16 @@ def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
 
 def verify_train(inputs: TrainInputs, result: Mapping[str, Any], where: Where) -> str | None:
     """The search's run is in MLflow; and trials that failed do not count for ever, if the environment is another."""
-    from mlops_ray.training.tracking import missing_run
-
     found = SearchResult.from_json(result)
     if failed := [trial.trial_id for trial in found.trials if trial.status == "failed"]:
         if where.retry_failed:
             return f"--retry-failed, and {', '.join(failed)} failed"
         if found.environment != environment_digest():
             return f"{', '.join(failed)} failed, and other packages are installed now"
+    if has_run(where.settings.mlflow_uri, found.parent_run_id):
+        return None
+    from mlops_ray.training.tracking import missing_run
+
     return missing_run(where.settings, found.parent_run_id)
 
 
