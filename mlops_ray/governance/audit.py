@@ -7,9 +7,9 @@ So the anchors belong where those who may write to the database may not.
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sqlalchemy import Connection, insert, select
 from mlops_ray.errors import IntegrityError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import GENESIS, SYSTEM, Event, hash_of_fields, read, record
+from mlops_ray.governance.reconciliation import Reconciliation
 from mlops_ray.governance.tables import anchors as anchors_table
 from mlops_ray.governance.tables import event_head, events
 
@@ -117,17 +118,30 @@ def anchor(store: ControlStore, place: str) -> Anchor | None:
 
 
 def verify_store(store: ControlStore, place: str) -> Verification:
-    """Check all events of `store` against the anchors in the file `place`, and that the chain's end is the last event.
+    """Check all events of `store` against the anchors in the file `place` and those that the store remembers, that the
+    chain's end is the last event, and that the tables hold what the events say (`reconciliation`).
 
-    Raises UnavailableError if either cannot be read.
+    Raises UnavailableError if one of them cannot be read.
     """
-    known = read_anchors(place)
-    with _all_events(store) as (head, records):
-        found = verify(records, known)
-    if found.ok and found.checked != head.seq:
-        problem = f"The chain ends at event {found.checked}, but its head is event {head.seq}: the end is cut off."
-        return Verification(False, found.checked, problem, found.not_anchored)
-    return found
+    written = read_anchors(place)
+    tables = Reconciliation()
+    with store.reading() as connection:
+        head, remembered = _head(connection), _remembered(connection)
+        found = verify(tables.watch(_read_all(connection)), written + [anchor for anchor, _ in remembered])
+        if not found.ok:
+            return found
+        problem = _lost(written, [anchor for anchor, where in remembered if where == place], place)
+        if found.checked != head.seq:
+            problem = f"The chain ends at event {found.checked}, but its head is event {head.seq}: the end is cut off."
+        problem = problem or tables.difference(connection)
+    return replace(found, ok=problem is None, problem=problem)
+
+
+def _lost(written: Collection[Anchor], remembered: Collection[Anchor], place: str) -> str | None:
+    lost = [anchor.seq for anchor in remembered if anchor not in written]
+    if not lost:
+        return None
+    return f"File {place} lacks {len(lost)} anchors that were written there, the last of event {max(lost)}."
 
 
 def export(store: ControlStore, file: str | Path) -> int:
@@ -191,9 +205,17 @@ def _appending(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 def _all_events(store: ControlStore) -> Iterator[tuple[Anchor, Iterator[Event]]]:
     """The head, and the events up to it, read bit by bit."""
     with store.reading() as connection:
-        head = _head(connection)
-        query = select(events).order_by(events.c.seq).execution_options(yield_per=_ROWS_AT_A_TIME)
-        yield head, read(connection, query)
+        yield _head(connection), _read_all(connection)
+
+
+def _read_all(connection: Connection) -> Iterator[Event]:
+    return read(connection, select(events).order_by(events.c.seq).execution_options(yield_per=_ROWS_AT_A_TIME))
+
+
+def _remembered(connection: Connection) -> list[tuple[Anchor, str]]:
+    """The anchors that the store itself remembers, and where each was written."""
+    rows = connection.execute(select(anchors_table).order_by(anchors_table.c.seq))
+    return [(Anchor(row.seq, row.hash), row.place) for row in rows]
 
 
 def _head(connection: Connection) -> Anchor:

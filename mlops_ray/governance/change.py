@@ -106,11 +106,19 @@ def _to_json(value: Live) -> dict[str, Any]:
     """The split as an auditor wants it: who gets which share of the requests."""
     shown: dict[str, Any] = {
         "revision": value.revision,
+        "stands_since": value.stands_since,
         "champion": value.champion and asdict(value.champion),
         "previous": value.previous and asdict(value.previous),
         "rollout": None,
     }
     if rollout := value.rollout:
         step = msgspec.to_builtins(rollout.current)
-        shown["rollout"] = {"id": rollout.id, **asdict(rollout.version), "state": rollout.state, "step": step}
+        shown["rollout"] = {
+            "id": rollout.id,
+            **asdict(rollout.version),
+            "state": rollout.state,
+            "step": step,
+            "number": rollout.step,
+            "plan": rollout.plan.to_json(),
+        }
     return shown

@@ -14,7 +14,7 @@ from mlops_ray.governance.versions import VersionRef
 
 Part = Literal["champion", "canary", "shadow", "loading"]
 # The types of events whose `after` is the state of an endpoint (governance.live).
-_CHANGES = (
+CHANGES = (
     "champion.set",
     "rollout.started",
     "rollout.step",
@@ -52,21 +52,21 @@ class Deployment:
 def changes(store: ControlStore, use_case: str, after_seq: int = 0) -> list[Event]:
     """Every change of what an endpoint serves behind event `after_seq`, in order."""
     found: list[Event] = []
-    while page := read_events(store, found[-1].seq if found else after_seq, use_case, _CHANGES, limit=_PAGE):
+    while page := read_events(store, found[-1].seq if found else after_seq, use_case, CHANGES, limit=_PAGE):
         found += page
     return [event for event in found if isinstance(event.after, Mapping) and "champion" in event.after]
 
 
 def last_change(connection: Connection, use_case: str) -> Event | None:
     """The newest change of what an endpoint serves, as the caller's transaction sees it."""
-    of_it = events.c.use_case == use_case, events.c.type.in_(_CHANGES)
+    of_it = events.c.use_case == use_case, events.c.type.in_(CHANGES)
     return next(read(connection, select(events).where(*of_it).order_by(events.c.seq.desc()).limit(1)), None)
 
 
 def champions(connection: Connection, use_case: str) -> Iterator[VersionRef]:
     """Every version that was champion, the latest first and each once, as the caller's transaction sees it."""
     query = (
-        select(events).where(events.c.use_case == use_case, events.c.type.in_(_CHANGES)).order_by(events.c.seq.desc())
+        select(events).where(events.c.use_case == use_case, events.c.type.in_(CHANGES)).order_by(events.c.seq.desc())
     )
     seen = set()
     for event in read(connection, query):

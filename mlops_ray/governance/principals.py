@@ -208,7 +208,9 @@ def _insert(connection: Connection, actor: Actor, principal: Principal) -> NewKe
     now = datetime.now(UTC)
     values = asdict(principal) | {"key_hash": hash_of(secret), "created_at": now}
     connection.execute(insert(principals).values(values))
-    record(connection, "key.created", actor, _subject(principal.name), after=asdict(principal), now=now)
+    # The hash says nothing of the secret, and who exchanges it in the table would have the key's roles.
+    state = asdict(principal) | {"key_hash": values["key_hash"]}
+    record(connection, "key.created", actor, _subject(principal.name), after=state, now=now)
     return NewKey(principal, secret)
 
 

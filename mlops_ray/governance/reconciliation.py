@@ -1,0 +1,160 @@
+"""Reconciliation: what the events say that the tables hold, and where a table says something else.
+
+The chain of hashes shows that the events are what was recorded. Whoever edits a table instead (an approval, the roles
+of a key, what is live) is found here: each event carries the state of its subject, and the last one counts.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Connection, Table, select
+
+from mlops_ray.governance.events import Event, plain
+from mlops_ray.governance.history import CHANGES
+from mlops_ray.governance.tables import approvals, endpoints, policies, principals, rollouts, subscriptions, versions
+
+Row = dict[str, Any]
+"""Columns of a row, as JSON values; only those that the events tell of."""
+
+_TABLES = (principals, versions, approvals, policies, subscriptions, endpoints, rollouts)
+DESCRIBED = {table.name: table for table in _TABLES}
+NOT_COMPARED = (
+    "when a champion, a rollout and its step began and ended",
+    "where exactly a subscription's channel leads, and its secret",
+    "what is told without an event: the outbox, leases, and what replicas report",
+)
+SET = "a moment"
+"""Stands for a moment that the events tell of only as having come."""
+_ENDED = {"rollout.promoted": "promoted", "rollout.rolled_back": "rolled_back", "rollout.failed": "failed"}
+
+
+class Reconciliation:
+    """Given the events in their order, the rows that the tables must hold."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[tuple[Any, ...], Row]] = {name: {} for name in DESCRIBED}
+
+    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Pass the events on, and remember what they say."""
+        for event in events:
+            self.take(event)
+            yield event
+
+    def take(self, event: Event) -> None:
+        follow = _FOLLOWS.get(event.type.partition(".")[0])
+        if follow is not None:
+            with suppress(KeyError, TypeError, AttributeError):  # an event of another shape tells of no row
+                follow(self.rows, event)
+
+    def difference(self, connection: Connection) -> str | None:
+        """The first row that is another than the events say; None if each is as it must be."""
+        for name, table in DESCRIBED.items():
+            found = next(_differences(connection, table, self.rows[name]), None)
+            if found is not None:
+                return found
+        return None
+
+
+def _differences(connection: Connection, table: Table, expected: Mapping[tuple[Any, ...], Row]) -> Iterator[str]:
+    missing = dict(expected)
+    for row in connection.execute(select(table).order_by(*table.primary_key)).mappings():
+        key = tuple(row[column.name] for column in table.primary_key)
+        subject = f"Table {table.name}, row {' '.join(map(str, key))}"
+        said = missing.pop(key, None)
+        if said is None:
+            yield f"{subject}: no event tells of it."
+            continue
+        for column, value in said.items():
+            if plain(row[column]) != value and (value is not SET or row[column] is None):
+                yield f"{subject}: {column} is {_short(plain(row[column]))}, and the events say {_short(value)}."
+    for key in missing:
+        yield f"Table {table.name}, row {' '.join(map(str, key))}: it is missing, and the events tell of it."
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+_Rows = dict[str, dict[tuple[Any, ...], Row]]
+
+
+def _put(rows: _Rows, table: Table, state: Mapping[str, Any]) -> None:
+    """Change the row that the state is of, by those of its values that are columns."""
+    key = tuple(state[column.name] for column in table.primary_key)
+    known = rows[table.name].setdefault(key, {})
+    known |= {column.name: state[column.name] for column in table.columns if column.name in state}
+
+
+def _follow_key(rows: _Rows, event: Event) -> None:
+    begun = {"created_at": event.time.isoformat(), "revoked_at": None} if event.type == "key.created" else {}
+    _put(rows, principals, begun | event.after)
+
+
+def _follow_version(rows: _Rows, event: Event) -> None:
+    if event.type in ("version.registered", "version.measured", "version.retired"):
+        _put(rows, versions, event.after | _digests(event.after["evidence"]))
+
+
+def _follow_approval(rows: _Rows, event: Event) -> None:
+    _put(rows, approvals, event.after | _digests(event.after["evidence"]))
+
+
+def _digests(evidence: Mapping[str, str]) -> Row:
+    return {f"{part}_digest": digest for part, digest in evidence.items()}
+
+
+def _follow_policy(rows: _Rows, event: Event) -> None:
+    kind, _, name = event.subject.partition(" ")
+    if kind == "subscription":
+        _follow_subscription(rows, event)
+    elif event.after is None:
+        rows[policies.name].pop((name,), None)
+    else:
+        since = event.payload.get("since", event.time.isoformat())
+        _put(rows, policies, {"use_case": name, "policy": event.after, "since": since})
+
+
+def _follow_subscription(rows: _Rows, event: Event) -> None:
+    if event.after is None:
+        _put(rows, subscriptions, {"id": event.subject.partition(" ")[2], "ended_at": SET})
+        return
+    shown = {name: value for name, value in event.after.items() if name != "channel"}
+    _put(rows, subscriptions, shown | {"ended_at": None})
+
+
+def _follow_endpoint(rows: _Rows, event: Event) -> None:
+    if event.type not in CHANGES or not isinstance(event.after, Mapping) or "champion" not in event.after:
+        return
+    state, running = event.after, event.after["rollout"]
+    told = {name: state[name] for name in ("revision", "stands_since") if name in state}
+    for part in ("champion", "previous"):
+        given = state[part] or {"version": None, "digest": None}
+        told |= {f"{part}_version": given["version"], f"{part}_digest": given["digest"]}
+    _put(rows, endpoints, told | {"use_case": event.use_case})
+    before = event.before and event.before.get("rollout")
+    if before and (running is None or running["id"] != before["id"]) and event.type in _ENDED:
+        _put(
+            rows,
+            rollouts,
+            {"id": before["id"], "state": _ENDED[event.type], "ended_at": SET} | {"reason": event.reason},
+        )
+    if running:
+        # What was recorded before it named the plan says less.
+        named = {"plan": running["plan"], "step": running["number"]} if "plan" in running else {}
+        state = {name: running[name] for name in ("id", "version", "digest", "state")} | {"ended_at": None}
+        begun = {"actor": event.actor, "reason": ""} if event.type == "rollout.started" else {}
+        _put(rows, rollouts, state | named | begun | {"use_case": event.use_case})
+
+
+_FOLLOWS: Mapping[str, Callable[[_Rows, Event], None]] = {
+    "key": _follow_key,
+    "version": _follow_version,
+    "approval": _follow_approval,
+    "policy": _follow_policy,
+    "champion": _follow_endpoint,
+    "rollout": _follow_endpoint,
+    "break_glass": _follow_endpoint,
+    "subscription": _follow_subscription,
+}
