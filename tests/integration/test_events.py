@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
-from mlops_ray.errors import ForbiddenError
+from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
 from mlops_ray.governance.approvals import (
@@ -309,16 +309,22 @@ def advisories_and_audit(platform: Platform) -> None:
 def subscribers(platform: Platform) -> None:
     """One that is gone, and an event that somebody made unreadable while it waited."""
     store, gone = platform.store, Server()
-    gone.status = 410
-    subscribe(store, ANN, platform.channels, f"http://127.0.0.1:{gone.server_port}/", types=["policy.changed"])
-    deliver_once(store, datetime.now(UTC), platform.channels.send)
+    gone.status, there = 410, f"http://127.0.0.1:{gone.server_port}/"
+    subscribe(store, ANN, platform.channels, there, types=["policy.changed"])
+
+    def send_there_only(channel: str, secret: str, event: Event) -> None:
+        if channel != there:
+            raise UnavailableError("not yet")
+        platform.channels.send(channel, secret, event)
+
+    deliver_once(store, datetime.now(UTC), send_there_only)
     gone.shutdown()
     gone.server_close()
     platform.told("policy.changed", "subscription.ended")
     old = platform.seen[0].seq
     with store.transaction() as connection:
         connection.execute(update(outbox).where(outbox.c.event_seq == old).values(delivered_at=None))
-        connection.exec_driver_sql(f"UPDATE events SET roles = '{{' WHERE seq = {old}")
+        connection.exec_driver_sql(f"UPDATE events SET roles = '5' WHERE seq = {old}")
     deliver_once(store, datetime.now(UTC), platform.channels.send)
     (event,) = platform.told("notification.set_aside")
     assert event.payload["event"] == old
