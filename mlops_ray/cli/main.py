@@ -13,6 +13,7 @@ from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
+from mlops_ray.cli.inventory import inventory
 from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift
@@ -34,7 +35,7 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (run, serve, predict, score, lineage, live, drift):
+for command in (run, serve, predict, score, lineage, live, drift, inventory):
     app.command()(command)
 app.add_typer(features, name="features")
 app.add_typer(labels, name="labels")

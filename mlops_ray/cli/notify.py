@@ -26,19 +26,22 @@ IdArgument = Annotated[str, typer.Argument(help="The subscription's id.")]
 
 @notify.command("subscribe")
 def subscribe_(
-    channel: Annotated[str, typer.Argument(help="An https URL (a signed webhook), or a URL of Apprise.")],
+    channel: Annotated[
+        str, typer.Argument(help="An https URL (a signed webhook), a URL of Apprise, env:NAME or file:/path.")
+    ],
     use_case: Annotated[str | None, typer.Option(help="Only events of this use case.")] = None,
     type: Annotated[list[str] | None, typer.Option(help="Only this type; several times.")] = None,
     severity: Annotated[str, typer.Option(help=f"At least so severe: {', '.join(SEVERITIES)}.")] = "info",
+    secret: Annotated[str, typer.Option(help="What signs: env:NAME or file:/path; else a new one is made.")] = "",
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Send events to a channel from now on."""
     settings = settings_of(state, config)
     channels = Channels(settings.webhook_allowed_hosts)
-    made = subscribe(open_store(settings), cli_actor(), channels, channel, use_case, type or (), severity)
+    made = subscribe(open_store(settings), cli_actor(), channels, channel, use_case, type or (), severity, secret)
     typer.echo(made.subscription.id)
-    if made.secret:
+    if made.secret and not secret:
         typer.echo(f"Its receiver checks signatures with {made.secret} (docs/notifications.md).", err=True)
 
 

@@ -4,9 +4,10 @@ What a name resolves to is checked where a socket connects, on the address that 
 was checked before says nothing about the next one (DNS rebinding).
 """
 
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -17,6 +18,8 @@ from mlops_ray.errors import ForbiddenError
 # Inside Azure this public address is the machine's own metadata service.
 _METADATA = {"168.63.129.16"}
 _NAT64 = IPv6Network("64:ff9b::/96")
+_COMPATIBLE = IPv6Network("::/96")
+_SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
 _guard = threading.local()
 
 
@@ -24,27 +27,34 @@ class _RefusedError(OSError):
     """What a library that tries to connect sees."""
 
 
-def problem_with(host: str) -> str | None:
-    """Why nothing may be sent to this address; None if it may, or if `host` is a name."""
+def addresses_of(host: str) -> list[str]:
+    """Every address that a host has now, a name or an address in any form that the system reads; none if unknown."""
     try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    inner = _inner(address) or address
-    if str(inner) in _METADATA or not inner.is_global or inner.is_multicast:
-        return f"{host} is a private, local or metadata address"
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def problem_with(host: str, allowed: Collection[str] = ()) -> str | None:
+    """Why nothing may be sent to this host: one of its addresses is not public, nor `allowed`. None if it may."""
+    for address in addresses_of(host):
+        if address not in allowed and not _is_public(address):
+            said = address if address == host else f"{host} leads to {address}; {address}"
+            return f"{said} is a private, local or metadata address"
     return None
 
 
 @contextmanager
-def public_addresses_only() -> Iterator[None]:
-    """Inside, this thread connects to public addresses only.
+def public_addresses_only(allowed: Collection[str] = ()) -> Iterator[None]:
+    """Inside, this thread connects to public addresses only, and to those `allowed`.
 
     Raises ForbiddenError instead of what a library makes of a connection that was refused. Python calls a hook before
-    each connection (PEP 578), so it holds for every library that uses Python's sockets in this thread.
+    each connection (PEP 578), so it holds for every library that uses Python's sockets in this thread; uvloop does not,
+    so nothing in here may run an event loop.
     """
     _install()
-    _guard.active, _guard.refused = True, None
+    _guard.active, _guard.refused, _guard.allowed = True, None, allowed
     try:
         yield
         problem = _guard.refused
@@ -62,11 +72,17 @@ def _forbidden(problem: str) -> ForbiddenError:
     return ForbiddenError(f"{problem}, where nothing is sent. Name the host in webhook_allowed_hosts to allow it.")
 
 
+def _is_public(text: str) -> bool:
+    address = ip_address(text.partition("%")[0])
+    inner = _inner(address) or address
+    return inner.is_global and not inner.is_multicast and str(inner) not in _METADATA
+
+
 def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | None:
     """The IPv4 address that an IPv6 address only carries."""
     if isinstance(address, IPv4Address):
         return None
-    if address in _NAT64:
+    if address in _NAT64 or address in _COMPATIBLE:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     teredo = address.teredo
     return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)
@@ -79,11 +95,14 @@ def _install() -> None:
 
 
 def _before(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in ("socket.connect", "socket.sendto") or not getattr(_guard, "active", False):
+    if event not in _SENDING or not getattr(_guard, "active", False):
         return
     address = arguments[1]
-    # A path is a socket of this machine.
-    problem = problem_with(str(address[0])) if isinstance(address, tuple) else f"{address!r} is on this machine"
+    if address is None:  # a datagram on a socket that is connected
+        return
+    # A path is a socket of this machine. A name is here what was given: what it leads to is looked up again.
+    on_network = isinstance(address, tuple)
+    problem = problem_with(str(address[0]), _guard.allowed) if on_network else f"{address!r} is on this machine"
     if problem is not None:
         _guard.refused = problem
         raise _RefusedError(problem)

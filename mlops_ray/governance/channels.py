@@ -1,22 +1,24 @@
 """Channels: how an event reaches people (Apprise: mail, Slack, Teams and more) and programs (signed webhooks)."""
 
-import asyncio
 import base64
+import binascii
 import hashlib
 import hmac
 import json
+import os
 import secrets
 from collections.abc import Collection
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
+from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.errors import ConfigurationError, ForbiddenError, UnavailableError
-from mlops_ray.governance.address_guard import problem_with, public_addresses_only
+from mlops_ray.governance.address_guard import addresses_of, problem_with, public_addresses_only
 from mlops_ray.governance.events import EVENT_TYPES, Event
 
 TIMEOUT_S = 10.0
@@ -25,42 +27,87 @@ _SECRET = "whsec_"
 _LONGEST = 2000
 
 
+class GoneError(UnavailableError):
+    """The receiver answered 410: it is gone for good and wants nothing more."""
+
+
 @dataclass(frozen=True)
 class Channels:
-    """Sends events. allowed_hosts: names, as written in a channel, that may be private, and http instead of https."""
+    """Sends events. allowed_hosts: names, as written in a channel, that may be private, and not encrypted."""
 
     allowed_hosts: Collection[str] = ()
 
     def check(self, channel: str) -> None:
-        """Raise ConfigurationError if nothing could be sent there, ForbiddenError if nothing may."""
-        parts = _parsed(channel)
-        if parts.scheme not in ("http", "https"):
-            _apprise(channel)
-            return
-        if not parts.hostname:
-            raise ConfigurationError(f"The channel {hidden(channel)} names no host.")
-        if parts.hostname in self.allowed_hosts:
-            return
-        if parts.scheme == "http":
-            raise ConfigurationError(f"The channel {hidden(channel)} is not encrypted. Use https.")
-        problem = problem_with(parts.hostname)
-        if problem is not None:
-            raise ForbiddenError(f"{problem}, where nothing is sent. Name it in webhook_allowed_hosts to allow it.")
+        """Raise ConfigurationError if nothing could be sent there, ForbiddenError if nothing may.
+
+        Of a reference only the form: what it stands for is known to who sends.
+        """
+        if is_reference(channel):
+            _expect_reference(channel)
+        else:
+            self._checked(channel)
 
     def send(self, channel: str, secret: str, event: Event) -> None:
         """Deliver one event. Raises UnavailableError if the receiver did not take it, and what `check` raises."""
-        self.check(channel)
-        parts = _parsed(channel)
-        guard = nullcontext() if parts.hostname in self.allowed_hosts else public_addresses_only()
-        with guard:
-            if parts.scheme in ("http", "https"):
+        channel, secret = value_of(channel), value_of(secret)
+        plugin, allowed = self._checked(channel)
+        with public_addresses_only(allowed):
+            if plugin is None:
                 body = json.dumps(cloud_event(event), sort_keys=True).encode()
                 headers = {"content-type": CONTENT_TYPE, **signature(secret, event.id, datetime.now(UTC), body)}
-                asyncio.run(_post(channel, headers, body))
-            elif not _apprise(channel).notify(
-                body=_text(event), title=_title(event), notify_type=_LOOKS[event.severity]
+                _post(channel, headers, body)
+            elif not plugin.notify(
+                body=_text(event), title=_title(event), notify_type=_LOOKS.get(event.severity, "failure")
             ):
                 raise UnavailableError(f"{hidden(channel)} did not take the message; the log of Apprise says why.")
+
+    def _checked(self, channel: str) -> tuple[Any, list[str]]:
+        """What sends to a channel, Apprise's plugin or None for a webhook, and which private addresses it may reach."""
+        parts = _parsed(channel)
+        if is_webhook(channel):
+            plugin, host, encrypted = None, parts.hostname, "" if parts.scheme == "https" else "https"
+            if not host:
+                raise ConfigurationError(f"The channel {hidden(channel)} names no host.")
+        else:
+            plugin = _apprise(channel)
+            host = _host(plugin, parts.scheme)
+            encrypted = "" if plugin.secure or parts.scheme in _ON_THIS_MACHINE else _encrypted(plugin)
+        if host is None:  # a service whose addresses Apprise knows
+            return plugin, []
+        if host in self.allowed_hosts:
+            return plugin, addresses_of(host)
+        if encrypted:
+            raise ConfigurationError(
+                f"The channel {hidden(channel)} is not encrypted. Use {encrypted}, or name its host in "
+                f"webhook_allowed_hosts."
+            )
+        if problem := problem_with(host):
+            raise ForbiddenError(f"{problem}, where nothing is sent. Name it in webhook_allowed_hosts to allow it.")
+        return plugin, []
+
+
+def is_webhook(channel: str) -> bool:
+    """Whether a channel is the URL of a webhook, whose receiver checks signatures."""
+    return channel.lower().startswith(("http://", "https://"))
+
+
+def is_reference(text: str) -> bool:
+    """Whether it says where a channel or secret stands, `env:NAME` or `file:/path`, instead of being it."""
+    return text.startswith(("env:", "file:")) and not text.startswith("file://")
+
+
+def value_of(text: str) -> str:
+    """A channel or secret itself, where a reference stands for it. Raises ConfigurationError if there is none."""
+    if not is_reference(text):
+        return text
+    kind, _, where = text.partition(":")
+    try:
+        value = os.environ[where] if kind == "env" else Path(where).read_text()
+    except (KeyError, OSError, ValueError) as error:
+        raise ConfigurationError(f"{text} cannot be read by who sends: {type(error).__name__}.") from None
+    if not value.strip():
+        raise ConfigurationError(f"{text} is empty.")
+    return value.strip()
 
 
 def new_secret() -> str:
@@ -74,7 +121,12 @@ def signature(secret: str, event_id: str, sent_at: datetime, body: bytes) -> dic
     webhook-id is the event's id, the same each time it is sent; webhook-timestamp is in Unix seconds;
     webhook-signature is "v1," and the base64 of HMAC-SHA256 over "id.timestamp.body" with the secret's bytes.
     """
-    key = base64.b64decode(secret.removeprefix(_SECRET))
+    try:
+        key = base64.b64decode(secret.removeprefix(_SECRET), validate=True)
+    except binascii.Error:
+        key = b""
+    if not key:
+        raise ConfigurationError("The secret of a webhook is whsec_ and the base64 of its key; this one is not.")
     timestamp = str(int(sent_at.timestamp()))
     mac = hmac.new(key, b".".join((event_id.encode(), timestamp.encode(), body)), hashlib.sha256).digest()
     return {
@@ -100,29 +152,40 @@ def cloud_event(event: Event) -> dict[str, Any]:
 
 def hidden(channel: str) -> str:
     """A channel as it may be shown: without what is secret in it."""
+    if is_reference(channel):
+        return channel
     scheme, _, rest = channel.partition("://")
-    if scheme in ("http", "https"):
+    if scheme.lower() in ("http", "https"):
         return f"{scheme}://{_parsed(channel).hostname}/…"
     return f"{scheme}://…" if rest else "without a scheme"
 
 
-async def _post(url: str, headers: dict[str, str], body: bytes) -> None:
-    """Without proxies and redirects, which would go elsewhere, and without reading the answer's body."""
+def _post(url: str, headers: dict[str, str], body: bytes) -> None:
+    """Without proxies and redirects, which would go elsewhere, and without reading the answer's body.
+
+    On Python's own sockets, in the caller's thread: uvloop's would not be seen by the guard.
+    """
+    network = DeadlineBackend()
     try:
-        async with (
-            asyncio.timeout(TIMEOUT_S),
-            httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as client,
-            client.stream("POST", url, headers=headers, content=body) as response,
+        with (
+            httpx.Client(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as client,
+            network.within(TIMEOUT_S),
         ):
-            status = response.status_code
-    except TimeoutError as error:
+            network.attach_to(client)
+            with client.stream("POST", url, headers=headers, content=body) as response:
+                status = response.status_code
+    except httpx.TimeoutException as error:
         raise UnavailableError(f"{hidden(url)} did not answer within {TIMEOUT_S:g} s.") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UnavailableError(f"{hidden(url)} does not answer: {type(error).__name__} {error}".rstrip()) from error
+    if status == httpx.codes.GONE:
+        raise GoneError(f"{hidden(url)} answered 410: it is gone.")
     if not 200 <= status < 300:
         raise UnavailableError(f"{hidden(url)} answered {status}, not 2xx.")
 
 
+# Of Apprise: what shows a message on the machine that sends it.
+_ON_THIS_MACHINE = {"syslog", "dbus", "qt", "kde", "glib", "gnome", "macosx", "windows"}
 _LOOKS = {"info": "info", "warning": "warning", "critical": "failure"}
 
 
@@ -148,12 +211,38 @@ def _apprise(channel: str) -> Any:
     return made
 
 
+def _host(plugin: Any, scheme: str) -> str | None:
+    """Where a plugin sends, if the channel says it: what it makes of the URL, which others may read differently."""
+    if scheme in _ON_THIS_MACHINE:
+        return "localhost"
+    if "host" not in plugin.template_tokens or not plugin.host:
+        return None
+    host = str(plugin.host).strip("[]")
+    if scheme == "rsyslog" and (addresses := addresses_of(host)):
+        plugin.host = addresses[0]  # it gives the socket a name, which would be looked up once more
+    return host
+
+
+def _encrypted(plugin: Any) -> str:
+    """The scheme that says the same encrypted, to be named in a sentence."""
+    known = plugin.secure_protocol
+    scheme = known if isinstance(known, str) else next(iter(known or ()), "")
+    return f"{scheme}://" if scheme else "a channel that is"
+
+
+def _expect_reference(text: str) -> None:
+    kind, _, where = text.partition(":")
+    good = where.isidentifier() if kind == "env" else where.startswith("/") and where.isprintable()
+    if not good or len(text) > _LONGEST:
+        raise ConfigurationError(f"{text[:60]!r} is neither env:NAME nor file:/path, an absolute path.")
+
+
 def _parsed(channel: str) -> SplitResult:
     if not channel.isprintable() or len(channel) > _LONGEST:
         raise ConfigurationError(f"A channel is a URL of at most {_LONGEST:,} characters that can be printed.")
     try:
         parts = urlsplit(channel)
         _ = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"The channel is no URL: {error}.") from None
+    except ValueError:  # whose text may hold what is secret
+        raise ConfigurationError("The channel is no URL.") from None
     return parts

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import uuid6
-from sqlalchemy import delete, insert, select, update
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
@@ -18,8 +17,8 @@ from mlops_ray.governance.approvals import expire
 from mlops_ray.governance.audit import anchor
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.leases import hold, release
 from mlops_ray.governance.notifications import Delivered, Send, deliver_once, forget_delivered
-from mlops_ray.governance.tables import leases
 
 POLL_S = 1.0
 LEASE = timedelta(seconds=60)
@@ -67,13 +66,13 @@ class Dispatcher:
             _logger.warning("%s", error)
 
     def _now(self) -> datetime:
-        """By the clock that all dispatchers share: leases of machines whose clocks differ would not fit together."""
+        """By the clock that all dispatchers share: else what one put off another would send at once, or never."""
         with self._store.reading() as connection:
             return database_now(connection)
 
     def round(self, now: datetime) -> Delivered | None:
-        """One round, if the lease is ours: None if it is another's."""
-        if not hold(self._store, LEASE_NAME, self._holder, now, LEASE):
+        """One round of what is due at `now`, if the lease is ours by the database's clock: None if it is another's."""
+        if hold(self._store, LEASE_NAME, self._holder, LEASE):
             return None
         self._every(EXPIRE_EVERY, "expire", now, lambda: expire(self._store, now))
         self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings.audit_anchors))
@@ -90,29 +89,3 @@ class Dispatcher:
             work()
         except MlopsRayError as error:
             _logger.warning("Dispatcher could not %s, and tries again in %s: %s", name, interval, error)
-
-
-def hold(store: ControlStore, name: str, holder: str, now: datetime, for_: timedelta) -> bool:
-    """Whether `holder` has the lease: it takes it where it is free or over, and renews it when half has passed."""
-    query = select(leases.c.holder, leases.c.until).where(leases.c.name == name)
-    with store.reading() as connection:
-        row = connection.execute(query).first()
-    if row is not None and row.holder == holder and row.until - now > for_ / 2:
-        return True
-    if row is not None and row.holder != holder and row.until > now:
-        return False
-    with store.transaction() as connection:
-        row = connection.execute(query).first()
-        if row is None:
-            connection.execute(insert(leases).values(name=name, holder=holder, until=now + for_))
-        elif row.holder == holder or row.until <= now:
-            connection.execute(update(leases).where(leases.c.name == name).values(holder=holder, until=now + for_))
-        else:
-            return False
-    return True
-
-
-def release(store: ControlStore, name: str, holder: str) -> None:
-    """Give the lease back, so that nobody waits for its end."""
-    with store.transaction() as connection:
-        connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))

@@ -2,9 +2,11 @@
 
 `events.record` puts an event into the outbox for each subscription that wants it, in the transaction of the change
 itself. From there it is sent until it was taken: at least once, in order for each subscription and subject. An event
-that is not taken holds up what is behind it about the same subject and nothing else.
+that is not taken holds up what is behind it about the same subject and nothing else; one that cannot be read is set
+aside, and a receiver that says it is gone is told nothing more.
 """
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,12 +17,19 @@ from itertools import groupby
 from typing import Any
 
 import uuid6
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
-from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.channels import Channels, hidden, new_secret
+from mlops_ray.errors import ConfigurationError, IntegrityError
+from mlops_ray.governance.channels import (
+    Channels,
+    GoneError,
+    hidden,
+    is_reference,
+    is_webhook,
+    new_secret,
+)
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import EVENT_TYPES, SEVERITIES, Actor, Event, Severity, read, record
+from mlops_ray.governance.events import EVENT_TYPES, SEVERITIES, SYSTEM, Actor, Event, Severity, read, record
 from mlops_ray.governance.tables import events, outbox, subscriptions
 from mlops_ray.governance.versions import expect_name
 
@@ -32,6 +41,8 @@ PASS_S = 20.0
 _EVENTS_A_PASS = 50  # of each subscription
 _AT_ONCE = 8
 _ID = re.compile("[0-9a-f-]{36}")
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,10 @@ class Subscription:
 
 @dataclass(frozen=True)
 class NewSubscription:
-    """secret: what a webhook's receiver checks signatures with; "" for other channels. It is shown once."""
+    """secret: what a webhook's receiver checks signatures with; "" for other channels. It is shown once.
+
+    A reference, where one was given: what it stands for is never stored.
+    """
 
     subscription: Subscription
     secret: str
@@ -88,11 +102,13 @@ def subscribe(
     use_case: str | None = None,
     types: Iterable[str] = (),
     minimum_severity: str = "info",
+    secret: str = "",
 ) -> NewSubscription:
     """Send events to `channel` from now on: an https URL, or one that Apprise knows.
 
-    Raises ConfigurationError for an unknown type, severity or channel, ForbiddenError for an address that nothing may
-    be sent to.
+    Channel and secret may be references, `env:NAME` or `file:/path`, which are read each time when an event is sent. A
+    webhook without a secret gets a new one. Raises ConfigurationError for an unknown type, severity or channel,
+    ForbiddenError for an address that nothing may be sent to.
     """
     wanted = tuple(dict.fromkeys(types))
     for given, known, what in ((wanted, EVENT_TYPES, "Event type"), ((minimum_severity,), SEVERITIES, "Severity")):
@@ -102,7 +118,12 @@ def subscribe(
     if use_case is not None:
         expect_name(use_case)
     channels.check(channel)
-    secret = new_secret() if channel.startswith(("http://", "https://")) else ""
+    if secret:
+        if not is_reference(secret):
+            raise ConfigurationError("A secret is given as env:NAME or file:/path, not as text.")
+        channels.check(secret)
+    elif is_webhook(channel) or is_reference(channel):
+        secret = new_secret()
     severity = next(severity for severity in SEVERITIES if severity == minimum_severity)
     now = datetime.now(UTC)
     made = Subscription(str(uuid6.uuid7()), use_case, wanted, severity, channel, now, actor.name)
@@ -116,10 +137,7 @@ def unsubscribe(store: ControlStore, actor: Actor, id: str) -> Subscription:
     """End a subscription; what still waited for it is dropped. Raises ConfigurationError if there is none."""
     with store.transaction() as connection:
         found = _subscription(_expect(connection, id))
-        ended = update(subscriptions).where(subscriptions.c.id == id).values(ended_at=datetime.now(UTC))
-        connection.execute(ended)
-        waiting = (outbox.c.subscription == id) & outbox.c.delivered_at.is_(None)
-        connection.execute(delete(outbox).where(waiting))
+        _end(connection, id)
         _record(connection, actor, found, found.shown(), None)
     return found
 
@@ -190,7 +208,10 @@ def forget_delivered(store: ControlStore, now: datetime) -> None:
 
 
 def _due(store: ControlStore, now: datetime) -> list[Row[Any]]:
-    """The heads of all queues that may be tried now, by subscription."""
+    """The heads of all queues that may be tried now, by subscription.
+
+    What was never tried is due whatever its time says: that is of the clock of the node where it happened.
+    """
     earlier = outbox.alias("earlier")
     blocked = (
         select(earlier.c.event_seq)
@@ -205,7 +226,7 @@ def _due(store: ControlStore, now: datetime) -> list[Row[Any]]:
     place = func.row_number().over(partition_by=outbox.c.subscription, order_by=outbox.c.event_seq)
     heads = (
         select(outbox.c.event_seq, outbox.c.attempts, outbox.c.subscription, place.label("place"))
-        .where(outbox.c.delivered_at.is_(None), outbox.c.next_at <= now, ~blocked)
+        .where(outbox.c.delivered_at.is_(None), (outbox.c.next_at <= now) | (outbox.c.attempts == 0), ~blocked)
         .subquery()
     )
     query = (
@@ -224,10 +245,19 @@ def _deliver(store: ControlStore, now: datetime, send: Send, rows: Sequence[Row[
     for row in rows:
         if time.monotonic() > deadline_s:
             break
-        with store.reading() as connection:
-            event = next(read(connection, select(events).where(events.c.seq == row.event_seq)))
+        try:
+            with store.reading() as connection:
+                event = next(read(connection, select(events).where(events.c.seq == row.event_seq)), None)
+        except IntegrityError:
+            event = None
+        if event is None:
+            _set_aside(store, row, now)
+            continue
         try:
             send(row.channel, row.secret, event)
+        except GoneError as error:
+            _end_gone(store, row.subscription, str(error))
+            return Delivered(delivered, 1)
         except Exception as error:
             attempts = row.attempts + 1
             said = f"{type(error).__name__}: {error}"[:500]
@@ -236,6 +266,38 @@ def _deliver(store: ControlStore, now: datetime, send: Send, rows: Sequence[Row[
         _mark(store, row, {"attempts": row.attempts + 1, "delivered_at": now, "error": ""})
         delivered += 1
     return Delivered(delivered)
+
+
+def _set_aside(store: ControlStore, row: Row[Any], now: datetime) -> None:
+    """Let what is behind an event that cannot be read pass it. The row stays as long as one that was delivered."""
+    said = f"event {row.event_seq} cannot be read; `mlops-ray audit verify` says what is wrong with it"
+    this = (outbox.c.event_seq == row.event_seq) & (outbox.c.subscription == row.subscription)
+    with store.transaction() as connection:
+        connection.execute(update(outbox).where(this).values(delivered_at=now, error=said))
+        subject = f"subscription {row.subscription}"
+        record(connection, "notification.set_aside", SYSTEM, subject, reason=said, payload={"event": row.event_seq})
+    _logger.error("Subscription %s was not sent an event: %s", row.subscription, said)
+
+
+def _end_gone(store: ControlStore, id: str, reason: str) -> None:
+    with store.transaction() as connection:
+        row = connection.execute(select(subscriptions).where(_counts(id))).first()
+        if row is None:  # somebody ended it meanwhile
+            return
+        found = _subscription(row)
+        _end(connection, id)
+        subject = f"subscription {id}"
+        record(connection, "subscription.ended", SYSTEM, subject, found.use_case, before=found.shown(), reason=reason)
+    _logger.warning("Subscription %s is ended: %s", id, reason)
+
+
+def _end(connection: Connection, id: str) -> None:
+    connection.execute(update(subscriptions).where(subscriptions.c.id == id).values(ended_at=datetime.now(UTC)))
+    connection.execute(delete(outbox).where(outbox.c.subscription == id, outbox.c.delivered_at.is_(None)))
+
+
+def _counts(id: str) -> ColumnElement[bool]:
+    return (subscriptions.c.id == id) & subscriptions.c.ended_at.is_(None)
 
 
 def _mark(store: ControlStore, row: Row[Any], values: Mapping[str, Any]) -> None:
@@ -252,8 +314,7 @@ def _record(connection: Connection, actor: Actor, made: Subscription, before: An
 def _expect(connection: Connection, id: str) -> Row[Any]:
     row = None
     if _ID.fullmatch(id):
-        counts = subscriptions.c.ended_at.is_(None)
-        row = connection.execute(select(subscriptions).where(subscriptions.c.id == id, counts)).first()
+        row = connection.execute(select(subscriptions).where(_counts(id))).first()
     if row is None:
         shown = id if len(id) <= 40 else f"{id[:40]}…"
         raise ConfigurationError(f"There is no subscription {shown!r}. `mlops-ray notify list` shows all.")

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
-from mlops_ray.errors import ForbiddenError
+from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
 from mlops_ray.governance.approvals import (
@@ -40,7 +40,7 @@ from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
-from mlops_ray.governance.tables import replicas
+from mlops_ray.governance.tables import outbox, replicas
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at
@@ -149,6 +149,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     monitoring(platform)
     erasure(platform)
     advisories_and_audit(platform)
+    subscribers(platform)
     assert {event.type for event in platform.seen} == set(EVENT_TYPES)
     assert waiting(platform.store) == []
 
@@ -303,3 +304,27 @@ def advisories_and_audit(platform: Platform) -> None:
     (event,) = platform.told("audit.anchored")
     assert read_anchors(platform.settings.audit_anchors) == [Anchor(event.seq, event.hash)]
     assert verify_store(platform.store, platform.settings.audit_anchors).not_anchored == ()
+
+
+def subscribers(platform: Platform) -> None:
+    """One that is gone, and an event that somebody made unreadable while it waited."""
+    store, gone = platform.store, Server()
+    gone.status, there = 410, f"http://127.0.0.1:{gone.server_port}/"
+    subscribe(store, ANN, platform.channels, there, types=["policy.changed"])
+
+    def send_there_only(channel: str, secret: str, event: Event) -> None:
+        if channel != there:
+            raise UnavailableError("not yet")
+        platform.channels.send(channel, secret, event)
+
+    deliver_once(store, datetime.now(UTC), send_there_only)
+    gone.shutdown()
+    gone.server_close()
+    platform.told("policy.changed", "subscription.ended")
+    old = platform.seen[0].seq
+    with store.transaction() as connection:
+        connection.execute(update(outbox).where(outbox.c.event_seq == old).values(delivered_at=None))
+        connection.exec_driver_sql(f"UPDATE events SET roles = '5' WHERE seq = {old}")
+    deliver_once(store, datetime.now(UTC), platform.channels.send)
+    (event,) = platform.told("notification.set_aside")
+    assert event.payload["event"] == old

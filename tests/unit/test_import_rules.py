@@ -22,7 +22,8 @@ TABLE: dict[str, set[str]] = {
     "code_version": set(),
     "import_closure": set(),
     "user_files": {"errors", "import_closure"},
-    "governance": {"config", "state_folder", "errors"},
+    # Webhooks are sent with the client's deadlines.
+    "governance": {"config", "state_folder", "errors", "client"},
     "client": {"errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},

@@ -1,5 +1,6 @@
 """Notifications: each event reaches whoever asked for it, at least once, in order, and never a private address."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text, update
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
@@ -28,8 +30,9 @@ from mlops_ray.governance.address_guard import problem_with, public_addresses_on
 from mlops_ray.governance.audit import read_anchors
 from mlops_ray.governance.channels import Channels, cloud_event, hidden, new_secret, signature
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.dispatcher import ANCHOR_EVERY, LEASE, Dispatcher, hold, release
+from mlops_ray.governance.dispatcher import ANCHOR_EVERY, LEASE_NAME, Dispatcher
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events, record
+from mlops_ray.governance.leases import hold, release
 from mlops_ray.governance.notifications import (
     KEPT,
     LONGEST_PAUSE,
@@ -42,7 +45,7 @@ from mlops_ray.governance.notifications import (
     unsubscribe,
     waiting,
 )
-from mlops_ray.governance.tables import events, outbox, subscriptions
+from mlops_ray.governance.tables import events, leases, outbox, subscriptions
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -275,20 +278,51 @@ def test_what_was_delivered_long_ago_is_forgotten(store: ControlStore, hook: str
             assert connection.execute(select(func.count()).select_from(outbox)).scalar() == left
 
 
+UNREADABLE = {"roles": "{", "time": "yesterday"}
+
+
+@pytest.mark.parametrize("column", UNREADABLE)
+def test_an_event_that_cannot_be_read_is_set_aside_and_later_ones_pass(
+    store: ControlStore, hook: str, column: str
+) -> None:
+    first, second = (happen(store, "alarm.raised", "x") for _ in range(2))
+    with store.transaction() as connection:
+        broken = text(f"UPDATE events SET {column} = :value WHERE seq = :seq")
+        connection.execute(broken, {"value": UNREADABLE[column], "seq": first.seq})
+    receiver = Receiver()
+    drain(store, receiver)
+    drain(store, receiver)
+    assert receiver.seqs("x") == [second.seq]
+    (said,) = read_events(store, second.seq)
+    assert (said.type, said.severity, said.payload) == ("notification.set_aside", "critical", {"event": first.seq})
+    assert receiver.taken[-1][1].id == said.id
+    assert waiting(store) == []
+
+
 # The dispatcher
 
 
 def test_one_dispatcher_works_and_another_goes_on_when_it_has_died(store: ControlStore) -> None:
-    assert hold(store, "x", "a", NOW, LEASE)
-    assert not hold(store, "x", "b", NOW + LEASE - SECOND, LEASE)
-    assert hold(store, "x", "a", NOW + LEASE * 0.6, LEASE)  # renewed
-    assert not hold(store, "x", "b", NOW + LEASE * 1.5, LEASE)
-    assert hold(store, "x", "b", NOW + LEASE * 1.6, LEASE)
-    assert not hold(store, "x", "a", NOW + LEASE * 1.7, LEASE)
+    minute = timedelta(minutes=1)
+
+    def passes(time: timedelta) -> None:
+        with store.reporting() as connection:
+            (until,) = connection.execute(select(leases.c.until)).scalars()
+            connection.execute(update(leases).values(until=until - time))
+
+    assert not hold(store, "x", "a", minute)
+    passes(minute * 0.9)
+    assert hold(store, "x", "b", minute)
+    assert not hold(store, "x", "a", minute)  # renewed
+    passes(minute * 0.9)
+    assert hold(store, "x", "b", minute)
+    passes(minute * 0.2)
+    assert not hold(store, "x", "b", minute)
+    assert hold(store, "x", "a", minute)
     release(store, "x", "a")
-    assert not hold(store, "x", "a", NOW + LEASE * 1.7, LEASE)
+    assert hold(store, "x", "a", minute)
     release(store, "x", "b")
-    assert hold(store, "x", "a", NOW + LEASE * 1.7, LEASE)
+    assert not hold(store, "x", "a", minute)
 
 
 @pytest.fixture
@@ -304,7 +338,7 @@ def test_the_dispatcher_delivers_and_anchors_at_an_interval(store: ControlStore,
     happen(store, "alarm.raised", "x", now=start)
     first = worker.round(start)
     assert first
-    assert first.delivered == 1
+    assert first.delivered == 2  # the alarm, and that the log's end was written elsewhere
     assert idle.round(start) is None
     assert len(read_anchors(config.audit_anchors)) == 1
     happen(store, "alarm.raised", "x", now=start)
@@ -313,6 +347,22 @@ def test_the_dispatcher_delivers_and_anchors_at_an_interval(store: ControlStore,
     worker.round(start + ANCHOR_EVERY)
     anchored = read_anchors(config.audit_anchors)
     assert (len(anchored), anchored[-1].seq) == (2, read_events(store)[-1].seq)
+
+
+@pytest.mark.parametrize("wrong", [timedelta(minutes=10), timedelta(minutes=-10)])
+def test_a_node_whose_clock_is_wrong_changes_nothing(
+    store: ControlStore, hook: str, config: Settings, wrong: timedelta
+) -> None:
+    """Neither who works nor when something is sent."""
+    now, receiver = datetime.now(UTC), Receiver()
+    ours, other = Dispatcher(store, config, receiver), Dispatcher(store, config, receiver)
+    happen(store, "alarm.raised", "x", now=now + wrong)
+    assert ours.round(now)
+    assert other.round(now + wrong) is None
+    assert len(receiver.seqs("x")) == 1
+    with store.reporting(write=False) as connection:
+        until = connection.execute(select(leases.c.until).where(leases.c.name == LEASE_NAME)).scalar_one()
+    assert timedelta() < until - now < timedelta(minutes=2)
 
 
 def test_anchors_that_cannot_be_written_do_not_stop_delivery(
@@ -378,6 +428,28 @@ def server() -> Iterator[Server]:
     yield server
     server.shutdown()
     server.server_close()
+
+
+def test_a_receiver_that_is_gone_ends_its_subscription_and_holds_up_nobody(
+    store: ControlStore, hook: str, server: Server
+) -> None:
+    gone = subscribe(store, ANN, HERE, f"http://127.0.0.1:{server.server_port}/secret").subscription
+    forget_all(store)
+    server.status, receiver = 410, Receiver()
+
+    def send(channel: str, secret: str, event: Event) -> None:
+        (receiver if channel == HOOK else HERE.send)(channel, secret, event)
+
+    written = [happen(store, "alarm.raised", "x").seq for _ in range(3)]
+    for _ in range(5):
+        deliver_once(store, NOW + timedelta(days=1), send)
+    assert receiver.seqs("x") == written
+    assert len(server.received) == 1
+    assert [one.id for one in list_subscriptions(store)] == [hook]
+    (said,) = read_events(store, types=["subscription.ended"])
+    assert (said.subject, "410" in said.reason) == (f"subscription {gone.id}", True)
+    assert "/secret" not in json.dumps(said.to_json())
+    assert waiting(store) == []
 
 
 @pytest.fixture
@@ -466,22 +538,137 @@ def test_apprise_sends_to_people(server: Server, event: Event) -> None:
         HERE.send(f"json://localhost:{server.server_port}/team", "", event)
 
 
-@pytest.mark.parametrize("scheme", ["https", "json", "jsons"])
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loops(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Event loops of Python, or those that Ray's workers install, whose sockets Python does not see."""
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy() if request.param == "uvloop" else None)
+    yield
+    asyncio.set_event_loop_policy(before)
+
+
+HOSTILE = [
+    "localhost", "127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "0.0.0.0", "[::]", "[::1]",
+    "[::ffff:127.0.0.1]", "[::ffff:169.254.169.254]", "[::127.0.0.1]", "169.254.169.254", "0251.0376.0251.0376",
+    "metadata.example.org", "you@127.0.0.1",
+]  # fmt: skip
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, name: str, *addresses: str) -> None:
+    """From now on a name leads to one address after another, and stays at the last."""
+    real, left = socket.getaddrinfo, list(addresses)
+
+    def getaddrinfo(host: Any, *arguments: Any, **named: Any) -> Any:
+        if host in (name, name.encode()):
+            host = left.pop(0) if len(left) > 1 else left[0]
+        return real(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("host", HOSTILE)
+def test_a_hostile_address_is_refused_however_it_is_written(
+    server: Server, event: Event, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    resolve(monkeypatch, "metadata.example.org", "169.254.169.254")
+    for scheme in ("https", "jsons", "gotifys"):
+        channel = f"{scheme}://{host}:{server.server_port}/abcdefghijklmno"
+        for do in (lambda it: Channels().check(it), lambda it: Channels().send(it, new_secret(), event)):
+            with pytest.raises((ForbiddenError, ConfigurationError)):
+                do(channel)
+    assert server.received == []
+
+
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("scheme", ["https", "jsons"])
 def test_a_name_that_resolves_to_a_private_address_is_refused_where_it_connects(
     server: Server, event: Event, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    """A name that looks public and whose address changes to a private one: what counts is where the socket goes."""
-    real = socket.getaddrinfo
-
-    def rebound(host: Any, port: Any, *arguments: Any, **named: Any) -> Any:
-        return real(
-            "127.0.0.1" if host in ("hooks.example.org", b"hooks.example.org") else host, port, *arguments, **named
-        )
-
-    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    """A name that was public when it was checked: what counts is where the socket goes."""
+    resolve(monkeypatch, "hooks.example.org", "8.8.8.8", "8.8.8.8", "127.0.0.1")
+    channel = f"{scheme}://hooks.example.org:{server.server_port}/x"
+    Channels().check(channel)
     with pytest.raises(ForbiddenError, match=r"127\.0\.0\.1 is a private, local or metadata address"):
-        Channels().send(f"{scheme}://hooks.example.org:{server.server_port}/x", new_secret(), event)
+        Channels().send(channel, new_secret(), event)
     assert server.received == []
+
+
+@pytest.mark.parametrize("host", [host for host in HOSTILE if "@" not in host and "metadata" not in host])
+def test_datagrams_go_to_no_hostile_address(event: Event, host: str) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(0.05)
+        with pytest.raises((ForbiddenError, ConfigurationError)):
+            Channels().send(f"rsyslog://{host}:{receiver.getsockname()[1]}", "", event)
+        with pytest.raises(TimeoutError):
+            receiver.recv(1)
+
+
+def test_datagrams_go_to_a_host_that_the_settings_name_and_to_no_other(event: Event) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(5)
+        HERE.send(f"rsyslog://localhost:{receiver.getsockname()[1]}", "", event)
+        assert event.id.encode() in receiver.recv(4000)
+    with pytest.raises(ForbiddenError), public_addresses_only(["127.0.0.1"]):
+        socket.create_connection(("127.0.0.2", 80))
+    with pytest.raises(ForbiddenError), public_addresses_only(), socket.socket(type=socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"x", ("localhost", 514))
+
+
+@pytest.mark.parametrize("scheme", ["json", "xml", "form", "http", "HTTP", "rsyslog", "mailto"])
+def test_what_is_not_encrypted_is_refused(scheme: str) -> None:
+    with pytest.raises(ConfigurationError, match="not encrypted"):
+        Channels().check(f"{scheme}://you:password@example.org")
+
+
+def test_mail_goes_to_no_private_server_that_the_channel_names_beside_its_host(server: Server, event: Event) -> None:
+    channel = f"mailtos://you:password@example.org:{server.server_port}?smtp=127.0.0.1"
+    for channels_ in (Channels(), Channels(("example.org",))):
+        with pytest.raises(ForbiddenError, match=r"127\.0\.0\.1"):
+            channels_.send(channel, "", event)
+
+
+def test_what_shows_itself_on_the_senders_machine_is_refused(event: Event) -> None:
+    with pytest.raises(ForbiddenError, match="localhost"):
+        Channels().send("syslog://", "", event)
+
+
+def test_channels_and_secrets_by_reference_are_read_when_something_is_sent(
+    store: ControlStore, server: Server, event: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, path = new_secret(), tmp_path / "secret"
+    url = f"http://127.0.0.1:{server.server_port}/canary"
+    made = subscribe(store, ANN, HERE, "env:OPS_HOOK", secret=f"file:{path}")
+    assert made.subscription.shown()["channel"] == "env:OPS_HOOK"
+    with pytest.raises(ConfigurationError, match="env:OPS_HOOK cannot be read by who sends"):
+        send_test(store, ANN, HERE, made.subscription.id)
+    monkeypatch.setenv("OPS_HOOK", url)
+    path.write_text(f"{secret}\n")
+    sent = send_test(store, ANN, HERE, made.subscription.id)
+    ((_, headers, body),) = server.received
+    moment = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+    assert headers["webhook-signature"] == signature(secret, sent.id, moment, body)["webhook-signature"]
+    with store.reading() as connection:
+        stored = str([list(connection.execute(select(table))) for table in (subscriptions, events)])
+    assert "canary" not in stored
+    assert secret not in stored
+    monkeypatch.setenv("OPS_HOOK", "https://169.254.169.254/")
+    with pytest.raises(ForbiddenError):
+        send_test(store, ANN, HERE, made.subscription.id)
+    path.write_text("guess")
+    monkeypatch.setenv("OPS_HOOK", url)
+    with pytest.raises(ConfigurationError, match="whsec_"):
+        send_test(store, ANN, HERE, made.subscription.id)
+
+
+@pytest.mark.parametrize("channel", ["env:", "env:A B", "env:../x", "file:", "file:relative", "file:/x\n"])
+def test_a_reference_that_is_none_is_refused(store: ControlStore, channel: str) -> None:
+    with pytest.raises(ConfigurationError):
+        subscribe(store, ANN, Channels(), channel)
+    with pytest.raises(ConfigurationError):
+        subscribe(store, ANN, Channels(), HOOK, secret=channel or "text")
 
 
 @pytest.mark.parametrize(
