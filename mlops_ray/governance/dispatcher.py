@@ -15,6 +15,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.approvals import expire
 from mlops_ray.governance.audit import anchor
+from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.leases import hold, release
@@ -75,6 +76,7 @@ class Dispatcher:
         if hold(self._store, LEASE_NAME, self._holder, LEASE):
             return None
         self._every(EXPIRE_EVERY, "expire", now, lambda: expire(self._store, now))
+        self._every(EXPIRE_EVERY, "follow up on broken glass", now, lambda: follow_up(self._store, now))
         self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings.audit_anchors))
         self._every(FORGET_EVERY, "forget", now, lambda: forget_delivered(self._store, now))
         return deliver_once(self._store, now, self._send)

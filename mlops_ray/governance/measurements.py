@@ -101,6 +101,7 @@ def _expect_nobody_relies_on(connection: Connection, version: RegisteredVersion)
     """Raise ConflictError if an approval of what the version is now was given or asked for, and not taken back."""
     query = select(approvals.c.state, approvals.c.decided_by, approvals.c.requested_by).where(
         approvals.c.use_case == version.use_case,
+        approvals.c.version == version.version,
         approvals.c.model_digest == version.evidence.model,
         approvals.c.evaluation_digest == version.evidence.evaluation,
     )

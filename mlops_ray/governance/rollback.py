@@ -55,11 +55,16 @@ def leave_unservable(store: ControlStore, use_case: str) -> Live:
         try:
             expect_may_serve(connection, use_case, before.champion)
         except ForbiddenError as error:
-            target = _last_servable(connection, before)
-            if target is not None:
-                after = _returned(connection, before, target)
-                return _write_rolled_back(connection, before, after, SYSTEM, str(error))
+            return leave(connection, before, str(error))
         return before
+
+
+def leave(connection: Connection, before: Live, reason: str) -> Live:
+    """Go back to the last champion that may serve, in the system's name; where there is none, nothing changes."""
+    target = last_servable(connection, before)
+    if target is None:
+        return before
+    return _write_rolled_back(connection, before, _returned(connection, before, target), SYSTEM, reason)
 
 
 def _why_not(store: ControlStore, use_case: str, version: VersionRef) -> str | None:
@@ -82,13 +87,13 @@ def _champion_before(connection: Connection, before: Live, to: int) -> VersionRe
     try:
         expect_may_serve(connection, before.use_case, found)
     except ForbiddenError as error:
-        other = _last_servable(connection, before)
+        other = last_servable(connection, before)
         instead = f"Go back to version {other.version}, which may" if other else "No earlier champion may"
         raise ForbiddenError(f"{error} {instead}.") from None
     return found
 
 
-def _last_servable(connection: Connection, before: Live) -> VersionRef | None:
+def last_servable(connection: Connection, before: Live) -> VersionRef | None:
     """The latest champion, other than the one that is, which may serve."""
     for ref in champions(connection, before.use_case):
         if ref == before.champion:

@@ -11,6 +11,7 @@ from mlops_ray.governance.change import conflict, expect_seen, with_champion, wr
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import Live, Numbers, Plan, Rollout, VersionRef, read_live
+from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.replicas import heard
 from mlops_ray.governance.tables import rollouts
 
@@ -20,7 +21,8 @@ def start_rollout(
 ) -> Live:
     """Let `version` in step by step. seen: the revision on which this was decided; None for what holds now.
 
-    Raises ConflictError if a rollout runs, the version is the champion, or something else was live at `seen`.
+    Raises ConflictError if a rollout runs, the version is the champion, or something else was live at `seen`;
+    ConfigurationError for a plan that the use case does not allow.
     """
     with store.transaction() as connection:
         before = read_live(connection, use_case)
@@ -34,6 +36,7 @@ def start_rollout(
             raise ConflictError(f"Version {version.version} of {use_case} is the champion already.")
         now = database_now(connection)
         expect_admitted(connection, use_case, version, now)
+        policy_of(connection, use_case).expect_allows(use_case, plan)
         rollout = Rollout(str(uuid6.uuid7()), version, plan, "loading", 0, now, now)
         row = {
             "id": rollout.id, "use_case": use_case, "version": version.version, "digest": version.digest,
@@ -65,12 +68,13 @@ def promote(
 ) -> Live:
     """Make the version of the rollout champion, at whichever step it is.
 
-    Raises ConflictError if it is another rollout than `seen`, or while a replica that is alive does not hold the
-    version: it would go on to serve the old one.
+    Raises ConflictError if it is another rollout than `seen`, if it has not gone as far as the use case demands, or
+    while a replica that is alive does not hold the version: it would go on to serve the old one.
     """
     with store.transaction() as connection:
         before = _expect(connection, use_case, seen)
         expect_admitted(connection, use_case, seen.version, database_now(connection))
+        _expect_far_enough(connection, before)
         _expect_held_by_all(store, use_case, seen.version)
         write_rollout(connection, replace(seen, state="promoted"), reason)
         after = replace(with_champion(connection, before, seen.version), rollout=None)
@@ -94,6 +98,21 @@ def _expect(connection: Connection, use_case: str, seen: Rollout) -> Live:
     if found is None or found.id != seen.id:
         raise conflict(connection, before)
     return before
+
+
+def _expect_far_enough(connection: Connection, state: Live) -> None:
+    """By a policy that was made stricter on the way, the steps that the plan has are enough: it could never end."""
+    rollout, policy = state.rollout, policy_of(connection, state.use_case)
+    assert rollout is not None
+    steps = min(policy.min_rollout_steps or 0, len(rollout.plan.steps))
+    done = rollout.step + 1 if rollout.current else 0
+    lasted_s = (database_now(connection) - rollout.started_at).total_seconds()
+    if done < steps or lasted_s < (policy.min_rollout_s or 0):
+        raise ConflictError(
+            f"The rollout of version {rollout.version.version} of {state.use_case} is at step {done}, {lasted_s:.0f} s "
+            f"after its start, and promoted at step {steps} and after {policy.min_rollout_s or 0:g} s at the earliest. "
+            "Wait, or go back."
+        )
 
 
 def _expect_held_by_all(store: ControlStore, use_case: str, version: VersionRef) -> None:

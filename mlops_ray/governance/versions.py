@@ -35,9 +35,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """author: the principal that registered it. failed_gates: names of the gates that keep it from going live.
+    """author: the name of the principal that registered it, author_id: which one that is, None in older rows.
 
-    retired_at: since when nothing can be begun with it, None for a version in use.
+    failed_gates: names of the gates that keep it from going live. retired_at: since when nothing can be begun with it,
+    None for a version in use.
     """
 
     use_case: str
@@ -47,6 +48,7 @@ class RegisteredVersion:
     failed_gates: tuple[str, ...]
     registered_at: datetime
     retired_at: datetime | None = None
+    author_id: str | None = None
 
     @property
     def ref(self) -> VersionRef:
@@ -104,7 +106,8 @@ def record_version(
                     f"{evidence.model}. Register the model as a new version."
                 )
             return known
-        made = RegisteredVersion(use_case, version, evidence, actor.name, failed_gates(outcomes), now)
+        failed = failed_gates(outcomes)
+        made = RegisteredVersion(use_case, version, evidence, actor.name, failed, now, author_id=actor.id or None)
         _insert(connection, made)
         subject = f"{use_case}@{version}"
         record(connection, "version.registered", actor, subject, use_case, after=asdict(made), payload=payload, now=now)
@@ -221,6 +224,7 @@ def _insert(connection: Connection, made: RegisteredVersion) -> None:
             evaluation_digest=made.evidence.evaluation,
             materials_digest=made.evidence.materials,
             author=made.author,
+            author_id=made.author_id,
             failed_gates=list(made.failed_gates),
             registered_at=made.registered_at,
         )
@@ -236,6 +240,7 @@ def _version(row: Row[Any]) -> RegisteredVersion:
         tuple(row.failed_gates),
         row.registered_at,
         row.retired_at,
+        row.author_id,
     )
 
 

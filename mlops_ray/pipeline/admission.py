@@ -4,7 +4,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,21 @@ def policy_of(use_case: UseCase) -> Policy | None:
     rule = use_case.approval
     if rule is None:
         return None
-    return Policy(rule.required, rule.role, rule.four_eyes, rule.expires_after.total_seconds())
+    return Policy(
+        rule.required,
+        rule.role,
+        rule.four_eyes,
+        rule.expires_after.total_seconds(),
+        min_rollout_steps=rule.min_rollout_steps,
+        min_rollout_s=_seconds(rule.min_rollout),
+        max_error_rate=rule.max_error_rate,
+        broken_glass_escalates_after_s=_seconds(rule.broken_glass_escalates_after),
+        broken_glass_ends_after_s=_seconds(rule.broken_glass_ends_after),
+    )
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
 
 
 def admit(
@@ -164,7 +178,8 @@ def _beside(name: str, version: VersionRef, champion: VersionRef) -> str:
 def _approval(
     use_case: UseCase, settings: Settings, store: ControlStore, actor: Actor, version: RegisteredVersion, why: str
 ) -> Approval:
-    asked = next((a for a in list_approvals(store, use_case.name) if a.evidence == version.evidence), None)
+    of_it = version.version, version.evidence
+    asked = next((a for a in list_approvals(store, use_case.name) if (a.version, a.evidence) == of_it), None)
     if asked is None or asked.state not in ("requested", "approved") or asked.expires_at <= datetime.now(UTC):
         asked = request(store, actor, use_case.name, version.version, why)
     if asked.state == "requested" and is_single_user(store, settings):

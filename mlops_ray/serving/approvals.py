@@ -90,7 +90,8 @@ def _decided(store: ControlStore, actor: Actor, body: VersionBody, decision: Dec
     except (ConflictError, ForbiddenError):
         about = read_events(store, 0, body.model, _EVENTS, f"{body.model}@{body.version}")
         last = about[-1] if about else None
-        if last is None or (last.type, last.actor, last.reason) != (decision.event, actor.name, plain(body.reason)):
+        same = last is not None and (last.actor_id == actor.id if last.actor_id else last.actor == actor.name)
+        if last is None or not same or (last.type, last.reason) != (decision.event, plain(body.reason)):
             raise
         stands = decision.stands(store, body)
         if stands is None:

@@ -294,6 +294,15 @@ def _check_gates(case: "UseCase") -> None:
     expect_types(case.approval, f"Use case {case.name}: approval")
     if case.approval.expires_after <= timedelta(0):
         raise _refusal(case, f"an approval that expires after {case.approval.expires_after} is never valid.")
+    for name in ("min_rollout", "broken_glass_escalates_after", "broken_glass_ends_after"):
+        duration = getattr(case.approval, name)
+        if duration is not None and duration <= timedelta(0):
+            raise _refusal(case, f"approval: {name} is {duration}. Give a time above 0, or None for no such rule.")
+    rate, steps = case.approval.max_error_rate, case.approval.min_rollout_steps
+    if rate is not None and not 0 <= rate <= 1:
+        raise _refusal(case, f"approval: max_error_rate is {rate}. Give a share from 0 to 1.")
+    if steps is not None and steps < 1:
+        raise _refusal(case, f"approval: min_rollout_steps is {steps}. Give at least 1, or None for no such rule.")
 
 
 def _expect_moment(

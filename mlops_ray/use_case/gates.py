@@ -128,9 +128,20 @@ class Approval:
 
     expires_after: how long a request waits for an answer, and how long an approval can be used.
     required: without it an approval can be asked for, but nothing depends on it.
+
+    What follows demands nothing where it is None. min_rollout_steps, min_rollout, max_error_rate: no plan of a rollout
+    has fewer steps, is shorter, or has a larger rule `max_error_rate`; nobody promotes earlier by hand.
+    broken_glass_escalates_after: how long somebody who broke the glass may wait for an approval until that is a
+    critical event again, and again. broken_glass_ends_after: until the version is left for the last champion that may
+    serve.
     """
 
     role: Literal["approve", "operate", "admin"] = "approve"
     four_eyes: bool = True
     expires_after: timedelta = timedelta(days=30)
     required: bool = True
+    min_rollout_steps: int | None = None
+    min_rollout: timedelta | None = None
+    max_error_rate: float | None = None
+    broken_glass_escalates_after: timedelta | None = None
+    broken_glass_ends_after: timedelta | None = None

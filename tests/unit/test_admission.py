@@ -20,9 +20,10 @@ from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import Plan, VersionRef, live
+from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.principals import acting, create_key
 from mlops_ray.governance.rollouts import start_rollout
-from mlops_ray.pipeline.admission import Admission, admit
+from mlops_ray.pipeline.admission import Admission, admit, policy_of
 from mlops_ray.pipeline.measurement import Registered
 from mlops_ray.registry.bill_of_materials import document
 from mlops_ray.registry.sealed_model import seal
@@ -67,6 +68,17 @@ def test_a_version_that_nobody_has_to_approve_is_champion(
     assert live(store, USE_CASE.name).champion == OLD
     payload = {"lineage": "l", "comparisons": {}, "gates": [repr(Threshold("roc_auc", 0.5))]}
     assert read_events(store, types=["version.registered"])[0].payload == payload
+
+
+def test_what_a_use_case_demands_is_what_the_control_store_keeps_to() -> None:
+    hour = timedelta(hours=1)
+    declared = Approval(
+        min_rollout_steps=2, min_rollout=hour, max_error_rate=0.02, broken_glass_escalates_after=hour,
+        broken_glass_ends_after=2 * hour,
+    )  # fmt: skip
+    month_s = timedelta(days=30).total_seconds()
+    assert policy_of(case(approval=declared)) == Policy(True, "approve", True, month_s, 2, 3600, 0.02, 3600, 7200)
+    assert policy_of(case(approval=Approval())) == Policy(required=True)
 
 
 def test_a_single_user_is_two_development_principals(settings: Settings, store: ControlStore, tmp_path: Path) -> None:

@@ -30,10 +30,11 @@ from mlops_ray.governance.approvals import (
     set_policy,
     valid_approval,
 )
+from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.champion import begin, break_glass, retire, set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.live import Plan, Step, VersionRef, live
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
 from mlops_ray.governance.principals import (
     acting,
     active_keys,
@@ -43,7 +44,7 @@ from mlops_ray.governance.principals import (
     is_single_user,
 )
 from mlops_ray.governance.rollback import roll_back
-from mlops_ray.governance.rollouts import promote, start_rollout
+from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, list_versions, record_version
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower
@@ -160,6 +161,58 @@ def test_four_eyes_are_two_only_where_the_use_case_says_so() -> None:
     assert decide(asked(), verdict("approved", Actor("ann", ("admin",))), alone, NOW).decided_by == "ann"
 
 
+def person(id: str, name: str, *roles: str) -> Actor:
+    return Actor(name, roles, id=id)
+
+
+@pytest.mark.parametrize(
+    ("registers", "approves", "is_one"),
+    [
+        (person("p1", "ann"), person("p1", "ann@example.org", "approve"), True),  # by a key, and by a token
+        (person("p1", "ann"), person("p2", "ann", "approve"), False),  # a name that was given again
+        (person("", "ann"), person("p1", "ann", "approve"), True),  # registered before there were ids
+        (person("p1", "ann"), person("", "ann", "approve"), True),
+        (person("p1", "ann"), person("p2", "bob", "approve"), False),
+    ],
+)
+def test_four_eyes_are_of_two_persons_and_not_of_two_names(
+    store: ControlStore, registers: Actor, approves: Actor, is_one: bool
+) -> None:
+    set_policy(store, ANN, "flights", POLICY)
+    made = record_version(store, registers, "flights", 1, Evidence(OLD.digest, "e"))
+    assert list_versions(store, "flights") == [made]
+    wanted = request(store, EVE, "flights", 1)
+    assert (made.author_id, wanted.author_id, wanted.requested_by_id) == (registers.id or None,) * 2 + (None,)
+    if is_one:
+        with pytest.raises(ForbiddenError, match="is the author"):
+            approve(store, approves, "flights", 1)
+    else:
+        assert approve(store, approves, "flights", 1).decided_by_id == approves.id
+        assert list_approvals(store, "flights")[0].decided_by_id == approves.id
+
+
+def test_who_broke_the_glass_with_another_key_does_not_approve_it(ready: ControlStore) -> None:
+    break_glass(ready, person("p7", "eve", "operate"), "flights", 2, "fire")
+    with pytest.raises(ForbiddenError, match="broke the glass"):
+        approve(ready, person("p7", "eve_laptop", "approve"), "flights", 2)
+    assert approve(ready, person("p8", "eve", "approve"), "flights", 2).state == "approved"
+
+
+def test_asking_again_does_not_let_who_broke_the_glass_approve(ready: ControlStore) -> None:
+    both = replace(EVE, roles=("operate", "approve"))
+    break_glass(ready, both, "flights", 2, "fire")
+    reject(ready, both, "flights", 2, "it was nothing")
+    for number in (2, 3):  # nor as the same bytes under another number
+        if number == 3:
+            record_version(ready, ANN, "flights", 3, Evidence(NEW.digest, "e" * 64))
+        request(ready, ANN, "flights", number)
+        with pytest.raises(ForbiddenError, match=f"eve broke the glass for version {number} of flights"):
+            approve(ready, both, "flights", number)
+        with pytest.raises(ForbiddenError, match="not approved"):
+            expect_servable(ready, "flights", VersionRef(number, NEW.digest))
+        assert approve(ready, BOB, "flights", number).state == "approved"
+
+
 @given(
     st.lists(
         st.tuples(
@@ -236,6 +289,80 @@ def test_another_model_under_an_approved_number_is_not_approved(ready: ControlSt
         record_version(ready, ANN, "flights", 1, Evidence("f" * 64, "e" * 64))
 
 
+def test_an_approval_is_about_a_version_and_not_about_the_same_bytes_under_another_number(ready: ControlStore) -> None:
+    record_version(ready, ANN, "flights", 3, Evidence(OLD.digest, "e" * 64))
+    request(ready, ANN, "flights", 3)
+    assert valid_approval(ready, "flights", OLD, NOW)
+    again = VersionRef(3, OLD.digest)
+    with pytest.raises(ForbiddenError, match="no valid approval"):
+        set_champion(ready, ANN, "flights", again, "the same")
+    reject(ready, BOB, "flights", 3, "once is enough")
+    expect_servable(ready, "flights", OLD)
+    assert valid_approval(ready, "flights", OLD, NOW)
+    with pytest.raises(ForbiddenError, match="not approved"):
+        expect_servable(ready, "flights", again)
+
+
+@pytest.mark.parametrize("then", [None, replace(POLICY, required=False)])
+@pytest.mark.parametrize("verdict", ["revoked", "rejected"])
+def test_what_was_taken_back_does_not_come_back_with_another_policy(
+    ready: ControlStore, then: Policy | None, verdict: str
+) -> None:
+    request(ready, ANN, "flights", 2)
+    if verdict == "rejected":
+        reject(ready, BOB, "flights", 2, "a complaint")
+    else:
+        approve(ready, BOB, "flights", 2)
+        revoke(ready, BOB, "flights", 2, "a complaint")
+    set_policy(ready, ANN, "flights", then)
+    tries: list[Callable[[], object]] = [
+        lambda: expect_servable(ready, "flights", NEW),
+        lambda: set_champion(ready, ANN, "flights", NEW, "now"),
+        lambda: start_rollout(ready, ANN, "flights", NEW, Plan()),
+    ]
+    for attempt in tries:
+        with pytest.raises(ForbiddenError, match=rf"Version 2 of flights .* bob has {verdict} it"):
+            attempt()
+    request(ready, ANN, "flights", 2)
+    with pytest.raises(ForbiddenError):
+        expect_servable(ready, "flights", NEW)
+    approve(ready, BOB, "flights", 2)
+    assert set_champion(ready, ANN, "flights", NEW, "now").champion == NEW
+
+
+def test_demanding_approvals_leaves_what_is_live_and_what_it_can_go_back_to(store: ControlStore) -> None:
+    for ref in (OLD, NEW):
+        record_version(store, ANN, "flights", ref.version, Evidence(ref.digest, "e" * 64))
+        request(store, ANN, "flights", ref.version)
+        approve(store, BOB, "flights", ref.version)
+        set_champion(store, ANN, "flights", ref, "nobody has to approve it")
+    with store.transaction() as connection:  # measured again since, so that no approval fits
+        connection.execute(text("UPDATE versions SET evaluation_digest = 'another'"))
+    set_policy(store, ANN, "flights", POLICY)
+    set_policy(store, ANN, "flights", replace(POLICY, role="operate"))
+    for ref in (OLD, NEW):
+        expect_servable(store, "flights", ref)
+    assert roll_back(store, ANN, "flights", live(store, "flights").revision, 1, "back").champion == OLD
+    with pytest.raises(ForbiddenError, match="no valid approval"):
+        set_champion(store, ANN, "flights", NEW, "again")
+
+
+def test_the_registered_digest_holds_for_whatever_names_the_version(store: ControlStore) -> None:
+    record_version(store, ANN, "flights", 1, Evidence(OLD.digest, "e"))
+    record_version(store, ANN, "flights", 2, Evidence(NEW.digest, "e"))
+    set_champion(store, ANN, "flights", OLD, "first")
+    other = VersionRef(2, "f" * 64)
+    tries: list[Callable[[], object]] = [
+        lambda: set_champion(store, ANN, "flights", other, "now"),
+        lambda: start_rollout(store, ANN, "flights", other, Plan()),
+        lambda: expect_servable(store, "flights", other),
+    ]
+    for attempt in tries:
+        with pytest.raises(ForbiddenError, match=r"Version 2 of flights was registered with .* bbb.*not fff"):
+            attempt()
+    assert live(store, "flights").champion == OLD
+
+
 def test_the_end_of_an_approval_stops_what_is_new_and_not_what_is_live(ready: ControlStore) -> None:
     later = NOW + 2 * DAY
     assert valid_approval(ready, "flights", OLD, later) is None
@@ -285,6 +412,112 @@ def test_breaking_the_glass_is_loud_and_asks_afterwards(ready: ControlStore) -> 
         break_glass(ready, EVE, "flights", 2, "again")
     approve(ready, BOB, "flights", 2, "after a look")
     assert valid_approval(ready, "flights", NEW, datetime.now(UTC))
+
+
+def test_the_glass_breaks_whatever_gates_and_approvals_say(ready: ControlStore) -> None:
+    class Failed:
+        name, passed, blocks, value, limit, sentence = "latency", False, True, 9.0, 1.0, "too slow"
+
+    request(ready, ANN, "flights", 2)
+    approve(ready, BOB, "flights", 2)
+    assert break_glass(ready, EVE, "flights", 2, "no time for a rollout").champion == NEW
+    slow = VersionRef(3, "c" * 64)
+    record_version(ready, ANN, "flights", 3, Evidence(slow.digest, "e"), [Failed()])
+    for reason in ("fire", "fire again"):
+        assert break_glass(ready, EVE, "flights", 3, reason).champion == slow
+        approve(ready, BOB, "flights", 3, "it may")
+        state = live(ready, "flights")
+        expect_servable(ready, "flights", slow)
+        assert roll_back(ready, EVE, "flights", state.revision, 1, "over").champion == OLD
+    revoke(ready, BOB, "flights", 3, "no more")
+    assert break_glass(ready, EVE, "flights", 3, "the last way out").champion == slow
+
+
+def test_a_broken_glass_can_be_taken_back_after_its_request_has_ended(ready: ControlStore) -> None:
+    break_glass(ready, EVE, "flights", 2, "fire")
+    expire(ready, NOW + 2 * DAY)
+    expect_servable(ready, "flights", NEW)
+    revoke(ready, BOB, "flights", 2, "nobody has looked at it")
+    with pytest.raises(ForbiddenError):
+        expect_servable(ready, "flights", NEW)
+
+
+HOUR = timedelta(hours=1)
+
+
+def test_a_broken_glass_that_nobody_approves_is_said_again_and_again(ready: ControlStore) -> None:
+    set_policy(ready, ANN, "flights", replace(POLICY, broken_glass_escalates_after_s=HOUR.total_seconds()))
+    assert follow_up(ready, datetime.now(UTC) + 3 * HOUR) == []
+    break_glass(ready, EVE, "flights", 2, "fire")
+    begun = datetime.now(UTC)
+    rounds = [follow_up(ready, begun + hours * HOUR) for hours in (0.9, 1, 1.9, 2)]
+    assert rounds == [[], ["flights"], [], ["flights"]]
+    said = read_events(ready, types=["break_glass"])[1:]
+    assert [(event.severity, event.actor, event.subject) for event in said] == [("critical", "system", "flights@2")] * 2
+    assert "Nobody has approved version 2 of flights since eve broke the glass" in said[0].reason
+    assert live(ready, "flights").champion == NEW
+    approve(ready, BOB, "flights", 2)
+    assert follow_up(ready, begun + 9 * HOUR) == []
+
+
+def test_a_broken_glass_ends_for_a_champion_that_may_serve_if_the_use_case_says_so(ready: ControlStore) -> None:
+    set_policy(ready, ANN, "flights", replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
+    break_glass(ready, EVE, "flights", 2, "fire")
+    request(ready, ANN, "flights", 2, now=datetime.now(UTC) + 2 * DAY)  # asking again does not stop the clock
+    expire(ready, datetime.now(UTC) + 2 * DAY)
+    assert follow_up(ready, datetime.now(UTC) + HOUR / 2) == []
+    assert follow_up(ready, datetime.now(UTC) + HOUR) == ["flights"]
+    state = live(ready, "flights")
+    assert (state.champion, state.previous) == (OLD, None)
+    (event,) = read_events(ready, types=["rollout.rolled_back"])
+    assert (event.actor, "Nobody has approved version 2" in event.reason) == ("system", True)
+    with pytest.raises(ForbiddenError, match="system has rejected it"):
+        expect_servable(ready, "flights", NEW)
+    assert follow_up(ready, datetime.now(UTC) + 2 * HOUR) == []
+
+
+def test_a_broken_glass_does_not_end_where_no_other_champion_may_serve(ready: ControlStore) -> None:
+    set_policy(ready, ANN, "flights", replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
+    break_glass(ready, EVE, "flights", 2, "fire")
+    revoke(ready, BOB, "flights", 1, "a complaint")
+    assert follow_up(ready, datetime.now(UTC) + HOUR) == ["flights"]
+    assert live(ready, "flights").champion == NEW
+    expect_servable(ready, "flights", NEW)
+    assert [event.actor for event in read_events(ready, types=["break_glass"])] == ["eve", "system"]
+
+
+FLOOR = replace(POLICY, required=False, min_rollout_steps=2, min_rollout_s=600.0, max_error_rate=0.02)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(()), "The plan has 0 steps, and a rollout of flights needs 2"),
+        (Plan((Step("shadow", 1, 9), Step("canary", 0.5, 9))), "hold for 18 s together, and .* at least 600 s"),
+        (Plan(rules=Rules(max_error_rate=1)), "max_error_rate is 1, and flights allows at most 0.02"),
+    ],
+)
+def test_a_plan_below_what_its_use_case_demands_is_refused(ready: ControlStore, plan: Plan, message: str) -> None:
+    set_policy(ready, ANN, "flights", FLOOR)
+    with pytest.raises(ConfigurationError, match=message):
+        start_rollout(ready, ANN, "flights", NEW, plan)
+    assert start_rollout(ready, ANN, "flights", NEW, Plan()).rollout
+
+
+def test_nobody_promotes_by_hand_before_a_rollout_has_gone_as_far_as_its_use_case_demands(ready: ControlStore) -> None:
+    set_policy(ready, ANN, "flights", replace(FLOOR, min_rollout_s=None))
+    state = start_rollout(ready, ANN, "flights", NEW, Plan())
+    for step in (0, 1):
+        assert state.rollout
+        with pytest.raises(ConflictError, match=f"is at step {step}, 0 s after its start, and promoted at step 2"):
+            promote(ready, ANN, "flights", state.rollout, "enough")
+        state = advance(ready, ANN, "flights", state.rollout, "go on")
+    assert state.rollout
+    set_policy(ready, ANN, "flights", FLOOR)
+    with pytest.raises(ConflictError, match="after 600 s at the earliest"):
+        promote(ready, ANN, "flights", state.rollout, "enough")
+    set_policy(ready, ANN, "flights", replace(FLOOR, min_rollout_s=None))
+    assert promote(ready, ANN, "flights", state.rollout, "enough").champion == NEW
 
 
 def test_a_rejected_break_glass_is_not_loaded_again(ready: ControlStore) -> None:

@@ -354,6 +354,11 @@ def test_what_cannot_be_compared_is_refused() -> None:
         ({"gates": (NoVulnerability(waivers=(Waiver("A", NOW, " "),)),)}, "needs a reason"),
         ({"gates": (NoVulnerability(waivers=(Waiver("A", NOW.replace(tzinfo=None), "x"),)),)}, "time zone"),
         ({"approval": Approval(expires_after=timedelta(0))}, "never valid"),
+        ({"approval": Approval(min_rollout=timedelta(0))}, "min_rollout is 0:00:00"),
+        ({"approval": Approval(broken_glass_ends_after=timedelta(-1))}, "broken_glass_ends_after is -1 day"),
+        ({"approval": Approval(max_error_rate=1.5)}, "max_error_rate is 1.5"),
+        ({"approval": Approval(max_error_rate=math.nan)}, "max_error_rate is nan"),
+        ({"approval": Approval(min_rollout_steps=0)}, "min_rollout_steps is 0"),
     ],
 )
 def test_a_rule_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:

@@ -42,6 +42,7 @@ _REGISTERED = object_of(
         "failed_gates": list_of(TEXT),
         "registered_at": _TIME,
         "retired_at": {"anyOf": [_TIME, {"type": "null"}]},
+        "author_id": {"type": ["string", "null"]},
     }
 )
 _APPROVAL = object_of(
@@ -59,6 +60,7 @@ _APPROVAL = object_of(
         "decided_by": {"type": ["string", "null"]},
         "decided_at": {"anyOf": [_TIME, {"type": "null"}]},
         "reason": TEXT,
+        **{f"{who}_id": {"type": ["string", "null"]} for who in ("author", "requested_by", "decided_by")},
     }
 )
 
