@@ -30,6 +30,9 @@ DEVELOPMENT_KEY_FILE, APPROVER_KEY_FILE = "development_key", "development_approv
 RESERVED_NAMES = frozenset({SYSTEM.name, DEVELOPMENT, DEVELOPMENT_APPROVER})
 ALL_USE_CASES = "all"
 _NAME_CHARACTERS = 200
+_ENDED = (
+    "The development keys ended with the first key that was made for somebody. Set MLOPS_RAY_API_KEY to a key of yours."
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def create_key(
 
     Raises ConfigurationError for an unknown role, no use case, a name that is taken by a key not revoked, a name that
     is none (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past.
+    The first key that is not for development ends the development principals for good: `development.ended`.
     """
     principal = Principal(
         str(uuid6.uuid7()),
@@ -108,6 +112,8 @@ def create_key(
     )
     _check(principal)
     with store.transaction() as connection:
+        if not development:
+            _end_development(connection, actor, name)
         return _insert(connection, actor, principal)
 
 
@@ -134,8 +140,17 @@ def list_keys(store: ControlStore) -> list[KeyRecord]:
 def active_keys(store: ControlStore) -> dict[str, Principal]:
     """Principals by `hash_of` their secret: those not revoked. An expired one is among them, and may nothing."""
     with store.reading() as connection:
-        rows = connection.execute(select(principals).where(principals.c.revoked_at.is_(None)))
-        return {row.key_hash: _principal(row) for row in rows}
+        rows = connection.execute(select(principals).where(principals.c.revoked_at.is_(None))).all()
+        ended = development_ended(connection)
+    return {row.key_hash: _principal(row) for row in rows if not (row.development and ended)}
+
+
+def development_ended(connection: Connection) -> bool:
+    """Whether a key was ever made for somebody: then nobody is a development principal again.
+
+    Keys are never deleted, so it stays so when that key is revoked.
+    """
+    return connection.execute(select(principals.c.id).where(~principals.c.development)).first() is not None
 
 
 def development_key(store: ControlStore, settings: Settings) -> str:
@@ -153,10 +168,11 @@ def development_approver_key(store: ControlStore, settings: Settings) -> str:
 
 
 def is_single_user(store: ControlStore, settings: Settings) -> bool:
-    """Whether there is nobody but this machine's user: the server is not reachable, and no key was given to others."""
+    """Whether there is nobody but this machine's user: the server is not reachable, and never was a key for others."""
     if not is_loopback(settings.http_host) or settings.oidc_issuer:
         return False
-    return all(principal.development for principal in active_keys(store).values())
+    with store.reading() as connection:
+        return not development_ended(connection)
 
 
 def acting(store: ControlStore, settings: Settings, secret: str | None) -> Actor:
@@ -180,6 +196,9 @@ def _development_key(store: ControlStore, settings: Settings, name: str, role: R
             f"There is no development key on http_host {settings.http_host!r}, which others can reach. "
             f"Make a key with `mlops-ray keys create`, or set http_host to 127.0.0.1."
         )
+    with store.reading() as connection:
+        if development_ended(connection):
+            raise ConfigurationError(_ENDED)
     file = Path(settings.state) / file_name
     active = principals.c.revoked_at.is_(None) & principals.c.development & (principals.c.name == name)
     with store.reading() as connection:
@@ -188,6 +207,8 @@ def _development_key(store: ControlStore, settings: Settings, name: str, role: R
     if secret is not None:
         return secret
     with store.transaction() as connection:
+        if development_ended(connection):
+            raise ConfigurationError(_ENDED)
         rows = connection.execute(select(principals).where(active)).all()
         secret = _kept_secret(file, rows)  # another process may have made it since
         if secret is not None:
@@ -198,6 +219,16 @@ def _development_key(store: ControlStore, settings: Settings, name: str, role: R
         # Before the commit: a process that dies here leaves a file without a key, which the next one replaces.
         _write_secret(file, made.secret)
     return made.secret
+
+
+def _end_development(connection: Connection, actor: Actor, name: str) -> None:
+    active = principals.c.revoked_at.is_(None) & principals.c.development
+    rows = connection.execute(select(principals).where(active)).all()
+    for row in rows:
+        _revoke(connection, actor, row, f"{_subject(name)} is the first for somebody")
+    if rows:
+        ended = [row.name for row in rows]
+        record(connection, "development.ended", actor, "development principals", before=ended, after=[])
 
 
 def _insert(connection: Connection, actor: Actor, principal: Principal) -> NewKey:

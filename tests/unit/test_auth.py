@@ -258,11 +258,14 @@ def test_a_token_with_the_name_of_a_key_or_of_the_platform_is_a_401(tokens: Guar
 
 def test_a_development_key_never_counts_where_others_reach_the_server(store: ControlStore, tmp_path: Path) -> None:
     secret = development_key(store, Settings(state=str(tmp_path), data=str(tmp_path)))
-    other = create_key(store, SYSTEM, "ci", ["predict"]).secret
     public = Guard("flights", active_keys(store), public=True)
     assert "development key" in refused(401, public, bearer(secret)).error
+    alone = Guard("flights", active_keys(store))
+    assert alone.admit(bearer(secret), "predict").development
+    other = create_key(store, SYSTEM, "ci", ["predict"]).secret
+    public.keys = alone.keys = active_keys(store)
     assert public.admit(bearer(other), "predict").name == "ci"
-    assert Guard("flights", active_keys(store)).admit(bearer(secret), "predict").development
+    refused(401, alone, bearer(secret))
     here, everywhere = (Settings(state="/s", data="/d", http_host=host) for host in ("127.0.0.1", "0.0.0.0"))
     assert not is_public(here, "127.0.0.1")
     assert is_public(everywhere, "127.0.0.1")

@@ -12,7 +12,7 @@ from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
     ROLES,
@@ -20,8 +20,10 @@ from mlops_ray.governance.principals import (
     acting,
     active_keys,
     create_key,
+    development_approver_key,
     development_key,
     hash_of,
+    is_single_user,
     list_keys,
     revoke_key,
 )
@@ -211,3 +213,31 @@ def test_a_development_key_is_nobody_where_others_reach_the_server(store: Contro
     assert acting(store, settings, secret).name == "development"
     with pytest.raises(ForbiddenError, match="not known"):
         acting(store, settings.model_copy(update={"http_host": "0.0.0.0"}), secret)
+
+
+def test_development_principals_end_for_good_with_the_first_real_key(store: ControlStore, settings: Settings) -> None:
+    secrets = development_key(store, settings), development_approver_key(store, settings)
+    assert is_single_user(store, settings)
+    made = create_key(store, ADA, "ci", ["predict"])
+    (ended,) = read_events(store, types=["development.ended"])
+    assert (ended.before, ended.after) == (["development", "development_approver"], [])
+    revoke_key(store, ADA, made.principal.name, "left")
+    assert not is_single_user(store, settings)
+    assert active_keys(store) == {}
+    assert acting(store, settings, None) == SYSTEM
+    for secret in secrets:
+        with pytest.raises(ForbiddenError, match="not known"):
+            acting(store, settings, secret)
+    for make in (development_key, development_approver_key):
+        with pytest.raises(ConfigurationError, match="ended with the first key"):
+            make(store, settings)
+    create_key(store, ADA, "ci", ["predict"])
+    assert len(read_events(store, types=["development.ended"])) == 1
+
+
+def test_development_keys_of_an_older_store_do_not_count_beside_a_real_one(
+    store: ControlStore, settings: Settings
+) -> None:
+    create_key(store, ADA, "ci", ["predict"])
+    create_key(store, ADA, "development_approver", ["approve"], development=True)  # as could be made once
+    assert [principal.name for principal in active_keys(store).values()] == ["ci"]
