@@ -1,11 +1,13 @@
 """Keys let in whom they should, leave a trace of every change, and never show their secret again."""
 
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
@@ -13,6 +15,7 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
+from mlops_ray.governance.migrations.versions.v0008_persons import down_revision
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
     ROLES,
@@ -26,6 +29,7 @@ from mlops_ray.governance.principals import (
     is_single_user,
     list_keys,
     revoke_key,
+    rotate_key,
 )
 
 ADA = Actor("ada", ("admin",))
@@ -241,3 +245,62 @@ def test_development_keys_of_an_older_store_do_not_count_beside_a_real_one(
     create_key(store, ADA, "ci", ["predict"])
     create_key(store, ADA, "development_approver", ["approve"], development=True)  # as could be made once
     assert [principal.name for principal in active_keys(store).values()] == ["ci"]
+
+
+def test_the_keys_of_a_person_are_one_person_also_after_they_were_revoked_or_renamed(
+    store: ControlStore, settings: Settings
+) -> None:
+    first = create_key(store, ADA, "ann", ["operate"]).principal
+    assert first.person == first.id
+    revoke_key(store, ADA, "ann", "lost")
+    again = create_key(store, ADA, "ann", ["operate"])
+    renamed = create_key(store, ADA, "ann-at-night", ["approve"], person="ann")
+    other = create_key(store, ADA, "bob", ["approve"])
+    ids = [acting(store, settings, made.secret).id for made in (again, renamed, other)]
+    assert ids == [first.id, first.id, other.principal.id]
+    assert read_events(store, types=["key.created"])[2].after["person"] == first.id
+    with pytest.raises(ConfigurationError, match="no person 'nobody'"):
+        create_key(store, ADA, "x", ["approve"], person="nobody")
+
+
+def test_a_key_is_replaced_with_overlap(store: ControlStore, settings: Settings) -> None:
+    old = create_key(store, ADA, "ci", ["operate", "label"], ["flights"], None, 5.0)
+    until = datetime.now(UTC) + SOON
+    new = rotate_key(store, ADA, "ci", until, "yearly")
+    active = active_keys(store)
+    assert active[hash_of(old.secret)].expires_at == until
+    assert replace(new.principal, id=old.principal.id) == old.principal
+    assert acting(store, settings, old.secret) == acting(store, settings, new.secret)
+    ended, made = read_events(store)[1:]
+    assert (ended.type, ended.after["revoked_at"], made.type) == ("key.revoked", until.isoformat(), "key.created")
+    revoke_key(store, ADA, "ci", "")
+    with pytest.raises(ConfigurationError, match="of another person counts still"):
+        create_key(store, ADA, "ci", ["operate"], person="https://login.example.org|ann")
+    revoke_key(store, ADA, old.principal.id, "leaked")  # before its end
+    assert active_keys(store) == {}
+    for wrong, why in ((datetime.now(UTC) - SOON, "in the past"), (datetime(2040, 1, 1), "no time zone")):
+        with pytest.raises(ConfigurationError, match=why):
+            rotate_key(store, ADA, "ci", wrong, "")
+
+
+def test_a_role_counts_on_its_use_case_alone_also_where_no_server_asks(store: ControlStore, settings: Settings) -> None:
+    secret = create_key(store, ADA, "ci", ["operate"], ["flights"]).secret
+    roles = [acting(store, settings, secret, use_case).roles for use_case in ("flights", "trains", None)]
+    assert roles == [("operate",), (), ()]
+
+
+def test_the_keys_of_an_older_store_belong_to_persons_by_their_names(tmp_path: Path) -> None:
+    store = ControlStore(f"sqlite:///{tmp_path}/old.db")
+    store.migrate()
+    for _ in range(2):
+        create_key(store, ADA, "ann", ["predict"])
+        revoke_key(store, ADA, "ann", "")
+    create_key(store, ADA, "bob", ["predict"])
+    create_key(store, ADA, "development", ["admin"], development=True)
+    expected = [key.principal.person for key in list_keys(store)]
+    with store.transaction() as connection:
+        connection.execute(text("ALTER TABLE principals DROP COLUMN person"))
+        connection.execute(text("UPDATE alembic_version SET version_num = :old"), {"old": down_revision})
+    store.migrate()
+    assert [key.principal.person for key in list_keys(store)] == expected
+    store.close()
