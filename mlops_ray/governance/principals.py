@@ -183,6 +183,12 @@ def active_keys(store: ControlStore) -> dict[str, Principal]:
     return {row.key_hash: _until_revoked(row) for row in rows if not (row.development and ended)}
 
 
+def has_administrator(store: ControlStore) -> bool:
+    """Whether somebody's key may administer the platform now."""
+    now = datetime.now(UTC)
+    return any(one.may("admin", None, now) and not one.development for one in active_keys(store).values())
+
+
 def development_ended(connection: Connection) -> bool:
     """Whether a key was ever made for somebody: then nobody is a development principal again.
 

@@ -1,5 +1,7 @@
 """Keys let in whom they should, leave a trace of every change, and never show their secret again."""
 
+import os
+import pwd
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -304,3 +306,48 @@ def test_the_keys_of_an_older_store_belong_to_persons_by_their_names(tmp_path: P
     store.migrate()
     assert [key.principal.person for key in list_keys(store)] == expected
     store.close()
+
+
+def test_every_command_acts_as_whose_key_it_has_and_an_account_is_not_believed(
+    store: ControlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(secret: str | None, *arguments: str) -> str:
+        monkeypatch.delenv("MLOPS_RAY_API_KEY", raising=False)
+        if secret:
+            monkeypatch.setenv("MLOPS_RAY_API_KEY", secret)
+        run = CliRunner().invoke(app, [*arguments, "--state", str(tmp_path)], catch_exceptions=False)
+        return run.stdout.strip()
+
+    monkeypatch.setenv("LOGNAME", "ceo")
+    monkeypatch.setenv("USER", "ceo")
+    root = command(None, "keys", "create", "root", "--role", "admin")
+    first = read_events(store)[-1]
+    assert (first.actor, first.payload) == ("development", {"os_user": pwd.getpwuid(os.getuid()).pw_name})
+    eve = command(root, "keys", "create", "eve", "--role", "predict")
+    auditor = command(root, "keys", "create", "auditor", "--role", "audit")
+    assert read_events(store)[-1].actor_id == active_keys(store)[hash_of(root)].person
+    command(root, "notify", "subscribe", "https://example.org")
+    assert read_events(store)[-1].actor == "root"
+    before = len(read_events(store))
+    for secret in (None, eve, auditor):
+        for arguments in (
+            ["keys", "create", "mallory", "--role", "admin"],
+            ["keys", "revoke", "root", "--reason", "x"],
+            ["keys", "rotate", "root", "--until", "2040-01-01T00:00:00Z", "--reason", "x"],
+            ["notify", "subscribe", "https://example.org"],
+            ["notify", "unsubscribe", "x"],
+        ):
+            with pytest.raises(ForbiddenError, match="needs a key with the role"):
+                command(secret, *arguments)
+    for arguments in (["audit", "show"], ["audit", "verify"], ["keys", "list"]):
+        assert command(auditor, *arguments) == command(None, *arguments) != ""
+        with pytest.raises(ForbiddenError, match="role audit or admin"):
+            command(eve, *arguments)
+    assert len(read_events(store)) == before
+    replaced = command(root, "keys", "rotate", "root", "--until", "2040-01-01T00:00:00Z", "--reason", "yearly")
+    assert "replaced, until 2040-01-01" in command(replaced, "keys", "list")
+    command(replaced, "keys", "revoke", "root", "--reason", "left")
+    command(root, "keys", "revoke", active_keys(store)[hash_of(root)].id, "--reason", "left")
+    command(None, "keys", "create", "root", "--role", "admin")  # where nobody is an administrator any more
+    last = read_events(store)[-1]
+    assert (last.actor, last.payload["os_user"]) == ("system", pwd.getpwuid(os.getuid()).pw_name)

@@ -29,7 +29,7 @@ from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.principals import active_keys, create_key, development_approver_key, development_key
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving import versions
-from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.approvals import DECISIONS, Approvals
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
 from mlops_ray.serving.versions import Versions
@@ -59,6 +59,7 @@ class Server:
                 "ann": create_key(store, SYSTEM, "ann", ["operate"]).secret,
                 "bob": create_key(store, SYSTEM, "bob", ["approve"]).secret,
                 "foreign": create_key(store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret,
+                "auditor": create_key(store, SYSTEM, "auditor", ["audit"]).secret,
                 "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
             }
         )
@@ -174,6 +175,14 @@ def test_people_act_over_http_as_who_their_key_says(server: Server) -> None:
 def test_what_is_wrong_over_http_is_a_4xx(untouched: Server, who: str, path: str, body: Any, status: int) -> None:
     response = untouched(who, path, body)
     assert (response.status_code, bool(response.json()["error"])) == (status, True), response.text
+
+
+def test_who_audits_reads_versions_approvals_and_lineage_and_does_nothing(untouched: Server) -> None:
+    assert untouched("auditor", "/versions/lineage", {"of": "flights@2"}).status_code == 200
+    assert untouched("auditor", "/approvals").json()["approvals"]
+    assert untouched("eve", "/approvals").json()["approvals"] == []
+    for path in (*(f"/approvals/{what}" for what in DECISIONS), "/versions/retire"):
+        assert untouched("auditor", path, BODY).status_code == 403, path
 
 
 @pytest.mark.parametrize("name", HOSTILE)
