@@ -152,6 +152,7 @@ class Tokens:
         self.keys = keys
         self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
         self._groups_claim, self._groups = settings.oidc_groups_claim, groups_of(settings)
+        self._people = settings.oidc_people
         self._requests_per_s = settings.oidc_requests_per_s
         self._verified: dict[bytes, tuple[float, Principal]] = {}
 
@@ -184,15 +185,15 @@ class Tokens:
         groups = _texts(claims, self._groups_claim)
         name = _subject(claims["sub"])
         granted = [grant for group in dict.fromkeys(groups) for grant in self._groups.get(group, ())]
-        person = person_of_subject(self._issuer, name)
+        subject = person_of_subject(self._issuer, name)
         return Principal(
-            id=person,
+            id=subject,
             name=name,
             roles=tuple(role for role in ROLES if role in {role for role, _ in granted}),
             use_cases=tuple(dict.fromkeys(use_case for _, use_case in granted)),
             expires_at=_moment(claims["exp"], "exp"),
             requests_per_s=self._requests_per_s,
-            person=person,
+            person=self._people.get(name, subject),
             granted=tuple(granted),
         )
 

@@ -457,3 +457,13 @@ def test_a_replaced_key_counts_until_its_end_also_where_nobody_looks_again(store
     guard.keys = active_keys(store)
     refused(401, guard, bearer(old.secret))
     assert guard.admit(bearer(new.secret), "predict").name == "ann"
+
+
+def test_who_had_a_key_before_there_were_tokens_is_linked_by_a_setting(oidc: Settings, store: ControlStore) -> None:
+    made = create_key(store, SYSTEM, "ann", ["predict"])
+    linked = oidc.model_copy(update={"oidc_people": {"ann": made.principal.person}})
+    guard = Guard("flights", active_keys(store), tokens_of(linked))
+    by = [guard.admit(bearer(secret), "predict").actor("flights") for secret in (made.secret, token())]
+    assert by[0].id == by[1].id == made.principal.id
+    other = Guard("flights", active_keys(store), tokens_of(oidc))
+    assert "of another" in refused(401, other, bearer(token())).error

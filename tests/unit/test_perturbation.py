@@ -278,6 +278,7 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "oidc_keys": ("/other/keys", NONE),
     "oidc_groups_claim": ("other", NONE),
     "oidc_groups": ({"ops": ("operate:all",)}, NONE),
+    "oidc_people": ({"ann": "id"}, NONE),
     "oidc_requests_per_s": (9.0, NONE),
     "online_cache_s": (9.0, NONE),
     "http_host": ("0.0.0.0", NONE),

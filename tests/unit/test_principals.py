@@ -224,6 +224,7 @@ def test_a_development_key_is_nobody_where_others_reach_the_server(store: Contro
 def test_development_principals_end_for_good_with_the_first_real_key(store: ControlStore, settings: Settings) -> None:
     secrets = development_key(store, settings), development_approver_key(store, settings)
     assert is_single_user(store, settings)
+    assert not is_single_user(store, settings.model_copy(update={"http_host": "0.0.0.0"}))
     made = create_key(store, ADA, "ci", ["predict"])
     (ended,) = read_events(store, types=["development.ended"])
     assert (ended.before, ended.after) == (["development", "development_approver"], [])
