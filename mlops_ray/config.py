@@ -32,8 +32,10 @@ class Settings(BaseModel):
     write to the control store cannot, if it is to prove anything against them.
     webhook_allowed_hosts: hosts that notifications may go to although their addresses are private, or over http.
     oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
-    oidc_roles_claim, oidc_use_cases_claim: where a token lists its roles and use cases; oidc_requests_per_s: what each
-    `sub` may ask, as a key's rate. Empty: API keys only.
+    oidc_groups_claim: where a token lists its groups; oidc_groups: what each group may, as roles with a use case, such
+    as {"ml-approvers": ["approve:flights"], "ml-admins": ["admin:all"]}, other groups nothing; oidc_people:
+    the person of a `sub`, where they had a key before they had tokens, by the id that `keys list` shows;
+    oidc_requests_per_s: what each `sub` may ask, as a key's rate. Empty: API keys only.
     advisories: where vulnerabilities are looked up: a file or folder of OSV records, or pypi or osv, which need a
     network, or the URL of a server that answers as api.osv.dev does. Empty: nowhere, and every record says so.
     online_cache_s: how long a server may reuse what it read of an entity from the online store; 0 reads every time.
@@ -60,8 +62,9 @@ class Settings(BaseModel):
     oidc_issuer: str = ""
     oidc_audience: str = ""
     oidc_keys: str = ""
-    oidc_roles_claim: str = "roles"
-    oidc_use_cases_claim: str = "use_cases"
+    oidc_groups_claim: str = "groups"
+    oidc_groups: dict[str, tuple[str, ...]] = {}
+    oidc_people: dict[str, str] = {}
     oidc_requests_per_s: float = Field(default=200, gt=0)
     advisories: str = ""
     online_cache_s: float = Field(default=0, ge=0, le=3600)

@@ -179,7 +179,7 @@ def measure(
     if case.name != name:
         raise ConfigurationError(f"{use_case} is the use case {case.name}, not {name}.")
     store = open_store(settings)
-    actor = acting(store, settings, os.environ.get("MLOPS_RAY_API_KEY"))
+    actor = acting(store, settings, os.environ.get("MLOPS_RAY_API_KEY"), name)
     found = measure_again(case, settings, actor, number, reason)
     if found.champion:
         set_champion(settings, name, number)

@@ -1,7 +1,9 @@
 """The commands `mlops-ray keys` and `mlops-ray audit`."""
 
-import getpass
 import json
+import os
+import pwd
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,18 +11,24 @@ from typing import Annotated
 import typer
 
 from mlops_ray.cli.options import ConfigOption, StateOption, moment_of, printable, settings_of
-from mlops_ray.errors import IntegrityError
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError
 from mlops_ray.governance import audit as audit_log
-from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.events import Actor, Event, read_events
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
     DEVELOPMENT,
     ROLES,
     KeyRecord,
+    NewKey,
+    acting,
     create_key,
+    has_administrator,
     list_keys,
+    person_of_subject,
     revoke_key,
+    rotate_key,
 )
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, in which role.")
@@ -36,28 +44,38 @@ def create(
     use_case: Annotated[list[str] | None, typer.Option(help="Only on this one; several times. [default: all]")] = None,
     expires: Annotated[str | None, typer.Option(help="The key's end: an RFC 3339 moment. [default: never]")] = None,
     requests_per_s: Annotated[float | None, typer.Option(help="A limit of its own. [default: none]")] = None,
+    person: Annotated[str | None, typer.Option(help="Whose it is, by another key of theirs. [default: NAME]")] = None,
+    oidc_sub: Annotated[str | None, typer.Option(help="Whose it is, by the sub of their tokens.")] = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Make a key and print it, once."""
-    store = open_store(settings_of(state, config))
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    if oidc_sub is not None:
+        if person is not None or not settings.oidc_issuer:
+            raise ConfigurationError("--oidc-sub needs the setting oidc_issuer, and goes without --person.")
+        person = person_of_subject(settings.oidc_issuer, oidc_sub)
     made = create_key(
         store,
-        cli_actor(),
+        cli_actor(store, settings),
         name,
         role,
         use_case or (ALL_USE_CASES,),
         moment_of("--expires", expires) if expires else None,
         requests_per_s,
+        person=person,
     )
-    typer.echo(made.secret)
-    typer.echo("Keep it now: only its hash is stored, so nobody can show it again.", err=True)
+    _show_once(made)
 
 
 @keys.command("list")
 def list_(state: StateOption = None, config: ConfigOption = None) -> None:
     """List all keys ever made, without their secrets."""
-    for key in list_keys(open_store(settings_of(state, config))):
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    expect_reader(store, settings)
+    for key in list_keys(store):
         typer.echo(_key_line(key, datetime.now(UTC)))
 
 
@@ -69,15 +87,38 @@ def revoke(
     config: ConfigOption = None,
 ) -> None:
     """Revoke a key."""
-    principal = revoke_key(open_store(settings_of(state, config)), cli_actor(), key, reason)
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    principal = revoke_key(store, cli_actor(store, settings), key, reason)
     typer.echo(f"Key {principal.name!r} is revoked; replicas refuse it within a minute.")
+
+
+@keys.command("rotate")
+def rotate(
+    key: Annotated[str, typer.Argument(help="Name or id of the key.")],
+    until: Annotated[str, typer.Option(help="Until when the old one counts beside it: an RFC 3339 moment.")],
+    reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Replace a key by another of the same person, name and roles, and print it, once."""
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    _show_once(rotate_key(store, cli_actor(store, settings), key, moment_of("--until", until), reason))
+
+
+def _show_once(made: NewKey) -> None:
+    typer.echo(made.secret)
+    typer.echo("Keep it now: only its hash is stored, so nobody can show it again.", err=True)
 
 
 @audit.command("verify")
 def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
     """Check that no event was changed, removed or cut off; exit code 1 if one was."""
     settings = settings_of(state, config)
-    found = audit_log.verify_store(open_store(settings), place or settings.audit_anchors)
+    store = open_store(settings)
+    expect_reader(store, settings)
+    found = audit_log.verify_store(store, place or settings.audit_anchors)
     if not found.ok:
         raise IntegrityError(f"The audit log is not what it was ({found.checked} events are intact). {found.problem}")
     typer.echo(f"{found.checked} events are intact.")
@@ -107,7 +148,10 @@ def show(
     config: ConfigOption = None,
 ) -> None:
     """Show events in their order, one a line."""
-    for event in read_events(open_store(settings_of(state, config)), after, use_case, type, subject, limit):
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    expect_reader(store, settings, use_case)
+    for event in read_events(store, after, use_case, type, subject, limit):
         typer.echo(json.dumps(event.to_json()) if full else _event_line(event))
 
 
@@ -118,33 +162,59 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Write all events to a file as JSON lines."""
-    typer.echo(f"{audit_log.export(open_store(settings_of(state, config)), file)} events are in {file}.")
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    expect_reader(store, settings)
+    typer.echo(f"{audit_log.export(store, file)} events are in {file}.")
 
 
-def cli_actor() -> Actor:
-    """Who a command acts as.
+def cli_actor(store: ControlStore, settings: Settings, *roles: str, use_case: str | None = None) -> Actor:
+    """Who a command acts as, which needs one of `roles` (or admin) on `use_case`; None: on the platform.
 
-    Whoever can open the control store is its administrator, so that is the development principal, and the account on
-    this machine stands in each event's payload.
+    It is whose key is in MLOPS_RAY_API_KEY. Without one: the only user of an embedded set-up; or, where no key is an
+    administrator's, as before the first one, whoever can open the control store. Their account on this machine stands
+    in the event's payload. Raises ForbiddenError otherwise.
     """
+    secret = os.environ.get("MLOPS_RAY_API_KEY")
+    actor = acting(store, settings, secret, use_case)
+    where = f" on {use_case}" if use_case else ""
+    if actor == SYSTEM and not has_administrator(store):
+        return replace(actor, os_user=_account())
+    if not {*roles, "admin"}.intersection(actor.roles):
+        who = "you gave none" if actor == SYSTEM else f"{actor.name} does not carry it"
+        raise ForbiddenError(
+            f"This needs a key with the role {' or '.join(dict.fromkeys((*roles, 'admin')))}{where}, and {who}. "
+            f"Set MLOPS_RAY_API_KEY."
+        )
+    return actor if actor.id and actor.id != DEVELOPMENT else replace(actor, os_user=_account())
+
+
+def expect_reader(store: ControlStore, settings: Settings, use_case: str | None = None) -> None:
+    """Raise ForbiddenError if a key is given that may not audit. Whoever can open the control store needs none."""
+    if os.environ.get("MLOPS_RAY_API_KEY"):
+        cli_actor(store, settings, "audit", use_case=use_case)
+
+
+def _account() -> str:
+    """As the machine knows it: environment variables say what their user wants."""
     try:
-        account = getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        account = "unknown"
-    return Actor(DEVELOPMENT, ("admin",), account)
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container whose user has no name
+        return str(os.getuid())
 
 
 def _key_line(key: KeyRecord, now: datetime) -> str:
     principal = key.principal
     if key.revoked_at:
-        status = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}Z"
+        status = f"{'revoked' if key.revoked_at <= now else 'replaced, until'} {key.revoked_at:%Y-%m-%d %H:%M}Z"
     elif principal.expires_at:
         status = f"{'expired' if principal.expires_at <= now else 'until'} {principal.expires_at:%Y-%m-%d %H:%M}Z"
     else:
         status = "active"
     all_ = ALL_USE_CASES in principal.use_cases
     roles, use_cases = ",".join(principal.roles), "all use cases" if all_ else ",".join(principal.use_cases)
-    return f"{principal.id}  {principal.name}  {roles}  {use_cases}  {status}"
+    whose = f"of {principal.person}" if principal.person != principal.id else ""
+    return "  ".join(part for part in (principal.id, principal.name, roles, use_cases, status, whose) if part)
 
 
 def _event_line(event: Event) -> str:

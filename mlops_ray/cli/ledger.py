@@ -65,8 +65,10 @@ def erase_(
     from mlops_ray.predictions.personal import personal_hash
 
     settings = settings_of(state, config)
+    store = open_store(settings)
+    actor = cli_actor(store, settings, use_case=use_case)
     if hash is None:
         value = typer.prompt("Value (not shown)", hide_input=True)
         hash = personal_hash(settings).hash(value, "number" if number else "text")
-    done = erase_person(settings, open_store(settings), cli_actor(), use_case, hash or "")
+    done = erase_person(settings, store, actor, use_case, hash or "")
     typer.echo(json.dumps(asdict(done), indent=2))

@@ -79,6 +79,8 @@ def silence(
 ) -> None:
     """Let nobody act on an alarm for a time: no rollback, no retraining."""
     end = moment_of("--until", until)
-    store = open_store(settings_of(state, config))
-    silenced = silence_alarm(store, cli_actor(), use_case, alarm, reason, end, datetime.now(UTC))
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    actor = cli_actor(store, settings, "operate", use_case=use_case)
+    silenced = silence_alarm(store, actor, use_case, alarm, reason, end, datetime.now(UTC))
     typer.echo(f"Alarm {silenced.id} is silenced until {end:%Y-%m-%d %H:%M %Z}.")

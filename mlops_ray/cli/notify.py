@@ -39,7 +39,9 @@ def subscribe_(
     """Send events to a channel from now on."""
     settings = settings_of(state, config)
     channels = Channels(settings.webhook_allowed_hosts)
-    made = subscribe(open_store(settings), cli_actor(), channels, channel, use_case, type or (), severity, secret)
+    store = open_store(settings)
+    actor = cli_actor(store, settings, "operate", use_case=use_case)
+    made = subscribe(store, actor, channels, channel, use_case, type or (), severity, secret)
     typer.echo(made.subscription.id)
     if made.secret and not secret:
         typer.echo(f"Its receiver checks signatures with {made.secret} (docs/notifications.md).", err=True)
@@ -65,7 +67,9 @@ def list_(state: StateOption = None, config: ConfigOption = None) -> None:
 @notify.command("unsubscribe")
 def unsubscribe_(id: IdArgument, state: StateOption = None, config: ConfigOption = None) -> None:
     """End a subscription; what waits for it is dropped."""
-    found = unsubscribe(open_store(settings_of(state, config)), cli_actor(), id)
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    found = unsubscribe(store, cli_actor(store, settings, "operate"), id)
     typer.echo(f"{found.id} is ended.")
 
 
@@ -73,7 +77,8 @@ def unsubscribe_(id: IdArgument, state: StateOption = None, config: ConfigOption
 def send_test_(id: IdArgument, state: StateOption = None, config: ConfigOption = None) -> None:
     """Send an event that never happened, now, and say whether it was taken."""
     settings = settings_of(state, config)
-    event = send_test(open_store(settings), cli_actor(), Channels(settings.webhook_allowed_hosts), id)
+    store = open_store(settings)
+    event = send_test(store, cli_actor(store, settings, "operate"), Channels(settings.webhook_allowed_hosts), id)
     typer.echo(json.dumps({"taken": True, "id": event.id}))
 
 

@@ -13,7 +13,7 @@ from mlops_ray.client import Client
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.principals import DEVELOPMENT_KEY_FILE, development_key, is_loopback
+from mlops_ray.governance.principals import DEVELOPMENT_KEY_FILE, development_key, is_single_user
 
 RevisionOption = Annotated[
     int | None,
@@ -86,11 +86,10 @@ def key_from(state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> str | 
 
 
 def credential(settings: Settings) -> str | None:
-    """As `key_from`, but the development key is made where this machine alone reaches the server."""
+    """As `key_from`, but the development key is made where there is nobody but this machine's user."""
     given = os.environ.get("MLOPS_RAY_API_KEY")
-    if given or not is_loopback(settings.http_host):
-        return given
-    return development_key(open_store(settings), settings)
+    store = open_store(settings)
+    return given if given or not is_single_user(store, settings) else development_key(store, settings)
 
 
 def _plan(file: str | None) -> Any:

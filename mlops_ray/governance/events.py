@@ -68,6 +68,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "champion.set": EventType("An endpoint's champion changed."),
     "key.created": EventType("A key was made for a principal."),
     "key.revoked": EventType("A key was revoked.", "warning"),
+    "development.ended": EventType("The first key was made for somebody: nobody is a development principal again."),
     "policy.changed": EventType("A rule of a use case or of the platform changed.", "warning"),
     "alarm.raised": EventType("A monitored value crossed its threshold.", "warning"),
     "alarm.resolved": EventType("A monitored value is within its threshold again."),

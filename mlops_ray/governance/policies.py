@@ -67,12 +67,13 @@ def set_policy(
         if before == after:
             return
         connection.execute(delete(policies).where(policies.c.use_case == use_case))
+        still = row is not None and row.policy.get("required") and policy is not None and policy.required
+        since = row.since if row is not None and still else now
         if policy is not None:
-            still = row is not None and row.policy.get("required") and policy.required
-            since = row.since if row is not None and still else now
             connection.execute(insert(policies).values(use_case=use_case, policy=after, since=since))
         subject = f"policy {use_case}"
-        record(connection, "policy.changed", actor, subject, use_case, before=before, after=after, now=now)
+        payload = {"since": since}
+        record(connection, "policy.changed", actor, subject, use_case, before, after, payload=payload, now=now)
 
 
 def policy_of(connection: Connection, use_case: str) -> Policy:

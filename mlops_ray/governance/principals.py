@@ -1,4 +1,4 @@
-"""Principals: who may call. Each has one API key, of which only the hash is kept."""
+"""Principals: who may call. Each is a person's API key, of which only the hash is kept, or their token."""
 
 import difflib
 import hashlib
@@ -8,7 +8,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, record
 from mlops_ray.governance.tables import principals
 
-Role = Literal["predict", "label", "operate", "approve", "admin"]
+Role = Literal["predict", "label", "operate", "approve", "audit", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 DEVELOPMENT, DEVELOPMENT_APPROVER = "development", "development_approver"
@@ -30,6 +30,9 @@ DEVELOPMENT_KEY_FILE, APPROVER_KEY_FILE = "development_key", "development_approv
 RESERVED_NAMES = frozenset({SYSTEM.name, DEVELOPMENT, DEVELOPMENT_APPROVER})
 ALL_USE_CASES = "all"
 _NAME_CHARACTERS = 200
+_ENDED = (
+    "The development keys ended with the first key that was made for somebody. Set MLOPS_RAY_API_KEY to a key of yours."
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Principal:
     expires_at: None for never.
 
     development: made by an embedded set-up for its own user. requests_per_s: a limit of its own, None for none.
+    person: whose it is, the same for each of a person's keys and tokens; "" where that is only `id` itself.
+    granted: of a token, each role with the use case that it counts on, in place of all roles on all use cases.
     """
 
     id: str
@@ -47,14 +52,25 @@ class Principal:
     expires_at: datetime | None = None
     development: bool = False
     requests_per_s: float | None = None
+    person: str = ""
+    granted: tuple[tuple[Role, str], ...] | None = None
 
     def may(self, role: Role, use_case: str | None, now: datetime) -> bool:
         """Whether it may act in `role` on `use_case`; None: on the platform, which no key of certain use cases may."""
         if self.expires_at is not None and now >= self.expires_at:
             return False
-        if ALL_USE_CASES not in self.use_cases and use_case not in self.use_cases:
-            return False
-        return role in self.roles or "admin" in self.roles
+        return bool({role, "admin"} & set(self.roles_on(use_case)))
+
+    def roles_on(self, use_case: str | None) -> tuple[Role, ...]:
+        """Its roles on a use case; None: on the platform."""
+        if self.granted is not None:
+            there = {role for role, where in self.granted if where in (ALL_USE_CASES, use_case)}
+            return tuple(role for role in ROLES if role in there)
+        return self.roles if ALL_USE_CASES in self.use_cases or use_case in self.use_cases else ()
+
+    def actor(self, use_case: str | None) -> Actor:
+        """As who it acts on a use case, with the roles that it has there; None: on the platform."""
+        return Actor(self.name, self.roles_on(use_case), id=self.person or self.id)
 
 
 @dataclass(frozen=True)
@@ -91,11 +107,15 @@ def create_key(
     expires_at: datetime | None = None,
     requests_per_s: float | None = None,
     development: bool = False,
+    person: str | None = None,
 ) -> NewKey:
-    """Make a principal and its key, with the event `key.created`.
+    """Make a key, with the event `key.created`.
 
+    person: whose it is: the name or id of another key of theirs, their id, or what `person_of_subject` says of their
+    tokens. None: whoever had a key of this name, else somebody new.
     Raises ConfigurationError for an unknown role, no use case, a name that is taken by a key not revoked, a name that
     is none (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past.
+    The first key that is not for development ends the development principals for good: `development.ended`.
     """
     principal = Principal(
         str(uuid6.uuid7()),
@@ -108,7 +128,15 @@ def create_key(
     )
     _check(principal)
     with store.transaction() as connection:
+        principal = replace(principal, person=_person(connection, principal, person))
+        if not development:
+            _end_development(connection, actor, name)
         return _insert(connection, actor, principal)
+
+
+def person_of_subject(issuer: str, subject: str) -> str:
+    """Who a token is of: the id of the person with this `sub` at this issuer."""
+    return f"{issuer}|{subject}"
 
 
 def revoke_key(store: ControlStore, actor: Actor, id_or_name: str, reason: str) -> Principal:
@@ -118,10 +146,25 @@ def revoke_key(store: ControlStore, actor: Actor, id_or_name: str, reason: str) 
     """
     _expect_name("a key", id_or_name)
     with store.transaction() as connection:
-        row = _find(connection, id_or_name)
+        return _revoke(connection, actor, _counting(connection, id_or_name), reason)
+
+
+def rotate_key(store: ControlStore, actor: Actor, id_or_name: str, until: datetime, reason: str) -> NewKey:
+    """Make another key of the same name, person, roles and rate; the one before counts until `until`, and no longer.
+
+    The new key ends when the old one would have ended. Raises ConfigurationError if there is no such key, it was
+    revoked or replaced before, or `until` is in the past or has no time zone.
+    """
+    _expect_name("a key", id_or_name)
+    _expect_later("The old key's end", until)
+    with store.transaction() as connection:
+        row = _counting(connection, id_or_name)
         if row.revoked_at is not None:
-            raise ConfigurationError(f"Key {row.name!r} was revoked at {row.revoked_at:%Y-%m-%d %H:%M:%S} UTC already.")
-        return _revoke(connection, actor, row, reason)
+            raise ConfigurationError(f"Key {row.name!r} ends at {row.revoked_at:%Y-%m-%d %H:%M:%S} UTC already.")
+        if row.development:
+            raise ConfigurationError(f"{row.name!r} is a development key. Make a key with `mlops-ray keys create`.")
+        old = _revoke(connection, actor, row, reason, until)
+        return _insert(connection, actor, replace(_principal(row), id=str(uuid6.uuid7()), person=old.person))
 
 
 def list_keys(store: ControlStore) -> list[KeyRecord]:
@@ -133,9 +176,25 @@ def list_keys(store: ControlStore) -> list[KeyRecord]:
 
 def active_keys(store: ControlStore) -> dict[str, Principal]:
     """Principals by `hash_of` their secret: those not revoked. An expired one is among them, and may nothing."""
+    counts = or_(principals.c.revoked_at.is_(None), principals.c.revoked_at > datetime.now(UTC))
     with store.reading() as connection:
-        rows = connection.execute(select(principals).where(principals.c.revoked_at.is_(None)))
-        return {row.key_hash: _principal(row) for row in rows}
+        rows = connection.execute(select(principals).where(counts)).all()
+        ended = development_ended(connection)
+    return {row.key_hash: _until_revoked(row) for row in rows if not (row.development and ended)}
+
+
+def has_administrator(store: ControlStore) -> bool:
+    """Whether somebody's key may administer the platform now."""
+    now = datetime.now(UTC)
+    return any(one.may("admin", None, now) and not one.development for one in active_keys(store).values())
+
+
+def development_ended(connection: Connection) -> bool:
+    """Whether a key was ever made for somebody: then nobody is a development principal again.
+
+    Keys are never deleted, so it stays so when that key is revoked.
+    """
+    return connection.execute(select(principals.c.id).where(~principals.c.development)).first() is not None
 
 
 def development_key(store: ControlStore, settings: Settings) -> str:
@@ -153,22 +212,26 @@ def development_approver_key(store: ControlStore, settings: Settings) -> str:
 
 
 def is_single_user(store: ControlStore, settings: Settings) -> bool:
-    """Whether there is nobody but this machine's user: the server is not reachable, and no key was given to others."""
+    """Whether there is nobody but this machine's user: the server is not reachable, and never was a key for others."""
     if not is_loopback(settings.http_host) or settings.oidc_issuer:
         return False
-    return all(principal.development for principal in active_keys(store).values())
+    with store.reading() as connection:
+        return not development_ended(connection)
 
 
-def acting(store: ControlStore, settings: Settings, secret: str | None) -> Actor:
-    """Who a process acts as: the principal of the key that it was given, the development principal where there is
-    nobody else, or the system. Raises ForbiddenError for a key that does not count."""
+def acting(store: ControlStore, settings: Settings, secret: str | None, use_case: str | None = None) -> Actor:
+    """Who a process acts as: the principal of the key that it was given, with the roles that it has on `use_case`
+    (None: on the platform); the development principal where there is nobody else; or the system.
+
+    Raises ForbiddenError for a key that does not count.
+    """
     principal = active_keys(store).get(hash_of(secret)) if secret else None
     if principal is not None and principal.development and not is_loopback(settings.http_host):
         principal = None
     if principal is not None and (principal.expires_at is None or principal.expires_at > datetime.now(UTC)):
-        return Actor(principal.name, principal.roles, id=principal.id)
+        return principal.actor(use_case)
     if is_single_user(store, settings):
-        return Actor(DEVELOPMENT, ("admin",))
+        return Actor(DEVELOPMENT, ("admin",), id=DEVELOPMENT)
     if secret:
         raise ForbiddenError("The key in MLOPS_RAY_API_KEY is not known, has expired or was revoked. Ask for another.")
     return SYSTEM
@@ -180,6 +243,9 @@ def _development_key(store: ControlStore, settings: Settings, name: str, role: R
             f"There is no development key on http_host {settings.http_host!r}, which others can reach. "
             f"Make a key with `mlops-ray keys create`, or set http_host to 127.0.0.1."
         )
+    with store.reading() as connection:
+        if development_ended(connection):
+            raise ConfigurationError(_ENDED)
     file = Path(settings.state) / file_name
     active = principals.c.revoked_at.is_(None) & principals.c.development & (principals.c.name == name)
     with store.reading() as connection:
@@ -188,16 +254,28 @@ def _development_key(store: ControlStore, settings: Settings, name: str, role: R
     if secret is not None:
         return secret
     with store.transaction() as connection:
+        if development_ended(connection):
+            raise ConfigurationError(_ENDED)
         rows = connection.execute(select(principals).where(active)).all()
         secret = _kept_secret(file, rows)  # another process may have made it since
         if secret is not None:
             return secret
         for row in rows:
             _revoke(connection, SYSTEM, row, f"{file} does not hold its secret")
-        made = _insert(connection, SYSTEM, Principal(str(uuid6.uuid7()), name, (role,), development=True))
+        made = _insert(connection, SYSTEM, Principal(str(uuid6.uuid7()), name, (role,), development=True, person=name))
         # Before the commit: a process that dies here leaves a file without a key, which the next one replaces.
         _write_secret(file, made.secret)
     return made.secret
+
+
+def _end_development(connection: Connection, actor: Actor, name: str) -> None:
+    active = principals.c.revoked_at.is_(None) & principals.c.development
+    rows = connection.execute(select(principals).where(active)).all()
+    for row in rows:
+        _revoke(connection, actor, row, f"{_subject(name)} is the first for somebody")
+    if rows:
+        ended = [row.name for row in rows]
+        record(connection, "development.ended", actor, "development principals", before=ended, after=[])
 
 
 def _insert(connection: Connection, actor: Actor, principal: Principal) -> NewKey:
@@ -206,29 +284,75 @@ def _insert(connection: Connection, actor: Actor, principal: Principal) -> NewKe
         raise ConfigurationError(f"Key {principal.name!r} exists already. Take another name, or revoke that key first.")
     secret = f"mlr_{secrets.token_urlsafe(32)}"
     now = datetime.now(UTC)
-    values = asdict(principal) | {"key_hash": hash_of(secret), "created_at": now}
-    connection.execute(insert(principals).values(values))
     # The hash says nothing of the secret, and who exchanges it in the table would have the key's roles.
-    state = asdict(principal) | {"key_hash": values["key_hash"]}
+    state = _state(principal) | {"key_hash": hash_of(secret)}
+    connection.execute(insert(principals).values(state | {"created_at": now}))
     record(connection, "key.created", actor, _subject(principal.name), after=state, now=now)
     return NewKey(principal, secret)
 
 
-def _revoke(connection: Connection, actor: Actor, row: Row[Any], reason: str) -> Principal:
+def _person(connection: Connection, principal: Principal, given: str | None) -> str:
+    """Whose a new key is."""
+    if principal.development:
+        return principal.name
+    query = select(principals).where(~principals.c.development).order_by(principals.c.id)
+    rows = connection.execute(query).all()
+    before = next((row.person for row in reversed(rows) if row.name == principal.name), None)
+    if given is None:
+        return before or principal.id
+    named = [row.person for row in rows if given in (row.name, row.id, row.person)]
+    if not named and "|" not in given:  # as persons of tokens have it, who may have no key yet
+        raise ConfigurationError(
+            f"There is no person {given!r}: name a key of theirs. `mlops-ray keys list` shows all."
+        )
+    person = named[-1] if named else given
+    now = datetime.now(UTC)
+    if any(
+        row.name == principal.name and row.person != person and row.revoked_at and row.revoked_at > now for row in rows
+    ):
+        raise ConfigurationError(f"Key {principal.name!r} of another person counts still. Take another name.")
+    return person
+
+
+def _counting(connection: Connection, id_or_name: str) -> Row[Any]:
+    """The key that `_find` finds. Raises ConfigurationError if it was revoked."""
+    row = _find(connection, id_or_name)
+    if row.revoked_at is not None and row.revoked_at <= datetime.now(UTC):
+        raise ConfigurationError(f"Key {row.name!r} was revoked at {row.revoked_at:%Y-%m-%d %H:%M:%S} UTC already.")
+    return row
+
+
+def _revoke(
+    connection: Connection, actor: Actor, row: Row[Any], reason: str, until: datetime | None = None
+) -> Principal:
+    """until: a moment to come, None for now."""
     now, principal = datetime.now(UTC), _principal(row)
-    connection.execute(update(principals).where(principals.c.id == row.id).values(revoked_at=now))
-    state = asdict(principal)
+    revoked_at = until or now
+    connection.execute(update(principals).where(principals.c.id == row.id).values(revoked_at=revoked_at))
+    state = _state(principal)
     record(
         connection,
         "key.revoked",
         actor,
         _subject(principal.name),
-        before=state | {"revoked_at": None},
-        after=state | {"revoked_at": now},
+        before=state | {"revoked_at": row.revoked_at},
+        after=state | {"revoked_at": revoked_at},
         reason=reason,
         now=now,
     )
     return principal
+
+
+def _state(principal: Principal) -> dict[str, Any]:
+    """What is stored of a key, but for what makes it secret."""
+    return {name: value for name, value in asdict(principal).items() if name != "granted"}
+
+
+def _until_revoked(row: Row[Any]) -> Principal:
+    """With the end that was set when it was replaced, so that who knows it from before refuses it in time."""
+    principal = _principal(row)
+    ends = [end for end in (principal.expires_at, row.revoked_at) if end is not None]
+    return replace(principal, expires_at=min(ends, default=None))
 
 
 def _subject(name: str) -> str:
@@ -256,6 +380,7 @@ def _principal(row: Row[Any]) -> Principal:
         row.expires_at,
         row.development,
         row.requests_per_s,
+        row.person,
     )
 
 
@@ -277,13 +402,17 @@ def _check(principal: Principal) -> None:
     for use_case in principal.use_cases:
         _expect_name("a use case", use_case)
     if principal.expires_at is not None:
-        if principal.expires_at.tzinfo is None:
-            raise ConfigurationError(f"The key's end {principal.expires_at} has no time zone. Add Z for UTC.")
-        if principal.expires_at <= datetime.now(UTC):
-            raise ConfigurationError(f"The key's end {principal.expires_at} is in the past. Give a later moment.")
+        _expect_later("The key's end", principal.expires_at)
     rate = principal.requests_per_s
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise ConfigurationError(f"The key's rate of {rate} requests/s must be above 0. Leave it out for no limit.")
+
+
+def _expect_later(what: str, moment: datetime) -> None:
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"{what} {moment} has no time zone. Add Z for UTC.")
+    if moment <= datetime.now(UTC):
+        raise ConfigurationError(f"{what} {moment} is in the past. Give a later moment.")
 
 
 def _expect_name(what: str, name: str) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -85,6 +85,7 @@ principals = Table(
     _column("revoked_at", UtcDateTime, nullable=True),
     _column("development", Boolean),
     _column("requests_per_s", Float, nullable=True),
+    _column("person", Text, server_default=""),
 )
 # A name can be given again after its key was revoked, so that a key can be replaced by one of the same name.
 Index(

@@ -12,22 +12,22 @@ import msgspec
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConflictError
+from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.evaluation.gates import GateResult, judge
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.approvals import (
     Approval,
-    Policy,
     approve,
     list_approvals,
     request,
-    set_policy,
 )
 from mlops_ray.governance.champion import set_first_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
-from mlops_ray.governance.events import Actor
+from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.live import live
 from mlops_ray.governance.measurements import expect_may_measure, record_measurement
+from mlops_ray.governance.policies import Policy, set_policy
+from mlops_ray.governance.policies import policy_of as stored_policy
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
 from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version
 from mlops_ray.pipeline.measurement import Registered, measure, rules
@@ -81,6 +81,29 @@ def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else duration.total_seconds()
 
 
+def expect_may_register(store: ControlStore, actor: Actor, use_case: UseCase) -> None:
+    """Raise ForbiddenError unless `actor` may register versions of the use case, as it now declares approvals.
+
+    Where an approval is demanded, what is demanded is changed by those who may approve alone: whoever could write a
+    laxer rule would need nobody.
+    """
+    if not {"operate", "admin"}.intersection(actor.roles):
+        who = "Nobody knows who you are" if actor == SYSTEM else f"{actor.name} does not carry the role 'operate' there"
+        raise ForbiddenError(
+            f"Registering a version of {use_case.name} needs the role 'operate'. {who}. Set MLOPS_RAY_API_KEY to a key "
+            f"that does (in a job: in its runtime environment)."
+        )
+    with store.reading() as connection:
+        stored = stored_policy(connection, use_case.name)
+    changed = stored != (policy_of(use_case) or Policy())
+    if stored.required and changed and not {stored.role, "admin"}.intersection(actor.roles):
+        raise ForbiddenError(
+            f"{use_case.name} demands approvals, and this declares other rules for them than are stored. {actor.name} "
+            f"does not carry the role {stored.role!r}, which changing them needs. Declare them as they were "
+            f"({stored}), or let somebody who approves run it."
+        )
+
+
 def admit(
     use_case: UseCase,
     settings: Settings,
@@ -97,6 +120,7 @@ def admit(
     under another number. challenger: nothing is asked where there is a champion: whoever made the version decides.
     """
     store, name, version = open_store(settings), use_case.name, registered.version.version
+    expect_may_register(store, actor, use_case)
     set_policy(store, actor, name, policy_of(use_case))
     found = measure(use_case, settings, store, sealed_folder, registered)
     results = judge(use_case.gates, found.measured, datetime.now(UTC))
@@ -185,7 +209,7 @@ def _approval(
     if asked.state == "requested" and is_single_user(store, settings):
         development_approver_key(store, settings)
         rule = use_case.approval
-        approver = Actor(DEVELOPMENT_APPROVER, (rule.role if rule else "approve",))
+        approver = Actor(DEVELOPMENT_APPROVER, (rule.role if rule else "approve",), id=DEVELOPMENT_APPROVER)
         reason = "a set-up for a single user: nobody has looked at it"
         asked = approve(store, approver, use_case.name, version.version, reason)
     return asked

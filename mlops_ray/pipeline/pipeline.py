@@ -20,15 +20,16 @@ from urllib.parse import urlsplit, urlunsplit
 from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.code_version import CodeVersion, code_version, framework_version, lock_digest
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, ForbiddenError
+from mlops_ray.errors import ConfigurationError
 from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.events import SYSTEM, Actor
+from mlops_ray.governance.events import Actor
 from mlops_ray.governance.principals import acting
 from mlops_ray.import_closure import code_digest
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
+from mlops_ray.pipeline.admission import expect_may_register
 from mlops_ray.pipeline.declarations import declarations
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.plan import FIRST_TIME, NOTHING_AGAIN, Again, StepPlan, decide
@@ -269,14 +270,10 @@ class Pipeline:
         check_monitored(case, [*case.request_columns(), *features], features)
 
     def _author(self) -> Actor:
-        """Who runs this pipeline. Raises ForbiddenError if that must be known and is not."""
-        author = acting(open_store(self.settings), self.settings, os.environ.get("MLOPS_RAY_API_KEY"))
-        rule = self.use_case.approval
-        if rule is not None and rule.required and rule.four_eyes and author == SYSTEM:
-            raise ForbiddenError(
-                f"Versions of {self.use_case.name} need the approval of somebody other than their author, and nobody "
-                f"knows who that is. Set MLOPS_RAY_API_KEY to the author's key (in a job: in its runtime environment)."
-            )
+        """Who runs this pipeline. Raises ForbiddenError if they may not register a version, or change the policy."""
+        store, secret = open_store(self.settings), os.environ.get("MLOPS_RAY_API_KEY")
+        author = acting(store, self.settings, secret, self.use_case.name)
+        expect_may_register(store, author, self.use_case)
         return author
 
     def _result(self, step: StepName) -> Any:

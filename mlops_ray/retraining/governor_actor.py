@@ -64,7 +64,7 @@ class _GovernorActor:
     """Holds nothing but the lock by which rounds follow one another: the governor's memory is the audit log."""
 
     def __init__(self, use_case: UseCase, settings: Settings, launcher: Launcher, every_s: float | None) -> None:
-        actor = acting(open_store(settings), settings, os.environ.get("MLOPS_RAY_API_KEY"))
+        actor = acting(open_store(settings), settings, os.environ.get("MLOPS_RAY_API_KEY"), use_case.name)
         self._governor = Governor(use_case, settings, launcher, NewLabels(settings, use_case.name), actor)
         self._lock = threading.Lock()
         if every_s is not None:

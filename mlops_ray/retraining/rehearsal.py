@@ -1,5 +1,6 @@
 """A rehearsal: the whole round in simulated time, on an endpoint of our own, with each stage said."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -82,7 +83,9 @@ def rehearse(
         if planted is not None:
             off = f"off by {planted.deviations:+g} standard deviations"
             stage(f"A fault is planted: from {planted.since:%Y-%m-%d} on {planted.feature} is {off}.")
-        with Client(url.partition("/v2/")[0], api_key=development_key(store, settings)) as client:
+        with Client(
+            url.partition("/v2/")[0], api_key=os.environ.get("MLOPS_RAY_API_KEY") or development_key(store, settings)
+        ) as client:
             counted = partial(_counted, Artifacts(settings.artifacts), use_case.name)
             player = _Player(store, use_case.name, watch, governor, counted, stage)
             progress = Replay(client, use_case.name, features, float("inf")).run(asked, player.tick)

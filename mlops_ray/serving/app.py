@@ -28,7 +28,7 @@ from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.leases import hold
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.missing_ledger import report_missing
-from mlops_ray.governance.principals import active_keys, development_key
+from mlops_ray.governance.principals import active_keys, development_key, is_single_user
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
@@ -312,15 +312,16 @@ def expect_credentials(settings: Settings, store: ControlStore, host: str) -> No
 
     Raises ConfigurationError if nobody has.
     """
-    if not is_public(settings, host):
+    if is_single_user(store, settings) and not is_public(settings, host):
         development_key(store, settings)
         return
     if settings.oidc_issuer:
         return
     if all(principal.development for principal in active_keys(store).values()):
         raise ConfigurationError(
-            f"Serving on {host}, which others can reach, needs credentials. Make a key with `mlops-ray keys create` or "
-            f"set oidc_issuer, oidc_audience and oidc_keys; or serve on 127.0.0.1."
+            f"Serving on {host} needs credentials, and there are none but development keys, which count only where "
+            f"this machine alone reaches the server and no other key was ever made. Make a key with "
+            f"`mlops-ray keys create` or set oidc_issuer, oidc_audience and oidc_keys."
         )
 
 

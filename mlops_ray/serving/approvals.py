@@ -64,9 +64,11 @@ class Approvals:
         }
 
     async def _list(self, request: Request) -> Response:
-        """Of the use cases on which the caller operates or approves, the newest first."""
+        """Of the use cases on which the caller operates, approves or audits, the newest first."""
         found = await asyncio.to_thread(list_approvals, self._store)
-        seen = [asdict(one) for one in found if may_one(request.principal, ("operate", "approve"), one.use_case)]
+        seen = [
+            asdict(one) for one in found if may_one(request.principal, ("operate", "approve", "audit"), one.use_case)
+        ]
         return Response({"approvals": seen})
 
     def _decide(self, decision: Decision) -> Route:
@@ -81,7 +83,7 @@ async def change_version(store: ControlStore, request: Request, decision: Decisi
     and says what holds: the same caller's same decision, for the same reason, and nothing was decided since."""
     body = await read_body(request, VersionBody)
     expect_role(request.principal, (decision.role,) if decision.role else ("approve", "operate", "admin"), body.model)
-    return Response(asdict(await asyncio.to_thread(_decided, store, actor_of(request), body, decision)))
+    return Response(asdict(await asyncio.to_thread(_decided, store, actor_of(request, body.model), body, decision)))
 
 
 def _decided(store: ControlStore, actor: Actor, body: VersionBody, decision: Decision) -> Result:

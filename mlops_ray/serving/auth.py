@@ -17,7 +17,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.principals import RESERVED_NAMES, ROLES, Principal, Role, is_loopback
+from mlops_ray.governance.principals import (
+    ALL_USE_CASES,
+    RESERVED_NAMES,
+    ROLES,
+    Principal,
+    Role,
+    is_loopback,
+    person_of_subject,
+)
 from mlops_ray.serving.http import HttpError
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
@@ -60,7 +68,9 @@ class Guard:
     @keys.setter
     def keys(self, keys: Mapping[str, Principal]) -> None:
         self._keys = keys
-        self._names = RESERVED_NAMES | {principal.name for principal in keys.values()}
+        self._owners: dict[str, set[str]] = {}
+        for principal in keys.values():
+            self._owners.setdefault(principal.name, set()).add(principal.person or principal.id)
 
     def admit(self, headers: Mapping[bytes, bytes], role: Role | None) -> Principal:
         """The caller. Raises HttpError 401 without a valid credential, 403 without `role`, 429 above their rate."""
@@ -89,8 +99,11 @@ class Guard:
         if self.tokens is None or len(token) > MAX_TOKEN_BYTES:
             raise _unauthorized("This credential is not known.")
         principal = self.tokens.principal(token)
-        if principal.name in self._names:  # the audit log, and who may approve whose version, go by the name
-            raise _unauthorized("The token's sub is the name of an API key. Revoke that key, or give it another name.")
+        owners = self._owners.get(principal.name, {principal.person})
+        if principal.name in RESERVED_NAMES or owners != {principal.person}:  # a reader of the audit log sees the name
+            raise _unauthorized(
+                "The token's sub is the name of an API key of another. Revoke that key, or give it another name."
+            )
         return principal
 
     def _expect_within_rate(self, principal: Principal, requests_per_s: float) -> None:
@@ -131,14 +144,15 @@ class Bucket:
 class Tokens:
     """OIDC bearer tokens (JWT, RFC 7519): issuer, audience, expiry and signature checked against a key set (RFC 7517).
 
-    The use cases that a token names are all that it may touch; without the claim it may touch none, and `all` stands
-    for every one. A token that was verified is not verified again for a minute, nor beyond its expiry.
+    A token may what the settings grant the groups that it names, and nothing else: whoever names groups at the
+    provider gives no roles here. A token that was verified is not verified again for a minute, nor beyond its expiry.
     """
 
     def __init__(self, settings: Settings, keys: Mapping[str, jwt.PyJWK]):
         self.keys = keys
         self._issuer, self._audience = settings.oidc_issuer, settings.oidc_audience
-        self._roles_claim, self._use_cases_claim = settings.oidc_roles_claim, settings.oidc_use_cases_claim
+        self._groups_claim, self._groups = settings.oidc_groups_claim, groups_of(settings)
+        self._people = settings.oidc_people
         self._requests_per_s = settings.oidc_requests_per_s
         self._verified: dict[bytes, tuple[float, Principal]] = {}
 
@@ -168,16 +182,37 @@ class Tokens:
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         for name in ("nbf", "iat"):
             _moment(claims.get(name, 0), name)
-        roles = _texts(claims, self._roles_claim)
+        groups = _texts(claims, self._groups_claim)
         name = _subject(claims["sub"])
+        granted = [grant for group in dict.fromkeys(groups) for grant in self._groups.get(group, ())]
+        subject = person_of_subject(self._issuer, name)
         return Principal(
-            id=f"{self._issuer}|{name}",
+            id=subject,
             name=name,
-            roles=tuple(role for role in ROLES if role in roles),
-            use_cases=_texts(claims, self._use_cases_claim),
+            roles=tuple(role for role in ROLES if role in {role for role, _ in granted}),
+            use_cases=tuple(dict.fromkeys(use_case for _, use_case in granted)),
             expires_at=_moment(claims["exp"], "exp"),
             requests_per_s=self._requests_per_s,
+            person=self._people.get(name, subject),
+            granted=tuple(granted),
         )
+
+
+def groups_of(settings: Settings) -> dict[str, tuple[tuple[Role, str], ...]]:
+    """What `oidc_groups` grants each group: roles, each with its use case. Raises ConfigurationError naming what is
+    no role with a use case."""
+    return {group: tuple(_grant(group, text) for text in grants) for group, grants in settings.oidc_groups.items()}
+
+
+def _grant(group: str, text: str) -> tuple[Role, str]:
+    role, _, use_case = text.partition(":")
+    for known in ROLES:
+        if known == role and use_case and use_case == use_case.strip():
+            return known, use_case
+    raise ConfigurationError(
+        f"oidc_groups: {group!r} is granted {text!r}. Write a role ({', '.join(ROLES)}), a colon and a use case or "
+        f"{ALL_USE_CASES!r}, such as approve:flights."
+    )
 
 
 def read_key_set(settings: Settings) -> dict[str, jwt.PyJWK]:

@@ -73,14 +73,17 @@ class Operations:
 
         def start(state: Live) -> Live:
             version = self._find(body.version)
-            return start_rollout(self._store, actor_of(request), self._use_case, version, plan, body.revision)
+            return start_rollout(
+                self._store, actor_of(request, self._use_case), self._use_case, version, plan, body.revision
+            )
 
         return await self._do(holds, start)
 
     async def _promote(self, request: Request) -> Response:
         body = await read_body(request, TargetBody)
         return await self._do(
-            lambda state: state.serves_alone(body.to), lambda state: self._promoted(state, actor_of(request), body)
+            lambda state: state.serves_alone(body.to),
+            lambda state: self._promoted(state, actor_of(request, self._use_case), body),
         )
 
     async def _roll_back(self, request: Request) -> Response:
@@ -88,7 +91,7 @@ class Operations:
         return await self._do(
             lambda state: state.serves_alone(body.to),
             lambda state: roll_back(
-                self._store, actor_of(request), self._use_case, body.revision, body.to, body.reason
+                self._store, actor_of(request, self._use_case), self._use_case, body.revision, body.to, body.reason
             ),
         )
 
@@ -150,10 +153,10 @@ def _replicas(said: Heard) -> list[dict[str, Any]]:
     ]
 
 
-def actor_of(request: Request) -> Actor:
-    """Who asks, as the audit log names them."""
+def actor_of(request: Request, use_case: str) -> Actor:
+    """Who asks, as the audit log names them, with the roles that they have on the use case."""
     assert request.principal is not None
-    return Actor(request.principal.name, request.principal.roles, id=request.principal.id)
+    return request.principal.actor(use_case)
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:

@@ -23,7 +23,7 @@ from mlops_ray.serving.approvals import RETIRED, Decision, VersionBody, change_v
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.operations import read_body
 
-LOOKS: tuple[Role, ...] = ("operate", "approve")
+LOOKS: tuple[Role, ...] = ("operate", "approve", "audit")
 TRACES_AT_A_TIME = 2
 
 

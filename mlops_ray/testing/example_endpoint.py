@@ -13,7 +13,7 @@ from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef
-from mlops_ray.governance.principals import development_key
+from mlops_ray.governance.principals import create_key
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.sealed_model import load
@@ -86,7 +86,7 @@ def example_endpoint(
         return served
 
     follower = Follower(store, NAME, "replica", "node", load_version, guard)
-    key = development_key(store, settings)
+    key = create_key(store, SYSTEM, "example", ["admin"]).secret
     follower.prepare()
 
     def find(version: int) -> VersionRef:

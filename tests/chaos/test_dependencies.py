@@ -188,6 +188,7 @@ def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dependenc
 def serving(dependencies: Dependencies, **environment: str) -> Iterator[Service]:
     mark = environment.get("MLOPS_RAY_TEST", str(time.time_ns()))
     folder = dependencies.settings[REFUSE].state
+    key = create_key(open_store(dependencies.settings[REFUSE]), SYSTEM, f"tests {time.time_ns()}", ["admin"])
     driver = subprocess.Popen(
         [sys.executable, str(EXAMPLE), *(f"{folder}/{model}.yaml" for model in MODELS)],
         env={**os.environ, "MLOPS_RAY_TEST": mark, "PYTHONPATH": str(ROOT), **environment},
@@ -197,7 +198,7 @@ def serving(dependencies: Dependencies, **environment: str) -> Iterator[Service]
         assert driver.stdout is not None
         said = driver.stdout.readline().strip()
         assert said == f"http://127.0.0.1:{PORT}", driver.communicate()
-        yield Service(dependencies, driver, mark, Path(folder, "development_key").read_text().strip())
+        yield Service(dependencies, driver, mark, key.secret)
         if driver.poll() is None:
             os.killpg(driver.pid, signal.SIGINT)
             driver.wait(60)

@@ -34,7 +34,7 @@ def staying(state: Path) -> Iterator[tuple[Server, "subprocess.Popen[str]"]]:
     try:
         assert driver.stdout is not None
         assert driver.stdout.readline().strip() == URL
-        yield Server(state, (state / "development_key").read_text().strip(), mark), driver
+        yield Server(state, (state / "admin_key").read_text().strip(), mark), driver
     finally:
         if driver.poll() is None:
             os.killpg(driver.pid, signal.SIGINT)

@@ -89,7 +89,7 @@ def serving(state: Path, *arguments: str, script: Path = EXAMPLE) -> Iterator[Se
     try:
         assert driver.stdout is not None
         assert driver.stdout.readline().strip() == URL
-        yield Server(state, (state / "development_key").read_text().strip(), mark)
+        yield Server(state, (state / "admin_key").read_text().strip(), mark)
         os.killpg(driver.pid, signal.SIGINT)
         driver.wait(60)
     finally:

@@ -20,7 +20,7 @@ from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef
-from mlops_ray.governance.principals import development_key
+from mlops_ray.governance.principals import create_key
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application
 from mlops_ray.serving.model_deployment import ModelArgs
@@ -84,7 +84,9 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
         store = open_store(settings)
         digests = seal_all(state)
         set_champion(store, SYSTEM, NAME, VersionRef(7, digests[7]), "the example")
-        development_key(store, settings)
+        key = Path(state, "admin_key")
+        if not key.exists():  # as after a restart
+            key.write_text(create_key(store, SYSTEM, "example", ["admin"]).secret)
         app = endpoint_application(
             EndpointArgs(
                 model=NAME,

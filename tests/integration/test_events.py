@@ -35,7 +35,7 @@ from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
 from mlops_ray.governance.missing_ledger import report_missing
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
-from mlops_ray.governance.principals import create_key, list_keys, revoke_key
+from mlops_ray.governance.principals import create_key, development_key, list_keys, revoke_key
 from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
@@ -168,11 +168,13 @@ def test_a_retired_challenger_does_not_hold_up_the_governor(platform: Platform) 
 
 
 def keys(platform: Platform) -> None:
-    create_key(platform.store, ANN, "ci", ["predict"])
-    assert [key.revoked_at for key in list_keys(platform.store)] == [None]
+    development_key(platform.store, platform.settings)
     platform.told("key.created")
+    create_key(platform.store, ANN, "ci", ["predict"])
+    assert [key.revoked_at is None for key in list_keys(platform.store)] == [False, True]
+    platform.told("key.revoked", "development.ended", "key.created")
     revoke_key(platform.store, ANN, "ci", "lost")
-    assert list_keys(platform.store)[0].revoked_at is not None
+    assert list_keys(platform.store)[1].revoked_at is not None
     (event,) = platform.told("key.revoked")
     assert (event.before["revoked_at"], event.after["revoked_at"] is None) == (None, False)
 

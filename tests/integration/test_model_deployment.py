@@ -48,7 +48,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     try:
         assert driver.stdout is not None
         assert driver.stdout.readline().strip() == URL
-        with Client(URL, api_key=(state / "development_key").read_text()) as client:
+        with Client(URL, api_key=(state / "admin_key").read_text()) as client:
             yield client
         os.killpg(driver.pid, signal.SIGINT)
         assert driver.wait(40) == 0

@@ -109,7 +109,7 @@ def state(leftover_proxy: subprocess.Popen[bytes], tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="module")
 def key(state: Path) -> str:
-    return (state / "development_key").read_text()
+    return (state / "admin_key").read_text()
 
 
 @pytest.fixture(scope="module")

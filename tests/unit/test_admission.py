@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import ForbiddenError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.control_store import ControlStore
@@ -25,6 +26,7 @@ from mlops_ray.governance.principals import acting, create_key
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.pipeline.admission import Admission, admit, policy_of
 from mlops_ray.pipeline.measurement import Registered
+from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.registry.bill_of_materials import document
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.testing.example_model import (
@@ -98,6 +100,43 @@ def test_where_others_are_a_version_waits_for_them(store: ControlStore, settings
     assert found.approval
     assert (found.champion, found.approval.state) == (False, "requested")
     assert live(store, USE_CASE.name).champion is None
+
+
+@pytest.mark.parametrize("roles", [("predict",), ("label", "approve", "audit"), (), ("system",)])
+def test_who_does_not_operate_registers_nothing_and_changes_no_policy(
+    store: ControlStore, settings: Settings, tmp_path: Path, roles: tuple[str, ...]
+) -> None:
+    with pytest.raises(ForbiddenError, match="needs the role 'operate'"):
+        admit(case(approval=Approval()), settings, Actor("eve", roles, id="eve"), tmp_path, registered(OLD))
+    assert read_events(store) == []
+
+
+def test_a_key_of_role_predict_or_for_another_use_case_or_none_runs_no_pipeline(
+    store: ControlStore, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [create_key(store, ANN, "eve", ["predict"]).secret, create_key(store, ANN, "ben", ["admin"], ["x"]).secret]
+    pipeline = Pipeline(case(), settings, tmp_path)
+    for secret in (*keys, None):
+        monkeypatch.delenv("MLOPS_RAY_API_KEY", raising=False)
+        if secret:
+            monkeypatch.setenv("MLOPS_RAY_API_KEY", secret)
+        with pytest.raises(ForbiddenError, match="needs the role 'operate'"):
+            pipeline.run(until="register")
+    assert live(store, USE_CASE.name).champion is None
+
+
+def test_a_policy_that_demands_approvals_is_changed_only_by_those_who_approve(
+    store: ControlStore, settings: Settings, tmp_path: Path
+) -> None:
+    create_key(store, ANN, "bob", ["approve"])
+    admit(case(approval=Approval()), settings, ANN, tmp_path, registered(OLD))
+    for laxer in (None, Approval(required=False), Approval(four_eyes=False), Approval(role="operate")):
+        with pytest.raises(ForbiddenError, match="does not carry the role 'approve'"):
+            admit(case(approval=laxer), settings, ANN, tmp_path, registered(NEW))
+    assert live(store, USE_CASE.name).champion is None
+    both = Actor("bob", ("operate", "approve"), id="bob")
+    admit(case(approval=Approval(four_eyes=False)), settings, both, tmp_path, registered(NEW))
+    assert read_events(store, types=["policy.changed"])[-1].actor == "bob"
 
 
 def test_a_failed_gate_stops_a_version_unless_it_does_not_block(

@@ -20,14 +20,15 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.principals import (
-    ALL_USE_CASES,
     ROLES,
     Principal,
     active_keys,
     create_key,
     development_key,
     hash_of,
+    person_of_subject,
     revoke_key,
+    rotate_key,
 )
 from mlops_ray.serving import auth, key_watch
 from mlops_ray.serving.auth import Bucket, Guard, Tokens, is_public, read_key_set, tokens_of
@@ -41,6 +42,12 @@ SECRET = "mlr_" + "a" * 43
 ISSUER, AUDIENCE = "https://login.example.org", "mlops-ray"
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+GROUPS = {
+    "callers": ("predict:all",),
+    "ML Labels": ("label:flights",),
+    "approvers": ("approve:flights", "operate:trains"),
+    "bosses": ("admin:all",),
+}
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -119,7 +126,7 @@ def test_a_rate_is_kept_and_shared_between_replicas() -> None:
 
 def token(key: Any = RSA_KEY, kid: str = "one", algorithm: str = "RS256", **claims: Any) -> str:
     now = int(time.time())
-    usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": now + 60, "roles": ["predict"], "use_cases": "all"}
+    usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": now + 60, "groups": ["callers"]}
     given = usual | claims
     given = {name: value for name, value in given.items() if value is not None}
     return jwt.encode(given, key, algorithm=algorithm, headers={"kid": kid})
@@ -128,7 +135,7 @@ def token(key: Any = RSA_KEY, kid: str = "one", algorithm: str = "RS256", **clai
 def unchecked(**claims: Any) -> str:
     """A token with a right signature over what no honest library would sign."""
     now = int(time.time())
-    given = {"iss": ISSUER, "aud": AUDIENCE, "exp": now + 60, "roles": ["predict"], "use_cases": "all", **claims}
+    given = {"iss": ISSUER, "aud": AUDIENCE, "exp": now + 60, "groups": ["callers"], **claims}
     return unchecked_text(json.dumps(given))
 
 
@@ -151,7 +158,7 @@ def oidc(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     (folder / "keys.json").write_text(json.dumps({"keys": keys}))
     return Settings(
         state=str(folder), data=str(folder), oidc_issuer=ISSUER, oidc_audience=AUDIENCE,
-        oidc_keys=str(folder / "keys.json"),
+        oidc_keys=str(folder / "keys.json"), oidc_groups=GROUPS,
     )  # fmt: skip
 
 
@@ -160,29 +167,33 @@ def tokens(oidc: Settings) -> Guard:
     return Guard("flights", {}, tokens_of(oidc))
 
 
-def test_a_valid_token_carries_its_roles_and_use_cases(tokens: Guard) -> None:
+def test_a_token_may_what_the_settings_grant_its_groups_and_each_role_only_there(tokens: Guard) -> None:
     assert tokens.admit(bearer(token()), "predict").name == "ann"
-    assert tokens.admit(bearer(token(EC_KEY, "two", "ES256", roles="label predict")), "label").roles == (
-        "predict",
-        "label",
-    )
+    both = token(EC_KEY, "two", "ES256", groups=["ML Labels", "callers", "unknown"])
+    assert tokens.admit(bearer(both), "label").roles == ("predict", "label")
     refused(403, tokens, bearer(token()), "operate")
-    refused(403, tokens, bearer(token(use_cases=["other"])))
-    refused(403, tokens, bearer(token(roles=["root"])))
-    refused(403, tokens, bearer(token(roles=None)))
+    approves = tokens.admit(bearer(token(groups="approvers")), "approve")
+    refused(403, tokens, bearer(token(groups="approvers")), "operate")
+    now = datetime.now(UTC)
+    assert not approves.may("approve", "trains", now)
+    assert approves.may("operate", "trains", now)
+    assert not approves.may("approve", None, now)
+    assert (approves.actor("flights").roles, approves.actor("trains").roles) == (("approve",), ("operate",))
+    assert tokens.admit(bearer(token(groups=["bosses"])), "operate").may("admin", None, now)
 
 
-@pytest.mark.parametrize("claim", [None, [], "", ["trains", "buses"], "*"])
-def test_a_token_that_names_no_use_case_or_another_may_nothing_here(tokens: Guard, claim: Any) -> None:
+@pytest.mark.parametrize(
+    "claim", [None, [], "", ["admin"], ["admin:all"], "approve:flights", ["Callers"], "*", ["all"]]
+)
+def test_a_group_that_no_setting_maps_or_none_may_nothing(tokens: Guard, claim: Any) -> None:
     for role in ROLES:
-        refused(403, tokens, bearer(token(roles=list(ROLES), use_cases=claim)), role)
+        refused(403, tokens, bearer(token(groups=claim, roles=list(ROLES), use_cases="all")), role)
 
 
-@pytest.mark.parametrize("claim", ["all", ["all"], ["flights"], "trains flights"])
-def test_a_token_may_what_it_names_and_all_names_every_use_case(tokens: Guard, claim: Any) -> None:
-    assert tokens.admit(bearer(token(use_cases=claim)), "predict").may("predict", "trains", datetime.now(UTC)) is (
-        "flights" not in str(claim) or "trains" in str(claim)
-    )
+@pytest.mark.parametrize("grant", ["approve", "approve:", ":flights", "root:all", "approve: flights", "Admin:all", ""])
+def test_a_grant_that_is_no_role_with_a_use_case_is_named(oidc: Settings, grant: str) -> None:
+    with pytest.raises(ConfigurationError, match="oidc_groups: 'ops' is granted"):
+        tokens_of(oidc.model_copy(update={"oidc_groups": {"ops": (grant,)}}))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +210,7 @@ def test_a_token_may_what_it_names_and_all_names_every_use_case(tokens: Guard, c
         token("secret-secret-secret-secret-secret", "three", "HS256"),
         jwt.encode({"iss": ISSUER, "aud": AUDIENCE, "sub": "ann"}, None, algorithm="none", headers={"kid": "one"}),
         token()[:-8] + "AAAAAAAA",
-        *(token(**{name: value}) for name in ("roles", "use_cases") for value in (5, True, {"a": "b"}, [5], [["a"]])),
+        *(token(groups=value) for value in (5, True, {"a": "b"}, [5], [["a"]])),
         *(token(exp=value) for value in (10**12, -1, True, 1e400, [], {}, f"{int(time.time()) + 60}")),
         *(token(**{name: value}) for name in ("nbf", "iat") for value in ("0", [], 10**12, True)),
         *(
@@ -219,7 +230,7 @@ CLAIMS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-NAMES = st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "iat", "roles", "use_cases", "jti", "x"])
+NAMES = st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "iat", "groups", "jti", "x"])
 
 
 @settings(max_examples=200, deadline=None)
@@ -233,11 +244,11 @@ def test_whatever_a_signed_token_claims_it_is_judged_and_nothing_is_taken_for_mo
         assert error.status == 401  # noqa: PT017 - most are refused, and some are not
         return
     assert principal.name.isprintable()
-    assert set(principal.roles) <= {"predict", *str(claims.get("roles", "")).replace("'", " ").split()}
-    named = claims.get("use_cases", "all") or []
-    assert (ALL_USE_CASES in principal.use_cases) is (
-        ALL_USE_CASES in (named.split() if isinstance(named, str) else named)
-    )
+    named = claims.get("groups", ["callers"]) or []
+    groups = set(named.split() if isinstance(named, str) else named) & set(GROUPS)
+    assert {f"{role}:{where}" for role, where in principal.granted or ()} == {
+        grant for group in groups for grant in GROUPS[group]
+    }
 
 
 @settings(max_examples=200, deadline=None)
@@ -258,11 +269,14 @@ def test_a_token_with_the_name_of_a_key_or_of_the_platform_is_a_401(tokens: Guar
 
 def test_a_development_key_never_counts_where_others_reach_the_server(store: ControlStore, tmp_path: Path) -> None:
     secret = development_key(store, Settings(state=str(tmp_path), data=str(tmp_path)))
-    other = create_key(store, SYSTEM, "ci", ["predict"]).secret
     public = Guard("flights", active_keys(store), public=True)
     assert "development key" in refused(401, public, bearer(secret)).error
+    alone = Guard("flights", active_keys(store))
+    assert alone.admit(bearer(secret), "predict").development
+    other = create_key(store, SYSTEM, "ci", ["predict"]).secret
+    public.keys = alone.keys = active_keys(store)
     assert public.admit(bearer(other), "predict").name == "ci"
-    assert Guard("flights", active_keys(store)).admit(bearer(secret), "predict").development
+    refused(401, alone, bearer(secret))
     here, everywhere = (Settings(state="/s", data="/d", http_host=host) for host in ("127.0.0.1", "0.0.0.0"))
     assert not is_public(here, "127.0.0.1")
     assert is_public(everywhere, "127.0.0.1")
@@ -420,3 +434,36 @@ def test_who_is_not_known_learns_no_paths(example: ExampleEndpoint) -> None:
         assert send(example, method, path, headers={"authorization": ""}).status_code == 401
     assert send(example, "GET", "/nothing").status_code == 404
     assert send(example, "DELETE", "/predict").status_code == 405
+
+
+def test_a_person_is_the_same_with_a_key_and_with_a_token(tokens: Guard, store: ControlStore) -> None:
+    person = person_of_subject(ISSUER, "ann")
+    made = create_key(store, SYSTEM, "ann", ["predict"], person=person)
+    second = create_key(store, SYSTEM, "ann-ci", ["predict"], person="ann")
+    tokens.keys = active_keys(store)
+    by = [tokens.admit(bearer(secret), "predict").actor("flights") for secret in (made.secret, second.secret, token())]
+    assert {actor.id for actor in by} == {person}
+    assert "name of an API key" in refused(401, tokens, bearer(token(sub="ann-ci"))).error
+
+
+def test_a_replaced_key_counts_until_its_end_also_where_nobody_looks_again(store: ControlStore) -> None:
+    old = create_key(store, SYSTEM, "ann", ["predict"])
+    new = rotate_key(store, SYSTEM, "ann", datetime.now(UTC) + timedelta(seconds=1), "yearly")
+    guard = Guard("flights", active_keys(store))
+    by = [guard.admit(bearer(made.secret), "predict").actor("flights") for made in (old, new)]
+    assert by[0] == by[1]
+    time.sleep(1.1)
+    assert "expired" in refused(401, guard, bearer(old.secret)).error
+    guard.keys = active_keys(store)
+    refused(401, guard, bearer(old.secret))
+    assert guard.admit(bearer(new.secret), "predict").name == "ann"
+
+
+def test_who_had_a_key_before_there_were_tokens_is_linked_by_a_setting(oidc: Settings, store: ControlStore) -> None:
+    made = create_key(store, SYSTEM, "ann", ["predict"])
+    linked = oidc.model_copy(update={"oidc_people": {"ann": made.principal.person}})
+    guard = Guard("flights", active_keys(store), tokens_of(linked))
+    by = [guard.admit(bearer(secret), "predict").actor("flights") for secret in (made.secret, token())]
+    assert by[0].id == by[1].id == made.principal.id
+    other = Guard("flights", active_keys(store), tokens_of(oidc))
+    assert "of another" in refused(401, other, bearer(token())).error

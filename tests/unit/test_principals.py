@@ -1,18 +1,23 @@
 """Keys let in whom they should, leave a trace of every change, and never show their secret again."""
 
+import os
+import pwd
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlops_ray.governance.migrations.versions.v0008_persons import down_revision
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
     ROLES,
@@ -20,10 +25,13 @@ from mlops_ray.governance.principals import (
     acting,
     active_keys,
     create_key,
+    development_approver_key,
     development_key,
     hash_of,
+    is_single_user,
     list_keys,
     revoke_key,
+    rotate_key,
 )
 
 ADA = Actor("ada", ("admin",))
@@ -211,3 +219,136 @@ def test_a_development_key_is_nobody_where_others_reach_the_server(store: Contro
     assert acting(store, settings, secret).name == "development"
     with pytest.raises(ForbiddenError, match="not known"):
         acting(store, settings.model_copy(update={"http_host": "0.0.0.0"}), secret)
+
+
+def test_development_principals_end_for_good_with_the_first_real_key(store: ControlStore, settings: Settings) -> None:
+    secrets = development_key(store, settings), development_approver_key(store, settings)
+    assert is_single_user(store, settings)
+    assert not is_single_user(store, settings.model_copy(update={"http_host": "0.0.0.0"}))
+    made = create_key(store, ADA, "ci", ["predict"])
+    (ended,) = read_events(store, types=["development.ended"])
+    assert (ended.before, ended.after) == (["development", "development_approver"], [])
+    revoke_key(store, ADA, made.principal.name, "left")
+    assert not is_single_user(store, settings)
+    assert active_keys(store) == {}
+    assert acting(store, settings, None) == SYSTEM
+    for secret in secrets:
+        with pytest.raises(ForbiddenError, match="not known"):
+            acting(store, settings, secret)
+    for make in (development_key, development_approver_key):
+        with pytest.raises(ConfigurationError, match="ended with the first key"):
+            make(store, settings)
+    create_key(store, ADA, "ci", ["predict"])
+    assert len(read_events(store, types=["development.ended"])) == 1
+
+
+def test_development_keys_of_an_older_store_do_not_count_beside_a_real_one(
+    store: ControlStore, settings: Settings
+) -> None:
+    create_key(store, ADA, "ci", ["predict"])
+    create_key(store, ADA, "development_approver", ["approve"], development=True)  # as could be made once
+    assert [principal.name for principal in active_keys(store).values()] == ["ci"]
+
+
+def test_the_keys_of_a_person_are_one_person_also_after_they_were_revoked_or_renamed(
+    store: ControlStore, settings: Settings
+) -> None:
+    first = create_key(store, ADA, "ann", ["operate"]).principal
+    assert first.person == first.id
+    revoke_key(store, ADA, "ann", "lost")
+    again = create_key(store, ADA, "ann", ["operate"])
+    renamed = create_key(store, ADA, "ann-at-night", ["approve"], person="ann")
+    other = create_key(store, ADA, "bob", ["approve"])
+    ids = [acting(store, settings, made.secret).id for made in (again, renamed, other)]
+    assert ids == [first.id, first.id, other.principal.id]
+    assert read_events(store, types=["key.created"])[2].after["person"] == first.id
+    with pytest.raises(ConfigurationError, match="no person 'nobody'"):
+        create_key(store, ADA, "x", ["approve"], person="nobody")
+
+
+def test_a_key_is_replaced_with_overlap(store: ControlStore, settings: Settings) -> None:
+    old = create_key(store, ADA, "ci", ["operate", "label"], ["flights"], None, 5.0)
+    until = datetime.now(UTC) + SOON
+    new = rotate_key(store, ADA, "ci", until, "yearly")
+    active = active_keys(store)
+    assert active[hash_of(old.secret)].expires_at == until
+    assert replace(new.principal, id=old.principal.id) == old.principal
+    assert acting(store, settings, old.secret) == acting(store, settings, new.secret)
+    ended, made = read_events(store)[1:]
+    assert (ended.type, ended.after["revoked_at"], made.type) == ("key.revoked", until.isoformat(), "key.created")
+    revoke_key(store, ADA, "ci", "")
+    with pytest.raises(ConfigurationError, match="of another person counts still"):
+        create_key(store, ADA, "ci", ["operate"], person="https://login.example.org|ann")
+    revoke_key(store, ADA, old.principal.id, "leaked")  # before its end
+    assert active_keys(store) == {}
+    for wrong, why in ((datetime.now(UTC) - SOON, "in the past"), (datetime(2040, 1, 1), "no time zone")):
+        with pytest.raises(ConfigurationError, match=why):
+            rotate_key(store, ADA, "ci", wrong, "")
+
+
+def test_a_role_counts_on_its_use_case_alone_also_where_no_server_asks(store: ControlStore, settings: Settings) -> None:
+    secret = create_key(store, ADA, "ci", ["operate"], ["flights"]).secret
+    roles = [acting(store, settings, secret, use_case).roles for use_case in ("flights", "trains", None)]
+    assert roles == [("operate",), (), ()]
+
+
+def test_the_keys_of_an_older_store_belong_to_persons_by_their_names(tmp_path: Path) -> None:
+    store = ControlStore(f"sqlite:///{tmp_path}/old.db")
+    store.migrate()
+    for _ in range(2):
+        create_key(store, ADA, "ann", ["predict"])
+        revoke_key(store, ADA, "ann", "")
+    create_key(store, ADA, "bob", ["predict"])
+    create_key(store, ADA, "development", ["admin"], development=True)
+    expected = [key.principal.person for key in list_keys(store)]
+    with store.transaction() as connection:
+        connection.execute(text("ALTER TABLE principals DROP COLUMN person"))
+        connection.execute(text("UPDATE alembic_version SET version_num = :old"), {"old": down_revision})
+    store.migrate()
+    assert [key.principal.person for key in list_keys(store)] == expected
+    store.close()
+
+
+def test_every_command_acts_as_whose_key_it_has_and_an_account_is_not_believed(
+    store: ControlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(secret: str | None, *arguments: str) -> str:
+        monkeypatch.delenv("MLOPS_RAY_API_KEY", raising=False)
+        if secret:
+            monkeypatch.setenv("MLOPS_RAY_API_KEY", secret)
+        run = CliRunner().invoke(app, [*arguments, "--state", str(tmp_path)], catch_exceptions=False)
+        return run.stdout.strip()
+
+    monkeypatch.setenv("LOGNAME", "ceo")
+    monkeypatch.setenv("USER", "ceo")
+    root = command(None, "keys", "create", "root", "--role", "admin")
+    first = read_events(store)[-1]
+    assert (first.actor, first.payload) == ("development", {"os_user": pwd.getpwuid(os.getuid()).pw_name})
+    eve = command(root, "keys", "create", "eve", "--role", "predict")
+    auditor = command(root, "keys", "create", "auditor", "--role", "audit")
+    assert read_events(store)[-1].actor_id == active_keys(store)[hash_of(root)].person
+    command(root, "notify", "subscribe", "https://example.org")
+    assert read_events(store)[-1].actor == "root"
+    before = len(read_events(store))
+    for secret in (None, eve, auditor):
+        for arguments in (
+            ["keys", "create", "mallory", "--role", "admin"],
+            ["keys", "revoke", "root", "--reason", "x"],
+            ["keys", "rotate", "root", "--until", "2040-01-01T00:00:00Z", "--reason", "x"],
+            ["notify", "subscribe", "https://example.org"],
+            ["notify", "unsubscribe", "x"],
+        ):
+            with pytest.raises(ForbiddenError, match="needs a key with the role"):
+                command(secret, *arguments)
+    for arguments in (["audit", "show"], ["audit", "verify"], ["keys", "list"]):
+        assert command(auditor, *arguments) == command(None, *arguments) != ""
+        with pytest.raises(ForbiddenError, match="role audit or admin"):
+            command(eve, *arguments)
+    assert len(read_events(store)) == before
+    replaced = command(root, "keys", "rotate", "root", "--until", "2040-01-01T00:00:00Z", "--reason", "yearly")
+    assert "replaced, until 2040-01-01" in command(replaced, "keys", "list")
+    command(replaced, "keys", "revoke", "root", "--reason", "left")
+    command(root, "keys", "revoke", active_keys(store)[hash_of(root)].id, "--reason", "left")
+    command(None, "keys", "create", "root", "--role", "admin")  # where nobody is an administrator any more
+    last = read_events(store)[-1]
+    assert (last.actor, last.payload["os_user"]) == ("system", pwd.getpwuid(os.getuid()).pw_name)

@@ -44,6 +44,7 @@ def make_history(store: ControlStore, seed: int, steps: int = 80) -> None:
     for number in range(steps):
         with suppress(MlopsRayError):
             make_step(store, random, number)
+    set_policy(store, PEOPLE[0], "flights", Policy(required=True, expires_after_s=60.0))
 
 
 def make_step(store: ControlStore, random: Random, number: int) -> None:

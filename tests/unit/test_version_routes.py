@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.principals import active_keys, create_key, development_approver_key, development_key
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving import versions
-from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.approvals import DECISIONS, Approvals
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
 from mlops_ray.serving.versions import Versions
@@ -46,16 +46,23 @@ BODY: dict[str, Any] = {"model": "flights", "version": 2, "reason": "why"}
 class Server:
     """The server's routes for people, on a port of this machine."""
 
-    def __init__(self, settings: Settings, store: ControlStore):
+    def __init__(self, settings: Settings, store: ControlStore, alone: bool = False):
         self.settings, self.store = settings, store
-        self.keys = {
-            "ann": create_key(store, SYSTEM, "ann", ["operate"]).secret,
-            "bob": create_key(store, SYSTEM, "bob", ["approve"]).secret,
-            "foreign": create_key(store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret,
-            "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
-        }
-        development_key(store, settings)
-        development_approver_key(store, settings)
+        if alone:
+            development_key(store, settings)
+            development_approver_key(store, settings)
+        self.keys = (
+            {}
+            if alone
+            else {
+                "admin": create_key(store, SYSTEM, "root", ["admin"]).secret,
+                "ann": create_key(store, SYSTEM, "ann", ["operate"]).secret,
+                "bob": create_key(store, SYSTEM, "bob", ["approve"]).secret,
+                "foreign": create_key(store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret,
+                "auditor": create_key(store, SYSTEM, "auditor", ["audit"]).secret,
+                "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
+            }
+        )
         routes = {**Approvals(store).routes(), **Versions(settings, store).routes()}
         self.guard = Guard(None, active_keys(store))
         app = Starlette(routes=[Mount("/v2", Routes(routes, self.guard))])
@@ -87,8 +94,10 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    """Version 1 is approved and champion, version 2 is registered; flights demands an approval."""
+def serving(folder: Path, alone: bool = False) -> Iterator[Server]:
+    """Version 1 is approved and champion, version 2 is registered; flights demands an approval.
+
+    alone: nobody has a key but the development principals."""
     settings = Settings(state=str(folder), data=str(folder))
     store = open_store(settings)
     set_policy(store, AUTHOR, "flights", Policy(required=True))
@@ -96,7 +105,7 @@ def serving(folder: Path) -> Iterator[Server]:
         register_example(settings, store, example_lineage(digest=digest), number)
     request(store, AUTHOR, "flights", 1)
     set_champion(store, AUTHOR, "flights", approve(store, BOB, "flights", 1).ref, "first")
-    server = Server(settings, store)
+    server = Server(settings, store, alone)
     yield server
     server.stop()
     store.close()
@@ -168,9 +177,17 @@ def test_what_is_wrong_over_http_is_a_4xx(untouched: Server, who: str, path: str
     assert (response.status_code, bool(response.json()["error"])) == (status, True), response.text
 
 
+def test_who_audits_reads_versions_approvals_and_lineage_and_does_nothing(untouched: Server) -> None:
+    assert untouched("auditor", "/versions/lineage", {"of": "flights@2"}).status_code == 200
+    assert untouched("auditor", "/approvals").json()["approvals"]
+    assert untouched("eve", "/approvals").json()["approvals"] == []
+    for path in (*(f"/approvals/{what}" for what in DECISIONS), "/versions/retire"):
+        assert untouched("auditor", path, BODY).status_code == 403, path
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_a_short_400_on_every_route(untouched: Server, name: str) -> None:
-    admin = {"authorization": f"Bearer {development_key(untouched.store, untouched.settings)}"}
+    admin = {"authorization": f"Bearer {untouched.keys['admin']}"}
     asked = [(f"/approvals/{what}", BODY | {"model": name}) for what in ("request", "approve", "reject", "revoke")]
     asked += [("/approvals/break-glass", BODY | {"model": name}), ("/versions/retire", BODY | {"model": name})]
     asked += [("/versions/lineage", {"of": name}), ("/versions/lineage", {"of": f"{name}@1"})]
@@ -367,8 +384,12 @@ def test_however_many_look_at_lineage_decisions_do_not_wait(server: Server, monk
     assert most <= versions.TRACES_AT_A_TIME
 
 
-def test_the_command_line_asks_as_one_and_decides_as_the_other(server: Server) -> None:
-    command = server.command
+def test_the_command_line_asks_as_one_and_decides_as_the_other(tmp_path: Path) -> None:
+    with serving(tmp_path, alone=True) as server:
+        ask_and_decide(server.command)
+
+
+def ask_and_decide(command: Callable[..., str]) -> None:
     assert "requested" in command("approvals", "request", "flights", "2")
     done = command("approvals", "approve", "flights", "2", "--reason", "looked at it")
     assert "approved by development_approver" in done
@@ -382,7 +403,10 @@ def test_the_command_line_asks_as_one_and_decides_as_the_other(server: Server) -
 
 
 @pytest.mark.parametrize("name", ["..", "\x1b\0" + "x" * 10_000])
-def test_a_hostile_name_is_one_short_sentence_at_the_command_line(untouched: Server, name: str) -> None:
+def test_a_hostile_name_is_one_short_sentence_at_the_command_line(
+    untouched: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_RAY_API_KEY", untouched.keys["admin"])
     why = ["--reason", "why"]
     asked = [[["approvals", what, name, "1", *why], False] for what in ("request", "approve", "reject", "revoke")]
     asked += [[["approvals", "break-glass", name, "1", *why], False], [["versions", "retire", name, "1", *why], False]]
