@@ -33,6 +33,7 @@ from mlops_ray.governance.approvals import (
 from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.champion import begin, break_glass, retire, set_champion
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
 from mlops_ray.governance.principals import (
@@ -460,13 +461,15 @@ def test_a_broken_glass_that_nobody_approves_is_said_again_and_again(ready: Cont
     assert follow_up(ready, begun + 9 * HOUR) == []
 
 
-def test_a_broken_glass_ends_for_a_champion_that_may_serve_if_the_use_case_says_so(ready: ControlStore) -> None:
+def test_a_broken_glass_ends_for_a_champion_that_may_serve_if_the_use_case_says_so(
+    ready: ControlStore, settings: Settings
+) -> None:
     set_policy(ready, ANN, "flights", replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
     break_glass(ready, EVE, "flights", 2, "fire")
     request(ready, ANN, "flights", 2, now=datetime.now(UTC) + 2 * DAY)  # asking again does not stop the clock
     expire(ready, datetime.now(UTC) + 2 * DAY)
     assert follow_up(ready, datetime.now(UTC) + HOUR / 2) == []
-    assert follow_up(ready, datetime.now(UTC) + HOUR) == ["flights"]
+    Dispatcher(ready, settings, lambda *_: None).round(datetime.now(UTC) + HOUR)
     state = live(ready, "flights")
     assert (state.champion, state.previous) == (OLD, None)
     (event,) = read_events(ready, types=["rollout.rolled_back"])
