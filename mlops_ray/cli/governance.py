@@ -30,6 +30,7 @@ from mlops_ray.governance.principals import (
     revoke_key,
     rotate_key,
 )
+from mlops_ray.governance.reconciliation import DESCRIBED, NOT_COMPARED
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, in which role.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log: everything that was done to keys and versions.")
@@ -114,14 +115,16 @@ def _show_once(made: NewKey) -> None:
 
 @audit.command("verify")
 def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
-    """Check that no event was changed, removed or cut off; exit code 1 if one was."""
+    """Check that no event was changed, removed or cut off, and that the tables hold what the events say; exit code 1 if
+    not."""
     settings = settings_of(state, config)
     store = open_store(settings)
     expect_reader(store, settings)
     found = audit_log.verify_store(store, place or settings.audit_anchors)
     if not found.ok:
         raise IntegrityError(f"The audit log is not what it was ({found.checked} events are intact). {found.problem}")
-    typer.echo(f"{found.checked} events are intact.")
+    typer.echo(f"{found.checked} events are intact, and {', '.join(DESCRIBED)} hold what they say.")
+    typer.echo(f"Not compared: {'; '.join(NOT_COMPARED)}.")
     if found.not_anchored:
         ids = ", ".join(found.not_anchored[:10]) + (", …" if len(found.not_anchored) > 10 else "")
         typer.echo(f"Not anchored yet: {len(found.not_anchored)} ({ids}). `mlops-ray audit anchor` does it.")

@@ -137,6 +137,15 @@ def verify_store(store: ControlStore, place: str) -> Verification:
     return replace(found, ok=problem is None, problem=problem)
 
 
+def check(store: ControlStore, place: str) -> Verification:
+    """`verify_store`, and the event `audit.failed` if something is not what it was. Call it at an interval."""
+    found = verify_store(store, place)
+    if not found.ok:
+        with store.transaction() as connection:
+            record(connection, "audit.failed", SYSTEM, "audit", reason=found.problem or "")
+    return found
+
+
 def _lost(written: Collection[Anchor], remembered: Collection[Anchor], place: str) -> str | None:
     lost = [anchor.seq for anchor in remembered if anchor not in written]
     if not lost:

@@ -26,7 +26,7 @@ from mlops_ray.governance.approvals import (
     revoke,
     set_policy,
 )
-from mlops_ray.governance.audit import Anchor, anchor, read_anchors, verify_store
+from mlops_ray.governance.audit import Anchor, anchor, check, read_anchors, verify_store
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
@@ -40,7 +40,7 @@ from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
-from mlops_ray.governance.tables import outbox, replicas
+from mlops_ray.governance.tables import outbox, replicas, versions
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at
@@ -306,6 +306,13 @@ def advisories_and_audit(platform: Platform) -> None:
     (event,) = platform.told("audit.anchored")
     assert read_anchors(platform.settings.audit_anchors) == [Anchor(event.seq, event.hash)]
     assert verify_store(platform.store, platform.settings.audit_anchors).not_anchored == ()
+    assert check(platform.store, platform.settings.audit_anchors).problem is None
+    platform.told()
+    with platform.store.transaction() as connection:
+        connection.execute(update(versions).where(versions.c.version == 1).values(author="eve"))
+    assert not check(platform.store, platform.settings.audit_anchors).ok
+    (event,) = platform.told("audit.failed")
+    assert event.reason.startswith("Table versions, row ")
 
 
 def subscribers(platform: Platform) -> None:
