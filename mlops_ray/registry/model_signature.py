@@ -40,8 +40,8 @@ def sign(settings: Settings, folder: Path) -> None:
         except (OSError, ValueError, TypeError, AttributeError) as error:  # what the library raises for other keys
             raise ConfigurationError(
                 f"Setting 'model_signing_key' is {settings.model_signing_key}, no EC private key (P-256, "
-                f"P-384 or P-521, PEM, without a password): {error}. Make one with: openssl ecparam -name prime256v1 -genkey "
-                f"-noout"
+                f"P-384 or P-521, PEM, without a password): {error}. Make one with: openssl ecparam -name prime256v1 "
+                f"-genkey -noout"
             ) from None
         signer.sign(folder, folder / SIGNATURE)
     try:
