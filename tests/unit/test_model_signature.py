@@ -6,27 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.registry.artifact_check import check_artifact
 from mlops_ray.registry.model_signature import SIGNATURE, expect_signature, expect_signing_key, sign
+from mlops_ray.testing.signing_keys import with_signing_keys
 
 
 def settings_with_keys(folder: Path) -> Settings:
-    folder.mkdir()
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = serialization.Encoding.PEM
-    private, public = folder / "key.pem", folder / "public.pem"
-    private.write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
-    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
-    return Settings(
-        state=str(folder), data=str(folder), model_signing_key=str(private), model_signing_public_key=str(public)
-    )
+    return with_signing_keys(Settings(state=str(folder), data=str(folder)), folder)
 
 
 @pytest.fixture
