@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mlops_ray.errors import ConfigurationError, nearest
 
 _IN_URLS = "#%?"
+_OR_VARIABLE = {"model_signing_key": ", or env:NAME", "model_signing_public_key": ""}
 
 
 class Settings(BaseModel):
@@ -38,6 +39,10 @@ class Settings(BaseModel):
     oidc_requests_per_s: what each `sub` may ask, as a key's rate. Empty: API keys only.
     advisories: where vulnerabilities are looked up: a file or folder of OSV records, or pypi or osv, which need a
     network, or the URL of a server that answers as api.osv.dev does. Empty: nowhere, and every record says so.
+    model_signing_key: the EC private key (P-256, P-384 or P-521) by which models are signed when they are sealed: the
+    absolute path of a PEM file, or env:NAME for a variable that holds the PEM. Empty: nothing is signed.
+    model_signing_public_key: absolute path of the PEM file of its public key. With it, no version is used whose
+    signature is missing or not by that key, and nothing is sealed without the key.
     online_cache_s: how long a server may reuse what it read of an entity from the online store; 0 reads every time.
     http_host: an IPv4 or IPv6 address to serve on, or a host name; 0.0.0.0 and :: are all of the machine's.
     num_cpus and object_store_mb: what a Ray started by us may take; ignored on an existing cluster.
@@ -67,6 +72,8 @@ class Settings(BaseModel):
     oidc_people: dict[str, str] = {}
     oidc_requests_per_s: float = Field(default=200, gt=0)
     advisories: str = ""
+    model_signing_key: str = ""
+    model_signing_public_key: str = ""
     online_cache_s: float = Field(default=0, ge=0, le=3600)
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
@@ -108,6 +115,10 @@ class Settings(BaseModel):
                     f"Give an absolute path{' or a URL' if may_be_url else ''}."
                 )
         self._paths_survive_urls()
+        for name, reference in (("model_signing_key", "/ env:"), ("model_signing_public_key", "/")):
+            value = getattr(self, name)
+            if value and not value.startswith(tuple(reference.split())):
+                raise ValueError(f"{name} begins with none of {reference}. Give an absolute path{_OR_VARIABLE[name]}.")
         if ":" in self.http_host and not _is_ipv6(self.http_host):
             raise ValueError(
                 f"http_host is {self.http_host!r}, which is no address. Give an IPv6 address as it is, such as ::1, "

@@ -123,11 +123,12 @@ def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceO
     found = audit_log.verify_store(store, place or settings.audit_anchors)
     if not found.ok:
         raise IntegrityError(f"The audit log is not what it was ({found.checked} events are intact). {found.problem}")
-    typer.echo(f"{found.checked} events are intact, and {', '.join(DESCRIBED)} hold what they say.")
-    typer.echo(f"Not compared: {'; '.join(NOT_COMPARED)}.")
+    typer.echo(f"{found.checked} events are intact.")
     if found.not_anchored:
         ids = ", ".join(found.not_anchored[:10]) + (", …" if len(found.not_anchored) > 10 else "")
         typer.echo(f"Not anchored yet: {len(found.not_anchored)} ({ids}). `mlops-ray audit anchor` does it.")
+    typer.echo(f"The tables hold what they say: {', '.join(DESCRIBED)}.")
+    typer.echo(f"Not compared: {'; '.join(NOT_COMPARED)}.")
 
 
 @audit.command("anchor")

@@ -5,16 +5,18 @@ So the anchors belong where those who may write to the database may not.
 """
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import DatabaseError
 
 from mlops_ray.errors import IntegrityError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore
@@ -24,6 +26,8 @@ from mlops_ray.governance.tables import anchors as anchors_table
 from mlops_ray.governance.tables import event_head, events
 
 _ROWS_AT_A_TIME = 1000
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,14 @@ def verify_store(store: ControlStore, place: str) -> Verification:
 
 
 def check(store: ControlStore, place: str) -> Verification:
-    """`verify_store`, and the event `audit.failed` if something is not what it was. Call it at an interval."""
+    """`verify_store`, and the event `audit.failed` if something is not what it was. Call it at an interval.
+
+    Where the end of the chain is damaged no event can follow it: then only the log says so.
+    """
     found = verify_store(store, place)
     if not found.ok:
-        with store.transaction() as connection:
+        _logger.critical("The audit log is not what it was: %s", found.problem)
+        with suppress(IntegrityError, DatabaseError), store.transaction() as connection:
             record(connection, "audit.failed", SYSTEM, "audit", reason=found.problem or "")
     return found
 

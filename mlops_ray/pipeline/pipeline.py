@@ -53,6 +53,7 @@ from mlops_ray.pipeline.steps.step import (
 from mlops_ray.pipeline.steps.train import TRAIN, known_trial
 from mlops_ray.pipeline.steps.training_set import TRAINING_SET, training_set_of
 from mlops_ray.registry.lineage import Lineage, TrialRecord
+from mlops_ray.registry.model_signature import expect_signing_key
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import UseCase
 from mlops_ray.use_case.checks import check_monitored
@@ -146,6 +147,8 @@ class Pipeline:
         if "register" in steps:
             self._author()  # who cannot register should know it before hours of training
             self._expect_watchable()
+        if "evaluate" in steps:
+            expect_signing_key(self.settings)
         for step in steps:
             self.notify(StepStarted(step))
             started = time.monotonic()

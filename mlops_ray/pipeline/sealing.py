@@ -26,6 +26,7 @@ from mlops_ray.pipeline.parity import prove_request_parity
 from mlops_ray.registry.artifact_check import refuse_artifact
 from mlops_ray.registry.bill_of_materials import bill_of_materials
 from mlops_ray.registry.model_schema import schema_of
+from mlops_ray.registry.model_signature import expect_signing_key, sign
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import SealedModel, files_of, golden_cases, load, model_inputs, seal
 from mlops_ray.serving.golden import replay_golden_requests
@@ -44,8 +45,10 @@ def fit_score_and_seal(
 
     Returns, as plain JSON values, the sealed model's digest and files, its candidate and evaluation, and with how many
     threads it was fitted. Raises DataError if the ONNX export does not answer as the fitted model does, and
-    UseCaseError if a request about a row of the training set does not give what training computed of it (see `parity`).
+    UseCaseError if a request about a row of the training set does not give what training computed of it (see `parity`),
+    and ConfigurationError if versions must be signed and there is no key to sign with.
     """
+    expect_signing_key(settings)
     frame = read_parquet(training_set.url)
     test = split_by_time(frame, training_set.as_of, use_case.split).test
     fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)
@@ -78,6 +81,7 @@ def fit_score_and_seal(
         replay_golden_requests(load(Path(folder), digest))
         refuse_artifact(Path(folder))
         files = files_of(Path(folder))
+        sign(settings, Path(folder))
         Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)
     found = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
     return found | {"evaluation": evaluation}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_ray.errors import IntegrityError
+from mlops_ray.registry.model_signature import SIGNATURE
 from mlops_ray.registry.onnx_model import refuse_foreign_operators
 
 MANIFEST = "manifest.json"
@@ -64,7 +65,7 @@ def pickle_in(content: bytes) -> int | None:
 
 def _findings(folder: Path) -> Iterator[ArtifactFinding]:
     manifest = folder / MANIFEST
-    listed = {MANIFEST, *(json.loads(manifest.read_bytes())["files"] if manifest.is_file() else ())}
+    listed = {MANIFEST, SIGNATURE, *(json.loads(manifest.read_bytes())["files"] if manifest.is_file() else ())}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():

@@ -15,6 +15,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.lineage import Lineage, write_lineage
+from mlops_ray.registry.model_signature import expect_signature
 from mlops_ray.training.mlflow_database import has_alias, has_version
 
 if TYPE_CHECKING:
@@ -167,12 +168,17 @@ def download(settings: Settings, version: ModelVersion, folder: str | Path) -> P
 
 
 def download_sealed(settings: Settings, name: str, version: VersionRef, folder: Path) -> Path:
-    """As `download`, but from the artifact root if the sealed model still lies there, which needs no MLflow."""
+    """As `download`, but from the artifact root if the sealed model still lies there, which needs no MLflow.
+
+    Raises IntegrityError if the settings ask for a signature and the copy has none that holds.
+    """
     artifacts = Artifacts(settings.artifacts)
     if artifacts.entries("sealed_models", name, version.digest):
         artifacts.download(folder, "sealed_models", name, version.digest)
-        return folder
-    return download(settings, find_version(settings, name, version.version), folder)
+    else:
+        folder = download(settings, find_version(settings, name, version.version), folder)
+    expect_signature(settings, folder)
+    return folder
 
 
 def lineage_copy(settings: Settings, name: str, version: int) -> Any:

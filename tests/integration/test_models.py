@@ -12,14 +12,20 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
+from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.artifact_check import check_artifact
+from mlops_ray.registry.model_signature import sign
 from mlops_ray.registry.models import ModelVersion, champion, download, missing_version, register, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.trace import read_lineage
+from mlops_ray.serving.app import MlflowRegistry
+from mlops_ray.serving.loader import can_pass
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_answer, example_schema, seal_example
+from mlops_ray.testing.signing_keys import with_signing_keys
 from mlops_ray.training.mlflow_database import has_alias, has_run, has_version
 from mlops_ray.training.tracking import connect, experiment_id
 
@@ -108,6 +114,27 @@ def test_mlflows_own_tools_load_a_registered_version(settings: Settings, run_id:
         mlflow.set_tracking_uri(None)
     assert load(download(settings, version, tmp_path / "copy"), digest).digest == digest
     assert check_artifact(tmp_path / "copy" / "sealed_model" / digest) == ()
+
+
+def test_a_signature_holds_for_what_comes_back_from_mlflow_and_a_replica_takes_nothing_else(
+    settings: Settings, run_id: str, tmp_path: Path
+) -> None:
+    signing = with_signing_keys(settings, tmp_path / "keys")
+    digest = seal_example(tmp_path / "sealed")
+    sign(signing, tmp_path / "sealed")
+    register(signing, "departures", tmp_path / "sealed", example_lineage("departures", digest), run_id, {}, "k1")
+    replica = MlflowRegistry(signing.model_copy(update={"model_signing_key": ""}))
+    ref = VersionRef(1, digest)
+    assert load(replica.fetch("departures", ref, tmp_path / "replica"), digest).digest == digest
+    others = MlflowRegistry(with_signing_keys(settings, tmp_path / "other_keys"))
+    with pytest.raises(IntegrityError, match="does not hold") as refused:
+        others.fetch("departures", ref, tmp_path / "others")
+    assert not can_pass(refused.value)
+    unsigned = seal_example(tmp_path / "unsigned")
+    Artifacts(settings.artifacts).upload(tmp_path / "unsigned", "sealed_models", "departures", unsigned)
+    with pytest.raises(IntegrityError, match="has no signature") as refused:
+        replica.fetch("departures", VersionRef(1, unsigned), tmp_path / "again")
+    assert not can_pass(refused.value)
 
 
 def test_same_key_gives_the_same_version_and_another_key_a_new_one(

@@ -78,6 +78,7 @@ HOMES = {
     "alembic": ("mlops_ray/governance/",),
     "cyclonedx": ("mlops_ray/registry/bill_of_materials.py",),
     "openlineage": ("mlops_ray/registry/open_lineage.py",),
+    "model_signing": ("mlops_ray/registry/model_signature.py",),
     "cvss": ("mlops_ray/registry/advisories.py",),
     "datasketches": ("mlops_ray/monitoring/sketches.py",),
     "river": ("mlops_ray/monitoring/detectors/",),

@@ -12,6 +12,7 @@ from mlops_ray.pipeline.steps.step import Given, Step, Where
 from mlops_ray.pipeline.steps.train import chosen_trial
 from mlops_ray.pipeline.steps.training_set import known_training_set
 from mlops_ray.pipeline.task import in_task
+from mlops_ray.registry.model_signature import SIGNATURE
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import UseCase
 
@@ -55,10 +56,17 @@ def run_evaluate(inputs: EvaluateInputs, where: Where, threads: int | None = Non
 def verify_evaluate(inputs: EvaluateInputs, result: Mapping[str, Any], where: Where) -> str | None:
     folder = ("sealed_models", inputs.use_case.name, str(result["digest"]))
     artifacts = Artifacts(where.settings.artifacts)
-    missing = {*result["files"], "manifest.json"} - {entry.name for entry in artifacts.entries(*folder)}
+    expected = {*result["files"], "manifest.json"} | ({SIGNATURE} if where.settings.model_signing_key else set())
+    missing = expected - {entry.name for entry in artifacts.entries(*folder)}
     if missing:
         return f"sealed model {result['digest'][:12]} lacks {', '.join(sorted(missing))} below {artifacts.root}"
     return None
 
 
-EVALUATE = Step("evaluate", evaluate_inputs, run_evaluate, verify_evaluate)
+EVALUATE = Step(
+    "evaluate",
+    evaluate_inputs,
+    run_evaluate,
+    verify_evaluate,
+    ("artifacts", "model_signing_key", "model_signing_public_key"),
+)

@@ -71,5 +71,5 @@ REGISTER = Step(
     register_inputs,
     run_register,
     verify_register,
-    ("artifacts", "state", "feast_registry", "http_host", "oidc_issuer"),
+    ("artifacts", "state", "feast_registry", "http_host", "oidc_issuer", "model_signing_public_key"),
 )
