@@ -1,6 +1,7 @@
 """The commands `mlops-ray approvals` and `mlops-ray versions`: what people decide about versions."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -188,6 +189,23 @@ def measure(
     typer.echo(printable(found.standing))
     if not all(gate.passed for gate in found.gates if gate.blocks):
         raise typer.Exit(1)
+
+
+@versions.command()
+def evidence(
+    version: Annotated[str, typer.Argument(help="A version, such as flights@7.")],
+    to: Annotated[Path | None, typer.Option(help="The new folder. [default: evidence-<version>]")] = None,
+    key: Annotated[Path | None, typer.Option(help="A private Ed25519 key (PEM) that signs it.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Write what stands behind a version into one folder, for an auditor."""
+    from mlops_ray.registry.bundle import write_bundle
+    from mlops_ray.registry.trace import parse_version
+
+    name, number = parse_version(version)
+    made = write_bundle(settings_of(state, config), version, to or Path(f"evidence-{name}-{number}"), key)
+    typer.echo(printable(f"Written: {made}. Its README.md says how to check it."))
 
 
 def _decide(
