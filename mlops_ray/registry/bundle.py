@@ -86,7 +86,8 @@ def write_bundle(settings: Settings, version: str, target: Path, key: Path | Non
 
 
 def _parts(store: ControlStore, found: Trace, use_case: str, number: int) -> Iterator[tuple[str, Any]]:
-    about = [event.to_json() for event in _all_events(store, use_case) if _is_about(event, use_case, number)]
+    events = _all_events(store)
+    about = [event.to_json() for event in events if _is_about(event, use_case, number)]
     yield "README.md", _PAGE
     yield "model_card.md", markdown_card(found)
     yield "lineage.json", found.lineage.to_json()
@@ -98,18 +99,20 @@ def _parts(store: ControlStore, found: Trace, use_case: str, number: int) -> Ite
     yield "alarms.json", [asdict(one) for one in alarms_of(store, use_case) if one.version == number]
     yield "retrainings.json", [one for one in about if one["type"].startswith("retraining.")]
     yield "events.json", about
-    yield "chain.json", {str(one.seq): one.hash for one in _all_events(store)}
+    yield "chain.json", {str(event.seq): event.hash for event in events}
 
 
-def _all_events(store: ControlStore, use_case: str | None = None) -> list[Event]:
+def _all_events(store: ControlStore) -> list[Event]:
     found: list[Event] = []
-    while page := read_events(store, found[-1].seq if found else 0, use_case):
+    while page := read_events(store, found[-1].seq if found else 0):
         found += page
     return found
 
 
 def _is_about(event: Event, use_case: str, number: int) -> bool:
     """Of the version itself, or of the endpoint that it may have served: too much rather than too little."""
+    if event.use_case != use_case:
+        return False
     return event.subject == f"{use_case}@{number}" or (event.type.startswith(_ABOUT) and "@" not in event.subject)
 
 
