@@ -18,7 +18,7 @@ from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.predictions.ids import microseconds, uuid7_at
 from mlops_ray.predictions.reader import Ledger
-from mlops_ray.predictions.segments import FEATURE, write_segment
+from mlops_ray.predictions.segments import FEATURE, named_for, write_segment
 from mlops_ray.predictions.table import LedgerTable
 from mlops_ray.registry.trace import trace
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
@@ -74,7 +74,8 @@ def _answers(settings: Settings) -> Iterator[str]:
                 pl.col("probability").cast(pl.Float32),
             )
             name = uuid7_at(microseconds(start) // 1000)
-            write_segment(artifacts, "flights", f"{name}-{replica}-{uuid6.uuid7().hex[-6:]}", rows)
+            segment = named_for(f"{name}-{replica}-{uuid6.uuid7().hex[-6:]}", rows)
+            write_segment(artifacts, "flights", segment, rows)
             if len(ids) and replica == 0 and minute % (MINUTES // LOOK_UPS) == 0:
                 yield ids[ANSWERS // 2]
 

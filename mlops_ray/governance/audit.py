@@ -201,7 +201,7 @@ def _appending(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that adds a line of JSON to the file, and returns when it is on the disk."""
     with _file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
     def append(value: dict[str, Any]) -> None:
         with _file_errors(path):

@@ -1,9 +1,10 @@
 """The control store: one SQL database that knows who may do what, what is live, and everything that was done."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -189,6 +190,7 @@ class ControlStore:
         return engine
 
     def _sqlite_engine(self, url: URL) -> Engine:
+        _make_closed(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": self.wait_s}, pool_timeout=self.wait_s)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -265,6 +267,12 @@ class ControlStore:
                 f"The control store {self._parsed} has the schema {_revision(connection)}, which this code does not "
                 f"know (its newest: {SCHEMA_REVISION}). Run the version of mlops_ray that made it, or a newer one."
             ) from error
+
+
+def _make_closed(file: Path) -> None:
+    """Make the file for this user alone, if there is none; SQLite gives those that it makes beside it the same mode."""
+    with suppress(OSError):  # as where there is no folder, which who connects is told
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def database_now(connection: Connection) -> datetime:

@@ -227,6 +227,15 @@ def test_a_cut_end_is_found_although_the_file_of_anchors_is_gone_too(fresh: Cont
     assert "the end is cut off" in str(found.problem)
 
 
+def test_what_governance_writes_is_closed_to_others(fresh: ControlStore, tmp_path: Path) -> None:
+    audit.anchor(fresh, str(tmp_path / "anchors.jsonl"))
+    with fresh.reporting():
+        pass
+    files = [file for file in tmp_path.iterdir() if file.name.startswith(("control_store", "anchors"))]
+    assert len(files) >= 3
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
 def test_a_file_of_anchors_that_lost_some_is_found(fresh: ControlStore, tmp_path: Path) -> None:
     place = tmp_path / "anchors.jsonl"
     audit.anchor(fresh, str(place))
