@@ -42,6 +42,8 @@ SERVED_BY = (
     "httpx",
     "PyJWT",
     "cryptography",
+    "model-signing",
+    "pyOpenSSL",  # which model-signing imports and does not require
     "pydantic",
     "PyYAML",
     "datasketches",

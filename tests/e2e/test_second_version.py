@@ -23,8 +23,8 @@ from tests.pipeline_run import (
 CASE = f"""
 from dataclasses import replace
 from mlops_ray.use_case import OnnxParity, load_use_case
-case = load_use_case({str(SMALL)!r})
-use_case = replace(case, gates=(OnnxParity(),), candidates=case.candidates[:1])
+from mlops_ray.training.candidates import LogisticRegression
+use_case = replace(load_use_case({str(SMALL)!r}), gates=(OnnxParity(),), candidates=(LogisticRegression(),))
 """
 EARLIER = "2013-02-11T05:00:00Z"
 

@@ -341,6 +341,7 @@ def test_everything_that_replicas_import_is_a_root_of_the_bill() -> None:
         "yaml": "PyYAML",
         "ibis": "ibis-framework",
         "google": "protobuf",
+        "model_signing": "model-signing",
     }
     at_sealing_or_elsewhere = ("cvss", "cyclonedx", "packageurl", "apprise", "openlineage")
     homes |= dict.fromkeys(at_sealing_or_elsewhere, "")
