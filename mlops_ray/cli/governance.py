@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mlops_ray.cli.options import ConfigOption, StateOption, moment_of, printable, settings_of
+from mlops_ray.cli.options import ConfigOption, ReasonOption, StateOption, moment_of, printable, settings_of
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError
 from mlops_ray.governance import audit as audit_log
@@ -35,6 +35,7 @@ from mlops_ray.governance.reconciliation import DESCRIBED, NOT_COMPARED
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, in which role.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log: everything that was done to keys and versions.")
 
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Name or id of the key.")]
 PlaceOption = Annotated[str | None, typer.Option(help="File of the anchors. [default: the settings' audit_anchors]")]
 
 
@@ -82,8 +83,8 @@ def list_(state: StateOption = None, config: ConfigOption = None) -> None:
 
 @keys.command("revoke")
 def revoke(
-    key: Annotated[str, typer.Argument(help="Name or id of the key.")],
-    reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")],
+    key: KeyArgument,
+    reason: ReasonOption,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -96,9 +97,9 @@ def revoke(
 
 @keys.command("rotate")
 def rotate(
-    key: Annotated[str, typer.Argument(help="Name or id of the key.")],
+    key: KeyArgument,
     until: Annotated[str, typer.Option(help="Until when the old one counts beside it: an RFC 3339 moment.")],
-    reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")],
+    reason: ReasonOption,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:

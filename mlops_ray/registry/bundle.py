@@ -23,7 +23,7 @@ from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.trace import Trace, parse_version, trace
 
 BILL = "bill_of_materials.json"
-_ABOUT = ("rollout.", "champion.", "alarm.", "retraining.", "gate.", "break_glass")
+_ABOUT = ("alarm.", "retraining.")  # events of the endpoint, whose subject is no version
 _PAGE = """# How to check this folder
 
 - Every file: `sha256sum -c SHA256SUMS`
