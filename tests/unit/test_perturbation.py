@@ -172,6 +172,8 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Column, "decimal_comma"): (True, COLUMNS),
     (Column, "thousands"): (".", COLUMNS),
     (Column, "text_form"): ("nfkc", COLUMNS),
+    (Column, "replace"): ((("a", "b"),), COLUMNS),
+    (Column, "default"): (2.0, COLUMNS),
     (Source, "delimiter"): (";", INGEST),
     (Source, "quote"): (None, INGEST),
     (Source, "encoding"): ("latin-1", INGEST),
