@@ -87,5 +87,11 @@ _ROWS = ("rows_in", "accepted", "repaired", "quarantined", "not_yet_known")
 
 
 def _remarks(event: StepFinished) -> list[str]:
-    """What was refused and why, a line for each source."""
-    return [f"      {sentence}" for sentence in refusals(event.result["counts"])] if event.step == "ingest" else []
+    """What was refused or set aside and why, a line for each source or file."""
+    if event.step != "ingest":
+        return []
+    aside = [text for files in event.result["unreadable"].values() for text in files.values()]
+    return [
+        f"      {sentence}"
+        for sentence in (*refusals(event.result["counts"]), *map("warning: set aside: {}".format, aside))
+    ]

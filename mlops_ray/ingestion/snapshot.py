@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
 
@@ -68,7 +68,8 @@ def _sum_codes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 @dataclass(frozen=True)
 class Snapshot:
     """A snapshot's manifest. `files` maps each source to its files' SHA-256 by name, `content` to the digests of its
-    accepted and its quarantined rows; `contract` is the digest of the column rules.
+    accepted and its quarantined rows; `contract` is the digest of the column rules. `unreadable` says of each source
+    which of its files were set aside, and why.
 
     `digest` is that of the accepted rows of all sources: the same rows in other files, with other refused rows beside
     them, are the same snapshot, whose manifest then tells of the last ingest.
@@ -82,6 +83,7 @@ class Snapshot:
     counts: dict[str, SourceCounts]
     content: dict[str, dict[str, str]]
     files: dict[str, dict[str, str]]
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def tables(self, artifacts: Artifacts) -> dict[str, pl.DataFrame]:
         """The accepted rows of every source, by its name."""

@@ -10,6 +10,7 @@ import polars as pl
 
 from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case.column import Column
+from mlops_ray.use_case.expectations import Expectations
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -30,7 +31,9 @@ class Source:
     key: the columns that identify a row. keep: which of several different rows with one key counts: the "last" or the
     "first" by the column `keep_by`; by default none of them, as nobody knows which is right. Rows that are equal in
     all columns are the same row, and one of them counts in any case. What does not count is quarantined.
-    derived: columns computed from the accepted ones. known_at: the moment a row became known; rows known later than
+    derived: columns computed from the accepted ones. rules: by name, what must hold of each row, over its columns and
+    derived ones; a row for which one is false goes to quarantine, with the reason `rule:<name>`; null holds, as in SQL.
+    expects: what the rows must be like together. known_at: the moment a row became known; rows known later than
     `as_of` stay out. Without it a row counts as known from the beginning.
     """
 
@@ -45,6 +48,8 @@ class Source:
     header: bool = True
     keep: Literal["first", "last"] | None = None
     keep_by: str | None = None
+    rules: Mapping[str, pl.Expr] = field(default_factory=dict)
+    expects: Expectations = field(default_factory=Expectations)
 
     def __post_init__(self) -> None:
         self._check_text()

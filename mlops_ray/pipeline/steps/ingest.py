@@ -1,7 +1,7 @@
 """Ingest: the raw files through the column contract into a snapshot."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
 from mlops_ray.pipeline.task import say_if_it_waits
-from mlops_ray.use_case import Source, UseCase
+from mlops_ray.use_case import Expectations, Source, UseCase
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def run_ingest(inputs: IngestInputs, where: Where) -> dict[str, Any]:
 
 def contract(source: Source) -> str:
     """A digest of all that the judgement of a file's rows depends on beside the file: declaration, code, libraries."""
-    return fingerprint([source, our_code("mlops_ray.ingestion.judged", "judge_file").to_json()])
+    row_by_row = replace(source, expects=Expectations())
+    return fingerprint([row_by_row, our_code("mlops_ray.ingestion.judged", "judge_file").to_json()])
 
 
 def verify_ingest(inputs: IngestInputs, result: Mapping[str, Any], where: Where) -> str | None:
