@@ -21,7 +21,7 @@ from mlops_ray.ingestion.counting import NamedPiece, Partition, count_partition,
 from mlops_ray.ingestion.expectations import rows_before, unmet_checks, unmet_limits
 from mlops_ray.ingestion.judged import JudgedFile, Piece, judge_file, kept_file, key_of
 from mlops_ray.ingestion.quarantine import FOLDER, much_is_refused, refusals
-from mlops_ray.ingestion.snapshot import Snapshot, sum_counts
+from mlops_ray.ingestion.snapshot import Snapshot, sum_counts, write_last
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.use_case import Source, UseCase
 
@@ -279,6 +279,7 @@ def _write(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Coun
         ray.get(written)
     if manifest != snapshot.to_json():
         artifacts.write_json(snapshot.to_json(), *folder, "manifest.json")
+    write_last(artifacts, snapshot)
 
 
 def _write_refused(artifacts: Artifacts, refused: pl.DataFrame, *place: str) -> None:

@@ -12,6 +12,8 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import IntegrityError
 from mlops_ray.ingestion.quarantine import FOLDER
 
+_LAST = "last_ingest"
+
 
 @dataclass(frozen=True)
 class LineCounts:
@@ -108,6 +110,19 @@ class Snapshot:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"as_of": self.as_of.isoformat()}
+
+
+def write_last(artifacts: Artifacts, snapshot: Snapshot) -> None:
+    """Note what the last ingest of a use case wrote, whether or not its expectations were met."""
+    artifacts.write_json({"digest": snapshot.digest}, _LAST, f"{snapshot.use_case}.json")
+
+
+def last_snapshot(artifacts: Artifacts, use_case: str) -> Snapshot:
+    """The snapshot of the last ingest. Raises IntegrityError if there was none."""
+    found = artifacts.read_json(_LAST, f"{use_case}.json")
+    if found is None:
+        raise IntegrityError(f"Nothing of {use_case} was ingested below {artifacts.root}. Run `mlops-ray run` first.")
+    return load_snapshot(artifacts, use_case, found["digest"])
 
 
 def load_snapshot(artifacts: Artifacts, use_case: str, digest: str) -> Snapshot:
