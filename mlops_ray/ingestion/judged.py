@@ -82,7 +82,7 @@ class JudgedFile:
 
 def key_of(file: SourceFile, contract: str) -> str:
     """The name of what becomes of a file. contract: stands for the source, and for the code that judges its rows."""
-    return digest_json([file.sha256, *file_format(file.name), contract])
+    return digest_json([file.sha256, *(file_format(file.name) if file.url else [file.name]), contract])
 
 
 def kept_file(artifacts: Artifacts, key: str) -> JudgedFile | None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import quote
 
 import polars as pl
 
@@ -29,9 +30,9 @@ def export(artifacts: Artifacts, snapshot: Snapshot, name: str, source: Source, 
     written = []
     for (file,), records in snapshot.quarantine(artifacts, name).group_by("file", maintain_order=True):
         assert isinstance(file, str)
-        format_, compression = file_format(file)
+        format_, compression = ("parquet", None) if source.path is None else file_format(file)
         is_text = format_ != "parquet"
-        target = folder / name / (file.removesuffix(".gz") if is_text else f"{file}.jsonl")
+        target = folder / name / (file.removesuffix(".gz") if is_text else f"{quote(file, safe='/')}.jsonl")
         target.parent.mkdir(parents=True, exist_ok=True)
         if is_text:
             head = _head(join(data, *file.split("/")), compression, source, file, format_ == "delimited")
@@ -49,6 +50,8 @@ def replay(file: Path, name: str, source: Source, data: str) -> str:
     quarantine as what they are; these are further rows. Raises DataError, and leaves everything as it was, if one of
     its rows would be refused again, or if the source's pattern would not find it.
     """
+    if source.path is None:
+        raise DataError(f"Source {name} is read from {source.reader}, not from files. Mend the rows there.")
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     refused = list(_refused(SourceFile(str(file.absolute()), file.name, digest), source))

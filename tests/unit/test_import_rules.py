@@ -74,7 +74,7 @@ HOMES = {
     "ray.serve": ("mlops_ray/serving/",),
     "optuna": ("mlops_ray/training/",),
     "onnxruntime": ("mlops_ray/registry/onnx_model.py", "mlops_ray/testing/"),
-    "sqlalchemy": ("mlops_ray/governance/",),
+    "sqlalchemy": ("mlops_ray/governance/", "mlops_ray/ingestion/sql_table.py"),
     "alembic": ("mlops_ray/governance/",),
     "cyclonedx": ("mlops_ray/registry/bill_of_materials.py",),
     "openlineage": ("mlops_ray/registry/open_lineage.py",),
@@ -82,7 +82,7 @@ HOMES = {
     "cvss": ("mlops_ray/registry/advisories.py",),
     "datasketches": ("mlops_ray/monitoring/sketches.py",),
     "river": ("mlops_ray/monitoring/detectors/",),
-    "deltalake": ("mlops_ray/predictions/table.py",),
+    "deltalake": ("mlops_ray/predictions/table.py", "mlops_ray/ingestion/delta_files.py"),
     "typer": ("mlops_ray/cli/",),
     "apprise": ("mlops_ray/governance/channels.py",),
 }

@@ -23,6 +23,7 @@ from mlops_ray.artifacts import digest_json
 from mlops_ray.config import Settings
 from mlops_ray.features.definitions import Definitions
 from mlops_ray.ingestion.sources import SourceFile
+from mlops_ray.ingestion.sql_table import SqlTable
 from mlops_ray.pipeline.pipeline import PIPELINE
 from mlops_ray.pipeline.steps.step import Given, StepName
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
@@ -190,6 +191,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Source, "header"): (False, INGEST),
     (Source, "keep"): ("last", INGEST),
     (Source, "keep_by"): ("at", INGEST),
+    (Source, "reader"): (SqlTable("env:SHOP", "orders"), INGEST),
     (Source, "rules"): ({"paid": pl.col("amount") > 0}, INGEST),
     (Source, "expects"): (Expectations(min_rows=2), INGEST),
     (Expectations, "max_age"): (timedelta(days=1), INGEST),
@@ -284,6 +286,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
 TOGETHER: dict[tuple[type, str], dict[str, Any]] = {
     (WindowSpec, "length"): {"rows": None},
     (Fairness, "column"): {},
+    (Source, "reader"): {"path": None},
 }
 # Classes that are not declared by a user.
 NOT_DECLARED = {declared.Feature}
