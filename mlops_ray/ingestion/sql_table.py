@@ -179,7 +179,7 @@ def _start(value: Any, width: Any) -> Any:
 
 
 def _series(name: str, values: list[Any]) -> pl.Series:
-    """A column of what a driver gives: what is no plain value, such as a UUID, is its text, and of a nested one JSON."""
+    """A column of what a driver gives: a nested value is its JSON, any other that is not plain its text."""
     plain = [value if value is None or isinstance(value, _PLAIN) else _text(value) for value in values]
     try:
         return pl.Series(name, plain)
