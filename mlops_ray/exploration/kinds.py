@@ -36,7 +36,9 @@ FORMATS = (
     "%d %b %Y",
 )
 _FORMATTED = {
-    format_: Column("x", "timestamp", nullable=True, null_texts=(), time_zone="UTC", format=format_, clock_change="latest")
+    format_: Column(
+        "x", "timestamp", nullable=True, null_texts=(), time_zone="UTC", format=format_, clock_change="latest"
+    )
     for format_ in FORMATS
 }
 # Only such texts are tried with formats and as numbers with a comma.

@@ -15,7 +15,7 @@ from mlops_ray.exploration.sketches import Times, bucket_start, in_unit, moment
 from mlops_ray.exploration.table_sketch import ColumnSketch, TableSketch
 
 BINS = 30
-TOP = 20
+TOP = 100
 _MOST_GAPS = 20
 _MOST_VOLUMES = 400
 # Time is counted by the smallest of these units in which nine of ten are not empty.
@@ -135,7 +135,9 @@ class Profile:
         return with_style(profile_html(self))
 
 
-def profile_of(name: str, table: TableSketch, unreadable: Mapping[str, str] | None = None, seconds: float = 0) -> Profile:
+def profile_of(
+    name: str, table: TableSketch, unreadable: Mapping[str, str] | None = None, seconds: float = 0
+) -> Profile:
     """What the sketches of a table say."""
     return Profile(
         name=name,

@@ -78,11 +78,15 @@ def table_partitions(url: str) -> list[Partition]:
     """The partitions of a Parquet file, or of all that lie in a folder. Raises DataError if there is none."""
     try:
         filesystem, path = locate(url)
-        infos = filesystem.get_file_info(pafs.FileSelector(path)) if _is_folder(filesystem, path) else [None]
-        paths = sorted(info.path for info in infos if not info.base_name.startswith(".")) if infos[0] else [path]
+        paths = [path]
+        if _is_folder(filesystem, path):
+            infos = filesystem.get_file_info(pafs.FileSelector(path))
+            paths = sorted(info.path for info in infos if not info.base_name.startswith("."))
         found = [part for one in paths for part in _row_groups(filesystem, one, url, path)]
     except (OSError, pa.ArrowException, ValueError, IndexError) as error:
-        raise DataError(f"{url} cannot be read as Parquet: {error}. Give a Parquet file, or a folder of them.") from None
+        raise DataError(
+            f"{url} cannot be read as Parquet: {error}. Give a Parquet file, or a folder of them."
+        ) from None
     return found
 
 

@@ -2,8 +2,8 @@
 
     whole = one.merge(other)     # the same as if one had seen both
 
-Counts, ends, moments of time and the sample of repeats come out the same whatever the division and the order. Only the
-quantiles (KLL) and, beyond 768 different values, the most frequent ones depend on them, within the bound that each states.
+Counts, ends, moments of time and the sample of repeats come out the same whatever the division and the order. Only
+quantiles (KLL) and, beyond 768 different values, the most frequent ones depend on them, within bounds that each states.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ REPEAT_SAMPLE = 2048
 LOG2_FREQUENT = 10  # up to 768 different values are counted exactly, in 20 KB
 # Values are taken by so many, which fit the processor's caches: a million at once takes three times as long.
 _CHUNK = 8192
-# Of a chunk with more different values, only those that come twice are offered: a value that holds 1 % of a column does.
+# Of a chunk with more different values, only those that come twice are offered, as one that holds 1 % of a column does.
 _MOST_OFFERED = 1000
 _MOST_BUCKETS = 1 << 17
 _LONGEST_TEXT = 200
@@ -35,9 +35,9 @@ class Repeats:
     """How many different values there are, and how often values come again.
 
     The `REPEAT_SAMPLE` least hashes with how often each came: a uniform sample of the different values, complete for
-    each (the bottom-k sketch of Cohen and Kelly, "Summarizing data using bottom-k sketches", 2007; the estimate is that of
-    Bar-Yossef et al., 2002). Exact while there are fewer. datasketches' HLL and CPC take one value a call, 100 times
-    as long, and do not know how often a value came.
+    each (the bottom-k sketch of Cohen and Kaplan, "Summarizing data using bottom-k sketches", 2007; the estimate is
+    that of Bar-Yossef et al., "Counting distinct elements in a data stream", 2002). Exact while there are fewer.
+    datasketches' HLL and CPC take one value a call, and do not know how often a value came.
     """
 
     hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -117,7 +117,7 @@ class Numbers(_WithSketch):
         self.sketch.merge(other.sketch)
 
     def _add_moments(self, count: int, mean: float, m2: float) -> None:
-        """Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979."""
+        """Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for sample variances", 1979."""
         if count:
             before, apart = self.count, mean - self.mean
             self.count += count
@@ -162,7 +162,7 @@ class Frequent(_WithSketch):
     sketch: Any = field(default_factory=lambda: frequent_strings_sketch(LOG2_FREQUENT))
 
     def update(self, texts: pl.Series | None, counts: pl.Series) -> None:
-        """Count different values, each given once. Of many, those that come once here are not offered; None: none is."""
+        """Count different values, each given once. Of many, those that come once are not offered; None: none is."""
         if texts is None:
             self.offered_short += 1
             return
