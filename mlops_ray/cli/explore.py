@@ -54,7 +54,7 @@ def profile(
     page: PageOption = None,
     json_: JsonOption = None,
 ) -> None:
-    """What is in the data: types, nulls, ranges, values, time with its gaps; and what to look at first."""
+    """Profile data: types, nulls, ranges, values, time with its gaps; and what to look at first."""
     settings = settings_of(state, config, data)
     with _ray(settings) as start:
         found = _explored(what, settings, source, snapshot, training_set, part, start)
@@ -72,7 +72,7 @@ def compare(
     page: PageOption = None,
     json_: JsonOption = None,
 ) -> None:
-    """Two data sets side by side: schema, volume, and how far each column has moved."""
+    """Hold two data sets side by side: schema, volume, and how far each column has moved."""
     from mlops_ray.exploration.compare import compare as beside
 
     settings = settings_of(state, config, data)
@@ -102,7 +102,7 @@ def rank(
     page: PageOption = None,
     json_: JsonOption = None,
 ) -> None:
-    """Which of several data sets fit a use case best, and why; with --model also which to leave out."""
+    """Rank data sets by how they fit a use case, and say why; with --model also which to leave out."""
     from mlops_ray.artifacts import Artifacts
     from mlops_ray.exploration.rank import choose as record
     from mlops_ray.exploration.rank import rank as ranked
@@ -127,7 +127,7 @@ def propose(
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """A first declaration of sources from their files, ready to run, with what was seen beside each column."""
+    """Write a first declaration of sources from their files, ready to run, with what was seen of each column."""
     from mlops_ray.exploration.propose import code_of
     from mlops_ray.exploration.propose import propose as proposed
 

@@ -35,7 +35,8 @@ def find_key(files: Sequence[SourceFile], source: Source, profile: Profile) -> t
             break
     sample = pl.concat(frames).unique(maintain_order=True) if frames else pl.DataFrame()
     found = _smallest(sample, names)
-    return found if found and _holds(files, source, found) else ()
+    ordered = tuple(column.name for column in profile.columns if column.name in found)
+    return ordered if ordered and _holds(files, source, ordered) else ()
 
 
 def _may_identify(column: ColumnProfile, profile: Profile) -> bool:
@@ -57,7 +58,7 @@ def _smallest(sample: pl.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
         others = [other for other in chosen if other != name]
         if others and sample.n_unique(others) == sample.height:
             chosen = others
-    return tuple(name for name in sample.columns if name in chosen)
+    return tuple(chosen)
 
 
 def _holds(files: Sequence[SourceFile], source: Source, key: Sequence[str]) -> bool:

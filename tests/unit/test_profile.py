@@ -238,7 +238,7 @@ def test_dates_at_the_ends_of_the_calendar_have_a_coverage(tmp_path: Path) -> No
 
 def test_names_and_values_are_no_markup_in_the_page(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
-    frame = pl.DataFrame({f'"{evil}\'>': [evil, "</svg><img src=x onerror=alert(1)>"] * 20})
+    frame = pl.DataFrame({f"\"{evil}'>": [evil, "</svg><img src=x onerror=alert(1)>"] * 20})
     profile = profile_of(f"{evil}.csv", sketched(frame))
     for shown in (page(profile), profile._repr_html_()):
         assert "<script" not in shown
