@@ -11,6 +11,7 @@ import typer
 from mlops_ray.cli.approvals import approvals, versions
 from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.cluster import cluster
+from mlops_ray.cli.explore import explore
 from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
 from mlops_ray.cli.inventory import inventory
@@ -38,6 +39,7 @@ _QUIET = {
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (run, serve, predict, score, lineage, live, drift, inventory):
     app.command()(command)
+app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(labels, name="labels")

@@ -27,6 +27,8 @@ TABLE: dict[str, set[str]] = {
     "client": {"errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
+    # It reads raw files as ingestion does, and training sets.
+    "exploration": GROUND | {"ingestion", "features"},
     "training": GROUND | {"features"},
     "evaluation": GROUND | {"features", "training"},
     "predictions": GROUND,
@@ -37,7 +39,8 @@ TABLE: dict[str, set[str]] = {
     "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed.
-    "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry", "monitoring", "serving"},
+    "pipeline": GROUND
+    | {"ingestion", "exploration", "features", "training", "evaluation", "registry", "monitoring", "serving"},
     "retraining": GROUND
     | {
         "features",
@@ -54,6 +57,7 @@ TABLE: dict[str, set[str]] = {
     | {
         "client",
         "ingestion",
+        "exploration",
         "features",
         "training",
         "registry",
@@ -80,7 +84,7 @@ HOMES = {
     "openlineage": ("mlops_ray/registry/open_lineage.py",),
     "model_signing": ("mlops_ray/registry/model_signature.py",),
     "cvss": ("mlops_ray/registry/advisories.py",),
-    "datasketches": ("mlops_ray/monitoring/sketches.py",),
+    "datasketches": ("mlops_ray/monitoring/sketches.py", "mlops_ray/exploration/sketches.py"),
     "river": ("mlops_ray/monitoring/detectors/",),
     "deltalake": ("mlops_ray/predictions/table.py", "mlops_ray/ingestion/delta_files.py"),
     "typer": ("mlops_ray/cli/",),

@@ -60,6 +60,8 @@ from mlops_ray.use_case import (
 
 NONE: set[StepName] = set()
 INGEST: set[StepName] = {"ingest"}
+KNOWN: set[StepName] = {"ingest", "training_set"}  # in which what is known when is looked at
+LEAKS: set[StepName] = {"training_set"}
 COLUMNS: set[StepName] = {"ingest", "training_set", "evaluate"}
 REQUEST: set[StepName] = {"training_set", "evaluate"}
 SPLIT: set[StepName] = {"train", "evaluate", "register"}
@@ -135,7 +137,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "name"): ("others", {"ingest", "features", "training_set", "train", "evaluate", "register"}),
     (UseCase, "sources"): (
         {**CASE.sources, "more": Source("more.csv", (Column("a", "text"),))},
-        INGEST,
+        KNOWN,
     ),
     (UseCase, "entities"): (("customer", "amount"), REQUEST),
     (UseCase, "event_time"): ("late", REQUEST),
@@ -146,7 +148,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "limits"): (("A limit.",), VERSION),
     (UseCase, "lead_time"): (timedelta(hours=1), REQUEST),
     (UseCase, "request_features"): ({"amount": pl.col("amount"), "twice": pl.col("amount") * 2}, REQUEST),
-    (UseCase, "feature_views"): ({"customer": another_view}, {"features"}),
+    (UseCase, "feature_views"): ({"customer": another_view}, {"features", "training_set"}),
     (UseCase, "feature_service"): ("others", REQUEST),
     (UseCase, "metric"): ("average_precision", TRAIN),
     (UseCase, "split"): (Split(test=timedelta(days=9)), SPLIT),
@@ -159,11 +161,12 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "monitoring"): (Monitoring(), SEALED),
     (UseCase, "retraining"): (None, NONE),
     (UseCase, "keep_predictions"): (timedelta(days=9), NONE),
+    (UseCase, "leakage_waivers"): ({"amount": "known when it is ordered"}, LEAKS),
     (Source, "path"): ("orders_2025_*.csv", INGEST),
     (Source, "columns"): (CASE.sources["orders"].columns[::-1], COLUMNS),
     (Source, "key"): (("customer",), INGEST),
-    (Source, "derived"): ({"late": pl.col("at").dt.offset_by("2d")}, INGEST),
-    (Source, "known_at"): (None, INGEST),
+    (Source, "derived"): ({"late": pl.col("at").dt.offset_by("2d")}, KNOWN),
+    (Source, "known_at"): (None, KNOWN),
     (Column, "name"): ("price", COLUMNS),
     (Column, "type"): ("integer", COLUMNS),
     (Column, "nullable"): (True, COLUMNS),
