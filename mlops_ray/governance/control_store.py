@@ -130,6 +130,15 @@ class ControlStore:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                 self._upgrade(connection)
 
+    def forget_overwritten(self) -> None:
+        """Empty SQLite's write-ahead log, in which what was overwritten still stands; PostgreSQL's is its operator's.
+
+        Readers that hold on to an older state keep it from being emptied; then it is when they are gone.
+        """
+        if self._parsed.get_backend_name() == "sqlite":
+            with self._errors(), self._engine.connect() as connection:
+                connection.execution_options(mode="outside").exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close all connections; the store can be used again afterwards."""
         self._engine.dispose()

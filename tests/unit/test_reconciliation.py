@@ -13,6 +13,7 @@ from sqlalchemy import Column, Connection, Table, delete, insert, select, text, 
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance import audit
+from mlops_ray.governance.anchors import anchor
 from mlops_ray.governance.approvals import Policy, approve, reject, request, revoke, set_policy
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
@@ -26,6 +27,7 @@ from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.governance.tables import approvals, endpoints, event_head, events, principals
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
+from tests.anchoring import anchored_in
 
 PEOPLE = [Actor(name, ("operate", "approve"), id=f"person-{name}") for name in ("ada", "ben", "carl")]
 CASES = ("flights", "planes")
@@ -198,11 +200,11 @@ def test_the_audit_finds_a_table_that_was_edited_beside_the_events(
     fresh: ControlStore, tmp_path: Path, change: Any
 ) -> None:
     place = str(tmp_path / "anchors.jsonl")
-    audit.anchor(fresh, place)
-    assert audit.verify_store(fresh, place).problem is None
+    anchor(fresh, anchored_in(place))
+    assert audit.verify_store(fresh, anchored_in(place)).problem is None
     with fresh.transaction() as connection:
         connection.execute(change)
-    found = audit.verify_store(fresh, place)
+    found = audit.verify_store(fresh, anchored_in(place))
     assert not found.ok
     assert str(found.problem).startswith(f"Table {change.table.name}, row ")
 
@@ -218,17 +220,17 @@ def cut_end(connection: Connection, length: int) -> None:
 
 def test_a_cut_end_is_found_although_the_file_of_anchors_is_gone_too(fresh: ControlStore, tmp_path: Path) -> None:
     place = tmp_path / "anchors.jsonl"
-    audit.anchor(fresh, str(place))
+    anchor(fresh, anchored_in(place))
     with fresh.transaction() as connection:
         cut_end(connection, 3)
     place.unlink()
-    found = audit.verify_store(fresh, str(place))
+    found = audit.verify_store(fresh, anchored_in(place))
     assert not found.ok
     assert "the end is cut off" in str(found.problem)
 
 
 def test_what_governance_writes_is_closed_to_others(fresh: ControlStore, tmp_path: Path) -> None:
-    audit.anchor(fresh, str(tmp_path / "anchors.jsonl"))
+    anchor(fresh, anchored_in(tmp_path / "anchors.jsonl"))
     with fresh.reporting():
         pass
     files = [file for file in tmp_path.iterdir() if file.name.startswith(("control_store", "anchors"))]
@@ -238,6 +240,6 @@ def test_what_governance_writes_is_closed_to_others(fresh: ControlStore, tmp_pat
 
 def test_a_file_of_anchors_that_lost_some_is_found(fresh: ControlStore, tmp_path: Path) -> None:
     place = tmp_path / "anchors.jsonl"
-    audit.anchor(fresh, str(place))
+    anchor(fresh, anchored_in(place))
     place.write_text("")
-    assert "lacks 1 anchors that were written there" in str(audit.verify_store(fresh, str(place)).problem)
+    assert "lacks 1 anchors that were written there" in str(audit.verify_store(fresh, anchored_in(place)).problem)
