@@ -13,7 +13,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import IntegrityError, UnavailableError
 from mlops_ray.governance.anchors import Anchor, anchor_of, read_anchors, within
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import Event
+from mlops_ray.governance.events import GENESIS, Event
 from mlops_ray.governance.merkle import Tree
 from mlops_ray.governance.second_place import SecondPlace
 from mlops_ray.governance.signing_keys import holds, public_keys, signer_of
@@ -64,9 +64,10 @@ def remembered(connection: Connection) -> list[Row[Any]]:
 
 @dataclass
 class Seen:
-    """What has to be remembered of the events while they are read: of those that were anchored, tree and event."""
+    """What has to be remembered of the events while they are read: of those that were anchored, tree and event, and the end."""
 
     anchored: set[int]
+    last_hash: str = GENESIS
     tree: Tree = field(default_factory=Tree)
     trees: dict[int, Tree] = field(default_factory=dict)
     said: dict[int, Event] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class Seen:
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
         for event in events:
             yield event  # first, as who takes it finds out whether its hash is one
-            self.tree = self.tree.with_hash(event.hash)
+            self.tree, self.last_hash = self.tree.with_hash(event.hash), event.hash
             if event.seq in self.anchored:
                 self.trees[event.seq] = self.tree
             if event.type == "audit.anchored":
@@ -117,7 +118,7 @@ def limits(settings: Settings, rows: Sequence[Row[Any]], last: int) -> Iterator[
         yield "anchors that were signed later than they say: none is stamped (audit_time_stamp_url)"
     elif not settings.audit_time_stamp_roots:
         yield "time stamps by anybody: it is not said whose are trusted (audit_time_stamp_roots)"
-    yield "since when file and second place have an anchor"
+    yield "an edit of when file and second place got an anchor"
 
 
 def _by_event(found: Iterable[Anchor]) -> Place:

@@ -23,7 +23,7 @@ from mlops_ray.governance.anchors import Anchor, anchor_of, file_errors, head_of
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.erasures import Erasures, read_erasures
 from mlops_ray.governance.events import GENESIS, SYSTEM, Event, hash_of_fields, read, record
-from mlops_ray.governance.reconciliation import NOT_COMPARED, Reconciliation
+from mlops_ray.governance.reconciliation import Reconciliation
 from mlops_ray.governance.tables import events
 
 _ROWS_AT_A_TIME = 1000
@@ -116,9 +116,11 @@ def verify_store(store: ControlStore, settings: Settings) -> Verification:
         problem = None
         if found.checked != head.seq:
             problem = f"The chain ends at event {found.checked}, but its head is event {head.seq}: the end is cut off."
+        elif head.hash != seen.last_hash:
+            problem = f"The head of the chain has another hash than event {head.seq}, which is the last one."
         problem = problem or anchor_check.difference(settings, outside, rows, seen) or tables.difference(connection)
     last = max((one.seq for one in anchored), default=0)
-    limits = (*anchor_check.limits(settings, rows, last), *outside.limits, *erasures.limits(), *NOT_COMPARED)
+    limits = (*anchor_check.limits(settings, rows, last), *outside.limits, *erasures.limits(), *tables.limits())
     return replace(found, ok=problem is None, problem=problem, limits=limits)
 
 

@@ -20,6 +20,7 @@ from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, below, covered, hash_of_fields, read, record
 from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES
+from mlops_ray.governance.references import digest_of
 from mlops_ray.governance.tables import (
     REPORTS,
     Json,
@@ -179,10 +180,10 @@ def _names(connection: Connection, who: str) -> set[str]:
     if len(given) < _SHORTEST or names & {*RESERVED_NAMES, ALL_USE_CASES, *taken}:
         raise ConfigurationError("That is no name of a person: it is too short, or the platform's or a use case's.")
     about = _about(names)
-    for row in connection.execute(select(subscriptions).where(subscriptions.c.ended_at.is_(None))):
-        if about(row.channel):
-            raise ConflictError(f"Subscription {row.id} sends to them. End it first: `mlops-ray notify unsubscribe`.")
-    return names
+    sent = [row for row in connection.execute(select(subscriptions)) if about(row.channel)]
+    if going_on := next((row.id for row in sent if row.ended_at is None), None):
+        raise ConflictError(f"Subscription {going_on} sends to them. End it first: `mlops-ray notify unsubscribe`.")
+    return names | {digest_of(row.channel) for row in sent}
 
 
 def _about(names: Iterable[str]) -> Callable[[str], bool]:

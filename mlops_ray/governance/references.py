@@ -1,5 +1,6 @@
 """References: where a secret stands, `env:NAME` or `file:/path`, in place of the secret."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def expect_reference(text: str) -> None:
     good = where.isidentifier() if kind == "env" else where.startswith("/") and where.isprintable()
     if not good or len(text) > _LONGEST:
         raise ConfigurationError(f"{text[:60]!r} is neither env:NAME nor file:/path, an absolute path.")
+
+
+def digest_of(text: str) -> str:
+    """What stands for a secret where it must not be read, and yet nobody shall exchange it."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def value_of(text: str) -> str:

@@ -101,7 +101,7 @@ def test_openssl_verifies_signature_and_time_stamp_with_what_lies_at_the_second_
     found = verify_store(store, settings)
     assert (found.ok, found.checked, found.not_anchored) == (True, 4, ())
     assert [limit for limit in found.limits if "audit_" in limit or "second" in limit] == [
-        "since when file and second place have an anchor"
+        "an edit of when file and second place got an anchor"
     ]
 
 
@@ -164,7 +164,9 @@ def test_any_edit_of_what_the_database_says_of_its_anchors_is_found(store: Contr
     with store.reading() as connection:
         rows = [dict(row) for row in connection.execute(select(anchors)).mappings()]
     not_found = {"written_at", "second_at"}
-    assert any("since when file and second place have an anchor" in one for one in verify_store(store, settings).limits)
+    assert any(
+        "an edit of when file and second place got an anchor" in one for one in verify_store(store, settings).limits
+    )
     for row in rows:
         this = anchors.c.seq == row["seq"]
         for column in anchors.columns:
