@@ -16,6 +16,7 @@ from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError
 from mlops_ray.governance import anchors
 from mlops_ray.governance import audit as audit_log
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.erasures import NOT_REACHED, erase_person, erase_reasons
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
@@ -183,6 +184,25 @@ def export(
     store = open_store(settings)
     expect_reader(store, settings)
     typer.echo(f"{audit_log.export(store, file)} events are in {file}.")
+
+
+@audit.command("erase")
+def erase(
+    reason: Annotated[str, typer.Option(help="Why, such as the number of a request; goes into the audit log.")],
+    event: Annotated[list[int] | None, typer.Option(help="Only the reason of this event; several times.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Erase what tells of a person, whose name or id it asks for, from events and tables; the chain still holds."""
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    actor = cli_actor(store, settings)
+    if event:
+        done = erase_reasons(store, actor, event, reason)
+    else:
+        done = erase_person(store, actor, typer.prompt("Name or id (not shown)", hide_input=True), reason)
+    typer.echo(f"{done.texts} texts of {done.events} events, and {done.rows} rows, say {done.pseudonym} now.")
+    typer.echo(f"Not reached: {'; '.join(NOT_REACHED)}.")
 
 
 def cli_actor(store: ControlStore, settings: Settings, *roles: str, use_case: str | None = None) -> Actor:

@@ -64,7 +64,7 @@ def remembered(connection: Connection) -> list[Row[Any]]:
 
 @dataclass
 class Seen:
-    """What has to be remembered of the events while they are read: of those that were anchored, tree and event, and the end."""
+    """What is remembered of the events while they are read: of those that were anchored, and the end."""
 
     anchored: set[int]
     last_hash: str = GENESIS

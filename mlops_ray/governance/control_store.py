@@ -131,13 +131,15 @@ class ControlStore:
                 self._upgrade(connection)
 
     def forget_overwritten(self) -> None:
-        """Empty SQLite's write-ahead log, in which what was overwritten still stands; PostgreSQL's is its operator's.
+        """Write SQLite's file anew and empty its log: what was overwritten stands in both until they are used again.
 
-        Readers that hold on to an older state keep it from being emptied; then it is when they are gone.
+        Of PostgreSQL it is the operator's to do. Raises UnavailableError if others hold the file for too long.
         """
         if self._parsed.get_backend_name() == "sqlite":
             with self._errors(), self._engine.connect() as connection:
-                connection.execution_options(mode="outside").exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                outside = connection.execution_options(mode="outside")
+                outside.exec_driver_sql("VACUUM")
+                outside.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close all connections; the store can be used again afterwards."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Text, select, update
 
-from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, below, covered, hash_of_fields, read, record
 from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES
@@ -35,6 +35,12 @@ from mlops_ray.governance.tables import (
     versions,
 )
 
+NOT_REACHED = (
+    "what was sent, exported or written as evidence before",
+    "backups, and the logs of PostgreSQL",
+    "numbers, names of fields, and names of use cases",
+    "the ledger (`mlops-ray ledger erase`)",
+)
 _SHORTEST = 2
 _AT_ONCE = 500
 Path = tuple[str, ...]
@@ -132,7 +138,6 @@ def _erase(store: ControlStore, actor: Actor, tells: Callable[[str], bool], reas
         query = select(events).order_by(events.c.seq).execution_options(yield_per=1000)
         found = [event.seq for event in read(connection, query) if any(_paths(event, tells))]
     with store.transaction() as connection:
-        _overwrite(connection)
         changed, left = dict[Path, list[int]](), dict[str, str]()
         for event in _again(connection, found, until):
             paths = list(_paths(event, tells))
@@ -150,7 +155,13 @@ def _erase(store: ControlStore, actor: Actor, tells: Callable[[str], bool], reas
         payload = {"pseudonym": pseudonym, "texts": texts} | ({"left": left} if left else {})
         now = database_now(connection)
         record(connection, "audit.erased", actor, "audit", payload=payload, reason=reason, now=now)
-    store.forget_overwritten()
+    try:
+        store.forget_overwritten()
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"It is erased, and stands in the database's file still, since that is in use ({error}). Stop who uses it, "
+            f"and run VACUUM with sqlite3."
+        ) from error
     count = sum(len(seqs) for seqs in changed.values())
     return Erased(pseudonym, count, len({seq for seqs in changed.values() for seq in seqs}), rows)
 
@@ -288,9 +299,3 @@ def _erased(value: Any, tells: Callable[[str], bool], pseudonym: str) -> Any:
     if isinstance(value, Mapping):
         return {name: _erased(part, tells, pseudonym) for name, part in value.items()}
     return [_erased(part, tells, pseudonym) for part in value] if isinstance(value, list) else value
-
-
-def _overwrite(connection: Connection) -> None:
-    """SQLite would leave what is replaced in the file until its page is used again."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA secure_delete = ON")
