@@ -13,8 +13,10 @@ import typer
 from mlops_ray.cli.options import ConfigOption, ReasonOption, StateOption, moment_of, printable, settings_of
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError
+from mlops_ray.governance import anchors
 from mlops_ray.governance import audit as audit_log
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.erasures import NOT_REACHED, erase_person, erase_reasons
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
@@ -30,7 +32,8 @@ from mlops_ray.governance.principals import (
     revoke_key,
     rotate_key,
 )
-from mlops_ray.governance.reconciliation import DESCRIBED, NOT_COMPARED
+from mlops_ray.governance.reconciliation import DESCRIBED
+from mlops_ray.governance.second_place import SecondPlace
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, in which role.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log: everything that was done to keys and versions.")
@@ -121,7 +124,7 @@ def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceO
     settings = settings_of(state, config)
     store = open_store(settings)
     expect_reader(store, settings)
-    found = audit_log.verify_store(store, place or settings.audit_anchors)
+    found = audit_log.verify_store(store, _with_place(settings, place))
     if not found.ok:
         raise IntegrityError(f"The audit log is not what it was ({found.checked} events are intact). {found.problem}")
     typer.echo(f"{found.checked} events are intact.")
@@ -129,16 +132,26 @@ def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceO
         ids = ", ".join(found.not_anchored[:10]) + (", …" if len(found.not_anchored) > 10 else "")
         typer.echo(f"Not anchored yet: {len(found.not_anchored)} ({ids}). `mlops-ray audit anchor` does it.")
     typer.echo(f"The tables hold what they say: {', '.join(DESCRIBED)}.")
-    typer.echo(f"Not compared: {'; '.join(NOT_COMPARED)}.")
+    typer.echo("Not found would be:")
+    for limit in found.limits:
+        typer.echo(printable(f"- {limit}"))
 
 
 @audit.command("anchor")
 def anchor(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
-    """Write the hash of the last event to a second place, so that a cut-off end is seen. Run it at an interval."""
-    settings = settings_of(state, config)
-    where = place or settings.audit_anchors
-    done = audit_log.anchor(open_store(settings), where)
-    typer.echo(f"Event {done.seq} is anchored in {where}." if done else "Nothing new to anchor.")
+    """Write number, hash and Merkle root of the last event outside, so that a cut-off end is seen, and bring to the
+    second place what it lacks. Who serves does it every five minutes."""
+    settings = _with_place(settings_of(state, config), place)
+    done = anchors.anchor(open_store(settings), settings)
+    if done is None:
+        typer.echo("Nothing new to anchor.")
+        return
+    second = f" and {SecondPlace(settings.audit_second_place)}" if settings.audit_second_place else ""
+    typer.echo(printable(f"Event {done.seq} is anchored in {settings.audit_anchors}{second}."))
+
+
+def _with_place(settings: Settings, place: str | None) -> Settings:
+    return settings.model_copy(update={"audit_anchors": place}) if place else settings
 
 
 @audit.command("show")
@@ -171,6 +184,25 @@ def export(
     store = open_store(settings)
     expect_reader(store, settings)
     typer.echo(f"{audit_log.export(store, file)} events are in {file}.")
+
+
+@audit.command("erase")
+def erase(
+    reason: Annotated[str, typer.Option(help="Why, such as the number of a request; goes into the audit log.")],
+    event: Annotated[list[int] | None, typer.Option(help="Only the reason of this event; several times.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Erase what tells of a person, whose name or id it asks for, from events and tables; the chain still holds."""
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    actor = cli_actor(store, settings)
+    if event:
+        done = erase_reasons(store, actor, event, reason)
+    else:
+        done = erase_person(store, actor, typer.prompt("Name or id (not shown)", hide_input=True), reason)
+    typer.echo(f"{done.texts} texts of {done.events} events, and {done.rows} rows, say {done.pseudonym} now.")
+    typer.echo(f"Not reached: {'; '.join(NOT_REACHED)}.")
 
 
 def cli_actor(store: ControlStore, settings: Settings, *roles: str, use_case: str | None = None) -> Actor:

@@ -130,6 +130,17 @@ class ControlStore:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                 self._upgrade(connection)
 
+    def forget_overwritten(self) -> None:
+        """Write SQLite's file anew and empty its log: what was overwritten stands in both until they are used again.
+
+        Of PostgreSQL it is the operator's to do. Raises UnavailableError if others hold the file for too long.
+        """
+        if self._parsed.get_backend_name() == "sqlite":
+            with self._errors(), self._engine.connect() as connection:
+                outside = connection.execution_options(mode="outside")
+                outside.exec_driver_sql("VACUUM")
+                outside.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close all connections; the store can be used again afterwards."""
         self._engine.dispose()

@@ -13,8 +13,9 @@ import uuid6
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.governance.anchors import anchor
 from mlops_ray.governance.approvals import expire
-from mlops_ray.governance.audit import anchor, check
+from mlops_ray.governance.audit import check
 from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore, database_now
@@ -78,8 +79,8 @@ class Dispatcher:
             return None
         self._every(EXPIRE_EVERY, "expire", now, lambda: expire(self._store, now))
         self._every(EXPIRE_EVERY, "follow up on broken glass", now, lambda: follow_up(self._store, now))
-        self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings.audit_anchors))
-        self._every(CHECK_EVERY, "check the audit log", now, lambda: check(self._store, self._settings.audit_anchors))
+        self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings))
+        self._every(CHECK_EVERY, "check the audit log", now, lambda: check(self._store, self._settings))
         self._every(FORGET_EVERY, "forget", now, lambda: forget_delivered(self._store, now))
         return deliver_once(self._store, now, self._send)
 

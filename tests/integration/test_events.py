@@ -14,6 +14,7 @@ from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
+from mlops_ray.governance.anchors import anchor, read_anchors
 from mlops_ray.governance.approvals import (
     Approval,
     Policy,
@@ -26,7 +27,7 @@ from mlops_ray.governance.approvals import (
     revoke,
     set_policy,
 )
-from mlops_ray.governance.audit import Anchor, anchor, check, read_anchors, verify_store
+from mlops_ray.governance.audit import check, verify_store
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
@@ -302,15 +303,17 @@ def advisories_and_audit(platform: Platform) -> None:
     found = rescan(platform.settings, platform.store)
     assert {one.version: one.new for one in found} == dict.fromkeys((4, 1), ("GHSA-test-0001 (high) in jinja2 2.11.2",))
     platform.told("vulnerability.found", "vulnerability.found")
-    assert anchor(platform.store, platform.settings.audit_anchors)
+    made = anchor(platform.store, platform.settings)
     (event,) = platform.told("audit.anchored")
-    assert read_anchors(platform.settings.audit_anchors) == [Anchor(event.seq, event.hash)]
-    assert verify_store(platform.store, platform.settings.audit_anchors).not_anchored == ()
-    assert check(platform.store, platform.settings.audit_anchors).problem is None
+    assert made is not None
+    assert (made.seq, made.hash) == (event.seq, event.hash)
+    assert read_anchors(platform.settings.audit_anchors) == [made]
+    assert verify_store(platform.store, platform.settings).not_anchored == ()
+    assert check(platform.store, platform.settings).problem is None
     platform.told()
     with platform.store.transaction() as connection:
         connection.execute(update(versions).where(versions.c.version == 1).values(author="eve"))
-    assert not check(platform.store, platform.settings.audit_anchors).ok
+    assert not check(platform.store, platform.settings).ok
     (event,) = platform.told("audit.failed")
     assert event.reason.startswith("Table versions, row ")
 

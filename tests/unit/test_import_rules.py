@@ -22,8 +22,8 @@ TABLE: dict[str, set[str]] = {
     "code_version": set(),
     "import_closure": set(),
     "user_files": {"errors", "import_closure"},
-    # Webhooks are sent with the client's deadlines.
-    "governance": {"config", "state_folder", "errors", "client"},
+    # Webhooks are sent with the client's deadlines, and anchors to a second place of any kind.
+    "governance": {"config", "state_folder", "errors", "client", "artifacts"},
     "client": {"errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
