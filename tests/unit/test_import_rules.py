@@ -50,8 +50,10 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
+    "operations": GROUND | {"monitoring"},
     "cli": GROUND
     | {
+        "operations",
         "client",
         "ingestion",
         "features",
