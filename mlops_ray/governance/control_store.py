@@ -17,8 +17,8 @@ from sqlalchemy.schema import CreateColumn
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError, UnavailableError
-from mlops_ray.governance.schema import bring_up_to_date, expect_usable, find_schema
-from mlops_ray.governance.tables import REPORTS, REPORTS_REVISION, SCHEMA_REVISION, event_head, metadata
+from mlops_ray.governance.schema import Schema, bring_up_to_date, expect_usable, find_schema
+from mlops_ray.governance.tables import REPORTS, REPORTS_REVISION, event_head, metadata
 from mlops_ray.state_folder import claim
 
 _MIGRATION_LOCK = 7_037_411  # PostgreSQL's advisory locks are numbers; any that nobody else takes
@@ -117,6 +117,11 @@ class ControlStore:
                 options["isolation_level"] = "AUTOCOMMIT"
             return int(plain.execution_options(**options).execute(select(event_head.c.seq)).scalar() or 0)
 
+    def schema(self) -> Schema:
+        """Which schema the database has. Raises UnavailableError as `transaction` does."""
+        with self.reading() as connection:
+            return find_schema(connection)
+
     def prepare(self) -> None:
         """Make the tables of an empty database, and expect that this software may use any other as it is.
 
@@ -124,8 +129,7 @@ class ControlStore:
         UnavailableError as `transaction` does.
         """
         self.prepare_folder()
-        with self.reading() as connection:
-            schema = find_schema(connection)
+        schema = self.schema()
         if schema.revision is None:
             with self.migrating() as connection:
                 schema = find_schema(connection)  # another process may have made them since
@@ -140,9 +144,8 @@ class ControlStore:
         `operations.upgrade` looks first, and records it. Raises as `prepare` does, but for an older schema.
         """
         self.prepare_folder()
-        with self.reading() as connection:
-            if find_schema(connection).revision == SCHEMA_REVISION:
-                return
+        if self.schema().standing() == "current":
+            return
         with self.migrating() as connection:
             schema = find_schema(connection)
             if schema.standing() in ("empty", "older"):

@@ -5,15 +5,10 @@ from sqlalchemy import select
 from mlops_ray.governance.audit import Anchor, Verification, read_anchors, verify
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import read
-from mlops_ray.governance.schema import Schema, as_far_as_there, find_schema
+from mlops_ray.governance.schema import as_far_as_there
 from mlops_ray.governance.tables import anchors, endpoints, event_head, events
 
 _ROWS_AT_A_TIME = 1000
-
-
-def schema_of(store: ControlStore) -> Schema:
-    with store.reading() as connection:
-        return find_schema(connection)
 
 
 def verify_chain(store: ControlStore, place: str) -> Verification:

@@ -12,7 +12,6 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.older_schema import schema_of
 from mlops_ray.governance.schema import newest_of
 from mlops_ray.monitoring.watch_state import read_state
 from mlops_ray.state_folder import sqlite_path
@@ -28,7 +27,7 @@ def of_mlflow(settings: Settings) -> Iterator[tuple[str, str]]:
         return
     store = ControlStore(uri)
     try:
-        found, needed = schema_of(store).revision, newest_of(_mlflow_migrations())
+        found, needed = store.schema().revision, newest_of(_mlflow_migrations())
     except MlopsRayError as error:
         yield "MLflow", str(error)
         return

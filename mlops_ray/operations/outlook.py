@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.older_schema import schema_of, use_cases_served, verify_chain
+from mlops_ray.governance.older_schema import use_cases_served, verify_chain
 from mlops_ray.governance.replicas import schemas_alive
 from mlops_ray.governance.schema import Migration, Standing, migrations, usable_from
 from mlops_ray.governance.tables import SCHEMA_REVISION
@@ -44,7 +44,7 @@ class Outlook:
 
 def look(settings: Settings, store: ControlStore) -> Outlook:
     """What an upgrade of `store`, the control store of `settings`, would do."""
-    schema = schema_of(store)
+    schema = store.schema()
     standing = schema.standing()
     if standing in ("empty", "foreign", "too new") or schema.revision is None:
         return Outlook(schema.revision, standing)

@@ -14,7 +14,6 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore, StoreInTransaction
 from mlops_ray.governance.events import Actor, record
-from mlops_ray.governance.older_schema import schema_of
 from mlops_ray.governance.schema import SUBJECT, UPGRADED, bring_up_to_date, expect_usable, find_schema, usable_from
 from mlops_ray.governance.tables import SCHEMA_REVISION
 from mlops_ray.operations.outlook import BACKUPS, look
@@ -49,7 +48,7 @@ def upgrade(settings: Settings, actor_of: Callable[[ControlStore], Actor]) -> Up
             store.prepare()
             return Upgraded(None)
         if seen.standing != "older":
-            schema = schema_of(store)
+            schema = store.schema()
             expect_usable(schema, str(store))
             return Upgraded(schema.revision)
         if seen.hindrances:

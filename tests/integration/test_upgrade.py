@@ -25,7 +25,6 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, read_events, record
 from mlops_ray.governance.leases import hold
 from mlops_ray.governance.live import live
-from mlops_ray.governance.older_schema import schema_of
 from mlops_ray.governance.principals import create_key
 from mlops_ray.governance.replicas import Replica, heard, report, schemas_alive
 from mlops_ray.governance.schema import UPGRADED, bring_up_to_date, migrations
@@ -143,7 +142,7 @@ def test_a_kill_at_any_statement_has_changed_nothing(url: str, settings: Setting
             if process.exitcode == 0:
                 break
             assert process.exitcode == -9
-        assert schema_of(first).revision == "0005"
+        assert first.schema().revision == "0005"
         if first.is_file:
             with first.reading() as connection:
                 columns = [row[1] for row in connection.exec_driver_sql("PRAGMA table_info(principals)")]
@@ -225,7 +224,7 @@ def test_this_release_starts_reads_and_writes_on_the_schema_of_the_next(settings
     said = upgraded_by(a_release_after(tmp_path / "next", more), settings)
     assert f"Upgraded(before='{SCHEMA_REVISION}', usable_from='{SCHEMA_REVISION}'" in said, said
     store = open_store(settings)
-    assert schema_of(store).standing() == "newer"
+    assert store.schema().standing() == "newer"
     record_version(store, ROOT, "flights", 1, Evidence("1" * 64, "e" * 64))
     assert [one.version for one in list_versions(store, "flights")] == [1]
     assert verify_store(store, settings.audit_anchors).ok

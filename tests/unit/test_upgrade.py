@@ -17,7 +17,6 @@ from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import Actor, read_events
-from mlops_ray.governance.older_schema import schema_of
 from mlops_ray.governance.principals import hash_of
 from mlops_ray.governance.schema import UPGRADED, Schema, Standing
 from mlops_ray.governance.tables import SCHEMA_REVISION
@@ -75,7 +74,7 @@ def test_what_a_schema_is_to_software_of_schema_14(
 
 def test_an_empty_database_is_set_up_by_whoever_comes_first(settings: Settings) -> None:
     store = open_store(settings)
-    assert schema_of(store) == Schema(SCHEMA_REVISION)
+    assert store.schema() == Schema(SCHEMA_REVISION)
     assert read_events(store) == []
     store.close()
 
@@ -161,7 +160,7 @@ def test_an_upgrade_is_an_event_by_whose_key_it_was_done_with(
             monkeypatch.setenv("MLOPS_RAY_API_KEY", key)
         with pytest.raises(ForbiddenError, match="MLOPS_RAY_API_KEY"):
             command(settings, "upgrade")
-        assert schema_of(old).revision == OLD
+        assert old.schema().revision == OLD
     monkeypatch.setenv("MLOPS_RAY_API_KEY", "secret")
     said = command(settings, "upgrade")
     assert f"brought from schema {OLD} to {SCHEMA_REVISION}" in said
@@ -183,7 +182,7 @@ def test_the_copy_of_an_sqlite_file_is_what_it_was_and_for_its_owner_alone(
         assert copy.execute("SELECT version_num FROM alembic_version").fetchone() == (OLD,)
         assert copy.execute("SELECT name FROM principals").fetchall() == [("ann",)]
     restored = ControlStore(f"sqlite:///{done.backup}")
-    assert schema_of(restored).standing() == "older"
+    assert restored.schema().standing() == "older"
     restored.close()
 
 
@@ -224,7 +223,7 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_upgraded(
     for arguments in (["upgrade"], ["upgrade", "--check"]):
         with pytest.raises(ConfigurationError, match=r"Nothing (was|would be) upgraded\. "):
             command(settings, *arguments)
-    assert schema_of(old).revision == OLD
+    assert old.schema().revision == OLD
 
 
 def test_state_of_other_formats_is_named(old: ControlStore, settings: Settings) -> None:
