@@ -124,6 +124,8 @@ def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceO
     settings = settings_of(state, config)
     store = open_store(settings)
     expect_reader(store, settings)
+    if store.schema().standing() == "newer":
+        raise ConfigurationError("The control store was upgraded to the next release. Verify with that one.")
     found = audit_log.verify_store(store, _with_place(settings, place))
     if not found.ok:
         raise IntegrityError(f"The audit log is not what it was ({found.checked} events are intact). {found.problem}")

@@ -25,6 +25,7 @@ from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
 from mlops_ray.cli.run import run
 from mlops_ray.cli.serve import predict, serve
+from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.use_case.user_code import fault_of_user
 
@@ -37,7 +38,7 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (run, serve, predict, score, lineage, live, drift, inventory):
+for command in (run, serve, predict, score, lineage, live, drift, inventory, upgrade):
     app.command()(command)
 app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")

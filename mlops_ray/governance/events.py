@@ -84,6 +84,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "ledger.erased": EventType("Predictions and labels of a person were erased from the ledger.", "warning"),
     "subscription.ended": EventType("A subscriber answered that it is gone (410) and is told nothing more.", "warning"),
     "notification.set_aside": EventType("An event that cannot be read was not sent to a subscription.", "critical"),
+    "schema.upgraded": EventType("The control store was brought to the schema of a newer release."),
     "audit.failed": EventType("Events, anchors or the tables they describe are not what they were.", "critical"),
     "audit.anchored": EventType("The end of the chain of events is written down outside the database."),
     "audit.delayed": EventType("The second place does not take anchors, or no time stamp is given.", "warning"),

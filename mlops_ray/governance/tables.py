@@ -22,7 +22,9 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0014"
+# Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
+REPORTS_REVISION = "0007"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -306,6 +308,7 @@ replicas = Table(
     _column("counters", Json),
     _column("disk", Text, server_default=""),
     _column("unmoved_s", Float, nullable=True),
+    _column("schema_revision", Text, server_default=""),
     _column("seen_at", UtcDateTime),
     _column("left_at", UtcDateTime, nullable=True),
 )

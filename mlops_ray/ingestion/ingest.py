@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -19,7 +19,8 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.ingestion.counting import NamedPiece, Partition, count_partition, known_until, write_accepted
 from mlops_ray.ingestion.expectations import rows_before, unmet_checks, unmet_limits
-from mlops_ray.ingestion.judged import JudgedFile, Piece, judge_file, kept_file, key_of
+from mlops_ray.ingestion.judged import JudgedFile, Piece, is_whole, judge_file, kept_file, key_of
+from mlops_ray.ingestion.kept_files import begin_use, end_use
 from mlops_ray.ingestion.quarantine import FOLDER, much_is_refused, refusals
 from mlops_ray.ingestion.snapshot import Snapshot, sum_counts, write_last
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
@@ -55,7 +56,10 @@ def ingest(
     artifacts = Artifacts(settings.artifacts)
     if files is None:
         files = find_all_files(settings, use_case.sources)
-    judged, unreadable = _judge(artifacts, use_case.sources, files, contracts, start_ray)
+    every = [_Raw(name, file, key_of(file, contracts[name])) for name in use_case.sources for file in files[name]]
+    keys = {raw.key for raw in every}
+    begin_use(artifacts, use_case.name, keys, datetime.now(UTC))
+    judged, unreadable = _judge(artifacts, use_case.sources, every, start_ray)
     counted = {
         name: _count(artifacts, source, judged[name], as_of, start_ray) for name, source in use_case.sources.items()
     }
@@ -75,6 +79,7 @@ def ingest(
         unreadable=unreadable,
     )
     _write(artifacts, snapshot, counted)
+    end_use(artifacts, use_case.name, keys, datetime.now(UTC))
     _log_refusals(snapshot)
     _expect(artifacts, use_case, snapshot, known, counted)
     return snapshot
@@ -100,16 +105,12 @@ class _Counted:
 def _judge(
     artifacts: Artifacts,
     sources: Mapping[str, Source],
-    files: Mapping[str, Sequence[SourceFile]],
-    contracts: Mapping[str, str],
+    every: Sequence["_Raw"],
     start_ray: Callable[[], Any],
 ) -> tuple[dict[str, list[NamedPiece]], dict[str, dict[str, str]]]:
     """The pieces of each source's files, of which only those are read that were not before; and the files that are set
     aside, with what is wrong with each."""
-    every = [_Raw(name, file, key_of(file, contracts[name])) for name in sources for file in files[name]]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        kept = list(threads.map(lambda raw: kept_file(artifacts, raw.key), every))
-    known = {raw: found for raw, found in zip(every, kept, strict=True) if found is not None}
+    known = _kept(artifacts, every, start_ray)
     known |= _judge_new(artifacts, sources, [raw for raw in every if raw not in known], start_ray)
     unreadable = _set_aside(sources, {raw: found.error for raw, found in known.items() if found.error})
     pieces = {
@@ -141,6 +142,22 @@ class _Raw:
     source: str
     file: SourceFile
     key: str
+
+
+def _kept(artifacts: Artifacts, every: Sequence[_Raw], start_ray: Callable[[], Any]) -> dict[_Raw, JudgedFile]:
+    """What is kept of the files, whole: tables that lack bytes, or have others, would count as what they were."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = threads.map(lambda raw: kept_file(artifacts, raw.key), every)
+        kept = {raw: judged for raw, judged in zip(every, found, strict=True) if judged is not None}
+        if sum(piece.size for judged in kept.values() for piece in judged.pieces) <= HERE_BYTES:
+            whole = list(threads.map(lambda judged: is_whole(artifacts, judged), kept.values()))
+        else:
+            start_ray()
+            import ray
+
+            look = ray.remote(is_whole)
+            whole = ray.get([look.remote(artifacts, judged) for judged in kept.values()])
+    return {raw: judged for (raw, judged), is_there in zip(kept.items(), whole, strict=True) if is_there}
 
 
 def _judge_new(

@@ -36,9 +36,10 @@ from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import Label, Labels
 from tests.anchoring import anchored_in
 from tests.integration import control_store_processes as processes
+from tests.integration import upgrade_processes
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["alembic.command", "psycopg", processes.__name__])
+CONTEXT.set_forkserver_preload(["alembic.command", "psycopg", processes.__name__, upgrade_processes.__name__])
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
 
 
@@ -231,7 +232,7 @@ def test_an_event_that_does_not_exist_cannot_be_sent(store: ControlStore) -> Non
 def test_a_newer_schema_is_left_alone(store: ControlStore) -> None:
     with store.transaction() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ConfigurationError, match="has the schema 9999, which this code does not know"):
+    with pytest.raises(ConfigurationError, match="has schema 9999, and this software is older"):
         store.migrate()
 
 

@@ -8,12 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import func, select
 
 from mlops_ray.config import Settings
-from mlops_ray.governance import control_store as control_store_module
 from mlops_ray.governance.approvals import (
     list_approvals,
     request,
@@ -42,6 +39,7 @@ from mlops_ray.training.tracking import connect, experiment_id
 from tests.anchoring import anchored_in
 from tests.integration import control_store_processes as processes
 from tests.integration.test_control_store import CONTEXT, run_together, running
+from tests.older_store import store_of_schema
 from tests.unit.test_notifications import Server
 
 ANN, BOB, EVE = Actor("ann", ("operate",)), Actor("bob", ("approve",)), Actor("eve", ("operate",))
@@ -242,16 +240,7 @@ def test_only_heads_of_queues_are_due_and_no_subscription_crowds_out_another(sto
 
 
 def test_a_database_of_the_first_schema_is_brought_up_to_date(url: str) -> None:
-    store = ControlStore(url)
-    if url.startswith("sqlite"):
-        store._make_folder()
-    with store._engine.connect() as plain:
-        connection = plain.execution_options(mode="write")
-        with connection.begin():
-            config = Config()
-            config.set_main_option("script_location", str(Path(control_store_module.__file__).parent / "migrations"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "0001")
+    store = store_of_schema(url, "0001")
     store.migrate()
     begin_rollout(store)
     assert list_subscriptions(store) == []

@@ -53,8 +53,10 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
+    "operations": GROUND | {"monitoring"},
     "cli": GROUND
     | {
+        "operations",
         "client",
         "ingestion",
         "exploration",
