@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -163,13 +163,19 @@ def _lost(written: Collection[Anchor], remembered: Collection[Anchor], place: st
 
 def export(store: ControlStore, file: str | Path) -> int:
     """Write all events to `file` as JSON lines, whole or not at all, and return their number."""
+    with _all_events(store) as (_, records):
+        return write_lines((event.to_json() for event in records), file)
+
+
+def write_lines(records: Iterable[Mapping[str, Any]], file: str | Path) -> int:
+    """Write events to `file` as `export` does, and return their number."""
     target, count = Path(file), 0
     with _file_errors(target):
         descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
     try:
-        with os.fdopen(descriptor, "w") as stream, _all_events(store) as (_, records):
+        with os.fdopen(descriptor, "w") as stream:
             for event in records:
-                line = f"{json.dumps(event.to_json(), sort_keys=True)}\n"
+                line = f"{json.dumps(event, sort_keys=True)}\n"
                 with _file_errors(target):
                     stream.write(line)
                 count += 1

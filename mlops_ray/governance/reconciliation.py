@@ -121,7 +121,7 @@ def _follow_subscription(rows: _Rows, event: Event) -> None:
         _put(rows, subscriptions, {"id": event.subject.partition(" ")[2], "ended_at": SET})
         return
     shown = {name: value for name, value in event.after.items() if name != "channel"}
-    _put(rows, subscriptions, shown | {"ended_at": None})
+    _put(rows, subscriptions, {"paused_at": None} | shown | {"ended_at": None})
 
 
 def _follow_endpoint(rows: _Rows, event: Event) -> None:

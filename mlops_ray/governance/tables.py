@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0010"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -180,6 +180,7 @@ subscriptions = Table(
     _column("created_at", UtcDateTime),
     _column("created_by", Text),
     _column("ended_at", UtcDateTime, nullable=True),
+    _column("paused_at", UtcDateTime, nullable=True),
 )
 
 # What only one process does at a time: who does it, and until when nobody else may.

@@ -36,6 +36,7 @@ from mlops_ray.registry.models import download_sealed, find_version, set_champio
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
 from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
@@ -43,6 +44,7 @@ from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.http import Request, Response, Route, Routes
 from mlops_ray.serving.key_watch import KeyWatch, key_set_duty
+from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
@@ -52,6 +54,7 @@ from mlops_ray.serving.predictor import OnlineReader, Predictor
 from mlops_ray.serving.repository import Repository
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.slots import Slots
+from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +63,7 @@ SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
-SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
+SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower, audit) may keep it waiting
 PUBLISHED_S = 1.0
 CLOCK_LOOK_S = 10.0  # an oscillator that is off by 50 millionths makes half a millisecond meanwhile
 MISSING_S = 15.0
@@ -338,10 +341,11 @@ def _http_host() -> str:
 @serve.ingress()
 class _Server:
     """What the Open Inference Protocol asks of a server: name, version, liveness, readiness. And what belongs to no
-    model alone: approvals, lineage, and the dispatcher of notifications."""
+    model alone: approvals, lineage, keys, subscriptions, the audit log, and the dispatcher of notifications."""
 
     def __init__(self, settings: Settings) -> None:
         _log_with_serve()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._version, self._settings = package_version("mlops_ray"), settings
         self._store = open_store(settings)
         public = is_public(settings, _http_host())
@@ -363,6 +367,9 @@ class _Server:
                 "/openapi.json": {"GET": Route(self._document, None)},
                 **Approvals(self._store).routes(),
                 **Versions(self._settings, self._store).routes(),
+                **Keys(self._settings, self._store).routes(),
+                **Subscriptions(self._settings, self._store).routes(),
+                **AuditLog(self._settings, self._store).routes(),
             },
             self._guard,
             not_found=repository.not_found,
