@@ -13,7 +13,7 @@ from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
-from mlops_ray.cli.inventory import inventory
+from mlops_ray.cli.inventory import inventory, review
 from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift
@@ -24,6 +24,7 @@ from mlops_ray.cli.rollout import rollout
 from mlops_ray.cli.run import run
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.state_folder import keep_closed
 from mlops_ray.use_case.user_code import fault_of_user
 
 # What Ray says that is for its developers: progress of Ray Data, usage statistics, and the end of Serve's controller,
@@ -35,7 +36,7 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (run, serve, predict, score, lineage, live, drift, inventory):
+for command in (run, serve, predict, score, lineage, live, drift, inventory, review):
     app.command()(command)
 app.add_typer(features, name="features")
 app.add_typer(labels, name="labels")
@@ -54,6 +55,7 @@ app.add_typer(cluster, name="cluster")
 def main() -> None:
     """Run the command. Errors that a user can act on are one sentence on standard error and exit code 1."""
     os.environ |= _QUIET | os.environ  # before anything imports Ray, which reads them once
+    keep_closed()
     keep_loopback_from_proxies(os.environ)
     try:
         app(standalone_mode=True)

@@ -104,6 +104,14 @@ class AsyncClient:
         """See `Client.approvals`."""
         return list((await self._carry_out(Call("/v2/approvals", method="GET")))["approvals"])
 
+    async def inventory(self) -> list[dict[str, Any]]:
+        """See `Client.inventory`."""
+        return list((await self._carry_out(Call("/v2/inventory", method="GET")))["use_cases"])
+
+    async def review(self, name: str, reason: str) -> dict[str, Any]:
+        """See `Client.review`."""
+        return await self._do(only(Call("/v2/inventory/review", {"use_case": name, "reason": reason})))
+
     async def lineage(self, of: str) -> dict[str, Any]:
         """See `Client.lineage`."""
         return await self._do(only(Call("/v2/versions/lineage", {"of": of})))

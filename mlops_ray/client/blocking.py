@@ -129,6 +129,14 @@ class Client:
         """Requests and what became of them, the newest first, of the use cases on which this key may see them."""
         return list(self._carry_out(Call("/v2/approvals", method="GET"))["approvals"])
 
+    def inventory(self) -> list[dict[str, Any]]:
+        """All use cases that this key may see: owner, tier, purpose, what is live, and when somebody looks at them."""
+        return list((self._carry_out(Call("/v2/inventory", method="GET")))["use_cases"])
+
+    def review(self, name: str, reason: str) -> dict[str, Any]:
+        """Record that the owner of this key looked at a use case. Needs the role approve there, and a reason."""
+        return self._do(only(Call("/v2/inventory/review", {"use_case": name, "reason": reason})))
+
     def lineage(self, of: str) -> dict[str, Any]:
         """Everything behind an endpoint (flights), a version (flights@7) or a request's id, back to the raw files."""
         return self._do(only(Call("/v2/versions/lineage", {"of": of})))

@@ -24,6 +24,7 @@ from mlops_ray.governance.approvals import (
 from mlops_ray.governance.champion import set_first_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor
+from mlops_ray.governance.inventory import Declared
 from mlops_ray.governance.live import live
 from mlops_ray.governance.measurements import expect_may_measure, record_measurement
 from mlops_ray.governance.policies import Policy, set_policy
@@ -79,6 +80,11 @@ def policy_of(use_case: UseCase) -> Policy | None:
 
 def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else duration.total_seconds()
+
+
+def declared_by(use_case: UseCase) -> Declared:
+    """What the use case says of itself, as the inventory keeps it."""
+    return Declared(use_case.owner, use_case.purpose, use_case.tier or "", _seconds(use_case.review_every))
 
 
 def expect_may_register(store: ControlStore, actor: Actor, use_case: UseCase) -> None:

@@ -43,6 +43,7 @@ from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.http import Request, Response, Route, Routes
+from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.key_watch import KeyWatch, key_set_duty
 from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.label_routes import LabelRoutes
@@ -56,6 +57,7 @@ from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.slots import Slots
 from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
+from mlops_ray.state_folder import keep_closed
 
 _logger = logging.getLogger(__name__)
 
@@ -198,8 +200,12 @@ def _settings(file: str | None) -> Settings:
 _LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False, log_level="WARNING")
 
 
-def _log_with_serve() -> None:
-    """Our lines from INFO on go where Serve's go: as JSON to the replica's log file, with the id of the request."""
+def _set_up_process() -> None:
+    """What a replica writes is its user's alone, whoever started Ray.
+
+    Our lines from INFO on go where Serve's go: as JSON to the replica's log file, with the id of the request.
+    """
+    keep_closed()
     ours = logging.getLogger("mlops_ray")
     ours.handlers, ours.propagate = list(logging.getLogger("ray.serve").handlers), False
     ours.setLevel(logging.INFO)
@@ -225,7 +231,7 @@ class _Endpoint:
         open_reader: OpenReader,
         model: DeploymentHandle | None,
     ):
-        _log_with_serve()
+        _set_up_process()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         name, store = args.model, open_store(settings)
         expect_credentials(settings, store, _http_host())
@@ -344,7 +350,7 @@ class _Server:
     model alone: approvals, lineage, keys, subscriptions, the audit log, and the dispatcher of notifications."""
 
     def __init__(self, settings: Settings) -> None:
-        _log_with_serve()
+        _set_up_process()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._version, self._settings = package_version("mlops_ray"), settings
         self._store = open_store(settings)
@@ -370,6 +376,7 @@ class _Server:
                 **Keys(self._settings, self._store).routes(),
                 **Subscriptions(self._settings, self._store).routes(),
                 **AuditLog(self._settings, self._store).routes(),
+                **Inventory(self._store).routes(),
             },
             self._guard,
             not_found=repository.not_found,

@@ -19,6 +19,7 @@ from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
+from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.subscriptions import Subscriptions
@@ -37,7 +38,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     key = create_key(store, SYSTEM, "ann", ["admin"]).secret
     parts = (
         Approvals(store), Versions(settings, store), Keys(settings, store), Subscriptions(settings, store),
-        AuditLog(settings, store),
+        AuditLog(settings, store), Inventory(store),
     )  # fmt: skip
     routes = {path: methods for part in parts for path, methods in part.routes().items()}
     document = openapi_of_server("1")
@@ -63,6 +64,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     [f"approvals/{what}" for what in ("request", "approve", "reject", "revoke", "break-glass")]
     + ["versions/retire", "versions/lineage"]
     + [f"keys/{what}" for what in ("create", "rotate", "revoke")]
+    + ["inventory/review"]
     + [f"subscriptions/{what}" for what in ("create", "pause", "resume", "end", "test")],
 )
 def test_people_are_answered_as_described_whatever_comes(schema: Any, path: str, mode: GenerationMode) -> None:
@@ -75,7 +77,9 @@ def test_the_list_is_as_described(schema: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-@pytest.mark.parametrize("path", ["keys", "persons", "subscriptions", "audit/events", "audit/verification"])
+@pytest.mark.parametrize(
+    "path", ["keys", "persons", "subscriptions", "audit/events", "audit/verification", "inventory"]
+)
 def test_what_an_auditor_reads_is_as_described(schema: Any, path: str, mode: GenerationMode) -> None:
     if path == "audit/verification":
         schema["/v2/audit/verification"]["POST"].Case().call()

@@ -148,6 +148,8 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "monitoring"): (Monitoring(), SEALED),
     (UseCase, "retraining"): (None, NONE),
     (UseCase, "keep_predictions"): (timedelta(days=9), NONE),
+    (UseCase, "tier"): ("high", NONE),
+    (UseCase, "review_every"): (timedelta(days=90), NONE),
     (Source, "path"): ("orders_2025_*.csv", INGEST),
     (Source, "columns"): (CASE.sources["orders"].columns[::-1], COLUMNS),
     (Source, "key"): (("customer",), INGEST),

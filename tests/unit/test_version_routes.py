@@ -33,6 +33,7 @@ from mlops_ray.serving.approvals import DECISIONS, Approvals
 from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard, tokens_of
 from mlops_ray.serving.http import Routes
+from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
@@ -72,6 +73,7 @@ class Server:
             **Keys(settings, store).routes(),
             **Subscriptions(settings, store).routes(),
             **AuditLog(settings, store).routes(),
+            **Inventory(store).routes(),
         }
         self.guard = Guard(None, active_keys(store), tokens_of(settings))
         app = Starlette(routes=[Mount("/v2", Routes(routes, self.guard))])

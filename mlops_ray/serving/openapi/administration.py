@@ -1,4 +1,4 @@
-"""What the document of the server says of keys, persons, subscriptions and the audit log."""
+"""What the document of the server says of keys, persons, subscriptions, the audit log and the inventory."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mlops_ray.serving.openapi.parts import COUNT, REASON, TEXT, UUID, list_of, 
 
 _TIME = {"type": "string", "format": "date-time"}
 _ROLES = list_of({"enum": list(ROLES)})
-_MAYBE_TEXT = {"type": ["string", "null"]}
+_MAYBE_TEXT, _MAYBE_NUMBER = {"type": ["string", "null"]}, {"type": ["integer", "null"]}
 
 
 def _maybe(schema: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +47,16 @@ _SUBSCRIPTION = object_of(
         "created_by": TEXT,
         "paused_at": _maybe(_TIME),
         "waiting": _maybe(_WAITING),
+    }
+)
+_ENTRY = object_of(
+    {
+        **dict.fromkeys(("use_case", "owner", "purpose", "tier", "approval", "reviewed_by"), TEXT),
+        **dict.fromkeys(("live_version", "newest_version"), _MAYBE_NUMBER),
+        **dict.fromkeys(("live_since", "registered_at", "reviewed_at", "next_review_at"), _maybe(_TIME)),
+        "review_every_s": {"type": ["number", "null"]},
+        "open_alarms": COUNT,
+        "overdue": {"type": "boolean"},
     }
 )
 _RESULT = {"type": "object", "properties": {"ok": {"type": "boolean"}, "checked": COUNT, "problem": _MAYBE_TEXT}}
@@ -98,6 +108,9 @@ SCHEMAS: dict[str, Any] = {
     "OfSubscription": object_of({"id": _text(100), "reason": REASON}, optional=("reason",)),
     "Taken": object_of({"taken": {"type": "boolean"}, "event": _maybe(UUID), "error": TEXT}),
     "Events": object_of({"events": list_of({"type": "object"}), "next": {"type": ["integer", "null"]}}),
+    "Inventory": object_of({"use_cases": list_of(_ENTRY)}),
+    "Review": object_of({"use_case": _text(200), "reason": REASON}),
+    "Reviewed": object_of({"use_case": TEXT, "reviewed_at": _TIME, "reviewed_by": TEXT}),
     "Verification": object_of(
         {
             "began_at": _TIME,
@@ -111,7 +124,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 def paths_of_administration() -> dict[str, Any]:
-    """Keys and persons, subscriptions, the audit log."""
+    """Keys and persons, subscriptions, the audit log, the inventory."""
     made, of, changed = "SubscriptionMade", "OfSubscription", "Subscription"
     return {
         "/v2/keys": {"get": _paged("keys", "Every key ever made, the oldest first", "Keys")},
@@ -129,6 +142,10 @@ def paths_of_administration() -> dict[str, Any]:
         "/v2/subscriptions/resume": {"post": operation_of("resume", "Send what waits", changed, of)},
         "/v2/subscriptions/end": {"post": operation_of("unsubscribe", "Send nothing more", changed, of)},
         "/v2/subscriptions/test": {"post": operation_of("test", "Send an event that never happened, now", "Taken", of)},
+        "/v2/inventory": {"get": operation_of("inventory", "All use cases, and how they stand", "Inventory")},
+        "/v2/inventory/review": {
+            "post": operation_of("review", "Say that somebody looked at a use case", "Reviewed", "Review")
+        },
         "/v2/audit/events": {"get": _events()},
         "/v2/audit/verification": {
             "get": operation_of("verification", "How the last verification went, or goes", "Verification"),
