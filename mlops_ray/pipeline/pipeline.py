@@ -149,7 +149,7 @@ class Pipeline:
             self._author()  # who cannot register should know it before hours of training
             self._expect_watchable()
         if "evaluate" in steps:
-            expect_signing_key(self.settings)
+            expect_signing_key(self.settings, self.use_case)
         for step in steps:
             self.notify(StepStarted(step))
             started = time.monotonic()

@@ -21,7 +21,7 @@ from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from mlops_ray.config import Settings, load_settings, settings_from_environment
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.dispatcher import Dispatcher
@@ -29,9 +29,11 @@ from mlops_ray.governance.leases import hold
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.missing_ledger import report_missing
 from mlops_ray.governance.principals import active_keys, development_key, is_single_user
+from mlops_ray.governance.signatures import demands_signature
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.registry.model_signature import expect_demanded_signature
 from mlops_ray.registry.models import download_sealed, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
@@ -234,6 +236,7 @@ class _Endpoint:
         _set_up_process()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         name, store = args.model, open_store(settings)
+        self._store = store
         expect_credentials(settings, store, _http_host())
         context = serve.get_replica_context()
         self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
@@ -247,7 +250,7 @@ class _Endpoint:
             self._load, self._guard, lambda version: registry.show_champion(name, version.version),
             self._ledger.unmoved,
         )  # fmt: skip
-        operations = Operations(store, name, lambda version: registry.find(name, version))
+        operations = Operations(store, name, self._find)
         labels = LabelRoutes(settings, name, self._follower, self._labels)
         self._endpoint = Endpoint(
             name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},
@@ -285,9 +288,27 @@ class _Endpoint:
         self._ledger.close()
         self._labels.close()
 
+    def _find(self, number: int) -> VersionRef:
+        """The version that shall come in. Raises ForbiddenError if it must be signed and no signature holds."""
+        version = self._registry.find(self._name, number)
+        try:
+            with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
+                if demands_signature(self._store, self._name, version):
+                    self._fetch(version, Path(folder))
+        except IntegrityError as error:
+            raise ForbiddenError(f"{self._name} demands signed models: {error}") from error
+        return version
+
+    def _fetch(self, version: VersionRef, folder: Path) -> Path:
+        """Raises IntegrityError if the use case demands a signature, and there is none that holds."""
+        files = self._registry.fetch(self._name, version, folder)
+        if demands_signature(self._store, self._name, version):
+            expect_demanded_signature(self._settings, files)
+        return files
+
     def _load(self, version: VersionRef) -> ServedVersion:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
-            files = self._registry.fetch(self._name, version, Path(folder))
+            files = self._fetch(version, Path(folder))
             sealed = load(files, version.digest)
             if others := other_packages(files):
                 what = "Version %d of %s was sealed, and looked up for vulnerabilities, with other packages: %s"

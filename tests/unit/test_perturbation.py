@@ -242,6 +242,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Approval, "min_rollout_steps"): (2, VERSION),
     (Approval, "min_rollout"): (timedelta(hours=1), VERSION),
     (Approval, "max_error_rate"): (0.1, VERSION),
+    (Approval, "signed"): (True, VERSION),
     (Retraining, "alarms"): (("data",), NONE),
     (Retraining, "every"): (timedelta(days=9), NONE),
     (Retraining, "min_new_rows"): (9, NONE),
