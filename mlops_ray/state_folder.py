@@ -5,6 +5,7 @@ write into the folder that it was copied from; `state.json` in it says where it 
 """
 
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -24,8 +25,19 @@ _SQLITE = "sqlite:///"
 _WAIT_S = 300.0
 
 
+def keep_closed() -> None:
+    """Let what this process writes from now on, and what those that it starts write, be this user's alone.
+
+    MLflow, Feast and Ray make files of their own, with the mode that the process gives: snapshots and predictions hold
+    what is personal, and MLflow's files what people typed.
+    """
+    os.umask(0o077)
+
+
 def claim(settings: Settings) -> None:
     """Write down where the state folder is, the first time; after that, make sure that it is still there.
+
+    Where there is no folder yet, it is made for this user alone.
 
     Does nothing where all stores are elsewhere. Raises ConfigurationError if the folder was copied or moved, or cannot
     be made or written.
@@ -37,7 +49,7 @@ def claim(settings: Settings) -> None:
     file = folder / FILE
     try:
         if not file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial = folder / partial_name(FILE)
             partial.write_text(json.dumps({"state": settings.state}))
             partial.replace(file)  # by several at once: all say the same

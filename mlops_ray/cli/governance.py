@@ -3,37 +3,46 @@
 import json
 import os
 import pwd
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from mlops_ray.cli.options import ConfigOption, ReasonOption, StateOption, moment_of, printable, settings_of
+from mlops_ray.cli.options import (
+    ConfigOption,
+    ReasonOption,
+    ServerOption,
+    StateOption,
+    moment_of,
+    printable,
+    settings_of,
+)
+from mlops_ray.cli.rollout import server
+from mlops_ray.client import Client
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError
+from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError, UnavailableError
 from mlops_ray.governance import anchors
 from mlops_ray.governance import audit as audit_log
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.erasures import NOT_REACHED, erase_person, erase_reasons
-from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
+from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
     DEVELOPMENT,
     ROLES,
-    KeyRecord,
-    NewKey,
     acting,
     create_key,
     has_administrator,
     list_keys,
-    person_of_subject,
     revoke_key,
     rotate_key,
 )
-from mlops_ray.governance.reconciliation import DESCRIBED
 from mlops_ray.governance.second_place import SecondPlace
+from mlops_ray.serving.audit_log import result_of
+from mlops_ray.serving.keys import person_named
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, in which role.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log: everything that was done to keys and versions.")
@@ -51,36 +60,36 @@ def create(
     requests_per_s: Annotated[float | None, typer.Option(help="A limit of its own. [default: none]")] = None,
     person: Annotated[str | None, typer.Option(help="Whose it is, by another key of theirs. [default: NAME]")] = None,
     oidc_sub: Annotated[str | None, typer.Option(help="Whose it is, by the sub of their tokens.")] = None,
+    url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Make a key and print it, once."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    if oidc_sub is not None:
-        if person is not None or not settings.oidc_issuer:
-            raise ConfigurationError("--oidc-sub needs the setting oidc_issuer, and goes without --person.")
-        person = person_of_subject(settings.oidc_issuer, oidc_sub)
-    made = create_key(
-        store,
-        cli_actor(store, settings),
-        name,
-        role,
-        use_case or (ALL_USE_CASES,),
-        moment_of("--expires", expires) if expires else None,
-        requests_per_s,
-        person=person,
-    )
-    _show_once(made)
+    use_cases, end = use_case or (ALL_USE_CASES,), moment_of("--expires", expires) if expires else None
+    if url:
+        with server(url, state) as client:
+            made = client.keys.create(name, role, use_cases, end, requests_per_s, person, oidc_sub)
+        secret = made["secret"]
+    else:
+        settings = settings_of(state, config)
+        whose, store = person_named(settings, person, oidc_sub), open_store(settings)
+        actor = cli_actor(store, settings)
+        secret = create_key(store, actor, name, role, use_cases, end, requests_per_s, person=whose).secret
+    _show_once(secret)
 
 
 @keys.command("list")
-def list_(state: StateOption = None, config: ConfigOption = None) -> None:
+def list_(url: ServerOption = None, state: StateOption = None, config: ConfigOption = None) -> None:
     """List all keys ever made, without their secrets."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    expect_reader(store, settings)
-    for key in list_keys(store):
+    if url:
+        with server(url, state) as client:
+            found = client.keys.list()
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        expect_reader(store, settings)
+        found = [key.shown() for key in list_keys(store)]
+    for key in found:
         typer.echo(_key_line(key, datetime.now(UTC)))
 
 
@@ -88,14 +97,19 @@ def list_(state: StateOption = None, config: ConfigOption = None) -> None:
 def revoke(
     key: KeyArgument,
     reason: ReasonOption,
+    url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Revoke a key."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    principal = revoke_key(store, cli_actor(store, settings), key, reason)
-    typer.echo(f"Key {principal.name!r} is revoked; replicas refuse it within a minute.")
+    if url:
+        with server(url, state) as client:
+            name = client.keys.revoke(key, reason)["name"]
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        name = revoke_key(store, cli_actor(store, settings), key, reason).name
+    typer.echo(f"Key {name!r} is revoked; replicas refuse it within a minute.")
 
 
 @keys.command("rotate")
@@ -103,39 +117,59 @@ def rotate(
     key: KeyArgument,
     until: Annotated[str, typer.Option(help="Until when the old one counts beside it: an RFC 3339 moment.")],
     reason: ReasonOption,
+    url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Replace a key by another of the same person, name and roles, and print it, once."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    _show_once(rotate_key(store, cli_actor(store, settings), key, moment_of("--until", until), reason))
+    end = moment_of("--until", until)
+    if url:
+        with server(url, state) as client:
+            secret = client.keys.rotate(key, end, reason)["secret"]
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        secret = rotate_key(store, cli_actor(store, settings), key, end, reason).secret
+    _show_once(secret)
 
 
-def _show_once(made: NewKey) -> None:
-    typer.echo(made.secret)
+def _show_once(secret: str) -> None:
+    typer.echo(secret)
     typer.echo("Keep it now: only its hash is stored, so nobody can show it again.", err=True)
 
 
 @audit.command("verify")
-def verify(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
+def verify(
+    url: ServerOption = None, state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None
+) -> None:
     """Check that no event was changed, removed or cut off, and that the tables hold what the events say; exit code 1 if
     not."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    expect_reader(store, settings)
-    if store.schema().standing() == "newer":
-        raise ConfigurationError("The control store was upgraded to the next release. Verify with that one.")
-    found = audit_log.verify_store(store, _with_place(settings, place))
-    if not found.ok:
-        raise IntegrityError(f"The audit log is not what it was ({found.checked} events are intact). {found.problem}")
-    typer.echo(f"{found.checked} events are intact.")
-    if found.not_anchored:
-        ids = ", ".join(found.not_anchored[:10]) + (", …" if len(found.not_anchored) > 10 else "")
-        typer.echo(f"Not anchored yet: {len(found.not_anchored)} ({ids}). `mlops-ray audit anchor` does it.")
-    typer.echo(f"The tables hold what they say: {', '.join(DESCRIBED)}.")
+    if url:
+        with server(url, state) as client:
+            found = client.audit.verify()
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        expect_reader(store, settings)
+        if store.schema().standing() == "newer":
+            raise ConfigurationError("The control store was upgraded to the next release. Verify with that one.")
+        found = result_of(audit_log.verify_store(store, _with_place(settings, place)))
+    _show_found(found)
+
+
+def _show_found(found: Mapping[str, Any]) -> None:
+    if "error" in found:
+        raise UnavailableError(f"The audit log could not be verified: {found['error']}")
+    if not found["ok"]:
+        what = f"The audit log is not what it was ({found['checked']} events are intact). {found['problem']}"
+        raise IntegrityError(what)
+    typer.echo(f"{found['checked']} events are intact.")
+    if count := found["not_anchored_events"]:
+        ids = ", ".join(found["not_anchored"][:10]) + (", …" if count > 10 else "")
+        typer.echo(f"Not anchored yet: {count} ({ids}). `mlops-ray audit anchor` does it.")
+    typer.echo(f"The tables hold what they say: {', '.join(found['compared'])}.")
     typer.echo("Not found would be:")
-    for limit in found.limits:
+    for limit in found["limits"]:
         typer.echo(printable(f"- {limit}"))
 
 
@@ -164,28 +198,47 @@ def show(
     after: Annotated[int, typer.Option(help="Only events behind this number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     full: Annotated[bool, typer.Option(help="All fields, a line of JSON for each event.")] = False,
+    url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Show events in their order, one a line."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    expect_reader(store, settings, use_case)
-    for event in read_events(store, after, use_case, type, subject, limit):
-        typer.echo(json.dumps(event.to_json()) if full else _event_line(event))
+    if url:
+        with server(url, state) as client:
+            found = client.audit.events(after, use_case, type or (), subject, limit)
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        expect_reader(store, settings, use_case)
+        found = [event.to_json() for event in read_events(store, after, use_case, type, subject, limit)]
+    for event in found:
+        typer.echo(json.dumps(event) if full else _event_line(event))
 
 
 @audit.command("export")
 def export(
     file: Annotated[Path, typer.Argument(help="The file to write.")],
+    url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Write all events to a file as JSON lines."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    expect_reader(store, settings)
-    typer.echo(f"{audit_log.export(store, file)} events are in {file}.")
+    if url:
+        with server(url, state) as client:
+            count = audit_log.write_lines(_all_events(client), file)
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        expect_reader(store, settings)
+        count = audit_log.export(store, file)
+    typer.echo(f"{count} events are in {file}.")
+
+
+def _all_events(client: Client) -> Iterator[dict[str, Any]]:
+    last = 0
+    while found := client.audit.events(last):
+        yield from found
+        last = found[-1]["seq"]
 
 
 @audit.command("erase")
@@ -242,21 +295,22 @@ def _account() -> str:
         return str(os.getuid())
 
 
-def _key_line(key: KeyRecord, now: datetime) -> str:
-    principal = key.principal
-    if key.revoked_at:
-        status = f"{'revoked' if key.revoked_at <= now else 'replaced, until'} {key.revoked_at:%Y-%m-%d %H:%M}Z"
-    elif principal.expires_at:
-        status = f"{'expired' if principal.expires_at <= now else 'until'} {principal.expires_at:%Y-%m-%d %H:%M}Z"
+def _key_line(key: Mapping[str, Any], now: datetime) -> str:
+    revoked_at, expires_at = (key[name] and datetime.fromisoformat(key[name]) for name in ("revoked_at", "expires_at"))
+    if revoked_at:
+        status = f"{'revoked' if revoked_at <= now else 'replaced, until'} {revoked_at:%Y-%m-%d %H:%M}Z"
+    elif expires_at:
+        status = f"{'expired' if expires_at <= now else 'until'} {expires_at:%Y-%m-%d %H:%M}Z"
     else:
         status = "active"
-    all_ = ALL_USE_CASES in principal.use_cases
-    roles, use_cases = ",".join(principal.roles), "all use cases" if all_ else ",".join(principal.use_cases)
-    whose = f"of {principal.person}" if principal.person != principal.id else ""
-    return "  ".join(part for part in (principal.id, principal.name, roles, use_cases, status, whose) if part)
+    all_ = ALL_USE_CASES in key["use_cases"]
+    roles, use_cases = ",".join(key["roles"]), "all use cases" if all_ else ",".join(key["use_cases"])
+    whose = f"of {key['person']}" if key["person"] != key["id"] else ""
+    return printable("  ".join(part for part in (key["id"], key["name"], roles, use_cases, status, whose) if part))
 
 
-def _event_line(event: Event) -> str:
-    parts = [f"{event.seq:>6}", f"{event.time:%Y-%m-%d %H:%M:%S}Z", event.severity, event.type, event.subject]
-    parts += [f"by {event.actor}", event.reason]
+def _event_line(event: Mapping[str, Any]) -> str:
+    moment = datetime.fromisoformat(event["time"])
+    parts = [f"{event['seq']:>6}", f"{moment:%Y-%m-%d %H:%M:%S}Z", event["severity"], event["type"], event["subject"]]
+    parts += [f"by {event['actor']}", event["reason"]]
     return printable("  ".join(part for part in parts if part))

@@ -14,7 +14,7 @@ from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.explore import explore
 from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
-from mlops_ray.cli.inventory import inventory
+from mlops_ray.cli.inventory import inventory, review
 from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift
@@ -27,6 +27,7 @@ from mlops_ray.cli.run import run
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.state_folder import keep_closed
 from mlops_ray.use_case.user_code import fault_of_user
 
 # What Ray says that is for its developers: progress of Ray Data, usage statistics, and the end of Serve's controller,
@@ -38,7 +39,7 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (run, serve, predict, score, lineage, live, drift, inventory, upgrade):
+for command in (run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
     app.command()(command)
 app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")
@@ -59,6 +60,7 @@ app.add_typer(cluster, name="cluster")
 def main() -> None:
     """Run the command. Errors that a user can act on are one sentence on standard error and exit code 1."""
     os.environ |= _QUIET | os.environ  # before anything imports Ray, which reads them once
+    keep_closed()
     keep_loopback_from_proxies(os.environ)
     try:
         app(standalone_mode=True)

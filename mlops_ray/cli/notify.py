@@ -2,23 +2,21 @@
 
 import json
 import signal
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 import typer
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import ConfigOption, StateOption, printable, settings_of
+from mlops_ray.cli.options import ConfigOption, ReasonOption, ServerOption, StateOption, printable, settings_of
+from mlops_ray.cli.rollout import server
+from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.events import SEVERITIES
-from mlops_ray.governance.notifications import (
-    list_subscriptions,
-    send_test,
-    subscribe,
-    unsubscribe,
-    waiting,
-)
+from mlops_ray.governance.notifications import list_subscriptions, pause, resume, send_test, subscribe, unsubscribe
+from mlops_ray.serving.subscriptions import described, waiting_by_id
 
 notify = typer.Typer(no_args_is_help=True, help="Notifications: which events go where.")
 IdArgument = Annotated[str, typer.Argument(help="The subscription's id.")]
@@ -33,53 +31,107 @@ def subscribe_(
     type: Annotated[list[str] | None, typer.Option(help="Only this type; several times.")] = None,
     severity: Annotated[str, typer.Option(help=f"At least so severe: {', '.join(SEVERITIES)}.")] = "info",
     secret: Annotated[str, typer.Option(help="What signs: env:NAME or file:/path; else a new one is made.")] = "",
+    url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Send events to a channel from now on."""
-    settings = settings_of(state, config)
-    channels = Channels(settings.webhook_allowed_hosts)
-    store = open_store(settings)
-    actor = cli_actor(store, settings, "operate", use_case=use_case)
-    made = subscribe(store, actor, channels, channel, use_case, type or (), severity, secret)
-    typer.echo(made.subscription.id)
-    if made.secret and not secret:
-        typer.echo(f"Its receiver checks signatures with {made.secret} (docs/notifications.md).", err=True)
+    if url:
+        with server(url, state) as client:
+            made = client.subscriptions.create(channel, use_case, type or (), severity, secret)
+        id, new_secret = made["subscription"]["id"], made["secret"]
+    else:
+        settings = settings_of(state, config)
+        channels, store = Channels(settings.webhook_allowed_hosts), open_store(settings)
+        actor = cli_actor(store, settings, "operate", use_case=use_case)
+        stored = subscribe(store, actor, channels, channel, use_case, type or (), severity, secret)
+        id, new_secret = stored.subscription.id, "" if secret else stored.secret
+    typer.echo(id)
+    if new_secret:
+        typer.echo(f"Its receiver checks signatures with {new_secret} (docs/notifications.md).", err=True)
 
 
 @notify.command("list")
-def list_(state: StateOption = None, config: ConfigOption = None) -> None:
+def list_(url: ServerOption = None, state: StateOption = None, config: ConfigOption = None) -> None:
     """List subscriptions, and what waits for each."""
-    store = open_store(settings_of(state, config))
-    backlog = {one.subscription: one for one in waiting(store)}
-    subscriptions = list_subscriptions(store)
+    if url:
+        with server(url, state) as client:
+            subscriptions = client.subscriptions.list()
+    else:
+        store = open_store(settings_of(state, config))
+        backlog = waiting_by_id(store)
+        subscriptions = [described(one, backlog) for one in list_subscriptions(store)]
     if not subscriptions:
         typer.echo("Nobody is told of anything yet. `mlops-ray notify subscribe` changes that.")
     for found in subscriptions:
-        shown = found.shown()
-        parts = [found.id, str(shown["channel"]), found.use_case or "all use cases"]
-        parts += [",".join(found.types) or "all types", f"from {found.minimum_severity}"]
-        if one := backlog.get(found.id):
-            parts += [f"{one.events} waiting since {one.oldest:%Y-%m-%d %H:%M:%S}Z", one.error]
-        typer.echo(printable("  ".join(part for part in parts if part)))
+        typer.echo(_line(found))
+
+
+@notify.command("pause")
+def pause_(
+    id: IdArgument, reason: ReasonOption = "", url: ServerOption = None, state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:  # fmt: skip
+    """Let what a subscription wants wait: nothing of it is lost."""
+    if url:
+        with server(url, state) as client:
+            client.subscriptions.pause(id, reason)
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        pause(store, cli_actor(store, settings, "operate"), id, reason)
+    typer.echo(f"{id} is paused; `mlops-ray notify resume` sends what waits.")
+
+
+@notify.command("resume")
+def resume_(
+    id: IdArgument, reason: ReasonOption = "", url: ServerOption = None, state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:  # fmt: skip
+    """Send what waits for a subscription, and what comes."""
+    if url:
+        with server(url, state) as client:
+            client.subscriptions.resume(id, reason)
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        resume(store, cli_actor(store, settings, "operate"), id, reason)
+    typer.echo(f"{id} is sent what it wants again.")
 
 
 @notify.command("unsubscribe")
-def unsubscribe_(id: IdArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+def unsubscribe_(
+    id: IdArgument, reason: ReasonOption = "", url: ServerOption = None, state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:  # fmt: skip
     """End a subscription; what waits for it is dropped."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    found = unsubscribe(store, cli_actor(store, settings, "operate"), id)
-    typer.echo(f"{found.id} is ended.")
+    if url:
+        with server(url, state) as client:
+            client.subscriptions.end(id, reason)
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        unsubscribe(store, cli_actor(store, settings, "operate"), id, reason)
+    typer.echo(f"{id} is ended.")
 
 
 @notify.command("test")
-def send_test_(id: IdArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+def send_test_(
+    id: IdArgument, url: ServerOption = None, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """Send an event that never happened, now, and say whether it was taken."""
-    settings = settings_of(state, config)
-    store = open_store(settings)
-    event = send_test(store, cli_actor(store, settings, "operate"), Channels(settings.webhook_allowed_hosts), id)
-    typer.echo(json.dumps({"taken": True, "id": event.id}))
+    if url:
+        with server(url, state) as client:
+            sent = client.subscriptions.test(id)
+        if not sent["taken"]:
+            raise UnavailableError(sent["error"])
+        event = sent["event"]
+    else:
+        settings = settings_of(state, config)
+        store = open_store(settings)
+        actor = cli_actor(store, settings, "operate")
+        event = send_test(store, actor, Channels(settings.webhook_allowed_hosts), id).id
+    typer.echo(json.dumps({"taken": True, "id": event}))
 
 
 @notify.command("run")
@@ -91,3 +143,17 @@ def run(state: StateOption = None, config: ConfigOption = None) -> None:
     signal.signal(signal.SIGINT, lambda *_: dispatcher.stop())
     typer.echo("Delivering until Ctrl-C.")
     dispatcher.run()
+
+
+def _line(found: dict[str, Any]) -> str:
+    parts = [found["id"], found["channel"], found["use_case"] or "all use cases"]
+    parts += [",".join(found["types"]) or "all types", f"from {found['minimum_severity']}"]
+    if found["paused_at"]:
+        parts.append(f"paused since {_moment(found['paused_at'])}")
+    if waiting := found["waiting"]:
+        parts += [f"{waiting['events']} waiting since {_moment(waiting['oldest'])}", waiting["error"]]
+    return printable("  ".join(part for part in parts if part))
+
+
+def _moment(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S}Z"

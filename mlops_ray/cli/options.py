@@ -33,6 +33,10 @@ ConfigOption = Annotated[
 RepoOption = Annotated[str | None, typer.Option(help="Folder of the Feast definitions. [default: beside use_cases/]")]
 PortOption = Annotated[int | None, typer.Option(help="HTTP port. [default: the settings file's, or 8000]")]
 UrlOption = Annotated[str, typer.Option(envvar="MLOPS_RAY_URL", help="Where the server is.")]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(envvar="MLOPS_RAY_URL", help="The server to ask. [default: none; the control store itself is opened]"),
+]
 ReasonOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
 
 

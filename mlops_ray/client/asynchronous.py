@@ -8,12 +8,15 @@ from typing import Any, Self
 
 import httpx
 
+from mlops_ray.client.audit import AsyncAudit
 from mlops_ray.client.decisions import Decision, decided
 from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorization, exchange, on_this_machine
+from mlops_ray.client.keys import AsyncKeys
 from mlops_ray.client.labels import labels_sent
 from mlops_ray.client.predictions import Answer, answer_of, batches, question
 from mlops_ray.client.rollouts import AsyncRollouts
 from mlops_ray.client.steps import Steps, T, only
+from mlops_ray.client.subscriptions import AsyncSubscriptions
 from mlops_ray.client.values import Row, Rows
 from mlops_ray.errors import MlopsRayError
 
@@ -35,6 +38,9 @@ class AsyncClient:
             base_url=url.rstrip("/"), headers=authorization(api_key), trust_env=not on_this_machine(url)
         )
         self.rollouts = AsyncRollouts(self._do)
+        self.keys = AsyncKeys(self._do)
+        self.subscriptions = AsyncSubscriptions(self._do)
+        self.audit = AsyncAudit(self._do)
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,6 +103,14 @@ class AsyncClient:
     async def approvals(self) -> list[dict[str, Any]]:
         """See `Client.approvals`."""
         return list((await self._carry_out(Call("/v2/approvals", method="GET")))["approvals"])
+
+    async def inventory(self) -> list[dict[str, Any]]:
+        """See `Client.inventory`."""
+        return list((await self._carry_out(Call("/v2/inventory", method="GET")))["use_cases"])
+
+    async def review(self, name: str, reason: str) -> dict[str, Any]:
+        """See `Client.review`."""
+        return await self._do(only(Call("/v2/inventory/review", {"use_case": name, "reason": reason})))
 
     async def lineage(self, of: str) -> dict[str, Any]:
         """See `Client.lineage`."""

@@ -9,13 +9,16 @@ from typing import Any, Self
 
 import httpx
 
+from mlops_ray.client.audit import Audit
 from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.client.decisions import Decision, decided
 from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorization, exchange, on_this_machine
+from mlops_ray.client.keys import Keys
 from mlops_ray.client.labels import labels_sent
 from mlops_ray.client.predictions import Answer, answer_of, batches, question
 from mlops_ray.client.rollouts import Rollouts
 from mlops_ray.client.steps import Steps, T, only
+from mlops_ray.client.subscriptions import Subscriptions
 from mlops_ray.client.values import Row, Rows
 from mlops_ray.errors import MlopsRayError
 
@@ -44,6 +47,9 @@ class Client:
         self._network = DeadlineBackend()
         self._network.attach_to(self._http)
         self.rollouts = Rollouts(self._do)
+        self.keys = Keys(self._do)
+        self.subscriptions = Subscriptions(self._do)
+        self.audit = Audit(self._do)
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +128,14 @@ class Client:
     def approvals(self) -> list[dict[str, Any]]:
         """Requests and what became of them, the newest first, of the use cases on which this key may see them."""
         return list(self._carry_out(Call("/v2/approvals", method="GET"))["approvals"])
+
+    def inventory(self) -> list[dict[str, Any]]:
+        """All use cases that this key may see: owner, tier, purpose, what is live, and when somebody looks at them."""
+        return list((self._carry_out(Call("/v2/inventory", method="GET")))["use_cases"])
+
+    def review(self, name: str, reason: str) -> dict[str, Any]:
+        """Record that the owner of this key looked at a use case. Needs the role approve there, and a reason."""
+        return self._do(only(Call("/v2/inventory/review", {"use_case": name, "reason": reason})))
 
     def lineage(self, of: str) -> dict[str, Any]:
         """Everything behind an endpoint (flights), a version (flights@7) or a request's id, back to the raw files."""

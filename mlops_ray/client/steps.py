@@ -2,8 +2,11 @@
 
 from collections.abc import Generator
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from mlops_ray.client.exchange import Call
+
+PAGE = 1_000  # the most that a server gives at a time
 
 T = TypeVar("T")
 Steps = Generator[Call, Any, T]
@@ -13,3 +16,14 @@ Steps = Generator[Call, Any, T]
 def only(call: Call) -> Steps[dict[str, Any]]:
     """The answer to one call."""
     return dict((yield call))
+
+
+def all_pages(path: str, name: str) -> Steps[list[dict[str, Any]]]:
+    """What stands under `name` in all pages of a list."""
+    found, after = list[dict[str, Any]](), ""
+    while True:
+        page = yield Call(f"{path}?{urlencode({'limit': PAGE, 'after': after})}", method="GET")
+        found += page[name]
+        if page["next"] is None:
+            return found
+        after = page["next"]

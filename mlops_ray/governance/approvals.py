@@ -21,6 +21,7 @@ from mlops_ray.governance.events import SYSTEM, Actor, Severity, plain, record
 from mlops_ray.governance.policies import Policy as Policy  # known here as what a verdict has to keep to
 from mlops_ray.governance.policies import policy_of, required_since
 from mlops_ray.governance.policies import set_policy as set_policy
+from mlops_ray.governance.signatures import expect_signed
 from mlops_ray.governance.tables import approvals, endpoints, versions
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef
 
@@ -290,12 +291,13 @@ def valid_approval(store: ControlStore, use_case: str, version: VersionRef, now:
 
 def expect_admitted(connection: Connection, use_case: str, version: VersionRef, now: datetime) -> None:
     """Raise ForbiddenError unless `version` may go live: as it was registered, in use, no blocking gate failed, not
-    rejected or revoked, and approved if need be."""
+    rejected or revoked, and signed and approved if need be."""
     known = _expect_as_registered(connection, use_case, version)
     name = f"Version {version.version} of {use_case}"
     if known is not None and known.failed_gates:
         raise ForbiddenError(f"{name} did not pass {', '.join(known.failed_gates)}, so it may not go live.")
     _expect_not_refused(version, _asked(connection, use_case, version), "go live")
+    expect_signed(connection, use_case, version)
     if policy_of(connection, use_case).required and _valid(connection, use_case, version, now) is None:
         raise ForbiddenError(
             f"{name} (digest {version.digest[:12]}) has no valid approval, which {use_case} demands. Ask for it with "

@@ -8,10 +8,11 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError
@@ -139,13 +140,19 @@ def check(store: ControlStore, settings: Settings) -> Verification:
 
 def export(store: ControlStore, file: str | Path) -> int:
     """Write all events to `file` as JSON lines, whole or not at all, and return their number."""
+    with store.reading() as connection:
+        return write_lines((event.to_record() for event in _read_all(connection)), file)
+
+
+def write_lines(records: Iterable[Mapping[str, Any]], file: str | Path) -> int:
+    """Write events to `file` as `export` does, and return their number."""
     target, count = Path(file), 0
     with file_errors(target):
         descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
     try:
-        with os.fdopen(descriptor, "w") as stream, store.reading() as connection:
-            for event in _read_all(connection):
-                line = f"{json.dumps(event.to_record(), sort_keys=True)}\n"
+        with os.fdopen(descriptor, "w") as stream:
+            for event in records:
+                line = f"{json.dumps(event, sort_keys=True)}\n"
                 with file_errors(target):
                     stream.write(line)
                 count += 1

@@ -9,6 +9,7 @@ from mlops_ray.governance.change import conflict, expect_seen, with_champion, wr
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import SYSTEM, Actor, record
 from mlops_ray.governance.live import Live, VersionRef, live, read_live
+from mlops_ray.governance.signatures import expect_signed
 from mlops_ray.governance.tables import endpoints
 from mlops_ray.governance.versions import RegisteredVersion, expect_name
 
@@ -59,8 +60,9 @@ def break_glass(
     """Make a registered version champion at once, whatever its gates and approvals say, and ask for approval after.
 
     It is an event `break_glass` and a request, both critical. seen: the revision on which this was decided; with it, a
-    repetition changes nothing. Raises ForbiddenError without the role `operate`, ConfigurationError without a reason or
-    for an unknown version, ConflictError as `set_champion`, or if something else was live at `seen`.
+    repetition changes nothing. Raises ForbiddenError without the role `operate`, or without a signature that the use
+    case demands, ConfigurationError without a reason or for an unknown version, ConflictError as `set_champion`, or if
+    something else was live at `seen`.
     """
     if not {"operate", "admin"} & set(actor.roles):
         raise ForbiddenError(f"{actor.name} does not carry the role 'operate', which breaking the glass needs.")
@@ -76,6 +78,7 @@ def break_glass(
         if before.rollout:
             raise conflict(connection, before)
         ref = ask(connection, actor, use_case, version, reason, break_glass=True).ref
+        expect_signed(connection, use_case, ref)  # no replica would load it
         if before.champion == ref:
             raise ConflictError(f"Version {version} of {use_case} is the champion already.")
         after = with_champion(connection, before, ref)

@@ -1,6 +1,7 @@
 """The dispatcher: what has to be done again and again beside the control store, by one process at a time.
 
-It delivers what waits in the outbox, ends approvals whose time is over, and anchors and checks the audit log.
+It delivers what waits in the outbox, ends approvals whose time is over, says which reviews are overdue, and anchors and
+checks the audit log.
 """
 
 import logging
@@ -19,6 +20,7 @@ from mlops_ray.governance.audit import check
 from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.inventory import announce_overdue
 from mlops_ray.governance.leases import hold, release
 from mlops_ray.governance.notifications import Delivered, Send, deliver_once, forget_delivered
 
@@ -29,6 +31,7 @@ EXPIRE_EVERY = timedelta(minutes=1)
 ANCHOR_EVERY = timedelta(minutes=5)
 FORGET_EVERY = timedelta(days=1)
 CHECK_EVERY = timedelta(days=1)
+REVIEWS_EVERY = timedelta(hours=1)
 
 _logger = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class Dispatcher:
         self._every(EXPIRE_EVERY, "expire", now, lambda: expire(self._store, now))
         self._every(EXPIRE_EVERY, "follow up on broken glass", now, lambda: follow_up(self._store, now))
         self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings))
+        self._every(REVIEWS_EVERY, "look for overdue reviews", now, lambda: announce_overdue(self._store, now))
         self._every(CHECK_EVERY, "check the audit log", now, self._check)
         self._every(FORGET_EVERY, "forget", now, lambda: forget_delivered(self._store, now))
         return deliver_once(self._store, now, self._send)

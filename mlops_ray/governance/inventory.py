@@ -1,50 +1,164 @@
-"""The inventory: every use case that the control store knows, and how it stands."""
+"""The inventory: every use case that the control store knows, whose it is, how it stands, and when people look at it.
 
-from dataclasses import dataclass
-from datetime import datetime
+What a use case declares of itself, and each review, is an event: the newest one counts, and no table beside the events
+can say otherwise.
+"""
 
-from sqlalchemy import select
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
+from sqlalchemy import Connection, select
+
+from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.alarms import alarms_of
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import SYSTEM, Actor, Event, read, record
 from mlops_ray.governance.live import live
-from mlops_ray.governance.tables import endpoints, versions
-from mlops_ray.governance.versions import list_versions
+from mlops_ray.governance.principals import Role
+from mlops_ray.governance.tables import endpoints, events, versions
+from mlops_ray.governance.versions import expect_name, list_versions
+
+REVIEWERS: tuple[Role, ...] = ("approve", "admin")
+AGAIN_AFTER = timedelta(days=7)
+_DECLARED, _REVIEWED, _OVERDUE = "use_case.declared", "use_case.reviewed", "review.overdue"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a use case says of itself. tier: "" where it names none; review_every_s: None where nobody has to look."""
+
+    owner: str = ""
+    purpose: str = ""
+    tier: str = ""
+    review_every_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
     """live_version, live_since: of the champion, None where nothing is live. approval: the state of the newest request
-    about it, "" where nobody asked. open_alarms: about any version."""
+    about it, "" where nobody asked. open_alarms: about any version.
+
+    reviewed_at, reviewed_by: the last review. next_review_at: counted from that, or from when reviews were declared;
+    None where none are.
+    """
 
     use_case: str
+    declared: Declared
     live_version: int | None
     live_since: datetime | None
     approval: str
     newest_version: int | None
     registered_at: datetime | None
     open_alarms: int
+    reviewed_at: datetime | None = None
+    reviewed_by: str = ""
+    next_review_at: datetime | None = None
+
+    def is_overdue(self, now: datetime) -> bool:
+        return self.next_review_at is not None and self.next_review_at <= now
+
+    def shown(self, now: datetime) -> dict[str, Any]:
+        """As JSON, with what a use case declares beside the rest, and `overdue`."""
+        fields = asdict(self)
+        fields |= fields.pop("declared") | {"overdue": self.is_overdue(now)}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
+
+
+def declare(store: ControlStore, actor: Actor, use_case: str, declared: Declared, now: datetime | None = None) -> None:
+    """Record what a use case says of itself, with `use_case.declared` if it said something else before."""
+    expect_name(use_case)
+    with store.transaction() as connection:
+        last = _last(connection, use_case, _DECLARED)
+        before, after = last and last.after, asdict(declared)
+        if before != after:
+            record(connection, _DECLARED, actor, use_case, use_case, before, after, now=now)
+
+
+def review(store: ControlStore, actor: Actor, use_case: str, reason: str, now: datetime | None = None) -> Event:
+    """Record that somebody looked at a use case and found it right, with `use_case.reviewed`.
+
+    reason: what they looked at. Raises ForbiddenError for who carries none of REVIEWERS, ConfigurationError without a
+    reason or for a use case that is not known.
+    """
+    expect_name(use_case)
+    if not set(REVIEWERS).intersection(actor.roles):
+        raise ForbiddenError(f"A review of {use_case} needs a person with the role {REVIEWERS[0]!r} there.")
+    if not reason.strip():
+        raise ConfigurationError("A review needs a reason: what was looked at, and what was found.")
+    with store.transaction() as connection:
+        if use_case not in _names(connection):
+            raise ConfigurationError(f"There is no use case {use_case!r}. `mlops-ray inventory` lists all.")
+        last = _last(connection, use_case, _REVIEWED)
+        before = last and {"reviewed_at": last.time, "reviewed_by": last.actor}
+        return record(connection, _REVIEWED, actor, use_case, use_case, before, reason=reason, now=now)
+
+
+def announce_overdue(store: ControlStore, now: datetime) -> list[str]:
+    """Record `review.overdue` for each use case whose review is, and again each week; returns their names."""
+    overdue = [entry for entry in inventory(store, now) if entry.is_overdue(now)]
+    said = []
+    for entry in overdue:
+        with store.transaction() as connection:
+            due, last = entry.next_review_at, _last(connection, entry.use_case, _OVERDUE)
+            if due is None or (last is not None and last.time >= due and last.time > now - AGAIN_AFTER):
+                continue
+            reason = f"The review of {entry.use_case} was due on {due:%Y-%m-%d}."
+            record(connection, _OVERDUE, SYSTEM, entry.use_case, entry.use_case, reason=reason, now=now)
+        said.append(entry.use_case)
+    return said
 
 
 def inventory(store: ControlStore, now: datetime) -> list[Entry]:
-    """All use cases with a version that was registered or is live, by name."""
-    known = select(versions.c.use_case).union(select(endpoints.c.use_case))
+    """All use cases that declared themselves, or have a version that was registered or is live, by name."""
     with store.reading() as connection:
-        names = sorted(connection.execute(known).scalars())
+        names = sorted(_names(connection))
     return [_entry(store, name, now) for name in names]
+
+
+def _names(connection: Connection) -> set[str]:
+    declared = select(events.c.use_case).where(events.c.type == _DECLARED)
+    known = select(versions.c.use_case).union(select(endpoints.c.use_case), declared)
+    return {str(name) for name in connection.execute(known).scalars()}
 
 
 def _entry(store: ControlStore, use_case: str, now: datetime) -> Entry:
     state, registered = live(store, use_case), list_versions(store, use_case)
     champion, newest = state.champion, registered[-1] if registered else None
     asked = (one.state for one in list_approvals(store, use_case) if one.ref == champion)
+    with store.reading() as connection:
+        declared, reviewed = (_last(connection, use_case, kind) for kind in (_DECLARED, _REVIEWED))
+        since = _since(connection, use_case)
+    says = Declared(**declared.after) if declared else Declared()
+    counted_from = max((moment for moment in (since, reviewed and reviewed.time) if moment), default=None)
+    every = says.review_every_s
     return Entry(
         use_case,
+        says,
         champion.version if champion else None,
         state.champion_since,
         next(asked, ""),
         newest.version if newest else None,
         newest.registered_at if newest else None,
         sum(one.is_open(now) for one in alarms_of(store, use_case)),
+        reviewed.time if reviewed else None,
+        reviewed.actor if reviewed else "",
+        counted_from + timedelta(seconds=every) if every is not None and counted_from else None,
     )
+
+
+def _since(connection: Connection, use_case: str) -> datetime | None:
+    """Since when reviews are declared without a break; whoever changes how often does not put the next one off."""
+    query = select(events).where(events.c.use_case == use_case, events.c.type == _DECLARED).order_by(events.c.seq)
+    since = None
+    for event in read(connection, query):
+        asked = isinstance(event.after, Mapping) and event.after.get("review_every_s") is not None
+        since = (since or event.time) if asked else None
+    return since
+
+
+def _last(connection: Connection, use_case: str, type: str) -> Event | None:
+    query = select(events).where(events.c.use_case == use_case, events.c.type == type)
+    return next(read(connection, query.order_by(events.c.seq.desc()).limit(1)), None)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -48,7 +48,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Subscription:
-    """What goes to `channel`: events of `use_case` (None: all), of `types` (none: all), as severe as that or more."""
+    """What goes to `channel`: events of `use_case` (None: all), of `types` (none: all), as severe as that or more.
+
+    paused_at: since when what it wants waits until it is resumed; None while it is sent.
+    """
 
     id: str
     use_case: str | None
@@ -57,10 +60,13 @@ class Subscription:
     channel: str
     created_at: datetime
     created_by: str
+    paused_at: datetime | None = None
 
     def shown(self) -> dict[str, Any]:
         """As JSON, without the secrets in the channel."""
-        return asdict(self) | {"channel": hidden(self.channel), "created_at": self.created_at.isoformat()}
+        paused_at = self.paused_at and self.paused_at.isoformat()
+        moments = {"created_at": self.created_at.isoformat(), "paused_at": paused_at}
+        return asdict(self) | {"channel": hidden(self.channel)} | moments
 
 
 @dataclass(frozen=True)
@@ -135,20 +141,40 @@ def subscribe(
     return NewSubscription(made, secret)
 
 
-def unsubscribe(store: ControlStore, actor: Actor, id: str) -> Subscription:
+def unsubscribe(store: ControlStore, actor: Actor, id: str, reason: str = "") -> Subscription:
     """End a subscription; what still waited for it is dropped. Raises ConfigurationError if there is none."""
     with store.transaction() as connection:
         found = _subscription(_expect(connection, id))
         _end(connection, id)
-        _record(connection, actor, found, found.shown(), None)
+        _record(connection, actor, found, found.shown(), None, reason)
     return found
 
 
-def list_subscriptions(store: ControlStore) -> list[Subscription]:
-    """Those that count, the oldest first."""
+def pause(store: ControlStore, actor: Actor, id: str, reason: str) -> Subscription:
+    """Let what a subscription wants wait from now on: nothing is lost. One that is paused already stays as it is.
+
+    Raises ConfigurationError if there is none.
+    """
+    return _set_paused(store, actor, id, datetime.now(UTC), reason)
+
+
+def resume(store: ControlStore, actor: Actor, id: str, reason: str) -> Subscription:
+    """Send what waits for a subscription, and what comes. Raises ConfigurationError if there is none."""
+    return _set_paused(store, actor, id, None, reason)
+
+
+def list_subscriptions(store: ControlStore, after: str = "", limit: int | None = None) -> list[Subscription]:
+    """Those that count, the oldest first: those behind the id `after`, at most `limit`."""
+    query = select(subscriptions).where(subscriptions.c.ended_at.is_(None), subscriptions.c.id > after)
     with store.reading() as connection:
-        query = select(subscriptions).where(subscriptions.c.ended_at.is_(None)).order_by(subscriptions.c.id)
-        return [_subscription(row) for row in connection.execute(query)]
+        rows = connection.execute(query.order_by(subscriptions.c.id).limit(limit))
+        return [_subscription(row) for row in rows]
+
+
+def find_subscription(store: ControlStore, id: str) -> Subscription:
+    """The subscription with this id. Raises ConfigurationError if there is none, or it was ended."""
+    with store.reading() as connection:
+        return _subscription(_expect(connection, id))
 
 
 def waiting(store: ControlStore) -> list[Waiting]:
@@ -234,7 +260,7 @@ def _due(store: ControlStore, now: datetime) -> list[Row[Any]]:
     query = (
         select(heads, subscriptions.c.channel, subscriptions.c.secret)
         .join(subscriptions, subscriptions.c.id == heads.c.subscription)
-        .where(heads.c.place <= _EVENTS_A_PASS)
+        .where(heads.c.place <= _EVENTS_A_PASS, subscriptions.c.paused_at.is_(None))
         .order_by(heads.c.subscription, heads.c.event_seq)
     )
     with store.reading() as connection:
@@ -308,9 +334,22 @@ def _mark(store: ControlStore, row: Row[Any], values: Mapping[str, Any]) -> None
         connection.execute(update(outbox).where(this).values(dict(values)))
 
 
-def _record(connection: Connection, actor: Actor, made: Subscription, before: Any, after: Any) -> None:
+def _set_paused(store: ControlStore, actor: Actor, id: str, paused_at: datetime | None, reason: str) -> Subscription:
+    with store.transaction() as connection:
+        before = _subscription(_expect(connection, id))
+        if (before.paused_at is None) == (paused_at is None):
+            return before
+        after = replace(before, paused_at=paused_at)
+        connection.execute(update(subscriptions).where(subscriptions.c.id == id).values(paused_at=paused_at))
+        _record(connection, actor, after, before.shown(), after.shown(), reason)
+    return after
+
+
+def _record(
+    connection: Connection, actor: Actor, made: Subscription, before: Any, after: Any, reason: str = ""
+) -> None:
     subject = f"subscription {made.id}"
-    record(connection, "policy.changed", actor, subject, made.use_case, before=before, after=after)
+    record(connection, "policy.changed", actor, subject, made.use_case, before=before, after=after, reason=reason)
 
 
 def _expect(connection: Connection, id: str) -> Row[Any]:
@@ -325,5 +364,6 @@ def _expect(connection: Connection, id: str) -> Row[Any]:
 
 def _subscription(row: Row[Any]) -> Subscription:
     return Subscription(
-        row.id, row.use_case, tuple(row.types), row.minimum_severity, row.channel, row.created_at, row.created_by
-    )
+        row.id, row.use_case, tuple(row.types), row.minimum_severity, row.channel, row.created_at, row.created_by,
+        row.paused_at,
+    )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from sqlalchemy import select
 
-from mlops_ray.governance.audit import Anchor, Verification, read_anchors, verify
+from mlops_ray.governance.anchors import Anchor, read_anchors
+from mlops_ray.governance.audit import Verification, verify
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import read
 from mlops_ray.governance.schema import as_far_as_there

@@ -23,7 +23,8 @@ class Policy:
     The rest is None where nothing is demanded. min_rollout_steps, min_rollout_s, max_error_rate: no plan of a rollout
     has fewer steps, is shorter, or has a larger rule `max_error_rate`. broken_glass_escalates_after_s: a version for
     which the glass was broken, and which nobody has approved since, is a critical event again after this long, and
-    again. broken_glass_ends_after_s: after this long it is left for the last champion that may serve.
+    again. broken_glass_ends_after_s: after this long it is left for the last champion that may serve. signed: no
+    version is loaded or goes live without a signature of its model that holds (`governance.signatures`).
     """
 
     required: bool = False
@@ -35,6 +36,7 @@ class Policy:
     max_error_rate: float | None = None
     broken_glass_escalates_after_s: float | None = None
     broken_glass_ends_after_s: float | None = None
+    signed: bool | None = None
 
     def expect_allows(self, use_case: str, plan: Plan) -> None:
         """Raise ConfigurationError for a plan that is shorter, or allows more errors, than the use case demands."""

@@ -79,6 +79,7 @@ class NewKey:
 
     principal: Principal
     secret: str = field(repr=False)
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,27 @@ class KeyRecord:
     principal: Principal
     created_at: datetime
     revoked_at: datetime | None
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON: all but what makes it secret."""
+        moments = {
+            "created_at": self.created_at,
+            "expires_at": self.principal.expires_at,
+            "revoked_at": self.revoked_at,
+        }
+        texts = {name: moment and moment.isoformat() for name, moment in moments.items()}
+        return _state(self.principal) | texts
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose keys are one person's. names, keys: of all keys they ever had, ids the oldest first. roles: those that they
+    may use somewhere now; none where no key of theirs counts."""
+
+    person: str
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+    roles: tuple[Role, ...]
 
 
 def hash_of(secret: str) -> str:
@@ -167,11 +189,27 @@ def rotate_key(store: ControlStore, actor: Actor, id_or_name: str, until: dateti
         return _insert(connection, actor, replace(_principal(row), id=str(uuid6.uuid7()), person=old.person))
 
 
-def list_keys(store: ControlStore) -> list[KeyRecord]:
-    """Every key ever made, the oldest first."""
+def list_keys(store: ControlStore, after: str = "", limit: int | None = None) -> list[KeyRecord]:
+    """Every key ever made, the oldest first: those behind the id `after`, at most `limit`."""
+    query = select(principals).where(principals.c.id > after).order_by(principals.c.id).limit(limit)
     with store.reading() as connection:
-        rows = connection.execute(select(principals).order_by(principals.c.created_at, principals.c.id))
+        rows = connection.execute(query)
         return [KeyRecord(_principal(row), row.created_at, row.revoked_at) for row in rows]
+
+
+def find_key(store: ControlStore, id: str) -> KeyRecord:
+    """The key with this id or name, also one that was revoked. Raises ConfigurationError if there is none."""
+    with store.reading() as connection:
+        row = _find(connection, id)
+        return KeyRecord(_principal(row), row.created_at, row.revoked_at)
+
+
+def list_persons(store: ControlStore, now: datetime) -> list[Person]:
+    """Everybody who ever had a key, by what stands for them in `Principal.person`."""
+    found: dict[str, list[KeyRecord]] = {}
+    for key in list_keys(store):
+        found.setdefault(key.principal.person or key.principal.id, []).append(key)
+    return [_as_person(person, found[person], now) for person in sorted(found)]
 
 
 def active_keys(store: ControlStore) -> dict[str, Principal]:
@@ -288,7 +326,7 @@ def _insert(connection: Connection, actor: Actor, principal: Principal) -> NewKe
     state = _state(principal) | {"key_hash": hash_of(secret)}
     connection.execute(insert(principals).values(state | {"created_at": now}))
     record(connection, "key.created", actor, _subject(principal.name), after=state, now=now)
-    return NewKey(principal, secret)
+    return NewKey(principal, secret, now)
 
 
 def _person(connection: Connection, principal: Principal, given: str | None) -> str:
@@ -353,6 +391,13 @@ def _until_revoked(row: Row[Any]) -> Principal:
     principal = _principal(row)
     ends = [end for end in (principal.expires_at, row.revoked_at) if end is not None]
     return replace(principal, expires_at=min(ends, default=None))
+
+
+def _as_person(person: str, keys: Sequence[KeyRecord], now: datetime) -> Person:
+    count = [key.principal for key in keys if key.revoked_at is None or key.revoked_at > now]
+    may = {role for one in count if one.expires_at is None or one.expires_at > now for role in one.roles}
+    names = tuple(dict.fromkeys(key.principal.name for key in keys))
+    return Person(person, names, tuple(key.principal.id for key in keys), tuple(r for r in ROLES if r in may))
 
 
 def _subject(name: str) -> str:

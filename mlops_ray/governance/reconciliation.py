@@ -145,7 +145,7 @@ def _follow_subscription(rows: _Rows, event: Event) -> None:
             rows[subscriptions.name][id,].pop(f"{part}{_DIGEST}", None)
         return
     shown = {name: value for name, value in event.after.items() if name != "channel"}
-    _put(rows, subscriptions, shown | {"ended_at": None})
+    _put(rows, subscriptions, {"paused_at": None} | shown | {"ended_at": None})
 
 
 def _follow_endpoint(rows: _Rows, event: Event) -> None:

@@ -192,6 +192,7 @@ subscriptions = Table(
     _column("created_at", UtcDateTime),
     _column("created_by", Text),
     _column("ended_at", UtcDateTime, nullable=True),
+    _column("paused_at", UtcDateTime, nullable=True),
 )
 
 # What only one process does at a time: who does it, and until when nobody else may.

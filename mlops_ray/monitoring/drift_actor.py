@@ -25,6 +25,7 @@ from mlops_ray.monitoring.drift_watch import DriftWatch, Round
 from mlops_ray.monitoring.ledger_upkeep import keep_up_if_due
 from mlops_ray.monitoring.sealed_reference import read_reference
 from mlops_ray.monitoring.version_watch import Watched
+from mlops_ray.state_folder import keep_closed
 
 NAMESPACE = "mlops_ray"
 ROUND_S = 5.0
@@ -156,6 +157,7 @@ class DriftActor:
     """
 
     def __init__(self, settings: Settings, use_case: str, registry: Registry, code: str, round_s: float):
+        keep_closed()
         self._settings, self._use_case, self._registry = settings, use_case, registry
         self._code, self._round_s = code, round_s
         self._watch: DriftWatch | None = None

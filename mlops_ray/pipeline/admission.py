@@ -24,14 +24,17 @@ from mlops_ray.governance.approvals import (
 from mlops_ray.governance.champion import set_first_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor
+from mlops_ray.governance.inventory import Declared
 from mlops_ray.governance.live import live
 from mlops_ray.governance.measurements import expect_may_measure, record_measurement
 from mlops_ray.governance.policies import Policy, set_policy
 from mlops_ray.governance.policies import policy_of as stored_policy
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
+from mlops_ray.governance.signatures import SIGNED
 from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version
 from mlops_ray.pipeline.measurement import Registered, measure, rules
 from mlops_ray.registry.lineage import Lineage
+from mlops_ray.registry.model_signature import is_signed
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.served_packages import FILE as BILL_OF_MATERIALS
 from mlops_ray.registry.trace import read_lineage
@@ -74,11 +77,17 @@ def policy_of(use_case: UseCase) -> Policy | None:
         max_error_rate=rule.max_error_rate,
         broken_glass_escalates_after_s=_seconds(rule.broken_glass_escalates_after),
         broken_glass_ends_after_s=_seconds(rule.broken_glass_ends_after),
+        signed=rule.signed or None,
     )
 
 
 def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else duration.total_seconds()
+
+
+def declared_by(use_case: UseCase) -> Declared:
+    """What the use case says of itself, as the inventory keeps it."""
+    return Declared(use_case.owner, use_case.purpose, use_case.tier or "", _seconds(use_case.review_every))
 
 
 def expect_may_register(store: ControlStore, actor: Actor, use_case: UseCase) -> None:
@@ -124,7 +133,8 @@ def admit(
     set_policy(store, actor, name, policy_of(use_case))
     found = measure(use_case, settings, store, sealed_folder, registered)
     results = judge(use_case.gates, found.measured, datetime.now(UTC))
-    recorded = record_version(store, actor, name, version, found.evidence, results, found.payload)
+    payload = {**found.payload, SIGNED: is_signed(settings, sealed_folder)}
+    recorded = record_version(store, actor, name, version, found.evidence, results, payload)
     return _stand(use_case, settings, store, actor, recorded, results, "the pipeline registered it", challenger)
 
 
@@ -151,9 +161,10 @@ def measure_again(use_case: UseCase, settings: Settings, actor: Actor, version: 
             findings,
         )
         found = measure(as_made, settings, store, sealed, registered, again=True)
+        payload = {**found.payload, SIGNED: is_signed(settings, sealed)}
     results = judge(use_case.gates, found.measured, datetime.now(UTC))
     of = actor, name, version, found.evidence, results, rules(use_case.gates), reason
-    recorded = record_measurement(store, *of, found.payload)
+    recorded = record_measurement(store, *of, payload)
     return _stand(use_case, settings, store, actor, recorded, results, f"measured again: {reason}")
 
 

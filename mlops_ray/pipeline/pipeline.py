@@ -27,10 +27,11 @@ from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import Actor
+from mlops_ray.governance.inventory import declare
 from mlops_ray.governance.principals import acting
 from mlops_ray.import_closure import code_digest
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
-from mlops_ray.pipeline.admission import expect_may_register
+from mlops_ray.pipeline.admission import declared_by, expect_may_register
 from mlops_ray.pipeline.declarations import declarations
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.plan import FIRST_TIME, NOTHING_AGAIN, Again, StepPlan, decide
@@ -149,7 +150,7 @@ class Pipeline:
             self._author()  # who cannot register should know it before hours of training
             self._expect_watchable()
         if "evaluate" in steps:
-            expect_signing_key(self.settings)
+            expect_signing_key(self.settings, self.use_case)
         for step in steps:
             self.notify(StepStarted(step))
             started = time.monotonic()
@@ -274,10 +275,14 @@ class Pipeline:
         check_monitored(case, [*case.request_columns(), *features], features)
 
     def _author(self) -> Actor:
-        """Who runs this pipeline. Raises ForbiddenError if they may not register a version, or change the policy."""
+        """Who runs this pipeline, once what the use case says of itself is in the inventory.
+
+        Raises ForbiddenError if they may not register a version, or change the policy.
+        """
         store, secret = open_store(self.settings), os.environ.get("MLOPS_RAY_API_KEY")
         author = acting(store, self.settings, secret, self.use_case.name)
         expect_may_register(store, author, self.use_case)
+        declare(store, author, self.use_case.name, declared_by(self.use_case))
         return author
 
     def _data_choice(self) -> dict[str, str]:

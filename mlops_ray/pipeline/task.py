@@ -10,6 +10,7 @@ from typing import Any
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.pipeline.cpus import free_cpus, holders, node_cpus
 from mlops_ray.pipeline.steps.step import StepName, StepWaits, Where
+from mlops_ray.state_folder import keep_closed
 
 # A worker that has its CPUs needs a few seconds to start; one that has not begun after this waits for them.
 _BEGINS_WITHIN_S = 15.0
@@ -75,7 +76,8 @@ def _submit(cpus: int, threads: int | None, function: Callable[..., dict[str, An
 
 
 def _begin_and_do(function: Callable[..., dict[str, Any]], *arguments: Any) -> Iterator[Any]:
-    """First a sign that the task has its CPUs, then what it gives."""
+    """First a sign that the task has its CPUs, then what it gives. What it writes is closed, whoever started Ray."""
+    keep_closed()
     yield True
     yield function(*arguments)
 

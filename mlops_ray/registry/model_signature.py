@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError
+from mlops_ray.use_case import UseCase
 
 SIGNATURE = "model.sig"  # beside the sealed files: the manifest does not list it, so that the digest is the content's
 _NOT_SEALED = (SIGNATURE, "MLmodel")
@@ -14,8 +15,14 @@ _VARIABLE = "env:"
 # model_signing is imported inside the functions: only who signs or verifies needs it.
 
 
-def expect_signing_key(settings: Settings) -> None:
-    """Raise ConfigurationError if versions must be signed and there is no key to sign with."""
+def expect_signing_key(settings: Settings, use_case: UseCase) -> None:
+    """Raise ConfigurationError if versions must be signed, by the settings or as the use case demands, and there is no
+    key to sign with."""
+    if use_case.approval is not None and use_case.approval.signed and not settings.model_signing_public_key:
+        raise ConfigurationError(
+            f"{use_case.name} demands signed models, and the setting 'model_signing_public_key' is not set. Give it, "
+            f"and 'model_signing_key' where models are trained."
+        )
     if settings.model_signing_public_key and not settings.model_signing_key:
         raise ConfigurationError(
             f"Setting 'model_signing_public_key' is {settings.model_signing_public_key}, so no version without a "
@@ -76,6 +83,25 @@ def expect_signature(settings: Settings, folder: Path) -> None:
             f"The signature of the sealed model in {folder} does not hold for {key}: "
             f"{str(error) or type(error).__name__}. It is by another key or of other files; find out who changed them."
         ) from error
+
+
+def is_signed(settings: Settings, folder: Path) -> bool:
+    """Whether the settings name a public key, and the folder has a signature by it that holds."""
+    try:
+        expect_demanded_signature(settings, folder)
+    except (IntegrityError, ConfigurationError):
+        return False
+    return True
+
+
+def expect_demanded_signature(settings: Settings, folder: Path) -> None:
+    """As `expect_signature`, where a use case demands it. Raises ConfigurationError if the settings name no key."""
+    if not settings.model_signing_public_key:
+        raise ConfigurationError(
+            "The use case demands signed models, and the setting 'model_signing_public_key' is not set, so nothing can "
+            "be checked. Give it to every node that serves."
+        )
+    expect_signature(settings, folder)
 
 
 def _key_file(reference: str, folder: Path) -> Path:

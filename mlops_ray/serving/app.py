@@ -21,6 +21,7 @@ from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from mlops_ray.config import Settings, load_settings, settings_from_environment
+from mlops_ray.errors import ForbiddenError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.dispatcher import Dispatcher
@@ -28,12 +29,15 @@ from mlops_ray.governance.leases import hold
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.missing_ledger import report_missing
 from mlops_ray.governance.principals import active_keys
+from mlops_ray.governance.signatures import demands_signature
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.registry.model_signature import expect_demanded_signature
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
 from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.duty import Duty
@@ -41,7 +45,9 @@ from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.http import Request, Response, Route, Routes
+from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.key_watch import KeyWatch, key_set_duty
+from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
@@ -52,7 +58,9 @@ from mlops_ray.serving.registry import MlflowRegistry, Registry
 from mlops_ray.serving.repository import Repository
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.slots import Slots
+from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
+from mlops_ray.state_folder import keep_closed
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +68,7 @@ SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
-SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower) may keep it waiting
+SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower, audit) may keep it waiting
 PUBLISHED_S = 1.0
 CLOCK_LOOK_S = 10.0  # an oscillator that is off by 50 millionths makes half a millisecond meanwhile
 MISSING_S = 15.0
@@ -165,8 +173,12 @@ def _settings(file: str | None) -> Settings:
 _LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False, log_level="WARNING")
 
 
-def _log_with_serve() -> None:
-    """Our lines from INFO on go where Serve's go: as JSON to the replica's log file, with the id of the request."""
+def _set_up_process() -> None:
+    """What a replica writes is its user's alone, whoever started Ray.
+
+    Our lines from INFO on go where Serve's go: as JSON to the replica's log file, with the id of the request.
+    """
+    keep_closed()
     ours = logging.getLogger("mlops_ray")
     ours.handlers, ours.propagate = list(logging.getLogger("ray.serve").handlers), False
     ours.setLevel(logging.INFO)
@@ -192,9 +204,10 @@ class _Endpoint:
         open_reader: OpenReader,
         model: DeploymentHandle | None,
     ):
-        _log_with_serve()
+        _set_up_process()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         name, store = args.model, open_store(settings)
+        self._store = store
         expect_credentials(settings, store, _http_host())
         context = serve.get_replica_context()
         self._name, self._settings, self._registry, self._open_reader = name, settings, registry, open_reader
@@ -208,7 +221,7 @@ class _Endpoint:
             self._load, self._guard, lambda version: registry.show_champion(name, version.version),
             self._ledger.unmoved,
         )  # fmt: skip
-        operations = Operations(store, name, lambda version: registry.find(name, version))
+        operations = Operations(store, name, self._find)
         labels = LabelRoutes(settings, name, self._follower, self._labels)
         self._endpoint = Endpoint(
             name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},
@@ -246,9 +259,27 @@ class _Endpoint:
         self._ledger.close()
         self._labels.close()
 
+    def _find(self, number: int) -> VersionRef:
+        """The version that shall come in. Raises ForbiddenError if it must be signed and no signature holds."""
+        version = self._registry.find(self._name, number)
+        try:
+            with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
+                if demands_signature(self._store, self._name, version):
+                    self._fetch(version, Path(folder))
+        except IntegrityError as error:
+            raise ForbiddenError(f"{self._name} demands signed models: {error}") from error
+        return version
+
+    def _fetch(self, version: VersionRef, folder: Path) -> Path:
+        """Raises IntegrityError if the use case demands a signature, and there is none that holds."""
+        files = self._registry.fetch(self._name, version, folder)
+        if demands_signature(self._store, self._name, version):
+            expect_demanded_signature(self._settings, files)
+        return files
+
     def _load(self, version: VersionRef) -> ServedVersion:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
-            files = self._registry.fetch(self._name, version, Path(folder))
+            files = self._fetch(version, Path(folder))
             sealed = load(files, version.digest)
             if others := other_packages(files):
                 what = "Version %d of %s was sealed, and looked up for vulnerabilities, with other packages: %s"
@@ -290,10 +321,11 @@ def _http_host() -> str:
 @serve.ingress()
 class _Server:
     """What the Open Inference Protocol asks of a server: name, version, liveness, readiness. And what belongs to no
-    model alone: approvals, lineage, and the dispatcher of notifications."""
+    model alone: approvals, lineage, keys, subscriptions, the audit log, and the dispatcher of notifications."""
 
     def __init__(self, settings: Settings) -> None:
-        _log_with_serve()
+        _set_up_process()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._version, self._settings = package_version("mlops_ray"), settings
         self._store = open_store(settings)
         public = is_public(settings, _http_host())
@@ -315,6 +347,10 @@ class _Server:
                 "/openapi.json": {"GET": Route(self._document, None)},
                 **Approvals(self._store).routes(),
                 **Versions(self._settings, self._store).routes(),
+                **Keys(self._settings, self._store).routes(),
+                **Subscriptions(self._settings, self._store).routes(),
+                **AuditLog(self._settings, self._store).routes(),
+                **Inventory(self._store).routes(),
             },
             self._guard,
             not_found=repository.not_found,

@@ -111,16 +111,15 @@ def _champion(store: ControlStore, body: VersionBody) -> Live | None:
     return state if state.champion and state.champion.version == body.version else None
 
 
-def expect_role(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> None:
-    """Raise HttpError 403 unless the caller has one of `roles` on the use case."""
+def expect_role(principal: Principal | None, roles: tuple[Role, ...], use_case: str | None) -> None:
+    """Raise HttpError 403 unless the caller has one of `roles` on the use case; None: on the platform."""
     if not may_one(principal, roles, use_case):
-        raise HttpError(
-            403, f"This credential does not carry the role {roles[0]!r} on {use_case[:63]!r}.", "authorization"
-        )
+        where = "all use cases" if use_case is None else ascii(use_case[:63])
+        raise HttpError(403, f"This credential does not carry the role {roles[0]!r} on {where}.", "authorization")
 
 
-def may_one(principal: Principal | None, roles: tuple[Role, ...], use_case: str) -> bool:
-    """Whether the caller has one of `roles` on the use case."""
+def may_one(principal: Principal | None, roles: tuple[Role, ...], use_case: str | None) -> bool:
+    """Whether the caller has one of `roles` on the use case; None: on the platform."""
     now = datetime.now(UTC)
     return principal is not None and any(principal.may(role, use_case, now) for role in roles)
 

@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,7 +38,8 @@ class _HungUp(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """What a route is given. `path` is relative to the application's prefix; header names are lower case.
+    """What a route is given. `path` is relative to the application's prefix; header names are lower case; `query` is
+    what stands behind the path's question mark.
 
     started_s: when its first byte came, on the clock of `time.perf_counter`. principal: who asks; None on public
     routes. version: the one of a model that the path names. awaits_body: whether it is the caller who keeps us waiting.
@@ -51,6 +52,7 @@ class Request:
     request_id: str
     receive: Receive
     started_s: float
+    query: bytes = b""
     principal: Principal | None = None
     version: str | None = None
     awaits_body: bool = False
@@ -185,9 +187,12 @@ class Routes:
         now_s = time.perf_counter()
         started_s = scope.get(STARTED, now_s)
         headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]) and _several_credentials(scope["headers"]):
+            headers[b"authorization"] = b""  # a proxy before us may have judged the other one
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
         came_as = request_id_of(headers)
-        request = Request(scope["method"], path, headers, came_as, receive, started_s)
+        query = scope.get("query_string", b"")
+        request = Request(scope["method"], path, headers, came_as, receive, started_s, query)
         try:
             if now_s - started_s >= self._deadlines.deadline_s:
                 raise TimeoutError
@@ -256,6 +261,10 @@ class Routes:
             self._refusals.log(request, status, str(error) if isinstance(error, MlopsRayError) else text)
         body = {"error": _cut(text), "field": where and _cut(where), "request_id": request.request_id}
         return Response(body, status, {"content-type": "application/json", **headers})
+
+
+def _several_credentials(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return sum(name == b"authorization" for name, _ in headers) > 1
 
 
 def _cut(text: str) -> str:

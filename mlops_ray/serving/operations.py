@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +20,7 @@ from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.rollout import progress
 
 Body = TypeVar("Body", bound=msgspec.Struct)
+MAX_QUERY_PARTS = 20
 FindVersion = Callable[[int], VersionRef]
 VersionNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Reason = Annotated[str, Meta(max_length=2_000)]  # goes into the audit log, and into messages
@@ -153,8 +155,8 @@ def _replicas(said: Heard) -> list[dict[str, Any]]:
     ]
 
 
-def actor_of(request: Request, use_case: str) -> Actor:
-    """Who asks, as the audit log names them, with the roles that they have on the use case."""
+def actor_of(request: Request, use_case: str | None) -> Actor:
+    """Who asks, as the audit log names them, with the roles that they have on the use case; None: on the platform."""
     assert request.principal is not None
     return request.principal.actor(use_case)
 
@@ -166,3 +168,16 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
         return msgspec.json.decode(await request.body() or b"{}", type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise HttpError(400, f"The body is not understood: {error}", "body") from None
+
+
+def read_query(request: Request, kind: type[Body]) -> Body:
+    """What stands behind the path as `kind`. Raises HttpError 400 if it is something else, or says a thing twice."""
+    try:
+        text = request.query.decode("ascii")
+        pairs = parse_qsl(text, True, bool(text), errors="strict", max_num_fields=MAX_QUERY_PARTS)
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            raise ValueError("it says something twice")
+        return msgspec.convert(given, kind, strict=False)
+    except ValueError as error:  # msgspec.ValidationError is one
+        raise HttpError(400, f"The query is not understood: {error}.", "query") from None

@@ -36,6 +36,7 @@ RESERVED: Mapping[str, str] = {
     "probability": "answers",
     "prediction": "answers",
 }
+_DAY = timedelta(days=1)
 _MOMENT = "a moment with a time zone"
 _NEXT_STEP: Mapping[type[pl.DataType], str] = {
     pl.Duration: "Make it a number, such as .dt.total_days()",
@@ -61,6 +62,8 @@ def check_use_case(case: "UseCase") -> None:
     expect_types(case, f"Use case {case.name}")
     if case.time_zone is not None and (unknown := unknown_time_zone(case.time_zone)):
         raise _refusal(case, f"{unknown}.")
+    if case.review_every is not None and (case.review_every < _DAY or case.review_every % _DAY):
+        raise _refusal(case, f"review_every is {case.review_every}. Give whole days, such as timedelta(days=90).")
     _check_presence(case)
     for name, source in case.sources.items():
         _check_source(case, name, source)

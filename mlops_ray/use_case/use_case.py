@@ -35,6 +35,8 @@ class UseCase:
         rows: join keys, features, and `event_timestamp`, the moment the values became known.
     feature_service: the Feast feature service a model reads; needed with `feature_views`.
     purpose, limits: what the predictions are for, and what they are not, in sentences for the model card.
+    tier: how much depends on the predictions being right. review_every: how often somebody who approves looks at the
+        use case as a whole, in whole days; the inventory says when, and that it is overdue.
     slices: request columns or features; the rows that share a value of one are also judged for themselves.
     time_zone: where a day begins, an IANA name; days are what chance is counted by when versions are judged. Default:
         the zone of the event time's column, or UTC.
@@ -70,6 +72,8 @@ class UseCase:
     retraining: Retraining | None = None
     keep_predictions: timedelta | None = None
     leakage_waivers: Mapping[str, str] = field(default_factory=dict)
+    tier: Literal["low", "medium", "high"] | None = None
+    review_every: timedelta | None = None
 
     def __post_init__(self) -> None:
         check_use_case(self)

@@ -1,5 +1,6 @@
 """A driver that serves the example model with two replicas until it is interrupted: what `make up` does, small."""
 
+import json
 import os
 import sys
 import time
@@ -21,10 +22,12 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.principals import create_key
+from mlops_ray.registry.model_signature import sign
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application
 from mlops_ray.serving.model_deployment import ModelArgs
 from mlops_ray.testing.example_model import RecentDelays, example_reader, seal_example
+from mlops_ray.testing.signing_keys import with_signing_keys
 
 NAME = "departures"
 
@@ -68,6 +71,16 @@ def seal_all(state: str) -> dict[int, str]:
     return digests
 
 
+def sign_some(settings: Settings) -> tuple[Settings, dict[int, str]]:
+    """Version 31 has no signature, 32 one by somebody else, 33 a good one."""
+    folder = Path(settings.state) / "sealed"
+    digests = {number: seal_example(folder / str(number), salt=number) for number in (31, 32, 33)}
+    sign(with_signing_keys(settings, Path(settings.state) / "somebody_else"), folder / "32")
+    settings = with_signing_keys(settings, Path(settings.state) / "keys")
+    sign(settings, folder / "33")
+    return settings, digests
+
+
 def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> None:
     ray.init(
         address="local",
@@ -82,7 +95,9 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
         host = os.environ.get("EXAMPLE_HOST", "127.0.0.1")
         settings = Settings(state=state, data=state, http_host=host, http_port=port, ledger_rotate_s=5)
         store = open_store(settings)
-        digests = seal_all(state)
+        settings, signed = sign_some(settings)
+        digests = seal_all(state) | signed
+        Path(state, "digests.json").write_text(json.dumps(digests))
         set_champion(store, SYSTEM, NAME, VersionRef(7, digests[7]), "the example")
         key = Path(state, "admin_key")
         if not key.exists():  # as after a restart

@@ -129,7 +129,7 @@ def test_a_leak_ends_the_pipeline_before_training_unless_it_is_waived_by_name(
         request_features={**case.features_of_request(), "air_time": pl.col("air_time")},
         feature_views={**case.feature_views, "weather": weather_an_hour_early},
     )
-    with pytest.raises(UseCaseError, match="Leakage suspected in 2 .* air_time: .* weather: ") as raised:
+    with pytest.raises(UseCaseError, match=r"Leakage suspected in 2 .* air_time: .* weather: ") as raised:
         run(leaking, tmp_path, data, "train")
     assert "leakage_waivers={'air_time': 'why', 'weather': 'why'}" in str(raised.value)
     waivers = {"air_time": "planned, not flown", "weather": "a forecast of an hour"}

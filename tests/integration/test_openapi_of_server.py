@@ -16,9 +16,13 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.principals import active_keys, create_key
 from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
+from mlops_ray.serving.inventory import Inventory
+from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.openapi import openapi_of_server
+from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
 from mlops_ray.testing.example_lineage import example_lineage, register_example
 from tests.integration.test_openapi import WithKey, ask
@@ -32,10 +36,14 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     for number in (1, 2):
         register_example(settings, store, example_lineage(digest=f"{number:064x}"), number)
     key = create_key(store, SYSTEM, "ann", ["admin"]).secret
-    routes = {**Approvals(store).routes(), **Versions(settings, store).routes()}
+    parts = (
+        Approvals(store), Versions(settings, store), Keys(settings, store), Subscriptions(settings, store),
+        AuditLog(settings, store), Inventory(store),
+    )  # fmt: skip
+    routes = {path: methods for part in parts for path, methods in part.routes().items()}
     document = openapi_of_server("1")
-    described = {path for path in document["paths"] if path.startswith(("/v2/approvals", "/v2/versions"))}
-    assert described == {f"/v2{path}" for path in routes}
+    described = {path: set(methods) for path, methods in document["paths"].items() if path[3:] in routes}
+    assert described == {f"/v2{path}": {m.lower() for m in methods} for path, methods in routes.items()}
     version = document["components"]["schemas"]["Version"]["properties"]
     version["model"], version["version"]["maximum"] = {"enum": ["flights", "trains", "../x"]}, 2
     of = {"enum": ["flights", "flights@1", "flights@2", "../x", "018d0000-0000-7000-8000-000000000000"]}
@@ -54,7 +62,10 @@ def schema(tmp_path: Path) -> Iterator[Any]:
 @pytest.mark.parametrize(
     "path",
     [f"approvals/{what}" for what in ("request", "approve", "reject", "revoke", "break-glass")]
-    + ["versions/retire", "versions/lineage"],
+    + ["versions/retire", "versions/lineage"]
+    + [f"keys/{what}" for what in ("create", "rotate", "revoke")]
+    + ["inventory/review"]
+    + [f"subscriptions/{what}" for what in ("create", "pause", "resume", "end", "test")],
 )
 def test_people_are_answered_as_described_whatever_comes(schema: Any, path: str, mode: GenerationMode) -> None:
     ask(schema[f"/v2/{path}"]["POST"], mode, 20, lambda case, response: None)
@@ -63,3 +74,15 @@ def test_people_are_answered_as_described_whatever_comes(schema: Any, path: str,
 def test_the_list_is_as_described(schema: Any) -> None:
     ask(schema["/v2/approvals/request"]["POST"], GenerationMode.POSITIVE, 20, lambda case, response: None)
     ask(schema["/v2/approvals"]["GET"], GenerationMode.POSITIVE, 2, lambda case, response: None)
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+@pytest.mark.parametrize(
+    "path", ["keys", "persons", "subscriptions", "audit/events", "audit/verification", "inventory"]
+)
+def test_what_an_auditor_reads_is_as_described(schema: Any, path: str, mode: GenerationMode) -> None:
+    if path == "audit/verification":
+        schema["/v2/audit/verification"]["POST"].Case().call()
+        if mode == GenerationMode.NEGATIVE:
+            return  # it takes nothing that could be wrong
+    ask(schema[f"/v2/{path}"]["GET"], mode, 20, lambda case, response: None)

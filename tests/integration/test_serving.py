@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -30,9 +31,12 @@ from tritonclient.utils import InferenceServerException
 from mlops_ray.client import Client
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, UnavailableError
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.policies import Policy, set_policy
 from mlops_ray.governance.principals import create_key, revoke_key
+from mlops_ray.governance.versions import Evidence, VersionRef, record_version
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder
 from mlops_ray.testing.example_model import FEATURES, example_answer
 from tests.raw_ledger import raw_rows
@@ -389,6 +393,36 @@ def test_promotions_and_a_rollback_under_load_lose_nothing(http: httpx.Client, c
     wait_until(lambda: set(raw_rows(settings, "departures")["request_id"]) >= set(asked), 30)
     kept = Counter(raw_rows(settings, "departures")["request_id"])
     assert all(kept[request_id] == 1 for request_id in asked)
+
+
+def test_a_use_case_that_demands_signed_models_lets_no_other_in_and_replicas_load_none(
+    http: httpx.Client, client: Client, state: Path
+) -> None:
+    """Versions whose registration says that they are signed, and whose files say something else."""
+    store = ControlStore(f"sqlite:///{state}/control_store.db")
+    digests = {int(number): digest for number, digest in json.loads((state / "digests.json").read_text()).items()}
+    for version in (31, 32, 33):
+        evidence = Evidence(digests[version], "e")
+        record_version(store, SYSTEM, "departures", version, evidence, payload={"signed": True})
+    set_policy(store, SYSTEM, "departures", Policy(signed=True))
+    before = client.predict("departures", features=[VECTOR]).version
+    for version, why in ((31, "has no signature"), (32, "does not hold")):
+        seen = http.get(f"{MODEL}/rollout").json()["revision"]
+        body = {"version": version, "plan": {"steps": []}, "revision": seen}
+        refused = http.post(f"{MODEL}/rollout", json=body)
+        assert (refused.status_code, "demands signed models" in refused.json()["error"]) == (403, True), refused.text
+        assert why in refused.json()["error"]
+        # Past the routes, as somebody with the database's password does it: replicas go on with what they have.
+        set_champion(store, SYSTEM, "departures", VersionRef(version, digests[version]), "by hand")
+        wait_until(lambda version=version: all(str(version) in one["failed"] for one in replicas(http)), 20)
+        assert {client.predict("departures", features=[VECTOR]).version for _ in range(20)} == {before}
+    set_champion(store, SYSTEM, "departures", VersionRef(33, digests[33]), "signed")
+    wait_until(lambda: {client.predict("departures", features=[VECTOR]).version for _ in range(10)} == {"33"}, 20)
+
+
+def replicas(http: httpx.Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = http.get(f"{MODEL}/rollout").json()["replicas"]
+    return found
 
 
 def test_all_http_ports_of_the_proxy_are_on_loopback() -> None:

@@ -28,6 +28,7 @@ from mlops_ray.errors import ConfigurationError, ForbiddenError, MlopsRayError, 
 from mlops_ray.governance import address_guard, channels
 from mlops_ray.governance.address_guard import problem_with, public_addresses_only
 from mlops_ray.governance.anchors import read_anchors
+from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.channels import Channels, cloud_event, hidden, new_secret, signature
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.dispatcher import ANCHOR_EVERY, LEASE_NAME, Dispatcher
@@ -39,7 +40,9 @@ from mlops_ray.governance.notifications import (
     deliver_once,
     forget_delivered,
     list_subscriptions,
+    pause,
     pause_after,
+    resume,
     send_test,
     subscribe,
     unsubscribe,
@@ -141,6 +144,29 @@ def test_who_ends_a_subscription_gets_nothing_more(store: ControlStore, hook: st
     audit = [event for event in read_events(store, types=["policy.changed"]) if event.subject.endswith(hook)]
     assert [event.after is None for event in audit] == [False, True]
     assert "hooks.example.org/x" not in json.dumps([event.to_json() for event in audit])
+
+
+def test_what_a_paused_subscription_wants_waits_and_is_sent_in_order_afterwards(
+    store: ControlStore, hook: str, tmp_path: Path
+) -> None:
+    receiver = Receiver()
+    happen(store, "alarm.raised", "x")
+    paused = pause(store, ANN, hook, "holidays")
+    assert pause(store, ANN, hook, "again") == paused
+    happen(store, "alarm.resolved", "x")
+    drain(store, receiver, NOW + timedelta(days=1))
+    assert receiver.taken == []
+    resume(store, ANN, hook, "back")
+    resume(store, ANN, hook, "back")
+    happen(store, "alarm.raised", "x")
+    drain(store, receiver, NOW + timedelta(days=1))
+    assert receiver.seqs("x") == [event.seq for event in read_events(store, subject="x")]
+    told = read_events(store, types=["policy.changed"])[-2:]
+    assert [(event.reason, bool(event.after["paused_at"])) for event in told] == [("holidays", True), ("back", False)]
+    assert verify_store(store, str(tmp_path / "anchors")).ok
+    with store.transaction() as connection:
+        connection.execute(update(subscriptions).values(paused_at=NOW))
+    assert "paused_at is '2026" in str(verify_store(store, str(tmp_path / "anchors")).problem)
 
 
 @pytest.mark.parametrize("id", ["", "no such", "\0", "x" * 10_000, "'; DROP TABLE events; --", "\ud800"])

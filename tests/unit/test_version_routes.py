@@ -30,8 +30,12 @@ from mlops_ray.governance.principals import active_keys, create_key, development
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving import versions
 from mlops_ray.serving.approvals import DECISIONS, Approvals
-from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.audit_log import AuditLog
+from mlops_ray.serving.auth import Guard, tokens_of
 from mlops_ray.serving.http import Routes
+from mlops_ray.serving.inventory import Inventory
+from mlops_ray.serving.keys import Keys
+from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 from tests.unit.test_lineage import ledger_of, request_at
@@ -63,8 +67,15 @@ class Server:
                 "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
             }
         )
-        routes = {**Approvals(store).routes(), **Versions(settings, store).routes()}
-        self.guard = Guard(None, active_keys(store))
+        routes = {
+            **Approvals(store).routes(),
+            **Versions(settings, store).routes(),
+            **Keys(settings, store).routes(),
+            **Subscriptions(settings, store).routes(),
+            **AuditLog(settings, store).routes(),
+            **Inventory(store).routes(),
+        }
+        self.guard = Guard(None, active_keys(store), tokens_of(settings))
         app = Starlette(routes=[Mount("/v2", Routes(routes, self.guard))])
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run)
@@ -94,18 +105,18 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, alone: bool = False) -> Iterator[Server]:
+def serving(folder: Path, alone: bool = False, **settings: Any) -> Iterator[Server]:
     """Version 1 is approved and champion, version 2 is registered; flights demands an approval.
 
     alone: nobody has a key but the development principals."""
-    settings = Settings(state=str(folder), data=str(folder))
-    store = open_store(settings)
+    config = Settings(state=str(folder), data=str(folder), **settings)
+    store = open_store(config)
     set_policy(store, AUTHOR, "flights", Policy(required=True))
     for number, digest in ((1, "a" * 64), (2, NEW)):
-        register_example(settings, store, example_lineage(digest=digest), number)
+        register_example(config, store, example_lineage(digest=digest), number)
     request(store, AUTHOR, "flights", 1)
     set_champion(store, AUTHOR, "flights", approve(store, BOB, "flights", 1).ref, "first")
-    server = Server(settings, store, alone)
+    server = Server(config, store, alone)
     yield server
     server.stop()
     store.close()

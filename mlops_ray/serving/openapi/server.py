@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mlops_ray.serving.openapi.administration import SCHEMAS as ADMINISTRATION
+from mlops_ray.serving.openapi.administration import paths_of_administration
 from mlops_ray.serving.openapi.columns import MOMENT
 from mlops_ray.serving.openapi.parts import (
     REASON,
@@ -79,6 +81,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         },
         **_paths_of_approvals(),
         **_paths_of_versions(),
+        **paths_of_administration(),
     }
     paths["/v2/health/ready"]["get"]["responses"]["503"] = answer_of("ServerReady", "A model is not ready")
     schemas = {
@@ -93,6 +96,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         "Rollout": {"type": "object"},
         "LineageQuestion": _LINEAGE_QUESTION,
         "RegisteredVersion": _REGISTERED,
+        **ADMINISTRATION,
         **SHARED,
     }
     return document_of("mlops_ray", version, paths, schemas)
