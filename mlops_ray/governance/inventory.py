@@ -17,10 +17,11 @@ from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read, record
 from mlops_ray.governance.live import live
+from mlops_ray.governance.principals import Role
 from mlops_ray.governance.tables import endpoints, events, versions
 from mlops_ray.governance.versions import expect_name, list_versions
 
-REVIEWERS = ("approve", "admin")
+REVIEWERS: tuple[Role, ...] = ("approve", "admin")
 AGAIN_AFTER = timedelta(days=7)
 _DECLARED, _REVIEWED, _OVERDUE = "use_case.declared", "use_case.reviewed", "review.overdue"
 

@@ -19,7 +19,7 @@ from tests.unit.test_auth import AUDIENCE, GROUPS, ISSUER, OTHER_KEY, RSA_KEY, j
 from tests.unit.test_version_routes import Server, serving
 
 CLAIMS = {"iss": ISSUER, "aud": AUDIENCE, "sub": "mallory", "exp": 4_000_000_000, "groups": ["bosses"]}
-BOSS = {"sub": "mallory", "groups": ["bosses"]}
+BOSS: dict[str, Any] = {"sub": "mallory", "groups": ["bosses"]}
 NOW = int(time.time())
 SIGNATURE = token().split(".")[2]
 ENTRY = json.dumps(jwk(RSA_KEY, "one")).encode()
@@ -81,7 +81,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("state")
     keys = folder / "keys.json"
     keys.write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
-    settings = {"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_keys": str(keys), "oidc_groups": GROUPS}
+    settings: dict[str, Any] = {
+        "oidc_issuer": ISSUER,
+        "oidc_audience": AUDIENCE,
+        "oidc_keys": str(keys),
+        "oidc_groups": GROUPS,
+    }
     with serving(folder, **settings) as server:
         yield server
 
