@@ -15,6 +15,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 _MODULUS = 1 << 256
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,15 @@ class Artifacts:
         with filesystem.open_input_stream(path) as stream:
             content: bytes = stream.read()
         return content
+
+    def sha256(self, *parts: str) -> str:
+        """Of the bytes of a file, in hex. Raises FileNotFoundError if it does not exist."""
+        filesystem, path = self._locate(*parts)
+        digest = hashlib.sha256()
+        with filesystem.open_input_stream(path, compression=None) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     def write_json(self, value: Any, *parts: str) -> None:
         """Write JSON so that a reader sees all of it or nothing."""

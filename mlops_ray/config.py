@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mlops_ray.errors import ConfigurationError, nearest
 
 _IN_URLS = "#%?"
+_PATHS = ("state", "data", "artifacts", "audit_anchors", "ledger_wal", "ledger_secret_file")
 _OR_VARIABLE = {"model_signing_key": ", or env:NAME", "model_signing_public_key": ""}
 
 
@@ -29,8 +30,13 @@ class Settings(BaseModel):
     are hashed; give every node the same one. It is made only where `artifacts` lie in `state`. ledger_upkeep_every_s:
     how often the ledger of a use case that is served is compacted, and rid of what is too old; 0 never does it.
     control_store: sqlite:///, or in production postgresql://, URL of what is live, who may do what, and the audit log.
-    audit_anchors: absolute path of the file to which the audit log's end is written at an interval; where those who can
-    write to the control store cannot, if it is to prove anything against them.
+    audit_anchors: absolute path of the file to which the audit log's end is written at an interval (an anchor).
+    audit_second_place: absolute folder or object-store URL to which each anchor goes as well: where those who can write
+    to the control store cannot, if it is to prove anything against them. audit_key: the Ed25519 private key that signs
+    anchors, PEM, as env:NAME or file:/path outside `state`; evidence_key: the one that signs evidence folders.
+    audit_public_key: absolute path of a PEM file of the public keys by which anchors are checked, older ones too.
+    audit_time_stamp_url: a server of time stamps (RFC 3161); audit_time_stamp_roots: absolute path of a PEM file of the
+    certificates that are trusted to stand behind them. Empty: none of it, which `mlops-ray audit verify` says.
     webhook_allowed_hosts: hosts that notifications may go to although their addresses are private, or over http.
     oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
     oidc_groups_claim: where a token lists its groups; oidc_groups: what each group may, as roles with a use case, such
@@ -58,6 +64,12 @@ class Settings(BaseModel):
     online_store: str = ""
     control_store: str = ""
     audit_anchors: str = ""
+    audit_second_place: str = ""
+    audit_key: str = ""
+    audit_public_key: str = ""
+    audit_time_stamp_url: str = ""
+    audit_time_stamp_roots: str = ""
+    evidence_key: str = ""
     webhook_allowed_hosts: tuple[str, ...] = ()
     ledger_wal: str = ""
     ledger_secret_file: str = ""
@@ -104,9 +116,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _paths_are_absolute(self) -> Self:
-        for name in ("state", "data", "artifacts", "audit_anchors", "ledger_wal", "ledger_secret_file"):
+        for name in (*_PATHS, "audit_second_place", "audit_public_key", "audit_time_stamp_roots"):
             value = getattr(self, name)
-            may_be_url = name in ("data", "artifacts")
+            if not value and name not in _PATHS:
+                continue
+            may_be_url = name in ("data", "artifacts", "audit_second_place")
             if "://" in value and not may_be_url:
                 raise ValueError(f"{name} is the URL {value!r}. Give an absolute path on this machine.")
             if not value.startswith("/") and "://" not in value:
@@ -115,6 +129,7 @@ class Settings(BaseModel):
                     f"Give an absolute path{' or a URL' if may_be_url else ''}."
                 )
         self._paths_survive_urls()
+        self._audit_is_apart()
         for name, reference in (("model_signing_key", "/ env:"), ("model_signing_public_key", "/")):
             value = getattr(self, name)
             if value and not value.startswith(tuple(reference.split())):
@@ -130,6 +145,17 @@ class Settings(BaseModel):
         if bool(self.oidc_issuer) != bool(self.oidc_keys and self.oidc_audience):
             raise ValueError("oidc_issuer, oidc_audience and oidc_keys go together; one of them is missing.")
         return self
+
+    def _audit_is_apart(self) -> None:
+        """Who can write to the state folder must not be able to sign what was written there."""
+        for name in ("audit_key", "evidence_key"):
+            value = getattr(self, name)
+            if value and not value.startswith(("env:", "file:/")):
+                raise ValueError(f"{name} begins with neither env: nor file:/. Say where the key stands, not the key.")
+            if value.startswith(f"file:{self.state.rstrip('/')}/"):
+                raise ValueError(f"{name} lies in the state folder {self.state}. Keep it where that cannot be written.")
+        if self.audit_time_stamp_url and not self.audit_time_stamp_url.startswith(("http://", "https://")):
+            raise ValueError(f"audit_time_stamp_url is {self.audit_time_stamp_url!r}. Give an http or https URL.")
 
     def _paths_survive_urls(self) -> None:
         """MLflow and Feast put these paths into URLs, where some characters mean something else."""

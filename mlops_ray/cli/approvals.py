@@ -195,7 +195,11 @@ def measure(
 def evidence(
     version: Annotated[str, typer.Argument(help="A version, such as flights@7.")],
     to: Annotated[Path | None, typer.Option(help="The new folder. [default: evidence-<version>]")] = None,
-    key: Annotated[Path | None, typer.Option(help="A private Ed25519 key (PEM) that signs it.")] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="A private Ed25519 key (PEM) that signs it. [default: the settings' evidence_key]"),
+    ] = None,
+    model: Annotated[bool, typer.Option("--model", help="With the sealed model itself.")] = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -204,7 +208,9 @@ def evidence(
     from mlops_ray.registry.trace import parse_version
 
     name, number = parse_version(version)
-    made = write_bundle(settings_of(state, config), version, to or Path(f"evidence-{name}-{number}"), key)
+    reference = f"file:{key.absolute()}" if key else None
+    settings, target = settings_of(state, config), to or Path(f"evidence-{name}-{number}")
+    made = write_bundle(settings, version, target, reference, model)
     typer.echo(printable(f"Written: {made}. Its README.md says how to check it."))
 
 

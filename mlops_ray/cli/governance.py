@@ -23,9 +23,11 @@ from mlops_ray.cli.options import (
 from mlops_ray.cli.rollout import server
 from mlops_ray.client import Client
 from mlops_ray.config import Settings
-from mlops_ray.errors import ForbiddenError, IntegrityError, UnavailableError
+from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError, UnavailableError
+from mlops_ray.governance import anchors
 from mlops_ray.governance import audit as audit_log
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.erasures import NOT_REACHED, erase_person, erase_reasons
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
@@ -38,6 +40,7 @@ from mlops_ray.governance.principals import (
     revoke_key,
     rotate_key,
 )
+from mlops_ray.governance.second_place import SecondPlace
 from mlops_ray.serving.audit_log import result_of
 from mlops_ray.serving.keys import person_named
 
@@ -148,7 +151,9 @@ def verify(
         settings = settings_of(state, config)
         store = open_store(settings)
         expect_reader(store, settings)
-        found = result_of(audit_log.verify_store(store, place or settings.audit_anchors))
+        if store.schema().standing() == "newer":
+            raise ConfigurationError("The control store was upgraded to the next release. Verify with that one.")
+        found = result_of(audit_log.verify_store(store, _with_place(settings, place)))
     _show_found(found)
 
 
@@ -163,16 +168,26 @@ def _show_found(found: Mapping[str, Any]) -> None:
         ids = ", ".join(found["not_anchored"][:10]) + (", …" if count > 10 else "")
         typer.echo(f"Not anchored yet: {count} ({ids}). `mlops-ray audit anchor` does it.")
     typer.echo(f"The tables hold what they say: {', '.join(found['compared'])}.")
-    typer.echo(f"Not compared: {'; '.join(found['not_compared'])}.")
+    typer.echo("Not found would be:")
+    for limit in found["limits"]:
+        typer.echo(printable(f"- {limit}"))
 
 
 @audit.command("anchor")
 def anchor(state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None) -> None:
-    """Write the hash of the last event to a second place, so that a cut-off end is seen. Run it at an interval."""
-    settings = settings_of(state, config)
-    where = place or settings.audit_anchors
-    done = audit_log.anchor(open_store(settings), where)
-    typer.echo(f"Event {done.seq} is anchored in {where}." if done else "Nothing new to anchor.")
+    """Write number, hash and Merkle root of the last event outside, so that a cut-off end is seen, and bring to the
+    second place what it lacks. Who serves does it every five minutes."""
+    settings = _with_place(settings_of(state, config), place)
+    done = anchors.anchor(open_store(settings), settings)
+    if done is None:
+        typer.echo("Nothing new to anchor.")
+        return
+    second = f" and {SecondPlace(settings.audit_second_place)}" if settings.audit_second_place else ""
+    typer.echo(printable(f"Event {done.seq} is anchored in {settings.audit_anchors}{second}."))
+
+
+def _with_place(settings: Settings, place: str | None) -> Settings:
+    return settings.model_copy(update={"audit_anchors": place}) if place else settings
 
 
 @audit.command("show")
@@ -224,6 +239,25 @@ def _all_events(client: Client) -> Iterator[dict[str, Any]]:
     while found := client.audit.events(last):
         yield from found
         last = found[-1]["seq"]
+
+
+@audit.command("erase")
+def erase(
+    reason: Annotated[str, typer.Option(help="Why, such as the number of a request; goes into the audit log.")],
+    event: Annotated[list[int] | None, typer.Option(help="Only the reason of this event; several times.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Erase what tells of a person, whose name or id it asks for, from events and tables; the chain still holds."""
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    actor = cli_actor(store, settings)
+    if event:
+        done = erase_reasons(store, actor, event, reason)
+    else:
+        done = erase_person(store, actor, typer.prompt("Name or id (not shown)", hide_input=True), reason)
+    typer.echo(f"{done.texts} texts of {done.events} events, and {done.rows} rows, say {done.pseudonym} now.")
+    typer.echo(f"Not reached: {'; '.join(NOT_REACHED)}.")
 
 
 def cli_actor(store: ControlStore, settings: Settings, *roles: str, use_case: str | None = None) -> Actor:

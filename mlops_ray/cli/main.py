@@ -11,6 +11,7 @@ import typer
 from mlops_ray.cli.approvals import approvals, versions
 from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.cluster import cluster
+from mlops_ray.cli.explore import explore
 from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
 from mlops_ray.cli.inventory import inventory, review
@@ -19,10 +20,12 @@ from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift
 from mlops_ray.cli.notify import notify
 from mlops_ray.cli.preconditions import keep_loopback_from_proxies
+from mlops_ray.cli.quarantine import quarantine
 from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
 from mlops_ray.cli.run import run
 from mlops_ray.cli.serve import predict, serve
+from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.state_folder import keep_closed
 from mlops_ray.use_case.user_code import fault_of_user
@@ -36,9 +39,11 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (run, serve, predict, score, lineage, live, drift, inventory, review):
+for command in (run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
     app.command()(command)
+app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")
+app.add_typer(quarantine, name="quarantine")
 app.add_typer(labels, name="labels")
 app.add_typer(ledger, name="ledger")
 app.add_typer(versions, name="versions")

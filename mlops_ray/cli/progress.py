@@ -83,9 +83,15 @@ def _sentence(event: StepFinished) -> str:
             return f"{sum(result['keys'].values()):,} keys online as of {result['as_of']}"
 
 
+_CHANGES = 5
 _ROWS = ("rows_in", "accepted", "repaired", "quarantined", "not_yet_known")
 
 
 def _remarks(event: StepFinished) -> list[str]:
-    """What was refused and why, a line for each source."""
-    return [f"      {sentence}" for sentence in refusals(event.result["counts"])] if event.step == "ingest" else []
+    """What was refused or set aside and why, a line for each source or file; and what is other than before."""
+    if event.step != "ingest":
+        return []
+    aside = [f"warning: set aside: {text}" for files in event.result["unreadable"].values() for text in files.values()]
+    changes = list(event.result.get("changes", ()))
+    shown = changes if len(changes) <= _CHANGES else [*changes[:_CHANGES], f"{len(changes) - _CHANGES} more changes"]
+    return [f"      {sentence}" for sentence in [*refusals(event.result["counts"]), *aside, *shown]]

@@ -30,7 +30,8 @@ class Audit:
 
     def verify(self) -> Shown:
         """Have all events, anchors and tables checked, however long that takes, and return what was found: `ok`,
-        `checked`, `problem`, `not_anchored`, `compared` and `not_compared`; or `error`, why nothing could be said."""
+        `checked`, `problem`, `not_anchored`, `compared` and
+        `limits`, what could not have been found; or `error`, why nothing could be said."""
         return dict(self._do(verified()))
 
 

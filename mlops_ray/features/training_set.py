@@ -53,13 +53,9 @@ def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split) -> Parts:
     A label that became known only after its part ended is left out of that part: at that moment nobody had it.
     Raises DataError naming the part that is empty or has only one class.
     """
-    test_start, validation_end = split.test_start(as_of), split.trained_until(as_of)
-    validation_start = validation_end - split.validation
-    parts = Parts(
-        train=_between(frame, None, validation_start),
-        validation=_between(frame, validation_start, validation_end),
-        test=_between(frame, test_start, as_of),
-    )
+    inside = parts_of_split(as_of, split)
+    ordered = {name: frame.filter(flag).sort(PREDICTION_TIME, maintain_order=True) for name, flag in inside.items()}
+    parts = Parts(**ordered)
     for name, part in vars(parts).items():
         if part[LABEL].n_unique() < 2:
             raise DataError(
@@ -69,11 +65,20 @@ def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split) -> Parts:
     return parts
 
 
-def _between(frame: pl.DataFrame, start: datetime | None, end: datetime) -> pl.DataFrame:
+def parts_of_split(as_of: datetime, split: Split) -> dict[str, pl.Expr]:
+    """Over the rows of a training set: whether a row belongs to train, to validation, to test; to one at most."""
+    test_start, validation_end = split.test_start(as_of), split.trained_until(as_of)
+    validation_start = validation_end - split.validation
+    return {
+        "train": _between(None, validation_start),
+        "validation": _between(validation_start, validation_end),
+        "test": _between(test_start, as_of),
+    }
+
+
+def _between(start: datetime | None, end: datetime) -> pl.Expr:
     inside = (pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end)
-    if start is not None:
-        inside &= pl.col(PREDICTION_TIME) >= start
-    return frame.filter(inside).sort(PREDICTION_TIME, maintain_order=True)
+    return inside if start is None else inside & (pl.col(PREDICTION_TIME) >= start)
 
 
 def build_training_set(

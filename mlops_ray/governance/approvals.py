@@ -274,8 +274,8 @@ def expire(store: ControlStore, now: datetime) -> list[Approval]:
         return [_write(connection, state, decide(state, Lapse(), Policy(), now), SYSTEM, now) for state in found]
 
 
-def list_approvals(store: ControlStore, use_case: str | None = None, limit: int = 1000) -> list[Approval]:
-    """Requests and what became of them, the newest first."""
+def list_approvals(store: ControlStore, use_case: str | None = None, limit: int | None = 1000) -> list[Approval]:
+    """Requests and what became of them, the newest first; limit: None for all."""
     query = select(approvals).order_by(approvals.c.id.desc()).limit(limit)
     if use_case is not None:
         query = query.where(approvals.c.use_case == use_case)

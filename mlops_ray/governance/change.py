@@ -29,7 +29,8 @@ def write(
     reason: str = "",
     numbers: Numbers | None = None,
 ) -> Live:
-    """Write the state and the event about `version`."""
+    """Write the state and the event about `version`. A rollout that is not there any more ends at the event's time."""
+    now = database_now(connection)
     revision = before.revision + 1
     is_a_step = _parts(before) == _parts(after)
     after = replace(after, revision=revision, stands_since=before.stands_since if is_a_step else revision)
@@ -46,6 +47,8 @@ def write(
         connection.execute(insert(endpoints).values(use_case=before.use_case, **values))
     else:
         connection.execute(update(endpoints).where(endpoints.c.use_case == before.use_case).values(values))
+    if before.rollout and after.rollout is None:
+        connection.execute(update(rollouts).where(rollouts.c.id == before.rollout.id).values(ended_at=now))
     record(
         connection,
         event,
@@ -56,15 +59,16 @@ def write(
         after=_to_json(after),
         payload=dict(numbers or {}),
         reason=reason,
-        now=database_now(connection),
+        now=now,
     )
     return after
 
 
 def write_rollout(connection: Connection, rollout: Rollout, ended_because: str | None = None) -> None:
+    """Write its step and state; one that ends ends with `write`."""
     values: dict[str, Any] = {"state": rollout.state, "step": rollout.step, "step_since": rollout.step_since}
     if ended_because is not None:
-        values |= {"reason": ended_because, "ended_at": database_now(connection)}
+        values["reason"] = ended_because
     connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(values))
 
 
@@ -108,6 +112,7 @@ def _to_json(value: Live) -> dict[str, Any]:
         "revision": value.revision,
         "stands_since": value.stands_since,
         "champion": value.champion and asdict(value.champion),
+        "champion_since": value.champion_since,
         "previous": value.previous and asdict(value.previous),
         "rollout": None,
     }
@@ -119,6 +124,8 @@ def _to_json(value: Live) -> dict[str, Any]:
             "state": rollout.state,
             "step": step,
             "number": rollout.step,
+            "step_since": rollout.step_since,
+            "started_at": rollout.started_at,
             "plan": rollout.plan.to_json(),
         }
     return shown

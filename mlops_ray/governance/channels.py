@@ -5,12 +5,10 @@ import binascii
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,6 +18,8 @@ from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.errors import ConfigurationError, ForbiddenError, UnavailableError
 from mlops_ray.governance.address_guard import addresses_of, problem_with, public_addresses_only
 from mlops_ray.governance.events import EVENT_TYPES, Event
+from mlops_ray.governance.references import expect_reference, value_of
+from mlops_ray.governance.references import is_reference as is_reference  # known here as one kind of channel
 
 TIMEOUT_S = 10.0
 CONTENT_TYPE = "application/cloudevents+json"
@@ -43,7 +43,7 @@ class Channels:
         Of a reference only the form: what it stands for is known to who sends.
         """
         if is_reference(channel):
-            _expect_reference(channel)
+            expect_reference(channel)
         else:
             self._checked(channel)
 
@@ -89,25 +89,6 @@ class Channels:
 def is_webhook(channel: str) -> bool:
     """Whether a channel is the URL of a webhook, whose receiver checks signatures."""
     return channel.lower().startswith(("http://", "https://"))
-
-
-def is_reference(text: str) -> bool:
-    """Whether it says where a channel or secret stands, `env:NAME` or `file:/path`, instead of being it."""
-    return text.startswith(("env:", "file:")) and not text.startswith("file://")
-
-
-def value_of(text: str) -> str:
-    """A channel or secret itself, where a reference stands for it. Raises ConfigurationError if there is none."""
-    if not is_reference(text):
-        return text
-    kind, _, where = text.partition(":")
-    try:
-        value = os.environ[where] if kind == "env" else Path(where).read_text()
-    except (KeyError, OSError, ValueError) as error:
-        raise ConfigurationError(f"{text} cannot be read by who sends: {type(error).__name__}.") from None
-    if not value.strip():
-        raise ConfigurationError(f"{text} is empty.")
-    return value.strip()
 
 
 def new_secret() -> str:
@@ -228,13 +209,6 @@ def _encrypted(plugin: Any) -> str:
     known = plugin.secure_protocol
     scheme = known if isinstance(known, str) else next(iter(known or ()), "")
     return f"{scheme}://" if scheme else "a channel that is"
-
-
-def _expect_reference(text: str) -> None:
-    kind, _, where = text.partition(":")
-    good = where.isidentifier() if kind == "env" else where.startswith("/") and where.isprintable()
-    if not good or len(text) > _LONGEST:
-        raise ConfigurationError(f"{text[:60]!r} is neither env:NAME nor file:/path, an absolute path.")
 
 
 def _parsed(channel: str) -> SplitResult:

@@ -13,27 +13,30 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.schema import CreateColumn
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError, UnavailableError
-from mlops_ray.governance.tables import REPORTS, SCHEMA_REVISION, event_head, metadata
+from mlops_ray.governance.schema import Schema, bring_up_to_date, expect_usable, find_schema
+from mlops_ray.governance.tables import REPORTS, REPORTS_REVISION, event_head, metadata
 from mlops_ray.state_folder import claim
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_037_411  # PostgreSQL's advisory locks are numbers; any that nobody else takes
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = ("database is locked", "lock timeout")
+# PostgreSQL looks for a deadlock after a second: by then we have given way.
+_ALL_TABLES_MS = 500
 _IDLE_MS = 15_000  # a writer that stopped in the middle of a transaction holds up everybody, a rollback too
 
 
 def open_store(settings: Settings) -> "ControlStore":
-    """The control store of `settings`, made or brought up to date if necessary.
+    """The control store of `settings`, whose tables are made if the database is empty.
 
-    Raises ConfigurationError if the state folder is a copy (see `state_folder.claim`), and as `ControlStore.migrate`.
+    Raises ConfigurationError if the state folder is a copy (see `state_folder.claim`), and as `ControlStore.prepare`.
     """
     claim(settings)
     store = ControlStore(settings.control_store)
-    store.migrate()
+    store.prepare()
     return store
 
 
@@ -52,7 +55,11 @@ class ControlStore:
         return ControlStore, (self.url, self.wait_s)
 
     def __repr__(self) -> str:
-        return f"ControlStore({str(self._parsed)!r})"
+        return f"ControlStore({str(self)!r})"
+
+    def __str__(self) -> str:
+        """Its URL, without a password."""
+        return str(self._parsed)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -110,25 +117,94 @@ class ControlStore:
                 options["isolation_level"] = "AUTOCOMMIT"
             return int(plain.execution_options(**options).execute(select(event_head.c.seq)).scalar() or 0)
 
-    def migrate(self) -> None:
-        """Bring the schema up to date, from nothing if need be. Any number of processes may do so at once.
-
-        Raises ConfigurationError if the schema is newer than this code, UnavailableError as `transaction` does.
-        """
-        on_sqlite = self._parsed.get_backend_name() == "sqlite"
-        if on_sqlite:
-            self._make_folder()
+    def schema(self) -> Schema:
+        """Which schema the database has. Raises UnavailableError as `transaction` does."""
         with self.reading() as connection:
-            if _revision(connection) == SCHEMA_REVISION:
-                return
-        if on_sqlite:
+            return find_schema(connection)
+
+    def prepare(self) -> None:
+        """Make the tables of an empty database, and expect that this software may use any other as it is.
+
+        Raises ConfigurationError if its schema is older, too new or of another program (see `schema.expect_usable`),
+        UnavailableError as `transaction` does.
+        """
+        self.prepare_folder()
+        schema = self.schema()
+        if schema.revision is None:
+            with self.migrating() as connection:
+                schema = find_schema(connection)  # another process may have made them since
+                if schema.revision is None:
+                    bring_up_to_date(connection)
+                    return
+        expect_usable(schema, str(self))
+
+    def migrate(self) -> None:
+        """Bring the schema up to date, from nothing if need be, unasked. Any number of processes may do so at once.
+
+        `operations.upgrade` looks first, and records it. Raises as `prepare` does, but for an older schema.
+        """
+        self.prepare_folder()
+        if self.schema().standing() == "current":
+            return
+        with self.migrating() as connection:
+            schema = find_schema(connection)
+            if schema.standing() in ("empty", "older"):
+                bring_up_to_date(connection)
+            else:
+                expect_usable(schema, str(self))
+
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """A transaction that may change tables: all of it, or after an exception nothing, and one at a time.
+
+        On PostgreSQL nobody reads meanwhile, either, so keep it short. Who waits for those that work with the tables
+        holds up nobody for longer than half a second at a time. Raises UnavailableError as `transaction` does.
+        """
+        if self.is_file:
             self._use_write_ahead_log(self._engine)
         with self._errors(), self._engine.connect() as plain:
             connection = plain.execution_options(mode="write")
             with connection.begin():
                 if connection.dialect.name == "postgresql":
-                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-                self._upgrade(connection)
+                    self._take_all_tables(connection)
+                yield connection
+
+    def _take_all_tables(self, connection: Connection) -> None:
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        there = [name for name in inspect(connection).get_table_names() if name in metadata.tables]
+        deadline = time.monotonic() + self.wait_s
+        while there:
+            try:
+                with connection.begin_nested():
+                    connection.execute(text(f"SET LOCAL lock_timeout = {_ALL_TABLES_MS}"))
+                    connection.execute(text(f"LOCK TABLE {', '.join(there)} IN ACCESS EXCLUSIVE MODE"))
+                return
+            except OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_ALL_TABLES_MS / 1000)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is an SQLite file on this machine."""
+        return self._parsed.get_backend_name() == "sqlite"
+
+    @property
+    def file(self) -> Path:
+        """The SQLite file."""
+        return Path(str(self._parsed.database))
+
+    def forget_overwritten(self) -> None:
+        """Write SQLite's file anew and empty its log: what was overwritten stands in both until they are used again.
+
+        Of PostgreSQL it is the operator's to do. Raises UnavailableError if others hold the file for too long.
+        """
+        if self._parsed.get_backend_name() == "sqlite":
+            with self._errors(), self._engine.connect() as connection:
+                outside = connection.execution_options(mode="outside")
+                outside.exec_driver_sql("VACUUM")
+                outside.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close all connections; the store can be used again afterwards."""
@@ -180,13 +256,17 @@ class ControlStore:
         url = self._parsed
         if url.get_backend_name() != "sqlite":
             return self._engine
-        file = Path(str(url.database))
-        # The name holds the schema, since nobody migrates what is told anew every few seconds.
-        engine = self._sqlite_engine(url.set(database=str(file.with_name(f"{file.stem}-reports-{SCHEMA_REVISION}.db"))))
+        # One file for this release and the one before: replicas of both decide together. Nobody migrates what is told
+        # anew every few seconds.
+        file = self.file.with_name(f"{self.file.stem}-reports-{REPORTS_REVISION}.db")
+        engine = self._sqlite_engine(url.set(database=str(file)))
         event.listen(engine, "connect", _do_not_wait_for_the_disk)
         self._use_write_ahead_log(engine)
-        with engine.connect() as connection, connection.execution_options(mode="write").begin():
-            metadata.create_all(connection, REPORTS)
+        with engine.connect() as plain:
+            connection = plain.execution_options(mode="write")
+            with connection.begin():
+                metadata.create_all(connection, REPORTS)
+                _add_columns(connection)
         return engine
 
     def _sqlite_engine(self, url: URL) -> Engine:
@@ -227,8 +307,11 @@ class ControlStore:
             )
         return UnavailableError(f"The control store {self._parsed} cannot be used: {said}. Retry later.")
 
-    def _make_folder(self) -> None:
-        folder = Path(str(self._parsed.database)).parent
+    def prepare_folder(self) -> None:
+        """Make the folder of an SQLite file. Raises ConfigurationError if that cannot be."""
+        if not self.is_file:
+            return
+        folder = self.file.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -252,21 +335,21 @@ class ControlStore:
                     raise
                 time.sleep(0.05)
 
-    def _upgrade(self, connection: Connection) -> None:
-        from alembic import command  # 0.6 s, which only the process that migrates has to spend
-        from alembic.config import Config
-        from alembic.util import CommandError
 
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise ConfigurationError(
-                f"The control store {self._parsed} has the schema {_revision(connection)}, which this code does not "
-                f"know (its newest: {SCHEMA_REVISION}). Run the version of mlops_ray that made it, or a newer one."
-            ) from error
+class StoreInTransaction(ControlStore):
+    """A store as it is inside a transaction of somebody else, who commits all or nothing of what is done with it."""
+
+    def __init__(self, store: ControlStore, connection: Connection):
+        super().__init__(store.url, store.wait_s)
+        self._connection = connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        yield self._connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        yield self._connection
 
 
 def _make_closed(file: Path) -> None:
@@ -284,11 +367,14 @@ def database_now(connection: Connection) -> datetime:
     return datetime.fromisoformat(shown).replace(tzinfo=UTC)
 
 
-def _revision(connection: Connection) -> str | None:
-    """The schema's revision; None for an empty database."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+def _add_columns(connection: Connection) -> None:
+    """Add what the reports of the release before do not say; each column has a default, so that it goes on."""
+    for table in REPORTS:
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                told = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {told}"))
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

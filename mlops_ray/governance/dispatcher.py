@@ -14,8 +14,9 @@ import uuid6
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.governance.anchors import anchor
 from mlops_ray.governance.approvals import expire
-from mlops_ray.governance.audit import anchor, check
+from mlops_ray.governance.audit import check
 from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore, database_now
@@ -81,11 +82,16 @@ class Dispatcher:
             return None
         self._every(EXPIRE_EVERY, "expire", now, lambda: expire(self._store, now))
         self._every(EXPIRE_EVERY, "follow up on broken glass", now, lambda: follow_up(self._store, now))
-        self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings.audit_anchors))
+        self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings))
         self._every(REVIEWS_EVERY, "look for overdue reviews", now, lambda: announce_overdue(self._store, now))
-        self._every(CHECK_EVERY, "check the audit log", now, lambda: check(self._store, self._settings.audit_anchors))
+        self._every(CHECK_EVERY, "check the audit log", now, self._check)
         self._every(FORGET_EVERY, "forget", now, lambda: forget_delivered(self._store, now))
         return deliver_once(self._store, now, self._send)
+
+    def _check(self) -> None:
+        """Not after an upgrade to the next release, whose events may say more than this one can check."""
+        if self._store.schema().standing() != "newer":
+            check(self._store, self._settings)
 
     def _every(self, interval: timedelta, name: str, now: datetime, work: Callable[[], object]) -> None:
         """Do it if it is time; a failure of one does not keep the others from being done."""

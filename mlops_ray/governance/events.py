@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 GENESIS = "0" * 64
+TEXTS = ("actor", "actor_id", "subject", "reason", "before", "after", "payload")
+"""The fields whose texts the hash covers by a digest: those that may tell of people."""
+DIGEST = "sha256:"
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,20 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "ledger.erased": EventType("Predictions and labels of a person were erased from the ledger.", "warning"),
     "subscription.ended": EventType("A subscriber answered that it is gone (410) and is told nothing more.", "warning"),
     "notification.set_aside": EventType("An event that cannot be read was not sent to a subscription.", "critical"),
+    "schema.upgraded": EventType("The control store was brought to the schema of a newer release."),
     "audit.failed": EventType("Events, anchors or the tables they describe are not what they were.", "critical"),
-    "audit.anchored": EventType("The end of the chain of events is written to a second place."),
+    "audit.anchored": EventType("The end of the chain of events is written down outside the database."),
+    "audit.delayed": EventType("The second place does not take anchors, or no time stamp is given.", "warning"),
+    "audit.erased": EventType("Texts that told of a person were taken out of the events and tables.", "warning"),
 }
 
 
 @dataclass(frozen=True)
 class Event:
-    """One record. `before` and `after`: the state of the subject; `hash` covers all other fields.
+    """One record. `before` and `after`: the state of the subject; `hash` covers all other fields (`hash_of_fields`).
 
-    actor_id: which person or service acted; None for the system, and in what was written before ids were.
+    actor_id: which person or service acted; None for the system, and in what was written before ids were. salt: what
+    the digests of its texts are made with (`covered`); None in what was written before texts could be erased.
     """
 
     seq: int
@@ -111,9 +119,16 @@ class Event:
     payload: Mapping[str, Any]
     previous_hash: str
     hash: str
+    salt: Any = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, the time in RFC 3339."""
+        """As plain JSON values, the time in RFC 3339; without the salt, which no subscriber needs to keep."""
+        shown = self.to_record()
+        del shown["salt"]
+        return shown
+
+    def to_record(self) -> dict[str, Any]:
+        """As `to_json`, with the salt: all that its hash can be computed from."""
         return asdict(self) | {"roles": list(self.roles), "time": _moment(self.time)}
 
 
@@ -157,6 +172,7 @@ def record(
         "after": plain(after),
         "payload": plain(details),
         "previous_hash": head.hash,
+        "salt": secrets.token_hex(16),
     }
     fields["hash"] = hash_of_fields(fields)
     connection.execute(insert(events).values(fields))
@@ -217,13 +233,44 @@ def read(connection: Connection, query: Select[Any]) -> Iterator[Event]:
 
 
 def hash_of_fields(fields: Mapping[str, Any]) -> str:
-    """SHA-256 over the fields of an event, but for its hash, as JSON with sorted keys and without spaces."""
-    covered = {name: value for name, value in fields.items() if name != "hash"}
-    covered["time"] = _moment(fields["time"])
-    if covered["actor_id"] is None:  # as the events before there were ids were hashed
-        del covered["actor_id"]
-    text = json.dumps(covered, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """SHA-256 over the fields of an event, but for its hash, as JSON with sorted keys and without spaces.
+
+    Two formats. Since there are salts, what is hashed of the fields in TEXTS is not their texts but digests of these,
+    so that a text can be erased and the hash still holds; and `format` is 2. Before, it was the texts themselves.
+    """
+    covers = {name: value for name, value in fields.items() if name not in ("hash", "salt")}
+    covers["time"] = _moment(fields["time"])
+    salt = fields.get("salt")
+    if salt is not None:
+        covers |= {name: covered(fields[name], below(salt, name)) for name in TEXTS} | {"format": 2}
+    elif covers["actor_id"] is None:  # as the events before there were ids were hashed
+        del covers["actor_id"]
+    text = json.dumps(covers, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def covered(value: Any, salt: Any) -> Any:
+    """What is hashed of a value: the same with a digest, made with the salt, in the place of each text.
+
+    salt: a text, from which that of each part follows (`below`), so that one is stored for a whole event; where a text
+    below was erased, the salts of the parts one by one, and of the erased text its digest alone.
+    """
+    if isinstance(salt, str) and salt.startswith(DIGEST):
+        return salt
+    if isinstance(value, str):
+        return DIGEST + hashlib.sha256((salt + value).encode()).hexdigest()
+    if isinstance(value, Mapping):
+        return {name: covered(part, below(salt, name)) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [covered(part, below(salt, str(place))) for place, part in enumerate(value)]
+    return value
+
+
+def below(salt: Any, name: str) -> Any:
+    """The salt of a part. Who has it learns nothing of the one above, nor of those beside it."""
+    if isinstance(salt, str):
+        return hashlib.sha256(f"{salt}/{name}".encode()).hexdigest()
+    return salt[name]
 
 
 def _moment(moment: datetime) -> str:

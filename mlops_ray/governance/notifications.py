@@ -30,6 +30,7 @@ from mlops_ray.governance.channels import (
 )
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import EVENT_TYPES, SEVERITIES, SYSTEM, Actor, Event, Severity, read, record
+from mlops_ray.governance.references import digest_of
 from mlops_ray.governance.tables import events, outbox, subscriptions
 from mlops_ray.governance.versions import expect_name
 
@@ -135,7 +136,8 @@ def subscribe(
     made = Subscription(str(uuid6.uuid7()), use_case, wanted, severity, channel, now, actor.name)
     with store.transaction() as connection:
         connection.execute(insert(subscriptions).values(asdict(made) | {"secret": secret}))
-        _record(connection, actor, made, None, made.shown())
+        digests = {"channel_sha256": digest_of(channel), "secret_sha256": digest_of(secret)}
+        _record(connection, actor, made, None, made.shown() | digests)
     return NewSubscription(made, secret)
 
 

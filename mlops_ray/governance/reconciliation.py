@@ -4,6 +4,7 @@ The chain of hashes shows that the events are what was recorded. Whoever edits a
 of a key, what is live) is found here: each event carries the state of its subject, and the last one counts.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, Table, select
 
 from mlops_ray.governance.events import Event, plain
 from mlops_ray.governance.history import CHANGES
+from mlops_ray.governance.references import digest_of
 from mlops_ray.governance.tables import approvals, endpoints, policies, principals, rollouts, subscriptions, versions
 
 Row = dict[str, Any]
@@ -19,13 +21,11 @@ Row = dict[str, Any]
 
 _TABLES = (principals, versions, approvals, policies, subscriptions, endpoints, rollouts)
 DESCRIBED = {table.name: table for table in _TABLES}
-NOT_COMPARED = (
-    "when a champion, a rollout and its step began and ended",
-    "where exactly a subscription's channel leads, and its secret",
-    "what is told without an event: the outbox, leases, and what replicas report",
-)
+NOT_COMPARED = ("an edit of what is told without an event: the outbox, leases, and what replicas report",)
 SET = "a moment"
 """Stands for a moment that the events tell of only as having come."""
+_DIGEST = "_sha256"
+"""Behind a column's name: the event has a digest of what stands there."""
 _ENDED = {"rollout.promoted": "promoted", "rollout.rolled_back": "rolled_back", "rollout.failed": "failed"}
 
 
@@ -34,6 +34,7 @@ class Reconciliation:
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[tuple[Any, ...], Row]] = {name: {} for name in DESCRIBED}
+        self._untold = Counter[str]()
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
         """Pass the events on, and remember what they say."""
@@ -49,14 +50,22 @@ class Reconciliation:
 
     def difference(self, connection: Connection) -> str | None:
         """The first row that is another than the events say; None if each is as it must be."""
+        self._untold.clear()
         for name, table in DESCRIBED.items():
-            found = next(_differences(connection, table, self.rows[name]), None)
+            found = next(_differences(connection, table, self.rows[name], self._untold), None)
             if found is not None:
                 return found
         return None
 
+    def limits(self) -> tuple[str, ...]:
+        """Which edits `difference` could not have found, in words."""
+        return (*(f"an edit of {what}, in {rows} rows" for what, rows in sorted(self._untold.items())), *NOT_COMPARED)
 
-def _differences(connection: Connection, table: Table, expected: Mapping[tuple[Any, ...], Row]) -> Iterator[str]:
+
+def _differences(
+    connection: Connection, table: Table, expected: Mapping[tuple[Any, ...], Row], untold: Counter[str]
+) -> Iterator[str]:
+    """untold: counts, column by column, the rows in which an edit is not seen."""
     missing = dict(expected)
     for row in connection.execute(select(table).order_by(*table.primary_key)).mappings():
         key = tuple(row[column.name] for column in table.primary_key)
@@ -65,9 +74,16 @@ def _differences(connection: Connection, table: Table, expected: Mapping[tuple[A
         if said is None:
             yield f"{subject}: no event tells of it."
             continue
-        for column, value in said.items():
-            if plain(row[column]) != value and (value is not SET or row[column] is None):
-                yield f"{subject}: {column} is {_short(plain(row[column]))}, and the events say {_short(value)}."
+        for column in (one.name for one in table.columns):
+            value, what = plain(row[column]), column
+            if f"{column}{_DIGEST}" in said and value is not None:
+                value, what = digest_of(value), f"{column}{_DIGEST}"
+            if what not in said:
+                untold[f"{table.name}.{column}"] += 1
+            elif said[what] is SET and value is not None:
+                untold[f"the moment in {table.name}.{column}"] += 1
+            elif value != said[what]:
+                yield f"{subject}: {column} is {_short(plain(row[column]))}, and the events say {_short(said[what])}."
     for key in missing:
         yield f"Table {table.name}, row {' '.join(map(str, key))}: it is missing, and the events tell of it."
 
@@ -84,7 +100,8 @@ def _put(rows: _Rows, table: Table, state: Mapping[str, Any]) -> None:
     """Change the row that the state is of, by those of its values that are columns."""
     key = tuple(state[column.name] for column in table.primary_key)
     known = rows[table.name].setdefault(key, {})
-    known |= {column.name: state[column.name] for column in table.columns if column.name in state}
+    names = {name for column in table.columns for name in (column.name, f"{column.name}{_DIGEST}")}
+    known |= {name: value for name, value in state.items() if name in names}
 
 
 def _follow_key(rows: _Rows, event: Event) -> None:
@@ -95,6 +112,10 @@ def _follow_key(rows: _Rows, event: Event) -> None:
 def _follow_version(rows: _Rows, event: Event) -> None:
     if event.type in ("version.registered", "version.measured", "version.retired"):
         _put(rows, versions, event.after | _digests(event.after["evidence"]))
+    if event.type == "version.retired" and event.payload["was_previous_champion"]:
+        revision = rows[endpoints.name][(event.use_case,)]["revision"] + 1
+        gone = {"previous_version": None, "previous_digest": None, "revision": revision, "stands_since": revision}
+        _put(rows, endpoints, gone | {"use_case": event.use_case})
 
 
 def _follow_approval(rows: _Rows, event: Event) -> None:
@@ -118,7 +139,10 @@ def _follow_policy(rows: _Rows, event: Event) -> None:
 
 def _follow_subscription(rows: _Rows, event: Event) -> None:
     if event.after is None:
-        _put(rows, subscriptions, {"id": event.subject.partition(" ")[2], "ended_at": SET})
+        id = event.subject.partition(" ")[2]
+        _put(rows, subscriptions, {"id": id, "ended_at": SET})
+        for part in ("channel", "secret"):  # where nothing is sent any more it may be erased
+            rows[subscriptions.name][id,].pop(f"{part}{_DIGEST}", None)
         return
     shown = {name: value for name, value in event.after.items() if name != "channel"}
     _put(rows, subscriptions, {"paused_at": None} | shown | {"ended_at": None})
@@ -128,22 +152,21 @@ def _follow_endpoint(rows: _Rows, event: Event) -> None:
     if event.type not in CHANGES or not isinstance(event.after, Mapping) or "champion" not in event.after:
         return
     state, running = event.after, event.after["rollout"]
-    told = {name: state[name] for name in ("revision", "stands_since") if name in state}
+    told = {name: state[name] for name in ("revision", "stands_since", "champion_since") if name in state}
     for part in ("champion", "previous"):
         given = state[part] or {"version": None, "digest": None}
         told |= {f"{part}_version": given["version"], f"{part}_digest": given["digest"]}
     _put(rows, endpoints, told | {"use_case": event.use_case})
     before = event.before and event.before.get("rollout")
     if before and (running is None or running["id"] != before["id"]) and event.type in _ENDED:
-        _put(
-            rows,
-            rollouts,
-            {"id": before["id"], "state": _ENDED[event.type], "ended_at": SET} | {"reason": event.reason},
-        )
+        ended_at = event.time.isoformat() if "champion_since" in state else SET  # as it was written before
+        ended = {"id": before["id"], "state": _ENDED[event.type], "ended_at": ended_at, "reason": event.reason}
+        _put(rows, rollouts, ended)
     if running:
         # What was recorded before it named the plan says less.
         named = {"plan": running["plan"], "step": running["number"]} if "plan" in running else {}
-        state = {name: running[name] for name in ("id", "version", "digest", "state")} | {"ended_at": None}
+        moments = {name: running[name] for name in ("step_since", "started_at") if name in running}
+        state = {name: running[name] for name in ("id", "version", "digest", "state")} | moments | {"ended_at": None}
         begun = {"actor": event.actor, "reason": ""} if event.type == "rollout.started" else {}
         _put(rows, rollouts, state | named | begun | {"use_case": event.use_case})
 

@@ -3,6 +3,7 @@
 Reports come every second from each replica, so they do not take the audit log's lock (`ControlStore.reporting`).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -12,7 +13,8 @@ from sqlalchemy import RowMapping, delete, func, insert, select, update
 
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import SYSTEM, record
-from mlops_ray.governance.tables import replicas
+from mlops_ray.governance.schema import as_far_as_there
+from mlops_ray.governance.tables import SCHEMA_REVISION, replicas
 from mlops_ray.governance.versions import VersionRef
 
 FRESH = timedelta(seconds=15)
@@ -117,6 +119,15 @@ def count_alive(store: ControlStore, use_case: str) -> int:
         return int(connection.execute(select(func.count()).select_from(replicas).where(alive)).scalar_one())
 
 
+def schemas_alive(store: ControlStore) -> Counter[tuple[str, str]]:
+    """How many replicas are alive of each use case and schema that their software was made for; "" where that does not
+    say. It reads an older schema, too."""
+    with store.reporting(write=False) as connection:
+        since = database_now(connection) - FRESH
+        alive = as_far_as_there(connection, replicas).where(replicas.c.seen_at >= since, replicas.c.left_at.is_(None))
+        return Counter((row.use_case, row.schema_revision or "") for row in connection.execute(alive))
+
+
 def record_load_failure(
     store: ControlStore,
     use_case: str,
@@ -145,6 +156,7 @@ def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool)
         "counters": dict(replica.counters),
         "disk": replica.unmoved.disk,
         "unmoved_s": replica.unmoved.seconds,
+        "schema_revision": SCHEMA_REVISION,
     }
     with store.reporting() as connection:
         now = database_now(connection)

@@ -22,7 +22,9 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0014"
+# Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
+REPORTS_REVISION = "0007"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -115,6 +117,7 @@ events = Table(
     _column("payload", Json),
     _column("previous_hash", Text),
     _column("hash", Text),
+    _column("salt", Json, nullable=True),
     Index("events_use_case", "use_case", "seq"),
     Index("events_subject", "subject", "seq"),
 )
@@ -128,7 +131,9 @@ event_head = Table(
     _column("hash", Text),
 )
 
-# When the end of the chain was last written to a second place. Proves nothing by itself: it lies beside the events.
+# What was said of the chain's end outside (governance.anchors). Proves nothing by itself, as it lies beside the events.
+# subtrees: of the Merkle tree up to there, so that the next anchor reads only what is new. written_at, second_at: since
+# when file and second place have it.
 anchors = Table(
     "anchors",
     metadata,
@@ -136,6 +141,13 @@ anchors = Table(
     _column("hash", Text, primary_key=True),
     _column("time", UtcDateTime),
     _column("place", Text),
+    _column("root", Text, nullable=True),
+    _column("subtrees", Json, nullable=True),
+    _column("key", Text, nullable=True),
+    _column("signature", Text, nullable=True),
+    _column("time_stamp", Text, nullable=True),
+    _column("written_at", UtcDateTime, nullable=True),
+    _column("second_at", UtcDateTime, nullable=True),
 )
 
 # One row for each event and subscription that wants it, written with the event. `subject` keeps the order of delivery.
@@ -297,6 +309,7 @@ replicas = Table(
     _column("counters", Json),
     _column("disk", Text, server_default=""),
     _column("unmoved_s", Float, nullable=True),
+    _column("schema_revision", Text, server_default=""),
     _column("seen_at", UtcDateTime),
     _column("left_at", UtcDateTime, nullable=True),
 )

@@ -1,6 +1,7 @@
 """The column contract: every row is accepted, repaired or refused with a reason, wherever it comes from.
 
-Reasons are codes `column:what`, joined by `;` when a row breaks several rules. How a value is read is in `reading`.
+Reasons are codes `column:what` and `rule:name`, joined by `;` when a row breaks several. How a value is read is in
+`reading`.
 """
 
 from datetime import datetime
@@ -17,7 +18,7 @@ JUDGEMENT = {REASON: pl.String, REPAIRS: pl.String}
 NOT_KNOWN_YET, KNOWN_AT_MISSING = "known_after_as_of", "known_at:missing"
 
 KNOWN_AT = "__known_at"
-_NUMBER = "__number"
+_NUMBER, _RULE = "__number", "__rule:"
 
 
 def check_rows(frame: pl.DataFrame, source: Source, where: str, as_of: datetime | None) -> pl.DataFrame:
@@ -54,6 +55,9 @@ def judge_rows(frame: pl.DataFrame, source: Source, where: str) -> pl.DataFrame:
 
     accepted = ~_any(broken, frame.height)
     rows = _derived(rows, accepted, source, where)
+    for name in source.rules:
+        broken[f"rule:{name}"] = (~rows[_RULE + name]).fill_null(False)
+    rows = rows.drop(pl.selectors.starts_with(_RULE))
     if source.known_at is not None:
         broken[KNOWN_AT_MISSING] = accepted & rows[KNOWN_AT].is_null()
     reason = _joined_codes(broken, frame.height)
@@ -64,7 +68,7 @@ def judge_rows(frame: pl.DataFrame, source: Source, where: str) -> pl.DataFrame:
 
 
 def _derived(rows: pl.DataFrame, accepted: pl.Series, source: Source, where: str) -> pl.DataFrame:
-    """The rows with what the source's expressions make of the accepted ones; null in the others.
+    """The rows with what the source's expressions and rules make of the accepted ones; null in the others.
 
     Values of refused rows may be anything, and are not shown to the user's expressions.
     """
@@ -81,6 +85,9 @@ def _derived(rows: pl.DataFrame, accepted: pl.Series, source: Source, where: str
         if not (isinstance(found, pl.Datetime) and found.time_zone is not None):
             raise UseCaseError(f"{where}: known_at gives {found}. It must give moments with a time zone.")
         good = good.with_columns(pl.col(KNOWN_AT).cast(pl.Datetime("us", "UTC")))
+    for name, rule in source.rules.items():
+        with user_code(f"{where}: rule {name!r}"):
+            good = good.with_columns(rule.alias(_RULE + name))
     if whole:
         return good
     rest = rows.with_row_index(_NUMBER).filter(~accepted)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -18,9 +18,11 @@ from mlops_ray.artifacts import Artifacts, ContentDigest, digest_json
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.ingestion.counting import NamedPiece, Partition, count_partition, known_until, write_accepted
-from mlops_ray.ingestion.judged import JudgedFile, Piece, judge_file, kept_file, key_of
+from mlops_ray.ingestion.expectations import rows_before, unmet_checks, unmet_limits
+from mlops_ray.ingestion.judged import JudgedFile, Piece, is_whole, judge_file, kept_file, key_of
+from mlops_ray.ingestion.kept_files import begin_use, end_use
 from mlops_ray.ingestion.quarantine import FOLDER, much_is_refused, refusals
-from mlops_ray.ingestion.snapshot import Snapshot, sum_counts
+from mlops_ray.ingestion.snapshot import Snapshot, sum_counts, write_last
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.use_case import Source, UseCase
 
@@ -47,18 +49,23 @@ def ingest(
     the latest moment at which a row of it became known. contracts: for each source a digest of its declaration and of
     all code that judges its rows; what was made of a file under it stands. files: of each source, where they are found
     already. start_ray: called where the work is more than one task's; afterwards Ray must be initialised.
-    Raises DataError naming every file that cannot be read or lacks a column, and every source without a row. Rows that
-    are refused raise nothing: a warning is logged for each source of which more than `WARN_SHARE` are.
+    Raises DataError naming every file that cannot be read or lacks a column, unless the source expects as many, every
+    source without a row, and, once the snapshot is written, every expectation that is not met. Rows that are refused
+    raise nothing: a warning is logged for each source of which more than `WARN_SHARE` are.
     """
     artifacts = Artifacts(settings.artifacts)
     if files is None:
         files = find_all_files(settings, use_case.sources)
-    judged = _judge(artifacts, use_case.sources, files, contracts, start_ray)
+    every = [_Raw(name, file, key_of(file, contracts[name])) for name in use_case.sources for file in files[name]]
+    keys = {raw.key for raw in every}
+    begin_use(artifacts, use_case.name, keys, datetime.now(UTC))
+    judged, unreadable = _judge(artifacts, use_case.sources, every, start_ray)
     counted = {
         name: _count(artifacts, source, judged[name], as_of, start_ray) for name, source in use_case.sources.items()
     }
     _refuse_empty(counted)
-    moment = as_of or _latest(artifacts, use_case, counted)
+    known = {name: known_until(artifacts, _pieces(one), *_values(one.out)) for name, one in counted.items()}
+    moment = as_of or _latest(use_case, known)
     content = {name: one.content() for name, one in counted.items()}
     snapshot = Snapshot(
         use_case=use_case.name,
@@ -69,9 +76,12 @@ def ingest(
         counts={name: sum_counts(p.counts for p in one.partitions) for name, one in counted.items()},
         content=content,
         files={name: {file.name: file.sha256 for file in found} for name, found in files.items()},
+        unreadable=unreadable,
     )
     _write(artifacts, snapshot, counted)
+    end_use(artifacts, use_case.name, keys, datetime.now(UTC))
     _log_refusals(snapshot)
+    _expect(artifacts, use_case, snapshot, known, counted)
     return snapshot
 
 
@@ -95,23 +105,34 @@ class _Counted:
 def _judge(
     artifacts: Artifacts,
     sources: Mapping[str, Source],
-    files: Mapping[str, Sequence[SourceFile]],
-    contracts: Mapping[str, str],
+    every: Sequence["_Raw"],
     start_ray: Callable[[], Any],
-) -> dict[str, list[NamedPiece]]:
-    """The pieces of each source's files, of which only those are read that were not before."""
-    every = [_Raw(name, file, key_of(file, contracts[name])) for name in sources for file in files[name]]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        kept = list(threads.map(lambda raw: kept_file(artifacts, raw.key), every))
-    known = {raw: found for raw, found in zip(every, kept, strict=True) if found is not None}
+) -> tuple[dict[str, list[NamedPiece]], dict[str, dict[str, str]]]:
+    """The pieces of each source's files, of which only those are read that were not before; and the files that are set
+    aside, with what is wrong with each."""
+    known = _kept(artifacts, every, start_ray)
     known |= _judge_new(artifacts, sources, [raw for raw in every if raw not in known], start_ray)
-    if errors := [found.error for found in (known[raw] for raw in every) if found.error]:
-        blame = UseCaseError if any(kind == UseCaseError.__name__ for kind, _ in errors) else DataError
-        raise blame("\n".join(dict.fromkeys(text for _, text in errors)))
-    return {
+    unreadable = _set_aside(sources, {raw: found.error for raw, found in known.items() if found.error})
+    pieces = {
         name: [NamedPiece(raw.file.name, piece) for raw in every if raw.source == name for piece in known[raw].pieces]
         for name in sources
     }
+    return pieces, unreadable
+
+
+def _set_aside(sources: Mapping[str, Source], errors: Mapping["_Raw", tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """The files of each source that go without, with their errors; raises what is wrong where they are too many."""
+    aside: dict[str, dict[str, str]] = {}
+    for raw, (_, text) in errors.items():
+        aside.setdefault(raw.source, {})[raw.file.name] = text
+    if any(kind == UseCaseError.__name__ for kind, _ in errors.values()):
+        raise UseCaseError("\n".join(dict.fromkeys(text for _, text in errors.values())))
+    if any(len(found) > sources[name].expects.max_unreadable_files for name, found in aside.items()):
+        raise DataError("\n".join(dict.fromkeys(text for _, text in errors.values())))
+    for found in aside.values():
+        for text in found.values():
+            _logger.warning("Set aside: %s", text)
+    return aside
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,22 @@ class _Raw:
     source: str
     file: SourceFile
     key: str
+
+
+def _kept(artifacts: Artifacts, every: Sequence[_Raw], start_ray: Callable[[], Any]) -> dict[_Raw, JudgedFile]:
+    """What is kept of the files, whole: tables that lack bytes, or have others, would count as what they were."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = threads.map(lambda raw: kept_file(artifacts, raw.key), every)
+        kept = {raw: judged for raw, judged in zip(every, found, strict=True) if judged is not None}
+        if sum(piece.size for judged in kept.values() for piece in judged.pieces) <= HERE_BYTES:
+            whole = list(threads.map(lambda judged: is_whole(artifacts, judged), kept.values()))
+        else:
+            start_ray()
+            import ray
+
+            look = ray.remote(is_whole)
+            whole = ray.get([look.remote(artifacts, judged) for judged in kept.values()])
+    return {raw: judged for (raw, judged), is_there in zip(kept.items(), whole, strict=True) if is_there}
 
 
 def _judge_new(
@@ -172,13 +209,43 @@ def _size(pieces: Sequence[NamedPiece]) -> int:
     return sum(one.piece.size for one in pieces)
 
 
-def _latest(artifacts: Artifacts, use_case: UseCase, counted: Mapping[str, _Counted]) -> datetime:
+def _pieces(counted: _Counted) -> list[Piece]:
+    return [one.piece for one in counted.pieces]
+
+
+def _latest(use_case: UseCase, known: Mapping[str, datetime | None]) -> datetime:
     """The latest moment at which a row that counts became known."""
-    found = [known_until(artifacts, [one.piece for one in c.pieces], *_values(c.out)) for c in counted.values()]
-    known = [moment for moment in found if moment is not None]
-    if not known:
+    found = [moment for moment in known.values() if moment is not None]
+    if not found:
         raise DataError(f"Use case {use_case.name}: no source has known_at, so as_of must be given.")
-    return max(known)
+    return max(found)
+
+
+def _expect(
+    artifacts: Artifacts,
+    use_case: UseCase,
+    snapshot: Snapshot,
+    known: Mapping[str, datetime | None],
+    counted: Mapping[str, _Counted],
+) -> None:
+    """Raise DataError naming every expectation of every source that is not met."""
+    asks_before = any(source.expects.max_change is not None for source in use_case.sources.values())
+    before = rows_before(artifacts, use_case.name, snapshot.as_of) if asks_before else {}
+    unmet = []
+    for name, source in use_case.sources.items():
+        unmet += [(name, text) for text in unmet_limits(source, snapshot, name, known[name], before.get(name))]
+        unmet += [(name, text) for text in _unmet_checks(artifacts, snapshot, name, source, counted[name])]
+    if unmet:
+        raise DataError("\n".join(f"Source {name}: {text}" for name, text in unmet))
+
+
+def _unmet_checks(artifacts: Artifacts, snapshot: Snapshot, name: str, source: Source, counted: _Counted) -> list[str]:
+    if isinstance(counted.out[0], pl.DataFrame):
+        return unmet_checks(artifacts, snapshot, name, source)
+    import ray
+
+    found: list[str] = ray.get(ray.remote(unmet_checks).remote(artifacts, snapshot, name, source))
+    return found
 
 
 def _values(given: Sequence[Any]) -> list[pl.DataFrame]:
@@ -229,6 +296,7 @@ def _write(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Coun
         ray.get(written)
     if manifest != snapshot.to_json():
         artifacts.write_json(snapshot.to_json(), *folder, "manifest.json")
+    write_last(artifacts, snapshot)
 
 
 def _write_refused(artifacts: Artifacts, refused: pl.DataFrame, *place: str) -> None:

@@ -4,6 +4,7 @@ They are named by all that they depend on: the file's bytes and format, the sour
 on other files or on `as_of` is not decided here, see `counting`.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,11 +26,14 @@ from mlops_ray.ingestion.sources import SourceFile, file_format
 from mlops_ray.use_case import Source
 
 FOLDER = "judged"
+_MANIFEST = "manifest.json"
 PIECE_BYTES = 256 << 20
 BESIDE = (REPAIRS, KNOWN_AT, LINE, LINES, RAW)
 """Columns of accepted rows that are not the user's."""
 _PLACE = {"line": LINE, "lines": LINES, "raw": RAW}
 _REFUSED = {LINE: pl.Int64, LINES: pl.Int64, REASON: pl.String, RAW: pl.Binary}
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Piece:
 
     Accepted are all that the contract accepts, whatever their key, and whenever they became known; counts, digest and
     known_until (the latest moment at which one became known) are of these. size: of them in memory, in bytes.
+    sha256: of the bytes of both tables, as they were written.
     """
 
     key: str
@@ -46,6 +51,7 @@ class Piece:
     digest: ContentDigest
     known_until: datetime | None
     size: int
+    sha256: tuple[str, str] = ("", "")
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -62,7 +68,8 @@ class Piece:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         known_until = value["known_until"] and datetime.fromisoformat(value["known_until"])
         digest, counts = ContentDigest(**value["digest"]), SourceCounts.from_json(value["counts"])
-        return cls(**{**value, "counts": counts, "digest": digest, "known_until": known_until})
+        given = {"counts": counts, "digest": digest, "known_until": known_until, "sha256": tuple(value["sha256"])}
+        return cls(**{**value, **given})
 
 
 @dataclass(frozen=True)
@@ -82,17 +89,39 @@ class JudgedFile:
 
 def key_of(file: SourceFile, contract: str) -> str:
     """The name of what becomes of a file. contract: stands for the source, and for the code that judges its rows."""
-    return digest_json([file.sha256, *file_format(file.name), contract])
+    return digest_json([file.sha256, *(file_format(file.name) if file.url else [file.name]), contract])
 
 
 def kept_file(artifacts: Artifacts, key: str) -> JudgedFile | None:
-    """What is kept of a file under its key; None if that is nothing, or not all of it."""
-    found = artifacts.read_json(FOLDER, key, "manifest.json")
-    if found is None:
-        return None
-    judged = JudgedFile.from_json(found)
-    there = {entry.name for entry in artifacts.entries(FOLDER, key)}
-    return judged if all({piece.accepted[-1], piece.refused[-1]} <= there for piece in judged.pieces) else None
+    """What is kept of a file under its key; None if that is nothing. Of its tables nothing is read: see `is_whole`."""
+    try:
+        found = artifacts.read_json(FOLDER, key, _MANIFEST)
+        if found is None:
+            return None
+        if found["digest"] == digest_json(found["judged"]):
+            return JudgedFile.from_json(found["judged"])
+        why = "other content than was written"
+    except (ValueError, TypeError, LookupError) as error:
+        why = f"no content that makes sense ({error!r})"
+    _logger.warning("%s has %s: the file that it is of is judged again.", artifacts.url(FOLDER, key, _MANIFEST), why)
+    return None
+
+
+def is_whole(artifacts: Artifacts, judged: JudgedFile) -> bool:
+    """Whether all tables of the pieces are there, with the bytes that were written."""
+    for piece in judged.pieces:
+        for name, sha256 in zip((piece.accepted, piece.refused), piece.sha256, strict=True):
+            try:
+                found = artifacts.sha256(*name)
+            except FileNotFoundError:
+                found = "nothing"
+            if found != sha256:
+                _logger.warning(
+                    "%s was written with SHA-256 %s, and there is %s: the file that it is of is judged again.",
+                    artifacts.url(*name), sha256, found,
+                )  # fmt: skip
+                return False
+    return True
 
 
 def judge_file(artifacts: Artifacts, file: SourceFile, source: Source, key: str) -> JudgedFile:
@@ -107,7 +136,8 @@ def judge_file(artifacts: Artifacts, file: SourceFile, source: Source, key: str)
     except MlopsRayError as error:
         return JudgedFile(error=(type(error).__name__, str(error)))
     judged = JudgedFile(tuple(pieces))
-    artifacts.write_json(judged.to_json(), FOLDER, key, "manifest.json")
+    content = judged.to_json()
+    artifacts.write_json({"judged": content, "digest": digest_json(content)}, FOLDER, key, _MANIFEST)
     return judged
 
 
@@ -140,7 +170,12 @@ def _kept(artifacts: Artifacts, rows: _Rows, key: str, number: int) -> Piece:
     accepted = artifacts.read_table(*piece.accepted)
     latest = accepted[KNOWN_AT].max() if KNOWN_AT in accepted.columns else None
     known_until = latest.astimezone(UTC) if isinstance(latest, datetime) else None
-    return replace(piece, digest=digest_each_row(accepted.drop(BESIDE, strict=False)), known_until=known_until)
+    return replace(
+        piece,
+        digest=digest_each_row(accepted.drop(BESIDE, strict=False)),
+        known_until=known_until,
+        sha256=(artifacts.sha256(*piece.accepted), artifacts.sha256(*piece.refused)),
+    )
 
 
 def _counts(rows: _Rows) -> SourceCounts:

@@ -1,4 +1,4 @@
-"""Rows of Parquet files: typed columns, as far as they can be read."""
+"""Rows of Parquet files and readers: typed columns, as far as they can be read."""
 
 import json
 from collections.abc import Iterator
@@ -36,6 +36,18 @@ def read_parquet_rows(stream: Any, source: Source) -> Iterator[RawRows]:
             row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UnreadableError(f"{_unreadable(file, there)}: {error}") from None
+
+
+def rows_of_batches(batches: Iterator[pa.RecordBatch], source: Source) -> Iterator[RawRows]:
+    """The rows of a reader's batches, as those of a Parquet file. Raises UnreadableError as there."""
+    row = 1
+    for batch in batches:
+        there = [column.name for column in source.columns if column.name in batch.schema.names]
+        absent = [column.name for column in source.columns if column.nullable and column.name not in there]
+        for name in there:
+            _expect_values(batch.schema.field(name))
+        yield _raw_rows(batch, there, absent, row)
+        row += batch.num_rows
 
 
 def _raw_rows(batch: pa.RecordBatch, there: list[str], absent: list[str], row: int) -> RawRows:

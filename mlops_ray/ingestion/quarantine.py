@@ -47,6 +47,6 @@ def _sentence(name: str, counts: Mapping[str, Any]) -> str:
     if not much_is_refused(counts):
         return sentence
     return (
-        f"warning: {sentence}, {share:.1%} (limit {WARN_SHARE:.0%}). See Snapshot.quarantine for the rows; "
+        f"warning: {sentence}, {share:.1%} (limit {WARN_SHARE:.0%}). See `mlops-ray quarantine show`; "
         f"repair the files, or relax the contract."
     )

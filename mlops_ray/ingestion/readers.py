@@ -10,10 +10,12 @@ from mlops_ray.errors import DataError
 from mlops_ray.ingestion.csv_rows import read_csv
 from mlops_ray.ingestion.file_digests import stamp
 from mlops_ray.ingestion.json_rows import read_json_lines
-from mlops_ray.ingestion.parquet_rows import read_parquet_rows
+from mlops_ray.ingestion.parquet_rows import read_parquet_rows, rows_of_batches
 from mlops_ray.ingestion.raw_rows import RawRows, UnreadableError
 from mlops_ray.ingestion.sources import SourceFile, file_format
 from mlops_ray.use_case import Source
+from mlops_ray.use_case.reader import Part, Reader
+from mlops_ray.use_case.user_code import user_code
 
 _READERS = {"delimited": read_csv, "json_lines": read_json_lines}
 
@@ -23,6 +25,9 @@ def read_file(file: SourceFile, source: Source) -> Iterator[RawRows]:
 
     Raises DataError naming the file when nothing of it can be read as rows, and when it changes meanwhile.
     """
+    if source.reader is not None:
+        yield from _read_part(source.reader, file, source)
+        return
     filesystem, path = locate(file.url)
     format_, compression = file_format(file.name)
     try:
@@ -37,3 +42,12 @@ def read_file(file: SourceFile, source: Source) -> Iterator[RawRows]:
         raise DataError(f"File {file.name} cannot be read: {error}. Replace the file, or move it away.") from None
     if file.stamp and now != file.stamp:
         raise DataError(f"File {file.name} was changed while it was read. Run again when its writer has finished.")
+
+
+def _read_part(reader: Reader, file: SourceFile, source: Source) -> Iterator[RawRows]:
+    part = Part(file.name, file.stamp, file.size)
+    with user_code(f"{file.name}: its reader"):
+        try:
+            yield from rows_of_batches(reader.read(part, [column.name for column in source.columns]), source)
+        except (UnreadableError, pa.ArrowException, OSError) as error:
+            raise DataError(f"{file.name} cannot be read: {error}. Run again; what was read is kept.") from None

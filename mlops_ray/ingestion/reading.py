@@ -4,6 +4,7 @@ The one place that says so, for values of files, requests, rows to score and lab
 what its text in a CSV file would mean; where the type is that of the column already, the text is not written first.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,12 +64,17 @@ def read_column(column: Column, given: pl.Series, where: str) -> Reading:
     for flags in found.reasons.values():
         explained |= flags
     reasons = {f"not_{column.type}": present & value.is_null() & ~explained, **found.reasons}
-    if not column.nullable:
-        reasons["missing"] = ~present
     repairs = dict(found.repairs)
+    if column.default is not None:
+        repairs["default"] = ~present
+        value = value.zip_with(present, pl.Series([column.default], dtype=column.dtype).new_from_index(0, value.len()))
+    elif not column.nullable:
+        reasons["missing"] = ~present
     outside = _outside(column, value)
     if outside is not None and column.out_of_range == "null":
         value, repairs["out_of_range"] = only(value, ~outside), outside
+    elif outside is not None and column.out_of_range == "clip":
+        value, repairs["out_of_range"] = _clipped(column, value), outside
     elif outside is not None:
         reasons["out_of_range"] = outside
         # Python has no moments beyond the year 9999: one that is refused is not carried along.
@@ -120,6 +126,9 @@ def _from_times(column: Column, given: pl.Series) -> Moments:
 def _from_text(column: Column, given: pl.Series) -> _Found:
     raw = as_text(given, column)
     text, repairs = cleaned(raw, column)
+    if column.replace:
+        replaced = text.replace(dict(column.replace))
+        text, repairs["replaced"] = replaced, replaced != text
     named = text.is_in(list(column.nulls))
     if bool(named.any()):
         text = only(text, ~named)
@@ -157,6 +166,14 @@ def _outside(column: Column, value: pl.Series) -> pl.Series | None:
     if high is not None:
         outside |= value > high
     return outside
+
+
+def _clipped(column: Column, value: pl.Series) -> pl.Series:
+    """Each value, or the limit that is nearer."""
+    low, high = limits(column)
+    if column.type == "integer":
+        low, high = low if low is None else math.ceil(low), high if high is None else math.floor(high)
+    return value.clip(low, high)
 
 
 def limits(column: Column) -> tuple[float | None, float | None]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
 
@@ -11,6 +11,8 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import IntegrityError
 from mlops_ray.ingestion.quarantine import FOLDER
+
+_LAST = "last_ingest"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def _sum_codes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 @dataclass(frozen=True)
 class Snapshot:
     """A snapshot's manifest. `files` maps each source to its files' SHA-256 by name, `content` to the digests of its
-    accepted and its quarantined rows; `contract` is the digest of the column rules.
+    accepted and its quarantined rows; `contract` is the digest of the column rules. `unreadable` says of each source
+    which of its files were set aside, and why.
 
     `digest` is that of the accepted rows of all sources: the same rows in other files, with other refused rows beside
     them, are the same snapshot, whose manifest then tells of the last ingest.
@@ -82,6 +85,7 @@ class Snapshot:
     counts: dict[str, SourceCounts]
     content: dict[str, dict[str, str]]
     files: dict[str, dict[str, str]]
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def tables(self, artifacts: Artifacts) -> dict[str, pl.DataFrame]:
         """The accepted rows of every source, by its name."""
@@ -106,6 +110,19 @@ class Snapshot:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"as_of": self.as_of.isoformat()}
+
+
+def write_last(artifacts: Artifacts, snapshot: Snapshot) -> None:
+    """Note what the last ingest of a use case wrote, whether or not its expectations were met."""
+    artifacts.write_json({"digest": snapshot.digest}, _LAST, f"{snapshot.use_case}.json")
+
+
+def last_snapshot(artifacts: Artifacts, use_case: str) -> Snapshot:
+    """The snapshot of the last ingest. Raises IntegrityError if there was none."""
+    found = artifacts.read_json(_LAST, f"{use_case}.json")
+    if found is None:
+        raise IntegrityError(f"Nothing of {use_case} was ingested below {artifacts.root}. Run `mlops-ray run` first.")
+    return load_snapshot(artifacts, use_case, found["digest"])
 
 
 def load_snapshot(artifacts: Artifacts, use_case: str, digest: str) -> Snapshot:

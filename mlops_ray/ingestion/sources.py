@@ -1,5 +1,6 @@
 """Raw files: finding those of a source below the data folder."""
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,9 +13,10 @@ import pyarrow.fs as pafs
 
 from mlops_ray.artifacts import Artifacts, join, locate
 from mlops_ray.config import Settings
-from mlops_ray.errors import DataError
+from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.ingestion.file_digests import FileDigests
 from mlops_ray.use_case import Source
+from mlops_ray.use_case.user_code import user_code
 
 _FORMATS = {
     ".csv": "delimited",
@@ -30,7 +32,8 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One raw file: its path or URL, its path below the data folder, and the SHA-256 of its bytes.
+    """One raw file: its path or URL, its path below the data folder, and the SHA-256 of its bytes. Or a part of a
+    reader: its name, and the SHA-256 of its version, which is the stamp; it has no URL.
 
     stamp: size and times by which a change is seen; empty where nobody looks. size: in bytes, as the file lies there.
     """
@@ -48,6 +51,8 @@ def find_files(data: str, source_name: str, source: Source, digests: FileDigests
     digests: what is remembered of files that were hashed before; without them every file is hashed.
     Raises DataError if there are none, if the format of one is unknown, or if one cannot be read.
     """
+    if source.path is None:
+        return _parts(source_name, source)
     try:
         filesystem, root = locate(data)
         root = root.rstrip("/") or "/"
@@ -75,6 +80,23 @@ def find_files(data: str, source_name: str, source: Source, digests: FileDigests
     return [
         SourceFile(url, name, sha256, stamp, info.size or 0)
         for url, name, info, (sha256, stamp) in zip(urls, names, found, hashed, strict=True)
+    ]
+
+
+def _parts(source_name: str, source: Source) -> list[SourceFile]:
+    assert source.reader is not None
+    with user_code(f"Source {source_name}: its reader"):
+        try:
+            found = sorted(source.reader.parts(), key=lambda part: part.name)
+        except OSError as error:
+            raise DataError(f"Source {source_name}: {error}") from None
+    if not found:
+        raise DataError(f"Source {source_name}: {source.reader} has no rows.")
+    if len({part.name for part in found}) < len(found):
+        raise UseCaseError(f"Source {source_name}: {source.reader} gives two parts of one name.")
+    return [
+        SourceFile("", part.name, hashlib.sha256(part.version.encode()).hexdigest(), part.version, part.size)
+        for part in found
     ]
 
 

@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Registry(Protocol):
-    """What is needed of the model registry; `serving.app.Registry` has it."""
+    """What is needed of the model registry; `serving.registry.Registry` has it."""
 
     def find(self, name: str, version: int) -> VersionRef: ...
 

@@ -26,6 +26,7 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         "split": str(case.split),
         "search seed": str(case.search.seed),
         "metric": case.metric,
+        **{f"leakage waived {name}": reason for name, reason in case.leakage_waivers.items()},
     }
 
 

@@ -21,6 +21,7 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.code_version import CodeVersion, code_version, framework_version, lock_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.exploration.rank import choice_of
 from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
@@ -285,6 +286,11 @@ class Pipeline:
         declare(store, author, self.use_case.name, declared_by(self.use_case))
         return author
 
+    def _data_choice(self) -> dict[str, str]:
+        """Why these files were chosen among others, if that was recorded (exploration.rank)."""
+        files = self._result("ingest")["files"][self.use_case.main_source]
+        return choice_of(Artifacts(self.settings.artifacts), self.use_case.name, files)
+
     def _result(self, step: StepName) -> Any:
         return self.done[step].result
 
@@ -321,7 +327,7 @@ class Pipeline:
             source_files=snapshot["files"],
             contract=snapshot["contract"],
             as_of=snapshot["as_of"],
-            declarations=declarations(case),
+            declarations=declarations(case) | self._data_choice(),
             code_version=code.commit,
             code_dirty=code.dirty,
             framework=framework_version(),

@@ -159,7 +159,9 @@ def _inputs(
 ) -> Iterator[tuple[str, Any, Any]]:
     if not any_code:
         yield from _code(lineage, feature_repo)
-    said = declarations(use_case)
+    # Why just these files were taken is no part of the declarations, and they are compared themselves.
+    chosen = {name: text for name, text in lineage.declarations.items() if name.startswith("data choice")}
+    said = declarations(use_case) | chosen
     for name in dict.fromkeys((*lineage.declarations, *said)):
         if _is_other_candidate(name, lineage.candidate):
             continue

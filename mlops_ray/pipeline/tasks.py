@@ -10,6 +10,7 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
+from mlops_ray.exploration.leakage import expect_no_leak, suspected_leaks
 from mlops_ray.features.definitions import Definitions, keep_definitions
 from mlops_ray.features.training_set import TrainingSet, build_training_set, split_by_time
 from mlops_ray.features.transform import FeatureRows
@@ -33,6 +34,9 @@ def build_training_set_task(
     artifacts = Artifacts(settings.artifacts)
     accepted = load_snapshot(artifacts, use_case.name, snapshot)
     built = build_training_set(use_case, artifacts, definitions, rows, accepted, as_of)
+    leaks = suspected_leaks(use_case, accepted.tables(artifacts), read_parquet(built.url), built.features)
+    known = [*(feature.name for feature in built.features), *use_case.feature_views]
+    expect_no_leak(leaks, use_case.leakage_waivers, known)
     if definitions and built.feature_project:
         keep_definitions(artifacts, built.feature_project, definitions)
     return asdict(built) | {"as_of": built.as_of.isoformat()}

@@ -88,8 +88,11 @@ class ModelSchema:
 
 
 def _column_from_json(value: Mapping[str, Any]) -> Column:
-    parts: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in value.items()}
-    return Column(**parts)
+    return Column(**{key: _tuples(part) for key, part in value.items()})
+
+
+def _tuples(part: Any) -> Any:
+    return tuple(map(_tuples, part)) if isinstance(part, list) else part
 
 
 def schema_of(
@@ -132,7 +135,9 @@ def _request_column(use_case: UseCase, name: str, seen: pl.DataFrame) -> Column:
     if name == use_case.event_time:
         return replace(column, type="timestamp", nullable=False, out_of_range="quarantine")
     if column.closed and name in seen.columns:
-        return replace(column, choices=tuple(sorted(seen[name].drop_nulls().unique().cast(pl.String).to_list())))
+        choices = tuple(sorted(seen[name].drop_nulls().unique().cast(pl.String).to_list()))
+        # A default that no row of training had is none that the model knows: then a value must be given.
+        return replace(column, choices=choices, default=column.default if column.default in choices else None)
     return column
 
 

@@ -6,11 +6,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,25 +21,25 @@ from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from mlops_ray.config import Settings, load_settings, settings_from_environment
-from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError
+from mlops_ray.errors import ForbiddenError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.leases import hold
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.missing_ledger import report_missing
-from mlops_ray.governance.principals import active_keys, development_key, is_single_user
+from mlops_ray.governance.principals import active_keys
 from mlops_ray.governance.signatures import demands_signature
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.model_signature import expect_demanded_signature
-from mlops_ray.registry.models import download_sealed, find_version, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
+from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
@@ -54,6 +54,7 @@ from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, Model
 from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
+from mlops_ray.serving.registry import MlflowRegistry, Registry
 from mlops_ray.serving.repository import Repository
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.slots import Slots
@@ -74,36 +75,6 @@ MISSING_S = 15.0
 MAX_ARRIVING = 4_000  # requests in a replica at all; who of them may work or wait is for `Slots` to say
 
 OpenReader = Callable[[Settings, str], OnlineReader]
-
-
-class Registry(Protocol):
-    """What a replica needs of the model registry. Each may raise UnavailableError."""
-
-    def find(self, name: str, version: int) -> VersionRef:
-        """The digest under which a version was registered. Raises ConfigurationError if it was not."""
-        ...
-
-    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
-        """Copy the sealed model of a version into `folder` and return where it lies."""
-        ...
-
-    def show_champion(self, name: str, version: int) -> None:
-        """Let those who look there see which version the control store calls champion."""
-        ...
-
-
-@dataclass(frozen=True)
-class MlflowRegistry:
-    settings: Settings
-
-    def find(self, name: str, version: int) -> VersionRef:
-        return VersionRef(version, find_version(self.settings, name, version).digest)
-
-    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
-        return download_sealed(self.settings, name, version, folder)
-
-    def show_champion(self, name: str, version: int) -> None:
-        set_champion(self.settings, name, version)
 
 
 class EndpointArgs(BaseModel):
@@ -335,24 +306,6 @@ class _Endpoint:
         """One replica of a use case is enough for that."""
         if not hold(store, f"missing ledger {self._name}", replica_id, timedelta(seconds=2 * MISSING_S)):
             report_missing(store, self._name)
-
-
-def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:
-    """Make the development key where only this machine reaches `host`; elsewhere somebody must have a credential.
-
-    Raises ConfigurationError if nobody has.
-    """
-    if is_single_user(store, settings) and not is_public(settings, host):
-        development_key(store, settings)
-        return
-    if settings.oidc_issuer:
-        return
-    if all(principal.development for principal in active_keys(store).values()):
-        raise ConfigurationError(
-            f"Serving on {host} needs credentials, and there are none but development keys, which count only where "
-            f"this machine alone reaches the server and no other key was ever made. Make a key with "
-            f"`mlops-ray keys create` or set oidc_issuer, oidc_audience and oidc_keys."
-        )
 
 
 def _http_host() -> str:

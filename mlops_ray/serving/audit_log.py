@@ -15,7 +15,7 @@ from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.audit import Verification, verify_store
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import read_events
-from mlops_ray.governance.reconciliation import DESCRIBED, NOT_COMPARED
+from mlops_ray.governance.reconciliation import DESCRIBED
 from mlops_ray.serving.approvals import expect_role
 from mlops_ray.serving.failures import told
 from mlops_ray.serving.http import HttpError, Request, Response, Route
@@ -66,7 +66,7 @@ class AuditLog:
         found = await asyncio.to_thread(
             read_events, self._store, query.after, query.use_case, types, query.subject, query.limit + 1
         )
-        return Response(page_of("events", [event.to_json() for event in found], query.limit, "seq"))
+        return Response(page_of("events", [event.to_record() for event in found], query.limit, "seq"))
 
     async def _begin(self, request: Request) -> Response:
         """Begin to verify all events, or join who does already."""
@@ -88,14 +88,14 @@ class AuditLog:
 
     def _verified(self) -> dict[str, Any]:
         try:
-            found = verify_store(self._store, self._settings.audit_anchors)
+            found = verify_store(self._store, self._settings)
         except MlopsRayError as error:
             return {"state": "failed", "result": None, "error": told(error)}
         return {"state": "done", "result": result_of(found)}
 
 
 def result_of(found: Verification) -> dict[str, Any]:
-    """What a verification found as JSON, with the tables that were compared and what was not."""
+    """What a verification found as JSON, with the tables that were compared."""
     ids = found.not_anchored
     shown = {"not_anchored": ids[:_IDS_SHOWN], "not_anchored_events": len(ids)}
-    return asdict(found) | shown | {"compared": [str(name) for name in DESCRIBED], "not_compared": list(NOT_COMPARED)}
+    return asdict(found) | shown | {"compared": [str(name) for name in DESCRIBED]}

@@ -20,9 +20,9 @@ from mlops_ray.serving.app import (
     SERVER_ROUTE,
     EndpointArgs,
     endpoint_application,
-    expect_credentials,
     server_application,
 )
+from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder, serve_host
 
 READY_TIMEOUT_S = 60.0

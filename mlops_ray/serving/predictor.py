@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.registry.sealed_model import SealedModel
+from mlops_ray.serving.request_features import RequestFeatures
 
 _logger = logging.getLogger(__name__)
 
@@ -78,9 +78,8 @@ class Predictor:
         self._numbers, self._categories = schema.named("number"), schema.named("category")
         self._copied = [name for name in schema.request_features if schema.column_of(name) is not None]
         computed = {name: e for name, e in schema.expressions().items() if name not in self._copied}
-        self._expressions = list(computed.values())
-        roots = {root for expression in self._expressions for root in expression.meta.root_names()}
-        self._roots = {column.name: column.dtype for column in schema.request_columns if column.name in roots}
+        columns = {column.name: column.dtype for column in schema.request_columns}
+        self._computed = RequestFeatures(list(computed.values()), columns)
 
     def close(self) -> None:
         """Let go of the online store's connections."""
@@ -93,7 +92,7 @@ class Predictor:
 
         Raises UnavailableError if the store does not answer, unless the use case takes its features as missing then.
         """
-        computed = self._computed(rows)
+        computed = self._computed.of(rows)
         online, degraded = self._online(rows, moments)
         known = [found.values for found in online] or [{}] * len(rows)
         features = [
@@ -131,13 +130,6 @@ class Predictor:
     def probability(self, vectors: Vectors) -> NDArray[np.float32]:
         """Probability of the label for each row. Raises ModelError if the model answers what is none."""
         return self.sealed.model.probability(vectors.numbers, vectors.categories)
-
-    def _computed(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        if not self._expressions:
-            return [{} for _ in rows]
-        request = pl.DataFrame([{name: row[name] for name in self._roots} for row in rows], schema=self._roots)
-        # In sequence: handing one row to polars' thread pool costs more than the arithmetic.
-        return request.select_seq(self._expressions).to_dicts()
 
 
 def _text(value: Any) -> str:

@@ -162,7 +162,8 @@ class AcceptedTexts:
 
     def __init__(self, column: Column):
         self._column, self._fits = column, _fits(column)
-        self._nulls, self._choices = frozenset(column.nulls), frozenset(column.choices)
+        self._repaired = frozenset([*column.nulls, *dict(column.replace)])
+        self._choices = frozenset(column.choices)
         self._known: set[str | None] = {None}
 
     def all(self, texts: Sequence[str | None]) -> Sequence[str | None] | None:
@@ -181,12 +182,12 @@ class AcceptedTexts:
         return True
 
     def _is_plain(self, text: str | None) -> bool:
-        """Whether the text is surely accepted: in the normal form, no null, and a value that the column knows."""
+        """Whether the text is surely accepted: in the normal form, neither null nor replaced, a value that is known."""
         return (
             text is not None
             and text.isascii()
             and text == text.strip(TRIMMED)
-            and text not in self._nulls
+            and text not in self._repaired
             and (not self._choices or text in self._choices)
             and (self._fits is None or self._fits(text))
         )

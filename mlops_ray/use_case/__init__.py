@@ -1,6 +1,7 @@
 """What a user declares, one noun a file: `UseCase` and its parts."""
 
 from mlops_ray.use_case.column import Column, ColumnType
+from mlops_ray.use_case.expectations import Expectations, NeverFalls, References, Unique
 from mlops_ray.use_case.features import Feature, FeatureKind
 from mlops_ray.use_case.gates import (
     LOWER_IS_BETTER,
@@ -41,6 +42,7 @@ __all__ = [
     "Column",
     "ColumnType",
     "ErrorDetector",
+    "Expectations",
     "Fairness",
     "Feature",
     "FeatureKind",
@@ -50,6 +52,7 @@ __all__ = [
     "Latency",
     "Metric",
     "Monitoring",
+    "NeverFalls",
     "NoSliceWorse",
     "NoVulnerability",
     "NumberDetector",
@@ -57,6 +60,7 @@ __all__ = [
     "Parameters",
     "Plausible",
     "Question",
+    "References",
     "Retraining",
     "Search",
     "SearchSpace",
@@ -67,6 +71,7 @@ __all__ = [
     "Tables",
     "Threshold",
     "Uniform",
+    "Unique",
     "UseCase",
     "Waiver",
     "WindowSpec",

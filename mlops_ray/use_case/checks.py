@@ -15,6 +15,7 @@ import polars as pl
 from mlops_ray.errors import UseCaseError, nearest
 from mlops_ray.use_case.column import unknown_time_zone
 from mlops_ray.use_case.declared_types import expect_types
+from mlops_ray.use_case.expectations import NeverFalls, References, Unique
 from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of, is_of_one_row
 from mlops_ray.use_case.gates import Fairness, NoSliceWorse, NoVulnerability
 from mlops_ray.use_case.search import Candidate, Choice, Integer, Uniform
@@ -182,10 +183,59 @@ def _check_source(case: "UseCase", name: str, source: Source) -> None:
                 f"{place}: derived column {derived!r} depends on other rows, but a source is read in parts. "
                 f"Compute it in a function of feature_views.",
             )
+    _check_rules(case, place, source, types)
+    _check_expectations(case, name, source)
     if source.known_at is not None:
         _expect_moment(case, f"{place}: known_at", source.known_at, types, f"source {name!r}")
         if not is_of_one_row(source.known_at):
             raise _refusal(case, f"{place}: known_at depends on other rows, but a source is read in parts. Rewrite it.")
+
+
+def _check_rules(case: "UseCase", place: str, source: Source, types: Mapping[str, pl.DataType]) -> None:
+    for name, rule in source.rules.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise _refusal(case, f"{place}: rule {name!r}: use a-z, 0-9 and _, beginning with a letter.")
+        given = dtype_of(rule, types, f"Use case {case.name}: {place}: rule {name!r}", place)
+        if given != pl.Boolean:
+            raise _refusal(case, f"{place}: rule {name!r} is of type {given}. Write what must hold, as a comparison.")
+        if not is_of_one_row(rule):
+            raise _refusal(
+                case,
+                f"{place}: rule {name!r} depends on other rows, but a source is read in parts. Expectations (expects) "
+                f"are of rows together.",
+            )
+
+
+def _check_expectations(case: "UseCase", name: str, source: Source) -> None:
+    place, types = f"source {name!r}: expects", column_types(case, name)
+    expect_types(source.expects, f"Use case {case.name}: {place}")
+    if source.expects.max_age is not None and source.known_at is None:
+        raise _refusal(case, f"{place}: max_age asks when rows became known. Give the source known_at.")
+    for check in source.expects.checks:
+        expect_types(check, f"Use case {case.name}: {place}: {type(check).__name__}")
+        match check:
+            case Unique(columns):
+                _expect_columns(case, place, columns, types)
+            case NeverFalls(column, along, by):
+                _expect_columns(case, place, (column, along, *by), types)
+            case References(columns, other, of):
+                if other not in case.sources or other == name:
+                    others = [known for known in case.sources if known != name]
+                    raise _refusal(case, f"{place}: {other!r} is no other source. {nearest(other, others)}")
+                _expect_columns(case, place, columns, types)
+                there = column_types(case, other)
+                _expect_columns(case, f"{place}: source {other!r}", of or columns, there)
+                pairs = list(zip(columns, of or columns, strict=False))
+                if len(of or columns) != len(columns) or any(types[own] != there[its] for own, its in pairs):
+                    raise _refusal(case, f"{place}: {check} must pair columns of the same types. Give `of` for each.")
+
+
+def _expect_columns(case: "UseCase", place: str, columns: Collection[str], types: Mapping[str, pl.DataType]) -> None:
+    if not columns:
+        raise _refusal(case, f"{place}: a check names no columns. Name at least one.")
+    for column in columns:
+        if column not in types:
+            raise _refusal(case, f"{place}: {column!r} is no column of it. {nearest(column, types)}")
 
 
 def _check_keys(case: "UseCase") -> None:

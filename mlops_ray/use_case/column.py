@@ -39,8 +39,9 @@ class Column:
     """One column of a source: how its values are read, and what they must satisfy.
 
     A value that cannot be read as `type`, is null without `nullable`, or breaks `choices` or `pattern`, puts its row
-    into quarantine. A number outside `minimum..maximum` does too, unless `out_of_range="null"` repairs it; and so does
-    a moment outside the years 1900 to 2199, or a number beyond what a model holds (float32).
+    into quarantine. A number outside `minimum..maximum` does too, unless `out_of_range` repairs it, to null ("null") or
+    to the nearer limit ("clip"); and so does a moment outside the years 1900 to 2199, or a number beyond what a model
+    holds (float32).
 
     How texts are read (a value of any type is judged as the text that a CSV file would hold):
     null_texts: texts that mean null, beside the empty one. Default: none for a text, as "NA" is Namibia; for the
@@ -53,7 +54,11 @@ class Column:
     decimal_comma: whether `1,5` is written for 1.5. thousands: what may stand between groups of three digits.
     text_form: the normal form of texts, trimmed: `nfc`, `nfkc`, which also makes full-width letters plain, or `exact`:
         as they come.
+    replace: texts that stand for others, in their normal form: `(("N.Y.", "NY"),)`. `choices` and `pattern` judge what
+        comes of it.
     pattern: what the whole text must match, in the syntax of Rust's regex crate, which is polars'.
+
+    default: the value of a row that has none. Like every repair it is counted, and made of requests as of files.
 
     `outcome` marks what is known only after the fact: such a column can make labels and histories, but is never
     offered to a model as a feature of its own row. `closed` says that the values seen in training are all there are:
@@ -68,7 +73,7 @@ class Column:
     nullable: bool = False
     minimum: float | None = None
     maximum: float | None = None
-    out_of_range: Literal["quarantine", "null"] = "quarantine"
+    out_of_range: Literal["quarantine", "null", "clip"] = "quarantine"
     choices: tuple[str, ...] = ()
     pattern: str | None = None
     outcome: bool = False
@@ -82,6 +87,8 @@ class Column:
     decimal_comma: bool = False
     thousands: str | None = None
     text_form: Literal["nfc", "nfkc", "exact"] = "nfc"
+    replace: tuple[tuple[str, str], ...] = ()
+    default: str | float | bool | None = None
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -93,9 +100,12 @@ class Column:
             raise self._wrong(f"minimum {self.minimum} is above maximum {self.maximum}")
         if self.out_of_range == "null" and not self.nullable:
             raise self._wrong('out_of_range="null" makes nulls, so the column must be nullable')
+        if self.out_of_range == "clip" and self.type == "timestamp":
+            raise self._wrong('out_of_range="clip" is of numbers; a moment that is wrong has no nearer one')
         if self.pattern is not None:
             self._check_pattern(self.pattern)
         self._check_texts()
+        self._check_repairs()
         self._check_number_signs()
         self._check_times()
 
@@ -129,7 +139,7 @@ class Column:
     def _check_words(self) -> None:
         known = {
             "type": get_args(ColumnType),
-            "out_of_range": ("quarantine", "null"),
+            "out_of_range": ("quarantine", "null", "clip"),
             "personal": (None, "omit", "hash"),
             "clock_change": ("reason", "earliest", "latest"),
             "unit": (None, "s", "ms", "us", "ns"),
@@ -150,6 +160,8 @@ class Column:
             "closed": ("text",),
             "pattern": ("text",),
             "text_form": ("text",),
+            "replace": ("text",),
+            "default": ("text", "integer", "number", "boolean"),
             "format": ("timestamp",),
             "time_zone": ("timestamp",),
             "clock_change": ("timestamp",),
@@ -182,6 +194,49 @@ class Column:
             raise self._wrong(f"{min(both)!r} is a value and means null")
         if self.choices and len(set(self.choices)) < len(self.choices):
             raise self._wrong("choices name a text twice")
+
+    def _check_repairs(self) -> None:
+        given = [pair[0] for pair in self.replace]
+        for text in (part for pair in self.replace for part in pair):
+            if text != normal_form(text, self.text_form):
+                raise self._wrong(f"replace: {text!r} is not how texts are read: trimmed, in the form {self.text_form}")
+        if twice := {text for text in given if given.count(text) > 1}:
+            raise self._wrong(f"replace says twice what {min(twice)!r} stands for")
+        if chained := {new for _, new in self.replace} & set(given):
+            raise self._wrong(f"replace: {min(chained)!r} is replaced, and stands for another; say what both become")
+        if meant := {*self.choices, *self.nulls} & set(given):
+            raise self._wrong(f"replace: {min(meant)!r} is a choice or means null")
+        if self.default is None:
+            return
+        if self.nullable:
+            raise self._wrong("default leaves no value null, so the column is not nullable")
+        kinds: Mapping[str, type | tuple[type, ...]] = {
+            "text": str,
+            "integer": int,
+            "number": (int, float),
+            "boolean": bool,
+        }
+        is_kind = isinstance(self.default, kinds[self.type]) and isinstance(self.default, bool) == (
+            self.type == "boolean"
+        )
+        if not is_kind or (isinstance(self.default, float) and not math.isfinite(self.default)):
+            raise self._wrong(f"default {self.default!r} is no {self.type}")
+        if isinstance(self.default, str):
+            self._check_default_text(self.default)
+        elif (
+            not (-math.inf if self.minimum is None else self.minimum)
+            <= self.default
+            <= (math.inf if self.maximum is None else self.maximum)
+        ):
+            raise self._wrong(f"default {self.default!r} is outside {self.minimum} to {self.maximum}")
+
+    def _check_default_text(self, text: str) -> None:
+        if text in self.nulls or text != normal_form(text, self.text_form):
+            raise self._wrong(f"default {text!r} means null, or is not how texts are read")
+        if self.choices and text not in self.choices:
+            raise self._wrong(f"default {text!r} is not one of the choices")
+        if self.whole_pattern is not None and not pl.Series([text]).str.contains(self.whole_pattern).item():
+            raise self._wrong(f"default {text!r} does not fit the pattern {self.pattern!r}")
 
     def _check_number_signs(self) -> None:
         sign = self.thousands

@@ -1,4 +1,4 @@
-"""Source: raw files of one kind, as the organisation has them."""
+"""Source: raw rows of one kind, as the organisation has them."""
 
 import codecs
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ import polars as pl
 
 from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case.column import Column
+from mlops_ray.use_case.expectations import Expectations
+from mlops_ray.use_case.reader import Reader
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -18,23 +20,27 @@ WIDE_ENCODINGS = {"utf-16": 2, "utf-16-le": 2, "utf-16-be": 2, "utf-32": 4, "utf
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one kind, as the organisation has them.
+    """Files of one kind, as the organisation has them, or what a reader reads in their place.
 
     path: which files below the data folder, as in a shell: `*` stays within a folder, `**` takes all folders below,
     and names that begin with a dot match only a pattern that does. The ending says the format: .csv, .tsv, .txt
     (delimited text), .jsonl, .ndjson (JSON lines), each also with .gz, and .parquet; capital letters are as good.
     A file that several links lead to is read once.
+    reader: with path=None, where rows come from that are not files: `SqlTable`, `DeltaFiles`, or a `Reader` of one's
+    own.
     delimiter, quote (None: a quote is a character like any other), encoding: how delimited text is written; JSON lines
     take the encoding too. header: whether the first line names the columns; without one they come in the order of
     `columns`, and no others.
     key: the columns that identify a row. keep: which of several different rows with one key counts: the "last" or the
     "first" by the column `keep_by`; by default none of them, as nobody knows which is right. Rows that are equal in
     all columns are the same row, and one of them counts in any case. What does not count is quarantined.
-    derived: columns computed from the accepted ones. known_at: the moment a row became known; rows known later than
+    derived: columns computed from the accepted ones. rules: by name, what must hold of each row, over its columns and
+    derived ones; a row for which one is false goes to quarantine, with the reason `rule:<name>`; null holds, as in SQL.
+    expects: what the rows must be like together. known_at: the moment a row became known; rows known later than
     `as_of` stay out. Without it a row counts as known from the beginning.
     """
 
-    path: str
+    path: str | None
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     derived: Mapping[str, pl.Expr] = field(default_factory=dict)
@@ -45,10 +51,15 @@ class Source:
     header: bool = True
     keep: Literal["first", "last"] | None = None
     keep_by: str | None = None
+    rules: Mapping[str, pl.Expr] = field(default_factory=dict)
+    expects: Expectations = field(default_factory=Expectations)
+    reader: Reader | None = None
 
     def __post_init__(self) -> None:
         self._check_text()
-        if self.path.startswith("/") or "://" in self.path or {".", ".."} & set(self.path.split("/")):
+        if (self.path is None) == (self.reader is None):
+            raise UseCaseError(f"Source {self.path}: give a path of files or, with path=None, a reader.")
+        if self.path is not None and self._is_elsewhere(self.path):
             raise UseCaseError(f"Source path {self.path!r} must lie below the data folder. Give it relative to that.")
         names = [*(column.name for column in self.columns), *self.derived]
         if len(set(names)) < len(names):
@@ -66,6 +77,10 @@ class Source:
         for role, name in [("key", name) for name in self.key] + [("keep_by", self.keep_by)]:
             if name is not None and name not in names:
                 raise UseCaseError(f"Source {self.path}: {role} {name!r} is not a column ({', '.join(names)}).")
+
+    @staticmethod
+    def _is_elsewhere(path: str) -> bool:
+        return path.startswith("/") or "://" in path or bool({".", ".."} & set(path.split("/")))
 
     def _check_text(self) -> None:
         try:

@@ -41,6 +41,8 @@ class UseCase:
     time_zone: where a day begins, an IANA name; days are what chance is counted by when versions are judged. Default:
         the zone of the event time's column, or UTC.
     gates: what a version must pass before it goes live. approval: who must agree; None for nobody.
+    leakage_waivers: features and feature views that are suspected to know the outcome (docs/exploration.md) and do not,
+        by name with the reason why somebody found so; without it the pipeline ends before training.
     keep_predictions: how long the ledger keeps predictions and their labels, in whole days; None for ever.
     monitoring: how predictions are watched. retraining: when to train again; None for when a person does.
     """
@@ -69,6 +71,7 @@ class UseCase:
     monitoring: Monitoring = field(default_factory=Monitoring)
     retraining: Retraining | None = None
     keep_predictions: timedelta | None = None
+    leakage_waivers: Mapping[str, str] = field(default_factory=dict)
     tier: Literal["low", "medium", "high"] | None = None
     review_every: timedelta | None = None
 

@@ -62,6 +62,10 @@ class PostgresqlServer:
         command = [*self._as_user, self._binaries / "postgres", *options]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         wait_for(self.port)
+        ready = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        deadline = time.monotonic() + 30  # a port that answers may still say that it is starting up
+        while subprocess.run(ready, check=False).returncode and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGINT)  # SIGTERM would wait for our own connections to close

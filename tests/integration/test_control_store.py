@@ -24,7 +24,8 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.governance import control_store, tables
-from mlops_ray.governance.audit import anchor, verify_store
+from mlops_ray.governance.anchors import anchor
+from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.events import SYSTEM, read_events, record
@@ -33,10 +34,12 @@ from mlops_ray.governance.tables import endpoints, metadata, replicas, rollouts
 from mlops_ray.monitoring.quality import join_labels
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import Label, Labels
+from tests.anchoring import anchored_in
 from tests.integration import control_store_processes as processes
+from tests.integration import upgrade_processes
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["alembic.command", "psycopg", processes.__name__])
+CONTEXT.set_forkserver_preload(["alembic.command", "psycopg", processes.__name__, upgrade_processes.__name__])
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
 
 
@@ -101,12 +104,12 @@ def test_the_migrations_make_the_tables_that_the_code_declares(store: ControlSto
 def test_sixteen_writers_keep_one_unbroken_chain(store: ControlStore, tmp_path: Path) -> None:
     run_together(16, processes.create_keys, lambda number: (store, number, 10))
     place = str(tmp_path / "anchors.jsonl")
-    found = verify_store(store, place)
+    found = verify_store(store, anchored_in(place))
     assert (found.ok, found.checked) == (True, 160)
     events = read_events(store)
     assert sorted(event.subject for event in events) == sorted(f"key {key.principal.name}" for key in list_keys(store))
-    anchor(store, place)
-    assert verify_store(store, place).not_anchored == ()
+    anchor(store, anchored_in(place))
+    assert verify_store(store, anchored_in(place)).not_anchored == ()
 
 
 @pytest.mark.parametrize("value", [1.0, -0.0, 10**30, 1e-320, "\0 \ud800 \u2028", {"b": [None, True], "a": NOON}])
@@ -114,7 +117,7 @@ def test_an_event_is_read_exactly_as_it_was_hashed(store: ControlStore, tmp_path
     with store.transaction() as connection:
         written = record(connection, "alarm.raised", SYSTEM, str(value), reason=str(value), before=value, after=[value])
     assert read_events(store) == [written]
-    assert verify_store(store, str(tmp_path / "anchors.jsonl")).ok
+    assert verify_store(store, anchored_in(tmp_path / "anchors.jsonl")).ok
 
 
 def test_a_process_killed_in_a_transaction_leaves_nothing(store: ControlStore) -> None:
@@ -229,7 +232,7 @@ def test_an_event_that_does_not_exist_cannot_be_sent(store: ControlStore) -> Non
 def test_a_newer_schema_is_left_alone(store: ControlStore) -> None:
     with store.transaction() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ConfigurationError, match="has the schema 9999, which this code does not know"):
+    with pytest.raises(ConfigurationError, match="has schema 9999, and this software is older"):
         store.migrate()
 
 

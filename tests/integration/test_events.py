@@ -14,6 +14,7 @@ from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
+from mlops_ray.governance.anchors import anchor, read_anchors
 from mlops_ray.governance.approvals import (
     Approval,
     Policy,
@@ -26,7 +27,7 @@ from mlops_ray.governance.approvals import (
     revoke,
     set_policy,
 )
-from mlops_ray.governance.audit import Anchor, anchor, check, read_anchors, verify_store
+from mlops_ray.governance.audit import check, verify_store
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
@@ -40,8 +41,10 @@ from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
+from mlops_ray.governance.schema import UPGRADED
 from mlops_ray.governance.tables import outbox, replicas, versions
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
+from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import segments, write_segment
@@ -57,6 +60,7 @@ from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_answer, example_onnx, example_reader, example_rows, example_schema
 from mlops_ray.use_case import Threshold
+from tests.older_store import store_of_schema
 from tests.unit.test_gates import EVALUATION
 from tests.unit.test_governor import USE_CASE, Cluster
 from tests.unit.test_notifications import Server
@@ -150,8 +154,26 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     erasure(platform)
     advisories_and_audit(platform)
     subscribers(platform)
-    assert {event.type for event in platform.seen} == set(EVENT_TYPES)
+    assert {event.type for event in platform.seen} == set(EVENT_TYPES) - {UPGRADED}
     assert waiting(platform.store) == []
+
+
+def test_an_upgrade_is_told_to_who_subscribed_before(url: str, tmp_path: Path, receiver: Server) -> None:
+    store = store_of_schema(url, "0007")
+    with store.transaction() as connection:  # as that release wrote it
+        connection.exec_driver_sql(
+            "INSERT INTO subscriptions (id, types, minimum_severity, channel, secret, created_at, created_by) VALUES "
+            f"('s', '[]', 'info', 'http://127.0.0.1:{receiver.server_port}/all', 'whsec_{'A' * 32}', "
+            "'2030-01-01 00:00:00+00:00', 'ann')"
+        )
+    settings = load_settings(state=str(tmp_path / "state"), data=str(tmp_path), control_store=url)
+    upgrade(settings, lambda _: ANN)
+    (made,) = read_events(store)
+    assert (made.type, made.actor) == (UPGRADED, "ann")
+    assert deliver_once(store, datetime.now(UTC), Channels(("127.0.0.1",)).send).delivered == 1
+    (told,) = (json.loads(body)["data"] for _, _, body in receiver.received)
+    assert told == json.loads(json.dumps(made.to_json()))
+    store.close()
 
 
 def test_a_retired_challenger_does_not_hold_up_the_governor(platform: Platform) -> None:
@@ -302,15 +324,17 @@ def advisories_and_audit(platform: Platform) -> None:
     found = rescan(platform.settings, platform.store)
     assert {one.version: one.new for one in found} == dict.fromkeys((4, 1), ("GHSA-test-0001 (high) in jinja2 2.11.2",))
     platform.told("vulnerability.found", "vulnerability.found")
-    assert anchor(platform.store, platform.settings.audit_anchors)
+    made = anchor(platform.store, platform.settings)
     (event,) = platform.told("audit.anchored")
-    assert read_anchors(platform.settings.audit_anchors) == [Anchor(event.seq, event.hash)]
-    assert verify_store(platform.store, platform.settings.audit_anchors).not_anchored == ()
-    assert check(platform.store, platform.settings.audit_anchors).problem is None
+    assert made is not None
+    assert (made.seq, made.hash) == (event.seq, event.hash)
+    assert read_anchors(platform.settings.audit_anchors) == [made]
+    assert verify_store(platform.store, platform.settings).not_anchored == ()
+    assert check(platform.store, platform.settings).problem is None
     platform.told()
     with platform.store.transaction() as connection:
         connection.execute(update(versions).where(versions.c.version == 1).values(author="eve"))
-    assert not check(platform.store, platform.settings.audit_anchors).ok
+    assert not check(platform.store, platform.settings).ok
     (event,) = platform.told("audit.failed")
     assert event.reason.startswith("Table versions, row ")
 

@@ -8,12 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import func, select
 
 from mlops_ray.config import Settings
-from mlops_ray.governance import control_store as control_store_module
 from mlops_ray.governance.approvals import (
     list_approvals,
     request,
@@ -39,8 +36,10 @@ from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_reader, seal_example
 from mlops_ray.training.tracking import connect, experiment_id
+from tests.anchoring import anchored_in
 from tests.integration import control_store_processes as processes
 from tests.integration.test_control_store import CONTEXT, run_together, running
+from tests.older_store import store_of_schema
 from tests.unit.test_notifications import Server
 
 ANN, BOB, EVE = Actor("ann", ("operate",)), Actor("bob", ("approve",)), Actor("eve", ("operate",))
@@ -75,7 +74,7 @@ def test_of_sixteen_promotions_at_once_one_wins_and_the_others_name_it(store: Co
     assert (tmp_path / promoted.actor.split()[-1]).read_text() == "won"
     state = live(store, "flights")
     assert (state.champion, state.previous, state.rollout, state.revision) == (NEW, OLD, None, 4)
-    assert verify_store(store, str(tmp_path / "anchors")).ok
+    assert verify_store(store, anchored_in(tmp_path / "anchors")).ok
 
 
 def test_sixteen_registrations_at_once_are_sixteen_versions(store: ControlStore, tmp_path: Path) -> None:
@@ -85,7 +84,7 @@ def test_sixteen_registrations_at_once_are_sixteen_versions(store: ControlStore,
     assert {one.author for one in found} == {f"author {number}" for number in range(16)}
     registered = read_events(store, types=["version.registered"])
     assert sorted(event.after["version"] for event in registered) == list(range(1, 17))
-    assert verify_store(store, str(tmp_path / "anchors")).ok
+    assert verify_store(store, anchored_in(tmp_path / "anchors")).ok
 
 
 def test_the_history_of_sixteen_who_change_it_at_random_is_linearizable(store: ControlStore, tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_a_promotion_killed_at_any_write_is_all_there_or_not_at_all(store: Contr
                 assert rollout
                 promote(store, ANN, use_case, rollout, "again")
                 assert what_was_done(store, use_case) == (True, True, True)
-    assert verify_store(store, str(tmp_path / "anchors")).ok
+    assert verify_store(store, anchored_in(tmp_path / "anchors")).ok
 
 
 def statements_of_a_promotion(store: ControlStore) -> int:
@@ -241,16 +240,7 @@ def test_only_heads_of_queues_are_due_and_no_subscription_crowds_out_another(sto
 
 
 def test_a_database_of_the_first_schema_is_brought_up_to_date(url: str) -> None:
-    store = ControlStore(url)
-    if url.startswith("sqlite"):
-        store._make_folder()
-    with store._engine.connect() as plain:
-        connection = plain.execution_options(mode="write")
-        with connection.begin():
-            config = Config()
-            config.set_main_option("script_location", str(Path(control_store_module.__file__).parent / "migrations"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "0001")
+    store = store_of_schema(url, "0001")
     store.migrate()
     begin_rollout(store)
     assert list_subscriptions(store) == []

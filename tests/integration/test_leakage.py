@@ -1,7 +1,8 @@
 """What was not known at a moment cannot reach the training set, and digests name content, not files."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -10,9 +11,10 @@ import ray
 
 from mlops_ray.artifacts import digest_rows, read_parquet
 from mlops_ray.config import load_settings
+from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.pipeline.pipeline import Pipeline
-from mlops_ray.use_case import UseCase, load_use_case
+from mlops_ray.use_case import Tables, UseCase, load_use_case
 from tests.pipeline_run import ROOT, SMALL, SMALL_AS_OF, write_small_data
 
 PLANTED = datetime.fromisoformat("2013-01-20T05:00:00Z")
@@ -86,8 +88,6 @@ def test_the_same_rows_in_other_files_give_the_same_snapshot(
     shuffled.head(20_000).write_csv(folder / "flights_a.csv")
     shuffled.tail(-20_000).write_parquet(folder / "flights_b.parquet")
     source = case.sources["flights"]
-    from dataclasses import replace
-
     other = replace(case, sources={**case.sources, "flights": replace(source, path="flights_*")})
     assert run(other, tmp_path, folder, "ingest")["digest"] == result["snapshot"]
 
@@ -109,3 +109,29 @@ def test_a_file_delivered_twice_changes_no_accepted_row(
     assert counts["reasons"]["duplicate_key"] == 27_004
     outcomes = ("accepted", "repaired", "quarantined", "not_yet_known")
     assert counts["rows_in"] == sum(counts[outcome] for outcome in outcomes)
+
+
+@pytest.mark.timeout(120)
+def test_a_leak_ends_the_pipeline_before_training_unless_it_is_waived_by_name(
+    case: UseCase, clean: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    data, before = clean
+    honest = case.feature_views["weather"]
+
+    def weather_an_hour_early(tables: Tables) -> pl.DataFrame:
+        return honest(tables).with_columns(pl.col("event_timestamp") - timedelta(hours=1))
+
+    flights = case.sources["flights"]
+    columns = tuple(replace(column, outcome=False) for column in flights.columns)
+    leaking = replace(
+        case,
+        sources={**case.sources, "flights": replace(flights, columns=columns)},
+        request_features={**case.features_of_request(), "air_time": pl.col("air_time")},
+        feature_views={**case.feature_views, "weather": weather_an_hour_early},
+    )
+    with pytest.raises(UseCaseError, match=r"Leakage suspected in 2 .* air_time: .* weather: ") as raised:
+        run(leaking, tmp_path, data, "train")
+    assert "leakage_waivers={'air_time': 'why', 'weather': 'why'}" in str(raised.value)
+    waivers = {"air_time": "planned, not flown", "weather": "a forecast of an hour"}
+    waived = run(replace(leaking, leakage_waivers=waivers), tmp_path, data, "training_set")
+    assert waived["rows"] == before["rows"]

@@ -22,11 +22,13 @@ TABLE: dict[str, set[str]] = {
     "code_version": set(),
     "import_closure": set(),
     "user_files": {"errors", "import_closure"},
-    # Webhooks are sent with the client's deadlines.
-    "governance": {"config", "state_folder", "errors", "client"},
+    # Webhooks are sent with the client's deadlines, and anchors to a second place of any kind.
+    "governance": {"config", "state_folder", "errors", "client", "artifacts"},
     "client": {"errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
+    # It reads raw files as ingestion does, and training sets.
+    "exploration": GROUND | {"ingestion", "features"},
     "training": GROUND | {"features"},
     "evaluation": GROUND | {"features", "training"},
     "predictions": GROUND,
@@ -37,7 +39,8 @@ TABLE: dict[str, set[str]] = {
     "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed.
-    "pipeline": GROUND | {"ingestion", "features", "training", "evaluation", "registry", "monitoring", "serving"},
+    "pipeline": GROUND
+    | {"ingestion", "exploration", "features", "training", "evaluation", "registry", "monitoring", "serving"},
     "retraining": GROUND
     | {
         "features",
@@ -50,10 +53,13 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
+    "operations": GROUND | {"monitoring"},
     "cli": GROUND
     | {
+        "operations",
         "client",
         "ingestion",
+        "exploration",
         "features",
         "training",
         "registry",
@@ -74,15 +80,15 @@ HOMES = {
     "ray.serve": ("mlops_ray/serving/",),
     "optuna": ("mlops_ray/training/",),
     "onnxruntime": ("mlops_ray/registry/onnx_model.py", "mlops_ray/testing/"),
-    "sqlalchemy": ("mlops_ray/governance/",),
+    "sqlalchemy": ("mlops_ray/governance/", "mlops_ray/ingestion/sql_table.py"),
     "alembic": ("mlops_ray/governance/",),
     "cyclonedx": ("mlops_ray/registry/bill_of_materials.py",),
     "openlineage": ("mlops_ray/registry/open_lineage.py",),
     "model_signing": ("mlops_ray/registry/model_signature.py",),
     "cvss": ("mlops_ray/registry/advisories.py",),
-    "datasketches": ("mlops_ray/monitoring/sketches.py",),
+    "datasketches": ("mlops_ray/monitoring/sketches.py", "mlops_ray/exploration/sketches.py"),
     "river": ("mlops_ray/monitoring/detectors/",),
-    "deltalake": ("mlops_ray/predictions/table.py",),
+    "deltalake": ("mlops_ray/predictions/table.py", "mlops_ray/ingestion/delta_files.py"),
     "typer": ("mlops_ray/cli/",),
     "apprise": ("mlops_ray/governance/channels.py",),
 }

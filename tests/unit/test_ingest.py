@@ -4,6 +4,7 @@ import io
 import json
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlops_ray.ingestion import judged, records
 from mlops_ray.ingestion.counting import NamedPiece, count_partition, write_accepted
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.judged import judge_file, key_of
+from mlops_ray.ingestion.kept_files import begin_use, end_use
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.snapshot import Snapshot, SourceCounts, load_snapshot, sum_counts
@@ -327,6 +329,81 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(read) == 4
     ingest(CASE, load_settings(state=str(tmp_path), data=str(tmp_path / "data")), AS_OF, "code", {"numbers": "other"})
     assert len(read) == 7
+
+
+def edit_a_value(folder: Path) -> None:
+    table = folder / "accepted-00000.parquet"
+    pl.read_parquet(table).with_columns(pl.lit("forged").alias("note")).write_parquet(table)
+
+
+def cut(folder: Path) -> None:
+    table = folder / "accepted-00000.parquet"
+    table.write_bytes(table.read_bytes()[:-20])
+
+
+def edit_a_count(folder: Path) -> None:
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"accepted": 1', '"accepted": 2'))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        edit_a_value,
+        cut,
+        edit_a_count,
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        lambda folder: (folder / "manifest.json").write_text("{}"),
+        lambda folder: (folder / "refused-00000.parquet").write_bytes(b""),
+    ],
+    ids=["edited value", "cut", "edited count", "no JSON", "another format", "empty"],
+)
+def test_what_is_kept_of_a_file_and_was_changed_is_as_good_as_absent_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
+) -> None:
+    write(tmp_path / "data", f"1,{MAY},a", name="1.csv")
+    expected = whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF)
+    (folder,) = tmp_path.glob("artifacts/judged/*")
+    damage(folder)
+    shutil.rmtree(tmp_path / "artifacts/snapshots")
+    assert whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF) == expected
+    assert f"{folder}/" in caplog.text
+    assert "is judged again" in caplog.text
+    caplog.clear()
+    whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF)
+    assert "judged again" not in caplog.text
+
+
+def test_what_no_ingest_uses_any_more_goes_after_a_day_and_never_what_another_use_case_uses(tmp_path: Path) -> None:
+    artifacts, begun = Artifacts(str(tmp_path)), datetime(2030, 1, 1, tzinfo=UTC)
+    for key in ("a", "b", "c", "killed"):
+        artifacts.write_json({}, "judged", key, "part.json")
+
+    def there() -> list[str]:
+        return [entry.name for entry in artifacts.entries("judged")]
+
+    begin_use(artifacts, "trains", ["c"], begun)
+    begin_use(artifacts, "flights", ["a", "b"], begun)
+    end_use(artifacts, "flights", ["a", "b"], begun)
+    end_use(artifacts, "flights", ["a"], begun + DAY / 2)
+    assert there() == ["a", "b", "c", "killed"], "not at once: another ingest may be about to use it"
+    end_use(artifacts, "flights", ["a"], begun + DAY)
+    assert there() == ["a", "b", "c"], "unused for a day"
+    begin_use(artifacts, "trains", ["b"], begun + DAY)
+    end_use(artifacts, "flights", ["a"], begun + 3 * DAY)
+    assert there() == ["a", "b", "c"], "what an ingest that runs needs, and what its last one did"
+    end_use(artifacts, "flights", ["a"], begun + 40 * DAY)
+    end_use(artifacts, "flights", ["a"], begun + 41 * DAY)
+    assert there() == ["a"], "of a use case that is not ingested any more"
+
+
+def test_an_ingest_says_what_it_uses(tmp_path: Path) -> None:
+    write(tmp_path / "data", f"1,{MAY},a", name="1.csv")
+    whole_ingest(CASE, tmp_path / "data", tmp_path, AS_OF)
+    (kept,) = tmp_path.glob("artifacts/judged/*")
+    found = Artifacts(f"{tmp_path}/artifacts").read_json("judged_use", f"{CASE.name}.json")
+    assert found is not None
+    assert found["keys"] == [kept.name]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError, MlopsRayError, UnavailableError
 from mlops_ray.governance import address_guard, channels
 from mlops_ray.governance.address_guard import problem_with, public_addresses_only
-from mlops_ray.governance.audit import read_anchors, verify_store
+from mlops_ray.governance.anchors import read_anchors
+from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.channels import Channels, cloud_event, hidden, new_secret, signature
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.dispatcher import ANCHOR_EVERY, LEASE_NAME, Dispatcher
@@ -667,7 +668,7 @@ def test_channels_and_secrets_by_reference_are_read_when_something_is_sent(
     url = f"http://127.0.0.1:{server.server_port}/canary"
     made = subscribe(store, ANN, HERE, "env:OPS_HOOK", secret=f"file:{path}")
     assert made.subscription.shown()["channel"] == "env:OPS_HOOK"
-    with pytest.raises(ConfigurationError, match="env:OPS_HOOK cannot be read by who sends"):
+    with pytest.raises(ConfigurationError, match="env:OPS_HOOK cannot be read by who needs it"):
         send_test(store, ANN, HERE, made.subscription.id)
     monkeypatch.setenv("OPS_HOOK", url)
     path.write_text(f"{secret}\n")

@@ -60,6 +60,7 @@ def columns(draw: st.DrawFn) -> Column:
         if rule == "pattern":
             options["pattern"] = draw(st.sampled_from([r"(?i)ab+", r"\p{L}+", "[[:alpha:]]+", r"[A-Z]{3}|\d*", "N1"]))
         options["null_texts"] = draw(st.sampled_from([None, ("NA",), ("-", "NULL")]))
+        options["replace"] = draw(st.sampled_from([(), (("jfk", "JFK"), ("abb", "aB"))]))
     if type_ in ("integer", "number"):
         decimal_comma = options["decimal_comma"] = draw(st.booleans())
         options["thousands"] = draw(st.sampled_from([None, " ", "'", "." if decimal_comma else ","]))
@@ -78,6 +79,12 @@ def columns(draw: st.DrawFn) -> Column:
         options["null_texts"] = draw(st.sampled_from([None, ("9999-12-31T00:00:00Z",)]))
     if nullable and type_ in ("integer", "number", "timestamp"):
         options["out_of_range"] = draw(st.sampled_from(["quarantine", "null"]))
+    if type_ in ("integer", "number") and draw(st.booleans()):
+        options["out_of_range"] = "clip"
+    if not nullable:
+        default = {"text": "JFK", "integer": 7, "number": 0.5, "boolean": False}.get(type_)
+        fits = options.get("pattern") in (None, r"\p{L}+", "[[:alpha:]]+", r"[A-Z]{3}|\d*")
+        options["default"] = draw(st.sampled_from([None, default])) if fits else None
     return Column(name, type_, nullable=nullable, **options)
 
 

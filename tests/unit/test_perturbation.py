@@ -23,6 +23,7 @@ from mlops_ray.artifacts import digest_json
 from mlops_ray.config import Settings
 from mlops_ray.features.definitions import Definitions
 from mlops_ray.ingestion.sources import SourceFile
+from mlops_ray.ingestion.sql_table import SqlTable
 from mlops_ray.pipeline.pipeline import PIPELINE
 from mlops_ray.pipeline.steps.step import Given, StepName
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
@@ -31,15 +32,18 @@ from mlops_ray.use_case import (
     BetterThanChampion,
     Choice,
     Column,
+    Expectations,
     Fairness,
     Integer,
     Label,
     Latency,
     Monitoring,
+    NeverFalls,
     NoSliceWorse,
     NoVulnerability,
     OnnxParity,
     Plausible,
+    References,
     Retraining,
     Search,
     Serving,
@@ -48,6 +52,7 @@ from mlops_ray.use_case import (
     Tables,
     Threshold,
     Uniform,
+    Unique,
     UseCase,
     Waiver,
     WindowSpec,
@@ -55,6 +60,8 @@ from mlops_ray.use_case import (
 
 NONE: set[StepName] = set()
 INGEST: set[StepName] = {"ingest"}
+KNOWN: set[StepName] = {"ingest", "training_set"}  # in which what is known when is looked at
+LEAKS: set[StepName] = {"training_set"}
 COLUMNS: set[StepName] = {"ingest", "training_set", "evaluate"}
 REQUEST: set[StepName] = {"training_set", "evaluate"}
 SPLIT: set[StepName] = {"train", "evaluate", "register"}
@@ -76,6 +83,7 @@ def another_view(tables: Tables) -> pl.DataFrame:
     return tables["orders"].select("customer", "event_timestamp", "amount")
 
 
+PEOPLE = Source("people.csv", (Column("customer", "text"), Column("name", "text")))
 CASE = UseCase(
     name="orders",
     owner="shop@example.org",
@@ -91,7 +99,12 @@ CASE = UseCase(
             key=("customer", "at"),
             derived={"late": pl.col("at").dt.offset_by("1d")},
             known_at=pl.col("at"),
-        )
+            expects=Expectations(
+                checks=(Unique(("amount",)), NeverFalls("at", "at"), References(("customer",), "people"))
+            ),
+        ),
+        "people": PEOPLE,
+        "others": PEOPLE,
     },
     entities=("customer",),
     event_time="at",
@@ -124,7 +137,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "name"): ("others", {"ingest", "features", "training_set", "train", "evaluate", "register"}),
     (UseCase, "sources"): (
         {**CASE.sources, "more": Source("more.csv", (Column("a", "text"),))},
-        INGEST,
+        KNOWN,
     ),
     (UseCase, "entities"): (("customer", "amount"), REQUEST),
     (UseCase, "event_time"): ("late", REQUEST),
@@ -135,7 +148,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "limits"): (("A limit.",), VERSION),
     (UseCase, "lead_time"): (timedelta(hours=1), REQUEST),
     (UseCase, "request_features"): ({"amount": pl.col("amount"), "twice": pl.col("amount") * 2}, REQUEST),
-    (UseCase, "feature_views"): ({"customer": another_view}, {"features"}),
+    (UseCase, "feature_views"): ({"customer": another_view}, {"features", "training_set"}),
     (UseCase, "feature_service"): ("others", REQUEST),
     (UseCase, "metric"): ("average_precision", TRAIN),
     (UseCase, "split"): (Split(test=timedelta(days=9)), SPLIT),
@@ -148,13 +161,14 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "monitoring"): (Monitoring(), SEALED),
     (UseCase, "retraining"): (None, NONE),
     (UseCase, "keep_predictions"): (timedelta(days=9), NONE),
+    (UseCase, "leakage_waivers"): ({"amount": "known when it is ordered"}, LEAKS),
     (UseCase, "tier"): ("high", NONE),
     (UseCase, "review_every"): (timedelta(days=90), NONE),
     (Source, "path"): ("orders_2025_*.csv", INGEST),
     (Source, "columns"): (CASE.sources["orders"].columns[::-1], COLUMNS),
     (Source, "key"): (("customer",), INGEST),
-    (Source, "derived"): ({"late": pl.col("at").dt.offset_by("2d")}, INGEST),
-    (Source, "known_at"): (None, INGEST),
+    (Source, "derived"): ({"late": pl.col("at").dt.offset_by("2d")}, KNOWN),
+    (Source, "known_at"): (None, KNOWN),
     (Column, "name"): ("price", COLUMNS),
     (Column, "type"): ("integer", COLUMNS),
     (Column, "nullable"): (True, COLUMNS),
@@ -174,12 +188,30 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Column, "decimal_comma"): (True, COLUMNS),
     (Column, "thousands"): (".", COLUMNS),
     (Column, "text_form"): ("nfkc", COLUMNS),
+    (Column, "replace"): ((("a", "b"),), COLUMNS),
+    (Column, "default"): (2.0, COLUMNS),
     (Source, "delimiter"): (";", INGEST),
     (Source, "quote"): (None, INGEST),
     (Source, "encoding"): ("latin-1", INGEST),
     (Source, "header"): (False, INGEST),
     (Source, "keep"): ("last", INGEST),
     (Source, "keep_by"): ("at", INGEST),
+    (Source, "reader"): (SqlTable("env:SHOP", "orders"), INGEST),
+    (Source, "rules"): ({"paid": pl.col("amount") > 0}, INGEST),
+    (Source, "expects"): (Expectations(min_rows=2), INGEST),
+    (Expectations, "max_age"): (timedelta(days=1), INGEST),
+    (Expectations, "min_rows"): (3, INGEST),
+    (Expectations, "max_change"): (0.5, INGEST),
+    (Expectations, "max_quarantined"): (0.5, INGEST),
+    (Expectations, "max_unreadable_files"): (1, INGEST),
+    (Expectations, "checks"): ((Unique(("at",)),), INGEST),
+    (Unique, "columns"): (("customer",), INGEST),
+    (NeverFalls, "column"): ("amount", INGEST),
+    (NeverFalls, "along"): ("amount", INGEST),
+    (NeverFalls, "by"): (("customer",), INGEST),
+    (References, "columns"): (("customer", "customer"), INGEST),
+    (References, "source"): ("others", INGEST),
+    (References, "of"): (("name",), INGEST),
     (Label, "name"): ("came_back", REQUEST),
     (Label, "value"): (pl.col("returned").not_(), REQUEST),
     (Label, "known_at"): (pl.col("at").dt.offset_by("1d"), REQUEST),
@@ -260,6 +292,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
 TOGETHER: dict[tuple[type, str], dict[str, Any]] = {
     (WindowSpec, "length"): {"rows": None},
     (Fairness, "column"): {},
+    (Source, "reader"): {"path": None},
 }
 # Classes that are not declared by a user.
 NOT_DECLARED = {declared.Feature}
@@ -275,6 +308,12 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "control_store": ("sqlite:////other/control_store.db", VERSION),
     "advisories": ("pypi", VERSION),
     "audit_anchors": ("/other/anchors", NONE),
+    "audit_second_place": ("/other/place", NONE),
+    "audit_key": ("env:OTHER", NONE),
+    "audit_public_key": ("/other/public.pem", NONE),
+    "audit_time_stamp_url": ("https://other", NONE),
+    "audit_time_stamp_roots": ("/other/roots.pem", NONE),
+    "evidence_key": ("env:OTHER", NONE),
     "model_signing_key": ("env:OTHER", NONE),
     "model_signing_public_key": ("/other/public.pem", NONE),
     "webhook_allowed_hosts": (("other",), NONE),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
@@ -33,6 +33,8 @@ from mlops_ray.governance.principals import (
     revoke_key,
     rotate_key,
 )
+from mlops_ray.governance.tables import principals
+from tests.older_store import store_of_schema
 
 ADA = Actor("ada", ("admin",))
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -293,7 +295,7 @@ def test_a_role_counts_on_its_use_case_alone_also_where_no_server_asks(store: Co
 
 
 def test_the_keys_of_an_older_store_belong_to_persons_by_their_names(tmp_path: Path) -> None:
-    store = ControlStore(f"sqlite:///{tmp_path}/old.db")
+    store = ControlStore(f"sqlite:///{tmp_path}/new.db")
     store.migrate()
     for _ in range(2):
         create_key(store, ADA, "ann", ["predict"])
@@ -301,11 +303,15 @@ def test_the_keys_of_an_older_store_belong_to_persons_by_their_names(tmp_path: P
     create_key(store, ADA, "bob", ["predict"])
     create_key(store, ADA, "development", ["admin"], development=True)
     expected = [key.principal.person for key in list_keys(store)]
-    with store.transaction() as connection:
-        connection.execute(text("ALTER TABLE principals DROP COLUMN person"))
-        connection.execute(text("UPDATE alembic_version SET version_num = :old"), {"old": down_revision})
-    store.migrate()
-    assert [key.principal.person for key in list_keys(store)] == expected
+    with store.reading() as connection:
+        rows = [dict(row) for row in connection.execute(select(principals)).mappings()]
+    old = store_of_schema(f"sqlite:///{tmp_path}/old.db", down_revision)
+    with old.transaction() as connection:
+        columns = [column for column in principals.columns.keys() if column != "person"]  # noqa: SIM118
+        connection.execute(principals.insert(), [{name: row[name] for name in columns} for row in rows])
+    old.migrate()
+    assert [key.principal.person for key in list_keys(old)] == expected
+    old.close()
     store.close()
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mlops_ray import Column, Source
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.ingestion.contract import REASON, REPAIRS, check_rows
-from mlops_ray.ingestion.reading import Reading, read_column
+from mlops_ray.ingestion.reading import MAX_FLOAT32, Reading, read_column
 from mlops_ray.serving.rows import ColumnReader
 from tests.unit.test_one_way_to_read import CELLS, columns, locals_, texts
 
@@ -45,7 +45,7 @@ def outcome(column: Column, cell: Any, dtype: Any = pl.String) -> tuple[set[str]
 def naive(column: Column, cell: str) -> tuple[str, Any]:
     text = cell.strip(WHITE)
     if text in column.nulls:
-        return ("null", None) if column.nullable else ("refused", "missing")
+        return naive_null(column)
     value = {"integer": naive_integer, "number": naive_number, "boolean": naive_boolean, "timestamp": naive_moment}[
         column.type
     ](column, text)
@@ -54,10 +54,27 @@ def naive(column: Column, cell: str) -> tuple[str, Any]:
     if value is None:
         return "refused", f"not_{column.type}"
     if any(value == naive_raw(column, null) for null in column.null_texts or ()):
-        return ("null", None) if column.nullable else ("refused", "missing")
+        return naive_null(column)
     if not naive_inside(column, value):
+        if column.out_of_range == "clip":
+            return "value", naive_clip(column, value)
         return ("null", None) if column.out_of_range == "null" else ("refused", "out_of_range")
     return "value", value
+
+
+def naive_null(column: Column) -> tuple[str, Any]:
+    if column.default is not None:
+        return "value", column.default
+    return ("null", None) if column.nullable else ("refused", "missing")
+
+
+def naive_clip(column: Column, value: Any) -> Any:
+    """The nearest value that the column takes."""
+    low, high = column.minimum, column.maximum
+    if column.type == "number":
+        low = -MAX_FLOAT32 if low is None else max(low, -MAX_FLOAT32)
+        high = MAX_FLOAT32 if high is None else min(high, MAX_FLOAT32)
+    return low if low is not None and value < low else high
 
 
 def naive_raw(column: Column, text: str) -> Any:
@@ -462,11 +479,52 @@ def test_a_failing_expression_is_the_users(source: Source, said: str) -> None:
         ({"type": "text", "choices": "abc"}, "must be a tuple of texts"),
         ({"type": "integer", "out_of_range": "null"}, "must be nullable"),
         ({"type": "text", "personal": "hide"}, "personal 'hide' is unknown"),
+        ({"type": "timestamp", "out_of_range": "clip"}, "has no nearer one"),
+        ({"type": "number", "replace": (("a", "b"),)}, "replace belongs to columns of type text"),
+        ({"type": "text", "replace": (("a", "b"), ("b", "c"))}, "'b' is replaced, and stands for another"),
+        ({"type": "text", "replace": (("a", "b"), ("a", "c"))}, "says twice what 'a' stands for"),
+        ({"type": "text", "replace": (("a ", "b"),)}, "not how texts are read"),
+        ({"type": "text", "replace": (("a", "b"),), "choices": ("a", "b")}, "'a' is a choice or means null"),
+        ({"type": "integer", "default": 1, "nullable": True}, "not nullable"),
+        ({"type": "integer", "default": 1.5}, "default 1.5 is no integer"),
+        ({"type": "integer", "default": True}, "default True is no integer"),
+        ({"type": "number", "default": math.nan}, "default nan is no number"),
+        ({"type": "number", "default": -1, "minimum": 0}, "default -1 is outside 0 to None"),
+        ({"type": "text", "default": "x", "choices": ("a",)}, "not one of the choices"),
+        ({"type": "text", "default": "x", "pattern": "a"}, "does not fit the pattern"),
+        ({"type": "text", "default": ""}, "means null"),
+        ({"type": "timestamp", "default": "2025-01-01"}, "default belongs to columns"),
     ],
 )
 def test_a_declaration_that_contradicts_itself_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UseCaseError, match=said):
         Column("age", **options)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "value", "repair"),
+    [
+        (Column("a", "text", replace=(("N.Y.", "NY"),), choices=("NY",)), " N.Y. ", "NY", {"trimmed", "replaced"}),
+        (Column("a", "text", replace=(("-", "NA"),), nullable=True, null_texts=("NA",)), "-", None, set()),
+        (Column("a", "text", default="none"), "", "none", {"default"}),
+        (Column("a", "integer", default=3, null_texts=("-999",)), "-999", 3, {"default"}),
+        (Column("a", "number", default=0), "NaN", 0.0, {"default"}),
+        (Column("a", "boolean", default=False), "", False, {"default"}),
+        (Column("a", "integer", minimum=0.5, maximum=9.5, out_of_range="clip"), "-7", 1, {"out_of_range"}),
+        (Column("a", "integer", minimum=0.5, maximum=9.5, out_of_range="clip"), "10", 9, {"out_of_range"}),
+        (Column("a", "number", out_of_range="clip"), "1e300", MAX_FLOAT32, {"out_of_range"}),
+        (Column("a", "number", maximum=1, out_of_range="clip"), "0.5", 0.5, set()),
+    ],
+)
+def test_a_declared_repair_is_made_and_counted(column: Column, cell: str, value: Any, repair: set[str]) -> None:
+    reading = read(column, cell)
+    assert (reading.value[0], set(reading.repairs), dict(reading.reasons)) == (value, repair, {})
+
+
+def test_what_a_repair_cannot_mend_is_refused() -> None:
+    assert outcome(Column("a", "integer", default=1), "x")[0] == {"not_integer"}
+    assert outcome(Column("a", "text", replace=(("a", "b"),), choices=("c",)), "a")[0] == {"not_a_choice"}
+    assert outcome(Column("a", "number", minimum=0, out_of_range="clip"), "inf")[0] == {"not_number"}
 
 
 def test_formats_with_an_offset_need_no_zone() -> None:

@@ -1,19 +1,23 @@
 """Ingest: the raw files through the column contract into a snapshot."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.exploration.kept import keep_profile
 from mlops_ray.import_closure import our_code
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
 from mlops_ray.pipeline.task import say_if_it_waits
-from mlops_ray.use_case import Source, UseCase
+from mlops_ray.use_case import Expectations, Source, UseCase
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,17 @@ def ingest_inputs(given: Given) -> IngestInputs:
 def run_ingest(inputs: IngestInputs, where: Where) -> dict[str, Any]:
     case, ready = inputs.use_case, partial(say_if_it_waits, where, "ingest")
     contracts = {name: contract(source) for name, source in case.sources.items()}
-    return ingest(case, where.settings, inputs.as_of, str(where.code), contracts, where.files, ready).to_json()
+    snapshot = ingest(case, where.settings, inputs.as_of, str(where.code), contracts, where.files, ready)
+    changes = keep_profile(Artifacts(where.settings.artifacts), snapshot, ready)
+    for change in changes:
+        _logger.info("%s", change)
+    return snapshot.to_json() | {"changes": changes}
 
 
 def contract(source: Source) -> str:
     """A digest of all that the judgement of a file's rows depends on beside the file: declaration, code, libraries."""
-    return fingerprint([source, our_code("mlops_ray.ingestion.judged", "judge_file").to_json()])
+    row_by_row = replace(source, expects=Expectations())
+    return fingerprint([row_by_row, our_code("mlops_ray.ingestion.judged", "judge_file").to_json()])
 
 
 def verify_ingest(inputs: IngestInputs, result: Mapping[str, Any], where: Where) -> str | None:

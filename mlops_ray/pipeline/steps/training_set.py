@@ -20,7 +20,8 @@ from mlops_ray.use_case import Feature, UseCase
 
 @dataclass(frozen=True)
 class TrainingSetInputs:
-    """definitions: None where the use case has no feature service."""
+    """use_case: what a row of the set is made of; and what it takes to look for leakage, the views' functions among it.
+    definitions: None where the use case has no feature service."""
 
     use_case: UseCase
     snapshot: str
@@ -32,8 +33,10 @@ class TrainingSetInputs:
 def training_set_inputs(given: Given) -> TrainingSetInputs:
     case, ingested = given.use_case, given.results["ingest"]
     names = ("name", "entities", "event_time", "lead_time", "label", "request_features", "feature_service")
+    leaks = ("feature_views", "leakage_waivers")
+    sources = {name: part(source, "columns", "derived", "known_at") for name, source in case.sources.items()}
     return TrainingSetInputs(
-        use_case=part(case, *names, sources={case.main_source: part(case.sources[case.main_source], "columns")}),
+        use_case=part(case, *names, *leaks, sources=sources),
         snapshot=str(ingested["digest"]),
         feature_rows=feature_rows(given),
         definitions=known_definitions(given),

@@ -23,6 +23,8 @@ _SAME_EVERYWHERE = re.compile(rf"(?:\((?:\?:)?|\||(?:{_PLAIN}|{_SET}|\))(?:{_TIM
 
 def schema_of_column(column: Column) -> dict[str, Any]:
     described = _present(column)
+    if column.default is not None:
+        return {"anyOf": [described, {"type": "null"}], "default": column.default}
     return {"anyOf": [described, {"type": "null"}]} if column.nullable else described
 
 

@@ -1,0 +1,207 @@
+"""The page: what exploration found, as one HTML file with charts that needs no network, and as parts for a notebook.
+
+All text of the data goes through `escape`; there is no script in the page.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from mlops_ray.exploration.charts import bars, histogram, volume
+from mlops_ray.exploration.profile import ColumnProfile, Coverage, Profile
+
+if TYPE_CHECKING:
+    from mlops_ray.exploration.compare import ColumnChange, Comparison
+    from mlops_ray.exploration.explore import Exploration
+    from mlops_ray.exploration.rank import Ranking
+
+# Of more columns the rest is a line in a table, so that a page of 10,000 can still be opened.
+_CHARTED = 200
+_TOP = 8
+_NAMED_FILES = 20
+_RELATED = 40
+
+_STYLE = """
+.explored{font:15px/1.45 system-ui,sans-serif;color:#222;background:#fff;max-width:1080px;margin:0 auto;padding:0 1em}
+.explored table{border-collapse:collapse;margin:.6em 0;width:100%}
+.explored td,.explored th{padding:.3em .6em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
+.explored th{font-weight:600;white-space:nowrap}.explored td.n,.explored th.n{text-align:right;white-space:nowrap}
+.explored h1{font-size:1.4em;margin:1em 0 .3em}.explored h2{font-size:1.15em;margin:1.6em 0 .3em}
+.explored .facts{display:flex;flex-wrap:wrap;gap:.6em 2.2em;margin:.6em 0}
+.explored .facts b{display:block;font-size:1.3em}
+.explored .column{border-top:1px solid #ccc;padding:.9em 0;display:grid;gap:0 2em}
+.explored .column{grid-template-columns:minmax(0,17em) minmax(0,1fr)}
+.explored .column h3{margin:0;font-size:1em;overflow-wrap:anywhere}.explored small{color:#666}
+.explored svg{max-width:100%;height:auto;display:block}.explored .warn{color:#a33b00}
+.explored td{overflow-wrap:anywhere}.explored li{margin:.25em 0;overflow-wrap:anywhere}
+@media(max-width:700px){.explored .column{grid-template-columns:1fr}}
+"""
+
+
+def page(found: "Exploration | Comparison | Ranking | Profile") -> str:
+    """A whole HTML file of anything that exploration gives."""
+    title = escape(_title(found))
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width"><title>{title}</title></head><body>{found._repr_html_()}</body></html>'
+    )
+
+
+def with_style(body: str) -> str:
+    return f'<div class="explored"><style>{_STYLE}</style>{body}</div>'
+
+
+def profile_html(profile: Profile) -> str:
+    return f"<h1>{escape(profile.name)}</h1>{_facts(profile)}{_faults(profile)}{_columns(profile)}"
+
+
+def exploration_html(found: "Exploration") -> str:
+    profile = found.profile
+    parts = [f"<h1>{escape(profile.name)}</h1>", _facts(profile), _faults(profile)]
+    if found.suspicions:
+        rows = [(escape(one.column), one.kind.replace("_", " "), escape(one.reason)) for one in found.suspicions]
+        parts.append(f"<h2>Look at these first</h2>{_table(('column', 'suspicion', 'why'), rows)}")
+    if ranked := [(one.column, one.roc_auc) for one in found.relations if one.roc_auc is not None]:
+        parts.append(
+            "<h2>How well each column alone tells the label</h2><p><small>ROC AUC of ranking by it: 0.5 says nothing, "
+            f"1 all.</small></p>{bars([(name, auc - 0.5, f'{auc:.3f}') for name, auc in ranked[:_RELATED]], 0.5)}"
+        )
+    return "".join([*parts, "<h2>Columns</h2>", _columns(profile)])
+
+
+def _columns(profile: Profile) -> str:
+    charted, rest = profile.columns[:_CHARTED], profile.columns[_CHARTED:]
+    drawn = "".join(map(_charted, charted))
+    if not rest:
+        return drawn
+    heads = ("column", "type", "missing", "different")
+    return f"{drawn}<h2>{len(rest):,} more columns</h2>{_table(heads, map(_row, rest))}"
+
+
+def comparison_html(found: "Comparison") -> str:
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences())
+    heads = ("column", "was", "is", "missing was", "is", "moved", "size")
+    return (
+        f"<h1>{escape(found.current)} beside {escape(found.reference)}</h1>"
+        f"<p>{found.rows_was:,} rows were, {found.rows_now:,} rows are.</p>"
+        f"<ul>{said or '<li>Nothing that matters has changed.</li>'}</ul>{_table(heads, map(_change, found.columns))}"
+    )
+
+
+def ranking_html(found: "Ranking") -> str:
+    heads = ("", "data set", "fitness", "complete", "fresh", "rows", "moved", *(("model",) if found.by_model else ()))
+    rows = []
+    for place, one in enumerate(found.candidates, 1):
+        cells = [str(place), escape(one.name), f"{one.fitness:.2f}", f"{one.completeness:.1%}"]
+        cells += ["" if one.age_days is None else f"{one.age_days:,.0f} days old", f"{one.rows:,}"]
+        cells += ["" if one.distance is None else f"{one.distance:.0%}"]
+        cells += [("" if one.roc_auc is None else f"{one.roc_auc:.3f}")] if found.by_model else []
+        rows.append(tuple(cells))
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences())
+    return f"<h1>{escape(found.title)}</h1>{_table(heads, rows)}<ul>{said}</ul>"
+
+
+def _title(found: Any) -> str:
+    if isinstance(found, Profile):
+        return found.name
+    return str(getattr(found, "title", "") or f"{found.current} beside {found.reference}")
+
+
+def _facts(profile: Profile) -> str:
+    exact = "" if profile.duplicates_exact else "about "
+    facts = [
+        (f"{profile.rows:,}", "rows"),
+        (f"{len(profile.columns):,}", "columns"),
+        (f"{_missing(profile):.1%}", "of the cells have no value"),
+        (f"{exact}{profile.duplicates:.1%}", "of the rows are there twice"),
+    ]
+    return f'<div class="facts">{"".join(f"<span><b>{number}</b>{what}</span>" for number, what in facts)}</div>'
+
+
+def _missing(profile: Profile) -> float:
+    values = sum(column.values for column in profile.columns)
+    return 1 - values / profile.cells if profile.cells else 0.0
+
+
+def _faults(profile: Profile) -> str:
+    said = []
+    if profile.malformed:
+        said.append(f"{profile.malformed:,} records could not be split into columns.")
+    if profile.refused:
+        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in list(profile.reasons.items())[:_TOP])
+        said.append(f"The contract refuses {profile.refused:,} rows ({reasons}).")
+    said += list(profile.unreadable.values())[:_NAMED_FILES]
+    if len(profile.unreadable) > _NAMED_FILES:
+        said.append(f"{len(profile.unreadable) - _NAMED_FILES} more files cannot be read.")
+    return f'<ul class="warn">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul>' if said else ""
+
+
+def _charted(column: ColumnProfile) -> str:
+    facts = [column.type, f"{column.missing_share:.1%} missing", _different(column)]
+    if column.percentiles:
+        low, middle, high = (column.percentiles[at] for at in (1, 50, 99))
+        facts.append(f"{_number(column.minimum)} to {_number(column.maximum)}, half below {_number(middle)}")
+        facts.append(f"98 % from {_number(low)} to {_number(high)}")
+    if column.longest is not None and column.type == "text":
+        facts.append(f"{column.shortest} to {column.longest} characters")
+    if column.untidy:
+        facts.append(f"{column.untidy:,} with white space around")
+    odd = [f"{rows:,} {what.replace('_', ' ')}" for what, rows in column.odd.items()]
+    kinds = (
+        [f"{rows:,} {kind.replace('_', ' ')}" for kind, rows in column.kinds.items()] if len(column.kinds) > 1 else []
+    )
+    listed = "<br>".join(escape(fact) for fact in [*facts, *kinds])
+    warned = f'<br><span class="warn">{escape(", ".join(odd))}</span>' if odd else ""
+    name = escape(column.name) or "<i>no name</i>"
+    return (
+        f'<div class="column"><div><h3>{name}</h3><small>{listed}{warned}</small></div>'
+        f"<div>{_drawn(column)}</div></div>"
+    )
+
+
+def _drawn(column: ColumnProfile) -> str:
+    if column.coverage is not None:
+        return volume(column.coverage) + _gaps(column.coverage)
+    if len(column.edges) > 2 and column.different > _TOP:
+        return histogram(column.edges, column.histogram)
+    if not column.top:
+        return "<small>All values are different.</small>" if column.values else "<small>No value.</small>"
+    top = [(value, float(rows), f"{rows / column.rows:.1%}") for value, rows in column.top[:_TOP]]
+    return bars(top, max(rows for _, rows, _ in top))
+
+
+def _gaps(coverage: Coverage) -> str:
+    facts = f"{coverage.first:%Y-%m-%d %H:%M} to {coverage.last:%Y-%m-%d %H:%M} UTC"
+    if not coverage.gaps:
+        return f"<small>{facts}; no {coverage.unit} without rows</small>"
+    first, last, units = coverage.gaps[0]
+    return (
+        f"<small>{facts}; {1 - coverage.filled:.1%} of the {coverage.unit}s have no rows, longest gap {units:,} "
+        f"{coverage.unit}s from {escape(first)} to {escape(last)}</small>"
+    )
+
+
+def _different(column: ColumnProfile) -> str:
+    return f"{'' if column.different_exact else 'about '}{column.different:,} different"
+
+
+def _row(column: ColumnProfile) -> tuple[str, ...]:
+    return escape(column.name), escape(column.type), f"{column.missing_share:.1%}", _different(column)
+
+
+def _change(one: "ColumnChange") -> tuple[str, ...]:
+    moved = ("", "") if one.distance is None else (f"{one.distance.share:.1%}", one.distance.words)
+    return escape(one.column), one.was, one.now, f"{one.missing_was:.1%}", f"{one.missing_now:.1%}", *moved
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """heads, rows: HTML already."""
+    head = "".join(f"<th>{one}</th>" for one in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.4g}"

@@ -1,0 +1,101 @@
+"""The second place: a folder or object store in which each anchor is a file of its own, written once.
+
+An object store that locks what is written (S3 Object Lock) keeps it from everybody, also from who writes it.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_ray.errors import UnavailableError
+
+_NAME = re.compile(r"anchor-(\d{12,})-([0-9a-f]{64})\.(json|tsr)")
+_AT_ONCE = 16
+
+# mlops_ray.artifacts is imported inside the functions: pyarrow takes half a second, which few commands have to spend.
+
+
+@dataclass(frozen=True)
+class SecondPlace:
+    """`url`: an absolute folder or a URL that pyarrow knows (s3://, gs://)."""
+
+    url: str
+
+    def __str__(self) -> str:
+        """Without what may be secret in it."""
+        scheme, mark, rest = self.url.partition("://")
+        return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}" if mark else self.url
+
+    def write(self, anchors: Iterable[Mapping[str, Any]]) -> None:
+        """Write anchors as JSON values, in their order: `anchor-<number>-<hash>.json`, and its stamp as `.tsr`.
+
+        What is there already is left as it is. Raises UnavailableError if it cannot be written.
+        """
+        from mlops_ray.artifacts import Artifacts
+
+        with self._errors():
+            place = Artifacts(self.url)
+            for one in anchors:
+                name, signed = f"anchor-{one['seq']:012d}-{one['hash']}", dict(one)
+                stamp = signed.pop("time_stamp", None)
+                for file, content in ((f"{name}.json", json.dumps(signed).encode()), (f"{name}.tsr", _bytes(stamp))):
+                    if content and not _is_there(place.url(file)):
+                        place.write_bytes(content, file)
+
+    def read(self) -> list[dict[str, Any]]:
+        """What is there, by number. A file that cannot be understood is an anchor of nothing but its name.
+
+        Raises UnavailableError if it cannot be read.
+        """
+        from mlops_ray.artifacts import Artifacts
+
+        with self._errors():
+            place = Artifacts(self.url)
+            names = [entry.name for entry in place.entries() if _NAME.fullmatch(entry.name)]
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                contents = dict(zip(names, pool.map(place.read_bytes, names), strict=True))
+        found = []
+        for name, content in contents.items():
+            if name.endswith(".json"):
+                stamp = contents.get(f"{name.removesuffix('.json')}.tsr")
+                found.append(
+                    _parsed(name, content) | ({"time_stamp": base64.b64encode(stamp).decode()} if stamp else {})
+                )
+        return sorted(found, key=lambda one: (one["seq"], one["hash"]))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UnavailableError(f"The second place {self} cannot be used: {said[:300]}") from error
+
+
+def _is_there(url: str) -> bool:
+    from pyarrow.fs import FileType
+
+    from mlops_ray.artifacts import locate
+
+    filesystem, path = locate(url)
+    return bool(filesystem.get_file_info(path).type != FileType.NotFound)
+
+
+def _bytes(stamp: str | None) -> bytes:
+    return base64.b64decode(stamp) if stamp else b""
+
+
+def _parsed(name: str, content: bytes) -> dict[str, Any]:
+    """Number and hash are those of the name, whatever somebody wrote into the file."""
+    known = _NAME.fullmatch(name)
+    assert known
+    try:
+        texts = {key: text for key, text in json.loads(content).items() if isinstance(text, str)}
+    except (ValueError, AttributeError):
+        texts = {}
+    return texts | {"seq": int(known[1]), "hash": known[2]}

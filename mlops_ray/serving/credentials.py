@@ -1,0 +1,25 @@
+"""Credentials: nothing is served where nobody has any."""
+
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.principals import active_keys, development_key, is_single_user
+from mlops_ray.serving.auth import is_public
+
+
+def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:
+    """Make the development key where only this machine reaches `host`; elsewhere somebody must have a credential.
+
+    Raises ConfigurationError if nobody has.
+    """
+    if is_single_user(store, settings) and not is_public(settings, host):
+        development_key(store, settings)
+        return
+    if settings.oidc_issuer:
+        return
+    if all(principal.development for principal in active_keys(store).values()):
+        raise ConfigurationError(
+            f"Serving on {host} needs credentials, and there are none but development keys, which count only where "
+            f"this machine alone reaches the server and no other key was ever made. Make a key with "
+            f"`mlops-ray keys create` or set oidc_issuer, oidc_audience and oidc_keys."
+        )

@@ -1,0 +1,182 @@
+"""A proposed source takes what its files hold, says what was seen, and can be run as it is."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlops_ray.exploration.propose import Proposal, propose
+from mlops_ray.ingestion.contract import REASON, judge_rows
+from mlops_ray.ingestion.readers import read_file
+from mlops_ray.ingestion.sources import find_files
+from mlops_ray.use_case import Column, Source, load_use_case
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {"flights": "flights_*.csv", "weather": "weather_*.csv", "planes": "planes.csv"}
+
+
+def declared(one: Proposal) -> Source:
+    """The source of the written file, as Python runs it."""
+    names: dict[str, Any] = {}
+    exec(one.code, names)
+    found = next(value for value in names.values() if isinstance(value, Source))
+    assert found == one.source
+    return found
+
+
+def judged(data: Path, source: Source) -> pl.DataFrame:
+    """Every row of the files with its reason; malformed ones too."""
+    frames = []
+    for file in find_files(str(data), "x", source):
+        for raw in read_file(file, source):
+            frames.append(judge_rows(raw.frame, source, file.name).select(pl.exclude("__known_at")))
+            frames.append(raw.malformed.with_columns(pl.lit("malformed").alias(REASON)).select(REASON))
+    return pl.concat(frames, how="diagonal")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import sys
+
+    sys.path.insert(0, str(ROOT / "use_cases"))
+    from flights_raw_data import write_raw_data
+
+    folder = tmp_path_factory.mktemp("raw")
+    write_raw_data(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_raw_flights_go_in_whole_under_the_proposed_sources(raw: Path, name: str) -> None:
+    source = declared(propose(str(raw), name, SOURCES[name]))
+    rows = judged(raw, source)
+    by_hand = load_use_case(str(ROOT / "use_cases" / "flights.py")).sources[name]
+    assert rows[REASON].null_count() == rows.height
+    assert judged(raw, by_hand)[REASON].null_count() == rows.height  # as the contract written by hand refuses none
+    assert rows.select(source.key).n_unique() == rows.height
+    assert _differences(by_hand, source) == DIFFERENCES[name]
+
+
+def _differences(by_hand: Source, proposed: Source) -> list[str]:
+    found = [] if by_hand.key == proposed.key else [f"key {proposed.key}"]
+    found += [f"known_at {proposed.known_at}"] if by_hand.known_at is not None else []
+    more = [column.name for column in proposed.columns if by_hand.column(column.name) is None]
+    found += [f"more columns: {', '.join(more)}"] if more else []
+    for column in by_hand.columns:
+        other = proposed.column(column.name)
+        assert other is not None
+        found += [
+            f"{column.name}.{field} {getattr(other, field)!r}"
+            for field in Column.__dataclass_fields__
+            if getattr(column, field) != getattr(other, field)
+        ]
+    return found
+
+
+# What a person adds or decides: outcomes, what is closed, when a row becomes known, and limits by what can be.
+DIFFERENCES: dict[str, list[str]] = {
+    "flights": [
+        "key ('carrier', 'flight', 'time_hour')",
+        "known_at None",
+        "more columns: year, month, day, dep_time, sched_dep_time, arr_time, sched_arr_time, distance, hour",
+        "minute.maximum 89",
+        "carrier.pattern '[0-9A-Z]{2}'",
+        "flight.minimum 0",
+        "flight.maximum 13000",
+        "tailnum.pattern '[0-9A-Z]{1,6}'",
+        "dest.closed False",
+        "dep_delay.minimum -720",
+        "dep_delay.maximum 2000",
+        "dep_delay.outcome False",
+        "arr_delay.minimum -770",
+        "arr_delay.maximum 2000",
+        "arr_delay.outcome False",
+        "air_time.minimum 0",
+        "air_time.maximum 1100",
+        "air_time.outcome False",
+    ],
+    "planes": [
+        "more columns: type, manufacturer, model, engines, speed, engine",
+        "tailnum.pattern '[0-9A-Z]{5,6}'",
+        "year.minimum 1900",
+        "year.maximum 2100",
+        "year.out_of_range 'quarantine'",
+        "seats.nullable False",
+        "seats.minimum 0",
+        "seats.maximum 680",
+    ],
+    "weather": [
+        "known_at None",
+        "more columns: year, month, day, hour, dewp",
+        "temp.minimum 0",
+        "temp.maximum 150",
+        "humid.maximum 150",
+        "wind_dir.type 'integer'",
+        "wind_dir.maximum 540",
+        "wind_speed.maximum 1600",
+        "wind_speed.out_of_range 'quarantine'",
+        "wind_gust.maximum 93",
+        "wind_gust.out_of_range 'quarantine'",
+        "precip.nullable False",
+        "precip.maximum 1.9",
+        "pressure.minimum 950",
+        "visib.nullable False",
+        "visib.maximum 15",
+    ],
+}
+
+
+def proposed(folder: Path, content: bytes, name: str = "x.csv") -> Proposal:
+    (folder / name).write_bytes(content)
+    return propose(str(folder), "x", name)
+
+
+def test_how_the_text_is_written_is_seen(tmp_path: Path) -> None:
+    lines = ["Näme;Preis;Tag"] + [f"Zürich {n};{n}.234,5{n % 10};{n:02}.11.2024" for n in range(10, 31)]
+    one = proposed(tmp_path, "\n".join(lines).encode("cp1252"))
+    source = declared(one)
+    assert (source.delimiter, source.encoding) == (";", "cp1252")
+    price, day = source.columns[1:]
+    assert (price.type, price.decimal_comma, price.thousands) == ("number", True, ".")
+    assert (day.type, day.format) == ("timestamp", "%d.%m.%Y")
+    assert "is it UTC?" in one.code
+    assert judged(tmp_path, source)[REASON].null_count() == 21
+
+
+def test_a_word_for_null_is_one_only_where_it_looks_like_no_value(tmp_path: Path) -> None:
+    countries = ["NA", "US", "DE", "FR", "GB", "IT", "ES", "NL", "SE", "NO"] * 3
+    rows = [f"{country},{'NA' if at % 5 == 0 else f'N{at:04}X'}" for at, country in enumerate(countries)]
+    one = proposed(tmp_path, ("country,tail\n" + "\n".join(rows) + "\n").encode())
+    country, tail = one.source.columns
+    assert (country.null_texts, country.nullable) == (None, False)
+    assert (tail.null_texts, tail.nullable) == (("NA",), True)
+    assert "are they?" in one.remarks["country"]
+    assert judged(tmp_path, declared(one))[REASON].null_count() == 30
+
+
+def test_numbers_that_count_from_1970_are_moments_by_their_name(tmp_path: Path) -> None:
+    rows = "\n".join(f"{1_735_689_600_000 + n},{1_735_689_600 + n},{n % 2}" for n in range(40))
+    one = proposed(tmp_path, f"seen_at,amount,flag\n{rows}\n".encode())
+    seen, amount, flag = one.source.columns
+    assert (seen.type, seen.unit) == ("timestamp", "ms")
+    assert (amount.type, flag.type) == ("integer", "boolean")
+    assert declared(one).key in (("amount",), ("seen_at",))
+
+
+def test_hostile_names_and_values_stay_texts_of_the_written_file(tmp_path: Path) -> None:
+    name = "a'\"); import os  # \\\u2028x"
+    pl.DataFrame({name: ["\n')); raise SystemExit #"] * 30, "__ours": [1] * 30}).write_parquet(tmp_path / "x.parquet")
+    pl.DataFrame({name: ["\n')); raise SystemExit #"] * 30}).write_parquet(tmp_path / "y.parquet")
+    source = declared(propose(str(tmp_path), "class", "y.parquet"))
+    assert source.columns[0].name == name
+    assert judged(tmp_path, source)[REASON].null_count() == 30
+
+
+def test_a_column_without_values_or_of_several_kinds_is_a_text(tmp_path: Path) -> None:
+    rows = "\n".join(f",{n if n % 2 else 'x'}" for n in range(40))
+    one = proposed(tmp_path, f"never,mixed\n{rows}\n".encode())
+    never, mixed = declared(one).columns
+    assert (never.type, never.nullable, mixed.type) == ("text", True, "text")
+    assert "of several kinds" in one.remarks["mixed"]
+    assert judged(tmp_path, one.source)[REASON].null_count() == 40
