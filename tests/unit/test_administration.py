@@ -373,3 +373,18 @@ def test_a_key_of_one_use_case_measures_the_gates_of_no_other(
         monkeypatch.setenv("MLOPS_RAY_API_KEY", untouched.keys[who])
         with pytest.raises(error, match=sentence):
             untouched.command(*arguments, local=True)
+
+
+def test_commands_without_a_server_change_the_subscriptions_of_their_keys_use_case(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = "https://example.org/x"
+    ids = {
+        name: server(name, "/subscriptions/create", {"channel": hook, "use_case": case}).json()["subscription"]["id"]
+        for name, case in (("foreign", "trains"), ("ann", "flights"))
+    }
+    monkeypatch.setenv("MLOPS_RAY_API_KEY", server.keys["foreign"])
+    for what in ("pause", "resume", "unsubscribe"):
+        with pytest.raises(ForbiddenError, match="role operate or admin on flights"):
+            server.command("notify", what, ids["ann"], local=True)
+        assert ids["foreign"] in server.command("notify", what, ids["foreign"], local=True)
