@@ -10,11 +10,12 @@ import typer
 from mlops_ray.cli.governance import cli_actor
 from mlops_ray.cli.options import ConfigOption, ReasonOption, ServerOption, StateOption, printable, settings_of
 from mlops_ray.cli.rollout import server
+from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.channels import Channels
-from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.dispatcher import Dispatcher
-from mlops_ray.governance.events import SEVERITIES
+from mlops_ray.governance.events import SEVERITIES, Actor
 from mlops_ray.governance.notifications import list_subscriptions, pause, resume, send_test, subscribe, unsubscribe
 from mlops_ray.serving.subscriptions import described, waiting_by_id
 
@@ -79,7 +80,7 @@ def pause_(
     else:
         settings = settings_of(state, config)
         store = open_store(settings)
-        pause(store, cli_actor(store, settings, "operate"), id, reason)
+        pause(store, _actor(store, settings, id), id, reason)
     typer.echo(f"{id} is paused; `mlops-ray notify resume` sends what waits.")
 
 
@@ -95,7 +96,7 @@ def resume_(
     else:
         settings = settings_of(state, config)
         store = open_store(settings)
-        resume(store, cli_actor(store, settings, "operate"), id, reason)
+        resume(store, _actor(store, settings, id), id, reason)
     typer.echo(f"{id} is sent what it wants again.")
 
 
@@ -111,7 +112,7 @@ def unsubscribe_(
     else:
         settings = settings_of(state, config)
         store = open_store(settings)
-        unsubscribe(store, cli_actor(store, settings, "operate"), id, reason)
+        unsubscribe(store, _actor(store, settings, id), id, reason)
     typer.echo(f"{id} is ended.")
 
 
@@ -129,8 +130,7 @@ def send_test_(
     else:
         settings = settings_of(state, config)
         store = open_store(settings)
-        actor = cli_actor(store, settings, "operate")
-        event = send_test(store, actor, Channels(settings.webhook_allowed_hosts), id).id
+        event = send_test(store, _actor(store, settings, id), Channels(settings.webhook_allowed_hosts), id).id
     typer.echo(json.dumps({"taken": True, "id": event}))
 
 
@@ -143,6 +143,12 @@ def run(state: StateOption = None, config: ConfigOption = None) -> None:
     signal.signal(signal.SIGINT, lambda *_: dispatcher.stop())
     typer.echo("Delivering until Ctrl-C.")
     dispatcher.run()
+
+
+def _actor(store: ControlStore, settings: Settings, id: str) -> Actor:
+    """As who a subscription is changed: whoever operates its use case may, or all of them where it is of none."""
+    use_case = next((one.use_case for one in list_subscriptions(store) if one.id == id), None)
+    return cli_actor(store, settings, "operate", use_case=use_case)
 
 
 def _line(found: dict[str, Any]) -> str:

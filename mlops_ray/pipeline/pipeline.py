@@ -150,7 +150,8 @@ class Pipeline:
             self._author()  # who cannot register should know it before hours of training
             self._expect_watchable()
         if "evaluate" in steps:
-            expect_signing_key(self.settings, self.use_case)
+            approval = self.use_case.approval
+            expect_signing_key(self.settings, demanded=approval is not None and approval.signed)
         for step in steps:
             self.notify(StepStarted(step))
             started = time.monotonic()

@@ -48,7 +48,7 @@ def fit_score_and_seal(
     UseCaseError if a request about a row of the training set does not give what training computed of it (see `parity`),
     and ConfigurationError if versions must be signed and there is no key to sign with.
     """
-    expect_signing_key(settings, use_case)
+    expect_signing_key(settings)
     frame = read_parquet(training_set.url)
     test = split_by_time(frame, training_set.as_of, use_case.split).test
     fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)

@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError
-from mlops_ray.use_case import UseCase
 
 SIGNATURE = "model.sig"  # beside the sealed files: the manifest does not list it, so that the digest is the content's
 _NOT_SEALED = (SIGNATURE, "MLmodel")
@@ -15,13 +14,15 @@ _VARIABLE = "env:"
 # model_signing is imported inside the functions: only who signs or verifies needs it.
 
 
-def expect_signing_key(settings: Settings, use_case: UseCase) -> None:
-    """Raise ConfigurationError if versions must be signed, by the settings or as the use case demands, and there is no
-    key to sign with."""
-    if use_case.approval is not None and use_case.approval.signed and not settings.model_signing_public_key:
+def expect_signing_key(settings: Settings, demanded: bool = False) -> None:
+    """Raise ConfigurationError if versions must be signed, and there is no key to sign with.
+
+    demanded: by the use case; by the settings they are where these name a public key.
+    """
+    if demanded and not settings.model_signing_public_key:
         raise ConfigurationError(
-            f"{use_case.name} demands signed models, and the setting 'model_signing_public_key' is not set. Give it, "
-            f"and 'model_signing_key' where models are trained."
+            "The use case demands signed models, and the setting 'model_signing_public_key' is not set. Give it, and "
+            "'model_signing_key' where models are trained."
         )
     if settings.model_signing_public_key and not settings.model_signing_key:
         raise ConfigurationError(

@@ -240,6 +240,12 @@ class Routes:
         allowed = ", ".join(methods)
         raise HttpError(405, f"Method {request.method} is not allowed here; use {allowed}.", headers={"allow": allowed})
 
+    def _named(self, path: str) -> str:
+        """A path as a log may hold it: one of ours. Another is the caller's text, and may be a secret gone astray."""
+        versioned = _OF_A_VERSION.fullmatch(path)
+        known = f"/versions/{{version}}{versioned[2] or ''}" if versioned else path
+        return next((one for one in (path, known) if one in self.routes), "a path that is none of ours")
+
     def _error_response(self, error: Exception, request: Request) -> Response:
         where: str | None = None
         headers: Mapping[str, str] = {}
@@ -256,9 +262,10 @@ class Routes:
         else:
             status, text = 500, FAILED
         if status == 500:
-            _logger.error("Request %s to %s failed", request.request_id, request.path, exc_info=error)
+            _logger.error("Request %s to %s failed", request.request_id, self._named(request.path), exc_info=error)
         elif status in (401, 403, 503, 504):
-            self._refusals.log(request, status, str(error) if isinstance(error, MlopsRayError) else text)
+            said = str(error) if isinstance(error, MlopsRayError) else text
+            self._refusals.log(request, self._named(request.path), status, said)
         body = {"error": _cut(text), "field": where and _cut(where), "request_id": request.request_id}
         return Response(body, status, {"content-type": "application/json", **headers})
 
@@ -278,7 +285,7 @@ class _Refusals:
     def __init__(self) -> None:
         self._said: dict[int, tuple[int, int]] = {}
 
-    def log(self, request: Request, status: int, text: str) -> None:
+    def log(self, request: Request, path: str, status: int, text: str) -> None:
         now_s = int(time.monotonic())
         second, count = self._said.get(status, (now_s, 0))
         left_out = max(0, count - LOG_LINES_PER_S) if second != now_s else 0
@@ -288,9 +295,7 @@ class _Refusals:
             return
         caller = request.principal.id if request.principal else "unknown"
         more = f" ({left_out} like it were not logged)" if left_out else ""
-        _logger.warning(
-            "Request %s of %s to %.200s: %d %s%s", request.request_id, caller, request.path, status, text, more
-        )
+        _logger.warning("Request %s of %s to %.200s: %d %s%s", request.request_id, caller, path, status, text, more)
 
 
 async def _send(response: Response, send: Send, request_id: str | None = None) -> None:

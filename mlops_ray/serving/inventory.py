@@ -10,10 +10,10 @@ from msgspec import Meta
 
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.inventory import REVIEWERS, inventory, review
-from mlops_ray.governance.principals import Role
 from mlops_ray.serving.approvals import expect_role, may_one
 from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.operations import Reason, actor_of, read_body
+from mlops_ray.serving.versions import LOOKS
 
 
 class ReviewBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,14 +38,12 @@ class Inventory:
     async def _list(self, request: Request) -> Response:
         now = datetime.now(UTC)
         found = await asyncio.to_thread(inventory, self._store, now)
-        roles: tuple[Role, ...] = ("operate", "approve", "audit")
-        return Response(
-            {"use_cases": [one.shown(now) for one in found if may_one(request.principal, roles, one.use_case)]}
-        )
+        seen = [one.shown(now) for one in found if may_one(request.principal, LOOKS, one.use_case)]
+        return Response({"use_cases": seen})
 
     async def _review(self, request: Request) -> Response:
         body = await read_body(request, ReviewBody)
-        expect_role(request.principal, (REVIEWERS[0],), body.use_case)
+        expect_role(request.principal, REVIEWERS[:1], body.use_case)
         actor = actor_of(request, body.use_case)
         event = await asyncio.to_thread(review, self._store, actor, body.use_case, body.reason)
         return Response({"use_case": body.use_case, "reviewed_at": event.time.isoformat(), "reviewed_by": event.actor})

@@ -19,7 +19,7 @@ from tests.unit.test_auth import AUDIENCE, GROUPS, ISSUER, OTHER_KEY, RSA_KEY, j
 from tests.unit.test_version_routes import Server, serving
 
 CLAIMS = {"iss": ISSUER, "aud": AUDIENCE, "sub": "mallory", "exp": 4_000_000_000, "groups": ["bosses"]}
-BOSS = {"sub": "mallory", "groups": ["bosses"]}
+BOSS: dict[str, Any] = {"sub": "mallory", "groups": ["bosses"]}
 NOW = int(time.time())
 SIGNATURE = token().split(".")[2]
 ENTRY = json.dumps(jwk(RSA_KEY, "one")).encode()
@@ -81,7 +81,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("state")
     keys = folder / "keys.json"
     keys.write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
-    settings = {"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_keys": str(keys), "oidc_groups": GROUPS}
+    settings: dict[str, Any] = {
+        "oidc_issuer": ISSUER,
+        "oidc_audience": AUDIENCE,
+        "oidc_keys": str(keys),
+        "oidc_groups": GROUPS,
+    }
     with serving(folder, **settings) as server:
         yield server
 
@@ -130,3 +135,11 @@ def test_two_credentials_in_a_request_are_none(server: Server, first: str) -> No
 def test_odd_bytes_in_the_header_are_a_401(server: Server, header: bytes) -> None:
     answer = httpx.get(f"{server.url}/v2/keys", headers=[(b"authorization", header)])
     assert answer.status_code in (400, 401, 431)  # the HTTP server itself refuses what is longer than it reads
+
+
+def test_a_secret_in_the_path_is_not_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for path in ("keys/mlr_canary", "versions/mlr_canary", "mlr_canary?key=mlr_canary"):
+        assert httpx.post(f"{server.url}/v2/{path}").status_code == 401
+    assert "a path that is none of ours" in caplog.text
+    assert "canary" not in "".join(line.getMessage() for line in caplog.records if line.name.startswith("mlops_ray"))

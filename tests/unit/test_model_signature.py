@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,6 @@ from mlops_ray.registry.model_signature import (
     sign,
 )
 from mlops_ray.testing.signing_keys import with_signing_keys
-from mlops_ray.use_case import Approval
-from tests.unit.test_pipeline import CASE
 
 
 def settings_with_keys(folder: Path) -> Settings:
@@ -98,21 +95,20 @@ def test_nothing_is_signed_without_a_key_and_nothing_sealed_where_a_signature_is
 ) -> None:
     without = settings.model_copy(update={"model_signing_key": ""})
     with pytest.raises(ConfigurationError, match="model_signing_key"):
-        expect_signing_key(without, CASE)
+        expect_signing_key(without)
     nothing = without.model_copy(update={"model_signing_public_key": ""})
     (sealed / SIGNATURE).unlink()
-    expect_signing_key(nothing, CASE)
+    expect_signing_key(nothing)
     sign(nothing, sealed)
     expect_signature(nothing, sealed)
     assert not (sealed / SIGNATURE).exists()
 
 
 def test_who_demands_signed_models_has_to_have_the_keys_before_training(settings: Settings, sealed: Path) -> None:
-    demands = replace(CASE, approval=Approval(required=False, signed=True))
-    expect_signing_key(settings, demands)
+    expect_signing_key(settings, demanded=True)
     nothing = settings.model_copy(update={"model_signing_key": "", "model_signing_public_key": ""})
     with pytest.raises(ConfigurationError, match="demands signed models"):
-        expect_signing_key(nothing, demands)
+        expect_signing_key(nothing, demanded=True)
     with pytest.raises(ConfigurationError, match="so nothing can be checked"):
         expect_demanded_signature(nothing, sealed)
     assert (is_signed(settings, sealed), is_signed(nothing, sealed)) == (True, False)

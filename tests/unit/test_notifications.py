@@ -149,7 +149,7 @@ def test_who_ends_a_subscription_gets_nothing_more(store: ControlStore, hook: st
 def test_what_a_paused_subscription_wants_waits_and_is_sent_in_order_afterwards(
     store: ControlStore, hook: str, tmp_path: Path
 ) -> None:
-    receiver = Receiver()
+    receiver, settings = Receiver(), Settings(state=str(tmp_path), data=str(tmp_path))
     happen(store, "alarm.raised", "x")
     paused = pause(store, ANN, hook, "holidays")
     assert pause(store, ANN, hook, "again") == paused
@@ -163,10 +163,10 @@ def test_what_a_paused_subscription_wants_waits_and_is_sent_in_order_afterwards(
     assert receiver.seqs("x") == [event.seq for event in read_events(store, subject="x")]
     told = read_events(store, types=["policy.changed"])[-2:]
     assert [(event.reason, bool(event.after["paused_at"])) for event in told] == [("holidays", True), ("back", False)]
-    assert verify_store(store, str(tmp_path / "anchors")).ok
+    assert verify_store(store, settings).ok
     with store.transaction() as connection:
         connection.execute(update(subscriptions).values(paused_at=NOW))
-    assert "paused_at is '2026" in str(verify_store(store, str(tmp_path / "anchors")).problem)
+    assert "paused_at is '2026" in str(verify_store(store, settings).problem)
 
 
 @pytest.mark.parametrize("id", ["", "no such", "\0", "x" * 10_000, "'; DROP TABLE events; --", "\ud800"])

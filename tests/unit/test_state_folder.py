@@ -162,3 +162,14 @@ def test_claimed_by_many_threads_at_once_it_belongs_to_all(tmp_path: Path) -> No
             for future in [threads.submit(one) for _ in range(16)]:
                 future.result()
         assert [file.name for file in folder.iterdir()] == [FILE]
+
+
+def test_what_a_command_makes_is_closed_to_others_whatever_the_shell_says(tmp_path: Path) -> None:
+    mlops_ray = str(Path(sys.executable).with_name("mlops-ray"))
+    where = ["--state", str(tmp_path / "state")]
+    exported = tmp_path / "state" / "events.jsonl"
+    for arguments in (["keys", "create", "root", "--role", "admin"], ["audit", "export", str(exported)]):
+        subprocess.run([mlops_ray, *arguments, *where], check=True, umask=0, capture_output=True)
+    found = [tmp_path / "state", *(tmp_path / "state").rglob("*")]
+    assert exported in found
+    assert {path.name: oct(path.stat().st_mode & 0o077) for path in found if path.stat().st_mode & 0o077} == {}
