@@ -269,6 +269,20 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_upgraded(
     assert old.schema().revision == OLD
 
 
+def test_a_store_whose_audit_log_was_damaged_is_upgraded_only_with_a_reason_which_stays(
+    old: ControlStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(old, "UPDATE event_head SET seq = 3")
+    monkeypatch.setenv("MLOPS_RAY_API_KEY", "secret")
+    with pytest.raises(ConfigurationError, match="--despite-audit with the reason"):
+        command(settings, "upgrade", "--despite-audit", " ")
+    command(settings, "upgrade", "--despite-audit", "cut by a restore on Monday, known to the auditor")
+    store = open_store(settings)
+    (made,) = read_events(store)
+    assert (made.type, made.reason) == (UPGRADED, "cut by a restore on Monday, known to the auditor")
+    store.close()
+
+
 def test_state_of_other_formats_is_named(old: ControlStore, settings: Settings) -> None:
     change(old, "INSERT INTO endpoints (use_case, revision, stands_since) VALUES ('flights', 1, 0)")
     Path(settings.mlflow_uri.removeprefix("sqlite:///")).parent.mkdir(exist_ok=True)
