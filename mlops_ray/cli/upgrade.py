@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 def upgrade(
     check: Annotated[bool, typer.Option("--check", help="Change nothing: say what would be done, and look.")] = False,
+    despite_audit: Annotated[
+        str, typer.Option("--despite-audit", metavar="REASON", help="Why, although the audit log is not what it was.")
+    ] = "",
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -27,7 +30,7 @@ def upgrade(
     if check:
         _check(settings)
         return
-    done = upgrade_store(settings, lambda store: cli_actor(store, settings))
+    done = upgrade_store(settings, lambda store: cli_actor(store, settings), despite_audit)
     if done.before is None:
         typer.echo(f"The database was empty; it has schema {SCHEMA_REVISION} now.")
     elif done.before >= SCHEMA_REVISION:

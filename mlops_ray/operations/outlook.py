@@ -14,6 +14,7 @@ from mlops_ray.operations.formats import of_drift_watches, of_mlflow
 from mlops_ray.state_folder import LEAST_FREE_MB
 
 BACKUPS = "backups"
+AUDIT = "audit log"
 _SAID_NOTHING_UP_TO = "0013"  # replicas, of the schema that their software was made for
 
 
@@ -70,9 +71,11 @@ _MODELS = (
 def _audit(store: ControlStore, settings: Settings) -> Finding:
     found = verify_chain(store, settings.audit_anchors)
     if found.ok:
-        return Finding("audit log", f"{found.checked:,} events are intact.")
-    said = f"{found.problem} ({found.checked:,} events before it are intact.) Find out why: `mlops-ray audit verify`."
-    return Finding("audit log", said, hinders=True)
+        return Finding(AUDIT, f"{found.checked:,} events are intact.")
+    said = (
+        f"{found.problem} ({found.checked:,} events before it are intact.) Find out why, and restore a backup, or give"
+    )
+    return Finding(AUDIT, f"{said} --despite-audit with the reason why the store is upgraded as it is.", hinders=True)
 
 
 def _room(store: ControlStore) -> Iterator[Finding]:

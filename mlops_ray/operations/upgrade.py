@@ -16,7 +16,7 @@ from mlops_ray.governance.control_store import ControlStore, StoreInTransaction
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.schema import SUBJECT, UPGRADED, bring_up_to_date, expect_usable, find_schema, usable_from
 from mlops_ray.governance.tables import SCHEMA_REVISION
-from mlops_ray.operations.outlook import BACKUPS, look
+from mlops_ray.operations.outlook import AUDIT, BACKUPS, look
 from mlops_ray.state_folder import claim
 
 
@@ -30,12 +30,13 @@ class Upgraded:
     backup: Path | None = None
 
 
-def upgrade(settings: Settings, actor_of: Callable[[ControlStore], Actor]) -> Upgraded:
+def upgrade(settings: Settings, actor_of: Callable[[ControlStore], Actor], despite_audit: str = "") -> Upgraded:
     """Bring the control store of `settings` to this software's schema, and record it: all of it or nothing.
 
     Any number of processes may do so at once: one does it, the others find it done. One that is killed has done
     nothing. An SQLite file is copied before it is changed. actor_of: who does it, by the keys in the store as it is
-    after its migrations; what it raises takes them back.
+    after its migrations; what it raises takes them back. despite_audit: why it is upgraded although the audit log is
+    not what it was, which goes into the event.
     Raises ConfigurationError if something stands in the way (see `outlook.look`) or the schema is newer than this
     software can use, UnavailableError if the store is down, or in use for so long that there is no gap.
     """
@@ -51,8 +52,8 @@ def upgrade(settings: Settings, actor_of: Callable[[ControlStore], Actor]) -> Up
             schema = store.schema()
             expect_usable(schema, str(store))
             return Upgraded(schema.revision)
-        if seen.hindrances:
-            raise ConfigurationError("Nothing was upgraded. " + " ".join(one.said for one in seen.hindrances))
+        if hindrances := [one for one in seen.hindrances if not (despite_audit.strip() and one.what == AUDIT)]:
+            raise ConfigurationError("Nothing was upgraded. " + " ".join(one.said for one in hindrances))
         with store.migrating() as connection:
             schema = find_schema(connection)
             if schema.standing() != "older" or schema.revision is None:
@@ -70,6 +71,7 @@ def upgrade(settings: Settings, actor_of: Callable[[ControlStore], Actor]) -> Up
                 before={"schema": schema.revision},
                 after={"schema": SCHEMA_REVISION, "usable_from": oldest},
                 payload={"release": framework_version(), "backup": str(backup or "")},
+                reason=despite_audit,
             )
         return Upgraded(schema.revision, oldest, backup)
     finally:

@@ -1,12 +1,15 @@
 """What code a step depends on: what it reaches, and no more; libraries where they are imported."""
 
 import ast
+import os
+import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
-from mlops_ray import import_closure
+from mlops_ray import import_closure, statements
 from mlops_ray.import_closure import code_digest, our_code
 from mlops_ray.pipeline.fingerprint import canonical
 from mlops_ray.pipeline.pipeline import PIPELINE
@@ -89,6 +92,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget() -> None:
     import_closure._file_of.cache_clear()
     import_closure._module.cache_clear()
+    import_closure._statements.cache_clear()
 
 
 def digest(package: Path) -> str:
@@ -121,6 +125,31 @@ def test_an_edit_of_what_is_reached_is_another_code(package: Path, old: str) -> 
 def test_an_edit_of_what_is_not_reached_is_the_same_code(package: Path, old: str, new: str) -> None:
     before = digest(package)
     assert edited(package, old, new) == before
+
+
+def test_what_was_found_of_a_file_counts_for_its_bytes_alone(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    before, file = digest(package), package / "parts.py"
+    (kept,) = package.glob("__pycache__/*.json")
+    monkeypatch.setattr(statements, "_found", lambda *_: pytest.fail("a file that is the same is parsed again"))
+    assert digest(package) == before
+    monkeypatch.undo()
+    monkeypatch.setattr(import_closure, "_PACKAGE", package)
+    times = file.stat()
+    file.write_text(file.read_text().replace("LIMIT = 3", "LIMIT = 4"))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert digest(package) != before
+    file.write_text(file.read_text().replace("LIMIT = 4", "LIMIT = 3"))
+    for damaged in (b"", b"{", kept.read_bytes().replace(b'"by":"', b'"by":"0')):
+        kept.write_bytes(damaged)
+        assert digest(package) == before
+
+
+def test_a_module_is_of_the_distributions_that_importlib_names() -> None:
+    theirs = packages_distributions()
+    assert {module: set(names) for module, names in theirs.items()} == {
+        module: set(import_closure._names(module) or ()) for module in theirs
+    }
 
 
 def test_a_statement_that_binds_no_name_counts_with_its_module(package: Path) -> None:

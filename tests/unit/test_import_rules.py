@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
 GROUND = {"errors", "use_case", "config", "state_folder", "artifacts", "governance"}
-GROUND |= {"code_version", "import_closure", "user_files"}
+GROUND |= {"code_version", "import_closure", "statements", "user_files"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
@@ -20,7 +20,8 @@ TABLE: dict[str, set[str]] = {
     "state_folder": {"artifacts", "config", "errors"},
     "artifacts": set(),
     "code_version": set(),
-    "import_closure": set(),
+    "statements": set(),
+    "import_closure": {"statements"},
     "user_files": {"errors", "import_closure"},
     # Webhooks are sent with the client's deadlines, and anchors to a second place of any kind.
     "governance": {"config", "state_folder", "errors", "client", "artifacts"},

@@ -16,9 +16,10 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.control_store import ControlStore, open_store
-from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.dispatcher import Dispatcher
+from mlops_ray.governance.events import Actor, read_events, record
 from mlops_ray.governance.principals import hash_of
-from mlops_ray.governance.schema import UPGRADED, Schema, Standing
+from mlops_ray.governance.schema import SUBJECT, UPGRADED, Schema, Standing, migrations
 from mlops_ray.governance.tables import SCHEMA_REVISION
 from mlops_ray.monitoring.watch_state import Commits, WatchState
 from mlops_ray.operations.outlook import look
@@ -112,6 +113,48 @@ def test_a_newer_schema_that_says_nothing_of_this_software_is_refused_by_upgrade
         with pytest.raises(ConfigurationError, match="has schema 9998, and this software is older: its schema is"):
             attempt()
     assert "too old for it" in command(settings, "upgrade", "--check")
+    store.close()
+
+
+@pytest.fixture
+def newer(settings: Settings) -> ControlStore:
+    """A store that the next release upgraded, and whose events this one cannot check."""
+    store = open_store(settings)
+    with store.transaction() as connection:
+        after = {"schema": "9998", "usable_from": SCHEMA_REVISION}
+        record(connection, UPGRADED, ROOT, SUBJECT, before={"schema": SCHEMA_REVISION}, after=after)
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9998'")
+        connection.exec_driver_sql("UPDATE events SET hash = 'of more than this release knows'")
+    return store
+
+
+def test_the_release_before_works_with_a_newer_schema_and_leaves_its_audit_log_to_the_newer_release(
+    newer: ControlStore, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(settings)
+    assert "has schema 9998, and this software is the release before" in caplog.text
+    Dispatcher(store, settings, lambda *_: None).round(datetime.now(UTC))
+    assert "audit.failed" not in {event.type for event in read_events(store)}
+    with pytest.raises(ConfigurationError, match="upgraded to the next release"):
+        command(settings, "audit", "verify")
+    assert "Nothing to do: the control store has schema 9998" in command(settings, "upgrade")
+    assert "this software is the release before" in command(settings, "upgrade", "--check")
+    for one in (store, newer):
+        one.close()
+
+
+def test_schemas_are_numbered_in_their_order_by_which_they_are_compared() -> None:
+    numbers = [one.revision for one in migrations()]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == SCHEMA_REVISION
+
+
+def test_the_only_user_of_an_embedded_set_up_can_upgrade(old: ControlStore, settings: Settings) -> None:
+    change(old, "DELETE FROM principals")
+    assert f"to {SCHEMA_REVISION}" in command(settings, "upgrade")
+    store = open_store(settings)
+    (made,) = read_events(store)
+    assert (made.actor, made.payload["os_user"] != "") == ("development", True)
     store.close()
 
 
@@ -224,6 +267,20 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_upgraded(
         with pytest.raises(ConfigurationError, match=r"Nothing (was|would be) upgraded\. "):
             command(settings, *arguments)
     assert old.schema().revision == OLD
+
+
+def test_a_store_whose_audit_log_was_damaged_is_upgraded_only_with_a_reason_which_stays(
+    old: ControlStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(old, "UPDATE event_head SET seq = 3")
+    monkeypatch.setenv("MLOPS_RAY_API_KEY", "secret")
+    with pytest.raises(ConfigurationError, match="--despite-audit with the reason"):
+        command(settings, "upgrade", "--despite-audit", " ")
+    command(settings, "upgrade", "--despite-audit", "cut by a restore on Monday, known to the auditor")
+    store = open_store(settings)
+    (made,) = read_events(store)
+    assert (made.type, made.reason) == (UPGRADED, "cut by a restore on Monday, known to the auditor")
+    store.close()
 
 
 def test_state_of_other_formats_is_named(old: ControlStore, settings: Settings) -> None:
