@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy import text
 from typer.testing import CliRunner
 
@@ -17,7 +19,7 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.migrations.versions.v0007_persons import down_revision
+from mlops_ray.governance.migrations.versions import v0007_persons
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
     ROLES,
@@ -303,8 +305,8 @@ def test_the_keys_of_an_older_store_belong_to_persons_by_their_names(tmp_path: P
     expected = [key.principal.person for key in list_keys(store)]
     with store.transaction() as connection:
         connection.execute(text("ALTER TABLE principals DROP COLUMN person"))
-        connection.execute(text("UPDATE alembic_version SET version_num = :old"), {"old": down_revision})
-    store.migrate()
+        with Operations.context(MigrationContext.configure(connection)):
+            v0007_persons.upgrade()
     assert [key.principal.person for key in list_keys(store)] == expected
     store.close()
 
