@@ -10,9 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mlops_ray.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from mlops_ray.artifacts import Artifacts
 
 _NAME = re.compile(r"anchor-(\d{12,})-([0-9a-f]{64})\.(json|tsr)")
 _AT_ONCE = 16
@@ -44,8 +48,8 @@ class SecondPlace:
                 name, signed = f"anchor-{one['seq']:012d}-{one['hash']}", dict(one)
                 stamp = signed.pop("time_stamp", None)
                 for file, content in ((f"{name}.json", json.dumps(signed).encode()), (f"{name}.tsr", _bytes(stamp))):
-                    if content and not _is_there(place.url(file)):
-                        place.write_bytes(content, file)
+                    if content:
+                        _write_once(place, file, content)
 
     def read(self) -> list[dict[str, Any]]:
         """What is there, by number. A file that cannot be understood is an anchor of nothing but its name.
@@ -77,13 +81,47 @@ class SecondPlace:
             raise UnavailableError(f"The second place {self} cannot be used: {said[:300]}") from error
 
 
-def _is_there(url: str) -> bool:
-    from pyarrow.fs import FileType
+def _write_once(place: "Artifacts", name: str, content: bytes) -> None:
+    from pyarrow.fs import FileType, LocalFileSystem, S3FileSystem
 
     from mlops_ray.artifacts import locate
 
-    filesystem, path = locate(url)
-    return bool(filesystem.get_file_info(path).type != FileType.NotFound)
+    filesystem, path = locate(place.url(name))
+    if filesystem.get_file_info(path).type != FileType.NotFound:
+        return
+    if isinstance(filesystem, LocalFileSystem):
+        place.write_bytes(content, name)
+    elif isinstance(filesystem, S3FileSystem):
+        _put(place.url(name), path, content)
+    else:
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+
+
+def _put(url: str, path: str, content: bytes) -> None:
+    """As one object with a checksum, which a bucket with a lock demands and pyarrow does not send."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    server = options.get("endpoint_override", "")
+    if server and "://" not in server:
+        server = f"{options.get('scheme', 'https')}://{server}"
+    client = boto3.client(
+        "s3",
+        region_name=options.get("region"),
+        endpoint_url=server or None,
+        aws_access_key_id=unquote(parts.username) if parts.username else None,
+        aws_secret_access_key=unquote(parts.password) if parts.password else None,
+        config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 2}),
+    )
+    bucket, _, key = path.partition("/")
+    try:
+        client.put_object(Bucket=bucket, Key=key, Body=content)
+    except (BotoCoreError, ClientError) as error:
+        raise OSError(f"{bucket}/{key} was not taken: {error}") from error
 
 
 def _bytes(stamp: str | None) -> bytes:

@@ -31,6 +31,7 @@ from mlops_ray.governance.audit import check, verify_store
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.erasures import erase_person as erase_person_from_audit
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
@@ -67,6 +68,7 @@ from tests.unit.test_notifications import Server
 from tests.unit.test_vulnerabilities import ADVISORY
 
 ANN, BOB, EVE = Actor("ann", ("operate",)), Actor("bob", ("approve",)), Actor("eve", ("operate",))
+ROOT = Actor("root", ("admin",))
 NAME = USE_CASE.name
 PLAN = Plan((Step("canary", 0.5, 3600),))
 GATES = (Threshold("roc_auc", 0.5), Threshold("roc_auc", 1.1, blocks=False))
@@ -332,6 +334,13 @@ def advisories_and_audit(platform: Platform) -> None:
     assert verify_store(platform.store, platform.settings).not_anchored == ()
     assert check(platform.store, platform.settings).problem is None
     platform.told()
+    (in_the_way := platform.folder / "second").write_text("a file")
+    with pytest.raises(UnavailableError, match="cannot be used"):
+        anchor(platform.store, platform.settings.model_copy(update={"audit_second_place": str(in_the_way)}))
+    platform.told("audit.delayed")
+    done = erase_person_from_audit(platform.store, ROOT, EVE.name, "request 17")
+    (event,) = platform.told("audit.erased")
+    assert event.payload["pseudonym"] == done.pseudonym
     with platform.store.transaction() as connection:
         connection.execute(update(versions).where(versions.c.version == 1).values(author="eve"))
     assert not check(platform.store, platform.settings).ok

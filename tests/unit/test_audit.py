@@ -317,7 +317,9 @@ def test_the_command_line_shows_verifies_anchors_and_exports(
     assert json.loads(command("show", "--full"))["subject"] == "flights@1"
     assert "1 events are intact.\nNot anchored yet: 1 (" in command("verify")
     assert "Event 2 is anchored in" in command("anchor")
+    assert "Nothing new" in command("anchor")
     assert command("verify").startswith("2 events are intact.\nThe tables hold what they say: principals, versions")
+    assert "Not found would be:\n- a cut, or events that were computed anew, behind event 2" in command("verify")
     assert "2 events are in" in command("export", str(tmp_path / "audit.jsonl"))
     with store.transaction() as connection:
         connection.execute(text("UPDATE events SET actor = 'eve'"))
