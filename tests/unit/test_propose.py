@@ -145,7 +145,7 @@ def test_how_the_text_is_written_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_word_for_null_is_one_only_where_it_looks_like_no_value(tmp_path: Path) -> None:
-    countries = "NA US DE FR GB IT ES NL SE NO".split() * 3
+    countries = ["NA", "US", "DE", "FR", "GB", "IT", "ES", "NL", "SE", "NO"] * 3
     rows = [f"{country},{'NA' if at % 5 == 0 else f'N{at:04}X'}" for at, country in enumerate(countries)]
     one = proposed(tmp_path, ("country,tail\n" + "\n".join(rows) + "\n").encode())
     country, tail = one.source.columns
