@@ -145,7 +145,11 @@ class Numbers(_WithSketch):
             low, high = float(inner[0]), float(inner[1])
         if not high > low or not np.isfinite(high - low):
             return [low, high], [float(self.count)]
-        edges = np.unique(np.linspace(low, high, bins + 1))
+        if self.whole == self.count:  # as many whole numbers in each bin
+            width = np.ceil((high - low + 1) / bins)
+            edges = np.unique(np.arange(low - 0.5, high + width, width))
+        else:
+            edges = np.unique(np.linspace(low, high, bins + 1))
         below = np.array(self.sketch.get_cdf(edges.tolist(), True)[:-1])
         below[0] = 0.0 if low == self.minimum else below[0]
         return edges.tolist(), (np.diff(below) * self.count).round(1).tolist()

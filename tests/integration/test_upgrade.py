@@ -120,7 +120,7 @@ def test_the_previous_release_reads_and_writes_on_while_and_after_the_store_is_u
     assert schemas_alive(store)["new", SCHEMA_REVISION] == schemas_alive(store)["after", ""] == 1
     assert after["lease"]
     assert hold(store, "after", "another", timedelta(hours=1)) > timedelta(minutes=50)
-    found = verify_store(store, settings.audit_anchors)
+    found = verify_store(store, settings)
     assert (found.ok, found.problem) == (True, None)
     store.close()
 
@@ -227,7 +227,7 @@ def test_this_release_starts_reads_and_writes_on_the_schema_of_the_next(settings
     assert store.schema().standing() == "newer"
     record_version(store, ROOT, "flights", 1, Evidence("1" * 64, "e" * 64))
     assert [one.version for one in list_versions(store, "flights")] == [1]
-    assert verify_store(store, settings.audit_anchors).ok
+    assert verify_store(store, settings).ok
     store.close()
 
 

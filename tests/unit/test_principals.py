@@ -17,7 +17,7 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.migrations.versions import v0007_persons
+from mlops_ray.governance.migrations.versions.v0007_persons import down_revision
 from mlops_ray.governance.principals import (
     ALL_USE_CASES,
     ROLES,

@@ -319,6 +319,6 @@ def test_the_audit_log_of_an_upgraded_store_is_intact(old: ControlStore, setting
     change(old, "DELETE FROM principals")
     upgrade(settings, lambda _: ROOT)
     store = open_store(settings)
-    assert verify_store(store, settings.audit_anchors).problem is None
+    assert verify_store(store, settings).problem is None
     store.close()
     assert os.stat(store.file).st_mode & 0o777 == 0o600
