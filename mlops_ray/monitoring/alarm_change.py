@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import polars as pl
 
-from mlops_ray.monitoring.alarms import Alarm, Question, Verdict
+from mlops_ray.monitoring.alarms import Alarm
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.row_sample import NAMES
 from mlops_ray.monitoring.sketches import NumericSketch
+from mlops_ray.monitoring.verdicts import Question, Verdict
 
 FINDINGS = 10
 _EXAMPLES = 3

@@ -9,7 +9,7 @@ Nothing here reads a clock, a file or a database: the drift actor does that, and
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -19,22 +19,17 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.monitoring.alarm_change import FINDINGS, AlarmChange, drifted_rows, raised_change, resolved_change
-from mlops_ray.monitoring.alarms import (
-    Alarm,
-    Question,
-    Verdict,
-    diagnose,
-    judge,
-    judge_concept,
-    step,
-    with_error_changes,
-)
+from mlops_ray.monitoring.alarms import Alarm, diagnose, step
 from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
+from mlops_ray.monitoring.judging import judge, judge_concept, with_error_changes
+from mlops_ray.monitoring.looks import Gathered, look, not_yet
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured, Quality
+from mlops_ray.monitoring.recalibration import widen
 from mlops_ray.monitoring.reference import PREDICTION, Reference, to_datetime
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.slices import ALL_ROWS
+from mlops_ray.monitoring.verdicts import Question, Verdict, not_judged
 from mlops_ray.monitoring.windows import Window, WindowState, add
 from mlops_ray.use_case.window_spec import WindowSpec
 
@@ -109,7 +104,8 @@ class WindowRecord:
 class Stream:
     """The windows of one kind. began: for each pane in `state`, from when on its predictions were answered.
 
-    finished: how many windows so far. records: of the last of them. alarms: those that are open.
+    finished: how many windows so far. records: of the last of them. alarms: those that are open. waiting: windows that
+    are judged together with the next ones. widened: see `recalibration`.
     """
 
     state: WindowState
@@ -117,6 +113,8 @@ class Stream:
     finished: int = 0
     records: tuple[WindowRecord, ...] = ()
     alarms: Mapping[Question, Alarm] = field(default_factory=dict)
+    waiting: Gathered | None = None
+    widened: Mapping[Question, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,10 +135,7 @@ class VersionWatch:
         return next(record for record in self.streams[spec].records if record.number == number)
 
     def to_bytes(self) -> bytes:
-        streams = {
-            name: _Stored(s.state.to_bytes(), s.began, s.finished, s.records, s.alarms)
-            for name, s in self.streams.items()
-        }
+        streams = {name: _stored(stream) for name, stream in self.streams.items()}
         return msgspec.msgpack.encode(_StoredWatch(self.version, self.rows, streams, self.raised, self.errors))
 
     @classmethod
@@ -150,10 +145,7 @@ class VersionWatch:
             stored = msgspec.msgpack.decode(content, type=_StoredWatch)
         except msgspec.MsgspecError as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
-        streams = {
-            name: Stream(WindowState.from_bytes(s.state), s.began, s.finished, s.records, s.alarms)
-            for name, s in stored.streams.items()
-        }
+        streams = {name: _stream(one) for name, one in stored.streams.items()}
         return cls(stored.version, stored.rows, streams, stored.raised, stored.errors)
 
 
@@ -164,6 +156,23 @@ class _Stored:
     finished: int
     records: tuple[WindowRecord, ...]
     alarms: Mapping[Question, Alarm]
+    waiting: tuple[bytes, float] | None
+    widened: Mapping[Question, float]
+
+
+def _stored(stream: Stream) -> _Stored:
+    waiting = stream.waiting
+    gathered = None if waiting is None else (waiting.window.to_bytes(), waiting.covered.total_seconds())
+    return _Stored(
+        stream.state.to_bytes(), stream.began, stream.finished, stream.records, stream.alarms, gathered, stream.widened
+    )
+
+
+def _stream(stored: _Stored) -> Stream:
+    waiting = stored.waiting
+    gathered = None if waiting is None else Gathered(Window.from_bytes(waiting[0]), timedelta(seconds=waiting[1]))
+    state = WindowState.from_bytes(stored.state)
+    return Stream(state, stored.began, stored.finished, stored.records, stored.alarms, gathered, stored.widened)
 
 
 @dataclass(frozen=True)
@@ -243,7 +252,7 @@ def take_labels(
     for name, stream in watch.streams.items():
         found = {number: one for (spec, number), one in labelled.items() if spec == name}
         records = tuple(
-            _with_labels(record, found[record.number], watched) if record.number in found else record
+            _with_labels(record, found[record.number], watched, stream.widened) if record.number in found else record
             for record in stream.records
         )
         watch = replace(watch, streams={**watch.streams, name: replace(stream, records=records)})
@@ -270,7 +279,7 @@ def retire(watch: VersionWatch, at: datetime) -> Observed:
         for question, id in watch.raised.items()
     )
     streams = {
-        name: replace(stream, state=replace(stream.state, closed=(), open=None), began=(), alarms={})
+        name: replace(stream, state=replace(stream.state, closed=(), open=None), began=(), alarms={}, waiting=None)
         for name, stream in watch.streams.items()
     }
     return Observed(replace(watch, streams=streams, raised={}, errors=ErrorStream()), changes)
@@ -303,25 +312,40 @@ def _add(
     made = panes - len(stream.began) + len(added.finished)
     earliest = to_datetime(answered.min()) if len(answered) else read_up_to
     began = (*stream.began, *[earliest] * made)
-    records = []
+    records, waiting = [], stream.waiting
     for index, window in enumerate(added.finished):
         inside = answered[(moment >= _micros(window.start)) & (moment <= _micros(window.end))]
         first, last = (to_datetime(end) for end in (inside.min(), inside.max())) if len(inside) else (began[index],) * 2
         begun_before = index < len(stream.began)
         answers = (began[index] if begun_before else first, last)
-        records.append(_record(window, watched, name, stream.finished + index, answers))
+        monitored, number = watched.reference.windows[name], stream.finished + index
+        looked = look(waiting, window, monitored.spec, number, monitored.shortest)
+        waiting = looked.waiting
+        records.append(_record(window, looked.window, watched, name, number, answers, stream.widened))
     kept = (*stream.records, *records)[-KEPT_WINDOWS:]
     finished = stream.finished + len(records)
     pairs = list(zip(records, added.finished, strict=True))
-    return pairs, replace(stream, state=added.state, began=began[len(records) :], finished=finished, records=kept)
+    began = began[len(records) :]
+    return pairs, replace(stream, state=added.state, began=began, finished=finished, records=kept, waiting=waiting)
 
 
 def _record(
-    window: Window, watched: Watched, name: str, number: int, answered: tuple[datetime, datetime]
+    window: Window,
+    looked: Window | None,
+    watched: Watched,
+    name: str,
+    number: int,
+    answered: tuple[datetime, datetime],
+    widened: Mapping[Question, float],
 ) -> WindowRecord:
+    """looked: what is judged now, with the windows that waited for it; None while the window waits itself."""
     reference = watched.reference
-    data = judge(window, reference, name, "data", watched.importance)
-    prediction = judge(window, reference, name, "prediction")
+    if looked is None:
+        shortest = reference.windows[name].shortest
+        data, prediction = (not_yet(question, window, shortest) for question in ("data", "prediction"))
+    else:
+        data = judge(looked, reference, name, "data", watched.importance, widened=widened.get("data", 0.0))
+        prediction = judge(looked, reference, name, "prediction", widened=widened.get("prediction", 0.0))
     estimated = None
     sketch = window.columns.get(PREDICTION)
     if reference.estimator is not None and isinstance(sketch, NumericSketch) and sketch.values:
@@ -337,10 +361,13 @@ def _shortened(verdict: Verdict) -> Verdict:
     return replace(verdict, findings=verdict.findings[:FINDINGS])
 
 
-def _with_labels(record: WindowRecord, labelled: Labelled, watched: Watched) -> WindowRecord:
+def _with_labels(
+    record: WindowRecord, labelled: Labelled, watched: Watched, widened: Mapping[Question, float]
+) -> WindowRecord:
     qualities = labelled.qualities
     by_slice = {quality.slice: quality.reliability for quality in qualities}
-    concept = judge_concept(by_slice, record.start, record.end, watched.reference, record.spec, record.whole)
+    ends, wider = (record.start, record.end), widened.get("concept", 0.0)
+    concept = judge_concept(by_slice, *ends, watched.reference, record.spec, record.whole, wider)
     kept = tuple(
         SliceQuality(q.slice, q.rows, q.predictions, q.positive, q.roc_auc, q.log_loss, q.brier) for q in qualities
     )
@@ -364,14 +391,17 @@ def _follow_errors(
 
     Of all kinds of windows the first is followed, so that each error counts once.
     """
-    limits = watched.reference.error_limits
-    if not limits or record.spec != next(iter(watched.reference.windows)):
+    calm = watched.reference.errors
+    if not calm.limits or record.spec != next(iter(watched.reference.windows)):
         return watch, record.concept
-    taken = take_errors(watch.errors, errors, limits)
+    joined = calm.joined(len(errors), record.end - record.start)
+    taken = take_errors(watch.errors, errors, calm.limits, joined)
     watch = replace(watch, errors=taken.stream)
-    if record.concept is None or record.concept.answer == "not enough data" or not taken.changes:
+    if not taken.changes:
         return watch, record.concept
-    return watch, with_error_changes(record.concept, taken.changes)
+    # What the stream shows does not need the window's labels to be enough for a judgement of their own.
+    lacking = not_judged("concept", record.start, record.end, record.labelled)
+    return watch, with_error_changes(record.concept or lacking, taken.changes)
 
 
 def _settle(watch: VersionWatch, spec: str, number: int) -> VersionWatch:
@@ -390,7 +420,8 @@ def _take(
     alarms = {name: alarm for name, alarm in stream.alarms.items() if name != question}
     if stepped.alarm is not None and stepped.alarm.resolved is None:
         alarms[question] = stepped.alarm
-    watch = replace(watch, streams={**watch.streams, spec: replace(stream, alarms=alarms)})
+    widened = {**stream.widened, question: widen(stream.widened.get(question, 0.0), verdict, stepped)}
+    watch = replace(watch, streams={**watch.streams, spec: replace(stream, alarms=alarms, widened=widened)})
     is_open = any(question in other.alarms for other in watch.streams.values())
     id = watch.raised.get(question)
     if is_open and id is None:

@@ -5,9 +5,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_ray.monitoring.alarms import Alarm, Finding, Verdict, describe_shift, diagnose, step, with_error_changes
+from mlops_ray.monitoring.alarms import Alarm, diagnose, step
 from mlops_ray.monitoring.error_stream import Change
+from mlops_ray.monitoring.judging import with_error_changes
+from mlops_ray.monitoring.shifts import describe_shift
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
+from mlops_ray.monitoring.verdicts import Finding, Verdict
 
 START = datetime(2013, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -1,0 +1,141 @@
+"""Months of a world, judged as an endpoint's predictions are: which alarms are raised, and when."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+from drift.worlds import BEGIN, CALM, Counted, Drawn, Fault, World, count, draw, hour_of, past_rows, reliability_between
+from numpy.typing import NDArray
+
+from mlops_ray.monitoring.alarms import Alarm, step
+from mlops_ray.monitoring.build_reference import build_reference
+from mlops_ray.monitoring.judging import judge, judge_concept
+from mlops_ray.monitoring.looks import Gathered, look
+from mlops_ray.monitoring.recalibration import widen
+from mlops_ray.monitoring.reference import Reference
+from mlops_ray.monitoring.row_sample import RowSample
+from mlops_ray.monitoring.seasons import LENGTHS, season_of, with_cell_counts
+from mlops_ray.monitoring.verdicts import Question, Verdict
+from mlops_ray.monitoring.windows import Window
+from mlops_ray.use_case.window_spec import WindowSpec
+
+QUESTIONS: tuple[Question, ...] = ("data", "prediction", "concept")
+SPECS = (WindowSpec(rows=5_000), WindowSpec(length=timedelta(days=7)))
+
+
+@dataclass
+class Model:
+    """A reference, and what comes after it."""
+
+    drawn: Drawn
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An alarm: in which hour, about what, and what was found."""
+
+    hour: int
+    question: Question
+    verdict: Verdict
+
+
+@dataclass
+class _Standing:
+    """As `version_watch` keeps it: the open alarm of each kind and question, and what was learned from calm windows."""
+
+    alarms: dict[tuple[str, Question], Alarm] = field(default_factory=dict)
+    widened: dict[tuple[str, Question], float] = field(default_factory=dict)
+
+
+def model_of(world: World, months: int, seed: int) -> Model:
+    drawn = draw(world, months, seed)
+    rows = past_rows(drawn)
+    return Model(drawn, build_reference(rows, "time", world.features, SPECS, rows, ["c"]))
+
+
+def raised_in(model: Model, months: int, fault: Fault = CALM, since: int = 0) -> tuple[Raised, ...]:
+    """All alarms of these months, in order."""
+    counted = count(model.drawn, model.reference, months, fault, since)
+    looks = [(one, spec) for spec in SPECS for one in _looks(model, counted, spec)]
+    return tuple(_raised(model, counted, sorted(looks, key=lambda one: one[0].last)))
+
+
+@dataclass(frozen=True)
+class _Hours:
+    """A window of whole hours, and which they are."""
+
+    first: int
+    last: int
+    window: Window
+
+
+def _raised(model: Model, counted: Counted, looks: list[tuple[_Hours, WindowSpec]]) -> Iterator[Raised]:
+    standing = _Standing()
+    for one, spec in looks:
+        for question in QUESTIONS:
+            at = (spec.name, question)
+            verdict = _verdict(model, counted, one, spec, question, standing.widened.get(at, 0.0))
+            already = any(open_about == question for _, open_about in standing.alarms)
+            stepped = step(standing.alarms.pop(at, None), verdict)
+            if stepped.alarm is not None and stepped.alarm.resolved is None:
+                standing.alarms[at] = stepped.alarm
+            standing.widened[at] = widen(standing.widened.get(at, 0.0), verdict, stepped)
+            if stepped.event == "opened" and not already and verdict.acts:
+                yield Raised(one.last, question, verdict)
+
+
+def _verdict(
+    model: Model, counted: Counted, one: _Hours, spec: WindowSpec, question: Question, widened: float
+) -> Verdict:
+    window, reference = one.window, model.reference
+    if question == "concept":
+        told = reliability_between(counted, reference, one.first, one.last)
+        return judge_concept(told, window.start, window.end, reference, spec.name, widened=widened)
+    return judge(window, reference, spec.name, question, widened=widened)
+
+
+def _looks(model: Model, counted: Counted, spec: WindowSpec) -> Iterator[_Hours]:
+    shortest = model.reference.windows[spec.name].shortest
+    below = {name: np.pad(cells.cumsum(axis=0), ((1, 0), (0, 0))) for name, cells in counted.cells.items()}
+    waiting: Gathered | None = None
+    begun = 0
+    for number, (first, last) in enumerate(_ends(counted.rows, spec)):
+        window = _window(model, counted, below, first, last)
+        found = look(waiting, window, spec, number, shortest)
+        begun = begun if waiting is not None else first
+        waiting = found.waiting
+        if found.window is not None:
+            yield _Hours(begun, last, found.window)
+
+
+def _ends(rows: NDArray[np.int64], spec: WindowSpec) -> Iterator[tuple[int, int]]:
+    """The hours of each window; one by rows ends with the hour in which it is full."""
+    if spec.length is not None:
+        hours = spec.length // timedelta(hours=1)
+        yield from ((first, first + hours) for first in range(0, len(rows) - hours + 1, hours))
+        return
+    assert spec.rows is not None
+    first, filled = 0, 0
+    for hour, here in enumerate(rows.tolist()):
+        filled += here
+        if filled >= spec.rows:
+            yield first, hour + 1
+            first, filled = hour + 1, 0
+
+
+def _window(model: Model, counted: Counted, below: dict[str, NDArray[np.int64]], first: int, last: int) -> Window:
+    drawn, reference = model.drawn, model.reference
+    columns = {
+        name: with_cell_counts(sketch, below[name][last] - below[name][first])
+        for name, sketch in reference.columns.items()
+    }
+    hours = BEGIN + drawn.hours + np.arange(first, last)
+    seasons = {
+        season: np.bincount(season_of(hours, season), counted.rows[first:last], length).astype(np.int64)
+        for season, length in LENGTHS.items()
+    }
+    rows = int(counted.rows[first:last].sum())
+    return Window(hour_of(drawn, first), hour_of(drawn, last), rows, 0, columns, seasons, RowSample(0, pl.DataFrame()))
