@@ -71,6 +71,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "development.ended": EventType("The first key was made for somebody: nobody is a development principal again."),
     "policy.changed": EventType("A rule of a use case or of the platform changed.", "warning"),
     "alarm.raised": EventType("A monitored value crossed its threshold.", "warning"),
+    "alarm.worsened": EventType("What an alarm is about matters more than it did, or has spread.", "warning"),
     "alarm.resolved": EventType("A monitored value is within its threshold again."),
     "alarm.silenced": EventType("Somebody silenced an alarm for a time.", "warning"),
     "retraining.decided": EventType("The governor decided whether to train again."),

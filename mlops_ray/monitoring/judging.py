@@ -51,7 +51,7 @@ def judge(
     if calibration is None or lacking:
         return Verdict(question, "not enough data", *ends, (), nan, lacking)
     found = list(_findings(window, reference, calibration, detectors, _shares(importance), widened))
-    basis = Basis(_effect(window, reference), calibration.acts, calibration.rate)
+    basis = Basis(*_effects(window, reference), calibration.acts, calibration.rate)
     return verdict_of(question, *ends, found, basis)
 
 
@@ -91,12 +91,16 @@ def _part_of(sketch: Sketch, part: float) -> Sketch:
     return sketch if part >= 1 else with_cell_counts(sketch, cell_counts(sketch) * part)
 
 
-def _effect(window: Window, reference: Reference) -> float:
-    """How far the mean answer has moved, in standard deviations of answers."""
+def _effects(window: Window, reference: Reference) -> tuple[float, float]:
+    """How far the mean answer has moved, in standard deviations, and how much more ROC AUC the answers let expect."""
     old, new = reference.columns.get(PREDICTION), window.columns.get(PREDICTION)
     if not isinstance(old, NumericSketch) or not isinstance(new, NumericSketch) or not new.values:
-        return nan
-    return (new.mean - old.mean) / old.deviation if old.deviation > 0 else nan
+        return nan, nan
+    moved = (new.mean - old.mean) / old.deviation if old.deviation > 0 else nan
+    if reference.estimator is None:
+        return moved, nan
+    before, now = (reference.estimator.estimate(sketch).roc_auc for sketch in (old, new))
+    return moved, now - before
 
 
 def judge_concept(
@@ -145,8 +149,8 @@ def with_error_changes(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
         )
         for change in changes
     ]  # fmt: skip
-    basis = Basis(verdict.effect, verdict.acts, verdict.rate)
-    return verdict_of("concept", verdict.start, verdict.end, verdict.rows, [*verdict.findings, *found], basis)
+    findings = [*verdict.findings, *found]
+    return verdict_of("concept", verdict.start, verdict.end, verdict.rows, findings, Basis.of(verdict))
 
 
 def _lacking(

@@ -28,8 +28,9 @@ class Verdict:
     """The answer to one question about one window, with its reason.
 
     findings: worst first. importance: what the drifted columns have together, NaN where not known. effect: how far the
-    mean answer of the window is from the reference's, in standard deviations of answers; NaN where not known. acts:
-    whether the reference is long enough for somebody to act on it. rate: the chance of a false alarm that it had.
+    mean answer of the window is from the reference's, in standard deviations of answers; quality: by how much the ROC
+    AUC to expect of its answers is above the reference's; both NaN where not known. acts: whether the reference is long
+    enough for somebody to act on it. rate: the chance of a false alarm that it had.
     """
 
     question: Question
@@ -41,6 +42,7 @@ class Verdict:
     importance: float
     reason: str
     effect: float = nan
+    quality: float = nan
     acts: bool = True
     rate: float = 0.0
 
@@ -55,8 +57,13 @@ class Basis:
     """What a verdict is based on; see `Verdict`."""
 
     effect: float = nan
+    quality: float = nan
     acts: bool = True
     rate: float = 0.0
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> "Basis":
+        return cls(verdict.effect, verdict.quality, verdict.acts, verdict.rate)
 
 
 def verdict_of(
@@ -64,13 +71,15 @@ def verdict_of(
 ) -> Verdict:
     """Drift if anything was found, named after the worst."""
     ordered = tuple(sorted(findings, key=lambda finding: (-finding.score, finding.column, finding.detector)))
-    given = (question, "drift" if ordered else "no drift", start, end, rows, ordered)
-    if not ordered:
-        return Verdict(*given, 0.0, "No statistic is above its threshold.", basis.effect, basis.acts, basis.rate)  # type: ignore[arg-type]
     columns = {finding.column: finding.importance for finding in ordered}
-    worst = ordered[0]
-    reason = (
-        f"{worst.column}: {worst.shift} ({worst.detector} {worst.value:.3g}, threshold {worst.threshold:.3g})"
-        f"{f', and {len(columns) - 1} more' if len(columns) > 1 else ''}."
-    )
-    return Verdict(*given, float(sum(columns.values())), reason, basis.effect, basis.acts, basis.rate)  # type: ignore[arg-type]
+    reason = "No statistic is above its threshold."
+    if ordered:
+        worst = ordered[0]
+        reason = (
+            f"{worst.column}: {worst.shift} ({worst.detector} {worst.value:.3g}, threshold {worst.threshold:.3g})"
+            f"{f', and {len(columns) - 1} more' if len(columns) > 1 else ''}."
+        )
+    return Verdict(
+        question, "drift" if ordered else "no drift", start, end, rows, ordered, float(sum(columns.values())), reason,
+        basis.effect, basis.quality, basis.acts, basis.rate,
+    )  # fmt: skip

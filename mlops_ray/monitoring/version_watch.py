@@ -18,8 +18,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
-from mlops_ray.monitoring.alarm_change import FINDINGS, AlarmChange, drifted_rows, raised_change, resolved_change
-from mlops_ray.monitoring.alarms import Alarm, diagnose, step
+from mlops_ray.monitoring.alarm_change import (
+    FINDINGS,
+    AlarmChange,
+    Kind,
+    drifted_rows,
+    raised_change,
+    resolved_change,
+)
+from mlops_ray.monitoring.alarms import Alarm, Step, diagnose, step
 from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
 from mlops_ray.monitoring.judging import judge, judge_concept, with_error_changes
 from mlops_ray.monitoring.looks import Gathered, look, not_yet
@@ -27,6 +34,7 @@ from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured, Quality
 from mlops_ray.monitoring.recalibration import widen
 from mlops_ray.monitoring.reference import PREDICTION, Reference, to_datetime
+from mlops_ray.monitoring.severity import SEVERITIES, Severity, worse
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.verdicts import Question, Verdict, not_judged
@@ -122,7 +130,8 @@ class VersionWatch:
     """rows: all that were counted. streams: by `spec.name`. raised: ids of the alarms that were announced, and stand.
 
     An alarm is about a question, whichever kinds of windows show it: it is raised with the first, and resolved when
-    none shows it any more. errors: of the settled windows of the first kind, as a stream.
+    none shows it any more. errors: of the settled windows of the first kind, as a stream. severities: as they were
+    announced.
     """
 
     version: str
@@ -130,13 +139,16 @@ class VersionWatch:
     streams: Mapping[str, Stream] = field(default_factory=dict)
     raised: Mapping[Question, str] = field(default_factory=dict)
     errors: ErrorStream = field(default_factory=ErrorStream)
+    severities: Mapping[Question, Severity] = field(default_factory=dict)
 
     def record(self, spec: str, number: int) -> WindowRecord:
         return next(record for record in self.streams[spec].records if record.number == number)
 
     def to_bytes(self) -> bytes:
         streams = {name: _stored(stream) for name, stream in self.streams.items()}
-        return msgspec.msgpack.encode(_StoredWatch(self.version, self.rows, streams, self.raised, self.errors))
+        return msgspec.msgpack.encode(
+            _StoredWatch(self.version, self.rows, streams, self.raised, self.errors, self.severities)
+        )
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "VersionWatch":
@@ -146,7 +158,7 @@ class VersionWatch:
         except msgspec.MsgspecError as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
         streams = {name: _stream(one) for name, one in stored.streams.items()}
-        return cls(stored.version, stored.rows, streams, stored.raised, stored.errors)
+        return cls(stored.version, stored.rows, streams, stored.raised, stored.errors, stored.severities)
 
 
 @dataclass(frozen=True)
@@ -182,6 +194,7 @@ class _StoredWatch:
     streams: Mapping[str, _Stored]
     raised: Mapping[Question, str]
     errors: ErrorStream
+    severities: Mapping[Question, Severity]
 
 
 @dataclass(frozen=True)
@@ -282,7 +295,7 @@ def retire(watch: VersionWatch, at: datetime) -> Observed:
         name: replace(stream, state=replace(stream.state, closed=(), open=None), began=(), alarms={}, waiting=None)
         for name, stream in watch.streams.items()
     }
-    return Observed(replace(watch, streams=streams, raised={}, errors=ErrorStream()), changes)
+    return Observed(replace(watch, streams=streams, raised={}, errors=ErrorStream(), severities={}), changes)
 
 
 def _fresh(
@@ -422,17 +435,40 @@ def _take(
         alarms[question] = stepped.alarm
     widened = {**stream.widened, question: widen(stream.widened.get(question, 0.0), verdict, stepped)}
     watch = replace(watch, streams={**watch.streams, spec: replace(stream, alarms=alarms, widened=widened)})
-    is_open = any(question in other.alarms for other in watch.streams.values())
+    standing = [other.alarms[question] for other in watch.streams.values() if question in other.alarms]
     id = watch.raised.get(question)
-    if is_open and id is None:
-        id = new_id()
-        raised = raised_change(id, watch.version, spec, alarms[question], examples)
-        return replace(watch, raised={**watch.raised, question: id}), [raised]
-    if not is_open and id is not None:
-        left = {name: other for name, other in watch.raised.items() if name != question}
-        assert stepped.alarm is not None
-        return replace(watch, raised=left), [resolved_change(id, watch.version, stepped.alarm, verdict)]
-    return watch, []
+    if standing:
+        return _told(watch, spec, question, standing, stepped, examples, id, new_id)
+    if id is None:
+        return watch, []
+    left = {name: other for name, other in watch.raised.items() if name != question}
+    others = {name: other for name, other in watch.severities.items() if name != question}
+    assert stepped.alarm is not None
+    resolved = resolved_change(id, watch.version, stepped.alarm, verdict)
+    return replace(watch, raised=left, severities=others), [resolved]
+
+
+def _told(
+    watch: VersionWatch,
+    spec: str,
+    question: Question,
+    standing: Sequence[Alarm],
+    stepped: Step,
+    examples: Sequence[Mapping[str, Any]],
+    id: str | None,
+    new_id: NewId,
+) -> tuple[VersionWatch, list[AlarmChange]]:
+    """Announce an alarm that is new, or that matters more than was said, or that has spread."""
+    severity = max((alarm.severity for alarm in standing), key=SEVERITIES.index)
+    grown = id is not None and (stepped.event == "worsened" or worse(severity, watch.severities[question]))
+    if (id is not None and not grown) or stepped.alarm is None:
+        return watch, []
+    kind: Kind = "worsened" if grown else "raised"
+    id = id or new_id()
+    alarm = replace(stepped.alarm, severity=severity)
+    raised, severities = {**watch.raised, question: id}, {**watch.severities, question: severity}
+    change = raised_change(id, watch.version, spec, alarm, examples, kind)
+    return replace(watch, raised=raised, severities=severities), [change]
 
 
 def moments_of(values: pl.Series) -> NDArray[np.datetime64]:

@@ -37,7 +37,7 @@ class Cells:
 def shares_of(counts: NDArray[Any]) -> _Float:
     """Counts [windows, cells] as parts of each window; NaN for one without any."""
     total = counts.sum(axis=1, keepdims=True, dtype=np.float64)
-    return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    return np.asarray(np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0), dtype=np.float64)
 
 
 def bins(reference: NumericSketch, window: NumericSketch) -> Cells:
