@@ -6,7 +6,20 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
-from drift.worlds import BEGIN, CALM, Counted, Drawn, Fault, World, count, draw, hour_of, past_rows, reliability_between
+from drift.worlds import (
+    BEGIN,
+    CALM,
+    STEP_HOURS,
+    Counted,
+    Drawn,
+    Fault,
+    World,
+    begin_of,
+    count,
+    draw,
+    past_rows,
+    reliability_between,
+)
 from numpy.typing import NDArray
 
 from mlops_ray.monitoring.alarms import Alarm, step
@@ -35,11 +48,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Raised:
-    """An alarm: in which hour, about what, and what was found."""
+    """An alarm: after which step, about what, and what was found. new: not one that stood and became worse."""
 
-    hour: int
+    step: int
     question: Question
     verdict: Verdict
+    new: bool
 
 
 @dataclass
@@ -57,22 +71,22 @@ def model_of(world: World, months: int, seed: int) -> Model:
 
 
 def raised_in(model: Model, months: int, fault: Fault = CALM, since: int = 0) -> tuple[Raised, ...]:
-    """All alarms of these months, in order."""
+    """All alarms of these months, in order: when they were raised, and when they became worse."""
     counted = count(model.drawn, model.reference, months, fault, since)
     looks = [(one, spec) for spec in SPECS for one in _looks(model, counted, spec)]
     return tuple(_raised(model, counted, sorted(looks, key=lambda one: one[0].last)))
 
 
 @dataclass(frozen=True)
-class _Hours:
-    """A window of whole hours, and which they are."""
+class _Steps:
+    """A window of whole steps, and which they are."""
 
     first: int
     last: int
     window: Window
 
 
-def _raised(model: Model, counted: Counted, looks: list[tuple[_Hours, WindowSpec]]) -> Iterator[Raised]:
+def _raised(model: Model, counted: Counted, looks: list[tuple[_Steps, WindowSpec]]) -> Iterator[Raised]:
     standing = _Standing()
     for one, spec in looks:
         for question in QUESTIONS:
@@ -83,12 +97,13 @@ def _raised(model: Model, counted: Counted, looks: list[tuple[_Hours, WindowSpec
             if stepped.alarm is not None and stepped.alarm.resolved is None:
                 standing.alarms[at] = stepped.alarm
             standing.widened[at] = widen(standing.widened.get(at, 0.0), verdict, stepped)
-            if stepped.event == "opened" and not already and verdict.acts:
-                yield Raised(one.last, question, verdict)
+            told = stepped.event == "worsened" or (stepped.event == "opened" and not already)
+            if told and verdict.acts:
+                yield Raised(one.last, question, verdict, stepped.event == "opened")
 
 
 def _verdict(
-    model: Model, counted: Counted, one: _Hours, spec: WindowSpec, question: Question, widened: float
+    model: Model, counted: Counted, one: _Steps, spec: WindowSpec, question: Question, widened: float
 ) -> Verdict:
     window, reference = one.window, model.reference
     if question == "concept":
@@ -97,7 +112,7 @@ def _verdict(
     return judge(window, reference, spec.name, question, widened=widened)
 
 
-def _looks(model: Model, counted: Counted, spec: WindowSpec) -> Iterator[_Hours]:
+def _looks(model: Model, counted: Counted, spec: WindowSpec) -> Iterator[_Steps]:
     shortest = model.reference.windows[spec.name].shortest
     below = {name: np.pad(cells.cumsum(axis=0), ((1, 0), (0, 0))) for name, cells in counted.cells.items()}
     waiting: Gathered | None = None
@@ -108,22 +123,22 @@ def _looks(model: Model, counted: Counted, spec: WindowSpec) -> Iterator[_Hours]
         begun = begun if waiting is not None else first
         waiting = found.waiting
         if found.window is not None:
-            yield _Hours(begun, last, found.window)
+            yield _Steps(begun, last, found.window)
 
 
 def _ends(rows: NDArray[np.int64], spec: WindowSpec) -> Iterator[tuple[int, int]]:
-    """The hours of each window; one by rows ends with the hour in which it is full."""
+    """The steps of each window; one by rows ends with the step in which it is full."""
     if spec.length is not None:
-        hours = spec.length // timedelta(hours=1)
-        yield from ((first, first + hours) for first in range(0, len(rows) - hours + 1, hours))
+        steps = spec.length // timedelta(hours=STEP_HOURS)
+        yield from ((first, first + steps) for first in range(0, len(rows) - steps + 1, steps))
         return
     assert spec.rows is not None
     first, filled = 0, 0
-    for hour, here in enumerate(rows.tolist()):
+    for step_of, here in enumerate(rows.tolist()):
         filled += here
         if filled >= spec.rows:
-            yield first, hour + 1
-            first, filled = hour + 1, 0
+            yield first, step_of + 1
+            first, filled = step_of + 1, 0
 
 
 def _window(model: Model, counted: Counted, below: dict[str, NDArray[np.int64]], first: int, last: int) -> Window:
@@ -132,10 +147,13 @@ def _window(model: Model, counted: Counted, below: dict[str, NDArray[np.int64]],
         name: with_cell_counts(sketch, below[name][last] - below[name][first])
         for name, sketch in reference.columns.items()
     }
-    hours = BEGIN + drawn.hours + np.arange(first, last)
+    hours = BEGIN + (drawn.steps + first) * STEP_HOURS + np.arange((last - first) * STEP_HOURS)
+    of_hours = np.repeat(counted.rows[first:last] / STEP_HOURS, STEP_HOURS)
     seasons = {
-        season: np.bincount(season_of(hours, season), counted.rows[first:last], length).astype(np.int64)
+        season: np.rint(np.bincount(season_of(hours, season), of_hours, length)).astype(np.int64)
         for season, length in LENGTHS.items()
     }
     rows = int(counted.rows[first:last].sum())
-    return Window(hour_of(drawn, first), hour_of(drawn, last), rows, 0, columns, seasons, RowSample(0, pl.DataFrame()))
+    return Window(
+        begin_of(drawn, first), begin_of(drawn, last), rows, 0, columns, seasons, RowSample(0, pl.DataFrame())
+    )

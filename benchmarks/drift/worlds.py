@@ -21,6 +21,8 @@ from mlops_ray.use_case import Feature
 BEGIN = np.datetime64("2024-01-01T00", "h")  # a Monday
 START = datetime(2024, 1, 1, tzinfo=UTC)
 _Float = NDArray[np.float64]
+# Means are the same for so many hours, and what is counted later is drawn for as many at once.
+STEP_HOURS = 3
 _DIRECTIONS = ("a", "b", "c", "d")
 _MISSING = 0.05
 
@@ -70,24 +72,24 @@ CALM = Fault("calm")
 
 @dataclass(frozen=True)
 class Drawn:
-    """A model's past, and the means by hour of all time."""
+    """A model's past, and the means of all time by steps of three hours. steps: of the past."""
 
     world: World
     means: _Float
     shares: _Float
-    hours: int
+    steps: int
     random: np.random.Generator = field(repr=False)
 
 
 def draw(world: World, months: int, seed: int) -> Drawn:
-    """The means of each hour, [hours, numbers + 1], the last of the answers' logits; shares of categories."""
+    """The means of each step, [steps, numbers + 1], the last of the answers' logits; shares of categories."""
     random = np.random.default_rng(seed)
     days = world.days + months * 30
     level = np.zeros((days, world.numbers + 2))
     noise = random.normal(0, world.day_deviation * np.sqrt(1 - world.persistence**2), level.shape)
     for day in range(1, days):
         level[day] = world.persistence * level[day - 1] + noise[day]
-    hour = np.arange(days * 24)
+    hour = np.arange(0, days * 24, STEP_HOURS)
     means = level[hour // 24]
     phase = random.uniform(0, 2 * np.pi, means.shape[1])
     cyclic = np.arange(means.shape[1]) % 2 == 1
@@ -95,23 +97,37 @@ def draw(world: World, months: int, seed: int) -> Drawn:
     means += cyclic * world.weekly * np.sin(2 * np.pi * hour[:, None] / 168 + phase)
     means[:, 0] += world.trend * np.minimum(1.0, hour / (24 * world.days))
     weight = np.exp(0.3 * means[:, -1:] * np.array([1.0, -1.0, 0.5, -0.5]) + np.log([0.4, 0.3, 0.2, 0.1]))
-    return Drawn(world, means[:, :-1], weight / weight.sum(axis=1, keepdims=True), world.days * 24, random)
+    return Drawn(
+        world, means[:, :-1], weight / weight.sum(axis=1, keepdims=True), world.days * 24 // STEP_HOURS, random
+    )
 
 
 def past_rows(drawn: Drawn) -> pl.DataFrame:
     """Rows of the past by time: features, `probability` and `label`."""
-    world, random, hours = drawn.world, drawn.random, drawn.hours
-    hour = np.repeat(np.arange(hours), random.poisson(world.per_day / 24, hours))
-    values = random.standard_normal((len(hour), world.numbers + 1), dtype=np.float32) + drawn.means[hour]
+    world, random, steps = drawn.world, drawn.random, drawn.steps
+    step = np.repeat(np.arange(steps), random.poisson(world.per_day / 24 * STEP_HOURS, steps))
+    return _rows(drawn, step)
+
+
+def later_rows(drawn: Drawn, days: int) -> pl.DataFrame:
+    """The same of the first days after the past, at the traffic of the past."""
+    steps, per_step = days * 24 // STEP_HOURS, drawn.world.per_day / 24 * STEP_HOURS
+    return _rows(drawn, drawn.steps + np.repeat(np.arange(steps), drawn.random.poisson(per_step, steps)))
+
+
+def _rows(drawn: Drawn, step: NDArray[np.int64]) -> pl.DataFrame:
+    world, random = drawn.world, drawn.random
+    values = random.standard_normal((len(step), world.numbers + 1), dtype=np.float32) + drawn.means[step]
     numbers = {f"x{at}": values[:, at].astype(np.float32) for at in range(world.numbers)}
-    numbers["x0"] = np.where(random.random(len(hour)) < _MISSING, np.nan, numbers["x0"])
-    chosen = (random.random((len(hour), 1)) > drawn.shares[hour].cumsum(axis=1)[:, :-1]).sum(axis=1)
+    numbers["x0"] = np.where(random.random(len(step)) < _MISSING, np.nan, numbers["x0"])
+    chosen = (random.random((len(step), 1)) > drawn.shares[step].cumsum(axis=1)[:, :-1]).sum(axis=1)
     probability = 1 / (1 + np.exp(-(values[:, -1] - 1)))
-    moment = (BEGIN + hour).astype("datetime64[us]") + (random.random(len(hour)) * 3.6e9).astype("timedelta64[us]")
+    inside = (random.random(len(step)) * STEP_HOURS * 3.6e9).astype("timedelta64[us]")
+    moment = (BEGIN + step * STEP_HOURS).astype("datetime64[us]") + inside
     frame = pl.DataFrame({"time": moment, **numbers, "c": np.array(_DIRECTIONS)[chosen], "probability": probability})
     if world.new_ids:
-        frame = frame.with_columns(id=pl.Series(_identifiers(hour // 24, world, random)))
-    return frame.with_columns(label=pl.Series(random.random(len(hour)) < probability)).sort("time")
+        frame = frame.with_columns(id=pl.Series(_identifiers(step * STEP_HOURS // 24, world, random)))
+    return frame.with_columns(label=pl.Series(random.random(len(step)) < probability)).sort("time")
 
 
 def _identifiers(day: NDArray[np.int64], world: World, random: np.random.Generator) -> list[str]:
@@ -121,8 +137,8 @@ def _identifiers(day: NDArray[np.int64], world: World, random: np.random.Generat
 
 @dataclass(frozen=True)
 class Counted:
-    """What sketches count of each hour after the past. rows [hours]; cells: by column, [hours, cells]; told: of labels
-    by slice, `rows`, `predicted`, `positives` [hours, bins]; answers: the sum of them [hours]."""
+    """What sketches count in each step after the past. rows [steps]; cells: by column, [steps, cells]; told: of labels
+    by slice, `rows`, `predicted`, `positives` [steps, bins]."""
 
     rows: NDArray[np.int64]
     cells: dict[str, NDArray[np.int64]]
@@ -130,30 +146,27 @@ class Counted:
 
 
 def count(drawn: Drawn, reference: Reference, months: int, fault: Fault = CALM, since: int = 0) -> Counted:
-    """Draw what is counted in `months`; the fault is there from the hour `since` on."""
-    world, random, hours = drawn.world, drawn.random, months * 30 * 24
-    later = slice(drawn.hours, drawn.hours + hours)
+    """Draw what is counted in `months`; the fault is there from the step `since` on."""
+    world, random, steps = drawn.world, drawn.random, months * 30 * 24 // STEP_HOURS
+    later = slice(drawn.steps, drawn.steps + steps)
     first, last = np.log(world.traffic)
-    times = np.exp(first + (last - first) * np.arange(hours) / hours)
-    rows = random.poisson(world.per_day / 24 * times)
-    faulty = np.arange(hours) >= since
+    times = np.exp(first + (last - first) * np.arange(steps) / steps)
+    rows = random.poisson(world.per_day / 24 * STEP_HOURS * times)
+    faulty, none = np.arange(steps) >= since, np.zeros(steps)
     cells = {}
     for at in range(world.numbers):
-        mean, wide, gone = drawn.means[later, at], np.ones(hours), np.full(hours, _MISSING if at == 0 else 0.0)
+        name, mean, wide, gone = f"x{at}", drawn.means[later, at], none + 1, none + (_MISSING if at == 0 else 0)
         if at == 1:
             mean, wide = mean + fault.moved * faulty, np.where(faulty, fault.spread, 1.0)
             gone = np.where(faulty & fault.gone, 1.0, gone)
-        cells[f"x{at}"] = _numbers(rows, mean, wide, gone, reference.columns[f"x{at}"], random)
+        cells[name] = _numbers(rows, mean, wide, gone, reference.columns[name], random)
     shares = drawn.shares[later]
-    if fault.swapped:
-        shares = np.where(faulty[:, None], shares[:, [3, 1, 2, 0]], shares)
-    cells["c"] = np.pad(random.multinomial(rows, shares), ((0, 0), (0, 2)))
+    swapped = shares[:, [3, 1, 2, 0]] if fault.swapped else shares
+    cells["c"] = np.pad(random.multinomial(rows, np.where(faulty[:, None], swapped, shares)), ((0, 0), (0, 2)))
     if world.new_ids:
         cells["id"] = _id_cells(rows, world, reference, random)
-    cells[PREDICTION] = _numbers(
-        rows, drawn.means[later, -1] - 1, np.ones(hours), np.zeros(hours), _logits(reference), random
-    )
-    flipped = np.where(faulty & fault.flipped, 1.0, 0.0)
+    cells[PREDICTION] = _numbers(rows, drawn.means[later, -1] - 1, none + 1, none, _logits(reference), random)
+    flipped = faulty & fault.flipped
     return Counted(rows, cells, _labels(cells[PREDICTION], shares[:, 0], flipped, reference, random))
 
 
@@ -181,17 +194,21 @@ def _id_cells(
     categories = reference.columns["id"].categories  # type: ignore[union-attr]
     number = np.array([int(name[1:]) for name in categories])
     found = np.zeros((len(rows), len(categories) + 2), dtype=np.int64)
-    for hour, count_of_hour in enumerate(rows):
-        oldest = int((world.days + hour // 24) * 500 * world.new_ids)
+    for step, rows_of_step in enumerate(rows):
+        oldest = int((world.days + step * STEP_HOURS // 24) * 500 * world.new_ids)
         alive = np.flatnonzero((number >= oldest) & (number < oldest + 500))
-        drawn = random.integers(0, 500, count_of_hour)
-        np.add.at(found[hour], alive[drawn[drawn < len(alive)]], 1)
-        found[hour, -2] = (drawn >= len(alive)).sum()
+        drawn = random.integers(0, 500, rows_of_step)
+        np.add.at(found[step], alive[drawn[drawn < len(alive)]], 1)
+        found[step, -2] = (drawn >= len(alive)).sum()
     return found
 
 
 def _labels(
-    cells: NDArray[np.int64], share: _Float, flipped: _Float, reference: Reference, random: np.random.Generator
+    cells: NDArray[np.int64],
+    share: _Float,
+    flipped: NDArray[np.bool_],
+    reference: Reference,
+    random: np.random.Generator,
 ) -> dict[str, tuple[_Float, _Float, _Float]]:
     """By the bins of the reference's reliability; all answers of a cell of the prediction sketch are taken as alike."""
     sketch, edges = reference.columns[PREDICTION], reference.reliability["all"].edges
@@ -201,7 +218,7 @@ def _labels(
     into = np.zeros((len(middle), len(edges) + 1))
     into[np.arange(len(middle)), np.searchsorted(edges, middle)] = 1.0
     of_slice = random.binomial(cells[:, :-1], share[:, None])
-    chance = np.where(flipped[:, None] > 0, 1 - middle[None, :], middle[None, :])
+    chance = np.where(flipped[:, None], 1 - middle[None, :], middle[None, :])
     ups = random.binomial(of_slice, chance)
     others = cells[:, :-1] - of_slice
     all_ups = ups + random.binomial(others, np.broadcast_to(middle, others.shape))
@@ -219,6 +236,6 @@ def reliability_between(counted: Counted, reference: Reference, first: int, last
     }
 
 
-def hour_of(drawn: Drawn, hour: int) -> datetime:
-    """When an hour after the past begins."""
-    return START + timedelta(hours=drawn.hours + hour)
+def begin_of(drawn: Drawn, step: int) -> datetime:
+    """When a step after the past begins."""
+    return START + timedelta(hours=(drawn.steps + step) * STEP_HOURS)

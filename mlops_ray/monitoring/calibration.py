@@ -154,7 +154,7 @@ def calibrate(
         found[family] = _threshold(np.sort(worst[worst > -inf]), rate, independent)
     low, high = (sum(getattr(one, name) for one in found.values()) for name in ("low", "high"))
     thresholds = {family: one.score for family, one in found.items()}
-    total = rate * len(families)
+    total = rate * max(1, moving_families(nulls))
     return Calibration(window, coverage, normals, thresholds, promise.days, total, low, high, independent)
 
 

@@ -15,7 +15,7 @@ _KNOWN = 0.25
 _GAPS = (0.0, 0.1, 0.2, 0.35, 0.5)
 # Of the rate, as it is extrapolated.
 _MARGIN = 1.25
-_MOST = 0.999
+_MOST, _MOSTLY_NEW = 0.999, 0.9
 _REPLACED, _MONTH_DAYS = 0.02, 30.0
 
 
@@ -51,7 +51,8 @@ def learn_churn(
     are known from the start, whether they have come or not.
     """
     gap, new = _held_out(windows, windows.below(cell, cells), declared)
-    days, exposure = gap[~np.isnan(new)], -np.log1p(-np.minimum(new[~np.isnan(new)], _MOST))
+    usable = new < _MOSTLY_NEW  # not NaN; where nearly all is new, the rate does not show
+    days, exposure = gap[usable], -np.log1p(-new[usable])
     if not len(days) or not exposure.any():
         return Churn(), new[:, 0]
     apart = days - days.mean()

@@ -16,7 +16,7 @@ TOLERANCE = 1.25
 # Windows that are shorter than this are judged together: what a promise in days leaves to each of them is nothing.
 _SHORTEST_S = 3600.0
 _DAY_S = 86_400.0
-_STEPS_S = tuple(hours * 3600.0 for hours in (1, 2, 3, 4, 6, 8, 12, 24, 48, 96, 168))
+_STEPS_S = tuple(hours * 3600.0 for hours in (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, 96, 120, 168))
 # Windows by time are also learned with this part of the rows, as long as the minimum is left.
 _THINNED = 4
 

@@ -138,8 +138,19 @@ def cells_of(values: pl.Series, sketch: Sketch) -> NDArray[np.int64]:
 def seasonal_sums(
     windows: NullWindows, cell: NDArray[np.int64], cells: int, moment: NDArray[np.datetime64], season: Season
 ) -> Iterator[tuple[NDArray[np.int64], Seasonal]]:
-    """For each window its rows at each time of the season, and the rest of the reference by those times."""
+    """For each window its rows at each time of the season, and the rest of the reference by those times.
+
+    What is left out moves on with the windows, so each row is added once and taken away once.
+    """
     times = LENGTHS[season]
-    both = season_of(moment, season) * cells + cell
-    for window, rest in windows.sums(both, times * cells):
-        yield window.reshape(times, cells).sum(axis=1), Seasonal(season, rest.reshape(times, cells))
+    at = season_of(moment, season)
+    both, size = at * cells + cell, times * cells
+    inside, _ = windows.counts(at, times)
+    starts = np.searchsorted(windows.step, np.arange(windows.steps + 1))
+    rest, left = np.bincount(both, minlength=size), (0, 0)
+    for window, pair in zip(inside, windows.pairs, strict=True):
+        low, high = (int(starts[step]) for step in pair.without)
+        rest = rest - np.bincount(both[left[1] : high], minlength=size)
+        rest = rest + np.bincount(both[left[0] : low], minlength=size)
+        left = (low, high)
+        yield window, Seasonal(season, rest.reshape(times, cells))
