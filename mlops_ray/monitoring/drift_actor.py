@@ -133,12 +133,12 @@ def record_change(store: ControlStore, use_case: str, change: AlarmChange) -> No
         _logger.info("Alarm %s of %s %s: %s", change.id, use_case, change.kind, change.title)
 
 
-def versions_with_traffic(store: ControlStore, use_case: str) -> set[str] | None:
-    """The champion and the version of a rollout; None where nothing is live."""
+def versions_with_traffic(store: ControlStore, use_case: str) -> list[str] | None:
+    """The champion, and the version of a rollout; None where nothing is live."""
     state = live(store, use_case)
     if state.champion is None:
         return None
-    return {str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref}
+    return [str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref]
 
 
 def _giving_way() -> dict[str, str]:

@@ -27,6 +27,7 @@ from mlops_ray.monitoring.alarm_change import (
     resolved_change,
 )
 from mlops_ray.monitoring.alarms import Alarm, Step, diagnose, step
+from mlops_ray.monitoring.beside_champion import beside_champion, shared_concept
 from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
 from mlops_ray.monitoring.judging import judge, judge_concept, with_error_changes
 from mlops_ray.monitoring.looks import Gathered, look, not_yet
@@ -113,7 +114,8 @@ class Stream:
     """The windows of one kind. began: for each pane in `state`, from when on its predictions were answered.
 
     finished: how many windows so far. records: of the last of them. alarms: those that are open. waiting: windows that
-    are judged together with the next ones. widened: see `recalibration`.
+    are judged together with the next ones. widened: see `recalibration`. last: what was judged last, of a champion
+    beside which another version is rolled out.
     """
 
     state: WindowState
@@ -123,6 +125,7 @@ class Stream:
     alarms: Mapping[Question, Alarm] = field(default_factory=dict)
     waiting: Gathered | None = None
     widened: Mapping[Question, float] = field(default_factory=dict)
+    last: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -170,21 +173,24 @@ class _Stored:
     alarms: Mapping[Question, Alarm]
     waiting: tuple[bytes, float] | None
     widened: Mapping[Question, float]
+    last: bytes | None = None
 
 
 def _stored(stream: Stream) -> _Stored:
     waiting = stream.waiting
     gathered = None if waiting is None else (waiting.window.to_bytes(), waiting.covered.total_seconds())
     return _Stored(
-        stream.state.to_bytes(), stream.began, stream.finished, stream.records, stream.alarms, gathered, stream.widened
-    )
+        stream.state.to_bytes(), stream.began, stream.finished, stream.records, stream.alarms, gathered,
+        stream.widened, None if stream.last is None else stream.last.to_bytes(),
+    )  # fmt: skip
 
 
 def _stream(stored: _Stored) -> Stream:
     waiting = stored.waiting
     gathered = None if waiting is None else Gathered(Window.from_bytes(waiting[0]), timedelta(seconds=waiting[1]))
     state = WindowState.from_bytes(stored.state)
-    return Stream(state, stored.began, stored.finished, stored.records, stored.alarms, gathered, stored.widened)
+    last = None if stored.last is None else Window.from_bytes(stored.last)
+    return Stream(state, stored.began, stored.finished, stored.records, stored.alarms, gathered, stored.widened, last)
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,13 @@ class _StoredWatch:
     raised: Mapping[Question, str]
     errors: ErrorStream
     severities: Mapping[Question, Severity]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A version is rolled out beside a champion. champion: its watch, for that of the version; None for its own."""
+
+    champion: VersionWatch | None = None
 
 
 @dataclass(frozen=True)
@@ -228,18 +241,19 @@ def observe(
     answered: NDArray[np.datetime64],
     read_up_to: datetime,
     new_id: NewId,
+    rollout: Rollout | None = None,
 ) -> Observed:
     """Count `rows` in order, judge the windows that they finish, and step the alarms.
 
     rows: a column for each feature and "prediction"; request_id and row, if there, go into the examples of alarms.
     moment [rows], read_up_to: see `windows.add`. answered [rows]: when they were answered, which is later where past
-    moments are asked about. new_id: makes the id of a new alarm.
+    moments are asked about. new_id: makes the id of a new alarm. rollout: where a version is rolled out.
     """
     watch = replace(watch, rows=watch.rows + len(rows))
     records: list[tuple[WindowRecord, Window]] = []
     for name, monitored in watched.reference.windows.items():
         stream = watch.streams.get(name) or _fresh(monitored.spec, watched.reference, moment, answered)
-        finished, stream = _add(stream, watched, name, rows, moment, answered, read_up_to)
+        finished, stream = _add(stream, watched, name, rows, moment, answered, read_up_to, rollout)
         watch = replace(watch, streams={**watch.streams, name: stream})
         records += finished
     changes: list[AlarmChange] = []
@@ -254,7 +268,11 @@ def observe(
 
 
 def take_labels(
-    watch: VersionWatch, watched: Watched, labelled: Mapping[tuple[str, int], Labelled], new_id: NewId
+    watch: VersionWatch,
+    watched: Watched,
+    labelled: Mapping[tuple[str, int], Labelled],
+    new_id: NewId,
+    rollout: Rollout | None = None,
 ) -> Observed:
     """Take what labels say of windows, by kind and number, and let concept drift be judged where enough have come.
 
@@ -279,6 +297,8 @@ def take_labels(
             watch = _settle(watch, name, record.number)
             told = found.get(record.number, _NOTHING_TOLD)
             watch, verdict = _follow_errors(watch, watched, record, told.errors)
+            if verdict is not None and rollout is not None and rollout.champion is not None:
+                verdict = shared_concept(verdict, "concept" in rollout.champion.raised)
             if verdict is not None:
                 watch, changed = _take(watch, name, verdict, told.examples, new_id)
                 changes += changed
@@ -318,6 +338,7 @@ def _add(
     moment: NDArray[np.datetime64],
     answered: NDArray[np.datetime64],
     read_up_to: datetime,
+    rollout: Rollout | None,
 ) -> tuple[list[tuple[WindowRecord, Window]], Stream]:
     added = add(stream.state, rows, moment, read_up_to)
     # Each finished window drops its first pane, so that what is left and was there before are the first ones.
@@ -325,7 +346,7 @@ def _add(
     made = panes - len(stream.began) + len(added.finished)
     earliest = to_datetime(answered.min()) if len(answered) else read_up_to
     began = (*stream.began, *[earliest] * made)
-    records, waiting = [], stream.waiting
+    records, waiting, judged_last = [], stream.waiting, None if rollout is None else stream.last
     for index, window in enumerate(added.finished):
         inside = answered[(moment >= _micros(window.start)) & (moment <= _micros(window.end))]
         first, last = (to_datetime(end) for end in (inside.min(), inside.max())) if len(inside) else (began[index],) * 2
@@ -334,12 +355,18 @@ def _add(
         monitored, number = watched.reference.windows[name], stream.finished + index
         looked = look(waiting, window, monitored.spec, number, monitored.shortest)
         waiting = looked.waiting
-        records.append(_record(window, looked.window, watched, name, number, answers, stream.widened))
+        record = _record(window, looked.window, watched, name, number, answers, stream.widened)
+        if rollout is not None and looked.window is not None:
+            judged_last = looked.window if rollout.champion is None else None
+            record = _beside(record, looked.window, rollout.champion)
+        records.append(record)
     kept = (*stream.records, *records)[-KEPT_WINDOWS:]
     finished = stream.finished + len(records)
     pairs = list(zip(records, added.finished, strict=True))
     began = began[len(records) :]
-    return pairs, replace(stream, state=added.state, began=began, finished=finished, records=kept, waiting=waiting)
+    return pairs, replace(
+        stream, state=added.state, began=began, finished=finished, records=kept, waiting=waiting, last=judged_last
+    )
 
 
 def _record(
@@ -368,6 +395,16 @@ def _record(
         name, number, window.start, window.end, window.rows, window.misdated, *answered,
         _shortened(data), _shortened(prediction), estimated, whole=window.whole,
     )  # fmt: skip
+
+
+def _beside(record: WindowRecord, window: Window, champion: VersionWatch | None) -> WindowRecord:
+    """The record of a version in a rollout, beside what the champion saw."""
+    if champion is None:
+        return record
+    stream = champion.streams.get(record.spec)
+    seen = None if stream is None else stream.last
+    data, prediction = (beside_champion(one, window, seen) for one in (record.data, record.prediction))
+    return replace(record, data=data, prediction=prediction)
 
 
 def _shortened(verdict: Verdict) -> Verdict:

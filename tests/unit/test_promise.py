@@ -55,7 +55,7 @@ def watch(watched: Watched, rows: pl.DataFrame) -> tuple[VersionWatch, list[Alar
 
 
 @pytest.mark.parametrize(("per_day", "days"), [(20, 200), (200, 60), (10_000, 10), (100_000, 2)])
-def test_a_daily_cycle_alarms_as_rarely_as_was_promised_at_any_traffic(watched: Watched, per_day: int, days: int) -> None:
+def test_a_daily_cycle_alarms_as_rarely_as_promised_at_any_traffic(watched: Watched, per_day: int, days: int) -> None:
     """Windows of 1,000 rows cover five days of the reference, and fifty days, two hours or a quarter of one later."""
     _, changes = watch(watched, world(days, per_day, 2, first=DAYS + 1))
     assert sum(change.kind == "raised" for change in changes) <= days // 30
