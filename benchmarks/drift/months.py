@@ -26,7 +26,7 @@ from mlops_ray.monitoring.alarms import Alarm, step
 from mlops_ray.monitoring.build_reference import build_reference
 from mlops_ray.monitoring.judging import judge, judge_concept
 from mlops_ray.monitoring.looks import Gathered, look
-from mlops_ray.monitoring.recalibration import widen
+from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived, taught
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.row_sample import RowSample
 from mlops_ray.monitoring.seasons import LENGTHS, season_of, with_cell_counts
@@ -61,7 +61,7 @@ class _Standing:
     """As `version_watch` keeps it: the open alarm of each kind and question, and what was learned from calm windows."""
 
     alarms: dict[tuple[str, Question], Alarm] = field(default_factory=dict)
-    widened: dict[tuple[str, Question], float] = field(default_factory=dict)
+    lived: dict[tuple[str, Question], Lived] = field(default_factory=dict)
 
 
 def model_of(world: World, months: int, seed: int) -> Model:
@@ -91,25 +91,25 @@ def _raised(model: Model, counted: Counted, looks: list[tuple[_Steps, WindowSpec
     for one, spec in looks:
         for question in QUESTIONS:
             at = (spec.name, question)
-            verdict = _verdict(model, counted, one, spec, question, standing.widened.get(at, 0.0))
+            verdict = _verdict(model, counted, one, spec, question, standing.lived.get(at, UNTAUGHT))
             already = any(open_about == question for _, open_about in standing.alarms)
             stepped = step(standing.alarms.pop(at, None), verdict)
             if stepped.alarm is not None and stepped.alarm.resolved is None:
                 standing.alarms[at] = stepped.alarm
-            standing.widened[at] = widen(standing.widened.get(at, 0.0), verdict, stepped)
+            standing.lived[at] = taught(standing.lived.get(at, UNTAUGHT), verdict, stepped)
             told = stepped.event == "worsened" or (stepped.event == "opened" and not already)
             if told and verdict.acts:
                 yield Raised(one.last, question, verdict, stepped.event == "opened")
 
 
 def _verdict(
-    model: Model, counted: Counted, one: _Steps, spec: WindowSpec, question: Question, widened: float
+    model: Model, counted: Counted, one: _Steps, spec: WindowSpec, question: Question, lived: Lived
 ) -> Verdict:
     window, reference = one.window, model.reference
     if question == "concept":
         told = reliability_between(counted, reference, one.first, one.last)
-        return judge_concept(told, window.start, window.end, reference, spec.name, widened=widened)
-    return judge(window, reference, spec.name, question, widened=widened)
+        return judge_concept(told, window.start, window.end, reference, spec.name, lived=lived)
+    return judge(window, reference, spec.name, question, lived=lived)
 
 
 def _looks(model: Model, counted: Counted, spec: WindowSpec) -> Iterator[_Steps]:

@@ -104,10 +104,9 @@ class Calibration:
     rate_high: float
     independent: int
 
-    @property
-    def acts(self) -> bool:
-        """Whether it is sure enough of its thresholds for somebody to act on them."""
-        return self.independent >= MINIMUM_TO_ACT
+    def acts(self, calm: int = 0) -> bool:
+        """Whether it is sure enough of its thresholds for somebody to act on them; calm: windows that came since."""
+        return self.independent + calm >= MINIMUM_TO_ACT
 
     @property
     def words(self) -> str:
@@ -116,7 +115,11 @@ class Calibration:
             return f"{there}, and {MINIMUM_WINDOWS} are needed to know what is normal. Nothing is judged."
         said = f"Its share of at most one false alarm in {self.days:g} days about the endpoint."
         said += f" {there}: for this model, one window in {_one_in(self.rate_high)} to {_one_in(self.rate_low)} (95 %)."
-        return said if self.acts else f"{said} That is too vague to act on ({MINIMUM_TO_ACT} are needed)."
+        return (
+            said
+            if self.acts()
+            else f"{said} That is too vague to act on: calm windows count as well, up to {MINIMUM_TO_ACT}."
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

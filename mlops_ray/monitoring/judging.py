@@ -12,6 +12,7 @@ from mlops_ray.monitoring.detectors import DETECTORS, Detector, NewCategories
 from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
 from mlops_ray.monitoring.error_stream import Change
 from mlops_ray.monitoring.joint_windows import JOINT
+from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived
 from mlops_ray.monitoring.reference import PREDICTION, Reference
 from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
 from mlops_ray.monitoring.row_sample import matrix
@@ -34,13 +35,13 @@ def judge(
     question: Literal["data", "prediction"] = "data",
     importance: Mapping[str, float] | None = None,
     detectors: Sequence[Detector] = DETECTORS,
-    widened: float = 0.0,
+    lived: Lived = UNTAUGHT,
 ) -> Verdict:
     """Has the data, or have the predictions, changed? Fewer rows than the minimum are never "no drift".
 
     A window is compared with those of the reference that cover as much time and no more rows, so the rate of false
     alarms is the same at any traffic. importance: of each feature, in any unit; shares are made of it. detectors: those
-    the reference was built with. widened: added to each threshold (see `recalibration`).
+    the reference was built with. lived: what traffic has taught since.
     """
     monitored = reference.windows[spec_name]
     learned = monitored.features if question == "data" else monitored.prediction
@@ -50,8 +51,8 @@ def judge(
     lacking = _lacking(learned, calibration, window.rows, monitored.spec.minimum_rows, window.whole)
     if calibration is None or lacking:
         return Verdict(question, "not enough data", *ends, (), nan, lacking)
-    found = list(_findings(window, reference, calibration, detectors, _shares(importance), widened))
-    basis = Basis(*_effects(window, reference), calibration.acts, calibration.rate)
+    found = list(_findings(window, reference, calibration, detectors, _shares(importance), lived.widened))
+    basis = Basis(*_effects(window, reference), calibration.acts(lived.calm), calibration.rate)
     return verdict_of(question, *ends, found, basis)
 
 
@@ -110,11 +111,11 @@ def judge_concept(
     reference: Reference,
     spec_name: str,
     whole: bool = True,
-    widened: float = 0.0,
+    lived: Lived = UNTAUGHT,
 ) -> Verdict:
     """Are labels as probable as the model says? `labelled`: rows of the window with labels, by slice ("all" is one).
 
-    whole: see `windows.Window`. widened: see `judge`.
+    whole: see `windows.Window`. lived: see `judge`.
     """
     monitored = reference.windows[spec_name]
     rows = int(labelled[ALL_ROWS].rows.sum()) if ALL_ROWS in labelled else 0
@@ -128,13 +129,15 @@ def judge_concept(
         if new is None or new.rows.sum() < MINIMUM_SLICE_ROWS:
             continue
         value = CONCEPT_STATISTICS[normal.detector].distance(old, new.times(part))
-        if normal.score(value) > calibration.thresholds[normal.family] + widened:
+        if normal.score(value) > calibration.thresholds[normal.family] + lived.widened:
             shift = (
                 f"{percent(new.positives.sum() / new.rows.sum())} have the label, "
                 f"{percent(new.predicted.sum() / new.rows.sum())} were predicted"
             )
-            findings.append(_finding(normal, value, calibration, nan, shift, widened))
-    return verdict_of("concept", start, end, rows, findings, Basis(acts=calibration.acts, rate=calibration.rate))
+            findings.append(_finding(normal, value, calibration, nan, shift, lived.widened))
+    return verdict_of(
+        "concept", start, end, rows, findings, Basis(acts=calibration.acts(lived.calm), rate=calibration.rate)
+    )
 
 
 def with_error_changes(verdict: Verdict, changes: Sequence[Change]) -> Verdict:

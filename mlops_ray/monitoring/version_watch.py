@@ -33,7 +33,7 @@ from mlops_ray.monitoring.judging import judge, judge_concept, with_error_change
 from mlops_ray.monitoring.looks import Gathered, look, not_yet
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured, Quality
-from mlops_ray.monitoring.recalibration import widen
+from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived, taught
 from mlops_ray.monitoring.reference import PREDICTION, Reference, to_datetime
 from mlops_ray.monitoring.severity import SEVERITIES, Severity, worse
 from mlops_ray.monitoring.sketches import NumericSketch
@@ -114,7 +114,7 @@ class Stream:
     """The windows of one kind. began: for each pane in `state`, from when on its predictions were answered.
 
     finished: how many windows so far. records: of the last of them. alarms: those that are open. waiting: windows that
-    are judged together with the next ones. widened: see `recalibration`. last: what was judged last, of a champion
+    are judged together with the next ones. lived: what traffic has taught. last: what was judged last, of a champion
     beside which another version is rolled out.
     """
 
@@ -124,7 +124,7 @@ class Stream:
     records: tuple[WindowRecord, ...] = ()
     alarms: Mapping[Question, Alarm] = field(default_factory=dict)
     waiting: Gathered | None = None
-    widened: Mapping[Question, float] = field(default_factory=dict)
+    lived: Mapping[Question, Lived] = field(default_factory=dict)
     last: Window | None = None
 
 
@@ -171,8 +171,8 @@ class _Stored:
     finished: int
     records: tuple[WindowRecord, ...]
     alarms: Mapping[Question, Alarm]
-    waiting: tuple[bytes, float] | None
-    widened: Mapping[Question, float]
+    waiting: tuple[bytes, float] | None = None
+    lived: Mapping[Question, Lived] = field(default_factory=dict)
     last: bytes | None = None
 
 
@@ -181,7 +181,7 @@ def _stored(stream: Stream) -> _Stored:
     gathered = None if waiting is None else (waiting.window.to_bytes(), waiting.covered.total_seconds())
     return _Stored(
         stream.state.to_bytes(), stream.began, stream.finished, stream.records, stream.alarms, gathered,
-        stream.widened, None if stream.last is None else stream.last.to_bytes(),
+        stream.lived, None if stream.last is None else stream.last.to_bytes(),
     )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def _stream(stored: _Stored) -> Stream:
     gathered = None if waiting is None else Gathered(Window.from_bytes(waiting[0]), timedelta(seconds=waiting[1]))
     state = WindowState.from_bytes(stored.state)
     last = None if stored.last is None else Window.from_bytes(stored.last)
-    return Stream(state, stored.began, stored.finished, stored.records, stored.alarms, gathered, stored.widened, last)
+    return Stream(state, stored.began, stored.finished, stored.records, stored.alarms, gathered, stored.lived, last)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class _StoredWatch:
     streams: Mapping[str, _Stored]
     raised: Mapping[Question, str]
     errors: ErrorStream
-    severities: Mapping[Question, Severity]
+    severities: Mapping[Question, Severity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def take_labels(
     for name, stream in watch.streams.items():
         found = {number: one for (spec, number), one in labelled.items() if spec == name}
         records = tuple(
-            _with_labels(record, found[record.number], watched, stream.widened) if record.number in found else record
+            _with_labels(record, found[record.number], watched, stream.lived) if record.number in found else record
             for record in stream.records
         )
         watch = replace(watch, streams={**watch.streams, name: replace(stream, records=records)})
@@ -355,7 +355,7 @@ def _add(
         monitored, number = watched.reference.windows[name], stream.finished + index
         looked = look(waiting, window, monitored.spec, number, monitored.shortest)
         waiting = looked.waiting
-        record = _record(window, looked.window, watched, name, number, answers, stream.widened)
+        record = _record(window, looked.window, watched, name, number, answers, stream.lived)
         if rollout is not None and looked.window is not None:
             judged_last = looked.window if rollout.champion is None else None
             record = _beside(record, looked.window, rollout.champion)
@@ -376,7 +376,7 @@ def _record(
     name: str,
     number: int,
     answered: tuple[datetime, datetime],
-    widened: Mapping[Question, float],
+    lived: Mapping[Question, Lived],
 ) -> WindowRecord:
     """looked: what is judged now, with the windows that waited for it; None while the window waits itself."""
     reference = watched.reference
@@ -384,8 +384,8 @@ def _record(
         shortest = reference.windows[name].shortest
         data, prediction = (not_yet(question, window, shortest) for question in ("data", "prediction"))
     else:
-        data = judge(looked, reference, name, "data", watched.importance, widened=widened.get("data", 0.0))
-        prediction = judge(looked, reference, name, "prediction", widened=widened.get("prediction", 0.0))
+        data = judge(looked, reference, name, "data", watched.importance, lived=lived.get("data", UNTAUGHT))
+        prediction = judge(looked, reference, name, "prediction", lived=lived.get("prediction", UNTAUGHT))
     estimated = None
     sketch = window.columns.get(PREDICTION)
     if reference.estimator is not None and isinstance(sketch, NumericSketch) and sketch.values:
@@ -412,12 +412,12 @@ def _shortened(verdict: Verdict) -> Verdict:
 
 
 def _with_labels(
-    record: WindowRecord, labelled: Labelled, watched: Watched, widened: Mapping[Question, float]
+    record: WindowRecord, labelled: Labelled, watched: Watched, lived: Mapping[Question, Lived]
 ) -> WindowRecord:
     qualities = labelled.qualities
     by_slice = {quality.slice: quality.reliability for quality in qualities}
-    ends, wider = (record.start, record.end), widened.get("concept", 0.0)
-    concept = judge_concept(by_slice, *ends, watched.reference, record.spec, record.whole, wider)
+    ends, known = (record.start, record.end), lived.get("concept", UNTAUGHT)
+    concept = judge_concept(by_slice, *ends, watched.reference, record.spec, record.whole, known)
     kept = tuple(
         SliceQuality(q.slice, q.rows, q.predictions, q.positive, q.roc_auc, q.log_loss, q.brier) for q in qualities
     )
@@ -470,8 +470,8 @@ def _take(
     alarms = {name: alarm for name, alarm in stream.alarms.items() if name != question}
     if stepped.alarm is not None and stepped.alarm.resolved is None:
         alarms[question] = stepped.alarm
-    widened = {**stream.widened, question: widen(stream.widened.get(question, 0.0), verdict, stepped)}
-    watch = replace(watch, streams={**watch.streams, spec: replace(stream, alarms=alarms, widened=widened)})
+    lived = {**stream.lived, question: taught(stream.lived.get(question, UNTAUGHT), verdict, stepped)}
+    watch = replace(watch, streams={**watch.streams, spec: replace(stream, alarms=alarms, lived=lived)})
     standing = [other.alarms[question] for other in watch.streams.values() if question in other.alarms]
     id = watch.raised.get(question)
     if standing:
@@ -497,7 +497,9 @@ def _told(
 ) -> tuple[VersionWatch, list[AlarmChange]]:
     """Announce an alarm that is new, or that matters more than was said, or that has spread."""
     severity = max((alarm.severity for alarm in standing), key=SEVERITIES.index)
-    grown = id is not None and (stepped.event == "worsened" or worse(severity, watch.severities[question]))
+    grown = id is not None and (
+        stepped.event == "worsened" or worse(severity, watch.severities.get(question, severity))
+    )
     if (id is not None and not grown) or stepped.alarm is None:
         return watch, []
     kind: Kind = "worsened" if grown else "raised"

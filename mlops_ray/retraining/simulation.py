@@ -194,7 +194,7 @@ class _Simulation:
         alarms = tuple(
             OpenAlarm(id, question, self._raised[id].title)
             for question, id in standing.items()
-            if severities[question] != "info"
+            if severities.get(question) != "info"
         )
         new = int(((self._known_at > _micros(self._trained)) & (self._known_at <= _micros(now))).sum())
         decision = decide(self._policy, State(alarms, tuple(self._past), self._losses, self._trained, new), now)

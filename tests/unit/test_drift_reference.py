@@ -102,10 +102,10 @@ def test_a_short_reference_says_what_it_supports() -> None:
         build_reference(flow(days, 1), "time", FEATURES, [SPEC]).windows[SPEC.name].features[-1]
         for days in (600, 60, 40)
     )
-    assert (short.independent, short.acts, long.acts) == (12, True, True)
+    assert (short.independent, short.acts(), long.acts()) == (12, True, True)
     assert "12 windows" in short.words
     assert short.rate_high / short.rate_low > 10 * long.rate_high / long.rate_low, "less is known of it"
-    assert (shorter.independent, shorter.acts) == (8, False)
+    assert (shorter.independent, shorter.acts()) == (8, False)
     assert "too vague to act on" in shorter.words
     tiny = build_reference(flow(10, 1), "time", FEATURES, [SPEC])
     assert judge(windows(flow(10, 2), tiny)[0], tiny, SPEC.name).answer == "not enough data"

@@ -12,7 +12,7 @@ from mlops_ray.monitoring.build_reference import build_reference
 from mlops_ray.monitoring.calibration import Null, Promise, calibrate
 from mlops_ray.monitoring.coverage import Coverage, fitting, rungs
 from mlops_ray.monitoring.judging import judge
-from mlops_ray.monitoring.recalibration import MOST_WIDENED, widen
+from mlops_ray.monitoring.recalibration import MOST_WIDENED, Lived, taught
 from mlops_ray.monitoring.reference import Reference, to_datetime
 from mlops_ray.monitoring.verdicts import Finding, Verdict
 from mlops_ray.monitoring.version_watch import VersionWatch, Watched, moments_of, observe
@@ -125,12 +125,12 @@ def verdict(answer: str, score: float = 1.0) -> Verdict:
 
 def played(answers: str) -> float:
     """How wide thresholds are after windows with drift (d) and without (.)."""
-    alarm, widened = None, 0.0
+    alarm, lived = None, Lived()
     for letter in answers:
         one = verdict("drift" if letter == "d" else "no drift")
         stepped: Step = step(alarm, one)
-        alarm, widened = stepped.alarm, widen(widened, one, stepped)
-    return widened
+        alarm, lived = stepped.alarm, taught(lived, one, stepped)
+    return lived.widened
 
 
 def test_alarms_that_are_over_by_themselves_teach_and_drift_that_stays_does_not() -> None:
@@ -177,8 +177,11 @@ def test_identifiers_that_were_always_replaced_are_no_drift_and_many_new_ones_at
 def test_what_cannot_be_calibrated_acts_on_nothing() -> None:
     """Six weeks of reference: a flood is seen, and told as information."""
     reference: Reference = build_reference(world(45, 200, 1), "time", FEATURES, [WEEKLY])
-    assert not reference.windows[WEEKLY.name].features[-1].acts
+    assert not reference.windows[WEEKLY.name].features[-1].acts()
     rows = world(21, 200, 2, first=49).with_columns(pl.col("x3") + 3)
     _, changes = watch(Watched("7", reference), rows)
     assert [(change.kind, change.severity) for change in changes] == [("raised", "info")]
     assert "too short to act on" in changes[0].title
+    calm = pl.concat([world(49, 200, 3, first=49), rows.with_columns(pl.col("time") + timedelta(days=49))])
+    _, changes = watch(Watched("7", reference), calm)
+    assert {change.severity for change in changes} == {"warning"}, "after seven calm weeks there are enough"
