@@ -48,7 +48,7 @@ def backtest(
     end: ToOption,
     policy: Annotated[str, typer.Option(help="Policies, with commas between them.")] = "never,monthly,drift",
     window_rows: Annotated[int | None, typer.Option(help="Windows of so many predictions. [default: declared]")] = None,
-    false_alarm_every: Annotated[int | None, typer.Option(help="Windows to a false alarm. [default: declared]")] = None,
+    false_alarm_days: Annotated[int | None, typer.Option(help="Days to a false alarm. [default: declared]")] = None,
     cool_down_days: Annotated[float | None, typer.Option(help="Between retrainings. [default: declared]")] = None,
     output: Annotated[str | None, typer.Option(help="Folder of the result. [default: <state>/backtests]")] = None,
     state: StateOption = None,
@@ -60,7 +60,7 @@ def backtest(
     (as declared, with those alarms alone). The training set, candidate and parameters are the champion's.
     """
     settings = settings_of(state, config)
-    case = _watched(load_use_case(use_case), window_rows, false_alarm_every)
+    case = _watched(load_use_case(use_case), window_rows, false_alarm_days)
     begin, until = _span(start, end)
     cool_down = None if cool_down_days is None else timedelta(days=cool_down_days)
     names = list(dict.fromkeys(name.strip() for name in policy.split(",")))
@@ -178,15 +178,15 @@ def _tell(progress: "Progress") -> bool:
     return True
 
 
-def _watched(case: UseCase, window_rows: int | None, false_alarm_every: int | None) -> UseCase:
+def _watched(case: UseCase, window_rows: int | None, false_alarm_days: int | None) -> UseCase:
     from mlops_ray.use_case.window_spec import WindowSpec
 
     wanted: Monitoring = case.monitoring
     if window_rows is not None:
         minimum = min(window_rows, WindowSpec(rows=10**6).minimum_rows)
         wanted = replace(wanted, windows=(WindowSpec(rows=window_rows, minimum_rows=minimum),))
-    if false_alarm_every is not None:
-        wanted = replace(wanted, false_alarm_every=false_alarm_every)
+    if false_alarm_days is not None:
+        wanted = replace(wanted, false_alarm_days=false_alarm_days)
     return replace(case, monitoring=wanted)
 
 

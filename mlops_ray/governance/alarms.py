@@ -13,10 +13,10 @@ from sqlalchemy import Connection, select
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity, read, record
+from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity, plain, read, record
 from mlops_ray.governance.tables import events
 
-RAISED, RESOLVED, SILENCED = "alarm.raised", "alarm.resolved", "alarm.silenced"
+RAISED, WORSENED, RESOLVED, SILENCED = "alarm.raised", "alarm.worsened", "alarm.resolved", "alarm.silenced"
 _PREFIX = "alarm "
 
 
@@ -61,6 +61,28 @@ def raise_alarm(
     return _record_once(store, RAISED, use_case, alarm_id, title, details, severity)
 
 
+def worsen_alarm(
+    store: ControlStore,
+    use_case: str,
+    version: int,
+    alarm_id: str,
+    title: str,
+    severity: Severity,
+    payload: Mapping[str, Any],
+) -> bool:
+    """Record that an alarm matters more than was said, or has spread. Whether it was new: told by its window."""
+    details = {**payload, "alarm": alarm_id, "version": version}
+    subject, window = f"{_PREFIX}{alarm_id}", plain(payload["window"])
+    with store.transaction() as connection:
+        told = read(connection, select(events).where(events.c.subject == subject, events.c.type == WORSENED))
+        if any(event.payload["window"] == window for event in told):
+            return False
+        record(
+            connection, WORSENED, SYSTEM, subject, use_case=use_case, payload=details, reason=title, severity=severity
+        )
+    return True
+
+
 def resolve_alarm(store: ControlStore, use_case: str, alarm_id: str, reason: str, payload: Mapping[str, Any]) -> bool:
     """Record that an alarm is over, unless that is known. Whether it was new."""
     return _record_once(store, RESOLVED, use_case, alarm_id, reason, {**payload, "alarm": alarm_id}, "info")
@@ -97,8 +119,12 @@ def alarms_of(store: ControlStore, use_case: str) -> list[AlarmRecord]:
 
 
 def open_alarms(store: ControlStore, use_case: str, version: int, now: datetime) -> list[str]:
-    """Titles of the alarms about a version that are neither resolved nor silenced."""
-    return [one.title for one in alarms_of(store, use_case) if one.version == version and one.is_open(now)]
+    """Titles of the alarms about a version that somebody acts on: neither resolved nor silenced, and more than info."""
+    return [
+        one.title
+        for one in alarms_of(store, use_case)
+        if one.version == version and one.is_open(now) and one.severity != "info"
+    ]
 
 
 def _record_once(
@@ -120,12 +146,17 @@ def _record_once(
 
 
 def _alarms(connection: Connection, use_case: str) -> list[AlarmRecord]:
-    types = (RAISED, RESOLVED, SILENCED)
+    types = (RAISED, WORSENED, RESOLVED, SILENCED)
     query = select(events).where(events.c.use_case == use_case, events.c.type.in_(types)).order_by(events.c.seq)
     found: dict[str, AlarmRecord] = {}
     for event in read(connection, query):
         if event.type == RAISED:
             found[event.subject] = _raised(event, use_case)
+        elif event.subject in found and event.type == WORSENED:
+            said = {**found[event.subject].payload, **event.payload}
+            found[event.subject] = replace(
+                found[event.subject], title=event.reason, severity=event.severity, payload=said
+            )
         elif event.subject in found and event.type == RESOLVED:
             found[event.subject] = replace(found[event.subject], resolved_at=event.time)
         elif event.subject in found:

@@ -78,6 +78,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "use_case.reviewed": EventType("An authorised person looked at a use case."),
     "review.overdue": EventType("A use case was not looked at in the time that it declares.", "warning"),
     "alarm.raised": EventType("A monitored value crossed its threshold.", "warning"),
+    "alarm.worsened": EventType("What an alarm is about matters more than it did, or has spread.", "warning"),
     "alarm.resolved": EventType("A monitored value is within its threshold again."),
     "alarm.silenced": EventType("Somebody silenced an alarm for a time.", "warning"),
     "retraining.decided": EventType("The governor decided whether to train again."),

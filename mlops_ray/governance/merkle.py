@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+from mlops_ray.errors import IntegrityError
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -54,7 +56,10 @@ def _path(levels: Sequence[Sequence[str]], place: int) -> Iterable[tuple[str, st
 
 
 def _leaf(event_hash: str) -> str:
-    return hashlib.sha256(b"\0" + bytes.fromhex(event_hash)).hexdigest()
+    try:
+        return hashlib.sha256(b"\0" + bytes.fromhex(event_hash)).hexdigest()
+    except ValueError:
+        raise IntegrityError(f"The audit log was changed: {event_hash[:80]!r} is no hash of an event.") from None
 
 
 def _node(left: str, right: str) -> str:

@@ -8,19 +8,18 @@ from typing import Any, Literal
 
 import polars as pl
 
-from mlops_ray.monitoring.alarms import Alarm, Question, Verdict
+from mlops_ray.monitoring.alarms import Alarm
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.row_sample import NAMES
+from mlops_ray.monitoring.severity import Severity
 from mlops_ray.monitoring.sketches import NumericSketch
+from mlops_ray.monitoring.verdicts import Question, Verdict
 
 FINDINGS = 10
 _EXAMPLES = 3
 _EXAMPLE_COLUMNS = 5
-# Drift of columns that have less of the model's importance together matters little.
-_MINOR_IMPORTANCE = 0.01
 
-Kind = Literal["raised", "resolved"]
-Severity = Literal["info", "warning", "critical"]
+Kind = Literal["raised", "worsened", "resolved"]
 
 
 @dataclass(frozen=True)
@@ -40,23 +39,38 @@ class AlarmChange:
 _TITLES: dict[Question, str] = {"data": "Data drift", "prediction": "Prediction drift", "concept": "Concept drift"}
 
 
-def raised_change(id: str, version: str, spec: str, alarm: Alarm, examples: Sequence[Mapping[str, Any]]) -> AlarmChange:
+def raised_change(
+    id: str, version: str, spec: str, alarm: Alarm, examples: Sequence[Mapping[str, Any]], kind: Kind = "raised"
+) -> AlarmChange:
+    """An alarm that is new, or that has become worse or spread ("worsened"): with its worst window."""
     verdict, question = alarm.worst, alarm.question
     title = f"{_TITLES[question]} of version {version} since {alarm.since:%Y-%m-%d %H:%M}: {verdict.reason}"
     if verdict.importance > 0:
         title += f" {100 * verdict.importance:.3g} % of the model's importance."
-    severity: Severity = "critical" if question == "concept" else "warning"
-    if question == "data" and verdict.importance < _MINOR_IMPORTANCE:
-        severity = "info"
+    title += _effect_in_words(verdict)
+    if not verdict.acts:
+        title += " The reference is too short to act on it."
     payload = {
         "question": question,
         "window": {"kind": spec, "start": verdict.start, "end": verdict.end, "rows": verdict.rows},
         "columns": list(alarm.columns),
-        "importance": None if isnan(verdict.importance) else verdict.importance,
+        "importance": _or_none(verdict.importance),
+        "effect": {"mean_answer_deviations": _or_none(verdict.effect), "expected_auc": _or_none(verdict.quality)},
         "findings": [asdict(finding) for finding in verdict.findings[:FINDINGS]],
         "examples": [dict(example) for example in examples],
     }
-    return AlarmChange("raised", id, version, question, title, severity, alarm.since, payload)
+    return AlarmChange(kind, id, version, question, title, alarm.severity, alarm.since, payload)
+
+
+def _effect_in_words(verdict: Verdict) -> str:
+    if isnan(verdict.effect):
+        return ""
+    lost = "" if isnan(verdict.quality) else f", and the ROC AUC to expect by {verdict.quality:+.3f}"
+    return f" The mean answer moved by {verdict.effect:+.2f} standard deviations{lost}."
+
+
+def _or_none(value: float) -> float | None:
+    return None if isnan(value) else value
 
 
 def resolved_change(id: str, version: str, alarm: Alarm, verdict: Verdict) -> AlarmChange:

@@ -1,7 +1,7 @@
 """Building a reference from the rows a model was made from: what they look like, and how much their windows differ."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,22 +9,30 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
-from mlops_ray.monitoring.calibration import Calibration, Null, calibrate
+from mlops_ray.monitoring.calibration import Promise
+from mlops_ray.monitoring.churn import Churn, learn_churn
+from mlops_ray.monitoring.cycles import cycle_of
 from mlops_ray.monitoring.detectors import DETECTORS, Detector, MissingRate, NewCategories
-from mlops_ray.monitoring.error_stream import calm_limit, excess_errors
+from mlops_ray.monitoring.error_stream import calm_limits, excess_errors
 from mlops_ray.monitoring.joint_windows import joint_null, reference_sample
-from mlops_ray.monitoring.null_windows import NullWindows, cells_of, null_windows, seasonal_sums
+from mlops_ray.monitoring.learn_normal import (
+    Column,
+    Learned,
+    calibrations,
+    column_nulls,
+    concept_nulls,
+    covering,
+    families_of,
+)
+from mlops_ray.monitoring.null_windows import cells_of, null_windows
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
 from mlops_ray.monitoring.reference import PREDICTION, Monitored, Reference, to_datetime
-from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability, reliability_edges
-from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of, with_cell_counts
+from mlops_ray.monitoring.reliability import Reliability, reliability_edges
+from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
-from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS, slice_rows
+from mlops_ray.monitoring.slices import ALL_ROWS, slice_rows
 from mlops_ray.use_case import CategoryDetector, ErrorDetector, Feature, NumberDetector
 from mlops_ray.use_case.window_spec import WindowSpec
-
-# A change of fewer rows than this is noise, however constant the column was.
-_HANDFUL = 5
 
 
 def build_reference(
@@ -36,7 +44,7 @@ def build_reference(
     slices: Sequence[str] = (),
     detectors: Sequence[Detector] | None = None,
     seasonal: Mapping[str, Season] | None = None,
-    false_alarm_every: int = 100,
+    false_alarm_days: float = 30,
     domain_classifier: bool = False,
     error_detectors: Sequence[ErrorDetector] = (),
 ) -> Reference:
@@ -44,52 +52,122 @@ def build_reference(
 
     scored: rows that were held out of training, with `time`, "probability", "label" (boolean, null where not known)
     and the columns of `slices`. Answers to training rows are better than any later ones, so they must not be among
-    them. false_alarm_every: at most one false alarm in so many windows is wanted, for features, prediction and concept
-    each. seasonal: features that are compared with the same time of a season. domain_classifier: compare all features
-    together as well. error_detectors: what follows the errors of `scored` as a stream.
+    them. false_alarm_days: at most one false alarm in so many days is wanted, over all questions, features and kinds
+    of windows. seasonal: features that are compared with the same time of a season; in others a daily and a weekly
+    cycle is found. domain_classifier: compare all features together as well. error_detectors: what follows the errors
+    of `scored` as a stream.
 
     Raises DataError if there are no rows or if a column is missing.
     """
     _require(rows, [time, *(feature.name for feature in features)])
     rows, detectors = rows.sort(time, maintain_order=True), detectors or chosen_detectors()
     moment = _moments(rows, time)
-    columns: dict[str, Sketch] = {feature.name: _sketch(rows[feature.name], feature) for feature in features}
-    inputs = dict(columns)
-    cells = {name: cells_of(rows[name], sketch) for name, sketch in columns.items()}
-    seasons = dict(seasonal or {})
-    parts: dict[str, Any] = {"sample": reference_sample(rows, inputs)} if domain_classifier else {}
+    inputs = [_column(rows, feature, moment, windows, (seasonal or {}).get(feature.name)) for feature in features]
+    sketches: dict[str, Sketch] = {column.name: column.sketch for column in inputs}
+    data = {spec.name: _learn_data(rows, moment, spec, inputs, detectors, domain_classifier) for spec in windows}
+    parts: dict[str, Any] = {"sample": reference_sample(rows, sketches)} if domain_classifier else {}
+    parts["seasonal"] = {
+        column.name: _by_season(rows[column.name], column, moment, column.season) for column in inputs if column.season
+    }
+    parts["churn"] = {column.name: column.churn for column in inputs if column.churn.expected(1) > 0}
+    shares = sum(map(families_of, data.values())) + (
+        2 * len(windows) + len(error_detectors) if scored is not None else 0
+    )
+    promise = Promise(false_alarm_days, max(1, shares))
+    monitored = {spec.name: Monitored(spec, calibrations(data[spec.name], spec, promise)) for spec in windows}
     if scored is not None:
         _require(scored, [time, "probability", "label", *slices])
-        scored = scored.sort(time, maintain_order=True)
-        columns[PREDICTION] = _prediction_sketch(scored["probability"])
-        labelled = scored.drop_nulls(["label", "probability"])
-        parts["reliability"] = _reliability(labelled, slices)
-        if len(labelled):
-            parts["estimator"] = _estimator(labelled, time, columns[PREDICTION], windows[0])
-            errors = excess_errors(labelled, parts["reliability"][ALL_ROWS])
-            parts["error_limits"] = {name: calm_limit(name, errors) for name in error_detectors}
-    monitored = {}
-    for spec in windows:
-        nulls = null_windows(moment, spec)
-        found = _nulls(nulls, inputs, cells, detectors, seasons, moment)
-        if domain_classifier and len(nulls.pairs):
-            found.append(joint_null(rows, inputs, nulls))
-        others: list[Calibration | None] = [None, None]
-        if scored is not None:
-            others = [
-                _calibrate_prediction(scored, time, spec, columns[PREDICTION], detectors, false_alarm_every),
-                _calibrate_concept(
-                    labelled, time, spec, slices, parts["reliability"], false_alarm_every, len(error_detectors)
-                ),
-            ]
-        monitored[spec.name] = Monitored(spec, _calibrate(found, nulls, spec, false_alarm_every), *others)
-    by_season = {
-        name: Seasonal(season, _by_season(cells[name], len(cell_counts(columns[name])), moment, season))
-        for name, season in seasons.items()
-    }
-    return Reference(
-        to_datetime(moment[0]), to_datetime(moment[-1]), len(rows), columns, monitored, seasonal=by_season, **parts
-    )
+        answers = _Answers(
+            scored.sort(time, maintain_order=True), time, _prediction_sketch(scored["probability"]), slices
+        )
+        sketches[PREDICTION] = answers.sketch
+        monitored = {name: answers.judged(one, detectors, promise) for name, one in monitored.items()}
+        parts |= answers.parts(windows[0], error_detectors, promise)
+    return Reference(to_datetime(moment[0]), to_datetime(moment[-1]), len(rows), sketches, monitored, **parts)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Rows that were held out of training, by time, with what the model answered."""
+
+    scored: pl.DataFrame
+    time: str
+    sketch: Sketch
+    slices: Sequence[str]
+
+    @property
+    def labelled(self) -> pl.DataFrame:
+        return self.scored.drop_nulls(["label", "probability"])
+
+    @property
+    def reliability(self) -> dict[str, Reliability]:
+        """Of all rows, and of each slice, all with the same edges."""
+        labelled = self.labelled
+        guess, label = labelled["probability"].to_numpy(), labelled["label"].to_numpy()
+        edges = reliability_edges(guess)
+        parts = slice_rows(labelled, self.slices).items()
+        return {name: Reliability.of(guess[row], label[row], edges) for name, row in parts}
+
+    def judged(self, monitored: Monitored, detectors: Sequence[Detector], promise: Promise) -> Monitored:
+        """With what is normal for the answers, and for the labels that follow them."""
+        spec, labelled, reliability = monitored.spec, self.labelled, self.reliability
+        moment, told = _moments(self.scored, self.time), _moments(labelled, self.time)
+        column = Column(PREDICTION, self.sketch, cells_of(self.scored["probability"], self.sketch))
+        kept = [detector for detector in detectors if detector.family == "values"]
+        prediction = [
+            Learned(rung, windows, tuple(column_nulls(windows, [column], kept, moment)))
+            for rung, windows in covering(moment, spec)
+        ]
+        concept = [
+            Learned(rung, windows, tuple(concept_nulls(windows, labelled, self.slices, reliability)))
+            for rung, windows in covering(told, spec)
+            if rung.spec == spec  # labels come later than a short window has to be judged
+        ]
+        found = (calibrations(learned, spec, promise) for learned in (prediction, concept))
+        return Monitored(spec, monitored.features, *found)
+
+    def parts(self, spec: WindowSpec, error_detectors: Sequence[ErrorDetector], promise: Promise) -> dict[str, Any]:
+        labelled, reliability = self.labelled, self.reliability
+        if not len(labelled):
+            return {"reliability": reliability}
+        errors = excess_errors(labelled, reliability[ALL_ROWS])
+        calm = calm_limits(error_detectors, errors, _moments(labelled, self.time), promise)
+        estimator = _estimator(labelled, self.time, self.sketch, spec)
+        return {"reliability": reliability, "estimator": estimator, "errors": calm}
+
+
+def _column(
+    rows: pl.DataFrame,
+    feature: Feature,
+    moment: NDArray[np.datetime64],
+    windows: Sequence[WindowSpec],
+    season: Season | None,
+) -> Column:
+    sketch = _sketch(rows[feature.name], feature)
+    declared, cell = bool(feature.categories), cells_of(rows[feature.name], sketch)
+    cells, churn = len(cell_counts(sketch)), Churn()
+    if isinstance(sketch, CategoricalSketch):
+        churn, _ = learn_churn(null_windows(moment, windows[0]), cell, cells, declared)
+    return Column(feature.name, sketch, cell, season or cycle_of(cell, cells, moment), declared, churn)
+
+
+def _learn_data(
+    rows: pl.DataFrame,
+    moment: NDArray[np.datetime64],
+    spec: WindowSpec,
+    columns: Sequence[Column],
+    detectors: Sequence[Detector],
+    domain_classifier: bool,
+) -> list[Learned]:
+    """What windows of a kind differ by. The classifier, which is slow to learn, is asked of whole windows alone."""
+    sketches = {column.name: column.sketch for column in columns}
+    found = []
+    for rung, windows in covering(moment, spec):
+        nulls = column_nulls(windows, columns, detectors, moment)
+        if domain_classifier and len(windows.pairs) and rung.spec == spec and rung.one_in == 1:
+            nulls.append(joint_null(rows, sketches, windows))
+        found.append(Learned(rung, windows, tuple(nulls)))
+    return found
 
 
 def chosen_detectors(
@@ -138,116 +216,6 @@ def _prediction_sketch(probability: pl.Series) -> Sketch:
     return sketch
 
 
-def _nulls(
-    windows: NullWindows,
-    columns: Mapping[str, Sketch],
-    cells: Mapping[str, NDArray[np.int64]],
-    detectors: Sequence[Detector],
-    seasons: Mapping[str, Season],
-    moment: NDArray[np.datetime64],
-) -> list[Null]:
-    """Every statistic of every column of `cells` on every window."""
-    found = []
-    for name, cell in cells.items():
-        sketch = columns[name]
-        kind = "number" if isinstance(sketch, NumericSketch) else "category"
-        fitting = [detector for detector in detectors if kind in detector.kinds]
-        values: list[list[float]] = [[] for _ in fitting]
-        size = len(cell_counts(sketch))
-        by_season = iter(seasonal_sums(windows, cell, size, moment, seasons[name])) if name in seasons else None
-        rows = []
-        for counts, rest in windows.sums(cell, size):
-            window, reference = with_cell_counts(sketch, counts), with_cell_counts(sketch, rest)
-            if by_season is not None:
-                times, seasonal = next(by_season)
-                reference = seasonal.expected(reference, times)
-            rows.append(window.rows)
-            for detector, into in zip(fitting, values, strict=True):
-                into.append(detector.statistic(reference, window))
-        usual = float(np.median(rows)) if rows else 1.0
-        found += [
-            Null(name, detector.name, detector.family, _floor(detector, sketch, usual), np.array(into))
-            for detector, into in zip(fitting, values, strict=True)
-        ]
-    return found
-
-
-def _floor(detector: Detector, reference: Sketch, rows: float) -> float:
-    """What a handful of `rows` can make of the statistic, moved from the fullest cells to the emptiest, or missing."""
-    if not reference.rows:
-        return _HANDFUL / rows
-    counts = cell_counts(reference) * (rows / reference.rows)
-    fullest_first, emptiest = np.argsort(-counts, kind="stable"), int(np.argmin(counts[:-1]))
-    taken = np.diff(np.minimum(np.cumsum(counts[fullest_first]), _HANDFUL), prepend=0.0)
-    made = [_HANDFUL / rows * 1e-3]
-    for target in (emptiest, len(counts) - 1):
-        moved = counts.copy()
-        moved[fullest_first] -= taken
-        moved[target] += taken.sum()
-        made.append(detector.statistic(reference, with_cell_counts(reference, moved)))
-    return max(value for value in made if value == value)
-
-
-def _calibrate(
-    found: Sequence[Null], windows: NullWindows, spec: WindowSpec, wanted: int, besides: int = 0
-) -> Calibration:
-    return calibrate(found, spec.name, windows.independent, windows.overlap, wanted, besides)
-
-
-def _calibrate_prediction(
-    scored: pl.DataFrame, time: str, spec: WindowSpec, sketch: Sketch, detectors: Sequence[Detector], wanted: int
-) -> Calibration:
-    moment = _moments(scored, time)
-    windows = null_windows(moment, spec)
-    cells = {PREDICTION: cells_of(scored["probability"], sketch)}
-    kept = [detector for detector in detectors if detector.family == "values"]
-    return _calibrate(_nulls(windows, {PREDICTION: sketch}, cells, kept, {}, moment), windows, spec, wanted)
-
-
-def _reliability(labelled: pl.DataFrame, slices: Sequence[str]) -> dict[str, Reliability]:
-    """Of all rows, and of each slice, all with the same edges."""
-    guess, label = labelled["probability"].to_numpy(), labelled["label"].to_numpy()
-    edges = reliability_edges(guess)
-    return {name: Reliability.of(guess[row], label[row], edges) for name, row in slice_rows(labelled, slices).items()}
-
-
-def _calibrate_concept(
-    labelled: pl.DataFrame,
-    time: str,
-    spec: WindowSpec,
-    slices: Sequence[str],
-    reliability: Mapping[str, Reliability],
-    wanted: int,
-    besides: int,
-) -> Calibration:
-    windows = null_windows(_moments(labelled, time), spec)
-    found = []
-    for name, row in slice_rows(labelled, slices).items():
-        pairs = _reliability_pairs(windows, labelled, row, reliability[name].edges)
-        if name != ALL_ROWS and any(window.rows.sum() < MINIMUM_SLICE_ROWS for _, window in pairs):
-            continue
-        for statistic, concept in CONCEPT_STATISTICS.items():
-            values = np.array([concept.distance(rest, window) for rest, window in pairs], dtype=np.float64)
-            found.append(Null(name, statistic, "concept", concept.floor, values))
-    return _calibrate(found, windows, spec, wanted, besides)
-
-
-def _reliability_pairs(
-    windows: NullWindows, labelled: pl.DataFrame, row: NDArray[np.bool_], edges: NDArray[np.float64]
-) -> list[tuple[Reliability, Reliability]]:
-    """Of the rows of a slice: the reference without each window, and the window."""
-    guess = labelled["probability"].cast(pl.Float64).to_numpy()
-    label = labelled["label"].cast(pl.Float64).to_numpy()
-    bins = len(edges) + 1
-    cell = np.where(row, np.searchsorted(edges, guess), bins)
-    sums = zip(*(windows.sums(cell, bins + 1, weight) for weight in (None, guess, label)), strict=True)
-    pairs = (
-        [Reliability(edges, *(part[side][:-1].astype(np.float64) for part in three)) for side in (1, 0)]
-        for three in sums
-    )
-    return [(rest, window) for rest, window in pairs]
-
-
 def _estimator(labelled: pl.DataFrame, time: str, sketch: Sketch, spec: WindowSpec) -> Estimator:
     assert isinstance(sketch, NumericSketch)
     windows = null_windows(_moments(labelled, time), spec)
@@ -262,8 +230,12 @@ def _estimator(labelled: pl.DataFrame, time: str, sketch: Sketch, spec: WindowSp
     return fit_estimator(sketch.edges.astype(np.float64), apart, ups, downs)
 
 
-def _by_season(
-    cell: NDArray[np.int64], cells: int, moment: NDArray[np.datetime64], season: Season
-) -> NDArray[np.int64]:
-    times = LENGTHS[season]
-    return np.bincount(season_of(moment, season) * cells + cell, minlength=times * cells).reshape(times, cells)
+def _by_season(values: pl.Series, column: Column, moment: NDArray[np.datetime64], season: Season) -> Seasonal:
+    times, at = LENGTHS[season], season_of(moment, season)
+    counts = np.bincount(at * column.cells + column.cell, minlength=times * column.cells).reshape(times, column.cells)
+    if not isinstance(column.sketch, NumericSketch):
+        return Seasonal(season, counts)
+    with np.errstate(over="ignore"):
+        numbers = values.cast(pl.Float64).to_numpy().astype(np.float32).astype(np.float64)
+    sums = np.bincount(at, np.where(np.isfinite(numbers), numbers, 0.0), minlength=times)
+    return Seasonal(season, counts, sums.astype(np.float64))

@@ -16,7 +16,7 @@ import ray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError, UnavailableError
-from mlops_ray.governance.alarms import raise_alarm, resolve_alarm
+from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, worsen_alarm
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.import_closure import code_digest
@@ -121,24 +121,25 @@ def find_reference(registry: Registry, use_case: str, version: str) -> Watched |
 
 def record_change(store: ControlStore, use_case: str, change: AlarmChange) -> None:
     """Write an alarm's change to the audit log, unless it stands there."""
+    version = int(change.version)
     if change.kind == "raised":
         new = raise_alarm(
-            store, use_case, int(change.version), change.id, change.title, change.severity, change.since, change.payload
+            store, use_case, version, change.id, change.title, change.severity, change.since, change.payload
         )
+    elif change.kind == "worsened":
+        new = worsen_alarm(store, use_case, version, change.id, change.title, change.severity, change.payload)
     else:
-        new = resolve_alarm(
-            store, use_case, change.id, change.title, {**change.payload, "version": int(change.version)}
-        )
+        new = resolve_alarm(store, use_case, change.id, change.title, {**change.payload, "version": version})
     if new:
         _logger.info("Alarm %s of %s %s: %s", change.id, use_case, change.kind, change.title)
 
 
-def versions_with_traffic(store: ControlStore, use_case: str) -> set[str] | None:
-    """The champion and the version of a rollout; None where nothing is live."""
+def versions_with_traffic(store: ControlStore, use_case: str) -> list[str] | None:
+    """The champion, and the version of a rollout; None where nothing is live."""
     state = live(store, use_case)
     if state.champion is None:
         return None
-    return {str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref}
+    return [str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref]
 
 
 def _giving_way() -> dict[str, str]:

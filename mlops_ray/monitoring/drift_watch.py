@@ -6,7 +6,7 @@ counts each prediction once and raises each alarm once.
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +21,7 @@ from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
 from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.version_watch import (
     Observed,
+    Rollout,
     VersionWatch,
     Watched,
     moments_of,
@@ -73,14 +74,17 @@ class DriftWatch:
         self._feed = LedgerFeed(artifacts, use_case)
         self._labels = WindowLabels(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
+        self._live: tuple[str, ...] = ()
         self.state = WatchState()
         self._begin()
 
-    def round(self, now: datetime, live: Collection[str] | None = None) -> Round:
-        """Take what is new in the ledger and among the labels. live: versions that take traffic; None: not known.
+    def round(self, now: datetime, live: Sequence[str] | None = None) -> Round:
+        """Take what is new in the ledger and among the labels. live: versions that take traffic, the champion first;
+        None: not known.
 
         Raises UnavailableError, or what storage raises, if something is away: nothing is lost, call it again.
         """
+        self._live = tuple(live or ())
         try:
             announced = self._announce_waiting()
             before = self._finished()
@@ -129,16 +133,25 @@ class DriftWatch:
         if state.read_up_to is None:
             return state
         here = rows["version"].unique() if len(rows) else ()
-        for version in sorted({*here, *state.watches}):
+        # The champion first: another version is judged beside it.
+        for version in sorted({*here, *state.watches}, key=lambda one: (one not in self._live[:1], one)):
             watched = self._judge(version)
             if isinstance(watched, str):
                 continue
             own = rows.filter(pl.col("version") == version) if len(rows) else rows
             moments, answered = (_moments(own, name) for name in ("moment", "time"))
             before = state.watches.get(version, VersionWatch(version))
-            seen = observe(before, watched, _named(own), moments, answered, state.read_up_to, _new_id)
+            rollout = self._rollout(state, version)
+            seen = observe(before, watched, _named(own), moments, answered, state.read_up_to, _new_id, rollout)
             state = _with(state, seen)
         return state
+
+    def _rollout(self, state: WatchState, version: str) -> Rollout | None:
+        """Whether a version is rolled out, and beside what."""
+        if len(self._live) < 2 or version not in self._live:
+            return None
+        champion = self._live[0]
+        return Rollout(None if version == champion else state.watches.get(champion, VersionWatch(champion)))
 
     def _let_time_pass(self, now: datetime) -> None:
         """Where predictions are of now, and none come any more, windows by time end all the same."""
@@ -159,7 +172,8 @@ class DriftWatch:
             watched = self._watched(version)
             assert watched is not None
             own = {(spec, number): one for (other, spec, number), one in measured.items() if other == version}
-            state = _with(state, take_labels(state.watches[version], watched, own, _new_id))
+            rollout = self._rollout(state, version)
+            state = _with(state, take_labels(state.watches[version], watched, own, _new_id, rollout))
         if measured:
             self._commit(state)
         return len(measured)

@@ -7,13 +7,15 @@ Both detectors are functions of the errors since the last change, and that is wh
 plays them again. Nothing of river's own objects is stored, so no file has to be trusted with code.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mlops_ray.monitoring.calibration import Promise
 from mlops_ray.monitoring.detectors.contract import StreamDetector
 from mlops_ray.monitoring.reliability import Reliability, calibrated
 from mlops_ray.use_case import ErrorDetector
@@ -24,8 +26,17 @@ KEPT_ERRORS = 50_000
 # Errors are kept in steps of 1 / 32,767.
 _SCALE = 32_767
 _LOOSEST = {"adwin": 0.002, "page_hinkley": 50.0}
-_STEP = {"adwin": 0.1, "page_hinkley": 1.25}
-_MOST_STEPS = 40
+# ADWIN's delta becomes smaller by this factor, at most so often.
+_STEP, _MOST_STEPS = 0.1, 60
+# With fewer errors than this there is nothing to learn from.
+_FEWEST_ERRORS = 200
+# The promise's days are learned with so many values, in so many streams; ADWIN, which is slow, with some of them.
+_STREAM_VALUES, _STREAMS, _ADWIN_STREAMS, _BLOCK_DAYS = 20_000, 60, 16, 7.0
+_MARGIN = 2.0
+# As `detectors.page_hinkley` has them: what a value may be above the mean, and where it begins to judge.
+_DELTA, _PAGE_HINKLEY_BEGINS = 0.005, 29
+_SEED = 0
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -65,12 +76,12 @@ def excess_errors(labelled: pl.DataFrame, reference: Reliability) -> _Float:
     return np.asarray(np.abs(label - guess) - share * (1 - guess) - (1 - share) * guess, dtype=np.float64)
 
 
-def take_errors(stream: ErrorStream, errors: _Float, limits: Mapping[ErrorDetector, float]) -> Taken:
-    """Add `errors` in order. limits: of each detector in use (see `calm_limit`).
+def take_errors(stream: ErrorStream, errors: _Float, limits: Mapping[ErrorDetector, float], joined: int = 1) -> Taken:
+    """Add `errors` in order. limits: of each detector in use. joined: so many make one value (see `CalmErrors`).
 
     After a change, up or down, the stream begins anew: what was before says nothing about what is normal now.
     """
-    steps = np.rint(np.clip(errors, -1, 1) * _SCALE).astype("<i2")
+    steps = _steps(_joined(errors, joined))
     kept, changes = np.frombuffer(stream.kept, "<i2"), []
     while len(steps):
         known = len(kept)
@@ -84,19 +95,84 @@ def take_errors(stream: ErrorStream, errors: _Float, limits: Mapping[ErrorDetect
     return Taken(ErrorStream(kept[-KEPT_ERRORS:].tobytes(), stream.taken + len(errors)), tuple(changes))
 
 
-def calm_limit(name: ErrorDetector, errors: _Float) -> float:
-    """The loosest setting with which a detector finds no change in the reference's own `errors`, which are in order.
+@dataclass(frozen=True)
+class CalmErrors:
+    """What leaves calm errors calm. limits: of each detector. per_day: how many values a day they were learned with."""
+
+    limits: Mapping[ErrorDetector, float] = field(default_factory=dict)
+    per_day: float = 0.0
+
+    def joined(self, errors: int, span: timedelta) -> int:
+        """How many errors make one value, where so many came in this time: no more values a day than were learned.
+
+        Errors of a day share what the day is like, so more of them say no more about a change; taken one by one they
+        would count it as often as there is traffic.
+        """
+        if not self.per_day or span <= timedelta(0):
+            return 1
+        return max(1, round(errors / (span / _DAY) / self.per_day))
+
+
+def calm_limits(
+    names: Sequence[ErrorDetector], errors: _Float, moment: NDArray[np.datetime64], promise: Promise
+) -> CalmErrors:
+    """The loosest setting with which each detector keeps its share of the promise; errors, moment [rows] in order.
 
     ADWIN's bound and Page-Hinkley's customary threshold take values for independent; those of one day resemble each
-    other, and the published settings alarm all the time. A stretch as long as the reference is then as unlikely to
-    alarm as one of its windows is to be the worst of all.
+    other, and the published settings alarm all the time. So streams of the promise's length are put together from
+    weeks of the reference (circular block bootstrap: Politis and Romano, "A circular block-resampling procedure for
+    stationary data", 1992), and at most their share of them may show a change.
     """
-    steps, limit = np.rint(np.clip(errors, -1, 1) * _SCALE).astype("<i2"), _LOOSEST[name]
-    for _ in range(_MOST_STEPS):
-        if _first(name, limit, steps, 0) is None:
-            break
-        limit *= _STEP[name]
-    return limit
+    if not names or len(errors) < _FEWEST_ERRORS:
+        return CalmErrors()
+    days = max(1.0, float((moment[-1] - moment[0]).astype("timedelta64[us]").astype(np.int64)) / 86_400e6)
+    every = max(1, round(len(errors) / days * promise.days / _STREAM_VALUES))
+    values = _steps(_joined(errors, every))
+    per_day = len(values) / days
+    block, wanted = max(1, round(per_day * min(_BLOCK_DAYS, days / 4))), max(1, round(per_day * promise.days))
+    random = np.random.default_rng(_SEED)
+    begins = random.integers(0, len(values), (_STREAMS, -(-wanted // block)))
+    places = (begins[:, :, None] + np.arange(block)).reshape(_STREAMS, -1)[:, :wanted] % len(values)
+    streams = values[places]
+    # What so few days cannot have shown.
+    margin = 1 + _MARGIN / np.sqrt(days)
+    alarms = int(_STREAMS / promise.shares)
+    limits = {name: _limit(name, streams, alarms, float(margin)) for name in names}
+    return CalmErrors(limits, per_day)
+
+
+def _limit(name: ErrorDetector, streams: NDArray[np.int16], alarms: int, margin: float) -> float:
+    if name == "page_hinkley":
+        peaks = np.sort([_peak(stream / _SCALE) for stream in streams])
+        return max(_LOOSEST[name], margin * float(peaks[-1 - min(alarms, len(peaks) - 1)]))
+    some = streams[: min(len(streams), _ADWIN_STREAMS)]
+    allowed = alarms * len(some) // len(streams)
+    low, high = 0, _MOST_STEPS
+    while low < high:  # the fewest steps that leave the streams calm
+        middle = (low + high) // 2
+        limit = _LOOSEST[name] * _STEP**middle
+        calm = sum(_first(name, limit, stream, 0) is not None for stream in some) <= allowed
+        low, high = (low, middle) if calm else (middle + 1, high)
+    return float(_LOOSEST[name] * _STEP ** (low if not low else min(_MOST_STEPS, round(low * margin))))
+
+
+def _peak(values: _Float) -> float:
+    """The largest value of the statistic of `detectors.page_hinkley` on a stream."""
+    mean = np.cumsum(values) / np.arange(1, len(values) + 1)
+    walk = np.cumsum(values - mean - _DELTA)
+    return float((walk - np.minimum(0.0, np.minimum.accumulate(walk)))[_PAGE_HINKLEY_BEGINS:].max(initial=0.0))
+
+
+def _steps(errors: _Float) -> NDArray[np.int16]:
+    return np.rint(np.clip(errors, -1, 1) * _SCALE).astype("<i2")
+
+
+def _joined(errors: _Float, every: int) -> _Float:
+    """Means of so many errors in turn; of fewer at the end."""
+    if every <= 1 or not len(errors):
+        return errors
+    starts = np.arange(0, len(errors), every)
+    return np.add.reduceat(errors, starts) / np.diff(np.append(starts, len(errors)))
 
 
 def _first(name: ErrorDetector, limit: float, steps: NDArray[np.int16], known: int) -> int | None:

@@ -15,8 +15,9 @@ from mlops_ray.use_case.window_spec import WindowSpec
 
 # A window is moved on by this part of itself, and at most so many are looked at: more only repeat the same rows.
 _STEPS = 8
-_MOST = 400
+_MOST = 200
 _DAY = timedelta(days=1)
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class NullWindows:
     """Contiguous windows of the reference period, overlapping, in order of time.
 
     step: of each row, which step of time it is in. pairs: the windows. independent: how many windows, or days if
-    windows are shorter, do not overlap; this many can be learned from, however many there are.
+    windows are shorter, do not overlap; this many can be learned from, however many there are. begins: of each step,
+    in days since the first row. kept: rows that count in windows, None for all; in what they are compared with, all do.
     """
 
     step: NDArray[np.int64]
@@ -41,6 +43,8 @@ class NullWindows:
     pairs: tuple[Pair, ...]
     independent: int
     overlap: int
+    begins: NDArray[np.float64]
+    kept: NDArray[np.bool_] | None = None
 
     def sums(
         self, cell: NDArray[np.int64], cells: int, weight: NDArray[np.float64] | None = None
@@ -49,15 +53,35 @@ class NullWindows:
 
         cell, weight: of each row. With weights their sums are taken in place of counts.
         """
-        flat = np.bincount(self.step * cells + cell, weight, minlength=self.steps * cells).reshape(self.steps, cells)
-        below = np.vstack([np.zeros((1, cells), dtype=flat.dtype), np.cumsum(flat, axis=0)])
-        for pair in self.pairs:
-            low, high = pair.without
-            yield below[pair.last] - below[pair.first], below[-1] - (below[high] - below[low])
+        yield from zip(*self.counts(cell, cells, weight), strict=True)
+
+    def counts(
+        self, cell: NDArray[np.int64], cells: int, weight: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What `sums` gives, of all windows at once: two arrays [windows, cells]."""
+        below = self.below(cell, cells, weight)
+        inside = below if self.kept is None else self.below(cell, cells, weight, self.kept)
+        ends = np.array([(p.first, p.last, *p.without) for p in self.pairs], dtype=np.int64).reshape(-1, 4)
+        first, last, low, high = ends.T
+        return inside[last] - inside[first], below[-1] - (below[high] - below[low])
+
+    def below(
+        self,
+        cell: NDArray[np.int64],
+        cells: int,
+        weight: NDArray[np.float64] | None = None,
+        kept: NDArray[np.bool_] | None = None,
+    ) -> NDArray[Any]:
+        """Counts of the rows before each step, [steps + 1, cells]."""
+        at = self.step * cells + cell
+        if kept is not None:
+            at, weight = at[kept], None if weight is None else weight[kept]
+        flat = np.bincount(at, weight, minlength=self.steps * cells).reshape(self.steps, cells)
+        return np.vstack([np.zeros((1, cells), dtype=flat.dtype), np.cumsum(flat, axis=0)])
 
 
-def null_windows(moment: NDArray[np.datetime64], spec: WindowSpec) -> NullWindows:
-    """Windows of `spec` of the rows at `moment` [rows], sorted.
+def null_windows(moment: NDArray[np.datetime64], spec: WindowSpec, one_in: int = 1) -> NullWindows:
+    """Windows of `spec` of the rows at `moment` [rows], sorted. one_in: of so many rows one, by chance, is in a window.
 
     This is the moving block bootstrap (Künsch, "The jackknife and the bootstrap for general stationary observations",
     1989) with blocks as long as a window and at least a day: rows of a day resemble each other, and days of a week
@@ -66,7 +90,7 @@ def null_windows(moment: NDArray[np.datetime64], spec: WindowSpec) -> NullWindow
     days, around it: a window after training has no rows in the reference either, nor has its season's every week.
     """
     if not len(moment):
-        return NullWindows(np.empty(0, dtype=np.int64), 0, (), 0, 1)
+        return NullWindows(np.empty(0, dtype=np.int64), 0, (), 0, 1, np.empty(0))
     micros = moment.astype("datetime64[us]").astype(np.int64)
     span = timedelta(microseconds=int(micros[-1] - micros[0]))
     if spec.rows is not None:
@@ -82,7 +106,10 @@ def null_windows(moment: NDArray[np.datetime64], spec: WindowSpec) -> NullWindow
     firsts = range(0, steps - _STEPS + 1, max(1, (steps - _STEPS) // _MOST))
     pairs = (_pair(first, starts, micros, apart) for first in firsts)
     kept = tuple(p for p in pairs if starts[p.last] - starts[p.first] >= spec.minimum_rows)
-    return NullWindows(step, steps, kept, min(windows, span // _DAY + 1), -(-_STEPS // firsts.step))
+    begins = (micros[np.minimum(starts[:-1], len(micros) - 1)] - micros[0]) / (_DAY / timedelta(microseconds=1))
+    chosen = None if one_in == 1 else np.random.default_rng(_SEED).random(len(micros)) * one_in < 1
+    overlap = -(-_STEPS // firsts.step)
+    return NullWindows(step, steps, kept, min(windows, span // _DAY + 1), overlap, begins, chosen)
 
 
 def _pair(first: int, starts: NDArray[np.intp], micros: NDArray[np.int64], apart: int) -> Pair:
@@ -111,8 +138,19 @@ def cells_of(values: pl.Series, sketch: Sketch) -> NDArray[np.int64]:
 def seasonal_sums(
     windows: NullWindows, cell: NDArray[np.int64], cells: int, moment: NDArray[np.datetime64], season: Season
 ) -> Iterator[tuple[NDArray[np.int64], Seasonal]]:
-    """For each window its rows at each time of the season, and the rest of the reference by those times."""
+    """For each window its rows at each time of the season, and the rest of the reference by those times.
+
+    What is left out moves on with the windows, so each row is added once and taken away once.
+    """
     times = LENGTHS[season]
-    both = season_of(moment, season) * cells + cell
-    for window, rest in windows.sums(both, times * cells):
-        yield window.reshape(times, cells).sum(axis=1), Seasonal(season, rest.reshape(times, cells))
+    at = season_of(moment, season)
+    both, size = at * cells + cell, times * cells
+    inside, _ = windows.counts(at, times)
+    starts = np.searchsorted(windows.step, np.arange(windows.steps + 1))
+    rest, left = np.bincount(both, minlength=size), (0, 0)
+    for window, pair in zip(inside, windows.pairs, strict=True):
+        low, high = (int(starts[step]) for step in pair.without)
+        rest = rest - np.bincount(both[left[1] : high], minlength=size)
+        rest = rest + np.bincount(both[left[0] : low], minlength=size)
+        left = (low, high)
+        yield window, Seasonal(season, rest.reshape(times, cells))

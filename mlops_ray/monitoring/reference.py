@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,32 +12,39 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import IntegrityError
 from mlops_ray.monitoring.calibration import Calibration
+from mlops_ray.monitoring.churn import Churn
 from mlops_ray.monitoring.detectors.domain_classifier import SAMPLE_ROWS
+from mlops_ray.monitoring.error_stream import CalmErrors
 from mlops_ray.monitoring.performance_estimation import Estimator
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import Seasonal
 from mlops_ray.monitoring.sketches import NumericSketch, Sketch, sketch_from_bytes
-from mlops_ray.use_case import ErrorDetector
 from mlops_ray.use_case.window_spec import WindowSpec
 
 PREDICTION = "prediction"
-_FORMAT = 2
+_FORMAT = 3
 EXAMPLE_ROWS = 200
 FILES = _JSON, _BIN = "reference.json", "reference.bin"
 
 
 @dataclass(frozen=True)
 class Monitored:
-    """One kind of window with the thresholds of the three questions that are asked of it.
+    """One kind of window with the thresholds of the three questions that are asked of it, for what it may cover.
 
     features: has the data changed (families "values" and "gaps")? prediction: have the answers? concept: are labels
-    still as probable as the model says? The last two are None without scored rows.
+    still as probable as the model says? The last two are empty without scored rows. See `coverage.rungs`.
     """
 
     spec: WindowSpec
-    features: Calibration
-    prediction: Calibration | None = None
-    concept: Calibration | None = None
+    features: tuple[Calibration, ...]
+    prediction: tuple[Calibration, ...] = ()
+    concept: tuple[Calibration, ...] = ()
+
+    @property
+    def shortest(self) -> timedelta:
+        """How much time a window must cover to be judged; shorter ones are judged together."""
+        learned = [one.coverage.span_s for one in (*self.features, *self.prediction)]
+        return timedelta(seconds=min(learned) if learned else 0.0)
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,8 @@ class Reference:
 
     start, end, rows: of the rows the features were learned from. seasonal: of the features that are compared with
     the same time of a season. reliability: of scored rows, by slice ("all", "carrier=AA"). windows: by `spec.name`.
-    sample: rows [rows, features] as `row_sample.matrix` has them, where the domain classifier is wanted. error_limits:
-    of the detectors that follow the errors (see `error_stream`).
+    sample: rows [rows, features] as `row_sample.matrix` has them, where the domain classifier is wanted. errors: for
+    the detectors that follow the errors. churn: of the features whose values are replaced by new ones.
     """
 
     start: datetime
@@ -59,7 +66,8 @@ class Reference:
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
     estimator: Estimator | None = None
     sample: NDArray[np.float32] | None = None
-    error_limits: Mapping[ErrorDetector, float] = field(default_factory=dict)
+    errors: CalmErrors = field(default_factory=CalmErrors)
+    churn: Mapping[str, Churn] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, Sketch]:
@@ -90,12 +98,13 @@ class Reference:
             "windows": {name: _monitored_to_json(window) for name, window in self.windows.items()},
             "reliability": {name: part.to_json() for name, part in self.reliability.items()},
             "estimator": None if self.estimator is None else self.estimator.to_json(),
-            "error_limits": dict(self.error_limits),
+            "errors": asdict(self.errors),
+            "churn": {name: asdict(churn) for name, churn in self.churn.items()},
         }
         binary = {
             "columns": {name: _by_counts(sketch).to_bytes() for name, sketch in self.columns.items()},
             "seasonal": {
-                name: [part.season, part.counts.shape, part.counts.astype("<i8").tobytes()]
+                name: [part.season, part.counts.shape, part.counts.astype("<i8").tobytes(), _sums(part)]
                 for name, part in self.seasonal.items()
             },
             "sample": None if self.sample is None else [self.sample.shape, self.sample.astype("<f4").tobytes()],
@@ -111,8 +120,8 @@ class Reference:
             if text["format"] != _FORMAT:
                 raise ValueError(f"format {text['format']!r}")
             seasonal = {
-                name: Seasonal(season, np.frombuffer(counts, "<i8").reshape(shape))
-                for name, (season, shape, counts) in binary["seasonal"].items()
+                name: Seasonal(season, np.frombuffer(counts, "<i8").reshape(shape), sums and np.frombuffer(sums, "<f8"))
+                for name, (season, shape, counts, sums) in binary["seasonal"].items()
             }
             return cls(
                 start=datetime.fromisoformat(text["start"]),
@@ -124,7 +133,8 @@ class Reference:
                 reliability={name: Reliability.from_json(part) for name, part in text["reliability"].items()},
                 estimator=None if text["estimator"] is None else Estimator.from_json(text["estimator"]),
                 sample=None if binary["sample"] is None else _sample(*binary["sample"]),
-                error_limits=text["error_limits"],
+                errors=CalmErrors(**text["errors"]),
+                churn={name: Churn(**churn) for name, churn in text["churn"].items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"The drift reference does not fit this version: {error!r}.") from error
@@ -132,6 +142,10 @@ class Reference:
 
 def _sample(shape: Sequence[int], values: bytes) -> NDArray[np.float32]:
     return np.frombuffer(values, "<f4").reshape(shape)
+
+
+def _sums(part: Seasonal) -> bytes | None:
+    return None if part.sums is None else part.sums.astype("<f8").tobytes()
 
 
 def _by_counts(sketch: Sketch) -> Sketch:
@@ -143,13 +157,14 @@ def to_datetime(moment: np.datetime64) -> datetime:
 
 
 def _monitored_to_json(window: Monitored) -> dict[str, Any]:
-    parts = {"features": window.features, "prediction": window.prediction, "concept": window.concept}
-    return {"spec": window.spec.to_json()} | {n: None if part is None else part.to_json() for n, part in parts.items()}
+    return {"spec": window.spec.to_json()} | {
+        question: [one.to_json() for one in getattr(window, question)] for question in _QUESTIONS
+    }
 
 
 def _monitored_from_json(value: Mapping[str, Any]) -> Monitored:
-    features, *others = (value[name] and Calibration.from_json(value[name]) for name in _QUESTIONS)
-    return Monitored(WindowSpec.from_json(value["spec"]), features, *others)
+    learned = (tuple(map(Calibration.from_json, value[question])) for question in _QUESTIONS)
+    return Monitored(WindowSpec.from_json(value["spec"]), *learned)
 
 
 _QUESTIONS = ("features", "prediction", "concept")

@@ -59,7 +59,7 @@ def wanted_reference(
         seen, time, features, wanted.windows, scored,
         use_case.slices if wanted.slices is None else wanted.slices,
         chosen_detectors(wanted.number_detector, wanted.category_detector),
-        wanted.seasonal, wanted.false_alarm_every, wanted.domain_classifier, wanted.error_detectors,
+        wanted.seasonal, wanted.false_alarm_days, wanted.domain_classifier, wanted.error_detectors,
     )  # fmt: skip
 
 

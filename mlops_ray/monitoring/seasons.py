@@ -1,6 +1,6 @@
 """Seasons: comparing a window with the reference as it is at the same time of day, of the week or of the year."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 from mlops_ray.use_case import Season as Season
 
-# Of UTC: hours 0 to 23, Monday to Sunday, January to December.
-LENGTHS: dict[Season, int] = {"hour": 24, "weekday": 7, "month": 12}
+# Of UTC: hours 0 to 23, Monday to Sunday, the hours of the week from Monday on, January to December.
+LENGTHS: dict[Season, int] = {"hour": 24, "weekday": 7, "hour_of_week": 168, "month": 12}
 # A time of the season with fewer reference rows than this says nothing about it.
 _MINIMUM_ROWS = 200
 
@@ -21,6 +21,8 @@ def season_of(moment: NDArray[np.datetime64], season: Season) -> NDArray[np.int6
         return moment.astype("datetime64[h]").astype(np.int64) % 24
     if season == "weekday":
         return (moment.astype("datetime64[D]").astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+    if season == "hour_of_week":
+        return (moment.astype("datetime64[h]").astype(np.int64) + 3 * 24) % 168
     return moment.astype("datetime64[M]").astype(np.int64) % 12
 
 
@@ -31,10 +33,14 @@ def count_seasons(moment: NDArray[np.datetime64]) -> dict[Season, NDArray[np.int
 
 @dataclass(frozen=True)
 class Seasonal:
-    """One reference column by the times of a season: counts[t] of its cells (see `cell_counts`)."""
+    """One reference column by the times of a season: counts[t] of its cells (see `cell_counts`).
+
+    sums: of its values at each time, [times]; None for categories, and where only counts are compared.
+    """
 
     season: Season
     counts: NDArray[Any]
+    sums: NDArray[np.float64] | None = None
 
     def expected(self, whole: Sketch, rows: NDArray[np.int64]) -> Sketch:
         """What the reference has at the times at which the window's `rows` [times] lie, in the window's proportions.
@@ -45,7 +51,22 @@ class Seasonal:
         size = self.counts.sum(axis=1, keepdims=True)
         everything = cell_counts(whole) / whole.rows
         shares = np.where(size >= _MINIMUM_ROWS, self.counts / np.maximum(size, 1), everything)
-        return with_cell_counts(whole, rows / rows.sum() @ shares * whole.rows)
+        found = with_cell_counts(whole, rows / rows.sum() @ shares * whole.rows)
+        return replace(found, mean=self._mean(found, rows)) if isinstance(found, NumericSketch) else found
+
+    def known(self, rows: NDArray[np.int64]) -> float:
+        """The part of the window's `rows` [times] that lies at times of which the reference has 200 rows or more."""
+        return float(rows[self.counts.sum(axis=1) >= _MINIMUM_ROWS].sum() / max(1, rows.sum()))
+
+    def _mean(self, whole: NumericSketch, rows: NDArray[np.int64]) -> float:
+        """Of the values at the window's times; the deviation stays that of the whole reference."""
+        if self.sums is None:
+            return whole.mean
+        size, values = self.counts.sum(axis=1), self.counts[:, :-1].sum(axis=1)
+        known = (size >= _MINIMUM_ROWS) & (values > 0)
+        weight = rows * np.where(known, values / np.maximum(size, 1), whole.values / whole.rows)
+        means = np.where(known, self.sums / np.maximum(values, 1), whole.mean)
+        return float(weight @ means / weight.sum()) if weight.sum() > 0 else whole.mean
 
 
 def cell_counts(sketch: Sketch) -> NDArray[Any]:

@@ -9,7 +9,7 @@ Nothing here reads a clock, a file or a database: the drift actor does that, and
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -18,23 +18,27 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
-from mlops_ray.monitoring.alarm_change import FINDINGS, AlarmChange, drifted_rows, raised_change, resolved_change
-from mlops_ray.monitoring.alarms import (
-    Alarm,
-    Question,
-    Verdict,
-    diagnose,
-    judge,
-    judge_concept,
-    step,
-    with_error_changes,
+from mlops_ray.monitoring.alarm_change import (
+    FINDINGS,
+    AlarmChange,
+    Kind,
+    drifted_rows,
+    raised_change,
+    resolved_change,
 )
+from mlops_ray.monitoring.alarms import Alarm, Step, diagnose, step
+from mlops_ray.monitoring.beside_champion import beside_champion, shared_concept
 from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
+from mlops_ray.monitoring.judging import judge, judge_concept, with_error_changes
+from mlops_ray.monitoring.looks import Gathered, look, not_yet
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured, Quality
+from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived, taught
 from mlops_ray.monitoring.reference import PREDICTION, Reference, to_datetime
+from mlops_ray.monitoring.severity import SEVERITIES, Severity, worse
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.slices import ALL_ROWS
+from mlops_ray.monitoring.verdicts import Question, Verdict, not_judged
 from mlops_ray.monitoring.windows import Window, WindowState, add
 from mlops_ray.use_case.window_spec import WindowSpec
 
@@ -109,7 +113,9 @@ class WindowRecord:
 class Stream:
     """The windows of one kind. began: for each pane in `state`, from when on its predictions were answered.
 
-    finished: how many windows so far. records: of the last of them. alarms: those that are open.
+    finished: how many windows so far. records: of the last of them. alarms: those that are open. waiting: windows that
+    are judged together with the next ones. lived: what traffic has taught. last: what was judged last, of a champion
+    beside which another version is rolled out.
     """
 
     state: WindowState
@@ -117,6 +123,9 @@ class Stream:
     finished: int = 0
     records: tuple[WindowRecord, ...] = ()
     alarms: Mapping[Question, Alarm] = field(default_factory=dict)
+    waiting: Gathered | None = None
+    lived: Mapping[Question, Lived] = field(default_factory=dict)
+    last: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,8 @@ class VersionWatch:
     """rows: all that were counted. streams: by `spec.name`. raised: ids of the alarms that were announced, and stand.
 
     An alarm is about a question, whichever kinds of windows show it: it is raised with the first, and resolved when
-    none shows it any more. errors: of the settled windows of the first kind, as a stream.
+    none shows it any more. errors: of the settled windows of the first kind, as a stream. severities: as they were
+    announced.
     """
 
     version: str
@@ -132,16 +142,16 @@ class VersionWatch:
     streams: Mapping[str, Stream] = field(default_factory=dict)
     raised: Mapping[Question, str] = field(default_factory=dict)
     errors: ErrorStream = field(default_factory=ErrorStream)
+    severities: Mapping[Question, Severity] = field(default_factory=dict)
 
     def record(self, spec: str, number: int) -> WindowRecord:
         return next(record for record in self.streams[spec].records if record.number == number)
 
     def to_bytes(self) -> bytes:
-        streams = {
-            name: _Stored(s.state.to_bytes(), s.began, s.finished, s.records, s.alarms)
-            for name, s in self.streams.items()
-        }
-        return msgspec.msgpack.encode(_StoredWatch(self.version, self.rows, streams, self.raised, self.errors))
+        streams = {name: _stored(stream) for name, stream in self.streams.items()}
+        return msgspec.msgpack.encode(
+            _StoredWatch(self.version, self.rows, streams, self.raised, self.errors, self.severities)
+        )
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "VersionWatch":
@@ -150,11 +160,8 @@ class VersionWatch:
             stored = msgspec.msgpack.decode(content, type=_StoredWatch)
         except msgspec.MsgspecError as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
-        streams = {
-            name: Stream(WindowState.from_bytes(s.state), s.began, s.finished, s.records, s.alarms)
-            for name, s in stored.streams.items()
-        }
-        return cls(stored.version, stored.rows, streams, stored.raised, stored.errors)
+        streams = {name: _stream(one) for name, one in stored.streams.items()}
+        return cls(stored.version, stored.rows, streams, stored.raised, stored.errors, stored.severities)
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,26 @@ class _Stored:
     finished: int
     records: tuple[WindowRecord, ...]
     alarms: Mapping[Question, Alarm]
+    waiting: tuple[bytes, float] | None = None
+    lived: Mapping[Question, Lived] = field(default_factory=dict)
+    last: bytes | None = None
+
+
+def _stored(stream: Stream) -> _Stored:
+    waiting = stream.waiting
+    gathered = None if waiting is None else (waiting.window.to_bytes(), waiting.covered.total_seconds())
+    return _Stored(
+        stream.state.to_bytes(), stream.began, stream.finished, stream.records, stream.alarms, gathered,
+        stream.lived, None if stream.last is None else stream.last.to_bytes(),
+    )  # fmt: skip
+
+
+def _stream(stored: _Stored) -> Stream:
+    waiting = stored.waiting
+    gathered = None if waiting is None else Gathered(Window.from_bytes(waiting[0]), timedelta(seconds=waiting[1]))
+    state = WindowState.from_bytes(stored.state)
+    last = None if stored.last is None else Window.from_bytes(stored.last)
+    return Stream(state, stored.began, stored.finished, stored.records, stored.alarms, gathered, stored.lived, last)
 
 
 @dataclass(frozen=True)
@@ -173,6 +200,14 @@ class _StoredWatch:
     streams: Mapping[str, _Stored]
     raised: Mapping[Question, str]
     errors: ErrorStream
+    severities: Mapping[Question, Severity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A version is rolled out beside a champion. champion: its watch, for that of the version; None for its own."""
+
+    champion: VersionWatch | None = None
 
 
 @dataclass(frozen=True)
@@ -206,18 +241,19 @@ def observe(
     answered: NDArray[np.datetime64],
     read_up_to: datetime,
     new_id: NewId,
+    rollout: Rollout | None = None,
 ) -> Observed:
     """Count `rows` in order, judge the windows that they finish, and step the alarms.
 
     rows: a column for each feature and "prediction"; request_id and row, if there, go into the examples of alarms.
     moment [rows], read_up_to: see `windows.add`. answered [rows]: when they were answered, which is later where past
-    moments are asked about. new_id: makes the id of a new alarm.
+    moments are asked about. new_id: makes the id of a new alarm. rollout: where a version is rolled out.
     """
     watch = replace(watch, rows=watch.rows + len(rows))
     records: list[tuple[WindowRecord, Window]] = []
     for name, monitored in watched.reference.windows.items():
         stream = watch.streams.get(name) or _fresh(monitored.spec, watched.reference, moment, answered)
-        finished, stream = _add(stream, watched, name, rows, moment, answered, read_up_to)
+        finished, stream = _add(stream, watched, name, rows, moment, answered, read_up_to, rollout)
         watch = replace(watch, streams={**watch.streams, name: stream})
         records += finished
     changes: list[AlarmChange] = []
@@ -232,7 +268,11 @@ def observe(
 
 
 def take_labels(
-    watch: VersionWatch, watched: Watched, labelled: Mapping[tuple[str, int], Labelled], new_id: NewId
+    watch: VersionWatch,
+    watched: Watched,
+    labelled: Mapping[tuple[str, int], Labelled],
+    new_id: NewId,
+    rollout: Rollout | None = None,
 ) -> Observed:
     """Take what labels say of windows, by kind and number, and let concept drift be judged where enough have come.
 
@@ -243,7 +283,7 @@ def take_labels(
     for name, stream in watch.streams.items():
         found = {number: one for (spec, number), one in labelled.items() if spec == name}
         records = tuple(
-            _with_labels(record, found[record.number], watched) if record.number in found else record
+            _with_labels(record, found[record.number], watched, stream.lived) if record.number in found else record
             for record in stream.records
         )
         watch = replace(watch, streams={**watch.streams, name: replace(stream, records=records)})
@@ -257,6 +297,8 @@ def take_labels(
             watch = _settle(watch, name, record.number)
             told = found.get(record.number, _NOTHING_TOLD)
             watch, verdict = _follow_errors(watch, watched, record, told.errors)
+            if verdict is not None and rollout is not None and rollout.champion is not None:
+                verdict = shared_concept(verdict, "concept" in rollout.champion.raised)
             if verdict is not None:
                 watch, changed = _take(watch, name, verdict, told.examples, new_id)
                 changes += changed
@@ -270,10 +312,10 @@ def retire(watch: VersionWatch, at: datetime) -> Observed:
         for question, id in watch.raised.items()
     )
     streams = {
-        name: replace(stream, state=replace(stream.state, closed=(), open=None), began=(), alarms={})
+        name: replace(stream, state=replace(stream.state, closed=(), open=None), began=(), alarms={}, waiting=None)
         for name, stream in watch.streams.items()
     }
-    return Observed(replace(watch, streams=streams, raised={}, errors=ErrorStream()), changes)
+    return Observed(replace(watch, streams=streams, raised={}, errors=ErrorStream(), severities={}), changes)
 
 
 def _fresh(
@@ -296,6 +338,7 @@ def _add(
     moment: NDArray[np.datetime64],
     answered: NDArray[np.datetime64],
     read_up_to: datetime,
+    rollout: Rollout | None,
 ) -> tuple[list[tuple[WindowRecord, Window]], Stream]:
     added = add(stream.state, rows, moment, read_up_to)
     # Each finished window drops its first pane, so that what is left and was there before are the first ones.
@@ -303,25 +346,46 @@ def _add(
     made = panes - len(stream.began) + len(added.finished)
     earliest = to_datetime(answered.min()) if len(answered) else read_up_to
     began = (*stream.began, *[earliest] * made)
-    records = []
+    records, waiting, judged_last = [], stream.waiting, None if rollout is None else stream.last
     for index, window in enumerate(added.finished):
         inside = answered[(moment >= _micros(window.start)) & (moment <= _micros(window.end))]
         first, last = (to_datetime(end) for end in (inside.min(), inside.max())) if len(inside) else (began[index],) * 2
         begun_before = index < len(stream.began)
         answers = (began[index] if begun_before else first, last)
-        records.append(_record(window, watched, name, stream.finished + index, answers))
+        monitored, number = watched.reference.windows[name], stream.finished + index
+        looked = look(waiting, window, monitored.spec, number, monitored.shortest)
+        waiting = looked.waiting
+        record = _record(window, looked.window, watched, name, number, answers, stream.lived)
+        if rollout is not None and looked.window is not None:
+            judged_last = looked.window if rollout.champion is None else None
+            record = _beside(record, looked.window, rollout.champion)
+        records.append(record)
     kept = (*stream.records, *records)[-KEPT_WINDOWS:]
     finished = stream.finished + len(records)
     pairs = list(zip(records, added.finished, strict=True))
-    return pairs, replace(stream, state=added.state, began=began[len(records) :], finished=finished, records=kept)
+    began = began[len(records) :]
+    return pairs, replace(
+        stream, state=added.state, began=began, finished=finished, records=kept, waiting=waiting, last=judged_last
+    )
 
 
 def _record(
-    window: Window, watched: Watched, name: str, number: int, answered: tuple[datetime, datetime]
+    window: Window,
+    looked: Window | None,
+    watched: Watched,
+    name: str,
+    number: int,
+    answered: tuple[datetime, datetime],
+    lived: Mapping[Question, Lived],
 ) -> WindowRecord:
+    """looked: what is judged now, with the windows that waited for it; None while the window waits itself."""
     reference = watched.reference
-    data = judge(window, reference, name, "data", watched.importance)
-    prediction = judge(window, reference, name, "prediction")
+    if looked is None:
+        shortest = reference.windows[name].shortest
+        data, prediction = (not_yet(question, window, shortest) for question in ("data", "prediction"))
+    else:
+        data = judge(looked, reference, name, "data", watched.importance, lived=lived.get("data", UNTAUGHT))
+        prediction = judge(looked, reference, name, "prediction", lived=lived.get("prediction", UNTAUGHT))
     estimated = None
     sketch = window.columns.get(PREDICTION)
     if reference.estimator is not None and isinstance(sketch, NumericSketch) and sketch.values:
@@ -333,14 +397,27 @@ def _record(
     )  # fmt: skip
 
 
+def _beside(record: WindowRecord, window: Window, champion: VersionWatch | None) -> WindowRecord:
+    """The record of a version in a rollout, beside what the champion saw."""
+    if champion is None:
+        return record
+    stream = champion.streams.get(record.spec)
+    seen = None if stream is None else stream.last
+    data, prediction = (beside_champion(one, window, seen) for one in (record.data, record.prediction))
+    return replace(record, data=data, prediction=prediction)
+
+
 def _shortened(verdict: Verdict) -> Verdict:
     return replace(verdict, findings=verdict.findings[:FINDINGS])
 
 
-def _with_labels(record: WindowRecord, labelled: Labelled, watched: Watched) -> WindowRecord:
+def _with_labels(
+    record: WindowRecord, labelled: Labelled, watched: Watched, lived: Mapping[Question, Lived]
+) -> WindowRecord:
     qualities = labelled.qualities
     by_slice = {quality.slice: quality.reliability for quality in qualities}
-    concept = judge_concept(by_slice, record.start, record.end, watched.reference, record.spec, record.whole)
+    ends, known = (record.start, record.end), lived.get("concept", UNTAUGHT)
+    concept = judge_concept(by_slice, *ends, watched.reference, record.spec, record.whole, known)
     kept = tuple(
         SliceQuality(q.slice, q.rows, q.predictions, q.positive, q.roc_auc, q.log_loss, q.brier) for q in qualities
     )
@@ -364,14 +441,17 @@ def _follow_errors(
 
     Of all kinds of windows the first is followed, so that each error counts once.
     """
-    limits = watched.reference.error_limits
-    if not limits or record.spec != next(iter(watched.reference.windows)):
+    calm = watched.reference.errors
+    if not calm.limits or record.spec != next(iter(watched.reference.windows)):
         return watch, record.concept
-    taken = take_errors(watch.errors, errors, limits)
+    joined = calm.joined(len(errors), record.end - record.start)
+    taken = take_errors(watch.errors, errors, calm.limits, joined)
     watch = replace(watch, errors=taken.stream)
-    if record.concept is None or record.concept.answer == "not enough data" or not taken.changes:
+    if not taken.changes:
         return watch, record.concept
-    return watch, with_error_changes(record.concept, taken.changes)
+    # What the stream shows does not need the window's labels to be enough for a judgement of their own.
+    lacking = not_judged("concept", record.start, record.end, record.labelled)
+    return watch, with_error_changes(record.concept or lacking, taken.changes)
 
 
 def _settle(watch: VersionWatch, spec: str, number: int) -> VersionWatch:
@@ -390,18 +470,44 @@ def _take(
     alarms = {name: alarm for name, alarm in stream.alarms.items() if name != question}
     if stepped.alarm is not None and stepped.alarm.resolved is None:
         alarms[question] = stepped.alarm
-    watch = replace(watch, streams={**watch.streams, spec: replace(stream, alarms=alarms)})
-    is_open = any(question in other.alarms for other in watch.streams.values())
+    lived = {**stream.lived, question: taught(stream.lived.get(question, UNTAUGHT), verdict, stepped)}
+    watch = replace(watch, streams={**watch.streams, spec: replace(stream, alarms=alarms, lived=lived)})
+    standing = [other.alarms[question] for other in watch.streams.values() if question in other.alarms]
     id = watch.raised.get(question)
-    if is_open and id is None:
-        id = new_id()
-        raised = raised_change(id, watch.version, spec, alarms[question], examples)
-        return replace(watch, raised={**watch.raised, question: id}), [raised]
-    if not is_open and id is not None:
-        left = {name: other for name, other in watch.raised.items() if name != question}
-        assert stepped.alarm is not None
-        return replace(watch, raised=left), [resolved_change(id, watch.version, stepped.alarm, verdict)]
-    return watch, []
+    if standing:
+        return _told(watch, spec, question, standing, stepped, examples, id, new_id)
+    if id is None:
+        return watch, []
+    left = {name: other for name, other in watch.raised.items() if name != question}
+    others = {name: other for name, other in watch.severities.items() if name != question}
+    assert stepped.alarm is not None
+    resolved = resolved_change(id, watch.version, stepped.alarm, verdict)
+    return replace(watch, raised=left, severities=others), [resolved]
+
+
+def _told(
+    watch: VersionWatch,
+    spec: str,
+    question: Question,
+    standing: Sequence[Alarm],
+    stepped: Step,
+    examples: Sequence[Mapping[str, Any]],
+    id: str | None,
+    new_id: NewId,
+) -> tuple[VersionWatch, list[AlarmChange]]:
+    """Announce an alarm that is new, or that matters more than was said, or that has spread."""
+    severity = max((alarm.severity for alarm in standing), key=SEVERITIES.index)
+    grown = id is not None and (
+        stepped.event == "worsened" or worse(severity, watch.severities.get(question, severity))
+    )
+    if (id is not None and not grown) or stepped.alarm is None:
+        return watch, []
+    kind: Kind = "worsened" if grown else "raised"
+    id = id or new_id()
+    alarm = replace(stepped.alarm, severity=severity)
+    raised, severities = {**watch.raised, question: id}, {**watch.severities, question: severity}
+    change = raised_change(id, watch.version, spec, alarm, examples, kind)
+    return replace(watch, raised=raised, severities=severities), [change]
 
 
 def moments_of(values: pl.Series) -> NDArray[np.datetime64]:

@@ -42,7 +42,7 @@ def read_history(events: Iterable[Event], now: datetime) -> History:
     losses, last, champion = 0, None, None
     for event in events:
         payload = event.payload
-        if event.type == "alarm.raised":
+        if event.type in ("alarm.raised", "alarm.worsened") and event.severity != "info":
             alarms[event.subject] = OpenAlarm(payload["alarm"], payload["question"], event.reason)
             versions[event.subject] = payload["version"]
         elif event.type == "alarm.resolved":

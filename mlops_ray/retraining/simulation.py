@@ -182,7 +182,7 @@ class _Simulation:
         for change in changes:
             if change.kind == "raised":
                 self._raised[change.id] = Raised(change.question, now, None, change.title)
-            else:
+            elif change.kind == "resolved":
                 self._raised[change.id] = replace(self._raised[change.id], resolved=now)
 
     def _new_id(self) -> str:
@@ -190,7 +190,12 @@ class _Simulation:
 
     def _govern(self, now: datetime) -> None:
         standing = self._champion.watch.raised
-        alarms = tuple(OpenAlarm(id, question, self._raised[id].title) for question, id in standing.items())
+        severities = self._champion.watch.severities
+        alarms = tuple(
+            OpenAlarm(id, question, self._raised[id].title)
+            for question, id in standing.items()
+            if severities.get(question) != "info"
+        )
         new = int(((self._known_at > _micros(self._trained)) & (self._known_at <= _micros(now))).sum())
         decision = decide(self._policy, State(alarms, tuple(self._past), self._losses, self._trained, new), now)
         last = self._decisions[-1][1] if self._decisions else None

@@ -51,7 +51,7 @@ def answered(rows: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
 def example_watched(version: str = "7", seed: int = 1, days: int = 40) -> Watched:
     """What the example's predictions are judged by, learned from a stream of its own."""
     rows = example_stream(days, seed, START - timedelta(days=days + 30))
-    reference = build_reference(rows, "time", FEATURES, [BY_COUNT, BY_TIME], rows, ["origin"], false_alarm_every=10)
+    reference = build_reference(rows, "time", FEATURES, [BY_COUNT, BY_TIME], rows, ["origin"], false_alarm_days=30)
     return Watched(version, reference, {"distance": 3.0, "hour": 1.0})
 
 

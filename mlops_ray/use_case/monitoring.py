@@ -10,7 +10,7 @@ from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.window_spec import WindowSpec
 
 Question = Literal["data", "prediction", "concept"]
-Season = Literal["hour", "weekday", "month"]
+Season = Literal["hour", "weekday", "hour_of_week", "month"]
 NumberDetector = Literal["kolmogorov_smirnov", "wasserstein", "jensen_shannon", "psi"]
 CategoryDetector = Literal["jensen_shannon", "chi_squared", "psi"]
 ErrorDetector = Literal["adwin", "page_hinkley"]
@@ -21,9 +21,11 @@ class Monitoring:
     """How predictions are watched; sealed with each model, so that it belongs to the version that is serving.
 
     windows: the stretches of predictions that are judged; quality is estimated as the first kind has it. seasonal:
-    features that are compared with the same hour of the day (UTC), day of the week or month of the reference.
-    false_alarm_every: at most one false alarm in so many windows is wanted, over all features together. slices: request
-    columns or features whose values are judged for themselves once labels come; None for the use case's `slices`.
+    features that are compared with the same hour of the day (UTC), day of the week, hour of the week or month of the
+    reference; in others a daily and weekly cycle is found by itself. false_alarm_days: the promise, at most one false
+    alarm about the endpoint in so many days, over all questions, features and kinds of windows, at any traffic. slices:
+    request columns or features whose values are judged for themselves once labels come; None for the use case's
+    `slices`.
 
     number_detector, category_detector: how far a window is from the reference. domain_classifier: also whether a
     classifier tells their rows apart, which shows features that go together in a new way; it makes sealing some
@@ -32,7 +34,7 @@ class Monitoring:
 
     windows: tuple[WindowSpec, ...] = (WindowSpec(rows=5_000), WindowSpec(length=timedelta(days=7)))
     seasonal: Mapping[str, Season] = field(default_factory=dict)
-    false_alarm_every: int = 100
+    false_alarm_days: int = 30
     slices: tuple[str, ...] | None = None
     number_detector: NumberDetector = "kolmogorov_smirnov"
     category_detector: CategoryDetector = "jensen_shannon"
@@ -43,5 +45,5 @@ class Monitoring:
         expect_types(self, "Monitoring")
         if not self.windows or len({spec.name for spec in self.windows}) != len(self.windows):
             raise UseCaseError("Monitoring needs at least one kind of window, and each kind once.")
-        if self.false_alarm_every < 1:
-            raise UseCaseError(f"Monitoring: false_alarm_every is {self.false_alarm_every}; it must be 1 or more.")
+        if self.false_alarm_days < 1:
+            raise UseCaseError(f"Monitoring: false_alarm_days is {self.false_alarm_days}; it must be 1 or more.")

@@ -13,7 +13,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
-from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
+from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm, worsen_alarm
 from mlops_ray.governance.anchors import anchor, read_anchors
 from mlops_ray.governance.approvals import (
     Approval,
@@ -291,6 +291,8 @@ def monitoring(platform: Platform) -> None:
     platform.governor.round(now)
     assert len(platform.cluster.orders) == 1
     platform.told("retraining.decided")
+    worsen_alarm(store, NAME, 4, "a1", "Drift of hour and more", "critical", {"window": {"end": now}})
+    platform.told("alarm.worsened")
     silence_alarm(store, ANN, NAME, "a1", "a strike", now + MONTH, now)
     assert open_alarms(store, NAME, 4, now) == []
     platform.told("alarm.silenced")

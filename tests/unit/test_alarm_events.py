@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
+from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm, worsen_alarm
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import Plan, Step, live
@@ -34,6 +34,18 @@ def test_told_again_an_alarm_is_one_event(store: ControlStore) -> None:
     first, second = alarms_of(store, NAME)
     assert (first.since, first.severity, first.resolved_at is None) == (NOW - HOUR, "warning", False)
     assert (second.id, second.payload["columns"], second.resolved_at) == ("a2", ["hour"], None)
+
+
+def test_an_alarm_that_becomes_worse_is_heard_though_it_was_raised_as_information(store: ControlStore) -> None:
+    payload: dict[str, Any] = {"question": "data", "columns": ["hour"]}
+    raise_alarm(store, NAME, 7, "a", "Data drift of hour", "info", NOW - HOUR, payload)
+    assert open_alarms(store, NAME, 7, NOW) == [], "nobody acts on information"
+    for end, new in ((NOW, True), (NOW, False), (NOW + HOUR, True)):
+        worse = {"columns": ["hour", "distance"], "window": {"kind": "7 days", "end": end}}
+        assert worsen_alarm(store, NAME, 7, "a", "Data drift of distance", "warning", worse) == new
+    assert open_alarms(store, NAME, 7, NOW) == ["Data drift of distance"]
+    (alarm,) = alarms_of(store, NAME)
+    assert (alarm.severity, alarm.payload["columns"], alarm.question) == ("warning", ["hour", "distance"], "data")
 
 
 def test_open_alarms_are_those_of_a_version_that_are_neither_resolved_nor_silenced(store: ControlStore) -> None:

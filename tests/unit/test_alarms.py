@@ -5,18 +5,22 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_ray.monitoring.alarms import Alarm, Finding, Verdict, describe_shift, diagnose, step, with_error_changes
+from mlops_ray.monitoring.alarms import Alarm, diagnose, step
 from mlops_ray.monitoring.error_stream import Change
+from mlops_ray.monitoring.judging import with_error_changes
+from mlops_ray.monitoring.severity import severity_of
+from mlops_ray.monitoring.shifts import describe_shift
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
+from mlops_ray.monitoring.verdicts import Finding, Verdict
 
 START = datetime(2013, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def verdict(day: int, answer: str, *columns: str, score: float = 1.0) -> Verdict:
-    findings = tuple(Finding(column, "psi", 0.5, 0.2, score, 0.1, "shift") for column in columns)
+def verdict(day: int, answer: str, *columns: str, score: float = 1.0, importance: float = 0.1) -> Verdict:
+    findings = tuple(Finding(column, "psi", 0.5, 0.2, score, importance, "shift") for column in columns)
     start = START + day * DAY
-    return Verdict("data", answer, start, start + DAY, 5000, findings, 0.1, f"{answer} on day {day}")  # type: ignore[arg-type]
+    return Verdict("data", answer, start, start + DAY, 5000, findings, importance, f"{answer} on day {day}")  # type: ignore[arg-type]
 
 
 def play(*verdicts: Verdict) -> tuple[Alarm | None, list[tuple[int, str]]]:
@@ -42,6 +46,34 @@ def test_an_alarm_keeps_all_columns_the_worst_window_and_since_when() -> None:
     assert (alarm.since, alarm.last_seen) == (START + 3 * DAY, START + 6 * DAY)
     assert (alarm.columns, alarm.windows) == (("x", "y"), 3)
     assert alarm.worst.start == START + 4 * DAY
+
+
+def test_an_alarm_about_nothing_that_matters_is_heard_once_it_matters() -> None:
+    """A feature of no importance drifts; a day later the most important one does, and a day later many others."""
+    unimportant = [verdict(day, "drift", "x", importance=0.001) for day in (1, 2)]
+    alarm, events = play(*unimportant)
+    assert alarm is not None
+    assert (events, alarm.severity) == ([(0, "opened")], "info")
+    alarm, events = play(*unimportant, verdict(3, "drift", "x", "y", importance=0.4), verdict(4, "drift", "x", "y"))
+    assert alarm is not None
+    assert (events[1:], alarm.severity, alarm.worst.start) == ([(2, "worsened")], "warning", START + 3 * DAY)
+    _, events = play(verdict(1, "drift", "x"), verdict(2, "drift", "x", "y"), verdict(3, "drift", "x", score=9.0))
+    assert events == [(0, "opened"), (1, "worsened")], (
+        "it has spread to a feature that matters; larger alone is no news"
+    )
+
+
+def test_severity_follows_importance_and_what_becomes_of_the_answers() -> None:
+    minor = verdict(1, "drift", "x", importance=0.001)
+    assert severity_of(minor) == "info"
+    assert severity_of(replace(minor, effect=-0.2)) == "warning", "the answers have moved all the same"
+    assert severity_of(replace(minor, effect=0.6)) == "critical"
+    assert severity_of(replace(minor, quality=-0.06)) == "critical"
+    assert severity_of(replace(minor, importance=float("nan"))) == "warning"
+    assert severity_of(replace(minor, question="prediction")) == "warning"
+    concept = replace(minor, question="concept")
+    assert severity_of(concept) == "critical"
+    assert severity_of(replace(concept, acts=False)) == "info", "nobody acts on what could not be calibrated"
 
 
 def test_not_enough_data_neither_opens_nor_resolves() -> None:

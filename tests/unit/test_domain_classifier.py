@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops_ray.monitoring.alarms import Verdict, judge
 from mlops_ray.monitoring.build_reference import build_reference
 from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
+from mlops_ray.monitoring.judging import judge
 from mlops_ray.monitoring.reference import Reference
+from mlops_ray.monitoring.verdicts import Verdict
 from mlops_ray.monitoring.windows import WindowState, add
 from mlops_ray.use_case import Feature
 from mlops_ray.use_case.window_spec import WindowSpec
@@ -69,7 +70,7 @@ def test_odd_windows() -> None:
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     past = rows_of(6000, 4)
-    return build_reference(past, "time", FEATURES, [SPEC], false_alarm_every=20, domain_classifier=True)
+    return build_reference(past, "time", FEATURES, [SPEC], false_alarm_days=80, domain_classifier=True)
 
 
 def judged(reference: Reference, rows: pl.DataFrame) -> list[Verdict]:
@@ -77,6 +78,14 @@ def judged(reference: Reference, rows: pl.DataFrame) -> list[Verdict]:
     state = WindowState(SPEC, reference.empty_columns(), reference.sample_rows)
     found = add(state, rows, moment, rows["time"][-1]).finished
     return [judge(window, reference, SPEC.name, importance={"x": 1.0, "y": 3.0}) for window in found]
+
+
+def test_entities_that_are_asked_about_again_are_not_learned_by_heart() -> None:
+    """A hundred entities of one kind, each ten times, in the window; as many others in the reference."""
+    old, new = (np.repeat(matrix_of(rows_of(100, seed)), 10, axis=0) for seed in (1, 2))
+    found = [DomainClassifier().statistic(old, np.repeat(matrix_of(rows_of(100, seed)), 10, axis=0)) for seed in (2, 3)]
+    assert max(found) < 0.4
+    assert DomainClassifier().statistic(old, new + np.float32(3)) > 0.9
 
 
 def test_what_only_the_features_together_show_is_found_and_named(reference: Reference) -> None:
@@ -100,7 +109,7 @@ def test_the_sealed_sample_comes_back_and_judges_the_same(reference: Reference) 
 
 
 def test_without_the_option_each_feature_alone_is_as_ever_and_no_sample_is_sealed() -> None:
-    without = build_reference(rows_of(6000, 4), "time", FEATURES, [SPEC], false_alarm_every=20)
+    without = build_reference(rows_of(6000, 4), "time", FEATURES, [SPEC], false_alarm_days=80)
     assert without.sample is None
     answers = [verdict.answer for verdict in judged(without, rows_of(6000, 6, together=0.9))]
     assert answers.count("drift") <= 2

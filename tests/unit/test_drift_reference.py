@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from mlops_ray.errors import DataError, IntegrityError
-from mlops_ray.monitoring.alarms import judge
 from mlops_ray.monitoring.build_reference import build_reference
-from mlops_ray.monitoring.calibration import Null, calibrate
+from mlops_ray.monitoring.calibration import Null, Promise, calibrate
+from mlops_ray.monitoring.coverage import Coverage
+from mlops_ray.monitoring.judging import judge
 from mlops_ray.monitoring.null_windows import null_windows
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.windows import Window, WindowState, add
@@ -37,7 +38,7 @@ def flow(days: int, seed: int, per_day: int = 120, first: int = 0) -> pl.DataFra
     )
 
 
-REFERENCE = build_reference(flow(600, 1), "time", FEATURES, [SPEC], false_alarm_every=20)
+REFERENCE = build_reference(flow(600, 1), "time", FEATURES, [SPEC], false_alarm_days=100)
 
 
 def windows(rows: pl.DataFrame, reference: Reference = REFERENCE, spec: WindowSpec = SPEC) -> tuple[Window, ...]:
@@ -53,7 +54,7 @@ def alarms(rows: pl.DataFrame) -> list[str]:
 
 
 def test_false_alarms_come_as_rarely_as_was_asked_for() -> None:
-    assert REFERENCE.windows[SPEC.name].features.one_in == 20
+    assert REFERENCE.windows[SPEC.name].features[-1].rate <= 1 / 20
     found = [name for seed in (2, 3, 4) for name in alarms(flow(500, seed))]
     assert len(found) == 300
     assert sum(map(bool, found)) <= 300 / 20 + 2 * np.sqrt(300 / 20)
@@ -62,7 +63,7 @@ def test_false_alarms_come_as_rarely_as_was_asked_for() -> None:
 def test_thresholds_of_independent_rows_would_alarm_all_the_time() -> None:
     rows = flow(600, 1)
     shuffled = rows.with_columns(rows.select(pl.exclude("time")).sample(fraction=1, shuffle=True, seed=3))
-    naive = build_reference(shuffled, "time", FEATURES, [SPEC], false_alarm_every=20)
+    naive = build_reference(shuffled, "time", FEATURES, [SPEC], false_alarm_days=100)
     verdicts = [judge(window, naive, SPEC.name) for window in windows(flow(100, 5), naive)]
     assert sum(verdict.answer == "drift" for verdict in verdicts) >= 15
 
@@ -97,11 +98,15 @@ def test_too_few_rows_are_never_no_drift() -> None:
 
 
 def test_a_short_reference_says_what_it_supports() -> None:
-    short = build_reference(flow(60, 1), "time", FEATURES, [SPEC]).windows[SPEC.name].features
-    assert short.independent == 12
-    assert short.one_in == 6
+    long, short, shorter = (
+        build_reference(flow(days, 1), "time", FEATURES, [SPEC]).windows[SPEC.name].features[-1]
+        for days in (600, 60, 40)
+    )
+    assert (short.independent, short.acts(), long.acts()) == (12, True, True)
     assert "12 windows" in short.words
-    assert "100 were asked for" in short.words
+    assert short.rate_high / short.rate_low > 10 * long.rate_high / long.rate_low, "less is known of it"
+    assert (shorter.independent, shorter.acts()) == (8, False)
+    assert "too vague to act on" in shorter.words
     tiny = build_reference(flow(10, 1), "time", FEATURES, [SPEC])
     assert judge(windows(flow(10, 2), tiny)[0], tiny, SPEC.name).answer == "not enough data"
 
@@ -122,7 +127,7 @@ def test_a_window_is_not_compared_with_itself() -> None:
 
 def test_a_column_that_never_changed_does_not_alarm_at_a_few_rows() -> None:
     rows = flow(100, 1).with_columns(calm=pl.lit(1.0))
-    reference = build_reference(rows, "time", FEATURES, [SPEC], false_alarm_every=20)
+    reference = build_reference(rows, "time", FEATURES, [SPEC], false_alarm_days=100)
     window = pl.int_range(pl.len()) % 600
     few = flow(100, 2).with_columns(calm=pl.when(window < 4).then(None).when(window < 8).then(2.0).otherwise(1.0))
     many = flow(100, 2).with_columns(calm=pl.when(window < 30).then(2.0).otherwise(1.0))
@@ -134,7 +139,7 @@ def test_a_column_that_never_changed_does_not_alarm_at_a_few_rows() -> None:
 
 def test_missing_and_constant_columns_have_a_reference_too() -> None:
     rows = flow(100, 1).with_columns(calm=pl.lit(None, dtype=pl.Float64), c=pl.lit(None, dtype=pl.String))
-    reference = build_reference(rows, "time", FEATURES, [SPEC], false_alarm_every=20)
+    reference = build_reference(rows, "time", FEATURES, [SPEC], false_alarm_days=100)
     found = [judge(window, reference, SPEC.name).findings for window in windows(flow(20, 2), reference)]
     assert all({"calm", "c"} <= {finding.column for finding in findings} for findings in found)
 
@@ -153,19 +158,22 @@ def test_files_bring_the_reference_back() -> None:
         Reference.from_files({**files, "reference.json": b"{}"})
 
 
-def test_the_same_season_is_what_a_seasonal_feature_is_compared_with() -> None:
-    """Nights differ from days; a window of one night is unusual only for whom it is compared with the whole day."""
+def test_a_daily_cycle_is_found_and_its_times_are_compared_with_the_same_times() -> None:
+    """Nights differ from days: days that are like nights are told, and calm nights are not."""
     night = pl.col("time").dt.hour() < 6
     rows = flow(80, 1).with_columns(moody=pl.col("calm") + 3 * night)
     spec = WindowSpec(length=timedelta(hours=6), minimum_rows=20)
-    seasonal = build_reference(rows, "time", FEATURES, [spec], seasonal={"moody": "hour"}, false_alarm_every=20)
-    plain = build_reference(rows, "time", FEATURES, [spec], false_alarm_every=20)
+    reference = build_reference(rows, "time", FEATURES, [spec], false_alarm_days=5)
+    assert {name: part.season for name, part in reference.seasonal.items()} == {"moody": "hour"}
     found = {}
-    for name, reference in (("seasonal", seasonal), ("plain", plain)):
-        later = flow(20, 2, first=80).with_columns(moody=pl.col("calm") + 3 * (~night))
+    for name, when in (("as ever", night), ("turned round", ~night)):
+        later = flow(20, 2, first=80).with_columns(moody=pl.col("calm") + 3 * when)
         verdicts = [judge(window, reference, spec.name) for window in windows(later, reference, spec)]
-        found[name] = sum("moody" in {f.column for f in verdict.findings} for verdict in verdicts)
-    assert found["seasonal"] > 2 * found["plain"]
+        found[name] = [one for verdict in verdicts for one in verdict.findings if one.column == "moody"]
+    assert len(found["turned round"]) > 60
+    assert len(found["as ever"]) <= 4
+    befores = [float(one.shift.split()[1]) for one in found["turned round"]]
+    assert {round(mean) for mean in befores} == {0, 3}, "a night is told from the mean of nights, not of all year"
 
 
 def test_missing_columns_are_named() -> None:
@@ -175,13 +183,14 @@ def test_missing_columns_are_named() -> None:
         build_reference(flow(5, 1).head(0), "time", FEATURES, [SPEC])
 
 
-def test_the_threshold_is_the_order_statistic_of_the_largest_score() -> None:
+def test_the_largest_score_exceeds_the_threshold_as_rarely_as_was_asked_for() -> None:
     random = np.random.default_rng(4)
     nulls = [Null(str(column), "d", "values", 0.001, random.chisquare(5, 400)) for column in range(10)]
-    calibration = calibrate(nulls, "w", independent=400, overlap=1, wanted=20)
+    coverage = Coverage(span_s=86_400, rows=1000, step_s=86_400)
+    calibration = calibrate(nulls, "w", coverage, independent=400, overlap=1, promise=Promise(days=20))
     fresh = random.chisquare(5, (10, 4000))
     scores = [[normal.score(value) for value in row] for normal, row in zip(calibration.normals, fresh, strict=True)]
     rate = (np.max(scores, axis=0) > calibration.thresholds["values"]).mean()
-    assert 0.025 < rate < 0.08
+    assert 0.015 < rate < 0.06
     limit = calibration.thresholds["values"]
     assert calibration.normals[0].score(calibration.normals[0].value_at(limit)) == pytest.approx(limit)

@@ -18,6 +18,7 @@ from mlops_ray.governance.events import read_events
 from mlops_ray.monitoring.describe import alarm_details, describe
 from mlops_ray.monitoring.drift_actor import record_change
 from mlops_ray.monitoring.drift_watch import SETTLE, DriftWatch
+from mlops_ray.monitoring.error_stream import CalmErrors
 from mlops_ray.monitoring.ledger_feed import may_be_moved
 from mlops_ray.monitoring.version_watch import Watched, WindowRecord
 from mlops_ray.monitoring.watch_state import WatchState, read_state
@@ -511,7 +512,7 @@ def test_labels_that_contradict_the_model_are_concept_drift_and_not_data_drift(a
 
 def test_the_errors_are_followed_and_a_restart_goes_on_with_them(artifacts: Artifacts) -> None:
     limits = {"adwin": 0.002, "page_hinkley": 20.0}
-    watched = replace(WATCHED, reference=replace(WATCHED.reference, error_limits=limits))
+    watched = replace(WATCHED, reference=replace(WATCHED.reference, errors=CalmErrors(limits)))
     rows = example_stream(8, 15)
     ids = write_example_segments(artifacts, NAME, rows)
     worse = pl.Series(np.random.default_rng(1).random(len(rows)) < 0.5) & (pl.int_range(pl.len()) >= 1600)

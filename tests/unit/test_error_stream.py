@@ -1,5 +1,7 @@
 """Errors as a stream: what was committed plays again, expected errors are no change, and the reference is calm."""
 
+from datetime import timedelta
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,10 +9,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mlops_ray.monitoring.calibration import Promise
 from mlops_ray.monitoring.error_stream import (
     KEPT_ERRORS,
+    CalmErrors,
     ErrorStream,
-    calm_limit,
+    calm_limits,
     excess_errors,
     take_errors,
 )
@@ -91,16 +95,43 @@ def test_memory_is_bounded() -> None:
     assert (len(stream.kept), stream.taken) == (2 * KEPT_ERRORS, 3 * (KEPT_ERRORS // 2 + 1))
 
 
+PROMISE = Promise(days=30, shares=4)
+
+
+def days_of(seed: int, days: int, per_day: int, deviation: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+    """Errors, each day around another mean, and their moments."""
+    random = np.random.default_rng(seed)
+    rows = days * per_day
+    values = np.repeat(random.normal(0, deviation, days), per_day) + random.normal(0, 0.2, rows)
+    moments = np.datetime64("2026-01-01", "us") + (np.arange(rows) * (86_400_000_000 // per_day)).astype("m8[us]")
+    return np.clip(values, -1, 1), moments
+
+
 @pytest.mark.parametrize("name", ["adwin", "page_hinkley"])
-def test_days_that_resemble_each_other_are_calm_where_published_settings_alarm(name: ErrorDetector) -> None:
-    random = np.random.default_rng(10)
-    days = np.repeat(random.normal(0, 0.15, 60), 300)
-    values = np.clip(days + random.normal(0, 0.2, len(days)), -1, 1)
-    published = take_errors(ErrorStream(), values, {name: BOTH[name]})
-    assert published.changes != ()
-    assert take_errors(ErrorStream(), values, {name: calm_limit(name, values)}).changes == ()
-    independent = np.clip(random.normal(0, 0.2, len(days)), -1, 1)
-    assert calm_limit(name, independent) == BOTH[name], "no stricter than it needs to be"
+def test_calm_months_alarm_as_rarely_as_was_promised_where_published_settings_always_do(name: ErrorDetector) -> None:
+    calm = calm_limits([name], *days_of(10, 90, 300), PROMISE)
+    months = [days_of(seed, 30, 300)[0] for seed in range(20, 44)]
+    published = sum(take_errors(ErrorStream(), month, {name: BOTH[name]}).changes != () for month in months)
+    alarms = sum(take_errors(ErrorStream(), month, calm.limits).changes != () for month in months)
+    assert published > len(months) / 2
+    assert alarms <= len(months) * (1 / PROMISE.shares) + 2
+
+
+@pytest.mark.parametrize("name", ["adwin", "page_hinkley"])
+def test_fifty_times_the_traffic_alarms_no_more(name: ErrorDetector) -> None:
+    calm = calm_limits([name], *days_of(10, 90, 200), PROMISE)
+    joined = calm.joined(10_000 * 30, timedelta(days=30))
+    assert joined == 50
+    months = [days_of(seed, 30, 10_000)[0] for seed in range(6)]
+    alarms = [take_errors(ErrorStream(), month, calm.limits, joined).changes != () for month in months]
+    assert sum(alarms) <= 2
+
+
+def test_settings_are_no_stricter_than_they_need_to_be() -> None:
+    independent, moments = days_of(10, 60, 300, deviation=0.0)
+    found = calm_limits(["adwin", "page_hinkley"], independent, moments, PROMISE)
+    assert found.limits == BOTH
+    assert calm_limits(["adwin"], independent[:100], moments[:100], PROMISE) == CalmErrors()
 
 
 def test_nothing_taken_changes_nothing() -> None:

@@ -233,7 +233,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Serving, "batch_rows"): (9, SEALED),
     (Monitoring, "windows"): ((WindowSpec(rows=6_000),), SEALED),
     (Monitoring, "seasonal"): ({"amount": "hour"}, SEALED),
-    (Monitoring, "false_alarm_every"): (99, SEALED),
+    (Monitoring, "false_alarm_days"): (99, SEALED),
     (Monitoring, "slices"): (("customer",), SEALED),
     (Monitoring, "number_detector"): ("psi", SEALED),
     (Monitoring, "category_detector"): ("psi", SEALED),

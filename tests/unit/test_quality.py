@@ -10,8 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from mlops_ray.errors import DataError
-from mlops_ray.monitoring.alarms import diagnose, judge, judge_concept
+from mlops_ray.monitoring.alarms import diagnose
 from mlops_ray.monitoring.build_reference import build_reference
+from mlops_ray.monitoring.judging import judge, judge_concept
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator, isotonic
 from mlops_ray.monitoring.quality import join_labels, latest_labels, quality_by_window
 from mlops_ray.monitoring.reliability import Reliability, miscalibration, reliability_edges
@@ -218,7 +219,7 @@ def test_inputs_and_concept_that_drift_on_sea_are_told_apart() -> None:
     rows = with_times(inputs[6000:], label[6000:], model)
     spec = WindowSpec(rows=1000)
     features = [Feature(f"x{i}", "number") for i in range(3)]
-    reference = build_reference(rows, "time", features, [spec], rows, false_alarm_every=20)
+    reference = build_reference(rows, "time", features, [spec], rows, false_alarm_days=20)
     same = sea(0, 1000, 2)
     other_concept = sea(2, 1000, 2)
     many = sea(0, 4000, 3)

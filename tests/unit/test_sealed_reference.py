@@ -50,7 +50,7 @@ def use_case(**monitoring: Any) -> UseCase:
         label=Label("late", pl.col("late"), pl.col("departure")),
         candidates=(LogisticRegression(),),
         slices=("origin",),
-        monitoring=Monitoring(**{"windows": (BY_COUNT,), "false_alarm_every": 5, **monitoring}),
+        monitoring=Monitoring(**{"windows": (BY_COUNT,), "false_alarm_days": 5, **monitoring}),
     )
 
 
@@ -73,7 +73,7 @@ def test_the_reference_is_sealed_verified_and_read_back(tmp_path: Path) -> None:
     assert found is not None
     assert (found.version, found.slices, found.importance) == ("7", ("origin",), {"hour": 0.5})
     assert set(found.reference.columns) == {*(feature.name for feature in FEATURES), "prediction"}
-    assert found.reference.windows[BY_COUNT.name].features.wanted == 5
+    assert found.reference.windows[BY_COUNT.name].features[-1].days == 5
     damaged = tmp_path / "reference.bin"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     for read in (lambda: load(tmp_path, digest), lambda: read_reference(tmp_path, digest, "7")):
@@ -122,9 +122,9 @@ def test_the_use_case_chooses_slices_seasons_and_windows() -> None:
             files(use_case(**wrong))
     options = {"number_detector": "wasserstein", "category_detector": "chi_squared", "error_detectors": ("adwin",)}
     chosen = Reference.from_files(files(use_case(**options)))
-    named = {normal.detector for normal in chosen.windows[BY_COUNT.name].features.normals}
+    named = {normal.detector for normal in chosen.windows[BY_COUNT.name].features[-1].normals}
     assert named == {"wasserstein", "chi_squared", "missing_rate", "new_categories"}
-    assert 0 < chosen.error_limits["adwin"] <= 0.002
+    assert 0 < chosen.errors.limits["adwin"] <= 0.002
     for wrong in ({"number_detector": "chi_squared"}, {"error_detectors": ("psi",)}):
         with pytest.raises(UseCaseError, match=r"chi_squared|psi"):
             Monitoring(**wrong)

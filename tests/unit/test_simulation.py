@@ -27,7 +27,7 @@ FEATURES = (Feature("x", "number"), Feature("y", "number"))
 NEVER = Retraining(alarms=(), split=Split(test=timedelta(days=14)))
 # With a schedule behind the alarms: a model that has half learned a new world is normal to its own reference.
 DRIFT = replace(NEVER, alarms=("data", "prediction", "concept"), every=timedelta(days=20), min_new_rows=200)
-CASE = replace(USE_CASE, monitoring=Monitoring((WindowSpec(rows=200, minimum_rows=200),), false_alarm_every=20))
+CASE = replace(USE_CASE, monitoring=Monitoring((WindowSpec(rows=200, minimum_rows=200),), false_alarm_days=20))
 SCENARIO = Scenario(CASE, FEATURES, Trial("line", 0, {}), START + timedelta(days=45), START + timedelta(days=160))
 
 

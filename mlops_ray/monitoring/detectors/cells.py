@@ -1,6 +1,7 @@
 """Two distributions over the same cells: bins of numbers, or categories."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,6 +32,12 @@ class Cells:
 
     def shares(self) -> tuple[_Float, _Float]:
         return self.reference / self.reference.sum(), self.window / self.window.sum()
+
+
+def shares_of(counts: NDArray[Any]) -> _Float:
+    """Counts [windows, cells] as parts of each window; NaN for one without any."""
+    total = counts.sum(axis=1, keepdims=True, dtype=np.float64)
+    return np.asarray(np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0), dtype=np.float64)
 
 
 def bins(reference: NumericSketch, window: NumericSketch) -> Cells:

@@ -1,8 +1,9 @@
 """What a detector is: a distance between a reference and a window, and where it may be taken."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlops_ray.monitoring.sketches import Sketch
@@ -35,6 +36,18 @@ class Detector(Protocol):
 
     def exact(self, reference: Values, window: Values) -> float:
         """The distance between all values: numbers with NaN, or texts with None, where missing."""
+        ...
+
+
+@runtime_checkable
+class ManyWindows(Protocol):
+    """What a detector may have besides: the same distance for many windows at once, where it is learned what is normal.
+
+    A reference is learned from some thousand windows of each column; one at a time they take most of the time.
+    """
+
+    def statistics(self, reference: NDArray[Any], windows: NDArray[Any]) -> NDArray[np.float64]:
+        """Of counts [windows, cells] of each side, the cells being those of `seasons.cell_counts`; [windows]."""
         ...
 
 

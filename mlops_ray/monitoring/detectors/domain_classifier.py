@@ -24,8 +24,9 @@ class DomainClassifier:
     Lopez-Paz and Oquab, "Revisiting classifier two-sample tests", 2017, section 3; Rabanser, Günnemann and Lipton,
     "Failing loudly: an empirical study of methods for detecting dataset shift", 2019, section 3 ("Classif").
     Deviations: ROC AUC instead of accuracy, which needs no threshold; each half of the rows is judged by trees learned
-    from the other half, so that no row is lost to training; and the threshold is learned from the reference period as
-    that of every detector is, not from a binomial distribution, which takes rows for independent.
+    from the other half, so that no row is lost to training, and equal rows are in the same half; and the threshold is
+    learned from the reference period as that of every detector is, not from a binomial distribution, which takes rows
+    for independent.
     """
 
     name: str = "domain_classifier"
@@ -35,6 +36,8 @@ class DomainClassifier:
         if min(len(reference), len(window)) < _MINIMUM_ROWS:
             return nan
         rows, side, fold = _stacked(reference, window)
+        if any(len(np.unique(side[fold == half])) < 2 for half in (0, 1)):
+            return nan  # too few different rows to learn from some and to judge others
         score = np.empty(len(rows))
         for half in (0, 1):
             model = _trees().fit(rows[fold != half], side[fold != half])
@@ -58,10 +61,18 @@ class DomainClassifier:
 
 
 def _stacked(reference: _Float, window: _Float) -> tuple[_Float, NDArray[np.bool_], NDArray[np.int64]]:
-    """Both sides, which is which, and in which half each row is: rows that stand on both sides are in the same half."""
+    """Both sides, which is which, and in which half each row is.
+
+    Equal rows are in the same half, of either side: entities that are asked about again and again would else be
+    learned by heart in one half and recognised in the other.
+    """
     side = np.repeat([False, True], [len(reference), len(window)])
-    fold = np.concatenate([np.arange(len(part)) % 2 for part in (reference, window)])
-    return np.vstack([reference, window]), side, fold
+    rows = np.vstack([reference, window])
+    comparable = np.ascontiguousarray(np.where(np.isnan(rows), np.float32(np.nan), rows + np.float32(0)))
+    whole = comparable.view(np.dtype((np.void, comparable.dtype.itemsize * comparable.shape[1]))).ravel()
+    _, group = np.unique(whole, return_inverse=True)
+    half = np.random.default_rng(_SEED).permutation(int(group.max()) + 1) % 2
+    return rows, side, half[group]
 
 
 def _trees() -> Any:

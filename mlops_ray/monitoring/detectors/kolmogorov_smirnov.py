@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mlops_ray.monitoring.detectors.cells import bins, finite
+from mlops_ray.monitoring.detectors.cells import bins, finite, shares_of
 from mlops_ray.monitoring.detectors.contract import Family, Values
 from mlops_ray.monitoring.sketches import NumericSketch, Sketch
 from mlops_ray.use_case import FeatureKind
@@ -32,6 +34,11 @@ class KolmogorovSmirnov:
             return nan
         p, q = both.shares()
         return float(np.abs(np.cumsum(p - q)).max())
+
+    def statistics(self, reference: NDArray[Any], windows: NDArray[Any]) -> NDArray[np.float64]:
+        """See `contract.ManyWindows`."""
+        p, q = shares_of(reference[:, :-1]), shares_of(windows[:, :-1])
+        return np.asarray(np.abs(np.cumsum(p - q, axis=1)).max(axis=1), dtype=np.float64)
 
     def exact(self, reference: Values, window: Values) -> float:
         old, new = np.sort(finite(reference)), np.sort(finite(window))

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
-from mlops_ray.monitoring.detectors.cells import is_missing
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.monitoring.detectors.cells import is_missing, shares_of
 from mlops_ray.monitoring.detectors.contract import Family, Values
 from mlops_ray.monitoring.sketches import Sketch
 from mlops_ray.use_case import FeatureKind
@@ -24,6 +28,11 @@ class MissingRate:
         if not reference.rows or not window.rows:
             return nan
         return float(abs(window.missing / window.rows - reference.missing / reference.rows))
+
+    def statistics(self, reference: NDArray[Any], windows: NDArray[Any]) -> NDArray[np.float64]:
+        """See `contract.ManyWindows`."""
+        p, q = shares_of(reference)[:, -1], shares_of(windows)[:, -1]
+        return np.asarray(np.abs(q - p), dtype=np.float64)
 
     def exact(self, reference: Values, window: Values) -> float:
         old, new = is_missing(reference), is_missing(window)

@@ -1,0 +1,34 @@
+"""Evidently's drift preset on each week of later.parquet against past.parquet; in an environment of its own.
+
+    python benchmarks/drift/evidently_weeks.py FOLDER
+
+Prints the share of weeks in which the data set drifted by its rule, and in which any column did.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.presets import DataDriftPreset
+from evidently_side import drifted
+
+
+def main(folder: Path) -> None:
+    past, later = (pd.read_parquet(folder / f"{name}.parquet") for name in ("past", "later"))
+    numbers = [name for name in past.columns if name.startswith("x")]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=["c"])
+    old = Dataset.from_pandas(past[[*numbers, "c"]], definition)
+    by_rule, any_column = [], []
+    for _, week in later.groupby((later["time"] - later["time"].min()).dt.days // 7):
+        new = Dataset.from_pandas(week[[*numbers, "c"]], definition)
+        columns = drifted(Report([DataDriftPreset()]).run(new, old).dict())
+        by_rule.append(2 * len(columns) >= len(numbers) + 1)
+        any_column.append(bool(columns))
+    shares = {"evidently": by_rule, "evidently_any_column": any_column}
+    print(json.dumps({name: sum(found) / len(found) for name, found in shares.items()}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

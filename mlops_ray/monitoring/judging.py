@@ -1,0 +1,220 @@
+"""Judging windows: has the data changed, have the answers, do labels still follow them?"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from math import nan
+from typing import Literal
+
+from mlops_ray.monitoring.calibration import Calibration, Normal
+from mlops_ray.monitoring.coverage import fitting
+from mlops_ray.monitoring.detectors import DETECTORS, Detector, NewCategories
+from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
+from mlops_ray.monitoring.error_stream import Change
+from mlops_ray.monitoring.joint_windows import JOINT
+from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived
+from mlops_ray.monitoring.reference import PREDICTION, Reference
+from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
+from mlops_ray.monitoring.row_sample import matrix
+from mlops_ray.monitoring.seasons import cell_counts, with_cell_counts
+from mlops_ray.monitoring.shifts import describe_shift, percent
+from mlops_ray.monitoring.sketches import NumericSketch, Sketch
+from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
+from mlops_ray.monitoring.verdicts import Basis, Finding, Verdict, verdict_of
+from mlops_ray.monitoring.windows import Window
+
+# Of a window, at least this part must lie at times of the season that the reference has.
+_KNOWN_TIMES = 0.8
+_NEW_CATEGORIES = NewCategories().name
+
+
+def judge(
+    window: Window,
+    reference: Reference,
+    spec_name: str,
+    question: Literal["data", "prediction"] = "data",
+    importance: Mapping[str, float] | None = None,
+    detectors: Sequence[Detector] = DETECTORS,
+    lived: Lived = UNTAUGHT,
+) -> Verdict:
+    """Has the data, or have the predictions, changed? Fewer rows than the minimum are never "no drift".
+
+    A window is compared with those of the reference that cover as much time and no more rows, so the rate of false
+    alarms is the same at any traffic. importance: of each feature, in any unit; shares are made of it. detectors: those
+    the reference was built with. lived: what traffic has taught since.
+    """
+    monitored = reference.windows[spec_name]
+    learned = monitored.features if question == "data" else monitored.prediction
+    span_s = (window.end - window.start).total_seconds()
+    calibration = fitting(learned, span_s, window.rows)
+    ends = (window.start, window.end, window.rows)
+    lacking = _lacking(learned, calibration, window.rows, monitored.spec.minimum_rows, window.whole)
+    if calibration is None or lacking:
+        return Verdict(question, "not enough data", *ends, (), nan, lacking)
+    found = list(_findings(window, reference, calibration, detectors, _shares(importance), lived.widened))
+    basis = Basis(*_effects(window, reference), calibration.acts(lived.calm), calibration.rate)
+    return verdict_of(question, *ends, found, basis)
+
+
+def _findings(
+    window: Window,
+    reference: Reference,
+    calibration: Calibration,
+    detectors: Sequence[Detector],
+    shares: Mapping[str, float],
+    widened: float,
+) -> Iterator[Finding]:
+    by_name = {detector.name: detector for detector in detectors}
+    single = [normal for normal in calibration.normals if normal.family != JOINT]
+    part = min(1.0, calibration.coverage.rows / window.rows)
+    expected = {name: _expected(reference, name, window) for name in {normal.column for normal in single}}
+    for normal in single:
+        old, new = expected[normal.column], window.columns[normal.column]
+        if old is None:
+            continue
+        value = by_name[normal.detector].statistic(old, _part_of(new, part))
+        if normal.detector == _NEW_CATEGORIES and normal.column in reference.churn:
+            days = (window.start + (window.end - window.start) / 2 - reference.end) / timedelta(days=1)
+            value = max(0.0, value - reference.churn[normal.column].expected(days))
+        if normal.score(value) > calibration.thresholds[normal.family] + widened:
+            share = _share(shares, normal.column)
+            yield _finding(normal, value, calibration, share, describe_shift(old, new), widened)
+    for normal in calibration.normals:
+        if normal.family == JOINT and (one := _joint_finding(normal, reference, window, calibration, shares, widened)):
+            yield one
+
+
+def _part_of(sketch: Sketch, part: float) -> Sketch:
+    """With as many rows as the windows had that it is compared with: some statistics grow with them.
+
+    Shares stay, and with them all that chance has made less of than it has of those.
+    """
+    return sketch if part >= 1 else with_cell_counts(sketch, cell_counts(sketch) * part)
+
+
+def _effects(window: Window, reference: Reference) -> tuple[float, float]:
+    """How far the mean answer has moved, in standard deviations, and how much more ROC AUC the answers let expect."""
+    old, new = reference.columns.get(PREDICTION), window.columns.get(PREDICTION)
+    if not isinstance(old, NumericSketch) or not isinstance(new, NumericSketch) or not new.values:
+        return nan, nan
+    moved = (new.mean - old.mean) / old.deviation if old.deviation > 0 else nan
+    if reference.estimator is None:
+        return moved, nan
+    before, now = (reference.estimator.estimate(sketch).roc_auc for sketch in (old, new))
+    return moved, now - before
+
+
+def judge_concept(
+    labelled: Mapping[str, Reliability],
+    start: datetime,
+    end: datetime,
+    reference: Reference,
+    spec_name: str,
+    whole: bool = True,
+    lived: Lived = UNTAUGHT,
+) -> Verdict:
+    """Are labels as probable as the model says? `labelled`: rows of the window with labels, by slice ("all" is one).
+
+    whole: see `windows.Window`. lived: see `judge`.
+    """
+    monitored = reference.windows[spec_name]
+    rows = int(labelled[ALL_ROWS].rows.sum()) if ALL_ROWS in labelled else 0
+    calibration = fitting(monitored.concept, (end - start).total_seconds(), rows)
+    lacking = _lacking(monitored.concept, calibration, rows, monitored.spec.minimum_rows, whole)
+    if calibration is None or lacking:
+        return Verdict("concept", "not enough data", start, end, rows, (), nan, lacking)
+    findings, part = [], min(1.0, calibration.coverage.rows / rows)
+    for normal in calibration.normals:
+        new, old = labelled.get(normal.column), reference.reliability[normal.column]
+        if new is None or new.rows.sum() < MINIMUM_SLICE_ROWS:
+            continue
+        value = CONCEPT_STATISTICS[normal.detector].distance(old, new.times(part))
+        if normal.score(value) > calibration.thresholds[normal.family] + lived.widened:
+            shift = (
+                f"{percent(new.positives.sum() / new.rows.sum())} have the label, "
+                f"{percent(new.predicted.sum() / new.rows.sum())} were predicted"
+            )
+            findings.append(_finding(normal, value, calibration, nan, shift, lived.widened))
+    return verdict_of(
+        "concept", start, end, rows, findings, Basis(acts=calibration.acts(lived.calm), rate=calibration.rate)
+    )
+
+
+def with_error_changes(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
+    """The verdict on a window's labels, drift in any case: following the errors beyond the window has shown a rise.
+
+    What is found is the mean excess error after it, and the threshold the one before.
+    """
+    found = [
+        Finding(
+            ALL_ROWS, change.detector, change.after, change.before, 0.0, nan,
+            f"errors beyond what the answers let expect rose from {change.before:+.3f} to {change.after:+.3f} a row",
+        )
+        for change in changes
+    ]  # fmt: skip
+    findings = [*verdict.findings, *found]
+    return verdict_of("concept", verdict.start, verdict.end, verdict.rows, findings, Basis.of(verdict))
+
+
+def _lacking(
+    learned: Sequence[Calibration], calibration: Calibration | None, rows: int, minimum: int, whole: bool
+) -> str:
+    """Why nothing can be said, or nothing."""
+    if not learned:
+        return "The reference has no scored rows."
+    if rows < minimum:
+        return f"The window has {rows:,} rows (at least {minimum:,} are needed)."
+    if not whole:
+        return "The first predictions came after the window's beginning, and a part of it is not like a whole one."
+    if calibration is None:
+        least = min(one.coverage.span_s for one in learned) / 3600
+        return f"The window is shorter than any that the reference was learned with (at least {least:.3g} hours)."
+    return "" if calibration.thresholds else calibration.words
+
+
+def _expected(reference: Reference, column: str, window: Window) -> Sketch | None:
+    """What the reference has at the same times; None if it has hardly any of these times."""
+    seasonal = reference.seasonal.get(column)
+    whole = reference.columns[column]
+    if seasonal is None:
+        return whole
+    rows = window.seasons[seasonal.season]
+    return seasonal.expected(whole, rows) if seasonal.known(rows) >= _KNOWN_TIMES else None
+
+
+def _shares(importance: Mapping[str, float] | None) -> dict[str, float]:
+    total = sum(abs(value) for value in (importance or {}).values())
+    return {name: abs(value) / total for name, value in (importance or {}).items()} if total else {}
+
+
+def _share(shares: Mapping[str, float], column: str) -> float:
+    return shares.get(column, 0.0) if shares else nan
+
+
+def _finding(
+    normal: Normal, value: float, calibration: Calibration, share: float, shift: str, widened: float
+) -> Finding:
+    limit = calibration.thresholds[normal.family] + widened
+    score = normal.score(value) - limit
+    return Finding(normal.column, normal.detector, value, normal.value_at(limit), score, share, shift)
+
+
+def _joint_finding(
+    normal: Normal,
+    reference: Reference,
+    window: Window,
+    calibration: Calibration,
+    shares: Mapping[str, float],
+    widened: float,
+) -> Finding | None:
+    """Of the domain classifier. It is about the feature that tells most, and names the next ones in words."""
+    detector, columns = DomainClassifier(), reference.inputs
+    assert reference.sample is not None
+    rows = matrix(window.sample.rows, columns)
+    value = detector.statistic(reference.sample, rows)
+    if not normal.score(value) > calibration.thresholds[normal.family] + widened:
+        return None
+    telling = detector.tell_apart(reference.sample, rows, list(columns))
+    shift = f"with {' and '.join(telling)}, rows can be told from the reference's (ROC AUC {(1 + value) / 2:.2f})"
+    found = _finding(normal, value, calibration, _share(shares, telling[0]), shift, widened)
+    return replace(found, column=telling[0])
