@@ -6,19 +6,20 @@ counts each prediction once and raises each alarm once.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
+from mlops_ray.monitoring.members import IDENTITY, Members
 from mlops_ray.monitoring.reference import PREDICTION
+from mlops_ray.monitoring.stream_clock import date_rows
 from mlops_ray.monitoring.version_watch import (
     Observed,
     VersionWatch,
@@ -28,19 +29,17 @@ from mlops_ray.monitoring.version_watch import (
     take_labels,
 )
 from mlops_ray.monitoring.version_watch import retire as retired
-from mlops_ray.monitoring.watch_state import Commits, WatchState
+from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState
 from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
-from mlops_ray.predictions.segments import FEATURE, Segment
+from mlops_ray.predictions.segments import COLUMNS, FEATURE
 
-# Of so many predictions the one in the middle says how far behind now they are.
-_RECENT = 31
-# Where predictions are of now, a window ends by the clock, so long after its end, though nothing comes any more.
+# A window by time ends so long after its end: files of several replicas come in any order. And where predictions are
+# of now, it ends by the clock, though nothing comes any more.
 SETTLE = timedelta(minutes=5)
 _LIVE = timedelta(minutes=15)
 _LABELS_S = 2.0
 _KEPT_VERSIONS = 4
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _logger = logging.getLogger(__name__)
 
@@ -71,6 +70,10 @@ class DriftWatch:
         self._use_case = use_case
         self._commits = Commits(artifacts, use_case)
         self._feed = LedgerFeed(artifacts, use_case)
+        self._members = Members(artifacts, use_case)
+        # Files of members that the last commits name, and those that they may have ceased to name.
+        self._named: deque[frozenset[str]] = deque(maxlen=KEPT_COMMITS)
+        self._outdated: frozenset[str] = frozenset()
         self._labels = WindowLabels(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
         self.state = WatchState()
@@ -88,7 +91,7 @@ class DriftWatch:
             self._let_time_pass(now)
             if live is not None:
                 self._retire(live, now)
-            measured = self._take_labels()
+            measured = self._take_labels(now)
             announced += self._announce_waiting()
         except ConflictError as error:
             _logger.warning("%s Going on from there.", error)
@@ -111,49 +114,50 @@ class DriftWatch:
         for batch in self._feed.batches(self.state.newest, self.state.segments):
             read = self._feed.read(batch, self.state.segments, self._features_of)
             self._commit(self._with_batch(self.state, read, now))
-            self._look_again_at(batch)
             segments, rows = segments + len(batch), rows + len(read.rows)
         return segments, rows
 
     def _with_batch(self, state: WatchState, batch: Batch, now: datetime) -> WatchState:
         rows = batch.rows.with_columns(moment().alias("moment"))
-        state = _with_moments(_with_segments(state, batch, now), rows)
+        dated = date_rows(state.clock, moments_of(rows["time"]), moments_of(rows["moment"]), now)
+        state = replace(_with_segments(state, batch, now), clock=dated.clock, aside=state.aside.plus(dated.aside))
         unwatched = {
             version: why for version in rows["version"].unique() if isinstance(why := self._judge(version), str)
         }
         state = replace(state, unwatched={**state.unwatched, **unwatched})
-        return self._observed(state, rows)
+        return self._observed(state, rows.filter(pl.Series(dated.kept)))
 
     def _observed(self, state: WatchState, rows: pl.DataFrame) -> WatchState:
         """Count `rows` of each version, and let the windows of the others end by the time that has passed."""
-        if state.read_up_to is None:
+        if state.clock.read_up_to is None:
             return state
+        ended = state.clock.read_up_to - SETTLE
         here = rows["version"].unique() if len(rows) else ()
         for version in sorted({*here, *state.watches}):
             watched = self._judge(version)
             if isinstance(watched, str):
                 continue
-            own = rows.filter(pl.col("version") == version) if len(rows) else rows
-            moments, answered = (_moments(own, name) for name in ("moment", "time"))
+            own = rows.filter(pl.col("version") == version) if len(rows) else rows.clear()
+            moments, answered = (moments_of(own[name]) for name in ("moment", "time"))
             before = state.watches.get(version, VersionWatch(version))
-            seen = observe(before, watched, _named(own), moments, answered, state.read_up_to, _new_id)
-            state = _with(state, seen)
+            seen = observe(before, watched, _named(own), moments, answered, ended, _new_id)
+            members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
+            state = _with(state, replace(seen, watch=replace(seen.watch, members=members)))
         return state
 
     def _let_time_pass(self, now: datetime) -> None:
         """Where predictions are of now, and none come any more, windows by time end all the same."""
         state = self.state
-        if state.read_up_to is None or now - SETTLE <= state.read_up_to:
+        if state.clock.read_up_to is None or now <= state.clock.read_up_to or state.clock.usual_lag > _LIVE:
             return
-        if np.median(state.recent) > _LIVE / timedelta(microseconds=1):
-            return
-        passed = self._observed(replace(state, read_up_to=now - SETTLE), pl.DataFrame())
+        nothing = pl.DataFrame(schema={**COLUMNS, "moment": COLUMNS["time"]})
+        passed = self._observed(replace(state, clock=replace(state.clock, read_up_to=now)), nothing)
         if _finished(passed) > _finished(state):
             self._commit(passed)
 
-    def _take_labels(self) -> int:
-        self._labels.look(self.state.watches.values())
-        measured = self._labels.measure(dict(self.state.watches), self._watched, _LABELS_S)
+    def _take_labels(self, now: datetime) -> int:
+        self._labels.look(self.state.watches.values(), now)
+        measured = self._labels.measure(dict(self.state.watches), self._watched, now, _LABELS_S)
         state = self.state
         for version in {name[0] for name in measured}:
             watched = self._watched(version)
@@ -180,6 +184,7 @@ class DriftWatch:
     def _commit(self, state: WatchState) -> None:
         self._commits.write(state)
         before, self.state = self.state, state
+        self._tidy_members()
         new = [
             (version, spec, record.number)
             for version, watch in state.watches.items()
@@ -198,16 +203,13 @@ class DriftWatch:
             announced += 1
         return announced
 
-    def _look_again_at(self, batch: tuple[Segment, ...]) -> None:
-        """A segment that came late can hold predictions of windows that are finished."""
-        first = min(segment.time for segment in batch)
-        self._labels.renew(
-            (version, spec, record.number)
-            for version, watch in self.state.watches.items()
-            for spec, stream in watch.streams.items()
-            for record in stream.records
-            if record.answered_to > first
-        )
+    def _tidy_members(self) -> None:
+        """Remove files of members that none of the kept commits names any more: a damaged one is passed over."""
+        self._named.append(_members_of(self.state))
+        gone = self._outdated - frozenset().union(*self._named)
+        for name in gone:
+            self._members.remove(name)
+        self._outdated = (self._outdated | self._named[0]) - gone - self._named[-1]
 
     def _judge(self, version: str) -> Watched | str:
         if version not in self._known:
@@ -224,10 +226,6 @@ class DriftWatch:
 
     def _finished(self) -> int:
         return _finished(self.state)
-
-
-def _moments(rows: pl.DataFrame, name: str) -> NDArray[np.datetime64]:
-    return moments_of(rows[name]) if name in rows.columns else np.empty(0, dtype="datetime64[us]")
 
 
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
@@ -252,21 +250,6 @@ def _with_segments(state: WatchState, batch: Batch, now: datetime) -> WatchState
     )  # fmt: skip
 
 
-def _with_moments(state: WatchState, rows: pl.DataFrame) -> WatchState:
-    """Up to when the stream was read: the time of the last answer, less what its moment is usually behind.
-
-    A caller names the moment of his request, so a few odd ones must not end windows: the median of 31 is believed.
-    """
-    if rows.is_empty():
-        return state
-    answered, moments = (moments_of(rows[name]).astype(np.int64) for name in ("time", "moment"))
-    behind = np.concatenate([np.array(state.recent, dtype=np.int64), answered - moments])
-    usual = pl.Series(behind).rolling_median(_RECENT, min_samples=1).to_numpy()[-len(rows) :]
-    believed = _EPOCH + timedelta(microseconds=int((answered - usual).max()))
-    recent = tuple(behind[1 - _RECENT :].tolist())
-    return replace(state, recent=recent, read_up_to=max(believed, state.read_up_to or believed))
-
-
 def _with(state: WatchState, seen: Observed) -> WatchState:
     watches = {**state.watches, seen.watch.version: seen.watch}
     return replace(state, watches=watches, waiting=(*state.waiting, *seen.changes))
@@ -283,3 +266,7 @@ def _finished(state: WatchState) -> int:
 
 def _new_id() -> str:
     return uuid7_at(int(datetime.now(UTC).timestamp() * 1000))
+
+
+def _members_of(state: WatchState) -> frozenset[str]:
+    return frozenset(file.name for watch in state.watches.values() for file in watch.members)
