@@ -16,7 +16,9 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.label_times import label_times
 from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
+from mlops_ray.monitoring.members import FOLDER as MEMBERS
 from mlops_ray.monitoring.members import IDENTITY, Members
 from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.stream_clock import date_rows
@@ -30,6 +32,8 @@ from mlops_ray.monitoring.version_watch import (
 )
 from mlops_ray.monitoring.version_watch import retire as retired
 from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState
+from mlops_ray.monitoring.window_archive import FOLDER as WINDOWS
+from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import COLUMNS, FEATURE
@@ -40,10 +44,12 @@ SETTLE = timedelta(minutes=5)
 _LIVE = timedelta(minutes=15)
 _LABELS_S = 2.0
 _KEPT_VERSIONS = 4
+_BLOCKS_AT_HAND = 4
 
 _logger = logging.getLogger(__name__)
 
 FindReference = Callable[[str], Watched | str]
+_File = tuple[str, str]
 Announce = Callable[[AlarmChange], None]
 
 
@@ -67,14 +73,14 @@ class DriftWatch:
         announce: records an alarm's change, and knows what it has recorded; raises to be asked again.
         """
         self._find, self._announce = find, announce
-        self._use_case = use_case
+        self._artifacts, self._use_case = artifacts, use_case
         self._commits = Commits(artifacts, use_case)
         self._feed = LedgerFeed(artifacts, use_case)
         self._members = Members(artifacts, use_case)
-        # Files of members that the last commits name, and those that they may have ceased to name.
-        self._named: deque[frozenset[str]] = deque(maxlen=KEPT_COMMITS)
-        self._outdated: frozenset[str] = frozenset()
-        self._labels = WindowLabels(artifacts, use_case)
+        # Files that the last commits name, and those that they may have ceased to name.
+        self._named: deque[frozenset[_File]] = deque(maxlen=KEPT_COMMITS)
+        self._outdated: frozenset[_File] = frozenset()
+        self._archive = WindowArchive(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
         self.state = WatchState()
         self._begin()
@@ -101,13 +107,15 @@ class DriftWatch:
 
     def _begin(self) -> None:
         self.state = self._commits.read()
-        names = [
+        self._labels = WindowLabels(self._artifacts, self._use_case, self.state.label_parts)
+        # What the labels say of these may have been lost with the process before; of the others it is committed.
+        self._labels.renew(
             (version, spec, record.number)
             for version, watch in self.state.watches.items()
             for spec, stream in watch.streams.items()
             for record in stream.records
-        ]
-        self._labels.renew(names)
+            if not record.quality
+        )
 
     def _take_predictions(self, now: datetime) -> tuple[int, int]:
         segments, rows = 0, 0
@@ -118,6 +126,7 @@ class DriftWatch:
         return segments, rows
 
     def _with_batch(self, state: WatchState, batch: Batch, now: datetime) -> WatchState:
+        state = _without_old(state, now - label_times(self._artifacts, self._use_case).count_for)
         rows = batch.rows.with_columns(moment().alias("moment"))
         dated = date_rows(state.clock, moments_of(rows["time"]), moments_of(rows["moment"]), now)
         state = replace(_with_segments(state, batch, now), clock=dated.clock, aside=state.aside.plus(dated.aside))
@@ -142,7 +151,8 @@ class DriftWatch:
             before = state.watches.get(version, VersionWatch(version))
             seen = observe(before, watched, _named(own), moments, answered, ended, _new_id)
             members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
-            state = _with(state, replace(seen, watch=replace(seen.watch, members=members)))
+            watch = self._archive.put_away(replace(seen.watch, members=members))
+            state = _with(state, replace(seen, watch=watch))
         return state
 
     def _let_time_pass(self, now: datetime) -> None:
@@ -156,17 +166,36 @@ class DriftWatch:
             self._commit(passed)
 
     def _take_labels(self, now: datetime) -> int:
-        self._labels.look(self.state.watches.values(), now)
-        measured = self._labels.measure(dict(self.state.watches), self._watched, now, _LABELS_S)
-        state = self.state
+        labels = self._labels
+        labels.look(self.state.watches.values(), now)
+        state = self._with_late_labels(self.state)
+        state = replace(state, watches={version: self._at_hand(watch) for version, watch in state.watches.items()})
+        measured = labels.measure(dict(state.watches), self._watched, now, _LABELS_S)
         for version in {name[0] for name in measured}:
             watched = self._watched(version)
             assert watched is not None
             own = {(spec, number): one for (other, spec, number), one in measured.items() if other == version}
-            state = _with(state, take_labels(state.watches[version], watched, own, _new_id))
-        if measured:
-            self._commit(state)
+            seen = take_labels(state.watches[version], watched, own, _new_id)
+            state = _with(state, replace(seen, watch=self._archive.put_away(seen.watch)))
+        if measured or state.late_labels > self.state.late_labels:
+            self._commit(state if labels.due else replace(state, label_parts=dict(labels.parts)))
         return len(measured)
+
+    def _at_hand(self, watch: VersionWatch) -> VersionWatch:
+        """With the windows that are due, of a few files at a time."""
+        for spec, stream in watch.streams.items():
+            due = [number for version, kind, number in self._labels.due if (version, kind) == (watch.version, spec)]
+            if stream.archive and due:
+                taken = self._archive.taken_out(stream, due, _BLOCKS_AT_HAND)
+                watch = replace(watch, streams={**watch.streams, spec: taken})
+        return watch
+
+    def _with_late_labels(self, state: WatchState) -> WatchState:
+        new = [at for at in self._labels.late if state.late_labels_to is None or at > state.late_labels_to]
+        self._labels.late.clear()
+        if not new:
+            return state
+        return replace(state, late_labels=state.late_labels + len(new), late_labels_to=max(new))
 
     def _retire(self, live: Collection[str], now: datetime) -> None:
         state = self.state
@@ -184,15 +213,13 @@ class DriftWatch:
     def _commit(self, state: WatchState) -> None:
         self._commits.write(state)
         before, self.state = self.state, state
-        self._tidy_members()
-        new = [
-            (version, spec, record.number)
+        self._tidy()
+        self._labels.renew(
+            (version, spec, number)
             for version, watch in state.watches.items()
             for spec, stream in watch.streams.items()
-            for record in stream.records
-            if record.number >= _count(before, version, spec)
-        ]
-        self._labels.renew(new)
+            for number in range(_count(before, version, spec), stream.finished)
+        )
 
     def _announce_waiting(self) -> int:
         """Record what is decided, in its order. That it is recorded stands in the next commit."""
@@ -203,12 +230,12 @@ class DriftWatch:
             announced += 1
         return announced
 
-    def _tidy_members(self) -> None:
-        """Remove files of members that none of the kept commits names any more: a damaged one is passed over."""
-        self._named.append(_members_of(self.state))
+    def _tidy(self) -> None:
+        """Remove files that none of the kept commits names any more: a damaged one is passed over."""
+        self._named.append(_files_of(self.state))
         gone = self._outdated - frozenset().union(*self._named)
-        for name in gone:
-            self._members.remove(name)
+        for folder, name in gone:
+            (self._members if folder == MEMBERS else self._archive).remove(name)
         self._outdated = (self._outdated | self._named[0]) - gone - self._named[-1]
 
     def _judge(self, version: str) -> Watched | str:
@@ -250,6 +277,19 @@ def _with_segments(state: WatchState, batch: Batch, now: datetime) -> WatchState
     )  # fmt: skip
 
 
+def _without_old(state: WatchState, horizon: datetime) -> WatchState:
+    """Without windows, and members, whose predictions are so old that no label counts any more."""
+    watches = {}
+    for version, watch in state.watches.items():
+        streams = {
+            name: replace(stream, archive=tuple(block for block in stream.archive if block.answered_to >= horizon))
+            for name, stream in watch.streams.items()
+        }
+        members = tuple(file for file in watch.members if file.last >= horizon)
+        watches[version] = replace(watch, streams=streams, members=members)
+    return replace(state, watches=watches)
+
+
 def _with(state: WatchState, seen: Observed) -> WatchState:
     watches = {**state.watches, seen.watch.version: seen.watch}
     return replace(state, watches=watches, waiting=(*state.waiting, *seen.changes))
@@ -268,5 +308,9 @@ def _new_id() -> str:
     return uuid7_at(int(datetime.now(UTC).timestamp() * 1000))
 
 
-def _members_of(state: WatchState) -> frozenset[str]:
-    return frozenset(file.name for watch in state.watches.values() for file in watch.members)
+def _files_of(state: WatchState) -> frozenset[_File]:
+    """All that it names, by folder."""
+    watches = state.watches.values()
+    members = ((MEMBERS, file.name) for watch in watches for file in watch.members)
+    blocks = ((WINDOWS, one.name) for watch in watches for stream in watch.streams.values() for one in stream.archive)
+    return frozenset((*members, *blocks))

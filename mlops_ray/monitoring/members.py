@@ -28,6 +28,7 @@ MOST_PER_S = 115
 # Joined files are not joined with others beyond this, which takes a tenth of a second to write.
 _WHOLE_ROWS = 1_000_000
 _LEFT_OVER = timedelta(days=1)
+_CLOCKS_DIFFER = timedelta(hours=1)
 _PANE = "pane."
 
 
@@ -83,6 +84,23 @@ class Members:
                 frames.append(self._read(file.name, [*IDENTITY, f"{_PANE}{spec}"]).filter(inside))
         empty = pl.DataFrame(schema={name: COLUMNS[name] for name in IDENTITY})
         return Membership(pl.concat([empty, *(frame.select(IDENTITY) for frame in frames)]), coarsest)
+
+    def panes_about(self, files: Sequence[MemberFile], told: pl.DataFrame) -> dict[str, NDArray[np.int64]]:
+        """By kind of window, the panes of the predictions that labels are about; told: request_id and row.
+
+        The moment in a request id is of the caller's clock: it is believed to an hour.
+        """
+        moments = [moment for id in (told["request_id"].min(), told["request_id"].max()) if (moment := moment_of(id))]  # type: ignore[arg-type]
+        found: dict[str, list[NDArray[np.int64]]] = {}
+        for file in files:
+            if moments and (file.last < moments[0] - _CLOCKS_DIFFER or file.first > moments[-1] + _CLOCKS_DIFFER):
+                continue
+            with suppress(FileNotFoundError):
+                rows = self._read(file.name).join(told, on=["request_id", "row"], how="semi")
+                for column in (column for column in rows.columns if column.startswith(_PANE)):
+                    panes = rows.filter(pl.col(column) != NO_PANE)[column].unique().to_numpy()
+                    found.setdefault(column.removeprefix(_PANE), []).append(panes)
+        return {spec: np.unique(np.concatenate(panes)) for spec, panes in found.items()}
 
     def remove_left_over(self, named: Collection[str], now: datetime) -> None:
         """Remove what no commit names and was written a day ago: its writer was killed before it committed."""

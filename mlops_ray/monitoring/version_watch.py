@@ -41,7 +41,6 @@ from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.windows import Window, WindowState, add
 from mlops_ray.use_case.window_spec import WindowSpec
 
-KEPT_WINDOWS = 60
 # A window says "no drift" once so many of its labels have come, or once it is so old that no more will.
 LABELLED_SHARE = 0.8
 # Its errors are followed beyond it with so many: those of the first labels are not like the rest.
@@ -115,13 +114,31 @@ class WindowRecord:
 
 
 @dataclass(frozen=True)
+class WindowBlock:
+    """Windows that lie in a file (see `window_archive`): their numbers and panes, when the first begins, and until when
+    their predictions were answered. young: when the first of those ended that have labels and have not grown up; None
+    without.
+    """
+
+    name: str
+    first: int
+    last: int
+    start: datetime
+    answered_to: datetime
+    panes: tuple[int, int]
+    young: datetime | None
+
+
+@dataclass(frozen=True)
 class Stream:
-    """The windows of one kind. finished: how many so far. records: of the last of them. alarms: those that are open."""
+    """The windows of one kind. finished: how many so far. records: of those at hand, archive: where the older ones are,
+    as long as labels can change them. alarms: those that are open."""
 
     state: WindowState
     finished: int = 0
     records: tuple[WindowRecord, ...] = ()
     alarms: Mapping[Question, Alarm] = field(default_factory=dict)
+    archive: tuple[WindowBlock, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +162,8 @@ class VersionWatch:
 
     def to_bytes(self) -> bytes:
         streams = {
-            name: _Stored(s.state.to_bytes(), s.finished, s.records, s.alarms) for name, s in self.streams.items()
+            name: _Stored(s.state.to_bytes(), s.finished, s.records, s.alarms, s.archive)
+            for name, s in self.streams.items()
         }
         stored = _StoredWatch(self.version, self.rows, streams, self.raised, self.errors, self.members)
         return msgspec.msgpack.encode(stored)
@@ -158,7 +176,7 @@ class VersionWatch:
         except msgspec.MsgspecError as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
         streams = {
-            name: Stream(WindowState.from_bytes(s.state), s.finished, s.records, s.alarms)
+            name: Stream(WindowState.from_bytes(s.state), s.finished, s.records, s.alarms, s.archive)
             for name, s in stored.streams.items()
         }
         return cls(stored.version, stored.rows, streams, stored.raised, stored.errors, stored.members)
@@ -170,6 +188,7 @@ class _Stored:
     finished: int
     records: tuple[WindowRecord, ...]
     alarms: Mapping[Question, Alarm]
+    archive: tuple[WindowBlock, ...]
 
 
 @dataclass(frozen=True)
@@ -231,8 +250,8 @@ def observe(
         added = add(stream.state, rows, moment, read_up_to, answered)
         panes[name] = added.panes
         made = [_record(window, watched, name, stream.finished + index) for index, window in enumerate(added.finished)]
-        kept = (*stream.records, *made)[-KEPT_WINDOWS:]
-        stream = replace(stream, state=added.state, finished=stream.finished + len(made), records=kept)
+        known = (*stream.records, *made)
+        stream = replace(stream, state=added.state, finished=stream.finished + len(made), records=known)
         watch = replace(watch, streams={**watch.streams, name: stream})
         records += zip(made, added.finished, strict=True)
     changes: list[AlarmChange] = []

@@ -17,6 +17,7 @@ from mlops_ray.errors import ConflictError, DataError
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.stream_clock import SetAside, StreamClock
 from mlops_ray.monitoring.version_watch import VersionWatch
+from mlops_ray.predictions.segments import settled
 
 FOLDER, STATE = "monitoring", "state"
 KEPT_COMMITS = 3
@@ -31,8 +32,9 @@ class WatchState:
 
     repeated: rows that were answered before under the same request id, and so not counted. clock: of the stream.
     aside: rows that are counted, but in no window. unwatched: versions that are only counted, and why. waiting: alarms
-    that were decided and are not known to be recorded. late_labels: that came later than they count for;
-    labels_looked_at: up to which moment of their coming they were counted.
+    that were decided and are not known to be recorded. label_parts: of each part of the labels a digest of its
+    segments, up to which they are in what is known of the windows. late_labels: that came later than they count for,
+    and late_labels_to: when the last of them was received.
     """
 
     newest: datetime | None = None
@@ -43,8 +45,9 @@ class WatchState:
     aside: SetAside = field(default_factory=SetAside)
     unwatched: Mapping[str, str] = field(default_factory=dict)
     waiting: tuple[AlarmChange, ...] = ()
+    label_parts: Mapping[str, str] = field(default_factory=dict)
     late_labels: int = 0
-    labels_looked_at: datetime | None = None
+    late_labels_to: datetime | None = None
     watches: Mapping[str, VersionWatch] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
@@ -82,8 +85,9 @@ class _Stored(msgspec.Struct):
     aside: SetAside
     unwatched: dict[str, str]
     waiting: tuple[AlarmChange, ...]
+    label_parts: dict[str, str]
     late_labels: int
-    labels_looked_at: datetime | None
+    late_labels_to: datetime | None
 
 
 class _StoredBefore(msgspec.Struct):
@@ -131,6 +135,9 @@ class Commits:
 
     def read(self) -> WatchState:
         """The newest state that is whole; an empty one where there is none."""
+        return settled(self._read, self._path[1])
+
+    def _read(self) -> WatchState:
         names = self._names()
         self._last = names[-1] if names else ""
         for name in reversed(names):
@@ -148,7 +155,7 @@ class Commits:
             raise ConflictError(f"Another process watches the same endpoint: it has written commit {number}.")
         names = self._names()
         if names[-1] != name:
-            # It was paused for so long that the commit of this number is deleted again.
+            # Another has gone on from it already, or this one was paused until the number was deleted again.
             self._artifacts.delete(*self._path, name)
             raise ConflictError(f"Another process watches the same endpoint: it has written commit {names[-1]}.")
         self._last = name

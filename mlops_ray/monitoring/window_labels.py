@@ -5,9 +5,10 @@ order of ids, so it does not matter in which order, how often and how late they 
 taken, by ids, so memory does not grow with them.
 """
 
+import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 import numpy as np
@@ -21,45 +22,55 @@ from mlops_ray.monitoring.ledger_feed import moment
 from mlops_ray.monitoring.members import IDENTITY, Members, power_of_two
 from mlops_ray.monitoring.quality import join_labels, quality_of
 from mlops_ray.monitoring.slices import ALL_ROWS
-from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowRecord
+from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowBlock, WindowRecord
+from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
 from mlops_ray.predictions.reader import rows_between
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment
 
 MOST_ROWS = 200_000
 _HELD_ROWS = 1_000_000
 _DAY = timedelta(days=1)
 _COLUMNS = ("request_id", "row", "time", "as_of", "probability")
 
+_NO_PANES = np.empty(0, dtype=np.int64)
+_TURN = 8
+
 Name = tuple[str, str, int]
 """A window: version, kind, number."""
 
 
 class WindowLabels:
-    """Of one use case. `due` are the windows whose quality may have changed."""
+    """Of one use case. `due` are the windows whose quality may have changed. parts: a digest of what was seen of each
+    part of the labels. late: labels that no window can have, as
+    they came later than they count for, by when they were received."""
 
-    def __init__(self, artifacts: Artifacts, use_case: str, most_rows: int = MOST_ROWS):
+    def __init__(self, artifacts: Artifacts, use_case: str, known: Mapping[str, str], most_rows: int = MOST_ROWS):
+        """known: `parts` of the process before, whose labels are in what is known of the windows."""
         self._artifacts, self._use_case, self._most_rows = artifacts, use_case, most_rows
-        self._times = LabelTimes()
+        self._known, self._times, self._turn = known, LabelTimes(), 0
+        self.parts: dict[str, str] = {}
         self._labels, self._members = Labels(artifacts, use_case), Members(artifacts, use_case)
-        self._seen: set[LabelSegment] = set()
+        self._archive = WindowArchive(artifacts, use_case)
+        self._seen: dict[str, frozenset[str]] = {}
+        self._stirred: dict[str, datetime] = {}
         self._predictions: OrderedDict[Name, pl.DataFrame] = OrderedDict()
-        # None: the window is new here, or has grown up. Else the segments of labels that came since.
-        self.due: dict[Name, list[LabelSegment] | None] = {}
+        self.due: dict[Name, None] = {}
+        self.late: list[datetime] = []
 
     def look(self, watches: Iterable[VersionWatch], now: datetime) -> None:
-        """Find new segments of labels, and the windows that they may be about, or that have grown up since."""
+        """Find new segments of labels, and the windows that they are about, or that have grown up since."""
         self._times = label_times(self._artifacts, self._use_case)
-        found = [segment for segment in self._labels.segments() if segment not in self._seen]
+        found = self._new_segments(now)
+        told = [(segment, self._labels.read([segment]).select("request_id", "row")) for segment in found]
         for watch in watches:
-            for name, record in _windows(watch):
-                about = [segment for segment in found if _may_be_about(segment, record)]
-                waiting = self.due.get(name, [])
-                if about and waiting is not None:
-                    self.due[name] = [*waiting, *about]
-                if record.quality and not record.grown_up and self._is_grown_up(record, now):
-                    self.due[name] = None
-        self._seen.update(found)
+            for segment, rows in told:
+                self._note(watch, segment, rows)
+            for spec, stream in watch.streams.items():
+                grown = [one for one in stream.archive if one.young and one.young + self._times.complete_after <= now]
+                for record in (*stream.records, *(record for block in grown for record in self._archive.read(block))):
+                    if record.quality and not record.grown_up and self._is_grown_up(record, now):
+                        self.due[watch.version, spec, record.number] = None
 
     def renew(self, names: Iterable[Name]) -> None:
         """These windows are new: all labels of theirs are to be looked at."""
@@ -70,32 +81,78 @@ class WindowLabels:
     def measure(
         self, watches: dict[str, VersionWatch], watched: Callable[[str], Watched | None], now: datetime, seconds: float
     ) -> dict[Name, Labelled]:
-        """What the labels of the windows that are due say, as many windows as fit into the time; at least one."""
+        """What the labels of the windows that are due say, as many windows as fit into the time; at least one.
+
+        Those that are not at hand stay due.
+        """
         begun = time.monotonic()
         measured: dict[Name, Labelled] = {}
-        self.due = {name: waiting for name, waiting in self.due.items() if _find(watches.get(name[0]), *name[1:])}
         if not self._seen:
-            return measured  # no label has ever come
+            self.due.clear()  # no label has ever come
         for name in list(self.due):
             if measured and time.monotonic() - begun > seconds:
                 break
-            waiting, watch = self.due.pop(name), watches[name[0]]
-            judged, record = watched(watch.version), watch.record(*name[1:])
-            if judged is None:
-                continue
-            predictions = self._predictions_of(name, record, watch, judged)
-            if waiting is None or self._concerned(predictions, waiting):
+            watch = watches.get(name[0])
+            record = _find(watch, *name[1:])
+            judged = watched(name[0])
+            if watch is None or judged is None or (record is None and not _is_away(watch, *name[1:])):
+                del self.due[name]
+            elif record is not None:
+                del self.due[name]
+                predictions = self._predictions_of(name, record, watch, judged)
                 measured[name] = self._measured(predictions, record, judged, now)
         return measured
 
+    def _new_segments(self, now: datetime) -> list[LabelSegment]:
+        """What has come since the last look, in the parts that are looked into this time.
+
+        Those of the last days, and where something came within an hour, are looked into each time, and of the others a
+        few, in turn: a round costs the same however long there have been labels.
+        """
+        parts, oldest = self._labels.parts(), (now - self._times.count_for - _DAY).date().isoformat()
+        recent, hour_ago = (now - 2 * _DAY).date().isoformat(), now - timedelta(hours=1)
+        often = {p for p in parts if p.removeprefix(KEYS) >= recent or self._stirred.get(p, hour_ago) > hour_ago}
+        others = [part for part in parts if part not in often]
+        first = not self._seen
+        turn = others if first else [others[(self._turn + at) % len(others)] for at in range(min(_TURN, len(others)))]
+        self._turn += _TURN
+        found = []
+        for part in (*sorted(often), *turn):
+            segments = self._labels.of_part(part)
+            self.parts[part] = _digest(segments)
+            seen = self._seen.get(part, frozenset())
+            new = [] if first and self.parts[part] == self._known.get(part) else segments
+            new = [one for one in new if one.id not in seen]
+            if new:
+                self._stirred[part] = now
+            if part.removeprefix(KEYS) < oldest:
+                for one in new:
+                    self.late += read_segment(one.url, ["received_at"])["received_at"].to_list()
+            else:
+                found += new
+            self._seen[part] = frozenset(one.id for one in segments)
+        for gone in self._seen.keys() - set(parts):
+            del self._seen[gone], self.parts[gone]
+        return found
+
+    def _note(self, watch: VersionWatch, segment: LabelSegment, told: pl.DataFrame) -> None:
+        """Which windows of a version a segment is about: by its members, or where it does not name requests by days."""
+        by_members = not (segment.part == UNDATED or segment.part.startswith(KEYS))
+        panes = self._members.panes_about(watch.members, told) if by_members else {}
+        for spec, stream in watch.streams.items():
+
+            def about(one: WindowRecord | WindowBlock, spec: str = spec) -> bool:
+                if not by_members:
+                    return _may_be_about(segment, one)
+                low, high = np.searchsorted(panes.get(spec, _NO_PANES), [one.panes[0], one.panes[1] + 1])
+                return bool(high > low)
+
+            away = [record for block in stream.archive if about(block) for record in self._archive.read(block)]
+            for record in filter(about, (*away, *stream.records)):
+                self.due[watch.version, spec, record.number] = None
+
     def _is_grown_up(self, record: WindowRecord, now: datetime) -> bool:
         return record.end + self._times.complete_after <= now
-
-    def _concerned(self, predictions: pl.DataFrame, waiting: list[LabelSegment]) -> bool:
-        if any(segment.part.startswith(KEYS) for segment in waiting):
-            return True
-        told = self._labels.read(waiting).select("request_id", "row")
-        return not predictions.join(told, on=["request_id", "row"], how="semi").is_empty()
 
     def _measured(self, predictions: pl.DataFrame, record: WindowRecord, watched: Watched, now: datetime) -> Labelled:
         joined = join_labels(predictions, self._labels.of(predictions)).predictions
@@ -136,23 +193,25 @@ class WindowLabels:
         return found.with_columns(*slices, time=moment()).drop("as_of")
 
 
-def _windows(watch: VersionWatch) -> Iterable[tuple[Name, WindowRecord]]:
-    for spec, stream in watch.streams.items():
-        for record in stream.records:
-            yield (watch.version, spec, record.number), record
-
-
 def _find(watch: VersionWatch | None, spec: str, number: int) -> WindowRecord | None:
     stream = None if watch is None else watch.streams.get(spec)
     return next((one for one in stream.records if one.number == number), None) if stream else None
 
 
-def _may_be_about(segment: LabelSegment, record: WindowRecord) -> bool:
-    """A day in a request id is of the caller's clock, which may be wrong by as much as a day."""
-    if segment.part == UNDATED or segment.part.startswith(KEYS):
+def _is_away(watch: VersionWatch, spec: str, number: int) -> bool:
+    stream = watch.streams.get(spec)
+    return stream is not None and any(block.first <= number <= block.last for block in stream.archive)
+
+
+def _may_be_about(segment: LabelSegment, window: WindowRecord | WindowBlock) -> bool:
+    """Of labels whose requests are not known, by the day of the event: nobody asks after it, but any time before."""
+    if segment.part == UNDATED:
         return True
-    day = date.fromisoformat(segment.part)
-    return (record.answered_from - _DAY).date() <= day <= (record.answered_to + _DAY).date()
+    return (window.start - _DAY).date() <= date.fromisoformat(segment.part.removeprefix(KEYS))
+
+
+def _digest(segments: Sequence[LabelSegment]) -> str:
+    return hashlib.sha256(" ".join(one.id for one in segments).encode()).hexdigest()[:16]
 
 
 def _slice_columns(slices: tuple[str, ...]) -> list[str]:
