@@ -86,7 +86,8 @@ class DriftWatch:
         self._begin()
 
     def round(self, now: datetime, live: Collection[str] | None = None) -> Round:
-        """Take what is new in the ledger and among the labels. live: versions that take traffic; None: not known.
+        """Take what is new in the ledger and among the labels. now: by the clock that all share. live: versions that
+        take traffic; None: not known.
 
         Raises UnavailableError, or what storage raises, if something is away: nothing is lost, call it again.
         """

@@ -62,10 +62,11 @@ class WindowLabels:
         """Find new segments of labels, and the windows that they are about, or that have grown up since."""
         self._times = label_times(self._artifacts, self._use_case)
         found = self._new_segments(now)
-        told = [(segment, self._labels.read([segment]).select("request_id", "row")) for segment in found]
+        parts = {segment.part: [one for one in found if one.part == segment.part] for segment in found}
+        told = {part: self._labels.read(new).select("request_id", "row").unique() for part, new in parts.items()}
         for watch in watches:
-            for segment, rows in told:
-                self._note(watch, segment, rows)
+            for part, rows in told.items():
+                self._note(watch, part, rows)
             for spec, stream in watch.streams.items():
                 grown = [one for one in stream.archive if one.young and one.young + self._times.complete_after <= now]
                 for record in (*stream.records, *(record for block in grown for record in self._archive.read(block))):
@@ -135,15 +136,15 @@ class WindowLabels:
             del self._seen[gone], self.parts[gone]
         return found
 
-    def _note(self, watch: VersionWatch, segment: LabelSegment, told: pl.DataFrame) -> None:
-        """Which windows of a version a segment is about: by its members, or where it does not name requests by days."""
-        by_members = not (segment.part == UNDATED or segment.part.startswith(KEYS))
+    def _note(self, watch: VersionWatch, part: str, told: pl.DataFrame) -> None:
+        """Which windows of a version labels are about: by its members, or where they do not name requests by days."""
+        by_members = not (part == UNDATED or part.startswith(KEYS))
         panes = self._members.panes_about(watch.members, told) if by_members else {}
         for spec, stream in watch.streams.items():
 
             def about(one: WindowRecord | WindowBlock, spec: str = spec) -> bool:
                 if not by_members:
-                    return _may_be_about(segment, one)
+                    return _may_be_about(part, one)
                 low, high = np.searchsorted(panes.get(spec, _NO_PANES), [one.panes[0], one.panes[1] + 1])
                 return bool(high > low)
 
@@ -203,11 +204,11 @@ def _is_away(watch: VersionWatch, spec: str, number: int) -> bool:
     return stream is not None and any(block.first <= number <= block.last for block in stream.archive)
 
 
-def _may_be_about(segment: LabelSegment, window: WindowRecord | WindowBlock) -> bool:
+def _may_be_about(part: str, window: WindowRecord | WindowBlock) -> bool:
     """Of labels whose requests are not known, by the day of the event: nobody asks after it, but any time before."""
-    if segment.part == UNDATED:
+    if part == UNDATED:
         return True
-    return (window.start - _DAY).date() <= date.fromisoformat(segment.part.removeprefix(KEYS))
+    return (window.start - _DAY).date() <= date.fromisoformat(part.removeprefix(KEYS))
 
 
 def _digest(segments: Sequence[LabelSegment]) -> str:

@@ -169,7 +169,7 @@ def add(
     if state.open is not None:
         state = replace(state, open=replace(state.open, misdated=state.open.misdated + int((panes == NO_PANE).sum())))
     last = _number(state.spec, read_up_to) if state.spec.length is not None else 0
-    for number in np.unique(panes[panes != NO_PANE]).tolist():
+    for number in pl.Series(panes[panes != NO_PANE]).unique().sort().to_list():
         if state.spec.length is not None:
             state = _advance(state, min(number, last), finished)
         places = np.flatnonzero(panes == number)
@@ -265,7 +265,7 @@ def _count(
 ) -> Window:
     columns: dict[str, Sketch] = {}
     for name, bins in state.empty.items():
-        sketch = bins.empty()
+        sketch = bins.empty_counts() if isinstance(bins, NumericSketch) else bins.empty()
         columns[name] = sketch
         if name not in rows.columns:
             sketch.missing += len(moment)

@@ -104,7 +104,7 @@ def test_every_row_counts_once_whatever_the_clocks_say(hours: list[float], read:
     assert [window.start for window in windows] == sorted({window.start for window in windows})
     assert len(windows) <= 4 + len(hours), "no moment makes a row of empty windows"
     for window in windows:
-        inside = [hour for hour in hours if window.start <= until(hour) < window.end]
+        inside = [at for at in moments(*hours).tolist() if window.start <= at.replace(tzinfo=UTC) < window.end]
         assert window.rows - (window is windows[0]) == len(inside)
 
 
