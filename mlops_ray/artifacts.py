@@ -14,6 +14,8 @@ import polars as pl
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from mlops_ray.conditional_put import create_object
+
 _MODULUS = 1 << 256
 _CHUNK_BYTES = 1 << 20
 
@@ -241,6 +243,31 @@ class Artifacts:
             stream.write(content)
         if local:
             filesystem.move(target, path)
+
+    def create_bytes(self, content: bytes, *parts: str) -> bool:
+        """Write a file as `write_bytes` does, unless it exists; False if it does. Of several writers one succeeds.
+
+        On object stores other than S3, where pyarrow has no conditional write, two at the same moment may both.
+        """
+        filesystem, path = self._locate(*parts)
+        if isinstance(filesystem, pafs.S3FileSystem):
+            return create_object(self.url(*parts), path, content)
+        if not isinstance(filesystem, pafs.LocalFileSystem):
+            if filesystem.get_file_info(path).type != pafs.FileType.NotFound:
+                return False
+            self.write_bytes(content, *parts)
+            return True
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.parent / partial_name(target.name)
+        partial.write_bytes(content)
+        try:
+            target.hardlink_to(partial)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink()
+        return True
 
     def read_bytes(self, *parts: str) -> bytes:
         """The content of a file. Raises FileNotFoundError if it does not exist."""

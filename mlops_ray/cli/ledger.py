@@ -24,11 +24,13 @@ def compact_(use_case: CaseArgument, state: StateOption = None, config: ConfigOp
 
     The table is at `ledger/<use case>/table` below the artifacts. What the use case declares counts from now on.
     """
+    from mlops_ray.monitoring.label_times import declare_label_times
     from mlops_ray.monitoring.ledger_upkeep import keep_up
     from mlops_ray.predictions.retention import declare_retention
 
     settings, case = settings_of(state, config), load_use_case(use_case)
     declare_retention(Artifacts(settings.artifacts), case)
+    declare_label_times(Artifacts(settings.artifacts), case)
     done = keep_up(settings, open_store(settings), case.name)
     typer.echo(json.dumps({"segments": done.segments, "rows": done.rows, "label_files": done.label_files}, indent=2))
 

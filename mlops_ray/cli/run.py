@@ -87,9 +87,11 @@ def run(
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
         return
     from mlops_ray.artifacts import Artifacts
+    from mlops_ray.monitoring.label_times import declare_label_times
     from mlops_ray.predictions.retention import declare_retention
 
     declare_retention(Artifacts(settings.artifacts), case)
+    declare_label_times(Artifacts(settings.artifacts), case)
     with EarlyStart(settings, serve) as early:
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline

@@ -44,9 +44,11 @@ def serve(
     """
     settings, case = settings_of(state, config, data, port), load_use_case(use_case)
     with ray_for(settings, serving=True) as own:
+        from mlops_ray.monitoring.label_times import declare_label_times
         from mlops_ray.predictions.retention import declare_retention
 
         declare_retention(Artifacts(settings.artifacts), case)
+        declare_label_times(Artifacts(settings.artifacts), case)
         serve_use_case = quiet_serving()
         typer.echo(f"{serve_use_case(settings, case.name)}/predict answers.")
         if case.retraining is not None:

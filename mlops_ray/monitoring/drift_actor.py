@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +15,9 @@ import ray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError, UnavailableError
+from mlops_ray.errors import ConfigurationError, DataError, IntegrityError, MlopsRayError, UnavailableError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, worsen_alarm
-from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.control_store import ControlStore, database_now, open_store
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.import_closure import code_digest
 from mlops_ray.monitoring.alarm_change import AlarmChange
@@ -182,7 +182,9 @@ class DriftActor:
                 self._store = open_store(self._settings)
                 self._watch = open_watch(self._settings, self._use_case, self._registry, self._store)
             traffic = versions_with_traffic(self._store, self._use_case)
-            return self._watch.round(now or datetime.now(UTC), traffic)
+            with self._store.reading() as connection:
+                clock = database_now(connection)
+            return self._watch.round(now or clock, traffic)
 
     def _keep_ledger(self) -> None:
         store: ControlStore | None = None
@@ -205,6 +207,9 @@ class DriftActor:
                     _logger.info("Watched %s: %s", self._use_case, done)
             except (UnavailableError, OSError) as error:
                 _logger.warning("The watch of %s goes on later: %s", self._use_case, error)
+            except DataError as error:  # what it knew is of another format: a person must act
+                _logger.error("The watch of %s stands still: %s", self._use_case, error)
+                time.sleep(UPKEEP_LOOK_S)
             except Exception:
                 _logger.exception("A round of the watch of %s failed", self._use_case)
             time.sleep(self._round_s)

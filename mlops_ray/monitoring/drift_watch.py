@@ -6,19 +6,22 @@ counts each prediction once and raises each alarm once.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.label_times import label_times
 from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
+from mlops_ray.monitoring.members import FOLDER as MEMBERS
+from mlops_ray.monitoring.members import IDENTITY, Members
 from mlops_ray.monitoring.reference import PREDICTION
+from mlops_ray.monitoring.stream_clock import date_rows
 from mlops_ray.monitoring.version_watch import (
     Observed,
     Rollout,
@@ -29,23 +32,25 @@ from mlops_ray.monitoring.version_watch import (
     take_labels,
 )
 from mlops_ray.monitoring.version_watch import retire as retired
-from mlops_ray.monitoring.watch_state import Commits, WatchState
+from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState
+from mlops_ray.monitoring.window_archive import FOLDER as WINDOWS
+from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
-from mlops_ray.predictions.segments import FEATURE, Segment
+from mlops_ray.predictions.segments import COLUMNS, FEATURE
 
-# Of so many predictions the one in the middle says how far behind now they are.
-_RECENT = 31
-# Where predictions are of now, a window ends by the clock, so long after its end, though nothing comes any more.
+# A window by time ends so long after its end: files of several replicas come in any order. And where predictions are
+# of now, it ends by the clock, though nothing comes any more.
 SETTLE = timedelta(minutes=5)
 _LIVE = timedelta(minutes=15)
 _LABELS_S = 2.0
 _KEPT_VERSIONS = 4
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BLOCKS_AT_HAND = 4
 
 _logger = logging.getLogger(__name__)
 
 FindReference = Callable[[str], Watched | str]
+_File = tuple[str, str]
 Announce = Callable[[AlarmChange], None]
 
 
@@ -69,18 +74,22 @@ class DriftWatch:
         announce: records an alarm's change, and knows what it has recorded; raises to be asked again.
         """
         self._find, self._announce = find, announce
-        self._use_case = use_case
+        self._artifacts, self._use_case = artifacts, use_case
         self._commits = Commits(artifacts, use_case)
         self._feed = LedgerFeed(artifacts, use_case)
-        self._labels = WindowLabels(artifacts, use_case)
+        self._members = Members(artifacts, use_case)
+        # Files that the last commits name, and those that they may have ceased to name.
+        self._named: deque[frozenset[_File]] = deque(maxlen=KEPT_COMMITS)
+        self._outdated: frozenset[_File] = frozenset()
+        self._archive = WindowArchive(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
         self._live: tuple[str, ...] = ()
         self.state = WatchState()
         self._begin()
 
     def round(self, now: datetime, live: Sequence[str] | None = None) -> Round:
-        """Take what is new in the ledger and among the labels. live: versions that take traffic, the champion first;
-        None: not known.
+        """Take what is new in the ledger and among the labels. now: by the clock that all share. live: versions that
+        take traffic, the champion first; None: not known.
 
         Raises UnavailableError, or what storage raises, if something is away: nothing is lost, call it again.
         """
@@ -92,7 +101,7 @@ class DriftWatch:
             self._let_time_pass(now)
             if live is not None:
                 self._retire(live, now)
-            measured = self._take_labels()
+            measured = self._take_labels(now)
             announced += self._announce_waiting()
         except ConflictError as error:
             _logger.warning("%s Going on from there.", error)
@@ -102,48 +111,54 @@ class DriftWatch:
 
     def _begin(self) -> None:
         self.state = self._commits.read()
-        names = [
+        self._labels = WindowLabels(self._artifacts, self._use_case, self.state.label_parts)
+        # What the labels say of these may have been lost with the process before; of the others it is committed.
+        self._labels.renew(
             (version, spec, record.number)
             for version, watch in self.state.watches.items()
             for spec, stream in watch.streams.items()
             for record in stream.records
-        ]
-        self._labels.renew(names)
+            if not record.quality
+        )
 
     def _take_predictions(self, now: datetime) -> tuple[int, int]:
         segments, rows = 0, 0
         for batch in self._feed.batches(self.state.newest, self.state.segments):
             read = self._feed.read(batch, self.state.segments, self._features_of)
             self._commit(self._with_batch(self.state, read, now))
-            self._look_again_at(batch)
             segments, rows = segments + len(batch), rows + len(read.rows)
         return segments, rows
 
     def _with_batch(self, state: WatchState, batch: Batch, now: datetime) -> WatchState:
+        state = _without_old(state, now - label_times(self._artifacts, self._use_case).count_for)
         rows = batch.rows.with_columns(moment().alias("moment"))
-        state = _with_moments(_with_segments(state, batch, now), rows)
+        dated = date_rows(state.clock, moments_of(rows["time"]), moments_of(rows["moment"]), now)
+        state = replace(_with_segments(state, batch, now), clock=dated.clock, aside=state.aside.plus(dated.aside))
         unwatched = {
             version: why for version in rows["version"].unique() if isinstance(why := self._judge(version), str)
         }
         state = replace(state, unwatched={**state.unwatched, **unwatched})
-        return self._observed(state, rows)
+        return self._observed(state, rows.filter(pl.Series(dated.kept)))
 
     def _observed(self, state: WatchState, rows: pl.DataFrame) -> WatchState:
         """Count `rows` of each version, and let the windows of the others end by the time that has passed."""
-        if state.read_up_to is None:
+        if state.clock.read_up_to is None:
             return state
+        ended = state.clock.read_up_to - SETTLE
         here = rows["version"].unique() if len(rows) else ()
         # The champion first: another version is judged beside it.
         for version in sorted({*here, *state.watches}, key=lambda one: (one not in self._live[:1], one)):
             watched = self._judge(version)
             if isinstance(watched, str):
                 continue
-            own = rows.filter(pl.col("version") == version) if len(rows) else rows
-            moments, answered = (_moments(own, name) for name in ("moment", "time"))
+            own = rows.filter(pl.col("version") == version) if len(rows) else rows.clear()
+            moments, answered = (moments_of(own[name]) for name in ("moment", "time"))
             before = state.watches.get(version, VersionWatch(version))
             rollout = self._rollout(state, version)
-            seen = observe(before, watched, _named(own), moments, answered, state.read_up_to, _new_id, rollout)
-            state = _with(state, seen)
+            seen = observe(before, watched, _named(own), moments, answered, ended, _new_id, rollout)
+            members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
+            watch = self._archive.put_away(replace(seen.watch, members=members))
+            state = _with(state, replace(seen, watch=watch))
         return state
 
     def _rollout(self, state: WatchState, version: str) -> Rollout | None:
@@ -156,27 +171,45 @@ class DriftWatch:
     def _let_time_pass(self, now: datetime) -> None:
         """Where predictions are of now, and none come any more, windows by time end all the same."""
         state = self.state
-        if state.read_up_to is None or now - SETTLE <= state.read_up_to:
+        if state.clock.read_up_to is None or now <= state.clock.read_up_to or state.clock.usual_lag > _LIVE:
             return
-        if np.median(state.recent) > _LIVE / timedelta(microseconds=1):
-            return
-        passed = self._observed(replace(state, read_up_to=now - SETTLE), pl.DataFrame())
+        nothing = pl.DataFrame(schema={**COLUMNS, "moment": COLUMNS["time"]})
+        passed = self._observed(replace(state, clock=replace(state.clock, read_up_to=now)), nothing)
         if _finished(passed) > _finished(state):
             self._commit(passed)
 
-    def _take_labels(self) -> int:
-        self._labels.look(self.state.watches.values())
-        measured = self._labels.measure(dict(self.state.watches), self._watched, _LABELS_S)
-        state = self.state
+    def _take_labels(self, now: datetime) -> int:
+        labels = self._labels
+        labels.look(self.state.watches.values(), now)
+        state = self._with_late_labels(self.state)
+        state = replace(state, watches={version: self._at_hand(watch) for version, watch in state.watches.items()})
+        measured = labels.measure(dict(state.watches), self._watched, now, _LABELS_S)
         for version in {name[0] for name in measured}:
             watched = self._watched(version)
             assert watched is not None
             own = {(spec, number): one for (other, spec, number), one in measured.items() if other == version}
             rollout = self._rollout(state, version)
-            state = _with(state, take_labels(state.watches[version], watched, own, _new_id, rollout))
-        if measured:
-            self._commit(state)
+            seen = take_labels(state.watches[version], watched, own, _new_id, rollout)
+            state = _with(state, replace(seen, watch=self._archive.put_away(seen.watch)))
+        if measured or state.late_labels > self.state.late_labels:
+            self._commit(state if labels.due else replace(state, label_parts=dict(labels.parts)))
         return len(measured)
+
+    def _at_hand(self, watch: VersionWatch) -> VersionWatch:
+        """With the windows that are due, of a few files at a time."""
+        for spec, stream in watch.streams.items():
+            due = [number for version, kind, number in self._labels.due if (version, kind) == (watch.version, spec)]
+            if stream.archive and due:
+                taken = self._archive.taken_out(stream, due, _BLOCKS_AT_HAND)
+                watch = replace(watch, streams={**watch.streams, spec: taken})
+        return watch
+
+    def _with_late_labels(self, state: WatchState) -> WatchState:
+        new = [at for at in self._labels.late if state.late_labels_to is None or at > state.late_labels_to]
+        self._labels.late.clear()
+        if not new:
+            return state
+        return replace(state, late_labels=state.late_labels + len(new), late_labels_to=max(new))
 
     def _retire(self, live: Collection[str], now: datetime) -> None:
         state = self.state
@@ -194,14 +227,13 @@ class DriftWatch:
     def _commit(self, state: WatchState) -> None:
         self._commits.write(state)
         before, self.state = self.state, state
-        new = [
-            (version, spec, record.number)
+        self._tidy()
+        self._labels.renew(
+            (version, spec, number)
             for version, watch in state.watches.items()
             for spec, stream in watch.streams.items()
-            for record in stream.records
-            if record.number >= _count(before, version, spec)
-        ]
-        self._labels.renew(new)
+            for number in range(_count(before, version, spec), stream.finished)
+        )
 
     def _announce_waiting(self) -> int:
         """Record what is decided, in its order. That it is recorded stands in the next commit."""
@@ -212,16 +244,13 @@ class DriftWatch:
             announced += 1
         return announced
 
-    def _look_again_at(self, batch: tuple[Segment, ...]) -> None:
-        """A segment that came late can hold predictions of windows that are finished."""
-        first = min(segment.time for segment in batch)
-        self._labels.renew(
-            (version, spec, record.number)
-            for version, watch in self.state.watches.items()
-            for spec, stream in watch.streams.items()
-            for record in stream.records
-            if record.answered_to > first
-        )
+    def _tidy(self) -> None:
+        """Remove files that none of the kept commits names any more: a damaged one is passed over."""
+        self._named.append(_files_of(self.state))
+        gone = self._outdated - frozenset().union(*self._named)
+        for folder, name in gone:
+            (self._members if folder == MEMBERS else self._archive).remove(name)
+        self._outdated = (self._outdated | self._named[0]) - gone - self._named[-1]
 
     def _judge(self, version: str) -> Watched | str:
         if version not in self._known:
@@ -238,10 +267,6 @@ class DriftWatch:
 
     def _finished(self) -> int:
         return _finished(self.state)
-
-
-def _moments(rows: pl.DataFrame, name: str) -> NDArray[np.datetime64]:
-    return moments_of(rows[name]) if name in rows.columns else np.empty(0, dtype="datetime64[us]")
 
 
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
@@ -266,19 +291,17 @@ def _with_segments(state: WatchState, batch: Batch, now: datetime) -> WatchState
     )  # fmt: skip
 
 
-def _with_moments(state: WatchState, rows: pl.DataFrame) -> WatchState:
-    """Up to when the stream was read: the time of the last answer, less what its moment is usually behind.
-
-    A caller names the moment of his request, so a few odd ones must not end windows: the median of 31 is believed.
-    """
-    if rows.is_empty():
-        return state
-    answered, moments = (moments_of(rows[name]).astype(np.int64) for name in ("time", "moment"))
-    behind = np.concatenate([np.array(state.recent, dtype=np.int64), answered - moments])
-    usual = pl.Series(behind).rolling_median(_RECENT, min_samples=1).to_numpy()[-len(rows) :]
-    believed = _EPOCH + timedelta(microseconds=int((answered - usual).max()))
-    recent = tuple(behind[1 - _RECENT :].tolist())
-    return replace(state, recent=recent, read_up_to=max(believed, state.read_up_to or believed))
+def _without_old(state: WatchState, horizon: datetime) -> WatchState:
+    """Without windows, and members, whose predictions are so old that no label counts any more."""
+    watches = {}
+    for version, watch in state.watches.items():
+        streams = {
+            name: replace(stream, archive=tuple(block for block in stream.archive if block.answered_to >= horizon))
+            for name, stream in watch.streams.items()
+        }
+        members = tuple(file for file in watch.members if file.last >= horizon)
+        watches[version] = replace(watch, streams=streams, members=members)
+    return replace(state, watches=watches)
 
 
 def _with(state: WatchState, seen: Observed) -> WatchState:
@@ -297,3 +320,11 @@ def _finished(state: WatchState) -> int:
 
 def _new_id() -> str:
     return uuid7_at(int(datetime.now(UTC).timestamp() * 1000))
+
+
+def _files_of(state: WatchState) -> frozenset[_File]:
+    """All that it names, by folder."""
+    watches = state.watches.values()
+    members = ((MEMBERS, file.name) for watch in watches for file in watch.members)
+    blocks = ((WINDOWS, one.name) for watch in watches for stream in watch.streams.values() for one in stream.archive)
+    return frozenset((*members, *blocks))

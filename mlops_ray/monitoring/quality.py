@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
+from mlops_ray.monitoring.day_variance import variance_between, variance_of_sum, widened
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.roc_auc import count_scores, interval, roc_auc
 from mlops_ray.monitoring.slices import slice_rows
@@ -34,6 +35,7 @@ class Quality:
     """Of the predictions made in start <= time < end that are in `slice` and have labels by now.
 
     roc_auc: higher is better. log_loss (nats), brier: lower is better. predictions: with and without labels.
+    reliability, missing: of the rows with, and of those without label.
     """
 
     start: datetime
@@ -46,6 +48,7 @@ class Quality:
     log_loss: Measured
     brier: Measured
     reliability: Reliability
+    missing: Reliability
 
 
 def latest_labels(labels: pl.DataFrame) -> pl.DataFrame:
@@ -106,13 +109,16 @@ def quality_of(
 
 
 def _quality(start: datetime, end: datetime, name: str, rows: pl.DataFrame, edges: _Float) -> Quality:
-    labelled = rows.drop_nulls(["label", "probability"])
+    answered = rows.drop_nulls("probability")
+    labelled, missing = answered.drop_nulls("label"), answered.filter(pl.col("label").is_null())
     label = labelled["label"].to_numpy().astype(np.bool_)
     guess = labelled["probability"].cast(pl.Float64).to_numpy()
     smallest = np.finfo(np.float64).eps
     inside = np.clip(guess, smallest, 1 - smallest)
+    day = labelled["time"].dt.epoch("d").to_numpy()
     auc = roc_auc(*count_scores(guess, label))
-    ends = interval(auc.value, sqrt(auc.variance) if auc.variance < inf else inf)
+    variance = max(auc.variance, variance_between(guess, label, day)) if auc.variance < inf else inf
+    ends = interval(auc.value, widened(sqrt(variance), day))
     return Quality(
         start,
         end,
@@ -121,16 +127,19 @@ def _quality(start: datetime, end: datetime, name: str, rows: pl.DataFrame, edge
         len(rows),
         float(label.mean()) if len(label) else float("nan"),
         Measured(auc.value, *(ends or (None, None))),
-        _mean(-np.where(label, np.log(inside), np.log1p(-inside)), inf),
-        _mean((guess - label) ** 2, 1.0),
+        _mean(-np.where(label, np.log(inside), np.log1p(-inside)), day, inf),
+        _mean((guess - label) ** 2, day, 1.0),
         Reliability.of(guess, label, edges),
+        Reliability.of(missing["probability"].cast(pl.Float64), np.zeros(len(missing)), edges),
     )
 
 
-def _mean(losses: _Float, highest: float) -> Measured:
-    """With the interval of the central limit theorem, as if rows were independent; those of one day are less so."""
+def _mean(losses: _Float, day: NDArray[np.int64], highest: float) -> Measured:
+    """With its interval: rows of one day resemble each other, where there are enough days to tell how much."""
     if len(losses) < 2:
         return Measured(float(losses.mean()) if len(losses) else float("nan"), None, None)
     value = float(losses.mean())
-    ends = interval(value, float(losses.std(ddof=1)) / sqrt(len(losses)), 0.0, highest)
+    independent = float(losses.var(ddof=1)) / len(losses)
+    variance = max(independent, variance_of_sum((losses - value) / len(losses), day))
+    ends = interval(value, widened(sqrt(variance), day), 0.0, highest)
     return Measured(value, *(ends or (None, None)))

@@ -36,7 +36,8 @@ class NumericSketch:
 
     edges: float32, ascending and finite. counts[i]: values v with edges[i - 1] < v <= edges[i]; int64 [len(edges) + 1].
     mean, m2: of the values, float64; m2 is the sum of squared deviations. minimum is inf and maximum -inf while there
-    is no value. quantiles: a KLL sketch of the values.
+    is no value. quantiles: a KLL sketch of the values. counts_only: leave that out, which takes half of the time; who
+    has the same bins as what it is compared with needs none.
     """
 
     edges: NDArray[np.float32]
@@ -47,6 +48,7 @@ class NumericSketch:
     mean: float = 0.0
     m2: float = 0.0
     quantiles: Any = field(default_factory=lambda: kll_floats_sketch(KLL_K))
+    counts_only: bool = False
 
     @classmethod
     def with_edges(cls, edges: ArrayLike = ()) -> "NumericSketch":
@@ -78,6 +80,12 @@ class NumericSketch:
     def empty(self) -> "NumericSketch":
         return NumericSketch.with_edges(self.edges)
 
+    def empty_counts(self) -> "NumericSketch":
+        """The same bins, for counts only; where there are none, as `empty`."""
+        sketch = self.empty()
+        sketch.counts_only = len(self.edges) > 0
+        return sketch
+
     def update(self, values: ArrayLike) -> None:
         """Count `values` [n]; any numeric dtype."""
         array = _float32(values)
@@ -92,12 +100,16 @@ class NumericSketch:
         self.missing += len(ordered) - len(finite)
         if not len(finite):
             return
-        self.counts += np.diff(np.searchsorted(finite, self.edges, side="right"), prepend=0, append=len(finite))
+        below = np.searchsorted(finite, self.edges, side="right")
+        self.counts[:-1] += below
+        self.counts[1:] -= below
+        self.counts[-1] += len(finite)
         mean = float(finite.mean(dtype=np.float64))
         deviations = finite.astype(np.float64) - mean
         self._add_moments(len(finite), mean, float(deviations @ deviations))
         self.minimum, self.maximum = min(self.minimum, float(finite[0])), max(self.maximum, float(finite[-1]))
-        self.quantiles.update(finite)
+        if not self.counts_only:
+            self.quantiles.update(finite)
 
     def merge(self, other: "NumericSketch") -> None:
         """Count all that `other` has counted. Raises DataError if its bins are others."""
@@ -125,7 +137,15 @@ class NumericSketch:
         return float(self.quantiles.get_quantile(rank)) if not self.quantiles.is_empty() else nan
 
     def copy(self) -> "NumericSketch":
-        state = (self.missing, self.minimum, self.maximum, self.mean, self.m2, self.quantiles.__copy__())
+        state = (
+            self.missing,
+            self.minimum,
+            self.maximum,
+            self.mean,
+            self.m2,
+            self.quantiles.__copy__(),
+            self.counts_only,
+        )
         return NumericSketch(self.edges, self.counts.copy(), *state)
 
     def to_bytes(self) -> bytes:

@@ -9,7 +9,8 @@ Nothing here reads a clock, a file or a database: the drift actor does that, and
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from math import nan
 from typing import Any
 
 import msgspec
@@ -31,22 +32,24 @@ from mlops_ray.monitoring.beside_champion import beside_champion, shared_concept
 from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
 from mlops_ray.monitoring.judging import judge, judge_concept, with_error_changes
 from mlops_ray.monitoring.looks import Gathered, look, not_yet
+from mlops_ray.monitoring.members import MemberFile
+from mlops_ray.monitoring.missing_labels import at_best
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured, Quality
 from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived, taught
-from mlops_ray.monitoring.reference import PREDICTION, Reference, to_datetime
+from mlops_ray.monitoring.reference import PREDICTION, Reference
 from mlops_ray.monitoring.severity import SEVERITIES, Severity, worse
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.verdicts import Question, Verdict, not_judged
-from mlops_ray.monitoring.windows import Window, WindowState, add
+from mlops_ray.monitoring.windows import Added, Window, WindowState, add
 from mlops_ray.use_case.window_spec import WindowSpec
 
-KEPT_WINDOWS = 60
-# A window is judged by its labels once so many have come, or once the window after it has enough to be judged.
+# A window says "no drift" once so many of its labels have come, or once it is so old that no more will.
 LABELLED_SHARE = 0.8
+# Its errors are followed beyond it with so many: those of the first labels are not like the rest.
+FOLLOWED_SHARE = 0.99
 _MICROS = "datetime64[us]"
-_FIRST = 31
 
 NewId = Callable[[], str]
 
@@ -83,8 +86,10 @@ class SliceQuality:
 class WindowRecord:
     """A finished window. answered_from, answered_to: its predictions were answered in between (never outside).
 
+    panes: numbers of its first and last; who is in them is stored (see `members`).
     estimated: before labels come. concept, quality: from the labels that came so far, all rows first. labelled: how
-    many. settled: whether its labels have had their say on the alarm. whole: see `windows.Window`.
+    many. settled: whether its labels have had their say on the alarm, followed: whether its errors are in the stream of
+    errors. grown_up: see `Labelled`. whole: see `windows.Window`.
     """
 
     spec: str
@@ -103,6 +108,9 @@ class WindowRecord:
     quality: tuple[SliceQuality, ...] = ()
     settled: bool = False
     whole: bool = True
+    panes: tuple[int, int] = (0, 0)
+    followed: bool = False
+    grown_up: bool = False
 
     @property
     def diagnosis(self) -> str:
@@ -110,22 +118,37 @@ class WindowRecord:
 
 
 @dataclass(frozen=True)
-class Stream:
-    """The windows of one kind. began: for each pane in `state`, from when on its predictions were answered.
+class WindowBlock:
+    """Windows that lie in a file (see `window_archive`): their numbers and panes, when the first begins, and until when
+    their predictions were answered. young: when the first of those ended that have labels and have not grown up; None
+    without.
+    """
 
-    finished: how many windows so far. records: of the last of them. alarms: those that are open. waiting: windows that
-    are judged together with the next ones. lived: what traffic has taught. last: what was judged last, of a champion
-    beside which another version is rolled out.
+    name: str
+    first: int
+    last: int
+    start: datetime
+    answered_to: datetime
+    panes: tuple[int, int]
+    young: datetime | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The windows of one kind. finished: how many so far. records: of those at hand, archive: where the older ones are,
+    as long as labels can change them. alarms: those that are open. waiting: windows that are judged together with the
+    next ones. lived: what traffic has taught. last: what was judged last, of a champion beside which another version is
+    rolled out.
     """
 
     state: WindowState
-    began: tuple[datetime, ...] = ()
     finished: int = 0
     records: tuple[WindowRecord, ...] = ()
     alarms: Mapping[Question, Alarm] = field(default_factory=dict)
     waiting: Gathered | None = None
     lived: Mapping[Question, Lived] = field(default_factory=dict)
     last: Window | None = None
+    archive: tuple[WindowBlock, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +157,7 @@ class VersionWatch:
 
     An alarm is about a question, whichever kinds of windows show it: it is raised with the first, and resolved when
     none shows it any more. errors: of the settled windows of the first kind, as a stream. severities: as they were
-    announced.
+    announced. members: files that say which predictions are in which panes.
     """
 
     version: str
@@ -143,6 +166,7 @@ class VersionWatch:
     raised: Mapping[Question, str] = field(default_factory=dict)
     errors: ErrorStream = field(default_factory=ErrorStream)
     severities: Mapping[Question, Severity] = field(default_factory=dict)
+    members: tuple[MemberFile, ...] = ()
 
     def record(self, spec: str, number: int) -> WindowRecord:
         return next(record for record in self.streams[spec].records if record.number == number)
@@ -150,7 +174,7 @@ class VersionWatch:
     def to_bytes(self) -> bytes:
         streams = {name: _stored(stream) for name, stream in self.streams.items()}
         return msgspec.msgpack.encode(
-            _StoredWatch(self.version, self.rows, streams, self.raised, self.errors, self.severities)
+            _StoredWatch(self.version, self.rows, streams, self.raised, self.errors, self.severities, self.members)
         )
 
     @classmethod
@@ -161,36 +185,41 @@ class VersionWatch:
         except msgspec.MsgspecError as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
         streams = {name: _stream(one) for name, one in stored.streams.items()}
-        return cls(stored.version, stored.rows, streams, stored.raised, stored.errors, stored.severities)
+        return cls(
+            stored.version, stored.rows, streams, stored.raised, stored.errors, stored.severities, stored.members
+        )
 
 
 @dataclass(frozen=True)
 class _Stored:
     state: bytes
-    began: tuple[datetime, ...]
     finished: int
     records: tuple[WindowRecord, ...]
     alarms: Mapping[Question, Alarm]
-    waiting: tuple[bytes, float] | None = None
-    lived: Mapping[Question, Lived] = field(default_factory=dict)
-    last: bytes | None = None
+    waiting: tuple[bytes, float] | None
+    lived: Mapping[Question, Lived]
+    last: bytes | None
+    archive: tuple[WindowBlock, ...]
 
 
 def _stored(stream: Stream) -> _Stored:
     waiting = stream.waiting
     gathered = None if waiting is None else (waiting.window.to_bytes(), waiting.covered.total_seconds())
+    last = None if stream.last is None else stream.last.to_bytes()
     return _Stored(
-        stream.state.to_bytes(), stream.began, stream.finished, stream.records, stream.alarms, gathered,
-        stream.lived, None if stream.last is None else stream.last.to_bytes(),
+        stream.state.to_bytes(), stream.finished, stream.records, stream.alarms, gathered, stream.lived, last,
+        stream.archive,
     )  # fmt: skip
 
 
 def _stream(stored: _Stored) -> Stream:
     waiting = stored.waiting
     gathered = None if waiting is None else Gathered(Window.from_bytes(waiting[0]), timedelta(seconds=waiting[1]))
-    state = WindowState.from_bytes(stored.state)
     last = None if stored.last is None else Window.from_bytes(stored.last)
-    return Stream(state, stored.began, stored.finished, stored.records, stored.alarms, gathered, stored.lived, last)
+    return Stream(
+        WindowState.from_bytes(stored.state), stored.finished, stored.records, stored.alarms, gathered, stored.lived,
+        last, stored.archive,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -200,7 +229,8 @@ class _StoredWatch:
     streams: Mapping[str, _Stored]
     raised: Mapping[Question, str]
     errors: ErrorStream
-    severities: Mapping[Question, Severity] = field(default_factory=dict)
+    severities: Mapping[Question, Severity]
+    members: tuple[MemberFile, ...]
 
 
 @dataclass(frozen=True)
@@ -212,22 +242,25 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Observed:
-    """The watch afterwards, and what is to be announced, in order."""
+    """The watch afterwards, what is to be announced, in order, and by kind of window the pane of each row."""
 
     watch: VersionWatch
     changes: tuple[AlarmChange, ...] = ()
+    panes: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Labelled:
     """What the labels of one window say. qualities: of all rows and of each slice. examples: rows that went wrong.
 
-    errors: of the rows with labels, in the order of their predictions (see `error_stream.excess_errors`).
+    errors: of the rows with labels, in the order of their predictions (see `error_stream.excess_errors`). grown_up: the
+    window is so old that labels that are missing are missing at random (see `LabelTimes.complete_after`).
     """
 
     qualities: tuple[Quality, ...]
     examples: tuple[Mapping[str, Any], ...] = ()
     errors: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    grown_up: bool = False
 
 
 _NOTHING_TOLD = Labelled(())
@@ -251,11 +284,14 @@ def observe(
     """
     watch = replace(watch, rows=watch.rows + len(rows))
     records: list[tuple[WindowRecord, Window]] = []
+    panes: dict[str, NDArray[np.int64]] = {}
     for name, monitored in watched.reference.windows.items():
-        stream = watch.streams.get(name) or _fresh(monitored.spec, watched.reference, moment, answered)
-        finished, stream = _add(stream, watched, name, rows, moment, answered, read_up_to, rollout)
+        stream = watch.streams.get(name) or _fresh(monitored.spec, watched.reference)
+        added = add(stream.state, rows, moment, read_up_to, answered)
+        panes[name] = added.panes
+        made, stream = _judged(stream, added, watched, name, rollout)
         watch = replace(watch, streams={**watch.streams, name: stream})
-        records += finished
+        records += zip(made, added.finished, strict=True)
     changes: list[AlarmChange] = []
     # All kinds in turn, or an alarm would be told for each.
     for record, window in sorted(records, key=lambda one: one[0].end):
@@ -264,7 +300,7 @@ def observe(
             examples = drifted_rows(window.sample.values(), verdict, watched.reference) if drifted else ()
             watch, changed = _take(watch, record.spec, verdict, examples, new_id)
             changes += changed
-    return Observed(watch, tuple(changes))
+    return Observed(watch, tuple(changes), panes)
 
 
 def take_labels(
@@ -276,8 +312,9 @@ def take_labels(
 ) -> Observed:
     """Take what labels say of windows, by kind and number, and let concept drift be judged where enough have come.
 
-    A window has its say on the alarm once, in its turn: when 80 % of its predictions have labels, or when the window
-    after it has enough. Labels that come later still change its quality and its verdict.
+    While labels are missing, a window is judged by what no missing one could contradict (see `missing_labels`): which
+    come first alarms nobody. It has its say when 80 % have come or it has grown up, and if labels that come later
+    make drift of it, again.
     """
     changes: list[AlarmChange] = []
     for name, stream in watch.streams.items():
@@ -287,22 +324,30 @@ def take_labels(
             for record in stream.records
         )
         watch = replace(watch, streams={**watch.streams, name: replace(stream, records=records)})
-        minimum = stream.state.spec.minimum_rows
-        for index, record in enumerate(records):
-            following = records[index + 1] if index + 1 < len(records) else None
-            if record.settled:
-                continue
-            if not _has_come(record, following, minimum):
-                break
-            watch = _settle(watch, name, record.number)
-            told = found.get(record.number, _NOTHING_TOLD)
-            watch, verdict = _follow_errors(watch, watched, record, told.errors)
-            if verdict is not None and rollout is not None and rollout.champion is not None:
-                verdict = shared_concept(verdict, "concept" in rollout.champion.raised)
-            if verdict is not None:
+        before = {record.number: record for record in stream.records}
+        for record in records:
+            if _has_say(record, before[record.number]):
+                assert record.concept is not None
+                told = found.get(record.number, _NOTHING_TOLD)
+                watch = _marked(watch, name, record.number, settled=True)
+                verdict = _beside_concept(record.concept, rollout)
                 watch, changed = _take(watch, name, verdict, told.examples, new_id)
                 changes += changed
+        if name == next(iter(watched.reference.windows)):
+            watch, changed = _follow_errors(watch, watched, name, found, new_id, rollout)
+            changes += changed
     return Observed(watch, tuple(changes))
+
+
+def awaiting_labels(watch: VersionWatch, watched: Watched) -> list[WindowRecord]:
+    """The windows whose labels have not said all that is expected of them."""
+    followed = next(iter(watched.reference.windows)) if watched.reference.errors.limits else ""
+    return [
+        record
+        for name, stream in watch.streams.items()
+        for record in stream.records
+        if not record.settled or (name == followed and not record.followed)
+    ]
 
 
 def retire(watch: VersionWatch, at: datetime) -> Observed:
@@ -312,71 +357,39 @@ def retire(watch: VersionWatch, at: datetime) -> Observed:
         for question, id in watch.raised.items()
     )
     streams = {
-        name: replace(stream, state=replace(stream.state, closed=(), open=None), began=(), alarms={}, waiting=None)
+        name: replace(stream, state=stream.state.anew(), alarms={}, waiting=None)
         for name, stream in watch.streams.items()
     }
     return Observed(replace(watch, streams=streams, raised={}, errors=ErrorStream(), severities={}), changes)
 
 
-def _fresh(
-    spec: WindowSpec, reference: Reference, moment: NDArray[np.datetime64], answered: NDArray[np.datetime64]
-) -> Stream:
-    """Windows by time begin with the first rows, at the moment that most of them are about."""
-    state = WindowState(spec, reference.empty_columns(), reference.sample_rows)
-    if spec.length is None or not len(moment):
-        return Stream(state)
-    behind = np.median((answered - moment)[:_FIRST].astype(np.int64)).astype("timedelta64[us]")
-    begin = to_datetime(answered[0] - behind)
-    return Stream(add(state, pl.DataFrame(), moment[:0], begin).state, (to_datetime(answered[0]),))
+def _fresh(spec: WindowSpec, reference: Reference) -> Stream:
+    return Stream(WindowState(spec, reference.empty_columns(), reference.sample_rows))
 
 
-def _add(
-    stream: Stream,
-    watched: Watched,
-    name: str,
-    rows: pl.DataFrame,
-    moment: NDArray[np.datetime64],
-    answered: NDArray[np.datetime64],
-    read_up_to: datetime,
-    rollout: Rollout | None,
-) -> tuple[list[tuple[WindowRecord, Window]], Stream]:
-    added = add(stream.state, rows, moment, read_up_to)
-    # Each finished window drops its first pane, so that what is left and was there before are the first ones.
-    panes = len(added.state.closed) + (added.state.open is not None)
-    made = panes - len(stream.began) + len(added.finished)
-    earliest = to_datetime(answered.min()) if len(answered) else read_up_to
-    began = (*stream.began, *[earliest] * made)
-    records, waiting, judged_last = [], stream.waiting, None if rollout is None else stream.last
+def _judged(
+    stream: Stream, added: Added, watched: Watched, name: str, rollout: Rollout | None
+) -> tuple[list[WindowRecord], Stream]:
+    """The records of the windows that were finished, and the stream with them."""
+    monitored, records = watched.reference.windows[name], list[WindowRecord]()
+    waiting, last = stream.waiting, None if rollout is None else stream.last
     for index, window in enumerate(added.finished):
-        inside = answered[(moment >= _micros(window.start)) & (moment <= _micros(window.end))]
-        first, last = (to_datetime(end) for end in (inside.min(), inside.max())) if len(inside) else (began[index],) * 2
-        begun_before = index < len(stream.began)
-        answers = (began[index] if begun_before else first, last)
-        monitored, number = watched.reference.windows[name], stream.finished + index
+        number = stream.finished + index
         looked = look(waiting, window, monitored.spec, number, monitored.shortest)
         waiting = looked.waiting
-        record = _record(window, looked.window, watched, name, number, answers, stream.lived)
+        record = _record(window, looked.window, watched, name, number, stream.lived)
         if rollout is not None and looked.window is not None:
-            judged_last = looked.window if rollout.champion is None else None
+            last = looked.window if rollout.champion is None else None
             record = _beside(record, looked.window, rollout.champion)
         records.append(record)
-    kept = (*stream.records, *records)[-KEPT_WINDOWS:]
-    finished = stream.finished + len(records)
-    pairs = list(zip(records, added.finished, strict=True))
-    began = began[len(records) :]
-    return pairs, replace(
-        stream, state=added.state, began=began, finished=finished, records=kept, waiting=waiting, last=judged_last
-    )
+    return records, replace(
+        stream, state=added.state, finished=stream.finished + len(records), records=(*stream.records, *records),
+        waiting=waiting, last=last,
+    )  # fmt: skip
 
 
 def _record(
-    window: Window,
-    looked: Window | None,
-    watched: Watched,
-    name: str,
-    number: int,
-    answered: tuple[datetime, datetime],
-    lived: Mapping[Question, Lived],
+    window: Window, looked: Window | None, watched: Watched, name: str, number: int, lived: Mapping[Question, Lived]
 ) -> WindowRecord:
     """looked: what is judged now, with the windows that waited for it; None while the window waits itself."""
     reference = watched.reference
@@ -392,8 +405,9 @@ def _record(
         enough = sketch.values >= reference.windows[name].spec.minimum_rows
         estimated = reference.estimator.estimate(sketch) if enough else None
     return WindowRecord(
-        name, number, window.start, window.end, window.rows, window.misdated, *answered,
-        _shortened(data), _shortened(prediction), estimated, whole=window.whole,
+        name, number, window.start, window.end, window.rows, window.misdated,
+        *(window.answered or (window.start, window.end)), _shortened(data), _shortened(prediction), estimated,
+        whole=window.whole, panes=window.panes,
     )  # fmt: skip
 
 
@@ -407,6 +421,13 @@ def _beside(record: WindowRecord, window: Window, champion: VersionWatch | None)
     return replace(record, data=data, prediction=prediction)
 
 
+def _beside_concept(verdict: Verdict, rollout: Rollout | None) -> Verdict:
+    """The verdict on the concept of a version in a rollout, beside the champion's."""
+    if rollout is None or rollout.champion is None:
+        return verdict
+    return shared_concept(verdict, "concept" in rollout.champion.raised)
+
+
 def _shortened(verdict: Verdict) -> Verdict:
     return replace(verdict, findings=verdict.findings[:FINDINGS])
 
@@ -415,48 +436,95 @@ def _with_labels(
     record: WindowRecord, labelled: Labelled, watched: Watched, lived: Mapping[Question, Lived]
 ) -> WindowRecord:
     qualities = labelled.qualities
-    by_slice = {quality.slice: quality.reliability for quality in qualities}
-    ends, known = (record.start, record.end), lived.get("concept", UNTAUGHT)
-    concept = judge_concept(by_slice, *ends, watched.reference, record.spec, record.whole, known)
+    concept = _concept(record, qualities, watched, labelled.grown_up, lived.get("concept", UNTAUGHT))
     kept = tuple(
         SliceQuality(q.slice, q.rows, q.predictions, q.positive, q.roc_auc, q.log_loss, q.brier) for q in qualities
     )
-    return replace(record, labelled=kept[0].rows if kept else 0, concept=_shortened(concept), quality=kept)
+    return replace(
+        record, labelled=kept[0].rows if kept else 0, concept=concept and _shortened(concept), quality=kept,
+        grown_up=labelled.grown_up,
+    )  # fmt: skip
 
 
-def _has_come(record: WindowRecord, following: WindowRecord | None, minimum: int) -> bool:
-    """Whether a window's labels are as many as can be waited for."""
-    if record.rows < minimum:
-        return True
-    predictions = record.quality[0].predictions if record.quality else record.rows
-    if record.labelled >= max(minimum, LABELLED_SHARE * predictions):
-        return True
-    return following is not None and following.labelled >= minimum
+def _concept(
+    record: WindowRecord, qualities: Sequence[Quality], watched: Watched, grown_up: bool, lived: Lived
+) -> Verdict | None:
+    """The verdict on the labels that have come; of a window that has not grown up what no missing one can change."""
+    known = watched.reference.reliability
+    if not qualities or ALL_ROWS not in known:
+        return None
+    ends = (record.start, record.end, watched.reference, record.spec, record.whole, lived)
+    found = {quality.slice: quality.reliability for quality in qualities}
+    missing = qualities[0].missing.rows.sum()
+    if grown_up or not missing:
+        return judge_concept(found, *ends)
+    best = {q.slice: at_best(q.reliability, q.missing, known[q.slice]) for q in qualities if q.slice in known}
+    verdict, whole = judge_concept(best, *ends), qualities[0]
+    # Of the other statistics it is not certain that missing labels can only make them larger.
+    certain = tuple(one for one in verdict.findings if one.detector == "miscalibration")
+    if verdict.answer == "drift" and certain:
+        return replace(verdict, findings=certain, rows=whole.rows)
+    reason = f"Of {whole.predictions:,} labels {whole.rows:,} have come: the others may say otherwise."
+    if verdict.answer == "no drift" and whole.rows >= LABELLED_SHARE * whole.predictions:
+        return replace(verdict, rows=whole.rows, reason=reason)
+    reason = verdict.reason if verdict.answer == "not enough data" else reason
+    return replace(verdict, answer="not enough data", rows=whole.rows, findings=(), importance=nan, reason=reason)
+
+
+def _has_say(record: WindowRecord, before: WindowRecord) -> bool:
+    """Whether a window's labels have something to say that they have not said."""
+    answer = record.concept and record.concept.answer
+    if not record.settled:
+        return answer in ("drift", "no drift")
+    return answer == "drift" and (before.concept is None or before.concept.answer != "drift")
 
 
 def _follow_errors(
-    watch: VersionWatch, watched: Watched, record: WindowRecord, errors: NDArray[np.float64]
-) -> tuple[VersionWatch, Verdict | None]:
-    """The verdict on the concept, with what following the errors adds.
+    watch: VersionWatch,
+    watched: Watched,
+    spec: str,
+    found: Mapping[int, Labelled],
+    new_id: NewId,
+    rollout: Rollout | None,
+) -> tuple[VersionWatch, list[AlarmChange]]:
+    """Take the errors of windows into the stream, in their order: of those whose labels have all but come.
 
-    Of all kinds of windows the first is followed, so that each error counts once.
+    Of all kinds of windows the first is followed, so that each error counts once. A rise makes drift of the window that
+    brought it: it does not need the window's labels to be enough for a judgement of their own.
     """
-    calm = watched.reference.errors
-    if not calm.limits or record.spec != next(iter(watched.reference.windows)):
-        return watch, record.concept
-    joined = calm.joined(len(errors), record.end - record.start)
-    taken = take_errors(watch.errors, errors, calm.limits, joined)
-    watch = replace(watch, errors=taken.stream)
-    if not taken.changes:
-        return watch, record.concept
-    # What the stream shows does not need the window's labels to be enough for a judgement of their own.
-    lacking = not_judged("concept", record.start, record.end, record.labelled)
-    return watch, with_error_changes(record.concept or lacking, taken.changes)
+    calm, changes = watched.reference.errors, list[AlarmChange]()
+    if not calm.limits:
+        return watch, changes
+    for record in watch.streams[spec].records:
+        if record.followed:
+            continue
+        if record.rows and not _has_come(record):
+            break
+        watch = _marked(watch, spec, record.number, followed=True)
+        told = found.get(record.number, _NOTHING_TOLD)
+        joined = calm.joined(len(told.errors), record.end - record.start)
+        taken = take_errors(watch.errors, told.errors, calm.limits, joined)
+        watch = replace(watch, errors=taken.stream)
+        if taken.changes:
+            verdict = record.concept or not_judged("concept", record.start, record.end, record.labelled)
+            verdict = _beside_concept(with_error_changes(verdict, taken.changes), rollout)
+            watch, changed = _take(watch, spec, verdict, told.examples, new_id)
+            changes += changed
+    return watch, changes
 
 
-def _settle(watch: VersionWatch, spec: str, number: int) -> VersionWatch:
+def _has_come(record: WindowRecord) -> bool:
+    """Whether its labels are as many as are to be waited for."""
+    predictions = record.quality[0].predictions if record.quality else record.rows
+    return record.grown_up or record.labelled >= FOLLOWED_SHARE * predictions
+
+
+def _marked(watch: VersionWatch, spec: str, number: int, **marks: bool) -> VersionWatch:
     stream = watch.streams[spec]
-    records = tuple(replace(one, settled=True) if one.number == number else one for one in stream.records)
+    records = tuple(
+        replace(one, **marks) if one.number == number else one  # type: ignore[arg-type]
+        for one in stream.records
+    )
     return replace(watch, streams={**watch.streams, spec: replace(stream, records=records)})
 
 
@@ -466,6 +534,8 @@ def _take(
     """Step the alarm of one kind of window, and raise or resolve the version's if that makes the difference."""
     stream, question = watch.streams[spec], verdict.question
     before = stream.alarms.get(question)
+    if before is not None and verdict.answer == "no drift" and verdict.end <= before.last_seen:
+        return watch, []  # its labels came later than those of a window that drifted after it
     stepped = step(before, verdict)
     alarms = {name: alarm for name, alarm in stream.alarms.items() if name != question}
     if stepped.alarm is not None and stepped.alarm.resolved is None:
@@ -513,7 +583,3 @@ def _told(
 def moments_of(values: pl.Series) -> NDArray[np.datetime64]:
     """Moments as `observe` takes them: UTC in microseconds."""
     return values.cast(pl.Datetime("us")).to_physical().to_numpy().astype(_MICROS)
-
-
-def _micros(moment: datetime) -> np.datetime64:
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")

@@ -5,42 +5,49 @@ each prediction counted once.
 """
 
 import hashlib
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError, DataError
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.stream_clock import SetAside, StreamClock
 from mlops_ray.monitoring.version_watch import VersionWatch
+from mlops_ray.predictions.segments import settled
 
 FOLDER, STATE = "monitoring", "state"
 KEPT_COMMITS = 3
 _DIGEST_BYTES = 32
-_FORMAT = 2
+_FORMAT, _BEFORE = 3, 2
+_ANEW = "The watch began anew, as its state was of an older format. What still drifts is raised again."
 
 
 @dataclass(frozen=True)
 class WatchState:
     """segments: ids of those read lately, from `LATEST` before the newest on. rows: counted, by version.
 
-    repeated: rows that were answered before under the same request id, and so not counted. recent: how long after their
-    moments the last predictions were answered, in microseconds. read_up_to: up to which moment the stream was read.
-    unwatched: versions that are only counted, and why. waiting: alarms that were decided and are not known to be
-    recorded.
+    repeated: rows that were answered before under the same request id, and so not counted. clock: of the stream.
+    aside: rows that are counted, but in no window. unwatched: versions that are only counted, and why. waiting: alarms
+    that were decided and are not known to be recorded. label_parts: of each part of the labels a digest of its
+    segments, up to which they are in what is known of the windows. late_labels: that came later than they count for,
+    and late_labels_to: when the last of them was received.
     """
 
     newest: datetime | None = None
     segments: tuple[str, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
     repeated: int = 0
-    recent: tuple[int, ...] = ()
-    read_up_to: datetime | None = None
+    clock: StreamClock = field(default_factory=StreamClock)
+    aside: SetAside = field(default_factory=SetAside)
     unwatched: Mapping[str, str] = field(default_factory=dict)
     waiting: tuple[AlarmChange, ...] = ()
+    label_parts: Mapping[str, str] = field(default_factory=dict)
+    late_labels: int = 0
+    late_labels_to: datetime | None = None
     watches: Mapping[str, VersionWatch] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
@@ -50,11 +57,16 @@ class WatchState:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "WatchState":
-        """What `to_bytes` wrote. Raises DataError if it is something else."""
+        """What `to_bytes` wrote, or what it wrote before this format. Raises DataError if it is something else."""
         try:
             format, plain, watches = msgspec.msgpack.decode(content)
+            if format == _BEFORE:
+                return _migrated(plain, watches)
             if format != _FORMAT:
-                raise DataError(f"The watch's state has format {format!r}; this code knows {_FORMAT}.")
+                raise DataError(
+                    f"The watch's state has format {format!r}; this code reads {_BEFORE} and {_FORMAT}. Run the code "
+                    f"that wrote it, or delete the folder `{FOLDER}/<use case>/{STATE}` to count from the beginning."
+                )
             stored = msgspec.msgpack.decode(plain, type=_Stored)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             raise DataError(f"{len(content)} bytes are not the state of a watch: {error}") from error
@@ -69,25 +81,63 @@ class _Stored(msgspec.Struct):
     segments: tuple[str, ...]
     rows: dict[str, int]
     repeated: int
+    clock: StreamClock
+    aside: SetAside
+    unwatched: dict[str, str]
+    waiting: tuple[AlarmChange, ...]
+    label_parts: dict[str, str]
+    late_labels: int
+    late_labels_to: datetime | None
+
+
+class _StoredBefore(msgspec.Struct):
+    """The same in format 2."""
+
+    newest: datetime | None
+    segments: tuple[str, ...]
+    rows: dict[str, int]
+    repeated: int
     recent: tuple[int, ...]
     read_up_to: datetime | None
     unwatched: dict[str, str]
     waiting: tuple[AlarmChange, ...]
 
 
-class Commits:
-    """The commits of one use case, at `monitoring/<use case>/state/<number>-<writer>`; the last three are kept.
+def _migrated(plain: bytes, watches: Mapping[str, bytes]) -> WatchState:
+    """From format 2, which did not store who is in which window: position and counts go on, windows begin anew, and the
+    alarms that stood are resolved."""
+    old = msgspec.msgpack.decode(plain, type=_StoredBefore)
+    kept: dict[str, VersionWatch] = {}
+    waiting = list(old.waiting)
+    for version, content in watches.items():
+        found: dict[str, Any] = msgspec.msgpack.decode(content)
+        kept[version] = VersionWatch(version, found["rows"])
+        for question, id in found["raised"].items():
+            since = old.read_up_to or old.newest
+            assert since is not None
+            waiting.append(AlarmChange("resolved", id, version, question, _ANEW, "info", since))
+    return WatchState(
+        newest=old.newest, segments=old.segments, rows=old.rows, repeated=old.repeated,
+        clock=StreamClock(old.recent, old.read_up_to), unwatched=old.unwatched, waiting=tuple(waiting), watches=kept,
+    )  # fmt: skip
 
-    Of two writers one goes on: who finds a commit that is not his own gets a ConflictError, and reads again.
+
+class Commits:
+    """The commits of one use case, at `monitoring/<use case>/state/<number>`; the last three are kept.
+
+    A commit is a conditional write: its number is the one after the commit that was read, and of two writers of a
+    number one succeeds. The other gets a ConflictError, and reads again.
     """
 
     def __init__(self, artifacts: Artifacts, use_case: str):
         self._artifacts, self._path = artifacts, (FOLDER, use_case, STATE)
-        self._writer = uuid.uuid4().hex[:8]
         self._last = ""
 
     def read(self) -> WatchState:
         """The newest state that is whole; an empty one where there is none."""
+        return settled(self._read, self._path[1])
+
+    def _read(self) -> WatchState:
         names = self._names()
         self._last = names[-1] if names else ""
         for name in reversed(names):
@@ -98,16 +148,18 @@ class Commits:
         return WatchState()
 
     def write(self, state: WatchState) -> None:
-        """Make `state` the newest. Raises ConflictError if another has written meanwhile."""
-        names = self._names()
-        if names and names[-1] != self._last:
-            raise ConflictError(f"Another process watches the same endpoint: it has written {names[-1]}.")
+        """Make `state` the newest. Raises ConflictError if another has written since `read`."""
         number = int(self._last.partition("-")[0] or 0) + 1
-        name = f"{number:012}-{self._writer}"
-        content = state.to_bytes()
-        self._artifacts.write_bytes(hashlib.sha256(content).digest() + content, *self._path, name)
+        name, content = f"{number:012}", state.to_bytes()
+        if not self._artifacts.create_bytes(hashlib.sha256(content).digest() + content, *self._path, name):
+            raise ConflictError(f"Another process watches the same endpoint: it has written commit {number}.")
+        names = self._names()
+        if names[-1] != name:
+            # Another has gone on from it already, or this one was paused until the number was deleted again.
+            self._artifacts.delete(*self._path, name)
+            raise ConflictError(f"Another process watches the same endpoint: it has written commit {names[-1]}.")
         self._last = name
-        for old in names[: 1 - KEPT_COMMITS]:
+        for old in names[:-KEPT_COMMITS]:
             self._artifacts.delete(*self._path, old)
 
     def _names(self) -> list[str]:

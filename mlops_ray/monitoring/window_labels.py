@@ -1,13 +1,15 @@
 """Labels of finished windows: which have new ones, and what they say. All of it follows from the ledger and the labels.
 
-Metrics are computed anew from all labels of a window, in the order of ids, so it does not matter in which order, how
-often and how late they came. Of large windows a sample is taken, by ids, so memory does not grow with them.
+Which predictions are in a window stands in its members; metrics are computed anew from all labels of these, in the
+order of ids, so it does not matter in which order, how often and how late they came. Of large windows a sample is
+taken, by ids, so memory does not grow with them.
 """
 
+import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from datetime import date, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -15,126 +17,181 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.alarm_change import wrongest
 from mlops_ray.monitoring.error_stream import excess_errors
+from mlops_ray.monitoring.label_times import LabelTimes, label_times
 from mlops_ray.monitoring.ledger_feed import moment
+from mlops_ray.monitoring.members import IDENTITY, Members, power_of_two
 from mlops_ray.monitoring.quality import join_labels, quality_of
 from mlops_ray.monitoring.slices import ALL_ROWS
-from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowRecord
+from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowBlock, WindowRecord
+from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
-from mlops_ray.predictions.reader import LONGEST_RETRY, first_of_each, rows_between
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY
+from mlops_ray.predictions.reader import rows_between
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment
 
 MOST_ROWS = 200_000
 _HELD_ROWS = 1_000_000
 _DAY = timedelta(days=1)
-_COLUMNS = ("request_id", "row", "time", "as_of", "version", "route", "question", "probability")
+_COLUMNS = ("request_id", "row", "time", "as_of", "probability")
+
+_NO_PANES = np.empty(0, dtype=np.int64)
+_TURN = 8
 
 Name = tuple[str, str, int]
 """A window: version, kind, number."""
 
 
 class WindowLabels:
-    """Of one use case. `due` are the windows whose quality may have changed."""
+    """Of one use case. `due` are the windows whose quality may have changed. parts: a digest of what was seen of each
+    part of the labels. late: labels that no window can have, as
+    they came later than they count for, by when they were received."""
 
-    def __init__(self, artifacts: Artifacts, use_case: str, most_rows: int = MOST_ROWS):
+    def __init__(self, artifacts: Artifacts, use_case: str, known: Mapping[str, str], most_rows: int = MOST_ROWS):
+        """known: `parts` of the process before, whose labels are in what is known of the windows."""
         self._artifacts, self._use_case, self._most_rows = artifacts, use_case, most_rows
-        self._labels = Labels(artifacts, use_case)
-        self._seen: set[LabelSegment] = set()
+        self._known, self._times, self._turn = known, LabelTimes(), 0
+        self.parts: dict[str, str] = {}
+        self._labels, self._members = Labels(artifacts, use_case), Members(artifacts, use_case)
+        self._archive = WindowArchive(artifacts, use_case)
+        self._seen: dict[str, frozenset[str]] = {}
+        self._stirred: dict[str, datetime] = {}
         self._predictions: OrderedDict[Name, pl.DataFrame] = OrderedDict()
-        # None: the window is new here. Else the segments of labels that came since.
-        self.due: dict[Name, list[LabelSegment] | None] = {}
+        self.due: dict[Name, None] = {}
+        self.late: list[datetime] = []
 
-    def look(self, watches: Iterable[VersionWatch]) -> None:
-        """Find new segments of labels, and the windows that they may be about."""
-        found = [segment for segment in self._labels.segments() if segment not in self._seen]
-        if not found:
-            return
+    def look(self, watches: Iterable[VersionWatch], now: datetime) -> None:
+        """Find new segments of labels, and the windows that they are about, or that have grown up since."""
+        self._times = label_times(self._artifacts, self._use_case)
+        found = self._new_segments(now)
+        parts = {segment.part: [one for one in found if one.part == segment.part] for segment in found}
+        told = {part: self._labels.read(new).select("request_id", "row").unique() for part, new in parts.items()}
         for watch in watches:
-            for name, record in _windows(watch):
-                about = [segment for segment in found if _may_be_about(segment, record)]
-                waiting = self.due.get(name, [])
-                if about and waiting is not None:
-                    self.due[name] = [*waiting, *about]
-        self._seen.update(found)
+            for part, rows in told.items():
+                self._note(watch, part, rows)
+            for spec, stream in watch.streams.items():
+                grown = [one for one in stream.archive if one.young and one.young + self._times.complete_after <= now]
+                for record in (*stream.records, *(record for block in grown for record in self._archive.read(block))):
+                    if record.quality and not record.grown_up and self._is_grown_up(record, now):
+                        self.due[watch.version, spec, record.number] = None
 
     def renew(self, names: Iterable[Name]) -> None:
-        """These windows are new, or their predictions are: all labels of theirs are to be looked at."""
+        """These windows are new: all labels of theirs are to be looked at."""
         for name in names:
             self._predictions.pop(name, None)
             self.due[name] = None
 
     def measure(
-        self, watches: dict[str, VersionWatch], watched: Callable[[str], Watched | None], seconds: float
+        self, watches: dict[str, VersionWatch], watched: Callable[[str], Watched | None], now: datetime, seconds: float
     ) -> dict[Name, Labelled]:
-        """What the labels of the windows that are due say, as many windows as fit into the time; at least one."""
+        """What the labels of the windows that are due say, as many windows as fit into the time; at least one.
+
+        Those that are not at hand stay due.
+        """
         begun = time.monotonic()
         measured: dict[Name, Labelled] = {}
-        self.due = {name: waiting for name, waiting in self.due.items() if _find(watches.get(name[0]), *name[1:])}
         if not self._seen:
-            return measured  # no label has ever come
+            self.due.clear()  # no label has ever come
         for name in list(self.due):
             if measured and time.monotonic() - begun > seconds:
                 break
-            waiting, watch = self.due.pop(name), watches[name[0]]
-            judged, record = watched(watch.version), watch.record(*name[1:])
-            if judged is None:
-                continue
-            predictions = self._predictions_of(name, record, judged)
-            if waiting is None or self._concerned(predictions, waiting):
-                # Those before it that have not had their say can have it now, and need their labels for it.
-                for one in (*_unsettled_before(watch, name), record):
-                    named = (watch.version, one.spec, one.number)
-                    if named not in measured:
-                        measured[named] = self._measured(self._predictions_of(named, one, judged), one, judged)
+            watch = watches.get(name[0])
+            record = _find(watch, *name[1:])
+            judged = watched(name[0])
+            if watch is None or judged is None or (record is None and not _is_away(watch, *name[1:])):
+                del self.due[name]
+            elif record is not None:
+                del self.due[name]
+                predictions = self._predictions_of(name, record, watch, judged)
+                measured[name] = self._measured(predictions, record, judged, now)
         return measured
 
-    def _concerned(self, predictions: pl.DataFrame, waiting: list[LabelSegment]) -> bool:
-        if any(segment.part.startswith(KEYS) for segment in waiting):
-            return True
-        told = self._labels.read(waiting).select("request_id", "row")
-        return not predictions.join(told, on=["request_id", "row"], how="semi").is_empty()
+    def _new_segments(self, now: datetime) -> list[LabelSegment]:
+        """What has come since the last look, in the parts that are looked into this time.
 
-    def _measured(self, predictions: pl.DataFrame, record: WindowRecord, watched: Watched) -> Labelled:
+        Those of the last days, and where something came within an hour, are looked into each time, and of the others a
+        few, in turn: a round costs the same however long there have been labels.
+        """
+        parts, oldest = self._labels.parts(), (now - self._times.count_for - _DAY).date().isoformat()
+        recent, hour_ago = (now - 2 * _DAY).date().isoformat(), now - timedelta(hours=1)
+        often = {p for p in parts if p.removeprefix(KEYS) >= recent or self._stirred.get(p, hour_ago) > hour_ago}
+        others = [part for part in parts if part not in often]
+        first = not self._seen
+        turn = others if first else [others[(self._turn + at) % len(others)] for at in range(min(_TURN, len(others)))]
+        self._turn += _TURN
+        found = []
+        for part in (*sorted(often), *turn):
+            segments = self._labels.of_part(part)
+            self.parts[part] = _digest(segments)
+            seen = self._seen.get(part, frozenset())
+            new = [] if first and self.parts[part] == self._known.get(part) else segments
+            new = [one for one in new if one.id not in seen]
+            if new:
+                self._stirred[part] = now
+            if part.removeprefix(KEYS) < oldest:
+                for one in new:
+                    self.late += read_segment(one.url, ["received_at"])["received_at"].to_list()
+            else:
+                found += new
+            self._seen[part] = frozenset(one.id for one in segments)
+        for gone in self._seen.keys() - set(parts):
+            del self._seen[gone], self.parts[gone]
+        return found
+
+    def _note(self, watch: VersionWatch, part: str, told: pl.DataFrame) -> None:
+        """Which windows of a version labels are about: by its members, or where they do not name requests by days."""
+        by_members = not (part == UNDATED or part.startswith(KEYS))
+        panes = self._members.panes_about(watch.members, told) if by_members else {}
+        for spec, stream in watch.streams.items():
+
+            def about(one: WindowRecord | WindowBlock, spec: str = spec) -> bool:
+                if not by_members:
+                    return _may_be_about(part, one)
+                low, high = np.searchsorted(panes.get(spec, _NO_PANES), [one.panes[0], one.panes[1] + 1])
+                return bool(high > low)
+
+            away = [record for block in stream.archive if about(block) for record in self._archive.read(block)]
+            for record in filter(about, (*away, *stream.records)):
+                self.due[watch.version, spec, record.number] = None
+
+    def _is_grown_up(self, record: WindowRecord, now: datetime) -> bool:
+        return record.end + self._times.complete_after <= now
+
+    def _measured(self, predictions: pl.DataFrame, record: WindowRecord, watched: Watched, now: datetime) -> Labelled:
         joined = join_labels(predictions, self._labels.of(predictions)).predictions
+        in_time = pl.col("known_at") <= pl.col("time") + self._times.count_for
+        joined = joined.with_columns(pl.when(in_time).then("label").alias("label"))
         whole = watched.reference.reliability.get(ALL_ROWS)
         edges = np.empty(0) if whole is None else whole.edges
         qualities = quality_of(joined, record.start, record.end, edges, watched.slices)
+        grown_up = self._is_grown_up(record, now)
         if whole is None:
-            return Labelled(qualities, wrongest(joined))
+            return Labelled(qualities, wrongest(joined), grown_up=grown_up)
         in_turn = joined.drop_nulls(["label", "probability"]).sort("time", "request_id", "row")
-        return Labelled(qualities, wrongest(joined), excess_errors(in_turn, whole))
+        return Labelled(qualities, wrongest(joined), excess_errors(in_turn, whole), grown_up)
 
-    def _predictions_of(self, name: Name, record: WindowRecord, watched: Watched) -> pl.DataFrame:
+    def _predictions_of(self, name: Name, record: WindowRecord, watch: VersionWatch, watched: Watched) -> pl.DataFrame:
         found = self._predictions.get(name)
         if found is None:
-            found = self._predictions[name] = self._read(record, watched)
+            found = self._predictions[name] = self._read(record, watch, watched)
         self._predictions.move_to_end(name)
         while sum(map(len, self._predictions.values())) > _HELD_ROWS and len(self._predictions) > 1:
             self._predictions.popitem(last=False)
         return found
 
-    def _read(self, record: WindowRecord, watched: Watched) -> pl.DataFrame:
-        """The window's predictions by their moments, each once: request_id, row, time, probability, slices and keys."""
-        one_in = max(1, -(-record.rows // self._most_rows))
-        by_time = watched.reference.windows[record.spec].spec.length is not None
-        before_end = moment() < record.end if by_time else moment() <= record.end
-        inside = (moment() >= record.start) & before_end & (pl.col("version") == watched.version)
-        inside = inside & (pl.col("route") != "batch") & _sampled(one_in)
+    def _read(self, record: WindowRecord, watch: VersionWatch, watched: Watched) -> pl.DataFrame:
+        """The window's predictions: request_id, row, time (their moments), probability, slices and keys."""
+        one_in = power_of_two(record.rows / self._most_rows)
+        members = self._members.of(watch.members, record.spec, record.panes, one_in).rows
         wanted = {*_COLUMNS, *_slice_columns(watched.slices)}
-        start, end = record.answered_from - LONGEST_RETRY, record.answered_to + timedelta(microseconds=1)
         answered = rows_between(
-            self._artifacts, self._use_case, start, end, lambda name: name in wanted or name.startswith(KEY)
-        )
+            self._artifacts, self._use_case, record.answered_from, record.answered_to + timedelta(microseconds=1),
+            lambda name: name in wanted or name.startswith(KEY),
+        )  # fmt: skip
         frames = [pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})]
-        frames += [rows.filter(inside) for rows in answered]
-        found = first_of_each(pl.concat(frames, how="diagonal_relaxed")).with_columns(time=moment())
+        frames += [rows.join(members, on=IDENTITY, how="semi") for rows in answered]
+        # A segment that is written twice, as it was moved while it was read, has each row once.
+        found = pl.concat(frames, how="diagonal_relaxed").unique(IDENTITY, keep="first", maintain_order=True)
         slices = [_slice(name, found.columns) for name in watched.slices]
-        return found.with_columns(slices).drop("as_of", "version", "route", "question")
-
-
-def _windows(watch: VersionWatch) -> Iterable[tuple[Name, WindowRecord]]:
-    for spec, stream in watch.streams.items():
-        for record in stream.records:
-            yield (watch.version, spec, record.number), record
+        return found.with_columns(*slices, time=moment()).drop("as_of")
 
 
 def _find(watch: VersionWatch | None, spec: str, number: int) -> WindowRecord | None:
@@ -142,23 +199,20 @@ def _find(watch: VersionWatch | None, spec: str, number: int) -> WindowRecord | 
     return next((one for one in stream.records if one.number == number), None) if stream else None
 
 
-def _unsettled_before(watch: VersionWatch, name: Name) -> list[WindowRecord]:
-    _, spec, number = name
-    return [one for one in watch.streams[spec].records if one.number < number and not one.settled]
+def _is_away(watch: VersionWatch, spec: str, number: int) -> bool:
+    stream = watch.streams.get(spec)
+    return stream is not None and any(block.first <= number <= block.last for block in stream.archive)
 
 
-def _may_be_about(segment: LabelSegment, record: WindowRecord) -> bool:
-    """A day in a request id is of the caller's clock, which may be wrong by as much as a day."""
-    if segment.part == UNDATED or segment.part.startswith(KEYS):
+def _may_be_about(part: str, window: WindowRecord | WindowBlock) -> bool:
+    """Of labels whose requests are not known, by the day of the event: nobody asks after it, but any time before."""
+    if part == UNDATED:
         return True
-    day = date.fromisoformat(segment.part)
-    return (record.answered_from - _DAY).date() <= day <= (record.answered_to + _DAY).date()
+    return (window.start - _DAY).date() <= date.fromisoformat(part.removeprefix(KEYS))
 
 
-def _sampled(one_in: int) -> pl.Expr:
-    """One in so many rows, by the last digits of their request ids; they are random in a UUID."""
-    digits = pl.col("request_id").str.tail(8).str.to_integer(base=16, strict=False, dtype=pl.Int64)
-    return pl.lit(True) if one_in == 1 else (digits + pl.col("row")).fill_null(0) % one_in == 0
+def _digest(segments: Sequence[LabelSegment]) -> str:
+    return hashlib.sha256(" ".join(one.id for one in segments).encode()).hexdigest()[:16]
 
 
 def _slice_columns(slices: tuple[str, ...]) -> list[str]:

@@ -176,8 +176,11 @@ class Labels:
 
     def segments(self) -> list[LabelSegment]:
         """All there are, by part and id. New ones can appear in any part at any time."""
-        parts = self._artifacts.entries(FOLDER, self._use_case)
-        return [segment for part in parts for segment in self._of_part(part.name)]
+        return [segment for part in self.parts() for segment in self.of_part(part)]
+
+    def parts(self) -> list[str]:
+        """The names of all parts."""
+        return [entry.name for entry in self._artifacts.entries(FOLDER, self._use_case)]
 
     def of(self, predictions: pl.DataFrame) -> pl.DataFrame:
         """All that was said of these predictions, as it came: request_id, row, label, known_at, received_at.
@@ -188,14 +191,14 @@ class Labels:
 
     def _said_of(self, predictions: pl.DataFrame) -> pl.DataFrame:
         parts = sorted(_part_of(predictions["request_id"]).unique())
-        said = [self._read(segment) for part in parts for segment in self._of_part(part)]
+        said = [self._read(segment) for part in parts for segment in self.of_part(part)]
         known = predictions.select("request_id", "row").unique()
         frames = [
             pl.DataFrame(schema=BY_REQUEST),
             *(rows.join(known, on=["request_id", "row"], how="semi") for rows in said),
         ]
         for part in _key_parts(predictions):
-            frames += [_by_keys(predictions, self._read(segment)) for segment in self._of_part(part)]
+            frames += [_by_keys(predictions, self._read(segment)) for segment in self.of_part(part)]
         return pl.concat(frames, how="vertical")
 
     def read(self, segments: Iterable[LabelSegment]) -> pl.DataFrame:
@@ -207,7 +210,7 @@ class Labels:
                 found += [] if segment.part.startswith(KEYS) else [self._read(segment)]
         return pl.concat(found, how="vertical")
 
-    def _of_part(self, part: str) -> list[LabelSegment]:
+    def of_part(self, part: str) -> list[LabelSegment]:
         return [
             LabelSegment(
                 part, entry.name.removesuffix(_SUFFIX), self._artifacts.url(*self._path(part), entry.name), entry.size

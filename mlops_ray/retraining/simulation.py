@@ -27,6 +27,7 @@ from mlops_ray.monitoring.version_watch import (
     VersionWatch,
     Watched,
     WindowRecord,
+    awaiting_labels,
     moments_of,
     observe,
     retire,
@@ -143,13 +144,8 @@ class _Simulation:
         moment = self._moment[first:last]
         seen = observe(champion.watch, champion.watched, rows, moment, moment, now, self._new_id)
         self._note(seen.changes, now)
-        unsettled = [
-            (name, record)
-            for name, stream in seen.watch.streams.items()
-            for record in stream.records
-            if not record.settled
-        ]
-        labelled = {(name, record.number): self._labelled(name, record, now) for name, record in unsettled}
+        awaiting = awaiting_labels(seen.watch, champion.watched)
+        labelled = {(record.spec, record.number): self._labelled(record.spec, record, now) for record in awaiting}
         seen = take_labels(seen.watch, champion.watched, labelled, self._new_id)
         self._note(seen.changes, now)
         champion.watch = seen.watch
@@ -168,7 +164,9 @@ class _Simulation:
         )
         whole = self._champion.watched.reference.reliability[ALL_ROWS]
         qualities = quality_of(rows, record.start, record.end, whole.edges, self._champion.watched.slices)
-        return Labelled(qualities, errors=excess_errors(rows.drop_nulls("label"), whole))
+        wanted = self._scenario.use_case.monitoring
+        grown_up = record.end + (wanted.labels_complete_after or wanted.labels_count_for) <= now
+        return Labelled(qualities, errors=excess_errors(rows.drop_nulls("label"), whole), grown_up=grown_up)
 
     def _rows_of(self, name: str, record: WindowRecord) -> tuple[int, int]:
         spec = self._champion.watched.reference.windows[name].spec

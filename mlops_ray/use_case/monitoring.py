@@ -30,6 +30,11 @@ class Monitoring:
     number_detector, category_detector: how far a window is from the reference. domain_classifier: also whether a
     classifier tells their rows apart, which shows features that go together in a new way; it makes sealing some
     seconds longer, and seals a sample of rows. error_detectors: also follow the errors as a stream, beyond windows.
+
+    labels_count_for: how long after a prediction its label may come; later ones are counted, but change nothing.
+    labels_complete_after: so long after, all labels that ever come have come, and those that are missing say nothing by
+    being missing. Until then a window is judged by its labels only as far as the missing ones cannot change it. None:
+    `labels_count_for`.
     """
 
     windows: tuple[WindowSpec, ...] = (WindowSpec(rows=5_000), WindowSpec(length=timedelta(days=7)))
@@ -40,6 +45,8 @@ class Monitoring:
     category_detector: CategoryDetector = "jensen_shannon"
     domain_classifier: bool = False
     error_detectors: tuple[ErrorDetector, ...] = ()
+    labels_count_for: timedelta = timedelta(days=90)
+    labels_complete_after: timedelta | None = None
 
     def __post_init__(self) -> None:
         expect_types(self, "Monitoring")
@@ -47,3 +54,9 @@ class Monitoring:
             raise UseCaseError("Monitoring needs at least one kind of window, and each kind once.")
         if self.false_alarm_days < 1:
             raise UseCaseError(f"Monitoring: false_alarm_days is {self.false_alarm_days}; it must be 1 or more.")
+        complete_after = self.labels_complete_after or self.labels_count_for
+        if not timedelta() < complete_after <= self.labels_count_for:
+            raise UseCaseError(
+                f"Monitoring: labels count for {self.labels_count_for} and are complete after {complete_after}; it "
+                f"must be 0 < labels_complete_after <= labels_count_for."
+            )

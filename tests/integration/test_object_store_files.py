@@ -92,3 +92,10 @@ def test_an_artifact_root_may_have_options_too(lake: str) -> None:
 def test_a_bucket_that_does_not_exist_is_named(lake: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Source x: .*s3://nowhere"):
         find_files("s3://nowhere/raw" + lake, "x", SOURCE)
+
+
+def test_of_two_who_create_a_file_one_does(lake: str) -> None:
+    artifacts = Artifacts(f"s3://lake/some%20artifacts{lake}")
+    assert artifacts.create_bytes(b"one", "state", "000000000001")
+    assert not artifacts.create_bytes(b"two", "state", "000000000001")
+    assert artifacts.read_bytes("state", "000000000001") == b"one"

@@ -239,6 +239,8 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Monitoring, "category_detector"): ("psi", SEALED),
     (Monitoring, "domain_classifier"): (True, SEALED),
     (Monitoring, "error_detectors"): (("adwin",), SEALED),
+    (Monitoring, "labels_count_for"): (timedelta(days=99), SEALED),
+    (Monitoring, "labels_complete_after"): (timedelta(days=9), SEALED),
     (WindowSpec, "rows"): (6_000, SEALED),
     (WindowSpec, "length"): (timedelta(days=1), SEALED),
     (WindowSpec, "panes"): (4, SEALED),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
-from mlops_ray.monitoring.windows import Window, WindowState, add
+from mlops_ray.monitoring.windows import NO_PANE, Window, WindowState, add
 from mlops_ray.use_case.window_spec import WindowSpec
 
 START = datetime(2013, 6, 1, tzinfo=UTC)
@@ -99,23 +99,27 @@ def test_every_row_counts_once_whatever_the_clocks_say(hours: list[float], read:
     state = add(by_time(), rows(1), moments(0.5), until(0.6)).state
     added = add(state, rows(len(hours)), moments(*hours), until(read))
     assert added.state.open is not None
-    windows = [*added.finished, added.state.open]
-    assert sum(window.rows for window in windows) == 1 + len(hours)
+    windows = [*added.finished, added.state.open, *added.state.later]
+    assert sum(window.rows + window.misdated for window in windows) == 1 + len(hours)
     assert [window.start for window in windows] == sorted({window.start for window in windows})
-    last = max(state.open.end, until(read) + HOUR)
-    assert all(window.end <= last for window in windows)
+    assert len(windows) <= 4 + len(hours), "no moment makes a row of empty windows"
+    for window in windows:
+        inside = [at for at in moments(*hours).tolist() if window.start <= at.replace(tzinfo=UTC) < window.end]
+        assert window.rows - (window is windows[0]) == len(inside)
 
 
-def test_a_clock_that_jumps_an_hour_is_counted_and_closes_nothing_early() -> None:
+def test_a_row_that_comes_early_waits_for_its_window_and_one_that_comes_late_is_in_none() -> None:
     added = add(by_time(), rows(3), moments(0.1, 1.1, 0.2), until(0.3))
     assert added.finished == ()
     assert added.state.open is not None
-    assert (added.state.open.rows, added.state.open.misdated) == (3, 1)
-    late = add(added.state, rows(2), moments(1.1, 0.4), until(1.2))
+    assert [pane.rows for pane in (added.state.open, *added.state.later)] == [2, 1]
+    stored = WindowState.from_bytes(added.state.to_bytes())
+    late = add(stored, rows(2), moments(1.1, 0.4), until(1.2))
     again = add(late.state, rows(1), moments(0.4), until(1.3))
-    assert late.finished[0].rows == 4
+    assert late.finished[0].rows == 3
     assert again.state.open is not None
     assert (again.state.open.rows, again.state.open.misdated) == (2, 1)
+    assert again.panes.tolist() == [NO_PANE]
 
 
 def test_the_state_before_is_left_as_it_was() -> None:

@@ -1,0 +1,36 @@
+"""Conditional writes to S3, which pyarrow does not have."""
+
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+
+def create_object(url: str, path: str, content: bytes) -> bool:
+    """Write an object unless it exists; False if it does, or if another writer was faster.
+
+    url: as pyarrow takes it, whose options and credentials hold. path: bucket and key. Raises what boto3 raises.
+    """
+    import boto3
+    from botocore.exceptions import ClientError
+
+    bucket, _, key = path.partition("/")
+    try:
+        boto3.client("s3", **_options(url)).put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+    except ClientError as error:
+        # 412: it exists. 409: another write to it is under way.
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+            return False
+        raise
+    return True
+
+
+def _options(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    given, options = dict(parse_qsl(parts.query)), dict[str, Any]()
+    if region := given.get("region"):
+        options["region_name"] = region
+    if endpoint := given.get("endpoint_override"):
+        options["endpoint_url"] = endpoint if "://" in endpoint else f"{given.get('scheme', 'https')}://{endpoint}"
+    if parts.username and parts.password:
+        secrets = unquote(parts.username), unquote(parts.password)
+        options["aws_access_key_id"], options["aws_secret_access_key"] = secrets
+    return options
