@@ -23,6 +23,12 @@ def describe(state: WatchState, alarms: Sequence[AlarmRecord], now: datetime, wi
             yield from _of_version(state.watches[version], windows)
     if state.repeated:
         yield f"{state.repeated:,} answers were repetitions, and not counted."
+    if state.aside.ahead:
+        yield f"{state.aside.ahead:,} predictions are in no window: they were answered ahead of the database's clock."
+    if state.aside.astray:
+        yield f"{state.aside.astray:,} predictions are in no window: their moments are far from those of the others."
+    if state.late_labels:
+        yield f"{state.late_labels:,} labels came later than `labels_count_for`, and changed nothing."
     yield from _alarm_lines(alarms, now)
 
 

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring import drift_watch, window_archive
 from mlops_ray.monitoring.day_variance import variance_between, variance_of_sum
+from mlops_ray.monitoring.describe import describe
 from mlops_ray.monitoring.judging import judge_concept
 from mlops_ray.monitoring.label_times import declare_label_times
 from mlops_ray.monitoring.missing_labels import at_best
@@ -90,6 +91,7 @@ def test_what_comes_after_the_horizon_is_counted_and_said_and_changes_nothing(ar
     found.rounds(now=NOW)
     old = STREAM.filter(pl.col("time") < (NOW - 11 * DAY).replace(hour=0, minute=0))
     assert found.state.late_labels == len(old)
+    assert f"{len(old):,} labels came later" in "\n".join(describe(found.state, [], NOW))
     for record in all_records(found):
         assert record.labelled == ROWS if record.start > NOW - 9 * DAY else record.labelled in (0, ROWS)
     write_example_segments(artifacts, NAME, STREAM.tail(1).with_columns(pl.lit(NOW).alias("time")))
