@@ -18,7 +18,8 @@ from drift.promise import WORLDS
 from drift.worlds import World, draw, later_rows, past_rows
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"evidently": ["evidently==0.7.23", "pandas<3", "pyarrow"], "nannyml": ["nannyml==0.13.1", "pyarrow"]}
+# NannyML imports statsmodels without requiring it.
+PACKAGES = {"evidently": ["evidently==0.7.23", "pandas<3", "pyarrow"], "nannyml": ["nannyml==0.13.1", "pyarrow", "statsmodels"]}
 Figures = Iterator[tuple[str, float, str]]
 _WORLDS = ("iid", "autocorrelated_days", "daily_cycle", "weekly_cycle", "trend_in_the_reference")
 _MODELS, _WEEKS = 3, 12
