@@ -19,7 +19,10 @@ from drift.worlds import World, draw, later_rows, past_rows
 
 ROOT = Path(__file__).parents[2]
 # NannyML imports statsmodels without requiring it.
-PACKAGES = {"evidently": ["evidently==0.7.23", "pandas<3", "pyarrow"], "nannyml": ["nannyml==0.13.1", "pyarrow", "statsmodels"]}
+PACKAGES = {
+    "evidently": ["evidently==0.7.23", "pandas<3", "pyarrow"],
+    "nannyml": ["nannyml==0.13.1", "pyarrow", "statsmodels"],
+}
 Figures = Iterator[tuple[str, float, str]]
 _WORLDS = ("iid", "autocorrelated_days", "daily_cycle", "weekly_cycle", "trend_in_the_reference")
 _MODELS, _WEEKS = 3, 12
