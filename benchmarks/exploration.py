@@ -28,7 +28,7 @@ def figures() -> Figures:
         year = pl.concat(
             pl.read_csv(file, null_values="NA", infer_schema_length=None) for file in sorted(DATA.glob("flights_*.csv"))
         )
-        year = year.with_columns(pl.col("time_hour").cast(pl.Datetime("us", "UTC")))
+        year = year.with_columns(pl.col("time_hour").str.to_datetime("%+"))
         yield from speed(year, Path(folder))
         yield from exactness(year, Path(folder))
         yield from side_by_side(year.head(SIDE_BY_SIDE_ROWS), Path(folder))
