@@ -37,7 +37,7 @@ def reached(training: Sequence[pl.DataFrame], judged: pl.DataFrame, what: str) -
             raise DataError(f"{name} has {frame.height:,} labelled rows of one kind. A model needs both labels.")
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     codes = _codes(rows)
     model = HistGradientBoostingClassifier(max_iter=_ROUNDS, random_state=0)
