@@ -6,8 +6,8 @@ import uuid6
 from sqlalchemy import Connection, insert
 
 from mlops_ray.errors import ConflictError
-from mlops_ray.governance.approvals import expect_admitted
 from mlops_ray.governance.change import conflict, expect_seen, with_champion, write, write_rollout
+from mlops_ray.governance.clearance import expect_admitted
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import Live, Numbers, Plan, Rollout, VersionRef, read_live

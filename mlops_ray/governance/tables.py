@@ -191,7 +191,7 @@ leases = Table(
     _column("until", UtcDateTime),
 )
 
-# What a use case demands before a version of it may be live; see governance.approvals.Policy.
+# What a use case demands before a version of it may be live; see governance.policies.Policy.
 policies = Table(
     "policies",
     metadata,

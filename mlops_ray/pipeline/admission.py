@@ -15,12 +15,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.evaluation.gates import GateResult, judge
 from mlops_ray.features.training_set import TrainingSet
-from mlops_ray.governance.approvals import (
-    Approval,
-    approve,
-    list_approvals,
-    request,
-)
+from mlops_ray.governance.approvals import approve, list_approvals, request
 from mlops_ray.governance.champion import set_first_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor
@@ -29,6 +24,7 @@ from mlops_ray.governance.measurements import expect_may_measure, record_measure
 from mlops_ray.governance.policies import Policy, set_policy
 from mlops_ray.governance.policies import policy_of as stored_policy
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
+from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version
 from mlops_ray.pipeline.measurement import Registered, measure, rules
 from mlops_ray.registry.lineage import Lineage

@@ -13,12 +13,13 @@ import msgspec
 from msgspec import Meta
 
 from mlops_ray.errors import ConflictError, ForbiddenError
-from mlops_ray.governance.approvals import Approval, approve, list_approvals, reject, request, revoke
+from mlops_ray.governance.approvals import approve, list_approvals, reject, request, revoke
 from mlops_ray.governance.champion import break_glass
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, plain, read_events
 from mlops_ray.governance.live import Live, live
 from mlops_ray.governance.principals import Principal, Role
+from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import RegisteredVersion
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.operations import Reason, RevisionNumber, VersionNumber, actor_of, read_body

@@ -14,33 +14,25 @@ from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm
-from mlops_ray.governance.approvals import (
-    Approval,
-    Policy,
-    approve,
-    expect_servable,
-    expire,
-    list_approvals,
-    reject,
-    request,
-    revoke,
-    set_policy,
-)
+from mlops_ray.governance.approvals import approve, expire, list_approvals, reject, request, revoke
 from mlops_ray.governance.audit import Anchor, anchor, check, read_anchors, verify_store
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
+from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
 from mlops_ray.governance.missing_ledger import report_missing
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
+from mlops_ray.governance.policies import Policy, set_policy
 from mlops_ray.governance.principals import create_key, development_key, list_keys, revoke_key
 from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.governance.tables import outbox, replicas, versions
+from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at

@@ -14,10 +14,7 @@ from sqlalchemy import func, select
 
 from mlops_ray.config import Settings
 from mlops_ray.governance import control_store as control_store_module
-from mlops_ray.governance.approvals import (
-    list_approvals,
-    request,
-)
+from mlops_ray.governance.approvals import list_approvals, request
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.channels import Channels

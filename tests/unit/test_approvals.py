@@ -13,29 +13,15 @@ from sqlalchemy import text
 
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, MlopsRayError, UnavailableError
-from mlops_ray.governance.approvals import (
-    Approval,
-    Lapse,
-    Policy,
-    Request,
-    Verdict,
-    approve,
-    decide,
-    expect_servable,
-    expire,
-    list_approvals,
-    reject,
-    request,
-    revoke,
-    set_policy,
-    valid_approval,
-)
+from mlops_ray.governance.approvals import approve, expire, list_approvals, reject, request, revoke
 from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.champion import begin, break_glass, retire, set_champion
+from mlops_ray.governance.clearance import expect_servable, valid_approval
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
+from mlops_ray.governance.policies import Policy, set_policy
 from mlops_ray.governance.principals import (
     acting,
     active_keys,
@@ -46,6 +32,7 @@ from mlops_ray.governance.principals import (
 )
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote, start_rollout
+from mlops_ray.governance.verdicts import Approval, Lapse, Request, Verdict, decide
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, list_versions, record_version
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower

@@ -13,13 +13,14 @@ from sqlalchemy import Column, Connection, Table, delete, insert, select, text, 
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance import audit
-from mlops_ray.governance.approvals import Policy, approve, reject, request, revoke, set_policy
+from mlops_ray.governance.approvals import approve, reject, request, revoke
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import Plan, Step, live
 from mlops_ray.governance.notifications import list_subscriptions, subscribe, unsubscribe
+from mlops_ray.governance.policies import Policy, set_policy
 from mlops_ray.governance.principals import create_key, list_keys, revoke_key
 from mlops_ray.governance.reconciliation import DESCRIBED, Reconciliation
 from mlops_ray.governance.rollback import roll_back
