@@ -13,13 +13,19 @@ from typing import Any, Literal
 import uuid6
 from sqlalchemy import Connection, Row, insert, select, update
 
+from mlops_ray.errors import ConflictError, ForbiddenError
+from mlops_ray.governance import assents
 from mlops_ray.governance import versions as registered_versions
 from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.delegations import givers_to
 from mlops_ray.governance.events import SYSTEM, Actor, Severity, plain, record
 from mlops_ray.governance.policies import Policy, policy_of
 from mlops_ray.governance.tables import approvals
-from mlops_ray.governance.verdicts import Approval, Lapse, Request, Verdict, decide
+from mlops_ray.governance.verdicts import Approval, Lapse, Report, Request, Verdict, decide
 from mlops_ray.governance.versions import Evidence, VersionRef
+
+REPORTERS = ("operate", "approve", "audit", "admin")
+MAX_REPORTS = 20  # each event of a request tells of all
 
 
 def request(
@@ -41,13 +47,17 @@ def approve(
     reason: str = "",
     seen: str | None = None,
     now: datetime | None = None,
+    condition: str = "",
 ) -> Approval:
-    """Approve what was asked for. seen: the digest that the actor looked at, to refuse another one.
+    """Approve what was asked for; while others have to as well, the request waits for them.
+
+    seen: the digest that the actor looked at, to refuse another one. condition: what has to be kept to, which is
+    recorded and shown. Who has no right of their own decides in the place of somebody who has given them theirs.
 
     Raises ForbiddenError for the author and for who lacks the role; ConflictError if nobody asked, twice, after the
     end, or if the version is another than was asked about; ConfigurationError if there is no such version.
     """
-    return _give(store, "approved", actor, use_case, version, reason, seen, now)
+    return _give(store, "approved", actor, use_case, version, reason, seen, now, condition)
 
 
 def reject(
@@ -116,20 +126,62 @@ def _give(
     reason: str,
     seen: str | None,
     now: datetime | None,
+    condition: str = "",
 ) -> Approval:
     with store.transaction() as connection:
         now = now or database_now(connection)
         found = registered_versions.expect(connection, use_case, version)
         state = next(iter(asked_for(connection, use_case, found.ref)), None)
         earlier = tuple(asked_for_bytes(connection, use_case, found.evidence.model))
-        verdict = Verdict(kind, actor, found, reason, seen, earlier)
-        return _write(connection, state, decide(state, verdict, policy_of(connection, use_case), now), actor, now)
+        givers = givers_to(connection, actor, use_case, now)
+        verdict = Verdict(kind, actor, found, reason, seen, earlier, condition, givers)
+        after = decide(state, verdict, policy_of(connection, use_case), now)
+        return _write(connection, state, after, actor, now, "agreed" if after.state == "requested" else None)
 
 
-def _write(connection: Connection, before: Approval | None, after: Approval, actor: Actor, now: datetime) -> Approval:
-    """Write the state and its event. What else is loud: a version that went live without anybody's approval."""
+def attach(
+    store: ControlStore,
+    actor: Actor,
+    use_case: str,
+    version: int,
+    report: Report,
+    now: datetime | None = None,
+) -> Approval:
+    """Attach a report, whose bytes are stored, to the newest request for a version; the same one twice changes nothing.
+
+    Raises ForbiddenError for who carries none of REPORTERS and decides in nobody's place, ConflictError if nobody has
+    asked, or it was rejected, revoked or has ended.
+    """
+    with store.transaction() as connection:
+        now = now or database_now(connection)
+        found = registered_versions.expect(connection, use_case, version)
+        if not set(REPORTERS).intersection(actor.roles) and not givers_to(connection, actor, use_case, now):
+            raise ForbiddenError(f"{actor.name} carries none of the roles {', '.join(REPORTERS)} on {use_case}.")
+        state = next(iter(asked_for(connection, use_case, found.ref)), None)
+        if state is None or state.state not in ("requested", "approved"):
+            stands = "nobody has asked for its approval" if state is None else f"its approval is {state.state}"
+            raise ConflictError(f"Version {version} of {use_case}: {stands}. Ask for its approval first.")
+        if any((one.name, one.digest) == (report.name, report.digest) for one in state.reports):
+            return state
+        if len(state.reports) >= MAX_REPORTS:
+            raise ConflictError(f"Version {version} of {use_case} has {MAX_REPORTS} reports, which is the limit.")
+        after = replace(state, reports=(*state.reports, replace(report, at=now)))
+        return _write(connection, state, after, actor, now, "reported")
+
+
+def _write(
+    connection: Connection,
+    before: Approval | None,
+    after: Approval,
+    actor: Actor,
+    now: datetime,
+    what: str | None = None,
+) -> Approval:
+    """Write the state and its event, which is named after the state, or after what else happened. What else is loud: a
+    version that went live without anybody's approval."""
     values = asdict(after) | {"reason": plain(after.reason)}
     evidence = values.pop("evidence")
+    values |= {"assents": plain(values["assents"]), "reports": plain(values["reports"])}
     values |= {f"{part}_digest": digest for part, digest in evidence.items()}
     if before is not None and before.id == after.id:
         connection.execute(update(approvals).where(approvals.c.id == after.id).values(values))
@@ -139,7 +191,7 @@ def _write(connection: Connection, before: Approval | None, after: Approval, act
     severity: Severity | None = "critical" if after.break_glass and after.state != "approved" else None
     record(
         connection,
-        f"approval.{after.state}",
+        f"approval.{what or after.state}",
         actor,
         f"{after.use_case}@{after.version}",
         after.use_case,
@@ -182,4 +234,6 @@ def _approval(row: Row[Any]) -> Approval:
         row.author_id,
         row.requested_by_id,
         row.decided_by_id,
+        assents.from_json(row.assents),
+        tuple(Report(**{**value, "at": datetime.fromisoformat(value["at"])}) for value in row.reports),
     )

@@ -1,6 +1,7 @@
 """Clearance: which version may go live, and which a replica may load."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from sqlalchemy import Connection, select
@@ -9,7 +10,8 @@ from mlops_ray.errors import ForbiddenError
 from mlops_ray.governance import versions as registered_versions
 from mlops_ray.governance.approvals import asked_for
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.policies import policy_of, required_since
+from mlops_ray.governance.measurements import judged_by
+from mlops_ray.governance.policies import in_force
 from mlops_ray.governance.tables import endpoints, versions
 from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef
@@ -23,13 +25,18 @@ def valid_approval(store: ControlStore, use_case: str, version: VersionRef, now:
 
 def expect_admitted(connection: Connection, use_case: str, version: VersionRef, now: datetime) -> None:
     """Raise ForbiddenError unless `version` may go live: as it was registered, in use, no blocking gate failed, not
-    rejected or revoked, and approved if need be."""
+    rejected or revoked, and if need be judged by the gates in force and approved."""
     known = _expect_as_registered(connection, use_case, version)
     name = f"Version {version.version} of {use_case}"
     if known is not None and known.failed_gates:
         raise ForbiddenError(f"{name} did not pass {', '.join(known.failed_gates)}, so it may not go live.")
     _expect_not_refused(version, asked_for(connection, use_case, version), "go live")
-    if policy_of(connection, use_case).required and _valid(connection, use_case, version, now) is None:
+    rules = in_force(connection, use_case)
+    if rules is None or not rules.policy.required:
+        return
+    if known is not None and rules.gates is not None:
+        _expect_judged_by(connection, known, rules.gates)
+    if _valid(connection, use_case, version, now) is None:
         raise ForbiddenError(
             f"{name} (digest {version.digest[:12]}) has no valid approval, which {use_case} demands. Ask for it with "
             f"`mlops-ray approvals request {use_case} {version.version}`."
@@ -49,10 +56,10 @@ def expect_may_serve(connection: Connection, use_case: str, version: VersionRef)
     _expect_as_registered(connection, use_case, version)
     asked = asked_for(connection, use_case, version)
     _expect_not_refused(version, asked, "serve")
-    since = required_since(connection, use_case)
-    if since is None or servable_among(asked, _evidence(connection, use_case, version)):
+    rules = in_force(connection, use_case)
+    if rules is None or not rules.policy.required or servable_among(asked, _evidence(connection, use_case, version)):
         return
-    nobody_decided = all(one.decided_at is None or one.decided_at < since for one in asked)
+    nobody_decided = all(one.decided_at is None or one.decided_at < rules.since for one in asked)
     if nobody_decided and _is_live(connection, use_case, version):
         return
     raise ForbiddenError(
@@ -75,6 +82,17 @@ def _expect_as_registered(connection: Connection, use_case: str, version: Versio
             f"Put the registered bytes back, or register these as a new version."
         )
     return known
+
+
+def _expect_judged_by(connection: Connection, version: RegisteredVersion, gates: tuple[str, ...]) -> None:
+    by = judged_by(connection, version.use_case, version.version)
+    if by is None or tuple(by) != gates:
+        others = [gate for gate in gates if gate not in (by or ())] + [gate for gate in by or () if gate not in gates]
+        raise ForbiddenError(
+            f"Version {version.version} of {version.use_case} was judged by other gates than are in force "
+            f"({', '.join(others) or 'another order'}), so it may not go live. Let somebody approve the change "
+            f"(`mlops-ray approvals rules`), or register the model again with the gates in force."
+        )
 
 
 def _expect_not_refused(version: VersionRef, asked: Sequence[Approval], use: str) -> None:
@@ -122,9 +140,12 @@ def newest_approved(connection: Connection, use_case: str, now: datetime) -> App
     """The approval of the highest version that may go live now."""
     query = select(versions.c.version, versions.c.model_digest).where(versions.c.use_case == use_case)
     for row in connection.execute(query.order_by(versions.c.version.desc())).all():
-        found = _valid(connection, use_case, VersionRef(row.version, row.model_digest), now)
+        ref = VersionRef(row.version, row.model_digest)
+        found = _valid(connection, use_case, ref, now)
         if found is not None:
-            return found
+            with suppress(ForbiddenError):
+                expect_admitted(connection, use_case, ref, now)
+                return found
     return None
 
 

@@ -12,12 +12,22 @@ from sqlalchemy import Connection, Table, select
 
 from mlops_ray.governance.events import Event, plain
 from mlops_ray.governance.history import CHANGES
-from mlops_ray.governance.tables import approvals, endpoints, policies, principals, rollouts, subscriptions, versions
+from mlops_ray.governance.tables import (
+    approvals,
+    delegations,
+    endpoints,
+    policies,
+    policy_changes,
+    principals,
+    rollouts,
+    subscriptions,
+    versions,
+)
 
 Row = dict[str, Any]
 """Columns of a row, as JSON values; only those that the events tell of."""
 
-_TABLES = (principals, versions, approvals, policies, subscriptions, endpoints, rollouts)
+_TABLES = (principals, versions, approvals, delegations, policies, policy_changes, subscriptions, endpoints, rollouts)
 DESCRIBED = {table.name: table for table in _TABLES}
 NOT_COMPARED = (
     "when a champion, a rollout and its step began and ended",
@@ -95,6 +105,10 @@ def _follow_key(rows: _Rows, event: Event) -> None:
 def _follow_version(rows: _Rows, event: Event) -> None:
     if event.type in ("version.registered", "version.measured", "version.retired"):
         _put(rows, versions, event.after | _digests(event.after["evidence"]))
+    if event.payload.get("was_previous_champion"):
+        live = rows[endpoints.name][(event.use_case,)]
+        live |= {"previous_version": None, "previous_digest": None, "revision": live["revision"] + 1}
+        live["stands_since"] = live["revision"]
 
 
 def _follow_approval(rows: _Rows, event: Event) -> None:
@@ -109,11 +123,14 @@ def _follow_policy(rows: _Rows, event: Event) -> None:
     kind, _, name = event.subject.partition(" ")
     if kind == "subscription":
         _follow_subscription(rows, event)
+    elif event.type != "policy.changed":
+        _put(rows, policy_changes, event.after)
     elif event.after is None:
         rows[policies.name].pop((name,), None)
     else:
         since = event.payload.get("since", event.time.isoformat())
-        _put(rows, policies, {"use_case": name, "policy": event.after, "since": since})
+        gates = {"gates": event.payload["gates"]} if "gates" in event.payload else {}
+        _put(rows, policies, {"use_case": name, "policy": event.after, "since": since} | gates)
 
 
 def _follow_subscription(rows: _Rows, event: Event) -> None:
@@ -152,6 +169,7 @@ _FOLLOWS: Mapping[str, Callable[[_Rows, Event], None]] = {
     "key": _follow_key,
     "version": _follow_version,
     "approval": _follow_approval,
+    "delegation": lambda rows, event: _put(rows, delegations, event.after),
     "policy": _follow_policy,
     "champion": _follow_endpoint,
     "rollout": _follow_endpoint,

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
-from mlops_ray.governance.events import Actor
+from mlops_ray.governance.assents import Assent, expect_another, is_same
+from mlops_ray.governance.events import Actor, plain
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef
 
@@ -13,11 +14,24 @@ State = Literal["requested", "approved", "rejected", "revoked", "expired"]
 
 
 @dataclass(frozen=True)
+class Report:
+    """What somebody found, such as a validator, in a file. digest: SHA-256 of its bytes, which lie in the artifacts."""
+
+    name: str
+    digest: str
+    bytes: int
+    by: str
+    by_id: str | None
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Approval:
     """A request and what became of it. break_glass: the version went live before anybody approved it.
 
     decided_by, decided_at: of the last verdict, None before. reason: of the last change. The ids are of the people and
-    services behind the names, None where a row is older than ids.
+    services behind the names, None where a row is older than ids. assents: who has approved, in their order; while
+    they are fewer than the use case demands, the request waits. reports: what was attached for those who decide.
     """
 
     id: str
@@ -36,6 +50,8 @@ class Approval:
     author_id: str | None = None
     requested_by_id: str | None = None
     decided_by_id: str | None = None
+    assents: tuple[Assent, ...] = ()
+    reports: tuple[Report, ...] = ()
 
     @property
     def ref(self) -> VersionRef:
@@ -57,7 +73,8 @@ class Request:
 class Verdict:
     """Somebody decides. version: as it was registered and stands now. seen: the model digest that they looked at.
 
-    earlier: all that was ever asked for these bytes, whatever became of it.
+    earlier: all that was ever asked for these bytes, whatever became of it. condition: what an approver wants to be
+    kept to. givers: who has given the actor the right to decide in their place, with the roles that count there.
     """
 
     kind: Literal["approved", "rejected", "revoked"]
@@ -66,6 +83,8 @@ class Verdict:
     reason: str = ""
     seen: str | None = None
     earlier: tuple[Approval, ...] = ()
+    condition: str = ""
+    givers: tuple[Actor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +141,8 @@ def _requested(state: Approval | None, event: Request, policy: Policy, now: date
 
 def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetime) -> Approval:
     name, actor = _name(event.version), event.actor
-    if policy.role not in actor.roles and "admin" not in actor.roles:
+    givers = tuple(giver for giver in event.givers if _carries(giver, policy))
+    if not _carries(actor, policy) and not givers:
         raise ForbiddenError(f"{actor.name} does not carry the role {policy.role!r}, which {event.kind} needs.")
     if event.kind != "approved" and not event.reason.strip():
         raise ConfigurationError(f"Say why {name} is {event.kind}: the reason goes into the audit log.")
@@ -130,7 +150,7 @@ def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetim
         raise ConflictError(f"Nobody has asked for the approval of {name}. Ask for it first.")
     if event.kind == "approved":
         event.version.expect_in_use()
-        _expect_other_eyes(state, event, policy)
+        _expect_other_eyes(state, event, policy, actor)
     revoking = event.kind == "revoked"
     open_states = ("approved", "expired") if revoking else ("requested",)
     # What the glass was broken for serves without a verdict: it can be taken back after its request has ended as well.
@@ -143,6 +163,10 @@ def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetim
         raise ConflictError(f"{name} was changed since its approval was asked for. Ask for approval again.")
     if event.seen is not None and event.seen != state.evidence.model:
         raise ConflictError(f"{name} has the digest {state.evidence.model}, not {event.seen[:64]}.")
+    if event.kind == "approved":
+        state = replace(state, assents=(*state.assents, _assent(state, event, policy, givers, now)))
+        if len(state.assents) < (policy.min_approvers or 1):
+            return replace(state, reason=event.reason)
     expires_at = state.expires_at if revoking else now + timedelta(seconds=policy.expires_after_s)
     return replace(
         state,
@@ -155,21 +179,52 @@ def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetim
     )
 
 
-def _expect_other_eyes(state: Approval, event: Verdict, policy: Policy) -> None:
+def _carries(actor: Actor, policy: Policy) -> bool:
+    return bool({policy.role, "admin"}.intersection(actor.roles))
+
+
+def _assent(state: Approval, event: Verdict, policy: Policy, givers: tuple[Actor, ...], now: datetime) -> Assent:
+    """With the actor's own right, else with that of the first giver who might approve this version as well.
+
+    A right that was given counts no further than the giver's own: not on what they made, and once.
+    """
+    actor, what = event.actor, _name(event.version).lower()
+    expect_another(state.assents, [actor], what)
+    giver = None if _carries(actor, policy) else _giver(state, event, policy, givers)
+    return Assent(
+        actor.name,
+        actor.id or None,
+        now,
+        plain(event.reason),
+        plain(event.condition),
+        giver.name if giver else None,
+        giver.id if giver else None,
+    )
+
+
+def _giver(state: Approval, event: Verdict, policy: Policy, givers: tuple[Actor, ...]) -> Actor:
+    refused: Exception | None = None
+    for giver in givers:
+        try:
+            _expect_other_eyes(state, event, policy, giver)
+            expect_another(state.assents, [giver], _name(event.version).lower())
+            return giver
+        except (ForbiddenError, ConflictError) as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def _expect_other_eyes(state: Approval, event: Verdict, policy: Policy, person: Actor) -> None:
     """Asking again in the ordinary way does not make another person of who broke the glass."""
     if not policy.four_eyes:
         return
-    actor, name = event.actor, _name(event.version)
-    if _is_same(actor, state.author, state.author_id):
-        raise ForbiddenError(f"{actor.name} is the author of {name.lower()}. Somebody else has to approve.")
+    name = _name(event.version).lower()
+    if is_same(person, state.author, state.author_id):
+        raise ForbiddenError(f"{person.name} is the author of {name}. Somebody else has to approve.")
     broken = [one for one in (state, *event.earlier) if one.break_glass]
-    if any(_is_same(actor, one.requested_by, one.requested_by_id) for one in broken):
-        raise ForbiddenError(f"{actor.name} broke the glass for {name.lower()}. Somebody else has to approve.")
-
-
-def _is_same(actor: Actor, name: str, id: str | None) -> bool:
-    """Whether the actor is that person: by the ids, whatever key was used; by the names where an id is not known."""
-    return actor.id == id if actor.id and id else actor.name == name
+    if any(is_same(person, one.requested_by, one.requested_by_id) for one in broken):
+        raise ForbiddenError(f"{person.name} broke the glass for {name}. Somebody else has to approve.")
 
 
 def _name(version: RegisteredVersion) -> str:

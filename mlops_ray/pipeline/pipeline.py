@@ -273,10 +273,10 @@ class Pipeline:
         check_monitored(case, [*case.request_columns(), *features], features)
 
     def _author(self) -> Actor:
-        """Who runs this pipeline. Raises ForbiddenError if they may not register a version, or change the policy."""
+        """Who runs this pipeline. Raises ForbiddenError if they may not register a version."""
         store, secret = open_store(self.settings), os.environ.get("MLOPS_RAY_API_KEY")
         author = acting(store, self.settings, secret, self.use_case.name)
-        expect_may_register(store, author, self.use_case)
+        expect_may_register(author, self.use_case)
         return author
 
     def _result(self, step: StepName) -> Any:

@@ -26,7 +26,8 @@ from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import VersionRef
-from mlops_ray.governance.policies import Policy, set_policy
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.principals import active_keys, create_key, development_approver_key, development_key
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving import versions
