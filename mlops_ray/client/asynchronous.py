@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import httpx
 
+from mlops_ray.client.approvers import AsyncApprovers
 from mlops_ray.client.decisions import Decision, decided
 from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorization, exchange, on_this_machine
 from mlops_ray.client.labels import labels_sent
@@ -35,6 +36,7 @@ class AsyncClient:
             base_url=url.rstrip("/"), headers=authorization(api_key), trust_env=not on_this_machine(url)
         )
         self.rollouts = AsyncRollouts(self._do)
+        self.approvers = AsyncApprovers(self._do)
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,9 +92,10 @@ class AsyncClient:
         reason: str = "",
         digest: str | None = None,
         revision: int | None = None,
+        condition: str = "",
     ) -> dict[str, Any]:
         """See `Client.decide`."""
-        return await self._do(decided(what, name, version, reason, digest, revision))
+        return await self._do(decided(what, name, version, reason, digest, revision, condition))
 
     async def approvals(self) -> list[dict[str, Any]]:
         """See `Client.approvals`."""

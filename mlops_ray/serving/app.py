@@ -36,6 +36,7 @@ from mlops_ray.registry.models import download_sealed, find_version, set_champio
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
 from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
@@ -362,6 +363,7 @@ class _Server:
                 "/health/ready": {"GET": Route(self._ready, None)},
                 "/openapi.json": {"GET": Route(self._document, None)},
                 **Approvals(self._store).routes(),
+                **Approvers(self._settings, self._store).routes(),
                 **Versions(self._settings, self._store).routes(),
             },
             self._guard,

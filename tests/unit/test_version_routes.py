@@ -32,6 +32,7 @@ from mlops_ray.governance.principals import active_keys, create_key, development
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving import versions
 from mlops_ray.serving.approvals import DECISIONS, Approvals
+from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
 from mlops_ray.serving.versions import Versions
@@ -65,7 +66,11 @@ class Server:
                 "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
             }
         )
-        routes = {**Approvals(store).routes(), **Versions(settings, store).routes()}
+        routes = {
+            **Approvals(store).routes(),
+            **Approvers(settings, store).routes(),
+            **Versions(settings, store).routes(),
+        }
         self.guard = Guard(None, active_keys(store))
         app = Starlette(routes=[Mount("/v2", Routes(routes, self.guard))])
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
