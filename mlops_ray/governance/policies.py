@@ -1,13 +1,15 @@
 """Policies: what a use case demands before a version of it may be live, and how its rollouts have to be."""
 
+import math
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, delete, insert, select
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.events import Actor, record
-from mlops_ray.governance.plan import Plan
+from mlops_ray.governance.plan import MAX_HOLD_S, Plan
 from mlops_ray.governance.tables import policies
 
 
@@ -39,6 +41,16 @@ class Policy:
     def to_json(self) -> dict[str, object]:
         """Without what is not demanded: a process of the version before can read it as long as nothing newer is."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def default_plan(self) -> Plan:
+        """The default plan, with as many steps, as long and as strict as the use case demands."""
+        steps, rules = Plan().steps, Plan().rules
+        number = max(len(steps), self.min_rollout_steps or 0, math.ceil((self.min_rollout_s or 0) / MAX_HOLD_S))
+        steps += (steps[-1],) * (number - len(steps))
+        longer = max(1.0, (self.min_rollout_s or 0) / sum(step.hold_s for step in steps))
+        held = tuple(replace(step, hold_s=min(MAX_HOLD_S, math.ceil(step.hold_s * longer))) for step in steps)
+        strictest = min(rules.max_error_rate, 1.0 if self.max_error_rate is None else self.max_error_rate)
+        return Plan(held, replace(rules, max_error_rate=strictest))
 
     def expect_allows(self, use_case: str, plan: Plan) -> None:
         """Raise ConfigurationError for a plan that is shorter, or allows more errors, than the use case demands."""

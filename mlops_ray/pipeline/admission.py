@@ -23,7 +23,7 @@ from mlops_ray.governance.live import live
 from mlops_ray.governance.measurements import expect_may_measure, record_measurement
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policies import policy_of as stored_policy
-from mlops_ray.governance.policy_changes import approve_change, set_policy, waiting
+from mlops_ray.governance.policy_changes import PolicyChange, approve_change, set_policy, waiting
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
 from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version
@@ -72,6 +72,7 @@ def policy_of(use_case: UseCase) -> Policy | None:
         max_error_rate=rule.max_error_rate,
         broken_glass_escalates_after_s=_seconds(rule.broken_glass_escalates_after),
         broken_glass_ends_after_s=_seconds(rule.broken_glass_ends_after),
+        min_approvers=rule.min_approvers if rule.min_approvers > 1 else None,
     )
 
 
@@ -117,8 +118,13 @@ def admit(
 def _declare(use_case: UseCase, settings: Settings, store: ControlStore, actor: Actor) -> None:
     """Let what the use case declares hold, or ask for it; for a single user the second principal approves it."""
     change = set_policy(store, actor, use_case.name, policy_of(use_case), tuple(rules(use_case.gates)))
-    if change is not None and is_single_user(store, settings):
+    if change is not None and not _has_agreed(change) and is_single_user(store, settings):
         approve_change(store, _development_approver(store, settings, use_case.name), change.id, _NOBODY_LOOKED)
+
+
+def _has_agreed(asked: PolicyChange | Approval) -> bool:
+    """Whether a set-up for a single user has no eyes left for it."""
+    return any(one.id == DEVELOPMENT_APPROVER for one in asked.assents)
 
 
 def _development_approver(store: ControlStore, settings: Settings, use_case: str) -> Actor:
@@ -213,7 +219,7 @@ def _approval(settings: Settings, store: ControlStore, actor: Actor, version: Re
     asked = next((a for a in list_approvals(store, name) if (a.version, a.evidence) == of_it), None)
     if asked is None or asked.state not in ("requested", "approved") or asked.expires_at <= datetime.now(UTC):
         asked = request(store, actor, name, version.version, why)
-    if asked.state == "requested" and is_single_user(store, settings):
+    if asked.state == "requested" and not _has_agreed(asked) and is_single_user(store, settings):
         approver = _development_approver(store, settings, name)
         asked = approve(store, approver, name, version.version, _NOBODY_LOOKED)
     return asked

@@ -133,7 +133,7 @@ class Approval:
     has fewer steps, is shorter, or has a larger rule `max_error_rate`; nobody promotes earlier by hand.
     broken_glass_escalates_after: how long somebody who broke the glass may wait for an approval until that is a
     critical event again, and again. broken_glass_ends_after: until the version is left for the last champion that may
-    serve.
+    serve. min_approvers: how many persons have to say yes, to a version and to other rules than these.
     """
 
     role: Literal["approve", "operate", "admin"] = "approve"
@@ -145,3 +145,4 @@ class Approval:
     max_error_rate: float | None = None
     broken_glass_escalates_after: timedelta | None = None
     broken_glass_ends_after: timedelta | None = None
+    min_approvers: int = 1

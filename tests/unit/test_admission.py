@@ -78,10 +78,10 @@ def test_what_a_use_case_demands_is_what_the_control_store_keeps_to() -> None:
     hour = timedelta(hours=1)
     declared = Approval(
         min_rollout_steps=2, min_rollout=hour, max_error_rate=0.02, broken_glass_escalates_after=hour,
-        broken_glass_ends_after=2 * hour,
+        broken_glass_ends_after=2 * hour, min_approvers=3,
     )  # fmt: skip
     month_s = timedelta(days=30).total_seconds()
-    assert policy_of(case(approval=declared)) == Policy(True, "approve", True, month_s, 2, 3600, 0.02, 3600, 7200)
+    assert policy_of(case(approval=declared)) == Policy(True, "approve", True, month_s, 2, 3600, 0.02, 3600, 7200, 3)
     assert policy_of(case(approval=Approval())) == Policy(required=True)
 
 

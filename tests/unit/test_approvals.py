@@ -501,6 +501,30 @@ def test_a_plan_below_what_its_use_case_demands_is_refused(ready: ControlStore, 
     assert start_rollout(ready, ANN, "flights", NEW, Plan()).rollout
 
 
+@given(
+    st.none() | st.integers(1, 30),
+    st.none() | st.floats(1, 10 * 365 * 86_400),
+    st.none() | st.floats(0, 1),
+)
+def test_the_default_plan_keeps_to_what_any_use_case_demands(
+    steps: int | None, held_s: float | None, rate: float | None
+) -> None:
+    policy = Policy(min_rollout_steps=steps, min_rollout_s=held_s, max_error_rate=rate)
+    plan = policy.default_plan()
+    policy.expect_allows("flights", plan)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert Policy().default_plan() == Plan()
+
+
+def test_a_rollout_without_a_plan_takes_one_that_its_use_case_allows(ready: ControlStore) -> None:
+    strict = replace(FLOOR, min_rollout_steps=6, min_rollout_s=86_400.0, max_error_rate=0.001)
+    put_in_force(ready, strict)
+    rollout = start_rollout(ready, ANN, "flights", NEW).rollout
+    assert rollout
+    assert (len(rollout.plan.steps), rollout.plan.rules.max_error_rate) == (6, 0.001)
+    assert sum(step.hold_s for step in rollout.plan.steps) >= 86_400
+
+
 def test_nobody_promotes_by_hand_before_a_rollout_has_gone_as_far_as_its_use_case_demands(ready: ControlStore) -> None:
     put_in_force(ready, replace(FLOOR, min_rollout_s=None))
     state = start_rollout(ready, ANN, "flights", NEW, Plan())
