@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mlops_ray.cli.approvals import VersionArgument, WhyOption, approvals
+from mlops_ray.cli.approvals import VersionArgument, WhyOption
+from mlops_ray.cli.approvals import approvals as approvals  # with the commands below, as `main` takes it
 from mlops_ray.cli.options import DEFAULT_URL, NameArgument, ReasonOption, StateOption, UrlOption, printable
 from mlops_ray.cli.rollout import server
 from mlops_ray.errors import ConfigurationError
