@@ -13,19 +13,23 @@ from sqlalchemy.exc import IntegrityError
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.anchors import anchor
-from mlops_ray.governance.approvals import Policy, approve, reject, request, revoke, set_policy
+from mlops_ray.governance.approvals import approve, attach, reject, request, revoke
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import Plan, Step, live
 from mlops_ray.governance.notifications import list_subscriptions, subscribe, unsubscribe
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import approve_change, reject_change, set_policy
 from mlops_ray.governance.principals import create_key, list_keys, revoke_key
 from mlops_ray.governance.reconciliation import DESCRIBED, Reconciliation
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.governance.tables import anchors, event_head, events
+from mlops_ray.governance.verdicts import Report
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 
 PEOPLE = [Actor(name, ("operate", "approve"), id=f"person-{name}") for name in ("ada", "ben", "carl")]
@@ -41,13 +45,14 @@ def make_history(store: ControlStore, seed: int, steps: int = 80) -> None:
     for number in range(steps):
         with suppress(MlopsRayError):
             make_step(store, random, number)
-    set_policy(store, PEOPLE[0], "flights", Policy(required=True, expires_after_s=60.0))
+    for days in (1, 2):  # one holds then, and one waits
+        set_policy(store, PEOPLE[0], "flights", Policy(required=True, expires_after_s=days * 86_400.0), ("g",))
 
 
 def make_step(store: ControlStore, random: Random, number: int) -> None:
     case, actor = random.choice(CASES), random.choice(PEOPLE)
     versions, seen = list_versions(store, case), live(store, case)
-    what = random.randrange(13) if versions else 0
+    what = random.randrange(15) if versions else 0
     if what < 2:
         evidence = Evidence(f"{random.randrange(1, 9):064x}", f"{number:064x}", f"{number + 1:064x}")
         record_version(store, actor, case, len(versions) + 1, evidence)
@@ -59,13 +64,24 @@ def make_step(store: ControlStore, random: Random, number: int) -> None:
         case 3 if list_keys(store):
             revoke_key(store, actor, random.choice(list_keys(store)).principal.id, "it leaked")
         case 4:
-            set_policy(store, actor, case, Policy(required=number % 3 == 0) if number % 4 else None)
+            policy = Policy(required=number % 3 == 0, min_approvers=2) if number % 4 else None
+            change = set_policy(store, actor, case, policy, ("g",))
+            if change is not None:
+                random.choice((approve_change, reject_change))(store, random.choice(PEOPLE), change.id, "so be it")
         case 5:
             request(store, actor, case, version.version, "please")
         case 6:
             approve(store, actor, case, version.version, "fine")
         case 7:
             random.choice((reject, revoke))(store, actor, case, version.version, "not so fine")
+        case 13:
+            until = datetime.now(UTC) + timedelta(days=1)
+            given = delegate(store, actor, case, "idp|eve", until, "away")
+            if number % 2:
+                end_delegation(store, actor, given.id, "back")
+        case 14:
+            report = Report("found.pdf", "f" * 64, 9, "ada", None, datetime.now(UTC))
+            attach(store, actor, case, version.version, report)
         case 8:
             set_champion(store, actor, case, version.ref, "the best")
         case 9 if seen.rollout:

@@ -23,12 +23,14 @@ from mlops_ray.governance import change as change_module
 from mlops_ray.governance import leases as leases_module
 from mlops_ray.governance import replicas as replicas_module
 from mlops_ray.governance import rollouts as rollouts_module
-from mlops_ray.governance.approvals import Policy, approve, request, revoke, set_policy
+from mlops_ray.governance.approvals import approve, request, revoke
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, Event
 from mlops_ray.governance.history import changes
 from mlops_ray.governance.live import Live, Plan, Rollout, Rules, Step, VersionRef, live
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.replicas import FRESH, Loading, Replica, leave, report
 from mlops_ray.governance.rollback import leave_unservable, roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout

@@ -64,11 +64,12 @@ def approve(
     version: VersionArgument,
     reason: ReasonOption = "",
     digest: Annotated[str | None, typer.Option(help="The sealed model you looked at, to refuse another.")] = None,
+    condition: Annotated[str, typer.Option(help="What has to be kept to; recorded and shown, not enforced.")] = "",
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
 ) -> None:
-    """Approve what was asked for; somebody other than the author has to."""
-    typer.echo(_decide("approve", url, state, model, version, reason, digest))
+    """Approve what was asked for; somebody other than the author has to, or several where the use case says so."""
+    typer.echo(_decide("approve", url, state, model, version, reason, digest, condition))
 
 
 @approvals.command()
@@ -215,12 +216,19 @@ def evidence(
 
 
 def _decide(
-    what: Decision, url: str, state: str | None, model: str, version: int, reason: str, digest: str | None = None
+    what: Decision,
+    url: str,
+    state: str | None,
+    model: str,
+    version: int,
+    reason: str,
+    digest: str | None = None,
+    condition: str = "",
 ) -> str:
     """The approval afterwards, in a line."""
     file = DEVELOPMENT_KEY_FILE if what == "request" else APPROVER_KEY_FILE
     with server(url, state, file) as client:
-        return _line(client.decide(what, model, version, reason, digest))
+        return _line(client.decide(what, model, version, reason, digest, condition=condition))
 
 
 def _line(approval: dict[str, Any]) -> str:
@@ -234,5 +242,13 @@ def _line(approval: dict[str, Any]) -> str:
         f"model {approval['evidence']['model'][:12]}",
         "BREAK GLASS" if approval["break_glass"] else "",
         approval["reason"],
+        *(_agreed(one) for one in approval["assents"]),
+        *(f"report {one['name']} {one['digest']}" for one in approval["reports"]),
     ]
     return printable("  ".join(part for part in parts if part))
+
+
+def _agreed(assent: dict[str, Any]) -> str:
+    place = f" for {assent['for_name']}" if assent["for_name"] else ""
+    condition = f" on condition: {assent['condition']}" if assent["condition"] else ""
+    return f"yes of {assent['name']}{place}{condition}"

@@ -8,7 +8,8 @@ from typing import NoReturn
 
 import typer
 
-from mlops_ray.cli.approvals import approvals, versions
+from mlops_ray.cli.approvals import versions
+from mlops_ray.cli.approvers import approvals
 from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.explore import explore

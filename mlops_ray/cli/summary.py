@@ -101,9 +101,13 @@ def _row(row: Mapping[str, Any]) -> str:
 
 
 def _approval(value: Mapping[str, Any]) -> str:
+    assents = value.get("assents", ())  # a result that was kept from before there were several
+    conditions = "".join(f"; on condition: {one['condition']}" for one in assents if one["condition"])
     if value["state"] != "approved":
-        return f"{value['state']}: somebody other than {value['author']} has to approve it"
-    return f"by {value['decided_by']}, author {value['author']} ({value['reason'] or 'no reason given'})"
+        others = f", beside {', '.join(one['name'] for one in assents)}," if assents else ""
+        return f"{value['state']}: somebody other than {value['author']}{others} has to approve it{conditions}"
+    who = ", ".join(one["name"] for one in assents) or value["decided_by"]
+    return f"by {who}, author {value['author']} ({value['reason'] or 'no reason given'}){conditions}"
 
 
 def _is_estimate(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """Client: asks a served model over HTTP, with connections kept open and safe retries; in two forms, sync and async.
 
-What both do is decided once: what is asked in `predictions`, `labels`, `decisions`, `rollouts`, `keys`, `subscriptions`
-and `audit`, when it is sent and how long to pause in `exchange`; a client carries it out.
+What both do is decided once: what is asked in `predictions`, `labels`, `decisions`, `approvers`, `rollouts`, `keys`,
+`subscriptions` and `audit`, when it is sent and how long to pause in `exchange`; a client carries it out.
 """
 
 from mlops_ray.client.asynchronous import AsyncClient

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import httpx
 
+from mlops_ray.client.approvers import AsyncApprovers
 from mlops_ray.client.audit import AsyncAudit
 from mlops_ray.client.decisions import Decision, decided
 from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorization, exchange, on_this_machine
@@ -41,6 +42,7 @@ class AsyncClient:
         self.keys = AsyncKeys(self._do)
         self.subscriptions = AsyncSubscriptions(self._do)
         self.audit = AsyncAudit(self._do)
+        self.approvers = AsyncApprovers(self._do)
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,9 +98,10 @@ class AsyncClient:
         reason: str = "",
         digest: str | None = None,
         revision: int | None = None,
+        condition: str = "",
     ) -> dict[str, Any]:
         """See `Client.decide`."""
-        return await self._do(decided(what, name, version, reason, digest, revision))
+        return await self._do(decided(what, name, version, reason, digest, revision, condition))
 
     async def approvals(self) -> list[dict[str, Any]]:
         """See `Client.approvals`."""

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx
 
+from mlops_ray.client.approvers import Approvers
 from mlops_ray.client.audit import Audit
 from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.client.decisions import Decision, decided
@@ -50,6 +51,7 @@ class Client:
         self.keys = Keys(self._do)
         self.subscriptions = Subscriptions(self._do)
         self.audit = Audit(self._do)
+        self.approvers = Approvers(self._do)
 
     def __enter__(self) -> Self:
         return self
@@ -114,16 +116,18 @@ class Client:
         reason: str = "",
         digest: str | None = None,
         revision: int | None = None,
+        condition: str = "",
     ) -> dict[str, Any]:
         """Ask for, give, refuse or take back the approval of a version, do without it, or retire the version for good.
 
         Who does it is whose key this client has. digest: of the sealed model that was looked at, to refuse another
-        one. revision: of what was live when breaking the glass was decided; default: what is live now. Returns the
-        approval, the retired version, or after breaking the glass what is live. Raises ForbiddenError for who may not
-        do this (the author of a version cannot approve it), ConflictError if it cannot be done to what stands, and what
-        `predict` raises.
+        one. revision: of what was live when breaking the glass was decided; default: what is live now. condition: what
+        an approver wants to be kept to; it is recorded and shown. Returns the approval, which waits for others while
+        the use case demands more, the retired version, or after breaking the glass what is live. Raises ForbiddenError
+        for who may not do this (the author of a version cannot approve it), ConflictError if it cannot be done to what
+        stands, and what `predict` raises.
         """
-        return self._do(decided(what, name, version, reason, digest, revision))
+        return self._do(decided(what, name, version, reason, digest, revision, condition))
 
     def approvals(self) -> list[dict[str, Any]]:
         """Requests and what became of them, the newest first, of the use cases on which this key may see them."""

@@ -11,7 +11,13 @@ Decision = Literal["request", "approve", "reject", "revoke", "break-glass", "ret
 
 
 def decided(
-    what: Decision, name: str, version: int, reason: str, digest: str | None, revision: int | None
+    what: Decision,
+    name: str,
+    version: int,
+    reason: str,
+    digest: str | None,
+    revision: int | None,
+    condition: str = "",
 ) -> Steps[dict[str, Any]]:
     """What the server answers to a decision.
 
@@ -25,4 +31,5 @@ def decided(
             revision = None
     body = {"model": name, "version": version, "reason": reason, "digest": digest}
     body |= {} if revision is None else {"revision": revision}
+    body |= {"condition": condition} if condition else {}
     return dict((yield Call("/v2/versions/retire" if what == "retire" else f"/v2/approvals/{what}", body)))

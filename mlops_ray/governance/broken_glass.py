@@ -4,13 +4,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
-from mlops_ray.governance.approvals import Approval, end_unapproved, unapproved
+from mlops_ray.governance.approvals import end_unapproved
+from mlops_ray.governance.clearance import unapproved
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, record
 from mlops_ray.governance.live import Live, read_live
 from mlops_ray.governance.policies import Policy, policy_of
 from mlops_ray.governance.rollback import last_servable, leave
 from mlops_ray.governance.tables import events, policies
+from mlops_ray.governance.verdicts import Approval
 
 
 def follow_up(store: ControlStore, now: datetime) -> list[str]:

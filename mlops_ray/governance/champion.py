@@ -4,8 +4,9 @@ from sqlalchemy import update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance import versions as registered_versions
-from mlops_ray.governance.approvals import ask, expect_admitted, newest_approved
+from mlops_ray.governance.approvals import ask
 from mlops_ray.governance.change import conflict, expect_seen, with_champion, write
+from mlops_ray.governance.clearance import expect_admitted, newest_approved
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import SYSTEM, Actor, record
 from mlops_ray.governance.live import Live, VersionRef, live, read_live

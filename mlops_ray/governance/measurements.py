@@ -75,13 +75,13 @@ def _expect_may(
             f"MLOPS_RAY_API_KEY to a key that does."
         )
     known.expect_in_use()
-    judged_by = _rules(connection, known)
-    if judged_by is None:
+    by = judged_by(connection, use_case, version)
+    if by is None:
         raise ConflictError(
             f"By which rules version {version} of {use_case} was judged is not on record. Register the model again."
         )
-    if list(rules) != judged_by:
-        others = [one for one in judged_by if one not in rules] + [one for one in rules if one not in judged_by]
+    if list(rules) != by:
+        others = [one for one in by if one not in rules] + [one for one in rules if one not in by]
         raise ConflictError(
             f"Version {version} of {use_case} was judged by other gates than the use case has now "
             f"({', '.join(others) or 'another order'}). Other rules need another version: register the model again."
@@ -89,9 +89,10 @@ def _expect_may(
     return known
 
 
-def _rules(connection: Connection, version: RegisteredVersion) -> list[str] | None:
+def judged_by(connection: Connection, use_case: str, version: int) -> list[str] | None:
+    """The gates by which a version was judged when it was registered, as text; None if that is not on record."""
     query = select(events.c.payload).where(
-        events.c.subject == f"{version.use_case}@{version.version}", events.c.type == "version.registered"
+        events.c.subject == f"{use_case}@{version}", events.c.type == "version.registered"
     )
     payload = connection.execute(query.order_by(events.c.seq)).scalar()
     return payload.get(RULES) if payload else None

@@ -8,6 +8,7 @@ from msgspec import Meta
 from mlops_ray.errors import ConfigurationError
 
 Route = Literal["shadow", "canary"]
+MAX_HOLD_S = 31_536_000
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,7 +19,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     route: Route
     share: Annotated[float, Meta(gt=0, le=1)]
-    hold_s: Annotated[float, Meta(ge=0, le=31_536_000)]
+    hold_s: Annotated[float, Meta(ge=0, le=MAX_HOLD_S)]
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

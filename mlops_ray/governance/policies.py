@@ -1,16 +1,16 @@
 """Policies: what a use case demands before a version of it may be live, and how its rollouts have to be."""
 
+import math
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, delete, insert, select
 
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, record
-from mlops_ray.governance.plan import Plan
+from mlops_ray.governance.plan import MAX_HOLD_S, Plan
 from mlops_ray.governance.tables import policies
-from mlops_ray.governance.versions import expect_name
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Policy:
     has fewer steps, is shorter, or has a larger rule `max_error_rate`. broken_glass_escalates_after_s: a version for
     which the glass was broken, and which nobody has approved since, is a critical event again after this long, and
     again. broken_glass_ends_after_s: after this long it is left for the last champion that may serve. signed: no
-    version is loaded or goes live without a signature of its model that holds (`governance.signatures`).
+    version is loaded or goes live without a signature of its model that holds (`governance.signatures`). min_approvers:
+    how many persons have to approve a version, or another policy; one where it is None.
     """
 
     required: bool = False
@@ -37,6 +38,21 @@ class Policy:
     broken_glass_escalates_after_s: float | None = None
     broken_glass_ends_after_s: float | None = None
     signed: bool | None = None
+    min_approvers: int | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Without what is not demanded: a process of the version before can read it as long as nothing newer is."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def default_plan(self) -> Plan:
+        """The default plan, with as many steps, as long and as strict as the use case demands."""
+        steps, rules = Plan().steps, Plan().rules
+        number = max(len(steps), self.min_rollout_steps or 0, math.ceil((self.min_rollout_s or 0) / MAX_HOLD_S))
+        steps += (steps[-1],) * (number - len(steps))
+        longer = max(1.0, (self.min_rollout_s or 0) / sum(step.hold_s for step in steps))
+        held = tuple(replace(step, hold_s=min(MAX_HOLD_S, math.ceil(step.hold_s * longer))) for step in steps)
+        strictest = min(rules.max_error_rate, 1.0 if self.max_error_rate is None else self.max_error_rate)
+        return Plan(held, replace(rules, max_error_rate=strictest))
 
     def expect_allows(self, use_case: str, plan: Plan) -> None:
         """Raise ConfigurationError for a plan that is shorter, or allows more errors, than the use case demands."""
@@ -57,39 +73,63 @@ class Policy:
             )
 
 
-def set_policy(
-    store: ControlStore, actor: Actor, use_case: str, policy: Policy | None, now: datetime | None = None
+@dataclass(frozen=True)
+class InForce:
+    """What holds for a use case. gates: by which its versions are judged, as text; None where nobody has said.
+
+    since: when approvals were demanded, or the rest was written where they are not.
+    """
+
+    policy: Policy
+    gates: tuple[str, ...] | None
+    since: datetime
+
+
+def write_policy(
+    connection: Connection,
+    actor: Actor,
+    use_case: str,
+    policy: Policy | None,
+    gates: tuple[str, ...] | None,
+    now: datetime,
+    reason: str = "",
+    change: str | None = None,
 ) -> None:
-    """Store what a use case demands, None for nothing, with `policy.changed` if it was otherwise before."""
-    now = now or datetime.now(UTC)
-    expect_name(use_case)
-    with store.transaction() as connection:
-        row = connection.execute(select(policies).where(policies.c.use_case == use_case)).first()
-        before, after = row and row.policy, policy and _to_json(policy)
-        if before == after:
-            return
-        connection.execute(delete(policies).where(policies.c.use_case == use_case))
-        still = row is not None and row.policy.get("required") and policy is not None and policy.required
-        since = row.since if row is not None and still else now
-        if policy is not None:
-            connection.execute(insert(policies).values(use_case=use_case, policy=after, since=since))
-        subject = f"policy {use_case}"
-        payload = {"since": since}
-        record(connection, "policy.changed", actor, subject, use_case, before, after, payload=payload, now=now)
+    """Let this hold from now on, None for nothing, with `policy.changed`, inside the caller's transaction.
+
+    change: the id of the request that was approved, where one was needed. Who may is judged in `policy_changes`.
+    """
+    before = in_force(connection, use_case)
+    connection.execute(delete(policies).where(policies.c.use_case == use_case))
+    still = before is not None and before.policy.required and policy is not None and policy.required
+    since = before.since if still and before else now
+    if policy is not None:
+        row = {"use_case": use_case, "policy": policy.to_json(), "since": since, "gates": gates and list(gates)}
+        connection.execute(insert(policies).values(row))
+    payload = {"since": since, "gates": gates, "gates_before": before and before.gates, "change": change}
+    record(
+        connection,
+        "policy.changed",
+        actor,
+        f"policy {use_case}",
+        use_case,
+        before=before and before.policy.to_json(),
+        after=policy and policy.to_json(),
+        payload=payload,
+        reason=reason,
+        now=now,
+    )
+
+
+def in_force(connection: Connection, use_case: str) -> InForce | None:
+    """None where nothing was stored."""
+    row = connection.execute(select(policies).where(policies.c.use_case == use_case)).first()
+    if row is None:
+        return None
+    return InForce(Policy(**row.policy), None if row.gates is None else tuple(row.gates), row.since)
 
 
 def policy_of(connection: Connection, use_case: str) -> Policy:
     """What a use case demands; nothing where nothing was stored."""
-    stored = connection.execute(select(policies.c.policy).where(policies.c.use_case == use_case)).scalar()
-    return Policy(**stored) if stored else Policy()
-
-
-def required_since(connection: Connection, use_case: str) -> datetime | None:
-    """Since when no version goes live without an approval; None where one does."""
-    row = connection.execute(select(policies).where(policies.c.use_case == use_case)).first()
-    return row.since if row is not None and row.policy.get("required") else None
-
-
-def _to_json(policy: Policy) -> dict[str, object]:
-    """Without what is not demanded: a process of the version before can read it as long as nothing newer is."""
-    return {name: value for name, value in asdict(policy).items() if value is not None}
+    found = in_force(connection, use_case)
+    return found.policy if found else Policy()

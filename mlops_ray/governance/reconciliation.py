@@ -14,12 +14,22 @@ from sqlalchemy import Connection, Table, select
 from mlops_ray.governance.events import Event, plain
 from mlops_ray.governance.history import CHANGES
 from mlops_ray.governance.references import digest_of
-from mlops_ray.governance.tables import approvals, endpoints, policies, principals, rollouts, subscriptions, versions
+from mlops_ray.governance.tables import (
+    approvals,
+    delegations,
+    endpoints,
+    policies,
+    policy_changes,
+    principals,
+    rollouts,
+    subscriptions,
+    versions,
+)
 
 Row = dict[str, Any]
 """Columns of a row, as JSON values; only those that the events tell of."""
 
-_TABLES = (principals, versions, approvals, policies, subscriptions, endpoints, rollouts)
+_TABLES = (principals, versions, approvals, delegations, policies, policy_changes, subscriptions, endpoints, rollouts)
 DESCRIBED = {table.name: table for table in _TABLES}
 NOT_COMPARED = ("an edit of what is told without an event: the outbox, leases, and what replicas report",)
 SET = "a moment"
@@ -130,11 +140,14 @@ def _follow_policy(rows: _Rows, event: Event) -> None:
     kind, _, name = event.subject.partition(" ")
     if kind == "subscription":
         _follow_subscription(rows, event)
+    elif event.type != "policy.changed":
+        _put(rows, policy_changes, event.after)
     elif event.after is None:
         rows[policies.name].pop((name,), None)
     else:
         since = event.payload.get("since", event.time.isoformat())
-        _put(rows, policies, {"use_case": name, "policy": event.after, "since": since})
+        gates = {"gates": event.payload["gates"]} if "gates" in event.payload else {}
+        _put(rows, policies, {"use_case": name, "policy": event.after, "since": since} | gates)
 
 
 def _follow_subscription(rows: _Rows, event: Event) -> None:
@@ -175,6 +188,7 @@ _FOLLOWS: Mapping[str, Callable[[_Rows, Event], None]] = {
     "key": _follow_key,
     "version": _follow_version,
     "approval": _follow_approval,
+    "delegation": lambda rows, event: _put(rows, delegations, event.after),
     "policy": _follow_policy,
     "champion": _follow_endpoint,
     "rollout": _follow_endpoint,

@@ -5,8 +5,8 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from mlops_ray.errors import ConflictError, ForbiddenError
-from mlops_ray.governance.approvals import expect_may_serve
 from mlops_ray.governance.change import expect_seen, with_champion, write, write_rollout
+from mlops_ray.governance.clearance import expect_may_serve
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.history import champions

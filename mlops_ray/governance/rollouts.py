@@ -6,8 +6,8 @@ import uuid6
 from sqlalchemy import Connection, insert
 
 from mlops_ray.errors import ConflictError
-from mlops_ray.governance.approvals import expect_admitted
 from mlops_ray.governance.change import conflict, expect_seen, with_champion, write, write_rollout
+from mlops_ray.governance.clearance import expect_admitted
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import Live, Numbers, Plan, Rollout, VersionRef, read_live
@@ -17,9 +17,15 @@ from mlops_ray.governance.tables import rollouts
 
 
 def start_rollout(
-    store: ControlStore, actor: Actor, use_case: str, version: VersionRef, plan: Plan, seen: int | None = None
+    store: ControlStore,
+    actor: Actor,
+    use_case: str,
+    version: VersionRef,
+    plan: Plan | None = None,
+    seen: int | None = None,
 ) -> Live:
-    """Let `version` in step by step. seen: the revision on which this was decided; None for what holds now.
+    """Let `version` in step by step. plan: None for the default, as strict as the use case demands. seen: the
+    revision on which this was decided; None for what holds now.
 
     Raises ConflictError if a rollout runs, the version is the champion, or something else was live at `seen`;
     ConfigurationError for a plan that the use case does not allow.
@@ -36,7 +42,9 @@ def start_rollout(
             raise ConflictError(f"Version {version.version} of {use_case} is the champion already.")
         now = database_now(connection)
         expect_admitted(connection, use_case, version, now)
-        policy_of(connection, use_case).expect_allows(use_case, plan)
+        policy = policy_of(connection, use_case)
+        plan = policy.default_plan() if plan is None else plan
+        policy.expect_allows(use_case, plan)
         rollout = Rollout(str(uuid6.uuid7()), version, plan, "loading", 0, now, now)
         row = {
             "id": rollout.id, "use_case": use_case, "version": version.version, "digest": version.digest,

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0014"
+SCHEMA_REVISION = "0011"
 # Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
 REPORTS_REVISION = "0007"
 
@@ -204,13 +204,54 @@ leases = Table(
     _column("until", UtcDateTime),
 )
 
-# What a use case demands before a version of it may be live; see governance.approvals.Policy.
+# What a use case demands before a version of it may be live; see governance.policies.Policy. gates: by which its
+# versions are judged, as text.
 policies = Table(
     "policies",
     metadata,
     _column("use_case", Text, primary_key=True),
     _column("policy", Json),
     _column("since", UtcDateTime),
+    _column("gates", Json, nullable=True),
+)
+
+# One row for each time somebody wanted another policy or other gates where that needs an approval.
+policy_changes = Table(
+    "policy_changes",
+    metadata,
+    _column("id", Text, primary_key=True),
+    _column("use_case", Text),
+    _column("policy", Json, nullable=True),
+    _column("gates", Json, nullable=True),
+    _column("state", Text),
+    _column("requested_by", Text),
+    _column("requested_by_id", Text, nullable=True),
+    _column("requested_at", UtcDateTime),
+    _column("expires_at", UtcDateTime),
+    _column("assents", Json),
+    _column("decided_by", Text, nullable=True),
+    _column("decided_by_id", Text, nullable=True),
+    _column("decided_at", UtcDateTime, nullable=True),
+    _column("reason", Text),
+    Index("policy_changes_use_case", "use_case"),
+)
+
+# Who may approve in whose place, and until when.
+delegations = Table(
+    "delegations",
+    metadata,
+    _column("id", Text, primary_key=True),
+    _column("use_case", Text),
+    _column("giver", Text),
+    _column("giver_id", Text),
+    _column("taker", Text),
+    _column("taker_id", Text),
+    _column("role", Text),
+    _column("given_at", UtcDateTime),
+    _column("until", UtcDateTime),
+    _column("ended_at", UtcDateTime, nullable=True),
+    _column("reason", Text),
+    Index("delegations_taker", "use_case", "taker_id"),
 )
 
 # What was registered: the digests of a version's parts, who made it, and the gates that it did not pass.
@@ -251,6 +292,8 @@ approvals = Table(
     _column("decided_at", UtcDateTime, nullable=True),
     _column("expires_at", UtcDateTime),
     _column("reason", Text),
+    _column("assents", Json, server_default="[]"),
+    _column("reports", Json, server_default="[]"),
     Index("approvals_digest", "use_case", "model_digest"),
 )
 

@@ -15,22 +15,19 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.evaluation.gates import GateResult, judge
 from mlops_ray.features.training_set import TrainingSet
-from mlops_ray.governance.approvals import (
-    Approval,
-    approve,
-    list_approvals,
-    request,
-)
+from mlops_ray.governance.approvals import approve, list_approvals, request
 from mlops_ray.governance.champion import set_first_champion
-from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.control_store import ControlStore, database_now, open_store
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.inventory import Declared
 from mlops_ray.governance.live import live
 from mlops_ray.governance.measurements import expect_may_measure, record_measurement
-from mlops_ray.governance.policies import Policy, set_policy
+from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policies import policy_of as stored_policy
+from mlops_ray.governance.policy_changes import PolicyChange, approve_change, set_policy, waiting
 from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
 from mlops_ray.governance.signatures import SIGNED
+from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version
 from mlops_ray.pipeline.measurement import Registered, measure, rules
 from mlops_ray.registry.lineage import Lineage
@@ -42,6 +39,7 @@ from mlops_ray.registry.vulnerabilities import gate_findings, scan
 from mlops_ray.use_case import Split, UseCase
 
 _logger = logging.getLogger(__name__)
+_NOBODY_LOOKED = "a set-up for a single user: nobody has looked at it"
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ def policy_of(use_case: UseCase) -> Policy | None:
         broken_glass_escalates_after_s=_seconds(rule.broken_glass_escalates_after),
         broken_glass_ends_after_s=_seconds(rule.broken_glass_ends_after),
         signed=rule.signed or None,
+        min_approvers=rule.min_approvers if rule.min_approvers > 1 else None,
     )
 
 
@@ -90,26 +89,13 @@ def declared_by(use_case: UseCase) -> Declared:
     return Declared(use_case.owner, use_case.purpose, use_case.tier or "", _seconds(use_case.review_every))
 
 
-def expect_may_register(store: ControlStore, actor: Actor, use_case: UseCase) -> None:
-    """Raise ForbiddenError unless `actor` may register versions of the use case, as it now declares approvals.
-
-    Where an approval is demanded, what is demanded is changed by those who may approve alone: whoever could write a
-    laxer rule would need nobody.
-    """
+def expect_may_register(actor: Actor, use_case: UseCase) -> None:
+    """Raise ForbiddenError unless `actor` may register versions of the use case."""
     if not {"operate", "admin"}.intersection(actor.roles):
         who = "Nobody knows who you are" if actor == SYSTEM else f"{actor.name} does not carry the role 'operate' there"
         raise ForbiddenError(
             f"Registering a version of {use_case.name} needs the role 'operate'. {who}. Set MLOPS_RAY_API_KEY to a key "
             f"that does (in a job: in its runtime environment)."
-        )
-    with store.reading() as connection:
-        stored = stored_policy(connection, use_case.name)
-    changed = stored != (policy_of(use_case) or Policy())
-    if stored.required and changed and not {stored.role, "admin"}.intersection(actor.roles):
-        raise ForbiddenError(
-            f"{use_case.name} demands approvals, and this declares other rules for them than are stored. {actor.name} "
-            f"does not carry the role {stored.role!r}, which changing them needs. Declare them as they were "
-            f"({stored}), or let somebody who approves run it."
         )
 
 
@@ -124,18 +110,38 @@ def admit(
     """Judge the gates of a version, record it with `actor` as its author, and make it champion if it is the first.
 
     Where there is a champion, that stays: another version comes in by a rollout. Where an approval is demanded it is
-    asked for, and the version waits. A set-up for a single user has nobody to ask: there a second development
-    principal approves, and the approval says so. Doing it again changes nothing, and neither do the champion's bytes
-    under another number. challenger: nothing is asked where there is a champion: whoever made the version decides.
+    asked for, and the version waits; other rules for it, and other gates, are asked for as well, and hold when somebody
+    else has approved them. A set-up for a single user has nobody to ask: there a second development principal
+    approves, and the approval says so. Doing it again changes nothing, and neither do the champion's bytes under
+    another number. challenger: nothing is asked where there is a champion: whoever made the version decides.
     """
     store, name, version = open_store(settings), use_case.name, registered.version.version
-    expect_may_register(store, actor, use_case)
-    set_policy(store, actor, name, policy_of(use_case))
+    expect_may_register(actor, use_case)
+    _declare(use_case, settings, store, actor)
     found = measure(use_case, settings, store, sealed_folder, registered)
     results = judge(use_case.gates, found.measured, datetime.now(UTC))
     payload = {**found.payload, SIGNED: is_signed(settings, sealed_folder)}
     recorded = record_version(store, actor, name, version, found.evidence, results, payload)
     return _stand(use_case, settings, store, actor, recorded, results, "the pipeline registered it", challenger)
+
+
+def _declare(use_case: UseCase, settings: Settings, store: ControlStore, actor: Actor) -> None:
+    """Let what the use case declares hold, or ask for it; for a single user the second principal approves it."""
+    change = set_policy(store, actor, use_case.name, policy_of(use_case), tuple(rules(use_case.gates)))
+    if change is not None and not _has_agreed(change) and is_single_user(store, settings):
+        approve_change(store, _development_approver(store, settings, use_case.name), change.id, _NOBODY_LOOKED)
+
+
+def _has_agreed(asked: PolicyChange | Approval) -> bool:
+    """Whether a set-up for a single user has no eyes left for it."""
+    return any(one.id == DEVELOPMENT_APPROVER for one in asked.assents)
+
+
+def _development_approver(store: ControlStore, settings: Settings, use_case: str) -> Actor:
+    development_approver_key(store, settings)
+    with store.reading() as connection:
+        role = stored_policy(connection, use_case).role
+    return Actor(DEVELOPMENT_APPROVER, (role,), id=DEVELOPMENT_APPROVER)
 
 
 def measure_again(use_case: UseCase, settings: Settings, actor: Actor, version: int, reason: str) -> Admission:
@@ -192,14 +198,23 @@ def _stand(
         and (challenger or champion.digest == version.digest)
     ):
         return Admission(results, None, False, _beside(name, version, champion))
-    approval = _approval(use_case, settings, store, actor, recorded, why) if use_case.approval else None
-    if approval is not None and approval.state != "approved" and use_case.approval and use_case.approval.required:
-        step = f"mlops-ray approvals approve {name} {version.version}"
+    with store.reading() as connection:
+        required = stored_policy(connection, name).required
+        change = waiting(connection, name, database_now(connection)) if required else None
+    other = f". Other rules or gates wait as well: mlops-ray approvals approve-rules {change.id}" if change else ""
+    approval = _approval(settings, store, actor, recorded, why) if use_case.approval or required else None
+    if required and approval is not None and approval.state != "approved":
+        step = f"mlops-ray approvals approve {name} {version.version}{other}"
         return Admission(results, approval, False, f"Version {version.version} waits for an approval: {step}")
-    champion = set_first_champion(store, actor, name, version, why).champion
+    try:
+        champion = set_first_champion(store, actor, name, version, why).champion
+    except ForbiddenError as error:
+        if change is None:
+            raise
+        return Admission(results, approval, False, f"{error}{other}")
     if champion == version or champion is None:
-        return Admission(results, approval, True, f"Version {version.version} is champion.")
-    return Admission(results, approval, False, _beside(name, version, champion))
+        return Admission(results, approval, True, f"Version {version.version} is champion{other}.")
+    return Admission(results, approval, False, f"{_beside(name, version, champion)}{other}")
 
 
 def _beside(name: str, version: VersionRef, champion: VersionRef) -> str:
@@ -210,19 +225,14 @@ def _beside(name: str, version: VersionRef, champion: VersionRef) -> str:
     return f"Version {version.version} waits beside version {champion.version}, which stays champion: {step}"
 
 
-def _approval(
-    use_case: UseCase, settings: Settings, store: ControlStore, actor: Actor, version: RegisteredVersion, why: str
-) -> Approval:
-    of_it = version.version, version.evidence
-    asked = next((a for a in list_approvals(store, use_case.name) if (a.version, a.evidence) == of_it), None)
+def _approval(settings: Settings, store: ControlStore, actor: Actor, version: RegisteredVersion, why: str) -> Approval:
+    name, of_it = version.use_case, (version.version, version.evidence)
+    asked = next((a for a in list_approvals(store, name) if (a.version, a.evidence) == of_it), None)
     if asked is None or asked.state not in ("requested", "approved") or asked.expires_at <= datetime.now(UTC):
-        asked = request(store, actor, use_case.name, version.version, why)
-    if asked.state == "requested" and is_single_user(store, settings):
-        development_approver_key(store, settings)
-        rule = use_case.approval
-        approver = Actor(DEVELOPMENT_APPROVER, (rule.role if rule else "approve",), id=DEVELOPMENT_APPROVER)
-        reason = "a set-up for a single user: nobody has looked at it"
-        asked = approve(store, approver, use_case.name, version.version, reason)
+        asked = request(store, actor, name, version.version, why)
+    if asked.state == "requested" and not _has_agreed(asked) and is_single_user(store, settings):
+        approver = _development_approver(store, settings, name)
+        asked = approve(store, approver, name, version.version, _NOBODY_LOOKED)
     return asked
 
 

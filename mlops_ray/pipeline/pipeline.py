@@ -278,11 +278,11 @@ class Pipeline:
     def _author(self) -> Actor:
         """Who runs this pipeline, once what the use case says of itself is in the inventory.
 
-        Raises ForbiddenError if they may not register a version, or change the policy.
+        Raises ForbiddenError if they may not register a version.
         """
         store, secret = open_store(self.settings), os.environ.get("MLOPS_RAY_API_KEY")
         author = acting(store, self.settings, secret, self.use_case.name)
-        expect_may_register(store, author, self.use_case)
+        expect_may_register(author, self.use_case)
         declare(store, author, self.use_case.name, declared_by(self.use_case))
         return author
 

@@ -18,7 +18,7 @@ from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity
-from mlops_ray.governance.live import Plan, live
+from mlops_ray.governance.live import live
 from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, history, record_next
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.versions import VersionRef
@@ -183,4 +183,4 @@ class Governor:
             if live(self._store, self._name).champion is None:
                 set_champion(self._store, self._actor, self._name, version, result.reason)
             else:
-                start_rollout(self._store, self._actor, self._name, version, Plan())
+                start_rollout(self._store, self._actor, self._name, version)

@@ -37,6 +37,7 @@ from mlops_ray.registry.model_signature import expect_demanded_signature
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
 from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.credentials import expect_credentials
@@ -346,6 +347,7 @@ class _Server:
                 "/health/ready": {"GET": Route(self._ready, None)},
                 "/openapi.json": {"GET": Route(self._document, None)},
                 **Approvals(self._store).routes(),
+                **Approvers(self._settings, self._store).routes(),
                 **Versions(self._settings, self._store).routes(),
                 **Keys(self._settings, self._store).routes(),
                 **Subscriptions(self._settings, self._store).routes(),

@@ -13,12 +13,14 @@ import msgspec
 from msgspec import Meta
 
 from mlops_ray.errors import ConflictError, ForbiddenError
-from mlops_ray.governance.approvals import Approval, approve, list_approvals, reject, request, revoke
+from mlops_ray.governance.approvals import approve, list_approvals, reject, request, revoke
 from mlops_ray.governance.champion import break_glass
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.delegations import may_decide_for_others
 from mlops_ray.governance.events import Actor, plain, read_events
 from mlops_ray.governance.live import Live, live
 from mlops_ray.governance.principals import Principal, Role
+from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import RegisteredVersion
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.operations import Reason, RevisionNumber, VersionNumber, actor_of, read_body
@@ -26,13 +28,15 @@ from mlops_ray.serving.operations import Reason, RevisionNumber, VersionNumber, 
 
 class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
     """digest: of the sealed model that the caller looked at, to refuse another one. revision: of what was live when the
-    caller looked; with it, breaking the glass a second time changes nothing."""
+    caller looked; with it, breaking the glass a second time changes nothing. condition: what an approver wants to be
+    kept to."""
 
     model: str
     version: VersionNumber
     reason: Reason = ""
     digest: Annotated[str, Meta(max_length=64)] | None = None
     revision: RevisionNumber | None = None
+    condition: Reason = ""
 
 
 Result = Approval | Live | RegisteredVersion
@@ -40,11 +44,12 @@ Result = Approval | Live | RegisteredVersion
 
 @dataclass(frozen=True)
 class Decision:
-    """A kind of decision about a version. event: what it is in the audit log. role: who may, on the version's use case;
-    None: the use case says which role decides. stands: what holds if it was decided so already, None if it does not.
+    """A kind of decision about a version. events: what it is in the audit log. role: who may, on the version's use
+    case; None: the use case says which role decides, or somebody gave the caller their right. stands: what holds if it
+    was decided so already, None if it does not.
     """
 
-    event: str
+    events: tuple[str, ...]
     role: Role | None
     change: Callable[[ControlStore, Actor, VersionBody], Result]
     stands: Callable[[ControlStore, VersionBody], Result | None]
@@ -82,7 +87,10 @@ async def change_version(store: ControlStore, request: Request, decision: Decisi
     """Do what the body asks, if the caller may. A repetition, as after an answer that did not arrive, changes nothing
     and says what holds: the same caller's same decision, for the same reason, and nothing was decided since."""
     body = await read_body(request, VersionBody)
-    expect_role(request.principal, (decision.role,) if decision.role else ("approve", "operate", "admin"), body.model)
+    if decision.role:
+        expect_role(request.principal, (decision.role,), body.model)
+    else:
+        await expect_decider(store, request, body.model)
     return Response(asdict(await asyncio.to_thread(_decided, store, actor_of(request, body.model), body, decision)))
 
 
@@ -93,12 +101,21 @@ def _decided(store: ControlStore, actor: Actor, body: VersionBody, decision: Dec
         about = read_events(store, 0, body.model, _EVENTS, f"{body.model}@{body.version}")
         last = about[-1] if about else None
         same = last is not None and (last.actor_id == actor.id if last.actor_id else last.actor == actor.name)
-        if last is None or not same or (last.type, last.reason) != (decision.event, plain(body.reason)):
+        if last is None or not same or last.type not in decision.events or last.reason != plain(body.reason):
             raise
         stands = decision.stands(store, body)
         if stands is None:
             raise
         return stands
+
+
+async def expect_decider(store: ControlStore, request: Request, use_case: str) -> None:
+    """Raise HttpError 403 unless the caller may decide on the use case, by a role or in somebody's place."""
+    roles: tuple[Role, ...] = ("approve", "operate", "admin")
+    if may_one(request.principal, roles, use_case):
+        return
+    if not await asyncio.to_thread(may_decide_for_others, store, actor_of(request, use_case), use_case):
+        expect_role(request.principal, roles, use_case)
 
 
 def _approval(store: ControlStore, body: VersionBody) -> Approval | None:
@@ -126,26 +143,28 @@ def may_one(principal: Principal | None, roles: tuple[Role, ...], use_case: str 
 
 DECISIONS = {
     "request": Decision(
-        "approval.requested", "operate",
+        ("approval.requested",), "operate",
         lambda store, actor, body: request(store, actor, body.model, body.version, body.reason), _approval,
     ),
     "approve": Decision(
-        "approval.approved", None,
-        lambda store, actor, body: approve(store, actor, body.model, body.version, body.reason, body.digest), _approval,
+        ("approval.approved", "approval.agreed"), None,
+        lambda store, actor, body: approve(
+            store, actor, body.model, body.version, body.reason, body.digest, condition=body.condition
+        ), _approval,
     ),
     "reject": Decision(
-        "approval.rejected", None,
+        ("approval.rejected",), None,
         lambda store, actor, body: reject(store, actor, body.model, body.version, body.reason), _approval,
     ),
     "revoke": Decision(
-        "approval.revoked", None,
+        ("approval.revoked",), None,
         lambda store, actor, body: revoke(store, actor, body.model, body.version, body.reason), _approval,
     ),
     "break-glass": Decision(
-        "break_glass", "operate",
+        ("break_glass",), "operate",
         lambda store, actor, body: break_glass(store, actor, body.model, body.version, body.reason, body.revision),
         _champion,
     ),
 }  # fmt: skip
 RETIRED = "version.retired"
-_EVENTS = (*(decision.event for decision in DECISIONS.values()), RETIRED)
+_EVENTS = (*(event for decision in DECISIONS.values() for event in decision.events), RETIRED)

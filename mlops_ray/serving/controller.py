@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError
 from mlops_ray.governance.alarms import open_alarms
-from mlops_ray.governance.approvals import expect_servable
+from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.leases import hold, release

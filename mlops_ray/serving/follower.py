@@ -13,8 +13,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
-from mlops_ray.governance.approvals import expect_servable
 from mlops_ray.governance.champion import begin
+from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.live import Live, VersionRef, live
 from mlops_ray.governance.principals import active_keys

@@ -13,6 +13,7 @@ from mlops_ray.errors import ConflictError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import Live, Plan, VersionRef, live
+from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.replicas import Heard, heard
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
@@ -28,7 +29,7 @@ RevisionNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class StartBody(msgspec.Struct, forbid_unknown_fields=True):
-    """revision: of what was live when the caller looked."""
+    """revision: of what was live when the caller looked. plan: left out for the default."""
 
     version: VersionNumber
     revision: RevisionNumber
@@ -65,12 +66,12 @@ class Operations:
 
     async def _start(self, request: Request) -> Response:
         body = await read_body(request, StartBody)
-        plan = Plan.from_json(body.plan)
+        plan = Plan.from_json(body.plan) if body.plan else None
 
         def holds(state: Live) -> bool:
             rollout = state.rollout
             if rollout is not None:
-                return rollout.version.version == body.version and rollout.plan == plan
+                return rollout.version.version == body.version and rollout.plan == (plan or self._default_plan())
             return state.serves_alone(body.version) and body.revision < state.stands_since
 
         def start(state: Live) -> Live:
@@ -80,6 +81,10 @@ class Operations:
             )
 
         return await self._do(holds, start)
+
+    def _default_plan(self) -> Plan:
+        with self._store.reading() as connection:
+            return policy_of(connection, self._use_case).default_plan()
 
     async def _promote(self, request: Request) -> Response:
         body = await read_body(request, TargetBody)

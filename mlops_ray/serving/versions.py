@@ -71,7 +71,7 @@ def _retired(store: ControlStore, body: VersionBody) -> RegisteredVersion | None
 
 
 _RETIREMENT = Decision(
-    RETIRED,
+    (RETIRED,),
     "operate",
     lambda store, actor, body: retire(store, actor, body.model, body.version, body.reason),
     _retired,

@@ -356,6 +356,8 @@ def _check_gates(case: "UseCase") -> None:
         raise _refusal(case, f"approval: max_error_rate is {rate}. Give a share from 0 to 1.")
     if steps is not None and steps < 1:
         raise _refusal(case, f"approval: min_rollout_steps is {steps}. Give at least 1, or None for no such rule.")
+    if case.approval.min_approvers < 1:
+        raise _refusal(case, f"approval: min_approvers is {case.approval.min_approvers}. Give at least 1.")
 
 
 def _expect_moment(

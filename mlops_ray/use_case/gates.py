@@ -134,7 +134,8 @@ class Approval:
     broken_glass_escalates_after: how long somebody who broke the glass may wait for an approval until that is a
     critical event again, and again. broken_glass_ends_after: until the version is left for the last champion that may
     serve. signed: a version's model is signed (settings model_signing_key, model_signing_public_key), or no replica
-    loads it, and it does not go live.
+    loads it, and it does not go live. min_approvers: how many persons have to say yes, to a version and to other rules
+    than these.
     """
 
     role: Literal["approve", "operate", "admin"] = "approve"
@@ -147,3 +148,4 @@ class Approval:
     broken_glass_escalates_after: timedelta | None = None
     broken_glass_ends_after: timedelta | None = None
     signed: bool = False
+    min_approvers: int = 1

@@ -15,28 +15,21 @@ from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm, worsen_alarm
 from mlops_ray.governance.anchors import anchor, read_anchors
-from mlops_ray.governance.approvals import (
-    Approval,
-    Policy,
-    approve,
-    expect_servable,
-    expire,
-    list_approvals,
-    reject,
-    request,
-    revoke,
-    set_policy,
-)
+from mlops_ray.governance.approvals import approve, attach, expire, list_approvals, reject, request, revoke
 from mlops_ray.governance.audit import check, verify_store
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
+from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.erasures import erase_person as erase_person_from_audit
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
 from mlops_ray.governance.missing_ledger import report_missing
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import approve_change, reject_change, set_policy
 from mlops_ray.governance.principals import create_key, development_key, list_keys, revoke_key
 from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
@@ -44,6 +37,7 @@ from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.governance.schema import UPGRADED
 from mlops_ray.governance.tables import outbox, replicas, versions
+from mlops_ray.governance.verdicts import Approval, Report
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.predictions.erasure import erase_person
@@ -69,6 +63,7 @@ from tests.unit.test_vulnerabilities import ADVISORY
 
 ANN, BOB, EVE = Actor("ann", ("operate",)), Actor("bob", ("approve",)), Actor("eve", ("operate",))
 ROOT = Actor("root", ("admin",))
+CAT, DAN = Actor("cat", ("approve",), id="cat"), Actor("dan", ("predict",), id="idp|dan")
 NAME = USE_CASE.name
 PLAN = Plan((Step("canary", 0.5, 3600),))
 GATES = (Threshold("roc_auc", 0.5), Threshold("roc_auc", 1.1, blocks=False))
@@ -152,6 +147,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     versions_and_approvals(platform)
     rollouts(platform)
     end_of_a_version(platform)
+    several_people(platform)
     monitoring(platform)
     erasure(platform)
     advisories_and_audit(platform)
@@ -237,6 +233,32 @@ def versions_and_approvals(platform: Platform) -> None:
     assert platform.approval(1).decided_by == "bob"
     *_, event = platform.told("approval.requested", "approval.approved")
     assert (event.actor, event.before["state"], event.after["state"]) == ("bob", "requested", "approved")
+
+
+def several_people(platform: Platform) -> None:
+    store, two = platform.store, Policy(required=True, min_approvers=2)
+    change = set_policy(store, ANN, NAME, two)
+    assert change
+    assert reject_change(store, BOB, change.id, "one is enough").state == "rejected"
+    platform.told("policy.requested", "policy.rejected")
+    change = set_policy(store, ANN, NAME, two)
+    assert change
+    assert approve_change(store, BOB, change.id).state == "in_force"
+    *_, event = platform.told("policy.requested", "policy.approved", "policy.changed")
+    assert event.after["min_approvers"] == 2
+    platform.register(5)
+    request(store, ANN, NAME, 5)
+    attach(store, ANN, NAME, 5, Report("found.pdf", "f" * 64, 7, "ann", None, datetime.now(UTC)))
+    given = delegate(store, CAT, NAME, "idp|dan", datetime.now(UTC) + MONTH, "away")
+    assert approve(store, DAN, NAME, 5).state == "requested"
+    assert end_delegation(store, CAT, given.id, "back").ended_at
+    seen = "version.registered", "gate.passed", "gate.failed", "approval.requested", "approval.reported"
+    platform.told(*seen, "delegation.given", "approval.agreed", "delegation.ended")
+    change = set_policy(store, ANN, NAME, Policy(required=True))
+    assert change
+    for approver in (BOB, CAT):
+        approve_change(store, approver, change.id)
+    platform.told("policy.requested", "policy.approved", "policy.approved", "policy.changed")
 
 
 def rollouts(platform: Platform) -> None:

@@ -11,10 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from mlops_ray.config import Settings
-from mlops_ray.governance.approvals import (
-    list_approvals,
-    request,
-)
+from mlops_ray.governance.approvals import list_approvals, request
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.channels import Channels

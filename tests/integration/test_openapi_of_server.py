@@ -16,6 +16,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.principals import active_keys, create_key
 from mlops_ray.serving.approvals import Approvals
+from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
@@ -37,8 +38,8 @@ def schema(tmp_path: Path) -> Iterator[Any]:
         register_example(settings, store, example_lineage(digest=f"{number:064x}"), number)
     key = create_key(store, SYSTEM, "ann", ["admin"]).secret
     parts = (
-        Approvals(store), Versions(settings, store), Keys(settings, store), Subscriptions(settings, store),
-        AuditLog(settings, store), Inventory(store),
+        Approvals(store), Approvers(settings, store), Versions(settings, store), Keys(settings, store),
+        Subscriptions(settings, store), AuditLog(settings, store), Inventory(store),
     )  # fmt: skip
     routes = {path: methods for part in parts for path, methods in part.routes().items()}
     document = openapi_of_server("1")
@@ -46,6 +47,8 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     assert described == {f"/v2{path}": {m.lower() for m in methods} for path, methods in routes.items()}
     version = document["components"]["schemas"]["Version"]["properties"]
     version["model"], version["version"]["maximum"] = {"enum": ["flights", "trains", "../x"]}, 2
+    for body in ("NewDelegation", "NewReport", "ReportQuestion"):
+        document["components"]["schemas"][body]["properties"]["model"] = {"enum": ["flights", "trains", "../x"]}
     of = {"enum": ["flights", "flights@1", "flights@2", "../x", "018d0000-0000-7000-8000-000000000000"]}
     document["components"]["schemas"]["LineageQuestion"]["properties"]["of"] = of
     app = Starlette(
@@ -62,7 +65,8 @@ def schema(tmp_path: Path) -> Iterator[Any]:
 @pytest.mark.parametrize(
     "path",
     [f"approvals/{what}" for what in ("request", "approve", "reject", "revoke", "break-glass")]
-    + ["versions/retire", "versions/lineage"]
+    + [f"approvals/{what}" for what in ("rules/approve", "rules/reject", "delegations", "delegations/end")]
+    + ["approvals/reports", "approvals/reports/read", "versions/retire", "versions/lineage"]
     + [f"keys/{what}" for what in ("create", "rotate", "revoke")]
     + ["inventory/review"]
     + [f"subscriptions/{what}" for what in ("create", "pause", "resume", "end", "test")],
@@ -73,7 +77,8 @@ def test_people_are_answered_as_described_whatever_comes(schema: Any, path: str,
 
 def test_the_list_is_as_described(schema: Any) -> None:
     ask(schema["/v2/approvals/request"]["POST"], GenerationMode.POSITIVE, 20, lambda case, response: None)
-    ask(schema["/v2/approvals"]["GET"], GenerationMode.POSITIVE, 2, lambda case, response: None)
+    for path in ("", "/rules", "/delegations"):
+        ask(schema[f"/v2/approvals{path}"]["GET"], GenerationMode.POSITIVE, 2, lambda case, response: None)
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])

@@ -18,10 +18,12 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ForbiddenError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.governance.approvals import approve
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import Plan, VersionRef, live
 from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import approve_change
 from mlops_ray.governance.principals import acting, create_key
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.pipeline.admission import Admission, admit, policy_of
@@ -76,10 +78,10 @@ def test_what_a_use_case_demands_is_what_the_control_store_keeps_to() -> None:
     hour = timedelta(hours=1)
     declared = Approval(
         min_rollout_steps=2, min_rollout=hour, max_error_rate=0.02, broken_glass_escalates_after=hour,
-        broken_glass_ends_after=2 * hour,
+        broken_glass_ends_after=2 * hour, min_approvers=3,
     )  # fmt: skip
     month_s = timedelta(days=30).total_seconds()
-    assert policy_of(case(approval=declared)) == Policy(True, "approve", True, month_s, 2, 3600, 0.02, 3600, 7200)
+    assert policy_of(case(approval=declared)) == Policy(True, "approve", True, month_s, 2, 3600, 0.02, 3600, 7200, 3)
     assert policy_of(case(approval=Approval())) == Policy(required=True)
 
 
@@ -125,18 +127,49 @@ def test_a_key_of_role_predict_or_for_another_use_case_or_none_runs_no_pipeline(
     assert live(store, USE_CASE.name).champion is None
 
 
-def test_a_policy_that_demands_approvals_is_changed_only_by_those_who_approve(
+def test_other_rules_than_are_in_force_wait_for_somebody_else_and_so_does_what_they_let_through(
     store: ControlStore, settings: Settings, tmp_path: Path
 ) -> None:
     create_key(store, ANN, "bob", ["approve"])
     admit(case(approval=Approval()), settings, ANN, tmp_path, registered(OLD))
+    both = Actor("eve", ("operate", "approve"), id="eve")
     for laxer in (None, Approval(required=False), Approval(four_eyes=False), Approval(role="operate")):
-        with pytest.raises(ForbiddenError, match="does not carry the role 'approve'"):
-            admit(case(approval=laxer), settings, ANN, tmp_path, registered(NEW))
+        for author in (ANN, both):
+            found = admit(case(approval=laxer), settings, author, tmp_path, registered(NEW))
+            assert (found.champion, found.approval and found.approval.state) == (False, "requested")
+            assert "Other rules or gates wait as well: mlops-ray approvals approve-rules " in found.standing
     assert live(store, USE_CASE.name).champion is None
-    both = Actor("bob", ("operate", "approve"), id="bob")
-    admit(case(approval=Approval(four_eyes=False)), settings, both, tmp_path, registered(NEW))
+    assert len(read_events(store, types=["policy.changed"])) == 1
+    approve_change(store, Actor("bob", ("approve",), id="bob"), found.standing.split()[-1])
     assert read_events(store, types=["policy.changed"])[-1].actor == "bob"
+
+
+def test_other_gates_than_are_in_force_wait_for_somebody_else(
+    store: ControlStore, settings: Settings, tmp_path: Path
+) -> None:
+    create_key(store, ANN, "bob", ["approve"])
+    bob = Actor("bob", ("approve",), id="bob")
+    admit(case(Threshold("roc_auc", 0.99), approval=Approval()), settings, ANN, tmp_path, registered(OLD))
+    laxer = case(Threshold("roc_auc", 0.1), approval=Approval())
+    admit(laxer, settings, ANN, tmp_path, registered(NEW))
+    approve(store, bob, USE_CASE.name, 2)
+    found = admit(laxer, settings, ANN, tmp_path, registered(NEW))
+    assert not found.champion
+    assert "was judged by other gates than are in force" in found.standing
+    approve_change(store, bob, found.standing.split()[-1])
+    assert admit(laxer, settings, ANN, tmp_path, registered(NEW)).champion
+
+
+def test_a_single_user_changes_rules_and_gates_and_the_audit_log_says_that_nobody_looked(
+    settings: Settings, store: ControlStore, tmp_path: Path
+) -> None:
+    author = acting(store, settings, None)
+    admit(case(approval=Approval()), settings, author, tmp_path, registered(OLD))
+    found = admit(case(Threshold("roc_auc", 0.1), approval=None), settings, author, tmp_path, registered(NEW))
+    assert found.standing.startswith("Version 2 waits beside version 1")
+    changed = read_events(store, types=["policy.changed"])[-1]
+    assert (changed.actor, changed.after) == ("development_approver", None)
+    assert "nobody has looked at it" in changed.reason
 
 
 def test_a_failed_gate_stops_a_version_unless_it_does_not_block(

@@ -13,29 +13,16 @@ from sqlalchemy import text
 
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, MlopsRayError, UnavailableError
-from mlops_ray.governance.approvals import (
-    Approval,
-    Lapse,
-    Policy,
-    Request,
-    Verdict,
-    approve,
-    decide,
-    expect_servable,
-    expire,
-    list_approvals,
-    reject,
-    request,
-    revoke,
-    set_policy,
-    valid_approval,
-)
+from mlops_ray.governance.approvals import approve, expire, list_approvals, reject, request, revoke
 from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.champion import begin, break_glass, retire, set_champion
+from mlops_ray.governance.clearance import expect_servable, valid_approval
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import approve_change, set_policy
 from mlops_ray.governance.principals import (
     acting,
     active_keys,
@@ -46,6 +33,7 @@ from mlops_ray.governance.principals import (
 )
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote, start_rollout
+from mlops_ray.governance.verdicts import Approval, Lapse, Request, Verdict, decide
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, list_versions, record_version
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower
@@ -73,6 +61,12 @@ def verdict(kind: Any, actor: Actor = BOB, reason: str = "seen", **more: Any) ->
 
 def approved() -> Approval:
     return decide(asked(), verdict("approved"), POLICY, NOW)
+
+
+def put_in_force(store: ControlStore, policy: Policy | None, use_case: str = "flights") -> None:
+    change = set_policy(store, ANN, use_case, policy)
+    if change is not None:
+        approve_change(store, BOB, change.id)
 
 
 @pytest.fixture
@@ -179,7 +173,7 @@ def person(id: str, name: str, *roles: str) -> Actor:
 def test_four_eyes_are_of_two_persons_and_not_of_two_names(
     store: ControlStore, registers: Actor, approves: Actor, is_one: bool
 ) -> None:
-    set_policy(store, ANN, "flights", POLICY)
+    put_in_force(store, POLICY)
     made = record_version(store, registers, "flights", 1, Evidence(OLD.digest, "e"))
     assert list_versions(store, "flights") == [made]
     wanted = request(store, EVE, "flights", 1)
@@ -315,7 +309,7 @@ def test_what_was_taken_back_does_not_come_back_with_another_policy(
     else:
         approve(ready, BOB, "flights", 2)
         revoke(ready, BOB, "flights", 2, "a complaint")
-    set_policy(ready, ANN, "flights", then)
+    put_in_force(ready, then)
     tries: list[Callable[[], object]] = [
         lambda: expect_servable(ready, "flights", NEW),
         lambda: set_champion(ready, ANN, "flights", NEW, "now"),
@@ -339,8 +333,8 @@ def test_demanding_approvals_leaves_what_is_live_and_what_it_can_go_back_to(stor
         set_champion(store, ANN, "flights", ref, "nobody has to approve it")
     with store.transaction() as connection:  # measured again since, so that no approval fits
         connection.execute(text("UPDATE versions SET evaluation_digest = 'another'"))
-    set_policy(store, ANN, "flights", POLICY)
-    set_policy(store, ANN, "flights", replace(POLICY, role="operate"))
+    put_in_force(store, POLICY)
+    put_in_force(store, replace(POLICY, role="operate"))
     for ref in (OLD, NEW):
         expect_servable(store, "flights", ref)
     assert roll_back(store, ANN, "flights", live(store, "flights").revision, 1, "back").champion == OLD
@@ -390,7 +384,7 @@ def test_a_version_that_failed_a_gate_cannot_go_live(store: ControlStore) -> Non
 
 
 def test_the_first_approved_version_is_the_first_champion(store: ControlStore) -> None:
-    set_policy(store, ANN, "flights", POLICY)
+    put_in_force(store, POLICY)
     record_version(store, ANN, "flights", 2, Evidence(NEW.digest, "e"))
     assert begin(store, "flights").champion is None
     request(store, ANN, "flights", 2)
@@ -447,7 +441,7 @@ HOUR = timedelta(hours=1)
 
 
 def test_a_broken_glass_that_nobody_approves_is_said_again_and_again(ready: ControlStore) -> None:
-    set_policy(ready, ANN, "flights", replace(POLICY, broken_glass_escalates_after_s=HOUR.total_seconds()))
+    put_in_force(ready, replace(POLICY, broken_glass_escalates_after_s=HOUR.total_seconds()))
     assert follow_up(ready, datetime.now(UTC) + 3 * HOUR) == []
     break_glass(ready, EVE, "flights", 2, "fire")
     begun = datetime.now(UTC)
@@ -464,7 +458,7 @@ def test_a_broken_glass_that_nobody_approves_is_said_again_and_again(ready: Cont
 def test_a_broken_glass_ends_for_a_champion_that_may_serve_if_the_use_case_says_so(
     ready: ControlStore, settings: Settings
 ) -> None:
-    set_policy(ready, ANN, "flights", replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
+    put_in_force(ready, replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
     break_glass(ready, EVE, "flights", 2, "fire")
     request(ready, ANN, "flights", 2, now=datetime.now(UTC) + 2 * DAY)  # asking again does not stop the clock
     expire(ready, datetime.now(UTC) + 2 * DAY)
@@ -480,7 +474,7 @@ def test_a_broken_glass_ends_for_a_champion_that_may_serve_if_the_use_case_says_
 
 
 def test_a_broken_glass_does_not_end_where_no_other_champion_may_serve(ready: ControlStore) -> None:
-    set_policy(ready, ANN, "flights", replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
+    put_in_force(ready, replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
     break_glass(ready, EVE, "flights", 2, "fire")
     revoke(ready, BOB, "flights", 1, "a complaint")
     assert follow_up(ready, datetime.now(UTC) + HOUR) == ["flights"]
@@ -501,14 +495,38 @@ FLOOR = replace(POLICY, required=False, min_rollout_steps=2, min_rollout_s=600.0
     ],
 )
 def test_a_plan_below_what_its_use_case_demands_is_refused(ready: ControlStore, plan: Plan, message: str) -> None:
-    set_policy(ready, ANN, "flights", FLOOR)
+    put_in_force(ready, FLOOR)
     with pytest.raises(ConfigurationError, match=message):
         start_rollout(ready, ANN, "flights", NEW, plan)
     assert start_rollout(ready, ANN, "flights", NEW, Plan()).rollout
 
 
+@given(
+    st.none() | st.integers(1, 30),
+    st.none() | st.floats(1, 10 * 365 * 86_400),
+    st.none() | st.floats(0, 1),
+)
+def test_the_default_plan_keeps_to_what_any_use_case_demands(
+    steps: int | None, held_s: float | None, rate: float | None
+) -> None:
+    policy = Policy(min_rollout_steps=steps, min_rollout_s=held_s, max_error_rate=rate)
+    plan = policy.default_plan()
+    policy.expect_allows("flights", plan)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert Policy().default_plan() == Plan()
+
+
+def test_a_rollout_without_a_plan_takes_one_that_its_use_case_allows(ready: ControlStore) -> None:
+    strict = replace(FLOOR, min_rollout_steps=6, min_rollout_s=86_400.0, max_error_rate=0.001)
+    put_in_force(ready, strict)
+    rollout = start_rollout(ready, ANN, "flights", NEW).rollout
+    assert rollout
+    assert (len(rollout.plan.steps), rollout.plan.rules.max_error_rate) == (6, 0.001)
+    assert sum(step.hold_s for step in rollout.plan.steps) >= 86_400
+
+
 def test_nobody_promotes_by_hand_before_a_rollout_has_gone_as_far_as_its_use_case_demands(ready: ControlStore) -> None:
-    set_policy(ready, ANN, "flights", replace(FLOOR, min_rollout_s=None))
+    put_in_force(ready, replace(FLOOR, min_rollout_s=None))
     state = start_rollout(ready, ANN, "flights", NEW, Plan())
     for step in (0, 1):
         assert state.rollout
@@ -516,10 +534,10 @@ def test_nobody_promotes_by_hand_before_a_rollout_has_gone_as_far_as_its_use_cas
             promote(ready, ANN, "flights", state.rollout, "enough")
         state = advance(ready, ANN, "flights", state.rollout, "go on")
     assert state.rollout
-    set_policy(ready, ANN, "flights", FLOOR)
+    put_in_force(ready, FLOOR)
     with pytest.raises(ConflictError, match="after 600 s at the earliest"):
         promote(ready, ANN, "flights", state.rollout, "enough")
-    set_policy(ready, ANN, "flights", replace(FLOOR, min_rollout_s=None))
+    put_in_force(ready, replace(FLOOR, min_rollout_s=None))
     assert promote(ready, ANN, "flights", state.rollout, "enough").champion == NEW
 
 
@@ -572,7 +590,7 @@ def test_what_is_live_is_not_retired_and_what_was_live_is_no_way_back(ready: Con
 
 def test_a_policy_that_stays_the_same_is_no_event(ready: ControlStore) -> None:
     set_policy(ready, BOB, "flights", POLICY)
-    set_policy(ready, BOB, "flights", None)
+    put_in_force(ready, None)
     changes = read_events(ready, types=["policy.changed"])
     assert [(event.actor, event.after is None) for event in changes] == [("ann", False), ("bob", True)]
     assert set_champion(ready, ANN, "flights", NEW, "free").champion == NEW
@@ -621,7 +639,7 @@ def example(tmp_path: Path) -> Iterator[ExampleEndpoint]:
             record_version(example.store, ANN, NAME, number, Evidence(ref.digest, "e"))
         request(example.store, ANN, NAME, 7)
         approve(example.store, BOB, NAME, 7)
-        set_policy(example.store, ANN, NAME, POLICY)
+        put_in_force(example.store, POLICY, NAME)
         yield example
 
 
@@ -631,9 +649,9 @@ def loaded(example: ExampleEndpoint) -> tuple[str, ...]:
 
 
 def test_a_replica_does_not_load_a_digest_without_approval(example: ExampleEndpoint) -> None:
-    set_policy(example.store, ANN, NAME, None)
+    put_in_force(example.store, None, NAME)
     start_rollout(example.store, ANN, NAME, example.sealed[8], Plan())
-    set_policy(example.store, ANN, NAME, POLICY)
+    put_in_force(example.store, POLICY, NAME)
     for _ in range(3):
         assert loaded(example) == (example.sealed[7].digest,)
     assert live(example.store, NAME).rollout is None
@@ -652,9 +670,9 @@ def another_replica(example: ExampleEndpoint) -> Follower:
 
 
 def test_what_is_live_when_approval_is_switched_on_stays_live_until_it_is_replaced(example: ExampleEndpoint) -> None:
-    set_policy(example.store, ANN, NAME, None)
+    put_in_force(example.store, None, NAME)
     set_champion(example.store, ANN, NAME, example.sealed[8], "nobody has to approve it")
-    set_policy(example.store, ANN, NAME, POLICY)
+    put_in_force(example.store, POLICY, NAME)
     assert example.sealed[8].digest in loaded(example)
     request(example.store, ANN, NAME, 8)
     late = another_replica(example)

@@ -22,6 +22,8 @@ VARIABLES = {
 # They ask a server, and take the development key alone from the state folder.
 ASKING = {"predict", "versions retire"} | {f"rollout {name}" for name in ("start", "status", "promote", "rollback")}
 ASKING |= {f"approvals {name}" for name in ("list", "request", "approve", "reject", "revoke", "break-glass")}
+ASKING |= {f"approvals {name}" for name in ("rules", "approve-rules", "reject-rules", "attach", "report")}
+ASKING |= {f"approvals {name}" for name in ("delegations", "delegate", "end-delegation")}
 
 
 def commands(found: Any, *names: str) -> Iterator[tuple[str, Any]]:

@@ -359,6 +359,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         ({"approval": Approval(max_error_rate=1.5)}, "max_error_rate is 1.5"),
         ({"approval": Approval(max_error_rate=math.nan)}, "max_error_rate is nan"),
         ({"approval": Approval(min_rollout_steps=0)}, "min_rollout_steps is 0"),
+        ({"approval": Approval(min_approvers=0)}, "min_approvers is 0"),
     ],
 )
 def test_a_rule_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:

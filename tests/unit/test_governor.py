@@ -17,8 +17,10 @@ from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alar
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import SYSTEM, Event, read_events
+from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
 from mlops_ray.governance.live import VersionRef, live
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.retraining.governor import ATTEMPTS, Governor
 from mlops_ray.retraining.launcher import Order, Phase
@@ -164,6 +166,19 @@ def test_what_is_not_better_is_not_offered(setting: Setting, outcome: Outcome) -
     setting.governor(promote=True).round(NOW)
     assert list_approvals(setting.store) == []
     assert live(setting.store, USE_CASE.name).rollout is None
+
+
+def test_an_automatic_rollout_keeps_to_the_floor_of_its_use_case(setting: Setting) -> None:
+    floor = Policy(min_rollout_steps=6, min_rollout_s=86_400.0, max_error_rate=0.001)
+    set_policy(setting.store, Actor("ann", ("operate",)), USE_CASE.name, floor)
+    setting.alarm()
+    setting.governor(promote=True).round(NOW)
+    setting.cluster.end("better")
+    setting.governor(promote=True).round(NOW)
+    rollout = live(setting.store, USE_CASE.name).rollout
+    assert rollout
+    assert (rollout.version.version, rollout.plan) == (2, floor.default_plan())
+    assert len(rollout.plan.steps) == 6
 
 
 def test_challengers_that_lose_stop_it_until_the_champion_changes(setting: Setting) -> None:

@@ -13,8 +13,9 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
-from mlops_ray.governance.approvals import approve, request, valid_approval
+from mlops_ray.governance.approvals import approve, request
 from mlops_ray.governance.champion import retire, set_champion
+from mlops_ray.governance.clearance import valid_approval
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import VersionRef, live

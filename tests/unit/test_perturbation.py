@@ -274,6 +274,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Approval, "broken_glass_escalates_after"): (timedelta(hours=3), VERSION),
     (Approval, "broken_glass_ends_after"): (timedelta(hours=9), VERSION),
     (Approval, "min_rollout_steps"): (2, VERSION),
+    (Approval, "min_approvers"): (2, VERSION),
     (Approval, "min_rollout"): (timedelta(hours=1), VERSION),
     (Approval, "max_error_rate"): (0.1, VERSION),
     (Approval, "signed"): (True, VERSION),

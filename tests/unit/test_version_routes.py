@@ -21,15 +21,18 @@ from mlops_ray.cli.main import app
 from mlops_ray.client import AsyncClient, Client
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, DataError, ForbiddenError, MlopsRayError
-from mlops_ray.governance.approvals import Policy, approve, request, set_policy
+from mlops_ray.governance.approvals import approve, request
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import VersionRef
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.principals import active_keys, create_key, development_approver_key, development_key
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving import versions
 from mlops_ray.serving.approvals import DECISIONS, Approvals
+from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard, tokens_of
 from mlops_ray.serving.http import Routes
@@ -69,6 +72,7 @@ class Server:
         )
         routes = {
             **Approvals(store).routes(),
+            **Approvers(settings, store).routes(),
             **Versions(settings, store).routes(),
             **Keys(settings, store).routes(),
             **Subscriptions(settings, store).routes(),

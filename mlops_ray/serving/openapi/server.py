@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.openapi.administration import SCHEMAS as ADMINISTRATION
 from mlops_ray.serving.openapi.administration import paths_of_administration
 from mlops_ray.serving.openapi.columns import MOMENT
@@ -27,8 +28,9 @@ _VERSION = object_of(
         "reason": REASON,
         "digest": {"anyOf": [_DIGEST, {"type": "null"}]},
         "revision": {"anyOf": [REVISION, {"type": "null"}]},
+        "condition": REASON,
     },
-    optional=("reason", "digest", "revision"),
+    optional=("reason", "digest", "revision", "condition"),
 )
 _TIME = {"type": "string", "format": "date-time"}
 _LINEAGE_QUESTION = object_of(
@@ -47,6 +49,18 @@ _REGISTERED = object_of(
         "author_id": {"type": ["string", "null"]},
     }
 )
+_MAYBE = {"type": ["string", "null"]}
+_ASSENTS = list_of(
+    object_of(
+        {
+            "name": TEXT, "id": _MAYBE, "at": _TIME, "reason": TEXT, "condition": TEXT, "for_name": _MAYBE,
+            "for_id": _MAYBE,
+        }
+    )
+)  # fmt: skip
+_REPORTS = list_of(
+    object_of({"name": TEXT, "digest": TEXT, "bytes": {"type": "integer"}, "by": TEXT, "by_id": _MAYBE, "at": _TIME})
+)
 _APPROVAL = object_of(
     {
         "id": UUID,
@@ -63,8 +77,54 @@ _APPROVAL = object_of(
         "decided_at": {"anyOf": [_TIME, {"type": "null"}]},
         "reason": TEXT,
         **{f"{who}_id": {"type": ["string", "null"]} for who in ("author", "requested_by", "decided_by")},
+        "assents": _ASSENTS,
+        "reports": _REPORTS,
     }
 )
+_CHANGE = object_of(
+    {
+        "id": UUID,
+        "use_case": TEXT,
+        "policy": {"type": ["object", "null"]},
+        "gates": {"anyOf": [list_of(TEXT), {"type": "null"}]},
+        "state": {"enum": ["requested", "in_force", "rejected"]},
+        "requested_by": TEXT,
+        "requested_by_id": _MAYBE,
+        "requested_at": _TIME,
+        "expires_at": _TIME,
+        "assents": _ASSENTS,
+        "decided_by": _MAYBE,
+        "decided_by_id": _MAYBE,
+        "decided_at": {"anyOf": [_TIME, {"type": "null"}]},
+        "reason": TEXT,
+    }
+)
+_DELEGATION = object_of(
+    {
+        "id": UUID,
+        **dict.fromkeys(("use_case", "giver", "giver_id", "taker", "taker_id", "role"), TEXT),
+        "given_at": _TIME,
+        "until": _TIME,
+        "ended_at": {"anyOf": [_TIME, {"type": "null"}]},
+        "reason": TEXT,
+    }
+)
+_NAME, _ID = {"type": "string", "maxLength": 200}, {"type": "string", "maxLength": 64}
+_BODIES_OF_APPROVERS = {
+    "Id": object_of({"id": _ID, "reason": REASON}, optional=("reason",)),
+    "NewDelegation": object_of(
+        {"model": _NAME, "to": {"type": "string", "maxLength": 500}, "until": MOMENT, "reason": REASON}
+    ),
+    "NewReport": object_of(
+        {
+            "model": _NAME,
+            "version": VERSION_NUMBER,
+            "name": _NAME,
+            "content": {"type": "string", "contentEncoding": "base64", "pattern": "^([A-Za-z0-9+/]{4})*$"},
+        }
+    ),
+    "ReportQuestion": object_of({"model": _NAME, "version": VERSION_NUMBER, "digest": _DIGEST}),
+}
 
 
 def openapi_of_server(version: str) -> dict[str, Any]:
@@ -80,6 +140,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
             "post": operation_of("repository_index", "The models that the caller may see", "Repository", "Index")
         },
         **_paths_of_approvals(),
+        **_paths_of_approvers(),
         **_paths_of_versions(),
         **paths_of_administration(),
     }
@@ -93,6 +154,12 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         "Version": _VERSION,
         "Approval": _APPROVAL,
         "Approvals": object_of({"approvals": list_of(_APPROVAL)}),
+        "Change": _CHANGE,
+        "Changes": object_of({"changes": list_of(_CHANGE)}),
+        "Delegation": _DELEGATION,
+        "Delegations": object_of({"delegations": list_of(_DELEGATION)}),
+        "Report": object_of({"digest": TEXT, "content": TEXT}),
+        **_BODIES_OF_APPROVERS,
         "Rollout": {"type": "object"},
         "LineageQuestion": _LINEAGE_QUESTION,
         "RegisteredVersion": _REGISTERED,
@@ -113,6 +180,27 @@ def _paths_of_approvals() -> dict[str, Any]:
         f"{prefix}/revoke": {"post": operation_of("revoke", "Take an approval back", approval, version)},
         f"{prefix}/break-glass": {
             "post": operation_of("break_glass", "Promote now and ask for approval afterwards", "Rollout", version)
+        },
+    }
+
+
+def _paths_of_approvers() -> dict[str, Any]:
+    prefix = "/v2/approvals"
+    change, given = "Change", "Delegation"
+    attach = operation_of("attach_report", "Attach a file to a request for approval", "Approval", "NewReport")
+    attach["requestBody"]["description"] = f"UTF-8 JSON, at most {MAX_BODY_BYTES:,} bytes."
+    return {
+        f"{prefix}/rules": {"get": operation_of("rules", "Changes of policies and gates, the newest first", "Changes")},
+        f"{prefix}/rules/approve": {"post": operation_of("approve_rules", "Agree to a change of rules", change, "Id")},
+        f"{prefix}/rules/reject": {"post": operation_of("reject_rules", "Refuse a change of rules", change, "Id")},
+        f"{prefix}/delegations": {
+            "get": operation_of("delegations", "Who may approve in whose place, the newest first", "Delegations"),
+            "post": operation_of("delegate", "Let somebody approve in your place for a time", given, "NewDelegation"),
+        },
+        f"{prefix}/delegations/end": {"post": operation_of("end_delegation", "Take the right back", given, "Id")},
+        f"{prefix}/reports": {"post": attach},
+        f"{prefix}/reports/read": {
+            "post": operation_of("read_report", "A file that was attached, as base64", "Report", "ReportQuestion")
         },
     }
 

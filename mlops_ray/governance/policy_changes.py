@@ -1,0 +1,261 @@
+"""Changes of a policy, or of the gates: where approvals are demanded, they wait until somebody else has approved them.
+
+Whoever could write a laxer rule alone would need nobody's approval for a version. What holds stays in force meanwhile.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import uuid6
+from sqlalchemy import Connection, Row, insert, select, update
+
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.governance import assents
+from mlops_ray.governance.assents import Assent, expect_another, is_same
+from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.events import Actor, plain, record
+from mlops_ray.governance.policies import InForce, Policy, in_force, policy_of, write_policy
+from mlops_ray.governance.tables import policy_changes
+from mlops_ray.governance.versions import expect_name
+
+
+@dataclass(frozen=True)
+class PolicyChange:
+    """What somebody wants to hold instead, and what became of it. policy: None for demanding nothing any more.
+
+    gates: by which versions shall be judged, as text; None where nobody has said. assents: who has agreed so far.
+    decided_by, decided_at: None while it waits.
+    """
+
+    id: str
+    use_case: str
+    policy: Policy | None
+    gates: tuple[str, ...] | None
+    state: Literal["requested", "in_force", "rejected"]
+    requested_by: str
+    requested_by_id: str | None
+    requested_at: datetime
+    expires_at: datetime
+    assents: tuple[Assent, ...] = ()
+    decided_by: str | None = None
+    decided_by_id: str | None = None
+    decided_at: datetime | None = None
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; what is not demanded is left out of the policy."""
+        shown = {name: plain(value) for name, value in vars(self).items() if name not in ("policy", "assents")}
+        return shown | {"policy": self.policy and self.policy.to_json(), "assents": assents.to_json(self.assents)}
+
+
+def set_policy(
+    store: ControlStore,
+    actor: Actor,
+    use_case: str,
+    policy: Policy | None,
+    gates: tuple[str, ...] | None = None,
+    reason: str = "",
+    now: datetime | None = None,
+) -> PolicyChange | None:
+    """Let this hold for a use case; None as policy for demanding nothing, None as gates for those that there are.
+
+    Where approvals are demanded it is asked for instead, and returned until it is in force; another request that waits
+    is rejected, the same one stands. What holds already changes nothing. Raises ForbiddenError for who carries neither
+    the role `operate` nor the approver's on the use case.
+    """
+    expect_name(use_case)
+    with store.transaction() as connection:
+        now = now or database_now(connection)
+        stored = in_force(connection, use_case)
+        before = stored.policy if stored else Policy()
+        if not {"operate", "admin", before.role}.intersection(actor.roles):
+            raise ForbiddenError(
+                f"{actor.name} carries neither the role 'operate' nor {before.role!r} on {use_case}, of which changing "
+                f"its rules needs one. Set MLOPS_RAY_API_KEY to a key that does."
+            )
+        gates = stored.gates if stored and gates is None else gates
+        if _is_held(stored, policy, gates):
+            return None
+        learned = stored is not None and stored.gates is None and policy == before  # nobody has said which there are
+        if not before.required or learned:
+            write_policy(connection, actor, use_case, policy, gates, now, reason)
+            return None
+        return _asked(connection, actor, use_case, policy, gates, before, reason, now)
+
+
+def approve_change(
+    store: ControlStore, actor: Actor, id: str, reason: str = "", now: datetime | None = None
+) -> PolicyChange:
+    """Agree to a change; with the last person whom the policy in force demands, the change is in force.
+
+    Raises ForbiddenError for who asked for it and for who lacks the approver's role, ConflictError for one person
+    twice, after its end and once it is decided, ConfigurationError if there is no such change.
+    """
+    with store.transaction() as connection:
+        now = now or database_now(connection)
+        change, policy = _open(connection, id, now)
+        _expect_role(actor, change, policy)
+        if policy.four_eyes and is_same(actor, change.requested_by, change.requested_by_id):
+            raise ForbiddenError(f"{actor.name} has asked for this change of {_rules(change)}. Somebody else approves.")
+        return _agreed(connection, actor, change, policy, reason, now)
+
+
+def reject_change(store: ControlStore, actor: Actor, id: str, reason: str, now: datetime | None = None) -> PolicyChange:
+    """Refuse a change; who asked for it takes it back so, with any role. Errors as of `approve_change`, and
+    ConfigurationError without a reason."""
+    if not reason.strip():
+        raise ConfigurationError("Say why the change is rejected: the reason goes into the audit log.")
+    with store.transaction() as connection:
+        now = now or database_now(connection)
+        change, policy = _open(connection, id, now)
+        if not is_same(actor, change.requested_by, change.requested_by_id):
+            _expect_role(actor, change, policy)
+        return _rejected(connection, actor, change, reason, now)
+
+
+def list_changes(store: ControlStore, use_case: str | None = None, limit: int = 1000) -> list[PolicyChange]:
+    """What was asked for and what became of it, the newest first."""
+    query = select(policy_changes).order_by(policy_changes.c.id.desc()).limit(limit)
+    if use_case is not None:
+        query = query.where(policy_changes.c.use_case == use_case)
+    with store.reading() as connection:
+        return [_change(row) for row in connection.execute(query)]
+
+
+def change_named(connection: Connection, id: str) -> PolicyChange:
+    """Raises ConfigurationError if there is no such change."""
+    row = connection.execute(select(policy_changes).where(policy_changes.c.id == plain(id))).first()
+    if row is None:
+        raise ConfigurationError(f"There is no change of rules {id[:64]!r}. `mlops-ray approvals rules` lists them.")
+    return _change(row)
+
+
+def waiting(connection: Connection, use_case: str, now: datetime) -> PolicyChange | None:
+    """The change that waits for somebody and can still be approved."""
+    found = _newest_requested(connection, use_case)
+    return found if found and now < found.expires_at else None
+
+
+def _is_held(stored: InForce | None, policy: Policy | None, gates: tuple[str, ...] | None) -> bool:
+    if stored is None or policy is None:
+        return stored is None and policy is None
+    return (stored.policy, stored.gates) == (policy, gates)
+
+
+def _asked(
+    connection: Connection,
+    actor: Actor,
+    use_case: str,
+    policy: Policy | None,
+    gates: tuple[str, ...] | None,
+    before: Policy,
+    reason: str,
+    now: datetime,
+) -> PolicyChange | None:
+    earlier = _newest_requested(connection, use_case)
+    if earlier is not None:
+        if (earlier.policy, earlier.gates) == (policy, gates) and now < earlier.expires_at:
+            return earlier
+        _rejected(connection, actor, earlier, "another change is asked for instead", now)
+    change = PolicyChange(
+        str(uuid6.uuid7()),
+        use_case,
+        policy,
+        gates,
+        "requested",
+        actor.name,
+        actor.id or None,
+        now,
+        now + timedelta(seconds=before.expires_after_s),
+        reason=reason,
+    )
+    _write(connection, None, change, "policy.requested", actor, now)
+    if not before.four_eyes and {before.role, "admin"}.intersection(actor.roles):
+        change = _agreed(connection, actor, change, before, reason, now)
+    return None if change.state == "in_force" else change
+
+
+def _agreed(
+    connection: Connection, actor: Actor, change: PolicyChange, policy: Policy, reason: str, now: datetime
+) -> PolicyChange:
+    expect_another(change.assents, [actor], f"this change of {_rules(change)}")
+    given = (*change.assents, Assent(actor.name, actor.id or None, now, plain(reason)))
+    after = replace(change, assents=given, reason=reason)
+    if len(given) >= (policy.min_approvers or 1):
+        who = actor.id or None
+        after = replace(after, state="in_force", decided_by=actor.name, decided_by_id=who, decided_at=now)
+    _write(connection, change, after, "policy.approved", actor, now)
+    if after.state == "in_force":
+        write_policy(connection, actor, change.use_case, change.policy, change.gates, now, reason, change.id)
+    return after
+
+
+def _rejected(connection: Connection, actor: Actor, change: PolicyChange, reason: str, now: datetime) -> PolicyChange:
+    after = replace(
+        change,
+        state="rejected",
+        decided_by=actor.name,
+        decided_by_id=actor.id or None,
+        decided_at=now,
+        reason=reason,
+    )
+    _write(connection, change, after, "policy.rejected", actor, now)
+    return after
+
+
+def _open(connection: Connection, id: str, now: datetime) -> tuple[PolicyChange, Policy]:
+    """The change, if it can be decided, and the policy in force, by which it is judged."""
+    change = change_named(connection, id)
+    if change.state != "requested":
+        raise ConflictError(f"This change of {_rules(change)} is {_SAID[change.state]} by {change.decided_by} already.")
+    if now >= change.expires_at:
+        raise ConflictError(
+            f"The request to change {_rules(change)} ended at {change.expires_at:%Y-%m-%d %H:%M:%S} UTC. Run the "
+            f"pipeline again to ask anew."
+        )
+    return change, policy_of(connection, change.use_case)
+
+
+def _expect_role(actor: Actor, change: PolicyChange, policy: Policy) -> None:
+    if not {policy.role, "admin"}.intersection(actor.roles):
+        raise ForbiddenError(
+            f"{actor.name} does not carry the role {policy.role!r} on {change.use_case}, which deciding on a change of "
+            f"its rules needs."
+        )
+
+
+_SAID = {"in_force": "put in force", "rejected": "rejected"}
+
+
+def _rules(change: PolicyChange) -> str:
+    return f"the rules of {change.use_case}"
+
+
+def _newest_requested(connection: Connection, use_case: str) -> PolicyChange | None:
+    query = select(policy_changes).where(policy_changes.c.use_case == use_case, policy_changes.c.state == "requested")
+    row = connection.execute(query.order_by(policy_changes.c.id.desc()).limit(1)).first()
+    return None if row is None else _change(row)
+
+
+def _write(
+    connection: Connection, before: PolicyChange | None, after: PolicyChange, type: str, actor: Actor, now: datetime
+) -> None:
+    shown = after.to_json()
+    moments = {name: getattr(after, name) for name in ("requested_at", "expires_at", "decided_at")}
+    if before is None:
+        connection.execute(insert(policy_changes).values(shown | moments))
+    else:
+        this = policy_changes.c.id == after.id
+        connection.execute(update(policy_changes).where(this).values(shown | moments))
+    subject, was = f"policy {after.use_case}", before and before.to_json()
+    record(connection, type, actor, subject, after.use_case, before=was, after=shown, reason=after.reason, now=now)
+
+
+def _change(row: Row[Any]) -> PolicyChange:
+    values = dict(row._mapping)
+    policy, gates = values["policy"], values["gates"]
+    values["policy"] = None if policy is None else Policy(**policy)
+    values["gates"] = None if gates is None else tuple(gates)
+    values["assents"] = assents.from_json(values["assents"])
+    return PolicyChange(**values)
