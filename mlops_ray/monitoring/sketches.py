@@ -119,7 +119,12 @@ class NumericSketch:
         self.missing += other.missing
         self._add_moments(0 if not other.values else other.values, other.mean, other.m2)
         self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
-        self.quantiles.merge(other.quantiles)
+        # Quantiles of a part of the values would be taken for those of all.
+        self.counts_only = self.counts_only or other.counts_only
+        if self.counts_only:
+            self.quantiles = kll_floats_sketch(KLL_K)
+        else:
+            self.quantiles.merge(other.quantiles)
 
     def _add_moments(self, values: float, mean: float, m2: float) -> None:
         """Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
