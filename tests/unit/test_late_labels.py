@@ -144,10 +144,12 @@ def test_labels_whose_delay_depends_on_the_class_alarm_no_more_often_than_stated
     assert all(record.settled for record in watch.streams[BY_COUNT.name].records)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.85])
-def test_flipped_labels_of_a_slice_are_found_also_before_all_have_come(share: float) -> None:
+@pytest.mark.parametrize(("share", "origins"), [(1.0, ["EWR"]), (0.85, ["EWR", "JFK"])])
+def test_flipped_labels_of_a_slice_are_found_also_before_all_have_come(share: float, origins: list[str]) -> None:
+    """With one false alarm a month at most, a slice of a hundred rows is not seen where 60 of 400 labels are missing:
+    they could say otherwise. Two such slices are."""
     rows = example_stream(12, 33)
-    flipped = (pl.col("origin") == "EWR") & (pl.col("time") >= START + 6 * DAY)
+    flipped = pl.col("origin").is_in(origins) & (pl.col("time") >= START + 6 * DAY)
     rows = rows.with_columns(pl.when(flipped).then(~pl.col("label")).otherwise("label").alias("label"))
     random = np.random.default_rng(2)
     known = rows.select(pl.col("time") + pl.when(pl.Series(random.random(len(rows)) < share)).then(DAY))["time"]
@@ -158,8 +160,9 @@ def test_flipped_labels_of_a_slice_are_found_also_before_all_have_come(share: fl
     }
     seen = take_labels(watch, WATCHED, labelled, lambda: "an alarm")
     answers = [record.concept and record.concept.answer for record in seen.watch.streams[BY_COUNT.name].records]
-    assert answers[6:].count("drift") >= 5
-    assert answers[:6].count("drift") <= 2
+    assert answers[6] == "drift", "on the first day"
+    assert answers[6:].count("drift") >= 4
+    assert answers[:6].count("drift") == 0
     assert next(change.kind for change in seen.changes) == "raised"
 
 

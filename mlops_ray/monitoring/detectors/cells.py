@@ -41,10 +41,13 @@ def shares_of(counts: NDArray[Any]) -> _Float:
 
 
 def bins(reference: NumericSketch, window: NumericSketch) -> Cells:
-    """Both in the reference's bins: exact counts where they share edges, else by their KLL sketches.
+    """Both in the reference's bins: exact counts where they share edges, else by their KLL sketches, or where one has
+    none (`NumericSketch.counts_only`), by the counts of the window with its values spread evenly within each of its
+    bins.
 
-    The ranks of a KLL sketch are off by at most `normalized_rank_error`: 1.33 % at k = 200, in 99 of 100 cases. Raises
-    DataError if the bins differ and one of them was made from counts, without quantiles.
+    The ranks of a KLL sketch are off by at most `normalized_rank_error`: 1.33 % at k = 200, in 99 of 100 cases; those
+    of spread counts by what the bin has in which an edge falls, about 1 % with 100 bins. Raises DataError if the bins
+    differ and one of them has neither edges nor quantiles.
     """
     if not reference.values or not window.values:
         return Cells(np.empty(0), np.array([reference.values]), np.array([window.values]))
@@ -52,10 +55,23 @@ def bins(reference: NumericSketch, window: NumericSketch) -> Cells:
         counts = (sketch.counts.astype(np.float64) for sketch in (reference, window))
         return Cells(reference.edges.astype(np.float64), *counts)
     if reference.quantiles.is_empty() or window.quantiles.is_empty():
+        if len(reference.edges) and len(window.edges):
+            edges = reference.edges.astype(np.float64)
+            return Cells(edges, reference.counts.astype(np.float64), np.diff(_below(window, edges)))
         raise DataError(f"The window has {len(window.counts)} bins, but the reference {len(reference.counts)} others.")
     edges = np.unique(reference.quantiles.get_quantiles([rank / BINS for rank in range(1, BINS)], True))
     counts = (np.array(s.quantiles.get_pmf(edges.tolist(), True)) * s.values for s in (reference, window))
     return Cells(edges.astype(np.float64), *counts)
+
+
+def _below(sketch: NumericSketch, edges: _Float) -> _Float:
+    """How many values are at most each edge, with 0 and all at the ends; [len(edges) + 2]."""
+    inside = (sketch.edges > sketch.minimum) & (sketch.edges < sketch.maximum)
+    counted = np.cumsum(sketch.counts[:-1])[inside]
+    places = np.concatenate([[sketch.minimum], sketch.edges[inside], [sketch.maximum]])
+    known = np.concatenate([[0.0], counted, [sketch.values]])
+    found = np.where(edges >= sketch.maximum, sketch.values, np.interp(edges, places, known))
+    return np.concatenate([[0.0], found, [sketch.values]])
 
 
 def tenths(reference: NumericSketch, window: NumericSketch) -> Cells:
