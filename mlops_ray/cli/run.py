@@ -1,6 +1,7 @@
 """The command `mlops-ray run`: the pipeline, and if wanted the endpoint behind it."""
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,6 +29,7 @@ from mlops_ray.cli.options import (
 from mlops_ray.cli.preconditions import expect_can_work
 from mlops_ray.cli.rollout import credential
 from mlops_ray.cli.serve import key_line, quiet_serving
+from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
@@ -191,11 +193,12 @@ def _further(case: UseCase, settings: Settings, summary: Path, prediction: dict[
     lines = ["", f"Summary:  {summary}", f"MLflow:   mlflow ui --backend-store-uri {settings.mlflow_uri}"]
     if prediction:
         url = f"{settings.url}/v2/models/{case.name}/predict"
-        body, key = json.dumps(prediction["request"]), credential(settings)
+        body, given = json.dumps(prediction["request"]), os.environ.get(API_KEY_VARIABLE)
+        key = None if given else credential(settings)  # a real key stays out of terminals and of a job's log
         lines += [f"Endpoint: {url} (while served: mlops-ray serve {case.name})"]
         lines += [key_line(settings, key)] if key else []
         lines += [
-            f"Ask it:   curl -s {url} -H 'authorization: Bearer {key or '…'}' "
+            f'Ask it:   curl -s {url} -H "authorization: Bearer {key or f"${API_KEY_VARIABLE}"}" '
             f"-H 'content-type: application/json' -d '{body}'"
         ]
     return "\n".join(lines)

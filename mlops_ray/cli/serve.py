@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
@@ -25,6 +26,7 @@ from mlops_ray.cli.options import (
     settings_of,
 )
 from mlops_ray.cli.rollout import credential, key_from
+from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.use_case import load_use_case
@@ -57,7 +59,7 @@ def serve(
             repo = definitions_folder(use_case, feature_repo)
             start_governor(case, settings, repo, use_case, config=config and absolute(config))
             typer.echo("The governor decides on retraining: `mlops-ray audit show` tells what, and why.")
-        if key := credential(settings):
+        if not os.environ.get(API_KEY_VARIABLE) and (key := credential(settings)):
             typer.echo(key_line(settings, key))
         if own:
             typer.echo("Serving until Ctrl-C.")

@@ -1,17 +1,21 @@
 """Comparison: is the challenger better than the champion, or was it lucky with these days?"""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.days import blocks_of
 from mlops_ray.evaluation.estimate import Estimate, jackknife
 from mlops_ray.evaluation.metrics import freedom_by_label, ranking, weights_without
+from mlops_ray.features.columns import PREDICTION_TIME
 
 RankingMetric = Literal["roc_auc", "average_precision"]
+Verdict = Literal["better", "not worse", "worse", "undecided"]
 _Float = NDArray[np.float64]
 
 
@@ -25,6 +29,31 @@ class Comparison:
     difference: Estimate
     rows: int
     days: int
+
+
+def verdict(difference: Estimate, margin: float = 0.0) -> Verdict:
+    """What a difference (challenger minus champion) shows, with 95 % certainty.
+
+    better: it is above 0, and above `margin` where that is more. not worse: it is above `margin`, or, where that is
+    more than 0, above 0; so with a negative margin the challenger may be worse by that much and is "not worse", which
+    two equal models are on enough rows. worse: it is below 0. undecided: none of them, or there are too few days for
+    an interval. Of two equal models at most 2.5 % are called better, and as many worse.
+    """
+    if difference.low is None or difference.high is None:
+        return "undecided"
+    if difference.low > max(margin, 0.0):
+        return "better"
+    if difference.low > min(margin, 0.0):
+        return "not worse"
+    return "worse" if difference.high < 0 else "undecided"
+
+
+def unseen(rows: pl.DataFrame, *trained_until: datetime) -> pl.DataFrame:
+    """The rows on which models can be compared: those that were predicted after the training of each of them.
+
+    trained_until: of each model, the end of its last fit (`Split.trained_until`): it has seen nothing predicted later.
+    """
+    return rows.filter(pl.col(PREDICTION_TIME) >= max(trained_until))
 
 
 def compare(

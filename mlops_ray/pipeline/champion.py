@@ -6,12 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
-from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare
+from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare, unseen
 from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet, split_by_time
@@ -45,7 +44,7 @@ def compare_with_champion(
             f"The champion was not asked about these rows: the training set no longer has {', '.join(lacking)}."
         )
     trained_until = _trained_until(settings, use_case.name, champion, other)
-    rows = test.filter(pl.col(PREDICTION_TIME) >= trained_until)  # the test period begins after the challenger's end
+    rows = unseen(test, trained_until, use_case.split.trained_until(training_set.as_of))
     if rows[LABEL].n_unique() < 2:
         raise DataError(
             f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {rows.height} rows with "

@@ -51,7 +51,8 @@ def page(result: Backtest) -> str:
     note = (
         "Each point is the ROC AUC of one week; the band is its 95 % interval, as if rows were independent. A tick "
         "below is a retraining: full if its challenger became champion, hollow if not. A challenger that is better "
-        "takes over at once here, as if it were approved that moment."
+        "takes over at once here, as if it were approved that moment. The candidate and its parameters are the "
+        "champion's, found on data that this past did not have: the hindsight flatters every policy."
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(_title(result))}</title>'

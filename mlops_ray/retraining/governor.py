@@ -15,6 +15,7 @@ from typing import Any
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity
@@ -84,12 +85,12 @@ class Governor:
         other numbers: the log would be flooded.
         """
         trained = self._trained(self._known(now), now)
-        rows = self._new_rows(trained, now)
+        rows, offered = self._new_rows(trained, now), self._offered()
         made: list[Decision] = []
 
         def next_entry(events: Sequence[Event]) -> Entry | None:
             known = read_history(events, now)
-            state = State(known.alarms, known.past, known.losses, trained, rows)
+            state = State(known.alarms, known.past, known.losses, offered, trained, rows)
             made.append(decide(self._policy, state, now))
             return self._entry(known, state, made[-1], now)
 
@@ -113,7 +114,7 @@ class Governor:
         In a rehearsal the champion can be of later data than `now`. Then it counts what it was fitted on, which lies
         before its test period.
         """
-        done = [past.decided for past in known.past if past.outcome in ("better", "not better")]
+        done = [past.decided for past in known.past if past.outcome not in (None, "failed")]
         if done:
             return done[-1]
         lineage = champion_lineage(self._store, self._artifacts, self._name)
@@ -153,8 +154,10 @@ class Governor:
         self._finish(Result(order.id, order.as_of, "failed", reason, cpu_hours=hours * (os.cpu_count() or 1)), now)
 
     def _finish(self, result: Result, now: datetime) -> None:
-        """Record the outcome, and in the same transaction ask for approval of a challenger that is better."""
+        """Record the outcome, and in the same transaction ask for approval of a challenger that won."""
         won = result.outcome == "better" and result.admissible
+        # With a negative margin a person may want one that is not worse; by itself it never takes a champion's place.
+        wanted = won or (result.outcome == "not worse" and self._policy.margin < 0 and result.admissible)
         by_itself = won and self._policy.promote and not self._needs_approval()
         if by_itself:  # first, as it can be repeated: once the end is recorded, nobody looks at it again
             self._roll_out(result)
@@ -164,13 +167,28 @@ class Governor:
             running = read_history(events, now).running
             if running is None or running.id != result.id:
                 return None  # another governor has recorded it
-            offer = result.version if won and not by_itself else None
+            offer = result.version if wanted and not by_itself else None
             subject = f"{self._name}@{result.version}" if result.version else f"retraining {self._name}"
             severity: Severity | None = "warning" if result.outcome == "failed" else None
             return Entry(FINISHED, subject, result.reason, payload, severity, offer)
 
         if record_next(self._store, self._actor, self._name, entry):
             _logger.info("Retraining %s ended: %s. %s", result.id, result.outcome, result.reason)
+
+    def _offered(self) -> int | None:
+        """The version that waits for a verdict, or is in a rollout: another would be compared with the old champion."""
+        now = live(self._store, self._name)
+        if now.rollout is not None:
+            return now.rollout.version.version
+        newer_than, clock = now.champion.version if now.champion else 0, self._clock()
+        return next(
+            (
+                one.version
+                for one in list_approvals(self._store, self._name)
+                if one.state == "requested" and one.version > newer_than and one.expires_at > clock
+            ),
+            None,
+        )
 
     def _needs_approval(self) -> bool:
         return self._use_case.approval is not None and self._use_case.approval.required

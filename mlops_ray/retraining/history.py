@@ -57,7 +57,7 @@ def read_history(events: Iterable[Event], now: datetime) -> History:
                 past[order["id"]] = PastRetraining(order["id"], as_of)
         elif event.type == FINISHED:
             past[payload["id"]] = _ended(past[payload["id"]], payload)
-            losses = 0 if payload["outcome"] == "better" else losses + 1
+            losses = 0 if payload["outcome"] == "better" and payload.get("admissible", True) else losses + 1
         elif event.type in CHAMPIONS and _champion(event.before) != _champion(event.after):
             losses, champion = 0, _champion(event.after)
     heard = tuple(

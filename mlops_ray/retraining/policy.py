@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from math import isfinite
 from typing import Any, Literal
 
+from mlops_ray.evaluation.comparison import Verdict
 from mlops_ray.use_case import Question, Retraining
 
 WEEK = timedelta(days=7)
@@ -14,10 +15,10 @@ _MOST_DOUBLINGS = 6
 Action = Literal["retrain", "wait", "stop"]
 Cause = Literal[
     "alarm", "schedule",  # to retrain
-    "running", "calm", "cool-down", "few rows", "weekly number", "weekly hours",  # to wait
+    "running", "offered", "calm", "cool-down", "few rows", "weekly number", "weekly hours",  # to wait
     "losses",  # to stop
 ]  # fmt: skip
-Outcome = Literal["better", "not better", "failed"]
+Outcome = Verdict | Literal["failed"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ class State:
     """What is known at the moment of a decision.
 
     past: all retrainings, the oldest first. losses: how many of the last in a row were not better, or failed, since
-    the champion changed. trained: up to when the last training, first or again, knew the data; None: not known.
-    new_rows: labels that came since. All moments are UTC.
+    the champion changed. offered: the version that waits for a person's verdict or is in a rollout; None if none is.
+    trained: up to when the last training, first or again, knew the data; None: not known. new_rows: labels that came
+    since. All moments are UTC.
     """
 
     alarms: tuple[OpenAlarm, ...] = ()
     past: tuple[PastRetraining, ...] = ()
     losses: int = 0
+    offered: int | None = None
     trained: datetime | None = None
     new_rows: int = 0
 
@@ -80,6 +83,9 @@ def decide(policy: Retraining, state: State, now: datetime) -> Decision:
     running = next((past for past in reversed(state.past) if past.outcome is None), None)
     if running is not None:
         return Decision("wait", "running", f"Retraining {running.id} runs since {_moment(running.decided)}.", ids)
+    if state.offered is not None:
+        text = f"Version {state.offered} waits for its approval or is in a rollout; first it is decided on."
+        return Decision("wait", "offered", text, ids, {"version": state.offered})
     if state.losses >= policy.stop_after_losses:
         text = (
             f"The last {state.losses} challengers were not better than the champion, or failed (limit "
@@ -119,7 +125,9 @@ def _held_back(policy: Retraining, state: State, now: datetime, ids: tuple[str, 
         free = _moment(min(past.decided for past in week) + WEEK)
         text = f"{len(week)} retrainings in seven days (limit {policy.max_per_week}); the next is free at {free}."
         return Decision("wait", "weekly number", text, ids, {"retrainings": len(week), "limit": policy.max_per_week})
-    spent, next_one = sum(_hours(past) for past in week), _hours(state.past[-1]) if state.past else 0.0
+    paid = [_hours(past) for past in state.past if now - (past.ended or past.decided) < WEEK]
+    # What another costs is guessed from this week alone: by an older one, dearer than the limit, none could ever run.
+    spent, next_one = sum(paid), paid[-1] if paid else 0.0
     if spent + next_one > policy.max_cpu_hours_per_week:
         text = (
             f"{spent:.2f} CPU hours in seven days and {next_one:.2f} for another like the last are more than "

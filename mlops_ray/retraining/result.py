@@ -43,6 +43,8 @@ class Result:
 def find_result(artifacts: Artifacts, use_case: str, id: str) -> Result | None:
     """What a retraining left behind; None while it has not ended."""
     found = artifacts.read_json(RESULTS, use_case, f"{id}.json")
+    if found is not None and found["outcome"] == "not better":  # how one was called that ended before an upgrade
+        found = {**found, "outcome": "undecided"}
     return None if found is None else msgspec.convert(found, Result)
 
 

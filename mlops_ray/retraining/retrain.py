@@ -112,23 +112,22 @@ def _retrain(
     case = as_retrained(use_case, policy, champion_lineage(store, artifacts, use_case.name))
     pipeline = Pipeline(case, settings, feature_repo, as_of, notify, challenger=True)
     registered = pipeline.run(until="register")["register"].result
-    found = Result(id, as_of, "not better", "", registered["version"], registered["digest"])
+    failed = [gate["name"] for gate in registered["gates"] if gate["blocks"] and not gate["passed"]]
+    found = Result(id, as_of, "undecided", "", registered["version"], registered["digest"], admissible=not failed)
     if champion is None or champion.digest == found.digest:
-        outcome: Outcome = "better" if champion is None else "not better"
+        outcome: Outcome = "better" if champion is None else "not worse"
         return replace(found, outcome=outcome, reason="There is no other champion to compare it with.")
     made = VersionRef(registered["version"], registered["digest"])
     try:
         comparison, uncompared = _compare(case, settings, pipeline, made, champion), ""
     except DataError as error:
         comparison, uncompared = None, str(error)
-    failed = [gate["name"] for gate in registered["gates"] if gate["blocks"] and not gate["passed"]]
-    found = replace(found, champion=champion.version, comparison=comparison, admissible=not failed)
+    found = replace(found, champion=champion.version, comparison=comparison)
     if comparison is None:
         return replace(found, reason=f"The two cannot be compared on the recent window. {uncompared}")
     outcome, reason = judge_challenger(comparison, policy.margin)
-    if failed:
-        return replace(found, reason=f"{reason} But it did not pass {', '.join(failed)}.")
-    return replace(found, outcome=outcome, reason=reason)
+    refused = f" But it did not pass {', '.join(failed)}." if failed else ""
+    return replace(found, outcome=outcome, reason=f"{reason}{refused}")
 
 
 def _compare(

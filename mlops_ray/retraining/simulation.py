@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
-from mlops_ray.evaluation.comparison import compare
+from mlops_ray.evaluation.comparison import compare, unseen
 from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.monitoring.alarm_change import AlarmChange
@@ -97,12 +97,13 @@ def simulate(frame: pl.DataFrame, scenario: Scenario, name: str, policy: Retrain
 
 @dataclass
 class _Champion:
-    """A model with what watches it. first_row: the first that it answered."""
+    """A model with what watches it. first_row: the first that it answered. trained_until: see `Split`."""
 
     fitted: Fitted
     watched: Watched
     watch: VersionWatch
     first_row: int
+    trained_until: datetime
 
 
 class _Simulation:
@@ -195,7 +196,7 @@ class _Simulation:
             if severities.get(question) != "info"
         )
         new = int(((self._known_at > _micros(self._trained)) & (self._known_at <= _micros(now))).sum())
-        decision = decide(self._policy, State(alarms, tuple(self._past), self._losses, self._trained, new), now)
+        decision = decide(self._policy, State(alarms, tuple(self._past), self._losses, None, self._trained, new), now)
         last = self._decisions[-1][1] if self._decisions else None
         if last is None or (last.action, last.cause) != (decision.action, decision.cause):
             self._decisions.append((now, decision))
@@ -205,7 +206,7 @@ class _Simulation:
     def _retrain(self, decision: Decision, now: datetime) -> None:
         started, case, split = time.process_time(), self._scenario.use_case, self._split(now)
         challenger = self._fit(now, split)
-        recent = _known(self._all, now).filter(pl.col(PREDICTION_TIME) >= now - split.test)
+        recent = unseen(_known(self._all, now), self._champion.trained_until, split.test_start(now))
         ours, theirs = (_ask(fitted, recent).astype(np.float64) for fitted in (challenger, self._champion.fitted))
         rows = recent[LABEL].to_numpy(), ours, theirs, days_of(recent[PREDICTION_TIME], case.zone())
         compared = compare(*rows, case.metric)
@@ -238,7 +239,9 @@ class _Simulation:
         )
         self._versions += 1
         version, first_row = str(self._versions), int(np.searchsorted(self._moment, _micros(now)))
-        return _Champion(fitted, Watched(version, reference), VersionWatch(version), first_row)
+        return _Champion(
+            fitted, Watched(version, reference), VersionWatch(version), first_row, split.trained_until(now)
+        )
 
     def _split(self, now: datetime) -> Split:
         """The policy's, with a shorter test part while there is little data before `now`."""

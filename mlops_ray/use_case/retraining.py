@@ -22,10 +22,10 @@ class Retraining:
     none until the champion changes.
 
     split: how time is divided for it; on its test part, the recent window, the challenger is compared with the
-    champion. margin: it wins if it is better, and by more than this with 95 % certainty (negative: what it may be
-    worse by). search: try all candidates; without it the champion's is fitted again with its parameters. promote: a
-    challenger that wins goes into a rollout by itself where nobody has to approve it; without it, and elsewhere, it is
-    offered.
+    champion. margin: with 95 % certainty, "better" is above it and above 0, "not worse" above it where it is negative
+    (see `evaluation.comparison.verdict`); one that is not worse is then offered, and never promoted by itself. search:
+    try all candidates; without it the champion's is fitted again with its parameters. promote: a challenger that is
+    better goes into a rollout by itself where nobody has to approve it; without it, and elsewhere, it is offered.
     """
 
     alarms: tuple[Question, ...] = ("data", "prediction", "concept")

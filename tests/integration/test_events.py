@@ -321,9 +321,9 @@ def monitoring(platform: Platform) -> None:
     resolve_alarm(store, NAME, "a1", "over", {})
     assert alarms_of(store, NAME)[0].resolved_at
     platform.told("alarm.resolved")
-    platform.cluster.end("not better", None)
+    platform.cluster.end("worse", None)
     platform.governor.round(now + timedelta(hours=1))
-    assert [event.payload["outcome"] for event in history(store, NAME) if event.type == FINISHED] == ["not better"]
+    assert [event.payload["outcome"] for event in history(store, NAME) if event.type == FINISHED] == ["worse"]
     assert platform.told("retraining.finished", "retraining.decided")[0].subject == f"retraining {NAME}"
 
 

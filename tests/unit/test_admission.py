@@ -70,7 +70,8 @@ def test_a_version_that_nobody_has_to_approve_is_champion(
     assert (found.champion, found.approval, found.gates[0].passed) == (True, None, True)
     json.dumps(found.to_json())
     assert live(store, USE_CASE.name).champion == OLD
-    payload = {"lineage": "l", "comparisons": {}, "gates": [repr(Threshold("roc_auc", 0.5))]}
+    payload: dict[str, object] = {"lineage": "l", "comparisons": {}, "gates": [repr(Threshold("roc_auc", 0.5))]}
+    payload["signed"] = False
     assert read_events(store, types=["version.registered"])[0].payload == payload
 
 
@@ -81,7 +82,9 @@ def test_what_a_use_case_demands_is_what_the_control_store_keeps_to() -> None:
         broken_glass_ends_after=2 * hour, min_approvers=3,
     )  # fmt: skip
     month_s = timedelta(days=30).total_seconds()
-    assert policy_of(case(approval=declared)) == Policy(True, "approve", True, month_s, 2, 3600, 0.02, 3600, 7200, 3)
+    assert policy_of(case(approval=declared)) == Policy(
+        True, "approve", True, month_s, 2, 3600, 0.02, 3600, 7200, min_approvers=3
+    )
     assert policy_of(case(approval=Approval())) == Policy(required=True)
 
 

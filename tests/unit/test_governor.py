@@ -14,7 +14,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alarm
-from mlops_ray.governance.approvals import list_approvals
+from mlops_ray.governance.approvals import list_approvals, reject
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
@@ -30,7 +30,8 @@ from mlops_ray.use_case import Approval, Column, Label, Retraining, Source, UseC
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-RETRAINING = Retraining(cool_down=DAY, max_per_week=7)
+ANN = Actor("ann", ("approve",))
+RETRAINING = Retraining(cool_down=DAY, max_per_week=7, margin=0.0)
 
 
 class NoCandidate:
@@ -75,11 +76,13 @@ class Cluster:
     def stop(self, submission: str) -> None:
         self.phases[submission] = "ended"
 
-    def end(self, outcome: Outcome = "better", version: int | None = 2, result: bool = True) -> None:
+    def end(
+        self, outcome: Outcome = "better", version: int | None = 2, result: bool = True, cpu_hours: float = 0.5
+    ) -> None:
         """What runs ends; with a result, as `retrain` writes it."""
         order = self.orders[-1]
         if result:
-            made = Result(order.retraining, order.as_of, outcome, "In words.", version, "d2", True, 1, None, 0.5)
+            made = Result(order.retraining, order.as_of, outcome, "In words.", version, "d2", True, 1, None, cpu_hours)
             artifacts = Artifacts(self._settings.artifacts)
             artifacts.write_json(made.to_json(), RESULTS, USE_CASE.name, f"{order.retraining}.json")
         self.phases[order.submission] = "ended"
@@ -158,7 +161,46 @@ def test_a_better_challenger_is_offered_and_not_promoted(setting: Setting) -> No
     assert now.rollout is None
 
 
-@pytest.mark.parametrize("outcome", ["not better", "failed"])
+def test_the_next_retraining_waits_while_a_challenger_waits_for_approval(setting: Setting) -> None:
+    setting.alarm()
+    setting.governor().round(NOW)
+    setting.cluster.end("better")
+    held = setting.governor().round(NOW + 10 * DAY)
+    assert (held.action, held.cause, held.numbers["version"]) == ("wait", "offered", 2)
+    assert len(setting.cluster.orders) == 1
+    (approval,) = list_approvals(setting.store)
+    reject(setting.store, ANN, USE_CASE.name, approval.version, "worse at night")
+    assert setting.governor().round(NOW + 11 * DAY).action == "retrain"
+
+
+def test_the_next_retraining_waits_while_a_challenger_is_in_a_rollout(setting: Setting) -> None:
+    setting.alarm()
+    setting.governor(promote=True).round(NOW)
+    setting.cluster.end("better")
+    assert setting.governor(promote=True).round(NOW + 10 * DAY).cause == "offered"
+    assert live(setting.store, USE_CASE.name).rollout is not None
+
+
+def test_one_that_is_not_worse_is_offered_where_that_is_asked_but_never_promoted(setting: Setting) -> None:
+    setting.alarm()
+    governor = setting.governor(promote=True, margin=-0.005)
+    governor.round(NOW)
+    setting.cluster.end("not worse")
+    governor.round(NOW)
+    assert live(setting.store, USE_CASE.name).rollout is None
+    assert [one.version for one in list_approvals(setting.store)] == [2]
+
+
+def test_a_dear_retraining_of_long_ago_holds_nothing_back(setting: Setting) -> None:
+    setting.alarm()
+    setting.governor().round(NOW)
+    setting.cluster.end("worse", cpu_hours=12.1)
+    setting.governor().round(NOW)
+    assert setting.governor().round(NOW + 3 * DAY).cause == "weekly hours"
+    assert setting.governor().round(NOW + 365 * DAY).action == "retrain"
+
+
+@pytest.mark.parametrize("outcome", ["not worse", "worse", "undecided", "failed"])
 def test_what_is_not_better_is_not_offered(setting: Setting, outcome: Outcome) -> None:
     setting.alarm()
     setting.governor(promote=True).round(NOW)
@@ -185,7 +227,7 @@ def test_challengers_that_lose_stop_it_until_the_champion_changes(setting: Setti
     setting.alarm()
     for day in (0, 2, 6):
         assert setting.governor().round(NOW + day * DAY).action == "retrain"
-        setting.cluster.end("not better")
+        setting.cluster.end("not worse")
         setting.governor().round(NOW + day * DAY)
     stopped = setting.governor().round(NOW + 10 * DAY)
     assert (stopped.action, stopped.cause) == ("stop", "losses")

@@ -24,7 +24,7 @@ pasts = st.builds(
     id=st.uuids().map(str),
     decided=hours,
     ended=hours,
-    outcome=st.sampled_from(["better", "not better", "failed"]),
+    outcome=st.sampled_from(["better", "not worse", "worse", "undecided", "failed"]),
     cpu_hours=st.floats(0, 20) | st.sampled_from([nan, inf]),
 )
 alarms = st.builds(
@@ -121,6 +121,20 @@ def test_each_reason_names_the_numbers() -> None:
     assert "3.00 CPU hours" in hours.reason
 
 
+@pytest.mark.parametrize(("ended_hours_ago", "cause"), [(365 * 24, "alarm"), (169, "alarm"), (167, "weekly hours")])
+def test_the_weeks_budget_looks_at_the_week_that_it_names(ended_hours_ago: int, cause: str) -> None:
+    """One dearer than the limit keeps others back for seven days, and not for ever."""
+    ended = NOW - ended_hours_ago * HOUR
+    dear = PastRetraining("r", ended - 3 * HOUR, ended, "better", 12.1)
+    assert decide(replace(POLICY, cool_down=HOUR), replace(ASKED, past=(dear,)), NOW).cause == cause
+
+
+def test_a_challenger_that_waits_for_a_verdict_holds_off_the_next() -> None:
+    held = refused(replace(ASKED, offered=4))
+    assert held.cause == "offered"
+    assert "Version 4" in held.reason
+
+
 def test_alarms_on_other_questions_do_not_count() -> None:
     calm = refused(ASKED, replace(POLICY, alarms=("data",)))
     assert calm.cause == "calm"
@@ -141,7 +155,7 @@ def test_challengers_that_lose_stop_it() -> None:
 
 
 def test_each_challenger_that_loses_doubles_the_cool_down() -> None:
-    ended = PastRetraining("r", NOW - 13 * 24 * HOUR, NOW - 13 * 24 * HOUR, "not better")
+    ended = PastRetraining("r", NOW - 13 * 24 * HOUR, NOW - 13 * 24 * HOUR, "worse")
     assert decide(POLICY, replace(ASKED, past=(ended,)), NOW).action == "retrain"
     longer = refused(replace(ASKED, past=(ended,), losses=1))
     assert "14 days after 1 that did not win, ends at 2026-03-02" in longer.reason

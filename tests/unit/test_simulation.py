@@ -94,7 +94,7 @@ def test_a_policy_that_listens_to_concept_drift_recovers_and_one_that_never_trai
     answers = [one for one in drift.retrainings if one.at > CHANGE and one.cause == "alarm"]
     assert answers[0].at < CHANGE + timedelta(days=12)
     assert "oncept drift of version" in answers[0].reason
-    assert answers[0].outcome == "not better", "the new world does not lie before its recent window yet"
+    assert answers[0].outcome != "better", "the new world does not lie before its recent window yet"
     assert drift.retrainings[-1].outcome == "better"
 
 
