@@ -6,13 +6,8 @@ Where the world has changed, both see it. Rolling the newer version back would k
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-from datasketches import kll_floats_sketch
-from numpy.typing import NDArray
-
 from mlops_ray.monitoring.detectors import DETECTORS, Detector
 from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
-from mlops_ray.monitoring.sketches import KLL_K, CategoricalSketch, NumericSketch, Sketch
 from mlops_ray.monitoring.verdicts import Finding, Verdict
 from mlops_ray.monitoring.windows import Window
 
@@ -51,36 +46,4 @@ def _is_own(finding: Finding, window: Window, champion: Window, detector: Detect
     if detector is None or finding.detector == DomainClassifier().name or finding.column not in champion.columns:
         return False
     new = window.columns[finding.column]
-    return detector.statistic(_like(champion.columns[finding.column], new), new) > finding.threshold
-
-
-def _like(other: Sketch, sketch: Sketch) -> Sketch:
-    """The champion's window in the cells of this version's, whose reference has other bins or other categories."""
-    if isinstance(other, NumericSketch) and isinstance(sketch, NumericSketch):
-        return _rebinned(other, sketch.edges)
-    if not isinstance(other, CategoricalSketch) or not isinstance(sketch, CategoricalSketch):
-        return other
-    rows = dict(zip(other.categories, other.counts.tolist(), strict=True))
-    counts = np.array([rows.pop(category, 0) for category in sketch.categories])
-    return CategoricalSketch(sketch.categories, counts, other.missing, other.unseen + sum(rows.values()))
-
-
-def _rebinned(other: NumericSketch, edges: NDArray[np.float32]) -> NumericSketch:
-    """Its counts in bins with other edges, as if the values of each bin lay evenly between its ends.
-
-    Rows and moments stay exact. The part of the values below an edge is off by at most the part that the bin has in
-    which the edge lies: 1 % where it was cut into 100 that hold equally many, more where values repeat or have moved
-    together into one bin. Without values, or with these edges, it stays as it is.
-    """
-    if not other.values or np.array_equal(other.edges, edges):
-        return other
-    # The first and the last bin end with the values; an edge beyond all of them has nothing or everything below.
-    inner = np.clip(other.edges.astype(np.float64), other.minimum, other.maximum)
-    at, below = np.concatenate([inner, [other.maximum]]), np.cumsum(other.counts, dtype=np.float64)
-    if other.minimum < at[0]:
-        at, below = np.concatenate([[other.minimum], at]), np.concatenate([[0.0], below])
-    # Of bins that end at the same value the last has counted all up to it.
-    last = np.append(np.diff(at) > 0, True)
-    found = np.interp(edges.astype(np.float64), at[last], below[last], left=0.0, right=other.values)
-    counts = np.diff(found, prepend=0.0, append=other.values)
-    return replace(other, edges=edges, counts=counts, quantiles=kll_floats_sketch(KLL_K), counts_only=True)
+    return detector.statistic(champion.columns[finding.column].like(new), new) > finding.threshold

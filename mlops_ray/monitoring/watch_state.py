@@ -154,16 +154,19 @@ class Commits:
         if not self._artifacts.create_bytes(hashlib.sha256(content).digest() + content, *self._path, name):
             raise ConflictError(f"Another process watches the same endpoint: it has written commit {number}.")
         names = self._names()
-        if names[-1] != name:
+        if names[-1:] != [name]:
             # Another has gone on from it already, or this one was paused until the number was deleted again.
             self._artifacts.delete(*self._path, name)
-            raise ConflictError(f"Another process watches the same endpoint: it has written commit {names[-1]}.")
+            newest = max(names, default=f"{number + 1} or a later one")
+            raise ConflictError(f"Another process watches the same endpoint: it has written commit {newest}.")
         self._last = name
         for old in names[:-KEPT_COMMITS]:
             self._artifacts.delete(*self._path, old)
 
     def _names(self) -> list[str]:
-        return [entry.name for entry in self._artifacts.entries(*self._path)]
+        """Twice where there seems to be none: all that are kept may be replaced while they are listed."""
+        found = self._artifacts.entries(*self._path) or self._artifacts.entries(*self._path)
+        return [entry.name for entry in found]
 
 
 def read_state(artifacts: Artifacts, use_case: str) -> WatchState:

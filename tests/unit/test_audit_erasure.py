@@ -18,7 +18,7 @@ from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, MlopsRayError
 from mlops_ray.governance.anchors import anchor
-from mlops_ray.governance.approvals import Policy, approve, list_approvals, request, set_policy
+from mlops_ray.governance.approvals import Policy, approve, list_approvals, request
 from mlops_ray.governance.audit import verify, verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.channels import Channels
@@ -27,6 +27,7 @@ from mlops_ray.governance.erasures import Erasures, _without, erase_person, eras
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, hash_of_fields, read_events, record
 from mlops_ray.governance.live import Plan
 from mlops_ray.governance.notifications import deliver_once, subscribe, unsubscribe
+from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.principals import create_key, person_of_subject, revoke_key
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.tables import event_head, events, metadata, outbox

@@ -8,7 +8,8 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import Plan
 from mlops_ray.governance.measurements import record_measurement
-from mlops_ray.governance.policies import Policy, set_policy
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.signatures import demands_signature

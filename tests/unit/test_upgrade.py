@@ -299,7 +299,8 @@ def test_state_of_other_formats_is_named(old: ControlStore, settings: Settings) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_FORMAT", 99)
         said = {one.what: one.said for one in look(settings, old).findings}
-    assert "format 2; this code knows 99. Until its state is deleted (monitoring/flights/state" in said["monitoring"]
+    assert "format 3; this code reads 2 and 99." in said["monitoring"]
+    assert "Until its state is deleted (monitoring/flights/state" in said["monitoring"]
 
 
 def test_replicas_of_two_releases_report_to_one_place(settings: Settings) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from mlops_ray.artifacts import Artifacts
+from mlops_ray.artifacts import Artifacts, Entry
 from mlops_ray.errors import ConflictError, DataError
 from mlops_ray.monitoring.drift_watch import DriftWatch
 from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState, read_state
@@ -54,6 +54,28 @@ def test_a_writer_that_was_paused_until_its_number_was_deleted_again_changes_not
     paused.write(WatchState(repeated=101))
     with pytest.raises(ConflictError):
         other.write(WatchState(repeated=102))
+
+
+class Replaced(Artifacts):
+    """A listing during which every file that is kept was replaced by a newer one: it finds none."""
+
+    missed = 0
+
+    def entries(self, *parts: str) -> list[Entry]:
+        self.missed -= 1
+        return [] if self.missed >= 0 else super().entries(*parts)
+
+
+def test_a_listing_that_misses_all_is_no_beginning(artifacts: Artifacts) -> None:
+    Commits(artifacts, NAME).write(WatchState(repeated=1))
+    replaced = Replaced(artifacts.root)
+    replaced.missed = 1
+    commits = Commits(replaced, NAME)
+    assert commits.read().repeated == 1
+    replaced.missed = 2
+    with pytest.raises(ConflictError, match="commit 3 or a later one"):
+        commits.write(WatchState(repeated=2))
+    assert Commits(artifacts, NAME).read().repeated == 1
 
 
 def test_the_format_before_is_read_and_its_alarms_are_resolved() -> None:
