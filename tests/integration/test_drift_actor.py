@@ -142,7 +142,7 @@ def test_killed_ten_times_while_predictions_come_each_is_counted_once(settings: 
     assert state.watches["7"].streams[BY_COUNT.name].finished == total // (BY_COUNT.rows or 1)
     records = state.watches["7"].streams[BY_COUNT.name].records
     assert {record.data.answer for record in records} == {"not enough data"}  # of seconds, and judged as days
-    assert "shorter than any that the reference was learned with" in records[0].data.reason
+    assert "It is judged together with the next ones" in records[0].data.reason
     assert alarms_of(open_store(settings), NAME) == []
 
 
