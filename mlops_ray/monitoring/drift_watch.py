@@ -17,7 +17,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.label_times import label_times
-from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
+from mlops_ray.monitoring.ledger_feed import LATEST, SETTLED, Batch, LedgerFeed, moment
 from mlops_ray.monitoring.members import FOLDER as MEMBERS
 from mlops_ray.monitoring.members import IDENTITY, Members
 from mlops_ray.monitoring.reference import PREDICTION
@@ -133,7 +133,7 @@ class DriftWatch:
         state = _without_old(state, now - label_times(self._artifacts, self._use_case).count_for)
         rows = batch.rows.with_columns(moment().alias("moment"))
         dated = date_rows(state.clock, moments_of(rows["time"]), moments_of(rows["moment"]), now)
-        state = replace(_with_segments(state, batch, now), clock=dated.clock, aside=state.aside.plus(dated.aside))
+        state = replace(_with_segments(state, batch, now, self._feed.listed), clock=dated.clock, aside=state.aside.plus(dated.aside))
         unwatched = {
             version: why for version in rows["version"].unique() if isinstance(why := self._judge(version), str)
         }
@@ -277,18 +277,26 @@ def _named(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(**names)
 
 
-def _with_segments(state: WatchState, batch: Batch, now: datetime) -> WatchState:
-    """The position: a clock that runs ahead does not move it beyond now."""
+def _with_segments(state: WatchState, batch: Batch, now: datetime, listed: Collection[str]) -> WatchState:
+    """The position: a clock that runs ahead does not move it beyond now.
+
+    What is done and not `listed` any more was moved to the table, where its rows are known, and need not be named.
+    """
     times = [min(segment.time, now) for segment in batch.segments]
     newest = max([*times, *([state.newest] if state.newest else [])])
     known = {**dict.fromkeys(state.segments), **dict.fromkeys(segment.id for segment in batch.segments)}
-    oldest = uuid7_at(int((newest - LATEST - timedelta(milliseconds=1)).timestamp() * 1000), bytes(10))
+    oldest, settled = _first_id(newest - LATEST), _first_id(newest - SETTLED)
     counted: Mapping[str, int] = dict(batch.rows.group_by("version").len().iter_rows())
     rows = {version: state.rows.get(version, 0) + counted.get(version, 0) for version in {*state.rows, *counted}}
     return replace(
-        state, newest=newest, segments=tuple(sorted(id for id in known if id >= oldest)),
+        state, newest=newest, segments=tuple(sorted(id for id in known if id >= settled or (id >= oldest and id in listed))),
         rows=dict(sorted(rows.items())), repeated=state.repeated + batch.repeated,
     )  # fmt: skip
+
+
+def _first_id(moment: datetime) -> str:
+    """Not greater than the id of any segment of the moment or later."""
+    return uuid7_at(int((moment - timedelta(milliseconds=1)).timestamp() * 1000), bytes(10))
 
 
 def _without_old(state: WatchState, horizon: datetime) -> WatchState:
