@@ -61,7 +61,7 @@ class LedgerFeed:
             size += segment.bytes
         return [tuple(batch) for batch in batches]
 
-    def read(self, batch: Sequence[Segment], done: Iterable[str], features_of: FeaturesOf) -> Batch:
+    def read(self, batch: Sequence[Segment], done: Collection[str], features_of: FeaturesOf) -> Batch:
         """The predictions in `batch` that are not in the segments that are `done`; batch scoring is left out.
 
         features_of: the features that are wanted of a version.

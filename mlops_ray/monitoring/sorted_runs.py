@@ -1,8 +1,8 @@
 """A set of 64-bit numbers that grows and forgets what is old, however large it is.
 
-Sorted runs of about doubling lengths, as in a log-structured merge-tree (O'Neil et al., 1996), so adding and asking cost
-the same however much there is. Long runs lie in unnamed temporary files that are mapped, so the system may take their
-memory back.
+Sorted runs of about doubling lengths, as in a log-structured merge-tree (O'Neil et al., 1996), so that what is added is
+sorted anew a few times, and not with each addition. Long runs lie in unnamed temporary files that are mapped, so the
+system may take their memory back.
 """
 
 import tempfile
