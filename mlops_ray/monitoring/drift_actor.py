@@ -144,7 +144,8 @@ def _let_others_leave(use_case: str, name: str) -> None:
         if one["namespace"] != NAMESPACE or not one["name"].startswith(_WATCHER) or one["name"] == name:
             continue
         try:
-            ray.get(ray.get_actor(one["name"], namespace=NAMESPACE).leave.remote(use_case), timeout=_ANSWER_S)
+            leave = ray.get_actor(one["name"], namespace=NAMESPACE).leave.options(max_task_retries=0)
+            ray.get(leave.remote(use_case), timeout=_ANSWER_S)
         except (ValueError, ray.exceptions.RayError) as error:  # it has ended, or sees what is assigned when it can
             _logger.info("The drift actor %s has left %s: %s", one["name"], use_case, type(error).__name__)
     with suppress(ValueError):  # of the release before, one for each endpoint

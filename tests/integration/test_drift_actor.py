@@ -17,7 +17,6 @@ import uuid6
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.governance.alarms import alarms_of
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
@@ -145,8 +144,6 @@ def test_killed_ten_times_while_predictions_come_each_is_counted_once(settings: 
     assert (counted(settings) - total, state.repeated) == (0, 0)
     assert state.watches["7"].rows == total
     assert state.watches["7"].streams[BY_COUNT.name].finished == total // (BY_COUNT.rows or 1)
-    alarms = alarms_of(open_store(settings), NAME)  # random answers differ from the reference's
-    assert sorted(alarm.question for alarm in alarms) == ["data", "prediction"]
 
 
 def test_down_for_a_while_the_backlog_is_counted(settings: Settings, registry: Sealed) -> None:
