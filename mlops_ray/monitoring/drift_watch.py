@@ -44,6 +44,7 @@ from mlops_ray.predictions.segments import COLUMNS, FEATURE
 # of now, it ends by the clock, though nothing comes any more.
 SETTLE = timedelta(minutes=5)
 _LIVE = timedelta(minutes=15)
+_LOOK_AT_CLOCK = timedelta(minutes=1)
 _PREDICTIONS_S, _LABELS_S = 10.0, 2.0
 _KEPT_VERSIONS = 4
 _BLOCKS_AT_HAND = 4
@@ -89,6 +90,7 @@ class DriftWatch:
         self._archive = WindowArchive(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
         self._live: tuple[str, ...] = ()
+        self._let_passed = datetime.min.replace(tzinfo=UTC)
         self.state = WatchState()
         self._begin()
 
@@ -103,8 +105,9 @@ class DriftWatch:
             announced = self._announce_waiting()
             before = self._finished()
             segments, rows, behind = self._take_predictions(now)
-            if not behind:
+            if not behind and (segments or now - self._let_passed >= _LOOK_AT_CLOCK):
                 self._let_time_pass(now)
+                self._let_passed = now
             if live is not None:
                 self._retire(live, now)
             measured = self._take_labels(now)
