@@ -182,9 +182,9 @@ class VersionWatch:
         """What `to_bytes` wrote. Raises DataError if it is something else."""
         try:
             stored = msgspec.msgpack.decode(content, type=_StoredWatch)
-        except msgspec.MsgspecError as error:
+            streams = {name: _stream(one) for name, one in stored.streams.items()}
+        except (msgspec.MsgspecError, pl.exceptions.PolarsError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
-        streams = {name: _stream(one) for name, one in stored.streams.items()}
         return cls(
             stored.version, stored.rows, streams, stored.raised, stored.errors, stored.severities, stored.members
         )

@@ -324,6 +324,7 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "ledger_secret_file": ("/other/secret", NONE),
     "ledger_sync": (True, NONE),
     "ledger_upkeep_every_s": (9.0, NONE),
+    "drift_watchers": (3, NONE),
     "ledger_rotate_s": (9.0, NONE),
     "oidc_issuer": ("https://other", NONE),
     "oidc_audience": ("other", NONE),
