@@ -5,17 +5,12 @@
 Each world has several models, each with a past of its own, and 200 months after them in all. An alarm that is raised
 about an endpoint is one, whichever question, feature or kind of window it is about.
 
-What has been simulated stands in `.bench/promise.json`, with a digest of the code that it follows from: whoever stops
-it goes on from there.
+What has been simulated is kept (see `outcomes`): whoever stops it goes on from there.
 """
 
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +19,10 @@ from scipy.stats import chi2
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 from drift.months import WAITED_HOURS, alarms, delays
+from drift.outcomes import Outcomes, processes
 from drift.worlds import Fault, World
 
 Figures = Iterator[tuple[str, float, str]]
-ROOT = Path(__file__).parents[2]
-OUTCOMES = ROOT / ".bench" / "promise.json"
 _CODE = ("mlops_ray/monitoring/**/*.py", *(f"benchmarks/drift/{name}.py" for name in ("worlds", "endpoint", "months")))
 _DAYS = {"day_deviation": 0.06, "persistence": 0.5}
 AUTOCORRELATED = World("autocorrelated_days", **_DAYS)
@@ -37,15 +31,15 @@ WORLDS = (
     AUTOCORRELATED,
     World("daily_cycle", daily=0.8, **_DAYS),
     World("weekly_cycle", daily=0.5, weekly=0.5, **_DAYS),
-    World("growing_traffic", traffic=(1.0, 50.0), daily=0.8, per_day=200, numbers=12, **_DAYS),
+    World("growing_traffic", traffic=(1.0, 50.0), daily=0.8, per_day=100, **_DAYS),
     World("shrinking_traffic", traffic=(1.0, 0.02), daily=0.8, **_DAYS),
-    World("fifty_times_the_traffic", traffic=(50.0, 50.0), daily=0.8, per_day=200, numbers=6, **_DAYS),
+    World("fifty_times_the_traffic", traffic=(50.0, 50.0), daily=0.8, per_day=100, numbers=12, **_DAYS),
     World("trend_in_the_reference", trend=0.5, **_DAYS),
     World("new_identifiers", new_ids=0.01, **_DAYS),
-    World("several_replicas", clocks=(0.0, 90.0, -60.0), daily=0.5, round_hours=12, **_DAYS),
+    World("several_replicas", clocks=(0.0, 90.0, -60.0), daily=0.5, round_hours=24, **_DAYS),
     World("labels_by_class", label_hours=(1.0, 72.0), round_hours=24, **_DAYS),
     World("some_labels", label_hours=(1.0, 72.0), labelled=0.85, complete_after_days=14, round_hours=24, **_DAYS),
-    World("300_features", numbers=299, round_hours=168, **_DAYS),
+    World("300_features", numbers=299, **_DAYS),
     World("short_reference", days=90, **_DAYS),
 )
 FAULTS = (
@@ -62,8 +56,8 @@ _FAULT_MODELS, _ONSETS = 6, 5
 
 
 def figures(worlds: Sequence[World] = WORLDS, faults: Sequence[Fault] = (*FAULTS, _LABELS)) -> Figures:
-    with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as processes:
-        known = Outcomes(processes)
+    with processes() as some:
+        known = Outcomes(some, _CODE)
         for world in worlds:
             models, months = _share(world)
             found = known.of(alarms, [(world, seed, months) for seed in range(models)])
@@ -97,7 +91,7 @@ def interval(counts: np.ndarray, months: int) -> tuple[float, float]:
     )
 
 
-def _delay_figures(known: "Outcomes", faults: Sequence[Fault]) -> Figures:
+def _delay_figures(known: Outcomes, faults: Sequence[Fault]) -> Figures:
     """The median over models and onsets, at the traffic of the past in a world with autocorrelated days."""
     labels = {True: replace(AUTOCORRELATED, labelled=0.85, complete_after_days=14), False: AUTOCORRELATED}
     for some, world in labels.items():
@@ -113,39 +107,9 @@ def _delay_figures(known: "Outcomes", faults: Sequence[Fault]) -> Figures:
             yield f"found_{fault.name}", seen / len(hours), "within six weeks"
 
 
-class Outcomes:
-    """What was simulated, by what it follows from."""
-
-    def __init__(self, processes: ProcessPoolExecutor):
-        self._processes, self._code = processes, _digest_of_code()
-        self._known: dict[str, object] = json.loads(OUTCOMES.read_text()) if OUTCOMES.exists() else {}
-
-    def of(self, function: Callable, given: Sequence[tuple]) -> list:
-        names = [f"{function.__name__} {self._code} {one!r}" for one in given]
-        waiting = {
-            self._processes.submit(function, *one): name
-            for name, one in zip(names, given, strict=True)
-            if name not in self._known
-        }
-        for done in as_completed(waiting):
-            self._known[waiting[done]] = done.result()
-            self._keep()
-        return [self._known[name] for name in names]
-
-    def _keep(self) -> None:
-        OUTCOMES.parent.mkdir(exist_ok=True)
-        beside = OUTCOMES.with_suffix(".new")
-        beside.write_text(json.dumps(self._known, indent=1))
-        beside.replace(OUTCOMES)
-
-
-def _digest_of_code() -> str:
-    files = sorted(path for pattern in _CODE for path in ROOT.glob(pattern))
-    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
 def main(names: Sequence[str]) -> None:
-    chosen = [world for world in WORLDS if not names or world.name in names]
+    known = {world.name: world for world in WORLDS}
+    chosen = [known[name] for name in names if name in known] if names else WORLDS
     for name, value, unit in figures(chosen, (*FAULTS, _LABELS) if not names or "faults" in names else ()):
         print(f"figure monitoring.{name} {value:.4g} {unit}", flush=True)
 

@@ -52,7 +52,7 @@ class World:
     label_hours: tuple[float, float] = (1.0, 1.0)
     labelled: float = 1.0
     complete_after_days: int = 90
-    round_hours: int = 72
+    round_hours: int = 168
 
     @property
     def features(self) -> list[Feature]:
