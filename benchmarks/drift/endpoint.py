@@ -78,6 +78,12 @@ class Endpoint:
             self._finish(spec)
         return [*seen.changes, *self._take_labels(now)]
 
+    def copy(self) -> "Endpoint":
+        """Another that goes on from here."""
+        rows = {spec: list(parts) for spec, parts in self._rows.items()}
+        pending = {name: replace(one) for name, one in self._pending.items()}
+        return replace(self, _rows=rows, _pending=pending, _ids=count(self._read))
+
     def _id(self) -> str:
         return f"alarm {next(self._ids)}"
 

@@ -1,7 +1,6 @@
 """Months of a world after a model was made: which alarms are raised, and how long a fault takes to be named."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 from drift.endpoint import VERSION, Endpoint
@@ -13,7 +12,7 @@ from mlops_ray.monitoring.version_watch import Watched
 
 # A fault begins after two weeks, and is waited for until six weeks after.
 WAITED_HOURS = 42 * 24
-_CALM_STEPS = 14 * 24 // STEP_HOURS
+_CALM_STEPS, _BETWEEN_STEPS, _DAY_STEPS = 14 * 24 // STEP_HOURS, 21, 24 // STEP_HOURS
 _ABOUT = {"swapped_category": "c"}
 
 
@@ -53,18 +52,22 @@ def acted_on(change: AlarmChange) -> bool:
     return change.kind != "resolved" and change.severity != "info"
 
 
-def delays(world: World, seed: int, onset: int, faults: Sequence[Fault]) -> dict[str, float]:
-    """Hours from each fault to the first alarm that names what is wrong, or the six weeks that are waited.
+def delays(world: World, seed: int, onsets: int, faults: Sequence[Fault]) -> list[dict[str, float]]:
+    """Of each onset, the hours from each fault to the first alarm that names what is wrong, or the time that is waited.
 
-    An alarm that stands already and spreads to it is one as well. The watch looks every three hours.
+    An alarm that stands already and spreads to it is one as well. The watch looks every three hours. Onsets are some
+    days and hours apart, so a fault begins at another place of the windows, and all other days are calm.
     """
-    since = _CALM_STEPS + 5 * onset
-    model = model_of(world, 3, seed)
-    calm = Endpoint(model.watched, world.label_times)
-    for first in range(0, since, 8):
-        last = min(first + 8, since)
-        calm.round(later_rows(model.drawn, first, last), begin_of(model.drawn, last))
-    return {fault.name: _delay(model, deepcopy(calm), fault, since) for fault in faults}
+    model = model_of(world, 4, seed)
+    endpoint, at, found = Endpoint(model.watched, world.label_times), 0, list[dict[str, float]]()
+    for onset in range(onsets):
+        since = _CALM_STEPS + _BETWEEN_STEPS * onset
+        while at < since:
+            last = min(at + _DAY_STEPS, since)
+            endpoint.round(later_rows(model.drawn, at, last), begin_of(model.drawn, last))
+            at = last
+        found.append({fault.name: _delay(model, endpoint.copy(), fault, since) for fault in faults})
+    return found
 
 
 def _delay(model: Model, endpoint: Endpoint, fault: Fault, since: int) -> float:

@@ -16,8 +16,8 @@ FILE = ROOT / ".bench" / "drift.json"
 
 
 def processes() -> ProcessPoolExecutor:
-    """Two. They begin anew: polars stands still in a process that was forked."""
-    return ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=get_context("spawn"))
+    """Two at most. They begin anew: polars stands still in a process that was forked."""
+    return ProcessPoolExecutor(min(2, len(os.sched_getaffinity(0))), mp_context=get_context("spawn"))
 
 
 class Outcomes:

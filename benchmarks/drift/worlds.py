@@ -20,7 +20,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 # Means are the same for so many hours.
 STEP_HOURS = 3
 _Float = NDArray[np.float64]
-_DIRECTIONS = ("a", "b", "c", "d")
+_DIRECTIONS, _SHARES = ("a", "b", "c", "d"), (0.4, 0.3, 0.2, 0.1)
 _MISSING = 0.05
 # A replica writes its predictions away so often, and the file is there so long after, in minutes.
 _SEGMENT_MIN, _UPLOAD_MIN = 15, 2
@@ -72,14 +72,14 @@ class World:
 @dataclass(frozen=True)
 class Fault:
     """What changes at once: moved (of x1, in deviations), spread (of x1, a factor), swapped (two categories), gone (x1
-    is missing), flipped (labels of the slice c=a)."""
+    is missing), flipped (labels of the slice that is this part of the rows)."""
 
     name: str
     moved: float = 0.0
     spread: float = 1.0
     swapped: bool = False
     gone: bool = False
-    flipped: bool = False
+    flipped: float = 0.0
 
 
 CALM = Fault("calm")
@@ -111,7 +111,7 @@ def draw(world: World, months: int, seed: int) -> Drawn:
     means += cyclic * world.daily * np.sin(2 * np.pi * hour[:, None] / 24 + phase)
     means += cyclic * world.weekly * np.sin(2 * np.pi * hour[:, None] / 168 + phase)
     means[:, 0] += world.trend * np.minimum(1.0, hour / (24 * world.days))
-    weight = np.exp(0.3 * means[:, -1:] * np.array([1.0, -1.0, 0.5, -0.5]) + np.log([0.4, 0.3, 0.2, 0.1]))
+    weight = np.exp(0.3 * means[:, -1:] * np.array([1.0, -1.0, 0.5, -0.5]) + np.log(_SHARES))
     return Drawn(
         world, means[:, :-1], weight / weight.sum(axis=1, keepdims=True), world.days * 24 // STEP_HOURS, random
     )
@@ -148,7 +148,7 @@ def _rows(drawn: Drawn, first: int, last: int, fault: Fault = CALM, sound: int =
     probability = 1 / (1 + np.exp(-(values[:, -1] - 1)))
     label = random.random(len(step)) < probability
     if fault.flipped:
-        label ^= faulty & (chosen == 0)
+        label ^= faulty & (chosen == _SHARES.index(fault.flipped))
     micros = (step * STEP_HOURS + random.random(len(step)) * STEP_HOURS) * 3.6e9
     numbers = {f"x{at}": values[:, at] for at in range(world.numbers)}
     frame = pl.DataFrame({
@@ -156,7 +156,7 @@ def _rows(drawn: Drawn, first: int, last: int, fault: Fault = CALM, sound: int =
         **_moments(world, micros.astype(np.int64), label, random),
     })  # fmt: skip
     if world.new_ids:
-        frame = frame.with_columns(id=pl.Series(_identifiers(step * STEP_HOURS // 24, world, random)))
+        frame = frame.with_columns(id=_identifiers(step * STEP_HOURS // 24, world, random))
     return frame.sort("time")
 
 
@@ -192,9 +192,9 @@ def _dated(micros: NDArray[np.int64]) -> pl.Series:
     return pl.Series(moments).dt.replace_time_zone("UTC")
 
 
-def _identifiers(day: NDArray[np.int64], world: World, random: np.random.Generator) -> list[str]:
+def _identifiers(day: NDArray[np.int64], world: World, random: np.random.Generator) -> pl.Series:
     """Of 500 at a time; each day the part `new_ids` of them is replaced. Numbered in the order in which they come."""
-    return [f"i{number}" for number in (day * 500 * world.new_ids).astype(int) + random.integers(0, 500, len(day))]
+    return pl.Series((day * 500 * world.new_ids).astype(int) + random.integers(0, 500, len(day))).cast(pl.String)
 
 
 def begin_of(drawn: Drawn, step: int) -> datetime:
