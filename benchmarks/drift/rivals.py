@@ -1,6 +1,6 @@
 """Evidently and NannyML at their defaults, by their own rules, in the worlds of `promise`, with its faults.
 
-They judge a week of rows at a time against two months of the past, as their guides show it. What counts as an alarm is
+They judge a week of rows at a time against four weeks of the past, as their guides show it. What counts as an alarm is
 theirs: Evidently's preset says that a data set drifted if half of its columns did; NannyML marks each chunk of each
 column that left its limits (univariate drift), each chunk whose rows are reconstructed worse than before
 (multivariate), and each chunk whose ROC AUC left its limits (performance, with all labels).
@@ -31,7 +31,7 @@ Weeks = list[list[str]]
 """What a rule marks in each week: columns, or "all"."""
 # Rivals know no replicas, and no labels that are missing; they judge all rows of a week, so the largest are left out.
 _LEFT_OUT = ("several_replicas", "labels_by_class", "some_labels", "growing_traffic", "fifty_times_the_traffic")
-_MODELS, _WEEKS, _PAST_DAYS = 3, 12, 60
+_MODELS, _WEEKS, _PAST_DAYS = 3, 8, 28
 _FAULT_MODELS, _FAULT_WEEKS = 3, 6
 _MONTH_WEEKS, _WEEK_HOURS = 30 / 7, 168
 
