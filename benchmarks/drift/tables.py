@@ -6,6 +6,7 @@ python benchmarks/drift/tables.py        # writes them into the page
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PAGE, RESULTS = ROOT / "docs" / "monitoring.md", ROOT / "benchmarks" / "results.json"
@@ -16,43 +17,53 @@ _RIVALS = {
     "nannyml_multivariate": "NannyML, together",
     "nannyml_performance": "NannyML, performance",
 }
+Figures = Mapping[str, Mapping[str, Any]]
 _Values = Mapping[str, float]
 
 
-def measured() -> dict[str, float]:
-    figures = json.loads(RESULTS.read_text())["monitoring"]["figures"]
-    return {name: figure["value"] for name, figure in figures.items()}
+def measured() -> Figures:
+    """By name, `value` and `unit`."""
+    figures: Figures = json.loads(RESULTS.read_text())["monitoring"]["figures"]
+    return figures
 
 
-def page_with(text: str, values: _Values) -> str:
+def page_with(text: str, figures: Figures) -> str:
     """The page with its tables as the figures have it."""
-    for name, table in (("false_alarms", _false_alarms), ("delays", _delays), ("power", _power)):
+    values = {name: figure["value"] for name, figure in figures.items()}
+    months = {name: figure["unit"] for name, figure in figures.items() if name.startswith(_RATE)}
+    tables = {"false_alarms": _false_alarms(values, months), "delays": _delays(values), "power": _power(values)}
+    for name, table in tables.items():
         begin, end = f"<!-- figures: {name} -->\n", "<!-- end -->"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
-        text = before + begin + "\n" + "\n".join(table(values)) + "\n\n" + end + after
+        text = before + begin + "\n" + "\n".join(table) + "\n\n" + end + after
     return text
 
 
-def _false_alarms(values: _Values) -> Iterator[str]:
-    yield _row("`monitoring.false_alarms_per_month_…`", "a month (95 %)", *_RIVALS.values())
-    yield _row(*["---"] * (2 + len(_RIVALS)))
+def _false_alarms(values: _Values, months: Mapping[str, str]) -> Iterator[str]:
+    rivals = _rivals(values, _RATE)
+    yield _row(
+        "`monitoring.false_alarms_per_month_…`", "a month (95 %)", "simulated", *(_RIVALS[one] for one in rivals)
+    )
+    yield _row(*["---"] * (3 + len(rivals)))
     for name in values:
         world = name.removeprefix(_RATE).removesuffix("_high")
         if name == f"{_RATE}{world}_high":
             rate, low = values[_RATE + world], values[f"{_RATE}{world}_low"]
-            theirs = (values.get(f"{_RATE}{world}_{rival}") for rival in _RIVALS)
-            yield _row(f"`{world}`", f"{rate:.2f} ({low:.2f} to {values[name]:.2f})", *map(_rate, theirs))
+            theirs = (values.get(f"{_RATE}{world}_{rival}") for rival in rivals)
+            simulated = months[_RATE + world].removeprefix("of ")
+            yield _row(f"`{world}`", f"{rate:.2f} ({low:.2f} to {values[name]:.2f})", simulated, *map(_rate, theirs))
 
 
 def _delays(values: _Values) -> Iterator[str]:
-    yield _row("`monitoring.delay_h_…`", "hours", "found in six weeks", *_RIVALS.values())
-    yield _row(*["---"] * (3 + len(_RIVALS)))
+    rivals = _rivals(values, _DELAY)
+    yield _row("`monitoring.delay_h_…`", "hours", "found in six weeks", *(_RIVALS[one] for one in rivals))
+    yield _row(*["---"] * (3 + len(rivals)))
     for name in values:
         fault = name.removeprefix("monitoring.found_")
         if fault != name:
-            theirs = (values.get(f"{_DELAY}{fault}_{rival}") for rival in _RIVALS)
-            yield _row(f"`{fault}`", _hours(values[_DELAY + fault]), f"{values[name]:.0%}", *map(_hours, theirs))
+            theirs = (values.get(f"{_DELAY}{fault}_{rival}") for rival in rivals)
+            yield _row(f"`{fault}`", _hours(values[_DELAY + fault]), _percent(values[name]), *map(_hours, theirs))
 
 
 def _power(values: _Values) -> Iterator[str]:
@@ -60,7 +71,16 @@ def _power(values: _Values) -> Iterator[str]:
     yield _row("---", "---", "---")
     for deviation, ending in (("0.03", ""), ("0.045", "_days_0.045"), ("0.06", "_days_0.06")):
         bound, power = (values[f"monitoring.{name}{ending}"] for name in ("power_bound", "power"))
-        yield _row(deviation, f"{bound:.0%}", f"{power:.0%}")
+        yield _row(deviation, _percent(bound), _percent(power))
+
+
+def _rivals(values: _Values, prefix: str) -> list[str]:
+    """Those that have been asked."""
+    return [rival for rival in _RIVALS if any(n.startswith(prefix) and n.endswith(f"_{rival}") for n in values)]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _row(*cells: str) -> str:
