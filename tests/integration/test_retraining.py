@@ -76,6 +76,23 @@ def wait_for_end(store: ControlStore, governor: Any, timeout_s: float = 40) -> E
     raise AssertionError("it did not end")
 
 
+def test_a_governor_is_replaced_when_what_it_was_made_of_changes(
+    cluster: None, settings: Settings, tmp_path: Path
+) -> None:
+    def started(case: UseCase) -> str:
+        launcher = ActorLauncher(case.name, settings, tmp_path, "arrivals.py")
+        governor = start_governor(case, settings, tmp_path, "arrivals", every_s=None, launcher=launcher)
+        assert ray.get(governor.round.remote(NOW)).cause == "calm"
+        return str(governor._actor_id.hex())
+
+    first = started(CASE)
+    assert started(CASE) == first
+    changed = replace(CASE, retraining=Retraining(min_new_rows=1))
+    second = started(changed)
+    stop_governor(CASE.name)
+    assert second != first
+
+
 @pytest.mark.timeout(120)
 def test_sixteen_alarms_at_once_start_one_retraining_though_the_governor_dies(
     cluster: None, settings: Settings, tmp_path: Path
