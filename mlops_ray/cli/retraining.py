@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.local_ray import ray_for
 from mlops_ray.cli.options import (
     DEFAULT_URL,
@@ -28,6 +29,7 @@ from mlops_ray.cli.options import (
 )
 from mlops_ray.cli.rollout import key_from
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.retraining.cpu_meter import HOOK, CpuMeter, metered
 from mlops_ray.use_case import Monitoring, UseCase, load_use_case
 
 if TYPE_CHECKING:
@@ -90,7 +92,10 @@ def retrain(
     """Train again and compare with the champion, as the governor orders it. The version waits beside the champion."""
     settings, case = settings_of(state, config, data), load_use_case(use_case)
     moment = moment_of("--as-of", as_of)
-    with ray_for(settings):
+    artifacts = Artifacts(settings.artifacts)
+    CpuMeter(artifacts, case.name, id).start()
+    workers = {"worker_process_setup_hook": HOOK, "env_vars": metered(artifacts.root, case.name, id)}
+    with ray_for(settings, runtime_env=workers):
         from mlops_ray.retraining.retrain import retrain as run
 
         result = run(case, settings, definitions_folder(use_case, feature_repo), id, moment)

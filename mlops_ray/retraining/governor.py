@@ -5,7 +5,6 @@ is started if it was not, what has ended is recorded if it was not.
 """
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from mlops_ray.governance.live import live
 from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, history, record_next
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.versions import VersionRef
+from mlops_ray.retraining.cpu_meter import cpu_seconds
 from mlops_ray.retraining.history import History, Running, read_history
 from mlops_ray.retraining.launcher import Launcher, Order
 from mlops_ray.retraining.policy import Decision, State, decide, retraining_id
@@ -31,6 +31,7 @@ from mlops_ray.use_case import UseCase
 
 ATTEMPTS = 3
 HOUR = timedelta(hours=1)
+_HOUR_S = 3600
 # How many labels became known after the first moment (None: ever) and up to the second.
 NewRows = Callable[[datetime | None, datetime], int]
 
@@ -151,7 +152,7 @@ class Governor:
             f"It had no result after {hours:.1f} hours (limit {limit:g}) and was stopped. Its log says what it waited "
             f"for; raise time_limit if it needs longer."
         )
-        self._finish(Result(order.id, order.as_of, "failed", reason, cpu_hours=hours * (os.cpu_count() or 1)), now)
+        self._finish(Result(order.id, order.as_of, "failed", reason), now)
 
     def _finish(self, result: Result, now: datetime) -> None:
         """Record the outcome, and in the same transaction ask for approval of a challenger that won."""
@@ -161,7 +162,8 @@ class Governor:
         by_itself = won and self._policy.promote and not self._needs_approval()
         if by_itself:  # first, as it can be repeated: once the end is recorded, nobody looks at it again
             self._roll_out(result)
-        payload = asdict(result) | {"at": now.isoformat(), "rollout": by_itself}
+        hours = cpu_seconds(self._artifacts, self._name, result.id) / _HOUR_S
+        payload = asdict(result) | {"at": now.isoformat(), "rollout": by_itself, "cpu_hours": hours}
 
         def entry(events: Sequence[Event]) -> Entry | None:
             running = read_history(events, now).running

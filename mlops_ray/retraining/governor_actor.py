@@ -52,7 +52,7 @@ def start_governor(
     config: the settings' file, for a job too. Raises UnavailableError if there is none after a while.
     """
     options = {"name": governor_name(use_case.name), "namespace": NAMESPACE, "lifetime": "detached"}
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_GovernorActor)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(GovernorActor)
     launcher = launcher or find_launcher(use_case, settings, feature_repo, reference, config)
     decides = use_case.retraining, use_case.split, use_case.approval
     text = repr((decides, settings, str(feature_repo), reference, every_s, config))
@@ -80,8 +80,10 @@ def stop_governor(use_case: str) -> None:
         return
 
 
-class _GovernorActor:
-    """Holds nothing but the lock by which rounds follow one another: the governor's memory is the audit log."""
+class GovernorActor:
+    """Rounds every `every_s` (None: only when asked). It holds nothing but the lock by which they follow one another:
+    the governor's memory is the audit log. made_of: by what `start_governor` tells whether it is still the one wanted.
+    """
 
     def __init__(
         self, use_case: UseCase, settings: Settings, launcher: Launcher, every_s: float | None, made_of: str
@@ -103,10 +105,11 @@ class _GovernorActor:
 
     def _follow(self, every_s: float) -> None:
         pause = threading.Event()
-        while not pause.wait(every_s):
+        while True:
             try:
                 self.round()
             except UnavailableError as error:
                 _logger.warning("The governor could not look: %s", error)
             except Exception:
                 _logger.exception("A round of the governor failed")
+            pause.wait(every_s)
