@@ -17,7 +17,7 @@ from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
-from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity
+from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity, read_events
 from mlops_ray.governance.live import live
 from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, history, record_next
 from mlops_ray.governance.rollouts import start_rollout
@@ -30,6 +30,7 @@ from mlops_ray.retraining.result import Result, champion_lineage, find_result
 from mlops_ray.use_case import UseCase
 
 ATTEMPTS = 3
+ROLLOUT_STARTED = "rollout.started"
 HOUR = timedelta(hours=1)
 _HOUR_S = 3600
 # How many labels became known after the first moment (None: ever) and up to the second.
@@ -178,7 +179,8 @@ class Governor:
             _logger.info("Retraining %s ended: %s. %s", result.id, result.outcome, result.reason)
 
     def _offered(self) -> int | None:
-        """The version that waits for a verdict, or is in a rollout: another would be compared with the old champion."""
+        """The version that waits for a verdict or, approved, for its rollout, or is in one: another would be compared
+        with the old champion. One whose rollout has ended waits for nothing."""
         now = live(self._store, self._name)
         if now.rollout is not None:
             return now.rollout.version.version
@@ -187,10 +189,16 @@ class Governor:
             (
                 one.version
                 for one in list_approvals(self._store, self._name)
-                if one.state == "requested" and one.version > newer_than and one.expires_at > clock
+                if one.version > newer_than
+                and one.expires_at > clock
+                and (one.state == "requested" or (one.state == "approved" and not self._was_rolled_out(one.version)))
             ),
             None,
         )
+
+    def _was_rolled_out(self, version: int) -> bool:
+        subject = f"{self._name}@{version}"
+        return bool(read_events(self._store, use_case=self._name, types=[ROLLOUT_STARTED], subject=subject, limit=1))
 
     def _needs_approval(self) -> bool:
         return self._use_case.approval is not None and self._use_case.approval.required

@@ -26,6 +26,7 @@ from mlops_ray.testing.example_model import seal_example
 from mlops_ray.training.tracking import connect, experiment_id
 
 NAME, PORT, DASHBOARD = "departures", 8277, 8278
+OPEN = {"RAY_AUTH_MODE": "disabled"}
 CLUSTER = f"""
 import time, ray
 ray.init(address="local", num_cpus=2, object_store_memory=200 << 20, include_dashboard=True,
@@ -57,7 +58,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def cluster(settings: Settings) -> Iterator[psutil.Process]:
-    variables = serve_environment() | {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+    variables = {**serve_environment(), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1", **OPEN}
     environment = {**os.environ, **variables, "MLOPS_RAY_STATE": settings.state, "MLOPS_RAY_DATA": settings.data}
     with subprocess.Popen([sys.executable, "-c", CLUSTER], env=environment, stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None
@@ -68,7 +69,7 @@ def cluster(settings: Settings) -> Iterator[psutil.Process]:
 
 def serve(*words: str) -> None:
     command = [str(Path(sys.executable).parent / "serve"), *words, "-a", f"http://127.0.0.1:{DASHBOARD}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **OPEN})
     assert done.returncode == 0, done.stderr
 
 

@@ -14,13 +14,15 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alarm
-from mlops_ray.governance.approvals import list_approvals, reject
+from mlops_ray.governance.approvals import approve, list_approvals, reject
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.retraining.cpu_meter import FOLDER
 from mlops_ray.retraining.governor import ATTEMPTS, Governor
@@ -178,6 +180,20 @@ def test_the_next_retraining_waits_while_a_challenger_waits_for_approval(setting
     (approval,) = list_approvals(setting.store)
     reject(setting.store, ANN, USE_CASE.name, approval.version, "worse at night")
     assert setting.governor().round(NOW + 11 * DAY).action == "retrain"
+
+
+def test_the_next_retraining_waits_until_an_approved_challenger_has_been_rolled_out(setting: Setting) -> None:
+    setting.alarm()
+    setting.governor().round(NOW)
+    setting.cluster.end("better")
+    setting.governor().round(NOW + 10 * DAY)
+    approve(setting.store, ANN, USE_CASE.name, 2, "as agreed")
+    assert setting.governor().round(NOW + 11 * DAY).cause == "offered"
+    start_rollout(setting.store, SYSTEM, USE_CASE.name, VersionRef(2, "d2"))
+    assert setting.governor().round(NOW + 12 * DAY).cause == "offered"
+    revision = live(setting.store, USE_CASE.name).revision
+    roll_back(setting.store, SYSTEM, USE_CASE.name, revision, 1, "worse at night")
+    assert setting.governor().round(NOW + 13 * DAY).action == "retrain"
 
 
 def test_the_next_retraining_waits_while_a_challenger_is_in_a_rollout(setting: Setting) -> None:
