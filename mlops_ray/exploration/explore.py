@@ -71,7 +71,7 @@ def explore_source(
     """The raw files of a source as its contract reads them. name: of the source; the first one by default."""
     name = _known(use_case, name)
     source = use_case.sources[name]
-    files = find_files(settings.data, name, source)
+    files = find_files(settings.data, name, source, artifacts=Artifacts(settings.artifacts).root)
     profile = _raw(f"{use_case.name}: source {name}", files, source, start_ray)
     return Exploration(profile, suspicions=tuple(of_columns(profile)))
 

@@ -215,6 +215,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Label, "name"): ("came_back", REQUEST),
     (Label, "value"): (pl.col("returned").not_(), REQUEST),
     (Label, "known_at"): (pl.col("at").dt.offset_by("1d"), REQUEST),
+    (Label, "told"): ("people", REQUEST),
     (Split, "test"): (timedelta(days=9), SPLIT),
     (Split, "gap"): (timedelta(days=9), SPLIT),
     (Split, "validation"): (timedelta(days=9), SPLIT),
