@@ -35,6 +35,7 @@ from mlops_ray.monitoring.version_watch import retire as retired
 from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState
 from mlops_ray.monitoring.window_archive import FOLDER as WINDOWS
 from mlops_ray.monitoring.window_archive import WindowArchive
+from mlops_ray.monitoring.window_history import WindowHistory
 from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import COLUMNS, FEATURE
@@ -82,6 +83,7 @@ class DriftWatch:
         self._named: deque[frozenset[_File]] = deque(maxlen=KEPT_COMMITS)
         self._outdated: frozenset[_File] = frozenset()
         self._archive = WindowArchive(artifacts, use_case)
+        self._history = WindowHistory(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
         self._live: tuple[str, ...] = ()
         self.state = WatchState()
@@ -156,6 +158,7 @@ class DriftWatch:
             before = state.watches.get(version, VersionWatch(version))
             rollout = self._rollout(state, version)
             seen = observe(before, watched, _named(own), moments, answered, ended, _new_id, rollout)
+            self._history.keep(watched, seen.judged, {name: one.lived for name, one in before.streams.items()})
             members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
             watch = self._archive.put_away(replace(seen.watch, members=members))
             state = _with(state, replace(seen, watch=watch))
