@@ -111,6 +111,11 @@ class DriftWatch:
             return Round()
         return Round(segments, rows, self._finished() - before, measured, announced)
 
+    def importance(self, version: str) -> Mapping[str, float]:
+        """Of the features of a version that is watched; empty where it is not known."""
+        found = self._known.get(version)
+        return found.importance if isinstance(found, Watched) else {}
+
     def _begin(self) -> None:
         self.state = self._commits.read()
         self._labels = WindowLabels(self._artifacts, self._use_case, self.state.label_parts)

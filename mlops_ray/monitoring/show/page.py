@@ -121,7 +121,7 @@ def _version(
     first = max(version.kinds, key=lambda kind: len(kind.windows) + sum(bool(one.labels) for one in kind.quality))
     kinds = [first, *(kind for kind in version.kinds if kind is not first)]
     drawn = "".join(
-        _folded(f"Windows of {kind.spec}: {kind.finished:,} finished", _kind(kind, own, began), kind is first)
+        _folded(f"Windows of {escape(kind.spec)}: {kind.finished:,} finished", _kind(kind, own, began), kind is first)
         for kind in kinds
     )
     return f"<h2>{head}</h2>{drawn}" if opened else _folded(head, drawn)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.monitoring.judging import Distance, expected_at
-from mlops_ray.monitoring.performance_estimation import Estimator
+from mlops_ray.monitoring.performance_estimation import Estimator, decision_rate
 from mlops_ray.monitoring.quality import Measured
 from mlops_ray.monitoring.reference import PREDICTION, Reference
 from mlops_ray.monitoring.shifts import describe_shift
@@ -19,7 +19,6 @@ from mlops_ray.monitoring.verdicts import Answer
 from mlops_ray.monitoring.version_watch import Stream, Watched, WindowRecord
 from mlops_ray.monitoring.window_history import JudgedWindow
 from mlops_ray.monitoring.windows import Window
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
 
 _CATEGORIES = 3
 _UNKNOWN = Measured(nan, None, None)
@@ -185,8 +184,7 @@ def _verdicts(one: JudgedWindow, concept: Answer) -> Verdicts:
     window, answers = one.window, one.window.columns.get(PREDICTION)
     mean = chosen = nan
     if isinstance(answers, NumericSketch) and answers.values:
-        above = np.append(answers.edges, np.inf) > DECISION_THRESHOLD
-        mean, chosen = answers.mean, float(answers.counts[above].sum() / answers.values)
+        mean, chosen = answers.mean, decision_rate(answers)
     return Verdicts(window.start, window.end, window.rows, one.data, one.prediction, concept, mean, chosen)
 
 
