@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import inf, nan
+from math import inf, isnan, nan
 from typing import Literal
 
 from mlops_ray.monitoring.calibration import Calibration, Normal
@@ -113,7 +113,7 @@ def distances_of(
     lived: Mapping[Question, Lived],
     detectors: Sequence[Detector] = DETECTORS,
 ) -> dict[str, Distance]:
-    """Of each column the statistic that is largest in thresholds; see `judge`."""
+    """Of each column the statistic that is largest in thresholds, of those that could be taken; see `judge`."""
     monitored, found = reference.windows[spec_name], dict[str, Distance]()
     questions: tuple[tuple[Question, Sequence[Calibration]], ...]
     questions = (("data", monitored.features), ("prediction", monitored.prediction))
@@ -123,6 +123,8 @@ def distances_of(
             continue
         widened = lived.get(question, UNTAUGHT).widened
         for normal, value, _, _ in _statistics(window, reference, calibration, detectors):
+            if isnan(value):
+                continue
             limit = calibration.thresholds[normal.family] + widened
             distance = Distance(normal.detector, value, normal.value_at(limit))
             if normal.column not in found or distance.ratio > found[normal.column].ratio:

@@ -161,6 +161,9 @@ def test_features_that_drift_come_first_and_calm_ones_by_importance(view: DriftV
     assert [point.ratio > 1 for point in distance.points] == [False] * 6 + [True] * 4
     assert next((alarm.start, alarm.end) for alarm in distance.alarms) == (START + 6 * DAY, None)
     assert EVIL in feature_of(view, "origin").words
+    gone = feature_of(view, "recent_delay").points[-1]
+    assert gone.distance is not None
+    assert (gone.distance.detector, gone.missing) == ("missing_rate", 1.0)
 
 
 def test_estimated_and_measured_quality_stand_beside_each_other(view: DriftView) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from mlops_ray.monitoring.show.series import Span
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 
 SMALL, WIDE = (240, 96), (1040, 190)
-_TOP, _FOOT, _SIDE = 14, 16, 4
+_TOP, _FOOT, _SIDE, _GUTTER = 14, 16, 4, 38
 _BINS = 24
 _NAMED = 5
 # Dashes of lines that share a chart, in order.
@@ -48,7 +48,7 @@ class Frame:
         """Where a moment is, kept inside."""
         span = (self.end - self.start).total_seconds() or 1.0
         part = min(1.0, max(0.0, (moment - self.start).total_seconds() / span))
-        return _SIDE + part * (self.size[0] - 2 * _SIDE)
+        return _GUTTER + part * (self.size[0] - _GUTTER - _SIDE)
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Scale:
     form: str = ".3g"
 
     @classmethod
-    def of(cls, values: Sequence[float], form: str = ".3g", floor: float | None = None) -> "Scale":
-        """Room for all that are finite. floor: is at the bottom."""
+    def of(cls, values: Sequence[float], form: str = ".3g", floor: float | None = None, roof: float = inf) -> "Scale":
+        """Room for all that are finite. floor: is at the bottom; roof: what the top never is above."""
         finite = [value for value in values if isfinite(value)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
         low = low if floor is None else floor
         room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-        return cls(low if floor is not None else low - room, high + room, form)
+        return cls(low if floor is not None else low - room, min(roof, high + room), form)
 
     @classmethod
     def of_intervals(cls, found: Iterable[Measured]) -> "Scale":
@@ -102,7 +102,7 @@ def over_time(
     parts = [*_background(frame, alarms), *_ends(frame, scale)]
     if limit is not None and scale.low <= limit <= scale.high:
         y = _y(limit, scale, height)
-        parts.append(f'<path class="limit" d="M0 {y:.1f}H{frame.size[0]}"/>')
+        parts.append(f'<path class="limit" d="M{_GUTTER} {y:.1f}H{frame.size[0]}"/>')
     if usual:
         parts.append(f'<path class="usual" d="{_path(frame, usual, scale)}"/>')
     for number, line in enumerate(lines):
@@ -253,15 +253,16 @@ def _background(frame: Frame, alarms: Sequence[Span]) -> Iterator[str]:
 
 def _ends(frame: Frame, scale: Scale) -> Iterator[str]:
     width, height = frame.size
-    yield _foot(width, height, f"{frame.start:%Y-%m-%d}", f"{frame.end:%Y-%m-%d}")
-    yield f'<text x="1" y="10" font-size="10">{escape(format(scale.high, scale.form))}</text>'
-    yield f'<text x="1" y="{height - _FOOT - 3}" font-size="10">{escape(format(scale.low, scale.form))}</text>'
+    yield _foot(width, height, f"{frame.start:%Y-%m-%d}", f"{frame.end:%Y-%m-%d}", _GUTTER)
+    for y, value in ((_TOP, scale.high), (height - _FOOT, scale.low)):
+        said = escape(format(value, scale.form))
+        yield f'<text x="{_GUTTER - 5}" y="{y}" font-size="10" text-anchor="end">{said}</text>'
 
 
-def _foot(width: int, height: int, first: str, last: str) -> str:
-    y = height - 4
+def _foot(width: int, height: int, first: str, last: str, left: int = 0) -> str:
+    y, line = height - 4, f'<path class="axis" d="M{left} {height - _FOOT}H{width}"/>'
     return (
-        f'<path class="axis" d="M0 {height - _FOOT}H{width}"/><text x="0" y="{y}" font-size="10">{escape(first)}</text>'
+        f'{line}<text x="{left}" y="{y}" font-size="10">{escape(first)}</text>'
         f'<text x="{width}" y="{y}" font-size="10" text-anchor="end">{escape(last)}</text>'
     )
 

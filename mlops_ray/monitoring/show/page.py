@@ -156,7 +156,7 @@ def _overview(kind: KindSeries, frame: Frame, alarms: Sequence[AlarmRecord]) -> 
     charts = [
         ("Rows in a window; ▲ the data had changed", rows, Scale.of([p.value for p in rows], ",.0f", 0.0), ()),
         ("Mean answer; ▲ the answers had changed", means, Scale.of([p.value for p in means]), spans),
-        ("Decision rate", chosen, Scale.of([p.value for p in chosen], ".0%", 0.0), spans),
+        ("Decision rate", chosen, Scale.of([p.value for p in chosen], ".0%", 0.0, 1.0), spans),
     ]
     drawn = "".join(
         _figure(over_time(frame, [points], f"{title}, {_in_words(points)}", scale, alarms=marked), title)
@@ -260,7 +260,7 @@ def _level(one: FeatureSeries, frame: Frame) -> tuple[str, str]:
             [_point(p, p.shares[at], f"{category} {p.shares[at]:.1%}") for p in one.points]
             for at, category in enumerate(one.categories)
         ]
-        scale = Scale.of([point.value for line in lines for point in line], ".0%", 0.0)
+        scale = Scale.of([point.value for line in lines for point in line], ".0%", 0.0, 1.0)
         styles = ("solid", "dashed", "dotted")
         named = ", ".join(f"{escape(c)} {style}" for c, style in zip(one.categories, styles, strict=False))
         label = f"{one.name}: shares of {', '.join(one.categories)}"
@@ -286,7 +286,7 @@ def _gaps(one: FeatureSeries, frame: Frame) -> tuple[str, str]:
     missing = [Point(p.start, p.end, p.missing, _says(p.start, f"{p.missing:.2%} missing")) for p in one.points]
     new = [Point(p.start, p.end, p.new, _says(p.start, f"{p.new:.2%} never seen before")) for p in one.points]
     lines = [missing] if one.is_number else [missing, new]
-    scale = Scale.of([0.01, *(point.value for line in lines for point in line)], ".1%", 0.0)
+    scale = Scale.of([0.01, *(point.value for line in lines for point in line)], ".1%", 0.0, 1.0)
     caption = "Missing" if one.is_number else "Missing (solid), and never seen before (dashed)"
     return caption, over_time(frame, lines, f"{one.name}: {caption}, {_in_words(missing)}", scale)
 
