@@ -83,6 +83,10 @@ class Scale:
         room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
         return cls(low if floor is not None else low - room, min(roof, high + room), form)
 
+    def words(self, value: float) -> str:
+        """A value as an axis says it."""
+        return f"{value:,.0f}" if self.form == ".3g" and 1e3 <= abs(value) < 1e6 else format(value, self.form)
+
     @classmethod
     def of_intervals(cls, found: Iterable[Measured]) -> "Scale":
         return cls.of([end for one in found for end in (one.value, one.low, one.high) if end is not None], ".2f")
@@ -255,7 +259,7 @@ def _ends(frame: Frame, scale: Scale) -> Iterator[str]:
     width, height = frame.size
     yield _foot(width, height, f"{frame.start:%Y-%m-%d}", f"{frame.end:%Y-%m-%d}", _GUTTER)
     for y, value in ((_TOP, scale.high), (height - _FOOT, scale.low)):
-        said = escape(format(value, scale.form))
+        said = escape(scale.words(value))
         yield f'<text x="{_GUTTER - 5}" y="{y}" font-size="10" text-anchor="end">{said}</text>'
 
 
