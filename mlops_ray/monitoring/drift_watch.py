@@ -231,6 +231,8 @@ class DriftWatch:
             state = replace(state, watches=kept)
         if state is not self.state:
             self._commit(state)
+        for version in oldest:
+            self._history.forget(version)
 
     def _commit(self, state: WatchState) -> None:
         self._commits.write(state)

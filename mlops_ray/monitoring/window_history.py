@@ -103,11 +103,21 @@ class WindowHistory:
     def read(self, version: str, spec: str, bins: Mapping[str, Sketch], last: int) -> list[JudgedWindow]:
         """The last windows of a kind, in order. bins: sketches with the bins they were counted in; a window that was
         counted in others, or written by other code, is left out."""
-        names = self._numbers(version, spec)[-last:]
+
+        def one(name: str) -> JudgedWindow | None:
+            try:
+                content = self._artifacts.read_bytes(*self._path, version, spec, name)
+            except FileNotFoundError:
+                return None  # it was the oldest, and a new one has taken its place
+            return _decoded(int(name), content, bins)
+
         with ThreadPoolExecutor(_AT_A_TIME) as threads:
-            contents = threads.map(lambda name: self._artifacts.read_bytes(*self._path, version, spec, name), names)
-            found = [_decoded(int(name), content, bins) for name, content in zip(names, contents, strict=True)]
-        return [one for one in found if one is not None]
+            found = threads.map(one, self._numbers(version, spec)[-last:])
+            return [window for window in found if window is not None]
+
+    def forget(self, version: str) -> None:
+        """Remove what is kept of a version."""
+        self._artifacts.delete(*self._path, version)
 
     def _numbers(self, version: str, spec: str) -> list[str]:
         return [entry.name for entry in self._artifacts.entries(*self._path, version, spec)]

@@ -242,6 +242,14 @@ def test_only_the_last_windows_are_kept_and_read(watching: Watching, tmp_path: P
     assert history.read("7", BY_COUNT.name, {"other": bins["hour"]}, 3) == []
 
 
+def test_with_the_windows_of_an_old_version_their_history_goes(tmp_path: Path) -> None:
+    watching, rows = Watching(tmp_path), example_stream(1, 5)
+    for version in "1234567":
+        watching.take(rows, version=version)
+    kept = {entry.name for entry in watching.artifacts.entries("monitoring", NAME, "history")}
+    assert kept == {"7", *read_state(watching.artifacts, NAME).watches} == {"3", "4", "5", "6", "7"}
+
+
 def wide(view: DriftView) -> DriftView:
     """As many features and slices as a large use case has."""
     kind = kind_of(view)
