@@ -72,10 +72,7 @@ class OnlineReader:
             names, ttl_us = self._features[number], self._ttl_us[number]
             for answer, moment_us, key in zip(answers, at_us, keys[self._format_of[number]], strict=True):
                 found = None if key is None else found_in_view.get(key)
-                if found is None:
-                    answer.missing += names
-                    missing[number] += len(names)
-                elif moment_us < found.known_us:
+                if found is None or moment_us < found.known_us:
                     answer.missing += names
                     missing[number] += len(names)
                 elif moment_us - found.known_us > ttl_us:

@@ -3,7 +3,7 @@
 They lie at `monitoring/<use case>/history/<version>/<kind>/<number>` and are written before the commit that holds the
 window's verdict. What is written follows from the window, so whoever counts it again writes the same file again, and
 nothing needs to be named in a commit. Sketches are kept as counts in the bins of the reference, without their
-quantiles and samples: 150 bytes a feature.
+quantiles and samples: about 200 bytes a feature.
 """
 
 import zlib
