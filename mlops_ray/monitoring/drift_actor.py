@@ -16,7 +16,7 @@ import ray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError, MlopsRayError, UnavailableError
-from mlops_ray.governance.alarms import alarms_of, raise_alarm, resolve_alarm, worsen_alarm
+from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, worsen_alarm
 from mlops_ray.governance.control_store import ControlStore, database_now, open_store
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.import_closure import code_digest
@@ -26,7 +26,6 @@ from mlops_ray.monitoring.ledger_upkeep import keep_up_if_due
 from mlops_ray.monitoring.sealed_reference import read_reference
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_metrics import WatchMetrics
-from mlops_ray.monitoring.window_history import WindowHistory
 from mlops_ray.state_folder import keep_closed
 
 NAMESPACE = "mlops_ray"
@@ -166,7 +165,7 @@ class DriftActor:
         self._watch: DriftWatch | None = None
         self._store: ControlStore | None = None
         self._lock = threading.Lock()
-        self._metrics = WatchMetrics(use_case, WindowHistory(Artifacts(settings.artifacts), use_case))
+        self._metrics = WatchMetrics(Artifacts(settings.artifacts))
         threading.Thread(target=self._follow, name="drift", daemon=True).start()
         if settings.ledger_upkeep_every_s:
             threading.Thread(target=self._keep_ledger, name="ledger upkeep", daemon=True).start()
@@ -189,15 +188,8 @@ class DriftActor:
                 clock = database_now(connection)
             begun_s = time.monotonic()
             done = self._watch.round(now or clock, traffic)
-            self._publish(self._store, self._watch, begun_s, clock)
+            self._metrics.show(self._use_case, self._watch, self._store, begun_s, clock)
             return done
-
-    def _publish(self, store: ControlStore, watch: DriftWatch, begun_s: float, now: datetime) -> None:
-        """Show what the round has left. Who silenced what is asked only while alarms stand."""
-        standing = any(one.raised for one in watch.state.watches.values())
-        alarms = alarms_of(store, self._use_case) if standing else []
-        silenced = [one.id for one in alarms if not one.is_open(now)]
-        self._metrics.publish(watch.state, begun_s, silenced, watch.importance)
 
     def _keep_ledger(self) -> None:
         store: ControlStore | None = None
@@ -225,5 +217,5 @@ class DriftActor:
                 time.sleep(UPKEEP_LOOK_S)
             except Exception:
                 _logger.exception("A round of the watch of %s failed", self._use_case)
-            self._metrics.say_lag()
+            self._metrics.say_lags([self._use_case])
             time.sleep(self._round_s)

@@ -7,10 +7,15 @@ never one for a request, a category or a window.
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from math import isfinite
 
 from ray.util.metrics import Gauge
 
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.governance.alarms import alarms_of
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.monitoring.drift_watch import DriftWatch
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality, decision_rate
 from mlops_ray.monitoring.quality import Measured
 from mlops_ray.monitoring.reference import PREDICTION
@@ -52,60 +57,60 @@ class Figure:
 
 
 class WatchMetrics:
-    """The metrics of one endpoint's watch. Names begin with `mlops_ray_monitoring_`; Ray adds its own tags."""
+    """The metrics of the endpoints that a process watches, one of these for all of them.
 
-    def __init__(self, use_case: str, history: WindowHistory, clock: Callable[[], float] = time.monotonic):
-        self._use_case, self._history, self._clock = use_case, history, clock
+    Names begin with `mlops_ray_monitoring_`; Ray adds its own tags.
+    """
+
+    def __init__(self, artifacts: Artifacts, clock: Callable[[], float] = time.monotonic):
+        self._artifacts, self._clock = artifacts, clock
         self._gauges = {
             name: Gauge(f"mlops_ray_monitoring_{name}", text, tags) for name, (text, tags) in GAUGES.items()
         }
-        self._read_s = clock()
-        self._last: dict[tuple[str, str], tuple[int, JudgedWindow | None]] = {}
+        self._read_s: dict[str, float] = {}
+        self._judged: dict[tuple[str, str, str], tuple[int, tuple[Figure, ...]]] = {}
 
-    def publish(
-        self,
-        state: WatchState,
-        begun_s: float,
-        silenced: Collection[str],
-        importance: Callable[[str], Mapping[str, float]],
-    ) -> None:
-        """Show what a round has left. begun_s: when it began, by `clock`: up to then the ledger is read. silenced: ids
-        of alarms. importance: of a version's features."""
-        self._read_s = begun_s
-        last = {
-            (version, spec): found
-            for version, watch in state.watches.items()
-            for spec, stream in watch.streams.items()
-            if (found := self._last_judged(version, spec, stream)) is not None
-        }
-        for figure in figures(state, silenced, last, importance):
-            self._set(figure)
-        self.say_lag()
+    def show(self, use_case: str, watch: DriftWatch, store: ControlStore, begun_s: float, now: datetime) -> None:
+        """Show what a round has left. begun_s: when it began, by `clock`: up to then the ledger is read. now: by the
+        clock that all share. Who silenced what is asked only while alarms stand."""
+        self._read_s[use_case] = begun_s
+        state = watch.state
+        standing = any(one.raised for one in state.watches.values())
+        alarms = alarms_of(store, use_case) if standing else []
+        silenced = [one.id for one in alarms if not one.is_open(now)]
+        for figure in figures(state, silenced):
+            self._set(use_case, figure)
+        for version, one in state.watches.items():
+            for spec, stream in one.streams.items():
+                for figure in self._last_judged(use_case, version, spec, stream, watch.importance(version)):
+                    self._set(use_case, figure)
 
-    def say_lag(self) -> None:
-        """Show how long ago the ledger was read, also where rounds fail."""
-        self._set(Figure("lag_seconds", self._clock() - self._read_s, {}))
+    def say_lags(self, watched: Collection[str]) -> None:
+        """Show how long ago the ledgers of these endpoints were read, also where rounds fail."""
+        now_s = self._clock()
+        self._read_s = {use_case: self._read_s.get(use_case, now_s) for use_case in watched}
+        for use_case, read_s in self._read_s.items():
+            self._set(use_case, Figure("lag_seconds", now_s - read_s, {}))
 
-    def _set(self, figure: Figure) -> None:
+    def _set(self, use_case: str, figure: Figure) -> None:
         if isfinite(figure.value):
-            self._gauges[figure.name].set(figure.value, {"use_case": self._use_case, **figure.tags})
+            self._gauges[figure.name].set(figure.value, {"use_case": use_case, **figure.tags})
 
-    def _last_judged(self, version: str, spec: str, stream: Stream) -> JudgedWindow | None:
-        """The last window of a kind that was judged, read when there is a new one."""
-        known = self._last.get((version, spec))
+    def _last_judged(
+        self, use_case: str, version: str, spec: str, stream: Stream, importance: Mapping[str, float]
+    ) -> tuple[Figure, ...]:
+        """Of the last window of a kind that was judged, read when there is a new one."""
+        known = self._judged.get((use_case, version, spec))
         if known is None or known[0] != stream.finished:
-            found = self._history.read(version, spec, stream.state.empty, 1)
-            known = self._last[version, spec] = stream.finished, found[0] if found else None
+            last = WindowHistory(self._artifacts, use_case).read(version, spec, stream.state.empty, 1)
+            tags = {"version": version, "window": spec}
+            found = tuple(figure for one in last for figure in judged_figures(one, importance, tags))
+            known = self._judged[use_case, version, spec] = stream.finished, found
         return known[1]
 
 
-def figures(
-    state: WatchState,
-    silenced: Collection[str],
-    last: Mapping[tuple[str, str], JudgedWindow],
-    importance: Callable[[str], Mapping[str, float]],
-) -> Iterator[Figure]:
-    """What the state says in numbers. last: the window of each version and kind that was judged last."""
+def figures(state: WatchState, silenced: Collection[str]) -> Iterator[Figure]:
+    """What the state says in numbers. silenced: ids of alarms."""
     yield Figure("set_aside", state.aside.ahead, {"why": "ahead"})
     yield Figure("set_aside", state.aside.astray, {"why": "astray"})
     yield Figure("late_labels", state.late_labels, {})
@@ -117,8 +122,6 @@ def figures(
             tags = {"version": version, "window": spec}
             yield Figure("windows", stream.finished, tags)
             yield from _quality(stream, tags)
-            if (version, spec) in last:
-                yield from _judged(last[version, spec], importance(version), tags)
 
 
 def _alarms(watch: VersionWatch, silenced: Collection[str]) -> Iterator[Figure]:
@@ -152,7 +155,8 @@ def _bounds(kind: str, found: EstimatedQuality | Measured, tags: Mapping[str, st
             yield Figure("roc_auc", value, {**tags, "kind": kind, "bound": bound})
 
 
-def _judged(one: JudgedWindow, importance: Mapping[str, float], tags: Mapping[str, str]) -> Iterator[Figure]:
+def judged_figures(one: JudgedWindow, importance: Mapping[str, float], tags: Mapping[str, str]) -> Iterator[Figure]:
+    """What a judged window says in numbers. tags: its version and kind."""
     answers = one.window.columns.get(PREDICTION)
     if isinstance(answers, NumericSketch):
         yield Figure("decision_ratio", decision_rate(answers), tags)

@@ -14,9 +14,9 @@ import yaml
 from ray.util.metrics import Counter, Gauge
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.monitoring.drift_watch import DriftWatch
-from mlops_ray.monitoring.sketches import NumericSketch
-from mlops_ray.monitoring.watch_metrics import FEATURES, GAUGES, Figure, WatchMetrics, figures
+from mlops_ray.monitoring.watch_metrics import FEATURES, GAUGES, Figure, WatchMetrics, figures, judged_figures
 from mlops_ray.monitoring.window_history import JudgedWindow, WindowHistory
 from mlops_ray.serving.metrics import Metrics
 from mlops_ray.testing.example_stream import BY_COUNT, START, answered, example_stream, example_watched
@@ -27,6 +27,7 @@ DAY = timedelta(days=1)
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus"
 WATCHED = example_watched()
+TAGS = {"version": "7", "window": BY_COUNT.name}
 
 
 class Watching:
@@ -44,11 +45,13 @@ class Watching:
         self.watch.round(START + last * DAY + timedelta(minutes=10), ["7"])
 
     def figures(self, silenced: tuple[str, ...] = ()) -> dict[tuple[str, ...], float]:
-        last = self.history.read("7", BY_COUNT.name, WATCHED.reference.columns, 1)
-        found = figures(
-            self.watch.state, silenced, {("7", BY_COUNT.name): last[0]} if last else {}, self.watch.importance
-        )
-        return {key_of(one): one.value for one in found}
+        return {key_of(one): one.value for one in (*figures(self.watch.state, silenced), *self.judged())}
+
+    def judged(self) -> list[Figure]:
+        return list(judged_figures(self.last(), self.watch.importance("7"), TAGS))
+
+    def last(self) -> JudgedWindow:
+        return self.history.read("7", BY_COUNT.name, WATCHED.reference.columns, 1)[0]
 
 
 def key_of(figure: Figure) -> tuple[str, ...]:
@@ -85,40 +88,45 @@ def test_figures_are_what_the_state_says(watching: Watching) -> None:
 
 def test_of_300_features_the_most_important_have_series(watching: Watching) -> None:
     watching.take(0, 2)
-    (last,) = watching.history.read("7", BY_COUNT.name, WATCHED.reference.columns, 1)
+    last = watching.last()
     columns = {f"x{at}": last.window.columns["hour"] for at in range(300)}
-    wide: JudgedWindow = replace(last, window=replace(last.window, columns=columns), distances={})
-    found = list(
-        figures(watching.watch.state, (), {("7", BY_COUNT.name): wide}, lambda version: {"x250": 2.0, "x7": 1.0})
-    )
+    wide = replace(last, window=replace(last.window, columns=columns), distances={})
+    found = list(judged_figures(wide, {"x250": 2.0, "x7": 1.0}, TAGS))
     named = [one.tags["feature"] for one in found if one.name == "missing_ratio"]
     assert named[:2] == ["x250", "x7"]
     assert len(named) == FEATURES
-    assert len(found) < 100
+    assert len(found) == FEATURES
 
 
 def test_every_figure_has_the_tags_that_its_gauge_declares(watching: Watching) -> None:
     watching.take(0, 2)
-    last = watching.history.read("7", BY_COUNT.name, WATCHED.reference.columns, 1)[0]
-    found = list(figures(watching.watch.state, (), {("7", BY_COUNT.name): last}, watching.watch.importance))
+    found = [*figures(watching.watch.state, ()), *watching.judged()]
     for one in found:
         assert {"use_case", *one.tags} == set(GAUGES[one.name][1])
     assert {one.name for one in found} == GAUGES.keys() - {"lag_seconds"}
-    assert isinstance(last.window.columns["hour"], NumericSketch)
 
 
-def test_the_lag_grows_until_a_round_has_read_the_ledger(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: dict[str, float] = {}
-    monkeypatch.setattr(Gauge, "set", lambda gauge, value, tags: said.update({gauge.info["name"]: value}))
+def test_the_lag_grows_until_a_round_has_read_the_ledger(
+    watching: Watching, store: ControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: dict[tuple[str, str], float] = {}
+
+    def note(gauge: Gauge, value: float, tags: dict[str, str]) -> None:
+        said[gauge.info["name"], tags["use_case"]] = value
+
+    monkeypatch.setattr(Gauge, "set", note)
     now = [100.0]
-    metrics = WatchMetrics(NAME, watching.history, lambda: now[0])
+    metrics = WatchMetrics(watching.artifacts, lambda: now[0])
+    lag = "mlops_ray_monitoring_lag_seconds"
+    metrics.say_lags([NAME, "other"])
     watching.take(0, 2)
     now[0] = 160.0
-    metrics.say_lag()
-    assert said["mlops_ray_monitoring_lag_seconds"] == 60.0
-    metrics.publish(watching.watch.state, 158.0, (), watching.watch.importance)
-    assert said["mlops_ray_monitoring_lag_seconds"] == 2.0
-    assert said["mlops_ray_monitoring_rows"] == 800
+    metrics.say_lags([NAME, "other"])
+    assert (said[lag, NAME], said[lag, "other"]) == (60.0, 60.0)
+    metrics.show(NAME, watching.watch, store, 158.0, START)
+    metrics.say_lags([NAME, "other"])
+    assert (said[lag, NAME], said[lag, "other"]) == (2.0, 60.0)
+    assert said["mlops_ray_monitoring_rows", NAME] == 800
 
 
 def exported(monkeypatch: pytest.MonkeyPatch, watching: Watching) -> dict[str, set[str]]:
@@ -133,7 +141,7 @@ def exported(monkeypatch: pytest.MonkeyPatch, watching: Watching) -> dict[str, s
 
         monkeypatch.setattr(kind, "__init__", noted)
     Metrics(NAME)
-    WatchMetrics(NAME, watching.history)
+    WatchMetrics(watching.artifacts)
     return made
 
 

@@ -195,7 +195,8 @@ def _quality(
     measured = {(one.start, one.end): one for one in records if one.labelled}
     points = []
     estimator = None if reference is None else reference.estimator
-    least = 0 if reference is None else reference.windows[spec].spec.minimum_rows
+    monitored = None if reference is None else reference.windows.get(spec)
+    least = 0 if monitored is None else monitored.spec.minimum_rows
     for one in history:
         window = one.window
         record = measured.pop((window.start, window.end), None)
