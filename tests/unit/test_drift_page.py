@@ -230,6 +230,18 @@ def test_a_version_that_begins_is_marked_in_the_charts_of_the_other(tmp_path: Pa
     expect_harmless(page)
 
 
+def test_an_alarm_that_is_over_is_shaded_until_its_predictions_were_calm_again(tmp_path: Path) -> None:
+    watching, rows = Watching(tmp_path), example_stream(8, 12)
+    late = pl.col("time").is_between(START + 3 * DAY, START + 5 * DAY, closed="left")
+    moved = rows.drop("probability", "label").with_columns(pl.col("distance") + 600 * late)
+    watching.take(answered(moved, 3))
+    (alarm,) = feature_of(watching.view(), "distance").alarms
+    assert alarm.start == START + 3 * DAY
+    assert alarm.end is not None
+    assert START + 5 * DAY < alarm.end <= START + 7 * DAY
+    assert "alarms that are over" in watching.view().page()
+
+
 def test_only_the_last_windows_are_kept_and_read(watching: Watching, tmp_path: Path) -> None:
     artifacts, bins = Artifacts(str(tmp_path)), WATCHED.reference.columns
     history = WindowHistory(artifacts, NAME)

@@ -165,7 +165,7 @@ def _overview(kind: KindSeries, frame: Frame, alarms: Sequence[AlarmRecord]) -> 
     lacking = sum("not enough data" in (one.data, one.prediction) for one in kind.windows)
     concept = sum(one.concept == "drift" for one in kind.windows)
     said = f"Of the last {len(kind.windows)} windows {sum(one.data == 'drift' for one in kind.windows)} have drift of "
-    said += f"the data, {sum(moved)} of the answers, {concept} of what labels say; of {lacking} something is unjudged."
+    said += f"the data, {sum(moved)} of the answers, {concept} of what labels say; {lacking} could not be judged whole."
     return f'<h3>Windows</h3><p class="soft">{said}</p><div class="multiples">{drawn}</div>'
 
 
@@ -299,7 +299,7 @@ def _row(one: FeatureSeries) -> tuple[str, ...]:
 
 
 def _spans(alarms: Iterable[AlarmRecord], question: str) -> list[Span]:
-    return [Span(one.since, one.resolved_at) for one in alarms if one.question == question]
+    return [Span.of(one) for one in alarms if one.question == question]
 
 
 def _verdict_point(one: Verdicts, value: float, text: str, drift: bool) -> Point:

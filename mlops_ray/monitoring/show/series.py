@@ -26,10 +26,15 @@ _UNKNOWN = Measured(nan, None, None)
 
 @dataclass(frozen=True)
 class Span:
-    """When an alarm stood. end: None while it stands."""
+    """When an alarm stood, by the moments of its predictions. end: None while it stands."""
 
     start: datetime
     end: datetime | None
+
+    @classmethod
+    def of(cls, alarm: AlarmRecord) -> "Span":
+        calm = alarm.payload.get("resolved")
+        return cls(alarm.since, datetime.fromisoformat(calm) if calm else alarm.resolved_at)
 
 
 @dataclass(frozen=True)
@@ -252,7 +257,7 @@ def _feature(
         for (one, sketch), usual in zip(windows, before, strict=True)
     )
     words = describe_shift(old, _with_frequent(now, history[-1].new.get(name, ()))) if old is not None else ""
-    spans = tuple(Span(one.since, one.resolved_at) for one in alarms if name in one.payload.get("columns", ()))
+    spans = tuple(Span.of(one) for one in alarms if name in one.payload.get("columns", ()))
     return FeatureSeries(name, importance, old, now, categories, words, points, spans)
 
 
