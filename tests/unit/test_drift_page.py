@@ -174,6 +174,7 @@ def test_estimated_and_measured_quality_stand_beside_each_other(view: DriftView)
     slices = {one.name: one for one in kind_of(view).slices}
     assert {"origin=EWR", "origin=JFK", "origin=LGA", f"origin={EVIL}"} == set(slices)
     assert len(slices["origin=EWR"].points) == 8
+    assert next(one.name for one in kind_of(view).slices) == f"origin={EVIL}"  # alone it has 200 labels in a window
 
 
 def test_the_page_runs_nothing_and_fetches_nothing_whatever_names_say(view: DriftView) -> None:

@@ -89,7 +89,9 @@ class Scale:
 
     @classmethod
     def of_intervals(cls, found: Iterable[Measured]) -> "Scale":
-        return cls.of([end for one in found for end in (one.value, one.low, one.high) if end is not None], ".2f")
+        """Room for metrics between 0 and 1 with their intervals."""
+        scale = cls.of([end for one in found for end in (one.value, one.low, one.high) if end is not None], ".2f")
+        return cls(max(0.0, scale.low), min(1.0, scale.high), scale.form)
 
 
 def over_time(

@@ -204,11 +204,12 @@ def _slices(slices: Sequence[SliceSeries], frame: Frame) -> str:
     known = [one for one in slices if one.last is not None]
     if not known:
         return ""
-    scale = Scale.of_intervals(point.measured for one in known for point in one.points)
+    large = [one for one in known if not one.is_small] or known
+    scale = Scale.of_intervals(point.measured for one in large for point in one.points)
     drawn = [_slice(one, frame, scale) for one in known]
     shown, rest = (f'<div class="multiples">{"".join(part)}</div>' for part in (drawn[:_OPEN], drawn[_OPEN:]))
     more = _folded(f"{len(drawn) - _OPEN:,} more slices", rest) if drawn[_OPEN:] else ""
-    return f"<h3>Slices, by measured ROC AUC, lowest first</h3>{shown}{more}"
+    return f"<h3>Slices, by measured ROC AUC, lowest first, then those with few labels</h3>{shown}{more}"
 
 
 def _slice(one: SliceSeries, frame: Frame, scale: Scale) -> str:

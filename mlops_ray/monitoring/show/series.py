@@ -14,7 +14,7 @@ from mlops_ray.monitoring.quality import Measured
 from mlops_ray.monitoring.reference import PREDICTION, Reference
 from mlops_ray.monitoring.shifts import describe_shift
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
-from mlops_ray.monitoring.slices import ALL_ROWS
+from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.verdicts import Answer
 from mlops_ray.monitoring.version_watch import Stream, Watched, WindowRecord
 from mlops_ray.monitoring.window_history import JudgedWindow
@@ -76,6 +76,11 @@ class SliceSeries:
         """The last point that was measured."""
         return next((one for one in reversed(self.points) if not isnan(one.measured.value)), None)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it has fewer labels in a window than a slice is judged with."""
+        return self.last is None or self.last.labels < MINIMUM_SLICE_ROWS
+
 
 @dataclass(frozen=True)
 class FeaturePoint:
@@ -130,9 +135,9 @@ class FeatureSeries:
 
 @dataclass(frozen=True)
 class KindSeries:
-    """One version by one kind of window. features: those that drift first, then by importance; slices: worst first.
+    """One version by one kind of window. unknown: why there is no reference beside it, or nothing.
 
-    unknown: why there is no reference beside it, or nothing.
+    features: those that drift first, then by importance. slices: worst first, then those with few labels.
     """
 
     spec: str
@@ -238,7 +243,7 @@ def _slices(records: Iterable[WindowRecord]) -> tuple[SliceSeries, ...]:
                 found = QualityPoint(record.start, record.end, _UNKNOWN, one.roc_auc, one.rows, one.positive)
                 points.setdefault(one.slice, []).append(found)
     series = [SliceSeries(name, tuple(found)) for name, found in points.items()]
-    return tuple(sorted(series, key=lambda one: (one.last.measured.value if one.last else 2.0, one.name)))
+    return tuple(sorted(series, key=lambda one: (one.is_small, one.last.measured.value if one.last else 2.0, one.name)))
 
 
 def _feature(
