@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.monitoring.drift_actor import record_change
@@ -197,6 +199,14 @@ def test_the_page_runs_nothing_and_fetches_nothing_whatever_names_say(view: Drif
 
 def test_a_notebook_shows_the_same_as_the_page(view: DriftView) -> None:
     assert view._repr_html_() in view.page()
+
+
+def test_the_command_writes_the_page_and_says_what_stands(tmp_path: Path) -> None:
+    open_store(Settings(state=str(tmp_path), data=str(tmp_path))).close()
+    file = tmp_path / "drift.html"
+    done = CliRunner().invoke(app, ["drift", NAME, "--state", str(tmp_path), "--page", str(file)])
+    assert (done.exit_code, done.stdout) == (0, f"{file}: 0 versions of {NAME}, 0 alarms stand.\n")
+    expect_harmless(file.read_text())
 
 
 def test_nothing_counted_one_window_and_no_reference_are_said(tmp_path: Path) -> None:
