@@ -27,6 +27,7 @@ from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
 from mlops_ray.monitoring.sealed_reference import read_reference
 from mlops_ray.monitoring.version_watch import Watched
+from mlops_ray.monitoring.watch_metrics import WatchMetrics
 from mlops_ray.monitoring.watcher import Watcher, assign, place_of
 from mlops_ray.state_folder import keep_closed
 
@@ -166,7 +167,8 @@ class DriftActor:
 
     def __init__(self, settings: Settings, registry: Registry, pool: str, place: int, round_s: float):
         keep_closed()
-        self._watcher = Watcher(settings, pool, place, partial(open_watch, settings, registry))
+        self._metrics = WatchMetrics(Artifacts(settings.artifacts))
+        self._watcher = Watcher(settings, pool, place, partial(open_watch, settings, registry), self._metrics.show)
         self._round_s = round_s
         threading.Thread(target=self._follow, name="drift", daemon=True).start()
         if settings.ledger_upkeep_every_s:
@@ -207,5 +209,7 @@ class DriftActor:
                     looked_s = time.monotonic()
                 except OSError as error:
                     _logger.warning("Which endpoints are to be watched cannot be read: %s", error)
-            if not self._watcher.turn():
+            is_behind = self._watcher.turn()
+            self._metrics.say_lags(self._watcher.watched)
+            if not is_behind:
                 time.sleep(self._round_s)

@@ -36,6 +36,7 @@ from mlops_ray.monitoring.version_watch import retire as retired
 from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState
 from mlops_ray.monitoring.window_archive import FOLDER as WINDOWS
 from mlops_ray.monitoring.window_archive import WindowArchive
+from mlops_ray.monitoring.window_history import WindowHistory
 from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import COLUMNS, FEATURE
@@ -88,6 +89,7 @@ class DriftWatch:
         self._named: deque[frozenset[_File]] = deque(maxlen=KEPT_COMMITS)
         self._outdated: frozenset[_File] = frozenset()
         self._archive = WindowArchive(artifacts, use_case)
+        self._history = WindowHistory(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
         self._live: tuple[str, ...] = ()
         self._let_passed = datetime.min.replace(tzinfo=UTC)
@@ -117,6 +119,11 @@ class DriftWatch:
             self._begin()
             return Round()
         return Round(segments, rows, self._finished() - before, measured, announced, behind)
+
+    def importance(self, version: str) -> Mapping[str, float]:
+        """Of the features of a version that is watched; empty where it is not known."""
+        found = self._known.get(version)
+        return found.importance if isinstance(found, Watched) else {}
 
     def _begin(self) -> None:
         self.state = self._commits.read()
@@ -170,6 +177,7 @@ class DriftWatch:
             before = state.watches.get(version, VersionWatch(version))
             rollout = self._rollout(state, version)
             seen = observe(before, watched, _named(own), moments, answered, ended, _new_id, rollout)
+            self._history.keep(watched, seen.judged, {name: one.lived for name, one in before.streams.items()})
             members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
             watch = self._archive.put_away(replace(seen.watch, members=members))
             state = _with(state, replace(seen, watch=watch))
@@ -237,6 +245,8 @@ class DriftWatch:
             state = replace(state, watches=kept)
         if state is not self.state:
             self._commit(state)
+        for version in oldest:
+            self._history.forget(version)
 
     def _commit(self, state: WatchState) -> None:
         self._commits.write(state)

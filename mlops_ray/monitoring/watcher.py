@@ -29,6 +29,9 @@ _PLACE, _FILE = "monitoring", "watched_by.json"
 _logger = logging.getLogger(__name__)
 
 OpenWatch = Callable[[str, ControlStore], DriftWatch]
+# What a round has left: the use case, its watch, the store, when the round began (monotonic seconds; None while more
+# waits to be read), and the time by the clock that all share.
+Show = Callable[[str, DriftWatch, ControlStore, float | None, datetime], None]
 
 
 def assign(artifacts: Artifacts, use_case: str, pool: str) -> None:
@@ -62,9 +65,9 @@ class _Endpoint:
 class Watcher:
     """One of the watchers of a pool, at its `place`. Safe for threads: one endpoint's rounds follow one another."""
 
-    def __init__(self, settings: Settings, pool: str, place: int, open_watch: OpenWatch):
+    def __init__(self, settings: Settings, pool: str, place: int, open_watch: OpenWatch, show: Show | None = None):
         self._settings, self._pool, self._place = settings, pool, place
-        self._artifacts, self._open_watch = Artifacts(settings.artifacts), open_watch
+        self._artifacts, self._open_watch, self._show = Artifacts(settings.artifacts), open_watch, show
         self._endpoints: dict[str, _Endpoint] = {}
         self._store: ControlStore | None = None
 
@@ -107,7 +110,11 @@ class Watcher:
             traffic = versions_with_traffic(store, use_case)
             with store.reading() as connection:
                 clock = database_now(connection)
-            return endpoint.watch.round(now or clock, traffic)
+            begun_s = time.monotonic()
+            done = endpoint.watch.round(now or clock, traffic)
+            if self._show is not None:
+                self._show(use_case, endpoint.watch, store, None if done.behind else begun_s, clock)
+            return done
 
     def keep_ledgers(self) -> None:
         """Look after the ledgers of which it is time: what is read can be moved."""

@@ -252,6 +252,9 @@ class Mortal(Artifacts):
         self._die(super().write_table, frame, *parts)
         return self.url(*parts)
 
+    def write_bytes(self, content: bytes, *parts: str) -> None:
+        self._die(super().write_bytes, content, *parts)
+
     def create_bytes(self, content: bytes, *parts: str) -> bool:
         self._die(super().create_bytes, content, *parts)
         return True
