@@ -4,26 +4,25 @@ import logging
 import os
 import shlex
 import sys
-import tempfile
 import threading
 import time
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, DataError, IntegrityError, MlopsRayError, UnavailableError
+from mlops_ray.errors import ConfigurationError, DataError, MlopsRayError, UnavailableError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, worsen_alarm
 from mlops_ray.governance.control_store import ControlStore, database_now, open_store
-from mlops_ray.governance.live import VersionRef, live
+from mlops_ray.governance.monitoring_definitions import MonitoringRevision, definition_of
 from mlops_ray.import_closure import code_digest
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.definition import Registry, find_sealed, versions_with_traffic, watched_by
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
+from mlops_ray.monitoring.label_times import set_label_times
 from mlops_ray.monitoring.ledger_upkeep import keep_up_if_due
-from mlops_ray.monitoring.sealed_reference import read_reference
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.state_folder import keep_closed
 
@@ -34,14 +33,6 @@ _ANSWER_S = 10.0
 _INTERPRETERS = {"pip", "uv", "conda", "container", "image_uri", "py_executable"}
 
 _logger = logging.getLogger(__name__)
-
-
-class Registry(Protocol):
-    """What is needed of the model registry; `serving.registry.Registry` has it."""
-
-    def find(self, name: str, version: int) -> VersionRef: ...
-
-    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path: ...
 
 
 def drift_actor_name(use_case: str) -> str:
@@ -101,22 +92,24 @@ def open_watch(settings: Settings, use_case: str, registry: Registry, store: Con
     return DriftWatch(
         Artifacts(settings.artifacts),
         use_case,
-        lambda version: find_reference(registry, use_case, version),
+        lambda version: find_reference(registry, use_case, version, definition_of(store, use_case)),
         lambda change: record_change(store, use_case, change),
     )
 
 
-def find_reference(registry: Registry, use_case: str, version: str) -> Watched | str:
-    """What a version is judged by, or in words why it cannot be. Raises UnavailableError if the registry is down."""
-    if not version.isdigit():
-        return f"Version {version!r} is no number of the registry."
+def find_reference(
+    registry: Registry, use_case: str, version: str, revision: MonitoringRevision | None = None
+) -> Watched | str:
+    """What a version is judged by under a revision, or in words why it cannot be. Where it cannot be judged so, it is
+    judged as it was sealed. Raises UnavailableError if the registry is down."""
+    sealed = find_sealed(registry, use_case, version)
+    if isinstance(sealed, str):
+        return sealed
     try:
-        with tempfile.TemporaryDirectory(prefix="mlops-ray-reference-") as folder:
-            ref = registry.find(use_case, int(version))
-            found = read_reference(registry.fetch(use_case, ref, Path(folder)), ref.digest, version)
-    except (ConfigurationError, IntegrityError) as error:
-        return str(error)
-    return found or f"Version {version} was sealed without a reference. Train it again to watch it."
+        return watched_by(sealed, version, revision)
+    except ConfigurationError as error:
+        _logger.warning("%s It is watched as it was sealed.", error)
+        return watched_by(sealed, version, None)
 
 
 def record_change(store: ControlStore, use_case: str, change: AlarmChange) -> None:
@@ -132,14 +125,6 @@ def record_change(store: ControlStore, use_case: str, change: AlarmChange) -> No
         new = resolve_alarm(store, use_case, change.id, change.title, {**change.payload, "version": version})
     if new:
         _logger.info("Alarm %s of %s %s: %s", change.id, use_case, change.kind, change.title)
-
-
-def versions_with_traffic(store: ControlStore, use_case: str) -> list[str] | None:
-    """The champion, and the version of a rollout; None where nothing is live."""
-    state = live(store, use_case)
-    if state.champion is None:
-        return None
-    return [str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref]
 
 
 def _giving_way() -> dict[str, str]:
@@ -181,10 +166,19 @@ class DriftActor:
             if self._store is None or self._watch is None:
                 self._store = open_store(self._settings)
                 self._watch = open_watch(self._settings, self._use_case, self._registry, self._store)
+            self._define(self._store, self._watch)
             traffic = versions_with_traffic(self._store, self._use_case)
             with self._store.reading() as connection:
                 clock = database_now(connection)
             return self._watch.round(now or clock, traffic)
+
+    def _define(self, store: ControlStore, watch: DriftWatch) -> None:
+        """Let the watch go by what was set for the use case, from the next window on."""
+        revision = definition_of(store, self._use_case)
+        number = 0 if revision is None else revision.revision
+        if number != watch.revision:
+            set_label_times(Artifacts(self._settings.artifacts), self._use_case, revision)
+            watch.define(number)
 
     def _keep_ledger(self) -> None:
         store: ControlStore | None = None

@@ -29,6 +29,7 @@ from mlops_ray.monitoring.version_watch import (
     Watched,
     moments_of,
     observe,
+    redefine,
     take_labels,
 )
 from mlops_ray.monitoring.version_watch import retire as retired
@@ -84,8 +85,14 @@ class DriftWatch:
         self._archive = WindowArchive(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
         self._live: tuple[str, ...] = ()
+        self.revision = 0
         self.state = WatchState()
         self._begin()
+
+    def define(self, revision: int) -> None:
+        """From the next round on, `find` has what versions are judged by under another revision."""
+        self.revision = revision
+        self._known.clear()
 
     def round(self, now: datetime, live: Sequence[str] | None = None) -> Round:
         """Take what is new in the ledger and among the labels. now: by the clock that all share. live: versions that
@@ -96,6 +103,7 @@ class DriftWatch:
         self._live = tuple(live or ())
         try:
             announced = self._announce_waiting()
+            self._redefine(now)
             before = self._finished()
             segments, rows = self._take_predictions(now)
             self._let_time_pass(now)
@@ -153,7 +161,7 @@ class DriftWatch:
                 continue
             own = rows.filter(pl.col("version") == version) if len(rows) else rows.clear()
             moments, answered = (moments_of(own[name]) for name in ("moment", "time"))
-            before = state.watches.get(version, VersionWatch(version))
+            before = state.watches.get(version, VersionWatch(version, revision=watched.revision))
             rollout = self._rollout(state, version)
             seen = observe(before, watched, _named(own), moments, answered, ended, _new_id, rollout)
             members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
@@ -167,6 +175,16 @@ class DriftWatch:
             return None
         champion = self._live[0]
         return Rollout(None if version == champion else state.watches.get(champion, VersionWatch(champion)))
+
+    def _redefine(self, now: datetime) -> None:
+        """Let versions that are judged by another revision than before begin anew."""
+        state = self.state
+        for version, watch in self.state.watches.items():
+            watched = self._watched(version)
+            if watched is not None and watched.revision != watch.revision:
+                state = _with(state, redefine(watch, watched, now))
+        if state is not self.state:
+            self._commit(state)
 
     def _let_time_pass(self, now: datetime) -> None:
         """Where predictions are of now, and none come any more, windows by time end all the same."""

@@ -1,9 +1,9 @@
 """Monitoring: how predictions are watched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case.declared_types import expect_types
@@ -18,7 +18,7 @@ ErrorDetector = Literal["adwin", "page_hinkley"]
 
 @dataclass(frozen=True)
 class Monitoring:
-    """How predictions are watched; sealed with each model, so that it belongs to the version that is serving.
+    """How predictions are watched. It is sealed with each model, and holds until another is set for the use case.
 
     windows: the stretches of predictions that are judged; quality is estimated as the first kind has it. seasonal:
     features that are compared with the same hour of the day (UTC), day of the week, hour of the week or month of the
@@ -60,3 +60,35 @@ class Monitoring:
                 f"Monitoring: labels count for {self.labels_count_for} and are complete after {complete_after}; it "
                 f"must be 0 < labels_complete_after <= labels_count_for."
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; lengths of time in seconds."""
+        shown = asdict(self) | {"windows": [spec.to_json() for spec in self.windows]}
+        for name in _TIMES:
+            length: timedelta | None = shown.pop(name)
+            shown[f"{name}_s"] = None if length is None else length.total_seconds()
+        slices = None if self.slices is None else list(self.slices)
+        return shown | {"slices": slices, "error_detectors": list(self.error_detectors)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Monitoring":
+        """What `to_json` gave; what is not there is as by default. Raises UseCaseError for what it does not know."""
+        names = {f"{one.name}_s" if one.name in _TIMES else one.name for one in fields(cls)}
+        if unknown := sorted(value.keys() - names):
+            raise UseCaseError(f"Monitoring knows no {unknown[0]!r}. Known: {', '.join(sorted(names))}.")
+        parts: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in value.items()}
+        try:
+            if "windows" in parts:
+                parts["windows"] = tuple(map(WindowSpec.from_json, parts["windows"]))
+            for name in _TIMES:
+                if f"{name}_s" in parts:
+                    length_s = parts.pop(f"{name}_s")
+                    parts[name] = None if length_s is None else timedelta(seconds=length_s)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UseCaseError(
+                f"Monitoring cannot be read: {error!r}. `monitoring show --json` has its form."
+            ) from error
+        return cls(**parts)
+
+
+_TIMES = ("labels_count_for", "labels_complete_after")

@@ -69,14 +69,14 @@ def sealed(folder: Path, reference: dict[str, bytes] | None) -> str:
 def test_the_reference_is_sealed_verified_and_read_back(tmp_path: Path) -> None:
     digest = sealed(tmp_path, files(use_case()))
     assert load(tmp_path, digest).digest == digest
-    found = read_reference(tmp_path, digest, "7")
+    found = read_reference(tmp_path, digest)
     assert found is not None
-    assert (found.version, found.slices, found.importance) == ("7", ("origin",), {"hour": 0.5})
+    assert (found.importance, found.monitoring) == ({"hour": 0.5}, replace(use_case().monitoring, slices=("origin",)))
     assert set(found.reference.columns) == {*(feature.name for feature in FEATURES), "prediction"}
     assert found.reference.windows[BY_COUNT.name].features[-1].days == 5
     damaged = tmp_path / "reference.bin"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    for read in (lambda: load(tmp_path, digest), lambda: read_reference(tmp_path, digest, "7")):
+    for read in (lambda: load(tmp_path, digest), lambda: read_reference(tmp_path, digest)):
         with pytest.raises(IntegrityError, match=r"reference\.bin"):
             read()
 
@@ -88,7 +88,7 @@ def test_the_same_rows_make_the_same_bytes() -> None:
 def test_models_sealed_without_a_reference_load_and_say_so(tmp_path: Path) -> None:
     digest = seal_example(tmp_path)
     assert load(tmp_path, digest).digest == digest
-    assert read_reference(tmp_path, digest, "7") is None
+    assert read_reference(tmp_path, digest) is None
 
     class Registry:
         def find(self, name: str, version: int) -> VersionRef:
