@@ -26,7 +26,7 @@ from mlops_ray.predictions.labels import Labels, LabelSegment, rewrite_labels
 from mlops_ray.predictions.reader import rows_between
 from mlops_ray.predictions.segments import read_segment, write_segment
 
-_SHORTEST_STEP, _MOST_STEPS = timedelta(minutes=5), 500
+_SHORTEST_STEP, _MOST_STEPS = timedelta(minutes=5), 200
 _SEGMENT = "10m"
 
 LiveAt = Callable[[datetime], Sequence[str] | None]

@@ -1,7 +1,7 @@
 """How predictions of a version are watched: as it was sealed, or as somebody has set it for its use case since."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reference_rows import MOST_VALUES, ReferenceRows
 from mlops_ray.monitoring.sealed_reference import SealedReference, read_reference
 from mlops_ray.monitoring.version_watch import Watched
-from mlops_ray.use_case import Monitoring
+from mlops_ray.use_case import Monitoring, WindowSpec
 
 _LABEL_TIMES = ("labels_count_for", "labels_complete_after")
 
@@ -53,7 +53,7 @@ def watched_by(sealed: SealedReference, version: str, revision: MonitoringRevisi
     number = 0 if revision is None else revision.revision
     if revision is None or revision.definition is None:
         return Watched(version, sealed.reference, sealed.importance, number)
-    wanted = monitoring_of(revision.definition)
+    wanted = Monitoring.from_json(revision.definition)
     try:
         return Watched(version, defined_reference(sealed, wanted), sealed.importance, number)
     except (ConfigurationError, UseCaseError) as error:
@@ -88,11 +88,6 @@ def versions_with_traffic(store: ControlStore, use_case: str) -> list[str] | Non
     if state.champion is None:
         return None
     return [str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref]
-
-
-def monitoring_of(definition: Mapping[str, Any]) -> Monitoring:
-    """A definition as it is stored. Raises UseCaseError if it is none."""
-    return Monitoring.from_json(definition)
 
 
 def defined_reference(sealed: SealedReference, wanted: Monitoring) -> Reference:
@@ -135,6 +130,61 @@ def defined_reference(sealed: SealedReference, wanted: Monitoring) -> Reference:
             wanted.windows, slices, detectors, wanted.seasonal, wanted.false_alarm_days, wanted.error_detectors
         ),
     )  # fmt: skip
+
+
+def in_force(revision: MonitoringRevision | None, sealed: Mapping[str, SealedReference | str]) -> Monitoring:
+    """What was set; else what the champion, which is first of `sealed`, was sealed with; else what is by default."""
+    if revision is not None and revision.definition is not None:
+        return Monitoring.from_json(revision.definition)
+    found = next(iter(sealed.values()), None)
+    return found.monitoring or Monitoring() if isinstance(found, SealedReference) else Monitoring()
+
+
+def described(revision: MonitoringRevision | None, sealed: Mapping[str, SealedReference | str]) -> Iterator[str]:
+    """How predictions are watched, in words, a line each, and what judges each version in `sealed`."""
+    if revision is None:
+        yield "Nobody has set it: each version is watched as it was sealed."
+    else:
+        what = "each version is watched as it was sealed" if revision.definition is None else "set beside the models"
+        when = f"{revision.changed_at:%Y-%m-%d %H:%M} UTC"
+        yield f"Revision {revision.revision} by {revision.changed_by} at {when}: {what}. {revision.reason}"
+    for name, value in in_force(revision, sealed).to_json().items():
+        yield f"  {name}: {_shown(name, value)}"
+    for version, found in sealed.items():
+        yield f"Version {version}: {_judged_by(version, found, revision)}"
+
+
+def _judged_by(version: str, found: SealedReference | str, revision: MonitoringRevision | None) -> str:
+    if isinstance(found, str):
+        return f"not watched. {found}"
+    try:
+        number = watched_by(found, version, revision).revision
+    except ConfigurationError as error:
+        return f"as it was sealed. {error}"
+    return f"revision {number}." if number else "as it was sealed."
+
+
+def history_lines(revisions: Sequence[MonitoringRevision]) -> Iterator[str]:
+    """Who set it when and why, and what each changed, two lines a revision."""
+    if not revisions:
+        yield "Nobody has set it: each version is watched as it was sealed."
+    before: Mapping[str, Any] = {}
+    for one in revisions:
+        yield f"{one.revision}  {one.changed_at:%Y-%m-%d %H:%M}  {one.changed_by}  {one.digest[:12]}  {one.reason}"
+        now = one.definition or {}
+        changed = [f"{name} {_shown(name, value)}" for name, value in now.items() if before.get(name, ...) != value]
+        yield f"   {'; '.join(changed) or 'as each model was sealed'}"
+        before = now
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "windows":
+        return ", ".join(WindowSpec.from_json(one).name for one in value)
+    if name.endswith("_s") and isinstance(value, int | float):
+        return f"{value / 86_400:g} days"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "as by default" if value is None else str(value or "none")
 
 
 def _without_label_times(monitoring: Monitoring) -> dict[str, Any]:
