@@ -12,7 +12,7 @@ from mlops_ray.errors import DataError
 from mlops_ray.monitoring.calibration import Promise
 from mlops_ray.monitoring.churn import Churn, learn_churn
 from mlops_ray.monitoring.cycles import cycle_of
-from mlops_ray.monitoring.detectors import DETECTORS, Detector, MissingRate, NewCategories
+from mlops_ray.monitoring.detectors import Detector, JensenShannon, KolmogorovSmirnov, MissingRate, NewCategories
 from mlops_ray.monitoring.error_stream import calm_limits, excess_errors
 from mlops_ray.monitoring.joint_windows import joint_null, reference_sample
 from mlops_ray.monitoring.learn_normal import (
@@ -31,8 +31,10 @@ from mlops_ray.monitoring.reliability import Reliability, reliability_edges
 from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, season_of
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
 from mlops_ray.monitoring.slices import ALL_ROWS, slice_rows
-from mlops_ray.use_case import CategoryDetector, ErrorDetector, Feature, NumberDetector
+from mlops_ray.use_case import ErrorDetector, Feature
 from mlops_ray.use_case.window_spec import WindowSpec
+
+_KOLMOGOROV_SMIRNOV, _JENSEN_SHANNON = KolmogorovSmirnov(), JensenShannon()
 
 
 def build_reference(
@@ -208,14 +210,13 @@ def _learn_data(
 
 
 def chosen_detectors(
-    number: NumberDetector = "kolmogorov_smirnov", category: CategoryDetector = "jensen_shannon"
+    number: Detector = _KOLMOGOROV_SMIRNOV, category: Detector = _JENSEN_SHANNON
 ) -> tuple[Detector, ...]:
     """One detector for the values of numbers and one for categories, and those for gaps.
 
     Several that see the same change would only raise each other's threshold.
     """
-    by_name = {detector.name: detector for detector in DETECTORS}
-    by_kind = {"number": by_name[number], "category": by_name[category]}
+    by_kind = {"number": number, "category": category}
     found = [replace(detector, kinds=frozenset({kind})) for kind, detector in by_kind.items()]  # type: ignore[type-var]
     return (*found, MissingRate(), NewCategories())
 

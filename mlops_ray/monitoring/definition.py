@@ -12,6 +12,8 @@ from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.governance.monitoring_definitions import MonitoringRevision, set_definition
 from mlops_ray.monitoring.build_reference import Wanted, chosen_detectors
+from mlops_ray.monitoring.detector_contract import accepted_detector
+from mlops_ray.monitoring.own_detectors import detector_named
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reference_rows import MOST_VALUES, ReferenceRows
 from mlops_ray.monitoring.sealed_reference import SealedReference, read_reference
@@ -40,9 +42,19 @@ def find_sealed(registry: Registry, use_case: str, version: str) -> SealedRefere
         with tempfile.TemporaryDirectory(prefix="mlops-ray-reference-") as folder:
             ref = registry.find(use_case, int(version))
             found = read_reference(registry.fetch(use_case, ref, Path(folder)), ref.digest)
-    except (ConfigurationError, IntegrityError) as error:
+        if found is not None:
+            _expect_detectors(found.reference)
+    except (ConfigurationError, IntegrityError, UseCaseError) as error:
         return str(error)
     return found or f"Version {version} was sealed without a reference. Train it again to watch it."
+
+
+def _expect_detectors(reference: Reference) -> None:
+    """Raise UseCaseError for a user's own that is not installed here."""
+    learned = (one for part in reference.windows.values() for one in (*part.features, *part.prediction))
+    for name in {normal.detector for one in learned for normal in one.normals}:
+        if ":" in name:
+            detector_named(name)
 
 
 def watched_by(sealed: SealedReference, version: str, revision: MonitoringRevision | None) -> Watched:
@@ -123,7 +135,7 @@ def defined_reference(sealed: SealedReference, wanted: Monitoring) -> Reference:
             f"seasonal names {', '.join(lacking)}, which is no feature that is watched. It watches "
             f"{', '.join(sorted(sealed.reference.inputs))}."
         )
-    detectors = chosen_detectors(wanted.number_detector, wanted.category_detector)
+    detectors = chosen_detectors(*map(accepted_detector, (wanted.number_detector, wanted.category_detector)))
     return rows.reference(
         sealed.reference,
         Wanted(

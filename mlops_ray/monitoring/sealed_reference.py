@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from mlops_ray.errors import UseCaseError
 from mlops_ray.monitoring.build_reference import build_reference, chosen_detectors
+from mlops_ray.monitoring.detector_contract import accepted_detector
 from mlops_ray.monitoring.reference import FILES, Reference
 from mlops_ray.monitoring.reference_rows import ROWS_FILE, ReferenceRows
 from mlops_ray.registry.model_schema import ModelSchema
@@ -92,7 +93,7 @@ def wanted_reference(
     return build_reference(
         seen, time, features, wanted.windows, scored,
         use_case.slices if wanted.slices is None else wanted.slices,
-        chosen_detectors(wanted.number_detector, wanted.category_detector),
+        chosen_detectors(*map(accepted_detector, (wanted.number_detector, wanted.category_detector))),
         wanted.seasonal, wanted.false_alarm_days, wanted.domain_classifier, wanted.error_detectors,
     )  # fmt: skip
 

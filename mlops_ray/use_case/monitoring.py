@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from mlops_ray.errors import UseCaseError
+from mlops_ray.errors import UseCaseError, nearest
 from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.window_spec import WindowSpec
 
@@ -27,7 +27,8 @@ class Monitoring:
     request columns or features whose values are judged for themselves once labels come; None for the use case's
     `slices`.
 
-    number_detector, category_detector: how far a window is from the reference. domain_classifier: also whether a
+    number_detector, category_detector: how far a window is from the reference, as `NumberDetector` and
+    `CategoryDetector` name it, or a detector of your own as "package.module:Class". domain_classifier: also whether a
     classifier tells their rows apart, which shows features that go together in a new way; it makes sealing some
     seconds longer, and seals a sample of rows. error_detectors: also follow the errors as a stream, beyond windows.
 
@@ -41,8 +42,8 @@ class Monitoring:
     seasonal: Mapping[str, Season] = field(default_factory=dict)
     false_alarm_days: int = 30
     slices: tuple[str, ...] | None = None
-    number_detector: NumberDetector = "kolmogorov_smirnov"
-    category_detector: CategoryDetector = "jensen_shannon"
+    number_detector: str = "kolmogorov_smirnov"
+    category_detector: str = "jensen_shannon"
     domain_classifier: bool = False
     error_detectors: tuple[ErrorDetector, ...] = ()
     labels_count_for: timedelta = timedelta(days=90)
@@ -50,6 +51,9 @@ class Monitoring:
 
     def __post_init__(self) -> None:
         expect_types(self, "Monitoring")
+        for name, choices in (("number_detector", NumberDetector), ("category_detector", CategoryDetector)):
+            if (value := getattr(self, name)) not in get_args(choices) and ":" not in value:
+                raise UseCaseError(f"Monitoring: {name} is {value!r}. {nearest(value, get_args(choices))}")
         if not self.windows or len({spec.name for spec in self.windows}) != len(self.windows):
             raise UseCaseError("Monitoring needs at least one kind of window, and each kind once.")
         if self.false_alarm_days < 1:

@@ -28,7 +28,8 @@ from tests.unit.test_sealed_reference import files, sealed, use_case
 
 NAME = "departures"
 END = START + timedelta(days=8)
-SPAN = ("--from", START.isoformat(), "--to", END.isoformat())
+UNTIL = END + timedelta(hours=4)
+SPAN = ("--from", START.isoformat(), "--to", UNTIL.isoformat())
 Command = Callable[..., str]
 
 
@@ -58,10 +59,11 @@ def platform(tmp_path: Path, model: tuple[Path, str], monkeypatch: pytest.Monkey
     set_champion(store, ann, NAME, record_version(store, ann, NAME, 7, Evidence(digest, "e")).ref, "first")
     artifacts = Artifacts(settings.artifacts)
     rows = pl.concat([example_stream(4, 12), shifted(example_stream(4, 13, START + timedelta(days=4)))])
-    tell(artifacts, said(rows, write_example_segments(artifacts, NAME, rows, size=4)))  # a quarter of an hour
+    rows = rows.with_columns(as_of="time", time=END + pl.int_range(len(rows)) * timedelta(seconds=2))  # replayed
+    tell(artifacts, said(rows, write_example_segments(artifacts, NAME, rows), timedelta(hours=1)))
     watch = open_watch(settings, NAME, Registry(), store)
     for _ in range(3):
-        watch.round(END, ["7"])
+        watch.round(UNTIL, ["7"])
     return settings, store, watch
 
 
@@ -104,7 +106,7 @@ def test_the_past_shows_what_a_definition_would_have_found_and_touches_no_state(
     artifacts = Artifacts(settings.artifacts)
     before = read_state(artifacts, NAME).to_bytes()
     same = command("backtest", NAME, *SPAN)
-    assert "3,200 predictions from 2026-03-02 00:00" in same
+    assert "3,200 predictions from 2026-03-10 00:00" in same
     assert f"windows of {BY_COUNT.name}: 8 would have been judged, 8 were." in same
     assert "only would" not in same
     assert "only did" not in same
