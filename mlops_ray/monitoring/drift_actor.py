@@ -21,6 +21,7 @@ from mlops_ray.import_closure import code_digest
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.definition import Registry, find_sealed, versions_with_traffic, watched_by
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
+from mlops_ray.monitoring.foreign_model import WithForeign
 from mlops_ray.monitoring.label_times import set_label_times
 from mlops_ray.monitoring.ledger_upkeep import keep_up_if_due
 from mlops_ray.monitoring.version_watch import Watched
@@ -89,10 +90,12 @@ def stop_watching(use_case: str) -> None:
 
 def open_watch(settings: Settings, use_case: str, registry: Registry, store: ControlStore) -> DriftWatch:
     """The watch of an endpoint, with references from the registry and alarms in the audit log."""
+    artifacts = Artifacts(settings.artifacts)
+    every = WithForeign(registry, store, artifacts)
     return DriftWatch(
-        Artifacts(settings.artifacts),
+        artifacts,
         use_case,
-        lambda version: find_reference(registry, use_case, version, definition_of(store, use_case)),
+        lambda version: find_reference(every, use_case, version, definition_of(store, use_case)),
         lambda change: record_change(store, use_case, change),
     )
 

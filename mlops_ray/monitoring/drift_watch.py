@@ -20,7 +20,7 @@ from mlops_ray.monitoring.label_times import label_times
 from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
 from mlops_ray.monitoring.members import FOLDER as MEMBERS
 from mlops_ray.monitoring.members import IDENTITY, Members
-from mlops_ray.monitoring.reference import PREDICTION
+from mlops_ray.monitoring.reference import PREDICTION, without_values
 from mlops_ray.monitoring.stream_clock import date_rows
 from mlops_ray.monitoring.version_watch import (
     Observed,
@@ -163,7 +163,8 @@ class DriftWatch:
             moments, answered = (moments_of(own[name]) for name in ("moment", "time"))
             before = state.watches.get(version, VersionWatch(version, revision=watched.revision))
             rollout = self._rollout(state, version)
-            seen = observe(before, watched, _named(own), moments, answered, ended, _new_id, rollout)
+            named = without_values(_named(own), watched.reference.rates_only)
+            seen = observe(before, watched, named, moments, answered, ended, _new_id, rollout)
             members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
             watch = self._archive.put_away(replace(seen.watch, members=members))
             state = _with(state, replace(seen, watch=watch))
