@@ -60,13 +60,13 @@ def set_definition(
     with store.transaction() as connection:
         before = _newest(connection, use_case)
         number = before.revision if before else 0
+        content, digest = plain(definition), digest_json(plain(definition))
+        if before and before.digest == digest:
+            return before
         if seen is not None and seen != number:
             raise ConflictError(
                 f"Monitoring of {use_case} is at revision {number}, and you decided on {seen}. Look at what holds now."
             )
-        content, digest = plain(definition), digest_json(plain(definition))
-        if before and before.digest == digest:
-            return before
         made = MonitoringRevision(
             use_case, number + 1, content, digest, plain(actor.name), plain(actor.id or None),
             now or database_now(connection), plain(reason),
@@ -85,11 +85,14 @@ def definition_of(store: ControlStore, use_case: str) -> MonitoringRevision | No
         return _newest(connection, use_case)
 
 
-def definitions(store: ControlStore, use_case: str) -> list[MonitoringRevision]:
-    """All that was ever set, the oldest first."""
-    query = select(monitoring_definitions).where(monitoring_definitions.c.use_case == use_case)
+def definitions(store: ControlStore, use_case: str | None = None) -> list[MonitoringRevision]:
+    """All that was ever set, of one use case or of all, the oldest first."""
+    order = (monitoring_definitions.c.use_case, monitoring_definitions.c.revision)
+    query = select(monitoring_definitions).order_by(*order)
+    if use_case is not None:
+        query = query.where(monitoring_definitions.c.use_case == use_case)
     with store.reading() as connection:
-        return [_revision(row) for row in connection.execute(query.order_by(monitoring_definitions.c.revision))]
+        return [_revision(row) for row in connection.execute(query)]
 
 
 def _newest(connection: Connection, use_case: str) -> MonitoringRevision | None:

@@ -52,6 +52,7 @@ from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
+from mlops_ray.serving.monitoring import Monitored
 from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
@@ -353,6 +354,7 @@ class _Server:
                 **Subscriptions(self._settings, self._store).routes(),
                 **AuditLog(self._settings, self._store).routes(),
                 **Inventory(self._store).routes(),
+                **Monitored(self._settings, self._store).routes(),
             },
             self._guard,
             not_found=repository.not_found,

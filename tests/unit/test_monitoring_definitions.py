@@ -1,5 +1,8 @@
 """How predictions are watched stands beside the model: revision by revision, with who, when and why."""
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, UseCaseError
@@ -7,6 +10,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.monitoring_definitions import definition_of, definitions, set_definition
 from mlops_ray.use_case import Monitoring, WindowSpec
+from tests.unit.test_version_routes import serving
 
 ANN = Actor("ann", ("operate",), id="p1")
 
@@ -38,8 +42,6 @@ def test_who_may_not_or_does_not_say_why_or_saw_another_changes_nothing(store: C
 
 
 def test_a_declaration_becomes_json_and_back_unchanged() -> None:
-    from datetime import timedelta
-
     every = Monitoring(
         windows=(WindowSpec(rows=800, panes=4), WindowSpec(length=timedelta(hours=6), minimum_rows=50)),
         seasonal={"hour": "weekday"},
@@ -62,3 +64,18 @@ def test_a_declaration_becomes_json_and_back_unchanged() -> None:
     ):
         with pytest.raises(UseCaseError, match=said):
             Monitoring.from_json(wrong)
+
+
+def test_who_operates_sets_it_over_http_and_who_looks_after_the_use_case_sees_it(tmp_path: Path) -> None:
+    body = {"model": "boats", "definition": {"false_alarm_days": 60}, "revision": 0, "reason": "too many alarms"}
+    with serving(tmp_path) as server:
+        for who in ("bob", "auditor", "eve", "foreign"):
+            assert server(who, "/monitoring/set", body).status_code == 403, who
+        for wrong in ({"reason": ""}, {"definition": {"windows": 5}}, {"model": "../x"}, {"definition": 7}):
+            assert server("ann", "/monitoring/set", body | wrong).status_code == 400, wrong
+        for _ in range(2):  # an answer that did not arrive
+            done = server("ann", "/monitoring/set", body)
+            assert (done.status_code, done.json()["revision"], done.json()["changed_by"]) == (200, 1, "ann")
+        assert server("ann", "/monitoring/set", body | {"definition": None}).status_code == 409
+        for who, seen in (("bob", 1), ("auditor", 1), ("foreign", 0), ("eve", 0)):
+            assert len(server(who, "/monitoring").json()["definitions"]) == seen, who

@@ -16,6 +16,7 @@ from mlops_ray.governance.live import VersionRef
 from mlops_ray.monitoring.drift_actor import find_reference
 from mlops_ray.monitoring.drift_watch import DriftWatch
 from mlops_ray.monitoring.reference import Reference
+from mlops_ray.monitoring.reference_rows import ROWS_FILE, ReferenceRows
 from mlops_ray.monitoring.sealed_reference import read_reference, reference_files
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.registry.model_schema import ModelSchema
@@ -118,14 +119,16 @@ def test_of_personal_features_it_is_watched_alone_how_often_they_are_given(perso
     assert "distance" in reference.columns
     assert ("carrier" in reference.columns) == (personal == "hash")
     assert reference.rates_only == ({"carrier"} if personal == "hash" else set())
-    assert b"UA" not in b"".join(found.values())
+    rows = ReferenceRows.from_bytes(found[ROWS_FILE])
+    assert ("carrier" in rows.cells, rows.slices) == (personal == "hash", ("origin",))
+    assert b"UA" not in found["reference.json"] + found["reference.bin"]
     with pytest.raises(UseCaseError, match="carrier tells of a person"):
         files(use_case(slices=("carrier",)), replace(schema, request_columns=columns))
     if personal == "omit":
         return
     artifacts = Artifacts(str(tmp_path))
-    rows = example_stream(2, 5)
-    half = rows.with_columns(carrier=pl.when(pl.int_range(len(rows)) % 2 == 0).then(pl.lit("hash-of-somebody")))
+    asked = example_stream(2, 5)
+    half = asked.with_columns(carrier=pl.when(pl.int_range(len(asked)) % 2 == 0).then(pl.lit("hash-of-somebody")))
     write_example_segments(artifacts, "departures", half)
     watch = DriftWatch(artifacts, "departures", lambda version: Watched(version, reference), lambda change: None)
     watch.round(START + timedelta(days=3))

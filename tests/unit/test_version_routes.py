@@ -38,6 +38,7 @@ from mlops_ray.serving.auth import Guard, tokens_of
 from mlops_ray.serving.http import Routes
 from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
+from mlops_ray.serving.monitoring import Monitored
 from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
@@ -78,6 +79,7 @@ class Server:
             **Subscriptions(settings, store).routes(),
             **AuditLog(settings, store).routes(),
             **Inventory(store).routes(),
+            **Monitored(settings, store).routes(),
         }
         self.guard = Guard(None, active_keys(store), tokens_of(settings))
         app = Starlette(routes=[Mount("/v2", Routes(routes, self.guard))])
