@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, UseCaseError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.monitoring_definitions import MonitoringRevision, definitions
@@ -57,6 +58,9 @@ class Monitored:
         from mlops_ray.monitoring.foreign_model import WithForeign
         from mlops_ray.use_case import Monitoring
 
-        wanted = None if body.definition is None else Monitoring.from_json(body.definition)
+        try:
+            wanted = None if body.definition is None else Monitoring.from_json(body.definition)
+        except UseCaseError as error:
+            raise ConfigurationError(str(error)) from error
         registry = WithForeign(MlflowRegistry(self._settings), self._store, Artifacts(self._settings.artifacts))
         return set_monitoring(self._store, registry, actor, body.model, wanted, body.reason, body.revision)
