@@ -21,6 +21,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import Plan, Step, live
+from mlops_ray.governance.monitoring_definitions import set_definition
 from mlops_ray.governance.notifications import list_subscriptions, subscribe, unsubscribe
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import approve_change, reject_change, set_policy
@@ -45,6 +46,8 @@ def make_history(store: ControlStore, seed: int, steps: int = 80) -> None:
     for number in range(steps):
         with suppress(MlopsRayError):
             make_step(store, random, number)
+    for definition in ({"false_alarm_days": 60}, None):
+        set_definition(store, PEOPLE[1], "flights", definition, "too many alarms")
     for days in (1, 2):  # one holds then, and one waits
         set_policy(store, PEOPLE[0], "flights", Policy(required=True, expires_after_s=days * 86_400.0), ("g",))
 

@@ -18,7 +18,7 @@ from mlops_ray.cli.governance import audit, keys
 from mlops_ray.cli.inventory import inventory, review
 from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
-from mlops_ray.cli.monitoring import alarms, drift
+from mlops_ray.cli.monitoring import alarms, drift, monitoring
 from mlops_ray.cli.notify import notify
 from mlops_ray.cli.preconditions import keep_loopback_from_proxies
 from mlops_ray.cli.quarantine import quarantine
@@ -51,6 +51,7 @@ app.add_typer(versions, name="versions")
 app.add_typer(approvals, name="approvals")
 app.add_typer(rollout, name="rollout")
 app.add_typer(alarms, name="alarms")
+app.add_typer(monitoring, name="monitoring")
 app.add_typer(retraining, name="retraining")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")

@@ -1,19 +1,36 @@
-"""The commands `mlops-ray drift` and `mlops-ray alarms`: what monitoring sees."""
+"""The commands `mlops-ray drift`, `alarms` and `monitoring`: what monitoring sees, and how it looks."""
 
-from datetime import UTC, datetime
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import ConfigOption, NameArgument, StateOption, moment_of, printable, settings_of
+from mlops_ray.cli.options import (
+    CaseArgument,
+    ConfigOption,
+    NameArgument,
+    ReasonOption,
+    StateOption,
+    moment_of,
+    printable,
+    settings_of,
+)
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import alarms_of, silence_alarm
-from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.monitoring_definitions import definition_of, definitions
+from mlops_ray.use_case import Monitoring, load_use_case
 
+if TYPE_CHECKING:
+    from mlops_ray.monitoring.foreign_model import WithForeign
+
+monitoring = typer.Typer(no_args_is_help=True, help="How predictions of a use case are watched, beside its models.")
 alarms = typer.Typer(no_args_is_help=True, help="Alarms: what monitoring found, and who silenced it.")
 
 
@@ -101,3 +118,132 @@ def silence(
     actor = cli_actor(store, settings, "operate", use_case=use_case)
     silenced = silence_alarm(store, actor, use_case, alarm, reason, end, datetime.now(UTC))
     typer.echo(f"Alarm {silenced.id} is silenced until {end:%Y-%m-%d %H:%M %Z}.")
+
+
+@monitoring.command("show")
+def show_definition(
+    use_case: NameArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="The definition alone, as JSON.")] = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show how predictions are watched, who set it, and by which revision each version with traffic is judged."""
+    from mlops_ray.monitoring.definition import described, find_sealed, in_force, versions_with_traffic
+
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    revision = definition_of(store, use_case)
+    registry = _registry(settings, store)
+    sealed = {
+        version: find_sealed(registry, use_case, version) for version in versions_with_traffic(store, use_case) or ()
+    }
+    if as_json:
+        typer.echo(json.dumps(in_force(revision, sealed).to_json(), indent=2))
+        return
+    for line in described(revision, sealed):
+        typer.echo(printable(line))
+
+
+@monitoring.command("set")
+def set_(
+    use_case: NameArgument,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A use case's .py, or JSON.")] = None,
+    reason: ReasonOption = "",
+    as_sealed: Annotated[bool, typer.Option(help="Instead of FILE: as each model was sealed.")] = False,
+    seen: Annotated[int | None, typer.Option("--revision", help="Only if this one holds now.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Watch predictions so from the next window on, without a new model. Needs the role operate."""
+    from mlops_ray.monitoring.definition import set_monitoring
+
+    if (file is None) != as_sealed:
+        raise ConfigurationError("Give a FILE, or --as-sealed for what each model was sealed with.")
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    actor = cli_actor(store, settings, "operate", use_case=use_case)
+    wanted = None if file is None else _definition(file)
+    made = set_monitoring(store, _registry(settings, store), actor, use_case, wanted, reason, seen)
+    typer.echo(printable(f"Monitoring of {use_case} is at revision {made.revision}, from the next window on."))
+
+
+@monitoring.command("history")
+def history(use_case: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+    """List who set it when and why, and what changed, the newest last."""
+    from mlops_ray.monitoring.definition import history_lines
+
+    for line in history_lines(definitions(open_store(settings_of(state, config)), use_case)):
+        typer.echo(printable(line))
+
+
+@monitoring.command("backtest")
+def backtest(
+    use_case: NameArgument,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A use case's .py, or JSON. [default: what holds]")
+    ] = None,
+    start: Annotated[str | None, typer.Option("--from", help="An RFC 3339 moment. [default: 90 days ago]")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="An RFC 3339 moment. [default: now]")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Run a definition over the recorded predictions and labels: what would have alarmed, beside what did."""
+    from mlops_ray.monitoring.backtest_report import backtest_of, report_lines
+
+    settings, now = settings_of(state, config), datetime.now(UTC)
+    until = moment_of("--to", end) if end else now
+    begin = moment_of("--from", start) if start else until - timedelta(days=90)
+    store = open_store(settings)
+    wanted = None if file is None else _definition(file)
+    found = backtest_of(settings, store, _registry(settings, store), use_case, wanted, begin, until)
+    for line in report_lines(found):
+        typer.echo(printable(line))
+
+
+@monitoring.command("reference")
+def reference(
+    use_case: CaseArgument,
+    table: Annotated[Path, typer.Argument(help="Rows that the model was not trained on: Parquet or CSV.")],
+    model: Annotated[Path, typer.Option(help="The model as ONNX.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Watch a model that was trained elsewhere: seal it with a reference of a table, as a version of its use case."""
+    import polars as pl
+
+    from mlops_ray.monitoring.foreign_model import record_foreign
+
+    settings, case = settings_of(state, config), load_use_case(use_case)
+    store = open_store(settings)
+    actor = cli_actor(store, settings, "operate", use_case=case.name)
+    try:
+        rows = pl.read_csv(table, try_parse_dates=True) if table.suffix == ".csv" else pl.read_parquet(table)
+        content = model.read_bytes()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ConfigurationError(f"{table} or {model} cannot be read: {error}.") from error
+    made = record_foreign(settings, store, actor, case, content, rows)
+    typer.echo(
+        printable(f"Version {made.version} of {case.name} is watched by {rows.height:,} rows ({made.ref.digest}).")
+    )
+
+
+def _registry(settings: Settings, store: ControlStore) -> "WithForeign":
+    from mlops_ray.monitoring.foreign_model import WithForeign
+    from mlops_ray.serving.registry import MlflowRegistry
+
+    return WithForeign(MlflowRegistry(settings), store, Artifacts(settings.artifacts))
+
+
+def _definition(file: Path) -> Monitoring:
+    """Of a use case's file what it declares, its slices with it. Raises ConfigurationError if it cannot be read."""
+    if file.suffix == ".py":
+        case = load_use_case(str(file))
+        declared = case.monitoring
+        return declared if declared.slices is not None else replace(declared, slices=case.slices)
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file} is no JSON file: {error}.") from error
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{file} holds no JSON object. `monitoring show --json` has the form.")
+    return Monitoring.from_json(found)

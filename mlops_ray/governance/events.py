@@ -84,6 +84,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "policy.requested": EventType("Somebody wants other rules or gates for a use case, which others must approve."),
     "policy.approved": EventType("Somebody approved a change of a use case's rules or gates.", "warning"),
     "policy.rejected": EventType("A change of a use case's rules or gates was refused, taken back or replaced."),
+    "monitoring.changed": EventType("Somebody said how predictions of a use case are watched from now on.", "warning"),
     "alarm.raised": EventType("A monitored value crossed its threshold.", "warning"),
     "alarm.worsened": EventType("What an alarm is about matters more than it did, or has spread.", "warning"),
     "alarm.resolved": EventType("A monitored value is within its threshold again."),

@@ -18,6 +18,7 @@ from mlops_ray.governance.tables import (
     approvals,
     delegations,
     endpoints,
+    monitoring_definitions,
     policies,
     policy_changes,
     principals,
@@ -29,7 +30,18 @@ from mlops_ray.governance.tables import (
 Row = dict[str, Any]
 """Columns of a row, as JSON values; only those that the events tell of."""
 
-_TABLES = (principals, versions, approvals, delegations, policies, policy_changes, subscriptions, endpoints, rollouts)
+_TABLES = (
+    principals,
+    versions,
+    approvals,
+    delegations,
+    policies,
+    policy_changes,
+    monitoring_definitions,
+    subscriptions,
+    endpoints,
+    rollouts,
+)
 DESCRIBED = {table.name: table for table in _TABLES}
 NOT_COMPARED = ("an edit of what is told without an event: the outbox, leases, and what replicas report",)
 SET = "a moment"
@@ -190,6 +202,7 @@ _FOLLOWS: Mapping[str, Callable[[_Rows, Event], None]] = {
     "approval": _follow_approval,
     "delegation": lambda rows, event: _put(rows, delegations, event.after),
     "policy": _follow_policy,
+    "monitoring": lambda rows, event: _put(rows, monitoring_definitions, event.after),
     "champion": _follow_endpoint,
     "rollout": _follow_endpoint,
     "break_glass": _follow_endpoint,

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0011"
+SCHEMA_REVISION = "0013"
 # Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
 REPORTS_REVISION = "0007"
 
@@ -234,6 +234,20 @@ policy_changes = Table(
     _column("decided_at", UtcDateTime, nullable=True),
     _column("reason", Text),
     Index("policy_changes_use_case", "use_case"),
+)
+
+# How a use case's predictions are watched, one row for each time somebody said it: the last one holds.
+monitoring_definitions = Table(
+    "monitoring_definitions",
+    metadata,
+    _column("use_case", Text, primary_key=True),
+    _column("revision", Integer, primary_key=True, autoincrement=False),
+    _column("definition", Json, nullable=True),
+    _column("digest", Text),
+    _column("changed_by", Text),
+    _column("changed_by_id", Text, nullable=True),
+    _column("changed_at", UtcDateTime),
+    _column("reason", Text),
 )
 
 # Who may approve in whose place, and until when.

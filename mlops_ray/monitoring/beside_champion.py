@@ -3,11 +3,12 @@
 Where the world has changed, both see it. Rolling the newer version back would keep the one that knows it less.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlops_ray.monitoring.detectors import DETECTORS, Detector
 from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
+from mlops_ray.monitoring.own_detectors import detector_named
 from mlops_ray.monitoring.verdicts import Finding, Verdict
 from mlops_ray.monitoring.windows import Window
 
@@ -28,10 +29,14 @@ def beside_champion(
     if champion is None or champion.end <= window.start:
         return replace(verdict, acts=False, reason=verdict.reason + _ALONE)
     by_name = {detector.name: detector for detector in detectors}
-    own = tuple(one for one in verdict.findings if _is_own(one, window, champion, by_name.get(one.detector)))
+    own = tuple(one for one in verdict.findings if _is_own(one, window, champion, _named(by_name, one.detector)))
     if not own:
         return replace(verdict, acts=False, reason=verdict.reason + _SHARED)
     return replace(verdict, findings=own)
+
+
+def _named(known: Mapping[str, Detector], name: str) -> Detector | None:
+    return known.get(name) or (detector_named(name) if ":" in name else None)
 
 
 def shared_concept(verdict: Verdict, champion_has_it: bool) -> Verdict:

@@ -12,7 +12,7 @@ from mlops_ray.errors import DataError
 from mlops_ray.monitoring.calibration import Promise
 from mlops_ray.monitoring.churn import Churn, learn_churn
 from mlops_ray.monitoring.cycles import cycle_of
-from mlops_ray.monitoring.detectors import DETECTORS, Detector, MissingRate, NewCategories
+from mlops_ray.monitoring.detectors import Detector, JensenShannon, KolmogorovSmirnov, MissingRate, NewCategories
 from mlops_ray.monitoring.error_stream import calm_limits, excess_errors
 from mlops_ray.monitoring.joint_windows import joint_null, reference_sample
 from mlops_ray.monitoring.learn_normal import (
@@ -28,11 +28,13 @@ from mlops_ray.monitoring.null_windows import cells_of, null_windows
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
 from mlops_ray.monitoring.reference import PREDICTION, Monitored, Reference, to_datetime
 from mlops_ray.monitoring.reliability import Reliability, reliability_edges
-from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, cell_counts, season_of
+from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, season_of
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
 from mlops_ray.monitoring.slices import ALL_ROWS, slice_rows
-from mlops_ray.use_case import CategoryDetector, ErrorDetector, Feature, NumberDetector
+from mlops_ray.use_case import ErrorDetector, Feature
 from mlops_ray.use_case.window_spec import WindowSpec
+
+_KOLMOGOROV_SMIRNOV, _JENSEN_SHANNON = KolmogorovSmirnov(), JensenShannon()
 
 
 def build_reference(
@@ -60,30 +62,70 @@ def build_reference(
     Raises DataError if there are no rows or if a column is missing.
     """
     _require(rows, [time, *(feature.name for feature in features)])
-    rows, detectors = rows.sort(time, maintain_order=True), detectors or chosen_detectors()
+    rows = rows.sort(time, maintain_order=True)
     moment = _moments(rows, time)
-    inputs = [_column(rows, feature, moment, windows, (seasonal or {}).get(feature.name)) for feature in features]
-    sketches: dict[str, Sketch] = {column.name: column.sketch for column in inputs}
-    data = {spec.name: _learn_data(rows, moment, spec, inputs, detectors, domain_classifier) for spec in windows}
-    parts: dict[str, Any] = {"sample": reference_sample(rows, sketches)} if domain_classifier else {}
-    parts["seasonal"] = {
-        column.name: _by_season(rows[column.name], column, moment, column.season) for column in inputs if column.season
+    columns = [_column(rows[feature.name], feature) for feature in features]
+    numbers = {
+        column.name: rows[column.name].cast(pl.Float64).to_numpy() for column in columns if column.kind == "number"
     }
-    parts["churn"] = {column.name: column.churn for column in inputs if column.churn.expected(1) > 0}
-    shares = sum(map(families_of, data.values())) + (
-        2 * len(windows) + len(error_detectors) if scored is not None else 0
-    )
-    promise = Promise(false_alarm_days, max(1, shares))
-    monitored = {spec.name: Monitored(spec, calibrations(data[spec.name], spec, promise)) for spec in windows}
+    wanted = Wanted(
+        tuple(windows), tuple(slices), tuple(detectors or chosen_detectors()), seasonal or {}, false_alarm_days,
+        tuple(error_detectors),
+    )  # fmt: skip
     if scored is not None:
         _require(scored, [time, "probability", "label", *slices])
-        answers = _Answers(
-            scored.sort(time, maintain_order=True), time, _prediction_sketch(scored["probability"]), slices
-        )
+    return learn(Past(moment, columns, numbers), scored, time, wanted, rows if domain_classifier else None)
+
+
+@dataclass(frozen=True)
+class Past:
+    """Rows in order of `moment` [rows], by the cells of their columns. numbers: of each column of numbers its values,
+    or what stands for them, [rows]; sums by season are taken of them."""
+
+    moment: NDArray[np.datetime64]
+    columns: Sequence[Column]
+    numbers: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How predictions are to be watched; see `build_reference`."""
+
+    windows: tuple[WindowSpec, ...]
+    slices: tuple[str, ...]
+    detectors: tuple[Detector, ...]
+    seasonal: Mapping[str, Season]
+    false_alarm_days: float
+    error_detectors: tuple[ErrorDetector, ...]
+
+
+def learn(
+    past: Past, scored: pl.DataFrame | None, time: str, wanted: Wanted, joint: pl.DataFrame | None = None
+) -> Reference:
+    """The reference that follows from the past. joint: its rows with their values, for the domain classifier."""
+    windows, moment = wanted.windows, past.moment
+    columns = [_with_habits(column, moment, windows[0], wanted.seasonal.get(column.name)) for column in past.columns]
+    sketches: dict[str, Sketch] = {column.name: column.sketch for column in columns}
+    data = {spec.name: _learn_data(moment, spec, columns, wanted.detectors, joint) for spec in windows}
+    parts: dict[str, Any] = {} if joint is None else {"sample": reference_sample(joint, sketches)}
+    parts["seasonal"] = {
+        column.name: _by_season(column, moment, column.season, past.numbers.get(column.name))
+        for column in columns
+        if column.season
+    }
+    parts["churn"] = {column.name: column.churn for column in columns if column.churn.expected(1) > 0}
+    shares = sum(map(families_of, data.values())) + (
+        2 * len(windows) + len(wanted.error_detectors) if scored is not None else 0
+    )
+    promise = Promise(wanted.false_alarm_days, max(1, shares))
+    monitored = {spec.name: Monitored(spec, calibrations(data[spec.name], spec, promise)) for spec in windows}
+    if scored is not None:
+        ordered = scored.sort(time, maintain_order=True)
+        answers = _Answers(ordered, time, _prediction_sketch(scored["probability"]), wanted.slices)
         sketches[PREDICTION] = answers.sketch
-        monitored = {name: answers.judged(one, detectors, promise) for name, one in monitored.items()}
-        parts |= answers.parts(windows[0], error_detectors, promise)
-    return Reference(to_datetime(moment[0]), to_datetime(moment[-1]), len(rows), sketches, monitored, **parts)
+        monitored = {name: answers.judged(one, wanted.detectors, promise) for name, one in monitored.items()}
+        parts |= answers.parts(windows[0], wanted.error_detectors, promise)
+    return Reference(to_datetime(moment[0]), to_datetime(moment[-1]), len(moment), sketches, monitored, **parts)
 
 
 @dataclass(frozen=True)
@@ -136,49 +178,45 @@ class _Answers:
         return {"reliability": reliability, "estimator": estimator, "errors": calm}
 
 
-def _column(
-    rows: pl.DataFrame,
-    feature: Feature,
-    moment: NDArray[np.datetime64],
-    windows: Sequence[WindowSpec],
-    season: Season | None,
-) -> Column:
-    sketch = _sketch(rows[feature.name], feature)
-    declared, cell = bool(feature.categories), cells_of(rows[feature.name], sketch)
-    cells, churn = len(cell_counts(sketch)), Churn()
-    if isinstance(sketch, CategoricalSketch):
-        churn, _ = learn_churn(null_windows(moment, windows[0]), cell, cells, declared)
-    return Column(feature.name, sketch, cell, season or cycle_of(cell, cells, moment), declared, churn)
+def _column(values: pl.Series, feature: Feature) -> Column:
+    sketch = _sketch(values, feature)
+    return Column(feature.name, sketch, cells_of(values, sketch), declared=bool(feature.categories))
+
+
+def _with_habits(column: Column, moment: NDArray[np.datetime64], spec: WindowSpec, season: Season | None) -> Column:
+    """With its season, found if none is given, and with how fast its values are replaced."""
+    cell, cells, churn = column.cell, column.cells, Churn()
+    if isinstance(column.sketch, CategoricalSketch):
+        churn, _ = learn_churn(null_windows(moment, spec), cell, cells, column.declared)
+    return replace(column, season=season or cycle_of(cell, cells, moment), churn=churn)
 
 
 def _learn_data(
-    rows: pl.DataFrame,
     moment: NDArray[np.datetime64],
     spec: WindowSpec,
     columns: Sequence[Column],
     detectors: Sequence[Detector],
-    domain_classifier: bool,
+    joint: pl.DataFrame | None,
 ) -> list[Learned]:
     """What windows of a kind differ by. The classifier, which is slow to learn, is asked of whole windows alone."""
     sketches = {column.name: column.sketch for column in columns}
     found = []
     for rung, windows in covering(moment, spec):
         nulls = column_nulls(windows, columns, detectors, moment)
-        if domain_classifier and len(windows.pairs) and rung.spec == spec and rung.one_in == 1:
-            nulls.append(joint_null(rows, sketches, windows))
+        if joint is not None and len(windows.pairs) and rung.spec == spec and rung.one_in == 1:
+            nulls.append(joint_null(joint, sketches, windows))
         found.append(Learned(rung, windows, tuple(nulls)))
     return found
 
 
 def chosen_detectors(
-    number: NumberDetector = "kolmogorov_smirnov", category: CategoryDetector = "jensen_shannon"
+    number: Detector = _KOLMOGOROV_SMIRNOV, category: Detector = _JENSEN_SHANNON
 ) -> tuple[Detector, ...]:
     """One detector for the values of numbers and one for categories, and those for gaps.
 
     Several that see the same change would only raise each other's threshold.
     """
-    by_name = {detector.name: detector for detector in DETECTORS}
-    by_kind = {"number": by_name[number], "category": by_name[category]}
+    by_kind = {"number": number, "category": category}
     found = [replace(detector, kinds=frozenset({kind})) for kind, detector in by_kind.items()]  # type: ignore[type-var]
     return (*found, MissingRate(), NewCategories())
 
@@ -230,12 +268,14 @@ def _estimator(labelled: pl.DataFrame, time: str, sketch: Sketch, spec: WindowSp
     return fit_estimator(sketch.edges.astype(np.float64), apart, ups, downs)
 
 
-def _by_season(values: pl.Series, column: Column, moment: NDArray[np.datetime64], season: Season) -> Seasonal:
+def _by_season(
+    column: Column, moment: NDArray[np.datetime64], season: Season, values: NDArray[np.float64] | None
+) -> Seasonal:
     times, at = LENGTHS[season], season_of(moment, season)
     counts = np.bincount(at * column.cells + column.cell, minlength=times * column.cells).reshape(times, column.cells)
-    if not isinstance(column.sketch, NumericSketch):
+    if values is None:
         return Seasonal(season, counts)
     with np.errstate(over="ignore"):
-        numbers = values.cast(pl.Float64).to_numpy().astype(np.float32).astype(np.float64)
+        numbers = values.astype(np.float32).astype(np.float64)
     sums = np.bincount(at, np.where(np.isfinite(numbers), numbers, 0.0), minlength=times)
     return Seasonal(season, counts, sums.astype(np.float64))

@@ -72,7 +72,7 @@ def _of_version(watch: VersionWatch, windows: int) -> Iterator[str]:
         yield f"  Windows of {name}: {stream.finished:,} finished, {_open_rows(stream):,} rows in the next."
         for record in stream.records[-windows:]:
             times = f"{record.start:%Y-%m-%d %H:%M} to {record.end:%Y-%m-%d %H:%M}"
-            yield f"    {times}, {record.rows:,} rows{_misdated(record)}"
+            yield f"    {times}, {record.rows:,} rows{_misdated(record)}{_revision(record)}"
             yield f"      {record.diagnosis}"
             if record.prediction.answer == "drift":
                 yield f"      The predictions have changed: {record.prediction.reason}"
@@ -85,6 +85,10 @@ def _open_rows(stream: Stream) -> int:
 
 def _misdated(record: WindowRecord) -> str:
     return f" ({record.misdated:,} of another time)" if record.misdated else ""
+
+
+def _revision(record: WindowRecord) -> str:
+    return f", judged by revision {record.revision}" if record.revision else ""
 
 
 def _quality(record: WindowRecord) -> str:

@@ -5,27 +5,26 @@ import logging
 import os
 import shlex
 import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
+from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, worsen_alarm
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.live import VersionRef
+from mlops_ray.governance.monitoring_definitions import MonitoringRevision, definition_of
 from mlops_ray.import_closure import code_digest
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.definition import Registry, find_sealed, watched_by
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
-from mlops_ray.monitoring.sealed_reference import read_reference
+from mlops_ray.monitoring.foreign_model import WithForeign
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_metrics import WatchMetrics
 from mlops_ray.monitoring.watcher import Watcher, assign, place_of
@@ -40,14 +39,6 @@ _ANSWER_S = 10.0
 _INTERPRETERS = {"pip", "uv", "conda", "container", "image_uri", "py_executable"}
 
 _logger = logging.getLogger(__name__)
-
-
-class Registry(Protocol):
-    """What is needed of the model registry; `serving.registry.Registry` has it."""
-
-    def find(self, name: str, version: int) -> VersionRef: ...
-
-    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path: ...
 
 
 def start_watching(settings: Settings, use_case: str, registry: Registry, round_s: float = ROUND_S) -> Any:
@@ -98,25 +89,29 @@ def stop_watching(use_case: str) -> None:
 
 def open_watch(settings: Settings, registry: Registry, use_case: str, store: ControlStore) -> DriftWatch:
     """The watch of an endpoint, with references from the registry and alarms in the audit log."""
+    artifacts = Artifacts(settings.artifacts)
+    every = WithForeign(registry, store, artifacts)
     return DriftWatch(
-        Artifacts(settings.artifacts),
+        artifacts,
         use_case,
-        lambda version: find_reference(registry, use_case, version),
+        lambda version: find_reference(every, use_case, version, definition_of(store, use_case)),
         lambda change: record_change(store, use_case, change),
     )
 
 
-def find_reference(registry: Registry, use_case: str, version: str) -> Watched | str:
-    """What a version is judged by, or in words why it cannot be. Raises UnavailableError if the registry is down."""
-    if not version.isdigit():
-        return f"Version {version!r} is no number of the registry."
+def find_reference(
+    registry: Registry, use_case: str, version: str, revision: MonitoringRevision | None = None
+) -> Watched | str:
+    """What a version is judged by under a revision, or in words why it cannot be. Where it cannot be judged so, it is
+    judged as it was sealed. Raises UnavailableError if the registry is down."""
+    sealed = find_sealed(registry, use_case, version)
+    if isinstance(sealed, str):
+        return sealed
     try:
-        with tempfile.TemporaryDirectory(prefix="mlops-ray-reference-") as folder:
-            ref = registry.find(use_case, int(version))
-            found = read_reference(registry.fetch(use_case, ref, Path(folder)), ref.digest, version)
-    except (ConfigurationError, IntegrityError) as error:
-        return str(error)
-    return found or f"Version {version} was sealed without a reference. Train it again to watch it."
+        return watched_by(sealed, version, revision)
+    except ConfigurationError as error:
+        _logger.warning("%s It is watched as it was sealed.", error)
+        return watched_by(sealed, version, None)
 
 
 def record_change(store: ControlStore, use_case: str, change: AlarmChange) -> None:

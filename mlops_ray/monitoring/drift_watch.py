@@ -21,7 +21,7 @@ from mlops_ray.monitoring.label_times import label_times
 from mlops_ray.monitoring.ledger_feed import LATEST, SETTLED, Batch, LedgerFeed, moment
 from mlops_ray.monitoring.members import FOLDER as MEMBERS
 from mlops_ray.monitoring.members import IDENTITY, Members
-from mlops_ray.monitoring.reference import PREDICTION
+from mlops_ray.monitoring.reference import PREDICTION, without_values
 from mlops_ray.monitoring.stream_clock import date_rows
 from mlops_ray.monitoring.version_watch import (
     Observed,
@@ -30,6 +30,7 @@ from mlops_ray.monitoring.version_watch import (
     Watched,
     moments_of,
     observe,
+    redefine,
     take_labels,
 )
 from mlops_ray.monitoring.version_watch import retire as retired
@@ -93,8 +94,14 @@ class DriftWatch:
         self._known: dict[str, Watched | str] = {}
         self._live: tuple[str, ...] = ()
         self._let_passed = datetime.min.replace(tzinfo=UTC)
+        self.revision = 0
         self.state = WatchState()
         self._begin()
+
+    def define(self, revision: int) -> None:
+        """From the next round on, `find` has what versions are judged by under another revision."""
+        self.revision = revision
+        self._known.clear()
 
     def round(self, now: datetime, live: Sequence[str] | None = None) -> Round:
         """Take what is new in the ledger and among the labels. now: by the clock that all share. live: versions that
@@ -105,6 +112,7 @@ class DriftWatch:
         self._live = tuple(live or ())
         try:
             announced = self._announce_waiting()
+            self._redefine(now)
             before = self._finished()
             segments, rows, behind = self._take_predictions(now)
             if not behind and (segments or now - self._let_passed >= _LOOK_AT_CLOCK):
@@ -174,9 +182,10 @@ class DriftWatch:
                 continue
             own = rows.filter(pl.col("version") == version) if len(rows) else rows.clear()
             moments, answered = (moments_of(own[name]) for name in ("moment", "time"))
-            before = state.watches.get(version, VersionWatch(version))
+            before = state.watches.get(version, VersionWatch(version, revision=watched.revision))
             rollout = self._rollout(state, version)
-            seen = observe(before, watched, _named(own), moments, answered, ended, _new_id, rollout)
+            named = without_values(_named(own), watched.reference.rates_only)
+            seen = observe(before, watched, named, moments, answered, ended, _new_id, rollout)
             self._history.keep(watched, seen.judged, {name: one.lived for name, one in before.streams.items()})
             members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
             watch = self._archive.put_away(replace(seen.watch, members=members))
@@ -189,6 +198,16 @@ class DriftWatch:
             return None
         champion = self._live[0]
         return Rollout(None if version == champion else state.watches.get(champion, VersionWatch(champion)))
+
+    def _redefine(self, now: datetime) -> None:
+        """Let versions that are judged by another revision than before begin anew."""
+        state = self.state
+        for version, watch in self.state.watches.items():
+            watched = self._watched(version)
+            if watched is not None and watched.revision != watch.revision:
+                state = _with(state, redefine(watch, watched, now))
+        if state is not self.state:
+            self._commit(state)
 
     def _let_time_pass(self, now: datetime) -> None:
         """Where predictions are of now, and none come any more, windows by time end all the same."""

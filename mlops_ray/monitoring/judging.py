@@ -12,6 +12,7 @@ from mlops_ray.monitoring.detectors import DETECTORS, Detector, NewCategories
 from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
 from mlops_ray.monitoring.error_stream import Change
 from mlops_ray.monitoring.joint_windows import JOINT
+from mlops_ray.monitoring.own_detectors import detector_named
 from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived
 from mlops_ray.monitoring.reference import PREDICTION, Reference
 from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
@@ -85,7 +86,8 @@ def _statistics(
         old, new = expected[normal.column], window.columns[normal.column]
         if old is None:
             continue
-        value = by_name[normal.detector].statistic(old, _part_of(new, part))
+        detector = by_name.get(normal.detector) or detector_named(normal.detector)
+        value = detector.statistic(old, _part_of(new, part))
         if normal.detector == _NEW_CATEGORIES and normal.column in reference.churn:
             days = (window.start + (window.end - window.start) / 2 - reference.end) / timedelta(days=1)
             value = max(0.0, value - reference.churn[normal.column].expected(days))

@@ -1,13 +1,14 @@
 """The reference: what a model was made from, and what is normal for windows of it. It is sealed with the model."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import IntegrityError
@@ -18,12 +19,14 @@ from mlops_ray.monitoring.error_stream import CalmErrors
 from mlops_ray.monitoring.performance_estimation import Estimator
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import Seasonal
-from mlops_ray.monitoring.sketches import NumericSketch, Sketch, sketch_from_bytes
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch, sketch_from_bytes
 from mlops_ray.use_case.window_spec import WindowSpec
 
 PREDICTION = "prediction"
 _FORMAT = 3
 EXAMPLE_ROWS = 200
+# Of a column that tells of a person it is watched alone whether there is a value: this stands for all of them.
+GIVEN = "(given)"
 FILES = _JSON, _BIN = "reference.json", "reference.bin"
 
 
@@ -73,6 +76,12 @@ class Reference:
     def inputs(self) -> dict[str, Sketch]:
         """The features, without the prediction."""
         return {name: sketch for name, sketch in self.columns.items() if name != PREDICTION}
+
+    @property
+    def rates_only(self) -> frozenset[str]:
+        """The columns that tell of persons."""
+        texts = ((name, sketch) for name, sketch in self.columns.items() if isinstance(sketch, CategoricalSketch))
+        return frozenset(name for name, sketch in texts if tuple(sketch.categories) == (GIVEN,))
 
     @property
     def sample_rows(self) -> int:
@@ -138,6 +147,15 @@ class Reference:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"The drift reference does not fit this version: {error!r}.") from error
+
+
+def without_values(rows: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
+    """The rows with `GIVEN` for each value of these columns; null and "" are missing."""
+    there = [name for name in columns if name in rows.columns]
+    given = (pl.col(name).cast(pl.String).fill_null("") != "" for name in there)
+    return rows.with_columns(
+        pl.when(one).then(pl.lit(GIVEN)).alias(name) for name, one in zip(there, given, strict=True)
+    )
 
 
 def _sample(shape: Sequence[int], values: bytes) -> NDArray[np.float32]:

@@ -1,8 +1,14 @@
-"""The reference as files of a sealed model: made when it is sealed, read when its predictions are watched."""
+"""The reference as files of a sealed model: made when it is sealed, read when its predictions are watched.
+
+`monitoring.json` says how the model is watched until somebody sets it otherwise, and `reference.rows` has what another
+reference can be made of then.
+"""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,11 +16,27 @@ from numpy.typing import ArrayLike
 
 from mlops_ray.errors import UseCaseError
 from mlops_ray.monitoring.build_reference import build_reference, chosen_detectors
-from mlops_ray.monitoring.reference import FILES, Reference
-from mlops_ray.monitoring.version_watch import Watched
+from mlops_ray.monitoring.detector_contract import accepted_detector
+from mlops_ray.monitoring.reference import FILES, GIVEN, Reference, without_values
+from mlops_ray.monitoring.reference_rows import ROWS_FILE, ReferenceRows
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.sealed_model import verified_files
-from mlops_ray.use_case import Feature, UseCase
+from mlops_ray.use_case import Feature, Monitoring, UseCase
+
+DEFINITION_FILE = "monitoring.json"
+# Of a column with more values each has too few rows to be judged.
+MOST_SLICES = 200
+
+
+@dataclass(frozen=True)
+class SealedReference:
+    """What a model was sealed with. importance: see `Watched`. monitoring, rows: None in models of an older release;
+    rows also where they were too many to seal."""
+
+    reference: Reference
+    importance: dict[str, float] = field(default_factory=dict)
+    monitoring: Monitoring | None = None
+    rows: bytes | None = None
 
 
 def reference_files(
@@ -29,13 +51,28 @@ def reference_files(
     """Build the reference of a model as its use case wants it watched, as the files to seal.
 
     seen: rows before the test period, with a column for each feature and the moment of the prediction in `time`.
-    held_out: rows of the test period with their `probability` and the column `label`. Features that tell of a person
-    stay out of the ledger of predictions as they are, so there is nothing to compare with. Raises UseCaseError if a
-    slice or a seasonal feature is no column of these rows.
+    held_out: rows of the test period with their `probability` and the column `label`. Of a feature that tells of a
+    person the ledger has hashes, and it is watched how often there is a value; or nothing, and it is not. Slices of the
+    use case that tell of a person are left out. Raises UseCaseError if a slice or a seasonal feature is no column of
+    these rows, or monitoring names a slice that tells of a person.
     """
     wanted = use_case.monitoring
-    slices = use_case.slices if wanted.slices is None else wanted.slices
-    features = [feature for feature in schema.features if not _is_personal(schema, feature.name)]
+    personal = {column.name for column in schema.request_columns if column.personal is not None}
+    slices = tuple(name for name in use_case.slices if name not in personal)
+    if wanted.slices is not None:
+        slices = wanted.slices
+        if told := sorted(personal.intersection(slices)):
+            raise UseCaseError(
+                f"Use case {use_case.name}: monitoring's slice {told[0]} tells of a person, and its values would stand "
+                f"in alarms. Leave it out."
+            )
+    hashed = [one.name for one in schema.features if _personal(schema, one) == "hash"]
+    features = [
+        Feature(one.name, "category", (GIVEN,)) if one.name in hashed else one
+        for one in schema.features
+        if _personal(schema, one) != "omit"
+    ]
+    seen = without_values(seen, hashed)
     names = {feature.name for feature in features}
     unknown = [name for name in slices if name not in held_out.columns]
     unknown += [name for name in wanted.seasonal if name not in names]
@@ -44,10 +81,25 @@ def reference_files(
             f"Use case {use_case.name}: monitoring names {', '.join(unknown)}, which is no feature that is watched. "
             f"It watches {', '.join(sorted(names))}."
         )
+    known = dict.fromkeys((*slices, *_possible_slices(schema, held_out, names)))
     scored = held_out.select(
-        time, *dict.fromkeys(slices), label=label, probability=pl.Series(np.asarray(probability, dtype=np.float64))
+        time, *known, label=label, probability=pl.Series(np.asarray(probability, dtype=np.float64))
     )
-    return wanted_reference(use_case, seen, time, features, scored).to_files()
+    definition = replace(wanted, slices=tuple(slices))
+    reference = wanted_reference(replace(use_case, monitoring=definition), seen, time, features, scored)
+    rows = ReferenceRows.of(seen, time, features, scored, reference)
+    content = json.dumps(definition.to_json(), indent=1, sort_keys=True).encode()
+    files = reference.to_files() | {DEFINITION_FILE: content}
+    return files if rows is None else files | {ROWS_FILE: rows.to_bytes()}
+
+
+def _possible_slices(schema: ModelSchema, held_out: pl.DataFrame, watched: set[str]) -> list[str]:
+    """Columns that somebody may want as slices later: categories that are watched, and texts of the request."""
+    categories = [feature.name for feature in schema.features if feature.kind == "category" and feature.name in watched]
+    categories = [name for name in categories if (column := schema.column_of(name)) is None or not column.personal]
+    columns = [one.name for one in schema.request_columns if one.type in ("text", "boolean") and one.personal is None]
+    there = [name for name in (*categories, *columns) if name in held_out.columns]
+    return [name for name in there if held_out[name].n_unique() <= MOST_SLICES]
 
 
 def wanted_reference(
@@ -58,23 +110,28 @@ def wanted_reference(
     return build_reference(
         seen, time, features, wanted.windows, scored,
         use_case.slices if wanted.slices is None else wanted.slices,
-        chosen_detectors(wanted.number_detector, wanted.category_detector),
+        chosen_detectors(*map(accepted_detector, (wanted.number_detector, wanted.category_detector))),
         wanted.seasonal, wanted.false_alarm_days, wanted.domain_classifier, wanted.error_detectors,
     )  # fmt: skip
 
 
-def read_reference(folder: Path, digest: str, version: str) -> Watched | None:
+def read_reference(folder: Path, digest: str) -> SealedReference | None:
     """What the predictions of a sealed model are judged by; None if it was sealed without a reference.
 
     Raises IntegrityError if a file is not what was sealed.
     """
-    files = verified_files(folder, digest, (*FILES, "evaluation.json"))
+    files = verified_files(folder, digest, (*FILES, DEFINITION_FILE, ROWS_FILE, "evaluation.json"))
     if not set(FILES) <= files.keys():
         return None
     importance = json.loads(files["evaluation.json"]).get("importance", {}).get("features", {})
-    return Watched(version, Reference.from_files(files), importance)
+    definition: dict[str, Any] | None = json.loads(files[DEFINITION_FILE]) if DEFINITION_FILE in files else None
+    monitoring = None if definition is None else Monitoring.from_json(definition)
+    return SealedReference(Reference.from_files(files), importance, monitoring, files.get(ROWS_FILE))
 
 
-def _is_personal(schema: ModelSchema, feature: str) -> bool:
-    column = schema.column_of(feature)
-    return column is not None and column.personal is not None
+def _personal(schema: ModelSchema, feature: Feature) -> str | None:
+    """What the ledger does with a feature that tells of a person; None for others."""
+    column = schema.column_of(feature.name)
+    if column is None or column.personal is None:
+        return None
+    return "omit" if feature.kind == "number" else column.personal

@@ -56,11 +56,13 @@ NewId = Callable[[], str]
 
 @dataclass(frozen=True)
 class Watched:
-    """What a version is judged by. importance: of each feature, in any unit; empty where not known."""
+    """What a version is judged by. importance: of each feature, in any unit; empty where not known. revision: of the
+    use case's monitoring, 0 for what the model was sealed with."""
 
     version: str
     reference: Reference
     importance: Mapping[str, float] = field(default_factory=dict)
+    revision: int = 0
 
     @property
     def slices(self) -> tuple[str, ...]:
@@ -89,7 +91,8 @@ class WindowRecord:
     panes: numbers of its first and last; who is in them is stored (see `members`).
     estimated: before labels come. concept, quality: from the labels that came so far, all rows first. labelled: how
     many. settled: whether its labels have had their say on the alarm, followed: whether its errors are in the stream of
-    errors. grown_up: see `Labelled`. whole: see `windows.Window`.
+    errors. grown_up: see `Labelled`. whole: see `windows.Window`. revision, concept_revision: of the monitoring by
+    which its predictions, and last its labels, were judged.
     """
 
     spec: str
@@ -111,6 +114,8 @@ class WindowRecord:
     panes: tuple[int, int] = (0, 0)
     followed: bool = False
     grown_up: bool = False
+    revision: int = 0
+    concept_revision: int = 0
 
     @property
     def diagnosis(self) -> str:
@@ -157,7 +162,8 @@ class VersionWatch:
 
     An alarm is about a question, whichever kinds of windows show it: it is raised with the first, and resolved when
     none shows it any more. errors: of the settled windows of the first kind, as a stream. severities: as they were
-    announced. members: files that say which predictions are in which panes.
+    announced. members: files that say which predictions are in which panes. revision: of the monitoring by which its
+    open windows are judged. Kinds of windows that it does not have stay as they were.
     """
 
     version: str
@@ -167,6 +173,7 @@ class VersionWatch:
     errors: ErrorStream = field(default_factory=ErrorStream)
     severities: Mapping[Question, Severity] = field(default_factory=dict)
     members: tuple[MemberFile, ...] = ()
+    revision: int = 0
 
     def record(self, spec: str, number: int) -> WindowRecord:
         return next(record for record in self.streams[spec].records if record.number == number)
@@ -174,7 +181,9 @@ class VersionWatch:
     def to_bytes(self) -> bytes:
         streams = {name: _stored(stream) for name, stream in self.streams.items()}
         return msgspec.msgpack.encode(
-            _StoredWatch(self.version, self.rows, streams, self.raised, self.errors, self.severities, self.members)
+            _StoredWatch(
+                self.version, self.rows, streams, self.raised, self.errors, self.severities, self.members, self.revision
+            )
         )
 
     @classmethod
@@ -186,8 +195,9 @@ class VersionWatch:
         except (msgspec.MsgspecError, pl.exceptions.PolarsError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
         return cls(
-            stored.version, stored.rows, streams, stored.raised, stored.errors, stored.severities, stored.members
-        )
+            stored.version, stored.rows, streams, stored.raised, stored.errors, stored.severities, stored.members,
+            stored.revision,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -231,6 +241,7 @@ class _StoredWatch:
     errors: ErrorStream
     severities: Mapping[Question, Severity]
     members: tuple[MemberFile, ...]
+    revision: int = 0
 
 
 @dataclass(frozen=True)
@@ -324,6 +335,8 @@ def take_labels(
     """
     changes: list[AlarmChange] = []
     for name, stream in watch.streams.items():
+        if name not in watched.reference.windows:
+            continue
         found = {number: one for (spec, number), one in labelled.items() if spec == name}
         records = tuple(
             _with_labels(record, found[record.number], watched, stream.lived) if record.number in found else record
@@ -352,15 +365,37 @@ def awaiting_labels(watch: VersionWatch, watched: Watched) -> list[WindowRecord]
         record
         for name, stream in watch.streams.items()
         for record in stream.records
+        if name in watched.reference.windows
         if not record.settled or (name == followed and not record.followed)
     ]
 
 
 def retire(watch: VersionWatch, at: datetime) -> Observed:
     """The version takes no traffic any more: its alarms are over, and its windows begin anew if it comes back."""
+    return _begun_anew(watch, at, "The version takes no traffic any more.")
+
+
+def redefine(watch: VersionWatch, watched: Watched, at: datetime) -> Observed:
+    """The version is judged by another revision from now on. An open window of a kind that both have goes on, and is
+    judged by what holds when it ends; of other kinds it ends unjudged. Alarms are over, and what traffic has taught of
+    thresholds was about others. Finished windows stay, with what was said of them."""
+    ended = _begun_anew(watch, at, f"Monitoring was set anew (revision {watched.revision}).")
+    streams = {}
+    for name, stream in ended.watch.streams.items():
+        before, monitored = watch.streams[name], watched.reference.windows.get(name)
+        stream = replace(stream, lived={}, last=None)
+        if monitored is not None:
+            fresh = _fresh(monitored.spec, watched.reference).state
+            goes_on = (fresh.spec, fresh.sample_rows) == (before.state.spec, before.state.sample_rows)
+            state = before.state if goes_on else replace(fresh, next_pane=stream.state.next_pane)
+            stream = replace(stream, state=state, waiting=before.waiting if goes_on else None)
+        streams[name] = stream
+    return replace(ended, watch=replace(ended.watch, streams=streams, revision=watched.revision))
+
+
+def _begun_anew(watch: VersionWatch, at: datetime, why: str) -> Observed:
     changes = tuple(
-        AlarmChange("resolved", id, watch.version, question, "The version takes no traffic any more.", "info", at)
-        for question, id in watch.raised.items()
+        AlarmChange("resolved", id, watch.version, question, why, "info", at) for question, id in watch.raised.items()
     )
     streams = {
         name: replace(stream, state=stream.state.anew(), alarms={}, waiting=None)
@@ -413,7 +448,7 @@ def _record(
     return WindowRecord(
         name, number, window.start, window.end, window.rows, window.misdated,
         *(window.answered or (window.start, window.end)), _shortened(data), _shortened(prediction), estimated,
-        whole=window.whole, panes=window.panes,
+        whole=window.whole, panes=window.panes, revision=watched.revision,
     )  # fmt: skip
 
 
@@ -448,7 +483,7 @@ def _with_labels(
     )
     return replace(
         record, labelled=kept[0].rows if kept else 0, concept=concept and _shortened(concept), quality=kept,
-        grown_up=labelled.grown_up,
+        grown_up=labelled.grown_up, concept_revision=watched.revision,
     )  # fmt: skip
 
 

@@ -17,9 +17,11 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, MlopsRayError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore, database_now, open_store
-from mlops_ray.governance.live import live
+from mlops_ray.governance.monitoring_definitions import definition_of
 from mlops_ray.governance.unwatched import report_unwatched
+from mlops_ray.monitoring.definition import versions_with_traffic
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
+from mlops_ray.monitoring.label_times import set_label_times
 from mlops_ray.monitoring.ledger_upkeep import keep_up_if_due
 
 # What a person must mend is tried again so much later.
@@ -42,14 +44,6 @@ def assign(artifacts: Artifacts, use_case: str, pool: str) -> None:
 def place_of(use_case: str, watchers: int) -> int:
     """Which of so many watchers has an endpoint: the same for ever, and by chance."""
     return int.from_bytes(hashlib.sha256(use_case.encode()).digest()[:8], "big") % watchers
-
-
-def versions_with_traffic(store: ControlStore, use_case: str) -> list[str] | None:
-    """The champion, and the version of a rollout; None where nothing is live."""
-    state = live(store, use_case)
-    if state.champion is None:
-        return None
-    return [str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref]
 
 
 @dataclass
@@ -107,6 +101,7 @@ class Watcher:
             store = self._opened()
             if endpoint.watch is None:
                 endpoint.watch = self._open_watch(use_case, store)
+            self._define(use_case, endpoint.watch, store)
             traffic = versions_with_traffic(store, use_case)
             with store.reading() as connection:
                 clock = database_now(connection)
@@ -115,6 +110,14 @@ class Watcher:
             if self._show is not None:
                 self._show(use_case, endpoint.watch, store, None if done.behind else begun_s, clock)
             return done
+
+    def _define(self, use_case: str, watch: DriftWatch, store: ControlStore) -> None:
+        """Let the watch go by what was set for the use case, from the next window on."""
+        revision = definition_of(store, use_case)
+        number = 0 if revision is None else revision.revision
+        if number != watch.revision:
+            set_label_times(self._artifacts, use_case, revision)
+            watch.define(number)
 
     def keep_ledgers(self) -> None:
         """Look after the ledgers of which it is time: what is read can be moved."""

@@ -12,6 +12,7 @@ from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Request, Response, Route, Routes
 from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
+from mlops_ray.serving.monitoring import Monitored
 from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.repository import Repository, RunningModels
 from mlops_ray.serving.subscriptions import Subscriptions
@@ -42,6 +43,7 @@ class ServerApi:
                 **Subscriptions(settings, store).routes(),
                 **AuditLog(settings, store).routes(),
                 **Inventory(store).routes(),
+                **Monitored(settings, store).routes(),
             },
             guard,
             not_found=repository.not_found,

@@ -4,7 +4,8 @@
     def test_my_detector(check):
         check(MyDetector())
 
-Each check raises AssertionError saying which promise of monitoring.detectors.contract.Detector was broken.
+Each check raises AssertionError saying which promise of monitoring.detectors.contract.Detector was broken. Those that
+a detector must keep to be accepted by name, and that need no `exact`, are one call: `check_detector(MyDetector())`.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mlops_ray.monitoring.detector_contract import check_detector as check_detector
 from mlops_ray.monitoring.detectors.contract import Detector
 from mlops_ray.monitoring.seasons import cell_counts, with_cell_counts
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch

@@ -22,6 +22,7 @@ from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.http import Routes
 from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
+from mlops_ray.serving.monitoring import Monitored
 from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
@@ -40,6 +41,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     parts = (
         Approvals(store), Approvers(settings, store), Versions(settings, store), Keys(settings, store),
         Subscriptions(settings, store), AuditLog(settings, store), Inventory(store),
+        Monitored(settings, store),
     )  # fmt: skip
     routes = {path: methods for part in parts for path, methods in part.routes().items()}
     document = openapi_of_server("1")
@@ -68,7 +70,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     + [f"approvals/{what}" for what in ("rules/approve", "rules/reject", "delegations", "delegations/end")]
     + ["approvals/reports", "approvals/reports/read", "versions/retire", "versions/lineage"]
     + [f"keys/{what}" for what in ("create", "rotate", "revoke")]
-    + ["inventory/review"]
+    + ["inventory/review", "monitoring/set"]
     + [f"subscriptions/{what}" for what in ("create", "pause", "resume", "end", "test")],
 )
 def test_people_are_answered_as_described_whatever_comes(schema: Any, path: str, mode: GenerationMode) -> None:
@@ -83,7 +85,7 @@ def test_the_list_is_as_described(schema: Any) -> None:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 @pytest.mark.parametrize(
-    "path", ["keys", "persons", "subscriptions", "audit/events", "audit/verification", "inventory"]
+    "path", ["keys", "persons", "subscriptions", "audit/events", "audit/verification", "inventory", "monitoring"]
 )
 def test_what_an_auditor_reads_is_as_described(schema: Any, path: str, mode: GenerationMode) -> None:
     if path == "audit/verification":

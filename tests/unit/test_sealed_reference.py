@@ -1,6 +1,7 @@
 """The reference travels in the sealed model: from the use case's wishes to what its predictions are judged by."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import IntegrityError, UseCaseError
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.monitoring.drift_actor import find_reference
+from mlops_ray.monitoring.drift_watch import DriftWatch
 from mlops_ray.monitoring.reference import Reference
+from mlops_ray.monitoring.reference_rows import ROWS_FILE, ReferenceRows
 from mlops_ray.monitoring.sealed_reference import read_reference, reference_files
+from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import load, model_inputs, seal
@@ -26,7 +31,7 @@ from mlops_ray.testing.example_model import (
     example_schema,
     seal_example,
 )
-from mlops_ray.testing.example_stream import BY_COUNT, example_stream
+from mlops_ray.testing.example_stream import BY_COUNT, START, example_stream, write_example_segments
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Column, Label, Monitoring, Source, UseCase
 
@@ -69,14 +74,14 @@ def sealed(folder: Path, reference: dict[str, bytes] | None) -> str:
 def test_the_reference_is_sealed_verified_and_read_back(tmp_path: Path) -> None:
     digest = sealed(tmp_path, files(use_case()))
     assert load(tmp_path, digest).digest == digest
-    found = read_reference(tmp_path, digest, "7")
+    found = read_reference(tmp_path, digest)
     assert found is not None
-    assert (found.version, found.slices, found.importance) == ("7", ("origin",), {"hour": 0.5})
+    assert (found.importance, found.monitoring) == ({"hour": 0.5}, replace(use_case().monitoring, slices=("origin",)))
     assert set(found.reference.columns) == {*(feature.name for feature in FEATURES), "prediction"}
     assert found.reference.windows[BY_COUNT.name].features[-1].days == 5
     damaged = tmp_path / "reference.bin"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    for read in (lambda: load(tmp_path, digest), lambda: read_reference(tmp_path, digest, "7")):
+    for read in (lambda: load(tmp_path, digest), lambda: read_reference(tmp_path, digest)):
         with pytest.raises(IntegrityError, match=r"reference\.bin"):
             read()
 
@@ -88,7 +93,7 @@ def test_the_same_rows_make_the_same_bytes() -> None:
 def test_models_sealed_without_a_reference_load_and_say_so(tmp_path: Path) -> None:
     digest = seal_example(tmp_path)
     assert load(tmp_path, digest).digest == digest
-    assert read_reference(tmp_path, digest, "7") is None
+    assert read_reference(tmp_path, digest) is None
 
     class Registry:
         def find(self, name: str, version: int) -> VersionRef:
@@ -102,15 +107,35 @@ def test_models_sealed_without_a_reference_load_and_say_so(tmp_path: Path) -> No
     assert "no number" in str(find_reference(Registry(), "departures", "latest"))
 
 
-def test_personal_features_are_not_watched() -> None:
+@pytest.mark.parametrize("personal", ["hash", "omit"])
+def test_of_personal_features_it_is_watched_alone_how_often_they_are_given(personal: Any, tmp_path: Path) -> None:
     schema = example_schema()
     columns = tuple(
-        replace(column, personal="hash" if column.name == "carrier" else column.personal)
+        replace(column, personal=personal if column.name == "carrier" else column.personal)
         for column in schema.request_columns
     )
-    text = files(use_case(), replace(schema, request_columns=columns))["reference.json"].decode()
-    assert '"distance"' in text
-    assert '"carrier"' not in text
+    found = files(use_case(), replace(schema, request_columns=columns))
+    reference = Reference.from_files(found)
+    assert "distance" in reference.columns
+    assert ("carrier" in reference.columns) == (personal == "hash")
+    assert reference.rates_only == ({"carrier"} if personal == "hash" else set())
+    rows = ReferenceRows.from_bytes(found[ROWS_FILE])
+    assert ("carrier" in rows.cells, rows.slices) == (personal == "hash", ("origin",))
+    assert b"UA" not in found["reference.json"] + found["reference.bin"]
+    with pytest.raises(UseCaseError, match="carrier tells of a person"):
+        files(use_case(slices=("carrier",)), replace(schema, request_columns=columns))
+    if personal == "omit":
+        return
+    artifacts = Artifacts(str(tmp_path))
+    asked = example_stream(2, 5)
+    half = asked.with_columns(carrier=pl.when(pl.int_range(len(asked)) % 2 == 0).then(pl.lit("hash-of-somebody")))
+    write_example_segments(artifacts, "departures", half)
+    watch = DriftWatch(artifacts, "departures", lambda version: Watched(version, reference), lambda change: None)
+    watch.round(START + timedelta(days=3))
+    record = watch.state.watches["7"].streams[BY_COUNT.name].records[0]
+    (one,) = [finding for finding in record.data.findings if finding.column == "carrier"]
+    assert (one.detector, one.value) == ("missing_rate", pytest.approx(0.5, abs=0.02))
+    assert b"hash-of-somebody" not in watch.state.to_bytes()
 
 
 def test_the_use_case_chooses_slices_seasons_and_windows() -> None:

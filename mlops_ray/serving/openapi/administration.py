@@ -1,4 +1,4 @@
-"""What the document of the server says of keys, persons, subscriptions, the audit log and the inventory."""
+"""What the document of the server says of keys, persons, subscriptions, the audit log, the inventory and monitoring."""
 
 from typing import Any
 
@@ -47,6 +47,15 @@ _SUBSCRIPTION = object_of(
         "created_by": TEXT,
         "paused_at": _maybe(_TIME),
         "waiting": _maybe(_WAITING),
+    }
+)
+_DEFINITION = object_of(
+    {
+        **dict.fromkeys(("use_case", "digest", "changed_by", "reason"), TEXT),
+        "revision": COUNT,
+        "definition": _maybe({"type": "object"}),
+        "changed_by_id": _MAYBE_TEXT,
+        "changed_at": _TIME,
     }
 )
 _ENTRY = object_of(
@@ -108,6 +117,16 @@ SCHEMAS: dict[str, Any] = {
     "OfSubscription": object_of({"id": _text(100), "reason": REASON}, optional=("reason",)),
     "Taken": object_of({"taken": {"type": "boolean"}, "event": _maybe(UUID), "error": TEXT}),
     "Events": object_of({"events": list_of({"type": "object"}), "next": {"type": ["integer", "null"]}}),
+    "Definition": _DEFINITION,
+    "Definitions": object_of({"definitions": list_of(_DEFINITION)}),
+    "NewDefinition": object_of(
+        {
+            "model": _text(200),
+            "definition": _maybe({"type": "object"}),
+            "revision": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+            "reason": REASON,
+        }
+    ),
     "Inventory": object_of({"use_cases": list_of(_ENTRY)}),
     "Review": object_of({"use_case": _text(200), "reason": REASON}),
     "Reviewed": object_of({"use_case": TEXT, "reviewed_at": _TIME, "reviewed_by": TEXT}),
@@ -124,7 +143,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 def paths_of_administration() -> dict[str, Any]:
-    """Keys and persons, subscriptions, the audit log, the inventory."""
+    """Keys and persons, subscriptions, the audit log, the inventory, monitoring."""
     made, of, changed = "SubscriptionMade", "OfSubscription", "Subscription"
     return {
         "/v2/keys": {"get": _paged("keys", "Every key ever made, the oldest first", "Keys")},
@@ -145,6 +164,10 @@ def paths_of_administration() -> dict[str, Any]:
         "/v2/inventory": {"get": operation_of("inventory", "All use cases, and how they stand", "Inventory")},
         "/v2/inventory/review": {
             "post": operation_of("review", "Say that somebody looked at a use case", "Reviewed", "Review")
+        },
+        "/v2/monitoring": {"get": operation_of("monitoring", "How predictions are watched, and were", "Definitions")},
+        "/v2/monitoring/set": {
+            "post": operation_of("set_monitoring", "Watch predictions so from now on", "Definition", "NewDefinition")
         },
         "/v2/audit/events": {"get": _events()},
         "/v2/audit/verification": {

@@ -1,0 +1,66 @@
+"""Monitoring: the routes by which people see how predictions are watched, and set it."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, UseCaseError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import Actor
+from mlops_ray.governance.monitoring_definitions import MonitoringRevision, definitions
+from mlops_ray.serving.approvals import expect_role, may_one
+from mlops_ray.serving.http import Request, Response, Route
+from mlops_ray.serving.operations import Reason, RevisionNumber, actor_of, read_body
+from mlops_ray.serving.registry import MlflowRegistry
+from mlops_ray.serving.versions import LOOKS
+
+
+class MonitoringBody(msgspec.Struct, forbid_unknown_fields=True):
+    """definition: null for what each model was sealed with. revision: that held when the caller looked."""
+
+    model: Annotated[str, Meta(max_length=200)]
+    definition: dict[str, Any] | None
+    revision: RevisionNumber
+    reason: Reason
+
+
+class Monitored:
+    """Of all use cases; a caller needs a role on the one that it is about."""
+
+    def __init__(self, settings: Settings, store: ControlStore):
+        self._settings, self._store = settings, store
+
+    def routes(self) -> Mapping[str, Mapping[str, Route]]:
+        return {
+            "/monitoring": {"GET": Route(self._list, None)},
+            "/monitoring/set": {"POST": Route(self._set, None)},
+        }
+
+    async def _list(self, request: Request) -> Response:
+        found = await asyncio.to_thread(definitions, self._store)
+        seen = [one.to_json() for one in found if may_one(request.principal, LOOKS, one.use_case)]
+        return Response({"definitions": seen})
+
+    async def _set(self, request: Request) -> Response:
+        body = await read_body(request, MonitoringBody)
+        expect_role(request.principal, ("operate",), body.model)
+        made = await asyncio.to_thread(self._made, actor_of(request, body.model), body)
+        return Response(made.to_json())
+
+    def _made(self, actor: Actor, body: MonitoringBody) -> MonitoringRevision:
+        # Imported where it is needed: learning what is normal takes SciPy, and few ever ask.
+        from mlops_ray.monitoring.definition import set_monitoring
+        from mlops_ray.monitoring.foreign_model import WithForeign
+        from mlops_ray.use_case import Monitoring
+
+        try:
+            wanted = None if body.definition is None else Monitoring.from_json(body.definition)
+        except UseCaseError as error:
+            raise ConfigurationError(str(error)) from error
+        registry = WithForeign(MlflowRegistry(self._settings), self._store, Artifacts(self._settings.artifacts))
+        return set_monitoring(self._store, registry, actor, body.model, wanted, body.reason, body.revision)
