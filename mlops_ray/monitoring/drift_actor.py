@@ -53,7 +53,7 @@ def start_watching(settings: Settings, use_case: str, registry: Registry, round_
     options = {"name": name, "namespace": NAMESPACE, "lifetime": "detached"}
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, runtime_env=_giving_way())(DriftActor)
     assign(Artifacts(settings.artifacts), use_case, pool)
-    _let_others_leave(use_case, name)
+    _let_others_leave(use_case, f"{_WATCHER}{pool}-")
     for _ in range(10):
         handle = actor.options(get_if_exists=True, **options).remote(settings, registry, pool, place, round_s)
         try:
@@ -84,7 +84,7 @@ def keep_watching(settings: Settings, use_case: str, registry: Registry) -> thre
 
 def stop_watching(use_case: str) -> None:
     """Let nobody watch an endpoint. Who does next goes on where it was."""
-    _let_others_leave(use_case, "")
+    _let_others_leave(use_case)
 
 
 def open_watch(settings: Settings, registry: Registry, use_case: str, store: ControlStore) -> DriftWatch:
@@ -134,10 +134,10 @@ def _pool(settings: Settings) -> str:
     return hashlib.sha256(f"{code_digest(__name__)} {settings.model_dump_json()}".encode()).hexdigest()[:12]
 
 
-def _let_others_leave(use_case: str, name: str) -> None:
-    """Let all actors but the one of this name leave an endpoint."""
+def _let_others_leave(use_case: str, ours: str = "-") -> None:
+    """Let all actors leave an endpoint but those whose names begin with `ours`."""
     for one in ray.util.list_named_actors(all_namespaces=True):
-        if one["namespace"] != NAMESPACE or not one["name"].startswith(_WATCHER) or one["name"] == name:
+        if one["namespace"] != NAMESPACE or not one["name"].startswith(_WATCHER) or one["name"].startswith(ours):
             continue
         try:
             leave = ray.get_actor(one["name"], namespace=NAMESPACE).leave.options(max_task_retries=0)

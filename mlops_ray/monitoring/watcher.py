@@ -81,9 +81,7 @@ class Watcher:
 
     def look(self) -> None:
         """Take and drop endpoints as they are assigned."""
-        named = {entry.name for entry in self._artifacts.entries(_PLACE)}
-        mine = {one for one in named if place_of(one, self._settings.drift_watchers) == self._place}
-        ours = {use_case for use_case in mine if self._is_ours(use_case)}
+        ours = {entry.name for entry in self._artifacts.entries(_PLACE) if self._is_ours(entry.name)}
         for use_case in ours:
             self.take(use_case)
         for use_case in self._endpoints.keys() - ours:
@@ -168,6 +166,8 @@ class Watcher:
         endpoint.said = why
 
     def _is_ours(self, use_case: str) -> bool:
+        if place_of(use_case, self._settings.drift_watchers) != self._place:
+            return False
         found = self._artifacts.read_json(_PLACE, use_case, _FILE)
         return found is not None and found["pool"] == self._pool
 

@@ -72,6 +72,10 @@ def test_each_endpoint_has_one_watcher_of_its_pool_and_follows_its_assignment(po
     second.drop(second.watched[0])
     second.look()
     assert len(first.watched) + len(second.watched) == len(NAMES) - 2
+    for use_case in left:  # as when it is asked of all watchers
+        second.drop(use_case)
+    first.look()
+    assert first.watched == left
 
 
 def test_a_hundred_endpoints_are_spread_over_the_watchers() -> None:
