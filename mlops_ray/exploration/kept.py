@@ -24,7 +24,7 @@ def keep_profile(artifacts: Artifacts, snapshot: Snapshot, start_ray: Callable[[
     profiles = kept_profiles(artifacts, snapshot.use_case, snapshot.digest)
     if profiles is None:
         profiles = {
-            source: profile_table(source, artifacts.url(*folder, snapshot.digest, source, "accepted"), start_ray)
+            source: profile_table(source, artifacts.url(*snapshot.place(source)), start_ray)
             for source in snapshot.counts
         }
         artifacts.write_json({name: one.to_json() for name, one in profiles.items()}, *folder, snapshot.digest, _FILE)

@@ -56,9 +56,12 @@ TABLE: dict[str, set[str]] = {
         "client",
     },
     "operations": GROUND | {"monitoring"},
+    # What one asks of a snapshot goes through all that was made from it.
+    "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     "cli": GROUND
     | {
         "operations",
+        "catalogue",
         "client",
         "ingestion",
         "exploration",
