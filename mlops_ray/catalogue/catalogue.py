@@ -11,6 +11,7 @@ from mlops_ray.catalogue.files import StoredFile, files_below, once, total_bytes
 from mlops_ray.catalogue.records import CaseRecords, Model, read_records, use_cases
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.erased_rows import erased_from
 from mlops_ray.ingestion.quarantine import FOLDER as QUARANTINE
 from mlops_ray.ingestion.snapshot import SNAPSHOTS, Retired, last_digest, retired
 
@@ -23,7 +24,7 @@ class Entry:
     tables, quarantined records, and feature rows and training sets made from it. shared_bytes: those of them that other
     snapshots have, too, on this disk only once; the rest is what retiring it would free. byte_days: of bytes that are
     not shared, or that no older snapshot has, since they were written. since: the first of these moments. Of one that
-    was retired nothing is counted.
+    was retired nothing is counted. erased: what was erased from it, in sentences.
     """
 
     use_case: str
@@ -39,6 +40,7 @@ class Entry:
     byte_days: float
     since: datetime | None
     retired: Retired | None
+    erased: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -156,6 +158,7 @@ def _entry(
         byte_days=sum(one.byte_days(now) for one in counted),
         since=min((one.since for one in own.values()), default=None),
         retired=retired(artifacts, case, digest),
+        erased=tuple(one.sentence for one in erased_from(artifacts, case, digest)),
     )
 
 

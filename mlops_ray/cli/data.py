@@ -88,6 +88,37 @@ def retire_(
     typer.echo(printable(f"{done.entry.name} is retired: {done.files} files, {_freed(done.entry)}."))
 
 
+@data.command("erase")
+def erase(
+    entity: Annotated[
+        str, typer.Option(help="COLUMN=VALUE, such as passenger=123. COLUMN alone asks for the value, not shown.")
+    ],
+    reason: Annotated[str, typer.Option(help="Why, such as the number of a request; goes into the audit log.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Erase a person's rows from snapshots and all that was made from them, online store and ledger; say which models
+    were trained on them, and what is not reached. Shows what would go, and asks."""
+    from mlops_ray.catalogue.erase import erase_person_from_data, find_person
+    from mlops_ray.catalogue.person import Person
+
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    actor = cli_actor(store, settings)
+    column, given, value = entity.partition("=")
+    person = Person.of(column, value if given else typer.prompt("Value (not shown)", hide_input=True))
+    if dry_run or not yes:
+        typer.echo(json.dumps(find_person(settings, store, person).shown(), indent=2))
+    if dry_run:
+        return
+    if not yes:
+        typer.confirm("Erase all of it, for good?", abort=True)
+    done = erase_person_from_data(settings, store, actor, person, reason)
+    typer.echo(json.dumps(done.shown(), indent=2))
+
+
 def _line(entry: "Entry") -> str:
     parts = [entry.name, f"as of {entry.as_of[:16]}", f"{entry.rows:,} rows"]
     if entry.retired is not None:

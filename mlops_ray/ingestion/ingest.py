@@ -17,6 +17,7 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_json
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, DataError, UseCaseError
+from mlops_ray.governance.erased_rows import erased_rows
 from mlops_ray.ingestion.counting import NamedPiece, Partition, count_partition, known_until, write_accepted
 from mlops_ray.ingestion.expectations import rows_before, unmet_checks, unmet_limits
 from mlops_ray.ingestion.judged import JudgedFile, Piece, is_whole, judge_file, kept_file, key_of
@@ -71,6 +72,7 @@ def ingest(
     every = [_Raw(name, file, key_of(file, contracts[name])) for name in use_case.sources for file in files[name]]
     keys = {raw.key for raw in every}
     begin_use(artifacts, use_case.name, keys, datetime.now(UTC))
+    _refuse_erased(artifacts, use_case.name, every)
     judged, unreadable = _judge(artifacts, use_case.sources, every, start_ray)
     counted = {
         name: _count(artifacts, source, judged[name], as_of, start_ray) for name, source in use_case.sources.items()
@@ -90,6 +92,7 @@ def ingest(
         files={name: {file.name: file.sha256 for file in found} for name, found in files.items()},
         unreadable=unreadable,
     )
+    _refuse_erased(artifacts, use_case.name, (), snapshot.digest)
     snapshot = _write(artifacts, snapshot, counted)
     end_use(artifacts, use_case.name, keys, datetime.now(UTC))
     _log_refusals(snapshot)
@@ -275,6 +278,17 @@ def _refuse_empty(counted: Mapping[str, _Counted]) -> None:
             raise DataError(
                 f"Source {name}: none of its {counts.rows_in} rows was accepted (reasons: {counts.reasons}; "
                 f"{counts.not_yet_known} not known yet). Put rows into its files, or relax the contract."
+            )
+
+
+def _refuse_erased(artifacts: Artifacts, use_case: str, every: Sequence["_Raw"], digest: str = "") -> None:
+    """Raise DataError if raw files, or a snapshot of this digest, would bring rows back that were erased."""
+    for record in erased_rows(artifacts):
+        files = [f"file {raw.file.name} of source {raw.source}" for raw in every if raw.file.sha256 in record.raw_files]
+        if files or f"{use_case}/{digest}" in record.snapshots:
+            raise DataError(
+                f"{', '.join(files) or 'The raw data'} would bring back what is erased: {record.sentence}. Take these "
+                f"rows out of the raw data, then ingest again."
             )
 
 
