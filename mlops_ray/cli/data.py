@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.governance import cli_actor, expect_reader
 from mlops_ray.cli.options import ConfigOption, NameArgument, ReasonOption, StateOption, printable, settings_of
+from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 
 if TYPE_CHECKING:
@@ -86,6 +88,31 @@ def retire_(
     actor = cli_actor(store, settings, "operate", use_case=use_case)
     done = retire(settings, store, actor, use_case, digest, reason, force or ())
     typer.echo(printable(f"{done.entry.name} is retired: {done.files} files, {_freed(done.entry)}."))
+
+
+@data.command("export")
+def export(
+    use_case: NameArgument,
+    digest: DigestArgument,
+    to: Annotated[Path, typer.Option(help="The folder in which each source is a table.")],
+    delta: Annotated[bool, typer.Option("--delta", help="As Delta Lake tables; the only format there is.")] = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Write a snapshot as the newest version of Delta tables. The snapshot itself is Parquet that most tools open."""
+    from mlops_ray.catalogue.catalogue import catalogue, find_entry
+    from mlops_ray.catalogue.export import export_delta
+    from mlops_ray.ingestion.snapshot import load_snapshot
+
+    if not delta:
+        raise ConfigurationError("Say --delta. As Parquet a snapshot can be opened where it lies: see docs/data.md.")
+    settings = settings_of(state, config)
+    store, artifacts = open_store(settings), Artifacts(settings.artifacts)
+    expect_reader(store, settings, use_case)
+    entry = find_entry(catalogue(artifacts, store, datetime.now(UTC), use_case), use_case, digest)
+    done = export_delta(artifacts, load_snapshot(artifacts, use_case, entry.digest), to.absolute())
+    for source, version in done.items():
+        typer.echo(printable(f"{to / source} is {entry.name} at version {version}."))
 
 
 @data.command("erase")

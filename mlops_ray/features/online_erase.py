@@ -54,7 +54,10 @@ def erase_online(
 
 
 def _is_theirs(key: bytes, names: set[str], value: str) -> bool:
-    found = deserialize_entity_key(key, KEY_VERSION)
+    try:
+        found = deserialize_entity_key(key, KEY_VERSION)
+    except ValueError:  # no entity's, such as the lock that is held meanwhile
+        return False
     return any(
         name in names and str(getattr(one, one.WhichOneof("val"))) == value
         for name, one in zip(found.join_keys, found.entity_values, strict=True)

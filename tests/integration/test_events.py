@@ -10,6 +10,9 @@ import pytest
 from sqlalchemy import update
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.catalogue.erase import erase_person_from_data
+from mlops_ray.catalogue.person import Person
+from mlops_ray.catalogue.retire import retire as retire_snapshot
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
@@ -327,6 +330,23 @@ def monitoring(platform: Platform) -> None:
     assert platform.told("retraining.finished", "retraining.decided")[0].subject == f"retraining {NAME}"
 
 
+def data(platform: Platform) -> None:
+    """A snapshot that lost a person, and then all its rows."""
+    settings, (snapshot, row) = platform.settings, ("5" * 64, {"person": ["N7CANARY", "P1"]})
+    artifacts = Artifacts(settings.artifacts)
+    artifacts.write_table(pl.DataFrame(row), "snapshots", NAME, snapshot, "s", "accepted", "part-0.parquet")
+    counts = {"accepted": 2, "repaired": 0}
+    manifest = {"as_of": "2025-01-01", "counts": {"s": counts}, "content": {"s": {"quarantined": "q"}}, "files": {}}
+    artifacts.write_json(manifest, "snapshots", NAME, snapshot, "manifest.json")
+    erase_person_from_data(settings, platform.store, ANN, Person("person", "N7CANARY"), "request 17")
+    (event,) = platform.told("data.erased")
+    assert "N7CANARY" not in json.dumps(event.to_json())
+    assert event.payload["snapshots"] == {f"{NAME}/{snapshot}": 1}
+    retire_snapshot(settings, platform.store, ANN, NAME, snapshot, "nobody needs it")
+    (event,) = platform.told("data.retired")
+    assert event.payload["digest"] == snapshot
+
+
 def erasure(platform: Platform) -> None:
     """The log says that something was erased, and how much, but not whose."""
     hash = "0123456789abcdef" * 2
@@ -337,6 +357,7 @@ def erasure(platform: Platform) -> None:
     (event,) = platform.told("ledger.erased")
     assert event.payload == {"predictions": 1, "labels": 0}
     assert hash not in json.dumps(event.to_json())
+    data(platform)
     report(platform.store, NAME, Replica("lost", "node", 1, unmoved=Unmoved("disk", 20.0)))
     with platform.store.reporting() as connection:
         long_ago = datetime.now(UTC) - timedelta(minutes=2)

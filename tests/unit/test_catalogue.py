@@ -13,6 +13,7 @@ from mlops_ray import Column, Label, Source, UseCase
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.catalogue import retire as retiring
 from mlops_ray.catalogue.catalogue import Catalogue, Entry, catalogue, proposal
+from mlops_ray.catalogue.export import export_delta
 from mlops_ray.catalogue.retire import retire
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
@@ -294,6 +295,27 @@ def test_a_snapshot_is_a_folder_of_parquet_that_other_tools_open(settings: Setti
     place = f"{settings.artifacts}/{'/'.join(second.place('visits'))}/*.parquet"
     assert pl.scan_parquet(place).select(pl.len()).collect().item() == 80
     assert duckdb.sql(f"SELECT count(*) FROM read_parquet('{place}')").fetchall() == [(80,)]
+
+
+def test_exported_snapshots_are_versions_of_one_delta_table(
+    settings: Settings, store: ControlStore, tmp_path: Path
+) -> None:
+    first, second = two(settings)
+    artifacts, lake = Artifacts(settings.artifacts), tmp_path / "lake"
+    assert [export_delta(artifacts, one, lake) for one in (first, second, second)] == [
+        {"visits": 0}, {"visits": 1}, {"visits": 1},
+    ]  # fmt: skip
+    rows = [
+        pl.scan_delta(str(lake / "visits"), version=version).select(pl.len()).collect().item() for version in (0, 1)
+    ]
+    assert rows == [40, 80]
+    where = ["data", "export", "visits", second.digest[:9], "--to", str(lake), "--state", settings.state]
+    assert "at version 1" in CliRunner().invoke(app, [*where, "--delta"]).output
+    with pytest.raises(ConfigurationError, match="relative path"):
+        export_delta(artifacts, first, Path("lake"))
+    retire(settings, store, SYSTEM, "visits", first.digest, "old")
+    with pytest.raises(DataError, match="retired"):
+        export_delta(artifacts, first, lake)
 
 
 def test_the_command_lists_shows_and_retires(settings: Settings, store: ControlStore) -> None:

@@ -93,7 +93,11 @@ HOMES = {
     "cvss": ("mlops_ray/registry/advisories.py",),
     "datasketches": ("mlops_ray/monitoring/sketches.py", "mlops_ray/exploration/sketches.py"),
     "river": ("mlops_ray/monitoring/detectors/",),
-    "deltalake": ("mlops_ray/predictions/table.py", "mlops_ray/ingestion/delta_files.py"),
+    "deltalake": (
+        "mlops_ray/predictions/table.py",
+        "mlops_ray/ingestion/delta_files.py",
+        "mlops_ray/catalogue/export.py",
+    ),
     "typer": ("mlops_ray/cli/",),
     "apprise": ("mlops_ray/governance/channels.py",),
 }
