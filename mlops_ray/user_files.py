@@ -39,7 +39,7 @@ def user_code(module: str, file: Path) -> Code:
             )
         found[path] = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for wanted in {*_imports_of_file(text, package), *_globals_of(name, path)}:
+        for wanted in {*_imports_of_file(text, package), *_globals_of(name, path, text)}:
             inner, installed = _find(wanted, path)
             waiting += inner
             outside |= installed
@@ -78,13 +78,18 @@ def _imports_of_file(text: str, package: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _globals_of(module: str, path: Path) -> Iterator[str]:
-    """Modules that the file's module holds or has taken something from in another way than by an import statement."""
+def _globals_of(module: str, path: Path, text: str) -> Iterator[str]:
+    """Modules that the file's module holds or has taken something from in another way than by an import statement.
+
+    A package holds each of its modules that anybody has imported, too: one that its text does not name is not its own.
+    """
     loaded = sys.modules.get(module)
     if loaded is None or Path(getattr(loaded, "__file__", None) or "").resolve() != path:
         return
-    for value in list(vars(loaded).values()):
+    for key, value in list(vars(loaded).items()):
         name = value.__name__ if isinstance(value, types.ModuleType) else _home(value)
+        if name == f"{module}.{key}" and key not in text:
+            continue
         if name and name != module:
             yield name
 
@@ -132,7 +137,7 @@ def _changed_since_import(text: str, name: str, path: Path) -> str | None:
     if "@pytest_ar" in vars(loaded):  # pytest has rewritten its assertions
         return None
     written = _compiled(text)
-    for qualname, value in _loaded_functions(vars(loaded), path):
+    for qualname, value in _loaded_functions(vars(loaded), vars(loaded), path):
         if not any(_instructions(one) == _instructions(value) for one in written.get(qualname, ())):
             return qualname
     return None
@@ -157,12 +162,15 @@ def _functions(code: types.CodeType, within: str = "") -> tuple[tuple[str, types
     return tuple(found)
 
 
-def _loaded_functions(scope: Mapping[str, Any], path: Path) -> Iterator[tuple[str, types.CodeType]]:
-    """Functions and methods that came from the file as they stand there: neither wrapped nor made by a decorator."""
+def _loaded_functions(
+    scope: Mapping[str, Any], module: Mapping[str, Any], path: Path
+) -> Iterator[tuple[str, types.CodeType]]:
+    """Functions and methods that came from the file as they stand there: neither wrapped nor made by a decorator, which
+    has given what it made their file and their name, but not their module."""
     for key, value in list(scope.items()):
         if inspect.isclass(value) and value.__qualname__ == key:
-            yield from ((f"{key}.{inner}", code) for inner, code in _loaded_functions(vars(value), path))
-        elif inspect.isfunction(value):
+            yield from ((f"{key}.{inner}", code) for inner, code in _loaded_functions(vars(value), module, path))
+        elif inspect.isfunction(value) and value.__globals__ is module:
             code = value.__code__
             if code.co_name == key and value.__qualname__.endswith(key) and Path(code.co_filename).resolve() == path:
                 yield key, code

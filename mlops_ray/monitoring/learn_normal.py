@@ -74,9 +74,16 @@ def families_of(learned: Sequence[Learned]) -> int:
 
 def covering(moment: NDArray[np.datetime64], spec: WindowSpec) -> Iterator[tuple[Rung, NullWindows]]:
     """Each coverage that windows of `spec` may have, and such windows of the rows at `moment`, sorted."""
-    span = timedelta(microseconds=int((moment[-1] - moment[0]).astype(np.int64))) if len(moment) else timedelta(0)
-    for rung in rungs(spec, len(moment), span) if len(moment) else ():
+    if not len(moment):
+        return
+    for rung in rungs(spec, len(moment), _with_traffic(moment)):
         yield rung, null_windows(moment, rung.spec, rung.one_in)
+
+
+def _with_traffic(moment: NDArray[np.datetime64]) -> timedelta:
+    """How long there was traffic: a reference may be of several stretches, with days between of which it has no row."""
+    span = timedelta(microseconds=int((moment[-1] - moment[0]).astype(np.int64)))
+    return min(span, timedelta(days=len(np.unique(moment.astype("datetime64[D]")))))
 
 
 def column_nulls(

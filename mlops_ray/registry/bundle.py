@@ -25,6 +25,7 @@ from mlops_ray.governance.signing_keys import signer_of
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.model_card import markdown_card
 from mlops_ray.registry.models import download_sealed
+from mlops_ray.registry.reports import read_report
 from mlops_ray.registry.trace import Trace, parse_version, trace
 
 BILL = "bill_of_materials.json"
@@ -39,6 +40,7 @@ _PAGE = """# How to check this folder
   document with the model added as a component; the sealed one's digest is in `lineage.json` under `files`.
 - The sealed model, if `model` is here: the SHA-256 of its files is in `lineage.json`, too. Who sealed it:
   `model_signing verify key model --signature model/model.sig --public_key model_public_key.pem`
+- `reports`, if it is here: what was attached to an approval, by its SHA-256; `approvals.json` has its name.
 - `audit.json`: what `mlops-ray audit verify` said when this folder was written, and what it would not have found.
 
 ## The events
@@ -97,7 +99,8 @@ def write_bundle(
 
     key: where the private Ed25519 key stands that signs SHA256SUMS, by default the setting `evidence_key`. with_model:
     the sealed model, too. What happened last is anchored before, so that it has a proof. Raises ConfigurationError if
-    the target exists, the key is of another kind or there is no such version.
+    the target exists, the key is of another kind or there is no such version, IntegrityError if a report that was
+    attached is gone or another.
     """
     use_case, number = parse_version(version)
     if os.path.lexists(target):
@@ -116,6 +119,7 @@ def write_bundle(
         finally:
             store.close()
         for name, value in parts.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             _write(folder / name, value)
         _write_sealed(settings, found, folder, with_model)
         files = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -148,7 +152,10 @@ def _parts(
     yield "lineage.json", found.lineage.to_json()
     yield "evaluation.json", found.lineage.evaluation
     yield "gates.json", found.gates
-    yield "approvals.json", [asdict(one) for one in approvals if one.version == number]
+    asked = [one for one in approvals if one.version == number]
+    yield "approvals.json", [asdict(one) for one in asked]
+    for digest in sorted({report.digest for one in asked for report in one.reports}):
+        yield f"reports/{digest}", read_report(settings, store, use_case, number, digest)
     yield "deployments.json", [asdict(one) for one in found.deployments]
     yield "rollouts.json", [one for one in about if one["type"].startswith("rollout.")]
     yield "alarms.json", [asdict(one) for one in alarms_of(store, use_case) if one.version == number]

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -36,31 +35,22 @@ from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.model_signature import expect_demanded_signature
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
-from mlops_ray.serving.approvals import Approvals
-from mlops_ray.serving.approvers import Approvers
-from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.golden import replay_golden_requests
-from mlops_ray.serving.http import Request, Response, Route, Routes
-from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.key_watch import KeyWatch, key_set_duty
-from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
-from mlops_ray.serving.openapi import openapi_of_server
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
 from mlops_ray.serving.registry import MlflowRegistry, Registry
-from mlops_ray.serving.repository import Repository
 from mlops_ray.serving.served_version import ServedVersion
+from mlops_ray.serving.server import ServerApi
 from mlops_ray.serving.slots import Slots
-from mlops_ray.serving.subscriptions import Subscriptions
-from mlops_ray.serving.versions import Versions
 from mlops_ray.state_folder import keep_closed
 
 _logger = logging.getLogger(__name__)
@@ -68,7 +58,6 @@ _logger = logging.getLogger(__name__)
 SERVER_APPLICATION = "server"
 SERVER_ROUTE = "/v2"
 STATUS_AGE_S = 1.0
-EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower, audit) may keep it waiting
 PUBLISHED_S = 1.0
 CLOCK_LOOK_S = 10.0  # an oscillator that is off by 50 millionths makes half a millisecond meanwhile
@@ -321,13 +310,12 @@ def _http_host() -> str:
 )
 @serve.ingress()
 class _Server:
-    """What the Open Inference Protocol asks of a server: name, version, liveness, readiness. And what belongs to no
-    model alone: approvals, lineage, keys, subscriptions, the audit log, and the dispatcher of notifications."""
+    """`ServerApi`, and the dispatcher of notifications."""
 
     def __init__(self, settings: Settings) -> None:
         _set_up_process()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._version, self._settings = package_version("mlops_ray"), settings
+        self._settings = settings
         self._store = open_store(settings)
         public = is_public(settings, _http_host())
         self._guard = Guard(None, active_keys(self._store), tokens_of(settings), public)
@@ -338,25 +326,7 @@ class _Server:
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        repository = Repository(self._store, self._running)
-        return Routes(
-            {
-                "": {"GET": Route(self._describe, None)},
-                **repository.routes(),
-                "/health/live": {"GET": Route(self._live, None, public=True)},
-                "/health/ready": {"GET": Route(self._ready, None)},
-                "/openapi.json": {"GET": Route(self._document, None)},
-                **Approvals(self._store).routes(),
-                **Approvers(self._settings, self._store).routes(),
-                **Versions(self._settings, self._store).routes(),
-                **Keys(self._settings, self._store).routes(),
-                **Subscriptions(self._settings, self._store).routes(),
-                **AuditLog(self._settings, self._store).routes(),
-                **Inventory(self._store).routes(),
-            },
-            self._guard,
-            not_found=repository.not_found,
-        )
+        return ServerApi(self._settings, self._store, self._guard, self._running).app
 
     async def check_health(self) -> None:
         self._key_watch.expect_alive()
@@ -364,21 +334,6 @@ class _Server:
     def __del__(self) -> None:
         self._key_watch.stop()
         self._dispatcher.stop()
-
-    async def _describe(self, request: Request) -> Response:
-        return Response({"name": "mlops_ray", "version": self._version, "extensions": list(EXTENSIONS)})
-
-    async def _live(self, request: Request) -> Response:
-        return Response({"live": True})
-
-    async def _document(self, request: Request) -> Response:
-        return Response(openapi_of_server(self._version))
-
-    async def _ready(self, request: Request) -> Response:
-        running = await self._running()
-        waiting = sorted(name for name, runs in running.items() if not runs)
-        ready = bool(running) and not waiting
-        return Response({"ready": ready, "not_ready": waiting}, 200 if ready else 503)
 
     async def _running(self) -> dict[str, bool]:
         seen_at, running = self._seen

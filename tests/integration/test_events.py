@@ -27,6 +27,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.erasures import erase_person as erase_person_from_audit
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
+from mlops_ray.governance.inventory import Declared, announce_overdue, declare, inventory, review
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
 from mlops_ray.governance.missing_ledger import report_missing
@@ -150,8 +151,10 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     versions_and_approvals(platform)
     rollouts(platform)
     end_of_a_version(platform)
+    monitoring(platform)  # before a challenger waits
     several_people(platform)
-    monitoring(platform)
+    reviews(platform)
+    data(platform)
     erasure(platform)
     advisories_and_audit(platform)
     subscribers(platform)
@@ -347,6 +350,20 @@ def data(platform: Platform) -> None:
     assert event.payload["digest"] == snapshot
 
 
+def reviews(platform: Platform) -> None:
+    store, now = platform.store, datetime.now(UTC)
+    declare(store, ANN, NAME, Declared("ann", "delays", "limited", review_every_s=86_400))
+    (event,) = platform.told("use_case.declared")
+    assert (event.before, event.after["tier"]) == (None, "limited")
+    assert announce_overdue(store, now + MONTH) == [NAME]
+    platform.told("review.overdue")
+    review(store, BOB, NAME, "looked at the slices")
+    (event,) = platform.told("use_case.reviewed")
+    assert (event.actor, event.reason) == ("bob", "looked at the slices")
+    (entry,) = inventory(store, now)
+    assert (entry.reviewed_by, entry.is_overdue(now)) == ("bob", False)
+
+
 def erasure(platform: Platform) -> None:
     """The log says that something was erased, and how much, but not whose."""
     hash = "0123456789abcdef" * 2
@@ -357,7 +374,6 @@ def erasure(platform: Platform) -> None:
     (event,) = platform.told("ledger.erased")
     assert event.payload == {"predictions": 1, "labels": 0}
     assert hash not in json.dumps(event.to_json())
-    data(platform)
     report(platform.store, NAME, Replica("lost", "node", 1, unmoved=Unmoved("disk", 20.0)))
     with platform.store.reporting() as connection:
         long_ago = datetime.now(UTC) - timedelta(minutes=2)

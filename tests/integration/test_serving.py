@@ -33,7 +33,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, UnavailableError
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.principals import create_key, revoke_key
@@ -405,7 +405,7 @@ def test_a_use_case_that_demands_signed_models_lets_no_other_in_and_replicas_loa
     for version in (31, 32, 33):
         evidence = Evidence(digests[version], "e")
         record_version(store, SYSTEM, "departures", version, evidence, payload={"signed": True})
-    set_policy(store, SYSTEM, "departures", Policy(signed=True))
+    set_policy(store, Actor("ann", ("operate",)), "departures", Policy(signed=True))
     before = client.predict("departures", features=[VECTOR]).version
     for version, why in ((31, "has no signature"), (32, "does not hold")):
         seen = http.get(f"{MODEL}/rollout").json()["revision"]

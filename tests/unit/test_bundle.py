@@ -15,7 +15,7 @@ from sqlalchemy import insert, select
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.governance.anchors import anchor
 from mlops_ray.governance.approvals import request
 from mlops_ray.governance.champion import set_champion
@@ -26,6 +26,7 @@ from mlops_ray.governance.tables import approvals
 from mlops_ray.registry.bill_of_materials import document
 from mlops_ray.registry.bundle import write_bundle
 from mlops_ray.registry.model_signature import sign
+from mlops_ray.registry.reports import attach_report
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 from mlops_ray.testing.example_model import example_answer, example_onnx, example_rows, example_schema
@@ -143,6 +144,21 @@ def test_every_approval_is_in_it_however_many_there_are(
     made = write_bundle(settings, "flights@1", tmp_path / "out")
     assert len(json.loads((made / "approvals.json").read_text())) == 1002
     assert "no event tells of it" in json.loads((made / "audit.json").read_text())["problem"]
+
+
+def test_a_report_is_in_it_as_it_was_attached(settings: Settings, store: ControlStore, tmp_path: Path) -> None:
+    request(store, AUTHOR, "flights", 1)
+    content = b"%PDF-1.7 what was found"
+    (report,) = attach_report(settings, store, AUTHOR, "flights", 1, "what was found.pdf", content).reports
+    made = write_bundle(settings, "flights@1", tmp_path / "out")
+    assert (made / "reports" / report.digest).read_bytes() == content
+    subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=made, check=True)
+    (named,) = [one for asked in json.loads((made / "approvals.json").read_text()) for one in asked["reports"]]
+    assert (named["name"], named["digest"]) == ("what was found.pdf", report.digest)
+    Artifacts(settings.artifacts).write_bytes(b"another", "reports", "flights", report.digest)
+    with pytest.raises(IntegrityError, match=r"what was found\.pdf of flights@1 has the digest"):
+        write_bundle(settings, "flights@1", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_nothing_is_written_where_it_cannot_be_whole(settings: Settings, tmp_path: Path) -> None:

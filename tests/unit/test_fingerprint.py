@@ -244,6 +244,31 @@ def test_a_file_edited_after_its_import_is_refused(folder: Path) -> None:
     assert fingerprint(module.view) != before
 
 
+def test_what_else_was_imported_from_the_package_does_not_count(folder: Path) -> None:
+    """A process that has drawn a plot before computes the same."""
+    package = folder / "their_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("import importlib\nscaling = importlib.import_module('.scaling', __name__)\n")
+    (package / "scaling.py").write_text("def scale(x):\n    return 2 * x\n")
+    (package / "plots.py").write_text("def plot(x):\n    return x\n")
+    view = imported(folder, "import their_package\ndef view(t):\n    return their_package.scaling.scale(1)\n").view
+    before = fingerprint(view)
+    importlib.import_module("their_package.plots")
+    assert fingerprint(view) == before
+    (package / "scaling.py").write_text("# Twice.\ndef scale(x):\n    return 2 * x\n")
+    assert fingerprint(view) != before
+
+
+def test_a_function_that_a_library_has_made_from_theirs_is_not_taken_for_theirs(folder: Path) -> None:
+    text = (
+        "import polars as pl\nfrom hypothesis.stateful import RuleBasedStateMachine, rule\n"
+        "from hypothesis import strategies as st\n\nclass Machine(RuleBasedStateMachine):\n"
+        "    @rule(x=st.integers())\n    def step(self, x: int) -> None:\n        self.x = x\n"
+    )
+    (folder / "machines.py").write_text(text)
+    assert fingerprint(imported(folder, "import machines\ndef view(t):\n    return machines.Machine\n").view)
+
+
 def test_relative_imports_within_a_package_count(folder: Path) -> None:
     package = folder / "user_package"
     (package / "inner").mkdir(parents=True)

@@ -31,15 +31,9 @@ from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.principals import active_keys, create_key, development_approver_key, development_key
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving import versions
-from mlops_ray.serving.approvals import DECISIONS, Approvals
-from mlops_ray.serving.approvers import Approvers
-from mlops_ray.serving.audit_log import AuditLog
+from mlops_ray.serving.approvals import DECISIONS
 from mlops_ray.serving.auth import Guard, tokens_of
-from mlops_ray.serving.http import Routes
-from mlops_ray.serving.inventory import Inventory
-from mlops_ray.serving.keys import Keys
-from mlops_ray.serving.subscriptions import Subscriptions
-from mlops_ray.serving.versions import Versions
+from mlops_ray.serving.server import ServerApi
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 from tests.unit.test_lineage import ledger_of, request_at
 
@@ -48,6 +42,10 @@ HOSTILE = ["", "..", "../flights", "file:///etc/passwd", "flights\0", "flights\x
 NEW = "b" * 64
 MINUTE = timedelta(minutes=1)
 BODY: dict[str, Any] = {"model": "flights", "version": 2, "reason": "why"}
+
+
+async def no_models() -> dict[str, bool]:
+    return {}
 
 
 class Server:
@@ -70,17 +68,8 @@ class Server:
                 "eve": create_key(store, SYSTEM, "eve", ["predict"]).secret,
             }
         )
-        routes = {
-            **Approvals(store).routes(),
-            **Approvers(settings, store).routes(),
-            **Versions(settings, store).routes(),
-            **Keys(settings, store).routes(),
-            **Subscriptions(settings, store).routes(),
-            **AuditLog(settings, store).routes(),
-            **Inventory(store).routes(),
-        }
         self.guard = Guard(None, active_keys(store), tokens_of(settings))
-        app = Starlette(routes=[Mount("/v2", Routes(routes, self.guard))])
+        app = Starlette(routes=[Mount("/v2", ServerApi(settings, store, self.guard, no_models).app)])
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
