@@ -32,7 +32,6 @@ from mlops_ray.use_case import Feature
 from mlops_ray.use_case.window_spec import WindowSpec
 
 HERE = Path(__file__).parent
-EVIDENTLY = HERE.parent / ".venv-evidently"
 SPEC = WindowSpec(rows=5000)
 WEEK = WindowSpec(length=timedelta(days=7))
 END = datetime(2100, 1, 1, tzinfo=UTC)
@@ -229,11 +228,7 @@ def side_by_side(
 
 
 def evidently(reference: pl.DataFrame, parts: Sequence[pl.DataFrame]) -> list[dict]:
-    python = EVIDENTLY / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", EVIDENTLY], check=True)
-    packages = ["evidently==0.7.23", "pandas<3", "pyarrow"]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, stderr=subprocess.DEVNULL)
+    python = rivals.environment("evidently")
     with tempfile.TemporaryDirectory() as folder:
         reference.write_parquet(Path(folder) / "reference.parquet")
         for number, part in enumerate(parts):

@@ -10,7 +10,8 @@
     monitor      drift of data, predictions and quality; a governor that retrains    (Ray actors)
 
 Declare a `UseCase`, then `Pipeline` (mlops_ray.pipeline.pipeline) or the `mlops-ray` command does the steps in order.
-`score` asks a model about many rows at once, and `ledger` has every prediction that was answered.
+`score` asks a model about many rows at once, `ledger` has every prediction that was answered, and `drift` shows what
+monitoring saw of them.
 """
 
 from importlib import import_module
@@ -32,6 +33,7 @@ from mlops_ray.use_case import (
 
 if TYPE_CHECKING:
     from mlops_ray.batch.scoring import score
+    from mlops_ray.monitoring.show.drift_view import drift
     from mlops_ray.predictions.reader import ledger
 
 __all__ = [
@@ -46,11 +48,16 @@ __all__ = [
     "Tables",
     "Uniform",
     "UseCase",
+    "drift",
     "ledger",
     "score",
 ]
 # Imported when they are asked for: declaring a use case needs neither Ray nor ONNX.
-_LATER = {"ledger": "mlops_ray.predictions.reader", "score": "mlops_ray.batch.scoring"}
+_LATER = {
+    "drift": "mlops_ray.monitoring.show.drift_view",
+    "ledger": "mlops_ray.predictions.reader",
+    "score": "mlops_ray.batch.scoring",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ class Settings(BaseModel):
     answer leaves, so that a power failure loses none either. ledger_secret_file: the secret by which personal columns
     are hashed; give every node the same one. It is made only where `artifacts` lie in `state`. ledger_upkeep_every_s:
     how often the ledger of a use case that is served is compacted, and rid of what is too old; 0 never does it.
+    drift_watchers: how many processes watch all endpoints together.
     control_store: sqlite:///, or in production postgresql://, URL of what is live, who may do what, and the audit log.
     audit_anchors: absolute path of the file to which the audit log's end is written at an interval (an anchor).
     audit_second_place: absolute folder or object-store URL to which each anchor goes as well: where those who can write
@@ -76,6 +77,7 @@ class Settings(BaseModel):
     ledger_rotate_s: float = Field(default=60, gt=0, le=900)
     ledger_sync: bool = False
     ledger_upkeep_every_s: float = Field(default=3600, ge=0)
+    drift_watchers: int = Field(default=2, ge=1)
     oidc_issuer: str = ""
     oidc_audience: str = ""
     oidc_keys: str = ""

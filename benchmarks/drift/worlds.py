@@ -1,8 +1,7 @@
 """Worlds in which nothing changes, each generated from a seed: a past to learn a reference from, and years after it.
 
-Values are normal with deviation 1 around a mean for each hour and column: what the day is like (autoregressive), the
-hour of the day and of the week, and a trend. The past is drawn row by row. Of the time after it only what sketches
-count is drawn, from the same distributions, so two hundred months take a minute.
+Values are normal with deviation 1 around a mean for each step of three hours and each column: what the day is like
+(autoregressive), the hour of the day and of the week, and a trend. Labels are as probable as the answers say.
 """
 
 from dataclasses import dataclass, field
@@ -11,20 +10,20 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
-from mlops_ray.monitoring.reference import PREDICTION, Reference
-from mlops_ray.monitoring.reliability import Reliability
-from mlops_ray.monitoring.sketches import NumericSketch
+from mlops_ray.monitoring.label_times import LabelTimes
 from mlops_ray.use_case import Feature
+from mlops_ray.use_case.window_spec import WindowSpec
 
 BEGIN = np.datetime64("2024-01-01T00", "h")  # a Monday
 START = datetime(2024, 1, 1, tzinfo=UTC)
-_Float = NDArray[np.float64]
-# Means are the same for so many hours, and what is counted later is drawn for as many at once.
+# Means are the same for so many hours.
 STEP_HOURS = 3
-_DIRECTIONS = ("a", "b", "c", "d")
+_Float = NDArray[np.float64]
+_DIRECTIONS, _SHARES = ("a", "b", "c", "d"), (0.4, 0.3, 0.2, 0.1)
 _MISSING = 0.05
+# A replica writes its predictions away so often, and the file is there so long after, in minutes.
+_SEGMENT_MIN, _UPLOAD_MIN = 15, 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,9 @@ class World:
 
     day_deviation, persistence: of what days are like. daily, weekly: amplitudes of the cycles of every other number.
     trend: of the first number over the past, in deviations; it then stays. new_ids: part of the identifiers' traffic
-    that moves to new ones each day; 0 without such a column.
+    that moves to new ones each day; 0 without such a column. clocks: of each replica, by how many seconds its clock is
+    ahead. label_hours: after how long labels are known, of negatives and of positives. labelled: the share of the
+    labels that ever come. complete_after_days: see `Monitoring`. round_hours: how often the endpoint's watch looks.
     """
 
     name: str
@@ -47,24 +48,38 @@ class World:
     trend: float = 0.0
     traffic: tuple[float, float] = (1.0, 1.0)
     new_ids: float = 0.0
+    clocks: tuple[float, ...] = (0.0,)
+    label_hours: tuple[float, float] = (1.0, 1.0)
+    labelled: float = 1.0
+    complete_after_days: int = 90
+    round_hours: int = 168
 
     @property
     def features(self) -> list[Feature]:
         names = [Feature(f"x{number}", "number") for number in range(self.numbers)]
         return [*names, Feature("c", "category"), *([Feature("id", "category")] if self.new_ids else [])]
 
+    @property
+    def windows(self) -> tuple[WindowSpec, WindowSpec]:
+        """Five days of rows in the past, and a week."""
+        return WindowSpec(rows=5 * self.per_day), WindowSpec(length=timedelta(days=7))
+
+    @property
+    def label_times(self) -> LabelTimes:
+        return LabelTimes(complete_after=timedelta(days=self.complete_after_days))
+
 
 @dataclass(frozen=True)
 class Fault:
     """What changes at once: moved (of x1, in deviations), spread (of x1, a factor), swapped (two categories), gone (x1
-    is missing), flipped (labels of the slice c=a)."""
+    is missing), flipped (labels of the slice that is this part of the rows)."""
 
     name: str
     moved: float = 0.0
     spread: float = 1.0
     swapped: bool = False
     gone: bool = False
-    flipped: bool = False
+    flipped: float = 0.0
 
 
 CALM = Fault("calm")
@@ -72,7 +87,7 @@ CALM = Fault("calm")
 
 @dataclass(frozen=True)
 class Drawn:
-    """A model's past, and the means of all time by steps of three hours. steps: of the past."""
+    """A model's past, and the means of all time by steps. steps: of the past."""
 
     world: World
     means: _Float
@@ -96,7 +111,7 @@ def draw(world: World, months: int, seed: int) -> Drawn:
     means += cyclic * world.daily * np.sin(2 * np.pi * hour[:, None] / 24 + phase)
     means += cyclic * world.weekly * np.sin(2 * np.pi * hour[:, None] / 168 + phase)
     means[:, 0] += world.trend * np.minimum(1.0, hour / (24 * world.days))
-    weight = np.exp(0.3 * means[:, -1:] * np.array([1.0, -1.0, 0.5, -0.5]) + np.log([0.4, 0.3, 0.2, 0.1]))
+    weight = np.exp(0.3 * means[:, -1:] * np.array([1.0, -1.0, 0.5, -0.5]) + np.log(_SHARES))
     return Drawn(
         world, means[:, :-1], weight / weight.sum(axis=1, keepdims=True), world.days * 24 // STEP_HOURS, random
     )
@@ -104,136 +119,82 @@ def draw(world: World, months: int, seed: int) -> Drawn:
 
 def past_rows(drawn: Drawn) -> pl.DataFrame:
     """Rows of the past by time: features, `probability` and `label`."""
-    world, random, steps = drawn.world, drawn.random, drawn.steps
-    step = np.repeat(np.arange(steps), random.poisson(world.per_day / 24 * STEP_HOURS, steps))
-    return _rows(drawn, step)
+    return _rows(drawn, 0, drawn.steps)
 
 
-def later_rows(drawn: Drawn, days: int) -> pl.DataFrame:
-    """The same of the first days after the past, at the traffic of the past."""
-    steps, per_step = days * 24 // STEP_HOURS, drawn.world.per_day / 24 * STEP_HOURS
-    return _rows(drawn, drawn.steps + np.repeat(np.arange(steps), drawn.random.poisson(per_step, steps)))
+def later_rows(drawn: Drawn, first: int, last: int, fault: Fault = CALM, since: int = 0) -> pl.DataFrame:
+    """The same of steps after the past; the fault is there from the step `since` on.
+
+    known_at: when the label is, null where it never is. read_at: when the watch can read the row.
+    """
+    begin = drawn.steps + first
+    return _rows(drawn, begin, drawn.steps + last, fault, max(0, since + drawn.steps - begin))
 
 
-def _rows(drawn: Drawn, step: NDArray[np.int64]) -> pl.DataFrame:
+def _rows(drawn: Drawn, first: int, last: int, fault: Fault = CALM, sound: int = 0) -> pl.DataFrame:
     world, random = drawn.world, drawn.random
-    values = random.standard_normal((len(step), world.numbers + 1), dtype=np.float32) + drawn.means[step]
-    numbers = {f"x{at}": values[:, at].astype(np.float32) for at in range(world.numbers)}
-    numbers["x0"] = np.where(random.random(len(step)) < _MISSING, np.nan, numbers["x0"])
+    step = first + np.repeat(np.arange(last - first), random.poisson(_rows_a_step(drawn, first, last)))
+    faulty = step >= first + sound
+    values = random.standard_normal((len(step), world.numbers + 1), dtype=np.float32)
+    values[:, 1] *= np.where(faulty, fault.spread, 1.0)
+    values += drawn.means[step]
+    values[:, 1] += fault.moved * faulty
+    values[random.random(len(step)) < _MISSING, 0] = np.nan
+    if fault.gone:
+        values[faulty, 1] = np.nan
     chosen = (random.random((len(step), 1)) > drawn.shares[step].cumsum(axis=1)[:, :-1]).sum(axis=1)
+    if fault.swapped:
+        chosen = np.where(faulty, np.array([3, 1, 2, 0])[chosen], chosen)
     probability = 1 / (1 + np.exp(-(values[:, -1] - 1)))
-    inside = (random.random(len(step)) * STEP_HOURS * 3.6e9).astype("timedelta64[us]")
-    moment = (BEGIN + step * STEP_HOURS).astype("datetime64[us]") + inside
-    frame = pl.DataFrame({"time": moment, **numbers, "c": np.array(_DIRECTIONS)[chosen], "probability": probability})
+    label = random.random(len(step)) < probability
+    if fault.flipped:
+        label ^= faulty & (chosen == _SHARES.index(fault.flipped))
+    micros = (step * STEP_HOURS + random.random(len(step)) * STEP_HOURS) * 3.6e9
+    numbers = {f"x{at}": values[:, at] for at in range(world.numbers)}
+    frame = pl.DataFrame({
+        **numbers, "c": pl.Series(np.array(_DIRECTIONS)[chosen]), "probability": probability, "label": label,
+        **_moments(world, micros.astype(np.int64), label, random),
+    })  # fmt: skip
     if world.new_ids:
-        frame = frame.with_columns(id=pl.Series(_identifiers(step * STEP_HOURS // 24, world, random)))
-    return frame.with_columns(label=pl.Series(random.random(len(step)) < probability)).sort("time")
+        frame = frame.with_columns(id=_identifiers(step * STEP_HOURS // 24, world, random))
+    return frame.sort("time")
 
 
-def _identifiers(day: NDArray[np.int64], world: World, random: np.random.Generator) -> list[str]:
+def _rows_a_step(drawn: Drawn, first: int, last: int) -> _Float:
+    """How many are to be expected: as many as ever in the past, and then as the traffic grows."""
+    world, later = drawn.world, len(drawn.means) - drawn.steps
+    part = (np.arange(first, last) - drawn.steps) / max(1, later)
+    low, high = np.log(world.traffic)
+    return world.per_day / 24 * STEP_HOURS * np.where(part < 0, 1.0, np.exp(low + (high - low) * part))
+
+
+def _moments(
+    world: World, micros: NDArray[np.int64], label: NDArray[np.bool_], random: np.random.Generator
+) -> dict[str, pl.Series]:
+    """When rows were answered by the clocks of their replicas, when they can be read, and when their labels are known.
+
+    Replicas write their files in turn, so some are read before others whose rows are older.
+    """
+    replica = random.integers(0, len(world.clocks), len(micros))
+    length = _SEGMENT_MIN * 60 * 1_000_000
+    turn = replica * length // len(world.clocks)
+    written = ((micros - turn) // length + 1) * length + turn + _UPLOAD_MIN * 60 * 1_000_000
+    known = micros + (np.where(label, world.label_hours[1], world.label_hours[0]) * 3.6e9).astype(np.int64)
+    answered = micros + (np.array(world.clocks)[replica] * 1e6).astype(np.int64)
+    comes = pl.Series(random.random(len(micros)) < world.labelled)
+    moments = {"time": answered, "read_at": written if len(world.clocks) > 1 else micros, "known_at": known}
+    found = {name: _dated(one) for name, one in moments.items()}
+    return {**found, "known_at": found["known_at"].set(~comes, None)}
+
+
+def _dated(micros: NDArray[np.int64]) -> pl.Series:
+    moments = BEGIN.astype("datetime64[us]") + micros.astype("timedelta64[us]")
+    return pl.Series(moments).dt.replace_time_zone("UTC")
+
+
+def _identifiers(day: NDArray[np.int64], world: World, random: np.random.Generator) -> pl.Series:
     """Of 500 at a time; each day the part `new_ids` of them is replaced. Numbered in the order in which they come."""
-    return [f"i{number}" for number in (day * 500 * world.new_ids).astype(int) + random.integers(0, 500, len(day))]
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What sketches count in each step after the past. rows [steps]; cells: by column, [steps, cells]; told: of labels
-    by slice, `rows`, `predicted`, `positives` [steps, bins]."""
-
-    rows: NDArray[np.int64]
-    cells: dict[str, NDArray[np.int64]]
-    told: dict[str, tuple[_Float, _Float, _Float]]
-
-
-def count(drawn: Drawn, reference: Reference, months: int, fault: Fault = CALM, since: int = 0) -> Counted:
-    """Draw what is counted in `months`; the fault is there from the step `since` on."""
-    world, random, steps = drawn.world, drawn.random, months * 30 * 24 // STEP_HOURS
-    later = slice(drawn.steps, drawn.steps + steps)
-    first, last = np.log(world.traffic)
-    times = np.exp(first + (last - first) * np.arange(steps) / steps)
-    rows = random.poisson(world.per_day / 24 * STEP_HOURS * times)
-    faulty, none = np.arange(steps) >= since, np.zeros(steps)
-    cells = {}
-    for at in range(world.numbers):
-        name, mean, wide, gone = f"x{at}", drawn.means[later, at], none + 1, none + (_MISSING if at == 0 else 0)
-        if at == 1:
-            mean, wide = mean + fault.moved * faulty, np.where(faulty, fault.spread, 1.0)
-            gone = np.where(faulty & fault.gone, 1.0, gone)
-        cells[name] = _numbers(rows, mean, wide, gone, reference.columns[name], random)
-    shares = drawn.shares[later]
-    swapped = shares[:, [3, 1, 2, 0]] if fault.swapped else shares
-    cells["c"] = np.pad(random.multinomial(rows, np.where(faulty[:, None], swapped, shares)), ((0, 0), (0, 2)))
-    if world.new_ids:
-        cells["id"] = _id_cells(rows, world, reference, random)
-    cells[PREDICTION] = _numbers(rows, drawn.means[later, -1] - 1, none + 1, none, _logits(reference), random)
-    flipped = faulty & fault.flipped
-    return Counted(rows, cells, _labels(cells[PREDICTION], shares[:, 0], flipped, reference, random))
-
-
-def _numbers(
-    rows: NDArray[np.int64], mean: _Float, wide: _Float, gone: _Float, sketch: object, random: np.random.Generator
-) -> NDArray[np.int64]:
-    assert isinstance(sketch, NumericSketch)
-    edges = sketch.edges.astype(np.float64)
-    below = ndtr((edges[None, :] - mean[:, None]) / wide[:, None])
-    parts = np.diff(below, axis=1, prepend=0.0, append=1.0) * (1 - gone[:, None])
-    whole = np.clip(np.concatenate([parts, gone[:, None]], axis=1), 0, 1)
-    return random.multinomial(rows, whole / whole.sum(axis=1, keepdims=True))
-
-
-def _logits(reference: Reference) -> NumericSketch:
-    sketch = reference.columns[PREDICTION]
-    assert isinstance(sketch, NumericSketch)
-    edges = np.clip(sketch.edges.astype(np.float64), 1e-9, 1 - 1e-9)
-    return NumericSketch.with_edges(np.log(edges / (1 - edges)))
-
-
-def _id_cells(
-    rows: NDArray[np.int64], world: World, reference: Reference, random: np.random.Generator
-) -> NDArray[np.int64]:
-    categories = reference.columns["id"].categories  # type: ignore[union-attr]
-    number = np.array([int(name[1:]) for name in categories])
-    found = np.zeros((len(rows), len(categories) + 2), dtype=np.int64)
-    for step, rows_of_step in enumerate(rows):
-        oldest = int((world.days + step * STEP_HOURS // 24) * 500 * world.new_ids)
-        alive = np.flatnonzero((number >= oldest) & (number < oldest + 500))
-        drawn = random.integers(0, 500, rows_of_step)
-        np.add.at(found[step], alive[drawn[drawn < len(alive)]], 1)
-        found[step, -2] = (drawn >= len(alive)).sum()
-    return found
-
-
-def _labels(
-    cells: NDArray[np.int64],
-    share: _Float,
-    flipped: NDArray[np.bool_],
-    reference: Reference,
-    random: np.random.Generator,
-) -> dict[str, tuple[_Float, _Float, _Float]]:
-    """By the bins of the reference's reliability; all answers of a cell of the prediction sketch are taken as alike."""
-    sketch, edges = reference.columns[PREDICTION], reference.reliability["all"].edges
-    assert isinstance(sketch, NumericSketch)
-    ends = np.concatenate([[0.0], sketch.edges.astype(np.float64), [1.0]])
-    middle = (ends[1:] + ends[:-1]) / 2
-    into = np.zeros((len(middle), len(edges) + 1))
-    into[np.arange(len(middle)), np.searchsorted(edges, middle)] = 1.0
-    of_slice = random.binomial(cells[:, :-1], share[:, None])
-    chance = np.where(flipped[:, None], 1 - middle[None, :], middle[None, :])
-    ups = random.binomial(of_slice, chance)
-    others = cells[:, :-1] - of_slice
-    all_ups = ups + random.binomial(others, np.broadcast_to(middle, others.shape))
-    return {
-        name: tuple(part @ into for part in (counts, counts * middle, positive))  # type: ignore[misc]
-        for name, counts, positive in (("all", cells[:, :-1], all_ups), ("c=a", of_slice, ups))
-    }
-
-
-def reliability_between(counted: Counted, reference: Reference, first: int, last: int) -> dict[str, Reliability]:
-    edges = reference.reliability["all"].edges
-    return {
-        name: Reliability(edges, *(part[first:last].sum(axis=0) for part in parts))
-        for name, parts in counted.told.items()
-    }
+    return pl.Series((day * 500 * world.new_ids).astype(int) + random.integers(0, 500, len(day))).cast(pl.String)
 
 
 def begin_of(drawn: Drawn, step: int) -> datetime:

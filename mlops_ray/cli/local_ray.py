@@ -34,21 +34,22 @@ def prepare_ray(settings: Settings, serving: bool = False) -> bool:
 
 
 @contextmanager
-def ray_for(settings: Settings, serving: bool = False) -> Iterator[bool]:
+def ray_for(settings: Settings, serving: bool = False, runtime_env: dict[str, Any] | None = None) -> Iterator[bool]:
     """A Ray for the work inside: the cluster of RAY_ADDRESS, or one of our own, which ends with it (yields True).
 
-    serving: an endpoint will be started. Raises as `prepare_ray`, and UnavailableError if the cluster does not answer.
+    serving: an endpoint will be started. runtime_env: of what this process runs there. Raises as `prepare_ray`, and
+    UnavailableError if the cluster does not answer.
     """
-    with running_ray(settings, prepare_ray(settings, serving)) as own:
+    with running_ray(settings, prepare_ray(settings, serving), runtime_env) as own:
         yield own
 
 
 @contextmanager
-def running_ray(settings: Settings, own: bool) -> Iterator[bool]:
+def running_ray(settings: Settings, own: bool, runtime_env: dict[str, Any] | None = None) -> Iterator[bool]:
     """As `ray_for`, after `prepare_ray`; it may be entered in another thread than the main one."""
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": runtime_env}
     if own:
         ray.init(
             address="local",

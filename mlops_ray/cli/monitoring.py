@@ -1,6 +1,7 @@
 """The commands `mlops-ray drift` and `mlops-ray alarms`: what monitoring sees."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.governance import cli_actor
 from mlops_ray.cli.options import ConfigOption, NameArgument, StateOption, moment_of, printable, settings_of
+from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import alarms_of, silence_alarm
 from mlops_ray.governance.control_store import open_store
@@ -17,7 +19,10 @@ alarms = typer.Typer(no_args_is_help=True, help="Alarms: what monitoring found, 
 
 def drift(
     use_case: NameArgument,
-    windows: Annotated[int, typer.Option(min=1, help="So many of the last windows of each kind.")] = 5,
+    windows: Annotated[
+        int | None, typer.Option(min=1, help="So many of the last windows of each kind. [default: 5, 60 in the page]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="Write one HTML page with charts, which needs no network.")] = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -26,9 +31,21 @@ def drift(
     from mlops_ray.monitoring.watch_state import read_state
 
     settings = settings_of(state, config)
+    if page is not None:
+        _write_page(settings, use_case, page, windows)
+        return
     known = alarms_of(open_store(settings), use_case)
-    for line in describe(read_state(Artifacts(settings.artifacts), use_case), known, datetime.now(UTC), windows):
+    for line in describe(read_state(Artifacts(settings.artifacts), use_case), known, datetime.now(UTC), windows or 5):
         typer.echo(printable(line))
+
+
+def _write_page(settings: Settings, use_case: str, page: Path, windows: int | None) -> None:
+    from mlops_ray.monitoring.show.drift_view import WINDOWS, drift
+
+    view = drift(use_case, settings, windows or WINDOWS)
+    page.write_text(view.page(), encoding="utf-8")
+    standing = sum(alarm.resolved_at is None for alarm in view.alarms)
+    typer.echo(f"{page}: {len(view.versions)} versions of {use_case}, {standing} alarms stand.")
 
 
 @alarms.command("list")

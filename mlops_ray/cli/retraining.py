@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.local_ray import ray_for
 from mlops_ray.cli.options import (
     DEFAULT_URL,
@@ -28,6 +29,7 @@ from mlops_ray.cli.options import (
 )
 from mlops_ray.cli.rollout import key_from
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.retraining.cpu_meter import HOOK, CpuMeter, metered
 from mlops_ray.use_case import Monitoring, UseCase, load_use_case
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def backtest(
     window_rows: Annotated[int | None, typer.Option(help="Windows of so many predictions. [default: declared]")] = None,
     false_alarm_days: Annotated[int | None, typer.Option(help="Days to a false alarm. [default: declared]")] = None,
     cool_down_days: Annotated[float | None, typer.Option(help="Between retrainings. [default: declared]")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often, from other random numbers.")] = 3,
     output: Annotated[str | None, typer.Option(help="Folder of the result. [default: <state>/backtests]")] = None,
     state: StateOption = None,
     config: ConfigOption = None,
@@ -57,7 +60,8 @@ def backtest(
     """Replay the past under each policy, and compare: quality by week, retrainings, CPU hours, alarms.
 
     Policies: never, weekly, monthly (by the clock alone), drift (as the use case declares), data, prediction, concept
-    (as declared, with those alarms alone). The training set, candidate and parameters are the champion's.
+    (as declared, with those alarms alone). The training set is the champion's; candidate and parameters are chosen, for
+    each seed, by what was known at the first day.
     """
     settings = settings_of(state, config)
     case = _watched(load_use_case(use_case), window_rows, false_alarm_days)
@@ -68,12 +72,11 @@ def backtest(
         from mlops_ray.retraining.backtest import backtest as replay_policies
         from mlops_ray.retraining.policies import find_policy
         from mlops_ray.retraining.recorded import recorded
-        from mlops_ray.retraining.simulation import Scenario
 
         policies = {name: find_policy(case, name, cool_down) for name in names}
         found = recorded(settings, case)
-        scenario = Scenario(case, found.features, found.trial, begin, min(until, found.as_of))
-        result = replay_policies(found.url, scenario, policies)
+        span = begin, min(until, found.as_of)
+        result = replay_policies(found.url, case, found.features, *span, policies, seeds)
     _show(result, Path(output or f"{settings.state}/backtests").absolute())
 
 
@@ -90,7 +93,10 @@ def retrain(
     """Train again and compare with the champion, as the governor orders it. The version waits beside the champion."""
     settings, case = settings_of(state, config, data), load_use_case(use_case)
     moment = moment_of("--as-of", as_of)
-    with ray_for(settings):
+    artifacts = Artifacts(settings.artifacts)
+    CpuMeter(artifacts, case.name, id).start()
+    workers = {"worker_process_setup_hook": HOOK, "env_vars": metered(artifacts.root, case.name, id)}
+    with ray_for(settings, runtime_env=workers):
         from mlops_ray.retraining.retrain import retrain as run
 
         result = run(case, settings, definitions_folder(use_case, feature_repo), id, moment)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from mlops_ray.evaluation.comparison import Comparison
+from mlops_ray.evaluation.comparison import Comparison, verdict
 from mlops_ray.evaluation.estimate import CONFIDENCE, FEWEST_BLOCKS, Estimate
 from mlops_ray.evaluation.fairness import GroupCounts, widest_spread
 from mlops_ray.evaluation.metrics import Evaluation
@@ -175,11 +175,18 @@ def _better_than_champion(gate: BetterThanChampion, measured: Measured) -> GateR
             f"({FEWEST_BLOCKS} of equal size are the fewest)."
         )
         return GateResult(name, False, difference.value, gate.margin, sentence, gate.blocks)
+    passed = difference.low > gate.margin
+    meaning = {
+        "better": "better",
+        "not worse": "not worse, but no gain is shown" if passed else "better, but by less than that",
+        "worse": "worse",
+        "undecided": "neither a gain nor a loss is shown",
+    }
     sentence = (
         f"{values}the difference is {difference.low:+.4f} to {difference.high:+.4f} with 95 % certainty (above "
-        f"{gate.margin:+g} is asked for)."
+        f"{gate.margin:+g} is asked for): {meaning[verdict(difference, gate.margin)]}."
     )
-    return GateResult(name, difference.low > gate.margin, difference.low, gate.margin, sentence, gate.blocks)
+    return GateResult(name, passed, difference.low, gate.margin, sentence, gate.blocks)
 
 
 def _at_most(

@@ -1,12 +1,10 @@
-"""Charts: SVG texts that stand in a page without any library."""
+"""Charts: SVG texts that stand in a page without any library; `document` has their colours."""
 
 from collections.abc import Sequence
 from html import escape
 
 from mlops_ray.exploration.profile import Coverage
 
-# Told apart also by those who do not see red or green (Okabe and Ito, 2008).
-_COLOUR, _EMPTY = "#0072b2", "#d55e00"
 _WIDTH, _HEIGHT, _FOOT = 640, 120, 18
 _BAR, _NAME = 18, 200
 
@@ -17,11 +15,11 @@ def histogram(edges: Sequence[float], counts: Sequence[float]) -> str:
     width = _WIDTH / max(1, len(counts))
     drawn = "".join(
         f'<rect x="{at * width:.1f}" y="{_top(count / most):.1f}" width="{max(0.5, width - 1):.1f}" '
-        f'height="{max(0.0, _HEIGHT - _FOOT - _top(count / most)):.1f}" fill="{_COLOUR}">'
+        f'height="{max(0.0, _HEIGHT - _FOOT - _top(count / most)):.1f}" class="bar">'
         f"<title>{edges[at]:.6g} to {edges[at + 1]:.6g}: about {count:,.0f}</title></rect>"
         for at, count in enumerate(counts)
     )
-    return _svg(drawn + _ends(f"{edges[0]:.6g}", f"{edges[-1]:.6g}"), _HEIGHT, "histogram")
+    return svg(drawn + _ends(f"{edges[0]:.6g}", f"{edges[-1]:.6g}"), _WIDTH, _HEIGHT, "histogram")
 
 
 def volume(coverage: Coverage) -> str:
@@ -30,12 +28,12 @@ def volume(coverage: Coverage) -> str:
     width = _WIDTH / max(1, len(coverage.volume))
     drawn = "".join(
         f'<rect x="{at * width:.1f}" y="{_top(rows / most):.1f}" width="{max(0.6, width - 0.3):.1f}" '
-        f'height="{max(0.0, _HEIGHT - _FOOT - _top(rows / most)):.1f}" fill="{_COLOUR}">'
+        f'height="{max(0.0, _HEIGHT - _FOOT - _top(rows / most)):.1f}" class="bar">'
         f"<title>{escape(start)}: {rows:,} rows</title></rect>"
         for at, (start, rows) in enumerate(coverage.volume)
     )
     ends = _ends(coverage.volume[0][0], coverage.volume[-1][0]) if coverage.volume else ""
-    return _svg(drawn + ends, _HEIGHT, f"rows by {coverage.volume_unit}")
+    return svg(drawn + ends, _WIDTH, _HEIGHT, f"rows by {coverage.volume_unit}")
 
 
 def bars(named: Sequence[tuple[str, float, str]], most: float) -> str:
@@ -48,10 +46,10 @@ def bars(named: Sequence[tuple[str, float, str]], most: float) -> str:
         length = max(1.0, room * min(1.0, value / most)) if most > 0 else 1.0
         drawn.append(
             f'<text x="{_NAME - 6}" y="{y + 13}" text-anchor="end">{escape(shown)}<title>{escape(name)}</title></text>'
-            f'<rect x="{_NAME}" y="{y + 2}" width="{length:.1f}" height="{_BAR - 4}" fill="{_COLOUR}"/>'
+            f'<rect x="{_NAME}" y="{y + 2}" width="{length:.1f}" height="{_BAR - 4}" class="bar"/>'
             f'<text x="{_NAME + length + 6:.1f}" y="{y + 13}">{escape(text)}</text>'
         )
-    return _svg("".join(drawn), len(named) * (_BAR + 2), "bars")
+    return svg("".join(drawn), _WIDTH, len(named) * (_BAR + 2), "bars")
 
 
 def _top(share: float) -> float:
@@ -61,13 +59,14 @@ def _top(share: float) -> float:
 def _ends(first: str, last: str) -> str:
     y = _HEIGHT - 4
     return (
-        f'<path d="M0 {_HEIGHT - _FOOT}H{_WIDTH}" stroke="#999"/><text x="0" y="{y}">{escape(first)}</text>'
+        f'<path d="M0 {_HEIGHT - _FOOT}H{_WIDTH}" class="axis"/><text x="0" y="{y}">{escape(first)}</text>'
         f'<text x="{_WIDTH}" y="{y}" text-anchor="end">{escape(last)}</text>'
     )
 
 
-def _svg(body: str, height: int, label: str) -> str:
+def svg(body: str, width: int, height: int, label: str) -> str:
+    """A chart of this size that is told to those who do not see it by `label`."""
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" role="img" '
-        f'aria-label="{escape(label)}" font-family="system-ui,sans-serif" font-size="12" fill="#444">{body}</svg>'
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{escape(label)}" font-family="system-ui,sans-serif" font-size="12">{body}</svg>'
     )

@@ -49,7 +49,8 @@ class Exploration:
         }
 
     def _repr_html_(self) -> str:
-        from mlops_ray.exploration.page import exploration_html, with_style
+        from mlops_ray.exploration.document import with_style
+        from mlops_ray.exploration.page import exploration_html
 
         return with_style(exploration_html(self))
 
@@ -71,7 +72,7 @@ def explore_source(
     """The raw files of a source as its contract reads them. name: of the source; the first one by default."""
     name = _known(use_case, name)
     source = use_case.sources[name]
-    files = find_files(settings.data, name, source)
+    files = find_files(settings.data, name, source, artifacts=Artifacts(settings.artifacts).root)
     profile = _raw(f"{use_case.name}: source {name}", files, source, start_ray)
     return Exploration(profile, suspicions=tuple(of_columns(profile)))
 

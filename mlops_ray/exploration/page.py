@@ -3,11 +3,11 @@
 All text of the data goes through `escape`; there is no script in the page.
 """
 
-from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from mlops_ray.exploration.charts import bars, histogram, volume
+from mlops_ray.exploration.document import document, table
 from mlops_ray.exploration.profile import ColumnProfile, Coverage, Profile
 
 if TYPE_CHECKING:
@@ -21,34 +21,10 @@ _TOP = 8
 _NAMED_FILES = 20
 _RELATED = 40
 
-_STYLE = """
-.explored{font:15px/1.45 system-ui,sans-serif;color:#222;background:#fff;max-width:1080px;margin:0 auto;padding:0 1em}
-.explored table{border-collapse:collapse;margin:.6em 0;width:100%}
-.explored td,.explored th{padding:.3em .6em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
-.explored th{font-weight:600;white-space:nowrap}.explored td.n,.explored th.n{text-align:right;white-space:nowrap}
-.explored h1{font-size:1.4em;margin:1em 0 .3em}.explored h2{font-size:1.15em;margin:1.6em 0 .3em}
-.explored .facts{display:flex;flex-wrap:wrap;gap:.6em 2.2em;margin:.6em 0}
-.explored .facts b{display:block;font-size:1.3em}
-.explored .column{border-top:1px solid #ccc;padding:.9em 0;display:grid;gap:0 2em}
-.explored .column{grid-template-columns:minmax(0,17em) minmax(0,1fr)}
-.explored .column h3{margin:0;font-size:1em;overflow-wrap:anywhere}.explored small{color:#666}
-.explored svg{max-width:100%;height:auto;display:block}.explored .warn{color:#a33b00}
-.explored td{overflow-wrap:anywhere}.explored li{margin:.25em 0;overflow-wrap:anywhere}
-@media(max-width:700px){.explored .column{grid-template-columns:1fr}}
-"""
-
 
 def page(found: "Exploration | Comparison | Ranking | Profile") -> str:
     """A whole HTML file of anything that exploration gives."""
-    title = escape(_title(found))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{title}</title></head><body>{found._repr_html_()}</body></html>'
-    )
-
-
-def with_style(body: str) -> str:
-    return f'<div class="explored"><style>{_STYLE}</style>{body}</div>'
+    return document(_title(found), found._repr_html_())
 
 
 def profile_html(profile: Profile) -> str:
@@ -60,7 +36,7 @@ def exploration_html(found: "Exploration") -> str:
     parts = [f"<h1>{escape(profile.name)}</h1>", _facts(profile), _faults(profile)]
     if found.suspicions:
         rows = [(escape(one.column), one.kind.replace("_", " "), escape(one.reason)) for one in found.suspicions]
-        parts.append(f"<h2>Look at these first</h2>{_table(('column', 'suspicion', 'why'), rows)}")
+        parts.append(f"<h2>Look at these first</h2>{table(('column', 'suspicion', 'why'), rows)}")
     if ranked := [(one.column, one.roc_auc) for one in found.relations if one.roc_auc is not None]:
         parts.append(
             "<h2>How well each column alone tells the label</h2><p><small>ROC AUC of ranking by it: 0.5 says nothing, "
@@ -75,7 +51,7 @@ def _columns(profile: Profile) -> str:
     if not rest:
         return drawn
     heads = ("column", "type", "missing", "different")
-    return f"{drawn}<h2>{len(rest):,} more columns</h2>{_table(heads, map(_row, rest))}"
+    return f"{drawn}<h2>{len(rest):,} more columns</h2>{table(heads, map(_row, rest))}"
 
 
 def comparison_html(found: "Comparison") -> str:
@@ -84,7 +60,7 @@ def comparison_html(found: "Comparison") -> str:
     return (
         f"<h1>{escape(found.current)} beside {escape(found.reference)}</h1>"
         f"<p>{found.rows_was:,} rows were, {found.rows_now:,} rows are.</p>"
-        f"<ul>{said or '<li>Nothing that matters has changed.</li>'}</ul>{_table(heads, map(_change, found.columns))}"
+        f"<ul>{said or '<li>Nothing that matters has changed.</li>'}</ul>{table(heads, map(_change, found.columns))}"
     )
 
 
@@ -98,7 +74,7 @@ def ranking_html(found: "Ranking") -> str:
         cells += [("" if one.roc_auc is None else f"{one.roc_auc:.3f}")] if found.by_model else []
         rows.append(tuple(cells))
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences())
-    return f"<h1>{escape(found.title)}</h1>{_table(heads, rows)}<ul>{said}</ul>"
+    return f"<h1>{escape(found.title)}</h1>{table(heads, rows)}<ul>{said}</ul>"
 
 
 def _title(found: Any) -> str:
@@ -192,13 +168,6 @@ def _row(column: ColumnProfile) -> tuple[str, ...]:
 def _change(one: "ColumnChange") -> tuple[str, ...]:
     moved = ("", "") if one.distance is None else (f"{one.distance.share:.1%}", one.distance.words)
     return escape(one.column), one.was, one.now, f"{one.missing_was:.1%}", f"{one.missing_now:.1%}", *moved
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """heads, rows: HTML already."""
-    head = "".join(f"<th>{one}</th>" for one in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _number(value: float | None) -> str:

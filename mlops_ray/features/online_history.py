@@ -48,7 +48,8 @@ class OnlineHistory:
             for view, feast_view in zip(self._used, self._views, strict=True)
         ]
         self.waits = False
-        self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
+        self.seconds, self.reads = 0.0, 0
+        self.missing, self.stale = dict[str, int](), dict[str, int]()
 
     def close(self) -> None:
         """See `OnlineReader.close`."""

@@ -49,7 +49,9 @@ class OnlineReader:
         self._cache_s = cache_s
         self._cached: dict[tuple[int, bytes], tuple[float, Stored | None]] = {}
         self._counting = threading.Lock()
-        self.seconds, self.reads, self.hits, self.missing, self.stale = 0.0, 0, 0, 0, 0
+        self.seconds, self.reads, self.hits = 0.0, 0, 0
+        self._names = [view.name for view in used]
+        self.missing, self.stale = (dict.fromkeys(self._names, 0) for _ in range(2))
 
     def read(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[dict[str, Value]]:
         """The values alone of what `find` gives."""
@@ -64,28 +66,28 @@ class OnlineReader:
         keys = [[_key_of(row, asked, form) for row in rows] for asked, form in self._formats]
         stored = self._stored([keys[form] for form in self._format_of])
         at_us = [microseconds(moment) for moment in moments]
-        answers, missing, stale = [OnlineRow(dict(self._unknown)) for _ in rows], 0, 0
+        answers = [OnlineRow(dict(self._unknown)) for _ in rows]
+        missing, stale = ([0] * len(self._names) for _ in range(2))
         for number, found_in_view in enumerate(stored):
             names, ttl_us = self._features[number], self._ttl_us[number]
             for answer, moment_us, key in zip(answers, at_us, keys[self._format_of[number]], strict=True):
                 found = None if key is None else found_in_view.get(key)
-                if found is None:
+                if found is None or moment_us < found.known_us:
                     answer.missing += names
-                    missing += len(names)
-                elif moment_us < found.known_us:
-                    answer.missing += names
-                    stale += len(names)
+                    missing[number] += len(names)
                 elif moment_us - found.known_us > ttl_us:
                     answer.expired += names
-                    stale += len(names)
+                    stale[number] += len(names)
                 else:
                     answer.values.update(found.values)
                     answer.missing += found.absent
+                    missing[number] += len(found.absent)
         with self._counting:
             self.seconds += time.perf_counter() - started_s
             self.reads += 1
-            self.missing += missing
-            self.stale += stale
+            for number, name in enumerate(self._names):
+                self.missing[name] += missing[number]
+                self.stale[name] += stale[number]
         return answers
 
     def fetched(self, number: int, keys: Sequence[Sequence[Value]]) -> list[Stored | None]:

@@ -24,8 +24,9 @@ _PREFIX = "alarm "
 class AlarmRecord:
     """An alarm as the audit log has it. since: the beginning of what it is about; raised_at: of the event.
 
-    payload: what monitoring found, with `question`, `version` and `columns` among it. silenced_until: None for never;
-    one that lies in the past is over.
+    payload: what monitoring found, with `question`, `version` and `columns` among it, and in `resolved` by when its
+    predictions were calm again, which of recorded requests is long before it was noticed. silenced_until: None for
+    never; one that lies in the past is over.
     """
 
     id: str
@@ -158,7 +159,8 @@ def _alarms(connection: Connection, use_case: str) -> list[AlarmRecord]:
                 found[event.subject], title=event.reason, severity=event.severity, payload=said
             )
         elif event.subject in found and event.type == RESOLVED:
-            found[event.subject] = replace(found[event.subject], resolved_at=event.time)
+            said = {**found[event.subject].payload, "resolved": event.payload.get("resolved")}
+            found[event.subject] = replace(found[event.subject], resolved_at=event.time, payload=said)
         elif event.subject in found:
             until = datetime.fromisoformat(event.payload["until"])
             found[event.subject] = replace(found[event.subject], silenced_until=until, silenced_because=event.reason)

@@ -88,6 +88,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "alarm.worsened": EventType("What an alarm is about matters more than it did, or has spread.", "warning"),
     "alarm.resolved": EventType("A monitored value is within its threshold again."),
     "alarm.silenced": EventType("Somebody silenced an alarm for a time.", "warning"),
+    "monitoring.stopped": EventType("An endpoint is not watched any more until a person acts.", "critical"),
     "retraining.decided": EventType("The governor decided whether to train again."),
     "retraining.finished": EventType("A retraining ended: its challenger is better, or not, or there is none."),
     "vulnerability.found": EventType("A live version is affected by an advisory published since.", "critical"),

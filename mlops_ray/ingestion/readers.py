@@ -14,7 +14,7 @@ from mlops_ray.ingestion.parquet_rows import read_parquet_rows, rows_of_batches
 from mlops_ray.ingestion.raw_rows import RawRows, UnreadableError
 from mlops_ray.ingestion.sources import SourceFile, file_format
 from mlops_ray.use_case import Source
-from mlops_ray.use_case.reader import Part, Reader
+from mlops_ray.use_case.reader import Part, Reader, reader_below
 from mlops_ray.use_case.user_code import user_code
 
 _READERS = {"delimited": read_csv, "json_lines": read_json_lines}
@@ -48,6 +48,7 @@ def _read_part(reader: Reader, file: SourceFile, source: Source) -> Iterator[Raw
     part = Part(file.name, file.stamp, file.size)
     with user_code(f"{file.name}: its reader"):
         try:
-            yield from rows_of_batches(reader.read(part, [column.name for column in source.columns]), source)
+            batches = reader_below(reader, file.root).read(part, [column.name for column in source.columns])
+            yield from rows_of_batches(batches, source)
         except (UnreadableError, pa.ArrowException, OSError) as error:
             raise DataError(f"{file.name} cannot be read: {error}. Run again; what was read is kept.") from None

@@ -16,6 +16,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.ingestion.file_digests import FileDigests
 from mlops_ray.use_case import Source
+from mlops_ray.use_case.reader import reader_below
 from mlops_ray.use_case.user_code import user_code
 
 _FORMATS = {
@@ -36,6 +37,7 @@ class SourceFile:
     reader: its name, and the SHA-256 of its version, which is the stamp; it has no URL.
 
     stamp: size and times by which a change is seen; empty where nobody looks. size: in bytes, as the file lies there.
+    root: of the artifacts, for a reader of what lies below it.
     """
 
     url: str
@@ -43,16 +45,20 @@ class SourceFile:
     sha256: str
     stamp: str = ""
     size: int = 0
+    root: str = ""
 
 
-def find_files(data: str, source_name: str, source: Source, digests: FileDigests | None = None) -> list[SourceFile]:
+def find_files(
+    data: str, source_name: str, source: Source, digests: FileDigests | None = None, artifacts: str | None = None
+) -> list[SourceFile]:
     """The files of a source below `data` (a folder or URL), sorted by name.
 
-    digests: what is remembered of files that were hashed before; without them every file is hashed.
+    digests: what is remembered of files that were hashed before; without them every file is hashed. artifacts: the
+    root for a reader of what lies below it.
     Raises DataError if there are none, if the format of one is unknown, or if one cannot be read.
     """
     if source.path is None:
-        return _parts(source_name, source)
+        return _parts(source_name, source, artifacts or "")
     try:
         filesystem, root = locate(data)
         root = root.rstrip("/") or "/"
@@ -83,11 +89,11 @@ def find_files(data: str, source_name: str, source: Source, digests: FileDigests
     ]
 
 
-def _parts(source_name: str, source: Source) -> list[SourceFile]:
+def _parts(source_name: str, source: Source, root: str) -> list[SourceFile]:
     assert source.reader is not None
     with user_code(f"Source {source_name}: its reader"):
         try:
-            found = sorted(source.reader.parts(), key=lambda part: part.name)
+            found = sorted(reader_below(source.reader, root).parts(), key=lambda part: part.name)
         except OSError as error:
             raise DataError(f"Source {source_name}: {error}") from None
     if not found:
@@ -95,7 +101,7 @@ def _parts(source_name: str, source: Source) -> list[SourceFile]:
     if len({part.name for part in found}) < len(found):
         raise UseCaseError(f"Source {source_name}: {source.reader} gives two parts of one name.")
     return [
-        SourceFile("", part.name, hashlib.sha256(part.version.encode()).hexdigest(), part.version, part.size)
+        SourceFile("", part.name, hashlib.sha256(part.version.encode()).hexdigest(), part.version, part.size, root)
         for part in found
     ]
 
@@ -109,7 +115,8 @@ def find_all_files(
     """
     artifacts = Artifacts(settings.artifacts)
     digests = FileDigests.load(artifacts, settings.data)
-    found = {name: find_files(settings.data, name, source, digests) for name, source in sources.items()}
+    root = artifacts.root
+    found = {name: find_files(settings.data, name, source, digests, root) for name, source in sources.items()}
     if remember:
         digests.save(artifacts, settings.data)
     return found

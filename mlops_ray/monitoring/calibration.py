@@ -248,11 +248,26 @@ def _centre_and_scale(values: _Float, floor: float) -> tuple[float, float]:
 
 
 def _scores(null: Null, independent: int, overlap: int) -> _Float:
-    """The score of each window by what the windows beyond its own fold, and its neighbours, say is normal."""
-    scores = np.full(len(null.values), -inf)
-    for fold in np.array_split(np.arange(len(scores)), min(independent, _FOLDS)):
-        if len(fold):
-            others = np.r_[null.values[: max(0, fold[0] - overlap)], null.values[fold[-1] + 1 + overlap :]]
-            centre, scale = _centre_and_scale(others, null.floor)
-            scores[fold] = (np.cbrt(null.values[fold] + null.floor) - centre) / scale
+    """The score of each window by what the windows beyond its own fold, and its neighbours, say is normal.
+
+    Means and deviations of all folds at once, from sums of what lies before each window: one by one they take a third
+    of the time of learning a reference.
+    """
+    windows = len(null.values)
+    folds = [fold for fold in np.array_split(np.arange(windows), min(independent, _FOLDS)) if len(fold)]
+    low = np.maximum(0, np.array([fold[0] for fold in folds], dtype=np.int64) - overlap)
+    high = np.minimum(windows, np.array([fold[-1] for fold in folds], dtype=np.int64) + 1 + overlap)
+    roots = np.cbrt(null.values + null.floor)
+    there = ~np.isnan(roots)
+    middle = float(roots[there].mean()) if there.any() else 0.0
+    apart = np.where(there, roots - middle, 0.0)
+    sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in (there, apart, apart**2)]
+    rows, first, second = (below[-1] - (below[high] - below[low]) for below in sums)
+    enough, known = rows >= 2, np.maximum(rows, 2)
+    deviation = np.sqrt(np.maximum(0.0, second - first**2 / known) / (known - 1))
+    smallest = _SMALLEST_SCALE * cbrt(null.floor)
+    centre = np.where(enough, middle + first / known, cbrt(null.floor))
+    scale = np.where(enough, np.maximum(deviation, smallest), smallest)
+    of = np.repeat(np.arange(len(folds)), [len(fold) for fold in folds])
+    scores = (roots - centre[of]) / scale[of]
     return np.where(np.isnan(scores), -inf, scores)

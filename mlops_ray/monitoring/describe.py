@@ -21,6 +21,12 @@ def describe(state: WatchState, alarms: Sequence[AlarmRecord], now: datetime, wi
             yield f"  Not watched: {state.unwatched[version]}"
         elif version in state.watches:
             yield from _of_version(state.watches[version], windows)
+    yield from notes_of(state)
+    yield from _alarm_lines(alarms, now)
+
+
+def notes_of(state: WatchState) -> Iterator[str]:
+    """What was counted and is in no window, or changed nothing."""
     if state.repeated:
         yield f"{state.repeated:,} answers were repetitions, and not counted."
     if state.aside.ahead:
@@ -29,7 +35,6 @@ def describe(state: WatchState, alarms: Sequence[AlarmRecord], now: datetime, wi
         yield f"{state.aside.astray:,} predictions are in no window: their moments are far from those of the others."
     if state.late_labels:
         yield f"{state.late_labels:,} labels came later than `labels_count_for`, and changed nothing."
-    yield from _alarm_lines(alarms, now)
 
 
 def alarm_lines(alarms: Iterable[AlarmRecord], now: datetime) -> Iterator[str]:

@@ -1,5 +1,6 @@
-"""The drift actor: one for each endpoint, in the cluster. A thin shell around `DriftWatch`."""
+"""The drift actors: a few in the cluster, which share its endpoints. Thin shells around `watcher.Watcher`."""
 
+import hashlib
 import logging
 import os
 import shlex
@@ -7,7 +8,9 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,21 +18,24 @@ import ray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, DataError, IntegrityError, MlopsRayError, UnavailableError
+from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, worsen_alarm
-from mlops_ray.governance.control_store import ControlStore, database_now, open_store
-from mlops_ray.governance.live import VersionRef, live
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.live import VersionRef
 from mlops_ray.import_closure import code_digest
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
-from mlops_ray.monitoring.ledger_upkeep import keep_up_if_due
 from mlops_ray.monitoring.sealed_reference import read_reference
 from mlops_ray.monitoring.version_watch import Watched
+from mlops_ray.monitoring.watch_metrics import WatchMetrics
+from mlops_ray.monitoring.watcher import Watcher, assign, place_of
 from mlops_ray.state_folder import keep_closed
 
 NAMESPACE = "mlops_ray"
 ROUND_S = 5.0
 UPKEEP_LOOK_S = 60.0
+ASSIGNED_LOOK_S = 30.0
+_WATCHER = "watcher-"
 _ANSWER_S = 10.0
 _INTERPRETERS = {"pip", "uv", "conda", "container", "image_uri", "py_executable"}
 
@@ -44,27 +50,24 @@ class Registry(Protocol):
     def fetch(self, name: str, version: VersionRef, folder: Path) -> Path: ...
 
 
-def drift_actor_name(use_case: str) -> str:
-    """The name of an endpoint's actor, in the namespace `mlops_ray`."""
-    return f"drift-{use_case}"
-
-
 def start_watching(settings: Settings, use_case: str, registry: Registry, round_s: float = ROUND_S) -> Any:
-    """The actor that watches an endpoint, started if there is none; one with other code is replaced.
+    """The actor that watches an endpoint, started if there is none; one with other code leaves the endpoint to it.
 
-    It outlives who started it and is restarted wherever it dies; what it knew is in its commits. round_s: the pause
-    between rounds. Raises UnavailableError if there is none after a while.
+    It is one of `settings.drift_watchers`, which share all endpoints. It outlives who started it and is restarted
+    wherever it dies; what it knew is in its commits. registry: what `settings` name. round_s: the pause between its
+    turns. Raises UnavailableError if there is none after a while.
     """
-    code = code_digest(__name__)
-    options = {"name": drift_actor_name(use_case), "namespace": NAMESPACE, "lifetime": "detached"}
+    pool, place = _pool(settings), place_of(use_case, settings.drift_watchers)
+    name = f"{_WATCHER}{pool}-{place}"
+    options = {"name": name, "namespace": NAMESPACE, "lifetime": "detached"}
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, runtime_env=_giving_way())(DriftActor)
+    assign(Artifacts(settings.artifacts), use_case, pool)
+    _let_others_leave(use_case, name)
     for _ in range(10):
-        handle = actor.options(get_if_exists=True, **options).remote(settings, use_case, registry, code, round_s)
+        handle = actor.options(get_if_exists=True, **options).remote(settings, registry, pool, place, round_s)
         try:
-            if ray.get(handle.code.remote(), timeout=6 * _ANSWER_S) == code:
-                return handle
-            _logger.info("The drift actor of %s has other code, and is replaced", use_case)
-            ray.kill(handle)
+            ray.get(handle.watch.remote(use_case), timeout=6 * _ANSWER_S)
+            return handle
         except ray.exceptions.RayError as error:
             _logger.warning("The drift actor of %s does not answer: %s", use_case, error)
         time.sleep(0.5)  # until its name is free
@@ -89,14 +92,11 @@ def keep_watching(settings: Settings, use_case: str, registry: Registry) -> thre
 
 
 def stop_watching(use_case: str) -> None:
-    """End the actor of an endpoint, if there is one. The next goes on where it was."""
-    try:
-        ray.kill(ray.get_actor(drift_actor_name(use_case), namespace=NAMESPACE))
-    except ValueError:
-        return
+    """Let nobody watch an endpoint. Who does next goes on where it was."""
+    _let_others_leave(use_case, "")
 
 
-def open_watch(settings: Settings, use_case: str, registry: Registry, store: ControlStore) -> DriftWatch:
+def open_watch(settings: Settings, registry: Registry, use_case: str, store: ControlStore) -> DriftWatch:
     """The watch of an endpoint, with references from the registry and alarms in the audit log."""
     return DriftWatch(
         Artifacts(settings.artifacts),
@@ -134,12 +134,23 @@ def record_change(store: ControlStore, use_case: str, change: AlarmChange) -> No
         _logger.info("Alarm %s of %s %s: %s", change.id, use_case, change.kind, change.title)
 
 
-def versions_with_traffic(store: ControlStore, use_case: str) -> list[str] | None:
-    """The champion, and the version of a rollout; None where nothing is live."""
-    state = live(store, use_case)
-    if state.champion is None:
-        return None
-    return [str(ref.version) for ref in (state.champion, state.rollout and state.rollout.version) if ref]
+def _pool(settings: Settings) -> str:
+    """The name of the actors that run this code with these settings."""
+    return hashlib.sha256(f"{code_digest(__name__)} {settings.model_dump_json()}".encode()).hexdigest()[:12]
+
+
+def _let_others_leave(use_case: str, name: str) -> None:
+    """Let all actors but the one of this name leave an endpoint."""
+    for one in ray.util.list_named_actors(all_namespaces=True):
+        if one["namespace"] != NAMESPACE or not one["name"].startswith(_WATCHER) or one["name"] == name:
+            continue
+        try:
+            leave = ray.get_actor(one["name"], namespace=NAMESPACE).leave.options(max_task_retries=0)
+            ray.get(leave.remote(use_case), timeout=_ANSWER_S)
+        except (ValueError, ray.exceptions.RayError) as error:  # it has ended, or sees what is assigned when it can
+            _logger.info("The drift actor %s has left %s: %s", one["name"], use_case, type(error).__name__)
+    with suppress(ValueError):  # of the release before, one for each endpoint
+        ray.kill(ray.get_actor(f"drift-{use_case}", namespace=NAMESPACE))
 
 
 def _giving_way() -> dict[str, str]:
@@ -152,64 +163,53 @@ def _giving_way() -> dict[str, str]:
 
 
 class DriftActor:
-    """Rounds at an interval, in a thread. A round that fails is repeated; one that was cut off begins anew.
+    """A watcher as an actor: turns at an interval in one thread, and in another it looks after the ledgers."""
 
-    In another it looks after the ledger: what it has read can be moved.
-    """
-
-    def __init__(self, settings: Settings, use_case: str, registry: Registry, code: str, round_s: float):
+    def __init__(self, settings: Settings, registry: Registry, pool: str, place: int, round_s: float):
         keep_closed()
-        self._settings, self._use_case, self._registry = settings, use_case, registry
-        self._code, self._round_s = code, round_s
-        self._watch: DriftWatch | None = None
-        self._store: ControlStore | None = None
-        self._lock = threading.Lock()
+        self._metrics = WatchMetrics(Artifacts(settings.artifacts))
+        self._watcher = Watcher(settings, pool, place, partial(open_watch, settings, registry), self._metrics.show)
+        self._round_s = round_s
         threading.Thread(target=self._follow, name="drift", daemon=True).start()
         if settings.ledger_upkeep_every_s:
-            threading.Thread(target=self._keep_ledger, name="ledger upkeep", daemon=True).start()
-
-    def code(self) -> str:
-        """The digest of the code it runs."""
-        return self._code
+            every_s = min(UPKEEP_LOOK_S, settings.ledger_upkeep_every_s)
+            threading.Thread(target=self._keep_ledgers, args=(every_s,), name="ledger upkeep", daemon=True).start()
 
     def pid(self) -> int:
         return os.getpid()
 
-    def round(self, now: datetime | None = None) -> Round:
-        """One round, now. Raises what `DriftWatch.round` raises."""
-        with self._lock:
-            if self._store is None or self._watch is None:
-                self._store = open_store(self._settings)
-                self._watch = open_watch(self._settings, self._use_case, self._registry, self._store)
-            traffic = versions_with_traffic(self._store, self._use_case)
-            with self._store.reading() as connection:
-                clock = database_now(connection)
-            return self._watch.round(now or clock, traffic)
+    def watch(self, use_case: str) -> None:
+        """Have this endpoint from now on."""
+        self._watcher.take(use_case)
 
-    def _keep_ledger(self) -> None:
-        store: ControlStore | None = None
+    def watched(self) -> tuple[str, ...]:
+        return self._watcher.watched
+
+    def leave(self, use_case: str) -> None:
+        """Have it no more. The actor ends with its last endpoint."""
+        self._watcher.drop(use_case)
+        if not self._watcher.watched:
+            ray.actor.exit_actor()
+
+    def round(self, use_case: str, now: datetime | None = None) -> Round:
+        """One round of an endpoint, now. Raises what `DriftWatch.round` raises."""
+        return self._watcher.round(use_case, now)
+
+    def _keep_ledgers(self, every_s: float) -> None:
         while True:
-            time.sleep(min(UPKEEP_LOOK_S, self._settings.ledger_upkeep_every_s))
-            try:
-                store = store or open_store(self._settings)
-                if done := keep_up_if_due(self._settings, store, self._use_case):
-                    _logger.info("Looked after the ledger of %s: %s", self._use_case, done)
-            except (MlopsRayError, OSError) as error:
-                _logger.warning("The ledger of %s is not looked after, but later: %s", self._use_case, error)
-            except Exception:
-                _logger.exception("Looking after the ledger of %s failed", self._use_case)
+            time.sleep(every_s)
+            self._watcher.keep_ledgers()
 
     def _follow(self) -> None:
+        looked_s = -ASSIGNED_LOOK_S
         while True:
-            try:
-                done = self.round()
-                if done.rows or done.announced:
-                    _logger.info("Watched %s: %s", self._use_case, done)
-            except (UnavailableError, OSError) as error:
-                _logger.warning("The watch of %s goes on later: %s", self._use_case, error)
-            except DataError as error:  # what it knew is of another format: a person must act
-                _logger.error("The watch of %s stands still: %s", self._use_case, error)
-                time.sleep(UPKEEP_LOOK_S)
-            except Exception:
-                _logger.exception("A round of the watch of %s failed", self._use_case)
-            time.sleep(self._round_s)
+            if time.monotonic() - looked_s >= ASSIGNED_LOOK_S:
+                try:
+                    self._watcher.look()
+                    looked_s = time.monotonic()
+                except OSError as error:
+                    _logger.warning("Which endpoints are to be watched cannot be read: %s", error)
+            is_behind = self._watcher.turn()
+            self._metrics.say_lags(self._watcher.watched)
+            if not is_behind:
+                time.sleep(self._round_s)

@@ -6,6 +6,7 @@ counts each prediction once and raises each alarm once.
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.label_times import label_times
-from mlops_ray.monitoring.ledger_feed import LATEST, Batch, LedgerFeed, moment
+from mlops_ray.monitoring.ledger_feed import LATEST, SETTLED, Batch, LedgerFeed, moment
 from mlops_ray.monitoring.members import FOLDER as MEMBERS
 from mlops_ray.monitoring.members import IDENTITY, Members
 from mlops_ray.monitoring.reference import PREDICTION
@@ -35,6 +36,7 @@ from mlops_ray.monitoring.version_watch import retire as retired
 from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState
 from mlops_ray.monitoring.window_archive import FOLDER as WINDOWS
 from mlops_ray.monitoring.window_archive import WindowArchive
+from mlops_ray.monitoring.window_history import WindowHistory
 from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import COLUMNS, FEATURE
@@ -43,7 +45,8 @@ from mlops_ray.predictions.segments import COLUMNS, FEATURE
 # of now, it ends by the clock, though nothing comes any more.
 SETTLE = timedelta(minutes=5)
 _LIVE = timedelta(minutes=15)
-_LABELS_S = 2.0
+_LOOK_AT_CLOCK = timedelta(minutes=1)
+_PREDICTIONS_S, _LABELS_S = 10.0, 2.0
 _KEPT_VERSIONS = 4
 _BLOCKS_AT_HAND = 4
 
@@ -56,13 +59,17 @@ Announce = Callable[[AlarmChange], None]
 
 @dataclass(frozen=True)
 class Round:
-    """What a round did. rows: predictions counted. windows: finished. measured: windows whose labels were looked at."""
+    """What a round did. rows: predictions counted. windows: finished. measured: windows whose labels were looked at.
+
+    behind: there was more to read than one round's share, and others are to have their turn.
+    """
 
     segments: int = 0
     rows: int = 0
     windows: int = 0
     measured: int = 0
     announced: int = 0
+    behind: bool = False
 
 
 class DriftWatch:
@@ -82,8 +89,10 @@ class DriftWatch:
         self._named: deque[frozenset[_File]] = deque(maxlen=KEPT_COMMITS)
         self._outdated: frozenset[_File] = frozenset()
         self._archive = WindowArchive(artifacts, use_case)
+        self._history = WindowHistory(artifacts, use_case)
         self._known: dict[str, Watched | str] = {}
         self._live: tuple[str, ...] = ()
+        self._let_passed = datetime.min.replace(tzinfo=UTC)
         self.state = WatchState()
         self._begin()
 
@@ -97,8 +106,10 @@ class DriftWatch:
         try:
             announced = self._announce_waiting()
             before = self._finished()
-            segments, rows = self._take_predictions(now)
-            self._let_time_pass(now)
+            segments, rows, behind = self._take_predictions(now)
+            if not behind and (segments or now - self._let_passed >= _LOOK_AT_CLOCK):
+                self._let_time_pass(now)
+                self._let_passed = now
             if live is not None:
                 self._retire(live, now)
             measured = self._take_labels(now)
@@ -107,7 +118,12 @@ class DriftWatch:
             _logger.warning("%s Going on from there.", error)
             self._begin()
             return Round()
-        return Round(segments, rows, self._finished() - before, measured, announced)
+        return Round(segments, rows, self._finished() - before, measured, announced, behind)
+
+    def importance(self, version: str) -> Mapping[str, float]:
+        """Of the features of a version that is watched; empty where it is not known."""
+        found = self._known.get(version)
+        return found.importance if isinstance(found, Watched) else {}
 
     def _begin(self) -> None:
         self.state = self._commits.read()
@@ -121,19 +137,24 @@ class DriftWatch:
             if not record.quality
         )
 
-    def _take_predictions(self, now: datetime) -> tuple[int, int]:
-        segments, rows = 0, 0
+    def _take_predictions(self, now: datetime) -> tuple[int, int, bool]:
+        """How many segments and rows were read, and whether more are waiting: a round reads for a few seconds."""
+        begun, segments, rows = time.monotonic(), 0, 0
         for batch in self._feed.batches(self.state.newest, self.state.segments):
+            if segments and time.monotonic() - begun > _PREDICTIONS_S:
+                return segments, rows, True
             read = self._feed.read(batch, self.state.segments, self._features_of)
             self._commit(self._with_batch(self.state, read, now))
             segments, rows = segments + len(batch), rows + len(read.rows)
-        return segments, rows
+        return segments, rows, False
 
     def _with_batch(self, state: WatchState, batch: Batch, now: datetime) -> WatchState:
         state = _without_old(state, now - label_times(self._artifacts, self._use_case).count_for)
         rows = batch.rows.with_columns(moment().alias("moment"))
         dated = date_rows(state.clock, moments_of(rows["time"]), moments_of(rows["moment"]), now)
-        state = replace(_with_segments(state, batch, now), clock=dated.clock, aside=state.aside.plus(dated.aside))
+        state = replace(
+            _with_segments(state, batch, now, self._feed.listed), clock=dated.clock, aside=state.aside.plus(dated.aside)
+        )
         unwatched = {
             version: why for version in rows["version"].unique() if isinstance(why := self._judge(version), str)
         }
@@ -156,6 +177,7 @@ class DriftWatch:
             before = state.watches.get(version, VersionWatch(version))
             rollout = self._rollout(state, version)
             seen = observe(before, watched, _named(own), moments, answered, ended, _new_id, rollout)
+            self._history.keep(watched, seen.judged, {name: one.lived for name, one in before.streams.items()})
             members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
             watch = self._archive.put_away(replace(seen.watch, members=members))
             state = _with(state, replace(seen, watch=watch))
@@ -223,6 +245,8 @@ class DriftWatch:
             state = replace(state, watches=kept)
         if state is not self.state:
             self._commit(state)
+        for version in oldest:
+            self._history.forget(version)
 
     def _commit(self, state: WatchState) -> None:
         self._commits.write(state)
@@ -277,18 +301,27 @@ def _named(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(**names)
 
 
-def _with_segments(state: WatchState, batch: Batch, now: datetime) -> WatchState:
-    """The position: a clock that runs ahead does not move it beyond now."""
+def _with_segments(state: WatchState, batch: Batch, now: datetime, listed: Collection[str]) -> WatchState:
+    """The position: a clock that runs ahead does not move it beyond now.
+
+    What is done and not `listed` any more was moved to the table, where its rows are known, and need not be named.
+    """
     times = [min(segment.time, now) for segment in batch.segments]
     newest = max([*times, *([state.newest] if state.newest else [])])
     known = {**dict.fromkeys(state.segments), **dict.fromkeys(segment.id for segment in batch.segments)}
-    oldest = uuid7_at(int((newest - LATEST - timedelta(milliseconds=1)).timestamp() * 1000), bytes(10))
+    oldest, settled = _first_id(newest - LATEST), _first_id(newest - SETTLED)
     counted: Mapping[str, int] = dict(batch.rows.group_by("version").len().iter_rows())
     rows = {version: state.rows.get(version, 0) + counted.get(version, 0) for version in {*state.rows, *counted}}
+    named = sorted(id for id in known if id >= settled or (id >= oldest and id in listed))
     return replace(
-        state, newest=newest, segments=tuple(sorted(id for id in known if id >= oldest)),
-        rows=dict(sorted(rows.items())), repeated=state.repeated + batch.repeated,
+        state, newest=newest, segments=tuple(named), rows=dict(sorted(rows.items())),
+        repeated=state.repeated + batch.repeated,
     )  # fmt: skip
+
+
+def _first_id(moment: datetime) -> str:
+    """Not greater than the id of any segment of the moment or later."""
+    return uuid7_at(int((moment - timedelta(milliseconds=1)).timestamp() * 1000), bytes(10))
 
 
 def _without_old(state: WatchState, horizon: datetime) -> WatchState:

@@ -1,9 +1,9 @@
 """Judging windows: has the data changed, have the answers, do labels still follow them?"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import nan
+from math import inf, isnan, nan
 from typing import Literal
 
 from mlops_ray.monitoring.calibration import Calibration, Normal
@@ -20,7 +20,7 @@ from mlops_ray.monitoring.seasons import cell_counts, with_cell_counts
 from mlops_ray.monitoring.shifts import describe_shift, percent
 from mlops_ray.monitoring.sketches import NumericSketch, Sketch
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
-from mlops_ray.monitoring.verdicts import Basis, Finding, Verdict, verdict_of
+from mlops_ray.monitoring.verdicts import Basis, Finding, Question, Verdict, verdict_of
 from mlops_ray.monitoring.windows import Window
 
 # Of a window, at least this part must lie at times of the season that the reference has.
@@ -64,10 +64,23 @@ def _findings(
     shares: Mapping[str, float],
     widened: float,
 ) -> Iterator[Finding]:
+    for normal, value, old, new in _statistics(window, reference, calibration, detectors):
+        if normal.score(value) > calibration.thresholds[normal.family] + widened:
+            share = _share(shares, normal.column)
+            yield _finding(normal, value, calibration, share, describe_shift(old, new), widened)
+    for normal in calibration.normals:
+        if normal.family == JOINT and (one := _joint_finding(normal, reference, window, calibration, shares, widened)):
+            yield one
+
+
+def _statistics(
+    window: Window, reference: Reference, calibration: Calibration, detectors: Sequence[Detector]
+) -> Iterator[tuple[Normal, float, Sketch, Sketch]]:
+    """The statistics of single columns, with what was compared: the reference's at the same times, and the window's."""
     by_name = {detector.name: detector for detector in detectors}
     single = [normal for normal in calibration.normals if normal.family != JOINT]
     part = min(1.0, calibration.coverage.rows / window.rows)
-    expected = {name: _expected(reference, name, window) for name in {normal.column for normal in single}}
+    expected = {name: expected_at(reference, name, window) for name in {normal.column for normal in single}}
     for normal in single:
         old, new = expected[normal.column], window.columns[normal.column]
         if old is None:
@@ -76,12 +89,47 @@ def _findings(
         if normal.detector == _NEW_CATEGORIES and normal.column in reference.churn:
             days = (window.start + (window.end - window.start) / 2 - reference.end) / timedelta(days=1)
             value = max(0.0, value - reference.churn[normal.column].expected(days))
-        if normal.score(value) > calibration.thresholds[normal.family] + widened:
-            share = _share(shares, normal.column)
-            yield _finding(normal, value, calibration, share, describe_shift(old, new), widened)
-    for normal in calibration.normals:
-        if normal.family == JOINT and (one := _joint_finding(normal, reference, window, calibration, shares, widened)):
-            yield one
+        yield normal, value, old, new
+
+
+@dataclass(frozen=True)
+class Distance:
+    """One statistic of a column beside the threshold that it had, whether above it or not."""
+
+    detector: str
+    value: float
+    threshold: float
+
+    @property
+    def ratio(self) -> float:
+        """In thresholds: above 1 is drift."""
+        return self.value / self.threshold if self.threshold > 0 else inf if self.value > 0 else 0.0
+
+
+def distances_of(
+    window: Window,
+    reference: Reference,
+    spec_name: str,
+    lived: Mapping[Question, Lived],
+    detectors: Sequence[Detector] = DETECTORS,
+) -> dict[str, Distance]:
+    """Of each column the statistic that is largest in thresholds, of those that could be taken; see `judge`."""
+    monitored, found = reference.windows[spec_name], dict[str, Distance]()
+    questions: tuple[tuple[Question, Sequence[Calibration]], ...]
+    questions = (("data", monitored.features), ("prediction", monitored.prediction))
+    for question, learned in questions:
+        calibration = fitting(learned, (window.end - window.start).total_seconds(), window.rows)
+        if calibration is None or not calibration.thresholds or not window.rows:
+            continue
+        widened = lived.get(question, UNTAUGHT).widened
+        for normal, value, _, _ in _statistics(window, reference, calibration, detectors):
+            if isnan(value):
+                continue
+            limit = calibration.thresholds[normal.family] + widened
+            distance = Distance(normal.detector, value, normal.value_at(limit))
+            if normal.column not in found or distance.ratio > found[normal.column].ratio:
+                found[normal.column] = distance
+    return found
 
 
 def _part_of(sketch: Sketch, part: float) -> Sketch:
@@ -172,7 +220,7 @@ def _lacking(
     return "" if calibration.thresholds else calibration.words
 
 
-def _expected(reference: Reference, column: str, window: Window) -> Sketch | None:
+def expected_at(reference: Reference, column: str, window: Window) -> Sketch | None:
     """What the reference has at the same times; None if it has hardly any of these times."""
     seasonal = reference.seasonal.get(column)
     whole = reference.columns[column]

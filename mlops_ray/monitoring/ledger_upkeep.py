@@ -13,7 +13,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.leases import holding
-from mlops_ray.monitoring.ledger_feed import may_be_moved
+from mlops_ray.monitoring.ledger_feed import SETTLED, may_be_moved
 from mlops_ray.monitoring.watch_state import read_state
 from mlops_ray.predictions.compaction import BATCH_BYTES, compact
 from mlops_ray.predictions.erasure import upkeep_lease
@@ -21,8 +21,6 @@ from mlops_ray.predictions.label_compaction import compact_labels
 from mlops_ray.predictions.retention import retain, retention_of
 from mlops_ray.predictions.segments import FOLDER
 
-# Younger segments stay: the drift actor looks back so far for repetitions each time it reads, and finds them quickest.
-SETTLED = timedelta(hours=1)
 ACTOR_BATCH_BYTES = 64 << 20  # beside replicas, memory counts for more than few files
 _FILE = "upkeep.json"
 

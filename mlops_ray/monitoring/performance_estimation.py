@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import inf, sqrt
+from math import inf, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,12 @@ class Estimator:
     def from_json(cls, value: Mapping[str, Any]) -> "Estimator":
         lists = {name: tuple(value[name]) for name in ("edges", "calibrated")}
         return cls(**{**value, **lists})
+
+
+def decision_rate(answers: NumericSketch, threshold: float = DECISION_THRESHOLD) -> float:
+    """The part of the answers that are yes, to the bin in which the threshold lies; NaN without answers."""
+    above = np.append(answers.edges, inf) > threshold
+    return float(answers.counts[above].sum() / answers.values) if answers.values else nan
 
 
 def fit_estimator(edges: _Float, windows: Sequence[tuple[_Float, _Float]], ups: _Float, downs: _Float) -> Estimator:

@@ -48,10 +48,12 @@ class Seasonal:
         Direct standardisation (Neison, 1844). Times of which the reference has fewer than 200 rows count like the
         whole reference.
         """
-        size = self.counts.sum(axis=1, keepdims=True)
-        everything = cell_counts(whole) / whole.rows
-        shares = np.where(size >= _MINIMUM_ROWS, self.counts / np.maximum(size, 1), everything)
-        found = with_cell_counts(whole, rows / rows.sum() @ shares * whole.rows)
+        size, part = self.counts.sum(axis=1), rows / rows.sum()
+        known = size >= _MINIMUM_ROWS
+        # A product of a vector and a matrix: shares at each time would take most of the time of learning a reference.
+        shares = np.where(known, part / np.maximum(size, 1), 0.0) @ self.counts
+        shares = shares + part[~known].sum() / whole.rows * cell_counts(whole)
+        found = with_cell_counts(whole, shares * whole.rows)
         return replace(found, mean=self._mean(found, rows)) if isinstance(found, NumericSketch) else found
 
     def known(self, rows: NDArray[np.int64]) -> float:

@@ -182,9 +182,9 @@ class VersionWatch:
         """What `to_bytes` wrote. Raises DataError if it is something else."""
         try:
             stored = msgspec.msgpack.decode(content, type=_StoredWatch)
-        except msgspec.MsgspecError as error:
+            streams = {name: _stream(one) for name, one in stored.streams.items()}
+        except (msgspec.MsgspecError, pl.exceptions.PolarsError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error
-        streams = {name: _stream(one) for name, one in stored.streams.items()}
         return cls(
             stored.version, stored.rows, streams, stored.raised, stored.errors, stored.severities, stored.members
         )
@@ -242,11 +242,15 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Observed:
-    """The watch afterwards, what is to be announced, in order, and by kind of window the pane of each row."""
+    """The watch afterwards, what is to be announced, in order, and by kind of window the pane of each row.
+
+    judged: the records of the windows that were judged, with what was looked at (see `looks`).
+    """
 
     watch: VersionWatch
     changes: tuple[AlarmChange, ...] = ()
     panes: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    judged: tuple[tuple[WindowRecord, Window], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -284,6 +288,7 @@ def observe(
     """
     watch = replace(watch, rows=watch.rows + len(rows))
     records: list[tuple[WindowRecord, Window]] = []
+    judged: list[tuple[WindowRecord, Window]] = []
     panes: dict[str, NDArray[np.int64]] = {}
     for name, monitored in watched.reference.windows.items():
         stream = watch.streams.get(name) or _fresh(monitored.spec, watched.reference)
@@ -291,7 +296,8 @@ def observe(
         panes[name] = added.panes
         made, stream = _judged(stream, added, watched, name, rollout)
         watch = replace(watch, streams={**watch.streams, name: stream})
-        records += zip(made, added.finished, strict=True)
+        records += ((record, window) for (record, _), window in zip(made, added.finished, strict=True))
+        judged += ((record, looked) for record, looked in made if looked is not None)
     changes: list[AlarmChange] = []
     # All kinds in turn, or an alarm would be told for each.
     for record, window in sorted(records, key=lambda one: one[0].end):
@@ -300,7 +306,7 @@ def observe(
             examples = drifted_rows(window.sample.values(), verdict, watched.reference) if drifted else ()
             watch, changed = _take(watch, record.spec, verdict, examples, new_id)
             changes += changed
-    return Observed(watch, tuple(changes), panes)
+    return Observed(watch, tuple(changes), panes, tuple(judged))
 
 
 def take_labels(
@@ -369,9 +375,9 @@ def _fresh(spec: WindowSpec, reference: Reference) -> Stream:
 
 def _judged(
     stream: Stream, added: Added, watched: Watched, name: str, rollout: Rollout | None
-) -> tuple[list[WindowRecord], Stream]:
-    """The records of the windows that were finished, and the stream with them."""
-    monitored, records = watched.reference.windows[name], list[WindowRecord]()
+) -> tuple[list[tuple[WindowRecord, Window | None]], Stream]:
+    """The records of the windows that were finished, each with what was judged then, and the stream with them."""
+    monitored, made = watched.reference.windows[name], list[tuple[WindowRecord, Window | None]]()
     waiting, last = stream.waiting, None if rollout is None else stream.last
     for index, window in enumerate(added.finished):
         number = stream.finished + index
@@ -381,10 +387,10 @@ def _judged(
         if rollout is not None and looked.window is not None:
             last = looked.window if rollout.champion is None else None
             record = _beside(record, looked.window, rollout.champion)
-        records.append(record)
-    return records, replace(
-        stream, state=added.state, finished=stream.finished + len(records), records=(*stream.records, *records),
-        waiting=waiting, last=last,
+        made.append((record, looked.window))
+    return made, replace(
+        stream, state=added.state, finished=stream.finished + len(made), waiting=waiting, last=last,
+        records=(*stream.records, *(record for record, _ in made)),
     )  # fmt: skip
 
 

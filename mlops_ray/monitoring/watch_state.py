@@ -6,6 +6,7 @@ each prediction counted once.
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -161,7 +162,8 @@ class Commits:
             raise ConflictError(f"Another process watches the same endpoint: it has written commit {newest}.")
         self._last = name
         for old in names[:-KEPT_COMMITS]:
-            self._artifacts.delete(*self._path, old)
+            with suppress(OSError):  # another has deleted it, or the next commit does
+                self._artifacts.delete(*self._path, old)
 
     def _names(self) -> list[str]:
         """Twice where there seems to be none: all that are kept may be replaced while they are listed."""

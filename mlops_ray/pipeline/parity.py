@@ -25,7 +25,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import IntegrityError, UnavailableError, UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import expect_definitions
-from mlops_ray.features.training_set import TrainingSet, is_labelled
+from mlops_ray.features.training_set import TrainingSet, is_labelled, rows_with_told
 from mlops_ray.ingestion.snapshot import expect_kept, load_snapshot
 from mlops_ray.pipeline.golden import golden_requests
 from mlops_ray.pipeline.hard_rows import hard_rows
@@ -85,7 +85,8 @@ def prove_request_parity(
     artifacts = Artifacts(settings.artifacts)
     snapshot = load_snapshot(artifacts, use_case.name, training_set.snapshot)
     expect_kept(artifacts, use_case.name, snapshot.digest)
-    rows = artifacts.read_table(*snapshot.place(use_case.main_source))
+    names = filter(None, (use_case.main_source, use_case.label.told))
+    rows = rows_with_told(use_case, {name: artifacts.read_table(*snapshot.place(name)) for name in names})
     raw = trained_on(use_case, rows, frame, training_set.as_of).select(use_case.request_columns())
     expect_sendable(sealed.schema, raw)
     chosen = hard_rows(raw, frame, frame[PREDICTION_TIME], sealed.schema)
@@ -108,7 +109,7 @@ def trained_on(use_case: UseCase, rows: pl.DataFrame, frame: pl.DataFrame, as_of
 
     Raises IntegrityError if the training set was made of other rows.
     """
-    labelled = rows.filter(is_labelled(use_case, as_of))
+    labelled = rows.filter(is_labelled(use_case, rows.columns, as_of))
     names = [*use_case.entities, use_case.event_time]
     made_of = frame.select(pl.col(name).cast(labelled.schema[name], strict=False) for name in names)
     if not labelled.select(names).equals(made_of):

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_ray.artifacts import digest_json
+from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.code_version import code_version, framework_version, lock_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
@@ -171,7 +171,9 @@ def _inputs(
     yield "feature definitions", lineage.feature_definitions, digest
     for name, files in lineage.source_files.items():
         try:
-            found = {file.name: file.sha256 for file in find_files(settings.data, name, use_case.sources[name])}
+            root = Artifacts(settings.artifacts).root
+            there = find_files(settings.data, name, use_case.sources[name], artifacts=root)
+            found = {file.name: file.sha256 for file in there}
         except DataError:
             found = {}
         for file in sorted({*files, *found}):

@@ -1,8 +1,9 @@
 """Backtest: what would have become of the past under each policy? Replayed with simulated time, in parallel on Ray."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,17 @@ from mlops_ray.artifacts import read_parquet
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.evaluation.days import days_of
-from mlops_ray.evaluation.estimate import Estimate
+from mlops_ray.evaluation.estimate import Estimate, interval
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.governance.events import plain
 from mlops_ray.monitoring.quality import Measured, Quality, quality_by_window
+from mlops_ray.retraining.chosen import choose
 from mlops_ray.retraining.policy import WEEK
 from mlops_ray.retraining.simulation import Raised, Retrained, Scenario, Simulated, simulate
-from mlops_ray.use_case import Retraining
+from mlops_ray.training.trial import Trial
+from mlops_ray.use_case import Feature, Parameters, Retraining, UseCase
+
+SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,14 @@ class WeekQuality:
 
 
 @dataclass(frozen=True)
-class PolicyReport:
-    """What a policy did and what it was worth. roc_auc: over the whole period. difference: from the first policy, in
-    the use case's metric, with its interval over days; None for the first one itself."""
+class Run:
+    """What a policy did and was worth with one seed, which the choice of the model and each fit begin from.
 
-    policy: str
-    declared: Retraining
+    roc_auc: over the whole period. difference: from the first policy with the same seed, in the use case's metric, with
+    its interval over days; None for the first one itself.
+    """
+
+    seed: int
     roc_auc: Measured
     difference: Estimate | None
     weeks: tuple[WeekQuality, ...]
@@ -54,12 +61,31 @@ class PolicyReport:
 
 
 @dataclass(frozen=True)
+class PolicyReport:
+    """A policy over all seeds. difference: the mean of the runs', see `over_seeds`; None for the first policy."""
+
+    policy: str
+    declared: Retraining
+    runs: tuple[Run, ...]
+    difference: Estimate | None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What all policies train with one seed, chosen by what was known at the start."""
+
+    seed: int
+    candidate: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
 class Backtest:
-    """start, end: of the predictions; each policy answered the same `rows`."""
+    """start, end: of the predictions; each policy answered the same `rows`, with each of the `chosen`."""
 
     use_case: str
     metric: str
-    candidate: str
+    chosen: tuple[Chosen, ...]
     start: datetime
     end: datetime
     rows: int
@@ -71,51 +97,108 @@ class Backtest:
         return found
 
 
-def backtest(url: str, scenario: Scenario, policies: Mapping[str, Retraining]) -> Backtest:
-    """Replay the training set at `url` under each policy, each in a task of its own. Ray must be running.
+def backtest(
+    url: str,
+    use_case: UseCase,
+    features: Sequence[Feature],
+    start: datetime,
+    end: datetime,
+    policies: Mapping[str, Retraining],
+    seeds: int = SEEDS,
+) -> Backtest:
+    """Replay the training set at `url` under each policy, with each seed in a task of its own. Ray must be running.
 
-    Raises DataError if the training set has no rows before or after the start.
+    What is trained is chosen for each seed on the labels that were known at `start`: `choose`. Raises DataError if the
+    training set has no rows before or after the start.
     """
-    rows = _rows(read_parquet(url), scenario)
-    task = ray.remote(num_cpus=1)(_simulate)
+    rows = _rows(read_parquet(url), start, end)
+    first = use_case.search.seed
+    cases = [replace(use_case, search=replace(use_case.search, seed=first + number)) for number in range(seeds)]
+    choice, simulation = ray.remote(num_cpus=1)(_choose), ray.remote(num_cpus=1)(_simulate)
+    trials = [choice.remote(url, case, tuple(features), start) for case in cases]
     # The longest first: who has more to train is started before those that have nothing to do.
     order = sorted(policies, key=lambda name: (policies[name].every is None and not policies[name].alarms, name))
-    running = {name: task.remote(url, scenario, name, policies[name]) for name in order}
-    done = {name: ray.get(running[name]) for name in policies}
-    first = next(iter(done.values()))
-    reports = [_report(rows, scenario, done[name], policies[name], first) for name in policies]
-    case = scenario.use_case
-    return Backtest(
-        case.name, case.metric, scenario.trial.candidate, scenario.start, scenario.end, len(rows), tuple(reports)
-    )
+    running = {
+        (name, number): simulation.remote(
+            url, case, tuple(features), trials[number], (start, end), name, policies[name]
+        )
+        for name in order
+        for number, case in enumerate(cases)
+    }
+    done = {name: [ray.get(running[name, number]) for number in range(seeds)] for name in policies}
+    beside = next(iter(done.values()))
+    reports = [_report(rows, cases, done[name], policies[name], beside) for name in policies]
+    chosen = [Chosen(c.search.seed, t.candidate, t.parameters) for c, t in zip(cases, ray.get(trials), strict=True)]
+    return Backtest(use_case.name, use_case.metric, tuple(chosen), start, end, len(rows), tuple(reports))
 
 
-def _simulate(url: str, scenario: Scenario, name: str, policy: Retraining) -> Simulated:
-    return simulate(read_parquet(url), scenario, name, policy)
+def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of one difference over seeds, with an interval for other days and other seeds.
+
+    All seeds are judged on the same days, so that more of them make the days no more certain: the variance is the mean
+    one over days, and that of the mean over seeds. Degrees of freedom are Satterthwaite's ("An approximate distribution
+    of estimates of variance components", Biometrics Bulletin 2, 1946). Without an interval where one has none.
+    """
+    values, count = [one.value for one in estimates], len(estimates)
+    mean = float(np.mean(values))
+    parts = [(one.error, one.freedom) for one in estimates if one.error is not None and one.freedom is not None]
+    if len(parts) < count:
+        return Estimate(mean)
+    of_days, freedom = float(np.mean([error**2 for error, _ in parts])), min(found for _, found in parts)
+    of_seeds = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
+    variance = of_days + of_seeds
+    if of_seeds > 0:
+        freedom = variance**2 / (of_days**2 / freedom + of_seeds**2 / (count - 1))
+    return interval(mean, sqrt(variance), freedom, -1.0, 1.0)
 
 
-def _rows(frame: pl.DataFrame, scenario: Scenario) -> pl.DataFrame:
+def _choose(url: str, use_case: UseCase, features: tuple[Feature, ...], as_of: datetime) -> Trial:
+    return choose(read_parquet(url), use_case, features, as_of)
+
+
+def _simulate(
+    url: str,
+    use_case: UseCase,
+    features: tuple[Feature, ...],
+    trial: Trial,
+    span: tuple[datetime, datetime],
+    name: str,
+    policy: Retraining,
+) -> Simulated:
+    return simulate(read_parquet(url), Scenario(use_case, features, trial, *span), name, policy)
+
+
+def _rows(frame: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
     moment = pl.col(PREDICTION_TIME)
-    before = frame.filter(moment < scenario.start)
-    rows = frame.filter((moment >= scenario.start) & (moment < scenario.end)).sort(moment, maintain_order=True)
+    before = frame.filter(moment < start)
+    rows = frame.filter((moment >= start) & (moment < end)).sort(moment, maintain_order=True)
     if before.is_empty() or rows.is_empty():
         raise DataError(
-            f"From {scenario.start:%Y-%m-%d} to {scenario.end:%Y-%m-%d} there are {rows.height} rows to predict, and "
-            f"{before.height} before to train the first model on. Give another start or end."
+            f"From {start:%Y-%m-%d} to {end:%Y-%m-%d} there are {rows.height} rows to predict, and {before.height} "
+            f"before to train the first model on. Give another start or end."
         )
     return rows
 
 
 def _report(
-    rows: pl.DataFrame, scenario: Scenario, done: Simulated, policy: Retraining, first: Simulated
+    rows: pl.DataFrame,
+    cases: Sequence[UseCase],
+    done: Sequence[Simulated],
+    policy: Retraining,
+    beside: Sequence[Simulated],
 ) -> PolicyReport:
+    runs = [_run(rows, case, one, other) for case, one, other in zip(cases, done, beside, strict=True)]
+    differences = [run.difference for run in runs if run.difference is not None]
+    return PolicyReport(done[0].policy, policy, tuple(runs), over_seeds(differences) if differences else None)
+
+
+def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated) -> Run:
     weeks = _quality(rows, done.probability, WEEK)
     whole = _quality(rows, done.probability, timedelta(days=36_500))[0]  # from 1970 on
-    return PolicyReport(
-        done.policy,
-        policy,
+    return Run(
+        case.search.seed,
         whole.roc_auc,
-        None if done is first else _difference(rows, scenario, done.probability, first.probability),
+        None if done is beside else _difference(rows, case, done.probability, beside.probability),
         tuple(WeekQuality(week.start, week.rows, week.positive, week.roc_auc) for week in weeks),
         done.retrainings,
         done.alarms,
@@ -135,9 +218,7 @@ def _quality(rows: pl.DataFrame, probability: NDArray[np.float32], length: timed
     return quality_by_window(joined, length, np.empty(0))
 
 
-def _difference(
-    rows: pl.DataFrame, scenario: Scenario, ours: NDArray[np.float32], theirs: NDArray[np.float32]
-) -> Estimate:
-    case, label = scenario.use_case, rows[LABEL].to_numpy()
+def _difference(rows: pl.DataFrame, case: UseCase, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Estimate:
+    label = rows[LABEL].to_numpy()
     new, old = ours.astype(np.float64), theirs.astype(np.float64)
     return compare(label, new, old, days_of(rows[PREDICTION_TIME], case.zone()), case.metric).difference

@@ -1,15 +1,15 @@
 """The result of a backtest for people: a table for the terminal, and a page with a chart that needs no network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
 from math import isfinite
+from statistics import fmean
 
 from rich.table import Table
 
 from mlops_ray.evaluation.estimate import Estimate
-from mlops_ray.monitoring.quality import Measured
-from mlops_ray.retraining.backtest import Backtest, PolicyReport
+from mlops_ray.retraining.backtest import Backtest, PolicyReport, Run
 
 HEADERS = (
     "policy", "ROC AUC", "difference (95 %)", "worst week", "retrainings", "of them better", "CPU hours", "alarms",
@@ -29,17 +29,19 @@ def table(result: Backtest) -> Table:
 
 
 def cells(report: PolicyReport) -> tuple[str, ...]:
-    """A row of the table, in the order of HEADERS."""
-    worst = min((w.roc_auc.value for w in report.weeks if isfinite(w.roc_auc.value)), default=float("nan"))
+    """A row of the table, in the order of HEADERS: means over the seeds, the worst week of all, and what was counted
+    with each seed."""
+    weeks = [w.roc_auc.value for run in report.runs for w in run.weeks if isfinite(w.roc_auc.value)]
+    worst = min(weeks, default=float("nan"))
     return (
         report.policy,
-        _value(report.roc_auc),
+        f"{fmean(run.roc_auc.value for run in report.runs):.4f}",
         "" if report.difference is None else _difference(report.difference),
         f"{worst:.3f}",
-        str(len(report.retrainings)),
-        str(report.promoted),
-        f"{report.cpu_hours:.3f}",
-        str(len(report.alarms)),
+        _each(len(run.retrainings) for run in report.runs),
+        _each(run.promoted for run in report.runs),
+        f"{fmean(run.cpu_hours for run in report.runs):.3f}",
+        _each(len(run.alarms) for run in report.runs),
     )
 
 
@@ -49,10 +51,12 @@ def page(result: Backtest) -> str:
     head = "".join(f"<th>{escape(header)}</th>" for header in HEADERS)
     details = "".join(_details(report) for report in result.policies)
     note = (
-        "Each point is the ROC AUC of one week; the band is its 95 % interval, as if rows were independent. A tick "
+        "Each point is the ROC AUC of one week with the first seed; the band is its 95 % interval, as if rows were "
+        "independent. A tick "
         "below is a retraining: full if its challenger became champion, hollow if not. A challenger that is better "
-        "takes over at once here, as if it were approved that moment. The candidate and its parameters are the "
-        "champion's, found on data that this past did not have: the hindsight flatters every policy."
+        "takes over at once here, as if it were approved that moment. The candidate and its parameters were chosen by "
+        f"what was known at the start, with {len(result.chosen)} seeds. A difference is their mean; its interval is "
+        "for other days and other seeds. Labels came when they were recorded as known."
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(_title(result))}</title>'
@@ -71,13 +75,13 @@ _STYLE = (
 
 def chart(result: Backtest) -> str:
     """Weekly ROC AUC of every policy, as SVG."""
-    values = [w.roc_auc for report in result.policies for w in report.weeks if isfinite(w.roc_auc.value)]
+    values = [w.roc_auc for report in result.policies for w in report.runs[0].weeks if isfinite(w.roc_auc.value)]
     low = min((m.value for m in values), default=0.5) - 0.03
     high = max((m.value for m in values), default=1.0) + 0.03
     plot = _Plot(result.start, result.end, low, high)
     parts = [plot.grid(), _text(_LEFT, _TOP - 4, "ROC AUC of each week")]
     for number, report in enumerate(result.policies):
-        parts.append(_drawn(plot, report, _COLOURS[number % len(_COLOURS)], number))
+        parts.append(_drawn(plot, report.policy, report.runs[0], _COLOURS[number % len(_COLOURS)], number))
     label = escape(_title(result))
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -115,8 +119,8 @@ class _Plot:
         return "".join(parts)
 
 
-def _drawn(plot: _Plot, report: PolicyReport, colour: str, number: int) -> str:
-    weeks = [week for week in report.weeks if isfinite(week.roc_auc.value)]
+def _drawn(plot: _Plot, policy: str, run: Run, colour: str, number: int) -> str:
+    weeks = [week for week in run.weeks if isfinite(week.roc_auc.value)]
     points = " ".join(f"{plot.x(week.start)},{plot.y(week.roc_auc.value)}" for week in weeks)
     sure = [week for week in weeks if week.roc_auc.low is not None and week.roc_auc.high is not None]
     upper = [f"{plot.x(w.start)},{plot.y(w.roc_auc.high or 0)}" for w in sure]
@@ -126,13 +130,13 @@ def _drawn(plot: _Plot, report: PolicyReport, colour: str, number: int) -> str:
         f'<rect x="{plot.x(one.at) - 1.5}" y="{line + 4 * number}" width="3" height="8" stroke="{colour}" '
         f'fill="{colour if one.outcome == "better" else "none"}"><title>{escape(f"{one.at:%Y-%m-%d}: {one.outcome}")}'
         "</title></rect>"
-        for one in report.retrainings
+        for one in run.retrainings
     )
     legend = f'<rect x="{_LEFT + 150 * number}" y="{_HEIGHT - 14}" width="18" height="4" fill="{colour}"/>'
     return (
         f'<polygon points="{" ".join([*upper, *lower])}" fill="{colour}" opacity="0.1"/>'
         f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>{ticks}{legend}'
-        f"{_text(_LEFT + 24 + 150 * number, _HEIGHT - 8, report.policy)}"
+        f"{_text(_LEFT + 24 + 150 * number, _HEIGHT - 8, policy)}"
     )
 
 
@@ -141,11 +145,12 @@ def _text(x: float, y: float, text: str) -> str:
 
 
 def _details(report: PolicyReport) -> str:
-    trained = [f"<b>{one.at:%Y-%m-%d}, {one.outcome}</b>: {escape(one.reason)}" for one in report.retrainings]
+    run = report.runs[0]
+    trained = [f"<b>{one.at:%Y-%m-%d}, {one.outcome}</b>: {escape(one.reason)}" for one in run.retrainings]
     alarms = [
         f"<b>{one.raised:%Y-%m-%d} to {f'{one.resolved:%Y-%m-%d}' if one.resolved else 'the end'}</b>: "
         f"{escape(one.title)}"
-        for one in report.alarms
+        for one in run.alarms
     ]
     lists = _listed("Retrainings", trained) + _listed("Alarms", alarms)
     return f"<h2>{escape(report.policy)}</h2>{lists or '<p>No retraining, no alarm.</p>'}"
@@ -162,12 +167,13 @@ def _listed(title: str, items: Sequence[str]) -> str:
 def _title(result: Backtest) -> str:
     return (
         f"{result.use_case}: {result.rows:,} predictions from {result.start:%Y-%m-%d} to {result.end:%Y-%m-%d}, "
-        f"candidate {result.candidate}"
+        f"candidate {', '.join(dict.fromkeys(one.candidate for one in result.chosen))}"
     )
 
 
-def _value(measured: Measured) -> str:
-    return f"{measured.value:.4f}"
+def _each(counts: Iterable[int]) -> str:
+    """What was counted with each seed."""
+    return ", ".join(str(count) for count in counts)
 
 
 def _difference(estimate: Estimate) -> str:

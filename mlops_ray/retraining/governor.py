@@ -5,7 +5,6 @@ is started if it was not, what has ended is recorded if it was not.
 """
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,11 +17,12 @@ from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
-from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity
+from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity, read_events
 from mlops_ray.governance.live import live
 from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, history, record_next
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.versions import VersionRef
+from mlops_ray.retraining.cpu_meter import cpu_seconds
 from mlops_ray.retraining.history import History, Running, read_history
 from mlops_ray.retraining.launcher import Launcher, Order
 from mlops_ray.retraining.policy import Decision, State, decide, retraining_id
@@ -30,7 +30,9 @@ from mlops_ray.retraining.result import Result, champion_lineage, find_result
 from mlops_ray.use_case import UseCase
 
 ATTEMPTS = 3
+ROLLOUT_STARTED = "rollout.started"
 HOUR = timedelta(hours=1)
+_HOUR_S = 3600
 # How many labels became known after the first moment (None: ever) and up to the second.
 NewRows = Callable[[datetime | None, datetime], int]
 
@@ -151,7 +153,7 @@ class Governor:
             f"It had no result after {hours:.1f} hours (limit {limit:g}) and was stopped. Its log says what it waited "
             f"for; raise time_limit if it needs longer."
         )
-        self._finish(Result(order.id, order.as_of, "failed", reason, cpu_hours=hours * (os.cpu_count() or 1)), now)
+        self._finish(Result(order.id, order.as_of, "failed", reason), now)
 
     def _finish(self, result: Result, now: datetime) -> None:
         """Record the outcome, and in the same transaction ask for approval of a challenger that won."""
@@ -161,7 +163,8 @@ class Governor:
         by_itself = won and self._policy.promote and not self._needs_approval()
         if by_itself:  # first, as it can be repeated: once the end is recorded, nobody looks at it again
             self._roll_out(result)
-        payload = asdict(result) | {"at": now.isoformat(), "rollout": by_itself}
+        hours = cpu_seconds(self._artifacts, self._name, result.id) / _HOUR_S
+        payload = asdict(result) | {"at": now.isoformat(), "rollout": by_itself, "cpu_hours": hours}
 
         def entry(events: Sequence[Event]) -> Entry | None:
             running = read_history(events, now).running
@@ -176,7 +179,8 @@ class Governor:
             _logger.info("Retraining %s ended: %s. %s", result.id, result.outcome, result.reason)
 
     def _offered(self) -> int | None:
-        """The version that waits for a verdict, or is in a rollout: another would be compared with the old champion."""
+        """The version that waits for a verdict or, approved, for its rollout, or is in one: another would be compared
+        with the old champion. One whose rollout has ended waits for nothing."""
         now = live(self._store, self._name)
         if now.rollout is not None:
             return now.rollout.version.version
@@ -185,10 +189,16 @@ class Governor:
             (
                 one.version
                 for one in list_approvals(self._store, self._name)
-                if one.state == "requested" and one.version > newer_than and one.expires_at > clock
+                if one.version > newer_than
+                and one.expires_at > clock
+                and (one.state == "requested" or (one.state == "approved" and not self._was_rolled_out(one.version)))
             ),
             None,
         )
+
+    def _was_rolled_out(self, version: int) -> bool:
+        subject = f"{self._name}@{version}"
+        return bool(read_events(self._store, use_case=self._name, types=[ROLLOUT_STARTED], subject=subject, limit=1))
 
     def _needs_approval(self) -> bool:
         return self._use_case.approval is not None and self._use_case.approval.required

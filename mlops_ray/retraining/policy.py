@@ -46,9 +46,9 @@ class State:
     """What is known at the moment of a decision.
 
     past: all retrainings, the oldest first. losses: how many of the last in a row were not better, or failed, since
-    the champion changed. offered: the version that waits for a person's verdict or is in a rollout; None if none is.
-    trained: up to when the last training, first or again, knew the data; None: not known. new_rows: labels that came
-    since. All moments are UTC.
+    the champion changed. offered: the version that waits for a person's verdict or its rollout, or is in one; None if
+    there is none. trained: up to when the last training, first or again, knew the data; None: not known. new_rows:
+    labels that came since. All moments are UTC.
     """
 
     alarms: tuple[OpenAlarm, ...] = ()
@@ -84,7 +84,7 @@ def decide(policy: Retraining, state: State, now: datetime) -> Decision:
     if running is not None:
         return Decision("wait", "running", f"Retraining {running.id} runs since {_moment(running.decided)}.", ids)
     if state.offered is not None:
-        text = f"Version {state.offered} waits for its approval or is in a rollout; first it is decided on."
+        text = f"Version {state.offered} waits for its approval or its rollout, or is in one; first it is decided on."
         return Decision("wait", "offered", text, ids, {"version": state.offered})
     if state.losses >= policy.stop_after_losses:
         text = (

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
+from mlops_ray.retraining.cpu_meter import HOOK, metered
 from mlops_ray.retraining.launcher import Launcher, Order, Phase
 from mlops_ray.retraining.result import RESULTS
 from mlops_ray.retraining.retrain import retrain
@@ -100,7 +102,12 @@ class ActorLauncher:
         if self.phase(order.submission) != "new":
             return
         options = {"name": order.submission, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-        actor = ray.remote(num_cpus=0, max_restarts=0)(_Retraining).options(**options)
+        root = Artifacts(self.settings.artifacts).root
+        # Ray takes its hook for a whole job alone; this is how it hands it to workers, and actors hand variables on.
+        variables = {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: HOOK, **metered(root, self.use_case, order.retraining)}
+        actor = ray.remote(num_cpus=0, max_restarts=0)(_Retraining).options(
+            runtime_env={"env_vars": variables}, **options
+        )
         actor.remote(self.use_case, self.reference, self.settings, self.feature_repo, order)
         _logger.info("Started actor %s", order.submission)
 

@@ -1,4 +1,4 @@
-"""What was recorded of the past: the training set of the champion, and what was fitted on it."""
+"""What was recorded of the past: the training set of the champion."""
 
 import tempfile
 from dataclasses import dataclass
@@ -12,18 +12,16 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.retraining.result import champion_lineage
-from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, UseCase
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the champion's lineage gives: the training set, and what was fitted on it."""
+    """What the champion's lineage gives: the training set, and its features."""
 
     url: str
     as_of: datetime
     features: tuple[Feature, ...]
-    trial: Trial
 
 
 def recorded(settings: Settings, use_case: UseCase) -> Recorded:
@@ -39,5 +37,4 @@ def recorded(settings: Settings, use_case: UseCase) -> Recorded:
         artifacts.url("training_sets", name, f"{lineage.training_set}.parquet"),
         datetime.fromisoformat(lineage.as_of),
         tuple(Feature(feature.name, feature.kind) for feature in features),
-        Trial(lineage.candidate, 0, dict(lineage.parameters)),
     )

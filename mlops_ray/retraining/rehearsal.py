@@ -124,7 +124,7 @@ class _Player:
         """The ledger is read a moment after predictions are answered; simulated time waits for it."""
         deadline_s = time.monotonic() + COUNTED_S
         while self._counted() - self._before < predictions and time.monotonic() < deadline_s:
-            ray.get(self._watch.round.remote())
+            ray.get(self._watch.round.remote(self._use_case))
             time.sleep(0.2)
 
     def wait_for_decision(self, progress: Progress) -> Decision:
@@ -151,7 +151,7 @@ class _Player:
         raise UnavailableError(f"The retraining has not ended after {RETRAINING_S:g} s. See Ray's logs.")
 
     def _look(self, now: datetime) -> Decision:
-        ray.get(self._watch.round.remote())
+        ray.get(self._watch.round.remote(self._use_case))
         for event in read_events(self._store, self._seen, self._use_case, types=(RAISED,)):
             if event.id not in self._told:
                 self._told.add(event.id)

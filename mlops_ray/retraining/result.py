@@ -22,7 +22,7 @@ class Result:
     """What came of a retraining. outcome: of the challenger against the champion on the recent window; reason: why.
 
     version, digest: of the challenger; None where there is none. admissible: it passed its gates. champion: what it was
-    compared with. comparison: None where it was not compared. cpu_hours: seconds times the CPUs of its machine.
+    compared with. comparison: None where it was not compared. What it took is known by `cpu_meter.cpu_seconds`.
     """
 
     id: str
@@ -34,7 +34,6 @@ class Result:
     admissible: bool = False
     champion: int | None = None
     comparison: Comparison | None = None
-    cpu_hours: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"as_of": self.as_of.isoformat()}

@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,17 +18,15 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.pipeline.champion import compare_with_champion
-from mlops_ray.pipeline.cpus import node_cpus
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.pipeline.steps.step import Notify
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.retraining.challenger import judge_challenger
+from mlops_ray.retraining.cpu_meter import CpuMeter
 from mlops_ray.retraining.policy import Outcome
 from mlops_ray.retraining.result import RESULTS, Result, champion_lineage, find_result
 from mlops_ray.use_case import Candidate, Choice, Classifier, Feature, Parameters, Retraining, SearchSpace, UseCase
-
-_SECONDS_PER_HOUR = 3600
 
 _logger = logging.getLogger(__name__)
 
@@ -73,21 +70,22 @@ def retrain(
     """Run the pipeline as of `as_of` and write what came of it below the artifact root, once.
 
     Killed and started again, with the same id, it goes on where the pipeline stood. A failure is a result too: the
-    governor must know of it. Ray must be running.
+    governor must know of it. What it uses of CPUs is written down, for which it has this process to itself. Ray must be
+    running, with workers that do the same (`cpu_meter`).
     """
     artifacts = Artifacts(settings.artifacts)
     known = find_result(artifacts, use_case.name, id)
     if known is not None:
         return known
-    started = time.monotonic()
+    meter = CpuMeter(artifacts, use_case.name, id)
+    meter.start()
     try:
         result = _retrain(use_case, settings, feature_repo, id, as_of, notify)
     except Exception as error:
         _logger.exception("Retraining %s failed", id)
         text = str(error) if isinstance(error, MlopsRayError) else f"{type(error).__name__}: {error}"
         result = Result(id, as_of, "failed", f"The pipeline failed: {text}")
-    hours = (time.monotonic() - started) * node_cpus() / _SECONDS_PER_HOUR
-    result = replace(result, cpu_hours=hours)
+    meter.write()  # before the governor adds up
     artifacts.write_json(result.to_json(), RESULTS, use_case.name, f"{id}.json")
     _logger.info("Retraining %s: %s. %s", id, result.outcome, result.reason)
     return result

@@ -108,8 +108,10 @@ def endpoint_application(
     settings: Settings,
     registry: Registry | None = None,
     open_reader: OpenReader = online_reader_of,
+    governor: serve.Application | None = None,
 ) -> serve.Application:
-    """The application of one model; its versions come from `registry`, by default MLflow's."""
+    """The application of one model; its versions come from `registry`, by default MLflow's. governor: what lives and
+    ends with the endpoint, see `beside`."""
     registry = registry or MlflowRegistry(settings)
     options = {
         "autoscaling_config": {
@@ -124,7 +126,14 @@ def endpoint_application(
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
     }
     endpoint: Any = _Endpoint
-    return endpoint.options(**options).bind(args, settings, registry, open_reader, _model(args, registry))
+    return endpoint.options(**options).bind(args, settings, registry, open_reader, _model(args, registry), governor)
+
+
+def beside(name: str, actor: type, *arguments: Any) -> serve.Application:
+    """Something that is no endpoint, as a deployment of an endpoint's application: it works by itself, from its
+    constructor on, and takes no CPU from others."""
+    deployment: Any = serve.deployment(name=name, ray_actor_options={"num_cpus": 0}, logging_config=_LOGGING)(actor)
+    return deployment.bind(*arguments)
 
 
 def _model(args: EndpointArgs, registry: Registry) -> serve.Application | None:
@@ -193,6 +202,7 @@ class _Endpoint:
         registry: Registry,
         open_reader: OpenReader,
         model: DeploymentHandle | None,
+        governor: DeploymentHandle | None,  # only so that it is part of the application
     ):
         _set_up_process()
         sys.setswitchinterval(SWITCH_INTERVAL_S)

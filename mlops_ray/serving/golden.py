@@ -24,7 +24,8 @@ class RecordedReader:
 
     def __init__(self) -> None:
         self.answer: Mapping[str, Value] = {}
-        self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
+        self.seconds, self.reads = 0.0, 0
+        self.missing, self.stale = dict[str, int](), dict[str, int]()
 
     def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
         return [OnlineRow(dict(self.answer)) for _ in rows]

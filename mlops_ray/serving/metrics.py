@@ -16,12 +16,12 @@ _VERSION = ("use_case", "version", "route")
 
 
 class Lookups(Protocol):
-    """What an online reader counts: seconds spent, features that were not there, and that were too old."""
+    """What an online reader counts: seconds spent, and by view features that were not there, and that were too old."""
 
     seconds: float
     reads: int
-    missing: int
-    stale: int
+    missing: dict[str, int]
+    stale: dict[str, int]
 
 
 class Metrics:
@@ -43,12 +43,12 @@ class Metrics:
             (*_STATUS, "le"),
         )
         self._lookups = {
-            name: _counter(f"online_store_{name}", text, ("use_case",))
-            for name, text in (
+            name: _counter(f"online_store_{name}", text, ("use_case", *tags))
+            for name, text, *tags in (
                 ("seconds", "Time spent reading the online store"),
                 ("reads", "Reads of the online store"),
-                ("missing", "Feature values that the online store did not have"),
-                ("stale", "Feature values that were older than their time to live"),
+                ("missing", "Feature values that the online store did not have", "view"),
+                ("stale", "Feature values that were older than their time to live", "view"),
             )
         }
         self._dropped = _counter("shadow_dropped", "Requests that no shadow was asked, under pressure", ("use_case",))
@@ -56,7 +56,7 @@ class Metrics:
         self._lag_s = _gauge("ledger_oldest_seconds", "Age of the oldest prediction not yet moved to shared storage")
         self._seen: dict[tuple[str, str], Counts] = {}
         self._seen_answers: dict[int, Counts] = {}
-        self._seen_lookups: list[tuple[Lookups, dict[str, float]]] = []
+        self._seen_lookups: list[tuple[Lookups, dict[tuple[str, str], float]]] = []
         self._seen_dropped = 0
 
     def publish(
@@ -69,10 +69,11 @@ class Metrics:
         before, self._seen_lookups = self._seen_lookups, []
         for reader in lookups:
             seen = next((seen for known, seen in before if known is reader), {})
-            now_s = {name: float(getattr(reader, name)) for name in self._lookups}
-            for name, counter in self._lookups.items():
-                _increase(counter, now_s[name] - seen.get(name, 0.0), self._tags)
-            self._seen_lookups.append((reader, now_s))
+            counted = _counted(reader)
+            for (name, view), value in counted.items():
+                tags = self._tags | ({"view": view} if view else {})
+                _increase(self._lookups[name], value - seen.get((name, view), 0.0), tags)
+            self._seen_lookups.append((reader, counted))
         _increase(self._dropped, dropped - self._seen_dropped, self._tags)
         self._seen_dropped = dropped
         self._lag_bytes.set(lag.bytes, self._tags)
@@ -91,6 +92,13 @@ class Metrics:
         _increase(self._requests, new.requests, tags)
         _increase(self._errors, new.errors, tags)
         _increase_buckets(self._latency, new, tags)
+
+
+def _counted(reader: Lookups) -> dict[tuple[str, str], float]:
+    """What a reader has counted so far, by metric and view, "" where it is not by view."""
+    found = {("seconds", ""): reader.seconds, ("reads", ""): float(reader.reads)}
+    found |= {("missing", view): float(values) for view, values in reader.missing.items()}
+    return found | {("stale", view): float(values) for view, values in reader.stale.items()}
 
 
 def _counter(name: str, text: str, tags: tuple[str, ...]) -> Counter:

@@ -20,14 +20,15 @@ _logger = logging.getLogger(__name__)
 class OnlineReader(Protocol):
     """Where the features that a caller does not send come from. It counts what it does, for the metrics.
 
+    missing, stale: feature values that were not there, or too old, by view.
     waits: whether a read may wait, for a network or for who writes; one that does not is over in a millisecond.
     """
 
     waits: bool
     seconds: float
     reads: int
-    missing: int
-    stale: int
+    missing: dict[str, int]
+    stale: dict[str, int]
 
     def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
         """For each row of entity keys its features as they were known at its moment.

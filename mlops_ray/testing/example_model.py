@@ -39,7 +39,8 @@ class RecentDelays:
 
     def __init__(self, values: Mapping[tuple[str, str], tuple[float, datetime]]):
         self.values = values
-        self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
+        self.seconds, self.reads = 0.0, 0
+        self.missing, self.stale = dict[str, int](), dict[str, int]()
         self.is_closed = False
 
     def close(self) -> None:
@@ -48,7 +49,7 @@ class RecentDelays:
     def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
         started_s = time.perf_counter()
         delays = [self._known(row, moment) for row, moment in zip(rows, moments, strict=True)]
-        self.missing += delays.count(None)
+        self.missing["delays"] = self.missing.get("delays", 0) + delays.count(None)
         self.reads += 1
         self.seconds += time.perf_counter() - started_s
         return [OnlineRow({"recent_delay": delay}, ["recent_delay"] if delay is None else []) for delay in delays]

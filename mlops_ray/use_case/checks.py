@@ -280,6 +280,24 @@ def _check_label(case: "UseCase") -> None:
             f'classes, no numbers). Write a comparison, such as pl.col("delay") >= 15.',
         )
     _expect_moment(case, f"label {case.label.name!r}: known_at", case.label.known_at, types, source)
+    if case.label.told is not None:
+        _check_told(case, case.label.told)
+
+
+def _check_told(case: "UseCase", name: str) -> None:
+    keys = {*case.entities, case.event_time}
+    if name not in case.sources or name == case.main_source:
+        others = ", ".join(list(case.sources)[1:]) or "there is none"
+        raise _refusal(
+            case, f"label {case.label.name!r}: told is {name!r}, which is no source beside the first ({others})."
+        )
+    source = case.sources[name]
+    if set(source.key) != keys or not {"label", "known_at"} <= set(column_types(case, name)):
+        raise _refusal(
+            case,
+            f"label {case.label.name!r}: source {name!r} of what was told needs the key "
+            f"{', '.join(sorted(keys))} and the columns label and known_at. Declare it with told_labels.",
+        )
 
 
 def _check_request_features(case: "UseCase") -> None:

@@ -36,11 +36,12 @@ class NoSliceWorse:
 
 @dataclass(frozen=True)
 class BetterThanChampion:
-    """Gate: on the same test rows the metric is better than the champion's by more than `margin`, with 95 % certainty.
+    """Gate: on the same test rows the metric is above the champion's by more than `margin`, with 95 % certainty.
 
     The lower end of the 95 % interval is above `margin`, so of models that are better by just that much 2.5 % pass.
     The rows are those of the test period after the training of both. A negative margin is what the version may be worse
-    by. Passed where there is no champion yet; fails where the rows are of fewer than five days.
+    by: it then has to be "not worse", and is "better" only where all of the interval is above 0; its sentence says
+    which. Passed where there is no champion yet; fails where the rows are of fewer than five days.
     """
 
     margin: float = 0.0

@@ -32,3 +32,18 @@ class Reader(Protocol):
         Raises OSError where the store does not answer or the part has another version by now, with a sentence.
         """
         ...
+
+
+@runtime_checkable
+class StateReader(Protocol):
+    """A reader of what the platform itself keeps. It is told where that is when it is read, as a use case knows no
+    place."""
+
+    def below(self, root: str) -> Reader:
+        """The reader below an artifact root."""
+        ...
+
+
+def reader_below(reader: Reader, root: str) -> Reader:
+    """The reader that reads: where it is one of the platform's state, the one below the artifact root."""
+    return reader.below(root) if isinstance(reader, StateReader) else reader

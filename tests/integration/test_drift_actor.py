@@ -23,7 +23,7 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.monitoring import drift_actor
-from mlops_ray.monitoring.drift_actor import NAMESPACE, drift_actor_name, start_watching, stop_watching
+from mlops_ray.monitoring.drift_actor import NAMESPACE, start_watching, stop_watching
 from mlops_ray.monitoring.label_join import labelled_predictions
 from mlops_ray.monitoring.ledger_upkeep import last_upkeep
 from mlops_ray.monitoring.watch_state import WatchState, read_state
@@ -123,6 +123,11 @@ def pid_of(actor: Any) -> int:
     return int(ray.get(actor.pid.remote(), timeout=60))
 
 
+def watchers() -> list[str]:
+    found = ray.util.list_named_actors(all_namespaces=True)
+    return [one["name"] for one in found if one["namespace"] == NAMESPACE]
+
+
 def test_killed_ten_times_while_predictions_come_each_is_counted_once(settings: Settings, registry: Sealed) -> None:
     actor = start_watching(settings, NAME, registry, round_s=0.1)
     total, pids = 0, set()
@@ -142,7 +147,7 @@ def test_killed_ten_times_while_predictions_come_each_is_counted_once(settings: 
     assert state.watches["7"].streams[BY_COUNT.name].finished == total // (BY_COUNT.rows or 1)
     records = state.watches["7"].streams[BY_COUNT.name].records
     assert {record.data.answer for record in records} == {"not enough data"}  # of seconds, and judged as days
-    assert "shorter than any that the reference was learned with" in records[0].data.reason
+    assert "It is judged together with the next ones" in records[0].data.reason
     assert alarms_of(open_store(settings), NAME) == []
 
 
@@ -186,9 +191,32 @@ def test_new_code_takes_over_with_windows_and_reference_unchanged(
     monkeypatch.setattr(drift_actor, "code_digest", lambda *parts: "other code")
     new = start_watching(settings, NAME, registry, round_s=0.1)
     assert pid_of(new) != pid
-    ray.get(new.round.remote(datetime.now(UTC)))
+    ray.get(new.round.remote(NAME, datetime.now(UTC)))
     assert state_of(settings).watches["7"].to_bytes() == before
-    assert ray.get_actor(drift_actor_name(NAME), namespace=NAMESPACE) == new
+    assert len(watchers()) == 1, "the old one has ended, as it had nothing else to watch"
+
+
+def test_many_endpoints_share_a_few_processes_and_are_watched_again_after_a_kill(
+    settings: Settings, registry: Sealed
+) -> None:
+    names, store = [f"endpoint-{number}" for number in range(8)], open_store(settings)
+    actors = set()
+    for name in names:
+        set_champion(store, SYSTEM, name, VersionRef(7, registry.digest), "the example")
+        actors.add(start_watching(settings, name, registry, round_s=0.1))
+    assert len(watchers()) == len(actors) == settings.drift_watchers == 2
+    assert sorted(name for actor in actors for name in ray.get(actor.watched.remote())) == sorted(names)
+    for actor in actors:
+        os.kill(pid_of(actor), signal.SIGKILL)
+    artifacts = Artifacts(settings.artifacts)
+    for name in names:
+        with LedgerWriter(settings, name) as ledger:
+            ledger.add_version("7", example_schema())
+            write(ledger, 1_000, 5)
+    wait_until(lambda: all(read_state(artifacts, name).rows.get("7") == 1_000 for name in names))
+    for name in names:
+        stop_watching(name)
+    wait_until(lambda: not watchers())
 
 
 def test_labels_reach_the_watch_and_a_dataset(settings: Settings, registry: Sealed) -> None:
@@ -197,7 +225,7 @@ def test_labels_reach_the_watch_and_a_dataset(settings: Settings, registry: Seal
         ids = write(ledger, 800, 4)
         labels.append([Label(True, request_id=id, row=row) for id in ids for row in range(100)])
     wait_until(lambda: counted(settings) == 800)
-    ray.get(actor.round.remote(datetime.now(UTC) + timedelta(seconds=1)))
+    ray.get(actor.round.remote(NAME, datetime.now(UTC) + timedelta(seconds=1)))
     record = state_of(settings).watches["7"].streams[BY_COUNT.name].records[0]
     assert (record.labelled, record.quality[0].positive) == (400, 1.0)
     joined = labelled_predictions(NAME, settings, columns=["version"]).to_pandas()

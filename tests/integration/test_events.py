@@ -41,6 +41,7 @@ from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.governance.schema import UPGRADED
 from mlops_ray.governance.tables import outbox, replicas, versions
+from mlops_ray.governance.unwatched import report_unwatched
 from mlops_ray.governance.verdicts import Approval, Report
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.operations.upgrade import upgrade
@@ -381,6 +382,8 @@ def erasure(platform: Platform) -> None:
     report_missing(platform.store, NAME)
     (event,) = platform.told("ledger.missing")
     assert event.payload["disk"] == "disk"
+    assert [report_unwatched(platform.store, NAME, "format 9") for _ in range(2)] == [True, False]
+    platform.told("monitoring.stopped")
 
 
 def advisories_and_audit(platform: Platform) -> None:

@@ -141,3 +141,4 @@ def test_a_reader_tells_missing_from_expired_and_from_what_is_known_only_later(
     assert asked("UA", NOON + TICK) == OnlineRow(nothing, ["load"], ["delay", "gate"])
     for unknown in ("ZZ", None):
         assert asked(unknown, NOON) == OnlineRow(nothing, ["delay", "gate", "load"])
+    assert (reader.missing, reader.stale) == ({"delays": 7, "loads": 5}, {"delays": 4, "loads": 1})

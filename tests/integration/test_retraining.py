@@ -24,16 +24,15 @@ from mlops_ray.governance.events import SYSTEM, Event, read_events
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.retraining.backtest import backtest
 from mlops_ray.retraining.chart import page
+from mlops_ray.retraining.cpu_meter import cpu_seconds
+from mlops_ray.retraining.governor import ATTEMPTS
 from mlops_ray.retraining.governor_actor import governor_name, start_governor, stop_governor
 from mlops_ray.retraining.launcher import Launcher, Order
 from mlops_ray.retraining.ray_launchers import NAMESPACE, ActorLauncher, JobLauncher, dashboard_url, find_launcher
 from mlops_ray.retraining.result import RESULTS
-from mlops_ray.retraining.simulation import Scenario
 from mlops_ray.training.candidates import LogisticRegression
-from mlops_ray.training.proposal import middle
 from mlops_ray.training.search import _threads_per_trial
-from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Retraining, UseCase
+from mlops_ray.use_case import Retraining, Search, UseCase
 from tests.unit.test_governor import USE_CASE
 from tests.unit.test_simulation import DRIFT, NEVER, SCENARIO, WORLD
 
@@ -74,6 +73,23 @@ def wait_for_end(store: ControlStore, governor: Any, timeout_s: float = 40) -> E
             return found[0]
         time.sleep(0.3)
     raise AssertionError("it did not end")
+
+
+def test_a_governor_is_replaced_when_what_it_was_made_of_changes(
+    cluster: None, settings: Settings, tmp_path: Path
+) -> None:
+    def started(case: UseCase) -> str:
+        launcher = ActorLauncher(case.name, settings, tmp_path, "arrivals.py")
+        governor = start_governor(case, settings, tmp_path, "arrivals", every_s=None, launcher=launcher)
+        assert ray.get(governor.round.remote(NOW)).cause == "calm"
+        return str(governor._actor_id.hex())
+
+    first = started(CASE)
+    assert started(CASE) == first
+    changed = replace(CASE, retraining=Retraining(min_new_rows=1))
+    second = started(changed)
+    stop_governor(CASE.name)
+    assert second != first
 
 
 @pytest.mark.timeout(120)
@@ -169,6 +185,45 @@ def test_a_retraining_that_never_ends_is_stopped(cluster: None, settings: Settin
     assert launcher.phase(order.submission) == "ended"
 
 
+ATTEMPT = """
+import os, time, ray
+
+@ray.remote(num_cpus=1)
+def work():
+    ends = time.process_time() + {burn_s}
+    while time.process_time() < ends:
+        pass
+    time.sleep({sleep_s})
+
+ray.get(work.remote())
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.timeout(240)
+def test_attempts_that_died_have_cost_what_they_used_and_those_that_waited_nothing(
+    cluster: None, settings: Settings, tmp_path: Path
+) -> None:
+    store, artifacts = open_store(settings), Artifacts(settings.artifacts)
+    slept, burnt = tmp_path / "sleeps.py", tmp_path / "burns.py"
+    slept.write_text(ATTEMPT.format(burn_s=0, sleep_s=3))
+    burnt.write_text(ATTEMPT.format(burn_s=3, sleep_s=1))
+    launcher = ActorLauncher(CASE.name, settings, tmp_path, str(slept))
+    launcher.start(Order("retrain-sleeps-1", "retrain-sleeps", NOW))
+    wait_until(lambda: launcher.phase("retrain-sleeps-1") == "ended")
+    start_s = cpu_seconds(artifacts, CASE.name, "retrain-sleeps")
+    assert start_s > 0, "starting processes is not for nothing"
+
+    alarm(store, "alarm")
+    launcher = ActorLauncher(CASE.name, settings, tmp_path, str(burnt))
+    governor = start_governor(CASE, settings, tmp_path, "arrivals", every_s=None, launcher=launcher)
+    finished = wait_for_end(store, governor, 120)
+    stop_governor(CASE.name)
+    assert finished.payload["outcome"] == "failed"
+    assert finished.payload["cpu_hours"] * 3600 > ATTEMPTS * 2.5
+    assert start_s < finished.payload["cpu_hours"] * 3600 - ATTEMPTS * 2
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -210,17 +265,21 @@ def test_a_trial_beside_an_endpoint_does_not_wait_for_the_cpus_that_it_holds(clu
 def test_policies_are_compared_on_the_same_rows(cluster: None, settings: Settings) -> None:
     url = Artifacts(settings.artifacts).write_table(WORLD, "training_sets", "world.parquet")
     case: UseCase = replace(CASE, monitoring=SCENARIO.use_case.monitoring)
-    trial = Trial("logistic_regression", 0, middle(LogisticRegression().space))
-    scenario = Scenario(case, SCENARIO.features, trial, SCENARIO.start, SCENARIO.end)
-    result = backtest(url, scenario, {"never": NEVER, "drift": DRIFT})
+    case = replace(case, search=Search(trials_per_candidate=2))
+    span = SCENARIO.start, SCENARIO.end
+    result = backtest(url, case, SCENARIO.features, *span, {"never": NEVER, "drift": DRIFT}, seeds=2)
     never, drift = result.policies
     assert never.difference is None
     assert drift.difference is not None
     assert drift.difference.low is not None
     assert drift.difference.low > 0
-    assert sum(week.rows for week in drift.weeks) == result.rows
-    assert drift.promoted >= 1
-    assert drift.cpu_hours > 0 == never.cpu_hours
+    assert [run.seed for run in drift.runs] == [case.search.seed, case.search.seed + 1]
+    for run in drift.runs:
+        assert sum(week.rows for week in run.weeks) == result.rows
+        assert run.promoted >= 1
+        assert run.cpu_hours > 0
+    assert {run.cpu_hours for run in never.runs} == {0}
+    assert {one.candidate for one in result.chosen} == {"logistic_regression"}
     assert json.loads(json.dumps(result.to_json()))["policies"][1]["policy"] == "drift"
     html = page(result)
     assert "<svg" in html

@@ -9,12 +9,14 @@ import yaml
 from pydantic import BaseModel
 from ray.serve.schema import ServeDeploySchema
 
+from mlops_ray.retraining.governed_endpoint import GovernedArgs
 from mlops_ray.serving.app import EndpointArgs, ServerArgs
 
 FILES = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
 ARGS: dict[str, type[BaseModel]] = {
     "mlops_ray.serving.app:build_endpoint": EndpointArgs,
     "mlops_ray.serving.app:build_server": ServerArgs,
+    "mlops_ray.retraining.governed_endpoint:build_governed_endpoint": GovernedArgs,
 }
 
 

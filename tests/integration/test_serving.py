@@ -149,7 +149,8 @@ RARE |= {"ray_mlops_ray_shadow_dropped_total"}
 
 def test_what_the_dashboard_shows_is_in_ray_s_metrics(state: Path, client: Client) -> None:
     url = (state / "metrics_url").read_text()
-    asked = set(re.findall(r"ray_mlops_ray_\w+", (ROOT / "docs" / "grafana.json").read_text()))
+    asked = set(re.findall(r"ray_mlops_ray_\w+", (ROOT / "deploy" / "grafana" / "endpoints.json").read_text()))
+    asked |= {"ray_mlops_ray_monitoring_lag_seconds", "ray_mlops_ray_monitoring_rows"}  # of the drift actor
     for _ in range(20):
         client.predict("departures", keys=KEY, as_of=datetime(2013, 10, 1, 10, tzinfo=UTC))
 

@@ -140,6 +140,19 @@ def test_repeated_answers_count_once_where_the_first_are_in_the_table_already(ar
     assert (dict(state.rows), state.repeated) == ({"7": 400}, 200)
 
 
+def test_segments_in_the_table_are_named_no_more_and_one_that_comes_back_counts_nothing(artifacts: Artifacts) -> None:
+    found = watching(artifacts, CALM.head(800))
+    assert len(found.state.segments) == 4
+    assert compacted(artifacts, found) == 4
+    write_example_segments(artifacts, NAME, CALM[800:1000])
+    assert len(found.rounds().segments) == 1
+    write_example_segments(artifacts, NAME, CALM[200:400])  # its node had not deleted it
+    for _ in range(2):
+        assert dict(found.rounds().rows) == {"7": 1000}
+        found.again()
+    assert found.state.repeated == 200
+
+
 def test_labels_are_measured_where_their_predictions_are_in_the_table(tmp_path: Path) -> None:
     results = []
     for moved in (False, True):
@@ -238,6 +251,9 @@ class Mortal(Artifacts):
     def write_table(self, frame: pl.DataFrame, *parts: str) -> str:
         self._die(super().write_table, frame, *parts)
         return self.url(*parts)
+
+    def write_bytes(self, content: bytes, *parts: str) -> None:
+        self._die(super().write_bytes, content, *parts)
 
     def create_bytes(self, content: bytes, *parts: str) -> bool:
         self._die(super().create_bytes, content, *parts)

@@ -616,7 +616,8 @@ class Reader:
     waits = True
 
     def __init__(self, find: Callable[[Any], list[OnlineRow]]):
-        self.seconds, self.reads, self.missing, self.stale = 0.0, 0, 0, 0
+        self.seconds, self.reads = 0.0, 0
+        self.missing, self.stale = dict[str, int](), dict[str, int]()
         self._find = find
 
     def find(self, rows: Any, moments: Any) -> list[OnlineRow]:

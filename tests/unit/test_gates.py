@@ -286,6 +286,24 @@ def test_a_slice_that_is_no_column_is_named() -> None:
         evaluate_slices(pl.DataFrame({"origin": ["x"]}), ["nowhere"], LABEL, PROBABILITY, DAY)
 
 
+@pytest.mark.parametrize(
+    ("margin", "low", "high", "word"),
+    [
+        (-0.01, 0.001, 0.02, ": better."),
+        (-0.01, -0.005, 0.02, ": not worse, but no gain is shown."),
+        (-0.01, -0.005, -0.001, ": not worse, but no gain is shown."),
+        (-0.01, -0.03, -0.001, ": worse."),
+        (-0.01, -0.03, 0.02, ": neither a gain nor a loss is shown."),
+        (0.0, 0.001, 0.02, ": better."),
+        (0.01, 0.001, 0.02, ": better, but by less than that."),
+    ],
+)
+def test_a_version_that_is_not_worse_is_not_called_better(margin: float, low: float, high: float, word: str) -> None:
+    found = result(BetterThanChampion(margin=margin), compared(low, high))
+    assert found.sentence.endswith(word)
+    assert found.passed == (low > margin)
+
+
 def test_a_comparison_equals_the_difference_of_the_metrics() -> None:
     worse = np.random.default_rng(0).permutation(PROBABILITY)
     for metric, score in (("roc_auc", roc_auc_score), ("average_precision", average_precision_score)):

@@ -14,14 +14,17 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alarm
-from mlops_ray.governance.approvals import list_approvals, reject
+from mlops_ray.governance.approvals import approve, list_approvals, reject
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.versions import Evidence, record_version
+from mlops_ray.retraining.cpu_meter import FOLDER
 from mlops_ray.retraining.governor import ATTEMPTS, Governor
 from mlops_ray.retraining.launcher import Order, Phase
 from mlops_ray.retraining.policy import Outcome
@@ -76,14 +79,20 @@ class Cluster:
     def stop(self, submission: str) -> None:
         self.phases[submission] = "ended"
 
+    def use(self, cpu_s: float, process: str = "host-1") -> None:
+        """A process of the last order writes down what it has used."""
+        place = FOLDER, USE_CASE.name, self.orders[-1].retraining, f"{process}.json"
+        Artifacts(self._settings.artifacts).write_json({"cpu_s": cpu_s}, *place)
+
     def end(
         self, outcome: Outcome = "better", version: int | None = 2, result: bool = True, cpu_hours: float = 0.5
     ) -> None:
         """What runs ends; with a result, as `retrain` writes it."""
         order = self.orders[-1]
         if result:
-            made = Result(order.retraining, order.as_of, outcome, "In words.", version, "d2", True, 1, None, cpu_hours)
+            made = Result(order.retraining, order.as_of, outcome, "In words.", version, "d2", True, 1)
             artifacts = Artifacts(self._settings.artifacts)
+            self.use(cpu_hours * 3600)
             artifacts.write_json(made.to_json(), RESULTS, USE_CASE.name, f"{order.retraining}.json")
         self.phases[order.submission] = "ended"
 
@@ -171,6 +180,20 @@ def test_the_next_retraining_waits_while_a_challenger_waits_for_approval(setting
     (approval,) = list_approvals(setting.store)
     reject(setting.store, ANN, USE_CASE.name, approval.version, "worse at night")
     assert setting.governor().round(NOW + 11 * DAY).action == "retrain"
+
+
+def test_the_next_retraining_waits_until_an_approved_challenger_has_been_rolled_out(setting: Setting) -> None:
+    setting.alarm()
+    setting.governor().round(NOW)
+    setting.cluster.end("better")
+    setting.governor().round(NOW + 10 * DAY)
+    approve(setting.store, ANN, USE_CASE.name, 2, "as agreed")
+    assert setting.governor().round(NOW + 11 * DAY).cause == "offered"
+    start_rollout(setting.store, SYSTEM, USE_CASE.name, VersionRef(2, "d2"))
+    assert setting.governor().round(NOW + 12 * DAY).cause == "offered"
+    revision = live(setting.store, USE_CASE.name).revision
+    roll_back(setting.store, SYSTEM, USE_CASE.name, revision, 1, "worse at night")
+    assert setting.governor().round(NOW + 13 * DAY).action == "retrain"
 
 
 def test_the_next_retraining_waits_while_a_challenger_is_in_a_rollout(setting: Setting) -> None:
@@ -263,9 +286,11 @@ def test_one_that_dies_without_a_result_is_started_again_and_then_given_up(setti
     for attempt in range(1, ATTEMPTS + 1):
         setting.governor().round(NOW)
         assert len(setting.cluster.orders) == attempt
+        setting.cluster.use(1800, f"attempt-{attempt}")
         setting.cluster.end(result=False)
     setting.governor().round(NOW)
     (finished,) = setting.events("retraining.finished")
+    assert finished.payload["cpu_hours"] == ATTEMPTS / 2, "what dead attempts used is paid for"
     assert finished.payload["outcome"] == "failed"
     assert finished.severity == "warning"
     assert len({order.retraining for order in setting.cluster.orders}) == 1
@@ -279,12 +304,14 @@ def test_one_that_never_ends_is_stopped_and_has_failed(setting: Setting) -> None
     setting.governor().round(NOW + 30 * DAY)  # simulated time may run faster than the limit's
     assert setting.cluster.phases[order.submission] == "running"
     setting.wall += timedelta(minutes=10)
+    for attempt, used_s in enumerate((3600.0, 7200.0)):
+        setting.cluster.use(used_s, f"host-{attempt}")
     setting.governor().round(NOW)
     assert setting.cluster.phases[order.submission] == "ended"
     (finished,) = setting.events("retraining.finished")
     assert finished.payload["outcome"] == "failed"
     assert "12.1 hours (limit 12)" in finished.reason
-    assert finished.payload["cpu_hours"] > 12
+    assert finished.payload["cpu_hours"] == 3, "what its processes used, not how long it took"
     assert setting.causes()[-1] == "cool-down"
     assert setting.cluster.orders == [order]
 

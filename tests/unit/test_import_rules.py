@@ -35,7 +35,8 @@ TABLE: dict[str, set[str]] = {
     "evaluation": GROUND | {"features", "training"},
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
-    "monitoring": GROUND | {"predictions", "registry"},
+    # It shows itself in pages like those of exploration.
+    "monitoring": GROUND | {"exploration", "predictions", "registry"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
     "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring"},
@@ -76,7 +77,7 @@ TABLE: dict[str, set[str]] = {
         "retraining",
     },
     "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "serving"},
-    "__init__": {"use_case", "predictions", "batch"},
+    "__init__": {"use_case", "predictions", "batch", "monitoring"},
 }
 HOMES = {
     "feast": ("mlops_ray/features/feast.py", "feature_repo/"),

@@ -98,15 +98,15 @@ def test_an_unknown_format_is_refused_with_what_to_do() -> None:
         WatchState.from_bytes(msgspec.msgpack.encode([9, b"", {}]))
 
 
-def steps(artifacts: Artifacts, ids: list[str]) -> Any:
+def steps(artifacts: Artifacts, ids: list[str], rows: pl.DataFrame = CALM) -> Any:
     """What happens one after the other: predictions of two files at a time, labels late, double and reordered."""
-    labels = said(CALM, ids)
+    labels = said(rows, ids)
     wrong = labels[100:300].with_columns(~pl.col("label"), known_at=pl.col("known_at") - pl.duration(hours=1))
-    yield lambda: write_example_segments(artifacts, NAME, CALM.head(500), size=100)
+    yield lambda: write_example_segments(artifacts, NAME, rows.head(500), size=100)
     yield lambda: tell(artifacts, pl.concat([wrong, labels[200:500].reverse()]), 1)
-    yield lambda: write_example_segments(artifacts, NAME, CALM[500:1000], size=100)
+    yield lambda: write_example_segments(artifacts, NAME, rows[500:1000], size=100)
     yield lambda: tell(artifacts, pl.concat([labels[:400], labels[300:900]]), 2)
-    yield lambda: write_example_segments(artifacts, NAME, CALM[300:1600], size=100)
+    yield lambda: write_example_segments(artifacts, NAME, rows[300:1600], size=100)
     yield lambda: tell(artifacts, labels[850:], 3)
 
 

@@ -1,0 +1,137 @@
+"""The view of an endpoint: all that its watch knows, as a value that shows itself in a notebook and as a page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings, settings_from_environment
+from mlops_ray.errors import UnavailableError
+from mlops_ray.governance.alarms import AlarmRecord, alarms_of
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.live import live
+from mlops_ray.governance.versions import VersionRef
+from mlops_ray.monitoring.describe import notes_of
+from mlops_ray.monitoring.show.series import KindSeries, kind_series
+from mlops_ray.monitoring.version_watch import Watched
+from mlops_ray.monitoring.watch_state import WatchState, read_state
+from mlops_ray.monitoring.window_history import WindowHistory
+from mlops_ray.registry.models import download_sealed, find_version
+
+WINDOWS = 60
+
+FindReference = Callable[[str], Watched | str]
+
+
+def drift(use_case: str, settings: Settings | None = None, windows: int = WINDOWS) -> "DriftView":
+    """What the watch of an endpoint knows, as charts: the last cell of a notebook shows them, `.page()` is a file.
+
+    settings: default from the environment (MLOPS_RAY_SETTINGS or MLOPS_RAY_STATE). windows: so many of the last of each
+    kind. A version whose reference cannot be had is shown without, and why.
+    """
+    from mlops_ray.monitoring.drift_actor import find_reference
+
+    settings = settings or settings_from_environment()
+
+    def find(version: str) -> Watched | str:
+        try:
+            return find_reference(_Models(settings), use_case, version)
+        except UnavailableError as error:
+            return str(error)
+
+    state = live(open_store(settings), use_case)
+    taking = [ref for ref in (state.champion, state.rollout and state.rollout.version) if ref is not None]
+    return look_back(settings, use_case, find, [str(ref.version) for ref in taking], windows)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The registry, as `find_reference` asks it."""
+
+    settings: Settings
+
+    def find(self, name: str, version: int) -> VersionRef:
+        return VersionRef(version, find_version(self.settings, name, version).digest)
+
+    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
+        return download_sealed(self.settings, name, version, folder)
+
+
+@dataclass(frozen=True)
+class VersionView:
+    """One version, newest first in the view. begins: when its first window that is shown began; None without."""
+
+    version: str
+    rows: int
+    unwatched: str
+    live: bool
+    kinds: tuple[KindSeries, ...]
+
+    @property
+    def begins(self) -> datetime | None:
+        found = [kind.ends[0] for kind in self.kinds if kind.ends]
+        return min(found, default=None)
+
+
+@dataclass(frozen=True)
+class DriftView:
+    """What the watch of an endpoint knew at its last commit; `page` makes a file of it that needs no network.
+
+    now: the moment at which it was asked. notes: what was counted and is in no window, in sentences.
+    """
+
+    use_case: str
+    now: datetime
+    versions: tuple[VersionView, ...]
+    alarms: tuple[AlarmRecord, ...]
+    notes: tuple[str, ...]
+
+    def page(self) -> str:
+        """One HTML file with all charts inline."""
+        from mlops_ray.exploration.document import document
+
+        return document(f"{self.use_case}: monitoring", self._repr_html_())
+
+    def _repr_html_(self) -> str:
+        from mlops_ray.monitoring.show.page import view_html
+
+        return view_html(self)
+
+
+def look_back(
+    settings: Settings, use_case: str, find: FindReference, taking: Sequence[str] = (), windows: int = WINDOWS
+) -> DriftView:
+    """The view of an endpoint as of its last commit; nothing is asked of Ray.
+
+    find: what a version is judged by, or in words why it cannot be. taking: versions that take traffic. windows: so
+    many of the last of each kind.
+    """
+    artifacts = Artifacts(settings.artifacts)
+    state, alarms = read_state(artifacts, use_case), alarms_of(open_store(settings), use_case)
+    history = WindowHistory(artifacts, use_case)
+    order = sorted(state.rows, key=lambda version: (version in taking, len(version), version), reverse=True)
+    versions = tuple(_version(state, one, alarms, history, find, one in taking, windows) for one in order)
+    return DriftView(use_case, datetime.now(UTC), versions, tuple(alarms), tuple(notes_of(state)))
+
+
+def _version(
+    state: WatchState,
+    version: str,
+    alarms: Sequence[AlarmRecord],
+    history: WindowHistory,
+    find: FindReference,
+    live: bool,
+    windows: int,
+) -> VersionView:
+    watch, why = state.watches.get(version), state.unwatched.get(version, "")
+    if watch is None or why:
+        return VersionView(version, state.rows[version], why, live, ())
+    watched = find(version)
+    own = [one for one in alarms if str(one.version) == version]
+    kinds = []
+    for spec, stream in watch.streams.items():
+        bins: Mapping[str, object] = stream.state.empty if isinstance(watched, str) else watched.reference.columns
+        judged = history.read(version, spec, bins, windows)  # type: ignore[arg-type]
+        kinds.append(kind_series(spec, stream, judged, watched, own, windows))
+    return VersionView(version, state.rows[version], "", live, tuple(kinds))

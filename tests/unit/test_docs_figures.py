@@ -1,0 +1,19 @@
+"""What the documentation says was simulated is what the benchmark has measured."""
+
+import re
+
+from benchmarks.drift.tables import PAGE, measured, page_with
+
+RATE_HIGH = r"monitoring\.false_alarms_per_month_.*_high"
+
+
+def test_tables_of_monitoring_are_the_figures_of_the_benchmark() -> None:
+    text = PAGE.read_text()
+    assert page_with(text, measured()) == text, "Run `python benchmarks/drift/tables.py` after the benchmark."
+
+
+def test_no_world_breaks_the_promise() -> None:
+    """At most one false alarm a month: not even the upper end of an interval is above it."""
+    upper = {name: figure["value"] for name, figure in measured().items() if re.fullmatch(RATE_HIGH, name)}
+    assert upper
+    assert not {name: value for name, value in upper.items() if value > 1}
