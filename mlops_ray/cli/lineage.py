@@ -138,6 +138,9 @@ def reproduce(
 ) -> None:
     """Run a version's recorded pipeline again from the raw files, and compare: exit code 1 if anything differs."""
     record = recorded(version, state, config)
+    from mlops_ray.registry.trace import erased_since
+
+    since = erased_since(settings_of(state, config), record)
     case = load_use_case(use_case or record.use_case)
     repo = definitions_folder(use_case or record.use_case, feature_repo)
     if work is not None and work.exists() and any(work.iterdir()):
@@ -150,13 +153,13 @@ def reproduce(
 
         difference = compare_inputs(case, settings, repo, record, any_code)
         if difference is not None:
-            refuse(version, difference)
+            refuse(version, difference, since)
         with ray_for(settings):
             from mlops_ray.cli.progress import TerminalProgress
 
             progress = TerminalProgress(Console(stderr=True))
             found = run_again(case, settings, repo, record, any_code, tolerance, progress)
-        report(version, found)
+        report(version, found, since)
 
 
 @audit.command("rescan")
@@ -178,20 +181,23 @@ def recorded(version: str, state: str | None, config: str | None) -> "Lineage":
     return read_lineage(settings_of(state, config), *parse_version(version))[1]
 
 
-def refuse(version: str, difference: "Difference") -> None:
-    """Raise IntegrityError saying what is not as recorded, and how to go on where that is possible."""
-    hint = ""
+def refuse(version: str, difference: "Difference", since: Iterable[str] = ()) -> None:
+    """Raise IntegrityError saying what is not as recorded, and how to go on where that is possible.
+
+    since: what was erased from its data after it was trained, which is why raw files and rows are others.
+    """
+    hint = "".join(f" It cannot be the same: {sentence}." for sentence in since)
     if difference.name in ("code version", "code"):
-        hint = " Check out the recorded code, or go on with --any-code."
+        hint += " Check out the recorded code, or go on with --any-code."
     raise IntegrityError(f"{version} is not reproduced. The first difference is {printable(str(difference))}.{hint}")
 
 
-def report(version: str, found: "Reproduction") -> None:
+def report(version: str, found: "Reproduction", since: Iterable[str] = ()) -> None:
     """Print what was compared. Raises IntegrityError naming the first difference."""
     for note in found.notes:
         typer.echo(printable(f"Another environment: {note}"), err=True)
     if found.difference is not None:
-        refuse(version, found.difference)
+        refuse(version, found.difference, since)
     how = "to the last digit" if found.exact else "metrics within the tolerance"
     typer.echo(f"{version} is reproduced ({how}): {len(found.equal)} comparisons, {found.seconds:.0f} s.")
 
@@ -227,6 +233,8 @@ def _tree(found: "Trace") -> "Tree":
     evaluation = {name: value for name, value in record.evaluation.items() if isinstance(value, Mapping)}
     _branch(version, "evaluation", [_estimate(name, value) for name, value in evaluation.items() if "value" in value])
     version.add(_text(str(record.vulnerabilities.get("sentence", ""))))
+    for sentence in found.erased:
+        version.add(_text(f"erased since it was trained: {sentence}"))
     _model(version.add(_text(f"sealed model {record.digest}")), record)
     return tree
 

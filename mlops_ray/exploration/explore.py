@@ -17,7 +17,7 @@ from mlops_ray.exploration.suspicion import Suspicion, of_columns, of_relations,
 from mlops_ray.exploration.table_sketch import merged
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT
 from mlops_ray.features.training_set import parts_of_split
-from mlops_ray.ingestion.snapshot import Snapshot, load_snapshot
+from mlops_ray.ingestion.snapshot import Snapshot, expect_kept, load_snapshot
 from mlops_ray.ingestion.sources import SourceFile, find_files
 from mlops_ray.use_case import Source, UseCase
 
@@ -89,10 +89,11 @@ def explore_snapshot(
     Of the first source also the relation of each column with the label; what is declared as an outcome is no suspect.
     """
     name = _known(use_case, name)
-    snapshot = snapshot_of(use_case, settings, digest)
+    artifacts, snapshot = Artifacts(settings.artifacts), snapshot_of(use_case, settings, digest)
+    expect_kept(artifacts, use_case.name, snapshot.digest)
     group = _by_label(use_case) if name == use_case.main_source else None
     found = _table(
-        Artifacts(settings.artifacts).url("snapshots", use_case.name, snapshot.digest, name, "accepted"),
+        artifacts.url(*snapshot.place(name)),
         start_ray,
         group,
     )

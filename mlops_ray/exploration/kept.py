@@ -17,17 +17,12 @@ def keep_profile(artifacts: Artifacts, snapshot: Snapshot, start_ray: Callable[[
 
     start_ray: called where a table is more than one task's.
     """
-    folder = ("snapshots", snapshot.use_case)
     latest = artifacts.read_json(_LATEST, f"{snapshot.use_case}.json")
     if latest is not None and latest["digest"] == snapshot.digest:
         return []
     profiles = kept_profiles(artifacts, snapshot.use_case, snapshot.digest)
     if profiles is None:
-        profiles = {
-            source: profile_table(source, artifacts.url(*folder, snapshot.digest, source, "accepted"), start_ray)
-            for source in snapshot.counts
-        }
-        artifacts.write_json({name: one.to_json() for name, one in profiles.items()}, *folder, snapshot.digest, _FILE)
+        profiles = profile_again(artifacts, snapshot, start_ray)
     before = kept_profiles(artifacts, snapshot.use_case, latest["digest"]) if latest else None
     artifacts.write_json({"digest": snapshot.digest}, _LATEST, f"{snapshot.use_case}.json")
     return [
@@ -36,6 +31,18 @@ def keep_profile(artifacts: Artifacts, snapshot: Snapshot, start_ray: Callable[[
         if before is not None and name in before
         for sentence in compare(before[name], profile).sentences()
     ]
+
+
+def profile_again(
+    artifacts: Artifacts, snapshot: Snapshot, start_ray: Callable[[], Any] = lambda: None
+) -> dict[str, Profile]:
+    """Write the profile of every source beside the snapshot, of the rows that are there now."""
+    profiles = {
+        source: profile_table(source, artifacts.url(*snapshot.place(source)), start_ray) for source in snapshot.counts
+    }
+    content = {name: one.to_json() for name, one in profiles.items()}
+    artifacts.write_json(content, "snapshots", snapshot.use_case, snapshot.digest, _FILE)
+    return profiles
 
 
 def kept_profiles(artifacts: Artifacts, use_case: str, digest: str) -> dict[str, Profile] | None:

@@ -31,6 +31,7 @@ with warnings.catch_warnings():  # Feast shows deprecations to everybody who imp
     from feast.feature_view import DUMMY_ENTITY_ID as DUMMY_ENTITY_ID
     from feast.feature_view import DUMMY_ENTITY_VAL as DUMMY_ENTITY_VAL
     from feast.feature_view_projection import FeatureViewProjection as FeatureViewProjection
+    from feast.infra.key_encoding_utils import deserialize_entity_key as deserialize_entity_key
     from feast.infra.key_encoding_utils import serialize_entity_key as serialize_entity_key
     from feast.infra.key_encoding_utils import serialize_entity_key_prefix as serialize_entity_key_prefix
     from feast.infra.offline_stores.offline_store import OfflineStore as OfflineStore

@@ -39,7 +39,7 @@ NOT_REACHED = (
     "what was sent, exported or written as evidence before",
     "backups, and the logs of PostgreSQL",
     "numbers, names of fields, and names of use cases",
-    "the ledger (`mlops-ray ledger erase`)",
+    "data and ledger (`mlops-ray data erase`)",
 )
 _SHORTEST = 2
 _AT_ONCE = 500

@@ -95,6 +95,8 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "vulnerability.found": EventType("A live version is affected by an advisory published since.", "critical"),
     "ledger.missing": EventType("A disk fell silent with answers that had not reached shared storage.", "critical"),
     "ledger.erased": EventType("Predictions and labels of a person were erased from the ledger.", "warning"),
+    "data.retired": EventType("A snapshot's rows were deleted, and what was made from it alone.", "warning"),
+    "data.erased": EventType("Rows of a person were erased from snapshots and all that was made from them.", "warning"),
     "subscription.ended": EventType("A subscriber answered that it is gone (410) and is told nothing more.", "warning"),
     "notification.set_aside": EventType("An event that cannot be read was not sent to a subscription.", "critical"),
     "schema.upgraded": EventType("The control store was brought to the schema of a newer release."),

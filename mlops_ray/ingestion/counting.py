@@ -95,9 +95,9 @@ def left_out(
 
 def write_accepted(
     artifacts: Artifacts, pieces: Sequence[tuple[int, Piece]], name: tuple[str, ...], *out: pl.DataFrame
-) -> None:
-    """Write the rows of some pieces that count as one table. pieces: with their numbers; out: the places of what does
-    not count."""
+) -> str:
+    """Write the rows of some pieces that count as one table; returns the SHA-256 of its bytes. pieces: with their
+    numbers; out: the places of what does not count."""
     gone, frames = pl.concat(out), []
     for at, piece in pieces:
         rows, places = artifacts.read_table(*piece.accepted), gone.filter(pl.col(PIECE) == at)
@@ -105,6 +105,7 @@ def write_accepted(
             rows = rows.with_row_index(POSITION).join(places, on=POSITION, how="anti", maintain_order="left")
         frames.append(rows.drop(POSITION, *BESIDE, strict=False))
     artifacts.write_table(pl.concat(frames, how="diagonal"), *name)
+    return artifacts.sha256(*name)
 
 
 def known_until(artifacts: Artifacts, pieces: Sequence[Piece], *out: pl.DataFrame) -> datetime | None:

@@ -6,9 +6,9 @@ is divided by size: what fits one task is done here, as Ray's first task costs 3
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,13 +16,25 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_json
 from mlops_ray.config import Settings
-from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.errors import ConflictError, DataError, UseCaseError
+from mlops_ray.governance.erased_rows import erased_rows
 from mlops_ray.ingestion.counting import NamedPiece, Partition, count_partition, known_until, write_accepted
 from mlops_ray.ingestion.expectations import rows_before, unmet_checks, unmet_limits
 from mlops_ray.ingestion.judged import JudgedFile, Piece, is_whole, judge_file, kept_file, key_of
 from mlops_ray.ingestion.kept_files import begin_use, end_use
 from mlops_ray.ingestion.quarantine import FOLDER, much_is_refused, refusals
-from mlops_ray.ingestion.snapshot import Snapshot, sum_counts, write_last
+from mlops_ray.ingestion.shared_tables import others, share, tables_of
+from mlops_ray.ingestion.snapshot import (
+    ACCEPTED,
+    MANIFEST,
+    SNAPSHOTS,
+    Snapshot,
+    is_whole_snapshot,
+    load_snapshot,
+    set_retired,
+    sum_counts,
+    write_last,
+)
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.use_case import Source, UseCase
 from mlops_ray.use_case.reader import StateReader
@@ -31,6 +43,7 @@ TASK_BYTES = 16 << 20  # of raw files, which a task reads; so much is read here
 PARTITION_BYTES = 1 << 30  # of a source's rows in memory, which a task counts
 HERE_BYTES = 256 << 20  # of these, which are counted here
 _THREADS = 16
+_ATTEMPTS = 3
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +73,7 @@ def ingest(
     every = [_Raw(name, file, key_of(file, contracts[name])) for name in use_case.sources for file in files[name]]
     keys = {raw.key for raw in every}
     begin_use(artifacts, use_case.name, keys, datetime.now(UTC))
+    _refuse_erased(artifacts, use_case.name, every)
     judged, unreadable = _judge(artifacts, use_case.sources, every, start_ray)
     counted = {
         name: _count(artifacts, source, judged[name], as_of, start_ray) for name, source in use_case.sources.items()
@@ -79,7 +93,8 @@ def ingest(
         files={name: {file.name: file.sha256 for file in found} for name, found in files.items()},
         unreadable=unreadable,
     )
-    _write(artifacts, snapshot, counted)
+    _refuse_erased(artifacts, use_case.name, (), snapshot.digest)
+    snapshot = _write(artifacts, snapshot, counted)
     end_use(artifacts, use_case.name, keys, datetime.now(UTC))
     _log_refusals(snapshot)
     _expect(artifacts, use_case, snapshot, known, counted)
@@ -269,6 +284,17 @@ def _refuse_empty(use_case: UseCase, counted: Mapping[str, _Counted]) -> None:
             )
 
 
+def _refuse_erased(artifacts: Artifacts, use_case: str, every: Sequence["_Raw"], digest: str = "") -> None:
+    """Raise DataError if raw files, or a snapshot of this digest, would bring rows back that were erased."""
+    for record in erased_rows(artifacts):
+        files = [f"file {raw.file.name} of source {raw.source}" for raw in every if raw.file.sha256 in record.raw_files]
+        if files or f"{use_case}/{digest}" in record.snapshots:
+            raise DataError(
+                f"{', '.join(files) or 'The raw data'} would bring back what is erased: {record.sentence}. Take these "
+                f"rows out of the raw data, then ingest again."
+            )
+
+
 def _log_refusals(snapshot: Snapshot) -> None:
     counts = {name: asdict(found) for name, found in snapshot.counts.items()}
     for name, found in counts.items():
@@ -276,52 +302,94 @@ def _log_refusals(snapshot: Snapshot) -> None:
             _logger.log(logging.WARNING if much_is_refused(found) else logging.INFO, "%s", sentence)
 
 
-def _write(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Counted]) -> None:
-    """Write tables, then the manifest; a folder without one is the rest of a killed run and is written again."""
-    folder, written = ("snapshots", snapshot.use_case, snapshot.digest), list[Any]()
-    manifest = artifacts.read_json(*folder, "manifest.json")
-    if manifest is None:
-        artifacts.delete(*folder)
-    for source, one in counted.items():
-        content = snapshot.content[source]
-        if manifest is None:
-            for number, pieces in enumerate(_tables(one.pieces)):
-                name = (*folder, source, "accepted", f"part-{number:05}.parquet")
-                written += _done(write_accepted, one, artifacts, pieces, name, *one.out)
-        if manifest is None or manifest["content"][source] != content:
-            place = (FOLDER, snapshot.use_case, source, content["quarantined"])
-            artifacts.delete(*place)
-            for number, refused in enumerate(one.refused):
-                written += _done(_write_refused, one, artifacts, refused, *place, f"part-{number:05}.parquet")
-    if written:
-        import ray
+def _write(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Counted]) -> Snapshot:
+    """Write tables, then the manifest, and say that it was the last ingest.
 
-        ray.get(written)
+    Whoever retires the snapshot at the same time looks at what the last ingest was after having said so, and here it is
+    looked whether somebody has: one of both sees the other, and the rows stay.
+    """
+    for _ in range(_ATTEMPTS):
+        written = _write_once(artifacts, snapshot, counted)
+        if is_whole_snapshot(artifacts, written):
+            return written
+    raise ConflictError(
+        f"Snapshot {snapshot.digest[:12]} of {snapshot.use_case} was retired again and again while it was written. "
+        f"Ingest when whoever does that has ended."
+    )
+
+
+def _write_once(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Counted]) -> Snapshot:
+    folder = (SNAPSHOTS, snapshot.use_case, snapshot.digest)
+    manifest = artifacts.read_json(*folder, MANIFEST)
+    there = load_snapshot(artifacts, snapshot.use_case, snapshot.digest) if manifest is not None else None
+    if there is not None and is_whole_snapshot(artifacts, there):
+        snapshot = replace(snapshot, parts=there.parts)
+    else:
+        manifest, snapshot = None, replace(snapshot, parts=_write_accepted(artifacts, snapshot, counted))
+    waiting: list[Any] = []
+    for source, one in counted.items():
+        digests = snapshot.content[source]
+        if manifest is None or manifest["content"][source] != digests:
+            place = (FOLDER, snapshot.use_case, source, digests["quarantined"])
+            for number, refused in enumerate(one.refused):
+                waiting.append(_called(_write_refused, one, artifacts, refused, *place, f"part-{number:05}.parquet"))
+    _values_of(waiting)
     if manifest != snapshot.to_json():
-        artifacts.write_json(snapshot.to_json(), *folder, "manifest.json")
+        artifacts.write_json(snapshot.to_json(), *folder, MANIFEST)
+    set_retired(artifacts, snapshot.use_case, snapshot.digest, None)
     write_last(artifacts, snapshot)
+    return snapshot
+
+
+def _write_accepted(
+    artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Counted]
+) -> dict[str, dict[str, str]]:
+    """Write the tables of accepted rows that no other snapshot has; the SHA-256 of all, by source and name.
+
+    What else lies in their folders is the rest of a killed run.
+    """
+    beside, parts = others(artifacts, snapshot), dict[str, dict[str, Any]]()
+    for source, one in counted.items():
+        wanted, place = tables_of(one.pieces, _values(one.out)), snapshot.place(source)
+        for entry in artifacts.entries(*place):
+            if entry.name not in wanted:
+                artifacts.delete(*place, entry.name)
+        parts[source] = {}
+        for name, pieces in wanted.items():
+            known = {folder: found.get(source, {}).get(name) for folder, found in beside}
+            shared = (
+                sha256
+                for folder, sha256 in known.items()
+                if sha256 and share(artifacts, (*folder, source, ACCEPTED, name), (*place, name), sha256)
+            )
+            parts[source][name] = next(shared, None) or _called(
+                write_accepted, one, artifacts, pieces, (*place, name), *one.out
+            )
+    names = [(source, name) for source, found in parts.items() for name in found]
+    for (source, name), sha256 in zip(names, _values_of([parts[s][n] for s, n in names]), strict=True):
+        parts[source][name] = sha256
+    return parts
 
 
 def _write_refused(artifacts: Artifacts, refused: pl.DataFrame, *place: str) -> None:
     artifacts.write_table(refused, *place)
 
 
-def _done(function: Callable[..., None], counted: _Counted, *arguments: Any) -> list[Any]:
-    """Where the source was counted here, call the function; else give the reference to the task that does."""
+def _called(function: Callable[..., Any], counted: _Counted, *arguments: Any) -> Any:
+    """What the function gives, where the source was counted here; else the reference to the task that calls it."""
     if isinstance(counted.out[0], pl.DataFrame):
-        function(*arguments)
-        return []
+        return function(*arguments)
     import ray
 
-    return [ray.remote(function).remote(*arguments)]
+    return ray.remote(function).remote(*arguments)
 
 
-def _tables(pieces: Sequence[NamedPiece]) -> Iterator[list[tuple[int, Piece]]]:
-    """The pieces by the tables that they become, each with its number."""
-    table: list[tuple[int, Piece]] = []
-    for numbered in enumerate(one.piece for one in pieces):
-        if table and sum(piece.size for _, piece in table) + numbered[1].size > PARTITION_BYTES:
-            yield table
-            table = []
-        table.append(numbered)
-    yield table
+def _values_of(given: Sequence[Any]) -> list[Any]:
+    """What was given, with what tasks give in place of the references to it."""
+    ours = [one is None or isinstance(one, str) for one in given]
+    if all(ours):
+        return list(given)
+    import ray
+
+    found = iter(ray.get([one for one, plain in zip(given, ours, strict=True) if not plain]))
+    return [one if plain else next(found) for one, plain in zip(given, ours, strict=True)]

@@ -137,7 +137,8 @@ def judge_file(artifacts: Artifacts, file: SourceFile, source: Source, key: str)
         return JudgedFile(error=(type(error).__name__, str(error)))
     judged = JudgedFile(tuple(pieces))
     content = judged.to_json()
-    artifacts.write_json({"judged": content, "digest": digest_json(content)}, FOLDER, key, _MANIFEST)
+    manifest = {"judged": content, "digest": digest_json(content), "file": file.sha256}
+    artifacts.write_json(manifest, FOLDER, key, _MANIFEST)
     return judged
 
 

@@ -9,10 +9,11 @@ from typing import Any, Self
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.errors import IntegrityError
+from mlops_ray.errors import DataError, IntegrityError
 from mlops_ray.ingestion.quarantine import FOLDER
 
-_LAST = "last_ingest"
+SNAPSHOTS, MANIFEST, ACCEPTED = "snapshots", "manifest.json", "accepted"
+_LAST, _RETIRED = "last_ingest", "retired.json"
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,20 @@ def _sum_codes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
+class Retired:
+    """Who took the rows of a snapshot away, when and why. forced: the live versions that depended on it."""
+
+    by: str
+    at: str
+    reason: str
+    forced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A snapshot's manifest. `files` maps each source to its files' SHA-256 by name, `content` to the digests of its
     accepted and its quarantined rows; `contract` is the digest of the column rules. `unreadable` says of each source
-    which of its files were set aside, and why.
+    which of its files were set aside, and why. `parts`: the SHA-256 of each source's tables by the name of their files.
 
     `digest` is that of the accepted rows of all sources: the same rows in other files, with other refused rows beside
     them, are the same snapshot, whose manifest then tells of the last ingest.
@@ -86,18 +97,20 @@ class Snapshot:
     content: dict[str, dict[str, str]]
     files: dict[str, dict[str, str]]
     unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
+    parts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def tables(self, artifacts: Artifacts) -> dict[str, pl.DataFrame]:
-        """The accepted rows of every source, by its name."""
-        return {
-            source: artifacts.read_table("snapshots", self.use_case, self.digest, source, "accepted")
-            for source in self.counts
-        }
+        """The accepted rows of every source, by its name. Raises DataError if the snapshot was retired."""
+        expect_kept(artifacts, self.use_case, self.digest)
+        return {source: artifacts.read_table(*self.place(source)) for source in self.counts}
+
+    def place(self, source: str) -> tuple[str, ...]:
+        """The folder of the accepted rows of a source, below the artifact root."""
+        return (SNAPSHOTS, self.use_case, self.digest, source, ACCEPTED)
 
     def size(self, artifacts: Artifacts) -> int:
         """The bytes of the tables' files."""
-        folders = (("snapshots", self.use_case, self.digest, source, "accepted") for source in self.counts)
-        return sum(entry.size for folder in folders for entry in artifacts.entries(*folder))
+        return sum(entry.size for source in self.counts for entry in artifacts.entries(*self.place(source)))
 
     def quarantine(self, artifacts: Artifacts, source: str) -> pl.DataFrame:
         """The refused records of a source: `file`, `line`, `lines`, `reason`, `raw`.
@@ -119,15 +132,59 @@ def write_last(artifacts: Artifacts, snapshot: Snapshot) -> None:
 
 def last_snapshot(artifacts: Artifacts, use_case: str) -> Snapshot:
     """The snapshot of the last ingest. Raises IntegrityError if there was none."""
-    found = artifacts.read_json(_LAST, f"{use_case}.json")
-    if found is None:
+    digest = last_digest(artifacts, use_case)
+    if digest is None:
         raise IntegrityError(f"Nothing of {use_case} was ingested below {artifacts.root}. Run `mlops-ray run` first.")
-    return load_snapshot(artifacts, use_case, found["digest"])
+    return load_snapshot(artifacts, use_case, digest)
+
+
+def retired(artifacts: Artifacts, use_case: str, digest: str) -> Retired | None:
+    """Who retired a snapshot; None if nobody did, or it was ingested again since."""
+    found = artifacts.read_json(SNAPSHOTS, use_case, digest, _RETIRED)
+    return Retired(**found | {"forced": tuple(found["forced"])}) if found else None
+
+
+def set_retired(artifacts: Artifacts, use_case: str, digest: str, mark: Retired | None) -> None:
+    """From now on the rows of a snapshot are for nobody to read; None: they are there again."""
+    if mark is None:
+        artifacts.delete(SNAPSHOTS, use_case, digest, _RETIRED)
+    else:
+        artifacts.write_json(asdict(mark), SNAPSHOTS, use_case, digest, _RETIRED)
+
+
+def expect_kept(artifacts: Artifacts, use_case: str, digest: str) -> None:
+    """Raise DataError if a snapshot was retired, naming who did it, when, and what brings its rows back."""
+    mark = retired(artifacts, use_case, digest)
+    if mark is not None:
+        raise DataError(
+            f"Snapshot {digest[:12]} of {use_case} was retired by {mark.by} at {mark.at} ({mark.reason}): its rows are "
+            f"gone. Ingest again: if the sources still have the same rows, it is there again under the same digest."
+        )
+
+
+def is_whole_snapshot(artifacts: Artifacts, snapshot: Snapshot) -> bool:
+    """Whether nobody has retired a snapshot, and all its tables are there."""
+    if retired(artifacts, snapshot.use_case, snapshot.digest) is not None:
+        return False
+    there = {source: {entry.name for entry in artifacts.entries(*snapshot.place(source))} for source in snapshot.counts}
+    return all(set(snapshot.parts.get(source, ())) <= names and names for source, names in there.items())
+
+
+def read_parts(artifacts: Artifacts, use_case: str, digest: str) -> dict[str, dict[str, str]]:
+    """Of a snapshot the SHA-256 of its tables, by source and name; nothing where it does not exist."""
+    manifest = artifacts.read_json(SNAPSHOTS, use_case, digest, MANIFEST) or {}
+    return dict(manifest.get("parts", {}))
+
+
+def last_digest(artifacts: Artifacts, use_case: str) -> str | None:
+    """Of the snapshot of the last ingest; None if there was none."""
+    found = artifacts.read_json(_LAST, f"{use_case}.json")
+    return None if found is None else str(found["digest"])
 
 
 def load_snapshot(artifacts: Artifacts, use_case: str, digest: str) -> Snapshot:
     """The snapshot with this digest. Raises IntegrityError if it does not exist or was not finished."""
-    manifest = artifacts.read_json("snapshots", use_case, digest, "manifest.json")
+    manifest = artifacts.read_json(SNAPSHOTS, use_case, digest, MANIFEST)
     if manifest is None:
         raise IntegrityError(f"Snapshot {digest} of {use_case} does not exist below {artifacts.root}. Ingest again.")
     try:

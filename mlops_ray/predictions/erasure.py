@@ -1,6 +1,7 @@
 """Erasure: what the ledger holds of a person goes for good, from segments, table and labels."""
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
@@ -15,7 +16,7 @@ from mlops_ray.predictions.labels import KEYS, Labels, rewrite_labels
 from mlops_ray.predictions.segments import FEATURE, KEY, delete_segment, read_segment, segments, write_segment
 from mlops_ray.predictions.segments import FOLDER as LEDGER
 from mlops_ray.predictions.table import LedgerTable
-from mlops_ray.predictions.tombstones import hashable, set_tombstone
+from mlops_ray.predictions.tombstones import set_tombstone
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 _ANSWER = pl.DataFrame(schema={"request_id": pl.String(), "row": pl.Int32()})
@@ -45,31 +46,83 @@ def erase_person(settings: Settings, store: ControlStore, actor: Actor, use_case
     """
     if not _HASH.fullmatch(hash):
         raise DataError("A person's hash has 32 hexadecimal digits, as in the ledger's columns.")
+    theirs = _Theirs(hash, lambda name, kind: kind == "string" and name.startswith((KEY, FEATURE)), hash)
+    return _erase(settings, store, actor, use_case, theirs)
+
+
+def erase_entity(
+    settings: Settings, store: ControlStore, actor: Actor, use_case: str, column: str, value: str
+) -> Erased:
+    """As `erase_person`, for a column of the request that the ledger keeps as it is: of this value, as text.
+
+    What a node, or a run of batch scoring, has not yet moved to the ledger is not left out when it is: run it again.
+    """
+    names = (f"{KEY}{column}", f"{FEATURE}{column}")
+    theirs = _Theirs(value, lambda name, kind: name.partition(":")[0] in names)
+    return _erase(settings, store, actor, use_case, theirs)
+
+
+def count_entity(settings: Settings, use_case: str, column: str, value: str) -> int:
+    """How many answers `erase_entity` would erase."""
+    artifacts = Artifacts(settings.artifacts)
+    names = (f"{KEY}{column}", f"{FEATURE}{column}")
+    theirs = _Theirs(value, lambda name, kind: name.partition(":")[0] in names)
+    found = [rows.filter(theirs.of(rows)).height for rows in _rows_of_segments(artifacts, use_case)]
+    return sum(found) + LedgerTable(artifacts, use_case).count(theirs.picks, value)
+
+
+def count_person(settings: Settings, use_case: str, hash: str) -> int:
+    """How many answers `erase_person` would erase."""
+    artifacts = Artifacts(settings.artifacts)
+    theirs = _Theirs(hash, lambda name, kind: kind == "string" and name.startswith((KEY, FEATURE)), hash)
+    found = [rows.filter(theirs.of(rows)).height for rows in _rows_of_segments(artifacts, use_case)]
+    return sum(found) + LedgerTable(artifacts, use_case).count(theirs.picks, hash)
+
+
+@dataclass(frozen=True)
+class _Theirs:
+    """Whose rows: of which a column that `picks` takes, by its name and type, is `value` as text. hash: of a personal
+    value, by which rows that come later are known; "" for one that is none."""
+
+    value: str
+    picks: Callable[[str, str], bool]
+    hash: str = ""
+
+    def of(self, rows: pl.DataFrame) -> pl.Series:
+        found = pl.Series([False]).new_from_index(0, rows.height)
+        for name, dtype in rows.schema.items():
+            if self.picks(name, "string" if dtype == pl.String else str(dtype)):
+                found |= (rows[name].cast(pl.String) == self.value).fill_null(False)
+        return found
+
+
+def _erase(settings: Settings, store: ControlStore, actor: Actor, use_case: str, theirs: _Theirs) -> Erased:
     artifacts = Artifacts(settings.artifacts)
     if not artifacts.entries(LEDGER, use_case):
         raise DataError(f"There is no ledger of {use_case} at {settings.artifacts}. Check the name and the settings.")
     with holding(store, upkeep_lease(use_case)):
-        with store.reading() as connection:
-            set_tombstone(artifacts, use_case, hash, database_now(connection))
+        if theirs.hash:
+            with store.reading() as connection:
+                set_tombstone(artifacts, use_case, theirs.hash, database_now(connection))
         # Segments before the table: a compaction that has read them as they were cannot commit any more then.
-        answers = pl.concat([_ANSWER, *_from_segments(artifacts, use_case, hash)])
-        answers = pl.concat([answers, LedgerTable(artifacts, use_case).erase(_is_value, hash)])
-        done = Erased(answers.height, _labels(artifacts, use_case, hash, answers.unique()))
+        answers = pl.concat([_ANSWER, *_from_segments(artifacts, use_case, theirs)])
+        answers = pl.concat([answers, LedgerTable(artifacts, use_case).erase(theirs.picks, theirs.value)])
+        done = Erased(answers.height, _labels(artifacts, use_case, theirs, answers.unique()))
         payload = {"predictions": done.predictions, "labels": done.labels}
         with store.transaction() as connection:
             record(connection, "ledger.erased", actor, f"ledger {use_case}", use_case, payload=payload)
     return done
 
 
-def _is_value(name: str) -> bool:
-    return name.startswith((KEY, FEATURE))
+def _rows_of_segments(artifacts: Artifacts, use_case: str) -> Iterator[pl.DataFrame]:
+    return (read_segment(segment.url) for segment in segments(artifacts, use_case))
 
 
-def _from_segments(artifacts: Artifacts, use_case: str, hash: str) -> list[pl.DataFrame]:
+def _from_segments(artifacts: Artifacts, use_case: str, person: _Theirs) -> list[pl.DataFrame]:
     found = []
     for segment in segments(artifacts, use_case):
         rows = read_segment(segment.url)
-        theirs = _has(rows, hash)
+        theirs = person.of(rows)
         if theirs.any():
             found.append(rows.filter(theirs).select("request_id", "row"))
             rest = rows.filter(~theirs)
@@ -80,23 +133,15 @@ def _from_segments(artifacts: Artifacts, use_case: str, hash: str) -> list[pl.Da
     return found
 
 
-def _labels(artifacts: Artifacts, use_case: str, hash: str, answers: pl.DataFrame) -> int:
+def _labels(artifacts: Artifacts, use_case: str, person: _Theirs, answers: pl.DataFrame) -> int:
     erased = 0
     for segment in Labels(artifacts, use_case).segments():
         rows = read_segment(segment.url)
         if segment.part.startswith(KEYS):
-            rest = rows.filter(~_has(rows, hash))
+            rest = rows.filter(~person.of(rows))
         else:
             rest = rows.join(answers, on=["request_id", "row"], how="anti", maintain_order="left")
         if rest.height < rows.height:
             rewrite_labels(artifacts, use_case, segment, rest)
             erased += rows.height - rest.height
     return erased
-
-
-def _has(rows: pl.DataFrame, hash: str) -> pl.Series:
-    """Of each row whether a value of it is the hash."""
-    found = pl.Series([False]).new_from_index(0, rows.height)
-    for name in hashable(rows):
-        found |= (rows[name] == hash).fill_null(False)
-    return found

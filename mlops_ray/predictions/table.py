@@ -98,16 +98,25 @@ class LedgerTable:
             self._write(table, _fitted(rows, table))
         return rows.height
 
-    def erase(self, names: Callable[[str], bool], value: str) -> pl.DataFrame:
-        """Delete the rows of which a text in a column that `names` picks is `value`; returns their request_id and row.
+    def count(self, picks: Callable[[str, str], bool], value: str) -> int:
+        """How many rows `erase` would delete."""
+        table = self._open()
+        if table is None:
+            return 0
+        columns = [name for name, kind in _types(table).items() if picks(name, kind)]
+        return sum(self._matching(file.url, columns, value).height for file in self._files(table, None, None))
+
+    def erase(self, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
+        """Delete the rows of which a column that `picks` takes, by its name and type, is `value` as text; returns their
+        request_id and row.
 
         Also where there are none it is a transaction, so that whoever is about to add some fails and looks again.
         Raises ConflictError if others changed the table meanwhile.
         """
         table = self.begin()
-        texts = [name for name in _texts(table) if names(name)]
-        found = [self._matching(file.url, texts, value) for file in self._files(table, None, None)]
-        predicate = " OR ".join(f"\"{name}\" = '{value}'" for name in texts) or "false"
+        kinds = {name: kind for name, kind in _types(table).items() if picks(name, kind)}
+        found = [self._matching(file.url, list(kinds), value) for file in self._files(table, None, None)]
+        predicate = " OR ".join(_equals(name, kind, value) for name, kind in kinds.items()) or "false"
         self._change(table, lambda transaction: table.delete(predicate, commit_properties=transaction))
         return pl.concat([pl.DataFrame(schema={"request_id": pl.String, "row": pl.Int32}), *found])
 
@@ -212,7 +221,7 @@ class LedgerTable:
 
     def _matching(self, url: str, texts: Sequence[str], value: str) -> pl.DataFrame:
         rows = read_segment(url, ["request_id", "row", *texts])
-        flags = [pl.col(name) == value for name in texts if name in rows.columns]
+        flags = [pl.col(name).cast(pl.String) == value for name in texts if name in rows.columns]
         return rows.filter(pl.any_horizontal(flags) if flags else False).select("request_id", "row")
 
 
@@ -243,8 +252,9 @@ def with_own_names(rows: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _texts(table: DeltaTable) -> list[str]:
-    return [name for name, kind in _types(table).items() if kind == "string"]
+def _equals(name: str, kind: str, value: str) -> str:
+    text = f'"{name}"' if kind == "string" else f'CAST("{name}" AS STRING)'
+    return f"{text} = '{value.replace(chr(39), 2 * chr(39))}'"
 
 
 def _properties() -> WriterProperties:

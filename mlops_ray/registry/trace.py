@@ -13,6 +13,7 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.erased_rows import erased_from
 from mlops_ray.governance.events import Event, read_events
 from mlops_ray.governance.history import Deployment, changes, deployments
 from mlops_ray.governance.live import live
@@ -43,7 +44,8 @@ class Trace:
 
     prediction: what the ledger has of it, None unless one was asked for. deployments: of the version, or of every
     version of the endpoint if that was asked for. registered, gates, approvals: events; what people decided otherwise
-    (a broken glass, measuring or retiring it) is among the approvals. record: the digest of `lineage`.
+    (a broken glass, measuring or retiring it) is among the approvals. record: the digest of `lineage`. erased: what was
+    erased since from the snapshot or the training set that it names, in sentences.
     """
 
     asked: str
@@ -56,6 +58,7 @@ class Trace:
     deployments: tuple[Deployment, ...]
     record: str
     lineage: Lineage
+    erased: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_text))
@@ -106,6 +109,12 @@ def trace(
     )
 
 
+def erased_since(settings: Settings, lineage: Lineage) -> tuple[str, ...]:
+    """What was erased from the snapshot or the training set of a version since it was made, in sentences."""
+    found = erased_from(Artifacts(settings.artifacts), lineage.use_case, lineage.snapshot, lineage.training_set)
+    return tuple(one.sentence for one in found)
+
+
 def use_case_named(thing: str) -> str | None:
     """The use case that an endpoint (`flights`) or a version (`flights@7`) names; None for anything else."""
     if found := _VERSION.fullmatch(thing):
@@ -149,6 +158,7 @@ def _trace(settings: Settings, store: ControlStore, asked: str, use_case: str, v
         served,
         record,
         lineage,
+        erased_since(settings, lineage),
     )
 
 

@@ -10,6 +10,9 @@ import pytest
 from sqlalchemy import update
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.catalogue.erase import erase_person_from_data
+from mlops_ray.catalogue.person import Person
+from mlops_ray.catalogue.retire import retire as retire_snapshot
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
@@ -153,6 +156,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     monitoring(platform)  # before a challenger waits
     several_people(platform)
     reviews(platform)
+    data(platform)
     erasure(platform)
     advisories_and_audit(platform)
     subscribers(platform)
@@ -332,6 +336,23 @@ def monitoring(platform: Platform) -> None:
     platform.governor.round(now + timedelta(hours=1))
     assert [event.payload["outcome"] for event in history(store, NAME) if event.type == FINISHED] == ["worse"]
     assert platform.told("retraining.finished", "retraining.decided")[0].subject == f"retraining {NAME}"
+
+
+def data(platform: Platform) -> None:
+    """A snapshot that lost a person, and then all its rows."""
+    settings, (snapshot, row) = platform.settings, ("5" * 64, {"person": ["N7CANARY", "P1"]})
+    artifacts = Artifacts(settings.artifacts)
+    artifacts.write_table(pl.DataFrame(row), "snapshots", NAME, snapshot, "s", "accepted", "part-0.parquet")
+    counts = {"accepted": 2, "repaired": 0}
+    manifest = {"as_of": "2025-01-01", "counts": {"s": counts}, "content": {"s": {"quarantined": "q"}}, "files": {}}
+    artifacts.write_json(manifest, "snapshots", NAME, snapshot, "manifest.json")
+    erase_person_from_data(settings, platform.store, ANN, Person("person", "N7CANARY"), "request 17")
+    (event,) = platform.told("data.erased")
+    assert "N7CANARY" not in json.dumps(event.to_json())
+    assert event.payload["snapshots"] == {f"{NAME}/{snapshot}": 1}
+    retire_snapshot(settings, platform.store, ANN, NAME, snapshot, "nobody needs it")
+    (event,) = platform.told("data.retired")
+    assert event.payload["digest"] == snapshot
 
 
 def reviews(platform: Platform) -> None:

@@ -76,7 +76,7 @@ def test_a_ledger_is_compacted_searched_and_erased_there(lake: str, monkeypatch:
     assert segments(artifacts, NAME) == []
     found = pl.concat(rows_between(artifacts, NAME, start, end), how="diagonal_relaxed")
     assert sorted(found["request_id"]) == ids
-    LedgerTable(artifacts, NAME).erase(lambda name: name == f"{KEY}carrier", "AA")
+    LedgerTable(artifacts, NAME).erase(lambda name, kind: name == f"{KEY}carrier", "AA")
     assert rows_between(artifacts, NAME, start, end) == []
 
 

@@ -23,6 +23,7 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, project_of, read_definitions
 from mlops_ray.features.materialize import Materialized, materialize, verify
+from mlops_ray.features.online_erase import erase_online
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 
@@ -278,6 +279,23 @@ def test_a_flushed_online_store_is_noticed_and_filled_again(settings: Settings, 
     )
     assert materialize(settings, definitions, rows, NOON).written == {"delays": 2}
     assert known(settings, done, "EWR", NOON) == 2.0
+
+
+def test_an_erased_entity_is_gone_with_its_values_and_the_others_are_not(
+    settings: Settings, definitions: Definitions
+) -> None:
+    canary = hours({"EWR": [(-1, 1.0)], "N7CANARY": [(-2, 2.0)]})
+    rows = rows_of(settings, "delays", canary, "erased")
+    done = materialize(settings, definitions, rows, NOON)
+    given = settings, done.project, definitions, "airport", "N7CANARY"
+    assert erase_online(*given, dry_run=True) == 1
+    assert known(settings, done, "N7CANARY", NOON) == 2.0
+    assert erase_online(*given, dry_run=False) == 1
+    assert (known(settings, done, "N7CANARY", NOON), known(settings, done, "EWR", NOON)) == (None, 1.0)
+    assert erase_online(*given, dry_run=False) == 0
+    assert erase_online(settings, done.project, definitions, "other", "N7CANARY", dry_run=False) == 0
+    if settings.online_store.startswith("sqlite"):
+        assert [file for file in Path(settings.state).glob("online*") if b"N7CANARY" in file.read_bytes()] == []
 
 
 def flush(settings: Settings, project: str) -> None:

@@ -57,9 +57,12 @@ TABLE: dict[str, set[str]] = {
         "client",
     },
     "operations": GROUND | {"monitoring"},
+    # What one asks of a snapshot goes through all that was made from it.
+    "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     "cli": GROUND
     | {
         "operations",
+        "catalogue",
         "client",
         "ingestion",
         "exploration",
@@ -91,7 +94,11 @@ HOMES = {
     "cvss": ("mlops_ray/registry/advisories.py",),
     "datasketches": ("mlops_ray/monitoring/sketches.py", "mlops_ray/exploration/sketches.py"),
     "river": ("mlops_ray/monitoring/detectors/",),
-    "deltalake": ("mlops_ray/predictions/table.py", "mlops_ray/ingestion/delta_files.py"),
+    "deltalake": (
+        "mlops_ray/predictions/table.py",
+        "mlops_ray/ingestion/delta_files.py",
+        "mlops_ray/catalogue/export.py",
+    ),
     "typer": ("mlops_ray/cli/",),
     "apprise": ("mlops_ray/governance/channels.py",),
 }

@@ -11,6 +11,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.exploration.kept import keep_profile
 from mlops_ray.import_closure import our_code
 from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.ingestion.snapshot import MANIFEST, SNAPSHOTS, retired
 from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.steps.step import Given, Step, Where
@@ -51,10 +52,11 @@ def contract(source: Source) -> str:
 
 
 def verify_ingest(inputs: IngestInputs, result: Mapping[str, Any], where: Where) -> str | None:
-    folder = ("snapshots", inputs.use_case.name, str(result["digest"]))
-    if Artifacts(where.settings.artifacts).read_json(*folder, "manifest.json") is None:
-        return f"snapshot {result['digest'][:12]} is not below {where.settings.artifacts} any more"
-    return None
+    artifacts, name, digest = Artifacts(where.settings.artifacts), inputs.use_case.name, str(result["digest"])
+    if artifacts.read_json(SNAPSHOTS, name, digest, MANIFEST) is None:
+        return f"snapshot {digest[:12]} is not below {where.settings.artifacts} any more"
+    mark = retired(artifacts, name, digest)
+    return f"snapshot {digest[:12]} was retired by {mark.by} at {mark.at}" if mark else None
 
 
 INGEST = Step("ingest", ingest_inputs, run_ingest, verify_ingest)
