@@ -27,8 +27,12 @@ from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.use_case import Source, UseCase
 
 TASK_BYTES = 16 << 20  # of raw files, which a task reads; so much is read here
-PARTITION_BYTES = 1 << 30  # of a source's rows in memory, which a task counts
-HERE_BYTES = 256 << 20  # of these, which are counted here
+PARTITION_ROWS = 16 << 20  # of a source, whose keys a task counts
+PARTITION_BYTES = 256 << 20  # of rows that may not count, which it reads
+TABLE_BYTES = 1 << 20  # from so many on a piece is a table of the snapshot, as it was judged
+JOINED_BYTES = 64 << 20  # of smaller ones, which are one table
+HERE_BYTES = 256 << 20  # of a source's rows in memory, which are counted here
+TASK_MEMORY = 1 << 30  # what a task is given; judging takes the most, with a piece of a file at a time
 _THREADS = 16
 
 _logger = logging.getLogger(__name__)
@@ -180,7 +184,7 @@ def _judge_new(
     # The largest first, dealt out to the tasks.
     ordered = sorted(range(len(new)), key=lambda at: -new[at].file.size)
     dealt = [{"at": at} for task in range(tasks) for at in ordered[task::tasks]]
-    rows = ray.data.from_items(dealt, override_num_blocks=tasks).map(judge).take_all()
+    rows = ray.data.from_items(dealt, override_num_blocks=tasks).map(judge, memory=TASK_MEMORY).take_all()
     return {new[row["at"]]: JudgedFile.from_json(json.loads(row["found"])) for row in rows}
 
 
@@ -191,8 +195,7 @@ def _count(
     as_of: datetime | None,
     start_ray: Callable[[], Any],
 ) -> _Counted:
-    size = _size(pieces)
-    count = 1 + size // PARTITION_BYTES
+    size, count = _size(pieces), _partitions(pieces, as_of)
     calls = [(artifacts, source, pieces, as_of, number, count) for number in range(count)]
     if size <= HERE_BYTES and count == 1:
         done = [count_partition(*calls[0])]
@@ -200,9 +203,24 @@ def _count(
     start_ray()
     import ray
 
-    task = ray.remote(count_partition).options(num_returns=3)
+    task = ray.remote(count_partition).options(num_returns=3, memory=TASK_MEMORY)
     summaries, out, refused = zip(*(task.remote(*call) for call in calls), strict=True)
     return _Counted(pieces, ray.get(list(summaries)), out, refused)
+
+
+def _partitions(pieces: Sequence[NamedPiece], as_of: datetime | None) -> int:
+    """Into how many partitions a source is divided by its keys, so that one takes no more memory than a task has."""
+    rows = sum(one.piece.counts.rows_in for one in pieces)
+    return 1 + max(
+        rows // PARTITION_ROWS, int(sum(_doubtful_bytes(one.piece, as_of) for one in pieces)) // PARTITION_BYTES
+    )
+
+
+def _doubtful_bytes(piece: Piece, as_of: datetime | None) -> float:
+    """About how much of a piece may not count: what was refused, and all where something is not known yet."""
+    if as_of is not None and piece.known_until is not None and piece.known_until > as_of:
+        return piece.size
+    return piece.size * piece.counts.quarantined / max(1, piece.counts.rows_in)
 
 
 def _size(pieces: Sequence[NamedPiece]) -> int:
@@ -314,11 +332,12 @@ def _done(function: Callable[..., None], counted: _Counted, *arguments: Any) -> 
 
 
 def _tables(pieces: Sequence[NamedPiece]) -> Iterator[list[tuple[int, Piece]]]:
-    """The pieces by the tables that they become, each with its number."""
-    table: list[tuple[int, Piece]] = []
-    for numbered in enumerate(one.piece for one in pieces):
-        if table and sum(piece.size for _, piece in table) + numbered[1].size > PARTITION_BYTES:
+    """The pieces by the tables that they become, each with its number: large ones alone, small ones joined."""
+    table, size = list[tuple[int, Piece]](), 0
+    for at, piece in enumerate(one.piece for one in pieces):
+        if table and (size + piece.size > JOINED_BYTES or piece.size >= TABLE_BYTES):
             yield table
-            table = []
-        table.append(numbered)
+            table, size = [], 0
+        table.append((at, piece))
+        size += JOINED_BYTES if piece.size >= TABLE_BYTES else piece.size
     yield table

@@ -24,12 +24,15 @@ from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts
 from mlops_ray.ingestion.sources import SourceFile, file_format
 from mlops_ray.use_case import Source
+from mlops_ray.use_case.column import DTYPES
 
 FOLDER = "judged"
 _MANIFEST = "manifest.json"
-PIECE_BYTES = 256 << 20
-BESIDE = (REPAIRS, KNOWN_AT, LINE, LINES, RAW)
-"""Columns of accepted rows that are not the user's."""
+PIECE_BYTES = 128 << 20
+KEY = "__key"
+BESIDE = (REPAIRS, KNOWN_AT, LINE, LINES, RAW, KEY)
+"""What is kept beside the accepted rows. `__key` is a hash of the key, null where a column of it is null; it is the
+same in all processes with one version of polars."""
 _PLACE = {"line": LINE, "lines": LINES, "raw": RAW}
 _REFUSED = {LINE: pl.Int64, LINES: pl.Int64, REASON: pl.String, RAW: pl.Binary}
 
@@ -38,11 +41,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a file, in order: the accepted in one table, with the columns of `BESIDE`, the refused in another.
+    """Some rows of a file, in order: the accepted in one table, as a snapshot has them, and row by row the columns of
+    `BESIDE` in another; the refused in a third.
 
     Accepted are all that the contract accepts, whatever their key, and whenever they became known; counts, digest and
     known_until (the latest moment at which one became known) are of these. size: of them in memory, in bytes.
-    sha256: of the bytes of both tables, as they were written.
+    sha256: of the bytes of the tables, as they were written.
     """
 
     key: str
@@ -51,15 +55,23 @@ class Piece:
     digest: ContentDigest
     known_until: datetime | None
     size: int
-    sha256: tuple[str, str] = ("", "")
+    sha256: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> tuple[str, ...]:
         return (FOLDER, self.key, f"accepted-{self.number:05}.parquet")
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        return (FOLDER, self.key, f"beside-{self.number:05}.parquet")
+
+    @property
     def refused(self) -> tuple[str, ...]:
         return (FOLDER, self.key, f"refused-{self.number:05}.parquet")
+
+    @property
+    def tables(self) -> tuple[tuple[str, ...], ...]:
+        return self.accepted, self.beside, self.refused
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"known_until": self.known_until and self.known_until.isoformat()}
@@ -110,7 +122,7 @@ def kept_file(artifacts: Artifacts, key: str) -> JudgedFile | None:
 def is_whole(artifacts: Artifacts, judged: JudgedFile) -> bool:
     """Whether all tables of the pieces are there, with the bytes that were written."""
     for piece in judged.pieces:
-        for name, sha256 in zip((piece.accepted, piece.refused), piece.sha256, strict=True):
+        for name, sha256 in zip(piece.tables, piece.sha256, strict=True):
             try:
                 found = artifacts.sha256(*name)
             except FileNotFoundError:
@@ -164,17 +176,19 @@ class _Rows:
 
 def _kept(artifacts: Artifacts, rows: _Rows, key: str, number: int) -> Piece:
     piece = Piece(key, number, _counts(rows), ContentDigest(), None, rows.size())
-    artifacts.write_table(rows.accepted, *piece.accepted)
-    artifacts.write_table(rows.refused, *piece.refused)
-    # Of what will be read: Parquet has other types than polars, such as of categories.
-    accepted = artifacts.read_table(*piece.accepted)
-    latest = accepted[KNOWN_AT].max() if KNOWN_AT in accepted.columns else None
-    known_until = latest.astimezone(UTC) if isinstance(latest, datetime) else None
+    accepted = rows.accepted.drop(BESIDE, strict=False)
+    beside = [name for name in rows.accepted.columns if name in BESIDE]
+    for name, table in zip(piece.tables, (accepted, rows.accepted.select(beside), rows.refused), strict=True):
+        artifacts.write_table(table, *name)
+    if not set(accepted.dtypes) <= set(DTYPES.values()):
+        # Of what will be read: Parquet has other types than polars, such as of categories.
+        accepted = artifacts.read_table(*piece.accepted)
+    latest = rows.accepted[KNOWN_AT].max() if KNOWN_AT in beside else None
     return replace(
         piece,
-        digest=digest_each_row(accepted.drop(BESIDE, strict=False)),
-        known_until=known_until,
-        sha256=(artifacts.sha256(*piece.accepted), artifacts.sha256(*piece.refused)),
+        digest=digest_each_row(accepted),
+        known_until=latest.astimezone(UTC) if isinstance(latest, datetime) else None,
+        sha256=tuple(artifacts.sha256(*name) for name in piece.tables),
     )
 
 
@@ -232,10 +246,17 @@ def _judged(raw: RawRows, file: SourceFile, source: Source) -> _Rows:
     rows = pl.concat([judged, places], how="horizontal")
     malformed = raw.malformed.rename(_PLACE).with_columns(pl.lit(MALFORMED).alias(REASON))
     accepted = rows.filter(~refused).drop(REASON)
+    if source.key:
+        accepted = accepted.with_columns(_key_hash(source))
     if not source.key:  # else another row with its key may turn out to be right, and this one goes to quarantine
         accepted = accepted.drop(RAW)
     aside = [frame.select(list(_REFUSED)) for frame in (rows.filter(refused), malformed)]
     return _Rows(accepted, pl.concat(aside).cast(pl.Schema(_REFUSED)), raw.header_lines, raw.blank_lines)
+
+
+def _key_hash(source: Source) -> pl.Expr:
+    is_there = pl.all_horizontal(pl.col(source.key).is_not_null())
+    return pl.when(is_there).then(pl.struct(source.key).hash()).alias(KEY)
 
 
 def _as_json(frame: pl.DataFrame, wanted: pl.Series) -> pl.Series:

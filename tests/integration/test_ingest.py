@@ -87,8 +87,9 @@ def test_files_and_partitions_do_not_change_what_is_accepted(
     with caplog.at_level(logging.WARNING):
         one, artifacts = ingested(tmp_path / "a")
     assert "visits: 23 of 430 rows quarantined (duplicate_key 20, malformed 2, id:not_integer 1), 5.3%" in caplog.text
-    for limit in ("PARTITION_BYTES", "TASK_BYTES"):
+    for limit in ("PARTITION_BYTES", "TASK_BYTES", "TABLE_BYTES", "HERE_BYTES"):
         monkeypatch.setattr(ingestion, limit, 5_000)
+    monkeypatch.setattr(ingestion, "PARTITION_ROWS", 100)
     many, others = ingested(tmp_path / "Kurs [2024] (off)")
     assert many.digest == one.digest
     assert many.counts["visits"].reasons == {"duplicate_key": 20, "id:not_integer": 1, "malformed": 2}
