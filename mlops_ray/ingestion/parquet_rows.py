@@ -25,7 +25,7 @@ def read_parquet_rows(stream: Any, source: Source) -> Iterator[RawRows]:
     A row of which a text is not UTF-8 is malformed. Raises UnreadableError naming a column that cannot be read, or
     whose type is not one of values.
     """
-    file = pq.ParquetFile(stream)
+    file = pq.ParquetFile(stream, page_checksum_verification=True)  # where its writer wrote checksums
     there = [column.name for column in source.columns if column.name in file.schema_arrow.names]
     absent = [column.name for column in source.columns if column.nullable and column.name not in there]
     for name in there:
