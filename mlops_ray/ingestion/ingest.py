@@ -63,7 +63,7 @@ def ingest(
     every = [_Raw(name, file, key_of(file, contracts[name])) for name in use_case.sources for file in files[name]]
     keys = {raw.key for raw in every}
     begin_use(artifacts, use_case.name, keys, datetime.now(UTC))
-    judged, unreadable = _judge(artifacts, use_case.sources, every, start_ray)
+    judged, unreadable, more = _judge(artifacts, use_case.sources, every, start_ray)
     counted = {
         name: _count(artifacts, source, judged[name], as_of, start_ray) for name, source in use_case.sources.items()
     }
@@ -81,6 +81,7 @@ def ingest(
         content=content,
         files={name: {file.name: file.sha256 for file in found} for name, found in files.items()},
         unreadable=unreadable,
+        more=more,
     )
     _write(artifacts, snapshot, counted)
     end_use(artifacts, use_case.name, keys, datetime.now(UTC))
@@ -111,9 +112,9 @@ def _judge(
     sources: Mapping[str, Source],
     every: Sequence["_Raw"],
     start_ray: Callable[[], Any],
-) -> tuple[dict[str, list[NamedPiece]], dict[str, dict[str, str]]]:
-    """The pieces of each source's files, of which only those are read that were not before; and the files that are set
-    aside, with what is wrong with each."""
+) -> tuple[dict[str, list[NamedPiece]], dict[str, dict[str, str]], dict[str, list[str]]]:
+    """The pieces of each source's files, of which only those are read that were not before; the files that are set
+    aside, with what is wrong with each; and the columns that the contract does not name."""
     known = _kept(artifacts, every, start_ray)
     known |= _judge_new(artifacts, sources, [raw for raw in every if raw not in known], start_ray)
     unreadable = _set_aside(sources, {raw: found.error for raw, found in known.items() if found.error})
@@ -121,7 +122,8 @@ def _judge(
         name: [NamedPiece(raw.file.name, piece) for raw in every if raw.source == name for piece in known[raw].pieces]
         for name in sources
     }
-    return pieces, unreadable
+    more = {name: sorted({c for raw in every if raw.source == name for c in known[raw].more}) for name in sources}
+    return pieces, unreadable, more
 
 
 def _set_aside(sources: Mapping[str, Source], errors: Mapping["_Raw", tuple[str, str]]) -> dict[str, dict[str, str]]:

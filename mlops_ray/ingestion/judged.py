@@ -6,7 +6,7 @@ on other files or on `as_of` is not decided here, see `counting`.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -14,14 +14,14 @@ from typing import Any, Self
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row, digest_json
-from mlops_ray.errors import MlopsRayError
+from mlops_ray.errors import DataError, MlopsRayError
 from mlops_ray.ingestion.contract import KNOWN_AT, REASON, REPAIRS, judge_rows
 from mlops_ray.ingestion.keys import missing_key
 from mlops_ray.ingestion.parquet_rows import row_as_json
 from mlops_ray.ingestion.quarantine import LINE, LINES, MALFORMED, RAW
 from mlops_ray.ingestion.raw_rows import PLACE, RawRows
 from mlops_ray.ingestion.readers import read_file
-from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts
+from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts, sum_counts
 from mlops_ray.ingestion.sources import SourceFile, file_format
 from mlops_ray.use_case import Source
 from mlops_ray.use_case.column import DTYPES
@@ -29,6 +29,7 @@ from mlops_ray.use_case.column import DTYPES
 FOLDER = "judged"
 _MANIFEST = "manifest.json"
 PIECE_BYTES = 128 << 20
+RETYPED_ROWS = 100  # fewer than these can all be wrong by chance
 KEY = "__key"
 BESIDE = (REPAIRS, KNOWN_AT, LINE, LINES, RAW, KEY)
 """What is kept beside the accepted rows. `__key` is a hash of the key, null where a column of it is null; it is the
@@ -86,17 +87,22 @@ class Piece:
 
 @dataclass(frozen=True)
 class JudgedFile:
-    """The pieces of a file, at least one; or why there are none: the kind of the error and its sentence."""
+    """The pieces of a file, at least one; or why there are none: the kind of the error and its sentence.
+
+    more: columns that the file has and the contract does not name.
+    """
 
     pieces: tuple[Piece, ...] = ()
     error: tuple[str, str] | None = None
+    more: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"pieces": [piece.to_json() for piece in self.pieces], "error": self.error}
+        return {"pieces": [piece.to_json() for piece in self.pieces], "error": self.error, "more": self.more}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        return cls(tuple(map(Piece.from_json, value["pieces"])), value["error"] and tuple(value["error"]))
+        error = value["error"] and tuple(value["error"])
+        return cls(tuple(map(Piece.from_json, value["pieces"])), error, tuple(value["more"]))
 
 
 def key_of(file: SourceFile, contract: str) -> str:
@@ -141,13 +147,14 @@ def judge_file(artifacts: Artifacts, file: SourceFile, source: Source, key: str)
 
     Of a file that cannot be read, or has not the columns of the contract, nothing is kept.
     """
-    pieces: list[Piece] = []
+    pieces, more = list[Piece](), set[str]()
     try:
-        for rows in _pieces(_stretches(file, source)):
+        for rows in _pieces(_stretches(file, source, more)):
             pieces.append(_kept(artifacts, rows, key, len(pieces)))
+        _expect_types(pieces, file, source)
     except MlopsRayError as error:
         return JudgedFile(error=(type(error).__name__, str(error)))
-    judged = JudgedFile(tuple(pieces))
+    judged = JudgedFile(tuple(pieces), more=tuple(sorted(more)))
     content = judged.to_json()
     artifacts.write_json({"judged": content, "digest": digest_json(content)}, FOLDER, key, _MANIFEST)
     return judged
@@ -225,7 +232,24 @@ def _pieces(stretches: Iterator[_Rows]) -> Iterator[_Rows]:
     yield piece
 
 
-def _stretches(file: SourceFile, source: Source) -> Iterator[_Rows]:
+def _expect_types(pieces: Sequence[Piece], file: SourceFile, source: Source) -> None:
+    """Raise DataError naming the columns of which no row has a value of their type: they are gone, or were retyped."""
+    counts = sum_counts(piece.counts for piece in pieces)
+    rows, bad = counts.rows_in - counts.reasons.get(MALFORMED, 0), counts.reasons
+    wrong = [
+        f"{column.name} as {column.type}"
+        for column in source.columns
+        if bad.get(f"{column.name}:not_{column.type}", 0) + bad.get(f"{column.name}:missing", 0) == rows
+    ]
+    if wrong and rows >= RETYPED_ROWS:
+        raise DataError(
+            f"File {file.name}: in none of its {rows:,} rows can be read {', '.join(wrong)}. Repair the file; or, if "
+            f"the column is gone or has another type now, change the contract."
+        )
+
+
+def _stretches(file: SourceFile, source: Source, more: set[str]) -> Iterator[_Rows]:
+    """more: gets the names of columns that the contract does not name."""
     nothing = RawRows(
         pl.DataFrame(schema={column.name: pl.String for column in source.columns}),
         pl.DataFrame(schema=PLACE),
@@ -233,6 +257,7 @@ def _stretches(file: SourceFile, source: Source) -> Iterator[_Rows]:
     )
     yield _judged(nothing, file, source)  # so that a file without rows has columns, too
     for raw in read_file(file, source):
+        more |= raw.more
         yield _judged(raw, file, source)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,13 @@ def read_parquet_rows(stream: Any, source: Source) -> Iterator[RawRows]:
     file = pq.ParquetFile(stream, page_checksum_verification=True)  # where its writer wrote checksums
     there = [column.name for column in source.columns if column.name in file.schema_arrow.names]
     absent = [column.name for column in source.columns if column.nullable and column.name not in there]
+    more = frozenset(file.schema_arrow.names) - frozenset(there)
     for name in there:
         _expect_values(file.schema_arrow.field(name))
     row = 1
     try:
         for batch in file.iter_batches(max(1, min(_ROWS, _CELLS // max(1, len(there)))), columns=there):
-            yield _raw_rows(batch, there, absent, row)
+            yield replace(_raw_rows(batch, there, absent, row), more=more)
             row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UnreadableError(f"{_unreadable(file, there)}: {error}") from None

@@ -55,7 +55,8 @@ def write_files(folder: Path) -> None:
 @pytest.mark.timeout(240)
 def test_killed_five_times_nothing_is_missing_and_nothing_there_twice(tmp_path: Path) -> None:
     write_files(tmp_path / "data")
-    code = f"from pathlib import Path; from tests.integration.test_ingest_killed import run; run(Path({str(tmp_path)!r}), 'killed')"
+    place = f"Path({str(tmp_path)!r})"
+    code = f"from tests.integration.test_ingest_killed import Path, run; run({place}, 'killed')"
     for kept in (1, 4, 7, 10, FILES):
         child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         while len(list(tmp_path.glob("killed/artifacts/judged/*/manifest.json"))) < kept:

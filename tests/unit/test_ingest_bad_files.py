@@ -1,4 +1,4 @@
-"""Files that cannot be right are each named, and the others are what they would be without them."""
+"""Files that cannot be right are each named, and the others are what they would be without them, however they came."""
 
 import gzip
 from collections.abc import Callable
@@ -14,9 +14,12 @@ from mlops_ray import Column, Label, Source, UseCase
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
 from mlops_ray.errors import DataError
-from mlops_ray.ingestion import readers
+from mlops_ray.ingestion import judged, readers
 from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.ingestion.more_columns import columns_of_last_ingest, new_columns
+from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.snapshot import Snapshot
+from mlops_ray.ingestion.sources import SourceFile
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.use_case import Expectations
 
@@ -131,6 +134,64 @@ def test_a_file_that_grows_while_it_is_read_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setitem(readers._READERS, "delimited", growing)
     with pytest.raises(DataError, match=r"File part_1\.csv was changed while it was read"):
         taken(tmp_path, "state", replace(SOURCE, expects=Expectations()))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_a_new_column_is_noted_and_one_that_is_gone_or_of_another_type_fails(tmp_path: Path, ending: str) -> None:
+    folder = data_folder(tmp_path)
+
+    def write_file(number: int, **columns: pl.Expr | None) -> None:
+        ids = range(number * 200, number * 200 + 200)
+        rows = pl.DataFrame({"id": ids, "at": [AT] * 200, "note": ["n"] * 200})
+        rows = rows.drop(name for name, value in columns.items() if value is None)
+        rows = rows.with_columns(**{name: value for name, value in columns.items() if value is not None})
+        path = folder / f"part_{number}.{ending}"
+        if ending == "parquet":
+            rows.write_parquet(path)
+        else:
+            texts = rows.with_columns(pl.col(pl.Datetime).dt.to_string("iso"))
+            path.write_text(texts.write_csv() if ending == "csv" else texts.write_ndjson())
+
+    write_file(1)
+    first, artifacts = taken(tmp_path, "state")
+    assert columns_of_last_ingest(artifacts, "parts") == {"parts": []}
+    write_file(2, price=pl.lit(1.5))
+    second, _ = taken(tmp_path, "state")
+    assert new_columns(second, first.more) == [
+        "parts: its files have columns that none had before, and that the contract does not name: price."
+    ]
+    assert new_columns(taken(tmp_path, "state")[0], second.more) == []
+    write_file(3, at=None)
+    write_file(4, id=pl.lit("A-1"))
+    found = taken(tmp_path, "state")[0].unreadable["parts"]
+    gone = "can be read at as timestamp" if ending == "jsonl" else "column at is missing"
+    assert sorted(found) == [f"part_3.{ending}", f"part_4.{ending}"]
+    assert gone in found[f"part_3.{ending}"]
+    assert "in none of its 200 rows can be read id as integer" in found[f"part_4.{ending}"]
+
+
+@pytest.mark.timeout(60)
+def test_month_by_month_a_year_is_what_it_is_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+
+    def noted(file: SourceFile, source: Source) -> object:
+        reads.append(file.name)
+        return read_file(file, source)
+
+    monkeypatch.setattr(judged, "read_file", noted)
+    folder = data_folder(tmp_path)
+    for month in range(12):
+        # The last 50 rows of the month before come again.
+        ids = range(max(0, month * 300 - 50), month * 300 + 300)
+        rows = pl.DataFrame({"id": ids, "at": [AT] * len(ids), "note": [f"n{one}" for one in ids]})
+        write_csv(folder / f"part_{month:02}", rows)
+        found, artifacts = taken(tmp_path, "by_month")
+    assert sorted(reads) == [f"part_{month:02}.csv.gz" for month in range(12)]
+    at_once, others = taken(tmp_path, "at_once")
+    assert found == at_once
+    assert found.counts["parts"].reasons == {"duplicate_key": 550}
+    tables = [snapshot.tables(place)["parts"] for snapshot, place in ((found, artifacts), (at_once, others))]
+    assert tables[0].equals(tables[1])
 
 
 def data_folder(folder: Path) -> Path:
