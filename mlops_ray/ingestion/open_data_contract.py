@@ -104,13 +104,13 @@ def _schema(name: str, source: Source) -> "SchemaObject":
     from open_data_contract_standard.model import DataQuality, SchemaObject
 
     expects = source.expects
-    quality = [
-        DataQuality(metric="duplicateValues", mustBe=0, arguments={"properties": list(check.columns)})
+    rules: list[dict[str, Any]] = [
+        {"metric": "duplicateValues", "mustBe": 0, "arguments": {"properties": list(check.columns)}}
         for check in expects.checks
         if isinstance(check, Unique)
     ]
     if expects.min_rows is not None:
-        quality.append(DataQuality(metric="rowCount", mustBeGreaterOrEqualTo=expects.min_rows))
+        rules.append({"metric": "rowCount", "mustBeGreaterOrEqualTo": expects.min_rows})
     custom = {field: getattr(source, field) for field in _OF_SOURCE} | {"quote": source.quote or ""}  # null is no value
     custom |= {field: getattr(expects, field) for field in _OF_EXPECTATIONS}
     blank = {**_defaults(Source), **_defaults(Expectations)}
@@ -119,7 +119,7 @@ def _schema(name: str, source: Source) -> "SchemaObject":
         name=name,
         physicalType="files" if source.path else "table",
         properties=[_property(column, source.key) for column in source.columns],
-        quality=quality or None,
+        quality=[DataQuality.model_validate(rule) for rule in rules] or None,
         customProperties=_custom({field: value for field, value in custom.items() if value != blank.get(field)})
         + [_one_custom(_word(type(check)), _plain(vars(check))) for check in checks],
     )
@@ -196,7 +196,9 @@ def _source(schema: "SchemaObject", contract: "OpenDataContractStandard", left_o
             left_out.append(f"{name}: the service level {_shown(sla)}.")
     columns = tuple(column for one in properties if (column := _column(name, one, checks, left_out)) is not None)
     left_out += [f"{name}: {word}." for word in sorted(_words(schema) - _DESCRIBES - _READ)]
-    of_source = {field: None if given[field] == "" else given[field] for field in _OF_SOURCE if field in given}
+    of_source: dict[str, Any] = {
+        field: None if given[field] == "" else given[field] for field in _OF_SOURCE if field in given
+    }
     if "path" not in of_source:
         of_source["path"] = f"{name}*"
         left_out.append(f"{name}: it does not say which files have the rows; path={of_source['path']!r} is a guess.")
