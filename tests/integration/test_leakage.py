@@ -12,7 +12,6 @@ import ray
 from mlops_ray.artifacts import digest_rows, read_parquet
 from mlops_ray.config import load_settings
 from mlops_ray.errors import UseCaseError
-from mlops_ray.exploration.explore import explore_snapshot, explore_source, explore_training_set
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.use_case import Tables, UseCase, load_use_case
@@ -138,23 +137,3 @@ def test_a_leak_ends_the_pipeline_before_training_unless_it_is_waived_by_name(
     waivers = {"air_time": "planned, not flown", "weather": "a forecast of an hour"}
     waived = run(replace(leaking, leakage_waivers=waivers), tmp_path, data, "training_set")
     assert waived["rows"] == before["rows"]
-
-
-@pytest.mark.timeout(120)
-def test_what_many_tasks_profile_is_what_one_does(
-    case: UseCase, clean: tuple[Path, dict[str, object]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data, _ = clean
-    settings = load_settings(state=str(data.parent / "state"), data=str(data))
-    here, snapshot = (explore(case, settings) for explore in (explore_source, explore_snapshot))
-    monkeypatch.setattr("mlops_ray.exploration.scan.HERE_BYTES", 0)
-    there = explore_source(case, settings)
-    counted = ("name", "kinds", "missing", "different", "minimum", "maximum", "top")
-    rows = [[[getattr(one, name) for name in counted] for one in found.profile.columns] for found in (here, there)]
-    assert rows[0] == rows[1]
-    assert here.profile.rows == there.profile.rows > 30_000
-    assert not [one for one in snapshot.suspicions if one.kind == "leakage"]  # outcomes are declared
-    trained = explore_training_set(case, settings)
-    assert not [one for one in trained.suspicions if one.kind == "leakage"]
-    assert trained.relations[0].roc_auc is not None
-    assert 0.55 < trained.relations[0].roc_auc < 0.8
