@@ -12,6 +12,7 @@ from mlops_ray.cli.approvals import versions
 from mlops_ray.cli.approvers import approvals
 from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.cluster import cluster
+from mlops_ray.cli.contract import contract
 from mlops_ray.cli.data import data
 from mlops_ray.cli.explore import explore
 from mlops_ray.cli.features import features
@@ -47,6 +48,7 @@ app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")
 app.add_typer(data, name="data")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(contract, name="contract")
 app.add_typer(labels, name="labels")
 app.add_typer(ledger, name="ledger")
 app.add_typer(versions, name="versions")

@@ -8,7 +8,7 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row
 from mlops_ray.ingestion.contract import JUDGEMENT, KNOWN_AT, NOT_KNOWN_YET, REASON, REPAIRS
-from mlops_ray.ingestion.judged import BESIDE, Piece, count_codes
+from mlops_ray.ingestion.judged import BESIDE, KEY, Piece, count_codes
 from mlops_ray.ingestion.keys import judge_keys, missing_key
 from mlops_ray.ingestion.quarantine import FILE, LINE, LINES, RAW, quarantined
 from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts, sum_counts
@@ -75,11 +75,8 @@ def left_out(
     without a key, or another row with their key counts."""
     suspects = _suspects(artifacts, source, pieces, as_of, number, of)
     rows = [
-        artifacts.read_table(*one.piece.accepted)[places[POSITION]].with_columns(
-            places[POSITION], pl.lit(at, PLACES[PIECE]).alias(PIECE), pl.lit(one.file).alias(FILE)
-        )
-        for at, one in enumerate(pieces)
-        if (places := suspects.filter(pl.col(PIECE) == at)).height
+        _at(artifacts, pieces[at].piece, places).with_columns(pl.lit(pieces[at].file).alias(FILE))
+        for (at,), places in suspects.partition_by(PIECE, as_dict=True, maintain_order=True).items()
     ]
     if not rows:
         return pl.DataFrame(schema={**JUDGEMENT, **_REFUSED, **PLACES})
@@ -93,6 +90,12 @@ def left_out(
     return found.with_columns(judged[REASON]).filter(pl.col(REASON).is_not_null())
 
 
+def _at(artifacts: Artifacts, piece: Piece, places: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a piece that stand at some places, with what is kept beside them."""
+    tables = [artifacts.read_table(*name)[places[POSITION]] for name in (piece.accepted, piece.beside)]
+    return pl.concat([*tables, places], how="horizontal").drop(KEY, strict=False)
+
+
 def write_accepted(
     artifacts: Artifacts, pieces: Sequence[tuple[int, Piece]], name: tuple[str, ...], *out: pl.DataFrame
 ) -> str:
@@ -100,12 +103,19 @@ def write_accepted(
     numbers; out: the places of what does not count."""
     gone, frames = pl.concat(out), []
     for at, piece in pieces:
-        rows, places = artifacts.read_table(*piece.accepted), gone.filter(pl.col(PIECE) == at)
-        if places.height:
-            rows = rows.with_row_index(POSITION).join(places, on=POSITION, how="anti", maintain_order="left")
-        frames.append(rows.drop(POSITION, *BESIDE, strict=False))
+        places = gone.filter(pl.col(PIECE) == at)
+        if len(pieces) == 1 and places.is_empty():
+            artifacts.share(piece.accepted, name)
+            return piece.sha256[0]
+        rows = artifacts.read_table(*piece.accepted)
+        frames.append(rows.filter(_counts(rows.height, places)) if places.height else rows)
     artifacts.write_table(pl.concat(frames, how="diagonal"), *name)
     return artifacts.sha256(*name)
+
+
+def _counts(rows: int, gone: pl.DataFrame) -> pl.Series:
+    """Which of so many rows are not at these places."""
+    return pl.int_range(rows, eager=True, dtype=pl.UInt32).is_in(gone[POSITION].implode()).not_()
 
 
 def known_until(artifacts: Artifacts, pieces: Sequence[Piece], *out: pl.DataFrame) -> datetime | None:
@@ -115,8 +125,8 @@ def known_until(artifacts: Artifacts, pieces: Sequence[Piece], *out: pl.DataFram
         latest = piece.known_until
         places = gone.filter(pl.col(PIECE) == at)
         if latest is not None and places.height:
-            rows = artifacts.read_table(*piece.accepted, columns=[KNOWN_AT]).with_row_index(POSITION)
-            latest = rows.join(places, on=POSITION, how="anti")[KNOWN_AT].max()  # type: ignore[assignment]
+            moments = artifacts.read_table(*piece.beside, columns=[KNOWN_AT])[KNOWN_AT]
+            latest = moments.filter(_counts(moments.len(), places)).max()  # type: ignore[assignment]
         found += [] if latest is None else [latest]
     return max(found, default=None)
 
@@ -124,25 +134,26 @@ def known_until(artifacts: Artifacts, pieces: Sequence[Piece], *out: pl.DataFram
 def _suspects(
     artifacts: Artifacts, source: Source, pieces: Sequence[NamedPiece], as_of: datetime | None, number: int, of: int
 ) -> pl.DataFrame:
-    """The places of rows that may not count: late, without a key, or with a key that another has too."""
-    key, found = list(source.key), []
+    """The places of rows that may not count: late, without a key, or with a hash of it that another has too."""
+    key, found = [KEY] if source.key else [], []
     for at, one in enumerate(pieces):
         until = one.piece.known_until
         some_late = as_of is not None and until is not None and until > as_of
-        if not key and not some_late:
+        asked = [*key, *([KNOWN_AT] if some_late else [])]
+        if not asked:
             continue
-        read = artifacts.read_table(*one.piece.accepted, columns=[*key, *([KNOWN_AT] if some_late else [])])
+        read = artifacts.read_table(*one.piece.beside, columns=asked).with_row_index(POSITION)
+        meeting = pl.col(KEY).fill_null(0) if key else pl.col(POSITION)
+        rows = read.filter(meeting % of == number) if of > 1 else read
         late = pl.col(KNOWN_AT) > as_of if some_late else pl.lit(False)
-        rows = read.with_row_index(POSITION).select(
-            *key, POSITION, pl.lit(at, PLACES[PIECE]).alias(PIECE), late.alias("__late")
-        )
-        meeting = pl.struct(key).hash() if key else pl.col(POSITION)
-        found.append(rows.filter(meeting % of == number) if of > 1 else rows)
+        found.append(rows.select(*key, pl.lit(at, PLACES[PIECE]).alias(PIECE), POSITION, late.alias("__late")))
     if not found:
         return pl.DataFrame(schema=PLACES)
     rows, doubtful = pl.concat(found), pl.col("__late")
     if key:
-        doubtful |= pl.any_horizontal(pl.col(key).is_null()) | (pl.len().over(*key, "__late") > 1)
+        hashes = rows.filter(~pl.col("__late"))[KEY].drop_nulls().sort()
+        twice = hashes.filter(hashes == hashes.shift(1)).unique()
+        doubtful |= pl.col(KEY).is_null() | pl.col(KEY).is_in(twice.implode())
     return rows.filter(doubtful).select(list(PLACES))
 
 

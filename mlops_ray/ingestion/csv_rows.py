@@ -82,7 +82,8 @@ class _Splitter:
             self.names = self._header(records[:1])
             header_lines, records = int(records.lines[0]), records[1:]
         frame, bad = self._frame(records)
-        return RawRows(frame, places(records[~bad]), places(records[bad]), header_lines, blank_lines)
+        more = frozenset(self.names) - {column.name for column in self._source.columns}
+        return RawRows(frame, places(records[~bad]), places(records[bad]), header_lines, blank_lines, more)
 
     def _header(self, record: Records) -> list[str]:
         if record.bad[0]:

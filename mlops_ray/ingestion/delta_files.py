@@ -53,19 +53,20 @@ class DeltaFiles:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
-        options = {name: _value(text) for name, text in self.options}
+        options = {name: value_of("DeltaFiles", text) for name, text in self.options}
         try:
             return DeltaTable(self.url, version=self.version, storage_options=options or None)
         except DeltaError as error:
             raise OSError(f"Delta table {self.url} cannot be opened: {_first_line(error)}") from None
 
 
-def _value(text: str) -> str:
+def value_of(reader: str, text: str) -> str:
+    """The text, or of `env:NAME` the variable's value. Raises ConfigurationError if that is empty."""
     if not text.startswith("env:"):
         return text
     found = os.environ.get(text.removeprefix("env:"), "")
     if not found:
-        raise ConfigurationError(f"DeltaFiles: the variable {text.removeprefix('env:')} is empty.")
+        raise ConfigurationError(f"{reader}: the variable {text.removeprefix('env:')} is empty.")
     return found
 
 

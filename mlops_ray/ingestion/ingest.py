@@ -40,8 +40,10 @@ from mlops_ray.use_case import Source, UseCase
 from mlops_ray.use_case.reader import StateReader
 
 TASK_BYTES = 16 << 20  # of raw files, which a task reads; so much is read here
-PARTITION_BYTES = 1 << 30  # of a source's rows in memory, which a task counts
-HERE_BYTES = 256 << 20  # of these, which are counted here
+PARTITION_ROWS = 16 << 20  # of a source, whose keys a task counts
+PARTITION_BYTES = 256 << 20  # of rows that may not count, which it reads
+HERE_BYTES = 256 << 20  # of a source's rows in memory, which are counted here
+TASK_MEMORY = 1 << 30  # what a task is given; judging takes the most, with a piece of a file at a time
 _THREADS = 16
 _ATTEMPTS = 3
 
@@ -74,7 +76,7 @@ def ingest(
     keys = {raw.key for raw in every}
     begin_use(artifacts, use_case.name, keys, datetime.now(UTC))
     _refuse_erased(artifacts, use_case.name, every)
-    judged, unreadable = _judge(artifacts, use_case.sources, every, start_ray)
+    judged, unreadable, more = _judge(artifacts, use_case.sources, every, start_ray)
     counted = {
         name: _count(artifacts, source, judged[name], as_of, start_ray) for name, source in use_case.sources.items()
     }
@@ -92,6 +94,7 @@ def ingest(
         content=content,
         files={name: {file.name: file.sha256 for file in found} for name, found in files.items()},
         unreadable=unreadable,
+        more=more,
     )
     _refuse_erased(artifacts, use_case.name, (), snapshot.digest)
     snapshot = _write(artifacts, snapshot, counted)
@@ -123,9 +126,9 @@ def _judge(
     sources: Mapping[str, Source],
     every: Sequence["_Raw"],
     start_ray: Callable[[], Any],
-) -> tuple[dict[str, list[NamedPiece]], dict[str, dict[str, str]]]:
-    """The pieces of each source's files, of which only those are read that were not before; and the files that are set
-    aside, with what is wrong with each."""
+) -> tuple[dict[str, list[NamedPiece]], dict[str, dict[str, str]], dict[str, list[str]]]:
+    """The pieces of each source's files, of which only those are read that were not before; the files that are set
+    aside, with what is wrong with each; and the columns that the contract does not name."""
     known = _kept(artifacts, every, start_ray)
     known |= _judge_new(artifacts, sources, [raw for raw in every if raw not in known], start_ray)
     unreadable = _set_aside(sources, {raw: found.error for raw, found in known.items() if found.error})
@@ -133,7 +136,8 @@ def _judge(
         name: [NamedPiece(raw.file.name, piece) for raw in every if raw.source == name for piece in known[raw].pieces]
         for name in sources
     }
-    return pieces, unreadable
+    more = {name: sorted({c for raw in every if raw.source == name for c in known[raw].more}) for name in sources}
+    return pieces, unreadable, more
 
 
 def _set_aside(sources: Mapping[str, Source], errors: Mapping["_Raw", tuple[str, str]]) -> dict[str, dict[str, str]]:
@@ -196,7 +200,7 @@ def _judge_new(
     # The largest first, dealt out to the tasks.
     ordered = sorted(range(len(new)), key=lambda at: -new[at].file.size)
     dealt = [{"at": at} for task in range(tasks) for at in ordered[task::tasks]]
-    rows = ray.data.from_items(dealt, override_num_blocks=tasks).map(judge).take_all()
+    rows = ray.data.from_items(dealt, override_num_blocks=tasks).map(judge, memory=TASK_MEMORY).take_all()
     return {new[row["at"]]: JudgedFile.from_json(json.loads(row["found"])) for row in rows}
 
 
@@ -207,8 +211,7 @@ def _count(
     as_of: datetime | None,
     start_ray: Callable[[], Any],
 ) -> _Counted:
-    size = _size(pieces)
-    count = 1 + size // PARTITION_BYTES
+    size, count = _size(pieces), _partitions(pieces, as_of)
     calls = [(artifacts, source, pieces, as_of, number, count) for number in range(count)]
     if size <= HERE_BYTES and count == 1:
         done = [count_partition(*calls[0])]
@@ -216,9 +219,24 @@ def _count(
     start_ray()
     import ray
 
-    task = ray.remote(count_partition).options(num_returns=3)
+    task = ray.remote(count_partition).options(num_returns=3, memory=TASK_MEMORY)
     summaries, out, refused = zip(*(task.remote(*call) for call in calls), strict=True)
     return _Counted(pieces, ray.get(list(summaries)), out, refused)
+
+
+def _partitions(pieces: Sequence[NamedPiece], as_of: datetime | None) -> int:
+    """Into how many partitions a source is divided by its keys, so that one takes no more memory than a task has."""
+    rows = sum(one.piece.counts.rows_in for one in pieces)
+    return 1 + max(
+        rows // PARTITION_ROWS, int(sum(_doubtful_bytes(one.piece, as_of) for one in pieces)) // PARTITION_BYTES
+    )
+
+
+def _doubtful_bytes(piece: Piece, as_of: datetime | None) -> float:
+    """About how much of a piece may not count: what was refused, and all where something is not known yet."""
+    if as_of is not None and piece.known_until is not None and piece.known_until > as_of:
+        return piece.size
+    return piece.size * piece.counts.quarantined / max(1, piece.counts.rows_in)
 
 
 def _size(pieces: Sequence[NamedPiece]) -> int:

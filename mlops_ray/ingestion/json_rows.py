@@ -23,9 +23,9 @@ def read_json_lines(stream: Any, source: Source) -> Iterator[RawRows]:
     columns = {column.name: column for column in source.columns}
     for records in read_records(stream, structure_of(encoding, ",", None, cr_ends=False), head):
         values: dict[str, list[str | None]] = {name: [] for name in columns}
-        bad, blank = records.bad.copy(), np.zeros(len(records), bool)
+        bad, blank, more = records.bad.copy(), np.zeros(len(records), bool), set[str]()
         for position, line in enumerate(records.raw.to_pylist()):
-            row = None if bad[position] else _row(line, encoding, columns)
+            row = None if bad[position] else _row(line, encoding, columns, more)
             blank[position] = row is _BLANK
             bad[position] = row is None
             if row:
@@ -33,7 +33,7 @@ def read_json_lines(stream: Any, source: Source) -> Iterator[RawRows]:
                     texts.append(row[name])
         frame = pl.DataFrame(values, schema=dict.fromkeys(columns, pl.String))
         rest, blanks = places(records[bad]), int(records.lines[blank].sum())
-        yield RawRows(frame, places(records[~bad & ~blank]), rest, blank_lines=blanks)
+        yield RawRows(frame, places(records[~bad & ~blank]), rest, blank_lines=blanks, more=frozenset(more))
 
 
 _BLANK: dict[str, str | None] = {}
@@ -45,8 +45,8 @@ class _Number(str):
     __slots__ = ()
 
 
-def _row(line: bytes, encoding: str, columns: Mapping[str, Column]) -> dict[str, str | None] | None:
-    """The named values of a line; None if it is malformed, `_BLANK` if nothing is on it."""
+def _row(line: bytes, encoding: str, columns: Mapping[str, Column], more: set[str]) -> dict[str, str | None] | None:
+    """The named values of a line; None if it is malformed, `_BLANK` if nothing is on it. more: gets its other names."""
     try:
         text = line.decode(encoding)
         if not text.strip(" \t\r\n"):
@@ -55,6 +55,7 @@ def _row(line: bytes, encoding: str, columns: Mapping[str, Column]) -> dict[str,
         if not isinstance(found, dict):
             return None
         row = {name: _text(found.get(name), column, text) for name, column in columns.items()}
+        more |= found.keys() - columns.keys()
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError, msgspec.MsgspecError):

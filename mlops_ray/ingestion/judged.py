@@ -6,7 +6,7 @@ on other files or on `as_of` is not decided here, see `counting`.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -14,22 +14,26 @@ from typing import Any, Self
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row, digest_json
-from mlops_ray.errors import MlopsRayError
+from mlops_ray.errors import DataError, MlopsRayError
 from mlops_ray.ingestion.contract import KNOWN_AT, REASON, REPAIRS, judge_rows
 from mlops_ray.ingestion.keys import missing_key
 from mlops_ray.ingestion.parquet_rows import row_as_json
 from mlops_ray.ingestion.quarantine import LINE, LINES, MALFORMED, RAW
 from mlops_ray.ingestion.raw_rows import PLACE, RawRows
 from mlops_ray.ingestion.readers import read_file
-from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts
+from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts, sum_counts
 from mlops_ray.ingestion.sources import SourceFile, file_format
 from mlops_ray.use_case import Source
+from mlops_ray.use_case.column import DTYPES
 
 FOLDER = "judged"
 _MANIFEST = "manifest.json"
-PIECE_BYTES = 256 << 20
-BESIDE = (REPAIRS, KNOWN_AT, LINE, LINES, RAW)
-"""Columns of accepted rows that are not the user's."""
+PIECE_BYTES = 128 << 20
+RETYPED_ROWS = 100  # fewer than these can all be wrong by chance
+KEY = "__key"
+BESIDE = (REPAIRS, KNOWN_AT, LINE, LINES, RAW, KEY)
+"""What is kept beside the accepted rows. `__key` is a hash of the key, null where a column of it is null; it is the
+same in all processes with one version of polars."""
 _PLACE = {"line": LINE, "lines": LINES, "raw": RAW}
 _REFUSED = {LINE: pl.Int64, LINES: pl.Int64, REASON: pl.String, RAW: pl.Binary}
 
@@ -38,11 +42,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a file, in order: the accepted in one table, with the columns of `BESIDE`, the refused in another.
+    """Some rows of a file, in order: the accepted in one table, as a snapshot has them, and row by row the columns of
+    `BESIDE` in another; the refused in a third.
 
     Accepted are all that the contract accepts, whatever their key, and whenever they became known; counts, digest and
     known_until (the latest moment at which one became known) are of these. size: of them in memory, in bytes.
-    sha256: of the bytes of both tables, as they were written.
+    sha256: of the bytes of the tables, as they were written.
     """
 
     key: str
@@ -51,15 +56,23 @@ class Piece:
     digest: ContentDigest
     known_until: datetime | None
     size: int
-    sha256: tuple[str, str] = ("", "")
+    sha256: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> tuple[str, ...]:
         return (FOLDER, self.key, f"accepted-{self.number:05}.parquet")
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        return (FOLDER, self.key, f"beside-{self.number:05}.parquet")
+
+    @property
     def refused(self) -> tuple[str, ...]:
         return (FOLDER, self.key, f"refused-{self.number:05}.parquet")
+
+    @property
+    def tables(self) -> tuple[tuple[str, ...], ...]:
+        return self.accepted, self.beside, self.refused
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"known_until": self.known_until and self.known_until.isoformat()}
@@ -74,17 +87,22 @@ class Piece:
 
 @dataclass(frozen=True)
 class JudgedFile:
-    """The pieces of a file, at least one; or why there are none: the kind of the error and its sentence."""
+    """The pieces of a file, at least one; or why there are none: the kind of the error and its sentence.
+
+    more: columns that the file has and the contract does not name.
+    """
 
     pieces: tuple[Piece, ...] = ()
     error: tuple[str, str] | None = None
+    more: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"pieces": [piece.to_json() for piece in self.pieces], "error": self.error}
+        return {"pieces": [piece.to_json() for piece in self.pieces], "error": self.error, "more": self.more}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        return cls(tuple(map(Piece.from_json, value["pieces"])), value["error"] and tuple(value["error"]))
+        error = value["error"] and tuple(value["error"])
+        return cls(tuple(map(Piece.from_json, value["pieces"])), error, tuple(value["more"]))
 
 
 def key_of(file: SourceFile, contract: str) -> str:
@@ -110,7 +128,7 @@ def kept_file(artifacts: Artifacts, key: str) -> JudgedFile | None:
 def is_whole(artifacts: Artifacts, judged: JudgedFile) -> bool:
     """Whether all tables of the pieces are there, with the bytes that were written."""
     for piece in judged.pieces:
-        for name, sha256 in zip((piece.accepted, piece.refused), piece.sha256, strict=True):
+        for name, sha256 in zip(piece.tables, piece.sha256, strict=True):
             try:
                 found = artifacts.sha256(*name)
             except FileNotFoundError:
@@ -129,13 +147,14 @@ def judge_file(artifacts: Artifacts, file: SourceFile, source: Source, key: str)
 
     Of a file that cannot be read, or has not the columns of the contract, nothing is kept.
     """
-    pieces: list[Piece] = []
+    pieces, more = list[Piece](), set[str]()
     try:
-        for rows in _pieces(_stretches(file, source)):
+        for rows in _pieces(_stretches(file, source, more)):
             pieces.append(_kept(artifacts, rows, key, len(pieces)))
+        _expect_types(pieces, file, source)
     except MlopsRayError as error:
         return JudgedFile(error=(type(error).__name__, str(error)))
-    judged = JudgedFile(tuple(pieces))
+    judged = JudgedFile(tuple(pieces), more=tuple(sorted(more)))
     content = judged.to_json()
     manifest = {"judged": content, "digest": digest_json(content), "file": file.sha256}
     artifacts.write_json(manifest, FOLDER, key, _MANIFEST)
@@ -165,17 +184,19 @@ class _Rows:
 
 def _kept(artifacts: Artifacts, rows: _Rows, key: str, number: int) -> Piece:
     piece = Piece(key, number, _counts(rows), ContentDigest(), None, rows.size())
-    artifacts.write_table(rows.accepted, *piece.accepted)
-    artifacts.write_table(rows.refused, *piece.refused)
-    # Of what will be read: Parquet has other types than polars, such as of categories.
-    accepted = artifacts.read_table(*piece.accepted)
-    latest = accepted[KNOWN_AT].max() if KNOWN_AT in accepted.columns else None
-    known_until = latest.astimezone(UTC) if isinstance(latest, datetime) else None
+    accepted = rows.accepted.drop(BESIDE, strict=False)
+    beside = [name for name in rows.accepted.columns if name in BESIDE]
+    for name, table in zip(piece.tables, (accepted, rows.accepted.select(beside), rows.refused), strict=True):
+        artifacts.write_table(table, *name)
+    if not set(accepted.dtypes) <= set(DTYPES.values()):
+        # Of what will be read: Parquet has other types than polars, such as of categories.
+        accepted = artifacts.read_table(*piece.accepted)
+    latest = rows.accepted[KNOWN_AT].max() if KNOWN_AT in beside else None
     return replace(
         piece,
-        digest=digest_each_row(accepted.drop(BESIDE, strict=False)),
-        known_until=known_until,
-        sha256=(artifacts.sha256(*piece.accepted), artifacts.sha256(*piece.refused)),
+        digest=digest_each_row(accepted),
+        known_until=latest.astimezone(UTC) if isinstance(latest, datetime) else None,
+        sha256=tuple(artifacts.sha256(*name) for name in piece.tables),
     )
 
 
@@ -212,7 +233,24 @@ def _pieces(stretches: Iterator[_Rows]) -> Iterator[_Rows]:
     yield piece
 
 
-def _stretches(file: SourceFile, source: Source) -> Iterator[_Rows]:
+def _expect_types(pieces: Sequence[Piece], file: SourceFile, source: Source) -> None:
+    """Raise DataError naming the columns of which no row has a value of their type: they are gone, or were retyped."""
+    counts = sum_counts(piece.counts for piece in pieces)
+    rows, bad = counts.rows_in - counts.reasons.get(MALFORMED, 0), counts.reasons
+    wrong = [
+        f"{column.name} as {column.type}"
+        for column in source.columns
+        if bad.get(f"{column.name}:not_{column.type}", 0) + bad.get(f"{column.name}:missing", 0) == rows
+    ]
+    if wrong and rows >= RETYPED_ROWS:
+        raise DataError(
+            f"File {file.name}: in none of its {rows:,} rows can be read {', '.join(wrong)}. Repair the file; or, if "
+            f"the column is gone or has another type now, change the contract."
+        )
+
+
+def _stretches(file: SourceFile, source: Source, more: set[str]) -> Iterator[_Rows]:
+    """more: gets the names of columns that the contract does not name."""
     nothing = RawRows(
         pl.DataFrame(schema={column.name: pl.String for column in source.columns}),
         pl.DataFrame(schema=PLACE),
@@ -220,6 +258,7 @@ def _stretches(file: SourceFile, source: Source) -> Iterator[_Rows]:
     )
     yield _judged(nothing, file, source)  # so that a file without rows has columns, too
     for raw in read_file(file, source):
+        more |= raw.more
         yield _judged(raw, file, source)
 
 
@@ -233,10 +272,17 @@ def _judged(raw: RawRows, file: SourceFile, source: Source) -> _Rows:
     rows = pl.concat([judged, places], how="horizontal")
     malformed = raw.malformed.rename(_PLACE).with_columns(pl.lit(MALFORMED).alias(REASON))
     accepted = rows.filter(~refused).drop(REASON)
+    if source.key:
+        accepted = accepted.with_columns(_key_hash(source))
     if not source.key:  # else another row with its key may turn out to be right, and this one goes to quarantine
         accepted = accepted.drop(RAW)
     aside = [frame.select(list(_REFUSED)) for frame in (rows.filter(refused), malformed)]
     return _Rows(accepted, pl.concat(aside).cast(pl.Schema(_REFUSED)), raw.header_lines, raw.blank_lines)
+
+
+def _key_hash(source: Source) -> pl.Expr:
+    is_there = pl.all_horizontal(pl.col(source.key).is_not_null())
+    return pl.when(is_there).then(pl.struct(source.key).hash()).alias(KEY)
 
 
 def _as_json(frame: pl.DataFrame, wanted: pl.Series) -> pl.Series:

@@ -20,7 +20,8 @@ class RawRows:
     frame: columns of the contract, a row each; text as it stands in CSV, in JSON lines a value's JSON text or null.
     places: of each of these rows `line` (its first, counted from 1; in a Parquet file the row), `lines` (how many; 0
     in a Parquet file) and `raw` (its bytes with the end of the line; of a Parquet row its JSON). malformed: the same of
-    the rows that are none. The header's lines and blank ones belong to no row.
+    the rows that are none. The header's lines and blank ones belong to no row. more: columns of the file that the
+    contract does not name.
     """
 
     frame: pl.DataFrame
@@ -28,6 +29,7 @@ class RawRows:
     malformed: pl.DataFrame
     header_lines: int = 0
     blank_lines: int = 0
+    more: frozenset[str] = frozenset()
 
 
 def places(records: Records) -> pl.DataFrame:

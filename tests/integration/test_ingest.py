@@ -16,6 +16,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
 from mlops_ray.errors import DataError
 from mlops_ray.ingestion import ingest as ingestion
+from mlops_ray.ingestion import shared_tables
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import Snapshot, load_snapshot
 from mlops_ray.ingestion.sources import find_all_files
@@ -87,8 +88,10 @@ def test_files_and_partitions_do_not_change_what_is_accepted(
     with caplog.at_level(logging.WARNING):
         one, artifacts = ingested(tmp_path / "a")
     assert "visits: 23 of 430 rows quarantined (duplicate_key 20, malformed 2, id:not_integer 1), 5.3%" in caplog.text
-    for limit in ("PARTITION_BYTES", "TASK_BYTES"):
+    for limit in ("PARTITION_BYTES", "TASK_BYTES", "HERE_BYTES"):
         monkeypatch.setattr(ingestion, limit, 5_000)
+    monkeypatch.setattr(shared_tables, "TABLE_BYTES", 5_000)
+    monkeypatch.setattr(ingestion, "PARTITION_ROWS", 100)
     many, others = ingested(tmp_path / "Kurs [2024] (off)")
     assert many.digest == one.digest
     assert many.counts["visits"].reasons == {"duplicate_key": 20, "id:not_integer": 1, "malformed": 2}

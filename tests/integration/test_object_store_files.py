@@ -84,6 +84,8 @@ def test_an_artifact_root_may_have_options_too(lake: str) -> None:
     artifacts = Artifacts("s3://lake/art efacts" + lake)
     url = artifacts.write_table(pl.DataFrame({"a": [1]}), "tables", "one part.parquet")
     artifacts.write_json({"n": 1}, "record.json")
+    artifacts.share(("record.json",), ("also", "record.json"))
+    assert artifacts.read_json("also", "record.json") == {"n": 1}
     assert artifacts.read_table("tables").height == 1
     assert artifacts.read_json("record.json") == {"n": 1}
     assert url == f"s3://lake/art efacts/tables/one%20part.parquet{lake}"

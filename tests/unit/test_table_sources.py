@@ -11,12 +11,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from pyiceberg.catalog import load_catalog
+from pyiceberg.types import StringType
 
 from mlops_ray import Column, Label, Source, UseCase
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError, DataError, UseCaseError
 from mlops_ray.ingestion.delta_files import DeltaFiles
+from mlops_ray.ingestion.iceberg_files import IcebergFiles
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.repairs import export, replay
 from mlops_ray.ingestion.snapshot import Snapshot
@@ -191,6 +194,60 @@ def test_a_lake_that_is_not_there_is_named(tmp_path: Path) -> None:
         taken(tmp_path, source(DeltaFiles(f"{tmp_path}/lake")))
     with pytest.raises(ConfigurationError, match="NO_SUCH_SECRET is empty"):
         taken(tmp_path, source(DeltaFiles("s3://lake/x", options=(("AWS_SECRET_ACCESS_KEY", "env:NO_SUCH_SECRET"),))))
+
+
+@pytest.fixture
+def iceberg(tmp_path: Path) -> tuple[IcebergFiles, Any]:
+    """A table in a catalog of its own, with a row that is partly null, and the reader of it."""
+    properties = {"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db", "warehouse": f"file://{tmp_path}/lake"}
+    catalog = load_catalog("local", **properties)
+    catalog.create_namespace("sales")
+    rows = frame((1, "2025-05-01T00:00:00Z", 1.0), (2, "2025-05-01T00:00:00Z", None)).drop("half").to_arrow()
+    table = catalog.create_table("sales.orders", schema=rows.schema)
+    table.append(rows)
+    return IcebergFiles("sales.orders", "local", tuple(properties.items())), table
+
+
+def test_of_an_iceberg_table_only_new_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iceberg: tuple[IcebergFiles, Any]
+) -> None:
+    reader, table = iceberg
+    reads, read = [], IcebergFiles.read
+
+    def noted(self: IcebergFiles, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        reads.append(part.name)
+        return read(self, part, columns)
+
+    monkeypatch.setattr(IcebergFiles, "read", noted)
+    assert taken(tmp_path, source(reader)).counts["orders"].accepted == 2
+    with table.update_schema() as changed:
+        changed.add_column("note", StringType())
+    table.append(frame((3, "2025-05-02T00:00:00Z", 3.0)).drop("half").with_columns(note=pl.lit("new")).to_arrow())
+    found = taken(tmp_path, source(reader))
+    assert len(reads) == 2
+    rows = found.tables(Artifacts(f"{tmp_path}/state/artifacts"))["orders"].sort("id")
+    assert rows.select("id", "price", "note").rows() == [(1, 1.0, None), (2, None, None), (3, 3.0, "new")]
+    # What was deleted is not in the next snapshot; an older snapshot of the table is what it was.
+    pinned = replace(reader, snapshot=table.current_snapshot().snapshot_id)
+    table.delete("id = 2")
+    assert taken(tmp_path, source(reader)).counts["orders"].accepted == 2
+    assert taken(tmp_path, source(pinned)).digest == found.digest
+
+
+def test_an_iceberg_table_that_cannot_be_read_is_named(tmp_path: Path, iceberg: tuple[IcebergFiles, Any]) -> None:
+    reader, _ = iceberg
+    for wrong, said in (
+        (replace(reader, table="sales.peple"), "sales.peple cannot be opened"),
+        (replace(reader, snapshot=7), "sales.orders has no snapshot 7"),
+        (
+            replace(reader, options=(("type", "sql"), ("uri", "sqlite:////nowhere/c.db"))),
+            "sales.orders cannot be opened",
+        ),
+    ):
+        with pytest.raises(DataError, match=f"Source orders: Iceberg table {said}"):
+            taken(tmp_path, source(wrong))
+    with pytest.raises(ConfigurationError, match="IcebergFiles: the variable NO_SUCH_TOKEN is empty"):
+        taken(tmp_path, source(replace(reader, options=(("token", "env:NO_SUCH_TOKEN"),))))
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def test_a_check_says_what_would_be_done_and_does_nothing(old: ControlStore, set
     said = command(settings, "upgrade", "--check")
     for part in (
         f"has schema {OLD}, and this software needs {SCHEMA_REVISION}",
-        "0013  How predictions of a use case are watched",
+        "0012  How predictions of a use case are watched",
         "audit log: 0 events are intact",
         "MB left (needed: 200)",
         "replicas: None answers",

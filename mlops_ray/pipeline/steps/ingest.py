@@ -11,6 +11,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.exploration.kept import keep_profile
 from mlops_ray.import_closure import our_code
 from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.ingestion.more_columns import columns_of_last_ingest, new_columns
 from mlops_ray.ingestion.snapshot import MANIFEST, SNAPSHOTS, retired
 from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.pipeline.part import part
@@ -38,8 +39,10 @@ def ingest_inputs(given: Given) -> IngestInputs:
 def run_ingest(inputs: IngestInputs, where: Where) -> dict[str, Any]:
     case, ready = inputs.use_case, partial(say_if_it_waits, where, "ingest")
     contracts = {name: contract(source) for name, source in case.sources.items()}
+    artifacts = Artifacts(where.settings.artifacts)
+    before = columns_of_last_ingest(artifacts, case.name)
     snapshot = ingest(case, where.settings, inputs.as_of, str(where.code), contracts, where.files, ready)
-    changes = keep_profile(Artifacts(where.settings.artifacts), snapshot, ready)
+    changes = [*new_columns(snapshot, before), *keep_profile(artifacts, snapshot, ready)]
     for change in changes:
         _logger.info("%s", change)
     return snapshot.to_json() | {"changes": changes}
