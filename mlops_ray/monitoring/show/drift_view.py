@@ -10,9 +10,11 @@ from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import AlarmRecord, alarms_of
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.live import live
+from mlops_ray.governance.monitoring_definitions import definition_of
 from mlops_ray.governance.versions import VersionRef
+from mlops_ray.monitoring.definition import versions_with_traffic
 from mlops_ray.monitoring.describe import notes_of
+from mlops_ray.monitoring.foreign_model import WithForeign
 from mlops_ray.monitoring.show.series import KindSeries, kind_series
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_state import WatchState, read_state
@@ -33,16 +35,16 @@ def drift(use_case: str, settings: Settings | None = None, windows: int = WINDOW
     from mlops_ray.monitoring.drift_actor import find_reference
 
     settings = settings or settings_from_environment()
+    store = open_store(settings)
+    every = WithForeign(_Models(settings), store, Artifacts(settings.artifacts))
 
     def find(version: str) -> Watched | str:
         try:
-            return find_reference(_Models(settings), use_case, version)
+            return find_reference(every, use_case, version, definition_of(store, use_case))
         except UnavailableError as error:
             return str(error)
 
-    state = live(open_store(settings), use_case)
-    taking = [ref for ref in (state.champion, state.rollout and state.rollout.version) if ref is not None]
-    return look_back(settings, use_case, find, [str(ref.version) for ref in taking], windows)
+    return look_back(settings, use_case, find, versions_with_traffic(store, use_case) or (), windows)
 
 
 @dataclass(frozen=True)
