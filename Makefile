@@ -53,5 +53,5 @@ bench: data
 	$(BIN)/python benchmarks/run.py $(ONLY)
 
 clean:
-	rm -rf $(STATE) $(DATA) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(STATE) $(DATA) .bench .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +
