@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.events import read_events as events_of
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.models import register
+from mlops_ray.registry.sealed_model import seal
 from mlops_ray.serving.environment import serve_environment
 from mlops_ray.testing.example_lineage import example_lineage
-from mlops_ray.testing.example_model import seal_example
+from mlops_ray.testing.example_model import example_answer, example_onnx, example_rows, example_schema
 from mlops_ray.training.tracking import connect, experiment_id
 
 NAME, PORT, DASHBOARD = "departures", 8277, 8278
@@ -37,8 +39,9 @@ time.sleep(600)
 USE_CASE = """
 from dataclasses import replace
 from mlops_ray.use_case import Retraining
-from tests.unit.test_governor import USE_CASE
-use_case = replace(USE_CASE, name="departures", retraining=Retraining(alarms=("{question}",), min_new_rows=1_000_000))
+from tests.unit import test_governor
+policy = Retraining(alarms=("{question}",), min_new_rows=1_000_000)
+use_case = replace(test_governor.USE_CASE, name="departures", retraining=policy)
 """
 
 
@@ -46,7 +49,9 @@ use_case = replace(USE_CASE, name="departures", retraining=Retraining(alarms=("{
 def settings(tmp_path: Path) -> Settings:
     settings = Settings(state=str(tmp_path / "state"), data=str(tmp_path), http_port=PORT)
     Path(settings.state).mkdir()
-    digest = seal_example(tmp_path / "sealed")
+    schema = replace(example_schema(), feature_service=None, feature_project=None)  # without an online store
+    answers = [example_answer(row) for row in example_rows().to_dicts()]
+    digest = seal(tmp_path / "sealed", example_onnx(), schema, example_rows(), answers, {})
     client = connect(settings)
     run = client.create_run(experiment_id(client, settings, NAME)).info.run_id
     register(settings, NAME, tmp_path / "sealed", example_lineage(NAME, digest), run, {}, "k1")
@@ -67,10 +72,11 @@ def cluster(settings: Settings) -> Iterator[psutil.Process]:
         driver.terminate()
 
 
-def serve(*words: str) -> None:
+def serve(*words: str) -> str:
     command = [str(Path(sys.executable).parent / "serve"), *words, "-a", f"http://127.0.0.1:{DASHBOARD}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **OPEN})
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def deploy(folder: Path, question: str) -> None:
@@ -118,6 +124,7 @@ def test_serve_deploy_starts_replaces_and_ends_the_governor(
 
     deploy(tmp_path, "data")
     wait_until(lambda: causes() == ["calm"])
+    wait_until(lambda: "status: RUNNING" in serve("status"), 90)  # the endpoint beside it, too
     (first,) = governors(cluster)
     deploy(tmp_path, "concept")
     wait_until(lambda: causes() == ["calm", "few rows"])
