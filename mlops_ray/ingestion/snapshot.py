@@ -83,7 +83,7 @@ class Snapshot:
     """A snapshot's manifest. `files` maps each source to its files' SHA-256 by name, `content` to the digests of its
     accepted and its quarantined rows; `contract` is the digest of the column rules. `unreadable` says of each source
     which of its files were set aside, and why; `more`, which columns its files have that the contract does not name.
-    `parts`: the SHA-256 of each source's tables by the name of their files.
+    `parts`: the SHA-256 of each source's tables by the name of their files; the same rows may lie in other tables.
 
     `digest` is that of the accepted rows of all sources: the same rows in other files, with other refused rows beside
     them, are the same snapshot, whose manifest then tells of the last ingest.
@@ -98,7 +98,7 @@ class Snapshot:
     content: dict[str, dict[str, str]]
     files: dict[str, dict[str, str]]
     unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
-    parts: dict[str, dict[str, str]] = field(default_factory=dict)
+    parts: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)
     more: dict[str, list[str]] = field(default_factory=dict)
 
     def tables(self, artifacts: Artifacts) -> dict[str, pl.DataFrame]:

@@ -26,6 +26,7 @@ SERVED_BY = (
     "packaging",
     "pandas",
     "polars",
+    "polars-hash",
     "deltalake",
     "pyarrow",
     "msgspec",

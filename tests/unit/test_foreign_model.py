@@ -97,7 +97,7 @@ def test_an_onnx_file_and_a_table_make_a_version_that_is_watched(
     calm = example_stream(2, 5)
     moved = example_stream(3, 6, START + timedelta(days=2)).with_columns(pl.col("distance") + 900)
     write_example_segments(artifacts, CASE.name, answered(pl.concat([calm, moved])), version="1")
-    open_watch(settings, CASE.name, Nothing(), store).round(START + timedelta(days=6))
+    open_watch(settings, Nothing(), CASE.name, store).round(START + timedelta(days=6))
     records = read_state(artifacts, CASE.name).watches["1"].streams[BY_COUNT.name].records
     assert [record.data.answer for record in records] == ["no drift"] * 2 + ["drift"] * 3
     assert records[-1].prediction.answer == "drift"

@@ -61,7 +61,7 @@ def platform(tmp_path: Path, model: tuple[Path, str], monkeypatch: pytest.Monkey
     rows = pl.concat([example_stream(4, 12), shifted(example_stream(4, 13, START + timedelta(days=4)))])
     rows = rows.with_columns(as_of="time", time=END + pl.int_range(len(rows)) * timedelta(seconds=2))  # replayed
     tell(artifacts, said(rows, write_example_segments(artifacts, NAME, rows), timedelta(hours=1)))
-    watch = open_watch(settings, NAME, Registry(), store)
+    watch = open_watch(settings, Registry(), NAME, store)
     for _ in range(3):
         watch.round(UNTIL, ["7"])
     return settings, store, watch

@@ -74,6 +74,7 @@ def naive_clip(column: Column, value: Any) -> Any:
     if column.type == "number":
         low = -MAX_FLOAT32 if low is None else max(low, -MAX_FLOAT32)
         high = MAX_FLOAT32 if high is None else min(high, MAX_FLOAT32)
+        low, high = float(low), float(high)  # of a limit that is none, the nearest
     return low if low is not None and value < low else high
 
 
