@@ -46,6 +46,11 @@ def make_history(store: ControlStore, seed: int, steps: int = 80) -> None:
     for number in range(steps):
         with suppress(MlopsRayError):
             make_step(store, random, number)
+    make_rest(store)
+
+
+def make_rest(store: ControlStore) -> None:
+    """What steps make too seldom."""
     for definition in ({"false_alarm_days": 60}, None):
         set_definition(store, PEOPLE[1], "flights", definition, "too many alarms")
     for days in (1, 2):  # one holds then, and one waits
@@ -246,5 +251,7 @@ def make_anchored_history(store: ControlStore, settings: Settings, seed: int) ->
     for number in range(80):
         with suppress(MlopsRayError):
             make_step(store, random, number)
+        if number == 79:
+            make_rest(store)
         if number % 20 == 19:
             anchor(store, settings)
