@@ -86,7 +86,7 @@ def reference_files(
         time, *known, label=label, probability=pl.Series(np.asarray(probability, dtype=np.float64))
     )
     definition = replace(wanted, slices=tuple(slices))
-    reference = wanted_reference(replace(use_case, monitoring=definition), seen, time, features, scored)
+    reference = wanted_reference(definition, definition.slices or (), seen, time, features, scored)
     rows = ReferenceRows.of(seen, time, features, scored, reference)
     content = json.dumps(definition.to_json(), indent=1, sort_keys=True).encode()
     files = reference.to_files() | {DEFINITION_FILE: content}
@@ -103,13 +103,16 @@ def _possible_slices(schema: ModelSchema, held_out: pl.DataFrame, watched: set[s
 
 
 def wanted_reference(
-    use_case: UseCase, seen: pl.DataFrame, time: str, features: Sequence[Feature], scored: pl.DataFrame
+    wanted: Monitoring,
+    slices: Sequence[str],
+    seen: pl.DataFrame,
+    time: str,
+    features: Sequence[Feature],
+    scored: pl.DataFrame,
 ) -> Reference:
-    """Build a reference as the use case's `monitoring` says; see `build_reference`."""
-    wanted = use_case.monitoring
+    """Build a reference as monitoring is declared; see `build_reference`."""
     return build_reference(
-        seen, time, features, wanted.windows, scored,
-        use_case.slices if wanted.slices is None else wanted.slices,
+        seen, time, features, wanted.windows, scored, slices,
         chosen_detectors(*map(accepted_detector, (wanted.number_detector, wanted.category_detector))),
         wanted.seasonal, wanted.false_alarm_days, wanted.domain_classifier, wanted.error_detectors,
     )  # fmt: skip

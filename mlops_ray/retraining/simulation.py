@@ -230,8 +230,10 @@ class _Simulation:
         case, held_out = self._scenario.use_case, now - split.test
         known = _known(self._all, now)
         scored = known.filter(pl.col(PREDICTION_TIME) >= held_out)
+        wanted = case.monitoring
         reference = wanted_reference(
-            case,
+            wanted,
+            case.slices if wanted.slices is None else wanted.slices,
             known.filter((pl.col(PREDICTION_TIME) < held_out) & (pl.col(LABEL_KNOWN_AT) <= held_out)),
             PREDICTION_TIME,
             fitted.encoder.features,
