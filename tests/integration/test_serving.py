@@ -161,10 +161,13 @@ def test_what_the_dashboard_shows_is_in_ray_s_metrics(state: Path, client: Clien
     def answered(samples: list[Sample]) -> float:
         return sum(sample.value for sample in samples if sample.name == "ray_mlops_ray_requests_total")
 
-    deadline = time.monotonic() + 40
-    while answered(samples := measured()) < 20 and time.monotonic() < deadline:
+    def names() -> set[str]:
+        return {sample.name for sample in samples}
+
+    deadline = time.monotonic() + 60
+    while (answered(samples := measured()) < 20 or not names() >= asked - RARE) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert {sample.name for sample in samples} >= asked - RARE
+    assert names() >= asked - RARE
     buckets: Counter[float] = Counter()
     for sample in samples:
         if sample.name == "ray_mlops_ray_latency_seconds_bucket_total":

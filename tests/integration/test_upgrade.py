@@ -58,7 +58,8 @@ class PreviousRelease:
     """A process that runs its code."""
 
     def __init__(self, package: Path, settings: Settings):
-        command = [sys.executable, str(PREVIOUS / "work.py"), settings.model_dump_json()]
+        given = settings.model_dump_json(exclude_defaults=True)  # without settings that it does not know
+        command = [sys.executable, str(PREVIOUS / "work.py"), given]
         environment = os.environ | {"PYTHONPATH": str(package)}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, bufsize=1
