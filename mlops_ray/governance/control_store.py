@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -353,9 +354,21 @@ class StoreInTransaction(ControlStore):
 
 
 def _make_closed(file: Path) -> None:
-    """Make the file for this user alone, if there is none; SQLite gives those that it makes beside it the same mode."""
+    """Make the file for this user alone, if there is none; SQLite gives those that it makes beside it the same mode.
+
+    It gets its name when it is closed: who closes a descriptor of a file drops all POSIX locks that its process has on
+    it, SQLite's too, and another process may then remove the write-ahead log that this one goes on to use
+    (sqlite.org/howtocorrupt.html, 2.2).
+    """
+    if file.exists():
+        return
     with suppress(OSError):  # as where there is no folder, which who connects is told
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        descriptor, partial = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        os.close(descriptor)
+        try:
+            os.link(partial, file)
+        finally:
+            os.unlink(partial)
 
 
 def database_now(connection: Connection) -> datetime:

@@ -94,6 +94,29 @@ def test_sixteen_processes_can_migrate_at_once(url: str) -> None:
     store.close()
 
 
+def test_who_opens_the_store_again_loses_nothing_when_others_leave(store: ControlStore) -> None:
+    """Closing any descriptor of a file drops the locks that the process has on it. On SQLite the next process to leave
+    then took itself for the last, and removed the log that this one went on to write and to read."""
+    with store.reading() as connection:
+        assert state(connection) == []  # and its connection stays open
+    with ControlStore(store.url).reading() as connection:
+        assert state(connection) == []
+    told = []
+    for number in range(4):
+        told.append(f"departures@{number}")
+        if number % 2 == 0:
+            with running(processes.record_and_end, store, told[-1]) as process:
+                process.join()
+                assert process.exitcode == 0
+        else:
+            with store.transaction() as connection:
+                record(connection, "champion.set", SYSTEM, told[-1])
+        assert [event.subject for event in read_events(store)] == told
+    fresh = ControlStore(store.url)
+    assert [event.subject for event in read_events(fresh)] == told
+    fresh.close()
+
+
 def test_the_migrations_make_the_tables_that_the_code_declares(store: ControlStore) -> None:
     with store.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
