@@ -25,7 +25,7 @@ def set_champion(store: ControlStore, actor: Actor, use_case: str, version: Vers
             raise conflict(connection, before)
         expect_admitted(connection, use_case, version, database_now(connection))
         return write(
-            connection, before, with_champion(connection, before, version), "champion.set", actor, version, reason
+            connection, before, with_champion(before, version), "champion.set", actor, version, reason
         )
 
 
@@ -37,7 +37,7 @@ def set_first_champion(store: ControlStore, actor: Actor, use_case: str, version
             return before
         expect_admitted(connection, use_case, version, database_now(connection))
         return write(
-            connection, before, with_champion(connection, before, version), "champion.set", actor, version, reason
+            connection, before, with_champion(before, version), "champion.set", actor, version, reason
         )
 
 
@@ -51,7 +51,7 @@ def begin(store: ControlStore, use_case: str) -> Live:
         approval = None if before.champion else newest_approved(connection, use_case, database_now(connection))
         if approval is None:
             return before
-        after = with_champion(connection, before, approval.ref)
+        after = with_champion(before, approval.ref)
         return write(connection, before, after, "champion.set", SYSTEM, approval.ref, "the first approved version")
 
 
@@ -82,7 +82,7 @@ def break_glass(
         expect_signed(connection, use_case, ref)  # no replica would load it
         if before.champion == ref:
             raise ConflictError(f"Version {version} of {use_case} is the champion already.")
-        after = with_champion(connection, before, ref)
+        after = with_champion(before, ref)
         subject, payload = f"{use_case}@{version}", {"digest": ref.digest}
         record(connection, "break_glass", actor, subject, use_case=use_case, payload=payload, reason=reason)
         return write(connection, before, after, "champion.set", actor, ref, reason)

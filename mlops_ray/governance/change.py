@@ -34,6 +34,8 @@ def write(
     revision = before.revision + 1
     is_a_step = _parts(before) == _parts(after)
     after = replace(after, revision=revision, stands_since=before.stands_since if is_a_step else revision)
+    if after.champion != before.champion:
+        after = replace(after, champion_since=now)
     values = {
         "revision": after.revision,
         "stands_since": after.stands_since,
@@ -44,9 +46,9 @@ def write(
         "previous_digest": after.previous and after.previous.digest,
     }
     if before.revision == 0:
-        connection.execute(insert(endpoints).values(use_case=before.use_case, **values))
+        connection.execute(insert(endpoints), {"use_case": before.use_case, **values})
     else:
-        connection.execute(update(endpoints).where(endpoints.c.use_case == before.use_case).values(values))
+        connection.execute(update(endpoints).where(endpoints.c.use_case == before.use_case), values)
     if before.rollout and after.rollout is None:
         connection.execute(update(rollouts).where(rollouts.c.id == before.rollout.id).values(ended_at=now))
     record(
@@ -72,8 +74,8 @@ def write_rollout(connection: Connection, rollout: Rollout, ended_because: str |
     connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(values))
 
 
-def with_champion(connection: Connection, before: Live, version: VersionRef) -> Live:
-    return replace(before, champion=version, champion_since=database_now(connection), previous=before.champion)
+def with_champion(before: Live, version: VersionRef) -> Live:
+    return replace(before, champion=version, previous=before.champion)
 
 
 def expect_seen(connection: Connection, before: Live, seen: int) -> None:

@@ -187,8 +187,8 @@ def record(
         "salt": secrets.token_hex(16),
     }
     fields["hash"] = hash_of_fields(fields)
-    connection.execute(insert(events).values(fields))
-    connection.execute(update(event_head).values(seq=fields["seq"], hash=fields["hash"]))
+    connection.execute(insert(events), fields)
+    connection.execute(update(event_head), {"seq": fields["seq"], "hash": fields["hash"]})
     made = Event(**fields | {"roles": actor.roles})
     _announce(connection, made)
     return made

@@ -108,7 +108,7 @@ def last_servable(connection: Connection, before: Live) -> VersionRef | None:
 
 def _returned(connection: Connection, before: Live, target: VersionRef) -> Live:
     """The champion that is left stays loaded, unless no replica may load it again."""
-    after = with_champion(connection, before, target)
+    after = with_champion(before, target)
     try:
         assert before.champion is not None
         expect_may_serve(connection, before.use_case, before.champion)

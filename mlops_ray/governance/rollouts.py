@@ -85,7 +85,7 @@ def promote(
         _expect_far_enough(connection, before)
         _expect_held_by_all(store, use_case, seen.version)
         write_rollout(connection, replace(seen, state="promoted"), reason)
-        after = replace(with_champion(connection, before, seen.version), rollout=None)
+        after = replace(with_champion(before, seen.version), rollout=None)
         return write(connection, before, after, "rollout.promoted", actor, seen.version, reason, numbers)
 
 
