@@ -29,11 +29,12 @@ from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.delegations import delegate, end_delegation, list_delegations
 from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.keys import create_key
 from mlops_ray.governance.live import Plan, VersionRef, live
 from mlops_ray.governance.measurements import RULES
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import approve_change, list_changes, reject_change, set_policy
-from mlops_ray.governance.principals import Principal, create_key, person_of_subject
+from mlops_ray.governance.principals import Principal, person_of_subject
 from mlops_ray.governance.rollback import leave_unservable, roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.governance.versions import Evidence, list_versions, record_version

@@ -20,12 +20,12 @@ from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.keys import create_key, list_keys, revoke_key
 from mlops_ray.governance.live import Plan, Step, live
 from mlops_ray.governance.monitoring_definitions import set_definition
 from mlops_ray.governance.notifications import list_subscriptions, subscribe, unsubscribe
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import approve_change, reject_change, set_policy
-from mlops_ray.governance.principals import create_key, list_keys, revoke_key
 from mlops_ray.governance.reconciliation import DESCRIBED, Reconciliation
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote, start_rollout

@@ -11,7 +11,7 @@ from mlops_ray.cli.approvals import approvals as approvals  # with the commands 
 from mlops_ray.cli.options import DEFAULT_URL, NameArgument, ReasonOption, StateOption, UrlOption, printable
 from mlops_ray.cli.rollout import server
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.principals import APPROVER_KEY_FILE
+from mlops_ray.governance.development_keys import APPROVER_KEY_FILE
 
 IdArgument = Annotated[str, typer.Argument(help="As the list shows it.")]
 

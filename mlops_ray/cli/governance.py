@@ -27,19 +27,11 @@ from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError,
 from mlops_ray.governance import anchors
 from mlops_ray.governance import audit as audit_log
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.development_keys import acting
 from mlops_ray.governance.erasures import NOT_REACHED, erase_person, erase_reasons
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.principals import (
-    ALL_USE_CASES,
-    DEVELOPMENT,
-    ROLES,
-    acting,
-    create_key,
-    has_administrator,
-    list_keys,
-    revoke_key,
-    rotate_key,
-)
+from mlops_ray.governance.keys import create_key, has_administrator, list_keys, revoke_key, rotate_key
+from mlops_ray.governance.principals import ALL_USE_CASES, DEVELOPMENT, ROLES
 from mlops_ray.governance.second_place import SecondPlace
 from mlops_ray.serving.audit_log import result_of
 from mlops_ray.serving.keys import person_named

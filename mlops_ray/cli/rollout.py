@@ -13,7 +13,7 @@ from mlops_ray.client import Client
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.principals import DEVELOPMENT_KEY_FILE, development_key, is_single_user
+from mlops_ray.governance.development_keys import DEVELOPMENT_KEY_FILE, development_key, is_single_user
 
 RevisionOption = Annotated[
     int | None,

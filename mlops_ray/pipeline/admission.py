@@ -18,6 +18,7 @@ from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.approvals import approve, list_approvals, request
 from mlops_ray.governance.champion import set_first_champion
 from mlops_ray.governance.control_store import ControlStore, database_now, open_store
+from mlops_ray.governance.development_keys import development_approver_key, is_single_user
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.inventory import Declared
 from mlops_ray.governance.live import live
@@ -25,7 +26,7 @@ from mlops_ray.governance.measurements import expect_may_measure, record_measure
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policies import policy_of as stored_policy
 from mlops_ray.governance.policy_changes import PolicyChange, approve_change, set_policy, waiting
-from mlops_ray.governance.principals import DEVELOPMENT_APPROVER, development_approver_key, is_single_user
+from mlops_ray.governance.principals import DEVELOPMENT_APPROVER
 from mlops_ray.governance.signatures import SIGNED
 from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version

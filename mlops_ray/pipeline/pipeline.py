@@ -26,9 +26,9 @@ from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.development_keys import acting
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.inventory import declare
-from mlops_ray.governance.principals import acting
 from mlops_ray.import_closure import code_digest
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.pipeline.admission import declared_by, expect_may_register

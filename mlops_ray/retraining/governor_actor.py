@@ -14,7 +14,7 @@ import ray
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.principals import acting
+from mlops_ray.governance.development_keys import acting
 from mlops_ray.import_closure import code_digest
 from mlops_ray.retraining.governor import Governor
 from mlops_ray.retraining.launcher import Launcher

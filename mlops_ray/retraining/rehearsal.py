@@ -18,8 +18,8 @@ from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import RAISED
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.events import Event, read_events
-from mlops_ray.governance.principals import development_key
 from mlops_ray.governance.retrainings import FINISHED
 from mlops_ray.monitoring.describe import example_words
 from mlops_ray.monitoring.drift_actor import start_watching, stop_watching

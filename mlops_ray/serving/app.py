@@ -24,10 +24,10 @@ from mlops_ray.errors import ForbiddenError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.dispatcher import Dispatcher
+from mlops_ray.governance.keys import active_keys
 from mlops_ray.governance.leases import hold
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.missing_ledger import report_missing
-from mlops_ray.governance.principals import active_keys
 from mlops_ray.governance.signatures import demands_signature
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter

@@ -17,15 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.principals import (
-    ALL_USE_CASES,
-    RESERVED_NAMES,
-    ROLES,
-    Principal,
-    Role,
-    is_loopback,
-    person_of_subject,
-)
+from mlops_ray.governance.development_keys import is_loopback
+from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES, ROLES, Principal, Role, person_of_subject
 from mlops_ray.serving.http import HttpError
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")

@@ -3,7 +3,8 @@
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.principals import active_keys, development_key, is_single_user
+from mlops_ray.governance.development_keys import development_key, is_single_user
+from mlops_ray.governance.keys import active_keys
 from mlops_ray.serving.auth import is_public
 
 

@@ -16,8 +16,8 @@ from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.champion import begin
 from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.keys import active_keys
 from mlops_ray.governance.live import Live, VersionRef, live
-from mlops_ray.governance.principals import active_keys
 from mlops_ray.governance.replicas import Replica, Unmoved, record_load_failure
 from mlops_ray.governance.rollback import leave_unservable
 from mlops_ray.serving.auth import Guard

@@ -2,7 +2,7 @@
 
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.principals import active_keys
+from mlops_ray.governance.keys import active_keys
 from mlops_ray.serving.auth import Guard, refreshed
 from mlops_ray.serving.duty import Duty
 

@@ -12,18 +12,17 @@ from msgspec import Meta
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.principals import (
-    ALL_USE_CASES,
+from mlops_ray.governance.keys import (
     KeyRecord,
     NewKey,
     create_key,
     find_key,
     list_keys,
     list_persons,
-    person_of_subject,
     revoke_key,
     rotate_key,
 )
+from mlops_ray.governance.principals import ALL_USE_CASES, person_of_subject
 from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.operations import Reason, actor_of, read_body, read_query
 
@@ -43,7 +42,7 @@ class PageQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CreateBody(msgspec.Struct, forbid_unknown_fields=True):
-    """As `principals.create_key`. oidc_sub: whose it is, by the `sub` of their tokens, in place of `person`."""
+    """As `governance.keys.create_key`. oidc_sub: whose it is, by the `sub` of their tokens, in place of `person`."""
 
     name: Text
     roles: Annotated[list[Text], Meta(max_length=20)]

@@ -12,8 +12,8 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.keys import create_key
 from mlops_ray.governance.live import VersionRef
-from mlops_ray.governance.principals import create_key
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.sealed_model import load

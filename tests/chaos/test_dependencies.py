@@ -26,7 +26,7 @@ import yaml
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.principals import create_key
+from mlops_ray.governance.keys import create_key
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.serving.environment import serve_environment

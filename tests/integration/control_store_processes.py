@@ -18,10 +18,11 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.approvals import approve
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.events import SYSTEM, Actor, Event, record
+from mlops_ray.governance.keys import create_key
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.notifications import deliver_once
-from mlops_ray.governance.principals import create_key, development_key
 from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.governance.tables import endpoints
 from mlops_ray.governance.versions import Evidence, record_version

@@ -20,8 +20,8 @@ from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.keys import create_key
 from mlops_ray.governance.live import VersionRef
-from mlops_ray.governance.principals import create_key
 from mlops_ray.registry.model_signature import sign
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application

@@ -28,8 +28,9 @@ from mlops_ray.governance.anchors import anchor
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.database_clock import DatabaseClock
+from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.events import SYSTEM, read_events, record
-from mlops_ray.governance.principals import active_keys, development_key, hash_of, list_keys
+from mlops_ray.governance.keys import active_keys, hash_of, list_keys
 from mlops_ray.governance.tables import endpoints, metadata, replicas, rollouts
 from mlops_ray.monitoring.quality import join_labels
 from mlops_ray.predictions.label_writer import LabelWriter

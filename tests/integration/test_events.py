@@ -25,9 +25,11 @@ from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.delegations import delegate, end_delegation
+from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.erasures import erase_person as erase_person_from_audit
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
 from mlops_ray.governance.inventory import Declared, announce_overdue, declare, inventory, review
+from mlops_ray.governance.keys import create_key, list_keys, revoke_key
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
 from mlops_ray.governance.missing_ledger import report_missing
@@ -35,7 +37,6 @@ from mlops_ray.governance.monitoring_definitions import definition_of, set_defin
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import approve_change, reject_change, set_policy
-from mlops_ray.governance.principals import create_key, development_key, list_keys, revoke_key
 from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back

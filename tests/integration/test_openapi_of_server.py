@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.principals import active_keys, create_key
+from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.audit_log import AuditLog

@@ -34,9 +34,9 @@ from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, Unav
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor
+from mlops_ray.governance.keys import create_key, revoke_key
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
-from mlops_ray.governance.principals import create_key, revoke_key
 from mlops_ray.governance.versions import Evidence, VersionRef, record_version
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder
 from mlops_ray.testing.example_model import FEATURES, example_answer

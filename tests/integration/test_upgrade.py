@@ -23,9 +23,9 @@ from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, read_events, record
+from mlops_ray.governance.keys import create_key
 from mlops_ray.governance.leases import hold
 from mlops_ray.governance.live import live
-from mlops_ray.governance.principals import create_key
 from mlops_ray.governance.replicas import Replica, heard, report, schemas_alive
 from mlops_ray.governance.schema import UPGRADED, bring_up_to_date, migrations
 from mlops_ray.governance.tables import SCHEMA_REVISION

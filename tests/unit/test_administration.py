@@ -24,7 +24,7 @@ from mlops_ray.errors import (
 )
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.principals import active_keys, create_key, hash_of, list_keys
+from mlops_ray.governance.keys import active_keys, create_key, hash_of, list_keys
 from mlops_ray.serving import audit_log
 from tests.unit.test_notifications import Server as Receiver
 from tests.unit.test_version_routes import Server, serving

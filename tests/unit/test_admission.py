@@ -20,11 +20,12 @@ from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.approvals import approve
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.development_keys import acting
 from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.keys import create_key
 from mlops_ray.governance.live import Plan, VersionRef, live
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import approve_change
-from mlops_ray.governance.principals import acting, create_key
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.pipeline.admission import Admission, admit, policy_of
 from mlops_ray.pipeline.measurement import Registered

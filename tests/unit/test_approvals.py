@@ -18,19 +18,13 @@ from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.champion import begin, break_glass, retire, set_champion
 from mlops_ray.governance.clearance import expect_servable, valid_approval
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.development_keys import acting, development_approver_key, development_key, is_single_user
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
+from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import approve_change, set_policy
-from mlops_ray.governance.principals import (
-    acting,
-    active_keys,
-    create_key,
-    development_approver_key,
-    development_key,
-    is_single_user,
-)
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote, start_rollout
 from mlops_ray.governance.verdicts import Approval, Lapse, Request, Verdict, decide

@@ -12,9 +12,9 @@ from mlops_ray.client import AsyncClient
 from mlops_ray.errors import ConflictError, DataError, ForbiddenError
 from mlops_ray.governance.approvals import approve, request
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
+from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.policies import Policy, policy_of
 from mlops_ray.governance.policy_changes import set_policy
-from mlops_ray.governance.principals import active_keys, create_key
 from mlops_ray.registry.reports import MAX_REPORT_BYTES
 from mlops_ray.testing.example_lineage import AUTHOR
 from tests.unit.test_version_routes import Server, serving

@@ -25,10 +25,11 @@ from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.erasures import Erasures, _without, erase_person, erase_reasons, read_erasures
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, hash_of_fields, read_events, record
+from mlops_ray.governance.keys import create_key, revoke_key
 from mlops_ray.governance.live import Plan
 from mlops_ray.governance.notifications import deliver_once, subscribe, unsubscribe
 from mlops_ray.governance.policy_changes import set_policy
-from mlops_ray.governance.principals import create_key, person_of_subject, revoke_key
+from mlops_ray.governance.principals import person_of_subject
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.tables import event_head, events, metadata, outbox
 from mlops_ray.governance.versions import Evidence, record_version

@@ -18,18 +18,10 @@ from hypothesis import strategies as st
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.events import SYSTEM
-from mlops_ray.governance.principals import (
-    ROLES,
-    Principal,
-    active_keys,
-    create_key,
-    development_key,
-    hash_of,
-    person_of_subject,
-    revoke_key,
-    rotate_key,
-)
+from mlops_ray.governance.keys import active_keys, create_key, hash_of, revoke_key, rotate_key
+from mlops_ray.governance.principals import ROLES, Principal, person_of_subject
 from mlops_ray.serving import auth, key_watch
 from mlops_ray.serving.auth import Bucket, Guard, Tokens, is_public, read_key_set, tokens_of
 from mlops_ray.serving.http import HttpError

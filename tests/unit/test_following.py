@@ -16,9 +16,9 @@ from mlops_ray.governance import control_store, leases, replicas
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events
+from mlops_ray.governance.keys import create_key, revoke_key
 from mlops_ray.governance.leases import hold, release
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
-from mlops_ray.governance.principals import create_key, revoke_key
 from mlops_ray.governance.replicas import (
     FORGOTTEN_AFTER,
     Loading,

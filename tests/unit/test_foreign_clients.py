@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tritonclient.utils import InferenceServerException
 
 from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.live import Plan, Step
-from mlops_ray.governance.principals import active_keys, create_key
 from mlops_ray.governance.rollouts import advance, start_rollout
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.auth import Guard

@@ -16,23 +16,11 @@ from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.development_keys import acting, development_approver_key, development_key, is_single_user
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
+from mlops_ray.governance.keys import active_keys, create_key, hash_of, list_keys, revoke_key, rotate_key
 from mlops_ray.governance.migrations.versions.v0007_persons import down_revision
-from mlops_ray.governance.principals import (
-    ALL_USE_CASES,
-    ROLES,
-    Principal,
-    acting,
-    active_keys,
-    create_key,
-    development_approver_key,
-    development_key,
-    hash_of,
-    is_single_user,
-    list_keys,
-    revoke_key,
-    rotate_key,
-)
+from mlops_ray.governance.principals import ALL_USE_CASES, ROLES, Principal
 from mlops_ray.governance.tables import principals
 from tests.older_store import store_of_schema
 

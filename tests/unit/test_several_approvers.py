@@ -20,9 +20,10 @@ from mlops_ray.governance.clearance import expect_servable, unapproved
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.delegations import delegate, end_delegation, list_delegations
 from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.keys import create_key, revoke_key
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
-from mlops_ray.governance.principals import create_key, person_of_subject, revoke_key
+from mlops_ray.governance.principals import person_of_subject
 from mlops_ray.governance.verdicts import Report
 from mlops_ray.governance.versions import Evidence, VersionRef, record_version
 

@@ -18,7 +18,7 @@ from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.events import Actor, read_events, record
-from mlops_ray.governance.principals import hash_of
+from mlops_ray.governance.keys import hash_of
 from mlops_ray.governance.schema import SUBJECT, UPGRADED, Schema, Standing, migrations
 from mlops_ray.governance.tables import SCHEMA_REVISION
 from mlops_ray.monitoring.watch_state import Commits, WatchState

@@ -24,11 +24,12 @@ from mlops_ray.errors import ConflictError, DataError, ForbiddenError, MlopsRayE
 from mlops_ray.governance.approvals import approve, request
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.development_keys import development_approver_key, development_key
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
+from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
-from mlops_ray.governance.principals import active_keys, create_key, development_approver_key, development_key
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving import versions
 from mlops_ray.serving.approvals import DECISIONS

@@ -12,9 +12,9 @@ from contest import work
 from contest.servers.driver import running_ray
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef
-from mlops_ray.governance.principals import development_key
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.serving import local
 from mlops_ray.serving.app import EndpointArgs, endpoint_application
