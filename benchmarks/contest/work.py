@@ -1,4 +1,4 @@
-"""Where the benchmark keeps what it makes: a state folder of its own, used again by the next run."""
+"""Where the benchmark keeps what it makes: a state folder of its own, made anew by each run."""
 
 import json
 from pathlib import Path
