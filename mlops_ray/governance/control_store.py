@@ -1,5 +1,6 @@
 """The control store: one SQL database that knows who may do what, what is live, and everything that was done."""
 
+import math
 import os
 import sqlite3
 import tempfile
@@ -7,13 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, StatementError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DisconnectionError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
 
 from mlops_ray.config import Settings
@@ -27,6 +29,7 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = ("database is locked", "lock timeout")
 # PostgreSQL looks for a deadlock after a second: by then we have given way.
 _ALL_TABLES_MS = 500
+_TRUSTED_S = 5.0
 _IDLE_MS = 15_000  # a writer that stopped in the middle of a transaction holds up everybody, a rollback too
 
 
@@ -248,9 +251,10 @@ class ControlStore:
             "options": f"-c lock_timeout={wait_ms} -c idle_in_transaction_session_timeout={_IDLE_MS}",
         }
         # One is kept open, more only while they are used: a thousand replicas are a thousand connections.
-        return create_engine(
-            url, connect_args=arguments, pool_timeout=self.wait_s, pool_pre_ping=True, pool_size=1, max_overflow=14
-        )
+        engine = create_engine(url, connect_args=arguments, pool_timeout=self.wait_s, pool_size=1, max_overflow=14)
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", partial(_expect_connected, engine))
+        return engine
 
     @cached_property
     def _reports(self) -> Engine:
@@ -363,12 +367,12 @@ def _make_closed(file: Path) -> None:
     if file.exists():
         return
     with suppress(OSError):  # as where there is no folder, which who connects is told
-        descriptor, partial = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        descriptor, unnamed = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         os.close(descriptor)
         try:
-            os.link(partial, file)
+            os.link(unnamed, file)
         finally:
-            os.unlink(partial)
+            os.unlink(unnamed)
 
 
 def database_now(connection: Connection) -> datetime:
@@ -393,6 +397,21 @@ def _add_columns(connection: Connection) -> None:
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # Python's driver would begin transactions itself, and late
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used_s"] = time.monotonic()
+
+
+def _expect_connected(engine: Engine, connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    """Connect anew if the server has ended a connection that nobody used for a while. Asking each time, as the pool
+    can, would double what replicas that look each second cost the database."""
+    if time.monotonic() - record.info.get("used_s", math.inf) < _TRUSTED_S:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise DisconnectionError from error
 
 
 def _do_not_wait_for_the_disk(connection: Any, _record: Any) -> None:

@@ -146,10 +146,15 @@ def list_persons(store: ControlStore, now: datetime) -> list[Person]:
 
 def active_keys(store: ControlStore) -> dict[str, Principal]:
     """Principals by `hash_of` their secret: those not revoked. An expired one is among them, and may nothing."""
-    counts = or_(principals.c.revoked_at.is_(None), principals.c.revoked_at > datetime.now(UTC))
     with store.reading() as connection:
-        rows = connection.execute(select(principals).where(counts)).all()
-        ended = development_ended(connection)
+        return read_active_keys(connection)
+
+
+def read_active_keys(connection: Connection) -> dict[str, Principal]:
+    """As `active_keys`."""
+    counts = or_(principals.c.revoked_at.is_(None), principals.c.revoked_at > datetime.now(UTC))
+    rows = connection.execute(select(principals).where(counts)).all()
+    ended = development_ended(connection)
     return {row.key_hash: _until_revoked(row) for row in rows if not (row.development and ended)}
 
 

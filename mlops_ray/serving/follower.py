@@ -16,8 +16,8 @@ from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.champion import begin
 from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.keys import active_keys
-from mlops_ray.governance.live import Live, VersionRef, live
+from mlops_ray.governance.keys import active_keys, read_active_keys
+from mlops_ray.governance.live import Live, VersionRef, read_live
 from mlops_ray.governance.replicas import Replica, Unmoved, record_load_failure
 from mlops_ray.governance.rollback import leave_unservable
 from mlops_ray.serving.auth import Guard
@@ -159,8 +159,9 @@ class Follower:
         """Read keys and what is live, if anything was changed, and act on it."""
         head, (known, at_s) = self.store.head(), self._read
         if head != known or time.monotonic() - at_s >= READ_AGAIN_S:
-            self._guard.keys = active_keys(self.store)
-            self._state = live(self.store, self.use_case)
+            with self.store.reading() as connection:
+                self._guard.keys = read_active_keys(connection)
+                self._state = read_live(connection, self.use_case)
             self._read = head, time.monotonic()
         self._loader.want({*self._state.versions(), self.traffic.ref})
         self._route()

@@ -332,6 +332,43 @@ def test_a_url_that_cannot_be_used_is_refused_with_a_sentence(url: str, message:
     assert "secret" not in str(error.value)
 
 
+def test_a_connection_that_the_server_ended_meanwhile_is_no_error_and_asking_often_costs_one_statement(
+    store: ControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.url.startswith("sqlite"):
+        pytest.skip("its connections are files")
+    assert transactions(store, 40) - transactions(store, 20) == 20  # beside what a new connection asks
+    store.head()
+    server = store.url.rpartition("/")[0] + "/postgres"
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(others, [store.url.rpartition("/")[2]])
+    monkeypatch.setattr(control_store, "_TRUSTED_S", -1.0)  # as if it had been left alone for a while
+    set_champion(store)
+    assert [event.seq for event in read_events(store)] == [1]
+
+
+def transactions(store: ControlStore, heads: int) -> int:
+    """What a new connection and so many looks at the head cost the database: a session tells of it when it ends."""
+    server, _, name = store.url.rpartition("/")
+    count = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+
+        def so_far() -> int:
+            store.close()
+            while connection.execute(sessions, [name]).fetchone() != (0,):
+                time.sleep(0.01)
+            row = connection.execute(count, [name]).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        before = so_far()
+        for _ in range(heads):
+            store.head()
+        return so_far() - before
+
+
 def test_of_two_corrections_the_later_one_holds_whatever_the_nodes_clocks_show(
     store: ControlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
