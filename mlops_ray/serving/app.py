@@ -215,7 +215,7 @@ class _Endpoint:
         clock = DatabaseClock(store)
         clock.look()
         self._ledger, self._labels = LedgerWriter(settings, name), LabelWriter(settings, name, clock=clock)
-        self._guard = Guard(name, {}, tokens_of(settings), public=is_public(settings, _http_host()))
+        self._guard = Guard(name, {}, tokens_of(settings), is_public(settings, _http_host()), clock)
         self._follower = Follower(
             store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
             self._load, self._guard, lambda version: registry.show_champion(name, version.version),
@@ -328,7 +328,11 @@ class _Server:
         self._settings = settings
         self._store = open_store(settings)
         public = is_public(settings, _http_host())
-        self._guard = Guard(None, active_keys(self._store), tokens_of(settings), public)
+        clock = DatabaseClock(self._store)
+        clock.look()
+        self._clock = Duty("clock", clock.look, CLOCK_LOOK_S)
+        self._clock.start()
+        self._guard = Guard(None, active_keys(self._store), tokens_of(settings), public, clock)
         self._key_watch = KeyWatch(self._store, settings, self._guard)
         self._key_watch.start()
         self._dispatcher = Dispatcher(self._store, settings)
@@ -340,9 +344,11 @@ class _Server:
 
     async def check_health(self) -> None:
         self._key_watch.expect_alive()
+        self._clock.expect_alive()
 
     def __del__(self) -> None:
         self._key_watch.stop()
+        self._clock.stop()
         self._dispatcher.stop()
 
     async def _running(self) -> dict[str, bool]:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from mlops_ray.errors import ConflictError, IntegrityError, UnavailableError
 from mlops_ray.governance import control_store, leases, replicas
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events
-from mlops_ray.governance.keys import create_key, revoke_key
+from mlops_ray.governance.keys import active_keys, create_key, revoke_key, rotate_key
 from mlops_ray.governance.leases import hold, release
-from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, read_live
 from mlops_ray.governance.replicas import (
     FORGOTTEN_AFTER,
     Loading,
@@ -34,6 +35,7 @@ from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.serving import loader as loader_module
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.http_error import HttpError
 from mlops_ray.serving.loader import can_pass
 from mlops_ray.serving.rollout import decide, step_key
 from mlops_ray.serving.served_version import ServedVersion
@@ -282,6 +284,39 @@ def test_clocks_of_machines_do_not_matter(store: ControlStore, monkeypatch: pyte
     assert all(before <= moment <= after for moment in moments)
 
 
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_key_ends_when_it_was_revoked_or_replaced_whatever_the_clocks_of_machines_show(
+    store: ControlStore, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    """Of who revokes, and of who is asked: a replica that is behind would go on to let it in."""
+
+    class Off(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(minutes=minutes)
+
+    create_key(store, SYSTEM, "revoked", ["predict"])
+    replaced = create_key(store, SYSTEM, "replaced", ["predict"])
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    with monkeypatch.context() as off:
+        for module in ("keys", "events", "versions"):
+            off.setattr(f"mlops_ray.governance.{module}.datetime", Off)
+        revoke_key(store, SYSTEM, "revoked", "left")
+        rotate_key(store, SYSTEM, "replaced", datetime.now(UTC) + timedelta(minutes=15), "yearly")
+    known = {principal.name for principal in active_keys(store).values()}
+    with monkeypatch.context() as off:
+        off.setattr("mlops_ray.governance.keys.datetime", Off)
+        assert {principal.name for principal in active_keys(store).values()} == known == {"replaced"}
+    told = read_events(store)
+    assert all(before - timedelta(seconds=5) <= event.time <= datetime.now(UTC) for event in told)
+    ends = Guard(NAME, active_keys(store), clock=lambda: time.time() + 14 * 60)
+    bearer = {b"authorization": f"Bearer {replaced.secret}".encode()}
+    assert ends.admit(bearer, "predict").name == "replaced"
+    ended = Guard(NAME, active_keys(store), clock=lambda: time.time() + 16 * 60)
+    with pytest.raises(HttpError, match="expired"):
+        ended.admit(bearer, "predict")
+
+
 def test_a_lease_passes_on_when_its_holder_is_silent_or_gives_it_back(
     store: ControlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,11 +349,11 @@ def test_a_poll_reads_what_is_live_only_when_something_was_written(
         follower = example.follower
         follower.follow()
 
-        def counted(store: ControlStore, use_case: str) -> Any:
+        def counted(connection: Connection, use_case: str) -> Any:
             read.append(1)
-            return live(store, use_case)
+            return read_live(connection, use_case)
 
-        monkeypatch.setattr("mlops_ray.serving.follower.live", counted)
+        monkeypatch.setattr("mlops_ray.serving.follower.read_live", counted)
         for _ in range(5):
             follower.follow()
         assert read == []
