@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -337,6 +338,8 @@ class _Server:
         self._key_watch.start()
         self._dispatcher = Dispatcher(self._store, settings)
         self._dispatcher.start()
+        # Of its own: Serve's controller may hang, probes come each second, and keys are revoked by the same process.
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -354,7 +357,7 @@ class _Server:
     async def _running(self) -> dict[str, bool]:
         seen_at, running = self._seen
         if time.monotonic() - seen_at > STATUS_AGE_S:
-            running = await asyncio.to_thread(_running_models)
+            running = await asyncio.get_running_loop().run_in_executor(self._asking, _running_models)
             self._seen = (time.monotonic(), running)
         return running
 

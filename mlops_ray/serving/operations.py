@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -22,6 +23,7 @@ from mlops_ray.serving.rollout import progress
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 MAX_QUERY_PARTS = 20
+FINDS_AT_A_TIME = 2
 FindVersion = Callable[[int], VersionRef]
 VersionNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Reason = Annotated[str, Meta(max_length=2_000)]  # goes into the audit log, and into messages
@@ -53,6 +55,8 @@ class Operations:
 
     def __init__(self, store: ControlStore, use_case: str, find: FindVersion):
         self._store, self._use_case, self._find = store, use_case, find
+        # Of their own: MLflow, or a download, may hang in each, and a rollback waits for neither.
+        self._finding = ThreadPoolExecutor(FINDS_AT_A_TIME, thread_name_prefix="find-version")
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
@@ -80,7 +84,7 @@ class Operations:
                 self._store, actor_of(request, self._use_case), self._use_case, version, plan, body.revision
             )
 
-        return await self._do(holds, start)
+        return await self._do(holds, start, self._finding)
 
     def _default_plan(self) -> Plan:
         with self._store.reading() as connection:
@@ -102,8 +106,11 @@ class Operations:
             ),
         )
 
-    async def _do(self, holds: Callable[[Live], bool], change: Callable[[Live], Live]) -> Response:
-        return Response(await asyncio.to_thread(self._done, holds, change))
+    async def _do(
+        self, holds: Callable[[Live], bool], change: Callable[[Live], Live], threads: ThreadPoolExecutor | None = None
+    ) -> Response:
+        """threads: None for those of all that waits for nothing but the control store."""
+        return Response(await asyncio.get_running_loop().run_in_executor(threads, self._done, holds, change))
 
     def _done(self, holds: Callable[[Live], bool], change: Callable[[Live], Live]) -> dict[str, Any]:
         before = live(self._store, self._use_case)
