@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, insert, select, update
 
 from mlops_ray.errors import IntegrityError
 from mlops_ray.governance.control_store import ControlStore, database_now
-from mlops_ray.governance.tables import event_head, events, outbox, subscriptions
+from mlops_ray.governance.tables import event_head, events, outbox, storable, subscriptions
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -293,8 +293,7 @@ def _moment(moment: datetime) -> str:
 def plain(value: Any) -> Any:
     """JSON values that every database keeps as they are: an event must not fail for a NaN in its numbers."""
     if isinstance(value, str):
-        # PostgreSQL stores neither a NUL nor half of a surrogate pair.
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+        return storable(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float):
