@@ -222,7 +222,7 @@ class _Endpoint:
             self._load, self._guard, lambda version: registry.show_champion(name, version.version),
             self._ledger.unmoved,
         )  # fmt: skip
-        operations = Operations(store, name, self._find)
+        operations = Operations(store, name, self._find, self._follower.request_columns)
         labels = LabelRoutes(settings, name, self._follower, self._labels)
         self._endpoint = Endpoint(
             name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},

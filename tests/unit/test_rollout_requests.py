@@ -155,6 +155,16 @@ def test_a_promotion_decided_on_one_rollout_is_not_of_the_next(example: ExampleE
         promote(example.store, ANN, NAME, before, "late")
 
 
+def test_a_plan_that_is_sticky_by_what_no_request_has_is_refused(example: ExampleEndpoint) -> None:
+    plan = {**PLAN.to_json(), "sticky": "tailnumber"}
+    status, shown = operate(example, "", version=9, plan=plan, revision=revision(example))
+    assert status == 400
+    assert "'tailnumber'" in shown["error"]
+    for column in example.follower.request_columns():
+        assert column in shown["error"]
+    assert live(example.store, NAME).rollout is None
+
+
 def test_a_rollback_waits_for_no_registry_however_many_rollouts_wait_for_it(tmp_path: Path) -> None:
     hangs = threading.Event()
     with example_endpoint(tmp_path, versions=2, deadline_s=1.0) as example:
@@ -164,8 +174,8 @@ def test_a_rollback_waits_for_no_registry_however_many_rollouts_wait_for_it(tmp_
             hangs.wait(60)
             return example.sealed[version]
 
-        routes = example.endpoint.app
-        routes.routes = {**routes.routes, **Operations(example.store, NAME, find).routes()}
+        operations = Operations(example.store, NAME, find, example.follower.request_columns)
+        example.endpoint.app.routes = {**example.endpoint.app.routes, **operations.routes()}
         seen = live(example.store, NAME).revision
 
         async def ask() -> list[httpx.Response]:
