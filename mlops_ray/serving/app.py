@@ -248,9 +248,8 @@ class _Endpoint:
         return self._endpoint.app
 
     async def check_health(self) -> None:
-        self._follower.expect_alive()
-        for duty in self._duties:
-            duty.expect_alive()
+        for thread in (self._follower, self._ledger, self._labels, *self._duties):
+            thread.expect_alive()
         self._follower.traffic.champion.warm_up()
 
     def __del__(self) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from sqlalchemy import Connection
 
@@ -132,6 +133,31 @@ def test_a_full_disk_at_one_replica_ends_no_rollout_and_is_over_when_there_is_ro
         example.follower.follow_once()
         assert live(example.store, NAME).champion == example.sealed[8]
         assert read_events(example.store, types=["version.load_failed"]) == []
+
+
+@pytest.mark.parametrize("error", [pl.exceptions.PanicException("panicked"), SystemExit(1), ValueError("\0")])
+def test_however_a_version_fails_to_load_and_whether_or_not_it_can_be_told_the_replica_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def load(ref: VersionRef) -> ServedVersion:
+        if ref.version == 8:
+            raise error
+        return example.load(ref)
+
+    def cannot(*args: Any) -> None:
+        raise IntegrityError("The chain of events is broken.")
+
+    with example_endpoint(tmp_path, versions=2) as example:
+        other = another(example, load)
+        start_rollout(example.store, SYSTEM, NAME, example.sealed[8], AT_ONCE)
+        monkeypatch.setattr("mlops_ray.serving.follower.record_load_failure", cannot)
+        rounds = threading.Thread(target=other.follow_once, daemon=True)
+        rounds.start()
+        rounds.join(10)
+        assert not rounds.is_alive()
+        assert type(error).__name__ in other._loader.failed[example.sealed[8]]
+        assert live(example.store, NAME).rollout is None
+        other.stop()
 
 
 def test_a_report_that_a_step_s_beginning_or_end_cuts_in_two_has_the_counters_of_the_step_it_names(
