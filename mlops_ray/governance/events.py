@@ -13,8 +13,8 @@ import uuid6
 from sqlalchemy import Connection, Select, insert, select, update
 
 from mlops_ray.errors import IntegrityError
-from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.tables import event_head, events, outbox, subscriptions
+from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.tables import event_head, events, outbox, storable, subscriptions
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -162,7 +162,8 @@ def record(
     It happens inside the caller's `ControlStore.transaction()`, so the change, its record and its notification are
     written together or not at all.
     subject: what it is about, such as "flights@7" or "key ci". before, after, payload: JSON values; moments become
-    text, and a number that is not finite its name. Raises ValueError for a type that EVENT_TYPES does not list.
+    text, and a number that is not finite its name. now: by the database's clock, None for what it shows: the dispatcher
+    tells what is due by that one. Raises ValueError for a type that EVENT_TYPES does not list.
     """
     if type not in EVENT_TYPES:
         raise ValueError(f"Event type {type!r} is unknown. Known: {', '.join(EVENT_TYPES)}.")
@@ -171,7 +172,7 @@ def record(
     fields: dict[str, Any] = {
         "seq": head.seq + 1,
         "id": str(uuid6.uuid7()),
-        "time": (now or datetime.now(UTC)).astimezone(UTC),
+        "time": (now or database_now(connection)).astimezone(UTC),
         "type": type,
         "severity": severity or EVENT_TYPES[type].severity,
         "actor": plain(actor.name),
@@ -292,8 +293,7 @@ def _moment(moment: datetime) -> str:
 def plain(value: Any) -> Any:
     """JSON values that every database keeps as they are: an event must not fail for a NaN in its numbers."""
     if isinstance(value, str):
-        # PostgreSQL stores neither a NUL nor half of a surrogate pair.
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+        return storable(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float):

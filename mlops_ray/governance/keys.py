@@ -13,7 +13,7 @@ import uuid6
 from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES, ROLES, Person, Principal, Role
 from mlops_ray.governance.tables import principals
@@ -152,7 +152,7 @@ def active_keys(store: ControlStore) -> dict[str, Principal]:
 
 def read_active_keys(connection: Connection) -> dict[str, Principal]:
     """As `active_keys`."""
-    counts = or_(principals.c.revoked_at.is_(None), principals.c.revoked_at > datetime.now(UTC))
+    counts = or_(principals.c.revoked_at.is_(None), principals.c.revoked_at > database_now(connection))
     rows = connection.execute(select(principals).where(counts)).all()
     ended = development_ended(connection)
     return {row.key_hash: _until_revoked(row) for row in rows if not (row.development and ended)}
@@ -177,7 +177,7 @@ def insert_key(connection: Connection, actor: Actor, principal: Principal) -> Ne
     if connection.execute(taken).first():
         raise ConfigurationError(f"Key {principal.name!r} exists already. Take another name, or revoke that key first.")
     secret = f"mlr_{secrets.token_urlsafe(32)}"
-    now = datetime.now(UTC)
+    now = database_now(connection)
     # The hash says nothing of the secret, and who exchanges it in the table would have the key's roles.
     state = state_of(principal) | {"key_hash": hash_of(secret)}
     connection.execute(insert(principals).values(state | {"created_at": now}))
@@ -189,7 +189,7 @@ def revoke(
     connection: Connection, actor: Actor, row: Row[Any], reason: str, until: datetime | None = None
 ) -> Principal:
     """until: a moment to come, None for now."""
-    now, principal = datetime.now(UTC), _principal(row)
+    now, principal = database_now(connection), _principal(row)
     revoked_at = until or now
     connection.execute(update(principals).where(principals.c.id == row.id).values(revoked_at=revoked_at))
     state = state_of(principal)
@@ -231,7 +231,7 @@ def _person(connection: Connection, principal: Principal, given: str | None) -> 
             f"There is no person {given!r}: name a key of theirs. `mlops-ray keys list` shows all."
         )
     person = named[-1] if named else given
-    now = datetime.now(UTC)
+    now = database_now(connection)
     if any(
         row.name == principal.name and row.person != person and row.revoked_at and row.revoked_at > now for row in rows
     ):
@@ -242,7 +242,7 @@ def _person(connection: Connection, principal: Principal, given: str | None) -> 
 def _counting(connection: Connection, id_or_name: str) -> Row[Any]:
     """The key that `_find` finds. Raises ConfigurationError if it was revoked."""
     row = _find(connection, id_or_name)
-    if row.revoked_at is not None and row.revoked_at <= datetime.now(UTC):
+    if row.revoked_at is not None and row.revoked_at <= database_now(connection):
         raise ConfigurationError(f"Key {row.name!r} was revoked at {row.revoked_at:%Y-%m-%d %H:%M:%S} UTC already.")
     return row
 

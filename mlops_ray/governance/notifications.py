@@ -28,7 +28,7 @@ from mlops_ray.governance.channels import (
     is_webhook,
     new_secret,
 )
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import EVENT_TYPES, SEVERITIES, SYSTEM, Actor, Event, Severity, read, record
 from mlops_ray.governance.references import digest_of
 from mlops_ray.governance.tables import events, outbox, subscriptions
@@ -320,7 +320,7 @@ def _end_gone(store: ControlStore, id: str, reason: str) -> None:
 
 
 def _end(connection: Connection, id: str) -> None:
-    connection.execute(update(subscriptions).where(subscriptions.c.id == id).values(ended_at=datetime.now(UTC)))
+    connection.execute(update(subscriptions).where(subscriptions.c.id == id).values(ended_at=database_now(connection)))
     connection.execute(delete(outbox).where(outbox.c.subscription == id, outbox.c.delivered_at.is_(None)))
 
 

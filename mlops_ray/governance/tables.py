@@ -46,6 +46,22 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class PlainText(TypeDecorator[str]):
+    """Text as every database keeps it, see `storable`. What somebody wrote, or some library said of an error, holds
+    anything; a rollback must not fail for it."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
+
+
+def storable(text: str) -> str:
+    """The text without what PostgreSQL does not store (a NUL) and nobody does (half of a surrogate pair)."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
 class Json(TypeDecorator[Any]):
     """A JSON value as text, None as NULL.
 
@@ -77,17 +93,17 @@ def _column(name: str, type_: Any, *constraints: Any, **options: Any) -> Column[
 principals = Table(
     "principals",
     metadata,
-    _column("id", Text, primary_key=True),
-    _column("name", Text),
+    _column("id", PlainText, primary_key=True),
+    _column("name", PlainText),
     _column("roles", Json),
     _column("use_cases", Json),
-    _column("key_hash", Text, unique=True),
+    _column("key_hash", PlainText, unique=True),
     _column("created_at", UtcDateTime),
     _column("expires_at", UtcDateTime, nullable=True),
     _column("revoked_at", UtcDateTime, nullable=True),
     _column("development", Boolean),
     _column("requests_per_s", Float, nullable=True),
-    _column("person", Text, server_default=""),
+    _column("person", PlainText, server_default=""),
 )
 # A name can be given again after its key was revoked, so that a key can be replaced by one of the same name.
 Index(
@@ -102,21 +118,21 @@ events = Table(
     "events",
     metadata,
     _column("seq", _BIG, primary_key=True, autoincrement=False),
-    _column("id", Text, unique=True),
+    _column("id", PlainText, unique=True),
     _column("time", UtcDateTime),
-    _column("type", Text),
-    _column("severity", Text),
-    _column("actor", Text),
-    _column("actor_id", Text, nullable=True),
+    _column("type", PlainText),
+    _column("severity", PlainText),
+    _column("actor", PlainText),
+    _column("actor_id", PlainText, nullable=True),
     _column("roles", Json),
-    _column("use_case", Text, nullable=True),
-    _column("subject", Text),
-    _column("reason", Text),
+    _column("use_case", PlainText, nullable=True),
+    _column("subject", PlainText),
+    _column("reason", PlainText),
     _column("before", Json, nullable=True),
     _column("after", Json, nullable=True),
     _column("payload", Json),
-    _column("previous_hash", Text),
-    _column("hash", Text),
+    _column("previous_hash", PlainText),
+    _column("hash", PlainText),
     _column("salt", Json, nullable=True),
     Index("events_use_case", "use_case", "seq"),
     Index("events_subject", "subject", "seq"),
@@ -128,7 +144,7 @@ event_head = Table(
     metadata,
     _column("id", Integer, primary_key=True, autoincrement=False),
     _column("seq", _BIG),
-    _column("hash", Text),
+    _column("hash", PlainText),
 )
 
 # What was said of the chain's end outside (governance.anchors). Proves nothing by itself, as it lies beside the events.
@@ -138,14 +154,14 @@ anchors = Table(
     "anchors",
     metadata,
     _column("seq", _BIG, primary_key=True, autoincrement=False),
-    _column("hash", Text, primary_key=True),
+    _column("hash", PlainText, primary_key=True),
     _column("time", UtcDateTime),
-    _column("place", Text),
-    _column("root", Text, nullable=True),
+    _column("place", PlainText),
+    _column("root", PlainText, nullable=True),
     _column("subtrees", Json, nullable=True),
-    _column("key", Text, nullable=True),
-    _column("signature", Text, nullable=True),
-    _column("time_stamp", Text, nullable=True),
+    _column("key", PlainText, nullable=True),
+    _column("signature", PlainText, nullable=True),
+    _column("time_stamp", PlainText, nullable=True),
     _column("written_at", UtcDateTime, nullable=True),
     _column("second_at", UtcDateTime, nullable=True),
 )
@@ -155,13 +171,13 @@ outbox = Table(
     "outbox",
     metadata,
     _column("event_seq", _BIG, ForeignKey("events.seq"), primary_key=True, autoincrement=False),
-    _column("subscription", Text, primary_key=True),
-    _column("channel", Text),
-    _column("subject", Text),
+    _column("subscription", PlainText, primary_key=True),
+    _column("channel", PlainText),
+    _column("subject", PlainText),
     _column("attempts", Integer),
     _column("next_at", UtcDateTime),
     _column("delivered_at", UtcDateTime, nullable=True),
-    _column("error", Text),
+    _column("error", PlainText),
 )
 Index(
     "outbox_waiting",
@@ -183,14 +199,14 @@ Index(
 subscriptions = Table(
     "subscriptions",
     metadata,
-    _column("id", Text, primary_key=True),
-    _column("use_case", Text, nullable=True),
+    _column("id", PlainText, primary_key=True),
+    _column("use_case", PlainText, nullable=True),
     _column("types", Json),
-    _column("minimum_severity", Text),
-    _column("channel", Text),
-    _column("secret", Text),
+    _column("minimum_severity", PlainText),
+    _column("channel", PlainText),
+    _column("secret", PlainText),
     _column("created_at", UtcDateTime),
-    _column("created_by", Text),
+    _column("created_by", PlainText),
     _column("ended_at", UtcDateTime, nullable=True),
     _column("paused_at", UtcDateTime, nullable=True),
 )
@@ -199,8 +215,8 @@ subscriptions = Table(
 leases = Table(
     "leases",
     metadata,
-    _column("name", Text, primary_key=True),
-    _column("holder", Text),
+    _column("name", PlainText, primary_key=True),
+    _column("holder", PlainText),
     _column("until", UtcDateTime),
 )
 
@@ -209,7 +225,7 @@ leases = Table(
 policies = Table(
     "policies",
     metadata,
-    _column("use_case", Text, primary_key=True),
+    _column("use_case", PlainText, primary_key=True),
     _column("policy", Json),
     _column("since", UtcDateTime),
     _column("gates", Json, nullable=True),
@@ -219,20 +235,20 @@ policies = Table(
 policy_changes = Table(
     "policy_changes",
     metadata,
-    _column("id", Text, primary_key=True),
-    _column("use_case", Text),
+    _column("id", PlainText, primary_key=True),
+    _column("use_case", PlainText),
     _column("policy", Json, nullable=True),
     _column("gates", Json, nullable=True),
-    _column("state", Text),
-    _column("requested_by", Text),
-    _column("requested_by_id", Text, nullable=True),
+    _column("state", PlainText),
+    _column("requested_by", PlainText),
+    _column("requested_by_id", PlainText, nullable=True),
     _column("requested_at", UtcDateTime),
     _column("expires_at", UtcDateTime),
     _column("assents", Json),
-    _column("decided_by", Text, nullable=True),
-    _column("decided_by_id", Text, nullable=True),
+    _column("decided_by", PlainText, nullable=True),
+    _column("decided_by_id", PlainText, nullable=True),
     _column("decided_at", UtcDateTime, nullable=True),
-    _column("reason", Text),
+    _column("reason", PlainText),
     Index("policy_changes_use_case", "use_case"),
 )
 
@@ -240,31 +256,31 @@ policy_changes = Table(
 monitoring_definitions = Table(
     "monitoring_definitions",
     metadata,
-    _column("use_case", Text, primary_key=True),
+    _column("use_case", PlainText, primary_key=True),
     _column("revision", Integer, primary_key=True, autoincrement=False),
     _column("definition", Json, nullable=True),
-    _column("digest", Text),
-    _column("changed_by", Text),
-    _column("changed_by_id", Text, nullable=True),
+    _column("digest", PlainText),
+    _column("changed_by", PlainText),
+    _column("changed_by_id", PlainText, nullable=True),
     _column("changed_at", UtcDateTime),
-    _column("reason", Text),
+    _column("reason", PlainText),
 )
 
 # Who may approve in whose place, and until when.
 delegations = Table(
     "delegations",
     metadata,
-    _column("id", Text, primary_key=True),
-    _column("use_case", Text),
-    _column("giver", Text),
-    _column("giver_id", Text),
-    _column("taker", Text),
-    _column("taker_id", Text),
-    _column("role", Text),
+    _column("id", PlainText, primary_key=True),
+    _column("use_case", PlainText),
+    _column("giver", PlainText),
+    _column("giver_id", PlainText),
+    _column("taker", PlainText),
+    _column("taker_id", PlainText),
+    _column("role", PlainText),
     _column("given_at", UtcDateTime),
     _column("until", UtcDateTime),
     _column("ended_at", UtcDateTime, nullable=True),
-    _column("reason", Text),
+    _column("reason", PlainText),
     Index("delegations_taker", "use_case", "taker_id"),
 )
 
@@ -272,13 +288,13 @@ delegations = Table(
 versions = Table(
     "versions",
     metadata,
-    _column("use_case", Text, primary_key=True),
+    _column("use_case", PlainText, primary_key=True),
     _column("version", Integer, primary_key=True, autoincrement=False),
-    _column("model_digest", Text),
-    _column("evaluation_digest", Text),
-    _column("materials_digest", Text),
-    _column("author", Text),
-    _column("author_id", Text, nullable=True),
+    _column("model_digest", PlainText),
+    _column("evaluation_digest", PlainText),
+    _column("materials_digest", PlainText),
+    _column("author", PlainText),
+    _column("author_id", PlainText, nullable=True),
     _column("failed_gates", Json),
     _column("registered_at", UtcDateTime),
     _column("retired_at", UtcDateTime, nullable=True),
@@ -288,24 +304,24 @@ versions = Table(
 approvals = Table(
     "approvals",
     metadata,
-    _column("id", Text, primary_key=True),
-    _column("use_case", Text),
+    _column("id", PlainText, primary_key=True),
+    _column("use_case", PlainText),
     _column("version", Integer),
-    _column("model_digest", Text),
-    _column("evaluation_digest", Text),
-    _column("materials_digest", Text),
-    _column("author", Text),
-    _column("author_id", Text, nullable=True),
-    _column("state", Text),
+    _column("model_digest", PlainText),
+    _column("evaluation_digest", PlainText),
+    _column("materials_digest", PlainText),
+    _column("author", PlainText),
+    _column("author_id", PlainText, nullable=True),
+    _column("state", PlainText),
     _column("break_glass", Boolean),
-    _column("requested_by", Text),
-    _column("requested_by_id", Text, nullable=True),
+    _column("requested_by", PlainText),
+    _column("requested_by_id", PlainText, nullable=True),
     _column("requested_at", UtcDateTime),
-    _column("decided_by", Text, nullable=True),
-    _column("decided_by_id", Text, nullable=True),
+    _column("decided_by", PlainText, nullable=True),
+    _column("decided_by_id", PlainText, nullable=True),
     _column("decided_at", UtcDateTime, nullable=True),
     _column("expires_at", UtcDateTime),
-    _column("reason", Text),
+    _column("reason", PlainText),
     _column("assents", Json, server_default="[]"),
     _column("reports", Json, server_default="[]"),
     Index("approvals_digest", "use_case", "model_digest"),
@@ -316,31 +332,31 @@ approvals = Table(
 endpoints = Table(
     "endpoints",
     metadata,
-    _column("use_case", Text, primary_key=True),
+    _column("use_case", PlainText, primary_key=True),
     _column("revision", Integer),
     _column("stands_since", Integer, server_default="0"),
     _column("champion_version", Integer, nullable=True),
-    _column("champion_digest", Text, nullable=True),
+    _column("champion_digest", PlainText, nullable=True),
     _column("champion_since", UtcDateTime, nullable=True),
     _column("previous_version", Integer, nullable=True),
-    _column("previous_digest", Text, nullable=True),
+    _column("previous_digest", PlainText, nullable=True),
 )
 
 rollouts = Table(
     "rollouts",
     metadata,
-    _column("id", Text, primary_key=True),
-    _column("use_case", Text),
+    _column("id", PlainText, primary_key=True),
+    _column("use_case", PlainText),
     _column("version", Integer),
-    _column("digest", Text),
+    _column("digest", PlainText),
     _column("plan", Json),
-    _column("state", Text),
+    _column("state", PlainText),
     _column("step", Integer),
     _column("step_since", UtcDateTime),
     _column("started_at", UtcDateTime),
     _column("ended_at", UtcDateTime, nullable=True),
-    _column("reason", Text),
-    _column("actor", Text),
+    _column("reason", PlainText),
+    _column("actor", PlainText),
 )
 Index(
     "rollouts_one_running",
@@ -354,19 +370,19 @@ Index(
 replicas = Table(
     "replicas",
     metadata,
-    _column("id", Text, primary_key=True),
-    _column("use_case", Text, index=True),
-    _column("node", Text),
+    _column("id", PlainText, primary_key=True),
+    _column("use_case", PlainText, index=True),
+    _column("node", PlainText),
     _column("revision", Integer),
     _column("loaded", Json),
     _column("loading", Json, server_default="[]"),
     _column("failed", Json),
     _column("serving", Json, nullable=True),
-    _column("step", Text, server_default=""),
+    _column("step", PlainText, server_default=""),
     _column("counters", Json),
-    _column("disk", Text, server_default=""),
+    _column("disk", PlainText, server_default=""),
     _column("unmoved_s", Float, nullable=True),
-    _column("schema_revision", Text, server_default=""),
+    _column("schema_revision", PlainText, server_default=""),
     _column("seen_at", UtcDateTime),
     _column("left_at", UtcDateTime, nullable=True),
 )

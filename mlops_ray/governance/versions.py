@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, insert, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.tables import versions
 
@@ -95,9 +95,10 @@ def record_version(
     Asked again for the same version and model it returns what stands. Raises ConflictError if another model was
     registered under this number.
     """
-    now, outcomes = now or datetime.now(UTC), list(gates)
+    outcomes = list(gates)
     expect_name(use_case)
     with store.transaction() as connection:
+        now = now or database_now(connection)
         known = find(connection, use_case, version)
         if known is not None:
             if known.evidence.model != evidence.model:
@@ -170,7 +171,7 @@ def retire(
 ) -> RegisteredVersion:
     """Take a version out of use for good, inside the caller's transaction; see `live.retire`."""
     version.expect_in_use()
-    retired = replace(version, retired_at=datetime.now(UTC))
+    retired = replace(version, retired_at=database_now(connection))
     this = (versions.c.use_case == version.use_case) & (versions.c.version == version.version)
     connection.execute(update(versions).where(this).values(retired_at=retired.retired_at))
     record(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import polars as pl
+
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.segments import Pause, decode_records, named_for, write_segment
@@ -79,7 +81,8 @@ def _collect(path: Path, convert: Callable[[Path, bytes], Collected]) -> Collect
             return Collected()
         try:
             return convert(path, content)
-        except Exception as error:  # one file that cannot be stored must not keep the others
+        # One file that cannot be stored must not keep the others; a panic of polars is no Exception.
+        except (Exception, pl.exceptions.PanicException) as error:
             return Collected(problem=f"{path}: {type(error).__name__}: {error}")
 
 

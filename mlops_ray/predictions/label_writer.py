@@ -118,6 +118,10 @@ class LabelWriter:
         """Move everything closed or abandoned on this node to shared storage, now."""
         return self._spool.collect()
 
+    def expect_alive(self) -> None:
+        """Raise RuntimeError if the thread that moves files has ended."""
+        self._spool.expect_alive()
+
     def close(self) -> None:
         """Move what there is to shared storage and end the thread. What storage does not take stays on the node."""
         self._spool.close()

@@ -40,6 +40,7 @@ class Spool:
         self._rotate_us, self._rotate_bytes = int(rotate_s * 1e6), rotate_bytes
         self._round_s, self._sync, self._clock = min(round_s, rotate_s), sync, clock
         self._file: WalFile | None = None
+        self._opened_s = 0.0
         self._lock, self._round = threading.Lock(), threading.Lock()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -97,6 +98,11 @@ class Spool:
         """What of this use case lies on this node and not yet on shared storage."""
         return lag_of(self._folder, datetime.fromtimestamp(self._clock(), UTC))
 
+    def expect_alive(self) -> None:
+        """Raise RuntimeError if the thread has ended, so that Serve replaces the replica: nothing would be moved."""
+        if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
+            raise RuntimeError(f"The thread {self._what!r} of this replica has ended.")
+
     def close(self) -> None:
         """Move what there is to shared storage and end the thread. What storage does not take stays on the node."""
         self._stopping.set()
@@ -111,7 +117,7 @@ class Spool:
             self._close_file()
             self._wake.set()
         if self._file is None:
-            self._file = WalFile.create(self._folder, now_us)
+            self._file, self._opened_s = WalFile.create(self._folder, now_us), time.monotonic()
         return self._file
 
     def _close_file(self) -> None:
@@ -130,6 +136,10 @@ class Spool:
             self._wake.clear()
 
     def _close_if_due(self) -> None:
+        """By either clock: where the moments are set back, what was kept before would wait until they are made up."""
         with self._lock:
-            if self._file is not None and self._clock() * 1e6 - self._file.opened_us >= self._rotate_us:
+            if self._file is None:
+                return
+            open_us = max(self._clock() * 1e6 - self._file.opened_us, (time.monotonic() - self._opened_s) * 1e6)
+            if open_us >= self._rotate_us:
                 self._close_file()

@@ -128,6 +128,10 @@ class LedgerWriter:
         except OSError:  # a disk that cannot be written can hold nothing new either
             return Unmoved()
 
+    def expect_alive(self) -> None:
+        """Raise RuntimeError if the thread that moves files has ended."""
+        self._spool.expect_alive()
+
     def close(self) -> None:
         """Move what there is to shared storage and end the thread. What storage does not take stays on the node."""
         self._spool.close()

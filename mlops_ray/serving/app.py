@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -223,13 +224,13 @@ class _Endpoint:
         clock = DatabaseClock(store)
         clock.look()
         self._ledger, self._labels = LedgerWriter(settings, name), LabelWriter(settings, name, clock=clock)
-        self._guard = Guard(name, {}, tokens_of(settings), public=is_public(settings, _http_host()))
+        self._guard = Guard(name, {}, tokens_of(settings), is_public(settings, _http_host()), clock)
         self._follower = Follower(
             store, name, context.replica_id.unique_id, ray.get_runtime_context().get_node_id(),
             self._load, self._guard, lambda version: registry.show_champion(name, version.version),
             self._ledger.unmoved,
         )  # fmt: skip
-        operations = Operations(store, name, self._find)
+        operations = Operations(store, name, self._find, self._follower.request_columns)
         labels = LabelRoutes(settings, name, self._follower, self._labels)
         self._endpoint = Endpoint(
             name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},
@@ -256,9 +257,8 @@ class _Endpoint:
         return self._endpoint.app
 
     async def check_health(self) -> None:
-        self._follower.expect_alive()
-        for duty in self._duties:
-            duty.expect_alive()
+        for thread in (self._follower, self._ledger, self._labels, *self._duties):
+            thread.expect_alive()
         self._follower.traffic.champion.warm_up()
 
     def __del__(self) -> None:
@@ -337,11 +337,17 @@ class _Server:
         self._settings = settings
         self._store = open_store(settings)
         public = is_public(settings, _http_host())
-        self._guard = Guard(None, active_keys(self._store), tokens_of(settings), public)
+        clock = DatabaseClock(self._store)
+        clock.look()
+        self._clock = Duty("clock", clock.look, CLOCK_LOOK_S)
+        self._clock.start()
+        self._guard = Guard(None, active_keys(self._store), tokens_of(settings), public, clock)
         self._key_watch = KeyWatch(self._store, settings, self._guard)
         self._key_watch.start()
         self._dispatcher = Dispatcher(self._store, settings)
         self._dispatcher.start()
+        # Of its own: Serve's controller may hang, probes come each second, and keys are revoked by the same process.
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -349,15 +355,17 @@ class _Server:
 
     async def check_health(self) -> None:
         self._key_watch.expect_alive()
+        self._clock.expect_alive()
 
     def __del__(self) -> None:
         self._key_watch.stop()
+        self._clock.stop()
         self._dispatcher.stop()
 
     async def _running(self) -> dict[str, bool]:
         seen_at, running = self._seen
         if time.monotonic() - seen_at > STATUS_AGE_S:
-            running = await asyncio.to_thread(_running_models)
+            running = await asyncio.get_running_loop().run_in_executor(self._asking, _running_models)
             self._seen = (time.monotonic(), running)
         return running
 

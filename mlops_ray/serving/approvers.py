@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -35,6 +37,7 @@ from mlops_ray.serving.approvals import expect_role, may_one
 from mlops_ray.serving.http import MAX_BODY_BYTES, Request, Response, Route
 from mlops_ray.serving.operations import Reason, VersionNumber, actor_of, read_body
 
+REPORTS_AT_A_TIME = 2
 SEES: tuple[Role, ...] = ("operate", "approve", "audit")
 Id = Annotated[str, Meta(max_length=64)]
 
@@ -77,6 +80,8 @@ class Approvers:
 
     def __init__(self, settings: Settings, store: ControlStore):
         self._settings, self._store = settings, store
+        # Of their own: where the artifacts lie may hang, and no decision or key waits for that.
+        self._threads = ThreadPoolExecutor(REPORTS_AT_A_TIME, thread_name_prefix="reports")
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
@@ -153,13 +158,15 @@ class Approvers:
         body = await read_body(request, ReportBody)
         await self._expect_sees(request, body.model)
         of = actor_of(request, body.model), body.model, body.version, body.name, body.content
-        return Response(asdict(await asyncio.to_thread(attach_report, self._settings, self._store, *of)))
+        attach = partial(attach_report, self._settings, self._store, *of)
+        return Response(asdict(await asyncio.get_running_loop().run_in_executor(self._threads, attach)))
 
     async def _read(self, request: Request) -> Response:
         body = await read_body(request, ReportQuestion)
         await self._expect_sees(request, body.model)
         of = body.model, body.version, body.digest
-        content = await asyncio.to_thread(read_report, self._settings, self._store, *of)
+        read = partial(read_report, self._settings, self._store, *of)
+        content = await asyncio.get_running_loop().run_in_executor(self._threads, read)
         return Response({"digest": body.digest, "content": content})
 
     async def _expect_sees(self, request: Request, use_case: str) -> None:

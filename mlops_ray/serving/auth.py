@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Guard:
     """Tells who asks and whether they may, from what it was last given: it never waits for anything.
 
     keys: principals by the SHA-256 of their key; replaced as a whole when they change. tokens: None without OIDC.
-    public: others than this machine reach the server, so that development keys do not count.
+    public: others than this machine reach the server, so that development keys do not count. clock: seconds since 1970,
+    by which keys end; all who let one in should have the same (`DatabaseClock`).
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Guard:
         keys: Mapping[str, Principal],
         tokens: "Tokens | None" = None,
         public: bool = False,
+        clock: Callable[[], float] = time.time,
     ):
         self.keys = keys
         self.tokens = tokens
         self.replicas = 1
-        self._use_case, self._public = use_case, public
+        self._use_case, self._public, self._clock = use_case, public, clock
         self._buckets: dict[str, Bucket] = {}
 
     @property
@@ -68,7 +70,7 @@ class Guard:
     def admit(self, headers: Mapping[bytes, bytes], role: Role | None) -> Principal:
         """The caller. Raises HttpError 401 without a valid credential, 403 without `role`, 429 above their rate."""
         principal = self._principal(headers)
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(self._clock(), UTC)
         if principal.expires_at is not None and principal.expires_at <= now:
             raise _unauthorized("The credential has expired. Ask an administrator for a new one.")
         if role is not None and not principal.may(role, self._use_case, now):

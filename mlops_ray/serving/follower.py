@@ -141,6 +141,10 @@ class Follower:
         """All that are ready here."""
         return list(self._loader.held.values())
 
+    def request_columns(self) -> list[str]:
+        """Of the champion."""
+        return [column.name for column in self.traffic.champion.schema.request_columns]
+
     def expect_alive(self) -> None:
         """Raise RuntimeError if a thread has ended, so that Serve replaces the replica."""
         for duty in self._duties:

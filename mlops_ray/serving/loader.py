@@ -117,7 +117,7 @@ class Loader:
         except ForbiddenError as error:
             self._fail(ref, attempt, str(error))
             return False
-        except Exception as error:
+        except BaseException as error:  # a panic of a Rust library is no Exception, and here waits somebody
             why = f"{type(error).__name__}: {error}"
             if can_pass(error):
                 _logger.warning("Version %d of %s is not loaded yet: %s", ref.version, self._use_case, why)
@@ -143,7 +143,7 @@ class Loader:
         _logger.warning("Version %d of %s is set aside: %s", ref.version, self._use_case, why)
         try:
             self._on_failure(ref, why)
-        except UnavailableError as error:
+        except Exception as error:  # the report says it as well
             _logger.warning("Nobody is told of it: %s", error)
 
 

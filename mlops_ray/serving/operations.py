@@ -1,7 +1,8 @@
 """Operations: the routes by which people with the right role see and change what is live."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -9,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Meta
 
-from mlops_ray.errors import ConflictError
+from mlops_ray.errors import ConfigurationError, ConflictError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import Live, Plan, VersionRef, live
@@ -22,6 +23,7 @@ from mlops_ray.serving.rollout import progress
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 MAX_QUERY_PARTS = 20
+FINDS_AT_A_TIME = 2
 FindVersion = Callable[[int], VersionRef]
 VersionNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Reason = Annotated[str, Meta(max_length=2_000)]  # goes into the audit log, and into messages
@@ -45,14 +47,17 @@ class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Operations:
-    """Rollouts of one use case. find: the digest under which a version was registered, or an error.
+    """Rollouts of one use case. find: the digest under which a version was registered, or an error. columns: those of
+    the champion's requests, by name.
 
     A request says what shall be live afterwards, and on which revision that was decided. Sent again, or come late, it
     changes nothing: where what it wants holds, the answer is what is live, else 409 with a sentence that says so.
     """
 
-    def __init__(self, store: ControlStore, use_case: str, find: FindVersion):
-        self._store, self._use_case, self._find = store, use_case, find
+    def __init__(self, store: ControlStore, use_case: str, find: FindVersion, columns: Callable[[], Sequence[str]]):
+        self._store, self._use_case, self._find, self._columns = store, use_case, find, columns
+        # Of their own: MLflow, or a download, may hang in each, and a rollback waits for neither.
+        self._finding = ThreadPoolExecutor(FINDS_AT_A_TIME, thread_name_prefix="find-version")
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
@@ -67,6 +72,7 @@ class Operations:
     async def _start(self, request: Request) -> Response:
         body = await read_body(request, StartBody)
         plan = Plan.from_json(body.plan) if body.plan else None
+        self._expect_sticky_is_sent(plan)
 
         def holds(state: Live) -> bool:
             rollout = state.rollout
@@ -80,7 +86,16 @@ class Operations:
                 self._store, actor_of(request, self._use_case), self._use_case, version, plan, body.revision
             )
 
-        return await self._do(holds, start)
+        return await self._do(holds, start, self._finding)
+
+    def _expect_sticky_is_sent(self, plan: Plan | None) -> None:
+        """Raise ConfigurationError where no request could fall to the version: the rollout would never end."""
+        if plan is None or plan.sticky is None or plan.sticky in (known := self._columns()):
+            return
+        raise ConfigurationError(
+            f"The plan's sticky column {plan.sticky[:100]!r} is none that requests of {self._use_case} have, so the "
+            f"version would never be asked. They have: {', '.join(known)}."
+        )
 
     def _default_plan(self) -> Plan:
         with self._store.reading() as connection:
@@ -102,8 +117,11 @@ class Operations:
             ),
         )
 
-    async def _do(self, holds: Callable[[Live], bool], change: Callable[[Live], Live]) -> Response:
-        return Response(await asyncio.to_thread(self._done, holds, change))
+    async def _do(
+        self, holds: Callable[[Live], bool], change: Callable[[Live], Live], threads: ThreadPoolExecutor | None = None
+    ) -> Response:
+        """threads: None for those of all that waits for nothing but the control store."""
+        return Response(await asyncio.get_running_loop().run_in_executor(threads, self._done, holds, change))
 
     def _done(self, holds: Callable[[Live], bool], change: Callable[[Live], Live]) -> dict[str, Any]:
         before = live(self._store, self._use_case)

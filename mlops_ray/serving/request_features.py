@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from mlops_ray.errors import ModelError
 from mlops_ray.use_case.expressions import calls_python
 
 MAX_REMEMBERED = 4_096
@@ -31,7 +32,8 @@ class RequestFeatures:
             self._remembered[()] = pl.select(expressions).to_dicts()[0]
 
     def of(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The value of each expression by name, for each row. Nobody may change them."""
+        """The value of each expression by name, for each row. Nobody may change them. Raises ModelError if polars
+        panics."""
         if not self._expressions:
             return [{} for _ in rows]
         given = [tuple([row[name] for name in self._roots]) for row in rows]
@@ -40,7 +42,10 @@ class RequestFeatures:
             return found  # type: ignore[return-value]
         request = pl.DataFrame(given, schema=self._roots, orient="row")
         # In sequence: handing one row to polars' thread pool costs more than the arithmetic.
-        computed = request.select_seq(self._expressions).to_dicts()
+        try:
+            computed = request.select_seq(self._expressions).to_dicts()
+        except pl.exceptions.PanicException as error:  # no Exception: a canary's would cost the caller the answer
+            raise ModelError(f"An expression of the model cannot be computed: {error}") from error
         if self._remembers:
             if len(self._remembered) + len(rows) > MAX_REMEMBERED:
                 self._remembered = {}

@@ -57,8 +57,8 @@ def decide(live: Live, replicas: Sequence[Replica], alarms: Sequence[str], now: 
         action: Literal["advance", "promote"] = "advance" if rollout.plan.steps else "promote"
         return Decision(action, f"{len(alive)} replicas hold it.", {"replicas": len(alive)})
     decision = _after_step(rollout, replicas, alarms, now)
-    if decision is not None and decision.action == "promote" and waiting:
-        return None  # one that started meanwhile would go on to serve the old version
+    if decision is not None and decision.action == "promote" and (waiting or not alive):
+        return None  # one that started meanwhile, or is silent, may go on to serve the old version
     return decision
 
 

@@ -95,7 +95,8 @@ def example_endpoint(
         return sealed[version]
 
     labels = LabelWriter(settings, NAME)
-    routes = {**Operations(store, NAME, find).routes(), **LabelRoutes(settings, NAME, follower, labels).routes()}
+    operations = Operations(store, NAME, find, follower.request_columns)
+    routes = {**operations.routes(), **LabelRoutes(settings, NAME, follower, labels).routes()}
     endpoint = Endpoint(NAME, follower, ledger, guard, routes, deadline_s)
     with ledger, labels:
         yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, labels, load_version, sealed)

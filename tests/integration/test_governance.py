@@ -20,7 +20,8 @@ from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events, recor
 from mlops_ray.governance.history import changes
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.notifications import deliver_once, list_subscriptions, subscribe, waiting
-from mlops_ray.governance.rollouts import advance, promote, start_rollout
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.governance.rollouts import advance, fail, promote, start_rollout
 from mlops_ray.governance.tables import events, outbox
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.registry.models import champion, register
@@ -98,6 +99,23 @@ def test_the_history_of_sixteen_who_change_it_at_random_is_linearizable(store: C
         assert events[one["revision"] - 1].actor == one["actor"]
         assert not [other for other in made if other["ended"] < one["began"] and other["revision"] > one["revision"]]
     assert live(store, "flights").revision == len(events)
+
+
+@pytest.mark.parametrize("said", ["\0 ended it", "half a pair \ud800", "\0" * 100_000])
+def test_a_rollout_ends_whatever_somebody_or_a_library_said_of_it(
+    store: ControlStore, tmp_path: Path, said: str
+) -> None:
+    old, new = VersionRef(1, "a" * 64), VersionRef(2, "b" * 64)
+    set_champion(store, SYSTEM, "flights", old, said)
+    for end in ("fail", "roll_back"):
+        state = start_rollout(store, SYSTEM, "flights", new)
+        assert state.rollout is not None
+        if end == "fail":
+            fail(store, SYSTEM, "flights", state.rollout, f"The version does not load: {said}")
+        else:
+            roll_back(store, SYSTEM, "flights", state.revision, 1, said)
+        assert live(store, "flights").serves_alone(1)
+    assert verify_store(store, anchored_in(tmp_path / "anchors")).ok
 
 
 def test_of_sixteen_approvals_at_once_one_counts(store: ControlStore, tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from sqlalchemy import Connection
 
 from mlops_ray.errors import ConflictError, IntegrityError, UnavailableError
 from mlops_ray.governance import control_store, leases, replicas
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events
-from mlops_ray.governance.keys import create_key, revoke_key
+from mlops_ray.governance.keys import active_keys, create_key, revoke_key, rotate_key
 from mlops_ray.governance.leases import hold, release
-from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live, read_live
 from mlops_ray.governance.replicas import (
     FORGOTTEN_AFTER,
     Loading,
@@ -34,6 +36,7 @@ from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.serving import loader as loader_module
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.http_error import HttpError
 from mlops_ray.serving.loader import can_pass
 from mlops_ray.serving.rollout import decide, step_key
 from mlops_ray.serving.served_version import ServedVersion
@@ -130,6 +133,31 @@ def test_a_full_disk_at_one_replica_ends_no_rollout_and_is_over_when_there_is_ro
         example.follower.follow_once()
         assert live(example.store, NAME).champion == example.sealed[8]
         assert read_events(example.store, types=["version.load_failed"]) == []
+
+
+@pytest.mark.parametrize("error", [pl.exceptions.PanicException("panicked"), SystemExit(1), ValueError("\0")])
+def test_however_a_version_fails_to_load_and_whether_or_not_it_can_be_told_the_replica_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def load(ref: VersionRef) -> ServedVersion:
+        if ref.version == 8:
+            raise error
+        return example.load(ref)
+
+    def cannot(*args: Any) -> None:
+        raise IntegrityError("The chain of events is broken.")
+
+    with example_endpoint(tmp_path, versions=2) as example:
+        other = another(example, load)
+        start_rollout(example.store, SYSTEM, NAME, example.sealed[8], AT_ONCE)
+        monkeypatch.setattr("mlops_ray.serving.follower.record_load_failure", cannot)
+        rounds = threading.Thread(target=other.follow_once, daemon=True)
+        rounds.start()
+        rounds.join(10)
+        assert not rounds.is_alive()
+        assert type(error).__name__ in other._loader.failed[example.sealed[8]]
+        assert live(example.store, NAME).rollout is None
+        other.stop()
 
 
 def test_a_report_that_a_step_s_beginning_or_end_cuts_in_two_has_the_counters_of_the_step_it_names(
@@ -282,6 +310,39 @@ def test_clocks_of_machines_do_not_matter(store: ControlStore, monkeypatch: pyte
     assert all(before <= moment <= after for moment in moments)
 
 
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_key_ends_when_it_was_revoked_or_replaced_whatever_the_clocks_of_machines_show(
+    store: ControlStore, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    """Of who revokes, and of who is asked: a replica that is behind would go on to let it in."""
+
+    class Off(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(minutes=minutes)
+
+    create_key(store, SYSTEM, "revoked", ["predict"])
+    replaced = create_key(store, SYSTEM, "replaced", ["predict"])
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    with monkeypatch.context() as off:
+        for module in ("keys", "events", "versions"):
+            off.setattr(f"mlops_ray.governance.{module}.datetime", Off)
+        revoke_key(store, SYSTEM, "revoked", "left")
+        rotate_key(store, SYSTEM, "replaced", datetime.now(UTC) + timedelta(minutes=15), "yearly")
+    known = {principal.name for principal in active_keys(store).values()}
+    with monkeypatch.context() as off:
+        off.setattr("mlops_ray.governance.keys.datetime", Off)
+        assert {principal.name for principal in active_keys(store).values()} == known == {"replaced"}
+    told = read_events(store)
+    assert all(before - timedelta(seconds=5) <= event.time <= datetime.now(UTC) for event in told)
+    ends = Guard(NAME, active_keys(store), clock=lambda: time.time() + 14 * 60)
+    bearer = {b"authorization": f"Bearer {replaced.secret}".encode()}
+    assert ends.admit(bearer, "predict").name == "replaced"
+    ended = Guard(NAME, active_keys(store), clock=lambda: time.time() + 16 * 60)
+    with pytest.raises(HttpError, match="expired"):
+        ended.admit(bearer, "predict")
+
+
 def test_a_lease_passes_on_when_its_holder_is_silent_or_gives_it_back(
     store: ControlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,11 +375,11 @@ def test_a_poll_reads_what_is_live_only_when_something_was_written(
         follower = example.follower
         follower.follow()
 
-        def counted(store: ControlStore, use_case: str) -> Any:
+        def counted(connection: Connection, use_case: str) -> Any:
             read.append(1)
-            return live(store, use_case)
+            return read_live(connection, use_case)
 
-        monkeypatch.setattr("mlops_ray.serving.follower.live", counted)
+        monkeypatch.setattr("mlops_ray.serving.follower.read_live", counted)
         for _ in range(5):
             follower.follow()
         assert read == []

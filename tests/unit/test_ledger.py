@@ -325,6 +325,17 @@ def test_an_idle_writer_hands_its_records_on(tmp_path: Path) -> None:
         assert Ledger(settings, "departures").frame().height == 1
 
 
+def test_a_clock_that_is_set_back_holds_up_no_record(tmp_path: Path, clock: Clock) -> None:
+    settings = settings_in(tmp_path, ledger_rotate_s=0.05)
+    with make_writer(settings, clock) as writer:
+        append(writer)
+        clock.moment -= timedelta(hours=1)
+        deadline = time.monotonic() + 10
+        while writer.lag().files and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert Ledger(settings, "departures").frame().height == 1
+
+
 def test_versions_with_other_columns_share_a_file(settings: Settings, clock: Clock) -> None:
     schema = example_schema()
     writer = make_writer(settings, clock)
@@ -412,6 +423,44 @@ def test_storage_away_keeps_files_and_shows_the_lag(
     assert writer.collect_leftovers().rows == 1
     assert writer.lag().files == 0
     assert Ledger(settings, "departures").frame().height == 1
+
+
+def test_a_file_over_which_a_library_panics_keeps_no_other(
+    settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = write_segment
+
+    def panics_once(*args: Any) -> str:
+        monkeypatch.setattr("mlops_ray.predictions.collect.write_segment", real)
+        raise pl.exceptions.PanicException("out of range")
+
+    writer = make_writer(settings, clock)
+    for _ in range(2):
+        append(writer)
+        writer.rotate()
+        clock.moment += timedelta(seconds=1)
+    monkeypatch.setattr("mlops_ray.predictions.collect.write_segment", panics_once)
+    done = writer.collect_leftovers()
+    assert (done.rows, "out of range" in (done.problem or "")) == (1, True)
+    assert writer.collect_leftovers().rows == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_replica_whose_ledger_is_not_moved_any_more_says_so(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exits(*args: Any) -> Any:
+        raise SystemExit
+
+    with make_writer(settings_in(tmp_path, ledger_rotate_s=0.05), clock) as writer:
+        writer.expect_alive()
+        with monkeypatch.context() as patch:
+            patch.setattr(writer._spool, "_collect", exits)
+            thread = writer._spool._thread
+            assert thread is not None
+            thread.join(10)
+            with pytest.raises(RuntimeError, match="has ended"):
+                writer.expect_alive()
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

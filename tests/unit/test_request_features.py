@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_ray.errors import ModelError
 from mlops_ray.serving import request_features
 from mlops_ray.serving.request_features import RequestFeatures
 
@@ -53,6 +54,14 @@ def test_a_function_of_the_users_is_called_for_each_question() -> None:
     for _ in range(3):
         assert features.of([{"carrier": "AA"}]) == [{"called": "AA"}]
     assert calls == ["AA"] * 3
+
+
+def test_what_polars_panics_over_is_an_error_that_its_callers_know() -> None:
+    later = (pl.col("distance") * 9 * 10**18).cast(pl.Datetime("us", "UTC")).dt.offset_by("1y").dt.year().alias("later")
+    features = RequestFeatures([later], COLUMNS)
+    with pytest.raises(ModelError, match="out-of-range"):
+        features.of([{"distance": 1}])
+    assert features.of([{"distance": 0}]) == [{"later": 1971}]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,13 @@ def test_counts_of_all_replicas_add_up_and_those_of_other_steps_do_not() -> None
     assert decide(running(), [half, other], (), NOW) is None
 
 
+def test_nothing_is_promoted_while_no_replica_says_that_it_holds_it() -> None:
+    state = running(1)
+    silent = replica(state, counts(500), counts(500), silent_s=60)
+    assert decide(state, [silent], (), NOW) is None
+    assert action(decide(state, [silent, Replica("b", "n", 5, (OLD, NEW), seen_at=NOW)], (), NOW)) == "promote"
+
+
 def test_nothing_begins_before_every_replica_alive_holds_the_version() -> None:
     state = running(state="loading", since_s=0)
     ready = Replica("a", "n", 5, (NEW,), seen_at=NOW)

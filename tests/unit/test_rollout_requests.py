@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from typer.testing import CliRunner
@@ -19,10 +20,11 @@ from mlops_ray.errors import ConfigurationError, ConflictError, MlopsRayError
 from mlops_ray.governance.approvals import approve
 from mlops_ray.governance.champion import break_glass, set_champion
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.live import Plan, Rules, Step, live
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote
 from mlops_ray.governance.versions import Evidence, record_version
+from mlops_ray.serving.operations import Operations
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from tests.unit.test_endpoint import send
 
@@ -151,6 +153,44 @@ def test_a_promotion_decided_on_one_rollout_is_not_of_the_next(example: ExampleE
     start(example, 9)
     with pytest.raises(ConflictError, match="under way"):
         promote(example.store, ANN, NAME, before, "late")
+
+
+def test_a_plan_that_is_sticky_by_what_no_request_has_is_refused(example: ExampleEndpoint) -> None:
+    plan = {**PLAN.to_json(), "sticky": "tailnumber"}
+    status, shown = operate(example, "", version=9, plan=plan, revision=revision(example))
+    assert status == 400
+    assert "'tailnumber'" in shown["error"]
+    for column in example.follower.request_columns():
+        assert column in shown["error"]
+    assert live(example.store, NAME).rollout is None
+
+
+def test_a_rollback_waits_for_no_registry_however_many_rollouts_wait_for_it(tmp_path: Path) -> None:
+    hangs = threading.Event()
+    with example_endpoint(tmp_path, versions=2, deadline_s=1.0) as example:
+        set_champion(example.store, SYSTEM, NAME, example.sealed[8], "better")
+
+        def find(version: int) -> VersionRef:
+            hangs.wait(60)
+            return example.sealed[version]
+
+        operations = Operations(example.store, NAME, find, example.follower.request_columns)
+        example.endpoint.app.routes = {**example.endpoint.app.routes, **operations.routes()}
+        seen = live(example.store, NAME).revision
+
+        async def ask() -> list[httpx.Response]:
+            transport = httpx.ASGITransport(example.app)
+            headers = {"authorization": f"Bearer {example.key}"}
+            async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+                started = {"version": 7, "revision": seen}
+                tried = await asyncio.gather(*(client.post("/rollout", json=started) for _ in range(40)))
+                back = await client.post("/rollout/rollback", json={"to": 7, "revision": seen})
+                hangs.set()
+                return [back, *tried]
+
+        back, *tried = asyncio.run(ask())
+        assert {answer.status_code for answer in tried} == {504}
+        assert (back.status_code, back.json()["champion"]["version"]) == (200, 7)
 
 
 def test_breaking_the_glass_twice_breaks_it_once(example: ExampleEndpoint) -> None:
