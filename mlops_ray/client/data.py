@@ -32,7 +32,7 @@ class Data:
         """Delete a snapshot's rows, and what was made from it alone: the `snapshot`, its `files` and `freed_bytes`.
 
         force: what may lose them although it is in use, each by its name: a live version (`flights@7`), or `last`.
-        Needs the role operate. Raises ConflictError if something needs it that is not named, or others are at work on it.
+        Needs the role operate. Raises ConflictError if something needs it that is not named, or others work on it.
         """
         return dict(self._do(retired(use_case, digest, reason, force)))
 

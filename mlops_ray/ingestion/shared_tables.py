@@ -3,18 +3,14 @@
 The rows of a source are divided into tables of some size, in the order of its files, so that new files at the end leave
 all but the last table as it is. A table's name says what it is made of. On a local disk the next snapshot then gets
 another name for the same file (a hard link): each folder can be read, and deleted, without a thought of the others.
-Object stores have no second names; there each snapshot has its own copy.
+Object stores have no second names; there the store itself makes a copy, which nobody sends.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import polars as pl
-import pyarrow.fs as pafs
 
-from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered, locate, partial_name
+from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered
 from mlops_ray.ingestion.counting import PIECE, POSITION, NamedPiece
 from mlops_ray.ingestion.judged import Piece
 from mlops_ray.ingestion.snapshot import SNAPSHOTS, Snapshot, last_digest, read_parts
@@ -64,21 +60,14 @@ def others(artifacts: Artifacts, snapshot: Snapshot) -> list[tuple[tuple[str, ..
 
 
 def share(artifacts: Artifacts, place: tuple[str, ...], target: tuple[str, ...], sha256: str) -> bool:
-    """Give the file at `place` the name `target`, too, if it still has these bytes. False if that cannot be."""
-    filesystem, path = locate(artifacts.url(*place))
-    if not isinstance(filesystem, pafs.LocalFileSystem):
-        return False
-    wanted = Path(locate(artifacts.url(*target))[1])
-    partial = wanted.with_name(partial_name(wanted.name))
+    """Give the file at `place` the name `target`, too, if it still has these bytes. False if that cannot be.
+
+    Whoever changes it after the look erases a person, and then nothing of the snapshot stays (`last_erasure`).
+    """
     try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        os.link(path, partial)
-        if artifacts.sha256(*target[:-1], partial.name) != sha256:
+        if artifacts.sha256(*place) != sha256:
             return False
-        partial.replace(wanted)
-    except OSError:  # retired meanwhile, or a file system without links
+        artifacts.share(place, target)
+    except OSError:  # retired meanwhile
         return False
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
     return True
