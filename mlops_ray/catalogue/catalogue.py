@@ -13,7 +13,7 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.erased_rows import erased_from
 from mlops_ray.ingestion.quarantine import FOLDER as QUARANTINE
-from mlops_ray.ingestion.snapshot import SNAPSHOTS, Retired, last_digest, retired
+from mlops_ray.ingestion.snapshot import REPAIRED, SNAPSHOTS, Retired, last_digest, retired
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ def held_by(artifacts: Artifacts, records: CaseRecords, digest: str) -> list[Sto
     ]
     for source, content in records.manifests[digest]["content"].items():
         files += files_below(artifacts, QUARANTINE, records.use_case, source, content["quarantined"])
+        files += files_below(artifacts, REPAIRED, records.use_case, source, f"{digest}.parquet")
     for place in records.made_of(digest):
         files += files_below(artifacts, *place)
     return files

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.catalogue.erase_rows import Hits, erase_hit, find_rows, projects, raw_file_of, texts_naming
+from mlops_ray.catalogue.erase_rows import KINDS, Hits, erase_hit, find_rows, projects, raw_file_of, texts_naming
 from mlops_ray.catalogue.person import Person
 from mlops_ray.catalogue.records import FEATURES, TRAINING_SETS, read_records, use_cases
 from mlops_ray.catalogue.unmoved import unmoved_answers
@@ -23,7 +23,6 @@ from mlops_ray.governance.erased_rows import ErasedRows, begin_erasing, erased_r
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.leases import holding
 from mlops_ray.ingestion.judged import FOLDER as JUDGED
-from mlops_ray.ingestion.quarantine import FOLDER as QUARANTINE
 from mlops_ray.ingestion.snapshot import MANIFEST, SNAPSHOTS, load_snapshot, retired
 from mlops_ray.predictions.erasure import count_entity, count_person, erase_entity, erase_person
 from mlops_ray.predictions.personal import personal_hash
@@ -167,7 +166,7 @@ def _told(
     ledger: Mapping[str, int],
     store: ControlStore,
 ) -> Erasure:
-    artifacts, kinds = Artifacts(settings.artifacts), (SNAPSHOTS, QUARANTINE, JUDGED, FEATURES, TRAINING_SETS)
+    artifacts = Artifacts(settings.artifacts)
     answering = sorted({*use_cases(artifacts), *(entry.name for entry in artifacts.entries(LEDGER))})
     states = {
         f"{case}@{model.version}": model.state
@@ -175,7 +174,7 @@ def _told(
         for model in read_records(artifacts, store, case).models
     }
     return Erasure(
-        rows={kind: sum(hits.rows_of(kind).values()) for kind in kinds},
+        rows={kind: sum(hits.rows_of(kind).values()) for kind in KINDS},
         online=online,
         ledger=ledger,
         models=tuple(f"{name} ({states.get(name, 'not registered')})" for name in noted.models),

@@ -17,9 +17,10 @@ from mlops_ray.ingestion.judged import layout_of
 from mlops_ray.ingestion.layout import Layout, read_layouts
 from mlops_ray.ingestion.quarantine import FOLDER as QUARANTINE
 from mlops_ray.ingestion.quarantine import RAW
-from mlops_ray.ingestion.snapshot import SNAPSHOTS
+from mlops_ray.ingestion.snapshot import REPAIRED, SNAPSHOTS
 
 DEFINITIONS = "definitions"
+KINDS = (SNAPSHOTS, REPAIRED, QUARANTINE, JUDGED, FEATURES, TRAINING_SETS)
 _RAW, _FILE = {RAW, "raw"}, "file"
 
 
@@ -70,7 +71,7 @@ def projects(artifacts: Artifacts) -> dict[str, Definitions]:
 def find_rows(artifacts: Artifacts, person: Person) -> Hits:
     """All files with rows of theirs."""
     names, hits, without = _columns_of_views(artifacts, person), list[Hit](), set[str]()
-    for kind in (SNAPSHOTS, QUARANTINE, JUDGED, FEATURES, TRAINING_SETS):
+    for kind in KINDS:
         for file in files_below(artifacts, kind):
             if not file.place[-1].endswith(".parquet"):
                 continue
@@ -160,6 +161,8 @@ def _called(place: tuple[str, ...]) -> str:
     match place:
         case ("snapshots", case, _, source, *_):
             return f"source {source} of {case}"
+        case ("repairs", case, source, *_):
+            return f"repairs of source {source} of {case}"
         case ("features", case, view, *_):
             return f"feature view {view} of {case}"
         case ("training_sets", case, *_):

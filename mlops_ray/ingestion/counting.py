@@ -97,23 +97,37 @@ def _at(artifacts: Artifacts, piece: Piece, places: pl.DataFrame) -> pl.DataFram
 
 
 def write_accepted(
-    artifacts: Artifacts, pieces: Sequence[tuple[int, Piece]], name: tuple[str, ...], *out: pl.DataFrame
+    artifacts: Artifacts,
+    pieces: Sequence[tuple[int, Piece]],
+    name: tuple[str, ...],
+    values: pl.DataFrame,
+    *out: pl.DataFrame,
 ) -> str:
     """Write the rows of some pieces that count as one table; returns the SHA-256 of its bytes. pieces: with their
-    numbers; out: the places of what does not count."""
+    numbers; values: what is filled in, by its place; out: the places of what does not count."""
     gone, frames = pl.concat(out), []
     for at, piece in pieces:
-        places = gone.filter(pl.col(PIECE) == at)
-        if len(pieces) == 1 and places.is_empty():
+        places, filled = gone.filter(pl.col(PIECE) == at), values.filter(pl.col(PIECE) == at)
+        if len(pieces) == 1 and places.is_empty() and filled.is_empty():
             artifacts.share(piece.accepted, name)
             return piece.sha256[0]
-        rows = artifacts.read_table(*piece.accepted)
-        frames.append(rows.filter(_counts(rows.height, places)) if places.height else rows)
+        rows = with_values(artifacts.read_table(*piece.accepted), filled)
+        frames.append(rows.filter(that_count(rows.height, places)) if places.height else rows)
     artifacts.write_table(pl.concat(frames, how="diagonal"), *name)
     return artifacts.sha256(*name)
 
 
-def _counts(rows: int, gone: pl.DataFrame) -> pl.Series:
+def with_values(rows: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a piece, in order, with the values that are filled in at their positions."""
+    if values.is_empty():
+        return rows
+    names = [name for name in values.columns if name not in PLACES]
+    found = values.select(POSITION, *(pl.col(name).alias(f"__{name}") for name in names))
+    joined = rows.with_row_index(POSITION).join(found, on=POSITION, how="left", maintain_order="left")
+    return joined.with_columns(pl.coalesce(name, f"__{name}").alias(name) for name in names).select(rows.columns)
+
+
+def that_count(rows: int, gone: pl.DataFrame) -> pl.Series:
     """Which of so many rows are not at these places."""
     return pl.int_range(rows, eager=True, dtype=pl.UInt32).is_in(gone[POSITION].implode()).not_()
 
@@ -126,7 +140,7 @@ def known_until(artifacts: Artifacts, pieces: Sequence[Piece], *out: pl.DataFram
         places = gone.filter(pl.col(PIECE) == at)
         if latest is not None and places.height:
             moments = artifacts.read_table(*piece.beside, columns=[KNOWN_AT])[KNOWN_AT]
-            latest = moments.filter(_counts(moments.len(), places)).max()  # type: ignore[assignment]
+            latest = moments.filter(that_count(moments.len(), places)).max()  # type: ignore[assignment]
         found += [] if latest is None else [latest]
     return max(found, default=None)
 

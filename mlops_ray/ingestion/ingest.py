@@ -18,15 +18,16 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, DataError, UseCaseError
 from mlops_ray.governance.erased_rows import erased_rows, last_erasure
-from mlops_ray.ingestion.counting import NamedPiece, count_partition, known_until
+from mlops_ray.ingestion.counting import PIECE, NamedPiece, count_partition, known_until
 from mlops_ray.ingestion.expectations import rows_before, unmet_checks, unmet_limits
 from mlops_ray.ingestion.judged import JudgedFile, Piece, drop_judged, is_whole, judge_file, kept_file, key_of
 from mlops_ray.ingestion.kept_files import begin_use, end_use
+from mlops_ray.ingestion.last_known import by_place, change_of, find_values, partition_of, told
 from mlops_ray.ingestion.layout import Layout
 from mlops_ray.ingestion.quarantine import much_is_refused, refusals
 from mlops_ray.ingestion.snapshot import Snapshot, sum_counts
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
-from mlops_ray.ingestion.writing import Counted, values, write_snapshot
+from mlops_ray.ingestion.writing import Counted, called, gotten, values, write_snapshot
 from mlops_ray.use_case import Source, UseCase
 from mlops_ray.use_case.reader import StateReader
 
@@ -97,6 +98,7 @@ def _ingest(
         name: replace(_count(artifacts, source, judged.pieces[name], as_of, start_ray), layouts=judged.layouts[name])
         for name, source in use_case.sources.items()
     }
+    counted = {name: _fill(artifacts, use_case.sources[name], one) for name, one in counted.items()}
     _refuse_empty(use_case, counted)
     known = {name: known_until(artifacts, _pieces(one), *values(one.out)) for name, one in counted.items()}
     moment = as_of or _latest(use_case, known)
@@ -233,6 +235,24 @@ def _count(
     task = ray.remote(count_partition).options(num_returns=3, memory=TASK_MEMORY)
     summaries, out, refused = zip(*(task.remote(*call) for call in calls), strict=True)
     return Counted(pieces, ray.get(list(summaries)), out, refused)
+
+
+def _fill(artifacts: Artifacts, source: Source, counted: Counted) -> Counted:
+    """With the last known values of what is missing, and what they change."""
+    if not source.last_known:
+        return counted
+    out, of = pl.concat(values(counted.out)), len(counted.partitions)
+    found = []
+    for asked in source.last_known:
+        parts = [called(find_values, counted, artifacts, asked, counted.pieces, out, n, of) for n in range(of)]
+        found.append(pl.concat(gotten(counted, parts)))
+    filled = by_place(source, found)
+    parts = [
+        called(change_of, counted, artifacts, counted.pieces[at].piece, rows)
+        for (at,), rows in filled.partition_by(PIECE, as_dict=True, maintain_order=True).items()
+    ]
+    partition = partition_of(source, found, gotten(counted, parts))
+    return replace(counted, partitions=[*counted.partitions, partition], values=filled, repairs=told(source, found))
 
 
 def _partitions(pieces: Sequence[NamedPiece], as_of: datetime | None) -> int:

@@ -21,13 +21,15 @@ TABLE_BYTES = 16 << 20
 Numbered = Sequence[tuple[int, Piece]]
 
 
-def tables_of(pieces: Sequence[NamedPiece], out: Sequence[pl.DataFrame]) -> dict[str, Numbered]:
+def tables_of(pieces: Sequence[NamedPiece], out: Sequence[pl.DataFrame], values: pl.DataFrame) -> dict[str, Numbered]:
     """By the name of each table of a source the pieces that it is made of, with their numbers.
 
-    out: the places of rows that do not count, which are part of what a table is named by.
+    out: the places of rows that do not count; values: what is filled in, by its place. Both are part of what a table is
+    named by.
     """
     gone = pl.concat(out)
-    return {f"part-{number:05}-{_made_of(group, gone)}.parquet": group for number, group in enumerate(_groups(pieces))}
+    groups = enumerate(_groups(pieces))
+    return {f"part-{number:05}-{_made_of(group, gone, values)}.parquet": group for number, group in groups}
 
 
 def _groups(pieces: Sequence[NamedPiece]) -> Iterator[list[tuple[int, Piece]]]:
@@ -41,11 +43,13 @@ def _groups(pieces: Sequence[NamedPiece]) -> Iterator[list[tuple[int, Piece]]]:
         yield group
 
 
-def _made_of(group: Numbered, gone: pl.DataFrame) -> str:
+def _made_of(group: Numbered, gone: pl.DataFrame, values: pl.DataFrame) -> str:
     parts = []
     for number, piece in group:
         places = gone.filter(pl.col(PIECE) == number).select(pl.col(POSITION).sort())
-        parts.append([piece.key, piece.number, piece.sha256[0], digest_ordered(places).hex()])
+        filled = values.filter(pl.col(PIECE) == number).drop(PIECE).sort(POSITION)
+        made_of = [piece.key, piece.number, piece.sha256[0], digest_ordered(places).hex()]
+        parts.append([*made_of, digest_ordered(filled).hex()] if len(filled) else made_of)
     return digest_json(parts)[:24]
 
 

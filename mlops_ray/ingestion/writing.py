@@ -10,7 +10,7 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts, ContentDigest
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.erased_rows import last_erasure
-from mlops_ray.ingestion.counting import NamedPiece, Partition, write_accepted
+from mlops_ray.ingestion.counting import PIECE, PLACES, NamedPiece, Partition, write_accepted
 from mlops_ray.ingestion.layout import Layout, write_layouts
 from mlops_ray.ingestion.quarantine import FOLDER
 from mlops_ray.ingestion.shared_tables import others, share, tables_of
@@ -32,13 +32,15 @@ _ATTEMPTS = 3
 class Counted:
     """A source: its pieces, and of each partition its summary, the places of rows that do not count, and those that
     quarantine keeps; the last two as Ray's references where they were made by tasks. layouts: of the records of each
-    file."""
+    file. values: what is filled in, by its place, and `repairs`, which say so (see `last_known`)."""
 
     pieces: Sequence[NamedPiece]
     partitions: Sequence[Partition]
     out: Sequence[Any]
     refused: Sequence[Any]
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    values: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PLACES))
+    repairs: pl.DataFrame | None = None
 
     def content(self) -> dict[str, str]:
         return {
@@ -79,9 +81,11 @@ def _write_once(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, 
         if manifest is None or manifest["content"][source] != digests:
             place = (FOLDER, snapshot.use_case, source, digests["quarantined"])
             for number, refused in enumerate(one.refused):
-                waiting.append(_called(_write_refused, one, artifacts, refused, *place, f"part-{number:05}.parquet"))
+                waiting.append(called(_write_refused, one, artifacts, refused, *place, f"part-{number:05}.parquet"))
             if snapshot.counts[source].quarantined:
                 write_layouts(artifacts, one.layouts, *place)
+        if one.repairs is not None:
+            artifacts.write_table(one.repairs, *snapshot.place_of_repairs(source))
     _values_of(waiting)
     if last_erasure(artifacts) != began:
         _take_back(artifacts, snapshot, has_tables=manifest is None)
@@ -96,6 +100,7 @@ def _write_once(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, 
 def _take_back(artifacts: Artifacts, snapshot: Snapshot, has_tables: bool) -> None:
     """Delete what was written of rows: who was erased is not known here. has_tables: whether tables were written."""
     places = [(FOLDER, snapshot.use_case, name, digests["quarantined"]) for name, digests in snapshot.content.items()]
+    places += [snapshot.place_of_repairs(source) for source in snapshot.counts]
     places += [snapshot.place(source) for source in snapshot.counts] if has_tables else []
     for place in places:
         with suppress(FileNotFoundError):  # by the erasure, at the same time
@@ -111,7 +116,7 @@ def _write_accepted(
     """
     beside, parts = others(artifacts, snapshot), dict[str, dict[str, Any]]()
     for source, one in counted.items():
-        wanted, place = tables_of(one.pieces, values(one.out)), snapshot.place(source)
+        wanted, place = tables_of(one.pieces, values(one.out), one.values), snapshot.place(source)
         for entry in artifacts.entries(*place):
             if entry.name not in wanted:
                 artifacts.delete(*place, entry.name)
@@ -123,8 +128,9 @@ def _write_accepted(
                 for folder, sha256 in known.items()
                 if sha256 and share(artifacts, (*folder, source, ACCEPTED, name), (*place, name), sha256)
             )
-            parts[source][name] = next(shared, None) or _called(
-                write_accepted, one, artifacts, pieces, (*place, name), *one.out
+            filled = one.values.filter(pl.col(PIECE).is_in([number for number, _ in pieces]))
+            parts[source][name] = next(shared, None) or called(
+                write_accepted, one, artifacts, pieces, (*place, name), filled, *one.out
             )
     names = [(source, name) for source, found in parts.items() for name in found]
     for (source, name), sha256 in zip(names, _values_of([parts[s][n] for s, n in names]), strict=True):
@@ -136,7 +142,16 @@ def _write_refused(artifacts: Artifacts, refused: pl.DataFrame, *place: str) -> 
     artifacts.write_table(refused, *place)
 
 
-def _called(function: Callable[..., Any], counted: Counted, *arguments: Any) -> Any:
+def gotten(counted: Counted, given: Sequence[Any]) -> list[Any]:
+    """What several calls of `called` gave, once it is there."""
+    if isinstance(counted.out[0], pl.DataFrame):
+        return list(given)
+    import ray
+
+    return list(ray.get(list(given)))
+
+
+def called(function: Callable[..., Any], counted: Counted, *arguments: Any) -> Any:
     """What the function gives, where the source was counted here; else the reference to the task that calls it."""
     if isinstance(counted.out[0], pl.DataFrame):
         return function(*arguments)

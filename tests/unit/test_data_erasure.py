@@ -137,7 +137,7 @@ def test_a_person_is_in_no_file_of_the_state_afterwards(settings: Settings, stor
     done = erased(settings, store)
     assert holding(settings) == []
     assert (asked.rows, asked.models) == (done.rows, done.models)
-    assert done.rows == {"snapshots": 2, "quarantine": 2, "judged": 4, "features": 2, "training_sets": 2}
+    assert done.rows == {"snapshots": 2, "repairs": 0, "quarantine": 2, "judged": 4, "features": 2, "training_sets": 2}
     assert done.models == (f"{NAME}@1 (registered)",)
     assert done.raw_files == ("visits_1.csv",)
     assert f"source wards of {NAME}" in done.not_searched
