@@ -109,10 +109,10 @@ def on_this_machine(url: str) -> bool:
 
 def _content(response: httpx.Response) -> Any:
     status = response.status_code
+    if status == 200 and response.headers.get("content-type") == _PARQUET:
+        return response.content
     text = f"{response.url} answered {status}: {_error_of(response)}"
     if status == 200:
-        if response.headers.get("content-type") == _PARQUET:
-            return response.content
         try:
             return response.json()
         except ValueError:

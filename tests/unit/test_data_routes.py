@@ -15,7 +15,7 @@ import uuid6
 from mlops_ray.catalogue import retire as retiring
 from mlops_ray.client import AsyncClient
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.errors import ConflictError, DataError, ForbiddenError
 from mlops_ray.governance.events import read_events
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.serving import long_work
@@ -60,9 +60,9 @@ def test_snapshots_are_listed_shown_read_and_retired(server: Server, snapshot: S
     done = client.data.retire(CASE, snapshot.digest[:9], **LAST)
     assert (done["snapshot"], done["freed_bytes"]) == (f"{CASE}@{snapshot.digest[:12]}", listed["bytes"])
     assert client.data.show(CASE, snapshot.digest)["retired"]["by"] == "root"
-    with pytest.raises(Exception, match="was retired by root"):
+    with pytest.raises(DataError, match="was retired by root"):
         client.data.export(CASE, snapshot.digest, tmp_path / "again")
-    with pytest.raises(ConfigurationError, match=r"0 snapshots .* begin with 'x'"):
+    with pytest.raises(DataError, match=r"0 snapshots .* begin with 'x'"):
         client.data.show(CASE, "x")
 
 
@@ -110,7 +110,7 @@ def test_a_person_is_erased_over_http_and_stands_nowhere_afterwards(
     asked = client.data.erase("note", "n17", dry_run=True)
     assert asked["rows"]["snapshots"] == 1
     assert asked["id"] == ""
-    with pytest.raises(ConfigurationError, match="Say why"):
+    with pytest.raises(DataError, match="Say why"):
         client.data.erase("note", "n17")
     done = client.data.erase("note", "n17", "request 17")
     assert done["rows"] == asked["rows"]
