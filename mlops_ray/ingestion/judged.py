@@ -7,6 +7,7 @@ on other files or on `as_of` is not decided here, see `counting`.
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -211,15 +212,19 @@ def _kept(artifacts: Artifacts, rows: _Rows, key: str, number: int) -> Piece:
     piece = Piece(key, number, _counts(rows), ContentDigest(), None, rows.size())
     accepted = rows.accepted.drop(BESIDE, strict=False)
     beside = [name for name in rows.accepted.columns if name in BESIDE]
-    for name, table in zip(piece.tables, (accepted, rows.accepted.select(beside), rows.refused), strict=True):
-        artifacts.write_table(table, *name)
-    if not set(accepted.dtypes) <= set(DTYPES.values()):
-        # Of what will be read: Parquet has other types than polars, such as of categories.
-        accepted = artifacts.read_table(*piece.accepted)
+    tables = zip(piece.tables, (accepted, rows.accepted.select(beside), rows.refused), strict=True)
+    is_plain = set(accepted.dtypes) <= set(DTYPES.values())
+    with ThreadPoolExecutor(1) as thread:  # to write takes as long as to hash, and neither holds Python's lock
+        written = [thread.submit(artifacts.write_table, table, *name) for name, table in tables]
+        digest = digest_each_row(accepted) if is_plain else ContentDigest()
+        for one in written:
+            one.result()
+    if not is_plain:  # of what will be read: Parquet has other types than polars, such as of categories
+        digest = digest_each_row(artifacts.read_table(*piece.accepted))
     latest = rows.accepted[KNOWN_AT].max() if KNOWN_AT in beside else None
     return replace(
         piece,
-        digest=digest_each_row(accepted),
+        digest=digest,
         known_until=latest.astimezone(UTC) if isinstance(latest, datetime) else None,
         sha256=tuple(artifacts.sha256(*name) for name in piece.tables),
     )
@@ -313,5 +318,5 @@ def _key_hash(source: Source) -> pl.Expr:
 
 def _as_json(frame: pl.DataFrame, wanted: pl.Series) -> pl.Series:
     """Of each row that is wanted its JSON, null for the others."""
-    texts = iter(row_as_json(row) for row in frame.filter(wanted).iter_rows(named=True))
-    return pl.Series(RAW, [next(texts) if flag else None for flag in wanted], pl.Binary)
+    texts = [None, *(row_as_json(row) for row in frame.filter(wanted).iter_rows(named=True))]
+    return pl.Series(RAW, texts, pl.Binary).gather(wanted.cum_sum() * wanted)
