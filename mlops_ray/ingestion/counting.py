@@ -1,6 +1,7 @@
 """Counting: which of the rows that the contract accepts count as of a moment, whatever files they came in."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from mlops_ray.use_case import Source
 PIECE, POSITION = "__piece", "__position"
 PLACES = {PIECE: pl.UInt32, POSITION: pl.UInt32}
 """A row by its piece, counted as they are given, and where it stands in that."""
+_READERS = 4
 _REFUSED = {LINE: pl.Int64, LINES: pl.Int64, REASON: pl.String, RAW: pl.Binary, FILE: pl.String}
 
 
@@ -149,18 +151,20 @@ def _suspects(
     artifacts: Artifacts, source: Source, pieces: Sequence[NamedPiece], as_of: datetime | None, number: int, of: int
 ) -> pl.DataFrame:
     """The places of rows that may not count: late, without a key, or with a hash of it that another has too."""
-    key, found = [KEY] if source.key else [], []
-    for at, one in enumerate(pieces):
-        until = one.piece.known_until
-        some_late = as_of is not None and until is not None and until > as_of
-        asked = [*key, *([KNOWN_AT] if some_late else [])]
-        if not asked:
-            continue
-        read = artifacts.read_table(*one.piece.beside, columns=asked).with_row_index(POSITION)
+    key = [KEY] if source.key else []
+
+    def read(at: int) -> pl.DataFrame:
+        late = _may_be_late(pieces[at].piece, as_of)
+        asked = [*key, *([KNOWN_AT] if late else [])]
+        rows = artifacts.read_table(*pieces[at].piece.beside, columns=asked).with_row_index(POSITION)
         meeting = pl.col(KEY).fill_null(0) if key else pl.col(POSITION)
-        rows = read.filter(meeting % of == number) if of > 1 else read
-        late = pl.col(KNOWN_AT) > as_of if some_late else pl.lit(False)
-        found.append(rows.select(*key, pl.lit(at, PLACES[PIECE]).alias(PIECE), POSITION, late.alias("__late")))
+        rows = rows.filter(meeting % of == number) if of > 1 else rows
+        is_late = pl.col(KNOWN_AT) > as_of if late else pl.lit(False)
+        return rows.select(*key, pl.lit(at, PLACES[PIECE]).alias(PIECE), POSITION, is_late.alias("__late"))
+
+    wanted = [at for at, one in enumerate(pieces) if key or _may_be_late(one.piece, as_of)]
+    with ThreadPoolExecutor(_READERS) as threads:  # to open a small table takes longer than to read it
+        found = list(threads.map(read, wanted))
     if not found:
         return pl.DataFrame(schema=PLACES)
     rows, doubtful = pl.concat(found), pl.col("__late")
@@ -171,12 +175,15 @@ def _suspects(
     return rows.filter(doubtful).select(list(PLACES))
 
 
+def _may_be_late(piece: Piece, as_of: datetime | None) -> bool:
+    return as_of is not None and piece.known_until is not None and piece.known_until > as_of
+
+
 def _refused(artifacts: Artifacts, pieces: Sequence[NamedPiece]) -> pl.DataFrame:
-    frames = [
-        artifacts.read_table(*one.piece.refused).with_columns(pl.lit(one.file).alias(FILE))
-        for one in pieces
-        if one.piece.counts.quarantined
-    ]
+    wanted = [one for one in pieces if one.piece.counts.quarantined]
+    with ThreadPoolExecutor(_READERS) as threads:
+        tables = threads.map(lambda one: artifacts.read_table(*one.piece.refused), wanted)
+        frames = [table.with_columns(pl.lit(one.file).alias(FILE)) for table, one in zip(tables, wanted, strict=True)]
     return pl.concat(frames) if frames else pl.DataFrame(schema=_REFUSED)
 
 

@@ -1,9 +1,10 @@
 """Shared tables: what a snapshot has in common with another lies on the disk once, under a name in each.
 
 The rows of a source are divided into tables of some size, in the order of its files, so that new files at the end leave
-all but the last table as it is. A table's name says what it is made of. On a local disk the next snapshot then gets
-another name for the same file (a hard link): each folder can be read, and deleted, without a thought of the others.
-Object stores have no second names; there the store itself makes a copy, which nobody sends.
+all but the last table as it is; what was judged of a file that is not small is one. A table's name says what it is made
+of. On a local disk the next snapshot then gets another name for the same file (a hard link): each folder can be read,
+and deleted, without a thought of the others. Object stores have no second names; there the store itself makes a copy,
+which nobody sends.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,11 @@ from mlops_ray.ingestion.counting import PIECE, POSITION, NamedPiece
 from mlops_ray.ingestion.judged import Piece
 from mlops_ray.ingestion.snapshot import SNAPSHOTS, Snapshot, last_digest, read_parts
 
-# In memory. Smaller ones are read slower, larger ones are less often the same: a year of flights has four.
+# In memory. Smaller ones are read slower, larger ones are less often the same.
 TABLE_BYTES = 16 << 20
+# A piece of this size is a table by itself, which is the judged one under a second name: to write months again with
+# each new one took as long as half of what the month itself takes.
+OWN_BYTES = 1 << 20
 
 Numbered = Sequence[tuple[int, Piece]]
 
@@ -35,8 +39,12 @@ def tables_of(pieces: Sequence[NamedPiece], out: Sequence[pl.DataFrame], values:
 def _groups(pieces: Sequence[NamedPiece]) -> Iterator[list[tuple[int, Piece]]]:
     group: list[tuple[int, Piece]] = []
     for number, one in enumerate(pieces):
+        is_large = one.piece.size >= OWN_BYTES
+        if group and (is_large or sum(piece.size for _, piece in group) >= TABLE_BYTES):
+            yield group
+            group = []
         group.append((number, one.piece))
-        if sum(piece.size for _, piece in group) >= TABLE_BYTES:
+        if is_large:
             yield group
             group = []
     if group or not pieces:
