@@ -24,7 +24,9 @@ def set_champion(store: ControlStore, actor: Actor, use_case: str, version: Vers
         if before.rollout:
             raise conflict(connection, before)
         expect_admitted(connection, use_case, version, database_now(connection))
-        return write(connection, before, with_champion(before, version), "champion.set", actor, version, reason)
+        return write(
+            connection, before, with_champion(before, version), "champion.set", actor, version, reason
+        )
 
 
 def set_first_champion(store: ControlStore, actor: Actor, use_case: str, version: VersionRef, reason: str) -> Live:
@@ -34,7 +36,9 @@ def set_first_champion(store: ControlStore, actor: Actor, use_case: str, version
         if before.champion is not None:
             return before
         expect_admitted(connection, use_case, version, database_now(connection))
-        return write(connection, before, with_champion(before, version), "champion.set", actor, version, reason)
+        return write(
+            connection, before, with_champion(before, version), "champion.set", actor, version, reason
+        )
 
 
 def begin(store: ControlStore, use_case: str) -> Live:
