@@ -227,8 +227,8 @@ def _count(
     size, count = _size(pieces), _partitions(pieces, as_of)
     calls = [(artifacts, source, pieces, as_of, number, count) for number in range(count)]
     if size <= HERE_BYTES and count == 1:
-        done = [count_partition(*calls[0])]
-        return Counted(pieces, *(list(part) for part in zip(*done, strict=True)))
+        partition, left_out, kept = count_partition(*calls[0])
+        return Counted(pieces, [partition], [left_out], [kept])
     start_ray()
     import ray
 

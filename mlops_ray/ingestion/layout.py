@@ -34,9 +34,9 @@ class Layout:
             return None
 
     def _delimited(self, text: str) -> dict[str, str | None] | None:
-        quoting = csv.QUOTE_NONE if self.quote is None else csv.QUOTE_MINIMAL
         stream = io.StringIO(text, newline="")
-        rows = list(csv.reader(stream, delimiter=self.delimiter, quotechar=self.quote, quoting=quoting, strict=True))
+        how: dict[str, Any] = {"quoting": csv.QUOTE_NONE if self.quote is None else csv.QUOTE_MINIMAL, "strict": True}
+        rows = list(csv.reader(stream, delimiter=self.delimiter, quotechar=self.quote, **how))
         if len(rows) != 1 or len(rows[0]) != len(self.names):
             return None
         return dict(zip(self.names, rows[0], strict=True))

@@ -99,6 +99,7 @@ def _write_once(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, 
 
 def _take_back(artifacts: Artifacts, snapshot: Snapshot, has_tables: bool) -> None:
     """Delete what was written of rows: who was erased is not known here. has_tables: whether tables were written."""
+    places: list[tuple[str, ...]]
     places = [(FOLDER, snapshot.use_case, name, digests["quarantined"]) for name, digests in snapshot.content.items()]
     places += [snapshot.place_of_repairs(source) for source in snapshot.counts]
     places += [snapshot.place(source) for source in snapshot.counts] if has_tables else []
