@@ -10,6 +10,7 @@ import httpx
 
 from mlops_ray.client.approvers import AsyncApprovers
 from mlops_ray.client.audit import AsyncAudit
+from mlops_ray.client.data import AsyncData
 from mlops_ray.client.decisions import Decision, decided
 from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorization, exchange, on_this_machine
 from mlops_ray.client.keys import AsyncKeys
@@ -43,6 +44,7 @@ class AsyncClient:
         self.subscriptions = AsyncSubscriptions(self._do)
         self.audit = AsyncAudit(self._do)
         self.approvers = AsyncApprovers(self._do)
+        self.data = AsyncData(self._do)
 
     async def __aenter__(self) -> Self:
         return self

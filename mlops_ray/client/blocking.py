@@ -11,6 +11,7 @@ import httpx
 
 from mlops_ray.client.approvers import Approvers
 from mlops_ray.client.audit import Audit
+from mlops_ray.client.data import Data
 from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.client.decisions import Decision, decided
 from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorization, exchange, on_this_machine
@@ -52,6 +53,7 @@ class Client:
         self.subscriptions = Subscriptions(self._do)
         self.audit = Audit(self._do)
         self.approvers = Approvers(self._do)
+        self.data = Data(self._do)
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,7 @@ from mlops_ray.use_case.gates import (
     Waiver,
 )
 from mlops_ray.use_case.label import Label
+from mlops_ray.use_case.last_known import LastKnown
 from mlops_ray.use_case.loading import load_use_case
 from mlops_ray.use_case.monitoring import CategoryDetector, ErrorDetector, Monitoring, NumberDetector, Question, Season
 from mlops_ray.use_case.retraining import Retraining
@@ -49,6 +50,7 @@ __all__ = [
     "Gate",
     "Integer",
     "Label",
+    "LastKnown",
     "Latency",
     "Metric",
     "Monitoring",

@@ -185,6 +185,7 @@ def _check_source(case: "UseCase", name: str, source: Source) -> None:
             )
     _check_rules(case, place, source, types)
     _check_expectations(case, name, source)
+    _check_last_known(case, name, source, types)
     if source.known_at is not None:
         _expect_moment(case, f"{place}: known_at", source.known_at, types, f"source {name!r}")
         if not is_of_one_row(source.known_at):
@@ -204,6 +205,42 @@ def _check_rules(case: "UseCase", place: str, source: Source, types: Mapping[str
                 f"{place}: rule {name!r} depends on other rows, but a source is read in parts. Expectations (expects) "
                 f"are of rows together.",
             )
+
+
+def _check_last_known(case: "UseCase", name: str, source: Source, types: Mapping[str, pl.DataType]) -> None:
+    """What is filled in comes after the rows were judged one by one, and no request is filled in."""
+    for asked in source.last_known:
+        place, column = f"source {name!r}: last_known of {asked.column!r}", source.column(asked.column)
+        expect_types(asked, f"Use case {case.name}: {place}")
+        _expect_columns(case, place, (asked.column, *asked.by), types)
+        if not asked.by:
+            raise _refusal(case, f"{place}: by is empty. Name the columns that say of what a value is known.")
+        if source.known_at is None:
+            raise _refusal(case, f"{place}: what is known last is told by known_at. Give the source known_at.")
+        if column is None or not column.nullable or asked.column in asked.by:
+            raise _refusal(case, f"{place}: it must be a column of the files, nullable, and none of by.")
+        if asked.within is not None and asked.within <= timedelta():
+            raise _refusal(case, f"{place}: within is {asked.within}. Give a time above zero, or leave it out.")
+        if used := _uses_before(source, asked.column):
+            raise _refusal(
+                case, f"{place}: {used} needs it before it is filled in. Take another, or make it a feature."
+            )
+        if name == case.main_source and asked.column in case.request_columns():
+            raise _refusal(case, f"{place}: callers send it, and a request is not filled in. Make it a feature.")
+    if len({asked.column for asked in source.last_known}) < len(source.last_known):
+        raise _refusal(case, f"source {name!r}: last_known names a column twice. Say once what it is taken from.")
+
+
+def _uses_before(source: Source, column: str) -> str:
+    """What of a source is computed from a column when its rows are judged or counted; "" if nothing is."""
+    expressions = {f"derived column {one!r}": expression for one, expression in source.derived.items()}
+    expressions |= {f"rule {one!r}": rule for one, rule in source.rules.items()}
+    if source.known_at is not None:
+        expressions["known_at"] = source.known_at
+    used = [what for what, expression in expressions.items() if column in expression.meta.root_names()]
+    used += ["its key"] if column in source.key else []
+    used += ["keep_by"] if column == source.keep_by else []
+    return next(iter(used), "")
 
 
 def _check_expectations(case: "UseCase", name: str, source: Source) -> None:

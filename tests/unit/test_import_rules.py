@@ -39,7 +39,7 @@ TABLE: dict[str, set[str]] = {
     "monitoring": GROUND | {"exploration", "predictions", "registry"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
-    "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring"},
+    "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed.
     "pipeline": GROUND

@@ -6,6 +6,8 @@ from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.openapi.administration import SCHEMAS as ADMINISTRATION
 from mlops_ray.serving.openapi.administration import paths_of_administration
 from mlops_ray.serving.openapi.columns import MOMENT
+from mlops_ray.serving.openapi.data import SCHEMAS as DATA
+from mlops_ray.serving.openapi.data import paths_of_data
 from mlops_ray.serving.openapi.parts import (
     REASON,
     REVISION,
@@ -143,6 +145,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         **_paths_of_approvers(),
         **_paths_of_versions(),
         **paths_of_administration(),
+        **paths_of_data(),
     }
     paths["/v2/health/ready"]["get"]["responses"]["503"] = answer_of("ServerReady", "A model is not ready")
     schemas = {
@@ -164,6 +167,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         "LineageQuestion": _LINEAGE_QUESTION,
         "RegisteredVersion": _REGISTERED,
         **ADMINISTRATION,
+        **DATA,
         **SHARED,
     }
     return document_of("mlops_ray", version, paths, schemas)
