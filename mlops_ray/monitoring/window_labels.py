@@ -18,12 +18,14 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.alarm_change import wrongest
 from mlops_ray.monitoring.error_stream import excess_errors
 from mlops_ray.monitoring.label_times import LabelTimes, label_times
+from mlops_ray.monitoring.labelling import Labelled
 from mlops_ray.monitoring.ledger_feed import moment
 from mlops_ray.monitoring.members import IDENTITY, Members, power_of_two
 from mlops_ray.monitoring.quality import join_labels, quality_of
 from mlops_ray.monitoring.slices import ALL_ROWS
-from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowBlock, WindowRecord
+from mlops_ray.monitoring.version_watch import VersionWatch, Watched
 from mlops_ray.monitoring.window_archive import WindowArchive
+from mlops_ray.monitoring.window_record import WindowBlock, WindowRecord
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
 from mlops_ray.predictions.reader import rows_between
 from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment
