@@ -158,7 +158,7 @@ def _follow_policy(rows: _Rows, event: Event) -> None:
     if kind == "subscription":
         _follow_subscription(rows, event)
     elif event.type != "policy.changed":
-        _put(rows, policy_changes, event.after)
+        _put(rows, policy_changes, {"monitoring": None} | event.after)
     elif event.after is None:
         rows[policies.name].pop((name,), None)
     else:

@@ -34,6 +34,7 @@ from mlops_ray.governance.signatures import demands_signature
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.registry.model_registry import MlflowRegistry, Registry
 from mlops_ray.registry.model_signature import expect_demanded_signature
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
@@ -49,7 +50,6 @@ from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
-from mlops_ray.serving.registry import MlflowRegistry, Registry
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.server import ServerApi
 from mlops_ray.serving.slots import Slots
@@ -310,6 +310,7 @@ class _Endpoint:
         lookups = [reader for reader in readers if reader is not None]
         self._metrics.publish(self._follower.counts, lookups, self._endpoint.shadow.dropped, self._ledger.lag())
         self._metrics.publish_answers(self._endpoint.app.answers)
+        self._metrics.publish_judged([(served.version, served.judged) for served in self._follower.versions()])
 
     def _look_for_missing(self, store: ControlStore, replica_id: str) -> None:
         """One replica of a use case is enough for that."""

@@ -85,10 +85,17 @@ def check_monitored(case: "UseCase", columns: Collection[str], features: Collect
         ("slice", case.slices, columns, "a request column or feature"),
         ("monitoring's slice", case.monitoring.slices or (), columns, "a request column or feature"),
         ("monitoring's seasonal", case.monitoring.seasonal, features, "a feature"),
+        ("monitoring's segment", _in_segments(case), features, "a feature"),
     ):
         for name in names:
             if name not in known:
                 raise _refusal(case, f"{place} {name!r} is not {kind}. {nearest(name, known)}")
+
+
+def _in_segments(case: "UseCase") -> tuple[str, ...]:
+    """The categories and the features that the segments of its monitoring name."""
+    segments = case.monitoring.segments
+    return (*segments, *(name for names in segments.values() for name in names))
 
 
 def outcomes_of(case: "UseCase") -> set[str]:

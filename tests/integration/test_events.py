@@ -33,10 +33,11 @@ from mlops_ray.governance.keys import create_key, list_keys, revoke_key
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
 from mlops_ray.governance.missing_ledger import report_missing
-from mlops_ray.governance.monitoring_definitions import definition_of, set_definition
+from mlops_ray.governance.monitoring_changes import set_definition
+from mlops_ray.governance.monitoring_definitions import definition_of
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
 from mlops_ray.governance.policies import Policy
-from mlops_ray.governance.policy_changes import approve_change, reject_change, set_policy
+from mlops_ray.governance.policy_changes import PolicyChange, approve_change, reject_change, set_policy
 from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
@@ -316,9 +317,15 @@ def end_of_a_version(platform: Platform) -> None:
 
 def monitoring(platform: Platform) -> None:
     store, now = platform.store, datetime.now(UTC)
-    made = set_definition(store, ANN, NAME, {"false_alarm_days": 60}, "too many alarms")
-    assert definition_of(store, NAME) == made
-    platform.told("monitoring.changed")
+    asked = set_definition(store, ANN, NAME, {"false_alarm_days": 60}, "too many alarms")
+    assert isinstance(asked, PolicyChange)
+    assert definition_of(store, NAME) is None
+    approve_change(store, BOB, asked.id, "they are")
+    made = definition_of(store, NAME)
+    assert made is not None
+    assert (made.revision, made.reason) == (1, "they are")
+    *_, event = platform.told("policy.requested", "policy.approved", "monitoring.changed")
+    assert event.payload == {"change": asked.id}
     raise_alarm(store, NAME, 4, "a1", "Drift of hour", "warning", now, {"question": "concept"})
     assert open_alarms(store, NAME, 4, now) == ["Drift of hour"]
     platform.told("alarm.raised")

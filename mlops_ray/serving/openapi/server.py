@@ -99,6 +99,7 @@ _CHANGE = object_of(
         "decided_by_id": _MAYBE,
         "decided_at": {"anyOf": [_TIME, {"type": "null"}]},
         "reason": TEXT,
+        "monitoring": {"type": ["object", "null"]},
     }
 )
 _DELEGATION = object_of(
@@ -194,7 +195,7 @@ def _paths_of_approvers() -> dict[str, Any]:
     attach = operation_of("attach_report", "Attach a file to a request for approval", "Approval", "NewReport")
     attach["requestBody"]["description"] = f"UTF-8 JSON, at most {MAX_BODY_BYTES:,} bytes."
     return {
-        f"{prefix}/rules": {"get": operation_of("rules", "Changes of policies and gates, the newest first", "Changes")},
+        f"{prefix}/rules": {"get": operation_of("rules", "Changes of policies, gates and monitoring", "Changes")},
         f"{prefix}/rules/approve": {"post": operation_of("approve_rules", "Agree to a change of rules", change, "Id")},
         f"{prefix}/rules/reject": {"post": operation_of("reject_rules", "Refuse a change of rules", change, "Id")},
         f"{prefix}/delegations": {
