@@ -24,7 +24,7 @@ def source(folder: str, view: str) -> HistorySource:
     return HistorySource(view, (f"{folder}/{view}",), MOMENT, columns, {view: view}, names[1:], VIEWS[view])
 
 
-def work(folder: str, output: str, sources: list[HistorySource], one: Slice, carried: Carried) -> tuple[int, float]:
+def work(folder: str, output: str, one: Slice, sources: list[HistorySource], carried: Carried) -> tuple[int, float]:
     rows = read_between([f"{folder}/rows"], MOMENT, one.start, one.before, None)
     joined = join_slice(rows, MOMENT, sources, carried)
     Artifacts(output).write_table(joined, f"{one.number:05}.parquet")
@@ -39,7 +39,7 @@ def main(folder: str, output: str, cores: str) -> None:
     sources = [source(folder, view) for view in VIEWS]
     started = time.monotonic()
     cut = slices_of(spans([f"{folder}/rows"], MOMENT), sources)
-    done = results(in_slices(cut, sources, partial(work, folder, str(Path(output).absolute()), sources)))
+    done = results(in_slices(cut, sources, partial(work, folder, str(Path(output).absolute()))))
     seconds = time.monotonic() - started
     print(json.dumps({"seconds": seconds, "rows": sum(rows for rows, _ in done), "slices": len(cut)}))
 

@@ -200,14 +200,14 @@ def _score_judged(
         task = ray.remote(num_returns=len(slices))(divide)
         pieces = [task.remote(one, slices) for one in judged]
     of_slice = [[piece[number] for piece in pieces] for number in range(len(slices))]
-    results(in_slices(slices, sources, partial(_score_slice, ray.put(run), of_slice, sources)))
+    results(in_slices(slices, sources, partial(_score_slice, ray.put(run), of_slice)))
 
 
 def _score_slice(
     reference: Any,
     of_slice: Sequence[Sequence[Any]],
-    sources: Sequence[HistorySource],
     one: Slice,
+    sources: Sequence[HistorySource],
     carried: Carried,
 ) -> None:
     run: _Run = ray.get(reference)

@@ -117,12 +117,11 @@ def with_exact_keys(entities: pl.DataFrame, source: HistorySource) -> pl.DataFra
 
 
 def _from_pandas(given: pd.DataFrame) -> pl.DataFrame:
-    """Objects that are moments become such; else a column has one type, or is refused."""
+    """Column by column, so that the message names the one whose values have several types."""
     columns = []
     for name in given.columns:
-        values = given[name]
         try:
-            column: Any = pl.from_pandas(values.infer_objects())
+            column: Any = pl.from_pandas(given[name])
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise DataError(
                 f"Entity rows: column {name!r} has values of several types ({error}). Give each column one type."

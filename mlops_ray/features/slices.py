@@ -28,7 +28,7 @@ SLICE_ROWS, HISTORY_ROWS = 500_000, 2_000_000
 HERE_BYTES = 1 << 30
 _BUCKET_BYTES, _MAX_BUCKETS = 256 << 20, 64
 _VALUE_BYTES, _COPIES = 12, 4
-_PLACE, _SEED = "__place", 17
+_ROW, _PLACE, _SEED = "__row", "__place", 17
 _BEGINNING, _END = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 T = TypeVar("T")
@@ -61,6 +61,12 @@ class _Told:
     def rows(self) -> int:
         return sum(span.rows for span in self.spans)
 
+    def between(self, since: datetime | None, before: datetime | None) -> HistorySource:
+        """The source without files that have no row in [since, before); of many days' files a slice opens a few."""
+        inside = [s for s in self.spans if (since is None or s.last >= since) and (before is None or s.first < before)]
+        urls = tuple(dict.fromkeys(span.url for span in inside or self.spans[:1]))
+        return replace(self.source, urls=urls) if urls else self.source
+
 
 # Of each source either nothing, where looking back is enough, or what is carried into a slice, by bucket.
 Carried = Sequence[Sequence[Any]]
@@ -70,8 +76,8 @@ def join(entities: pl.DataFrame, moment: str, sources: Sequence[HistorySource]) 
     """As `join_sources`; where Ray is initialised and all is not small, in slices. Rows keep their order."""
     if not is_large(entities, sources):
         return join_sources(entities, moment, sources)
-    joined = pl.concat(results(joined_slices(entities.with_row_index(_PLACE), moment, sources)))
-    return joined.sort(_PLACE).drop(_PLACE)
+    joined = pl.concat(results(joined_slices(entities.with_row_index(_ROW), moment, sources)))
+    return joined.sort(_ROW).drop(_ROW)
 
 
 def is_large(entities: pl.DataFrame, sources: Sequence[HistorySource]) -> bool:
@@ -105,15 +111,15 @@ def joined_slices(
         ray.put(entities.filter(known.is_between(one.start or _BEGINNING, one.before or _END, closed="left")))
         for one in slices
     ]
-    return in_slices(slices, sources, partial(_join_own, own, moment, sources, then))
+    return in_slices(slices, sources, partial(_join_own, own, moment, then))
 
 
 def _join_own(
     own: Sequence[Any],
     moment: str,
-    sources: Sequence[HistorySource],
     then: Callable[[pl.DataFrame], Any] | None,
     one: Slice,
+    sources: Sequence[HistorySource],
     carried: Carried,
 ) -> Any:
     import ray
@@ -161,9 +167,13 @@ def slices_of(rows: Sequence[Span], sources: Sequence[HistorySource]) -> list[Sl
 
 
 def in_slices(
-    slices: Sequence[Slice], sources: Sequence[HistorySource], work: Callable[[Slice, Carried], T]
+    slices: Sequence[Slice],
+    sources: Sequence[HistorySource],
+    work: Callable[[Slice, Sequence[HistorySource], Carried], T],
 ) -> list[Any]:
     """References to what `work` gives for each slice, each in a Ray task of its own; see `join_slice`.
+
+    It is given the slice, the sources with the files that count in it, and what is carried into it.
 
     A task whose worker or node is lost runs again, so `work` must do the same once more. Ray must be initialised.
     """
@@ -177,7 +187,8 @@ def in_slices(
         if len(running) == at_once:  # what is carried into slices that do not run yet need not be there yet
             ray.wait(running, num_returns=1, fetch_local=False)
         wanted = min(memory, _task_bytes(one, told))
-        begun.append(task.options(memory=wanted).remote(work, one, carried))
+        mine = [each.between(each.source.looks_back_to(one.since), one.before) for each in told]
+        begun.append(task.options(memory=wanted).remote(work, one, mine, carried))
     return begun
 
 
@@ -238,8 +249,13 @@ def _bucket_of(columns: Iterable[str], count: int) -> pl.Expr:
     return pl.struct(pl.col(name).alias(str(place)) for place, name in enumerate(names)).hash(_SEED) % count
 
 
-def _work(work: Callable[[Slice, Carried], T], one: Slice, carried: Carried) -> T:
-    return work(one, carried)
+def _work(
+    work: Callable[[Slice, Sequence[HistorySource], Carried], T],
+    one: Slice,
+    sources: Sequence[HistorySource],
+    carried: Carried,
+) -> T:
+    return work(one, sources, carried)
 
 
 def _carried_into(slices: Sequence[Slice], told: Sequence[_Told]) -> Iterator[list[Sequence[Any]]]:
@@ -267,8 +283,8 @@ def _pass(told: _Told, slices: Sequence[Slice]) -> Iterator[Sequence[Any]]:
     memory = min(most_memory(), HISTORY_ROWS * row_bytes * _COPIES)
     step, merge = ray.remote(num_returns=count)(left_of).options(memory=memory), ray.remote(merged)
 
-    def begin(*arguments: Any) -> list[Any]:
-        begun = step.remote(*arguments)
+    def begin(_: HistorySource, since: datetime | None, until: datetime, _count: int) -> list[Any]:
+        begun = step.remote(told.between(since, until), since, until, count)
         return [begun] if count == 1 else list(begun)
 
     return left_at(told.source, told.spans, slices, count, begin, merge.remote)

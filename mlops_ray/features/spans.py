@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from mlops_ray.artifacts import locate
+from mlops_ray.artifacts import join, locate
 from mlops_ray.errors import DataError
 
 _BATCH_ROWS = 65_536
@@ -29,11 +29,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Span:
-    """So many rows of a table, with moments from `first` to `last` (UTC), both included."""
+    """So many rows of a table, with moments from `first` to `last` (UTC), both included; `url`: of their file."""
 
     rows: int
     first: datetime
     last: datetime
+    url: str = ""
 
 
 def spans(urls: Sequence[str], column: str) -> list[Span]:
@@ -41,7 +42,7 @@ def spans(urls: Sequence[str], column: str) -> list[Span]:
 
     Those without any are left out. Where a footer does not say what moments a row group has, the column is read.
     """
-    return [span for url in urls for filesystem, path in _files(url) for span in _spans(filesystem, path, column)]
+    return [span for url in urls for file in _files(url) for span in _spans(file, column)]
 
 
 def rows_in(found: Sequence[Span], since: datetime | None, before: datetime | None) -> int:
@@ -75,10 +76,7 @@ def read_between(
     without a moment come before all others. Moments without a zone are UTC. Raises DataError where a folder holds no
     Parquet file.
     """
-    found = [one for url in urls for one in _files(url)]
-    if not found:
-        raise DataError(f"There is no Parquet file at {', '.join(urls)}.")
-    table = ds.dataset([path for _, path in found], filesystem=found[0][0], format="parquet")
+    table = _dataset(urls)
     inside = _inside(table.schema.field(column).type, column, since, before)
     read = pl.DataFrame(pl.from_arrow(table.to_table(columns=columns and list(columns), filter=inside)))
     if inside is not None or (since is None and before is None):
@@ -91,8 +89,7 @@ def batches_between(
     urls: Sequence[str], column: str, since: datetime | None, before: datetime | None
 ) -> Iterator[pl.DataFrame]:
     """As `read_between`, some rows after the others, of which few are in memory at a time."""
-    found = [one for url in urls for one in _files(url)]
-    table = ds.dataset([path for _, path in found], filesystem=found[0][0], format="parquet")
+    table = _dataset(urls)
     inside = _inside(table.schema.field(column).type, column, since, before)
     batches = table.to_batches(filter=inside, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
     yield from (pl.DataFrame(pl.from_arrow(batch)) for batch in batches if batch.num_rows)
@@ -100,16 +97,15 @@ def batches_between(
 
 def first_rows(urls: Sequence[str], count: int) -> pl.DataFrame:
     """The first rows of Parquet files, or of all in folders."""
-    found = [one for url in urls for one in _files(url)]
-    table = ds.dataset([path for _, path in found], filesystem=found[0][0], format="parquet")
+    table = _dataset(urls)
     return pl.DataFrame(pl.from_arrow(table.head(count, batch_size=_BATCH_ROWS, batch_readahead=2)))
 
 
 def schema_of(urls: Sequence[str]) -> pl.Schema:
     """The columns of the first of these Parquet files. Raises DataError where a folder holds none."""
     for url in urls:
-        for filesystem, path in _files(url):
-            empty = pq.read_schema(path, filesystem=filesystem).remove_metadata().empty_table()
+        for file in _files(url):
+            empty = pq.read_schema(file.path, filesystem=file.filesystem).remove_metadata().empty_table()
             return pl.DataFrame(pl.from_arrow(empty)).schema
     raise DataError(f"There is no Parquet file at {', '.join(urls)}.")
 
@@ -122,45 +118,57 @@ def as_moment(schema: pl.Schema, column: str) -> pl.Expr:
     return given.cast(MOMENT)
 
 
-def _files(url: str) -> Iterator[tuple[pafs.FileSystem, str]]:
+@dataclass(frozen=True)
+class _File:
+    filesystem: pafs.FileSystem
+    path: str
+    url: str
+
+
+def _files(url: str) -> Iterator[_File]:
     """Hidden files are none: an atomic write has such a name until it is whole."""
     filesystem, path = locate(url)
     info = filesystem.get_file_info(path)
     if info.type == pafs.FileType.NotFound:
         raise FileNotFoundError(url)
     if info.type == pafs.FileType.File:
-        yield filesystem, path
+        yield _File(filesystem, path, url)
         return
     below = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
-    names = sorted(one.path for one in below if one.type == pafs.FileType.File)
-    yield from (
-        (filesystem, name)
-        for name in names
-        if not any(part.startswith((".", "_")) for part in name.removeprefix(path).strip("/").split("/"))
-    )
+    for name in sorted(one.path for one in below if one.type == pafs.FileType.File):
+        parts = name.removeprefix(path).strip("/").split("/")
+        if not any(part.startswith((".", "_")) for part in parts):
+            yield _File(filesystem, name, join(url, *parts))
 
 
-def _spans(filesystem: pafs.FileSystem, path: str, column: str) -> Iterator[Span]:
-    metadata = pq.read_metadata(path, filesystem=filesystem)
+def _dataset(urls: Sequence[str]) -> Any:
+    found = [file for url in urls for file in _files(url)]
+    if not found:
+        raise DataError(f"There is no Parquet file at {', '.join(urls)}.")
+    return ds.dataset([file.path for file in found], filesystem=found[0].filesystem, format="parquet")
+
+
+def _spans(file: _File, column: str) -> Iterator[Span]:
+    metadata = pq.read_metadata(file.path, filesystem=file.filesystem)
     names = [metadata.schema.column(place).path for place in range(metadata.num_columns)]
     if column not in names:
-        raise DataError(f"{path} has no column {column!r} (it has {', '.join(names)}).")
+        raise DataError(f"{file.url} has no column {column!r} (it has {', '.join(names)}).")
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         said = group.column(names.index(column)).statistics
         if said is not None and said.has_min_max and isinstance(said.min, datetime):
-            yield Span(group.num_rows, _utc(said.min), _utc(said.max))
+            yield Span(group.num_rows, _utc(said.min), _utc(said.max), file.url)
         elif (said is None or said.null_count != group.num_rows) and group.num_rows:
-            yield from _read_span(filesystem, path, column, number)
+            yield from _read_span(file, column, number)
 
 
-def _read_span(filesystem: pafs.FileSystem, path: str, column: str, number: int) -> Iterator[Span]:
-    with pq.ParquetFile(path, filesystem=filesystem) as file:
-        read = pl.DataFrame(pl.from_arrow(file.read_row_group(number, columns=[column])))
+def _read_span(file: _File, column: str, number: int) -> Iterator[Span]:
+    with pq.ParquetFile(file.path, filesystem=file.filesystem) as opened:
+        read = pl.DataFrame(pl.from_arrow(opened.read_row_group(number, columns=[column])))
     moments = read.select(as_moment(read.schema, column)).to_series()
     first, last = moments.min(), moments.max()
     if isinstance(first, datetime) and isinstance(last, datetime):
-        yield Span(read.height, first, last)
+        yield Span(read.height, first, last, file.url)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -107,7 +107,7 @@ def write_parts(labelled: Labelled, sources: Sequence[HistorySource]) -> Written
     artifacts, name = labelled.artifacts, labelled.use_case.name
     expect_kept(artifacts, name, labelled.snapshot.digest)
     waiting = (FOLDER, name, partial_name(labelled.snapshot.digest[:12]))
-    work = partial(_write_piece, labelled, sources, waiting)
+    work = partial(_write_piece, labelled, waiting)
     made = results(in_slices(slices_of(labelled.spans(), sources), sources, work))
     pieces: list[_Piece] = [piece for piece in made if piece is not None]
     total = sum((piece.digest for piece in pieces), ContentDigest())
@@ -122,7 +122,7 @@ def write_parts(labelled: Labelled, sources: Sequence[HistorySource]) -> Written
 
 
 def _write_piece(
-    labelled: Labelled, sources: Sequence[HistorySource], folder: tuple[str, ...], one: Slice, carried: Carried
+    labelled: Labelled, folder: tuple[str, ...], one: Slice, sources: Sequence[HistorySource], carried: Carried
 ) -> _Piece | None:
     rows = labelled.rows(one.start, one.before)
     if rows.is_empty():
