@@ -38,7 +38,7 @@ class Hit:
     @property
     def table(self) -> str:
         """`use_case/digest`, of feature rows `use_case/view/digest`."""
-        named = self.place[1:3] if self.kind == SNAPSHOTS else self.place[1:]
+        named = self.place[1:3] if self.kind in (SNAPSHOTS, TRAINING_SETS) else self.place[1:]
         return "/".join(named).removesuffix(".parquet")
 
 

@@ -16,7 +16,8 @@ from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.feast import FeatureService, FeatureStore, FeatureView, OnlineStore, RepoConfig
 from mlops_ray.features.feast_objects import objects_of, view_of
-from mlops_ray.features.history import join_features
+from mlops_ray.features.history import join_features, sources_of
+from mlops_ray.features.history_source import HistorySource
 from mlops_ray.features.lock import exclusive
 from mlops_ray.features.online_format import KEY_VERSION, Stored, Value
 from mlops_ray.features.online_lookup import Lookup
@@ -73,6 +74,11 @@ class Store:
         service = self._expected_service()
         rows = {view.name: view.batch_source.path for view in self._feature_views(service)}
         return join_features(entities, self.views(), rows)
+
+    def sources(self) -> list[HistorySource]:
+        """Where the rows of the service's views lie, in the order of the service."""
+        rows = {view.name: view.batch_source.path for view in self._feature_views(self._expected_service())}
+        return sources_of(self.views(), rows)
 
     def as_kept(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows with `event_timestamp` as the online store keeps it. Feast's SQLite has whole seconds: the

@@ -25,6 +25,7 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         "feature service": str(case.feature_service),
         "split": str(case.split),
         "search seed": str(case.search.seed),
+        **({"search rows": str(case.search.rows)} if case.search.rows is not None else {}),
         "metric": case.metric,
         **{f"leakage waived {name}": reason for name, reason in case.leakage_waivers.items()},
     }

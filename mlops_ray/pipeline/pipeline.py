@@ -53,7 +53,7 @@ from mlops_ray.pipeline.steps.step import (
     Where,
 )
 from mlops_ray.pipeline.steps.train import TRAIN, known_trial
-from mlops_ray.pipeline.steps.training_set import TRAINING_SET, training_set_of
+from mlops_ray.pipeline.steps.training_set import TRAINING_SET
 from mlops_ray.registry.lineage import Lineage, TrialRecord
 from mlops_ray.registry.model_signature import expect_signing_key
 from mlops_ray.training.trial import Trial
@@ -254,7 +254,7 @@ class Pipeline:
 
     def training_set(self) -> TrainingSet:
         """The training set that `run` has built."""
-        return training_set_of(self._result("training_set"))
+        return TrainingSet.from_json(self._result("training_set"))
 
     def definitions(self) -> Definitions | None:
         """What the feature service uses of the Feast definitions; None without a service."""

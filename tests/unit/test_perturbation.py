@@ -222,6 +222,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Search, "trials_per_candidate"): (9, TRAIN),
     (Search, "reduction_factor"): (3.0, TRAIN),
     (Search, "seed"): (9, CANDIDATE),
+    (Search, "rows"): (5_000, TRAIN),
     (Uniform, "low"): (0.2, CANDIDATE),
     (Uniform, "high"): (2.0, CANDIDATE),
     (Uniform, "log"): (True, CANDIDATE),
