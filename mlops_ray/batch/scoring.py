@@ -26,6 +26,7 @@ from mlops_ray.batch.rows import PLACE, RAW, reading
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.features.on_demand import with_on_demand
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.ingestion.contract import JUDGEMENT, REASON, REPAIRS, check_rows
@@ -284,6 +285,16 @@ def _predict(run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows
 
 def _features(settings: Settings, schema: ModelSchema, rows: pl.DataFrame) -> pl.DataFrame:
     """The features of each row as they were known at its `as_of`."""
+    features = _known_features(settings, schema, rows)
+    if not schema.on_demand_features:
+        return features
+    columns = schema.on_demand_columns()
+    asked = rows.select(name for name in columns if name not in features.columns)
+    given = pl.concat([features.cast({name: columns[name] for name in features.columns}), asked], how="horizontal")
+    return with_on_demand(given, schema.on_demand_expressions()).drop(asked.columns)
+
+
+def _known_features(settings: Settings, schema: ModelSchema, rows: pl.DataFrame) -> pl.DataFrame:
     features = rows.select(list(schema.expressions().values()))
     if schema.feature_project is None:
         return features

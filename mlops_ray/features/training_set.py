@@ -11,6 +11,7 @@ from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, project_of
 from mlops_ray.features.history import join_features
+from mlops_ray.features.on_demand import with_on_demand
 from mlops_ray.features.transform import FeatureRows, expect_names
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Feature, Split, UseCase
@@ -111,6 +112,8 @@ def build_training_set(
     given = set(rows.columns)
     names = [*use_case.features_of_request(), *(name for name in frame.columns if name not in given)]
     frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in names if frame.schema[name] != pl.String)
+    frame = with_on_demand(frame, use_case.on_demand_features)
+    names += use_case.on_demand_features
     digest = digest_rows(frame).hex()
     return TrainingSet(
         url=artifacts.write_table(frame, "training_sets", use_case.name, f"{digest}.parquet"),
