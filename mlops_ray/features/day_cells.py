@@ -49,6 +49,11 @@ class Reading:
         return rows.filter(kept)
 
 
+def reading_of(source: str, known_at: pl.Expr | None) -> Reading:
+    """What a function reads of a source whose rows became known at these moments: all columns."""
+    return Reading(source, () if known_at is None else (known_at,))
+
+
 @dataclass(frozen=True)
 class Cell:
     """Rows in an order: how many, and two hashes of them. Of rows in two files they are `+`, wherever the border is.

@@ -67,7 +67,7 @@ def parts_by_key(
             sizes[month] += count
     join = ray.remote(memory=TASK_MEMORY)(join_months)
     unknown = sum(head["unknown"] for head in heads)
-    tasks = []
+    tasks: list[Any] = []
     for stretch, months in _stretches(sizes):
         mine = [chunk for month in months for chunk in chunks[month]]
         tasks.append(join.remote(artifacts, snapshot.use_case, one.view, stretch, key, 0 if tasks else unknown, *mine))

@@ -18,7 +18,7 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features import stretches
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
-from mlops_ray.features.day_cells import DatedFile, Days, Reading, day_before, days_of
+from mlops_ray.features.day_cells import DatedFile, Days, Reading, day_before, days_of, reading_of
 from mlops_ray.features.definitions import View
 from mlops_ray.features.part_table import ViewPart, keep_part, last_parts
 from mlops_ray.features.source_tables import given_tables
@@ -78,7 +78,7 @@ def timed_view(
 ) -> TimedView:
     """known_at: of each source. beside: all windowed views; those of the same rows and moments are read together."""
     if isinstance(function, DividedView):
-        readings = {source: Reading(source, () if at is None else (at,)) for source, at in known_at.items()}
+        readings = {source: reading_of(source, at) for source, at in known_at.items()}
         return TimedView(view, function, code, readings)
     mine = _texts(function)
     same = [one for one in beside if one.source == function.source and _texts(one) == mine]

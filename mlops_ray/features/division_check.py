@@ -1,6 +1,6 @@
 """Whether a function may be divided as it says, tried on a sample: a part must give the rows that the whole gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
-from mlops_ray.features.day_cells import Reading
+from mlops_ray.features.day_cells import reading_of
 from mlops_ray.features.definitions import View
 from mlops_ray.features.part_table import FEATURES
 from mlops_ray.features.source_tables import given_tables
@@ -113,9 +113,7 @@ def _by_time(
     assert function.looks_back is not None
     for start, end in zip(cuts, ends, strict=True):
         given = {
-            source: Reading(source, () if known_at[source] is None else (known_at[source],)).between(
-                table, start - function.looks_back, end, closed=True
-            )
+            source: reading_of(source, known_at[source]).between(table, start - function.looks_back, end, closed=True)
             for source, table in tables.items()
         }
         rows, _ = rows_of(view, function, given_tables(given))

@@ -83,7 +83,8 @@ class _Spans:
     @property
     def are_two(self) -> NDArray[np.bool_]:
         """Whether a window begins in the tile before that of its end."""
-        return self.tile[self.first] != self.tile[self.last]
+        two: NDArray[np.bool_] = self.tile[self.first] != self.tile[self.last]
+        return two
 
 
 def _spans(ordered: pl.DataFrame, length_us: int) -> _Spans:
@@ -191,12 +192,14 @@ class _Column:
         both = (count_a > 0) & (count_b > 0)
         between = np.where(both, (mean_b - mean_a) ** 2 * count_a * count_b / count, 0)
         squares = np.where(count_a > 0, apart_a, 0) + np.where(count_b > 0, apart_b, 0) + between
-        return np.sqrt(squares / np.maximum(count - 1, 1))
+        found: _Numbers = np.sqrt(squares / np.maximum(count - 1, 1))
+        return found
 
     def _difference(self, numbers: _Integers) -> _Integers:
         """The sums of whole numbers, which wrap as 64 bits do."""
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(numbers)])
-        return before[self._spans.last + 1] - before[self._spans.first]
+        found: _Integers = before[self._spans.last + 1] - before[self._spans.first]
+        return found
 
     def _merged(self, merge: np.ufunc, older: _Numbers, newer: _Numbers, nothing: Any) -> _Numbers:
         """What runs from each window's first event to its tile's end, and to its last event from its tile's beginning,

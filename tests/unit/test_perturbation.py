@@ -149,6 +149,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "lead_time"): (timedelta(hours=1), REQUEST),
     (UseCase, "request_features"): ({"amount": pl.col("amount"), "twice": pl.col("amount") * 2}, REQUEST),
     (UseCase, "feature_views"): ({"customer": another_view}, {"features", "training_set"}),
+    (UseCase, "on_demand_features"): ({"square": pl.col("amount") ** 2}, REQUEST),
     (UseCase, "feature_service"): ("others", REQUEST),
     (UseCase, "metric"): ("average_precision", TRAIN),
     (UseCase, "split"): (Split(test=timedelta(days=9)), SPLIT),
