@@ -29,6 +29,7 @@ from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.history_source import HistorySource, with_keys_of
+from mlops_ray.features.on_demand import with_on_demand
 from mlops_ray.features.slices import Carried, Slice, in_slices, join_slice, most_memory, results, slices_of
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
@@ -258,6 +259,18 @@ def _features(
     schema: ModelSchema, rows: pl.DataFrame, sources: Sequence[HistorySource], carried: Carried
 ) -> pl.DataFrame:
     """The features of each row as they were known at its `as_of`."""
+    features = _known_features(schema, rows, sources, carried)
+    if not schema.on_demand_features:
+        return features
+    columns = schema.on_demand_columns()
+    asked = rows.select(name for name in columns if name not in features.columns)
+    given = pl.concat([features.cast({name: columns[name] for name in features.columns}), asked], how="horizontal")
+    return with_on_demand(given, schema.on_demand_expressions()).drop(asked.columns)
+
+
+def _known_features(
+    schema: ModelSchema, rows: pl.DataFrame, sources: Sequence[HistorySource], carried: Carried
+) -> pl.DataFrame:
     features = rows.select(list(schema.expressions().values()))
     if not sources:
         return features

@@ -15,6 +15,7 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.history_source import HistorySource, with_keys_of
 from mlops_ray.features.labelled import labelled_rows, rows_with_told
+from mlops_ray.features.on_demand import with_on_demand
 from mlops_ray.features.parts import Part
 from mlops_ray.features.slices import Carried, Slice, in_slices, join_slice, results, slices_of
 from mlops_ray.features.spans import Span, read_between, schema_of, spans
@@ -83,9 +84,7 @@ def write_whole(labelled: Labelled, sources: Sequence[HistorySource]) -> Written
     """The training set as one file, in the order of the main source. Nothing is written where it has no row."""
     expect_kept(labelled.artifacts, labelled.use_case.name, labelled.snapshot.digest)
     rows = labelled.rows()
-    frame = _with_features(rows, sources, [])
-    features = _features(labelled.use_case, rows, frame)
-    frame = _as_numbers(frame, features)
+    frame, features = _with_features(labelled.use_case, rows, sources, [])
     digest = digest_rows(frame).hex()
     place = (FOLDER, labelled.use_case.name, f"{digest}.parquet")
     url = labelled.artifacts.write_table(frame, *place) if frame.height else ""
@@ -127,9 +126,7 @@ def _write_piece(
     rows = labelled.rows(one.start, one.before)
     if rows.is_empty():
         return None
-    frame = _with_features(rows, sources, carried)
-    features = _features(labelled.use_case, rows, frame)
-    frame = _as_numbers(frame, features)
+    frame, features = _with_features(labelled.use_case, rows, sources, carried)
     name = f"part-{one.number:05}.parquet"
     labelled.artifacts.write_table(frame, *folder, name)
     first, last = frame[PREDICTION_TIME].min(), frame[PREDICTION_TIME].max()
@@ -138,15 +135,14 @@ def _write_piece(
     return _Piece(name, digest_each_row(frame), first, last, features)
 
 
-def _with_features(rows: pl.DataFrame, sources: Sequence[HistorySource], carried: Carried) -> pl.DataFrame:
-    return join_slice(with_keys_of(rows, sources), PREDICTION_TIME, sources, carried)
-
-
-def _features(use_case: UseCase, rows: pl.DataFrame, joined: pl.DataFrame) -> tuple[Feature, ...]:
-    """Those of the request, then those of the views."""
+def _with_features(
+    use_case: UseCase, rows: pl.DataFrame, sources: Sequence[HistorySource], carried: Carried
+) -> tuple[pl.DataFrame, tuple[Feature, ...]]:
+    """The rows with their features: those of the request, those of the views, and those computed of both."""
+    joined = join_slice(with_keys_of(rows, sources), PREDICTION_TIME, sources, carried)
     names = [*use_case.features_of_request(), *joined.columns[rows.width :]]
-    return tuple(Feature(name, "category" if joined.schema[name] == pl.String else "number") for name in names)
-
-
-def _as_numbers(frame: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
-    return frame.with_columns(pl.col(one.name).cast(pl.Float64) for one in features if one.kind == "number")
+    numbers = [name for name in names if joined.schema[name] != pl.String]
+    frame = with_on_demand(joined.with_columns(pl.col(numbers).cast(pl.Float64)), use_case.on_demand_features)
+    names += use_case.on_demand_features
+    kinds = {name: "category" if frame.schema[name] == pl.String else "number" for name in names}
+    return frame, tuple(Feature(name, kind) for name, kind in kinds.items())

@@ -18,6 +18,7 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         **{f"feature view {name}": _digest(view) for name, view in case.feature_views.items()},
         **{f"candidate {one.name}": _digest(one) for one in case.candidates},
         "request features": _digest(case.features_of_request()),
+        **{f"on-demand feature {name}": _digest(one) for name, one in case.on_demand_features.items()},
         "label": _digest(case.label),
         "entities": ", ".join(case.entities),
         "event time": case.event_time,

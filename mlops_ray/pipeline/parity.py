@@ -212,7 +212,9 @@ def _expect_features(schema: ModelSchema, expected: Mapping[str, Value], scored:
     if not different:
         return
     name = different[0]
-    origin = "its expression in request_features" if name in schema.request_features else "its feature view"
+    origin = "its feature view"
+    for declared in ("request_features", "on_demand_features"):
+        origin = f"its expression in {declared}" if name in getattr(schema, declared) else origin
     others = f" So do {', '.join(different[1:6])} ({len(different)} in all)." if different[1:] else ""
     raise UseCaseError(
         f"Training and serving differ in feature {name!r}: training computed {expected[name]!r}, a request gives "

@@ -20,6 +20,8 @@ from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of
 from mlops_ray.use_case.gates import Fairness, NoSliceWorse, NoVulnerability
 from mlops_ray.use_case.search import Candidate, Choice, Integer, Uniform
 from mlops_ray.use_case.source import Source
+from mlops_ray.use_case.view_checks import check_views
+from mlops_ray.use_case.windowed_view import WindowedView
 
 if TYPE_CHECKING:
     from mlops_ray.use_case.use_case import UseCase
@@ -70,8 +72,10 @@ def check_use_case(case: "UseCase") -> None:
     _check_keys(case)
     _check_label(case)
     _check_request_features(case)
+    check_views(case, {name: column_types(case, name) for name in case.sources})
+    _check_on_demand(case)
     if case.feature_service is None:
-        features = list(case.features_of_request())
+        features = [*case.features_of_request(), *case.on_demand_features]
         check_monitored(case, [*case.request_columns(), *features], features)
     _check_gates(case)
 
@@ -389,6 +393,22 @@ def _expect_servable(case: "UseCase", place: str, expression: pl.Expr) -> None:
             f"{place} depends on other rows, and a request has one alone. Write it over one row, or compute it in a "
             f"feature view.",
         )
+
+
+def _check_on_demand(case: "UseCase") -> None:
+    """Names and expressions; what functions of views give is known when the training set is made."""
+    known = {*case.entities, case.event_time, *case.features_of_request()}
+    windowed = [view for view in case.feature_views.values() if isinstance(view, WindowedView)]
+    known |= {name for view in windowed for name in view.aggregations}
+    for name, expression in case.on_demand_features.items():
+        place = f"on-demand feature {name!r}"
+        _expect_not_reserved(case, "on-demand feature", name)
+        if name in known:
+            raise _refusal(case, f"{place} has the name of an entity, event_time or feature. Give it one of its own.")
+        unknown = [root for root in expression.meta.root_names() if root not in known]
+        if unknown and len(windowed) == len(case.feature_views):
+            raise _refusal(case, f"{place} uses {unknown[0]!r}, which is none of these. {nearest(unknown[0], known)}")
+        _expect_servable(case, place, expression)
 
 
 def _check_gates(case: "UseCase") -> None:

@@ -32,7 +32,16 @@ class TrainingSetInputs:
 
 def training_set_inputs(given: Given) -> TrainingSetInputs:
     case, ingested = given.use_case, given.results["ingest"]
-    names = ("name", "entities", "event_time", "lead_time", "label", "request_features", "feature_service")
+    names = (
+        "name",
+        "entities",
+        "event_time",
+        "lead_time",
+        "label",
+        "request_features",
+        "feature_service",
+        "on_demand_features",
+    )
     leaks = ("feature_views", "leakage_waivers")
     sources = {name: part(source, "columns", "derived", "known_at") for name, source in case.sources.items()}
     return TrainingSetInputs(
