@@ -52,8 +52,8 @@ def erase_online(
                         delete(key)
         artifacts = Artifacts(settings.artifacts)  # or the next materialization would bring back what was pushed
         for view in definitions.views:
-            for key in names.intersection(view.keys):
-                erase_pushed(artifacts, project, view, key, value, dry_run)
+            for name in names.intersection(view.keys):
+                erase_pushed(artifacts, project, view, name, value, dry_run)
     if theirs and not dry_run and url.startswith("sqlite"):
         with closing(sqlite3.connect(sqlite_path(url))) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what the log had of them

@@ -72,7 +72,8 @@ class OnlineView:
         lacking = self.lacking(expected)
         if lacking is not None and changed is not None:
             _logger.warning("Since the last run values were lost: %s. All are compared again", lacking)
-            done = self._write_what_differs(expected, expected.height)
+            again = self._write_what_differs(expected, expected.height)
+            done = Brought(done.keys, done.written + again.written, again.kept)
             lacking = self.lacking(expected)
         if lacking is not None:
             raise UnavailableError(
@@ -180,7 +181,8 @@ class OnlineView:
 
 
 def _newest_us(rows: pl.DataFrame) -> int:
-    return max([0, *rows[PREDICTION_TIME].dt.timestamp("us").top_k(1)])
+    newest: int | None = rows[PREDICTION_TIME].dt.timestamp("us").max()  # type: ignore[assignment]
+    return newest or 0
 
 
 def _rows(view: View, rows: pl.DataFrame) -> Iterator[tuple[int, dict[str, object]]]:

@@ -96,7 +96,7 @@ def pushed_rows(artifacts: Artifacts, project: str, view: View, as_of: datetime)
     first = _first_day(view, as_of)
     for day in _days(artifacts, project, view):
         if day >= first:
-            frames += [rows.select(_schema(view)) for _, rows in _of_day(artifacts, project, view, day)]
+            frames += [rows.select(*_schema(view)) for _, rows in _of_day(artifacts, project, view, day)]
     moment = pl.col(PREDICTION_TIME)
     rows = pl.concat(frames).filter((moment <= as_of) & (pl.lit(as_of) - moment <= view.ttl))
     # Online it is already, also for who works as of an earlier moment than that at which it came.
@@ -109,7 +109,7 @@ def all_pushed(artifacts: Artifacts, project: str, view: View) -> pl.DataFrame:
     names = [*view.keys, *view.fields]
     frames = [pl.DataFrame(schema=_schema(view))]
     for day in _days(artifacts, project, view):
-        frames += [rows.select(_schema(view)) for _, rows in _of_day(artifacts, project, view, day)]
+        frames += [rows.select(*_schema(view)) for _, rows in _of_day(artifacts, project, view, day)]
     created = [pl.col(_PUSHED_AT).alias(view.created)] if view.created else []
     return pl.concat(frames).select(PREDICTION_TIME, *created, *names)
 

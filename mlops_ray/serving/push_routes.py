@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -64,9 +65,8 @@ class PushBody:
 
 
 def _column(view: View, name: str) -> Column:
-    type_ = view.types[name]
-    limits = {"minimum": -(2**31), "maximum": 2**31 - 1} if type_ == "Int32" else {}
-    return Column(name, _COLUMN_TYPES[type_], nullable=name not in view.keys, **limits)
+    column = Column(name, _COLUMN_TYPES[view.types[name]], nullable=name not in view.keys)
+    return replace(column, minimum=-(2**31), maximum=2**31 - 1) if view.types[name] == "Int32" else column
 
 
 class PushRoutes:

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -24,9 +25,11 @@ from starlette.testclient import TestClient
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.features import lock
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, project_of, read_definitions
 from mlops_ray.features.freshness import freshness
+from mlops_ray.features.lock import exclusive
 from mlops_ray.features.materialize import Materialized, materialize, verify
 from mlops_ray.features.online_erase import erase_online
 from mlops_ray.features.online_reader import OnlineReader
@@ -307,6 +310,26 @@ def test_an_erased_entity_is_gone_with_its_values_and_the_others_are_not(
     assert erase_online(settings, done.project, definitions, "other", "N7CANARY", dry_run=False) == 0
     if settings.online_store.startswith("sqlite"):
         assert [file for file in Path(settings.state).glob("online*") if b"N7CANARY" in file.read_bytes()] == []
+
+
+def test_who_holds_the_lock_of_a_project_keeps_it_while_it_lives(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Redis a lock falls by itself, in time for who comes after a holder that was killed."""
+    monkeypatch.setattr(lock, "HELD_S", 0.5)
+    file, order = str(Path(settings.state) / "online.db"), list[str]()
+
+    def second() -> None:
+        with exclusive(settings.online_store, "held", file):
+            order.append("second")
+
+    with exclusive(settings.online_store, "held", file):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        time.sleep(1.2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
 
 
 def us(moment: datetime) -> int:
