@@ -43,6 +43,7 @@ from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.freshness import LOOK_S, FreshnessWatch
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.key_watch import KeyWatch, key_set_duty
 from mlops_ray.serving.label_routes import LabelRoutes
@@ -50,6 +51,7 @@ from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
+from mlops_ray.serving.push_routes import PushRoutes
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.server import ServerApi
 from mlops_ray.serving.slots import Slots
@@ -232,17 +234,22 @@ class _Endpoint:
         )  # fmt: skip
         operations = Operations(store, name, self._find, self._follower.request_columns)
         labels = LabelRoutes(settings, name, self._follower, self._labels)
+        pushes = PushRoutes(settings, name, self._follower, clock)
         self._endpoint = Endpoint(
-            name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},
+            name, self._follower, self._ledger, self._guard,
+            {**operations.routes(), **labels.routes(), **pushes.routes()},
             busy_from=max(1, args.max_ongoing_requests // 2),
             slots=Slots(args.max_ongoing_requests, args.max_queued_requests),
         )  # fmt: skip
         self._metrics = Metrics(name)
+        replica_id = context.replica_id.unique_id
+        freshness = FreshnessWatch(settings, store, name, self._follower, clock, replica_id)
         self._duties = (
             Duty("metrics", self._publish, PUBLISHED_S),
             key_set_duty(settings, self._guard),  # API keys are the follower's, who looks oftener
             Duty("clock", clock.look, CLOCK_LOOK_S),
-            Duty("missing ledger", lambda: self._look_for_missing(store, context.replica_id.unique_id), MISSING_S),
+            Duty("feature freshness", freshness.look, LOOK_S),
+            Duty("missing ledger", lambda: self._look_for_missing(store, replica_id), MISSING_S),
         )
         self._ledger.start()
         self._labels.start()

@@ -16,6 +16,7 @@ from mlops_ray.catalogue.retire import retire as retire_snapshot
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
+from mlops_ray.features.parity import FeatureParity
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm, worsen_alarm
 from mlops_ray.governance.anchors import anchor, read_anchors
 from mlops_ray.governance.approvals import approve, attach, expire, list_approvals, reject, request, revoke
@@ -28,6 +29,7 @@ from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.erasures import erase_person as erase_person_from_audit
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
+from mlops_ray.governance.freshness import report_freshness
 from mlops_ray.governance.inventory import Declared, announce_overdue, declare, inventory, review
 from mlops_ray.governance.keys import create_key, list_keys, revoke_key
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
@@ -48,6 +50,7 @@ from mlops_ray.governance.unwatched import report_unwatched
 from mlops_ray.governance.verdicts import Approval, Report
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.operations.upgrade import upgrade
+from mlops_ray.pipeline.served_parity import ServedParity, report_failed
 from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import segments, write_segment
@@ -158,6 +161,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     monitoring(platform)  # before a challenger waits
     several_people(platform)
     reviews(platform)
+    features(platform)
     data(platform)
     erasure(platform)
     advisories_and_audit(platform)
@@ -344,6 +348,20 @@ def monitoring(platform: Platform) -> None:
     platform.governor.round(now + timedelta(hours=1))
     assert [event.payload["outcome"] for event in history(store, NAME) if event.type == FINISHED] == ["worse"]
     assert platform.told("retraining.finished", "retraining.decided")[0].subject == f"retraining {NAME}"
+
+
+def features(platform: Platform) -> None:
+    given = platform.store, NAME, "weather"
+    assert [report_freshness(*given, stale, "7 h old", {}) for stale in (False, True, True, False, False)] == [
+        False, True, False, True, False,
+    ]  # fmt: skip
+    platform.told("feature.stale", "feature.fresh")
+    now = datetime.now(UTC)
+    half = FeatureParity("temp", "weather", exact=1, wrong=1)
+    found = ServedParity(NAME, now, now, 2, 2, (half,), ("View weather: a clock.",), (), ())
+    assert [report_failed(platform.store, found, limit) for limit in (0.5, 0.4)] == [False, True]
+    (event,) = platform.told("parity.failed")
+    assert event.reason == "50.00% of 2 served feature values differ (limit 40.00%). View weather: a clock."
 
 
 def data(platform: Platform) -> None:
