@@ -15,7 +15,7 @@ from mlops_ray.artifacts import Artifacts, digest_rows
 from mlops_ray.errors import ConflictError, DataError, UseCaseError
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
 from mlops_ray.features.definitions import View
-from mlops_ray.features.transform import typed_rows
+from mlops_ray.features.view_rows import typed_rows
 
 FOLDER = "pushes"
 # Clocks differ, but a value of next week would hide each that comes until then.

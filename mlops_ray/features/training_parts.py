@@ -144,5 +144,4 @@ def _with_features(
     numbers = [name for name in names if joined.schema[name] != pl.String]
     frame = with_on_demand(joined.with_columns(pl.col(numbers).cast(pl.Float64)), use_case.on_demand_features)
     names += use_case.on_demand_features
-    kinds = {name: "category" if frame.schema[name] == pl.String else "number" for name in names}
-    return frame, tuple(Feature(name, kind) for name, kind in kinds.items())
+    return frame, tuple(Feature(name, "category" if frame.schema[name] == pl.String else "number") for name in names)
