@@ -9,9 +9,10 @@ whatever the use case demands later.
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 import uuid6
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.governance import assents
@@ -107,8 +108,15 @@ def ask(
     now = now or database_now(connection)
     found = registered_versions.expect(connection, use_case, version)
     state = next(iter(asked_for(connection, use_case, found.ref)), None)
-    event = Request(str(uuid6.uuid7()), actor, found, reason, break_glass)
+    event = Request(_new_id(connection, use_case), actor, found, reason, break_glass)
     return _write(connection, state, decide(state, event, policy_of(connection, use_case), now), actor, now)
+
+
+def _new_id(connection: Connection, use_case: str) -> str:
+    """Behind all others of the use case, whatever this machine's clock says: of two requests the later one counts."""
+    newest = connection.execute(select(func.max(approvals.c.id)).where(approvals.c.use_case == use_case)).scalar()
+    made = str(uuid6.uuid7())
+    return made if newest is None or made > newest else str(UUID(int=UUID(newest).int + 1))
 
 
 def end_unapproved(connection: Connection, broken: Approval, reason: str, now: datetime) -> Approval:
