@@ -178,7 +178,7 @@ def test_a_token_may_what_the_settings_grant_its_groups_and_each_role_only_there
 
 def test_spaces_separate_groups_only_in_a_scope(oidc: Settings) -> None:
     scoped = Guard("flights", {}, tokens_of(oidc.model_copy(update={"oidc_groups_claim": "scope"})))
-    assert scoped.admit(bearer(token(scope="openid approvers")), "approve").roles == ("approve",)
+    assert "approve" in scoped.admit(bearer(token(scope="openid approvers")), "approve").roles
 
 
 @pytest.mark.parametrize(
