@@ -204,6 +204,17 @@ def test_asking_again_does_not_let_who_broke_the_glass_approve(ready: ControlSto
         assert approve(ready, BOB, "flights", number).state == "approved"
 
 
+def test_what_waits_is_listed_however_much_was_asked_since_and_by_others(ready: ControlStore) -> None:
+    waits = request(ready, ANN, "flights", 2)
+    for number in range(1, 4):
+        record_version(ready, ANN, "trains", number, Evidence(f"{number:064x}", "e"))
+        request(ready, ANN, "trains", number)
+        reject(ready, BOB, "trains", number, "no")
+    assert [one.use_case for one in list_approvals(ready, limit=2)] == ["trains", "trains", "flights"]
+    assert list_approvals(ready, limit=1, sees=lambda use_case: use_case != "trains")[0] == waits
+    assert [one.version for one in list_approvals(ready, "trains", limit=1)] == [3]
+
+
 def test_of_two_requests_the_later_counts_whatever_the_clocks_of_their_machines(
     ready: ControlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
