@@ -24,16 +24,16 @@ def rows_of(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
     Raises IntegrityError, naming table, row and column, for a value that cannot be read, or is written in another way
     than this software does.
     """
+    ways = [(column, _ways(column.type, connection.dialect)) for column in table.columns]
     stored = [type_coerce(column, NullType()).label(column.name) for column in table.columns]
     for row in connection.execute(select(*stored).order_by(*table.primary_key)).mappings():
-        yield {column.name: _value(connection.dialect, column, row) for column in table.columns}
+        yield {column.name: _value(column, row, *how) for column, how in ways}
 
 
-def _value(dialect: Dialect, column: Column[Any], row: Any) -> Any:
+def _value(column: Column[Any], row: Any, read: Any, write: Any) -> Any:
     stored = row[column.name]
     if stored is None:
         return None
-    read, write = _ways(column.type, dialect)
     try:
         value = read(stored) if read else stored
         written = write(value) if write else value
