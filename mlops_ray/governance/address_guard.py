@@ -19,6 +19,9 @@ from mlops_ray.errors import ForbiddenError
 _METADATA = {"168.63.129.16"}
 _NAT64 = IPv6Network("64:ff9b::/96")
 _COMPATIBLE = IPv6Network("::/96")
+# All of IPv6 that networks have between each other (RFC 4291). The rest carries or stands for something else, and
+# Python calls much of it global: site-local fec0::, a site's own NAT64 64:ff9b:1::, ::ffff:0:127.0.0.1, 5f00::.
+_UNICAST, _EXAMPLES = IPv6Network("2000::/3"), IPv6Network("3fff::/20")
 _SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")
 _guard = threading.local()
 
@@ -75,6 +78,8 @@ def _forbidden(problem: str) -> ForbiddenError:
 def _is_public(text: str) -> bool:
     address = ip_address(text.partition("%")[0])
     inner = _inner(address) or address
+    if isinstance(inner, IPv6Address) and (inner not in _UNICAST or inner in _EXAMPLES):
+        return False
     return inner.is_global and not inner.is_multicast and str(inner) not in _METADATA
 
 

@@ -6,12 +6,14 @@ is over: then nothing new may be begun with it, but what is live stays. Only a r
 whatever the use case demands later.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 import uuid6
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from mlops_ray.errors import ConflictError, ForbiddenError
 from mlops_ray.governance import assents
@@ -85,13 +87,21 @@ def expire(store: ControlStore, now: datetime) -> list[Approval]:
         return [_write(connection, state, decide(state, Lapse(), Policy(), now), SYSTEM, now) for state in found]
 
 
-def list_approvals(store: ControlStore, use_case: str | None = None, limit: int | None = 1000) -> list[Approval]:
-    """Requests and what became of them, the newest first; limit: None for all."""
-    query = select(approvals).order_by(approvals.c.id.desc()).limit(limit)
-    if use_case is not None:
-        query = query.where(approvals.c.use_case == use_case)
+def list_approvals(
+    store: ControlStore,
+    use_case: str | None = None,
+    limit: int | None = 1000,
+    sees: Callable[[str], bool] = lambda use_case: True,
+) -> list[Approval]:
+    """Requests and what became of them, the newest first: all that wait, and of the rest the newest; limit: None for
+    all. sees: of which use cases; what others have asked for takes nobody's place."""
     with store.reading() as connection:
-        return [_approval(row) for row in connection.execute(query)]
+        known = connection.execute(select(approvals.c.use_case).distinct()).scalars()
+        names = [name for name in known if use_case in (None, name) and sees(name)]
+        of_these = select(approvals).where(approvals.c.use_case.in_(names)).order_by(approvals.c.id.desc())
+        newest = of_these.with_only_columns(approvals.c.id).limit(limit)
+        shown = (approvals.c.state == "requested") | approvals.c.id.in_(newest)
+        return [_approval(row) for row in connection.execute(of_these.where(shown))]
 
 
 def ask(
@@ -107,8 +117,15 @@ def ask(
     now = now or database_now(connection)
     found = registered_versions.expect(connection, use_case, version)
     state = next(iter(asked_for(connection, use_case, found.ref)), None)
-    event = Request(str(uuid6.uuid7()), actor, found, reason, break_glass)
+    event = Request(_new_id(connection, use_case), actor, found, reason, break_glass)
     return _write(connection, state, decide(state, event, policy_of(connection, use_case), now), actor, now)
+
+
+def _new_id(connection: Connection, use_case: str) -> str:
+    """Behind all others of the use case, whatever this machine's clock says: of two requests the later one counts."""
+    newest = connection.execute(select(func.max(approvals.c.id)).where(approvals.c.use_case == use_case)).scalar()
+    made = str(uuid6.uuid7())
+    return made if newest is None or made > newest else str(UUID(int=UUID(newest).int + 1))
 
 
 def end_unapproved(connection: Connection, broken: Approval, reason: str, now: datetime) -> Approval:

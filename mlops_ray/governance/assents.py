@@ -8,6 +8,9 @@ from typing import Any
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.events import Actor, plain
 
+ERASED = "erased-"
+"""How a pseudonym begins; see `erasures`."""
+
 
 @dataclass(frozen=True)
 class Assent:
@@ -30,13 +33,21 @@ def is_same(actor: Actor, name: str, id: str | None) -> bool:
     return actor.id == id if actor.id and id else actor.name == name
 
 
+def may_be(actor: Actor, name: str, id: str | None) -> bool:
+    """Whether the actor is that person, or could be. Who was erased from the audit log has a pseudonym there in place
+    of the `sub` of their tokens, so whoever comes with tokens may be them; random ids of persons with keys stay."""
+    if is_same(actor, name, id):
+        return True
+    return id.startswith(ERASED) and "|" in actor.id if id else name.startswith(ERASED)
+
+
 def expect_another(assents: Iterable[Assent], persons: Iterable[Actor], what: str) -> None:
-    """Raise ConflictError if one of `persons` has agreed, or somebody in their place: each counts once."""
+    """Raise ConflictError if one of `persons` has agreed, or may have, or somebody in their place: each counts once."""
     given = list(assents)
     for person in persons:
         for one in given:
-            in_place = one.for_name is not None and is_same(person, one.for_name, one.for_id)
-            if in_place or is_same(person, one.name, one.id):
+            in_place = one.for_name is not None and may_be(person, one.for_name, one.for_id)
+            if in_place or may_be(person, one.name, one.id):
                 how = f" ({one.name} did so in their place)" if in_place else ""
                 raise ConflictError(f"{person.name} has approved {what} already{how}. Somebody else has to as well.")
 

@@ -74,13 +74,15 @@ def break_glass(
             expect_seen(connection, before, seen)
         if before.rollout:
             raise conflict(connection, before)
-        ref = ask(connection, actor, use_case, version, reason, break_glass=True).ref
+        now = database_now(connection)
+        ref = ask(connection, actor, use_case, version, reason, break_glass=True, now=now).ref
         expect_signed(connection, use_case, ref)  # no replica would load it
         if before.champion == ref:
             raise ConflictError(f"Version {version} of {use_case} is the champion already.")
         after = with_champion(before, ref)
         subject, payload = f"{use_case}@{version}", {"digest": ref.digest}
-        record(connection, "break_glass", actor, subject, use_case=use_case, payload=payload, reason=reason)
+        # By the clock by which it is judged when this was last said.
+        record(connection, "break_glass", actor, subject, use_case, payload=payload, reason=reason, now=now)
         return write(connection, before, after, "champion.set", actor, ref, reason)
 
 

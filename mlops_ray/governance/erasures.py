@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Text, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, IntegrityError, UnavailableError
+from mlops_ray.governance.assents import ERASED
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, below, covered, hash_of_fields, read, record
 from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES
@@ -151,7 +152,7 @@ def _erase(store: ControlStore, actor: Actor, tells: Callable[[str], bool], reas
         raise ConfigurationError("Say why, such as the number of a request: the reason goes into the audit log.")
     if tells(reason):
         raise ConfigurationError("The reason tells of the person itself. Give one that does not.")
-    pseudonym = f"erased-{secrets.token_hex(6)}"
+    pseudonym = f"{ERASED}{secrets.token_hex(6)}"
     with store.reading() as connection:  # all events, which may take long, before the others have to wait
         until = connection.execute(select(event_head.c.seq)).scalar_one()
         query = select(events).order_by(events.c.seq).execution_options(yield_per=1000)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance import assents
-from mlops_ray.governance.assents import Assent, expect_another, is_same
+from mlops_ray.governance.assents import Assent, expect_another, is_same, may_be
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor, plain, record
 from mlops_ray.governance.monitoring_definitions import newest_definition, write_definition
@@ -148,7 +148,7 @@ def approve_change(
         now = now or database_now(connection)
         change, policy = _open(connection, id, now)
         _expect_role(actor, change, policy)
-        if policy.four_eyes and is_same(actor, change.requested_by, change.requested_by_id):
+        if policy.four_eyes and may_be(actor, change.requested_by, change.requested_by_id):
             raise ForbiddenError(f"{actor.name} has asked for this change of {_what(change)}. Somebody else approves.")
         _expect_same_revision(connection, change)
         return _agreed(connection, actor, change, policy, reason, now)

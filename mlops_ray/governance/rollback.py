@@ -11,6 +11,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.history import champions
 from mlops_ray.governance.live import Live, Numbers, VersionRef, live, read_live
+from mlops_ray.governance.signatures import expect_signed
 
 
 def roll_back(
@@ -85,7 +86,7 @@ def _champion_before(connection: Connection, before: Live, to: int) -> VersionRe
             f"{before.in_words()} Start a rollout of version {to}, or go back to another."
         )
     try:
-        expect_may_serve(connection, before.use_case, found)
+        _expect_may_return(connection, before.use_case, found)
     except ForbiddenError as error:
         other = last_servable(connection, before)
         instead = f"Go back to version {other.version}, which may" if other else "No earlier champion may"
@@ -99,11 +100,17 @@ def last_servable(connection: Connection, before: Live) -> VersionRef | None:
         if ref == before.champion:
             continue
         try:
-            expect_may_serve(connection, before.use_case, ref)
+            _expect_may_return(connection, before.use_case, ref)
         except ForbiddenError:
             continue
         return ref
     return None
+
+
+def _expect_may_return(connection: Connection, use_case: str, version: VersionRef) -> None:
+    """As `expect_may_serve`, and with the signature that is demanded of what was replaced before it was."""
+    expect_may_serve(connection, use_case, version)
+    expect_signed(connection, use_case, version)
 
 
 def _returned(connection: Connection, before: Live, target: VersionRef) -> Live:

@@ -9,8 +9,8 @@ it was not written by it.
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Column, Connection, Dialect, Table, select, type_coerce
-from sqlalchemy.types import NullType
+from sqlalchemy import Boolean, Column, Connection, Dialect, Table, TypeDecorator, select, type_coerce
+from sqlalchemy.types import NullType, TypeEngine
 
 from mlops_ray.errors import IntegrityError
 from mlops_ray.governance.tables import Json
@@ -24,17 +24,16 @@ def rows_of(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
     Raises IntegrityError, naming table, row and column, for a value that cannot be read, or is written in another way
     than this software does.
     """
+    ways = [(column, _ways(column.type, connection.dialect)) for column in table.columns]
     stored = [type_coerce(column, NullType()).label(column.name) for column in table.columns]
     for row in connection.execute(select(*stored).order_by(*table.primary_key)).mappings():
-        yield {column.name: _value(connection.dialect, column, row) for column in table.columns}
+        yield {column.name: _value(column, row, *how) for column, how in ways}
 
 
-def _value(dialect: Dialect, column: Column[Any], row: Any) -> Any:
+def _value(column: Column[Any], row: Any, read: Any, write: Any) -> Any:
     stored = row[column.name]
     if stored is None:
         return None
-    kind = column.type.dialect_impl(dialect)
-    read, write = kind.result_processor(dialect, None), kind.bind_processor(dialect)
     try:
         value = read(stored) if read else stored
         written = write(value) if write else value
@@ -47,6 +46,14 @@ def _value(dialect: Dialect, column: Column[Any], row: Any) -> Any:
         where = f"Table {column.table.name}, row {' '.join(str(row[one.name]) for one in column.table.primary_key)}"
         raise IntegrityError(f"{where}: {column.name} is {ascii(stored)[:_SHOWN]}, which nobody writes there.")
     return value
+
+
+def _ways(kind: TypeEngine[Any], dialect: Dialect) -> tuple[Any, Any]:
+    """How a value is read, and how it is written; None where as it is."""
+    if not isinstance(kind, TypeDecorator | Boolean):
+        return None, None
+    here = kind.dialect_impl(dialect)
+    return here.result_processor(dialect, None), here.bind_processor(dialect)
 
 
 def _is_as_written(column: Column[Any], value: Any, written: Any, stored: Any) -> bool:

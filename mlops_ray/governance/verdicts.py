@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
-from mlops_ray.governance.assents import Assent, expect_another, is_same
+from mlops_ray.governance.assents import Assent, expect_another, is_same, may_be
 from mlops_ray.governance.events import Actor, plain
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRef
@@ -220,10 +220,12 @@ def _expect_other_eyes(state: Approval, event: Verdict, policy: Policy, person: 
     if not policy.four_eyes:
         return
     name = _name(event.version).lower()
-    if is_same(person, state.author, state.author_id):
-        raise ForbiddenError(f"{person.name} is the author of {name}. Somebody else has to approve.")
+    if may_be(person, state.author, state.author_id):
+        known = is_same(person, state.author, state.author_id)
+        said = "is" if known else "may be the one who was erased from the audit log as"
+        raise ForbiddenError(f"{person.name} {said} the author of {name}. Somebody else has to approve.")
     broken = [one for one in (state, *event.earlier) if one.break_glass]
-    if any(is_same(person, one.requested_by, one.requested_by_id) for one in broken):
+    if any(may_be(person, one.requested_by, one.requested_by_id) for one in broken):
         raise ForbiddenError(f"{person.name} broke the glass for {name}. Somebody else has to approve.")
 
 

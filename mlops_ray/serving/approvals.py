@@ -70,11 +70,12 @@ class Approvals:
 
     async def _list(self, request: Request) -> Response:
         """Of the use cases on which the caller operates, approves or audits, the newest first."""
-        found = await asyncio.to_thread(list_approvals, self._store)
-        seen = [
-            asdict(one) for one in found if may_one(request.principal, ("operate", "approve", "audit"), one.use_case)
-        ]
-        return Response({"approvals": seen})
+
+        def sees(use_case: str) -> bool:
+            return may_one(request.principal, ("operate", "approve", "audit"), use_case)
+
+        found = await asyncio.to_thread(list_approvals, self._store, sees=sees)
+        return Response({"approvals": [asdict(one) for one in found]})
 
     def _decide(self, decision: Decision) -> Route:
         async def decide(request: Request) -> Response:

@@ -30,6 +30,7 @@ MAX_TOKEN_BYTES = 8_192
 _KNOWN_TOKENS = 10_000
 _SUBJECT_CHARACTERS = 255  # OpenID Connect Core 1.0, section 2
 _KEY_PREFIX = b"mlr_"
+_SCOPES = ("scope", "scp")  # RFC 6749, section 3.3; and as Microsoft names it
 
 _logger = logging.getLogger(__name__)
 
@@ -282,9 +283,12 @@ def refreshed(tokens: Tokens | None, settings: Settings) -> Tokens | None:
 
 
 def _texts(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """A claim that is a list of texts, or one text with spaces between, as providers write it; () without it."""
+    """A claim that is a list of texts, or one text; () without it. Only in a scope, which is defined so, do spaces
+    separate: elsewhere "domain admins" is one group, which a provider writes without a list where it is alone."""
     claim = claims.get(name)
-    parts = claim.split() if isinstance(claim, str) else [] if claim is None else claim
+    if isinstance(claim, str):
+        return tuple(claim.split()) if name in _SCOPES else (claim,)
+    parts = [] if claim is None else claim
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise _unauthorized(f"The token is not valid: claim {name} is no list of texts.")
     return tuple(parts)

@@ -9,6 +9,7 @@ from random import Random
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from sqlalchemy import text
 
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.governance.anchors import anchor
@@ -16,6 +17,7 @@ from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.erasures import erase_person
 from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.keys import create_key
 from tests.anchoring import anchored_in, make_keys
 from tests.audit_history import (
     cut,
@@ -77,6 +79,15 @@ def test_any_edit_by_sql_is_found_also_where_texts_were_erased(store: ControlSto
     expect_every_edit_found(store, replayed(store))
     expect_every_row_found(store, replayed(store))
     expect_every_edit_of_the_chain_found(store, settings, Random(15))
+
+
+def test_what_cannot_be_read_is_named(store: ControlStore, settings: Settings) -> None:
+    create_key(store, ADMINISTRATOR, "ci", ["predict"], requests_per_s=5)
+    anchor(store, settings)
+    assert verify_store(store, settings).problem is None
+    with store.transaction() as connection:
+        connection.execute(text("UPDATE principals SET roles = '{'"))
+    assert "roles is '{'" in str(verify_store(store, settings).problem)
 
 
 def test_an_object_store_with_a_lock_keeps_what_it_was_given(

@@ -5,8 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+import uuid6
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -200,6 +202,32 @@ def test_asking_again_does_not_let_who_broke_the_glass_approve(ready: ControlSto
         with pytest.raises(ForbiddenError, match="not approved"):
             expect_servable(ready, "flights", VersionRef(number, NEW.digest))
         assert approve(ready, BOB, "flights", number).state == "approved"
+
+
+def test_what_waits_is_listed_however_much_was_asked_since_and_by_others(ready: ControlStore) -> None:
+    waits = request(ready, ANN, "flights", 2)
+    for number in range(1, 4):
+        record_version(ready, ANN, "trains", number, Evidence(f"{number:064x}", "e"))
+        request(ready, ANN, "trains", number)
+        reject(ready, BOB, "trains", number, "no")
+    assert [one.use_case for one in list_approvals(ready, limit=2)] == ["trains", "trains", "flights"]
+    assert list_approvals(ready, limit=1, sees=lambda use_case: use_case != "trains")[0] == waits
+    assert [one.version for one in list_approvals(ready, "trains", limit=1)] == [3]
+
+
+def test_of_two_requests_the_later_counts_whatever_the_clocks_of_their_machines(
+    ready: ControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, day_ms = uuid6.uuid7, 86_400_000
+    for verdict in (reject, approve):
+        with monkeypatch.context() as ahead:  # the first 48 bits of a UUIDv7 are milliseconds
+            ahead.setattr(uuid6, "uuid7", lambda: UUID(int=real().int + (day_ms << 80)))
+            request(ready, ANN, "flights", 2)
+        reject(ready, BOB, "flights", 2, "not yet")
+        request(ready, ANN, "flights", 2)
+        after = verdict(ready, BOB, "flights", 2, "looked at it again")
+        assert list_approvals(ready, "flights")[0] == after
+    assert valid_approval(ready, "flights", NEW, datetime.now(UTC)) == after
 
 
 @given(

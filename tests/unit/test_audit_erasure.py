@@ -30,7 +30,7 @@ from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, hash_of_fie
 from mlops_ray.governance.keys import create_key, list_keys, revoke_key
 from mlops_ray.governance.live import Plan, live
 from mlops_ray.governance.notifications import deliver_once, subscribe, unsubscribe
-from mlops_ray.governance.policy_changes import set_policy
+from mlops_ray.governance.policy_changes import approve_change, set_policy
 from mlops_ray.governance.principals import person_of_subject
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.tables import event_head, events, metadata, outbox
@@ -38,7 +38,7 @@ from mlops_ray.governance.versions import Evidence, record_version
 from tests.anchoring import anchored_in
 
 ROOT = Actor("root", ("admin",), id="person-root")
-SUB = person_of_subject("https://idp.example.org", "24828")
+SUB = person_of_subject("https://idp.example.org", "usr24828")
 BEA = Actor("Bea Östberg", ("operate",), id=SUB, os_user="bostberg")
 CARL = Actor("carl", ("approve",), id="person-carl")
 
@@ -74,7 +74,7 @@ def dump(store: ControlStore) -> str:
         return "\n".join(str(connection.execute(select(table)).all()) for table in metadata.sorted_tables)
 
 
-NAMES = re.compile("östberg|ostberg|24828", re.IGNORECASE)
+NAMES = re.compile("östberg|ostberg|usr24828", re.IGNORECASE)
 
 
 def test_nothing_tells_of_the_person_afterwards_and_the_chain_holds(
@@ -101,7 +101,7 @@ def test_nothing_tells_of_the_person_afterwards_and_the_chain_holds(
     lived.close()
     for file in tmp_path.glob("control_store*"):
         content = file.read_bytes()
-        for name in ("östberg".encode(), b"\\u00f6stberg", b"\\u00d6stberg", b"24828", b"bostberg"):
+        for name in ("östberg".encode(), b"\\u00f6stberg", b"\\u00d6stberg", b"usr24828", b"bostberg"):
             assert name.lower() not in content.lower(), file
 
 
@@ -316,6 +316,34 @@ def test_four_eyes_hold_after_the_author_was_erased(store: ControlStore) -> None
     erase_person(store, ROOT, "dora", "request 17")
     with pytest.raises(ForbiddenError, match="is the author"):
         approve(store, replace(dora, name="dora again"), "flights", 1)
+
+
+def test_four_eyes_hold_after_an_author_with_tokens_was_erased(store: ControlStore) -> None:
+    """Their id goes, as it says who they are: whoever else comes with tokens may be them, and who has a key is not."""
+    again, other = (replace(BEA, id=person_of_subject("https://idp.example.org", sub)) for sub in ("usr24828", "7"))
+    record_version(store, BEA, "flights", 1, Evidence("1" * 64, "e"))
+    set_policy(store, ROOT, "flights", Policy(required=True))
+    request(store, BEA, "flights", 1)
+    erase_person(store, ROOT, BEA.name, "request 17")
+    for actor in (again, other):
+        with pytest.raises(ForbiddenError, match="may be the one who was erased"):
+            approve(store, replace(actor, name="dora", roles=("approve",)), "flights", 1)
+    assert approve(store, CARL, "flights", 1).state == "approved"
+
+
+def test_who_was_erased_does_not_approve_twice_nor_their_own_rules(store: ControlStore) -> None:
+    again = replace(BEA, roles=("operate", "approve"))
+    set_policy(store, CARL, "flights", Policy(required=True, min_approvers=2))
+    record_version(store, CARL, "flights", 1, Evidence("1" * 64, "e"))
+    request(store, CARL, "flights", 1)
+    approve(store, again, "flights", 1)
+    change = set_policy(store, again, "flights", None)
+    assert change
+    erase_person(store, ROOT, BEA.name, "request 17")
+    with pytest.raises(ConflictError, match="has approved"):
+        approve(store, again, "flights", 1)
+    with pytest.raises(ForbiddenError, match="Somebody else approves"):
+        approve_change(store, again, change.id)
 
 
 def test_the_command_asks_for_the_name_and_says_what_it_did_not_reach(lived: ControlStore, tmp_path: Path) -> None:

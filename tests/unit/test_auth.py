@@ -164,6 +164,8 @@ def test_a_token_may_what_the_settings_grant_its_groups_and_each_role_only_there
     both = token(EC_KEY, "two", "ES256", groups=["ML Labels", "callers", "unknown"])
     assert tokens.admit(bearer(both), "label").roles == ("predict", "label")
     refused(403, tokens, bearer(token()), "operate")
+    assert tokens.admit(bearer(token(groups="ML Labels")), "label").roles == ("label",)
+    refused(403, tokens, bearer(token(groups="domain approvers")), "approve")  # is one group, and none of ours
     approves = tokens.admit(bearer(token(groups="approvers")), "approve")
     refused(403, tokens, bearer(token(groups="approvers")), "operate")
     now = datetime.now(UTC)
@@ -172,6 +174,11 @@ def test_a_token_may_what_the_settings_grant_its_groups_and_each_role_only_there
     assert not approves.may("approve", None, now)
     assert (approves.actor("flights").roles, approves.actor("trains").roles) == (("approve",), ("operate",))
     assert tokens.admit(bearer(token(groups=["bosses"])), "operate").may("admin", None, now)
+
+
+def test_spaces_separate_groups_only_in_a_scope(oidc: Settings) -> None:
+    scoped = Guard("flights", {}, tokens_of(oidc.model_copy(update={"oidc_groups_claim": "scope"})))
+    assert "approve" in scoped.admit(bearer(token(scope="openid approvers")), "approve").roles
 
 
 @pytest.mark.parametrize(

@@ -714,6 +714,7 @@ def test_a_reference_that_is_none_is_refused(store: ControlStore, channel: str) 
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200", "0.0.0.0",
         "168.63.129.16", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00:ec2::254", "fc00::1",
         "::ffff:127.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::", "ff02::1",
+        "fec0::1", "64:ff9b:1::a00:1", "::ffff:0:127.0.0.1", "5f00::1", "3fff::1", "100:0:0:1::1",
     ],
 )  # fmt: skip
 def test_private_local_and_metadata_addresses_are_refused(address: str) -> None:

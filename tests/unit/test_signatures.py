@@ -56,6 +56,18 @@ def test_what_was_live_stays_so_and_can_be_gone_back_to_until_it_is_replaced(sto
     assert not demands_signature(store, "flights", old)
 
 
+def test_there_is_no_way_back_around_the_signature(store: ControlStore) -> None:
+    """What was replaced before signatures were demanded does not come back without one; what was not does."""
+    for number in (1, 2, 3):
+        state = set_champion(store, ANN, "flights", registered(store, number, None), "before")
+    set_policy(store, ANN, "flights", DEMANDS)
+    with pytest.raises(ForbiddenError, match=r"no signature that holds.*Go back to version 2"):
+        roll_back(store, ANN, "flights", state.revision, 1, "it was better")
+    assert roll_back(store, ANN, "flights", state.revision, 2, "it was better").serves_alone(2)
+    set_policy(store, ANN, "flights", None)
+    assert roll_back(store, ANN, "flights", state.revision + 1, 1, "not demanded any more").serves_alone(1)
+
+
 def test_another_policy_in_between_does_not_begin_the_demand_anew(store: ControlStore) -> None:
     set_policy(store, ANN, "flights", DEMANDS)
     version = registered(store, 1, True)
