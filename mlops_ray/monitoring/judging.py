@@ -146,11 +146,14 @@ def _part_of(sketch: Sketch, part: float) -> Sketch:
 
 
 def _effects(window: Window, reference: Reference) -> tuple[float, float]:
-    """How far the mean answer has moved, in standard deviations, and how much more ROC AUC the answers let expect."""
+    """How far the mean answer has moved, in standard deviations, and how much more ROC AUC the answers let expect.
+
+    To nine decimals: the last bits of a mean depend on which rows were read together.
+    """
     old, new = reference.columns.get(PREDICTION), window.columns.get(PREDICTION)
     if not isinstance(old, NumericSketch) or not isinstance(new, NumericSketch) or not new.values:
         return nan, nan
-    moved = (new.mean - old.mean) / old.deviation if old.deviation > 0 else nan
+    moved = round((new.mean - old.mean) / old.deviation, 9) if old.deviation > 0 else nan
     if reference.estimator is None:
         return moved, nan
     before, now = (reference.estimator.estimate(sketch).roc_auc for sketch in (old, new))

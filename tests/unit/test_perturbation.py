@@ -256,6 +256,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Monitoring, "seasonal"): ({"amount": "hour"}, SEALED),
     (Monitoring, "false_alarm_days"): (99, SEALED),
     (Monitoring, "slices"): (("customer",), SEALED),
+    (Monitoring, "segments"): ({"customer": ("amount",)}, SEALED),
     (Monitoring, "number_detector"): ("psi", SEALED),
     (Monitoring, "category_detector"): ("psi", SEALED),
     (Monitoring, "domain_classifier"): (True, SEALED),

@@ -24,8 +24,9 @@ from tests.unit.watch_process import TOLD, open_watch, watch
 LONGEST_S = 60.0
 # Not ours: polars does not outlive a fork.
 LIBRARIES = ["numpy", "scipy.special", "pyarrow.parquet", "pyarrow.fs", "pydantic", "sqlalchemy", "datasketches"]
-# Asked after a past moment, so that windows by time end by what was read, in whichever step, and not by the clock.
-ROWS = pl.concat([CALM.head(800), shifted(CALM.tail(800))]).with_columns(as_of=pl.col("time") - timedelta(hours=1))
+# Asked after a past moment, so that windows by time end by what was read, in whichever step, and not by the clock. They
+# begin where files do, which are longer here than a segment may be: one is found by when it begins.
+ROWS = pl.concat([CALM.head(800), shifted(CALM.tail(800))]).with_columns(as_of=pl.col("time") - timedelta(hours=6))
 
 
 @dataclass
