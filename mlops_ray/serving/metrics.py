@@ -63,17 +63,18 @@ class Metrics:
         self, counts: Mapping[tuple[str, str], Counts], lookups: Sequence[Lookups], dropped: int, lag: Lag
     ) -> None:
         """Add what was counted since the last call. Called from one thread. lookups: of the versions held."""
-        for (version, route), now in list(counts.items()):
+        for (version, route), counted in list(counts.items()):
+            now = counted + Counts()  # as it stands: answers go on meanwhile, and what comes now is the next round's
             self._add(now - self._seen.get((version, route), Counts()), {"version": version, "route": route})
-            self._seen[version, route] = now + Counts()
+            self._seen[version, route] = now
         before, self._seen_lookups = self._seen_lookups, []
         for reader in lookups:
             seen = next((seen for known, seen in before if known is reader), {})
-            counted = _counted(reader)
-            for (name, view), value in counted.items():
+            looked_up = _counted(reader)
+            for (name, view), value in looked_up.items():
                 tags = self._tags | ({"view": view} if view else {})
                 _increase(self._lookups[name], value - seen.get((name, view), 0.0), tags)
-            self._seen_lookups.append((reader, counted))
+            self._seen_lookups.append((reader, looked_up))
         _increase(self._dropped, dropped - self._seen_dropped, self._tags)
         self._seen_dropped = dropped
         self._lag_bytes.set(lag.bytes, self._tags)
@@ -81,11 +82,12 @@ class Metrics:
 
     def publish_answers(self, answers: Mapping[int, Counts]) -> None:
         """Add the answers of each status since the last call, also those that no version gave."""
-        for status, now in list(answers.items()):
+        for status, counted in list(answers.items()):
+            now = counted + Counts()
             new, tags = now - self._seen_answers.get(status, Counts()), self._tags | {"status": str(status)}
             _increase(self._answers, new.requests, tags)
             _increase_buckets(self._answer_latency, new, tags)
-            self._seen_answers[status] = now + Counts()
+            self._seen_answers[status] = now
 
     def _add(self, new: Counts, labels: dict[str, str]) -> None:
         tags = self._tags | labels
