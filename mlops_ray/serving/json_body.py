@@ -108,7 +108,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _GivenTwice:
     if len(value) == len(pairs):
         return value
     seen: set[str] = set()
-    return _GivenTwice(next(name for name, _ in pairs if name in seen or seen.add(name)))
+    for name, _ in pairs:
+        if name in seen:
+            break
+        seen.add(name)
+    return _GivenTwice(name)
 
 
 def _refuse_in(value: Any, path: str) -> None:
