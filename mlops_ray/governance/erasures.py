@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Text, select, update
+from sqlalchemy import Connection, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, IntegrityError, UnavailableError
 from mlops_ray.governance.assents import ERASED
@@ -26,6 +26,7 @@ from mlops_ray.governance.references import digest_of
 from mlops_ray.governance.tables import (
     REPORTS,
     Json,
+    PlainText,
     anchors,
     endpoints,
     event_head,
@@ -311,7 +312,7 @@ def _erase_in_tables(connection: Connection, tells: Callable[[str], bool], pseud
             continue
         columns = [
             column for column in table.columns
-            if isinstance(column.type, Text | Json) and not column.primary_key and column.name not in _GOES_BY
+            if isinstance(column.type, PlainText | Json) and not column.primary_key and column.name not in _GOES_BY
         ]  # fmt: skip
         for row in connection.execute(select(table)).mappings().all():
             values = {column.name: _erased(row[column.name], tells, pseudonym) for column in columns}

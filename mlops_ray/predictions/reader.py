@@ -111,7 +111,8 @@ def rows_between(
 def rows_of_request(
     artifacts: Artifacts, use_case: str, request_id: str, start: datetime, end: datetime
 ) -> pl.DataFrame:
-    """All that was answered under an id in `start <= time < end`, by time."""
+    """All that was answered under an id in `start <= time < end`, by time; however its digits are written."""
+    request_id = request_id.lower()
     condition = "request_id", request_id, request_id
 
     def look() -> list[pl.DataFrame]:

@@ -27,6 +27,8 @@ LEAST_RSA_BITS = 2_048
 KEY_SET_WITHIN_S = 5.0
 LONGEST_VALID_S = 10 * 366 * 86_400.0
 MAX_TOKEN_BYTES = 8_192
+# Of a provider's clock and ours: a token is sent as soon as it is given out. Its end is kept to the second (`admit`).
+CLOCKS_DIFFER_S = 60.0
 _KNOWN_TOKENS = 10_000
 _SUBJECT_CHARACTERS = 255  # OpenID Connect Core 1.0, section 2
 _KEY_PREFIX = b"mlr_"
@@ -170,7 +172,8 @@ class Tokens:
                 raise jwt.InvalidKeyError("it is signed with a key that is not in the configured key set")
             return jwt.decode(
                 token, key.key, algorithms=[key.algorithm_name],
-                audience=self._audience, issuer=self._issuer, options={"require": ["exp", "iss", "aud", "sub"]},
+                audience=self._audience, issuer=self._issuer, leeway=CLOCKS_DIFFER_S,
+                options={"require": ["exp", "iss", "aud", "sub"]},
             )  # fmt: skip
         except Exception as error:  # whatever a stranger's bytes make the library raise, they are no token
             raise _unauthorized(f"The token is not valid: {str(error)[:200]}.") from None

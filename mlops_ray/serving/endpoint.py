@@ -83,9 +83,9 @@ class Endpoint:
     async def _infer(self, request: Request) -> Response:
         request.expect_content_type()  # clients of the protocol declare none: a header says how much is JSON
         question = InferQuestion(await request.body(), request.headers.get(HEADER_LENGTH))
-        named = ledger_key(question.content, question.header_length)
-        request.request_id = named or request.request_id
-        version, scored = await self._answer(request, question, named is not None)
+        if named := ledger_key(question.content, question.header_length):
+            request.request_id, request.named = named, True
+        version, scored = await self._answer(request, question)
         assert scored.tensors is not None
         model = {"model_name": self._name, "model_version": version}
         body, head_length = encode_answer(scored.tensors, model, request.request_id, scored.probability)
@@ -94,16 +94,14 @@ class Endpoint:
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH.decode(): str(head_length)}
         return Response(body, headers=headers)
 
-    async def _answer(self, request: Request, question: Question, named: bool = False) -> tuple[str, Scored]:
+    async def _answer(self, request: Request, question: Question) -> tuple[str, Scored]:
         """The answer of the version that this request falls to, once it is in the ledger; again if it is there.
-
-        named: the request's id stands in its body.
 
         A canary that fails costs the caller nothing: the champion answers. It counts as the canary's failure only if
         the champion can answer, so that a wrong request blames nobody.
         """
         traffic = self._follower.traffic
-        inquiry = inquiry_of(request, question.content, named)
+        inquiry = inquiry_of(request, question.content)
         asked = asked_version(request, traffic, self._name)
         if asked is not None and asked is not traffic.champion:
             return asked.version, await self._ask_for(asked, inquiry, request, question)

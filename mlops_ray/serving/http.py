@@ -22,7 +22,8 @@ from mlops_ray.serving.slots import Room, Slots
 
 MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else, which the audit log keeps
 DEADLINE_S = 10.0
-STARTED = "mlops_ray.started_s"  # in an ASGI scope: when the request's first byte came, by `time.perf_counter`
+# In an ASGI scope: when the request's first byte came, by `time.perf_counter`; and whether its id is the caller's.
+STARTED, NAMED = "mlops_ray.started_s", "mlops_ray.named"
 LOG_LINES_PER_S = 5  # of one status: a flood of bad credentials is no flood of lines
 MAX_QUOTED = 2_000  # characters of an error
 HUNG_UP = 499  # how callers are counted that went away before their body was complete, as nginx has it
@@ -43,7 +44,8 @@ class Request:
 
     started_s: when its first byte came, on the clock of `time.perf_counter`. principal: who asks; None on public
     routes. version: the one of a model that the path names. awaits_body: whether it is the caller who keeps us waiting.
-    content: the body, once it is there. max_body_bytes: of a body.
+    content: the body, once it is there. max_body_bytes: of a body. named: whether the id is the caller's, who can send
+    it again.
     """
 
     method: str
@@ -58,6 +60,7 @@ class Request:
     awaits_body: bool = False
     content: bytes | None = None
     max_body_bytes: int = MAX_ORDER_BYTES
+    named: bool = False
 
     async def body(self) -> bytes:
         """The whole body. Raises HttpError 413 as soon as it is known to pass `max_body_bytes`."""
@@ -82,9 +85,10 @@ class Request:
         return taken
 
     async def _received(self, take: Callable[[int], None]) -> bytes:
-        declared = self.headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > self.max_body_bytes:
-            raise self._too_large(int(declared))
+        length = self.headers.get(b"content-length", b"")
+        declared = int(length[:19]) if length.isdigit() else 0  # Python reads no number of 4,301 digits
+        if declared > self.max_body_bytes:
+            raise self._too_large(declared)
         chunks, size, more = [], 0, True
         self.awaits_body = True
         while more:
@@ -192,7 +196,8 @@ class Routes:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
         came_as = request_id_of(headers)
         query = scope.get("query_string", b"")
-        request = Request(scope["method"], path, headers, came_as, receive, started_s, query)
+        named = scope.get(NAMED, HEADER in headers)
+        request = Request(scope["method"], path, headers, came_as, receive, started_s, query, named=named)
         try:
             if now_s - started_s >= self._deadlines.deadline_s:
                 raise TimeoutError

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from mlops_ray.predictions.record import QUESTION_BYTES
 from mlops_ray.serving.http import Request
-from mlops_ray.serving.request_id import HEADER
 from mlops_ray.serving.served_version import Scored
 
 KEPT_S = 600.0
@@ -26,13 +25,12 @@ class Inquiry:
     may_come_again: bool
 
 
-def inquiry_of(request: Request, content: bytes, named: bool = False) -> Inquiry:
-    """named: the request's id stands in its body; else it may stand in the header."""
+def inquiry_of(request: Request, content: bytes) -> Inquiry:
     return Inquiry(
         request.request_id,
         hashlib.blake2b(content, digest_size=QUESTION_BYTES).digest(),
         request.principal.id if request.principal else "",
-        named or HEADER in request.headers,
+        request.named,
     )
 
 

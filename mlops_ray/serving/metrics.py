@@ -72,9 +72,10 @@ class Metrics:
         self, counts: Mapping[tuple[str, str], Counts], lookups: Sequence[Lookups], dropped: int, lag: Lag
     ) -> None:
         """Add what was counted since the last call. Called from one thread. lookups: of the versions held."""
-        for (version, route), now in list(counts.items()):
+        for (version, route), counted in list(counts.items()):
+            now = counted + Counts()  # as it stands: answers go on meanwhile, and what comes now is the next round's
             self._add(now - self._seen.get((version, route), Counts()), {"version": version, "route": route})
-            self._seen[version, route] = now + Counts()
+            self._seen[version, route] = now
         before, self._seen_lookups = self._seen_lookups, [(reader, _counted(reader)) for reader in lookups]
         for (name, view), value in _new(before, self._seen_lookups):
             _increase(self._lookups[name], value, self._tags | ({"view": view} if view else {}))
@@ -85,11 +86,12 @@ class Metrics:
 
     def publish_answers(self, answers: Mapping[int, Counts]) -> None:
         """Add the answers of each status since the last call, also those that no version gave."""
-        for status, now in list(answers.items()):
+        for status, counted in list(answers.items()):
+            now = counted + Counts()
             new, tags = now - self._seen_answers.get(status, Counts()), self._tags | {"status": str(status)}
             _increase(self._answers, new.requests, tags)
             _increase_buckets(self._answer_latency, new, tags)
-            self._seen_answers[status] = now + Counts()
+            self._seen_answers[status] = now
 
     def publish_judged(self, versions: Sequence[tuple[str, Judged]]) -> None:
         """Add what the contracts of these versions made of requests since the last call."""

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from mlops_ray.serving.environment import WAITED_HEADER
-from mlops_ray.serving.http import DEADLINE_S, STARTED
-from mlops_ray.serving.request_id import HEADER, request_id_of
+from mlops_ray.serving.http import DEADLINE_S, NAMED, STARTED
+from mlops_ray.serving.request_id import HEADER, canonical, request_id_of
 
 _SERVE_TIMEOUT_HEADERS = {b"x-request-timeout-seconds", b"x-request-disconnect-disabled"}
 _UNWATCHED = (b"x-request-disconnect-disabled", b"?1")
@@ -42,6 +42,7 @@ class Edge:
             return
         headers = dict(scope["headers"])
         scope[STARTED] = time.perf_counter() - _waited_s(headers.get(WAITED, b""))
+        scope[NAMED] = canonical(headers.get(HEADER, b"")) is not None
         request_id = request_id_of(headers).encode()
         kept = [(name, value) for name, value in scope["headers"] if name not in _NOT_PASSED_ON]
         scope["headers"] = [*kept, (HEADER, request_id), _UNWATCHED]

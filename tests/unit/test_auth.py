@@ -195,6 +195,14 @@ def test_a_grant_that_is_no_role_with_a_use_case_is_named(oidc: Settings, grant:
         tokens_of(oidc.model_copy(update={"oidc_groups": {"ops": (grant,)}}))
 
 
+def test_a_token_counts_at_once_though_the_provider_s_clock_is_ahead_and_ends_when_it_says(tokens: Guard) -> None:
+    now = int(time.time())
+    assert tokens.admit(bearer(token(iat=now + 30, nbf=now + 30)), "predict").name == "ann"
+    refused(401, tokens, bearer(token(nbf=now + 90)))
+    refused(401, tokens, bearer(token(iat=now + 90)))
+    refused(401, tokens, bearer(token(exp=now - 1)))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -224,6 +224,17 @@ def test_a_repetition_gets_the_answer_that_is_recorded(tmp_path: Path) -> None:
         assert recorded(example).height == 2
 
 
+def test_those_who_cannot_ask_again_push_out_no_answer_of_one_who_can(tmp_path: Path) -> None:
+    mine = {"x-request-id": MINE.format(3)}
+    with example_endpoint(tmp_path) as example:
+        example.endpoint._recent = RecentAnswers(most_rows=2)
+        first = predict(example, {"features": VECTOR}, **mine).json()
+        for _ in range(4):
+            predict(example, {"features": VECTOR})
+        assert predict(example, {"features": VECTOR}, **mine).json() == first
+        assert recorded(example).filter(request_id=MINE.format(3).lower()).height == 1
+
+
 def test_the_record_says_who_asked(tmp_path: Path) -> None:
     with example_endpoint(tmp_path) as example:
         made = create_key(example.store, SYSTEM, "shop", ["predict"])

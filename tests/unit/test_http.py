@@ -174,6 +174,15 @@ def test_a_refusal_quotes_no_more_than_somebody_reads(endpoint: ExampleEndpoint,
         assert len(answer.content) < 6_000
 
 
+@pytest.mark.parametrize(("digits", "status"), [("0" * 5_000, 404), ("9" * 5_000, 413)])
+def test_a_length_of_more_digits_than_python_reads_is_no_failure_of_ours(
+    endpoint: ExampleEndpoint, digits: str, status: int
+) -> None:
+    headers = {"content-length": digits, "content-type": "application/json"}
+    answer = post(endpoint, endpoint.app, "/versions/99/infer", content=b"{}", headers=headers)
+    assert answer.status_code == status
+
+
 def test_a_reason_that_no_log_should_keep_is_refused(endpoint: ExampleEndpoint) -> None:
     answer = post(endpoint, endpoint.app, "/rollout/rollback", json={"to": 1, "revision": 0, "reason": "x" * 2_001})
     assert answer.status_code == 400

@@ -649,6 +649,7 @@ def test_a_request_is_found_by_its_id(settings: Settings) -> None:
     writer.close()
     ledger = Ledger(settings, "departures")
     assert ledger.find(wanted)["request_id"].to_list() == [wanted]
+    assert ledger.find(wanted.upper())["request_id"].to_list() == [wanted]
     assert ledger.find(str(uuid6.uuid7())).height == 0
     with pytest.raises(DataError, match="does not say when"):
         ledger.find(other)

@@ -1,6 +1,7 @@
 """Every type of column is read as declared, whatever its name."""
 
 import json
+import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -128,6 +129,16 @@ def test_a_name_that_is_given_twice_is_refused(body: PredictBody, content: bytes
     with pytest.raises(HttpError, match="given twice") as refused:
         body.decode(content)
     assert (refused.value.status, refused.value.field) == (400, field)
+
+
+def test_a_body_of_many_names_is_refused_in_a_time_that_grows_with_its_length(body: PredictBody) -> None:
+    """Whoever else asks the replica waits meanwhile."""
+    names = [f'"k{number}":0' for number in range(40_000)]
+    content = "{" + ",".join([*names, names[-1]]) + "}"
+    began_s = time.process_time()
+    with pytest.raises(HttpError, match="k39999: the name is given twice"):
+        body.decode(content.encode())
+    assert time.process_time() - began_s < 5
 
 
 @settings(max_examples=100, deadline=None)
