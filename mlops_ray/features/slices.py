@@ -76,7 +76,7 @@ def join(entities: pl.DataFrame, moment: str, sources: Sequence[HistorySource]) 
     """As `join_sources`; where Ray is initialised and all is not small, in slices. Rows keep their order."""
     if not is_large(entities, sources):
         return join_sources(entities, moment, sources)
-    joined = pl.concat(results(joined_slices(entities.with_row_index(_ROW), moment, sources)))
+    joined: pl.DataFrame = pl.concat(results(joined_slices(entities.with_row_index(_ROW), moment, sources)))
     return joined.sort(_ROW).drop(_ROW)
 
 
