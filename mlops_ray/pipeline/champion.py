@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mlops_ray.artifacts import read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
 from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare, unseen
 from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
-from mlops_ray.features.training_set import TrainingSet, split_by_time
+from mlops_ray.features.training_set import TrainingSet, read_split
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
@@ -37,7 +36,7 @@ def compare_with_champion(
     """
     with tempfile.TemporaryDirectory() as folder:
         other = load(download_sealed(settings, use_case.name, champion, Path(folder)), champion.digest)
-    test = split_by_time(read_parquet(training_set.url), training_set.as_of, use_case.split).test
+    test = read_split(training_set, use_case.split, ("test",))["test"]
     lacking = [feature.name for feature in other.schema.features if feature.name not in test.columns]
     if lacking:
         raise DataError(

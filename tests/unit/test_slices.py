@@ -33,7 +33,7 @@ def written(folder: Path, events: Sequence[Event], source: HistorySource, row_gr
     rows = [
         (key, second, at(m), at(m + late), value) for key, second, m, late, value in sorted(events, key=lambda e: e[2])
     ]
-    schema = {"key": pl.String, "second": pl.Int64, "at": TIME, "created": TIME, "value": pl.Int64}
+    schema: dict[str, Any] = {"key": pl.String, "second": pl.Int64, "at": TIME, "created": TIME, "value": pl.Int64}
     url = str(folder / f"{next(NUMBERS)}.parquet")
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(url, row_group_size=row_group)
     return replace(source, urls=(url,))
@@ -41,7 +41,7 @@ def written(folder: Path, events: Sequence[Event], source: HistorySource, row_gr
 
 def asked_rows(asked: Sequence[Asked]) -> pl.DataFrame:
     rows = [(number, key, second, at(minute)) for number, (key, second, minute) in enumerate(asked)]
-    schema = {"row": pl.Int64, "key": pl.String, "other": pl.Int64, "moment": TIME}
+    schema: dict[str, Any] = {"row": pl.Int64, "key": pl.String, "other": pl.Int64, "moment": TIME}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
