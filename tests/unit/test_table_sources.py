@@ -203,9 +203,7 @@ def test_a_delta_table_whose_column_was_given_another_type_is_judged_by_what_its
     counts = taken(tmp_path, declared).counts["orders"]
     assert (counts.accepted, counts.reasons) == (117, {"price:not_number": 3})
     rows.with_columns(pl.lit("dear").alias("price")).write_delta(url, **overwritten)
-    with pytest.raises(
-        DataError, match=r"in none of its 120 rows can be read price as number\. Repair"
-    ):
+    with pytest.raises(DataError, match=r"in none of its 120 rows can be read price as number\. Repair"):
         taken(tmp_path, declared)
     pinned = replace(declared, reader=DeltaFiles(url, version=0))
     assert taken(tmp_path, pinned).digest == first.digest
