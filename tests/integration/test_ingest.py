@@ -21,6 +21,7 @@ from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import Snapshot, load_snapshot
 from mlops_ray.ingestion.sources import find_all_files
 from mlops_ray.training.candidates.logistic_regression import LogisticRegression
+from mlops_ray.use_case import LastKnown
 
 AS_OF = datetime(2025, 6, 1, tzinfo=UTC)
 CONTRACTS = {"visits": "contract"}
@@ -34,11 +35,14 @@ CASE = UseCase(
                 Column("at", "timestamp"),
                 Column("note", "text", nullable=True),
                 Column("paid", "boolean"),
+                Column("ward", "text", nullable=True),
+                Column("grade", "integer", nullable=True, outcome=True),
             ),
             key=("id",),
             keep="last",
             keep_by="at",
             known_at=pl.col("at"),
+            last_known=(LastKnown("grade", by=("ward",), within=timedelta(hours=20)),),
         )
     },
     entities=("id",),
@@ -56,12 +60,14 @@ def own_ray() -> Iterator[None]:
 
 
 def dirty_rows() -> list[str]:
-    """400 good rows, 20 of them corrected later, and of each kind of bad one a few; in a random order."""
+    """400 good rows, 20 of them corrected later, and of each kind of bad one a few; in a random order. Of seven wards,
+    with a grade in every third row."""
     start = datetime(2025, 1, 1, tzinfo=UTC)
-    rows = [f'{n},{(start + timedelta(hours=n)).isoformat()},"n\r\n{n}",t' for n in range(400)]
-    rows += [f"{n},{(start + timedelta(hours=n + 1)).isoformat()},corrected,f" for n in range(0, 400, 20)]
-    rows += [f"{900 + n},2025-07-01T00:00:00Z,late,t" for n in range(7)]
-    rows += ["x,2025-01-01T00:00:00Z,no id,t", "1000,2025-01-01T00:00:00Z", '1001,2025-01-01T00:00:00Z,"a"b,t', ""]
+    times = [(start + timedelta(hours=n)).isoformat() for n in range(401)]
+    rows = [f'{n},{times[n]},"n\r\n{n}",t,w{n % 7},{"" if n % 3 else n}' for n in range(400)]
+    rows += [f"{n},{times[n + 1]},corrected,f,w{n % 7}," for n in range(0, 400, 20)]
+    rows += [f"{900 + n},2025-07-01T00:00:00Z,late,t,w0,1" for n in range(7)]
+    rows += ["x,2025-01-01T00:00:00Z,no id,t,,", "1000,2025-01-01T00:00:00Z", '1001,2025-01-01T00:00:00Z,"a"b,t,,', ""]
     random.Random(3).shuffle(rows)
     return rows
 
@@ -69,7 +75,7 @@ def dirty_rows() -> list[str]:
 def write(folder: Path, rows: list[str], parts: int, suffix: str = ".csv") -> None:
     folder.mkdir(parents=True)
     for part in range(parts):
-        content = "\r\n".join(["id,at,note,paid", *rows[part::parts]]).encode()
+        content = "\r\n".join(["id,at,note,paid,ward,grade", *rows[part::parts]]).encode()
         (folder / f"visits-{part}{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
 
 
@@ -101,6 +107,12 @@ def test_files_and_partitions_do_not_change_what_is_accepted(
     tables = [snapshot.tables(place)["visits"].sort("id") for snapshot, place in ((one, artifacts), (many, others))]
     assert tables[0].equals(tables[1])
     assert tables[0].filter(note="corrected").height == 20
+    assert one.counts["visits"].repairs == many.counts["visits"].repairs
+    assert one.counts["visits"].repairs["grade:last_known"] == one.repairs(artifacts, "visits").height > 200
+    values = [snapshot.repairs(place, "visits").select("__new", "__since", "ward") for snapshot, place in (
+        (one, artifacts), (many, others)
+    )]  # fmt: skip
+    assert values[0].sort(values[0].columns).equals(values[1].sort(values[1].columns))
 
     told = one.counts["visits"].lines
     lines = (tmp_path / "a/data/visits-0.csv").read_bytes().count(b"\n") + 1

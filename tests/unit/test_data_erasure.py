@@ -19,9 +19,10 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.catalogue import erase as erasing
 from mlops_ray.catalogue.erase import Erasure, erase_person_from_data, find_person
 from mlops_ray.catalogue.person import Person
+from mlops_ray.cli.lineage import refuse
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, ConflictError, DataError
+from mlops_ray.errors import ConfigurationError, ConflictError, DataError, IntegrityError
 from mlops_ray.exploration import kept
 from mlops_ray.exploration.kept import keep_profile
 from mlops_ray.features.definitions import Definitions, View, keep_definitions
@@ -33,10 +34,12 @@ from mlops_ray.ingestion import ingest as ingesting
 from mlops_ray.ingestion import writing
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import Snapshot, last_digest
+from mlops_ray.pipeline.reproduction import Difference
 from mlops_ray.pipeline.steps.ingest import contract
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.segments import read_segment, segments, write_segment
+from mlops_ray.registry.trace import erased_since, read_lineage
 from mlops_ray.testing.example_lineage import example_lineage, register_example
 from mlops_ray.training.candidates import GradientBoosting
 
@@ -211,6 +214,10 @@ def test_a_snapshot_and_a_training_set_say_what_was_erased_from_them(settings: S
     (found,) = erased_from(artifacts, NAME, snapshot.digest)
     assert found.sentence.startswith("rows of a person (person) were erased at 20")
     assert erased_from(artifacts, NAME, "0" * 64) == []
+    (since,) = erased_since(settings, read_lineage(settings, NAME, 1)[1])
+    assert since == f"{found.sentence}: 2 of its snapshot, 2 of its training set"
+    with pytest.raises(IntegrityError, match=r"source file.*It cannot be the same: rows of a person \(person\) were"):
+        refuse(f"{NAME}@1", Difference("source file visits_1.csv of visits", "a", "b"), [since])
     said = CliRunner().invoke(app, ["lineage", f"{NAME}@1", "--state", settings.state])
     assert "rows of a person (person) were erased" in said.output
     shown = CliRunner().invoke(app, ["data", "show", NAME, snapshot.digest[:9], "--state", settings.state])

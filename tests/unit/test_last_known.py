@@ -19,8 +19,12 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.ingestion import shared_tables
+from mlops_ray.ingestion.counting import PIECE, PLACES, POSITION, NamedPiece
 from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.ingestion.judged import judge_file, key_of
+from mlops_ray.ingestion.last_known import find_values
 from mlops_ray.ingestion.snapshot import Snapshot
+from mlops_ray.ingestion.sources import find_files
 from mlops_ray.pipeline.steps.ingest import contract
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.use_case import LastKnown
@@ -178,6 +182,21 @@ def test_it_is_what_the_definition_says_however_the_rows_are_divided(
     assert digest_each_row(table).hex() == snapshot.content["weights"]["accepted"]
     counts = snapshot.counts["weights"]
     assert counts.rows_in == counts.accepted + counts.repaired == len(events)
+
+
+def test_partitions_find_together_what_one_finds(folder: Path) -> None:
+    days = [(f"p{number % 11}", number + 1, "" if number % 2 else number + 1) for number in range(28)]
+    write(folder, "1", *(f"{who},2025-01-{day:02}T00:00Z,{weight}," for who, day, weight in days))
+    artifacts, source = Artifacts(places(folder).artifacts), replace(SOURCE, last_known=())
+    files = find_files(f"{folder}/data", "weights", source)
+    judged = [(file.name, judge_file(artifacts, file, source, key_of(file, "contract"))) for file in files]
+    pieces = [NamedPiece(name, piece) for name, one in judged for piece in one.pieces]
+    gone = pl.DataFrame({PIECE: [0], POSITION: [0]}, schema=PLACES)
+    whole = find_values(artifacts, SOURCE.last_known[0], pieces, gone, 0, 1)
+    parts = [find_values(artifacts, SOURCE.last_known[0], pieces, gone, number, 3) for number in range(3)]
+    assert whole.height > 5
+    assert all(part.height < whole.height for part in parts)
+    assert pl.concat(parts).sort(PIECE, POSITION).equals(whole)
 
 
 def test_a_person_is_erased_from_what_was_told_of_repairs(folder: Path) -> None:
