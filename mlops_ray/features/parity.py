@@ -197,11 +197,10 @@ def _cause(view: str, found: _Found) -> str | None:
 
 def _most_covered(bounds: Iterable[tuple[float, float]]) -> tuple[int, float, float] | None:
     """The stretch that lies in the most of these intervals: in how many, its beginning and its end."""
-    ends = sorted(
-        end for low, high in bounds if low <= high for end in ((low, 0, 1), (high, 1, -1))
-    )  # at one point, what begins counts before what ends
+    # At one point, what ends counts before what begins: a value holds until the next one is known.
+    ends = sorted(end for low, high in bounds if low < high for end in ((low, 1), (high, -1)))
     covered, best = 0, None
-    for position, (point, _, change) in enumerate(ends):
+    for position, (point, change) in enumerate(ends):
         covered += change
         if change == 1 and (best is None or covered > best[0]):
             best = (covered, point, ends[position + 1][0])
