@@ -61,6 +61,15 @@ def test_a_transform_that_differs_online_is_wrong_and_its_feature_named() -> Non
     assert "computed otherwise online than offline" in str(found.cause)
 
 
+def test_a_few_wrong_values_among_many_of_one_moment_are_not_taken_for_a_standstill() -> None:
+    """Where all is asked as of one moment, each moment before the next event would explain all that is exact."""
+    rows = asked().with_columns(pl.lit(NOON).cast(MOMENT).alias("moment"))
+    some = pl.when(pl.int_range(200) < 12).then(pl.col("mean") + 50).otherwise("mean").alias("mean")
+    found = compared(history(), rows, known(history(), rows).with_columns(some))
+    assert outcomes(found)[0] == (188, 0, 0, 12)
+    assert "computed otherwise online than offline" in str(found.cause)
+
+
 def test_a_clock_an_hour_off_is_named_with_the_hour() -> None:
     late = asked().with_columns(pl.col("moment") - HOUR)
     found = compared(history(), asked(), known(history(), late))
