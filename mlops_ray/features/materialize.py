@@ -18,6 +18,7 @@ from mlops_ray.features.definitions import Definitions, keep_definitions, projec
 from mlops_ray.features.freshness import stale_after
 from mlops_ray.features.online_store import writer_of
 from mlops_ray.features.online_view import OnlineView
+from mlops_ray.features.pushes import bring_together
 from mlops_ray.features.store import Store, same_rows
 from mlops_ray.features.transform import FeatureRows
 
@@ -57,6 +58,8 @@ def materialize(
         store.apply(definitions, urls, as_of)
         keep_definitions(Artifacts(settings.artifacts), project, definitions)
         noted = {} if older else writer_of(settings.online_store, project).notes()
+        for view in definitions.views:
+            bring_together(Artifacts(settings.artifacts), project, view)
         views = [OnlineView(settings, project, view, urls[view.name], as_of, older) for view in definitions.views]
         with ThreadPoolExecutor(VIEWS_AT_A_TIME, thread_name_prefix="materialize") as threads:
             done = list(threads.map(lambda one: one.bring(noted.get(one.view.name)), views))

@@ -17,7 +17,7 @@ import polars as pl
 from mlops_ray.features.point_in_time import History, join_point_in_time
 
 Outcome = Literal["exact", "stale", "missing", "wrong"]
-EXPLAINS = 0.9  # of the rows that have a value, for a cause to be named
+EXPLAINS = 0.9  # of the rows that have a value, and of those that differ, for a cause to be named
 MAX_EXAMPLES = 5  # of a view
 _ROW, _MOMENT, _SERVED = "__row", "__moment", "__served."
 _AT, _NEXT = "__at", "__next"  # when a row of the history became known, and the one after it of the same keys
@@ -66,11 +66,18 @@ class ViewParity:
 
 @dataclass(frozen=True)
 class _Interval:
-    """During which [since, until) the served values of one row were the newest ones. moment: at which it was asked."""
+    """During which [since, until) the served values of one row were the newest ones. moment: at which it was asked;
+    differs: from what was the newest one then."""
 
     moment: float
     since: float
     until: float
+    differs: bool
+
+    @property
+    def lateness(self) -> tuple[float, float]:
+        """By how much before its moment it may have been read."""
+        return self.moment - self.until, self.moment - self.since
 
 
 @dataclass
@@ -78,6 +85,7 @@ class _Found:
     counts: dict[str, dict[Outcome, int]]
     examples: list[Example] = field(default_factory=list)
     intervals: list[_Interval] = field(default_factory=list)
+    differing: int = 0
 
 
 def compare_view(view: str, history: History, asked: pl.DataFrame, moment: str, served: pl.DataFrame) -> ViewParity:
@@ -100,7 +108,7 @@ def compare_view(view: str, history: History, asked: pl.DataFrame, moment: str, 
         for name in features:
             found.counts[name]["exact"] += 1
         if row[_AT] is not None:
-            found.intervals.append(_interval(row[_MOMENT], row[_AT], row[_NEXT]))
+            found.intervals.append(_interval(row[_MOMENT], row[_AT], row[_NEXT], differs=False))
     for row in differing.iter_rows(named=True):
         _judge(found, features, list(history.keys), row, matches.get(row[_ROW]))
     return ViewParity(
@@ -144,9 +152,10 @@ def _judge(
     row: dict[str, Any],
     match: tuple[datetime, datetime | None] | None,
 ) -> None:
+    found.differing += 1
     since = match[0] if match else None
     if match is not None:
-        found.intervals.append(_interval(row[_MOMENT], *match))
+        found.intervals.append(_interval(row[_MOMENT], *match, differs=True))
     nothing = all(row[_SERVED + name] is None for name in features)
     for name in features:
         served, offline = row[_SERVED + name], row[name]
@@ -169,18 +178,16 @@ def _cause(view: str, found: _Found) -> str | None:
     total = {outcome: sum(one[outcome] for one in found.counts.values()) for outcome in ("stale", "missing", "wrong")}
     if not any(total.values()):
         return None
-    rows = len(found.intervals)
-    least = max(2, math.ceil(EXPLAINS * rows))
-    late = _most_covered((one.moment - one.until, one.moment - one.since) for one in found.intervals)
-    still = _most_covered((one.since, one.until) for one in found.intervals)
-    if late and late[0] >= least and late[0] > (still[0] if still else 0) and not late[1] <= 0 <= late[2]:
+    rows = found.differing + sum(not one.differs for one in found.intervals)
+    late, still = _shift(found), _standstill(found)
+    if late and late[0] > (still[0] if still else 0) and not late[1] <= 0 <= late[2]:
         word = "late" if late[1] > 0 else "early"
         between = sorted(abs(bound) for bound in late[1:])
         return (
             f"View {view}: {late[0]:,} of {rows:,} rows were served what was known {_span(*between)} "
             f"{'before' if word == 'late' else 'after'} their moment, as if a clock were {word} by that."
         )
-    if still and still[0] >= least:
+    if still:
         moment = datetime.fromtimestamp(still[1], UTC)
         return (
             f"View {view}: {still[0]:,} of {rows:,} rows were served what was known at "
@@ -195,22 +202,43 @@ def _cause(view: str, found: _Found) -> str | None:
     return f"View {view}: {total[worst]:,} values differ because what was served is {what[worst]}."
 
 
+def _shift(found: _Found) -> tuple[int, float, float] | None:
+    """By how many seconds, from and to, most rows were read too early; and how many rows that explains."""
+    return _explaining(found, [(one.lateness, one.differs) for one in found.intervals])
+
+
+def _standstill(found: _Found) -> tuple[int, float, float] | None:
+    """From when to when, in seconds since 1970, most rows may have been read; and how many rows that explains."""
+    return _explaining(found, [((one.since, one.until), one.differs) for one in found.intervals])
+
+
+def _explaining(found: _Found, bounds: Sequence[tuple[tuple[float, float], bool]]) -> tuple[int, float, float] | None:
+    """None where it explains too few of all rows, or of those that differ."""
+    best = _most_covered(interval for interval, _ in bounds)
+    if best is None:
+        return None
+    covered, begin, end = best
+    inside = sum(low < (begin + end) / 2 < high for (low, high), differs in bounds if differs)
+    rows = found.differing + sum(not differs for _, differs in bounds)
+    enough = covered >= max(2, math.ceil(EXPLAINS * rows)) and inside >= EXPLAINS * found.differing
+    return best if enough else None
+
+
 def _most_covered(bounds: Iterable[tuple[float, float]]) -> tuple[int, float, float] | None:
     """The stretch that lies in the most of these intervals: in how many, its beginning and its end."""
-    ends = sorted(
-        end for low, high in bounds if low <= high for end in ((low, 0, 1), (high, 1, -1))
-    )  # at one point, what begins counts before what ends
+    # At one point, what ends counts before what begins: a value holds until the next one is known.
+    ends = sorted(end for low, high in bounds if low < high for end in ((low, 1), (high, -1)))
     covered, best = 0, None
-    for position, (point, _, change) in enumerate(ends):
+    for position, (point, change) in enumerate(ends):
         covered += change
         if change == 1 and (best is None or covered > best[0]):
             best = (covered, point, ends[position + 1][0])
     return best
 
 
-def _interval(moment: datetime, since: datetime, until: datetime | None) -> _Interval:
+def _interval(moment: datetime, since: datetime, until: datetime | None, differs: bool) -> _Interval:
     ending = (until or datetime.max.replace(tzinfo=UTC)).timestamp()
-    return _Interval(moment.timestamp(), since.timestamp(), ending)
+    return _Interval(moment.timestamp(), since.timestamp(), ending, differs)
 
 
 def _span(low_s: float, high_s: float) -> str:

@@ -1,11 +1,11 @@
 """Pushes: fresh values that somebody sent, each kept before it is confirmed, and never changed.
 
 One lies at `pushes/<project>/<view>/<day>/<id>.parquet`, by the day of its moment: the rows with the names of the
-view's definition, and with each who sent them and when. What lies there is part of what a materialization brings online
-(`pushed_rows`), so that no refresh undoes what was confirmed. Only an erasure takes rows away.
+view's definition, and with each its push, who sent it and when. Those of a day that is over are brought together in one
+file. What lies there is part of what a materialization brings online (`pushed_rows`), so that no refresh undoes what
+was confirmed. Only an erasure takes rows away.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -20,7 +20,8 @@ from mlops_ray.features.view_rows import typed_rows
 FOLDER = "pushes"
 # Clocks differ, but a value of next week would hide each that comes until then.
 CLOCKS_DIFFER = timedelta(minutes=5)
-_PUSHED_AT, _PUSHED_BY = "pushed_at", "pushed_by"
+_PUSH, _PUSHED_AT, _PUSHED_BY = "push", "pushed_at", "pushed_by"
+_TOGETHER, _LOOKS = "together.parquet", 5
 _MOMENT = pl.Datetime("us", "UTC")
 
 
@@ -78,8 +79,25 @@ def keep_push(artifacts: Artifacts, project: str, view: View, rows: pl.DataFrame
         if digest_of(artifacts.read_table(*place).select(rows.columns)) != push.digest:
             raise ConflictError(f"Under the id {push.id} other rows were pushed before. Give this push one of its own.")
         return
-    sent = [pl.lit(push.pushed_at).cast(_MOMENT).alias(_PUSHED_AT), pl.lit(push.pushed_by).alias(_PUSHED_BY)]
-    artifacts.write_table(rows.with_columns(sent), *place)
+    sent = {
+        _PUSH: pl.lit(push.id),
+        _PUSHED_AT: pl.lit(push.pushed_at).cast(_MOMENT),
+        _PUSHED_BY: pl.lit(push.pushed_by),
+    }
+    artifacts.write_table(rows.with_columns(**sent), *place)
+
+
+def bring_together(artifacts: Artifacts, project: str, view: View) -> None:
+    """Make one file of those of each day but the last one. Nobody else does so at the same time. Who reads meanwhile
+    may find a row twice, and so may who comes after one that was killed."""
+    for day in _days(artifacts, project, view)[:-1]:
+        place = (FOLDER, project, view.name, day.isoformat())
+        names = [entry.name for entry in artifacts.entries(*place)]
+        if len(names) > 1:
+            rows = pl.concat([artifacts.read_table(*place, name) for name in names]).unique(maintain_order=True)
+            artifacts.write_table(rows, *place, _TOGETHER)
+            for name in set(names) - {_TOGETHER}:
+                artifacts.delete(*place, name)
 
 
 def digest_of(rows: pl.DataFrame) -> str:
@@ -96,7 +114,7 @@ def pushed_rows(artifacts: Artifacts, project: str, view: View, as_of: datetime)
     first = _first_day(view, as_of)
     for day in _days(artifacts, project, view):
         if day >= first:
-            frames += [rows.select(*_schema(view)) for _, rows in _of_day(artifacts, project, view, day)]
+            frames += [rows.select(*_schema(view)) for rows in _of_day(artifacts, project, view, day).values()]
     moment = pl.col(PREDICTION_TIME)
     rows = pl.concat(frames).filter((moment <= as_of) & (pl.lit(as_of) - moment <= view.ttl))
     # Online it is already, also for who works as of an earlier moment than that at which it came.
@@ -109,20 +127,22 @@ def all_pushed(artifacts: Artifacts, project: str, view: View) -> pl.DataFrame:
     names = [*view.keys, *view.fields]
     frames = [pl.DataFrame(schema=_schema(view))]
     for day in _days(artifacts, project, view):
-        frames += [rows.select(*_schema(view)) for _, rows in _of_day(artifacts, project, view, day)]
+        frames += [rows.select(*_schema(view)) for rows in _of_day(artifacts, project, view, day).values()]
     created = [pl.col(_PUSHED_AT).alias(view.created)] if view.created else []
     return pl.concat(frames).select(PREDICTION_TIME, *created, *names)
 
 
 def pushes(artifacts: Artifacts, project: str, view: View) -> list[Push]:
-    """All that was ever pushed to a view, by day."""
-    found = []
+    """All that was ever pushed to a view, by day and moment."""
+    names, found = [PREDICTION_TIME, *view.keys, *view.fields], list[Push]()
     for day in _days(artifacts, project, view):
-        for id_, rows in _of_day(artifacts, project, view, day):
-            names = [PREDICTION_TIME, *view.keys, *view.fields]
-            sent = rows.row(0, named=True)
-            given = (sent[_PUSHED_AT], sent[_PUSHED_BY], rows.height, digest_of(rows.select(names)))
-            found.append(Push(id_, view.name, *given))
+        files = _of_day(artifacts, project, view, day)
+        if not files:  # all of it was erased
+            continue
+        rows = pl.concat(files.values()).unique(maintain_order=True)
+        for part in rows.sort(_PUSHED_AT, maintain_order=True).partition_by(_PUSH, maintain_order=True):
+            sent, digest = part.row(0, named=True), digest_of(part.select(names))
+            found.append(Push(sent[_PUSH], view.name, sent[_PUSHED_AT], sent[_PUSHED_BY], part.height, digest))
     return found
 
 
@@ -130,11 +150,11 @@ def erase_pushed(artifacts: Artifacts, project: str, view: View, key: str, value
     """Take out of what was pushed to a view the rows whose key is this value; how many they are."""
     erased = 0
     for day in _days(artifacts, project, view):
-        for id_, rows in _of_day(artifacts, project, view, day):
+        for name, rows in _of_day(artifacts, project, view, day).items():
             rest = rows.filter(pl.col(key).cast(pl.String) != value)
             erased += rows.height - rest.height
             if rest.height < rows.height and not dry_run:
-                place = (FOLDER, project, view.name, day.isoformat(), f"{id_}.parquet")
+                place = (FOLDER, project, view.name, day.isoformat(), name)
                 if rest.height:
                     artifacts.write_table(rest, *place)
                 else:
@@ -162,10 +182,16 @@ def _days(artifacts: Artifacts, project: str, view: View) -> list[date]:
     return [date.fromisoformat(entry.name) for entry in artifacts.entries(FOLDER, project, view.name)]
 
 
-def _of_day(artifacts: Artifacts, project: str, view: View, day: date) -> Iterator[tuple[str, pl.DataFrame]]:
+def _of_day(artifacts: Artifacts, project: str, view: View, day: date) -> dict[str, pl.DataFrame]:
+    """The files of a day by name, read again where one was brought together with others meanwhile."""
     place = (FOLDER, project, view.name, day.isoformat())
-    for entry in artifacts.entries(*place):
-        yield entry.name.removesuffix(".parquet"), artifacts.read_table(*place, entry.name)
+    for look in range(1, _LOOKS + 1):
+        try:
+            return {entry.name: artifacts.read_table(*place, entry.name) for entry in artifacts.entries(*place)}
+        except FileNotFoundError:
+            if look == _LOOKS:
+                raise
+    raise AssertionError
 
 
 def _without_created(view: View) -> View:

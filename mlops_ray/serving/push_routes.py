@@ -14,7 +14,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
-from mlops_ray.features.definitions import Definitions, View, expect_definitions
+from mlops_ray.features.definitions import Definitions, View, load_definitions
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import MAX_BODY_BYTES, HttpError, Request, Response, Route
 from mlops_ray.serving.json_body import TypedJson
@@ -98,8 +98,11 @@ class PushRoutes:
         champion = self._follower.traffic.champion.schema.feature_project
         if champion is None:
             raise HttpError(404, f"{self._use_case} reads no features from an online store, so there is nothing to do.")
+        definitions = self._of(champion)
+        if definitions is None:
+            raise HttpError(404, f"The definitions of feature project {champion} are not below the artifact root.")
         try:
-            view = view_named(self._of(champion).views, name, champion)
+            view = view_named(definitions.views, name, champion)
         except DataError as error:
             raise HttpError(400, str(error), "view") from None
         if (champion, name) not in self._bodies:
@@ -107,10 +110,10 @@ class PushRoutes:
         rows = self._bodies[champion, name].decode(content)
         assert request.principal is not None
         by, now = request.principal.id, datetime.fromtimestamp(self._clock(), UTC)
-        projects = [champion, *(one for one in self._others(champion) if _has(self._of(one), view))]
+        projects = {champion: definitions, **self._others(champion, view)}
         given = name, rows, by, request.request_id, now
         try:
-            first, *_ = [push(self._settings, one, self._of(one), *given) for one in projects]
+            first, *_ = [push(self._settings, project, found, *given) for project, found in projects.items()]
         except DataError as error:
             raise HttpError(400, str(error), "rows") from None
         return {
@@ -121,19 +124,23 @@ class PushRoutes:
             "written": first.written,
             "older": first.older,
             "digest": first.digest,
-            "projects": projects,
+            "projects": list(projects),
         }
 
-    def _others(self, champion: str) -> list[str]:
-        projects = (served.schema.feature_project for served in self._follower.versions())
-        return sorted({project for project in projects if project and project != champion})
+    def _others(self, champion: str, view: View) -> dict[str, Definitions]:
+        """The projects of the other versions, where they have the view with the same keys and fields."""
+        projects = {served.schema.feature_project for served in self._follower.versions()} - {None, champion}
+        found = {project: self._of(project) for project in sorted(filter(None, projects))}
+        return {
+            project: definitions
+            for project, definitions in found.items()
+            if definitions and any((one.name, one.types) == (view.name, view.types) for one in definitions.views)
+        }
 
-    def _of(self, project: str) -> Definitions:
+    def _of(self, project: str) -> Definitions | None:
         if project not in self._definitions:
-            self._definitions[project] = expect_definitions(Artifacts(self._settings.artifacts), project)
+            definitions = load_definitions(Artifacts(self._settings.artifacts), project)
+            if definitions is None:
+                return None
+            self._definitions[project] = definitions
         return self._definitions[project]
-
-
-def _has(definitions: Definitions, view: View) -> bool:
-    """Whether another project has the view with the same keys and fields."""
-    return any((one.name, one.types) == (view.name, view.types) for one in definitions.views)

@@ -23,7 +23,7 @@ from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 from tests.integration.test_online_store import DEFINITIONS, HOUR, NOON, postgresql, redis, us
 
-KEYS, PER_S = 30_000, 20
+KEYS, PER_S = 16_000, 20
 RUN = """
 import pickle, sys
 from mlops_ray.features.materialize import materialize

@@ -133,7 +133,7 @@ def test_infer_answers_as_described_whatever_comes(schema: Any, mode: Generation
     ask(schema[f"{PREFIX}/infer"]["POST"], mode, 40, lambda case, response: None)
 
 
-@pytest.mark.parametrize("path", ["/rollout", "/rollout/promote", "/rollout/rollback"])
+@pytest.mark.parametrize("path", ["/rollout", "/rollout/promote", "/rollout/rollback", "/features"])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_operations_answer_as_described_whatever_comes(schema: Any, path: str, mode: GenerationMode) -> None:
     ask(schema[f"{PREFIX}{path}"]["POST"], mode, 15, lambda case, response: None)

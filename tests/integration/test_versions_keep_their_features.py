@@ -1,5 +1,6 @@
 """A version keeps the definitions and values it was trained with, whatever is trained; a refresh brings new ones."""
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -298,8 +299,11 @@ def test_a_pushed_value_answers_at_once_and_is_accounted_for(case: Case) -> None
     # From a program, and as it is refreshed.
     done = mlops_ray.push("departures", "delays", [row("C08", NOW, 600.0)], case.settings)
     assert (done.rows, done.written, done.older) == (1, 1, 0)
-    (view,) = show_view(case.settings, store, "delays", datetime.now(UTC))
-    assert (view.listed.used_by, view.pushes, view.online_keys) == (("departures@1",), 3, len(CARRIERS))
+    shown = {view.listed.used_by: view for view in show_view(case.settings, store, "delays", datetime.now(UTC))}
+    view = shown["departures@1",]
+    assert (view.pushes, view.online_keys) == (3, len(CARRIERS))
+    listed = CliRunner().invoke(app, ["features", "list", "--state", case.settings.state])
+    assert re.search(r"^delays  carrier  \d+ days, .* of 6:00:00  no owner  departures@1$", listed.output, re.MULTILINE)
     first = case.folder / "first"
     refresh(load_use_case(str(first / "use_cases/departures.py")), case.settings, first / "feature_repo", NOW)
     with Client(case.url, api_key=credential(case.settings)) as client:

@@ -15,6 +15,7 @@ from mlops_ray.features.definitions import View
 from mlops_ray.features.pushes import (
     Push,
     all_pushed,
+    bring_together,
     digest_of,
     erase_pushed,
     judged_rows,
@@ -101,6 +102,25 @@ def test_what_counts_as_of_a_moment_is_not_later_and_within_the_ttl(artifacts: A
     assert pushed_rows(artifacts, "project", VIEW, NOW + 3 * HOUR)["airport"].to_list() == ["JFK"]
     assert pushed_rows(artifacts, "project", VIEW, NOW + 100 * HOUR).is_empty()
     assert all_pushed(artifacts, "project", replace(VIEW, created="came"))["came"].unique().to_list() == [NOW]
+
+
+def test_days_that_are_over_are_one_file_with_all_that_was_pushed(artifacts: Artifacts, tmp_path: Path) -> None:
+    days = [NOW - timedelta(days=1), NOW - timedelta(days=1, hours=1), NOW]
+    sent = [
+        kept(artifacts, rows(**{PREDICTION_TIME: [at - HOUR, at]}), ID[:-1] + str(number), at)
+        for number, at in enumerate(days)
+    ]
+    bring_together(artifacts, "project", VIEW)
+    bring_together(artifacts, "project", VIEW)
+    files = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.parquet"))
+    assert files == [
+        "pushes/project/delays/2030-05-31/together.parquet",
+        f"pushes/project/delays/2030-06-01/{ID[:-1]}2.parquet",
+    ]
+    assert pushes(artifacts, "project", VIEW) == [sent[1], sent[0], sent[2]]
+    assert all_pushed(artifacts, "project", VIEW).height == 6
+    created = pushed_rows(artifacts, "project", replace(VIEW, created="came"), NOW - timedelta(days=1))
+    assert created["came"].max() == NOW - timedelta(days=1)
 
 
 def test_an_erasure_takes_the_rows_of_one_key_and_leaves_the_others(artifacts: Artifacts) -> None:

@@ -61,6 +61,15 @@ def test_a_transform_that_differs_online_is_wrong_and_its_feature_named() -> Non
     assert "computed otherwise online than offline" in str(found.cause)
 
 
+def test_a_few_wrong_values_among_many_of_one_moment_are_not_taken_for_a_standstill() -> None:
+    """Where all is asked as of one moment, each moment before the next event would explain all that is exact."""
+    rows = asked().with_columns(pl.lit(NOON).cast(MOMENT).alias("moment"))
+    some = pl.when(pl.int_range(200) < 12).then(pl.col("mean") + 50).otherwise("mean").alias("mean")
+    found = compared(history(), rows, known(history(), rows).with_columns(some))
+    assert outcomes(found)[0] == (188, 0, 0, 12)
+    assert "computed otherwise online than offline" in str(found.cause)
+
+
 def test_a_clock_an_hour_off_is_named_with_the_hour() -> None:
     late = asked().with_columns(pl.col("moment") - HOUR)
     found = compared(history(), asked(), known(history(), late))
@@ -108,3 +117,15 @@ def test_a_row_of_an_unknown_key_is_compared_with_nothing() -> None:
     assert outcomes(compared(history(), rows, nothing)) == [(1, 0, 0, 0), (1, 0, 0, 0)]
     invented = pl.DataFrame({name: [1.25] for name in FEATURES}, schema=dict.fromkeys(FEATURES, pl.Float32))
     assert outcomes(compared(history(), rows, invented)) == [(0, 0, 0, 1), (0, 0, 0, 1)]
+
+
+def test_where_nothing_explains_most_of_what_differs_the_cause_says_only_what_it_is() -> None:
+    """Of three rows one was served a value that had been replaced; no moment has all three."""
+    rows = [(0, NOON - 2 * HOUR, 1.0), (0, NOON - HOUR, 2.0), (1, NOON - HOUR, 3.0)]
+    frame = pl.DataFrame(rows, schema={"key": pl.Int64, "at": MOMENT, "last": pl.Float32}, orient="row")
+    given = History(frame, "at", {"asked": "key"}, ("last",), 6 * HOUR)
+    asked_for = pl.DataFrame({"asked": [0, 0, 1], "moment": [NOON] * 3}, schema_overrides={"moment": MOMENT})
+    served = pl.DataFrame({"last": [2.0, 1.0, 3.0]}, schema={"last": pl.Float32})
+    found = compared(given, asked_for, served)
+    assert outcomes(found) == [(2, 1, 0, 0)]
+    assert str(found.cause).endswith("values from before: it was refreshed late.")
