@@ -18,7 +18,7 @@ from mlops_ray.ingestion.snapshot import ACCEPTED, SNAPSHOTS, LineCounts, Snapsh
 from mlops_ray.use_case import Source, UseCase, load_use_case
 
 ROOT = Path(__file__).parents[2]
-COPIES = 20  # of the year's flights, each of carriers and aircraft of its own: 6.7 million
+COPIES = 8  # of the year's flights, each of carriers and aircraft of its own: 2.7 million
 TABLE_ROWS = 100_000  # as a snapshot's tables have
 LAST_DAY = datetime(2013, 12, 31, tzinfo=UTC)
 _KINDS = {"integer": pl.Int64, "number": pl.Float64, "text": pl.String}

@@ -17,7 +17,7 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View
-from mlops_ray.features.part_table import ViewPart, keep_part, last_parts
+from mlops_ray.features.part_table import ViewPart, keep_part, last_parts, what_rows_depend_on
 from mlops_ray.features.source_tables import SourceTables
 from mlops_ray.features.spread import TASK_MEMORY
 from mlops_ray.features.stretches import PART_ROWS, Stretch
@@ -45,7 +45,8 @@ def parts_by_key(
     now, as nobody knows how far a key's rows reach. In a sentence why there are none."""
     content = [[source, digests["accepted"]] for source, digests in sorted(snapshot.content.items())]
     code = our_code(__name__, "bucket_by_month").to_json()
-    key = digest_json([one.view.name, one.code, list(one.view.types.items()), list(one.function.by), content, code])
+    made_by = [one.view.name, one.code, what_rows_depend_on(one.view), list(one.function.by), code]
+    key = digest_json([made_by, content])
     last = last_parts(artifacts, snapshot.use_case, one.view.name)
     if last and all(part.key == key for part in last):
         return last
@@ -90,8 +91,10 @@ def bucket_by_month(artifacts: Artifacts, snapshot: Snapshot, one: KeyedView, nu
         return
     months = rows.with_columns(pl.col(PREDICTION_TIME).dt.date().dt.month_start().alias(_MONTH))
     parts = {month: part.drop(_MONTH) for (month,), part in months.partition_by(_MONTH, as_dict=True).items()}
-    yield {"unknown": unknown, "months": [(month, part.height) for month, part in parts.items()]}
-    yield from parts.values()
+    ordered = sorted(parts)  # the same when it is computed again
+    yield {"unknown": unknown, "months": [(month, parts[month].height) for month in ordered]}
+    for month in ordered:  # one by one: Ray sends into its generators, which `yield from` hands on to a list's iterator
+        yield parts.pop(month)
 
 
 def join_months(

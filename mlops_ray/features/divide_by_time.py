@@ -20,7 +20,7 @@ from mlops_ray.features import stretches
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
 from mlops_ray.features.day_cells import DatedFile, Days, Reading, day_before, days_of, reading_of
 from mlops_ray.features.definitions import View
-from mlops_ray.features.part_table import ViewPart, keep_part, last_parts
+from mlops_ray.features.part_table import ViewPart, keep_part, last_parts, what_rows_depend_on
 from mlops_ray.features.source_tables import given_tables
 from mlops_ray.features.spread import spread
 from mlops_ray.features.stretches import DAY, Stretch, missing_stretches
@@ -165,7 +165,9 @@ class _Content:
         self._ordered = {source: sorted(day for day in days if day) for source, days in self._days.items()}
         reads = [reading.name for reading in view.readings.values()]
         code = our_code(__name__, "compute_stretch").to_json()
-        self._made_by = digest_json([view.view.name, view.code, _json(view.view), str(view.looks_back), reads, code])
+        self._made_by = digest_json(
+            [view.view.name, view.code, what_rows_depend_on(view.view), str(view.looks_back), reads, code]
+        )
 
     def key(self, stretch: Stretch) -> str:
         from_day, given = day_before(stretch.first, self._view.looks_back), []
@@ -211,8 +213,3 @@ def _midnight(day: date) -> datetime:
 
 def _texts(view: WindowedView) -> list[str]:
     return sorted(moment.meta.serialize(format="json") for moment in view.moments())
-
-
-def _json(view: View) -> list[Any]:
-    """Of a definition what its rows depend on."""
-    return [list(view.keys), list(view.types.items()), sorted(view.columns.items()), view.created]

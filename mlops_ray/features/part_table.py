@@ -63,6 +63,11 @@ class PartTable:
     parts: tuple[Part, ...]
 
 
+def what_rows_depend_on(view: View) -> list[Any]:
+    """Of a definition what its rows depend on, as JSON."""
+    return [list(view.keys), list(view.types.items()), sorted(view.columns.items()), view.created]
+
+
 def keep_part(
     artifacts: Artifacts, use_case: str, view: View, stretch: Stretch, key: str, rows: pl.DataFrame, unknown: int
 ) -> ViewPart:

@@ -1,13 +1,16 @@
 """Rows of a view as they are kept: of the types of its definition, known, in one order, each day with its digest."""
 
+import hashlib
 import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import redirect_stdout
 from datetime import timedelta
+from typing import Any
 
+import numpy as np
 import polars as pl
 
-from mlops_ray.artifacts import ContentDigest, digest_json, digest_ordered
+from mlops_ray.artifacts import ContentDigest, digest_json
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
 from mlops_ray.features.definitions import View
@@ -87,13 +90,36 @@ def in_order(view: View, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def digest_by_day(rows: pl.DataFrame) -> ContentDigest:
-    """Of rows `in_order`: the sum over their days, so that whatever days a table's parts have, they add up to one."""
-    days = rows.select(pl.col(PREDICTION_TIME).dt.date().rle()).to_series().struct.field("len")
-    total, at = ContentDigest(), 0
-    for length in days:
-        total += digest_ordered(rows[at : at + length])
-        at += length
+    """Of rows `in_order`: the sum over their days, so that whatever days a table's parts have, they add up to one.
+
+    Of a day it is the SHA-256 of its columns by name: which values are null, the values or the lengths of texts, texts.
+    """
+    schema = digest_json([[name, str(type_)] for name, type_ in sorted(rows.schema.items())]).encode()
+    columns = [_bytes_of(rows[name]) for name in sorted(rows.columns)]
+    lengths = rows.select(pl.col(PREDICTION_TIME).dt.date().rle()).to_series().struct.field("len")
+    total, first = ContentDigest(), 0
+    for end in lengths.cum_sum():
+        digest = hashlib.sha256(schema)
+        for nulls, values, texts, ends in columns:
+            digest.update(nulls[first:end])
+            digest.update(values[first:end])
+            digest.update(texts[ends[first] : ends[end]])
+        total += ContentDigest(int.from_bytes(digest.digest()), end - first)
+        first = end
     return total
+
+
+def _bytes_of(column: pl.Series) -> tuple[Any, Any, memoryview, Any]:
+    """Which values are null; the values, of texts their lengths; the texts one after another, and where each begins."""
+    nulls = column.is_null().to_numpy().view(np.uint8)
+    if column.dtype != pl.String:
+        values = column.fill_null(False) if column.dtype == pl.Boolean else column.to_physical().fill_null(0)
+        return nulls, np.ascontiguousarray(values.to_numpy()), memoryview(b""), np.zeros(column.len() + 1, np.int64)
+    texts = column.fill_null("").to_frame().rechunk().to_series()
+    array = texts.to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offsets, content = array.buffers()
+    ends = np.frombuffer(offsets, np.int64)[array.offset :][: len(array) + 1]
+    return nulls, np.diff(ends), memoryview(content or b""), ends
 
 
 def table_digest(content: ContentDigest, schema: pl.Schema) -> str:

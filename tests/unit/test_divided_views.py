@@ -17,6 +17,7 @@ from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features import divide_by_time, source_tables, stretches, transform
+from mlops_ray.features.day_cells import cell_of
 from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.stretches import Stretch
@@ -253,6 +254,14 @@ def test_a_function_that_says_nothing_is_refused_above_a_size(
 
     small = replace(CASE, feature_views={"busy": sizes})
     assert setting.rows(small)["busy"].rows == 2, "a table that it does not read counts for nothing"
+
+
+def test_a_day_is_known_by_its_rows_and_their_order_whatever_files_they_stand_in() -> None:
+    rows = pl.DataFrame({"ship": ["a", "b", None, "a"], "load": [1.0, None, 3.0, 1.0]})
+    whole = cell_of(rows)
+    assert all(cell_of(rows[:at]) + cell_of(rows[at:]) == whole for at in range(5))
+    assert whole != cell_of(rows[[1, 0, 2, 3]])
+    assert whole != cell_of(rows.fill_null(0.0))
 
 
 def test_parts_survive_the_record_of_a_step(setting: Setting) -> None:
