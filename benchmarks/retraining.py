@@ -1,20 +1,29 @@
 """Retraining: what policies are worth on a past whose truth is known, with intervals over days, seeds and worlds.
 
 The label follows one feature and from a day on another one. Labels come as outcomes do: a positive is known after three
-days, a negative after an hour. What is trained is chosen for each seed by what was known at the beginning.
+days, a negative after an hour. The rows know nothing of them: they are told, and the training set has them
+from there. What is trained is chosen for each seed by what was known at the beginning.
 """
 
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import ray
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.config import load_settings
+from mlops_ray.features.training_set import build_training_set
+from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.pipeline.steps.ingest import contract
+from mlops_ray.predictions.ids import uuid7_at
+from mlops_ray.predictions.labels import write_by_keys
+from mlops_ray.predictions.segments import KEY
+from mlops_ray.predictions.told_labels import told_labels
 from mlops_ray.retraining.backtest import PolicyReport, backtest, over_seeds
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.use_case import Column, Feature, Label, Monitoring, Retraining, Search, Source, Split, UseCase
@@ -33,12 +42,24 @@ POLICIES = {
         cool_down=timedelta(days=3),
     ),
 }  # fmt: skip
+NAME, KEYS = "changing", (Column("id", "text"), Column("at", "timestamp"))
 CASE = UseCase(
-    name="changing",
-    sources={"rows": Source("*.csv", (Column("id", "text"), Column("at", "timestamp"), Column("came", "boolean")))},
+    name=NAME,
+    sources={
+        "rows": Source(
+            "rows.csv",
+            (
+                *KEYS,
+                *(Column(feature.name, "number") for feature in FEATURES),
+                Column("came", "boolean", nullable=True, outcome=True),
+                Column("known", "timestamp", nullable=True, outcome=True),
+            ),
+        ),
+        "told": told_labels(NAME, KEYS),
+    },
     entities=("id",),
     event_time="at",
-    label=Label("came", pl.col("came"), pl.col("at")),
+    label=Label("came", pl.col("came"), pl.col("known"), told="told"),
     candidates=(LogisticRegression(), GradientBoosting()),
     search=Search(trials_per_candidate=TRIALS),
     monitoring=Monitoring((WindowSpec(rows=750, minimum_rows=750),), false_alarm_days=60),
@@ -46,16 +67,31 @@ CASE = UseCase(
 
 
 def world(seed: int) -> pl.DataFrame:
-    """A training set of `DAYS` days."""
+    """`DAYS` days of rows, with what becomes of them in `label`, and when that is known."""
     random = np.random.default_rng(seed)
     rows = DAYS * PER_DAY
     day = np.arange(rows) / PER_DAY
     x, y = random.normal(size=(2, rows))
     came = np.where(day < CHANGE_DAY, x, y) + random.normal(0, 0.7, rows) > 0.5
     at = pl.Series([BEGIN + timedelta(days=float(one)) for one in day], dtype=pl.Datetime("us", "UTC"))
-    frame = pl.DataFrame({PREDICTION_TIME: at, "x": x, "y": y, LABEL: came})
-    delay = pl.when(LABEL).then(pl.duration(days=3)).otherwise(pl.duration(hours=1))
-    return frame.with_columns((pl.col(PREDICTION_TIME) + delay).alias(LABEL_KNOWN_AT))
+    frame = pl.DataFrame({"id": [f"{row:06}" for row in range(rows)], "at": at, "x": x, "y": y, "label": came})
+    delay = pl.when("label").then(pl.duration(days=3)).otherwise(pl.duration(hours=1))
+    return frame.with_columns(known_at=pl.col("at") + delay)
+
+
+def training_set(folder: Path, seed: int) -> str:
+    """The URL of what a pipeline makes of a world's rows and of the labels that were told of them."""
+    rows, settings = world(seed), load_settings(state=str(folder), data=str(folder))
+    nothing = pl.lit(None, dtype=pl.String)
+    rows.select(*(key.name for key in KEYS), "x", "y", came=nothing, known=nothing).write_csv(folder / "rows.csv")
+    artifacts, as_of = Artifacts(settings.artifacts), BEGIN + timedelta(days=DAYS + 3)
+    said = rows.select(
+        *(pl.col(key.name).alias(f"{KEY}{key.name}") for key in KEYS), "label", "known_at", received_at="known_at"
+    )
+    write_by_keys(artifacts, NAME, uuid7_at(0), "at", said)
+    contracts = {name: contract(source) for name, source in CASE.sources.items()}
+    snapshot = ingest(CASE, settings, as_of, "benchmark", contracts)
+    return build_training_set(CASE, artifacts, None, [], snapshot, as_of).url
 
 
 def figures() -> Iterator[tuple[str, float, str]]:
@@ -63,9 +99,9 @@ def figures() -> Iterator[tuple[str, float, str]]:
     reports: dict[str, list[PolicyReport]] = {name: [] for name in POLICIES}
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            for seed in range(WORLDS):
-                url = Artifacts(folder).write_table(world(seed), "training_sets", f"{seed}.parquet")
+        for seed in range(WORLDS):
+            with tempfile.TemporaryDirectory() as folder:
+                url = training_set(Path(folder), seed)
                 found = backtest(url, CASE, FEATURES, start, end, POLICIES, SEEDS)
                 for report in found.policies:
                     reports[report.policy].append(report)

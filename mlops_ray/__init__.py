@@ -10,8 +10,8 @@
     monitor      drift of data, predictions and quality; a governor that retrains    (Ray actors)
 
 Declare a `UseCase`, then `Pipeline` (mlops_ray.pipeline.pipeline) or the `mlops-ray` command does the steps in order.
-`score` asks a model about many rows at once, `ledger` has every prediction that was answered, and `drift` shows what
-monitoring saw of them.
+`score` asks a model about many rows at once, `ledger` has every prediction that was answered, `drift` shows what
+monitoring saw of them, and `push` brings fresh feature values online.
 """
 
 from importlib import import_module
@@ -34,6 +34,7 @@ from mlops_ray.use_case import (
 if TYPE_CHECKING:
     from mlops_ray.batch.scoring import score
     from mlops_ray.monitoring.show.drift_view import drift
+    from mlops_ray.pipeline.push import push
     from mlops_ray.predictions.reader import ledger
 
 __all__ = [
@@ -50,12 +51,14 @@ __all__ = [
     "UseCase",
     "drift",
     "ledger",
+    "push",
     "score",
 ]
 # Imported when they are asked for: declaring a use case needs neither Ray nor ONNX.
 _LATER = {
     "drift": "mlops_ray.monitoring.show.drift_view",
     "ledger": "mlops_ray.predictions.reader",
+    "push": "mlops_ray.pipeline.push",
     "score": "mlops_ray.batch.scoring",
 }
 

@@ -22,10 +22,10 @@ from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.keys import create_key, list_keys, revoke_key
 from mlops_ray.governance.live import Plan, Step, live
-from mlops_ray.governance.monitoring_definitions import set_definition
+from mlops_ray.governance.monitoring_changes import set_definition
 from mlops_ray.governance.notifications import list_subscriptions, subscribe, unsubscribe
 from mlops_ray.governance.policies import Policy
-from mlops_ray.governance.policy_changes import approve_change, reject_change, set_policy
+from mlops_ray.governance.policy_changes import PolicyChange, approve_change, reject_change, set_policy
 from mlops_ray.governance.reconciliation import DESCRIBED, Reconciliation
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote, start_rollout
@@ -52,9 +52,14 @@ def make_history(store: ControlStore, seed: int, steps: int = 80) -> None:
 def make_rest(store: ControlStore) -> None:
     """What steps make too seldom."""
     for definition in ({"false_alarm_days": 60}, None):
-        set_definition(store, PEOPLE[1], "flights", definition, "too many alarms")
+        asked = set_definition(store, PEOPLE[1], "flights", definition, "too many alarms")
+        if isinstance(asked, PolicyChange):
+            for approver in PEOPLE[::2]:  # as many as any policy here demands
+                with suppress(MlopsRayError):
+                    approve_change(store, approver, asked.id)
     for days in (1, 2):  # one holds then, and one waits
         set_policy(store, PEOPLE[0], "flights", Policy(required=True, expires_after_s=days * 86_400.0), ("g",))
+    set_definition(store, PEOPLE[1], "flights", {"false_alarm_days": 90}, "still too many")
 
 
 def make_step(store: ControlStore, random: Random, number: int) -> None:

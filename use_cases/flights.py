@@ -1,6 +1,7 @@
 """Two hours before scheduled departure: will this flight arrive 15 minutes late or more?
 
-Everything a user writes for one use case stands in this file, next to the Feast definitions in `feature_repo/`.
+Everything a user writes for one use case stands in this file; two views that are functions have their Feast definitions
+in `feature_repo/`, those of the others follow from their declarations.
 Data: all flights that left New York in 2013, the weather there, and the aircraft (`flights_raw_data.py` writes them).
 """
 
@@ -11,6 +12,7 @@ import polars as pl
 from mlops_ray import Column, Label, Search, Source, Split, Tables, UseCase
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
 from mlops_ray.use_case import (
+    Aggregation,
     Approval,
     BetterThanChampion,
     Latency,
@@ -19,6 +21,8 @@ from mlops_ray.use_case import (
     Plausible,
     Retraining,
     Threshold,
+    WindowedView,
+    windowed_views,
 )
 
 TAXI_IN = timedelta(minutes=20)
@@ -93,42 +97,20 @@ def plane(tables: Tables) -> pl.DataFrame:
     )
 
 
-def delays(tables: Tables) -> pl.DataFrame:
-    """A departure delay is known at departure, an arrival delay at landing: one row for each such moment."""
-    keys = ["origin", "dest", "carrier", "flight", "tailnum"]
-    flown = tables["flights"]
-    departures = flown.select(*keys, event_timestamp="departed", departure_delay="dep_delay")
-    landings = flown.select(*keys, event_timestamp="landed", arrival_delay="arr_delay")
-    return pl.concat([departures, landings], how="diagonal").drop_nulls("event_timestamp")
+# A departure delay is known at departure, an arrival delay at landing.
+delays = {
+    "departure_delay": Aggregation("mean", pl.col("dep_delay"), known_at=pl.col("departed")),
+    "arrival_delay": Aggregation("mean", pl.col("arr_delay"), known_at=pl.col("landed")),
+    "late_share": Aggregation("mean", pl.col("arr_delay") >= 15, known_at=pl.col("landed")),
+    "last_departure_delay": Aggregation("last", pl.col("dep_delay"), known_at=pl.col("departed")),
+    "last_arrival_delay": Aggregation("last", pl.col("arr_delay"), known_at=pl.col("landed")),
+}
 
 
-class Recent:
-    """Delays of the flights that share `keys`, over the `window` that ends at each departure or landing."""
+def recent(name: str, keys: tuple[str, ...], window: timedelta) -> dict[str, WindowedView]:
+    """Delays of the flights that share `keys`, over the window that ends at each departure or landing."""
+    return windowed_views(name, "flights", keys, [window], delays)
 
-    def __init__(self, name: str, keys: list[str], window: timedelta):
-        self.name, self.keys, self.window = name, keys, window
-
-    def __call__(self, tables: Tables) -> pl.DataFrame:
-        events = delays(tables).drop_nulls(self.keys).sort("event_timestamp")
-        departure, arrival = pl.col("departure_delay"), pl.col("arrival_delay")
-        recent = events.rolling("event_timestamp", period=self.window, group_by=self.keys).agg(
-            departure.mean().alias(f"{self.name}_departure_delay"),
-            arrival.mean().alias(f"{self.name}_arrival_delay"),
-            (arrival >= 15).mean().alias(f"{self.name}_late_share"),
-            departure.drop_nulls().last().cast(pl.Float64).alias(f"{self.name}_last_departure_delay"),
-            arrival.drop_nulls().last().cast(pl.Float64).alias(f"{self.name}_last_arrival_delay"),
-        )
-        return recent.unique([*self.keys, "event_timestamp"], keep="last")
-
-
-recent_delays = [
-    Recent("origin_3h", ["origin"], timedelta(hours=3)),
-    Recent("destination_3h", ["dest"], timedelta(hours=3)),
-    Recent("carrier_3h", ["carrier"], timedelta(hours=3)),
-    Recent("aircraft_24h", ["tailnum"], timedelta(hours=24)),
-    Recent("route_7d", ["origin", "dest"], timedelta(days=7)),
-    Recent("flight_number_7d", ["carrier", "flight"], timedelta(days=7)),
-]
 
 local_time = pl.col("scheduled_departure").dt.convert_time_zone(NEW_YORK)
 
@@ -156,7 +138,12 @@ use_case = UseCase(
     feature_views={
         "weather": weather_at_origin,
         "plane": plane,
-        **{view.name: view for view in recent_delays},
+        **recent("origin", ("origin",), timedelta(hours=3)),
+        **recent("destination", ("dest",), timedelta(hours=3)),
+        **recent("carrier", ("carrier",), timedelta(hours=3)),
+        **recent("aircraft", ("tailnum",), timedelta(hours=24)),
+        **recent("route", ("origin", "dest"), timedelta(days=7)),
+        **recent("flight_number", ("carrier", "flight"), timedelta(days=7)),
     },
     feature_service="flights",
     candidates=(LogisticRegression(), GradientBoosting(), NeuralNetwork()),

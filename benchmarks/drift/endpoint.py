@@ -15,18 +15,13 @@ from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.coverage import fitting
 from mlops_ray.monitoring.drift_watch import SETTLE
 from mlops_ray.monitoring.label_times import LabelTimes
+from mlops_ray.monitoring.labelling import Labelled, take_labels
+from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.quality import quality_of
 from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.stream_clock import StreamClock, date_rows
-from mlops_ray.monitoring.version_watch import (
-    Labelled,
-    VersionWatch,
-    Watched,
-    WindowRecord,
-    moments_of,
-    observe,
-    take_labels,
-)
+from mlops_ray.monitoring.version_watch import VersionWatch, Watched
+from mlops_ray.monitoring.window_record import WindowRecord
 
 VERSION = "1"
 _KEPT = ("request_id", "row", "time", "probability", "label", "known_at")
@@ -67,8 +62,8 @@ class Endpoint:
         self.aside += len(rows) - len(kept)
         if self._clock.read_up_to is None:
             return []
-        features = [name for name in self.watched.reference.columns if name != PREDICTION]
-        named = kept.select("request_id", "row", pl.col("probability").alias(PREDICTION), *features)
+        features = pl.col("probability").alias(PREDICTION), *self.watched.reference.inputs
+        named = kept.select("request_id", "row", *features)
         moment = moments_of(kept["time"])
         seen = observe(self.watch, self.watched, named, moment, moment, self._clock.read_up_to - SETTLE, self._id)
         self.watch = seen.watch

@@ -24,7 +24,7 @@ from drift.outcomes import Outcomes, processes
 from drift.worlds import Fault, World
 
 Figures = Iterator[tuple[str, float, str]]
-_CODE = ("mlops_ray/monitoring/**/*.py", *(f"benchmarks/drift/{name}.py" for name in ("worlds", "endpoint", "months")))
+CODE = ("worlds", "endpoint", "months")
 _DAYS = {"day_deviation": 0.06, "persistence": 0.5}
 AUTOCORRELATED = World("autocorrelated_days", **_DAYS)
 WORLDS = (
@@ -62,7 +62,7 @@ _FAULT_MODELS, _ONSETS = 6, 5
 
 def figures(worlds: Sequence[World] = WORLDS, faults: Sequence[Fault] = (*FAULTS, *SOME_LABELS)) -> Figures:
     with processes() as some:
-        known = Outcomes(some, _CODE)
+        known = Outcomes(some, CODE)
         for world in worlds:
             models, months = _share(world)
             found = known.of(alarms, [(world, seed, months) for seed in range(models)])

@@ -25,7 +25,7 @@ PACKAGES = {
     "evidently": ["evidently==0.7.23", "pandas<3", "pyarrow"],
     "nannyml": ["nannyml==0.13.1", "pyarrow", "statsmodels"],
 }
-_CODE = tuple(f"benchmarks/drift/{name}.py" for name in ("worlds", "rivals", "evidently_weeks", "nannyml_weeks"))
+_CODE = ("worlds", "rivals", "evidently_weeks", "nannyml_weeks")
 Figures = Iterator[tuple[str, float, str]]
 Weeks = list[list[str]]
 """What a rule marks in each week: columns, or "all"."""

@@ -17,6 +17,20 @@ _RIVALS = {
     "nannyml_multivariate": "NannyML, together",
     "nannyml_performance": "NannyML, performance",
 }
+_ON_FLIGHTS = {
+    "false_alarm_rate_held_out": "windows of September to December that drift, by a reference of January to August",
+    "false_alarm_rate_held_out_stated": "as the model states",
+    "false_alarm_rate_held_out_stated_high": "as the model states at most",
+    "false_alarm_rate": "windows that drift, from stretches between those of the reference",
+    "false_alarm_rate_stated": "as that model states",
+    "power_flights": "shifts of 0.2 deviations that are found, over all numbers",
+    "power_flights_clear": "over those in which such a shift is more than what windows differ by anyway",
+    "estimated_auc_mae": "estimated from true ROC AUC of a week, before its labels came",
+    "estimated_auc_coverage": "weeks whose true ROC AUC is within the 95 % interval of the estimate",
+    "concept_alarms_flipped_0.0": "weeks with concept drift, as labels are",
+    "concept_alarms_flipped_0.1": "with a tenth of the labels flipped",
+    "concept_alarms_flipped_0.2": "with a fifth of the labels flipped",
+}
 Figures = Mapping[str, Mapping[str, Any]]
 _Values = Mapping[str, float]
 
@@ -31,7 +45,12 @@ def page_with(text: str, figures: Figures) -> str:
     """The page with its tables as the figures have it."""
     values = {name: figure["value"] for name, figure in figures.items()}
     months = {name: figure["unit"] for name, figure in figures.items() if name.startswith(_RATE)}
-    tables = {"false_alarms": _false_alarms(values, months), "delays": _delays(values), "power": _power(values)}
+    tables = {
+        "false_alarms": _false_alarms(values, months),
+        "delays": _delays(values),
+        "power": _power(values),
+        "flights": _flights(figures),
+    }
     for name, table in tables.items():
         begin, end = f"<!-- figures: {name} -->\n", "<!-- end -->"
         before, _, rest = text.partition(begin)
@@ -72,6 +91,17 @@ def _power(values: _Values) -> Iterator[str]:
     for deviation, ending in (("0.03", ""), ("0.045", "_days_0.045"), ("0.06", "_days_0.06")):
         bound, power = (values[f"monitoring.{name}{ending}"] for name in ("power_bound", "power"))
         yield _row(deviation, _percent(bound), _percent(power))
+
+
+def _flights(figures: Figures) -> Iterator[str]:
+    """Each with the unit that the benchmark gives it, which says of how many windows."""
+    yield _row("`monitoring.…`", "flights", "measured")
+    yield _row("---", "---", "---")
+    for name, words in _ON_FLIGHTS.items():
+        figure = figures.get(f"monitoring.{name}")
+        if figure is not None:
+            value, of = figure["value"], figure["unit"]
+            yield _row(f"`{name}`", words, f"{value:.3f} {of}" if "AUC" in of else f"{_percent(value)} {of}")
 
 
 def _rivals(values: _Values, prefix: str) -> list[str]:

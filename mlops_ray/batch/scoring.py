@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ import pyarrow as pa
 import ray
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.batch.judged import AS_OF, Judged, Summary, divide, expect_plain_types, judge_partition, together
 from mlops_ray.batch.output import PREDICTIONS, QUARANTINE, WAITING, begin, finish
-from mlops_ray.batch.rows import PLACE, RAW, reading
+from mlops_ray.batch.rows import reading
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.features.history_source import HistorySource, with_keys_of
+from mlops_ray.features.on_demand import with_on_demand
+from mlops_ray.features.slices import Carried, Slice, in_slices, join_slice, most_memory, results, slices_of
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
-from mlops_ray.ingestion.contract import JUDGEMENT, REASON, REPAIRS, check_rows
-from mlops_ray.ingestion.quarantine import MALFORMED
+from mlops_ray.ingestion.contract import JUDGEMENT
 from mlops_ray.predictions.ids import microseconds, uuid7_at
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.record import Recorder
@@ -37,12 +41,12 @@ from mlops_ray.predictions.segments import frame_of
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.models import ModelVersion, download, find_version
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
-from mlops_ray.use_case import Column, Source
 from mlops_ray.use_case.decision import DECISION_THRESHOLD
 
-AS_OF = "as_of"
 PARTITION_BYTES = 64 << 20
-SLICE_ROWS = 250_000
+# Of a slice so many are written to a file, and become Python objects for the ledger, at a time.
+WRITTEN_ROWS = 100_000
+_JUDGE_BYTES = 12 * PARTITION_BYTES
 
 _ADDED = ("request_id", "row", "version", "probability", "prediction")
 _logger = logging.getLogger(__name__)
@@ -77,6 +81,7 @@ class _Run:
     started: datetime
     settings: Settings
     model: ModelVersion
+    schema: ModelSchema
     files: Mapping[str, bytes]
     output: str
 
@@ -115,10 +120,10 @@ def score(
         return Scores(**begun.scored)
     _logger.info("Scoring with %s version %d into %s (run %s)", use_case, model.version, output, begun.id)
     began = time.monotonic()
-    run = ray.put(_Run(begun.id, begun.started, settings, model, files, output))
-    task = ray.remote(_score_partition)
-    parts = ray.get([task.remote(run, number, *tables) for number, tables in enumerate(_partitions(rows))])
-    scores = _sum(parts, use_case, model, output)
+    run = _Run(begun.id, begun.started, settings, model, schema, files, output)
+    summaries, judged = _judge(run, rows)
+    _score_judged(run, summaries, judged, _sources(settings, schema))
+    scores = _sum(summaries, use_case, model, output)
     finish(output, settings, asdict(scores))
     seconds = time.monotonic() - began
     _logger.info("Scored %d rows, %d quarantined, in %.1f s", scores.scored, scores.quarantined, seconds)
@@ -149,7 +154,7 @@ def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Itera
     """Object references of the tables of each partition: one partition while all is small."""
     if not isinstance(rows, ray.data.Dataset):
         frame = rows if isinstance(rows, pl.DataFrame) else _from_pandas(rows)
-        _expect_plain_types(frame)
+        expect_plain_types(frame)
         size = max(1, frame.height * PARTITION_BYTES // max(1, int(frame.estimated_size())))
         yield from ([ray.put(part.to_arrow())] for part in frame.iter_slices(size))
         return
@@ -174,17 +179,39 @@ def _from_pandas(rows: pd.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _expect_plain_types(frame: pl.DataFrame) -> None:
-    """Raise DataError for Python objects, such as Ray's pickled ones: they are no data, and reading them runs code."""
-    for name, dtype in frame.schema.items():
-        if isinstance(dtype, pl.Object | pl.BaseExtension):
-            raise DataError(
-                f"The rows to score: column {name} holds Python objects ({dtype}). Write plain values, or leave it out."
-            )
+def _judge(
+    run: _Run, rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame"
+) -> tuple[list[Summary], list["ray.ObjectRef[Judged]"]]:
+    """What is to be known of each partition, and references to its rows."""
+    task = ray.remote(num_returns=2)(judge_partition).options(memory=min(_JUDGE_BYTES, most_memory()))
+    begun = [task.remote(run.schema, run.output, number, *tables) for number, tables in enumerate(_partitions(rows))]
+    return results([summary for summary, _ in begun]), [judged for _, judged in begun]
 
 
-def _score_partition(run: _Run, partition: int, *tables: pa.Table) -> list[Counter[tuple[str, str]]]:
-    """Score the rows of some tables, a slice after the other; gives the counts of each."""
+def _score_judged(
+    run: _Run, summaries: Sequence[Summary], judged: Sequence[Any], sources: Sequence[HistorySource]
+) -> None:
+    """Score the rows in slices by their moments, so that each history is read once, however the rows came divided."""
+    slices = slices_of([span for summary in summaries for span in summary.moments], sources)
+    if not slices:
+        return
+    if len(slices) == 1:
+        pieces = [[one] for one in judged]
+    else:
+        task = ray.remote(num_returns=len(slices))(divide)
+        pieces = [task.remote(one, slices) for one in judged]
+    of_slice = [[piece[number] for piece in pieces] for number in range(len(slices))]
+    results(in_slices(slices, sources, partial(_score_slice, ray.put(run), of_slice)))
+
+
+def _score_slice(
+    reference: Any,
+    of_slice: Sequence[Sequence[Any]],
+    one: Slice,
+    sources: Sequence[HistorySource],
+    carried: Carried,
+) -> None:
+    run: _Run = ray.get(reference)
     with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:
         for name, content in run.files.items():
             Path(folder, name).write_bytes(content)
@@ -192,78 +219,24 @@ def _score_partition(run: _Run, partition: int, *tables: pa.Table) -> list[Count
     hashes = any(column.personal == "hash" for column in sealed.schema.request_columns)
     personal = personal_hash(run.settings) if hashes else None
     recorder = Recorder(str(run.model.version), sealed.schema, personal)
-    frames = [pl.DataFrame(pl.from_arrow(table)) for table in tables]
-    for part in frames:
-        _expect_plain_types(part)
-    frame = pl.concat([part for part in frames if part.width] or [pl.DataFrame()], how="diagonal_relaxed")
-    slices = frame.iter_slices(SLICE_ROWS)
-    return [_score_slice(run, sealed, recorder, f"{partition:05}-{n:03}", part) for n, part in enumerate(slices)]
-
-
-def _score_slice(
-    run: _Run, sealed: SealedModel, recorder: Recorder, name: str, given: pl.DataFrame
-) -> Counter[tuple[str, str]]:
-    given, refused = _parted(given.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String)))
-    judged = _judge(sealed.schema, given)
-    good = judged[REASON].is_null()
+    judged = together(ray.get(list(of_slice[one.number])))
+    features = _features(sealed.schema, judged.rows, sources, carried)
     output = Artifacts(run.output)
-    if not good.all():
-        reason = judged[REASON].filter(~good).alias("reason")
-        refused = pl.concat([given.filter(~good).with_columns(reason), refused], how="diagonal")
-    if refused.height:
-        output.write_table(_with_places(refused), QUARANTINE, f"part-{name}.parquet")
-    rows = judged.filter(good)
-    if rows.height:
-        scored = _predict(run, sealed, recorder, name, rows.drop(*JUDGEMENT))
-        others = given.filter(good).drop(*scored.columns, *PLACE, strict=False)
+    for number, start in enumerate(range(0, judged.rows.height, WRITTEN_ROWS)):
+        name, part = f"{one.number:05}-{number:03}", slice(start, start + WRITTEN_ROWS)
+        rows, others = judged.rows[part], judged.others[part]
+        scored = _predict(run, sealed, recorder, name, rows, features[part])
         output.write_table(pl.concat([others, scored], how="horizontal"), PREDICTIONS, f"part-{name}.parquet")
-    counts = Counter({("rows", "in"): rows.height + refused.height, ("rows", "scored"): rows.height})
-    counts["rows", "repaired"] = rows[REPAIRS].drop_nulls().len()
-    codes_of = refused["reason"] if refused.height else pl.Series(dtype=pl.String)
-    for kind, codes in (("reason", codes_of), ("repair", rows[REPAIRS])):
-        counts.update((kind, code) for text in codes.drop_nulls() for code in text.split(";"))
-    return counts
 
 
-def _parted(given: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows, and the lines that are none, with their reason."""
-    if RAW not in given.columns:
-        return given, pl.DataFrame()
-    malformed = pl.col(RAW).is_not_null()
-    lines = given.filter(malformed).select(*PLACE, pl.lit(MALFORMED).alias("reason"))
-    return given.filter(~malformed), lines
-
-
-def _with_places(refused: pl.DataFrame) -> pl.DataFrame:
-    """Of rows of delimited files `file`, `line` and, of a line that is no row, `raw`; the file's columns have other
-    names."""
-    free = {name: name.removeprefix("__") for name in PLACE if name in refused.columns}
-    taken = [name for name in free.values() if name in refused.columns]
-    return refused.rename({name: plain for name, plain in free.items() if plain not in taken})
-
-
-def _judge(schema: ModelSchema, given: pl.DataFrame) -> pl.DataFrame:
-    """The rows with typed columns and the judgement of each; see `ingestion.contract.check_rows`.
-
-    A row whose own `as_of` is later than the lead time before its event is refused, as by the endpoint: what was known
-    then may tell the outcome.
-    """
-    own_moment = (Column(AS_OF, "timestamp"),) if AS_OF in given.columns else ()
-    judged = check_rows(given, Source("", (*schema.request_columns, *own_moment)), "The rows to score", None)
-    latest = pl.col(schema.event_time) - timedelta(seconds=schema.lead_time_s)
-    if not own_moment:
-        return judged.with_columns(latest.alias(AS_OF))
-    too_late = pl.col(REASON).is_null() & (pl.col(AS_OF) > latest)
-    reason = pl.when(too_late).then(pl.lit(f"{AS_OF}:too_late")).otherwise(pl.col(REASON))
-    return judged.with_columns(reason.alias(REASON))
-
-
-def _predict(run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows: pl.DataFrame) -> pl.DataFrame:
+def _predict(
+    run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows: pl.DataFrame, features: pl.DataFrame
+) -> pl.DataFrame:
     """The typed rows with their predictions, whose segment waits for the ledger then."""
     started = time.monotonic()
-    numbers, categories = model_inputs(_features(run.settings, sealed.schema, rows), sealed.schema.features)
+    numbers, categories = model_inputs(features, sealed.schema.features)
     probability = sealed.model.probability(numbers, categories)
-    # A millisecond for each partition, so that readers of the ledger can divide a large run by time.
+    # A millisecond for each slice, so that readers of the ledger can divide a large run by time.
     moment = run.started + timedelta(milliseconds=int(name.partition("-")[0]))
     time_us = microseconds(moment)
     request_id = _id_of(run, time_us, f"request {name}")
@@ -282,24 +255,47 @@ def _predict(run: _Run, sealed: SealedModel, recorder: Recorder, name: str, rows
     )
 
 
-def _features(settings: Settings, schema: ModelSchema, rows: pl.DataFrame) -> pl.DataFrame:
+def _features(
+    schema: ModelSchema, rows: pl.DataFrame, sources: Sequence[HistorySource], carried: Carried
+) -> pl.DataFrame:
     """The features of each row as they were known at its `as_of`."""
-    features = rows.select(list(schema.expressions().values()))
-    if schema.feature_project is None:
+    features = _known_features(schema, rows, sources, carried)
+    if not schema.on_demand_features:
         return features
+    columns = schema.on_demand_columns()
+    asked = rows.select(name for name in columns if name not in features.columns)
+    given = pl.concat([features.cast({name: columns[name] for name in features.columns}), asked], how="horizontal")
+    return with_on_demand(given, schema.on_demand_expressions()).drop(asked.columns)
+
+
+def _known_features(
+    schema: ModelSchema, rows: pl.DataFrame, sources: Sequence[HistorySource], carried: Carried
+) -> pl.DataFrame:
+    features = rows.select(list(schema.expressions().values()))
+    if not sources:
+        return features
+    asked = rows.select(*schema.entities, pl.col(AS_OF).alias(PREDICTION_TIME))
+    known = join_slice(with_keys_of(asked, sources), PREDICTION_TIME, sources, carried).drop(*asked.columns)
+    return pl.concat([features, known.drop(*features.columns, strict=False)], how="horizontal")
+
+
+def _sources(settings: Settings, schema: ModelSchema) -> list[HistorySource]:
+    """The histories that the model's features come from."""
+    if schema.feature_project is None:
+        return []
     from mlops_ray.features.store import Store
 
-    asked = rows.select(*schema.entities, pl.col(AS_OF).alias(PREDICTION_TIME))
-    known = Store(settings, schema.feature_project).historical(asked).drop(*asked.columns)
-    return pl.concat([features, known.drop(*features.columns, strict=False)], how="horizontal")
+    return Store(settings, schema.feature_project).sources()
 
 
 def _id_of(run: _Run, time_us: int, what: str) -> str:
     return uuid7_at(time_us // 1000, hashlib.sha256(f"{run.id} {what}".encode()).digest())
 
 
-def _sum(parts: Sequence[list[Counter[tuple[str, str]]]], use_case: str, model: ModelVersion, output: str) -> Scores:
-    total = sum((counts for part in parts for counts in part), Counter[tuple[str, str]]())
+def _sum(parts: Sequence[Summary], use_case: str, model: ModelVersion, output: str) -> Scores:
+    total = Counter[tuple[str, str]]()
+    for part in parts:
+        total.update(part.counts)
     codes = {
         kind: {code: count for (found, code), count in sorted(total.items()) if found == kind}
         for kind in ("reason", "repair")

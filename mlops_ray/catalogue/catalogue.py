@@ -8,12 +8,12 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.catalogue.files import StoredFile, files_below, once, total_bytes
-from mlops_ray.catalogue.records import CaseRecords, Model, read_records, use_cases
+from mlops_ray.catalogue.records import CaseRecords, Model, expect_use_case, read_records, use_cases
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.erased_rows import erased_from
 from mlops_ray.ingestion.quarantine import FOLDER as QUARANTINE
-from mlops_ray.ingestion.snapshot import SNAPSHOTS, Retired, last_digest, retired
+from mlops_ray.ingestion.snapshot import REPAIRED, SNAPSHOTS, Retired, last_digest, retired
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Catalogue:
     def shown(self) -> dict[str, Any]:
         return {
             "snapshots": [entry.shown() for entry in self.entries],
+            "nothing_in_use_needs": [entry.name for entry in proposal(self)],
             "bytes": self.bytes,
             "byte_days": self.byte_days,
             "counted": "each file once, however many snapshots share it",
@@ -78,10 +79,9 @@ def catalogue(artifacts: Artifacts, store: ControlStore, now: datetime, only: st
 
     Raises ConfigurationError if there is no such use case.
     """
-    cases = use_cases(artifacts)
-    if only is not None and only not in cases:
-        raise ConfigurationError(f"No snapshot of {only!r} is below {artifacts.root}. There are: {', '.join(cases)}.")
-    records = {case: read_records(artifacts, store, case) for case in cases}
+    if only is not None:
+        expect_use_case(artifacts, only)
+    records = {case: read_records(artifacts, store, case) for case in use_cases(artifacts)}
     held = {
         (case, digest): held_by(artifacts, one, digest)
         for case, one in records.items()
@@ -127,6 +127,7 @@ def held_by(artifacts: Artifacts, records: CaseRecords, digest: str) -> list[Sto
     ]
     for source, content in records.manifests[digest]["content"].items():
         files += files_below(artifacts, QUARANTINE, records.use_case, source, content["quarantined"])
+        files += files_below(artifacts, REPAIRED, records.use_case, source, f"{digest}.parquet")
     for place in records.made_of(digest):
         files += files_below(artifacts, *place)
     return files

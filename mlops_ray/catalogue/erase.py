@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.catalogue.erase_rows import Hits, erase_hit, find_rows, projects, raw_file_of, texts_naming
+from mlops_ray.catalogue.erase_rows import KINDS, Hits, erase_hit, find_rows, projects, raw_file_of, texts_naming
 from mlops_ray.catalogue.person import Person
 from mlops_ray.catalogue.records import FEATURES, TRAINING_SETS, read_records, use_cases
+from mlops_ray.catalogue.unmoved import unmoved_answers
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ConflictError
 from mlops_ray.exploration.kept import kept_profiles, profile_again
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.erased_rows import ErasedRows, erased_rows, new_record, write_erased
+from mlops_ray.governance.erased_rows import ErasedRows, begin_erasing, erased_rows, new_record, write_erased
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.leases import holding
 from mlops_ray.ingestion.judged import FOLDER as JUDGED
-from mlops_ray.ingestion.quarantine import FOLDER as QUARANTINE
 from mlops_ray.ingestion.snapshot import MANIFEST, SNAPSHOTS, load_snapshot, retired
 from mlops_ray.predictions.erasure import count_entity, count_person, erase_entity, erase_person
 from mlops_ray.predictions.personal import personal_hash
@@ -33,10 +33,10 @@ NOT_REACHED = (
     "raw files: take the rows out there; until then an ingest that would bring them back is refused",
     "what a model has learned, and the sealed models named above: retire those versions, and train again",
     "MLflow's copies of sealed models, windows of monitoring, outputs of batch scoring, exports and backups",
-    "answers that a node has not yet moved to the ledger: run it again in an hour",
+    "answers that a node has not yet moved to the ledger, where on_nodes names any: run it again when it has",
     "events and names in the control store (`mlops-ray audit erase`)",
 )
-_PASSES = 3
+_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Erasure:
     """What was found, or erased. rows: by kind, of all files together. online: keys by project; ledger: answers by use
     case. models: that were trained on rows of theirs, with their state. raw_files: names of files that have the rows,
     where that is known. not_searched: tables without a column of that name: what is theirs there is known
-    through a join alone. still_in: files that name them and cannot be changed. id: of the record; "" in a dry run.
+    through a join alone. still_in: files that name them and cannot be changed. on_nodes: where answers lie that the
+    ledger does not have yet, of whomever. id: of the record; "" in a dry run.
     """
 
     rows: Mapping[str, int]
@@ -54,6 +55,7 @@ class Erasure:
     raw_files: tuple[str, ...]
     not_searched: tuple[str, ...]
     still_in: tuple[str, ...]
+    on_nodes: tuple[str, ...] = ()
     id: str = ""
     not_reached: tuple[str, ...] = NOT_REACHED
 
@@ -71,7 +73,7 @@ def find_person(settings: Settings, store: ControlStore, person: Person) -> Eras
     hits = find_rows(artifacts, person)
     noted = _noted(artifacts, store, hits, new_record(person.entity, person.value, datetime.now(UTC)))
     online = _online(settings, artifacts, person, dry_run=True)
-    return _told(artifacts, person, hits, noted, online, _in_ledgers(settings, artifacts, person), store)
+    return _told(settings, person, hits, noted, online, _in_ledgers(settings, artifacts, person), store)
 
 
 def erase_person_from_data(
@@ -90,27 +92,34 @@ def erase_person_from_data(
     with holding(store, "data erase"):
         begun = [one for one in erased_rows(artifacts) if one.is_about(person.entity, person.value)]
         noted = begun[0] if begun else new_record(person.entity, person.value, now)
-        first = hits = find_rows(artifacts, person)
-        for _ in range(_PASSES):
-            noted = _noted(artifacts, store, hits, noted)
-            write_erased(artifacts, noted)
-            for hit in hits.found:
-                with suppress(FileNotFoundError):  # retired meanwhile; what is left is found again
-                    erase_hit(artifacts, hit, person)
-            hits = find_rows(artifacts, person)
-            if not hits.found:
-                break
-        else:
-            raise ConflictError("Rows of theirs are written while they are erased. Run it again when no ingest runs.")
+        first, noted = _erase_rows(artifacts, store, person, noted)
         _profile_again(artifacts, noted)
         online = _online(settings, artifacts, person, dry_run=False)
         ledger = _erase_in_ledgers(settings, store, actor, artifacts, person)
-        done = _told(artifacts, person, first, noted, online, ledger, store)
+        done = _told(settings, person, first, noted, online, ledger, store)
         if begun or not done.is_empty():
             noted = _tell(artifacts, store, actor, noted, done, reason)
         else:
             artifacts.delete("erased_rows", f"{noted.id}.json")
     return replace(done, id=noted.id)
+
+
+def _erase_rows(
+    artifacts: Artifacts, store: ControlStore, person: Person, noted: ErasedRows
+) -> tuple[Hits, ErasedRows]:
+    """Erase until nothing is found any more; what was found at first, and the record of all that was."""
+    first: Hits | None = None
+    for _ in range(_PASSES):
+        begin_erasing(artifacts)
+        hits = find_rows(artifacts, person)
+        first, noted = first or hits, _noted(artifacts, store, hits, noted)
+        write_erased(artifacts, noted)
+        if not hits.found:
+            return first, noted
+        for hit in hits.found:
+            with suppress(FileNotFoundError):  # retired meanwhile; what is left is found again
+                erase_hit(artifacts, hit, person)
+    raise ConflictError("Rows of theirs are written while they are erased. Run it again when no ingest runs.")
 
 
 def _tell(
@@ -149,7 +158,7 @@ def _noted(artifacts: Artifacts, store: ControlStore, hits: Hits, noted: ErasedR
 
 
 def _told(
-    artifacts: Artifacts,
+    settings: Settings,
     person: Person,
     hits: Hits,
     noted: ErasedRows,
@@ -157,20 +166,22 @@ def _told(
     ledger: Mapping[str, int],
     store: ControlStore,
 ) -> Erasure:
-    kinds = (SNAPSHOTS, QUARANTINE, JUDGED, FEATURES, TRAINING_SETS)
+    artifacts = Artifacts(settings.artifacts)
+    answering = sorted({*use_cases(artifacts), *(entry.name for entry in artifacts.entries(LEDGER))})
     states = {
         f"{case}@{model.version}": model.state
         for case in use_cases(artifacts)
         for model in read_records(artifacts, store, case).models
     }
     return Erasure(
-        rows={kind: sum(hits.rows_of(kind).values()) for kind in kinds},
+        rows={kind: sum(hits.rows_of(kind).values()) for kind in KINDS},
         online=online,
         ledger=ledger,
         models=tuple(f"{name} ({states.get(name, 'not registered')})" for name in noted.models),
         raw_files=tuple(sorted(set(_raw_names(artifacts, noted.raw_files)))),
         not_searched=hits.without,
         still_in=tuple(texts_naming(artifacts, person)),
+        on_nodes=unmoved_answers(settings, store, answering),
     )
 
 

@@ -13,12 +13,15 @@ from mlops_ray.catalogue.person import Person
 from mlops_ray.catalogue.records import FEATURES, TRAINING_SETS
 from mlops_ray.features.definitions import Definitions
 from mlops_ray.ingestion.judged import FOLDER as JUDGED
+from mlops_ray.ingestion.judged import layout_of
+from mlops_ray.ingestion.layout import Layout, read_layouts
 from mlops_ray.ingestion.quarantine import FOLDER as QUARANTINE
 from mlops_ray.ingestion.quarantine import RAW
-from mlops_ray.ingestion.snapshot import SNAPSHOTS
+from mlops_ray.ingestion.snapshot import REPAIRED, SNAPSHOTS
 
 DEFINITIONS = "definitions"
-_RAW = {RAW, "raw"}
+KINDS = (SNAPSHOTS, REPAIRED, QUARANTINE, JUDGED, FEATURES, TRAINING_SETS)
+_RAW, _FILE = {RAW, "raw"}, "file"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Hit:
     @property
     def table(self) -> str:
         """`use_case/digest`, of feature rows `use_case/view/digest`."""
-        named = self.place[1:3] if self.kind == SNAPSHOTS else self.place[1:]
+        named = self.place[1:3] if self.kind in (SNAPSHOTS, TRAINING_SETS) else self.place[1:]
         return "/".join(named).removesuffix(".parquet")
 
 
@@ -68,12 +71,15 @@ def projects(artifacts: Artifacts) -> dict[str, Definitions]:
 def find_rows(artifacts: Artifacts, person: Person) -> Hits:
     """All files with rows of theirs."""
     names, hits, without = _columns_of_views(artifacts, person), list[Hit](), set[str]()
-    for kind in (SNAPSHOTS, QUARANTINE, JUDGED, FEATURES, TRAINING_SETS):
+    for kind in KINDS:
         for file in files_below(artifacts, kind):
             if not file.place[-1].endswith(".parquet"):
                 continue
-            theirs = _theirs(artifacts, file.place, person, names)
-            if theirs is None:
+            try:
+                theirs = _theirs(artifacts, file.place, person, names)
+            except FileNotFoundError:  # an ingest ended, or a snapshot was retired, meanwhile
+                continue
+            if theirs is None and kind != JUDGED:  # whose rows are those of snapshots
                 without.add(_called(file.place))
             elif theirs:
                 hits.append(Hit(file.place, theirs))
@@ -87,7 +93,7 @@ def erase_hit(artifacts: Artifacts, hit: Hit, person: Person) -> None:
         return
     names = _columns_of_views(artifacts, person)
     frame = artifacts.read_table(*hit.place)
-    artifacts.write_table(frame.filter(~_flags(frame, hit.place, person, names)), *hit.place)
+    artifacts.write_table(frame.filter(~_flags(artifacts, frame, hit.place, person, names)), *hit.place)
 
 
 def raw_file_of(artifacts: Artifacts, hit: Hit) -> str | None:
@@ -104,21 +110,38 @@ def _theirs(artifacts: Artifacts, place: tuple[str, ...], person: Person, names:
     if not columns:
         return None
     frame = artifacts.read_table(*place, columns=columns)
-    return int(_flags(frame, place, person, names).sum())
+    return int(_flags(artifacts, frame, place, person, names).sum())
 
 
-def _flags(frame: pl.DataFrame, place: tuple[str, ...], person: Person, names: Mapping[str, set[str]]) -> pl.Series:
+def _flags(
+    artifacts: Artifacts,
+    frame: pl.DataFrame,
+    place: tuple[str, ...],
+    person: Person,
+    names: Mapping[str, set[str]],
+) -> pl.Series:
     wanted = [name for name in frame.columns if name in _wanted(place, person, names)]
-    found = person.rows(frame, [name for name in wanted if name not in _RAW])
-    for name in [name for name in wanted if frame.schema[name] == pl.Binary and name in _RAW]:
-        found |= person.raw(frame[name])
-    return found
+    if records := [name for name in wanted if name in _RAW and frame.schema[name] == pl.Binary]:
+        layouts = _layouts(artifacts, place)
+        files = frame[_FILE] if _FILE in frame.columns else [""] * frame.height
+        pairs = zip(frame[records[0]], files, strict=True)
+        found = [raw is not None and person.has_record(raw, layouts.get(file)) for raw, file in pairs]
+        return pl.Series(found, dtype=pl.Boolean)
+    return person.rows(frame, wanted)
+
+
+def _layouts(artifacts: Artifacts, place: tuple[str, ...]) -> dict[str, Layout]:
+    """How records stand in what was refused, by the file that they came from; "" where all came from one."""
+    if place[0] == QUARANTINE:
+        return read_layouts(artifacts, *place[:-1])
+    layout = layout_of(artifacts, place[1])
+    return {} if layout is None else {"": layout}
 
 
 def _wanted(place: tuple[str, ...], person: Person, names: Mapping[str, set[str]]) -> set[str]:
     """The columns of a file by which its rows are somebody's."""
     if place[0] == QUARANTINE:
-        return {"raw"}
+        return {"raw", _FILE}
     if place[0] == JUDGED:
         return {RAW} if place[-1].startswith("refused") else {person.entity}
     return {person.entity, *(names.get(place[2], ()) if place[0] == FEATURES else ())}
@@ -138,6 +161,8 @@ def _called(place: tuple[str, ...]) -> str:
     match place:
         case ("snapshots", case, _, source, *_):
             return f"source {source} of {case}"
+        case ("repairs", case, source, *_):
+            return f"repairs of source {source} of {case}"
         case ("features", case, view, *_):
             return f"feature view {view} of {case}"
         case ("training_sets", case, *_):

@@ -24,17 +24,25 @@ def export_delta(artifacts: Artifacts, snapshot: Snapshot, folder: Path) -> dict
     if not folder.is_absolute():
         raise ConfigurationError(f"{folder} is a relative path. Give an absolute one.")
     expect_kept(artifacts, snapshot.use_case, snapshot.digest)
-    return {source: _export(artifacts, snapshot, source, str(folder / source)) for source in snapshot.counts}
+    places = {source: artifacts.url(*snapshot.place(source)) for source in snapshot.counts}
+    return {source: _write(url, snapshot.digest, str(folder / source)) for source, url in places.items()}
 
 
-def _export(artifacts: Artifacts, snapshot: Snapshot, source: str, place: str) -> int:
+def export_files(files: Path, digest: str, folder: Path) -> dict[str, int]:
+    """As `export_delta`, of a snapshot whose tables lie in a folder, `files/<source>/*.parquet`."""
+    sources = sorted(path.name for path in files.iterdir())
+    return {source: _write(str(files / source), digest, str(folder / source)) for source in sources}
+
+
+def _write(url: str, digest: str, place: str) -> int:
+    """Make the Parquet files in a folder the newest version of a table."""
     try:
         table = DeltaTable(place)
-        if table.history(1)[0].get(SNAPSHOT) == snapshot.digest:
+        if table.history(1)[0].get(SNAPSHOT) == digest:
             return int(table.version())
     except TableNotFoundError:
         pass
-    filesystem, path = locate(artifacts.url(*snapshot.place(source)))
+    filesystem, path = locate(url)
     rows = pads.dataset(path, filesystem=filesystem, format="parquet").scanner().to_reader()
     try:
         write_deltalake(
@@ -43,7 +51,7 @@ def _export(artifacts: Artifacts, snapshot: Snapshot, source: str, place: str) -
             mode="overwrite",
             schema_mode="overwrite",
             writer_properties=WriterProperties(compression="ZSTD"),
-            commit_properties=CommitProperties(custom_metadata={SNAPSHOT: snapshot.digest}),
+            commit_properties=CommitProperties(custom_metadata={SNAPSHOT: digest}),
         )
     except CommitFailedError as error:
         raise ConflictError(f"Somebody else is writing {place} ({error}). Nothing is lost; export again.") from error

@@ -9,6 +9,7 @@ from functools import cached_property
 import polars as pl
 
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.ingestion.layout import Layout, is_same_value
 from mlops_ray.use_case.column import TRIMMED
 
 _ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "latin-1")
@@ -43,9 +44,11 @@ class Person:
                 found |= (column.cast(pl.String, strict=False) == self.value).fill_null(False)
         return found
 
-    def raw(self, records: pl.Series) -> pl.Series:
-        """Of each raw record whether the value stands in it, as a word: nobody knows which of its columns is which."""
-        return pl.Series([one is not None and self.is_in(one) for one in records], dtype=pl.Boolean)
+    def has_record(self, raw: bytes, layout: Layout | None) -> bool:
+        """Whether a refused record is theirs: by its column; by the value as a word anywhere in it where the record
+        could not be split into columns, or the value is hardly anything else. layout: None where nobody knows it."""
+        values = None if layout is None or self._is_distinct else layout.split(raw)
+        return self.is_in(raw) if values is None else is_same_value(values.get(self.entity), self.value)
 
     def is_in(self, content: bytes) -> bool:
         """Whether the value stands in some bytes as a word, in one of the usual encodings."""
@@ -53,9 +56,12 @@ class Person:
 
     def is_named_in(self, content: bytes) -> bool:
         """As `is_in`, but of a value that may be a number of anything only behind the column's name."""
-        if len(self.value) >= 4 and not self.value.isdigit():
-            return self.is_in(content)
-        return bool(self._named.search(content))
+        return self.is_in(content) if self._is_distinct else bool(self._named.search(content))
+
+    @property
+    def _is_distinct(self) -> bool:
+        """Whether the value is no number and no short word, which many things can be called."""
+        return len(self.value) >= 4 and not self.value.isdigit()
 
     @cached_property
     def _patterns(self) -> list[re.Pattern[bytes]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts, locate
+from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import read_events
 from mlops_ray.governance.live import live
@@ -66,6 +67,15 @@ class CaseRecords:
 def use_cases(artifacts: Artifacts) -> list[str]:
     """All that have a snapshot."""
     return [entry.name for entry in artifacts.entries(SNAPSHOTS)]
+
+
+def expect_use_case(artifacts: Artifacts, use_case: str) -> None:
+    """Raise ConfigurationError if a use case has no snapshot, with those that have."""
+    known = use_cases(artifacts)
+    if use_case not in known:
+        raise ConfigurationError(
+            f"No snapshot of {use_case!r} is below {artifacts.root}. There are: {', '.join(known)}."
+        )
 
 
 def read_records(artifacts: Artifacts, store: ControlStore, use_case: str) -> CaseRecords:

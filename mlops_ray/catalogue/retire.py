@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.catalogue.catalogue import Entry, catalogue, find_entry, held_by
 from mlops_ray.catalogue.files import StoredFile
-from mlops_ray.catalogue.records import read_records
+from mlops_ray.catalogue.records import expect_use_case, read_records
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ConflictError
 from mlops_ray.governance.control_store import ControlStore
@@ -27,6 +28,10 @@ class Done:
     mark: Retired
     files: int
     freed_bytes: int
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"snapshot": self.entry.name, "files": self.files, "freed_bytes": self.freed_bytes}
 
 
 def lease(use_case: str) -> str:
@@ -51,6 +56,7 @@ def retire(
     if not reason.strip():
         raise ConfigurationError("Say why the snapshot is retired: whoever misses its rows reads it.")
     artifacts, now = Artifacts(settings.artifacts), datetime.now(UTC)
+    expect_use_case(artifacts, use_case)  # before anything is done in its name, which may come from afar
     with holding(store, lease(use_case)):
         entry = find_entry(catalogue(artifacts, store, now, use_case), use_case, digest)
         forced = _expect_free(entry, force)

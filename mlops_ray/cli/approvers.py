@@ -18,7 +18,7 @@ IdArgument = Annotated[str, typer.Argument(help="As the list shows it.")]
 
 @approvals.command()
 def rules(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
-    """List changes of policies and gates that were asked for, and what became of them, the newest first."""
+    """List changes of policies, gates and monitoring that were asked for, and what became of them, the newest first."""
     with server(url, state) as client:
         found = client.approvers.rules()
     if not found:
@@ -32,19 +32,20 @@ def rules(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
 def approve_rules(
     id: IdArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = None
 ) -> None:
-    """Approve a change of a policy or gates; somebody other than who asked for it has to."""
+    """Approve a change of a policy, gates or monitoring; somebody other than who asked for it has to."""
     with server(url, state, APPROVER_KEY_FILE) as client:
         done = client.approvers.approve_rules(id, reason)
     more = "in force now" if done["state"] == "in_force" else "approved by you, and waits for others"
-    typer.echo(printable(f"The change of the rules of {done['use_case']} is {more}."))
+    typer.echo(printable(f"The change of the {_about(done)} of {done['use_case']} is {more}."))
 
 
 @approvals.command("reject-rules")
 def reject_rules(id: IdArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
-    """Refuse a change of a policy or gates, or take back what you asked for."""
+    """Refuse a change of a policy, gates or monitoring, or take back what you asked for."""
     with server(url, state, APPROVER_KEY_FILE) as client:
         done = client.approvers.reject_rules(id, reason)
-    typer.echo(printable(f"The change of the rules of {done['use_case']} is rejected; what held stays in force."))
+    about = f"{_about(done)} of {done['use_case']}"
+    typer.echo(printable(f"The change of the {about} is rejected; what held stays in force."))
 
 
 @approvals.command()
@@ -133,9 +134,18 @@ def _described(change: dict[str, Any]) -> list[str]:
     who = f"asked by {change['requested_by']}  until {change['expires_at']}"
     decided = f" by {change['decided_by']}" if change["decided_by"] else ""
     agreed = ", ".join(one["name"] for one in change["assents"])
-    policy = change["policy"]
-    wants = "demands nothing" if policy is None else ", ".join(f"{name} {value}" for name, value in policy.items())
     lines = [f"{change['id']}  {change['use_case']}  {change['state']}{decided}  {who}  {change['reason']}".rstrip()]
-    lines.append(f"  policy: {wants}")
-    lines += [f"  gate: {gate}" for gate in change["gates"] or ()]
+    if (monitoring := change.get("monitoring")) is not None:  # a server of the release before knows of none
+        wanted = monitoring["definition"]
+        lines.append(f"  monitoring, in place of revision {monitoring['revision']}:")
+        lines += ["    as each model was sealed"] if wanted is None else [f"    {n}: {v}" for n, v in wanted.items()]
+    else:
+        policy = change["policy"]
+        wants = "demands nothing" if policy is None else ", ".join(f"{name} {value}" for name, value in policy.items())
+        lines.append(f"  policy: {wants}")
+        lines += [f"  gate: {gate}" for gate in change["gates"] or ()]
     return lines + ([f"  approved by {agreed}"] if agreed else [])
+
+
+def _about(change: dict[str, Any]) -> str:
+    return "rules" if change.get("monitoring") is None else "monitoring"

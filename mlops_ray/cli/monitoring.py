@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,12 +23,9 @@ from mlops_ray.cli.options import (
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import alarms_of, silence_alarm
-from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.monitoring_definitions import definition_of, definitions
 from mlops_ray.use_case import Monitoring, load_use_case
-
-if TYPE_CHECKING:
-    from mlops_ray.monitoring.foreign_model import WithForeign
 
 monitoring = typer.Typer(no_args_is_help=True, help="How predictions of a use case are watched, beside its models.")
 alarms = typer.Typer(no_args_is_help=True, help="Alarms: what monitoring found, and who silenced it.")
@@ -129,11 +126,12 @@ def show_definition(
 ) -> None:
     """Show how predictions are watched, who set it, and by which revision each version with traffic is judged."""
     from mlops_ray.monitoring.definition import described, find_sealed, in_force, versions_with_traffic
+    from mlops_ray.monitoring.foreign_model import every_version
 
     settings = settings_of(state, config)
     store = open_store(settings)
     revision = definition_of(store, use_case)
-    registry = _registry(settings, store)
+    registry = every_version(settings, store)
     sealed = {
         version: find_sealed(registry, use_case, version) for version in versions_with_traffic(store, use_case) or ()
     }
@@ -154,8 +152,13 @@ def set_(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Watch predictions so from the next window on, without a new model. Needs the role operate."""
+    """Watch predictions so from the next window on, without a new model. Needs the role operate.
+
+    Where versions need an approval, somebody else approves it first (`mlops-ray approvals rules`).
+    """
+    from mlops_ray.governance.policy_changes import PolicyChange
     from mlops_ray.monitoring.definition import set_monitoring
+    from mlops_ray.monitoring.foreign_model import every_version
 
     if (file is None) != as_sealed:
         raise ConfigurationError("Give a FILE, or --as-sealed for what each model was sealed with.")
@@ -163,7 +166,13 @@ def set_(
     store = open_store(settings)
     actor = cli_actor(store, settings, "operate", use_case=use_case)
     wanted = None if file is None else _definition(file)
-    made = set_monitoring(store, _registry(settings, store), actor, use_case, wanted, reason, seen)
+    made = set_monitoring(store, every_version(settings, store), actor, use_case, wanted, reason, seen)
+    if isinstance(made, PolicyChange):
+        typer.echo(
+            printable(f"Monitoring of {use_case} stays as it is until somebody else has approved change {made.id}:")
+        )
+        typer.echo(f"  mlops-ray approvals approve-rules {made.id}")
+        return
     typer.echo(printable(f"Monitoring of {use_case} is at revision {made.revision}, from the next window on."))
 
 
@@ -189,13 +198,14 @@ def backtest(
 ) -> None:
     """Run a definition over the recorded predictions and labels: what would have alarmed, beside what did."""
     from mlops_ray.monitoring.backtest_report import backtest_of, report_lines
+    from mlops_ray.monitoring.foreign_model import every_version
 
     settings, now = settings_of(state, config), datetime.now(UTC)
     until = moment_of("--to", end) if end else now
     begin = moment_of("--from", start) if start else until - timedelta(days=90)
     store = open_store(settings)
     wanted = None if file is None else _definition(file)
-    found = backtest_of(settings, store, _registry(settings, store), use_case, wanted, begin, until)
+    found = backtest_of(settings, store, every_version(settings, store), use_case, wanted, begin, until)
     for line in report_lines(found):
         typer.echo(printable(line))
 
@@ -225,13 +235,6 @@ def reference(
     typer.echo(
         printable(f"Version {made.version} of {case.name} is watched by {rows.height:,} rows ({made.ref.digest}).")
     )
-
-
-def _registry(settings: Settings, store: ControlStore) -> "WithForeign":
-    from mlops_ray.monitoring.foreign_model import WithForeign
-    from mlops_ray.serving.registry import MlflowRegistry
-
-    return WithForeign(MlflowRegistry(settings), store, Artifacts(settings.artifacts))
 
 
 def _definition(file: Path) -> Monitoring:

@@ -28,6 +28,7 @@ from mlops_ray.cli.options import (
     settings_of,
 )
 from mlops_ray.cli.rollout import key_from
+from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.retraining.cpu_meter import HOOK, CpuMeter, metered
 from mlops_ray.use_case import Monitoring, UseCase, load_use_case
@@ -49,8 +50,8 @@ def backtest(
     start: FromOption,
     end: ToOption,
     policy: Annotated[str, typer.Option(help="Policies, with commas between them.")] = "never,monthly,drift",
-    window_rows: Annotated[int | None, typer.Option(help="Windows of so many predictions. [default: declared]")] = None,
-    false_alarm_days: Annotated[int | None, typer.Option(help="Days to a false alarm. [default: declared]")] = None,
+    window_rows: Annotated[int | None, typer.Option(help="Windows of so many predictions. [default: as now]")] = None,
+    false_alarm_days: Annotated[int | None, typer.Option(help="Days to a false alarm. [default: as now]")] = None,
     cool_down_days: Annotated[float | None, typer.Option(help="Between retrainings. [default: declared]")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often, from other random numbers.")] = 3,
     output: Annotated[str | None, typer.Option(help="Folder of the result. [default: <state>/backtests]")] = None,
@@ -61,10 +62,10 @@ def backtest(
 
     Policies: never, weekly, monthly (by the clock alone), drift (as the use case declares), data, prediction, concept
     (as declared, with those alarms alone). The training set is the champion's; candidate and parameters are chosen, for
-    each seed, by what was known at the first day.
+    each seed, by what was known at the first day. Predictions are watched as they are now (`monitoring show`).
     """
     settings = settings_of(state, config)
-    case = _watched(load_use_case(use_case), window_rows, false_alarm_days)
+    case = _watched(settings, load_use_case(use_case), window_rows, false_alarm_days)
     begin, until = _span(start, end)
     cool_down = None if cool_down_days is None else timedelta(days=cool_down_days)
     names = list(dict.fromkeys(name.strip() for name in policy.split(",")))
@@ -184,9 +185,14 @@ def _tell(progress: "Progress") -> bool:
     return True
 
 
-def _watched(case: UseCase, window_rows: int | None, false_alarm_days: int | None) -> UseCase:
+def _watched(settings: Settings, case: UseCase, window_rows: int | None, false_alarm_days: int | None) -> UseCase:
+    """The use case as it is watched: as was set beside its models, else as it declares; and as the options say."""
+    from mlops_ray.governance.control_store import open_store
+    from mlops_ray.governance.monitoring_definitions import definition_of
+    from mlops_ray.monitoring.definition import as_watched
     from mlops_ray.use_case.window_spec import WindowSpec
 
+    case = as_watched(case, definition_of(open_store(settings), case.name))
     wanted: Monitoring = case.monitoring
     if window_rows is not None:
         minimum = min(window_rows, WindowSpec(rows=10**6).minimum_rows)

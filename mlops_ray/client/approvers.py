@@ -27,7 +27,7 @@ class Approvers:
         self._do = do
 
     def rules(self) -> list[Found]:
-        """Changes of policies and gates that were asked for, and what became of them, the newest first."""
+        """Changes of policies, gates and monitoring that were asked for, and what became of them, the newest first."""
         return self._do(_listed("rules", "changes"))
 
     def approve_rules(self, id: str, reason: str = "") -> Found:

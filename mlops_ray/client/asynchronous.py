@@ -10,8 +10,10 @@ import httpx
 
 from mlops_ray.client.approvers import AsyncApprovers
 from mlops_ray.client.audit import AsyncAudit
+from mlops_ray.client.data import AsyncData
 from mlops_ray.client.decisions import Decision, decided
 from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorization, exchange, on_this_machine
+from mlops_ray.client.features import values_pushed
 from mlops_ray.client.keys import AsyncKeys
 from mlops_ray.client.labels import labels_sent
 from mlops_ray.client.predictions import Answer, answer_of, batches, question
@@ -43,6 +45,7 @@ class AsyncClient:
         self.subscriptions = AsyncSubscriptions(self._do)
         self.audit = AsyncAudit(self._do)
         self.approvers = AsyncApprovers(self._do)
+        self.data = AsyncData(self._do)
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,6 +92,10 @@ class AsyncClient:
     async def send_labels(self, name: str, labels: Sequence[Row]) -> int:
         """See `Client.send_labels`."""
         return await self._do(labels_sent(name, labels))
+
+    async def push(self, name: str, view: str, rows: Sequence[Row]) -> int:
+        """See `Client.push`."""
+        return await self._do(values_pushed(name, view, rows))
 
     async def decide(
         self,

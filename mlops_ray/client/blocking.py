@@ -11,9 +11,11 @@ import httpx
 
 from mlops_ray.client.approvers import Approvers
 from mlops_ray.client.audit import Audit
+from mlops_ray.client.data import Data
 from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.client.decisions import Decision, decided
 from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorization, exchange, on_this_machine
+from mlops_ray.client.features import values_pushed
 from mlops_ray.client.keys import Keys
 from mlops_ray.client.labels import labels_sent
 from mlops_ray.client.predictions import Answer, answer_of, batches, question
@@ -52,6 +54,7 @@ class Client:
         self.subscriptions = Subscriptions(self._do)
         self.audit = Audit(self._do)
         self.approvers = Approvers(self._do)
+        self.data = Data(self._do)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +110,15 @@ class Client:
         number are sent, in requests of 1,000 labels of 100 days at most. Raises what `predict` raises.
         """
         return self._do(labels_sent(name, labels))
+
+    def push(self, name: str, view: str, rows: Sequence[Row]) -> int:
+        """Send fresh values of a feature view; returns how many keys have them online now.
+
+        Each row has the view's keys and features, and `event_timestamp`: since when the values are known. A value that
+        is older than what is online is kept on record and changes nothing there. Any number are sent, in requests of
+        1,000 rows. Needs the role operate. Raises what `predict` raises.
+        """
+        return self._do(values_pushed(name, view, rows))
 
     def decide(
         self,

@@ -30,6 +30,7 @@ API_KEY_VARIABLE = "MLOPS_RAY_API_KEY"
 # own is a front end's that has just come back and does not know its routes yet.
 _RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
 _REFUSED = {400: DataError, 404: ConfigurationError, 409: ConflictError, 413: DataError}
+_PARQUET = "application/vnd.apache.parquet"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 
@@ -108,6 +109,8 @@ def on_this_machine(url: str) -> bool:
 
 def _content(response: httpx.Response) -> Any:
     status = response.status_code
+    if status == 200 and response.headers.get("content-type") == _PARQUET:
+        return response.content
     text = f"{response.url} answered {status}: {_error_of(response)}"
     if status == 200:
         try:

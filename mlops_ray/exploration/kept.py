@@ -7,6 +7,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.exploration.compare import compare
 from mlops_ray.exploration.explore import profile_table
 from mlops_ray.exploration.profile import Profile
+from mlops_ray.governance.erased_rows import last_erasure
 from mlops_ray.ingestion.snapshot import Snapshot
 
 _FILE, _LATEST = "profile.json", "latest_profiles"
@@ -36,13 +37,18 @@ def keep_profile(artifacts: Artifacts, snapshot: Snapshot, start_ray: Callable[[
 def profile_again(
     artifacts: Artifacts, snapshot: Snapshot, start_ray: Callable[[], Any] = lambda: None
 ) -> dict[str, Profile]:
-    """Write the profile of every source beside the snapshot, of the rows that are there now."""
-    profiles = {
-        source: profile_table(source, artifacts.url(*snapshot.place(source)), start_ray) for source in snapshot.counts
-    }
-    content = {name: one.to_json() for name, one in profiles.items()}
-    artifacts.write_json(content, "snapshots", snapshot.use_case, snapshot.digest, _FILE)
-    return profiles
+    """Write the profile of every source beside the snapshot, of the rows that are there now: where somebody is erased
+    meanwhile, of those that are left."""
+    while True:
+        began = last_erasure(artifacts)
+        profiles = {
+            source: profile_table(source, artifacts.url(*snapshot.place(source)), start_ray)
+            for source in snapshot.counts
+        }
+        content = {name: one.to_json() for name, one in profiles.items()}
+        artifacts.write_json(content, "snapshots", snapshot.use_case, snapshot.digest, _FILE)
+        if last_erasure(artifacts) == began:
+            return profiles
 
 
 def kept_profiles(artifacts: Artifacts, use_case: str, digest: str) -> dict[str, Profile] | None:

@@ -12,7 +12,7 @@ from mlops_ray.exploration.relation import relations
 from mlops_ray.exploration.suspicion import Suspicion, of_relations, recorded_with_outcome
 from mlops_ray.exploration.table_sketch import TableSketch
 from mlops_ray.features.columns import LABEL
-from mlops_ray.features.training_set import request_rows
+from mlops_ray.features.labelled import request_rows
 from mlops_ray.use_case import Feature, Tables, UseCase
 
 # Of more rows so many are looked at, evenly: a ROC AUC is off by 0.005 then.

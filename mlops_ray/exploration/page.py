@@ -143,7 +143,8 @@ def _drawn(column: ColumnProfile) -> str:
     if not column.top:
         return "<small>All values are different.</small>" if column.values else "<small>No value.</small>"
     top = [(value, float(rows), f"{rows / column.rows:.1%}") for value, rows in column.top[:_TOP]]
-    return bars(top, max(rows for _, rows, _ in top))
+    more = "" if column.top_exact else f"<small>Each has up to {column.top_error:,} rows more.</small>"
+    return bars(top, max(rows for _, rows, _ in top)) + more
 
 
 def _gaps(coverage: Coverage) -> str:

@@ -48,7 +48,8 @@ class ColumnProfile:
     text; `empty` without values. kinds: rows by what they are. missing: null or the empty text; null_texts: words such
     as NA. odd: NaN, infinite and what the contract refuses. different: values, exact or to 2.2 %; repeated: the share
     of values that came before. percentiles: the 101 quantiles from 0 to 100 %, by rank to `rank_error`. top: the most
-    frequent values with their rows. formats: rows that each format of dates reads. shape: shortest and longest text in
+    frequent values with their rows at least, of each of which (and of any other value) there may be `top_error` more;
+    without an error they are exact. formats: rows that each format of dates reads. shape: shortest and longest text in
     characters, and the kinds of its characters; untidy: rows whose text begins or ends with white space.
     """
 
@@ -64,6 +65,7 @@ class ColumnProfile:
     repeated: float
     top: tuple[tuple[str, int], ...]
     top_exact: bool
+    top_error: int = 0
     whole: bool = False
     minimum: float | None = None
     maximum: float | None = None
@@ -156,7 +158,7 @@ def profile_of(
 
 def _column(name: str, sketch: ColumnSketch) -> ColumnProfile:
     kinds = {kind: rows for kind, rows in sorted(sketch.kinds.items()) if rows}
-    top, exact = sketch.frequent.top(TOP)
+    top, error = sketch.frequent.top(TOP)
     numbers, shapes = sketch.numbers, sketch.shapes
     given: dict[str, Any] = {}
     if numbers.count:
@@ -186,7 +188,8 @@ def _column(name: str, sketch: ColumnSketch) -> ColumnProfile:
         different_exact=sketch.repeats.exact,
         repeated=sketch.repeats.repeated,
         top=tuple(top),
-        top_exact=exact,
+        top_exact=not error,
+        top_error=error,
         untidy=shapes.untidy,
         formats=dict(sorted(sketch.formats.items())),
         coverage=_coverage(sketch.times),

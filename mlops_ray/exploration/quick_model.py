@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlops_ray.errors import DataError
 from mlops_ray.exploration.raw_sample import accepted_rows
 from mlops_ray.features.columns import LABEL
-from mlops_ray.features.training_set import labelled_rows
+from mlops_ray.features.labelled import labelled_rows
 from mlops_ray.ingestion.sources import SourceFile
 from mlops_ray.use_case import UseCase
 

@@ -6,11 +6,10 @@ Counts, ends, moments of time and the sample of repeats come out the same whatev
 quantiles (KLL) and, beyond 768 different values, the most frequent ones depend on them, within bounds that each states.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from math import inf, nan, sqrt
+from math import ceil, inf, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ LOG2_FREQUENT = 10  # up to 768 different values are counted exactly, in 20 KB
 _CHUNK = 8192
 # Of a chunk with more different values, only those that come twice are offered, as one that holds 1 % of a column does.
 _MOST_OFFERED = 1000
+# What one value holds at most of a chunk whose values, looked at in equal distances, are nearly all different.
+_MOST_OF_DIFFERENT = 0.05
 _MOST_BUCKETS = 1 << 17
 _LONGEST_TEXT = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -160,39 +161,39 @@ class Numbers(_WithSketch):
 
 @dataclass
 class Frequent(_WithSketch):
-    """The most frequent values, as texts (Misra and Gries, "Finding repeated elements", 1982, as in datasketches)."""
+    """The most frequent values, as texts (Misra and Gries, "Finding repeated elements", 1982, as in datasketches).
 
-    offered_short: int = 0
+    withheld: how many rows of one value were not offered to the sketch, at most.
+    """
+
+    withheld: int = 0
     sketch: Any = field(default_factory=lambda: frequent_strings_sketch(LOG2_FREQUENT))
 
     def update(self, texts: pl.Series | None, counts: pl.Series) -> None:
         """Count different values, each given once. Of many, those that come once are not offered; None: none is."""
         if texts is None:
-            self.offered_short += 1
+            self.withheld += ceil(_MOST_OF_DIFFERENT * len(counts))
             return
         if len(texts) > _MOST_OFFERED:
-            self.offered_short += 1
-            often = counts > 1
-            texts, counts = texts.filter(often), counts.filter(often)
-            if len(texts) > _MOST_OFFERED:
-                order = counts.arg_sort(descending=True).head(_MOST_OFFERED)
-                texts, counts = texts.gather(order), counts.gather(order)
+            order = counts.arg_sort(descending=True)
+            offered = order.head(min(_MOST_OFFERED, int((counts > 1).sum())))
+            self.withheld += int(counts[int(order[len(offered)])])
+            texts, counts = texts.gather(offered), counts.gather(offered)
         short = texts.str.slice(0, _LONGEST_TEXT).to_list()
         for text, count in sorted(zip(short, counts.to_list(), strict=True)):
             self.sketch.update(text, count)
 
     def merge(self, other: "Frequent") -> None:
-        self.offered_short += other.offered_short
+        self.withheld += other.withheld
         self.sketch.merge(other.sketch)
 
-    def top(self, most: int) -> tuple[list[tuple[str, int]], bool]:
-        """Values with how many rows have them, most frequent first; and whether these counts are exact."""
+    def top(self, most: int) -> tuple[list[tuple[str, int]], int]:
+        """Values with how many rows have them at least, most frequent first; and how many more may have each of them,
+        or a value that is not among them. Zero: the counts are exact, whatever the division and the order."""
         found = self.sketch.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES)
-        exact = not self.offered_short and all(low == high for _, _, low, high in found)
-        counts: Counter[str] = Counter()
-        for value, estimate, *_ in found:
-            counts[value] += int(estimate)
-        return sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:most], exact
+        counts = [(value, int(low)) for value, _, low, _ in found]
+        unseen = int(self.sketch.get_upper_bound(""))  # of what was never offered, as an empty text never is
+        return sorted(counts, key=lambda one: (-one[1], one[0]))[:most], unseen + self.withheld
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"sketch": frequent_strings_sketch.deserialize(state["sketch"])})

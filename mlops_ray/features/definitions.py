@@ -10,8 +10,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -78,6 +78,24 @@ class Definitions:
         return cls(**{**value, "views": tuple(View.from_json(view) for view in value["views"])})
 
 
+@dataclass(frozen=True)
+class DeclaredView:
+    """A view of a use case, for which a definition is made where the repository has none. A function says nothing of
+    its columns: then all but `name` is empty, and the repository must have it.
+
+    keys, features: Feast's type of each column. ttl_s: how long its values stay true.
+    """
+
+    name: str
+    keys: Mapping[str, str] = field(default_factory=dict)
+    features: Mapping[str, str] = field(default_factory=dict)
+    ttl_s: float = 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.features)
+
+
 class RowsOfView(Protocol):
     """What a project's name needs of feature rows: see `transform.FeatureRows`."""
 
@@ -99,9 +117,16 @@ def project_of(definitions: Definitions, rows: Iterable[RowsOfView]) -> str:
     return f"{definitions.service[:16]}_{digest_json([definitions.service, definitions.digest, code])[:12]}"
 
 
-def read_definitions(feature_repo: Path, service: str | None, kept: Artifacts | None = None) -> Definitions | None:
+def read_definitions(
+    feature_repo: Path,
+    service: str | None,
+    kept: Artifacts | None = None,
+    declared: Sequence[DeclaredView] = (),
+) -> Definitions | None:
     """What the service uses of the repository; None where a use case has no service.
 
+    declared: the views of the use case in their order, see `declared_views`. A service that the repository does not
+    define has all of them; a view that it does not define is made of its declaration. What it does define stands.
     kept: where what was read is remembered by the content of the repository, since reading imports Feast (5 s).
     Raises UseCaseError if the service is not defined, a module that it needs does not import, two views of one name
     differ, or a view has what no model can take.
@@ -110,16 +135,17 @@ def read_definitions(feature_repo: Path, service: str | None, kept: Artifacts | 
         return None
     feature_repo = feature_repo.resolve()
     files = _files(feature_repo)
-    if not any(name.endswith(".py") for name in files):
+    if not any(name.endswith(".py") for name in files) and not _are_enough(declared):
         raise UseCaseError(
             f"Feature service {service!r} is wanted, but {feature_repo} holds no definitions. "
             f"Give the folder with --feature-repo."
         )
-    key = digest_json([service, files, version("feast"), sys.version_info[:2]])
+    given = [asdict(view) for view in declared]
+    key = digest_json([service, files, version("feast"), sys.version_info[:2], *([given] if given else [])])
     record = ("definitions", f"{key}.json")
     found = kept.read_json(*record) if kept else None
     if found is None or any(_sha256(Path(name)) != digest for name, digest in found["outside"].items()):
-        found = _read(feature_repo, service)
+        found = _read(feature_repo, service, given)
         if kept:
             kept.write_json(found, *record)
     return Definitions.from_json(found["definitions"])
@@ -144,6 +170,10 @@ def expect_definitions(artifacts: Artifacts, project: str) -> Definitions:
     return found
 
 
+def _are_enough(declared: Sequence[DeclaredView]) -> bool:
+    return bool(declared) and all(view.is_complete for view in declared)
+
+
 def _files(feature_repo: Path) -> dict[str, str]:
     """The SHA-256 of every file below the folder that is neither hidden nor Python's own."""
     found = {}
@@ -160,14 +190,14 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def _read(feature_repo: Path, service: str) -> Any:
+def _read(feature_repo: Path, service: str, declared: Sequence[Mapping[str, Any]]) -> Any:
     with tempfile.TemporaryDirectory(prefix="mlops-ray-definitions-") as folder:
         answer = Path(folder, "answer.json")
         command = [sys.executable, "-P", "-m", "mlops_ray.features.definitions_reader"]
         try:
             done = subprocess.run(
-                [*command, str(feature_repo), service, str(answer)],
-                cwd=feature_repo,
+                [*command, str(feature_repo), service, str(answer), json.dumps(declared)],
+                cwd=feature_repo if feature_repo.is_dir() else folder,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                 capture_output=True,
                 text=True,

@@ -1,4 +1,5 @@
-"""What `definitions.read_definitions` runs in a process of its own: `FOLDER SERVICE ANSWER`, the answer a JSON file.
+"""What `definitions.read_definitions` runs in a process of its own: `FOLDER SERVICE ANSWER DECLARED`, the answer a JSON
+file, what is declared JSON.
 
 The modules are imported under the names that `feast apply` gives them, with the repository first on the path. One that
 does not import matters only where the service needs it: other use cases may have theirs in the same folder.
@@ -13,6 +14,7 @@ import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 from mlops_ray.artifacts import digest_json
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME, RESERVED
-from mlops_ray.features.definitions import Definitions
+from mlops_ray.features.definitions import DeclaredView, Definitions
 from mlops_ray.features.feast import (
     Entity,
     FeatureService,
@@ -38,32 +40,81 @@ from mlops_ray.use_case.user_code import user_code
 
 _FEATURES = ("Float64", "Float32", "Int64", "Int32", "Bool", "String")
 _KEYS = ("String", "Int64", "Int32")
+_VALUE_TYPES = {
+    "Float64": ValueType.DOUBLE,
+    "Float32": ValueType.FLOAT,
+    "Int64": ValueType.INT64,
+    "Int32": ValueType.INT32,
+    "Bool": ValueType.BOOL,
+    "String": ValueType.STRING,
+}
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
 
-def read(folder: Path, name: str) -> Definitions:
+def read(folder: Path, name: str, declared: Sequence[DeclaredView] = ()) -> Definitions:
     """See `read_definitions`, which hands on what this raises."""
     modules, failed = _imported(folder)
     service = _the_one(modules, FeatureService, name, "Feature service")
-    if service is None:
+    if service is None and not any(view.is_complete for view in declared):
         why = "".join(f" {sentence}." for sentence in failed.values())
         known = sorted({one.name for module in modules.values() for one in _objects(module, FeatureService)})
         raise UseCaseError(f"Feature service {name!r} is not defined in {folder} (it has {', '.join(known)}).{why}")
-    views = [_view(modules, projection, name) for projection in service.feature_view_projections]
-    entities = {one: _entity(modules, one, view) for view in views for one in view.entities}
+    made: dict[str, Entity] = {}
+    if service is None:
+        views = [_declared_view(modules, folder, one, made) for one in declared]
+        service = FeatureService(name=name, features=views)
+    else:
+        views = [_view(modules, projection, name) for projection in service.feature_view_projections]
+    entities = {one: made.get(one) or _entity(modules, one, view) for view in views for one in view.entities}
     for view in views:
         _check(view, [entities[one] for one in view.entities])
     used = tuple(map(view_of, views, service.feature_view_projections))
     _expect_unique(name, [view.name for view in views], [one for view in used for one in view.features])
     specs = _specs(service, views, entities)
-    return Definitions(name, digest_json(specs), used, specs, _texts(folder, modules, service))
+    return Definitions(name, digest_json(specs), used, specs, _texts(folder, modules, [service, *views]))
+
+
+def _declared_view(
+    modules: Mapping[Path, ModuleType], folder: Path, declared: DeclaredView, made: dict[str, Entity]
+) -> FeatureView:
+    """The repository's view of that name, or one that is made of the declaration, with those of its entities that the
+    repository has not; these go into `made`."""
+    view = _the_one(modules, FeatureView, declared.name, "Feature view")
+    if view is not None:
+        return view
+    if not declared.is_complete:
+        raise UseCaseError(
+            f"Feature view {declared.name!r} is a function, and {folder} does not define it: its keys, fields and ttl "
+            f"are unknown. Define it there as a FeatureView, or declare its windows (windowed_views)."
+        )
+    entities = []
+    for key, type_ in declared.keys.items():
+        entity = _the_one(modules, Entity, key, "Entity") or made.get(key)
+        if entity is None:
+            entity = made[key] = Entity(name=key, join_keys=[key], value_type=_VALUE_TYPES[type_])
+        if entity.join_key != key:
+            raise UseCaseError(
+                f"Feature view {declared.name!r} is declared with the key {key!r}, and the entity of that name has the "
+                f"join key {entity.join_key!r}. Give one of them another name."
+            )
+        entities.append(entity)
+    return FeatureView(
+        name=declared.name,
+        entities=entities,
+        ttl=timedelta(seconds=declared.ttl_s),
+        schema=[
+            Field(name=name, dtype=from_value_type(_VALUE_TYPES[type_]))
+            for name, type_ in [*declared.keys.items(), *declared.features.items()]
+        ],
+        source=FileSource(name=declared.name, path=f"{declared.name}.parquet", timestamp_field=PREDICTION_TIME),
+    )
 
 
 def _imported(folder: Path) -> tuple[dict[Path, ModuleType], dict[Path, str]]:
     """The modules of the folder by file, and for those that do not import the sentence that says why."""
     sys.path.insert(0, str(folder))
     modules, failed = {}, {}
-    for file in get_repo_files(folder):
+    for file in get_repo_files(folder) if folder.is_dir() else ():
         relative = file.relative_to(folder)
         name = ".".join(relative.with_suffix("").parts)
         try:
@@ -196,13 +247,19 @@ def _spec(value: FeatureService | FeatureView | Entity) -> dict[str, Any]:
     return spec
 
 
-def _texts(folder: Path, modules: Mapping[Path, ModuleType], service: FeatureService) -> dict[str, str]:
-    """The module that defines the service and those of the repository that it imports, directly or not."""
+def _texts(
+    folder: Path, modules: Mapping[Path, ModuleType], objects: Sequence[FeatureService | FeatureView]
+) -> dict[str, str]:
+    """The modules that define these objects, and those of the repository that they import, directly or not; of what is
+    made of a declaration there is none."""
     needs = {file: {one for one in _imports(file, folder) if one in modules} for file in modules}
     closures = {file: _closure(file, needs) for file in modules}
-    holding = [f for f, module in modules.items() if any(one is service for one in _objects(module, FeatureService))]
-    origin = min(holding, key=lambda file: len(closures[file] & set(holding)))
-    return {str(file.relative_to(folder)): file.read_text() for file in sorted(closures[origin])}
+    found: set[Path] = set()
+    for one in objects:
+        holding = [f for f, module in modules.items() if any(o is one for o in _objects(module, type(one)))]
+        if holding:  # the one that defines it, and not one that imports it from there
+            found |= closures[min(holding, key=lambda file: len(closures[file] & set(holding)))]
+    return {str(file.relative_to(folder)): file.read_text() for file in sorted(found)}
 
 
 def _closure(file: Path, needs: Mapping[Path, set[Path]]) -> set[Path]:
@@ -239,10 +296,11 @@ def _outside(folder: Path) -> dict[str, str]:
     return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in mine if Path(file).is_file()}
 
 
-def main(folder: str, service: str, answer: str) -> None:
+def main(folder: str, service: str, answer: str, declared: str = "[]") -> None:
     path = Path(folder).resolve()
+    views = [DeclaredView(**view) for view in json.loads(declared)]
     try:
-        found: dict[str, Any] = {"definitions": asdict(read(path, service)), "outside": _outside(path)}
+        found: dict[str, Any] = {"definitions": asdict(read(path, service, views)), "outside": _outside(path)}
     except UseCaseError as error:
         found = {"error": str(error)}
     Path(answer).write_text(json.dumps(found))

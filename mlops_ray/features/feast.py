@@ -28,6 +28,8 @@ with warnings.catch_warnings():  # Feast shows deprecations to everybody who imp
     from feast import OnDemandFeatureView as OnDemandFeatureView
     from feast import RepoConfig as RepoConfig
     from feast import ValueType as ValueType
+    from feast.data_format import ParquetFormat as ParquetFormat
+    from feast.errors import SavedDatasetLocationAlreadyExists as SavedDatasetLocationAlreadyExists
     from feast.feature_view import DUMMY_ENTITY_ID as DUMMY_ENTITY_ID
     from feast.feature_view import DUMMY_ENTITY_VAL as DUMMY_ENTITY_VAL
     from feast.feature_view_projection import FeatureViewProjection as FeatureViewProjection
@@ -50,6 +52,7 @@ with warnings.catch_warnings():  # Feast shows deprecations to everybody who imp
     from feast.repo_operations import get_repo_files as get_repo_files
     from feast.type_map import python_values_to_proto_values as python_values_to_proto_values
     from feast.types import from_value_type as from_value_type
+    from feast.utils import compute_non_entity_date_range as compute_non_entity_date_range
     from google.protobuf.json_format import MessageToDict as MessageToDict
     from google.protobuf.json_format import ParseDict as ParseDict
     from google.protobuf.timestamp_pb2 import Timestamp as Timestamp

@@ -1,15 +1,30 @@
 """Feature rows as histories: the point-in-time join over the views of a service, from the files of their rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import polars as pl
 
-from mlops_ray.artifacts import read_parquet
-from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
 from mlops_ray.features.definitions import View
-from mlops_ray.features.point_in_time import History, join_point_in_time
+from mlops_ray.features.history_source import HistorySource, with_keys_of
+from mlops_ray.features.point_in_time import History
+from mlops_ray.features.slices import join
+
+
+def source_of(view: View, url: str, names: Sequence[str]) -> HistorySource:
+    """The rows of a view at a URL, with its keys and the fields in `names`, by the names of its definition."""
+    wanted = [*view.keys, *names]
+    return HistorySource(
+        view=view.name,
+        urls=(url,),
+        timestamp=PREDICTION_TIME,
+        columns={name: view.columns.get(name, name) for name in wanted},
+        keys=dict(zip(view.asked, view.keys, strict=True)),
+        features=view.features,
+        ttl=view.ttl,
+        created=view.created,
+        types={name: DTYPES[view.types[name]] for name in wanted},
+    )
 
 
 def history_of(view: View, url: str) -> History:
@@ -17,24 +32,12 @@ def history_of(view: View, url: str) -> History:
 
     Raises UseCaseError where a column of the rows is not of the definition's type.
     """
-    named = {name: view.columns.get(name, name) for name in (*view.keys, *view.fields)}
-    moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
-    read = read_parquet(url)
-    for name, column in named.items():
-        if read.schema.get(column) != DTYPES[view.types[name]]:
-            raise UseCaseError(
-                f"Feature view {view.name!r}: column {column!r} is {read.schema.get(column)} in the rows of {url}, and "
-                f"{DTYPES[view.types[name]]} in the definition. Compute the rows again."
-            )
-    rows = read.select(*moments, **{name: pl.col(column) for name, column in named.items()})
-    return History(
-        rows=rows,
-        timestamp=PREDICTION_TIME,
-        keys=dict(zip(view.asked, view.keys, strict=True)),
-        features=view.features,
-        ttl=view.ttl,
-        created=view.created,
-    )
+    return source_of(view, url, view.fields).read()
+
+
+def sources_of(views: Sequence[View], rows: Mapping[str, str]) -> list[HistorySource]:
+    """What a join with the features of these views reads. rows: the URL of each view's rows."""
+    return [source_of(view, rows[view.name], view.features) for view in views]
 
 
 def join_features(entities: pl.DataFrame, views: Sequence[View], rows: Mapping[str, str]) -> pl.DataFrame:
@@ -43,18 +46,5 @@ def join_features(entities: pl.DataFrame, views: Sequence[View], rows: Mapping[s
     rows: the URL of each view's rows. Keys are compared as they are, without a detour through floats. Raises
     UseCaseError where an entity's type is not that of the view's key.
     """
-    histories = []
-    for view in views:
-        history = history_of(view, rows[view.name])
-        for column, key in history.keys.items():
-            given, wanted = entities.schema[column], history.rows.schema[key]
-            if given != wanted and not (given.is_integer() and wanted.is_integer()):
-                raise UseCaseError(
-                    f"Feature view {view.name!r}: entity {column!r} is {given} in the use case and {wanted} in the "
-                    f"view's rows. Give both the same type."
-                )
-            if given != wanted:  # integers of two widths
-                entities = entities.with_columns(pl.col(column).cast(pl.Int64))
-                history = replace(history, rows=history.rows.with_columns(pl.col(key).cast(pl.Int64)))
-        histories.append(history)
-    return join_point_in_time(entities, PREDICTION_TIME, histories)
+    sources = sources_of(views, rows)
+    return join(with_keys_of(entities, sources), PREDICTION_TIME, sources)

@@ -1,7 +1,9 @@
 """One writer at a time for a project of the online store, by what the store itself has for that."""
 
 import hashlib
-from collections.abc import Iterator
+import logging
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
@@ -9,7 +11,8 @@ from filelock import FileLock
 
 from mlops_ray.errors import UnavailableError
 
-_HELD_S = 3600.0  # after which a lock in Redis falls, whose holder must have died
+_logger = logging.getLogger(__name__)
+HELD_S = 15.0  # after which a lock in Redis falls, whose holder has died: it is renewed by who lives
 
 
 @contextmanager
@@ -32,10 +35,41 @@ def _redis(url: str, project: str) -> Iterator[None]:
     import redis
 
     try:
-        with closing(redis.Redis.from_url(url)) as client, client.lock(f"mlops_ray:{project}", timeout=_HELD_S):
+        with (
+            closing(redis.Redis.from_url(url)) as client,
+            client.lock(f"mlops_ray:{project}", timeout=HELD_S, thread_local=False) as lock,
+            _renewed(lock.reacquire),
+        ):
             yield
     except redis.exceptions.ConnectionError as error:
         raise UnavailableError(f"The online store does not answer: {error}. Is it running?") from error
+    except redis.exceptions.LockError as error:
+        raise UnavailableError(
+            f"The lock of feature project {project} was lost: the online store did not answer for {HELD_S:g} s. What "
+            f"was written is there. Run the same again."
+        ) from error
+
+
+@contextmanager
+def _renewed(renew: Callable[[], object]) -> Iterator[None]:
+    """Call `renew` again and again, in a thread, until the work is done. Where it fails the work goes on: whether the
+    lock is still there shows when it is given back."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(HELD_S / 3):
+            try:
+                renew()
+            except Exception as error:
+                _logger.warning("The lock of a feature project is not renewed: %s", error)
+
+    thread = threading.Thread(target=work, name="hold feature project", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

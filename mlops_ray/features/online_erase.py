@@ -6,11 +6,13 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.features.definitions import Definitions
 from mlops_ray.features.feast import deserialize_entity_key
 from mlops_ray.features.lock import exclusive
 from mlops_ray.features.online_format import KEY_VERSION
+from mlops_ray.features.pushes import erase_pushed
 from mlops_ray.state_folder import sqlite_path
 
 _AT_ONCE = 500
@@ -23,7 +25,8 @@ Found = Generator[tuple[bytes, Delete], None, None]
 def erase_online(
     settings: Settings, project: str, definitions: Definitions, entity: str, value: str, dry_run: bool
 ) -> int:
-    """Delete the values of all keys of a project of which the entity is this one; how many keys there were.
+    """Delete the values of all keys of a project of which the entity is this one, and what was pushed of them; how many
+    keys there were online.
 
     entity: as requests name it, or a view. Nobody else writes to the project meanwhile. Raises UnavailableError if the
     store does not answer.
@@ -47,6 +50,10 @@ def erase_online(
                     theirs.add(key)
                     if not dry_run:
                         delete(key)
+        artifacts = Artifacts(settings.artifacts)  # or the next materialization would bring back what was pushed
+        for view in definitions.views:
+            for name in names.intersection(view.keys):
+                erase_pushed(artifacts, project, view, name, value, dry_run)
     if theirs and not dry_run and url.startswith("sqlite"):
         with closing(sqlite3.connect(sqlite_path(url))) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what the log had of them

@@ -22,8 +22,17 @@ from mlops_ray.features.feast import (
 Value = float | int | str | bool | None
 KEY_VERSION = 3
 _TEXT, _INTEGER = struct.Struct("<II"), struct.Struct("<IIq")
-_DOUBLE = struct.Struct("<xd")
+_DOUBLE, _FLOAT = struct.Struct("<xd"), struct.Struct("<d")
 _TAG_DOUBLE, _TAG_TEXT, _ONE_BYTE = 0x29, 0x12, 0x80
+# By the names that types of views have.
+_TYPES = {
+    "Float64": ValueType.DOUBLE,
+    "Float32": ValueType.FLOAT,
+    "Int64": ValueType.INT64,
+    "Int32": ValueType.INT32,
+    "Bool": ValueType.BOOL,
+    "String": ValueType.STRING,
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class Stored:
 class KeyFormat:
     """The bytes of a view's entity keys (Feast's serialization 3): names and values in the order of the names."""
 
-    def __init__(self, view: View, types: Mapping[str, ValueType]):
+    def __init__(self, view: View):
+        types = {key: _TYPES[view.types[key]] for key in view.keys}
         self._names, self._types = list(view.keys), types
         order = sorted(range(len(view.keys)), key=lambda position: view.keys[position])
         self._prefix = serialize_entity_key_prefix([view.keys[position] for position in order])
@@ -79,6 +89,13 @@ def value_of(content: bytes) -> Value:
     message = ValueProto.FromString(content)
     field = message.WhichOneof("val")
     return getattr(message, field) if field else None
+
+
+def contents_of(values: Sequence[Value], type_: str) -> list[bytes]:
+    """Serialized `Value` messages of a column of a view, by Feast's name of its type; nothing where there is none."""
+    if type_ == "Float64":
+        return [b"" if value is None else b"\x29" + _FLOAT.pack(value) for value in values]
+    return [message.SerializeToString() for message in python_values_to_proto_values(list(values), _TYPES[type_])]
 
 
 def stored(features: Sequence[str], values: Mapping[str, Value], known_us: int) -> Stored:

@@ -10,13 +10,18 @@ import polars as pl
 
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, View
-from mlops_ray.features.feast import FeatureView, RepoConfig, SqliteOnlineStore
+from mlops_ray.features.feast import (
+    EntityKey,
+    FeatureView,
+    RepoConfig,
+    SqliteOnlineStore,
+    python_values_to_proto_values,
+)
 from mlops_ray.features.feast_objects import objects_of
 from mlops_ray.features.history import history_of
 from mlops_ray.features.online_reader import OnlineReader, microseconds
 from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.features.online_sqlite import SqliteLookup
-from mlops_ray.features.online_write import online_data
 
 
 class OnlineHistory:
@@ -42,7 +47,7 @@ class OnlineHistory:
         for pragma in ("synchronous = OFF", "journal_mode = MEMORY"):  # nobody needs it after a crash
             self._store._get_conn(self._config).execute(f"PRAGMA {pragma}")
         lookup = SqliteLookup(lambda: self._store._get_conn(self._config), self._config.project, self._used)
-        self._reader = OnlineReader(lookup, self._views, self._used)
+        self._reader = OnlineReader(lookup, self._used)
         self._newest = [
             _newest_rows(view, feast_view, rows[view.name], asked)
             for view, feast_view in zip(self._used, self._views, strict=True)
@@ -93,5 +98,20 @@ def _newest_rows(
             last -= 1
         if last >= 0:
             found[key, moment_us] = positions[last]
-    data = online_data(view, feast_view, rows[list(found.values())]) if found else []
+    data = _online_data(view, feast_view, rows[list(found.values())]) if found else []
     return dict(zip(found, data, strict=True))
+
+
+def _online_data(view: View, feast_view: FeatureView, rows: pl.DataFrame) -> list[Any]:
+    """Entity key, values by feature, event timestamp and time of creation of each row, as protobuf messages.
+
+    rows: keys, `event_timestamp` and fields, named and typed as in the definition.
+    """
+    types = {f.name: f.dtype.to_value_type() for f in [*feast_view.entity_columns, *feast_view.features]}
+    columns = {name: python_values_to_proto_values(rows[name].to_list(), type_) for name, type_ in types.items()}
+    found = zip(*(columns[key] for key in view.keys), strict=True)
+    keys = [EntityKey(join_keys=view.keys, entity_values=values) for values in found]
+    rows_of_fields = zip(*(columns[name] for name in view.fields), strict=True)
+    values = [dict(zip(view.fields, row, strict=True)) for row in rows_of_fields]
+    created = rows[view.created].to_list() if view.created else [None] * rows.height
+    return list(zip(keys, values, rows[PREDICTION_TIME].to_list(), created, strict=True))

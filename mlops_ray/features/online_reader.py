@@ -8,7 +8,6 @@ from typing import Any
 
 from mlops_ray.features.breaker import Breaker
 from mlops_ray.features.definitions import View
-from mlops_ray.features.feast import FeatureView
 from mlops_ray.features.online_format import KeyFormat, Stored, Value
 from mlops_ray.features.online_lookup import Lookup
 from mlops_ray.features.online_row import OnlineRow
@@ -27,30 +26,28 @@ class OnlineReader:
     back (`Breaker`).
     """
 
-    def __init__(self, lookup: Lookup, views: Sequence[FeatureView], used: Sequence[View], cache_s: float = 0.0):
-        """used: each view as its service uses it. cache_s: for how long what was read of an entity is used again; its
-        ttl counts all the same."""
+    def __init__(self, lookup: Lookup, views: Sequence[View], cache_s: float = 0.0):
+        """cache_s: for how long what was read of an entity is used again; its ttl counts all the same."""
         self._lookup, self._breaker = lookup, Breaker("The online store (setting online_store)")
         self.waits = lookup.waits
-        self._features = [list(view.features) for view in used]
+        self._features = [list(view.features) for view in views]
         self._unknown: dict[str, Value] = {name: None for names in self._features for name in names}
         # In whole microseconds, as the point-in-time join counts: a float would miss by one where a ttl ends.
         self._ttl_us = [view.ttl // _MICROSECOND for view in views]
         formats: dict[tuple[object, ...], int] = {}
         self._formats: list[tuple[tuple[str, ...], KeyFormat]] = []
         self._format_of = []  # views of the same entities share what is made of a row's keys
-        for feast_view, view in zip(views, used, strict=True):
-            types = {column.name: column.dtype.to_value_type() for column in feast_view.entity_columns}
-            same = (view.keys, view.asked, *types.items())
+        for view in views:
+            same = (view.keys, view.asked, *(view.types[key] for key in view.keys))
             if same not in formats:
                 formats[same] = len(self._formats)
-                self._formats.append((view.asked, KeyFormat(view, types)))
+                self._formats.append((view.asked, KeyFormat(view)))
             self._format_of.append(formats[same])
         self._cache_s = cache_s
         self._cached: dict[tuple[int, bytes], tuple[float, Stored | None]] = {}
         self._counting = threading.Lock()
         self.seconds, self.reads, self.hits = 0.0, 0, 0
-        self._names = [view.name for view in used]
+        self._names = [view.name for view in views]
         self.missing, self.stale = (dict.fromkeys(self._names, 0) for _ in range(2))
 
     def read(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[dict[str, Value]]:

@@ -1,10 +1,12 @@
 """The point-in-time join: for each row, the newest feature values that were known at its moment and not yet expired."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import polars as pl
+
+from mlops_ray.errors import DataError
 
 _POSITION, _RANK, _KNOWN = "__position", "__rank", "__known"
 _MOMENT = pl.Datetime("us", "UTC")
@@ -29,15 +31,17 @@ class History:
     created: str | None = None
 
 
-def join_point_in_time(entities: pl.DataFrame, moment: str, histories: Sequence[History]) -> pl.DataFrame:
+def join_point_in_time(entities: pl.DataFrame, moment: str, histories: Iterable[History]) -> pl.DataFrame:
     """Add to each entity row the features as of its `moment`, one as-of join for each view.
 
     Of the rows with `timestamp <= moment` and, where the view has it, `created <= moment`, the one with the newest
-    timestamp is taken; its values are null if it is older than `moment - ttl`, or if there is none, or a key is null.
-    Rows stay in their order, none is lost or doubled. Time and memory are linear in both inputs after sorting.
+    timestamp is taken; its values are null if it is older than `moment - ttl`, or if there is none, or a key or the
+    moment is null. Rows stay in their order, none is lost or doubled. Time and memory are linear in both inputs after
+    sorting. Raises DataError where a feature has the name of a column that is there already.
     """
     result = entities.with_row_index(_POSITION).sort(moment)
     for history in histories:
+        expect_new_columns(result.columns, history.features)
         result = result.join_asof(
             _timeline(history, moment),
             on=moment,
@@ -50,6 +54,32 @@ def join_point_in_time(entities: pl.DataFrame, moment: str, histories: Sequence[
             result = result.with_columns(pl.when(fresh).then(pl.col(name)).alias(name) for name in history.features)
         result = result.drop(_KNOWN)
     return result.sort(_POSITION).drop(_POSITION)
+
+
+def expect_new_columns(columns: Sequence[str], features: Sequence[str]) -> None:
+    """Raise DataError naming a feature that has the name of a column of the rows, or of an earlier view's feature."""
+    if taken := [name for name in features if name in columns]:
+        raise DataError(
+            f"Feature {taken[0]!r} has the name of a column that the rows have already: their own, or an earlier "
+            f"view's. Rename that column, or ask for full feature names (full_feature_names=True)."
+        )
+
+
+def carry(history: History, until: datetime) -> pl.DataFrame:
+    """Of rows with timestamps before `until` those that can count from then on; in the order in which they count.
+
+    Of each key the newest that exists by then, and of those that are created later whatever counts before all that are
+    there until then. What is carried of two tables, one after the other in time, together and carried again is what is
+    carried of both: so a table is gone through in slices, each of which knows what the earlier ones left.
+    """
+    rows = _ordered(history)
+    if history.created is None:
+        keys = list(history.keys.values())
+        return rows.unique(keys, keep="last", maintain_order=True) if keys else rows.tail(1)
+    exists = pl.max_horizontal(history.timestamp, history.created, pl.lit(until, _MOMENT))
+    soonest = exists.cum_min(reverse=True).shift(-1)  # of the rows that count before this one
+    of_key = soonest.over(list(history.keys.values())) if history.keys else soonest
+    return rows.filter(of_key.is_null() | (exists < of_key))
 
 
 def newest(history: History, as_of: datetime) -> pl.DataFrame:

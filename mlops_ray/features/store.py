@@ -1,32 +1,30 @@
 """The feature store: one Feast project, in which models find their definitions, feature rows and online values."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError
-from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.features.definitions import Definitions, View
-from mlops_ray.features.feast import FeatureService, FeatureStore, FeatureView, OnlineStore, RepoConfig
+from mlops_ray.features.feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 from mlops_ray.features.feast_objects import objects_of, view_of
-from mlops_ray.features.history import join_features
+from mlops_ray.features.history import join_features, sources_of
+from mlops_ray.features.history_source import HistorySource
 from mlops_ray.features.lock import exclusive
-from mlops_ray.features.online_format import KEY_VERSION, Stored, Value
-from mlops_ray.features.online_lookup import Lookup
+from mlops_ray.features.online_format import KEY_VERSION
 from mlops_ray.features.online_reader import OnlineReader
-from mlops_ray.features.online_sqlite import SqliteLookup, connector
-from mlops_ray.features.online_write import online_data
+from mlops_ray.features.online_store import lookup_of
 from mlops_ray.state_folder import one_at_a_time, sqlite_path
 
 _AS_OF, _DIGEST = "mlops_ray.as_of", "mlops_ray.definitions"
-_BATCH_ROWS, _WRITE_TIMEOUT_S = 2000, 30
 
 
 class Store:
@@ -35,7 +33,7 @@ class Store:
     def __init__(self, settings: Settings, project: str):
         self.settings = settings
         self.project = project
-        with one_at_a_time(settings.feast_registry):
+        with one_at_a_time(settings.feast_registry), _readable_registry():
             self._feast = FeatureStore(config=_repo_config(settings, project))
 
     def apply(self, definitions: Definitions, rows: Mapping[str, str], as_of: datetime) -> None:
@@ -47,11 +45,12 @@ class Store:
         if (
             known is not None
             and known.definitions == definitions.digest
-            and (known.as_of > as_of or (known.as_of == as_of and known.rows == urls))
+            and (known.as_of > as_of or (known.as_of == as_of and same_rows(known.rows, urls)))
         ):
             return
         tags = {_AS_OF: as_of.isoformat(), _DIGEST: definitions.digest}
-        self._feast.apply(objects_of(definitions, urls, tags))
+        with _readable_registry():
+            self._feast.apply(objects_of(definitions, urls, tags))
         if self._feast.config.online_store.type == "sqlite":
             _let_readers_pass(self._feast.config.online_store.path)
 
@@ -74,29 +73,10 @@ class Store:
         rows = {view.name: view.batch_source.path for view in self._feature_views(service)}
         return join_features(entities, self.views(), rows)
 
-    def as_kept(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows with `event_timestamp` as the online store keeps it. Feast's SQLite has whole seconds: the
-        one in which a value became known is over then, so that nobody sees it before."""
-        if self._feast.config.online_store.type != "sqlite":
-            return rows
-        seconds = -(-rows[PREDICTION_TIME].dt.timestamp("us") // 1_000_000)
-        return rows.with_columns((seconds * 1_000_000).cast(rows.schema[PREDICTION_TIME]).alias(PREDICTION_TIME))
-
-    def write(self, view: View, rows: pl.DataFrame) -> None:
-        """Write rows of keys, `event_timestamp` and fields (their definitions' types) online, whatever is there."""
-        written, store = self._feast.get_feature_view(view.name), self._feast._get_provider().online_store
-        if self._feast.config.online_store.type == "postgres":
-            _write_in_utc(store, self._feast.config)
-        for batch in rows.iter_slices(_BATCH_ROWS):
-            store.online_write_batch(self._feast.config, written, online_data(view, written, batch), None)
-
-    def stored(self, view: View, keys: Sequence[tuple[Value, ...]]) -> list[Stored | None]:
-        """What the online store has of each key, whatever its age. Raises UnavailableError if it does not answer."""
-        whole = replace(view, features=view.fields)
-        reader = self._reader([self._feast.get_feature_view(view.name)], [whole])
-        slices = [keys[at : at + _BATCH_ROWS] for at in range(0, len(keys), _BATCH_ROWS)]
-        with closing(reader):
-            return [found for part in slices for found in reader.fetched(0, part)]
+    def sources(self) -> list[HistorySource]:
+        """Where the rows of the service's views lie, in the order of the service."""
+        rows = {view.name: view.batch_source.path for view in self._feature_views(self._expected_service())}
+        return sources_of(self.views(), rows)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -107,15 +87,15 @@ class Store:
 
     def online_reader(self) -> OnlineReader:
         """A reader of the service's features. Raises ConfigurationError if the project is not in the registry."""
-        views = self._feature_views(self._expected_service())
-        return self._reader(views, self.views(), self.settings.online_cache_s)
-
-    def _reader(self, views: Sequence[FeatureView], used: Sequence[View], cache_s: float = 0.0) -> OnlineReader:
-        return OnlineReader(_lookup(self.settings.online_store, self.project, used), views, used, cache_s)
+        views = self.views()
+        return OnlineReader(
+            lookup_of(self.settings.online_store, self.project, views), views, self.settings.online_cache_s
+        )
 
     def _service(self) -> FeatureService | None:
         """The one service of the project; None if there is none."""
-        found = self._feast.registry.list_feature_services(self.project)
+        with _readable_registry():
+            found = self._feast.registry.list_feature_services(self.project)
         return found[0] if found else None
 
     def _expected_service(self) -> FeatureService:
@@ -140,35 +120,36 @@ class Applied:
     rows: Mapping[str, str]
 
 
+@contextmanager
+def _readable_registry() -> Iterator[None]:
+    """Say in a sentence what Feast's SQL registry raises as SQLAlchemy's errors, which name statements and values."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("sqlalchemy."):
+            raise
+        why = str(getattr(error, "orig", None) or error).splitlines()[0]
+        if "connect" in why:
+            raise UnavailableError(f"The feature registry does not answer: {why}. Is its database running?") from error
+        raise ConfigurationError(
+            f"The feature registry (setting feast_registry) cannot be used: {why}. Feast {version('feast')} reads "
+            f"registries that it made. Give it a database of its own; `mlops-ray features refresh` fills it."
+        ) from error
+
+
+def same_rows(urls: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Whether both have the same rows of each view: files are named by their content, wherever they lie."""
+    return {view: _file(url) for view, url in urls.items()} == {view: _file(url) for view, url in others.items()}
+
+
+def _file(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
+
+
 def _let_readers_pass(database: str) -> None:
     """Keep a write-ahead log, which the file remembers: who reads does not wait for who writes, and reads faster."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-
-
-def _write_in_utc(store: OnlineStore, config: RepoConfig) -> None:
-    """Feast gives PostgreSQL a moment's UTC digits without a zone, which the server takes for its own zone's.
-
-    And it keeps a connection for good, of which a restart of the server leaves nothing.
-    """
-    if store._conn is not None and store._conn.closed:
-        store._conn = None
-    with store._get_conn(config) as connection:
-        connection.execute("SET TIME ZONE 'UTC'")
-        connection.commit()
-
-
-def _lookup(url: str, project: str, views: Sequence[View]) -> Lookup:
-    """The client of each kind of store is imported where it is used: a second of a replica's start."""
-    if url.startswith("redis"):
-        from mlops_ray.features.online_redis import RedisLookup
-
-        return RedisLookup(url, project, views)
-    if url.startswith("postgresql"):
-        from mlops_ray.features.online_postgresql import PostgresqlLookup
-
-        return PostgresqlLookup(url, project, views)
-    return SqliteLookup(connector(str(sqlite_path(url))), project, views)
 
 
 def _repo_config(settings: Settings, project: str) -> RepoConfig:
@@ -198,9 +179,7 @@ def _online_store(url: str) -> dict[str, Any]:
         options += [f"db={parts.path[1:]}"] if parts.path.strip("/") else []
         options += [f"username={unquote(parts.username)}"] if parts.username else []
         options += [f"password={unquote(parts.password)}"] if parts.password else []
-        options += [f"socket_timeout={_WRITE_TIMEOUT_S}", f"socket_connect_timeout={_WRITE_TIMEOUT_S}"]
-        # We compare before we write: a value that was corrected has the same moment as the one that it replaces.
-        return {"type": "redis", "connection_string": ",".join(options), "skip_dedup": True}
+        return {"type": "redis", "connection_string": ",".join(options)}
     if parts.scheme == "postgresql":
         return {
             "type": "postgres",

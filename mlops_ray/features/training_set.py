@@ -1,23 +1,24 @@
 """Training sets: one row per thing to predict, with its features as they were known then, and its label."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any, Self
 
 import polars as pl
 
-from mlops_ray.artifacts import Artifacts, digest_rows
-from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.errors import DataError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, project_of
-from mlops_ray.features.history import join_features
+from mlops_ray.features.history import sources_of
+from mlops_ray.features.parts import Part
+from mlops_ray.features.slices import is_small
+from mlops_ray.features.spans import MOMENT, batches_between, read_between, rows_in, spans
+from mlops_ray.features.training_parts import Labelled, write_parts, write_whole
 from mlops_ray.features.transform import FeatureRows, expect_names
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Feature, Split, UseCase
-from mlops_ray.use_case.user_code import user_code
-
-# Names that begin with __ are no user's.
-_TOLD, _TOLD_AT = "__told", "__told_at"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class TrainingSet:
     Its columns: the entities, the event time, `event_timestamp` (the moment of prediction, UTC), the features (Float64
     numbers or text categories, null where unknown), `label` (bool) and `label_known_at` (UTC).
     feature_project: the Feast project in which a model that is trained on it finds the same features online;
-    feature_rows: the URLs of the rows from which they were taken, by view.
+    feature_rows: the URLs of the rows from which they were taken, by view. parts: its files in the order of time, in
+    the folder `url`, where it is too much for one; else `url` is a file. Within a part, and in one file, rows have the
+    order of the main source.
     """
 
     url: str
@@ -39,6 +42,28 @@ class TrainingSet:
     features: tuple[Feature, ...]
     feature_project: str | None = None
     feature_rows: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; see `from_json`."""
+        parts = [asdict(one) | {end: getattr(one, end).isoformat() for end in ("first", "last")} for one in self.parts]
+        return asdict(self) | {"as_of": self.as_of.isoformat(), "parts": parts}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        features = tuple(Feature(feature["name"], feature["kind"]) for feature in value["features"])
+        parts = tuple(
+            Part(**one | {end: datetime.fromisoformat(one[end]) for end in ("first", "last")})
+            for one in value.get("parts", ())
+        )
+        known = {"as_of": datetime.fromisoformat(value["as_of"]), "features": features, "parts": parts}
+        return cls(**{**value, **known})
+
+    def in_its_order(self, rows: pl.DataFrame, moment: pl.Expr) -> pl.DataFrame:
+        """Rows of the main source in the order in which the training set has them. moment: of prediction."""
+        starts = pl.lit(pl.Series([part.first for part in self.parts[1:]], dtype=MOMENT))
+        number = starts.search_sorted(moment, side="right")
+        return rows.sort(number, maintain_order=True) if self.parts else rows
 
 
 @dataclass(frozen=True)
@@ -60,12 +85,16 @@ def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split) -> Parts:
     ordered = {name: frame.filter(flag).sort(PREDICTION_TIME, maintain_order=True) for name, flag in inside.items()}
     parts = Parts(**ordered)
     for name, part in vars(parts).items():
-        if part[LABEL].n_unique() < 2:
-            raise DataError(
-                f"The {name} period of the split has {part.height} rows with {part[LABEL].n_unique()} of 2 label "
-                f"values (as_of {as_of.isoformat()}). Give more data, another as_of or a shorter split."
-            )
+        _expect_both_labels(name, part, as_of)
     return parts
+
+
+def _expect_both_labels(name: str, part: pl.DataFrame, as_of: datetime) -> None:
+    if part[LABEL].n_unique() < 2:
+        raise DataError(
+            f"The {name} period of the split has {part.height} rows with {part[LABEL].n_unique()} of 2 label "
+            f"values (as_of {as_of.isoformat()}). Give more data, another as_of or a shorter split."
+        )
 
 
 def parts_of_split(as_of: datetime, split: Split) -> dict[str, pl.Expr]:
@@ -84,6 +113,48 @@ def _between(start: datetime | None, end: datetime) -> pl.Expr:
     return inside if start is None else inside & (pl.col(PREDICTION_TIME) >= start)
 
 
+def read_split(
+    training_set: TrainingSet, split: Split, names: Sequence[str], rows: int | None = None, seed: int = 0
+) -> dict[str, pl.DataFrame]:
+    """As `split_by_time`, of the periods that are named, of which only these are read whole.
+
+    rows: about so many of these, see `read_sample`; None: all.
+    """
+    as_of, inside = training_set.as_of, parts_of_split(training_set.as_of, split)
+    start = split.test_start(as_of) if set(names) == {"test"} else None
+    end = as_of if "test" in names else split.trained_until(as_of)
+    frame = read_sample(training_set, rows, seed, start, end)
+    found = {name: frame.filter(inside[name]).sort(PREDICTION_TIME, maintain_order=True) for name in names}
+    labels = [PREDICTION_TIME, LABEL, LABEL_KNOWN_AT]
+    others = read_between([training_set.url], PREDICTION_TIME, None, as_of, labels)
+    for name, flag in inside.items():
+        _expect_both_labels(name, found[name] if name in found else others.filter(flag), as_of)
+    return found
+
+
+def read_sample(
+    training_set: TrainingSet,
+    rows: int | None,
+    seed: int = 0,
+    since: datetime | None = None,
+    before: datetime | None = None,
+) -> pl.DataFrame:
+    """About so many of the rows with moments of prediction in [since, before), or all: in their order.
+
+    They are chosen by a hash of their places with `seed`, so evenly in time, and the same however files are divided.
+    """
+    urls = [training_set.url]
+    there = rows_in(spans(urls, PREDICTION_TIME), since, before)
+    if rows is None or there <= rows:
+        return read_between(urls, PREDICTION_TIME, since, before, None)
+    limit, passed, chosen = int(rows / there * 2**64), 0, list[pl.DataFrame]()
+    for batch in batches_between(urls, PREDICTION_TIME, since, before):
+        place = pl.int_range(passed, passed + batch.height, dtype=pl.UInt64)
+        chosen.append(batch.filter(place.hash(seed) < pl.lit(limit, pl.UInt64)))
+        passed += batch.height
+    return pl.concat(chosen)
+
+
 def build_training_set(
     use_case: UseCase,
     artifacts: Artifacts,
@@ -96,94 +167,32 @@ def build_training_set(
 
     definitions: of the use case's feature service, None if it has none. It reads the rows that it is given and neither
     registry nor online store, so that training changes nothing that others read. Rows whose label was not known at
-    `as_of` are left out. Raises DataError if no labelled row is left, and UseCaseError where views do not fit.
+    `as_of` are left out. What is too much for one process is made in slices of time, for which Ray must be initialised
+    (`training_parts`). Raises DataError if no labelled row is left, and UseCaseError where views do not fit.
     """
     if definitions:
         expect_names(use_case, definitions)
-    rows = labelled_rows(use_case, rows_with_told(use_case, snapshot.tables(artifacts)), as_of)
-    if rows.is_empty():
+    urls = {found.view: found.url for found in feature_rows} if definitions else {}
+    labelled = Labelled(use_case, artifacts, snapshot, as_of)
+    sources = sources_of(definitions.views, urls) if definitions else []
+    if is_small(labelled.row_bytes(), sources):
+        written = write_whole(labelled, sources)
+    else:
+        written = write_parts(labelled, sources)
+    if not written.rows:
         raise DataError(
             f"Use case {use_case.name}: no row has a label known at {as_of.isoformat()}. "
             f"Give a later as_of, or check the label's expression."
         )
-    urls = {found.view: found.url for found in feature_rows}
-    frame = join_features(rows, definitions.views, urls) if definitions else rows
-    given = set(rows.columns)
-    names = [*use_case.features_of_request(), *(name for name in frame.columns if name not in given)]
-    frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in names if frame.schema[name] != pl.String)
-    digest = digest_rows(frame).hex()
     return TrainingSet(
-        url=artifacts.write_table(frame, "training_sets", use_case.name, f"{digest}.parquet"),
-        digest=digest,
-        rows=frame.height,
+        url=written.url,
+        digest=written.digest,
+        rows=written.rows,
         as_of=as_of,
         snapshot=snapshot.digest,
         feature_service=use_case.feature_service,
-        features=tuple(Feature(name, "category" if frame.schema[name] == pl.String else "number") for name in names),
+        features=written.features,
         feature_project=project_of(definitions, feature_rows) if definitions else None,
-        feature_rows=urls if definitions else {},
+        feature_rows=urls,
+        parts=written.parts,
     )
-
-
-def labelled_rows(use_case: UseCase, rows: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
-    """Entities, request features, moment of prediction and label of the rows whose label was known at `as_of`.
-
-    Raises UseCaseError if the label is no boolean (it is never cast), or an expression fails.
-    """
-    with user_code(f"Use case {use_case.name}: label {use_case.label.name!r}"):
-        label = rows.with_columns(use_case.label.value.alias(LABEL)).select(LABEL)
-        value, known_at = _label(use_case, rows.columns, as_of)
-        told = rows.with_columns(value.alias(LABEL), known_at.alias(LABEL_KNOWN_AT)).select(LABEL, LABEL_KNOWN_AT)
-    if label.schema[LABEL] != pl.Boolean:
-        raise UseCaseError(
-            f"Use case {use_case.name}: label {use_case.label.name!r} gives a {label.schema[LABEL]} over these rows. "
-            f"Write a comparison, such as pl.col('delay') >= 15."
-        )
-    with user_code(f"Use case {use_case.name}: request features"):
-        requests = request_rows(use_case, rows, pl.col(use_case.event_time) - use_case.lead_time)
-    labelled = requests.with_columns(told[LABEL], told[LABEL_KNOWN_AT])
-    return labelled.filter(pl.col(LABEL).is_not_null() & (pl.col(LABEL_KNOWN_AT) <= as_of))
-
-
-def is_labelled(use_case: UseCase, columns: Sequence[str], as_of: datetime) -> pl.Expr:
-    """Over rows of `rows_with_told`, which have these columns: whether `labelled_rows` keeps a row."""
-    value, known_at = _label(use_case, columns, as_of)
-    return value.is_not_null() & (known_at <= as_of)
-
-
-def rows_with_told(use_case: UseCase, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """The rows of the main source in their order, with what was told of each where the label is `told` somewhere.
-
-    tables: the snapshot's, by source.
-    """
-    rows = tables[use_case.main_source]
-    if use_case.label.told is None:
-        return rows
-    keys = [*use_case.entities, use_case.event_time]
-    told = tables[use_case.label.told].select(
-        *(pl.col(key).cast(rows.schema[key], strict=False) for key in keys),
-        pl.col("label").alias(_TOLD),
-        pl.col("known_at").alias(_TOLD_AT),
-    )
-    return rows.join(told.unique(keys, keep="none"), on=keys, how="left", maintain_order="left")
-
-
-def _label(use_case: UseCase, columns: Sequence[str], as_of: datetime) -> tuple[pl.Expr, pl.Expr]:
-    """The label of a row, and when it became known. Where one was told, the one known later counts of those known at
-    `as_of`."""
-    own, own_at = use_case.label.value, use_case.label.known_at.cast(pl.Datetime("us", "UTC"))
-    if _TOLD not in columns:
-        return own, own_at
-    told_at = pl.col(_TOLD_AT)
-    counts = own.is_null() | own_at.is_null() | (own_at > as_of) | (told_at >= own_at)
-    is_told = told_at.is_not_null() & (told_at <= as_of) & counts
-    return (
-        pl.when(is_told).then(pl.col(_TOLD)).otherwise(own),
-        pl.when(is_told).then(told_at).otherwise(own_at),
-    )
-
-
-def request_rows(use_case: UseCase, rows: pl.DataFrame, moment: pl.Expr) -> pl.DataFrame:
-    """What a request made at `moment` about each row knows: entities, event time and request features."""
-    features = {name: e for name, e in use_case.features_of_request().items() if name not in use_case.entities}
-    return rows.select(*use_case.entities, use_case.event_time, moment.alias(PREDICTION_TIME), **features)

@@ -1,28 +1,37 @@
-"""Feature rows: each view's function over the snapshot's tables, one task a view, written by content digest."""
+"""Feature rows: each view's function over the snapshot's tables, written by content digest.
+
+What is small is computed here, whole. Above that a view is computed as its declaration allows: stretch by stretch of
+time, bucket by bucket of its keys, or whole in one task up to a size.
+"""
 
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, Self
 
 import polars as pl
+import pyarrow.fs as pafs
 
-from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered
+from mlops_ray.artifacts import Artifacts, digest_ordered, locate
 from mlops_ray.config import Settings
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features.columns import DTYPES, PREDICTION_TIME, RESERVED
+from mlops_ray.features.columns import PREDICTION_TIME, RESERVED
 from mlops_ray.features.definitions import Definitions, View
+from mlops_ray.features.divide_by_key import KeyedView, parts_by_key
+from mlops_ray.features.divide_by_time import TimedView, parts_by_time, schema_of, timed_view
+from mlops_ray.features.division_check import division_fault, fault_in, is_proven, sample_of, set_proven
+from mlops_ray.features.part_table import ViewPart, write_table_of_parts
+from mlops_ray.features.parts import Part
+from mlops_ray.features.source_tables import WHOLE_BYTES, SourceTables, given_tables, memory_of, whole_tables
+from mlops_ray.features.spread import HERE_BYTES, spread
 from mlops_ray.features.view_code import view_code
+from mlops_ray.features.view_rows import digest_by_day, in_order, rows_of, table_digest
 from mlops_ray.ingestion.snapshot import Snapshot
-from mlops_ray.use_case import Tables, UseCase
-from mlops_ray.use_case.user_code import user_code
+from mlops_ray.use_case import DividedView, Tables, UseCase, WindowedView
 
-# Of a snapshot's files, up to which views are computed in this process: Ray's first task costs 3 s before it begins.
-HERE_BYTES = 16 << 20
-_MOMENT = pl.Datetime("us", "UTC")
 _logger = logging.getLogger(__name__)
 
 
@@ -31,7 +40,9 @@ class FeatureRows:
     """The rows of one feature view: where they lie, the digest of their content, how many they are.
 
     code: of the function that computed them, see `view_code`. unknown: rows that had no `event_timestamp` and so were
-    left out. ambiguous: rows that share keys and moments with another but not its values; the last by value counts.
+    left out (of a function that looks back, once for each part that saw them). ambiguous: rows that share keys and
+    moments with another but not its values; the last by value counts. parts: the files of a table that is divided by
+    `event_timestamp`, which lie in the folder `url`; none where `url` is one file.
     """
 
     view: str
@@ -41,6 +52,28 @@ class FeatureRows:
     code: str = ""
     unknown: int = 0
     ambiguous: int = 0
+    parts: tuple[Part, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        moments = [{"first": part.first.isoformat(), "last": part.last.isoformat()} for part in self.parts]
+        parts = [asdict(part) | moment for part, moment in zip(self.parts, moments, strict=True)]
+        return asdict(self) | {"parts": parts}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        given = value.get("parts", ())
+        moments = [{name: datetime.fromisoformat(part[name]) for name in ("first", "last")} for part in given]
+        parts = (Part(**{**part, **moment}) for part, moment in zip(given, moments, strict=True))
+        return cls(**{**value, "parts": tuple(parts)})
+
+
+def is_there(artifacts: Artifacts, rows: FeatureRows) -> bool:
+    """Whether the file of the rows is there, or all files of a table of parts."""
+    if not rows.parts:
+        return artifacts.holds(rows.url)
+    filesystem, folder = locate(rows.url)
+    there = {info.path for info in filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))}
+    return all(locate(part.url)[1] in there for part in rows.parts)
 
 
 _Call = tuple[str, View, Callable[[Tables], pl.DataFrame], str]
@@ -55,17 +88,23 @@ def transform(
 ) -> list[FeatureRows]:
     """Compute every feature view that the definitions read, each column of the type that its definition has.
 
-    start_ray: called where a view is more than is computed here; afterwards Ray must be initialised.
+    start_ray: called where there is more to compute than is done here; afterwards Ray must be initialised.
     NaN is null, as in the online store and the model. Raises UseCaseError naming the view and column where a function
     fails, a column is missing, has another type than its definition or a name that means something else, or a key or
-    `created` moment is null; and where the definitions read a view that the use case does not compute.
+    `created` moment is null; where a function cannot be divided as it is declared, or is not declared and has more than
+    `WHOLE_BYTES` to read; and where the definitions read a view that the use case does not compute.
     """
     _expect_functions(use_case, definitions)
     calls = []
     for view in definitions.views:
         function = use_case.feature_views[view.name]
-        calls.append((use_case.name, view, function, view_code(f"Feature view {view.name!r}", function)))
-    results = _computed(calls, snapshot, Artifacts(settings.artifacts), start_ray)
+        computes = function.function if isinstance(function, DividedView) else function
+        calls.append((use_case.name, view, function, view_code(f"Feature view {view.name!r}", computes)))
+    artifacts = Artifacts(settings.artifacts)
+    if snapshot.size(artifacts) <= HERE_BYTES:
+        results = _computed_here(calls, use_case, snapshot, artifacts)
+    else:
+        results = _computed_apart(calls, use_case, snapshot, artifacts, start_ray)
     if failed := [result for result in results if isinstance(result, str)]:
         raise UseCaseError("\n".join(failed))
     found = [result for result in results if isinstance(result, FeatureRows)]
@@ -78,23 +117,94 @@ def transform(
     return found
 
 
-def _computed(
-    calls: Sequence[_Call], snapshot: Snapshot, artifacts: Artifacts, start_ray: Callable[[], Any]
+def _computed_here(
+    calls: Sequence[_Call], use_case: UseCase, snapshot: Snapshot, artifacts: Artifacts
 ) -> list[FeatureRows | str]:
-    if snapshot.size(artifacts) <= HERE_BYTES:
-        tables = snapshot.tables(artifacts)
-        with ThreadPoolExecutor(1) as thread:  # in which rows are kept, while the next view's function computes
-            kept = [thread.submit(_compute(*call, artifacts, tables)) for call in calls]
-            return [one.result() for one in kept]
-    start_ray()
-    import ray
-
-    task = ray.remote(_read_and_transform)
-    return list(ray.get([task.remote(call, artifacts, snapshot) for call in calls]))
+    tables = snapshot.tables(artifacts)
+    divided = [(view, function) for _, view, function, _ in calls if isinstance(function, DividedView)]
+    with ThreadPoolExecutor(1) as thread:  # in which rows are kept, while the next view's function computes
+        kept = [thread.submit(_compute(*call, artifacts, given_tables(tables))) for call in calls]
+        results = [one.result() for one in kept]
+    known_at = _known_at(use_case, [function for _, function in divided])
+    faults = [fault_in(view, function, sample_of(tables), known_at) for view, function in divided]
+    return [*results, *(fault for fault in faults if fault)]
 
 
-def _read_and_transform(call: _Call, artifacts: Artifacts, snapshot: Snapshot) -> FeatureRows | str:
-    return _compute(*call, artifacts, snapshot.tables(artifacts))()
+def _computed_apart(
+    calls: Sequence[_Call],
+    use_case: UseCase,
+    snapshot: Snapshot,
+    artifacts: Artifacts,
+    start_ray: Callable[[], Any],
+) -> list[FeatureRows | str]:
+    """Each view as its declaration allows; what is large by tasks."""
+    divided = [(view, function, code) for _, view, function, code in calls if isinstance(function, DividedView)]
+    known_at = _known_at(use_case, [function for _, function, _ in divided])
+    if faults := _faults(artifacts, snapshot, divided, known_at, start_ray):
+        return list(faults)
+    beside = [function for _, _, function, _ in calls if isinstance(function, WindowedView)]
+    timed, whole, parts = [], [], dict[str, list[ViewPart] | str]()
+    for call in calls:
+        _, view, function, code = call
+        if isinstance(function, DividedView) and function.looks_back is None:
+            parts[view.name] = parts_by_key(artifacts, snapshot, KeyedView(view, function, code), start_ray)
+        elif isinstance(function, DividedView | WindowedView):
+            timed.append(timed_view(view, function, code, known_at, beside))
+        else:
+            whole.append(call)
+    parts |= _parts_of(timed, parts_by_time(artifacts, snapshot, timed, start_ray))
+    size = sum(memory_of(artifacts, snapshot, source) for source in snapshot.counts)
+    tasks = [(call, artifacts, snapshot) for call in whole]
+    one_by_one = spread(_read_and_compute, tasks, snapshot.size(artifacts), start_ray, 3 * min(size, WHOLE_BYTES))
+    done = {call[1].name: found for call, found in zip(whole, one_by_one, strict=True)}
+    return [
+        done[call[1].name] if call[1].name in done else _table(artifacts, call, parts[call[1].name]) for call in calls
+    ]
+
+
+def _parts_of(views: Sequence[TimedView], found: Sequence[list[ViewPart] | str]) -> dict[str, list[ViewPart] | str]:
+    return {one.view.name: parts for one, parts in zip(views, found, strict=True)}
+
+
+def _table(artifacts: Artifacts, call: _Call, parts: list[ViewPart] | str) -> FeatureRows | str:
+    """The rows of a view from its parts."""
+    use_case, view, _, code = call
+    if isinstance(parts, str):
+        return parts
+    rows = sum(part.content.rows for part in parts)
+    unknown, ambiguous = sum(part.unknown for part in parts), sum(part.ambiguous for part in parts)
+    if not rows:
+        return _keep(artifacts, call, pl.DataFrame(schema=schema_of(view)), unknown, by_day=True)
+    table = write_table_of_parts(artifacts, use_case, view.name, parts, schema_of(view))
+    return FeatureRows(view.name, table.url, table.digest, rows, code, unknown, ambiguous, table.parts)
+
+
+def _faults(
+    artifacts: Artifacts,
+    snapshot: Snapshot,
+    divided: Sequence[tuple[View, DividedView, str]],
+    known_at: Mapping[str, pl.Expr | None],
+    start_ray: Callable[[], Any],
+) -> list[str]:
+    """What is wrong with how views are declared to be divided; it is looked at once for each code."""
+    new = [one for one in divided if not is_proven(artifacts, snapshot.use_case, *one)]
+    calls = [(artifacts, snapshot, view, function, known_at) for view, function, _ in new]
+    found = spread(division_fault, calls, snapshot.size(artifacts), start_ray)
+    for one, fault in zip(new, found, strict=True):
+        if fault is None:
+            set_proven(artifacts, snapshot.use_case, *one)
+    return [fault for fault in found if fault]
+
+
+def _known_at(use_case: UseCase, divided: Sequence[DividedView]) -> dict[str, pl.Expr | None]:
+    """When rows of each source became known, where a view is divided by that."""
+    if all(function.looks_back is None for function in divided):
+        return {}
+    return {name: source.known_at for name, source in use_case.sources.items()}
+
+
+def _read_and_compute(call: _Call, artifacts: Artifacts, snapshot: Snapshot) -> FeatureRows | str:
+    return _compute(*call, artifacts, whole_tables(artifacts, snapshot, call[1].name))()
 
 
 def _expect_functions(use_case: UseCase, definitions: Definitions) -> None:
@@ -110,6 +220,7 @@ def expect_names(use_case: UseCase, definitions: Definitions) -> None:
     """Raise UseCaseError where views and request do not fit together, naming view and column."""
     taken = {
         **dict.fromkeys(use_case.features_of_request(), "a request feature"),
+        **dict.fromkeys(use_case.on_demand_features, "an on-demand feature"),
         **dict.fromkeys([*use_case.entities, use_case.event_time], "a column of the request"),
         **dict.fromkeys(RESERVED, "reserved"),
     }
@@ -133,88 +244,25 @@ def _compute(
     function: Callable[[Tables], pl.DataFrame],
     code: str,
     artifacts: Artifacts,
-    tables: Mapping[str, pl.DataFrame],
+    tables: SourceTables,
 ) -> Callable[[], FeatureRows | str]:
     """Compute the view's rows. What it gives keeps them, and says where; or says in a sentence why there are none.
 
     Functions are called in one thread, as users need not think of others.
     """
     try:
-        # What it prints is not the output of a command that runs it.
-        with user_code(f"Feature view {view.name!r}"), redirect_stdout(sys.stderr):
-            # Tables of its own, as a function may change them in place.
-            frame = function({name: table.clone() for name, table in tables.items()})
-            frame = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
-        rows = typed_rows(_known(frame, view.name), view)
+        rows, unknown = rows_of(view, function, tables)
     except UseCaseError as error:
         sentence = str(error)
         return lambda: sentence
-    return lambda: _keep(artifacts, use_case, view, code, rows, frame.height - rows.height)
+    by_day = isinstance(function, WindowedView | DividedView)
+    return partial(_keep, artifacts, (use_case, view, function, code), rows, unknown, by_day)
 
 
-def _keep(artifacts: Artifacts, use_case: str, view: View, code: str, rows: pl.DataFrame, unknown: int) -> FeatureRows:
-    keys = [view.columns.get(key, key) for key in view.keys]
-    moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
-    # In one order, so that which of two rows with the same keys and moments is the last depends on nothing but them.
-    rows = rows.sort([*moments, *keys, *rows.select(pl.exclude(*moments, *keys)).columns])
-    same = rows.select(pl.col(*moments, *keys).eq_missing(pl.col(*moments, *keys).shift()))
-    ambiguous = 0
-    if rows[1:].height and same[1:].select(pl.all_horizontal(pl.all()).any()).item():
-        ambiguous = rows.n_unique() - rows.n_unique([*moments, *keys])
-    digest = digest_json([digest_ordered(rows).hex(), [[name, str(type_)] for name, type_ in rows.schema.items()]])
+def _keep(artifacts: Artifacts, call: _Call, rows: pl.DataFrame, unknown: int, by_day: bool) -> FeatureRows:
+    """Write a view's rows as one file. by_day: its digest is what that of a table of parts with these rows would be."""
+    use_case, view, _, code = call
+    rows, ambiguous = in_order(view, rows)
+    digest = table_digest(digest_by_day(rows) if by_day else digest_ordered(rows), rows.schema)
     url = artifacts.write_table(rows, "features", use_case, view.name, f"{digest}.parquet")
     return FeatureRows(view.name, url, digest, rows.height, code, unknown, ambiguous)
-
-
-def _known(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The rows whose moment is known, in UTC, and with null for NaN."""
-    given = frame.schema.get(PREDICTION_TIME)
-    if not isinstance(given, pl.Datetime) or given.time_zone is None:
-        raise UseCaseError(
-            f"Feature view {name!r}: its rows have {f'{PREDICTION_TIME} of type {given}' if given else 'no column'} "
-            f"instead of a moment with a time zone, {PREDICTION_TIME}, at which they became known. "
-            f"Take a timestamp column, or add .dt.replace_time_zone('UTC')."
-        )
-    known = frame.drop_nulls(PREDICTION_TIME).with_columns(pl.col(PREDICTION_TIME).cast(_MOMENT))
-    return known.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
-
-
-def typed_rows(rows: pl.DataFrame, view: View) -> pl.DataFrame:
-    """Rows whose columns have the types of the definition. Raises UseCaseError naming view and column where not."""
-    what = f"Feature view {view.name!r}"
-    wanted = {view.columns.get(name, name): DTYPES[type_] for name, type_ in view.types.items()}
-    for column, dtype in wanted.items():
-        given = rows.schema.get(column)
-        if given is None:
-            raise UseCaseError(f"{what}: its rows have no column {column!r} (they have {', '.join(rows.columns)}).")
-        if given != dtype and not isinstance(given, pl.Null):
-            raise UseCaseError(
-                f"{what}: column {column!r} is {given} in its rows and {dtype} in its definition. Add "
-                f".cast(pl.{dtype}) in the view's function, or define it as {_feast_type(given)}."
-            )
-    for key in view.keys:
-        column = view.columns.get(key, key)
-        if nulls := rows[column].null_count():
-            raise UseCaseError(
-                f"{what}: key {column!r} is null in {nulls:,} of {rows.height:,} rows, which nobody could look up. "
-                f"Leave them out in the view's function: .drop_nulls({column!r})."
-            )
-    if view.created:
-        _expect_created(what, rows, view.created)
-        rows = rows.with_columns(pl.col(view.created).cast(_MOMENT))
-    kept = [PREDICTION_TIME, *([view.created] if view.created else [])]
-    return rows.select(*kept, *(pl.col(name).cast(dtype) for name, dtype in wanted.items()))
-
-
-def _feast_type(given: pl.DataType) -> str:
-    fitting = [name for name, dtype in DTYPES.items() if dtype == given]
-    return fitting[0] if fitting else f"one of {', '.join(DTYPES)}"
-
-
-def _expect_created(what: str, rows: pl.DataFrame, column: str) -> None:
-    given = rows.schema.get(column)
-    if not isinstance(given, pl.Datetime) or given.time_zone is None or rows[column].null_count():
-        raise UseCaseError(
-            f"{what}: created_timestamp_column {column!r} is {given or 'not there'}, with "
-            f"{rows[column].null_count() if given else 0} nulls. It must be a moment with a time zone in every row."
-        )

@@ -11,12 +11,14 @@ from sqlalchemy import Connection, Row, select
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import IntegrityError, UnavailableError
-from mlops_ray.governance.anchors import Anchor, anchor_of, read_anchors, within
+from mlops_ray.governance.anchors import Anchor, anchor_of, read_anchors
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import GENESIS, Event
 from mlops_ray.governance.merkle import Tree
+from mlops_ray.governance.patience import within
 from mlops_ray.governance.second_place import SecondPlace
 from mlops_ray.governance.signing_keys import holds, public_keys, signer_of
+from mlops_ray.governance.stored import rows_of
 from mlops_ray.governance.tables import anchors
 from mlops_ray.governance.time_stamps import root_certificates, stamped_at
 
@@ -58,7 +60,9 @@ def read_outside(store: ControlStore, settings: Settings) -> Outside:
 
 
 def remembered(connection: Connection) -> list[Row[Any]]:
-    """The anchors that the database remembers."""
+    """The anchors that the database remembers. Raises IntegrityError as `stored.rows_of`."""
+    for _ in rows_of(connection, anchors):
+        pass
     return list(connection.execute(select(anchors).order_by(anchors.c.seq, anchors.c.hash)))
 
 

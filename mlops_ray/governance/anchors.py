@@ -8,7 +8,6 @@ import base64
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, record
 from mlops_ray.governance.merkle import Tree
+from mlops_ray.governance.patience import within
 from mlops_ray.governance.second_place import SecondPlace
 from mlops_ray.governance.signing_keys import Signer, signer_of
 from mlops_ray.governance.tables import anchors, event_head, events
@@ -251,27 +251,3 @@ def file_errors(path: Path) -> Iterator[None]:
         raise UnavailableError(
             f"File {path} cannot be read or written: {error.strerror}. Repair it, then retry."
         ) from error
-
-
-def within(limit_s: float, what: str, work: Callable[[], Any]) -> Any:
-    """What the work returns, if it is done in time: who waits for a store that does not answer would wait for minutes.
-
-    Raises UnavailableError otherwise; the work is left to its own thread, which keeps nobody from ending.
-    """
-    done: list[Any] = []
-
-    def run() -> None:
-        try:
-            done.append((work(), None))
-        except Exception as error:
-            done.append((None, error))
-
-    thread = threading.Thread(target=run, name="second place", daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if not done:
-        raise UnavailableError(f"{what} did not answer within {limit_s:g} s.")
-    result, error = done[0]
-    if error is not None:
-        raise error
-    return result

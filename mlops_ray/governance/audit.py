@@ -9,23 +9,23 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import SQLAlchemyError
 
 from mlops_ray.config import Settings
-from mlops_ray.errors import IntegrityError
+from mlops_ray.errors import IntegrityError, MlopsRayError
 from mlops_ray.governance import anchor_check
 from mlops_ray.governance.anchors import Anchor, anchor_of, file_errors, head_of
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.erasures import Erasures, read_erasures
 from mlops_ray.governance.events import GENESIS, SYSTEM, Event, hash_of_fields, read, record
 from mlops_ray.governance.reconciliation import Reconciliation
-from mlops_ray.governance.tables import events
+from mlops_ray.governance.stored import rows_of
+from mlops_ray.governance.tables import event_head, events
 
 _ROWS_AT_A_TIME = 1000
 
@@ -103,12 +103,20 @@ def verify_store(store: ControlStore, settings: Settings) -> Verification:
     the second place; the anchors against each other, their signatures and time stamps; that the chain's end is the last
     event; and that the tables hold what the events say (`reconciliation`).
 
-    Raises UnavailableError if store or file cannot be read; a second place that cannot is one of the `limits`.
+    What was made unreadable is a problem as any other. Raises UnavailableError if store or file cannot be read; a
+    second place that cannot is one of the `limits`.
     """
+    try:
+        return _verified(store, settings)
+    except IntegrityError as error:
+        return Verification(False, 0, str(error), ())
+
+
+def _verified(store: ControlStore, settings: Settings) -> Verification:
     outside = anchor_check.read_outside(store, settings)
     tables = Reconciliation()
     with store.reading() as connection:
-        head, rows, erasures = head_of(connection), anchor_check.remembered(connection), read_erasures(connection)
+        head, rows, erasures = _head(connection), anchor_check.remembered(connection), read_erasures(connection)
         anchored = [*map(anchor_of, rows), *outside.anchors()]
         seen = anchor_check.Seen({one.seq for one in anchored})
         found = verify(seen.watch(tables.watch(_read_all(connection))), anchored, erasures)
@@ -125,16 +133,26 @@ def verify_store(store: ControlStore, settings: Settings) -> Verification:
     return replace(found, ok=problem is None, problem=problem, limits=limits)
 
 
+def _head(connection: Connection) -> Anchor:
+    rows = list(rows_of(connection, event_head))
+    if len(rows) != 1:
+        raise IntegrityError(f"Table event_head has {len(rows)} rows, and the chain of events has one end.")
+    return head_of(connection)
+
+
 def check(store: ControlStore, settings: Settings) -> Verification:
     """`verify_store`, and the event `audit.failed` if something is not what it was. Call it at an interval.
 
-    Where the end of the chain is damaged no event can follow it: then only the log says so.
+    Where the end of the chain is damaged, or who is told of events, none can follow: then only the log says so.
     """
     found = verify_store(store, settings)
     if not found.ok:
         _logger.critical("The audit log is not what it was: %s", found.problem)
-        with suppress(IntegrityError, DatabaseError), store.transaction() as connection:
-            record(connection, "audit.failed", SYSTEM, "audit", reason=found.problem or "")
+        try:
+            with store.transaction() as connection:
+                record(connection, "audit.failed", SYSTEM, "audit", reason=found.problem or "")
+        except (MlopsRayError, SQLAlchemyError, ValueError, TypeError):
+            _logger.critical("The event of it cannot be recorded", exc_info=True)
     return found
 
 

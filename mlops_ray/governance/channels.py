@@ -18,10 +18,14 @@ from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.errors import ConfigurationError, ForbiddenError, UnavailableError
 from mlops_ray.governance.address_guard import addresses_of, problem_with, public_addresses_only
 from mlops_ray.governance.events import EVENT_TYPES, Event
+from mlops_ray.governance.patience import within
 from mlops_ray.governance.references import expect_reference, value_of
 from mlops_ray.governance.references import is_reference as is_reference  # known here as one kind of channel
 
 TIMEOUT_S = 10.0
+MESSAGE_WITHIN_S = 30.0
+"""How long Apprise has for one message. A mail server takes its time, and whoever writes a channel's URL may ask for a
+day (`?rto=`): a dispatcher that waits for one receiver anchors nothing and tells nobody else."""
 CONTENT_TYPE = "application/cloudevents+json"
 _SECRET = "whsec_"
 _LONGEST = 2000
@@ -51,15 +55,13 @@ class Channels:
         """Deliver one event. Raises UnavailableError if the receiver did not take it, and what `check` raises."""
         channel, secret = value_of(channel), value_of(secret)
         plugin, allowed = self._checked(channel)
-        with public_addresses_only(allowed):
-            if plugin is None:
-                body = json.dumps(cloud_event(event), sort_keys=True).encode()
-                headers = {"content-type": CONTENT_TYPE, **signature(secret, event.id, datetime.now(UTC), body)}
+        if plugin is None:
+            body = json.dumps(cloud_event(event), sort_keys=True).encode()
+            headers = {"content-type": CONTENT_TYPE, **signature(secret, event.id, datetime.now(UTC), body)}
+            with public_addresses_only(allowed):
                 _post(channel, headers, body)
-            elif not plugin.notify(
-                body=_text(event), title=_title(event), notify_type=_LOOKS.get(event.severity, "failure")
-            ):
-                raise UnavailableError(f"{hidden(channel)} did not take the message; the log of Apprise says why.")
+        elif not within(MESSAGE_WITHIN_S, hidden(channel), lambda: _notify(plugin, allowed, event)):
+            raise UnavailableError(f"{hidden(channel)} did not take the message; the log of Apprise says why.")
 
     def _checked(self, channel: str) -> tuple[Any, list[str]]:
         """What sends to a channel, Apprise's plugin or None for a webhook, and which private addresses it may reach."""
@@ -189,7 +191,15 @@ def _apprise(channel: str) -> Any:
             f"The channel {hidden(channel)} is neither https:// nor a URL that Apprise knows, or it lacks a part. "
             f"Apprise's documentation lists them."
         )
+    made.socket_read_timeout = min(made.socket_read_timeout, MESSAGE_WITHIN_S)
+    made.socket_connect_timeout = min(made.socket_connect_timeout, MESSAGE_WITHIN_S)
     return made
+
+
+def _notify(plugin: Any, allowed: Collection[str], event: Event) -> bool:
+    kind = _LOOKS.get(event.severity, "failure")
+    with public_addresses_only(allowed):
+        return bool(plugin.notify(body=_text(event), title=_title(event), notify_type=kind))
 
 
 def _host(plugin: Any, scheme: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from mlops_ray.artifacts import Artifacts
 
 FOLDER = "erased_rows"
+_LAST = "last_erasure.json"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,22 @@ def salted(salt: str, value: str) -> str:
 
 def write_erased(artifacts: Artifacts, record: ErasedRows) -> None:
     artifacts.write_json(asdict(record), FOLDER, f"{record.id}.json")
+
+
+def begin_erasing(artifacts: Artifacts) -> None:
+    """Say that rows are looked for, to be erased, from now on.
+
+    Whoever writes rows that it has read before looks whether `last_erasure` is the same afterwards: if it is not, what
+    it wrote may be what was looked for, and must not stay. If it is, all was written before the next look, which
+    finds it.
+    """
+    artifacts.write_json({"id": secrets.token_hex(16)}, _LAST)
+
+
+def last_erasure(artifacts: Artifacts) -> str:
+    """What tells one look from the next; "" if nobody was ever erased."""
+    found = artifacts.read_json(_LAST)
+    return str(found["id"]) if found else ""
 
 
 def erased_rows(artifacts: Artifacts) -> list[ErasedRows]:

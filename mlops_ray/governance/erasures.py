@@ -10,13 +10,14 @@ hash of what is left, and a guess of the text can be tried against the old hash,
 
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, UnavailableError
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, IntegrityError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, below, covered, hash_of_fields, read, record
 from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES
@@ -39,9 +40,20 @@ from mlops_ray.governance.tables import (
 NOT_REACHED = (
     "what was sent, exported or written as evidence before",
     "backups, and the logs of PostgreSQL",
-    "numbers, names of fields, and names of use cases",
+    "numbers, names of fields, roles, gates and use cases, and where the file of anchors lies",
     "data and ledger (`mlops-ray data erase`)",
 )
+# Fields whose words the platform goes by: nobody is named there. A key may have been called "admin" all the same, and
+# to erase that must not take the role from everybody.
+_GOES_BY = {
+    *("columns", "definition", "gate", "gates", "gates_before", "failed_gates", "outcome", "place", "plan", "policy"),
+    *("question", "role", "roles", "route", "state", "step", "tier", "window"),
+    *("minimum_severity", "types", "use_case", "use_cases"),
+}
+# What subjects of events begin with.
+_SUBJECTS = {"alarm", "audit", "delegation", "key", "ledger", "monitoring", "policy", "retraining", "subscription"}
+# Random ids and moments tell of nobody, whatever they have in common with a name of digits.
+_ID_OR_MOMENT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d[T ][\d:.]+([+-][\d:]+|Z)?")
 _SHORTEST = 2
 _AT_ONCE = 500
 Path = tuple[str, ...]
@@ -90,15 +102,21 @@ class Erased:
 
 
 def read_erasures(connection: Connection) -> Erasures:
-    """What was erased, as the events tell. Each of them tells of earlier ones alone."""
+    """What was erased, as the events tell. Each of them tells of earlier ones alone. Raises IntegrityError where one
+    was made unreadable."""
     texts, left = dict[int, dict[Path, str]](), dict[int, str]()
     query = select(events).where(events.c.type == "audit.erased").order_by(events.c.seq)
     for event in read(connection, query):
-        for one in event.payload.get("texts", ()):
-            for seq in one["events"]:
-                if seq < event.seq:
-                    texts.setdefault(seq, {})[tuple(one["path"])] = event.payload["pseudonym"]
-        left |= {int(seq): hash for seq, hash in event.payload.get("left", {}).items() if int(seq) < event.seq}
+        try:
+            for one in event.payload.get("texts", ()):
+                for seq in one["events"]:
+                    if seq < event.seq:
+                        texts.setdefault(seq, {})[tuple(one["path"])] = event.payload["pseudonym"]
+            left |= {int(seq): hash for seq, hash in event.payload.get("left", {}).items() if int(seq) < event.seq}
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"Event {event.seq} ({event.id}) was changed: it does not say what was erased."
+            ) from error
     return Erasures(texts, left)
 
 
@@ -106,13 +124,14 @@ def erase_person(store: ControlStore, actor: Actor, who: str, reason: str) -> Er
     """Put a pseudonym in place of every text, in events and tables, that is or contains a name of a person, or their id
     where it says who they are (a `sub`): with the event `audit.erased`, which names neither.
 
-    who: a name or id. Upper and lower case are the same, and a name counts as a whole word. Raises ConflictError while
-    a key of theirs counts or a subscription sends to them, ForbiddenError to who would erase themself, since the event
-    of it would name them; ConfigurationError for a name that is the platform's, or where nothing tells of them.
+    who: a name or id. Upper and lower case are the same, and so are the ways to write a letter in Unicode; a name
+    counts as a whole word, and not where the platform goes by the word, such as a role. Raises ConflictError while a
+    key of theirs counts or a subscription sends to them, ForbiddenError to who would erase themself, since the event of
+    it would name them; ConfigurationError for a name that is the platform's, or where nothing tells of them.
     """
     with store.reading() as connection:
         names = _names(connection, who.strip())
-    if actor.id.casefold() in names or actor.name.casefold() in names:
+    if {_folded(actor.id), _folded(actor.name)} & names:
         raise ForbiddenError("The event of it would name you. Let somebody else erase what tells of you.")
     return _erase(store, actor, _about(names), reason)
 
@@ -176,20 +195,20 @@ def _again(connection: Connection, seqs: Sequence[int], until: int) -> Iterator[
 
 def _names(connection: Connection, who: str) -> set[str]:
     """All that tells of a person, in lower case: each of their names, and their id unless it is a random one."""
-    given = who.casefold()
+    given = _folded(who)
     keys = connection.execute(select(principals)).all()
-    mine = [row for row in keys if given in (row.name.casefold(), row.id, row.person.casefold())]
+    mine = [row for row in keys if given in (_folded(row.name), row.id, _folded(row.person))]
     acted = connection.execute(select(events.c.actor, events.c.actor_id).distinct()).all()
     pairs = [(row.name, row.person) for row in mine]
-    pairs += [(name, id) for name, id in acted if id and given in (name.casefold(), id.casefold())]
-    names = {given, *(name.casefold() for name, _ in pairs), *(id.casefold() for _, id in pairs if "|" in id)}
+    pairs += [(name, id) for name, id in acted if id and given in (_folded(name), _folded(id))]
+    names = {given, *(_folded(name) for name, _ in pairs), *(_folded(id) for _, id in pairs if "|" in id)}
     now = database_now(connection)
     counting = next((row for row in mine if row.revoked_at is None or row.revoked_at > now), None)
     if counting is not None:
         raise ConflictError(f"Key {counting.id} of theirs counts. Revoke it first: `mlops-ray keys revoke`.")
     named = (connection.execute(select(table.c.use_case)).scalars() for table in (versions, policies, endpoints))
     taken = {name for names_of_one in named for name in names_of_one}
-    if len(given) < _SHORTEST or names & {*RESERVED_NAMES, ALL_USE_CASES, *taken}:
+    if len(given) < _SHORTEST or names & {*RESERVED_NAMES, *_SUBJECTS, ALL_USE_CASES, *taken}:
         raise ConfigurationError("That is no name of a person: it is too short, or the platform's or a use case's.")
     about = _about(names)
     sent = [row for row in connection.execute(select(subscriptions)) if about(row.channel)]
@@ -199,8 +218,14 @@ def _names(connection: Connection, who: str) -> set[str]:
 
 
 def _about(names: Iterable[str]) -> Callable[[str], bool]:
-    words = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, sorted(names)))})(?!\w)", re.IGNORECASE)
-    return lambda text: words.search(text) is not None
+    """names: as `_folded` has them."""
+    words = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, sorted(names)))})(?!\w)")
+    return lambda text: not _ID_OR_MOMENT.fullmatch(text) and words.search(_folded(text)) is not None
+
+
+def _folded(text: str) -> str:
+    """The same for every way to write a text: with large or small letters (ß is ss), of one character or of two."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _paths(event: Event, tells: Callable[[str], bool]) -> Iterator[Path]:
@@ -212,6 +237,9 @@ def _paths(event: Event, tells: Callable[[str], bool]) -> Iterator[Path]:
 
 
 def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """The texts below, but for those that the platform goes by."""
+    if path[-1] in _GOES_BY:
+        return
     if isinstance(value, str):
         yield path, value
     for name, part in _parts(value):
@@ -283,7 +311,7 @@ def _erase_in_tables(connection: Connection, tells: Callable[[str], bool], pseud
             continue
         columns = [
             column for column in table.columns
-            if isinstance(column.type, PlainText | Json) and not column.primary_key and column.name != "use_case"
+            if isinstance(column.type, PlainText | Json) and not column.primary_key and column.name not in _GOES_BY
         ]  # fmt: skip
         for row in connection.execute(select(table)).mappings().all():
             values = {column.name: _erased(row[column.name], tells, pseudonym) for column in columns}
@@ -298,5 +326,5 @@ def _erased(value: Any, tells: Callable[[str], bool], pseudonym: str) -> Any:
     if isinstance(value, str):
         return pseudonym if tells(value) else value
     if isinstance(value, Mapping):
-        return {name: _erased(part, tells, pseudonym) for name, part in value.items()}
+        return {name: part if name in _GOES_BY else _erased(part, tells, pseudonym) for name, part in value.items()}
     return [_erased(part, tells, pseudonym) for part in value] if isinstance(value, list) else value

@@ -1,8 +1,9 @@
-"""Changes of a policy, or of the gates: where approvals are demanded, they wait until somebody else has approved them.
+"""Changes of a policy, of the gates or of monitoring: where approvals are demanded, they wait for somebody else's.
 
 Whoever could write a laxer rule alone would need nobody's approval for a version. What holds stays in force meanwhile.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from mlops_ray.governance import assents
 from mlops_ray.governance.assents import Assent, expect_another, is_same
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor, plain, record
+from mlops_ray.governance.monitoring_definitions import newest_definition, write_definition
 from mlops_ray.governance.policies import InForce, Policy, in_force, policy_of, write_policy
 from mlops_ray.governance.tables import policy_changes
 from mlops_ray.governance.versions import expect_name
@@ -25,7 +27,9 @@ class PolicyChange:
     """What somebody wants to hold instead, and what became of it. policy: None for demanding nothing any more.
 
     gates: by which versions shall be judged, as text; None where nobody has said. assents: who has agreed so far.
-    decided_by, decided_at: None while it waits.
+    decided_by, decided_at: None while it waits. monitoring: None for a change of the rules; of one of monitoring the
+    `definition` that is wanted (None: as sealed) and the `revision` that it was asked for at. Policy and gates are then
+    those that held, so that the release before, which knows of no monitoring here, could only write them again.
     """
 
     id: str
@@ -42,6 +46,7 @@ class PolicyChange:
     decided_by_id: str | None = None
     decided_at: datetime | None = None
     reason: str = ""
+    monitoring: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; what is not demanded is left out of the policy."""
@@ -81,7 +86,53 @@ def set_policy(
         if not before.required or learned:
             write_policy(connection, actor, use_case, policy, gates, now, reason)
             return None
-        return _asked(connection, actor, use_case, policy, gates, before, reason, now)
+        change = ask(connection, actor, wanted_change(actor, use_case, policy, gates, before, reason, now), before)
+        return None if change.state == "in_force" else change
+
+
+def wanted_change(
+    actor: Actor,
+    use_case: str,
+    policy: Policy | None,
+    gates: tuple[str, ...] | None,
+    rules: Policy,
+    reason: str,
+    now: datetime,
+    monitoring: Mapping[str, Any] | None = None,
+) -> PolicyChange:
+    """What `actor` wants, as a request that waits as long as the policy in force, `rules`, says."""
+    return PolicyChange(
+        str(uuid6.uuid7()),
+        use_case,
+        policy,
+        gates,
+        "requested",
+        actor.name,
+        actor.id or None,
+        now,
+        now + timedelta(seconds=rules.expires_after_s),
+        reason=reason,
+        monitoring=monitoring,
+    )
+
+
+def ask(connection: Connection, actor: Actor, wanted: PolicyChange, rules: Policy) -> PolicyChange:
+    """Ask for a change, inside the caller's transaction, and give what became of it. One of the same kind that waits is
+    rejected, or stands if it is the same. rules: the policy in force; where one pair of eyes is enough by it, an
+    approver's own counts."""
+    now, earlier = wanted.requested_at, _newest_requested(connection, wanted.use_case, wanted.monitoring is not None)
+    if earlier is not None:
+        if _content(earlier) == _content(wanted) and now < earlier.expires_at:
+            return earlier
+        _rejected(connection, actor, earlier, "another change is asked for instead", now)
+    _write(connection, None, wanted, "policy.requested", actor, now)
+    if not rules.four_eyes and {rules.role, "admin"}.intersection(actor.roles):
+        return _agreed(connection, actor, wanted, rules, wanted.reason, now)
+    return wanted
+
+
+def _content(change: PolicyChange) -> tuple[object, ...]:
+    return change.policy, change.gates, change.monitoring
 
 
 def approve_change(
@@ -90,14 +141,16 @@ def approve_change(
     """Agree to a change; with the last person whom the policy in force demands, the change is in force.
 
     Raises ForbiddenError for who asked for it and for who lacks the approver's role, ConflictError for one person
-    twice, after its end and once it is decided, ConfigurationError if there is no such change.
+    twice, after its end, once it is decided, and where monitoring is at another revision than when it was asked for;
+    ConfigurationError if there is no such change.
     """
     with store.transaction() as connection:
         now = now or database_now(connection)
         change, policy = _open(connection, id, now)
         _expect_role(actor, change, policy)
         if policy.four_eyes and is_same(actor, change.requested_by, change.requested_by_id):
-            raise ForbiddenError(f"{actor.name} has asked for this change of {_rules(change)}. Somebody else approves.")
+            raise ForbiddenError(f"{actor.name} has asked for this change of {_what(change)}. Somebody else approves.")
+        _expect_same_revision(connection, change)
         return _agreed(connection, actor, change, policy, reason, now)
 
 
@@ -132,8 +185,8 @@ def change_named(connection: Connection, id: str) -> PolicyChange:
 
 
 def waiting(connection: Connection, use_case: str, now: datetime) -> PolicyChange | None:
-    """The change that waits for somebody and can still be approved."""
-    found = _newest_requested(connection, use_case)
+    """The change of the rules that waits for somebody and can still be approved."""
+    found = _newest_requested(connection, use_case, of_monitoring=False)
     return found if found and now < found.expires_at else None
 
 
@@ -143,43 +196,10 @@ def _is_held(stored: InForce | None, policy: Policy | None, gates: tuple[str, ..
     return (stored.policy, stored.gates) == (policy, gates)
 
 
-def _asked(
-    connection: Connection,
-    actor: Actor,
-    use_case: str,
-    policy: Policy | None,
-    gates: tuple[str, ...] | None,
-    before: Policy,
-    reason: str,
-    now: datetime,
-) -> PolicyChange | None:
-    earlier = _newest_requested(connection, use_case)
-    if earlier is not None:
-        if (earlier.policy, earlier.gates) == (policy, gates) and now < earlier.expires_at:
-            return earlier
-        _rejected(connection, actor, earlier, "another change is asked for instead", now)
-    change = PolicyChange(
-        str(uuid6.uuid7()),
-        use_case,
-        policy,
-        gates,
-        "requested",
-        actor.name,
-        actor.id or None,
-        now,
-        now + timedelta(seconds=before.expires_after_s),
-        reason=reason,
-    )
-    _write(connection, None, change, "policy.requested", actor, now)
-    if not before.four_eyes and {before.role, "admin"}.intersection(actor.roles):
-        change = _agreed(connection, actor, change, before, reason, now)
-    return None if change.state == "in_force" else change
-
-
 def _agreed(
     connection: Connection, actor: Actor, change: PolicyChange, policy: Policy, reason: str, now: datetime
 ) -> PolicyChange:
-    expect_another(change.assents, [actor], f"this change of {_rules(change)}")
+    expect_another(change.assents, [actor], f"this change of {_what(change)}")
     given = (*change.assents, Assent(actor.name, actor.id or None, now, plain(reason)))
     after = replace(change, assents=given, reason=reason)
     if len(given) >= (policy.min_approvers or 1):
@@ -187,8 +207,16 @@ def _agreed(
         after = replace(after, state="in_force", decided_by=actor.name, decided_by_id=who, decided_at=now)
     _write(connection, change, after, "policy.approved", actor, now)
     if after.state == "in_force":
-        write_policy(connection, actor, change.use_case, change.policy, change.gates, now, reason, change.id)
+        _put_in_force(connection, actor, change, reason, now)
     return after
+
+
+def _put_in_force(connection: Connection, actor: Actor, change: PolicyChange, reason: str, now: datetime) -> None:
+    name, monitoring = change.use_case, change.monitoring
+    if monitoring is None:
+        write_policy(connection, actor, name, change.policy, change.gates, now, reason, change.id)
+    else:
+        write_definition(connection, actor, name, monitoring["definition"], now, reason or change.reason, change.id)
 
 
 def _rejected(connection: Connection, actor: Actor, change: PolicyChange, reason: str, now: datetime) -> PolicyChange:
@@ -208,11 +236,12 @@ def _open(connection: Connection, id: str, now: datetime) -> tuple[PolicyChange,
     """The change, if it can be decided, and the policy in force, by which it is judged."""
     change = change_named(connection, id)
     if change.state != "requested":
-        raise ConflictError(f"This change of {_rules(change)} is {_SAID[change.state]} by {change.decided_by} already.")
+        raise ConflictError(f"This change of {_what(change)} is {_SAID[change.state]} by {change.decided_by} already.")
     if now >= change.expires_at:
+        again = "Run the pipeline again" if change.monitoring is None else "Set it again"
         raise ConflictError(
-            f"The request to change {_rules(change)} ended at {change.expires_at:%Y-%m-%d %H:%M:%S} UTC. Run the "
-            f"pipeline again to ask anew."
+            f"The request to change {_what(change)} ended at {change.expires_at:%Y-%m-%d %H:%M:%S} UTC. {again} to ask "
+            f"anew."
         )
     return change, policy_of(connection, change.use_case)
 
@@ -221,19 +250,32 @@ def _expect_role(actor: Actor, change: PolicyChange, policy: Policy) -> None:
     if not {policy.role, "admin"}.intersection(actor.roles):
         raise ForbiddenError(
             f"{actor.name} does not carry the role {policy.role!r} on {change.use_case}, which deciding on a change of "
-            f"its rules needs."
+            f"its rules or monitoring needs."
+        )
+
+
+def _expect_same_revision(connection: Connection, change: PolicyChange) -> None:
+    if change.monitoring is None:
+        return
+    found, asked = newest_definition(connection, change.use_case), change.monitoring["revision"]
+    if (number := found.revision if found else 0) != asked:
+        raise ConflictError(
+            f"Monitoring of {change.use_case} is at revision {number}, and this change was asked for at {asked}. "
+            f"Reject it, look at what holds now, and set it again."
         )
 
 
 _SAID = {"in_force": "put in force", "rejected": "rejected"}
 
 
-def _rules(change: PolicyChange) -> str:
-    return f"the rules of {change.use_case}"
+def _what(change: PolicyChange) -> str:
+    return f"the {'rules' if change.monitoring is None else 'monitoring'} of {change.use_case}"
 
 
-def _newest_requested(connection: Connection, use_case: str) -> PolicyChange | None:
+def _newest_requested(connection: Connection, use_case: str, of_monitoring: bool) -> PolicyChange | None:
     query = select(policy_changes).where(policy_changes.c.use_case == use_case, policy_changes.c.state == "requested")
+    what = policy_changes.c.monitoring
+    query = query.where(what.is_not(None) if of_monitoring else what.is_(None))
     row = connection.execute(query.order_by(policy_changes.c.id.desc()).limit(1)).first()
     return None if row is None else _change(row)
 
@@ -248,7 +290,8 @@ def _write(
     else:
         this = policy_changes.c.id == after.id
         connection.execute(update(policy_changes).where(this).values(shown | moments))
-    subject, was = f"policy {after.use_case}", before and before.to_json()
+    of = "policy" if after.monitoring is None else "monitoring"
+    subject, was = f"{of} {after.use_case}", before and before.to_json()
     record(connection, type, actor, subject, after.use_case, before=was, after=shown, reason=after.reason, now=now)
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table
 
+from mlops_ray.errors import IntegrityError
 from mlops_ray.governance.events import Event, plain
 from mlops_ray.governance.history import CHANGES
 from mlops_ray.governance.references import digest_of
+from mlops_ray.governance.stored import rows_of
 from mlops_ray.governance.tables import (
     approvals,
     delegations,
@@ -65,16 +67,19 @@ class Reconciliation:
             yield event
 
     def take(self, event: Event) -> None:
-        follow = _FOLLOWS.get(event.type.partition(".")[0])
-        if follow is not None:
-            with suppress(KeyError, TypeError, AttributeError):  # an event of another shape tells of no row
+        with suppress(KeyError, TypeError, AttributeError):  # an event of another shape tells of no row
+            follow = _FOLLOWS.get(event.type.partition(".")[0])
+            if follow is not None:
                 follow(self.rows, event)
 
     def difference(self, connection: Connection) -> str | None:
         """The first row that is another than the events say; None if each is as it must be."""
         self._untold.clear()
         for name, table in DESCRIBED.items():
-            found = next(_differences(connection, table, self.rows[name], self._untold), None)
+            try:
+                found = next(_differences(connection, table, self.rows[name], self._untold), None)
+            except IntegrityError as error:
+                return str(error)
             if found is not None:
                 return found
         return None
@@ -89,7 +94,7 @@ def _differences(
 ) -> Iterator[str]:
     """untold: counts, column by column, the rows in which an edit is not seen."""
     missing = dict(expected)
-    for row in connection.execute(select(table).order_by(*table.primary_key)).mappings():
+    for row in rows_of(connection, table):
         key = tuple(row[column.name] for column in table.primary_key)
         subject = f"Table {table.name}, row {' '.join(map(str, key))}"
         said = missing.pop(key, None)
@@ -153,7 +158,7 @@ def _follow_policy(rows: _Rows, event: Event) -> None:
     if kind == "subscription":
         _follow_subscription(rows, event)
     elif event.type != "policy.changed":
-        _put(rows, policy_changes, event.after)
+        _put(rows, policy_changes, {"monitoring": None} | event.after)
     elif event.after is None:
         rows[policies.name].pop((name,), None)
     else:

@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping, delete, func, insert, select, update
 
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import SYSTEM, record
+from mlops_ray.governance.requests import Requests
 from mlops_ray.governance.schema import as_far_as_there
 from mlops_ray.governance.tables import SCHEMA_REVISION, replicas
 from mlops_ray.governance.versions import VersionRef
@@ -46,8 +47,8 @@ class Replica:
     """What a replica last said of itself. loaded: ready to answer; loading: not yet; failed: never here, and why.
 
     serving: the version that answers here, None before the first has loaded. step: the step of a rollout to which
-    `counters` (see serving.counters) belong. seen_at, left_at: by the database's clock; a replica that ended in good
-    order has left, and what it counted still counts.
+    `counters` (see serving.counters) belong. requests: since it began. seen_at, left_at: by the database's clock; a
+    replica that ended in good order has left, and what it counted still counts.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Replica:
     step: str = ""
     counters: Mapping[str, Any] = field(default_factory=dict)
     unmoved: Unmoved = Unmoved()
+    requests: Requests = field(default_factory=Requests)
     seen_at: datetime | None = None
     left_at: datetime | None = None
 
@@ -156,6 +158,7 @@ def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool)
         "counters": dict(replica.counters),
         "disk": replica.unmoved.disk,
         "unmoved_s": replica.unmoved.seconds,
+        "requests": replica.requests.to_json(),
         "schema_revision": SCHEMA_REVISION,
     }
     with store.reporting() as connection:
@@ -182,6 +185,7 @@ def _replica(row: RowMapping) -> Replica:
         step=row["step"],
         counters=row["counters"],
         unmoved=Unmoved(row["disk"], row["unmoved_s"] or 0.0),
+        requests=Requests.from_json(row["requests"]),
         seen_at=row["seen_at"],
         left_at=row["left_at"],
     )

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0012"
+SCHEMA_REVISION = "0013"
 # Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
 REPORTS_REVISION = "0007"
 
@@ -231,7 +231,8 @@ policies = Table(
     _column("gates", Json, nullable=True),
 )
 
-# One row for each time somebody wanted another policy or other gates where that needs an approval.
+# One row for each time somebody wanted another policy, other gates or other monitoring where that needs an approval.
+# monitoring: what is wanted of it; policy and gates are then those that held when it was asked for.
 policy_changes = Table(
     "policy_changes",
     metadata,
@@ -249,6 +250,7 @@ policy_changes = Table(
     _column("decided_by_id", PlainText, nullable=True),
     _column("decided_at", UtcDateTime, nullable=True),
     _column("reason", PlainText),
+    _column("monitoring", Json, nullable=True),
     Index("policy_changes_use_case", "use_case"),
 )
 
@@ -383,6 +385,7 @@ replicas = Table(
     _column("disk", PlainText, server_default=""),
     _column("unmoved_s", Float, nullable=True),
     _column("schema_revision", PlainText, server_default=""),
+    _column("requests", Json, server_default="{}"),
     _column("seen_at", UtcDateTime),
     _column("left_at", UtcDateTime, nullable=True),
 )

@@ -1,6 +1,7 @@
 """Counting: which of the rows that the contract accepts count as of a moment, whatever files they came in."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from mlops_ray.use_case import Source
 PIECE, POSITION = "__piece", "__position"
 PLACES = {PIECE: pl.UInt32, POSITION: pl.UInt32}
 """A row by its piece, counted as they are given, and where it stands in that."""
+_READERS = 4
 _REFUSED = {LINE: pl.Int64, LINES: pl.Int64, REASON: pl.String, RAW: pl.Binary, FILE: pl.String}
 
 
@@ -97,23 +99,37 @@ def _at(artifacts: Artifacts, piece: Piece, places: pl.DataFrame) -> pl.DataFram
 
 
 def write_accepted(
-    artifacts: Artifacts, pieces: Sequence[tuple[int, Piece]], name: tuple[str, ...], *out: pl.DataFrame
+    artifacts: Artifacts,
+    pieces: Sequence[tuple[int, Piece]],
+    name: tuple[str, ...],
+    values: pl.DataFrame,
+    *out: pl.DataFrame,
 ) -> str:
     """Write the rows of some pieces that count as one table; returns the SHA-256 of its bytes. pieces: with their
-    numbers; out: the places of what does not count."""
+    numbers; values: what is filled in, by its place; out: the places of what does not count."""
     gone, frames = pl.concat(out), []
     for at, piece in pieces:
-        places = gone.filter(pl.col(PIECE) == at)
-        if len(pieces) == 1 and places.is_empty():
+        places, filled = gone.filter(pl.col(PIECE) == at), values.filter(pl.col(PIECE) == at)
+        if len(pieces) == 1 and places.is_empty() and filled.is_empty():
             artifacts.share(piece.accepted, name)
             return piece.sha256[0]
-        rows = artifacts.read_table(*piece.accepted)
-        frames.append(rows.filter(_counts(rows.height, places)) if places.height else rows)
+        rows = with_values(artifacts.read_table(*piece.accepted), filled)
+        frames.append(rows.filter(that_count(rows.height, places)) if places.height else rows)
     artifacts.write_table(pl.concat(frames, how="diagonal"), *name)
     return artifacts.sha256(*name)
 
 
-def _counts(rows: int, gone: pl.DataFrame) -> pl.Series:
+def with_values(rows: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a piece, in order, with the values that are filled in at their positions."""
+    if values.is_empty():
+        return rows
+    names = [name for name in values.columns if name not in PLACES]
+    found = values.select(POSITION, *(pl.col(name).alias(f"__{name}") for name in names))
+    joined = rows.with_row_index(POSITION).join(found, on=POSITION, how="left", maintain_order="left")
+    return joined.with_columns(pl.coalesce(name, f"__{name}").alias(name) for name in names).select(rows.columns)
+
+
+def that_count(rows: int, gone: pl.DataFrame) -> pl.Series:
     """Which of so many rows are not at these places."""
     return pl.int_range(rows, eager=True, dtype=pl.UInt32).is_in(gone[POSITION].implode()).not_()
 
@@ -126,7 +142,7 @@ def known_until(artifacts: Artifacts, pieces: Sequence[Piece], *out: pl.DataFram
         places = gone.filter(pl.col(PIECE) == at)
         if latest is not None and places.height:
             moments = artifacts.read_table(*piece.beside, columns=[KNOWN_AT])[KNOWN_AT]
-            latest = moments.filter(_counts(moments.len(), places)).max()  # type: ignore[assignment]
+            latest = moments.filter(that_count(moments.len(), places)).max()  # type: ignore[assignment]
         found += [] if latest is None else [latest]
     return max(found, default=None)
 
@@ -135,18 +151,20 @@ def _suspects(
     artifacts: Artifacts, source: Source, pieces: Sequence[NamedPiece], as_of: datetime | None, number: int, of: int
 ) -> pl.DataFrame:
     """The places of rows that may not count: late, without a key, or with a hash of it that another has too."""
-    key, found = [KEY] if source.key else [], []
-    for at, one in enumerate(pieces):
-        until = one.piece.known_until
-        some_late = as_of is not None and until is not None and until > as_of
-        asked = [*key, *([KNOWN_AT] if some_late else [])]
-        if not asked:
-            continue
-        read = artifacts.read_table(*one.piece.beside, columns=asked).with_row_index(POSITION)
+    key = [KEY] if source.key else []
+
+    def read(at: int) -> pl.DataFrame:
+        late = _may_be_late(pieces[at].piece, as_of)
+        asked = [*key, *([KNOWN_AT] if late else [])]
+        rows = artifacts.read_table(*pieces[at].piece.beside, columns=asked).with_row_index(POSITION)
         meeting = pl.col(KEY).fill_null(0) if key else pl.col(POSITION)
-        rows = read.filter(meeting % of == number) if of > 1 else read
-        late = pl.col(KNOWN_AT) > as_of if some_late else pl.lit(False)
-        found.append(rows.select(*key, pl.lit(at, PLACES[PIECE]).alias(PIECE), POSITION, late.alias("__late")))
+        rows = rows.filter(meeting % of == number) if of > 1 else rows
+        is_late = pl.col(KNOWN_AT) > as_of if late else pl.lit(False)
+        return rows.select(*key, pl.lit(at, PLACES[PIECE]).alias(PIECE), POSITION, is_late.alias("__late"))
+
+    wanted = [at for at, one in enumerate(pieces) if key or _may_be_late(one.piece, as_of)]
+    with ThreadPoolExecutor(_READERS) as threads:  # to open a small table takes longer than to read it
+        found = list(threads.map(read, wanted))
     if not found:
         return pl.DataFrame(schema=PLACES)
     rows, doubtful = pl.concat(found), pl.col("__late")
@@ -157,12 +175,15 @@ def _suspects(
     return rows.filter(doubtful).select(list(PLACES))
 
 
+def _may_be_late(piece: Piece, as_of: datetime | None) -> bool:
+    return as_of is not None and piece.known_until is not None and piece.known_until > as_of
+
+
 def _refused(artifacts: Artifacts, pieces: Sequence[NamedPiece]) -> pl.DataFrame:
-    frames = [
-        artifacts.read_table(*one.piece.refused).with_columns(pl.lit(one.file).alias(FILE))
-        for one in pieces
-        if one.piece.counts.quarantined
-    ]
+    wanted = [one for one in pieces if one.piece.counts.quarantined]
+    with ThreadPoolExecutor(_READERS) as threads:
+        tables = threads.map(lambda one: artifacts.read_table(*one.piece.refused), wanted)
+        frames = [table.with_columns(pl.lit(one.file).alias(FILE)) for table, one in zip(tables, wanted, strict=True)]
     return pl.concat(frames) if frames else pl.DataFrame(schema=_REFUSED)
 
 

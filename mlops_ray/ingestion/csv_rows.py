@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from mlops_ray.ingestion.layout import Layout
 from mlops_ray.ingestion.raw_rows import RawRows, UnreadableError, places
 from mlops_ray.ingestion.records import Records, Structure, read_records
 from mlops_ray.use_case import Source
@@ -83,7 +84,8 @@ class _Splitter:
             header_lines, records = int(records.lines[0]), records[1:]
         frame, bad = self._frame(records)
         more = frozenset(self.names) - {column.name for column in self._source.columns}
-        return RawRows(frame, places(records[~bad]), places(records[bad]), header_lines, blank_lines, more)
+        layout = Layout(self._encoding, tuple(self.names), self._source.delimiter, self._source.quote)
+        return RawRows(frame, places(records[~bad]), places(records[bad]), header_lines, blank_lines, more, layout)
 
     def _header(self, record: Records) -> list[str]:
         if record.bad[0]:

@@ -6,14 +6,15 @@ Checks across rows are SQL over the snapshot's files: DuckDB streams them, and s
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import pyarrow.dataset as pads
+from typing import TYPE_CHECKING, Any
 
 from mlops_ray.artifacts import Artifacts, locate
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import Source
 from mlops_ray.use_case.expectations import Check, NeverFalls, References, Unique
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
 
 MEMORY = "1GB"
 EXAMPLES = 3
@@ -76,7 +77,9 @@ def unmet_checks(artifacts: Artifacts, snapshot: Snapshot, name: str, source: So
         return [sentence for check in source.expects.checks for sentence in _unmet(connection, name, check)]
 
 
-def _rows(artifacts: Artifacts, snapshot: Snapshot, source: str) -> pads.Dataset:
+def _rows(artifacts: Artifacts, snapshot: Snapshot, source: str) -> "Dataset":
+    import pyarrow.dataset as pads  # which imports pandas, for half a second
+
     url = artifacts.url("snapshots", snapshot.use_case, snapshot.digest, source, "accepted")
     filesystem, path = locate(url)
     return pads.dataset(path, filesystem=filesystem, format="parquet")

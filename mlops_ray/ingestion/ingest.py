@@ -14,28 +14,20 @@ from typing import Any
 
 import polars as pl
 
-from mlops_ray.artifacts import Artifacts, ContentDigest, digest_json
+from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError, DataError, UseCaseError
-from mlops_ray.governance.erased_rows import erased_rows
-from mlops_ray.ingestion.counting import NamedPiece, Partition, count_partition, known_until, write_accepted
+from mlops_ray.governance.erased_rows import erased_rows, last_erasure
+from mlops_ray.ingestion.counting import PIECE, NamedPiece, count_partition, known_until
 from mlops_ray.ingestion.expectations import rows_before, unmet_checks, unmet_limits
-from mlops_ray.ingestion.judged import JudgedFile, Piece, is_whole, judge_file, kept_file, key_of
+from mlops_ray.ingestion.judged import JudgedFile, Piece, drop_judged, is_whole, judge_file, kept_file, key_of
 from mlops_ray.ingestion.kept_files import begin_use, end_use
-from mlops_ray.ingestion.quarantine import FOLDER, much_is_refused, refusals
-from mlops_ray.ingestion.shared_tables import others, share, tables_of
-from mlops_ray.ingestion.snapshot import (
-    ACCEPTED,
-    MANIFEST,
-    SNAPSHOTS,
-    Snapshot,
-    is_whole_snapshot,
-    load_snapshot,
-    set_retired,
-    sum_counts,
-    write_last,
-)
+from mlops_ray.ingestion.last_known import by_place, change_of, find_values, partition_of, told
+from mlops_ray.ingestion.layout import Layout
+from mlops_ray.ingestion.quarantine import much_is_refused, refusals
+from mlops_ray.ingestion.snapshot import Snapshot, sum_counts
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
+from mlops_ray.ingestion.writing import Counted, called, gotten, values, write_snapshot
 from mlops_ray.use_case import Source, UseCase
 from mlops_ray.use_case.reader import StateReader
 
@@ -45,7 +37,6 @@ PARTITION_BYTES = 256 << 20  # of rows that may not count, which it reads
 HERE_BYTES = 256 << 20  # of a source's rows in memory, which are counted here
 TASK_MEMORY = 1 << 30  # what a task is given; judging takes the most, with a piece of a file at a time
 _THREADS = 16
-_ATTEMPTS = 3
 
 _logger = logging.getLogger(__name__)
 
@@ -66,22 +57,50 @@ def ingest(
     all code that judges its rows; what was made of a file under it stands. files: of each source, where they are found
     already. start_ray: called where the work is more than one task's; afterwards Ray must be initialised.
     Raises DataError naming every file that cannot be read or lacks a column, unless the source expects as many, every
-    source without a row, and, once the snapshot is written, every expectation that is not met. Rows that are refused
-    raise nothing: a warning is logged for each source of which more than `WARN_SHARE` are.
+    source without a row, and, once the snapshot is written, every expectation that is not met; ConflictError
+    if somebody was erased meanwhile. Rows that are refused raise nothing: a warning is logged for each source of which
+    more than `WARN_SHARE` are.
     """
     artifacts = Artifacts(settings.artifacts)
+    began = last_erasure(artifacts)
     if files is None:
         files = find_all_files(settings, use_case.sources)
     every = [_Raw(name, file, key_of(file, contracts[name])) for name in use_case.sources for file in files[name]]
+    try:
+        return _ingest(use_case, artifacts, as_of, code_version, files, every, began, start_ray)
+    except Exception as error:
+        if last_erasure(artifacts) == began:
+            raise
+        for raw in every:
+            drop_judged(artifacts, raw.key)
+        raise ConflictError(
+            f"Rows of a person were erased while {use_case.name} was ingested, so that nothing of it is kept. Ingest "
+            f"again when `mlops-ray data erase` has ended."
+        ) from error
+
+
+def _ingest(
+    use_case: UseCase,
+    artifacts: Artifacts,
+    as_of: datetime | None,
+    code_version: str,
+    files: Mapping[str, Sequence[SourceFile]],
+    every: Sequence["_Raw"],
+    began: str,
+    start_ray: Callable[[], Any],
+) -> Snapshot:
+    """began: the last erasure when it did."""
     keys = {raw.key for raw in every}
     begin_use(artifacts, use_case.name, keys, datetime.now(UTC))
     _refuse_erased(artifacts, use_case.name, every)
-    judged, unreadable, more = _judge(artifacts, use_case.sources, every, start_ray)
+    judged = _judge(artifacts, use_case.sources, every, start_ray)
     counted = {
-        name: _count(artifacts, source, judged[name], as_of, start_ray) for name, source in use_case.sources.items()
+        name: replace(_count(artifacts, source, judged.pieces[name], as_of, start_ray), layouts=judged.layouts[name])
+        for name, source in use_case.sources.items()
     }
+    counted = {name: _fill(artifacts, use_case.sources[name], one) for name, one in counted.items()}
     _refuse_empty(use_case, counted)
-    known = {name: known_until(artifacts, _pieces(one), *_values(one.out)) for name, one in counted.items()}
+    known = {name: known_until(artifacts, _pieces(one), *values(one.out)) for name, one in counted.items()}
     moment = as_of or _latest(use_case, known)
     content = {name: one.content() for name, one in counted.items()}
     snapshot = Snapshot(
@@ -93,11 +112,11 @@ def ingest(
         counts={name: sum_counts(p.counts for p in one.partitions) for name, one in counted.items()},
         content=content,
         files={name: {file.name: file.sha256 for file in found} for name, found in files.items()},
-        unreadable=unreadable,
-        more=more,
+        unreadable=judged.unreadable,
+        more=judged.more,
     )
     _refuse_erased(artifacts, use_case.name, (), snapshot.digest)
-    snapshot = _write(artifacts, snapshot, counted)
+    snapshot = write_snapshot(artifacts, snapshot, counted, began)
     end_use(artifacts, use_case.name, keys, datetime.now(UTC))
     _log_refusals(snapshot)
     _expect(artifacts, use_case, snapshot, known, counted)
@@ -105,20 +124,14 @@ def ingest(
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """A source: its pieces, and of each partition its summary, the places of rows that do not count, and those that
-    quarantine keeps; the last two as Ray's references where they were made by tasks."""
+class _Judged:
+    """Of each source the pieces of its files, the files that are set aside and what is wrong with each, the columns
+    that the contract does not name, and how records stand in each file."""
 
-    pieces: Sequence[NamedPiece]
-    partitions: Sequence[Partition]
-    out: Sequence[Any]
-    refused: Sequence[Any]
-
-    def content(self) -> dict[str, str]:
-        return {
-            "accepted": sum((p.accepted for p in self.partitions), ContentDigest()).hex(),
-            "quarantined": sum((p.quarantined for p in self.partitions), ContentDigest()).hex(),
-        }
+    pieces: Mapping[str, list[NamedPiece]]
+    unreadable: dict[str, dict[str, str]]
+    more: dict[str, list[str]]
+    layouts: Mapping[str, Mapping[str, Layout]]
 
 
 def _judge(
@@ -126,9 +139,8 @@ def _judge(
     sources: Mapping[str, Source],
     every: Sequence["_Raw"],
     start_ray: Callable[[], Any],
-) -> tuple[dict[str, list[NamedPiece]], dict[str, dict[str, str]], dict[str, list[str]]]:
-    """The pieces of each source's files, of which only those are read that were not before; the files that are set
-    aside, with what is wrong with each; and the columns that the contract does not name."""
+) -> _Judged:
+    """Only files are read that were not before."""
     known = _kept(artifacts, every, start_ray)
     known |= _judge_new(artifacts, sources, [raw for raw in every if raw not in known], start_ray)
     unreadable = _set_aside(sources, {raw: found.error for raw, found in known.items() if found.error})
@@ -137,7 +149,8 @@ def _judge(
         for name in sources
     }
     more = {name: sorted({c for raw in every if raw.source == name for c in known[raw].more}) for name in sources}
-    return pieces, unreadable, more
+    layouts = {name: {raw.file.name: known[raw].layout for raw in every if raw.source == name} for name in sources}
+    return _Judged(pieces, unreadable, more, layouts)
 
 
 def _set_aside(sources: Mapping[str, Source], errors: Mapping["_Raw", tuple[str, str]]) -> dict[str, dict[str, str]]:
@@ -210,18 +223,36 @@ def _count(
     pieces: Sequence[NamedPiece],
     as_of: datetime | None,
     start_ray: Callable[[], Any],
-) -> _Counted:
+) -> Counted:
     size, count = _size(pieces), _partitions(pieces, as_of)
     calls = [(artifacts, source, pieces, as_of, number, count) for number in range(count)]
     if size <= HERE_BYTES and count == 1:
-        done = [count_partition(*calls[0])]
-        return _Counted(pieces, *(list(part) for part in zip(*done, strict=True)))
+        partition, left_out, kept = count_partition(*calls[0])
+        return Counted(pieces, [partition], [left_out], [kept])
     start_ray()
     import ray
 
     task = ray.remote(count_partition).options(num_returns=3, memory=TASK_MEMORY)
     summaries, out, refused = zip(*(task.remote(*call) for call in calls), strict=True)
-    return _Counted(pieces, ray.get(list(summaries)), out, refused)
+    return Counted(pieces, ray.get(list(summaries)), out, refused)
+
+
+def _fill(artifacts: Artifacts, source: Source, counted: Counted) -> Counted:
+    """With the last known values of what is missing, and what they change."""
+    if not source.last_known:
+        return counted
+    out, of = pl.concat(values(counted.out)), len(counted.partitions)
+    found = []
+    for asked in source.last_known:
+        parts = [called(find_values, counted, artifacts, asked, counted.pieces, out, n, of) for n in range(of)]
+        found.append(pl.concat(gotten(counted, parts)))
+    filled = by_place(source, found)
+    parts = [
+        called(change_of, counted, artifacts, counted.pieces[at].piece, rows)
+        for (at,), rows in filled.partition_by(PIECE, as_dict=True, maintain_order=True).items()
+    ]
+    partition = partition_of(source, found, gotten(counted, parts))
+    return replace(counted, partitions=[*counted.partitions, partition], values=filled, repairs=told(source, found))
 
 
 def _partitions(pieces: Sequence[NamedPiece], as_of: datetime | None) -> int:
@@ -243,7 +274,7 @@ def _size(pieces: Sequence[NamedPiece]) -> int:
     return sum(one.piece.size for one in pieces)
 
 
-def _pieces(counted: _Counted) -> list[Piece]:
+def _pieces(counted: Counted) -> list[Piece]:
     return [one.piece for one in counted.pieces]
 
 
@@ -260,7 +291,7 @@ def _expect(
     use_case: UseCase,
     snapshot: Snapshot,
     known: Mapping[str, datetime | None],
-    counted: Mapping[str, _Counted],
+    counted: Mapping[str, Counted],
 ) -> None:
     """Raise DataError naming every expectation of every source that is not met."""
     asks_before = any(source.expects.max_change is not None for source in use_case.sources.values())
@@ -273,7 +304,7 @@ def _expect(
         raise DataError("\n".join(f"Source {name}: {text}" for name, text in unmet))
 
 
-def _unmet_checks(artifacts: Artifacts, snapshot: Snapshot, name: str, source: Source, counted: _Counted) -> list[str]:
+def _unmet_checks(artifacts: Artifacts, snapshot: Snapshot, name: str, source: Source, counted: Counted) -> list[str]:
     if isinstance(counted.out[0], pl.DataFrame):
         return unmet_checks(artifacts, snapshot, name, source)
     import ray
@@ -282,15 +313,7 @@ def _unmet_checks(artifacts: Artifacts, snapshot: Snapshot, name: str, source: S
     return found
 
 
-def _values(given: Sequence[Any]) -> list[pl.DataFrame]:
-    if all(isinstance(one, pl.DataFrame) for one in given):
-        return list(given)
-    import ray
-
-    return list(ray.get(list(given)))
-
-
-def _refuse_empty(use_case: UseCase, counted: Mapping[str, _Counted]) -> None:
+def _refuse_empty(use_case: UseCase, counted: Mapping[str, Counted]) -> None:
     """What the platform keeps itself begins empty; anything else without a row is a mistake."""
     for name, one in counted.items():
         counts = sum_counts(p.counts for p in one.partitions)
@@ -318,96 +341,3 @@ def _log_refusals(snapshot: Snapshot) -> None:
     for name, found in counts.items():
         for sentence in refusals({name: found}):
             _logger.log(logging.WARNING if much_is_refused(found) else logging.INFO, "%s", sentence)
-
-
-def _write(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Counted]) -> Snapshot:
-    """Write tables, then the manifest, and say that it was the last ingest.
-
-    Whoever retires the snapshot at the same time looks at what the last ingest was after having said so, and here it is
-    looked whether somebody has: one of both sees the other, and the rows stay.
-    """
-    for _ in range(_ATTEMPTS):
-        written = _write_once(artifacts, snapshot, counted)
-        if is_whole_snapshot(artifacts, written):
-            return written
-    raise ConflictError(
-        f"Snapshot {snapshot.digest[:12]} of {snapshot.use_case} was retired again and again while it was written. "
-        f"Ingest when whoever does that has ended."
-    )
-
-
-def _write_once(artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Counted]) -> Snapshot:
-    folder = (SNAPSHOTS, snapshot.use_case, snapshot.digest)
-    manifest = artifacts.read_json(*folder, MANIFEST)
-    there = load_snapshot(artifacts, snapshot.use_case, snapshot.digest) if manifest is not None else None
-    if there is not None and is_whole_snapshot(artifacts, there):
-        snapshot = replace(snapshot, parts=there.parts)
-    else:
-        manifest, snapshot = None, replace(snapshot, parts=_write_accepted(artifacts, snapshot, counted))
-    waiting: list[Any] = []
-    for source, one in counted.items():
-        digests = snapshot.content[source]
-        if manifest is None or manifest["content"][source] != digests:
-            place = (FOLDER, snapshot.use_case, source, digests["quarantined"])
-            for number, refused in enumerate(one.refused):
-                waiting.append(_called(_write_refused, one, artifacts, refused, *place, f"part-{number:05}.parquet"))
-    _values_of(waiting)
-    if manifest != snapshot.to_json():
-        artifacts.write_json(snapshot.to_json(), *folder, MANIFEST)
-    set_retired(artifacts, snapshot.use_case, snapshot.digest, None)
-    write_last(artifacts, snapshot)
-    return snapshot
-
-
-def _write_accepted(
-    artifacts: Artifacts, snapshot: Snapshot, counted: Mapping[str, _Counted]
-) -> dict[str, dict[str, str]]:
-    """Write the tables of accepted rows that no other snapshot has; the SHA-256 of all, by source and name.
-
-    What else lies in their folders is the rest of a killed run.
-    """
-    beside, parts = others(artifacts, snapshot), dict[str, dict[str, Any]]()
-    for source, one in counted.items():
-        wanted, place = tables_of(one.pieces, _values(one.out)), snapshot.place(source)
-        for entry in artifacts.entries(*place):
-            if entry.name not in wanted:
-                artifacts.delete(*place, entry.name)
-        parts[source] = {}
-        for name, pieces in wanted.items():
-            known = {folder: found.get(source, {}).get(name) for folder, found in beside}
-            shared = (
-                sha256
-                for folder, sha256 in known.items()
-                if sha256 and share(artifacts, (*folder, source, ACCEPTED, name), (*place, name), sha256)
-            )
-            parts[source][name] = next(shared, None) or _called(
-                write_accepted, one, artifacts, pieces, (*place, name), *one.out
-            )
-    names = [(source, name) for source, found in parts.items() for name in found]
-    for (source, name), sha256 in zip(names, _values_of([parts[s][n] for s, n in names]), strict=True):
-        parts[source][name] = sha256
-    return parts
-
-
-def _write_refused(artifacts: Artifacts, refused: pl.DataFrame, *place: str) -> None:
-    artifacts.write_table(refused, *place)
-
-
-def _called(function: Callable[..., Any], counted: _Counted, *arguments: Any) -> Any:
-    """What the function gives, where the source was counted here; else the reference to the task that calls it."""
-    if isinstance(counted.out[0], pl.DataFrame):
-        return function(*arguments)
-    import ray
-
-    return ray.remote(function).remote(*arguments)
-
-
-def _values_of(given: Sequence[Any]) -> list[Any]:
-    """What was given, with what tasks give in place of the references to it."""
-    ours = [one is None or isinstance(one, str) for one in given]
-    if all(ours):
-        return list(given)
-    import ray
-
-    found = iter(ray.get([one for one, plain in zip(given, ours, strict=True) if not plain]))
-    return [one if plain else next(found) for one, plain in zip(given, ours, strict=True)]

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from mlops_ray.ingestion.csv_rows import structure_of, text_encoding
+from mlops_ray.ingestion.layout import Layout
 from mlops_ray.ingestion.raw_rows import RawRows, places
 from mlops_ray.ingestion.records import read_records
 from mlops_ray.use_case import Column, Source
@@ -33,7 +34,8 @@ def read_json_lines(stream: Any, source: Source) -> Iterator[RawRows]:
                     texts.append(row[name])
         frame = pl.DataFrame(values, schema=dict.fromkeys(columns, pl.String))
         rest, blanks = places(records[bad]), int(records.lines[blank].sum())
-        yield RawRows(frame, places(records[~bad & ~blank]), rest, blank_lines=blanks, more=frozenset(more))
+        there = places(records[~bad & ~blank])
+        yield RawRows(frame, there, rest, blank_lines=blanks, more=frozenset(more), layout=Layout(encoding))
 
 
 _BLANK: dict[str, str | None] = {}

@@ -7,7 +7,9 @@ on other files or on `as_of` is not decided here, see `counting`.
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -17,6 +19,7 @@ from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row, diges
 from mlops_ray.errors import DataError, MlopsRayError
 from mlops_ray.ingestion.contract import KNOWN_AT, REASON, REPAIRS, judge_rows
 from mlops_ray.ingestion.keys import missing_key
+from mlops_ray.ingestion.layout import Layout
 from mlops_ray.ingestion.parquet_rows import row_as_json
 from mlops_ray.ingestion.quarantine import LINE, LINES, MALFORMED, RAW
 from mlops_ray.ingestion.raw_rows import PLACE, RawRows
@@ -89,20 +92,23 @@ class Piece:
 class JudgedFile:
     """The pieces of a file, at least one; or why there are none: the kind of the error and its sentence.
 
-    more: columns that the file has and the contract does not name.
+    more: columns that the file has and the contract does not name. layout: of its records.
     """
 
     pieces: tuple[Piece, ...] = ()
     error: tuple[str, str] | None = None
     more: tuple[str, ...] = ()
+    layout: Layout = field(default_factory=Layout)
 
     def to_json(self) -> dict[str, Any]:
-        return {"pieces": [piece.to_json() for piece in self.pieces], "error": self.error, "more": self.more}
+        pieces = [piece.to_json() for piece in self.pieces]
+        return {"pieces": pieces, "error": self.error, "more": self.more, "layout": asdict(self.layout)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         error = value["error"] and tuple(value["error"])
-        return cls(tuple(map(Piece.from_json, value["pieces"])), error, tuple(value["more"]))
+        pieces, layout = tuple(map(Piece.from_json, value["pieces"])), Layout.from_json(value["layout"])
+        return cls(pieces, error, tuple(value["more"]), layout)
 
 
 def key_of(file: SourceFile, contract: str) -> str:
@@ -123,6 +129,18 @@ def kept_file(artifacts: Artifacts, key: str) -> JudgedFile | None:
         why = f"no content that makes sense ({error!r})"
     _logger.warning("%s has %s: the file that it is of is judged again.", artifacts.url(FOLDER, key, _MANIFEST), why)
     return None
+
+
+def drop_judged(artifacts: Artifacts, key: str) -> None:
+    """Forget a file, which is judged again the next time."""
+    with suppress(FileNotFoundError):  # by somebody else, at the same time
+        artifacts.delete(FOLDER, key)
+
+
+def layout_of(artifacts: Artifacts, key: str) -> Layout | None:
+    """How the records of a judged file stand in their bytes; None if nothing is kept under its key."""
+    found = kept_file(artifacts, key)
+    return None if found is None else found.layout
 
 
 def is_whole(artifacts: Artifacts, judged: JudgedFile) -> bool:
@@ -147,18 +165,26 @@ def judge_file(artifacts: Artifacts, file: SourceFile, source: Source, key: str)
 
     Of a file that cannot be read, or has not the columns of the contract, nothing is kept.
     """
-    pieces, more = list[Piece](), set[str]()
+    pieces, seen = list[Piece](), _Seen()
     try:
-        for rows in _pieces(_stretches(file, source, more)):
+        for rows in _pieces(_stretches(file, source, seen)):
             pieces.append(_kept(artifacts, rows, key, len(pieces)))
         _expect_types(pieces, file, source)
     except MlopsRayError as error:
         return JudgedFile(error=(type(error).__name__, str(error)))
-    judged = JudgedFile(tuple(pieces), more=tuple(sorted(more)))
+    judged = JudgedFile(tuple(pieces), more=tuple(sorted(seen.more)), layout=seen.layout)
     content = judged.to_json()
     manifest = {"judged": content, "digest": digest_json(content), "file": file.sha256}
     artifacts.write_json(manifest, FOLDER, key, _MANIFEST)
     return judged
+
+
+@dataclass
+class _Seen:
+    """Of a file that is being read: columns that the contract does not name, and how records stand in it."""
+
+    more: set[str] = field(default_factory=set)
+    layout: Layout = field(default_factory=Layout)
 
 
 @dataclass(frozen=True)
@@ -186,15 +212,19 @@ def _kept(artifacts: Artifacts, rows: _Rows, key: str, number: int) -> Piece:
     piece = Piece(key, number, _counts(rows), ContentDigest(), None, rows.size())
     accepted = rows.accepted.drop(BESIDE, strict=False)
     beside = [name for name in rows.accepted.columns if name in BESIDE]
-    for name, table in zip(piece.tables, (accepted, rows.accepted.select(beside), rows.refused), strict=True):
-        artifacts.write_table(table, *name)
-    if not set(accepted.dtypes) <= set(DTYPES.values()):
-        # Of what will be read: Parquet has other types than polars, such as of categories.
-        accepted = artifacts.read_table(*piece.accepted)
+    tables = zip(piece.tables, (accepted, rows.accepted.select(beside), rows.refused), strict=True)
+    is_plain = set(accepted.dtypes) <= set(DTYPES.values())
+    with ThreadPoolExecutor(1) as thread:  # to write takes as long as to hash, and neither holds Python's lock
+        written = [thread.submit(artifacts.write_table, table, *name) for name, table in tables]
+        digest = digest_each_row(accepted) if is_plain else ContentDigest()
+        for one in written:
+            one.result()
+    if not is_plain:  # of what will be read: Parquet has other types than polars, such as of categories
+        digest = digest_each_row(artifacts.read_table(*piece.accepted))
     latest = rows.accepted[KNOWN_AT].max() if KNOWN_AT in beside else None
     return replace(
         piece,
-        digest=digest_each_row(accepted),
+        digest=digest,
         known_until=latest.astimezone(UTC) if isinstance(latest, datetime) else None,
         sha256=tuple(artifacts.sha256(*name) for name in piece.tables),
     )
@@ -249,8 +279,8 @@ def _expect_types(pieces: Sequence[Piece], file: SourceFile, source: Source) -> 
         )
 
 
-def _stretches(file: SourceFile, source: Source, more: set[str]) -> Iterator[_Rows]:
-    """more: gets the names of columns that the contract does not name."""
+def _stretches(file: SourceFile, source: Source, seen: _Seen) -> Iterator[_Rows]:
+    """seen: gets what is not of the rows."""
     nothing = RawRows(
         pl.DataFrame(schema={column.name: pl.String for column in source.columns}),
         pl.DataFrame(schema=PLACE),
@@ -258,7 +288,8 @@ def _stretches(file: SourceFile, source: Source, more: set[str]) -> Iterator[_Ro
     )
     yield _judged(nothing, file, source)  # so that a file without rows has columns, too
     for raw in read_file(file, source):
-        more |= raw.more
+        seen.more |= raw.more
+        seen.layout = raw.layout
         yield _judged(raw, file, source)
 
 
@@ -287,5 +318,5 @@ def _key_hash(source: Source) -> pl.Expr:
 
 def _as_json(frame: pl.DataFrame, wanted: pl.Series) -> pl.Series:
     """Of each row that is wanted its JSON, null for the others."""
-    texts = iter(row_as_json(row) for row in frame.filter(wanted).iter_rows(named=True))
-    return pl.Series(RAW, [next(texts) if flag else None for flag in wanted], pl.Binary)
+    texts = [None, *(row_as_json(row) for row in frame.filter(wanted).iter_rows(named=True))]
+    return pl.Series(RAW, texts, pl.Binary).gather(wanted.cum_sum() * wanted)

@@ -164,6 +164,8 @@ def _unsaid(name: str, source: Source) -> Iterator[str]:
             yield f"{name}: {field} {of!r} is an expression of polars."
     if source.known_at is not None:
         yield f"{name}: known_at is an expression of polars."
+    for asked in source.last_known:
+        yield f"{name}: last_known of {asked.column!r} is a repair among rows."
     if source.reader is not None:
         yield f"{name}: its reader, {type(source.reader).__name__}, says how rows are reached, and nothing of them."
     for part in set(source.key) - {column.name for column in source.columns}:

@@ -63,8 +63,9 @@ def _raw_rows(batch: pa.RecordBatch, there: list[str], absent: list[str], row: i
             if not pa.types.is_large_string(column.type):
                 raise
             bad |= _not_utf8(column)
-    good = pa.array(~bad)
-    frame = pl.DataFrame({name: _series(column.filter(good), name) for name, column in columns.items()})
+    good = pa.array(~bad) if bad.any() else None
+    whole = {name: column if good is None else column.filter(good) for name, column in columns.items()}
+    frame = pl.DataFrame({name: _series(column, name) for name, column in whole.items()})
     frame = frame if there else pl.DataFrame(height=batch.num_rows)
     frame = frame.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
     raw = [

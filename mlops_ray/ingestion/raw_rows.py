@@ -1,9 +1,10 @@
 """Raw rows: a stretch of a file, of which every line is accounted for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
+from mlops_ray.ingestion.layout import Layout
 from mlops_ray.ingestion.records import Records
 
 PLACE = {"line": pl.Int64, "lines": pl.Int64, "raw": pl.Binary}
@@ -21,7 +22,7 @@ class RawRows:
     places: of each of these rows `line` (its first, counted from 1; in a Parquet file the row), `lines` (how many; 0
     in a Parquet file) and `raw` (its bytes with the end of the line; of a Parquet row its JSON). malformed: the same of
     the rows that are none. The header's lines and blank ones belong to no row. more: columns of the file that the
-    contract does not name.
+    contract does not name. layout: how values stand in the bytes of its records.
     """
 
     frame: pl.DataFrame
@@ -30,6 +31,7 @@ class RawRows:
     header_lines: int = 0
     blank_lines: int = 0
     more: frozenset[str] = frozenset()
+    layout: Layout = field(default_factory=Layout)
 
 
 def places(records: Records) -> pl.DataFrame:

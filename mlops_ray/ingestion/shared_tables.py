@@ -1,55 +1,63 @@
 """Shared tables: what a snapshot has in common with another lies on the disk once, under a name in each.
 
 The rows of a source are divided into tables of some size, in the order of its files, so that new files at the end leave
-all but the last table as it is. A table's name says what it is made of. On a local disk the next snapshot then gets
-another name for the same file (a hard link): each folder can be read, and deleted, without a thought of the others.
-Object stores have no second names; there each snapshot has its own copy.
+all but the last table as it is; what was judged of a file that is not small is one. A table's name says what it is made
+of. On a local disk the next snapshot then gets another name for the same file (a hard link): each folder can be read,
+and deleted, without a thought of the others. Object stores have no second names; there the store itself makes a copy,
+which nobody sends.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import polars as pl
-import pyarrow.fs as pafs
 
-from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered, locate, partial_name
+from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered
 from mlops_ray.ingestion.counting import PIECE, POSITION, NamedPiece
 from mlops_ray.ingestion.judged import Piece
 from mlops_ray.ingestion.snapshot import SNAPSHOTS, Snapshot, last_digest, read_parts
 
-# In memory. Smaller ones are read slower, larger ones are less often the same: a year of flights has four.
+# In memory. Smaller ones are read slower, larger ones are less often the same.
 TABLE_BYTES = 16 << 20
+# A piece of this size is a table by itself, which is the judged one under a second name: to write months again with
+# each new one took as long as half of what the month itself takes.
+OWN_BYTES = 1 << 20
 
 Numbered = Sequence[tuple[int, Piece]]
 
 
-def tables_of(pieces: Sequence[NamedPiece], out: Sequence[pl.DataFrame]) -> dict[str, Numbered]:
+def tables_of(pieces: Sequence[NamedPiece], out: Sequence[pl.DataFrame], values: pl.DataFrame) -> dict[str, Numbered]:
     """By the name of each table of a source the pieces that it is made of, with their numbers.
 
-    out: the places of rows that do not count, which are part of what a table is named by.
+    out: the places of rows that do not count; values: what is filled in, by its place. Both are part of what a table is
+    named by.
     """
     gone = pl.concat(out)
-    return {f"part-{number:05}-{_made_of(group, gone)}.parquet": group for number, group in enumerate(_groups(pieces))}
+    groups = enumerate(_groups(pieces))
+    return {f"part-{number:05}-{_made_of(group, gone, values)}.parquet": group for number, group in groups}
 
 
 def _groups(pieces: Sequence[NamedPiece]) -> Iterator[list[tuple[int, Piece]]]:
     group: list[tuple[int, Piece]] = []
     for number, one in enumerate(pieces):
+        is_large = one.piece.size >= OWN_BYTES
+        if group and (is_large or sum(piece.size for _, piece in group) >= TABLE_BYTES):
+            yield group
+            group = []
         group.append((number, one.piece))
-        if sum(piece.size for _, piece in group) >= TABLE_BYTES:
+        if is_large:
             yield group
             group = []
     if group or not pieces:
         yield group
 
 
-def _made_of(group: Numbered, gone: pl.DataFrame) -> str:
+def _made_of(group: Numbered, gone: pl.DataFrame, values: pl.DataFrame) -> str:
     parts = []
     for number, piece in group:
         places = gone.filter(pl.col(PIECE) == number).select(pl.col(POSITION).sort())
-        parts.append([piece.key, piece.number, piece.sha256[0], digest_ordered(places).hex()])
+        filled = values.filter(pl.col(PIECE) == number).drop(PIECE).sort(POSITION)
+        made_of = [piece.key, piece.number, piece.sha256[0], digest_ordered(places).hex()]
+        parts.append([*made_of, digest_ordered(filled).hex()] if len(filled) else made_of)
     return digest_json(parts)[:24]
 
 
@@ -64,21 +72,14 @@ def others(artifacts: Artifacts, snapshot: Snapshot) -> list[tuple[tuple[str, ..
 
 
 def share(artifacts: Artifacts, place: tuple[str, ...], target: tuple[str, ...], sha256: str) -> bool:
-    """Give the file at `place` the name `target`, too, if it still has these bytes. False if that cannot be."""
-    filesystem, path = locate(artifacts.url(*place))
-    if not isinstance(filesystem, pafs.LocalFileSystem):
-        return False
-    wanted = Path(locate(artifacts.url(*target))[1])
-    partial = wanted.with_name(partial_name(wanted.name))
+    """Give the file at `place` the name `target`, too, if it still has these bytes. False if that cannot be.
+
+    Whoever changes it after the look erases a person, and then nothing of the snapshot stays (`last_erasure`).
+    """
     try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        os.link(path, partial)
-        if artifacts.sha256(*target[:-1], partial.name) != sha256:
+        if artifacts.sha256(*place) != sha256:
             return False
-        partial.replace(wanted)
-    except OSError:  # retired meanwhile, or a file system without links
+        artifacts.share(place, target)
+    except OSError:  # retired meanwhile
         return False
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
     return True

@@ -12,7 +12,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import DataError, IntegrityError
 from mlops_ray.ingestion.quarantine import FOLDER
 
-SNAPSHOTS, MANIFEST, ACCEPTED = "snapshots", "manifest.json", "accepted"
+SNAPSHOTS, MANIFEST, ACCEPTED, REPAIRED = "snapshots", "manifest.json", "accepted", "repairs"
 _LAST, _RETIRED = "last_ingest", "retired.json"
 
 
@@ -122,6 +122,19 @@ class Snapshot:
         of a Parquet row its columns as JSON. Raises KeyError if there is no such source.
         """
         return artifacts.read_table(FOLDER, self.use_case, source, self.content[source]["quarantined"])
+
+    def repairs(self, artifacts: Artifacts, source: str) -> pl.DataFrame:
+        """What was filled in as it was last known (`Source.last_known`), a row for each value; empty if nothing was.
+
+        `__file`, `__line`: of the row; `__column`, `__rule`, `__old` (null), `__new` (as text), `__since`: when the
+        value became known; and the columns of `by`.
+        """
+        place = self.place_of_repairs(source)
+        there = place[-1] in {entry.name for entry in artifacts.entries(*place[:-1])}
+        return artifacts.read_table(*place) if there else pl.DataFrame()
+
+    def place_of_repairs(self, source: str) -> tuple[str, ...]:
+        return (REPAIRED, self.use_case, source, f"{self.digest}.parquet")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"as_of": self.as_of.isoformat()}

@@ -18,9 +18,9 @@ from mlops_ray.governance.monitoring_definitions import MonitoringRevision
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.drift_watch import DriftWatch, FindReference
 from mlops_ray.monitoring.label_times import set_label_times
-from mlops_ray.monitoring.version_watch import WindowRecord
 from mlops_ray.monitoring.watch_state import WatchState
 from mlops_ray.monitoring.window_archive import WindowArchive
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.labels import Labels, LabelSegment, rewrite_labels
 from mlops_ray.predictions.reader import rows_between

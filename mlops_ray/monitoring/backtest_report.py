@@ -14,8 +14,9 @@ from mlops_ray.governance.monitoring_definitions import MonitoringRevision, defi
 from mlops_ray.monitoring.backtest import Backtest, backtest, finished_windows
 from mlops_ray.monitoring.definition import Registry, find_sealed, watched_by
 from mlops_ray.monitoring.verdicts import Question
-from mlops_ray.monitoring.version_watch import Watched, WindowRecord
+from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_state import read_state
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.use_case import Monitoring
 
 _QUESTIONS: tuple[Question, ...] = ("data", "prediction", "concept")

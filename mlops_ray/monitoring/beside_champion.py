@@ -4,16 +4,42 @@ Where the world has changed, both see it. Rolling the newer version back would k
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mlops_ray.monitoring.detectors import DETECTORS, Detector
 from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
 from mlops_ray.monitoring.own_detectors import detector_named
 from mlops_ray.monitoring.verdicts import Finding, Verdict
+from mlops_ray.monitoring.version_watch import VersionWatch
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.monitoring.windows import Window
 
 _SHARED = " The champion's requests of that time are like these: nothing is done about this version."
 _ALONE = " Of the champion there is nothing of that time to compare with: nothing is done about this version."
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A version is rolled out beside a champion. champion: its watch, for that of the version; None for its own."""
+
+    champion: VersionWatch | None = None
+
+
+def record_beside(record: WindowRecord, window: Window, champion: VersionWatch | None) -> WindowRecord:
+    """The record of a version in a rollout, beside what the champion saw."""
+    if champion is None:
+        return record
+    stream = champion.streams.get(record.spec)
+    seen = None if stream is None else stream.last
+    data, prediction = (beside_champion(one, window, seen) for one in (record.data, record.prediction))
+    return replace(record, data=data, prediction=prediction)
+
+
+def concept_beside(verdict: Verdict, rollout: Rollout | None) -> Verdict:
+    """The verdict on the concept of a version in a rollout, beside the champion's."""
+    if rollout is None or rollout.champion is None:
+        return verdict
+    return shared_concept(verdict, "concept" in rollout.champion.raised)
 
 
 def beside_champion(

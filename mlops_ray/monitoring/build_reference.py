@@ -1,7 +1,7 @@
 """Building a reference from the rows a model was made from: what they look like, and how much their windows differ."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from mlops_ray.monitoring.churn import Churn, learn_churn
 from mlops_ray.monitoring.cycles import cycle_of
 from mlops_ray.monitoring.detectors import Detector, JensenShannon, KolmogorovSmirnov, MissingRate, NewCategories
 from mlops_ray.monitoring.error_stream import calm_limits, excess_errors
+from mlops_ray.monitoring.input_segments import segmented
 from mlops_ray.monitoring.joint_windows import joint_null, reference_sample
 from mlops_ray.monitoring.learn_normal import (
     Column,
@@ -49,6 +50,7 @@ def build_reference(
     false_alarm_days: float = 30,
     domain_classifier: bool = False,
     error_detectors: Sequence[ErrorDetector] = (),
+    segments: Mapping[str, Sequence[str]] | None = None,
 ) -> Reference:
     """Learn the reference from `rows`, which have a column for each feature and their moment (UTC) in `time`.
 
@@ -57,7 +59,7 @@ def build_reference(
     them. false_alarm_days: at most one false alarm in so many days is wanted, over all questions, features and kinds
     of windows. seasonal: features that are compared with the same time of a season; in others a daily and a weekly
     cycle is found. domain_classifier: compare all features together as well. error_detectors: what follows the errors
-    of `scored` as a stream.
+    of `scored` as a stream. segments: by category the features that are compared for each of its values as well.
 
     Raises DataError if there are no rows or if a column is missing.
     """
@@ -70,7 +72,7 @@ def build_reference(
     }
     wanted = Wanted(
         tuple(windows), tuple(slices), tuple(detectors or chosen_detectors()), seasonal or {}, false_alarm_days,
-        tuple(error_detectors),
+        tuple(error_detectors), segments or {},
     )  # fmt: skip
     if scored is not None:
         _require(scored, [time, "probability", "label", *slices])
@@ -97,6 +99,7 @@ class Wanted:
     seasonal: Mapping[str, Season]
     false_alarm_days: float
     error_detectors: tuple[ErrorDetector, ...]
+    segments: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def learn(
@@ -104,12 +107,19 @@ def learn(
 ) -> Reference:
     """The reference that follows from the past. joint: its rows with their values, for the domain classifier."""
     windows, moment = wanted.windows, past.moment
-    columns = [_with_habits(column, moment, windows[0], wanted.seasonal.get(column.name)) for column in past.columns]
+    parts_of_it = segmented(past.columns, past.numbers, wanted.segments)
+    numbers = {**past.numbers, **parts_of_it.numbers}
+    columns = [
+        _with_habits(column, moment, windows[0], wanted.seasonal.get(column.name))
+        for column in (*past.columns, *parts_of_it.columns)
+    ]
     sketches: dict[str, Sketch] = {column.name: column.sketch for column in columns}
     data = {spec.name: _learn_data(moment, spec, columns, wanted.detectors, joint) for spec in windows}
-    parts: dict[str, Any] = {} if joint is None else {"sample": reference_sample(joint, sketches)}
+    parts: dict[str, Any] = {"segments": parts_of_it.segments}
+    if joint is not None:
+        parts["sample"] = reference_sample(joint, {column.name: column.sketch for column in past.columns})
     parts["seasonal"] = {
-        column.name: _by_season(column, moment, column.season, past.numbers.get(column.name))
+        column.name: _by_season(column, moment, column.season, numbers.get(column.name))
         for column in columns
         if column.season
     }
@@ -199,7 +209,7 @@ def _learn_data(
     joint: pl.DataFrame | None,
 ) -> list[Learned]:
     """What windows of a kind differ by. The classifier, which is slow to learn, is asked of whole windows alone."""
-    sketches = {column.name: column.sketch for column in columns}
+    sketches = {column.name: column.sketch for column in columns if not column.is_segment}
     found = []
     for rung, windows in covering(moment, spec):
         nulls = column_nulls(windows, columns, detectors, moment)

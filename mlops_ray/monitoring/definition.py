@@ -10,21 +10,24 @@ from mlops_ray.errors import ConfigurationError, IntegrityError, UseCaseError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import VersionRef, live
-from mlops_ray.governance.monitoring_definitions import MonitoringRevision, set_definition
+from mlops_ray.governance.monitoring_changes import set_definition
+from mlops_ray.governance.monitoring_definitions import MonitoringRevision
+from mlops_ray.governance.policy_changes import PolicyChange
 from mlops_ray.monitoring.build_reference import Wanted, chosen_detectors
 from mlops_ray.monitoring.detector_contract import accepted_detector
 from mlops_ray.monitoring.own_detectors import detector_named
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reference_rows import MOST_VALUES, ReferenceRows
 from mlops_ray.monitoring.sealed_reference import SealedReference, read_reference
+from mlops_ray.monitoring.sketches import CategoricalSketch
 from mlops_ray.monitoring.version_watch import Watched
-from mlops_ray.use_case import Monitoring, WindowSpec
+from mlops_ray.use_case import Monitoring, UseCase, WindowSpec
 
 _LABEL_TIMES = ("labels_count_for", "labels_complete_after")
 
 
 class Registry(Protocol):
-    """What is needed of the model registry; `serving.registry.Registry` has it."""
+    """What is needed of the model registry; `registry.model_registry.Registry` has it."""
 
     def find(self, name: str, version: int) -> VersionRef: ...
 
@@ -80,9 +83,9 @@ def set_monitoring(
     wanted: Monitoring | None,
     reason: str,
     seen: int | None = None,
-) -> MonitoringRevision:
+) -> MonitoringRevision | PolicyChange:
     """Let a use case be watched so from now on, None for what each model was sealed with, if the versions that take
-    traffic can be. See `set_definition`; raises ConfigurationError with what is missing."""
+    traffic can be; or ask for it. See `set_definition`; raises ConfigurationError with what is missing."""
     definition = None if wanted is None else wanted.to_json()
     for version in versions_with_traffic(store, use_case) or ():
         sealed = find_sealed(registry, use_case, version)
@@ -135,13 +138,41 @@ def defined_reference(sealed: SealedReference, wanted: Monitoring) -> Reference:
             f"seasonal names {', '.join(lacking)}, which is no feature that is watched. It watches "
             f"{', '.join(sorted(sealed.reference.inputs))}."
         )
+    if problem := segments_problem(wanted, sealed.reference):
+        raise ConfigurationError(problem)
     detectors = chosen_detectors(*map(accepted_detector, (wanted.number_detector, wanted.category_detector)))
     return rows.reference(
         sealed.reference,
         Wanted(
-            wanted.windows, slices, detectors, wanted.seasonal, wanted.false_alarm_days, wanted.error_detectors
+            wanted.windows, slices, detectors, wanted.seasonal, wanted.false_alarm_days, wanted.error_detectors,
+            wanted.segments,
         ),
     )  # fmt: skip
+
+
+def segments_problem(wanted: Monitoring, reference: Reference) -> str | None:
+    """Why the segments that are wanted cannot be of what a reference has; None if they can."""
+    inputs, personal = reference.inputs, reference.rates_only
+    texts = {name for name, sketch in inputs.items() if isinstance(sketch, CategoricalSketch)} - personal
+    if unknown := [name for name in wanted.segments if name not in texts]:
+        return (
+            f"segments by {', '.join(unknown)} need a category that is watched by its values, which are "
+            f"{', '.join(sorted(texts)) or 'none'}."
+        )
+    if unknown := sorted({one for names in wanted.segments.values() for one in names} - (inputs.keys() - personal)):
+        return (
+            f"segments name {', '.join(unknown)}, which is no feature that is watched by its values. It watches "
+            f"{', '.join(sorted(inputs.keys() - personal))}."
+        )
+    return None
+
+
+def as_watched(use_case: UseCase, revision: MonitoringRevision | None) -> UseCase:
+    """The use case with what was set beside its models in place of what it declares. Raises UseCaseError if it cannot
+    be watched so."""
+    if revision is None or revision.definition is None:
+        return use_case
+    return replace(use_case, monitoring=Monitoring.from_json(revision.definition))
 
 
 def in_force(revision: MonitoringRevision | None, sealed: Mapping[str, SealedReference | str]) -> Monitoring:

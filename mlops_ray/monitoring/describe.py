@@ -7,8 +7,9 @@ from typing import Any
 from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
 from mlops_ray.monitoring.quality import Measured
-from mlops_ray.monitoring.version_watch import Stream, VersionWatch, WindowRecord
+from mlops_ray.monitoring.version_watch import Stream, VersionWatch
 from mlops_ray.monitoring.watch_state import WatchState
+from mlops_ray.monitoring.window_record import WindowRecord
 
 
 def describe(state: WatchState, alarms: Sequence[AlarmRecord], now: datetime, windows: int = 5) -> Iterator[str]:

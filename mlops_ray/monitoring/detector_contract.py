@@ -4,7 +4,7 @@ Windows are judged by sketches, merged from parts in any order, and thresholds a
 all that a distance may depend on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -32,13 +32,15 @@ _START = datetime(2026, 1, 5)
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
+    """A reference and a window of one column, in full and as sketches with the same bins."""
+
     label: str
     reference: NDArray[Any]
     window: NDArray[Any]
 
     def sketches(self) -> tuple[Sketch, Sketch]:
-        reference = _sketch(self.reference)
+        reference = sketch_of(self.reference)
         return reference, counted(reference, self.window)
 
 
@@ -49,8 +51,9 @@ def check_detector(detector: Detector) -> None:
     numbers and categories it sees counts alone; where both sides have values its distance is a number from 0 on, 0
     between equal ones, and never infinite; it sees a change; and calm windows alarm no more often than stated.
     """
-    for check in (_is_repeatable, _is_free_of_order, _merges, _sees_counts_alone, _is_finite, _sees_change, _has_level):
+    for check in PROPERTIES:
         check(detector)
+    _expect_level(detector)
 
 
 @cache
@@ -77,32 +80,33 @@ def counted(like: Sketch, values: NDArray[Any]) -> Sketch:
     return sketch
 
 
-def _sketch(values: NDArray[Any]) -> Sketch:
+def sketch_of(values: NDArray[Any]) -> Sketch:
+    """A sketch of values with bins or categories of its own."""
     if values.dtype.kind == "f":
         return NumericSketch.of(values)
     return CategoricalSketch.of(pl.Series(values.tolist(), dtype=pl.String))
 
 
-def _cases(detector: Detector) -> Iterator[_Case]:
+def _cases(detector: Detector) -> Iterator[Case]:
     random = np.random.default_rng(5)
     if "number" in detector.kinds:
         numbers = np.where(random.random(_ROWS) < 0.1, np.nan, random.normal(10, 3, _ROWS))
-        yield _Case("numbers that are alike", numbers, numbers[::2].copy())
-        yield _Case("higher numbers", numbers, numbers + 3)
-        yield _Case("numbers of which half are missing", numbers, np.where(numbers > 10, np.nan, numbers))
+        yield Case("numbers that are alike", numbers, numbers[::2].copy())
+        yield Case("higher numbers", numbers, numbers + 3)
+        yield Case("numbers of which half are missing", numbers, np.where(numbers > 10, np.nan, numbers))
     if "category" in detector.kinds:
         texts = random.choice(np.array(["a", "b", "c", None], dtype=object), _ROWS)
         others = random.choice(np.array(["a", "b", "d", None], dtype=object), _ROWS, p=[0.6, 0.1, 0.2, 0.1])
-        yield _Case("categories that are alike", texts, texts[::2].copy())
-        yield _Case("other categories", texts, others)
+        yield Case("categories that are alike", texts, texts[::2].copy())
+        yield Case("other categories", texts, others)
 
 
-def _expect_equal(detector: Detector, case: _Case, one: float, other: float, what: str) -> None:
+def _expect_equal(detector: Detector, case: Case, one: float, other: float, what: str) -> None:
     near = abs(one - other) <= _TOLERANCE * max(1.0, abs(one)) or (one != one and other != other)
     assert near, f"{detector.name} on {case.label} depends on {what}: {one}, then {other}."
 
 
-def _is_repeatable(detector: Detector) -> None:
+def check_repeatable(detector: Detector) -> None:
     for case in _cases(detector):
         both = case.sketches()
         before = [sketch.to_bytes() for sketch in both]
@@ -112,7 +116,7 @@ def _is_repeatable(detector: Detector) -> None:
         assert [sketch.to_bytes() for sketch in both] == before, f"{detector.name} changes its sketches."
 
 
-def _is_free_of_order(detector: Detector) -> None:
+def check_free_of_order(detector: Detector) -> None:
     for case in _cases(detector):
         reference, window = case.sketches()
         turned = counted(reference, np.random.default_rng(1).permutation(case.window))
@@ -120,7 +124,7 @@ def _is_free_of_order(detector: Detector) -> None:
         _expect_equal(detector, case, *both, "the order of rows")
 
 
-def _merges(detector: Detector) -> None:
+def check_parts_merge(detector: Detector) -> None:
     for case in _cases(detector):
         reference, whole = case.sketches()
         parts = [counted(reference, part) for part in np.array_split(case.window, 3)]
@@ -130,7 +134,7 @@ def _merges(detector: Detector) -> None:
         _expect_equal(detector, case, *both, "how rows were put together")
 
 
-def _sees_counts_alone(detector: Detector) -> None:
+def check_sees_counts_alone(detector: Detector) -> None:
     for case in _cases(detector):
         reference, window = case.sketches()
         plain = with_cell_counts(reference, cell_counts(window))
@@ -138,7 +142,7 @@ def _sees_counts_alone(detector: Detector) -> None:
         _expect_equal(detector, case, *both, "more than the counts of the window")
 
 
-def _is_finite(detector: Detector) -> None:
+def check_finite(detector: Detector) -> None:
     for case in _cases(detector):
         reference, window = case.sketches()
         value = detector.statistic(reference, window)
@@ -147,11 +151,11 @@ def _is_finite(detector: Detector) -> None:
         assert abs(same) <= _TOLERANCE, f"{detector.name} on {case.label}: {same} between equal ones."
         empty = case.window[:0]
         for old, new in ((case.reference, empty), (empty, case.window), (case.reference, case.window[:1])):
-            odd = detector.statistic(*_Case(case.label, old, new).sketches())
+            odd = detector.statistic(*Case(case.label, old, new).sketches())
             assert odd != odd or 0 <= odd < np.inf, f"{detector.name} on few rows of {case.label}: {odd}."
 
 
-def _sees_change(detector: Detector) -> None:
+def check_sees_change(detector: Detector) -> None:
     grew = False
     for case in _cases(detector):
         reference, window = case.sketches()
@@ -166,7 +170,18 @@ def _sees_change(detector: Detector) -> None:
     assert grew, f"{detector.name} sees no change at all."
 
 
-def _has_level(detector: Detector) -> None:
+PROPERTIES: tuple[Callable[[Detector], None], ...] = (
+    check_repeatable,
+    check_free_of_order,
+    check_parts_merge,
+    check_sees_counts_alone,
+    check_finite,
+    check_sees_change,
+)
+"""What can be seen of a few sketches, without learning a reference."""
+
+
+def _expect_level(detector: Detector) -> None:
     """The share of calm windows that alarm, where one in ten is stated, over some models and worlds without change."""
     spec = WindowSpec(rows=_PER_DAY, minimum_rows=_PER_DAY // 2)
     features = [Feature(f"a {kind}", kind) for kind in sorted(detector.kinds)]

@@ -16,24 +16,20 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
+from mlops_ray.governance.requests import Requests
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.beside_champion import Rollout
 from mlops_ray.monitoring.label_times import label_times
+from mlops_ray.monitoring.labelling import take_labels
 from mlops_ray.monitoring.ledger_feed import LATEST, SETTLED, Batch, LedgerFeed, moment
 from mlops_ray.monitoring.members import FOLDER as MEMBERS
 from mlops_ray.monitoring.members import IDENTITY, Members
+from mlops_ray.monitoring.observation import moments_of, observe
+from mlops_ray.monitoring.redefinition import redefine
+from mlops_ray.monitoring.redefinition import retire as retired
 from mlops_ray.monitoring.reference import PREDICTION, without_values
 from mlops_ray.monitoring.stream_clock import date_rows
-from mlops_ray.monitoring.version_watch import (
-    Observed,
-    Rollout,
-    VersionWatch,
-    Watched,
-    moments_of,
-    observe,
-    redefine,
-    take_labels,
-)
-from mlops_ray.monitoring.version_watch import retire as retired
+from mlops_ray.monitoring.version_watch import Observed, VersionWatch, Watched
 from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState
 from mlops_ray.monitoring.window_archive import FOLDER as WINDOWS
 from mlops_ray.monitoring.window_archive import WindowArchive
@@ -103,9 +99,11 @@ class DriftWatch:
         self.revision = revision
         self._known.clear()
 
-    def round(self, now: datetime, live: Sequence[str] | None = None) -> Round:
+    def round(
+        self, now: datetime, live: Sequence[str] | None = None, requests: Mapping[str, Requests] | None = None
+    ) -> Round:
         """Take what is new in the ledger and among the labels. now: by the clock that all share. live: versions that
-        take traffic, the champion first; None: not known.
+        take traffic, the champion first; None: not known. requests: what each replica reports; None: nobody asked.
 
         Raises UnavailableError, or what storage raises, if something is away: nothing is lost, call it again.
         """
@@ -121,6 +119,8 @@ class DriftWatch:
             if live is not None:
                 self._retire(live, now)
             measured = self._take_labels(now)
+            if (heard := self.state.requests.after(requests or {}, now)) is not self.state.requests:
+                self._commit(replace(self.state, requests=heard))
             announced += self._announce_waiting()
         except ConflictError as error:
             _logger.warning("%s Going on from there.", error)
@@ -129,9 +129,14 @@ class DriftWatch:
         return Round(segments, rows, self._finished() - before, measured, announced, behind)
 
     def importance(self, version: str) -> Mapping[str, float]:
-        """Of the features of a version that is watched; empty where it is not known."""
+        """Of the features of a version that is watched and of their segments; empty where it is not known."""
         found = self._known.get(version)
-        return found.importance if isinstance(found, Watched) else {}
+        return found.reference.shares(found.importance) if isinstance(found, Watched) else {}
+
+    def segments(self, version: str) -> Collection[str]:
+        """The columns of a version that are segments of its inputs."""
+        found = self._known.get(version)
+        return found.reference.segments.keys() if isinstance(found, Watched) else ()
 
     def _begin(self) -> None:
         self.state = self._commits.read()
@@ -306,7 +311,7 @@ class DriftWatch:
 
     def _features_of(self, version: str) -> Collection[str]:
         found = self._judge(version)
-        return () if isinstance(found, str) else [name for name in found.reference.columns if name != PREDICTION]
+        return () if isinstance(found, str) else list(found.reference.inputs)
 
     def _finished(self) -> int:
         return _finished(self.state)

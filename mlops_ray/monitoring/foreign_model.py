@@ -21,6 +21,7 @@ from mlops_ray.governance.versions import Evidence, RegisteredVersion, VersionRe
 from mlops_ray.monitoring.definition import Registry
 from mlops_ray.monitoring.sealed_reference import reference_files
 from mlops_ray.registry.foreign_model import adapted
+from mlops_ray.registry.model_registry import MlflowRegistry
 from mlops_ray.registry.model_schema import schema_of
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import golden_cases, model_inputs, seal
@@ -52,6 +53,11 @@ class WithForeign:
         except ConfigurationError:
             self.artifacts.download(folder, _SEALED, name, version.digest)
             return folder
+
+
+def every_version(settings: Settings, store: ControlStore) -> WithForeign:
+    """All versions of the platform that can be watched."""
+    return WithForeign(MlflowRegistry(settings), store, Artifacts(settings.artifacts))
 
 
 def record_foreign(

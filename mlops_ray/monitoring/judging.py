@@ -52,7 +52,8 @@ def judge(
     lacking = _lacking(learned, calibration, window.rows, monitored.spec.minimum_rows, window.whole)
     if calibration is None or lacking:
         return Verdict(question, "not enough data", *ends, (), nan, lacking)
-    found = list(_findings(window, reference, calibration, detectors, _shares(importance), lived.widened))
+    found = list(_findings(window, reference, calibration, detectors, reference.shares(importance), lived.widened))
+    found = _each_feature_once(found, reference)
     basis = Basis(*_effects(window, reference), calibration.acts(lived.calm), calibration.rate)
     return verdict_of(question, *ends, found, basis)
 
@@ -68,6 +69,8 @@ def _findings(
     for normal, value, old, new in _statistics(window, reference, calibration, detectors):
         if normal.score(value) > calibration.thresholds[normal.family] + widened:
             share = _share(shares, normal.column)
+            if normal.column in reference.segments:  # what is missing of it is outside it
+                old, new = (replace(sketch, missing=0) for sketch in (old, new))
             yield _finding(normal, value, calibration, share, describe_shift(old, new), widened)
     for normal in calibration.normals:
         if normal.family == JOINT and (one := _joint_finding(normal, reference, window, calibration, shares, widened)):
@@ -232,9 +235,11 @@ def expected_at(reference: Reference, column: str, window: Window) -> Sketch | N
     return seasonal.expected(whole, rows) if seasonal.known(rows) >= _KNOWN_TIMES else None
 
 
-def _shares(importance: Mapping[str, float] | None) -> dict[str, float]:
-    total = sum(abs(value) for value in (importance or {}).values())
-    return {name: abs(value) / total for name, value in (importance or {}).items()} if total else {}
+def _each_feature_once(found: Sequence[Finding], reference: Reference) -> list[Finding]:
+    """Where a feature drifts as a whole, its importance is not added again for its segments."""
+    whole = {one.column for one in found}
+    parts = {name for name, one in reference.segments.items() if one.feature in whole}
+    return [replace(one, importance=0.0) if one.column in parts and one.importance > 0 else one for one in found]
 
 
 def _share(shares: Mapping[str, float], column: str) -> float:

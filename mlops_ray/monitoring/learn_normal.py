@@ -31,7 +31,7 @@ _HANDFUL = 5
 class Column:
     """A column of the reference. cell: of each row (see `seasons.cell_counts`). declared: its categories are.
 
-    churn: of its values, where they are replaced by new ones.
+    churn: of its values, where they are replaced by new ones. is_segment: see `input_segments`.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Column:
     season: Season | None = None
     declared: bool = False
     churn: Churn = field(default_factory=Churn)
+    is_segment: bool = False
 
     @property
     def cells(self) -> int:
@@ -96,9 +97,11 @@ def column_nulls(
 def _nulls_of(
     windows: NullWindows, column: Column, detectors: Sequence[Detector], moment: NDArray[np.datetime64]
 ) -> Iterator[Null]:
-    """Of one column. Where its values are replaced by new ones, the shares of single ones mean nothing."""
+    """Of one column. Where its values are replaced by new ones, the shares of single ones mean nothing. What is missing
+    of a segment is mostly outside it."""
     sketch = column.sketch
     wanted = [detector for detector in detectors if column.kind in detector.kinds]
+    wanted = [detector for detector in wanted if detector.family == "values" or not column.is_segment]
     fitting = [
         one for one in wanted
         if not isinstance(one, NewCategories) and not (one.family == "values" and column.churn.replaces)

@@ -16,6 +16,7 @@ from mlops_ray.monitoring.calibration import Calibration
 from mlops_ray.monitoring.churn import Churn
 from mlops_ray.monitoring.detectors.domain_classifier import SAMPLE_ROWS
 from mlops_ray.monitoring.error_stream import CalmErrors
+from mlops_ray.monitoring.input_segments import InputSegment
 from mlops_ray.monitoring.performance_estimation import Estimator
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import Seasonal
@@ -57,7 +58,8 @@ class Reference:
     start, end, rows: of the rows the features were learned from. seasonal: of the features that are compared with
     the same time of a season. reliability: of scored rows, by slice ("all", "carrier=AA"). windows: by `spec.name`.
     sample: rows [rows, features] as `row_sample.matrix` has them, where the domain classifier is wanted. errors: for
-    the detectors that follow the errors. churn: of the features whose values are replaced by new ones.
+    the detectors that follow the errors. churn: of the features whose values are replaced by new ones. segments: by the
+    names of their columns.
     """
 
     start: datetime
@@ -71,11 +73,21 @@ class Reference:
     sample: NDArray[np.float32] | None = None
     errors: CalmErrors = field(default_factory=CalmErrors)
     churn: Mapping[str, Churn] = field(default_factory=dict)
+    segments: Mapping[str, InputSegment] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, Sketch]:
-        """The features, without the prediction."""
-        return {name: sketch for name, sketch in self.columns.items() if name != PREDICTION}
+        """The features, without their segments and the prediction."""
+        others = {PREDICTION, *self.segments}
+        return {name: sketch for name, sketch in self.columns.items() if name not in others}
+
+    def shares(self, importance: Mapping[str, float] | None) -> dict[str, float]:
+        """Of the model's importance, by column; that of a segment is its part of its feature's. Empty where importance
+        is not known."""
+        total = sum(abs(value) for value in (importance or {}).values())
+        found = {name: abs(value) / total for name, value in (importance or {}).items()} if total else {}
+        parts = {name: found.get(one.feature, 0.0) * one.share for name, one in self.segments.items()}
+        return {**found, **parts} if found else {}
 
     @property
     def rates_only(self) -> frozenset[str]:
@@ -109,6 +121,7 @@ class Reference:
             "estimator": None if self.estimator is None else self.estimator.to_json(),
             "errors": asdict(self.errors),
             "churn": {name: asdict(churn) for name, churn in self.churn.items()},
+            "segments": {name: asdict(segment) for name, segment in self.segments.items()},
         }
         binary = {
             "columns": {name: _by_counts(sketch).to_bytes() for name, sketch in self.columns.items()},
@@ -144,6 +157,7 @@ class Reference:
                 sample=None if binary["sample"] is None else _sample(*binary["sample"]),
                 errors=CalmErrors(**text["errors"]),
                 churn={name: Churn(**churn) for name, churn in text["churn"].items()},
+                segments={name: InputSegment(**one) for name, one in text.get("segments", {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"The drift reference does not fit this version: {error!r}.") from error

@@ -86,11 +86,26 @@ def reference_files(
         time, *known, label=label, probability=pl.Series(np.asarray(probability, dtype=np.float64))
     )
     definition = replace(wanted, slices=tuple(slices))
+    _expect_segments(use_case, features, hashed)
     reference = wanted_reference(definition, definition.slices or (), seen, time, features, scored)
     rows = ReferenceRows.of(seen, time, features, scored, reference)
     content = json.dumps(definition.to_json(), indent=1, sort_keys=True).encode()
     files = reference.to_files() | {DEFINITION_FILE: content}
     return files if rows is None else files | {ROWS_FILE: rows.to_bytes()}
+
+
+def _expect_segments(use_case: UseCase, features: Sequence[Feature], hashed: Sequence[str]) -> None:
+    """Raise UseCaseError for segments by what is no category that is watched by its values, or of no such feature."""
+    texts = [feature.name for feature in features if feature.kind == "category" and feature.name not in hashed]
+    shown = [feature.name for feature in features if feature.name not in hashed]
+    for category, names in use_case.monitoring.segments.items():
+        wrong = [category] if category not in texts else [name for name in names if name not in shown]
+        if wrong:
+            raise UseCaseError(
+                f"Use case {use_case.name}: monitoring's segments name {wrong[0]}, which is no "
+                f"{'category' if wrong == [category] else 'feature'} that is watched by its values. There are "
+                f"{', '.join(sorted(texts if wrong == [category] else shown)) or 'none'}."
+            )
 
 
 def _possible_slices(schema: ModelSchema, held_out: pl.DataFrame, watched: set[str]) -> list[str]:
@@ -114,7 +129,7 @@ def wanted_reference(
     return build_reference(
         seen, time, features, wanted.windows, scored, slices,
         chosen_detectors(*map(accepted_detector, (wanted.number_detector, wanted.category_detector))),
-        wanted.seasonal, wanted.false_alarm_days, wanted.domain_classifier, wanted.error_detectors,
+        wanted.seasonal, wanted.false_alarm_days, wanted.domain_classifier, wanted.error_detectors, wanted.segments,
     )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class WatchMetrics:
             self._set(use_case, figure)
         for version, one in state.watches.items():
             for spec, stream in one.streams.items():
-                for figure in self._last_judged(use_case, version, spec, stream, watch.importance(version)):
+                for figure in self._last_judged(use_case, version, spec, stream, watch):
                     self._set(use_case, figure)
 
     def say_lags(self, watched: Collection[str]) -> None:
@@ -98,14 +98,15 @@ class WatchMetrics:
             self._gauges[figure.name].set(figure.value, {"use_case": use_case, **figure.tags})
 
     def _last_judged(
-        self, use_case: str, version: str, spec: str, stream: Stream, importance: Mapping[str, float]
+        self, use_case: str, version: str, spec: str, stream: Stream, watch: DriftWatch
     ) -> tuple[Figure, ...]:
         """Of the last window of a kind that was judged, read when there is a new one."""
         known = self._judged.get((use_case, version, spec))
         if known is None or known[0] != stream.finished:
             last = WindowHistory(self._artifacts, use_case).read(version, spec, stream.state.empty, 1)
             tags = {"version": version, "window": spec}
-            found = tuple(figure for one in last for figure in judged_figures(one, importance, tags))
+            weights = watch.importance(version), watch.segments(version)
+            found = tuple(figure for one in last for figure in judged_figures(one, *weights, tags))
             known = self._judged[use_case, version, spec] = stream.finished, found
         return known[1]
 
@@ -156,8 +157,10 @@ def _bounds(kind: str, found: EstimatedQuality | Measured, tags: Mapping[str, st
             yield Figure("roc_auc", value, {**tags, "kind": kind, "bound": bound})
 
 
-def judged_figures(one: JudgedWindow, importance: Mapping[str, float], tags: Mapping[str, str]) -> Iterator[Figure]:
-    """What a judged window says in numbers. tags: its version and kind."""
+def judged_figures(
+    one: JudgedWindow, importance: Mapping[str, float], segments: Collection[str], tags: Mapping[str, str]
+) -> Iterator[Figure]:
+    """What a judged window says in numbers. segments: columns that are. tags: its version and kind."""
     answers = one.window.columns.get(PREDICTION)
     if isinstance(answers, NumericSketch):
         yield Figure("decision_ratio", decision_rate(answers), tags)
@@ -166,6 +169,7 @@ def judged_figures(one: JudgedWindow, importance: Mapping[str, float], tags: Map
         sketch = one.window.columns.get(name)
         if sketch is None or not sketch.rows:
             continue
-        yield Figure("missing_ratio", sketch.missing / sketch.rows, {**tags, "feature": name})
+        if name not in segments:  # what is missing of them is outside them
+            yield Figure("missing_ratio", sketch.missing / sketch.rows, {**tags, "feature": name})
         if name in one.distances:
             yield Figure("distance_ratio", one.distances[name].ratio, {**tags, "feature": name})

@@ -16,6 +16,7 @@ import msgspec
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError, DataError
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.request_history import RequestHistory
 from mlops_ray.monitoring.stream_clock import SetAside, StreamClock
 from mlops_ray.monitoring.version_watch import VersionWatch
 from mlops_ray.predictions.segments import settled
@@ -35,7 +36,7 @@ class WatchState:
     aside: rows that are counted, but in no window. unwatched: versions that are only counted, and why. waiting: alarms
     that were decided and are not known to be recorded. label_parts: of each part of the labels a digest of its
     segments, up to which they are in what is known of the windows. late_labels: that came later than they count for,
-    and late_labels_to: when the last of them was received.
+    and late_labels_to: when the last of them was received. requests: as replicas report them.
     """
 
     newest: datetime | None = None
@@ -49,6 +50,7 @@ class WatchState:
     label_parts: Mapping[str, str] = field(default_factory=dict)
     late_labels: int = 0
     late_labels_to: datetime | None = None
+    requests: RequestHistory = field(default_factory=RequestHistory)
     watches: Mapping[str, VersionWatch] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
@@ -89,6 +91,7 @@ class _Stored(msgspec.Struct):
     label_parts: dict[str, str]
     late_labels: int
     late_labels_to: datetime | None
+    requests: RequestHistory = msgspec.field(default_factory=RequestHistory)  # which commits of before do not have
 
 
 class _StoredBefore(msgspec.Struct):

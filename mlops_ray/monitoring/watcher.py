@@ -18,6 +18,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, MlopsRayError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore, database_now, open_store
 from mlops_ray.governance.monitoring_definitions import definition_of
+from mlops_ray.governance.replicas import heard
 from mlops_ray.governance.unwatched import report_unwatched
 from mlops_ray.monitoring.definition import versions_with_traffic
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
@@ -26,6 +27,7 @@ from mlops_ray.monitoring.ledger_upkeep import keep_up_if_due
 
 # What a person must mend is tried again so much later.
 STANDS_STILL_S = 60.0
+REQUESTS_S = 60.0
 _PLACE, _FILE = "monitoring", "watched_by.json"
 
 _logger = logging.getLogger(__name__)
@@ -48,12 +50,14 @@ def place_of(use_case: str, watchers: int) -> int:
 
 @dataclass
 class _Endpoint:
-    """said: what is wrong, as it was logged last. again_s: not to be tried before, on the monotonic clock."""
+    """said: what is wrong, as it was logged last. again_s: not to be tried before, heard_s: when replicas were last
+    asked how requests went, both on the monotonic clock."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     watch: DriftWatch | None = None
     said: str = ""
     again_s: float = 0.0
+    heard_s: float = float("-inf")
 
 
 class Watcher:
@@ -103,8 +107,11 @@ class Watcher:
             traffic = versions_with_traffic(store, use_case)
             with store.reading() as connection:
                 clock = database_now(connection)
-            begun_s = time.monotonic()
-            done = endpoint.watch.round(now or clock, traffic)
+            begun_s, requests = time.monotonic(), None
+            if begun_s - endpoint.heard_s >= REQUESTS_S:
+                requests = {one.id: one.requests for one in heard(store, use_case).replicas}
+                endpoint.heard_s = begun_s
+            done = endpoint.watch.round(now or clock, traffic, requests)
             if self._show is not None:
                 self._show(use_case, endpoint.watch, store, None if done.behind else begun_s, clock)
             return done

@@ -13,7 +13,8 @@ import msgspec
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import DataError
-from mlops_ray.monitoring.version_watch import Stream, VersionWatch, WindowBlock, WindowRecord
+from mlops_ray.monitoring.version_watch import Stream, VersionWatch
+from mlops_ray.monitoring.window_record import WindowBlock, WindowRecord
 from mlops_ray.predictions.ids import uuid7_at
 
 FOLDER = "windows"

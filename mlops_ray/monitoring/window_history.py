@@ -25,7 +25,8 @@ from mlops_ray.monitoring.row_sample import RowSample
 from mlops_ray.monitoring.seasons import LENGTHS, cell_counts, with_cell_counts
 from mlops_ray.monitoring.sketches import NumericSketch, Sketch
 from mlops_ray.monitoring.verdicts import Answer, Question
-from mlops_ray.monitoring.version_watch import Watched, WindowRecord
+from mlops_ray.monitoring.version_watch import Watched
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.monitoring.windows import Window
 
 FOLDER = "history"

@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import numpy as np
@@ -18,18 +19,22 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.alarm_change import wrongest
 from mlops_ray.monitoring.error_stream import excess_errors
 from mlops_ray.monitoring.label_times import LabelTimes, label_times
+from mlops_ray.monitoring.labelling import Labelled
 from mlops_ray.monitoring.ledger_feed import moment
 from mlops_ray.monitoring.members import IDENTITY, Members, power_of_two
 from mlops_ray.monitoring.quality import join_labels, quality_of
 from mlops_ray.monitoring.slices import ALL_ROWS
-from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, Watched, WindowBlock, WindowRecord
+from mlops_ray.monitoring.version_watch import VersionWatch, Watched
 from mlops_ray.monitoring.window_archive import WindowArchive
+from mlops_ray.monitoring.window_record import WindowBlock, WindowRecord
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
 from mlops_ray.predictions.reader import rows_between
 from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment
 
 MOST_ROWS = 200_000
 _HELD_ROWS = 1_000_000
+# Windows of at most so many rows are read together, in at most so many times the time of one.
+_STRETCH_ROWS, _STRETCH_WINDOWS = 300_000, 4
 _DAY = timedelta(days=1)
 _COLUMNS = ("request_id", "row", "time", "as_of", "probability")
 
@@ -55,6 +60,7 @@ class WindowLabels:
         self._seen: dict[str, frozenset[str]] = {}
         self._stirred: dict[str, datetime] = {}
         self._predictions: OrderedDict[Name, pl.DataFrame] = OrderedDict()
+        self._stretch: _Stretch | None = None
         self.due: dict[Name, None] = {}
         self.late: list[datetime] = []
 
@@ -75,6 +81,7 @@ class WindowLabels:
 
     def renew(self, names: Iterable[Name]) -> None:
         """These windows are new: all labels of theirs are to be looked at."""
+        self._stretch = None  # what is held may lack the segments that ended them
         for name in names:
             self._predictions.pop(name, None)
             self.due[name] = None
@@ -102,6 +109,8 @@ class WindowLabels:
                 del self.due[name]
                 predictions = self._predictions_of(name, record, watch, judged)
                 measured[name] = self._measured(predictions, record, judged, now)
+        if not self.due:
+            self._stretch = None
         return measured
 
     def _new_segments(self, now: datetime) -> list[LabelSegment]:
@@ -181,17 +190,44 @@ class WindowLabels:
         """The window's predictions: request_id, row, time (their moments), probability, slices and keys."""
         one_in = power_of_two(record.rows / self._most_rows)
         members = self._members.of(watch.members, record.spec, record.panes, one_in).rows
-        wanted = {*_COLUMNS, *_slice_columns(watched.slices)}
-        answered = rows_between(
-            self._artifacts, self._use_case, record.answered_from, record.answered_to + timedelta(microseconds=1),
-            lambda name: name in wanted or name.startswith(KEY),
-        )  # fmt: skip
-        frames = [pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})]
-        frames += [rows.join(members, on=IDENTITY, how="semi") for rows in answered]
+        stretch = self._stretch
+        if stretch is None or not stretch.has(watch.version, record):
+            stretch = self._stretch = self._read_stretch(record, watch, watched)
+        answered = stretch.rows.filter(pl.col("time").is_between(record.answered_from, record.answered_to))
         # A segment that is written twice, as it was moved while it was read, has each row once.
-        found = pl.concat(frames, how="diagonal_relaxed").unique(IDENTITY, keep="first", maintain_order=True)
+        found = answered.join(members, on=IDENTITY, how="semi").unique(IDENTITY, keep="first", maintain_order=True)
         slices = [_slice(name, found.columns) for name in watched.slices]
         return found.with_columns(*slices, time=moment()).drop("as_of")
+
+    def _read_stretch(self, record: WindowRecord, watch: VersionWatch, watched: Watched) -> "_Stretch":
+        """What was answered in a window, and about then in others that are due: they are in the same segments, whose
+        reading takes most of the time of measuring short windows."""
+        first, last = record.answered_from, record.answered_to
+        longest = (_STRETCH_WINDOWS if record.rows <= _STRETCH_ROWS else 1) * (last - first)
+        for one in (_find(watch, *name[1:]) for name in self.due if name[0] == watch.version):
+            if one is not None and max(last, one.answered_to) - min(first, one.answered_from) <= longest:
+                first, last = min(first, one.answered_from), max(last, one.answered_to)
+        wanted = {*_COLUMNS, *_slice_columns(watched.slices)}
+        frames = rows_between(
+            self._artifacts, self._use_case, first, last + timedelta(microseconds=1),
+            lambda name: name in wanted or name.startswith(KEY),
+        )  # fmt: skip
+        empty = pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})
+        return _Stretch(watch.version, first, last, pl.concat([empty, *frames], how="diagonal_relaxed"))
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """All that was answered from `first` to `last`, with the columns that are wanted of a version's windows."""
+
+    version: str
+    first: datetime
+    last: datetime
+    rows: pl.DataFrame
+
+    def has(self, version: str, record: WindowRecord) -> bool:
+        inside = self.first <= record.answered_from and record.answered_to <= self.last
+        return inside and self.version == version
 
 
 def _find(watch: VersionWatch | None, spec: str, number: int) -> WindowRecord | None:

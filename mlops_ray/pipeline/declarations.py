@@ -18,6 +18,7 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         **{f"feature view {name}": _digest(view) for name, view in case.feature_views.items()},
         **{f"candidate {one.name}": _digest(one) for one in case.candidates},
         "request features": _digest(case.features_of_request()),
+        **{f"on-demand feature {name}": _digest(one) for name, one in case.on_demand_features.items()},
         "label": _digest(case.label),
         "entities": ", ".join(case.entities),
         "event time": case.event_time,
@@ -25,6 +26,7 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         "feature service": str(case.feature_service),
         "split": str(case.split),
         "search seed": str(case.search.seed),
+        **({"search rows": str(case.search.rows)} if case.search.rows is not None else {}),
         "metric": case.metric,
         **{f"leakage waived {name}": reason for name, reason in case.leakage_waivers.items()},
     }

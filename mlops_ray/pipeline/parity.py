@@ -25,7 +25,8 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import IntegrityError, UnavailableError, UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import expect_definitions
-from mlops_ray.features.training_set import TrainingSet, is_labelled, rows_with_told
+from mlops_ray.features.labelled import is_labelled, rows_with_told
+from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.ingestion.snapshot import expect_kept, load_snapshot
 from mlops_ray.pipeline.golden import golden_requests
 from mlops_ray.pipeline.hard_rows import hard_rows
@@ -87,6 +88,7 @@ def prove_request_parity(
     expect_kept(artifacts, use_case.name, snapshot.digest)
     names = filter(None, (use_case.main_source, use_case.label.told))
     rows = rows_with_told(use_case, {name: artifacts.read_table(*snapshot.place(name)) for name in names})
+    rows = training_set.in_its_order(rows, pl.col(use_case.event_time) - use_case.lead_time)
     raw = trained_on(use_case, rows, frame, training_set.as_of).select(use_case.request_columns())
     expect_sendable(sealed.schema, raw)
     chosen = hard_rows(raw, frame, frame[PREDICTION_TIME], sealed.schema)
@@ -210,7 +212,9 @@ def _expect_features(schema: ModelSchema, expected: Mapping[str, Value], scored:
     if not different:
         return
     name = different[0]
-    origin = "its expression in request_features" if name in schema.request_features else "its feature view"
+    origin = "its feature view"
+    for declared in ("request_features", "on_demand_features"):
+        origin = f"its expression in {declared}" if name in getattr(schema, declared) else origin
     others = f" So do {', '.join(different[1:6])} ({len(different)} in all)." if different[1:] else ""
     raise UseCaseError(
         f"Training and serving differ in feature {name!r}: training computed {expected[name]!r}, a request gives "

@@ -22,6 +22,7 @@ from mlops_ray.code_version import CodeVersion, code_version, framework_version,
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.exploration.rank import choice_of
+from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
@@ -53,7 +54,7 @@ from mlops_ray.pipeline.steps.step import (
     Where,
 )
 from mlops_ray.pipeline.steps.train import TRAIN, known_trial
-from mlops_ray.pipeline.steps.training_set import TRAINING_SET, training_set_of
+from mlops_ray.pipeline.steps.training_set import TRAINING_SET
 from mlops_ray.registry.lineage import Lineage, TrialRecord
 from mlops_ray.registry.model_signature import expect_signing_key
 from mlops_ray.training.trial import Trial
@@ -254,7 +255,7 @@ class Pipeline:
 
     def training_set(self) -> TrainingSet:
         """The training set that `run` has built."""
-        return training_set_of(self._result("training_set"))
+        return TrainingSet.from_json(self._result("training_set"))
 
     def definitions(self) -> Definitions | None:
         """What the feature service uses of the Feast definitions; None without a service."""
@@ -262,7 +263,8 @@ class Pipeline:
 
     @cached_property
     def _definitions(self) -> Definitions | None:
-        return read_definitions(self.feature_repo, self.use_case.feature_service, Artifacts(self.settings.artifacts))
+        case, kept = self.use_case, Artifacts(self.settings.artifacts)
+        return read_definitions(self.feature_repo, case.feature_service, kept, declared_views(case))
 
     @cached_property
     def _code(self) -> CodeVersion:
@@ -272,7 +274,7 @@ class Pipeline:
         """Raise UseCaseError if slices or seasons are of something that a model of the use case does not see."""
         case, definitions = self.use_case, self.definitions()
         online = [name for view in definitions.views for name in view.features] if definitions else []
-        features = [*case.features_of_request(), *online]
+        features = [*case.features_of_request(), *online, *case.on_demand_features]
         check_monitored(case, [*case.request_columns(), *features], features)
 
     def _author(self) -> Actor:

@@ -69,7 +69,7 @@ def refresh(
     Thread(target=_import_feast).start()  # takes seconds; meanwhile data is read
     pipeline = Pipeline(use_case, settings, feature_repo, as_of, notify, start_ray=start_ray)
     done = pipeline.refresh()
-    rows = [FeatureRows(**view) for view in done["features"].result["views"]]
+    rows = [FeatureRows.from_json(view) for view in done["features"].result["views"]]
     moment, definitions = str(done["materialize"].result["as_of"]), pipeline.definitions()
     current = project_of(definitions, rows) if definitions else None
     state = live(open_store(settings), use_case.name)

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.exploration.leakage import expect_no_leak, suspected_leaks
 from mlops_ray.features.definitions import Definitions, keep_definitions
-from mlops_ray.features.training_set import TrainingSet, build_training_set, split_by_time
+from mlops_ray.features.spans import first_rows
+from mlops_ray.features.training_set import Parts, TrainingSet, build_training_set, read_sample, read_split
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.versions import VersionRef
@@ -20,6 +21,7 @@ from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.use_case import UseCase
 
+_LOOKED_AT_ROWS = 1_000_000
 _logger = logging.getLogger(__name__)
 
 
@@ -34,12 +36,17 @@ def build_training_set_task(
     artifacts = Artifacts(settings.artifacts)
     accepted = load_snapshot(artifacts, use_case.name, snapshot)
     built = build_training_set(use_case, artifacts, definitions, rows, accepted, as_of)
-    leaks = suspected_leaks(use_case, accepted.tables(artifacts), read_parquet(built.url), built.features)
+    if built.parts:  # what is suspicious shows in some of the rows
+        tables = {name: first_rows([artifacts.url(*accepted.place(name))], _LOOKED_AT_ROWS) for name in accepted.counts}
+        some = read_sample(built, _LOOKED_AT_ROWS)
+    else:
+        tables, some = accepted.tables(artifacts), read_parquet(built.url)
+    leaks = suspected_leaks(use_case, tables, some, built.features)
     known = [*(feature.name for feature in built.features), *use_case.feature_views]
     expect_no_leak(leaks, use_case.leakage_waivers, known)
     if definitions and built.feature_project:
         keep_definitions(artifacts, built.feature_project, definitions)
-    return asdict(built) | {"as_of": built.as_of.isoformat()}
+    return built.to_json()
 
 
 def register_and_admit(
@@ -89,7 +96,7 @@ def _doubts(
 ) -> tuple[str, ...]:
     from mlops_ray.pipeline.doubts import doubts
 
-    parts = split_by_time(read_parquet(training_set.url), training_set.as_of, use_case.split)
+    parts = Parts(**read_split(training_set, use_case.split, ("train", "validation", "test"), _LOOKED_AT_ROWS))
     validated = max((trial.value for trial in lineage.trials if trial.value is not None), default=None)
     found = doubts(parts, lineage.metric, {"validation": validated, "test": evaluation[lineage.metric]["value"]})
     for doubt in found:

@@ -22,7 +22,8 @@ class ModelSchema:
     label: name of what is predicted. lead_time_s: how long before `event_time` the prediction is made, in seconds.
     request_columns: what a caller sends for one prediction, `event_time` and `entities` among them.
     request_features: polars expressions over the request columns, as JSON of `Expr.meta.serialize(format="json")`.
-    features: the model's inputs in order; those not in `request_features` come from `feature_service` online.
+    on_demand_features: expressions over the other features (numbers as Float64), entities and `event_time`.
+    features: the model's inputs in order; those in neither of both come from `feature_service` online.
     feature_project: the Feast project with the definitions of `feature_service` that the model was trained with.
     polars: the version that wrote the expressions, for whose JSON polars promises nothing; "" before it was recorded.
     """
@@ -39,6 +40,7 @@ class ModelSchema:
     feature_project: str | None = None
     serving: Serving = field(default_factory=Serving)
     polars: str = ""
+    on_demand_features: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, kind: FeatureKind) -> tuple[str, ...]:
         """Names of the features of one kind, in the order of the model's input."""
@@ -57,17 +59,33 @@ class ModelSchema:
         """
         return {name: expression_from_json(name, text, self.polars) for name, text in self.request_features.items()}
 
+    def on_demand_expressions(self) -> dict[str, pl.Expr]:
+        """The on-demand features as polars expressions. Raises as `expressions` does."""
+        return {name: expression_from_json(name, text, self.polars) for name, text in self.on_demand_features.items()}
+
+    def on_demand_columns(self) -> dict[str, pl.DataType]:
+        """The columns that on-demand features may be of, with their types: entities and event time as a request has
+        them, and features as a model has them."""
+        asked = {*self.entities, self.event_time}
+        columns = {column.name: column.dtype for column in self.request_columns if column.name in asked}
+        given = (feature for feature in self.features if feature.name not in self.on_demand_features)
+        return columns | {one.name: pl.Float64() if one.kind == "number" else pl.String() for one in given}
+
     def personal_features(self) -> frozenset[str]:
         """Names of the features that repeat, or are computed from, a column that tells of a person."""
         personal = {column.name for column in self.request_columns if column.personal is not None}
         if not personal:
             return frozenset()
-        return frozenset(
-            name for name, expression in self.expressions().items() if personal & set(expression.meta.root_names())
-        )
+        computed = self.expressions()
+        found = {name for name, one in computed.items() if personal & set(one.meta.root_names())}
+        of_those = personal | found
+        later = self.on_demand_expressions()
+        return frozenset(found | {name for name, one in later.items() if of_those & set(one.meta.root_names())})
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON; without what a model has not and servers of before do not know."""
+        found = asdict(self)
+        return found if self.on_demand_features else {k: v for k, v in found.items() if k != "on_demand_features"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ModelSchema":
@@ -105,7 +123,7 @@ def schema_of(
     """
     columns = tuple(_request_column(use_case, name, seen) for name in use_case.request_columns())
     expressions = use_case.features_of_request()
-    for name, expression in expressions.items():
+    for name, expression in (expressions | dict(use_case.on_demand_features)).items():
         _refuse_foreign_code(name, json.loads(expression.meta.serialize(format="json")), UseCaseError)
     return ModelSchema(
         use_case=use_case.name,
@@ -120,6 +138,9 @@ def schema_of(
         feature_project=feature_project,
         serving=use_case.serving,
         polars=pl.__version__,
+        on_demand_features={
+            name: part.meta.serialize(format="json") for name, part in use_case.on_demand_features.items()
+        },
     )
 
 

@@ -109,6 +109,7 @@ def seal(
     if problem:
         raise DataError(f"The ONNX export of {schema.use_case} does not answer as the trained model does: {problem}")
     schema.expressions()
+    schema.on_demand_expressions()
     files = {
         "model.onnx": onnx,
         "schema.json": _json(schema.to_json()),
@@ -143,6 +144,7 @@ def load(folder: Path, expected_digest: str) -> SealedModel:
         raise IntegrityError(f"{folder / _MANIFEST} does not list {', '.join(sorted(missing))}.")
     schema = ModelSchema.from_json(_parse(folder, "schema.json", contents["schema.json"]))
     schema.expressions()
+    schema.on_demand_expressions()
     model = OnnxModel(contents["model.onnx"], schema.features)
     golden = _parse(folder, "golden.json", contents["golden.json"])
     problem = _replay(model, schema.features, golden)

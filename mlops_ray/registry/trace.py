@@ -111,8 +111,13 @@ def trace(
 
 def erased_since(settings: Settings, lineage: Lineage) -> tuple[str, ...]:
     """What was erased from the snapshot or the training set of a version since it was made, in sentences."""
-    found = erased_from(Artifacts(settings.artifacts), lineage.use_case, lineage.snapshot, lineage.training_set)
-    return tuple(one.sentence for one in found)
+    case, snapshot, training_set = lineage.use_case, lineage.snapshot, lineage.training_set
+    found = erased_from(Artifacts(settings.artifacts), case, snapshot, training_set)
+    return tuple(
+        f"{one.sentence}: {one.snapshots.get(f'{case}/{snapshot}', 0):,} of its snapshot, "
+        f"{one.training_sets.get(f'{case}/{training_set}', 0):,} of its training set"
+        for one in found
+    )
 
 
 def use_case_named(thing: str) -> str | None:

@@ -24,11 +24,11 @@ from mlops_ray.governance.retrainings import FINISHED
 from mlops_ray.monitoring.describe import example_words
 from mlops_ray.monitoring.drift_actor import start_watching, stop_watching
 from mlops_ray.monitoring.watch_state import read_state
+from mlops_ray.registry.model_registry import MlflowRegistry
 from mlops_ray.retraining.governor_actor import start_governor, stop_governor
 from mlops_ray.retraining.policy import Decision
 from mlops_ray.retraining.replay import Planted, Progress, Replay, questions, recorded_rows
 from mlops_ray.serving.local import serve_use_case
-from mlops_ray.serving.registry import MlflowRegistry
 from mlops_ray.use_case import UseCase
 
 # In one request go the flights of a quarter of an hour: their features are recorded, so it changes no answer.

@@ -18,21 +18,15 @@ from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.error_stream import excess_errors
+from mlops_ray.monitoring.labelling import Labelled, awaiting_labels, take_labels
+from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.quality import quality_of
+from mlops_ray.monitoring.redefinition import retire
 from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.sealed_reference import wanted_reference
 from mlops_ray.monitoring.slices import ALL_ROWS
-from mlops_ray.monitoring.version_watch import (
-    Labelled,
-    VersionWatch,
-    Watched,
-    WindowRecord,
-    awaiting_labels,
-    moments_of,
-    observe,
-    retire,
-    take_labels,
-)
+from mlops_ray.monitoring.version_watch import VersionWatch, Watched
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.retraining.challenger import judge_challenger
 from mlops_ray.retraining.policy import Decision, OpenAlarm, PastRetraining, State, decide
 from mlops_ray.training.fit import Fitted, fit_chosen
@@ -115,6 +109,13 @@ class _Simulation:
         if self._rows.is_empty():
             raise DataError(f"There is nothing to predict from {scenario.start} to {scenario.end}.")
         self._moment, self._known_at = moments_of(self._rows[PREDICTION_TIME]), moments_of(self._rows[LABEL_KNOWN_AT])
+        case = scenario.use_case
+        self._slices = case.slices if case.monitoring.slices is None else case.monitoring.slices
+        if lacking := [name for name in self._slices if name not in frame.columns]:
+            raise DataError(
+                f"Monitoring of {case.name} has slices by {', '.join(lacking)}, which the training set does not have. "
+                f"Leave them out, or train a version with them first."
+            )
         self._probability = np.full(len(self._rows), np.nan, dtype=np.float32)
         self._raised: dict[str, Raised] = {}
         self._past: list[PastRetraining] = []
@@ -161,7 +162,7 @@ class _Simulation:
             pl.col(PREDICTION_TIME).alias("time"),
             pl.Series("probability", self._probability[first:last]),
             pl.when(known).then(pl.col(LABEL)).alias("label"),
-            *self._scenario.use_case.slices,
+            *self._slices,
         )
         whole = self._champion.watched.reference.reliability[ALL_ROWS]
         qualities = quality_of(rows, record.start, record.end, whole.edges, self._champion.watched.slices)
@@ -227,13 +228,11 @@ class _Simulation:
 
     def _watched(self, fitted: Fitted, now: datetime, split: Split) -> _Champion:
         """With a reference as sealing makes it: inputs from the rows of the fit, answers from the later ones."""
-        case, held_out = self._scenario.use_case, now - split.test
-        known = _known(self._all, now)
+        held_out, known = now - split.test, _known(self._all, now)
         scored = known.filter(pl.col(PREDICTION_TIME) >= held_out)
-        wanted = case.monitoring
         reference = wanted_reference(
-            wanted,
-            case.slices if wanted.slices is None else wanted.slices,
+            self._scenario.use_case.monitoring,
+            self._slices,
             known.filter((pl.col(PREDICTION_TIME) < held_out) & (pl.col(LABEL_KNOWN_AT) <= held_out)),
             PREDICTION_TIME,
             fitted.encoder.features,

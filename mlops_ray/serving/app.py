@@ -1,6 +1,7 @@
 """The Serve applications: one for each use case at `/v2/models/<name>`, and a small one that owns `/v2`."""
 
 import asyncio
+import gc
 import logging
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from mlops_ray.governance.signatures import demands_signature
 from mlops_ray.monitoring.drift_actor import keep_watching
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.registry.model_registry import MlflowRegistry, Registry
 from mlops_ray.registry.model_signature import expect_demanded_signature
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
@@ -41,6 +43,7 @@ from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.follower import Follower
+from mlops_ray.serving.freshness import LOOK_S, FreshnessWatch
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.key_watch import KeyWatch, key_set_duty
 from mlops_ray.serving.label_routes import LabelRoutes
@@ -48,7 +51,7 @@ from mlops_ray.serving.metrics import Metrics
 from mlops_ray.serving.model_deployment import CALLS_AT_A_TIME, ModelArgs, ModelDeployment, RemoteModel
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
-from mlops_ray.serving.registry import MlflowRegistry, Registry
+from mlops_ray.serving.push_routes import PushRoutes
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.server import ServerApi
 from mlops_ray.serving.slots import Slots
@@ -184,6 +187,13 @@ def _set_up_process() -> None:
     ours.setLevel(logging.INFO)
 
 
+def _set_aside_what_stays() -> None:
+    """What a replica is made of is not looked through for garbage again: half a million objects, for which every full
+    collection held up all callers for 50 to 300 ms, each few seconds under load."""
+    gc.collect()
+    gc.freeze()
+
+
 @serve.deployment(
     name="endpoint",
     health_check_period_s=1,  # how long a replica may be dead before another one is started
@@ -224,17 +234,22 @@ class _Endpoint:
         )  # fmt: skip
         operations = Operations(store, name, self._find, self._follower.request_columns)
         labels = LabelRoutes(settings, name, self._follower, self._labels)
+        pushes = PushRoutes(settings, name, self._follower, clock)
         self._endpoint = Endpoint(
-            name, self._follower, self._ledger, self._guard, {**operations.routes(), **labels.routes()},
+            name, self._follower, self._ledger, self._guard,
+            {**operations.routes(), **labels.routes(), **pushes.routes()},
             busy_from=max(1, args.max_ongoing_requests // 2),
             slots=Slots(args.max_ongoing_requests, args.max_queued_requests),
         )  # fmt: skip
         self._metrics = Metrics(name)
+        replica_id = context.replica_id.unique_id
+        freshness = FreshnessWatch(settings, store, name, self._follower, clock, replica_id)
         self._duties = (
             Duty("metrics", self._publish, PUBLISHED_S),
             key_set_duty(settings, self._guard),  # API keys are the follower's, who looks oftener
             Duty("clock", clock.look, CLOCK_LOOK_S),
-            Duty("missing ledger", lambda: self._look_for_missing(store, context.replica_id.unique_id), MISSING_S),
+            Duty("feature freshness", freshness.look, LOOK_S),
+            Duty("missing ledger", lambda: self._look_for_missing(store, replica_id), MISSING_S),
         )
         self._ledger.start()
         self._labels.start()
@@ -243,6 +258,7 @@ class _Endpoint:
         for duty in self._duties:
             duty.start()
         keep_watching(settings, name, registry)
+        _set_aside_what_stays()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._endpoint.app
@@ -301,6 +317,7 @@ class _Endpoint:
         lookups = [reader for reader in readers if reader is not None]
         self._metrics.publish(self._follower.counts, lookups, self._endpoint.shadow.dropped, self._ledger.lag())
         self._metrics.publish_answers(self._endpoint.app.answers)
+        self._metrics.publish_judged([(served.version, served.judged) for served in self._follower.versions()])
 
     def _look_for_missing(self, store: ControlStore, replica_id: str) -> None:
         """One replica of a use case is enough for that."""

@@ -1,6 +1,7 @@
 """Counts of what a replica answered, by version and route: the ground of metrics and of rollout decisions."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -74,6 +75,16 @@ class Counts:
         for index, count in value.get("work", {}).items():  # a replica of the version before says nothing of it
             counts.work[int(index)] = count
         return counts
+
+
+@dataclass
+class Judged:
+    """What a version's contract made of requests. refused, repaired: how many requests; values: how many values were
+    read as another than was sent, by column. One thread counts."""
+
+    refused: int = 0
+    repaired: int = 0
+    values: Counter[str] = field(default_factory=Counter)
 
 
 def _median_s(buckets: list[int]) -> float | None:

@@ -26,6 +26,7 @@ from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.loader import Loader
 from mlops_ray.serving.reporter import Reporter
+from mlops_ray.serving.request_totals import RequestTotals
 from mlops_ray.serving.rollout import step_key
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.traffic import Traffic, traffic_of
@@ -69,6 +70,7 @@ class Follower:
         self.store, self.use_case = store, use_case
         self._id, self._node, self._guard, self._unmoved = replica_id, node, guard, unmoved
         self.counts: defaultdict[tuple[str, str], Counts] = defaultdict(Counts)
+        self._totals = RequestTotals()
         self._step: _Step | None = None
         self._state = Live(use_case)
         self._traffic: Traffic | None = None
@@ -204,6 +206,7 @@ class Follower:
             step.key if traffic and step else "",
             self._counted(step, traffic) if traffic and step else {},
             self._unmoved(),
+            self._totals.look(self.counts, self.versions()),
         )
 
     def _counted(self, step: _Step, traffic: Traffic) -> dict[str, object]:

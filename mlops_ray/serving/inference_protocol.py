@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2 over REST, with its binary tensor extension: one input tensor for each feature."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -55,10 +56,10 @@ class Tensors:
 
 
 class InferBody:
-    """Reads bodies of `infer` for one model."""
+    """Reads bodies of `infer` for one model. repaired: see `ColumnReader`."""
 
-    def __init__(self, schema: ModelSchema):
-        self._rules = {f.name: TensorRules(f, feature_column(schema, f)) for f in schema.features}
+    def __init__(self, schema: ModelSchema, repaired: Counter[str] | None = None):
+        self._rules = {f.name: TensorRules(f, feature_column(schema, f), repaired) for f in schema.features}
         self._numbers, self._categories = schema.named("number"), schema.named("category")
         self._json = TypedJson(InferRequest)
 

@@ -1,18 +1,21 @@
 """Metrics: what a replica counted, brought into Ray's own Prometheus endpoint once a second, off the hot path."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from ray.util.metrics import Counter, Gauge
 
 from mlops_ray.predictions.collect import Lag
-from mlops_ray.serving.counters import BOUNDS_S, Counts
+from mlops_ray.serving.counters import BOUNDS_S, Counts, Judged
 
 # Every fourth of the bounds counted with, and how many of the counted buckets lie below: each is 2.4 times as wide as
 # the one before.
 _LE = {f"{bound:.4g}": count for count, bound in list(enumerate(BOUNDS_S, 1))[3::4]} | {"+Inf": len(BOUNDS_S) + 1}
 _STATUS = ("use_case", "status")
 _VERSION = ("use_case", "version", "route")
+_OF_VERSION = ("use_case", "version")
+# Who counts, and how far it was.
+Counted = list[tuple[object, Mapping[tuple[str, ...], float]]]
 
 
 class Lookups(Protocol):
@@ -51,12 +54,18 @@ class Metrics:
                 ("stale", "Feature values that were older than their time to live", "view"),
             )
         }
+        self._judged = {
+            "refused": _counter("requests_refused", "Requests whose values a version does not take", _OF_VERSION),
+            "repaired": _counter("requests_repaired", "Requests of which the contract repaired a value", _OF_VERSION),
+            "values": _counter("values_repaired", "Values that the contract repaired", (*_OF_VERSION, "column")),
+        }
         self._dropped = _counter("shadow_dropped", "Requests that no shadow was asked, under pressure", ("use_case",))
         self._lag_bytes = _gauge("ledger_waiting_bytes", "Predictions not yet moved to shared storage")
         self._lag_s = _gauge("ledger_oldest_seconds", "Age of the oldest prediction not yet moved to shared storage")
         self._seen: dict[tuple[str, str], Counts] = {}
         self._seen_answers: dict[int, Counts] = {}
-        self._seen_lookups: list[tuple[Lookups, dict[tuple[str, str], float]]] = []
+        self._seen_lookups: Counted = []
+        self._seen_judged: Counted = []
         self._seen_dropped = 0
 
     def publish(
@@ -67,14 +76,9 @@ class Metrics:
             now = counted + Counts()  # as it stands: answers go on meanwhile, and what comes now is the next round's
             self._add(now - self._seen.get((version, route), Counts()), {"version": version, "route": route})
             self._seen[version, route] = now
-        before, self._seen_lookups = self._seen_lookups, []
-        for reader in lookups:
-            seen = next((seen for known, seen in before if known is reader), {})
-            looked_up = _counted(reader)
-            for (name, view), value in looked_up.items():
-                tags = self._tags | ({"view": view} if view else {})
-                _increase(self._lookups[name], value - seen.get((name, view), 0.0), tags)
-            self._seen_lookups.append((reader, looked_up))
+        before, self._seen_lookups = self._seen_lookups, [(reader, _counted(reader)) for reader in lookups]
+        for (name, view), value in _new(before, self._seen_lookups):
+            _increase(self._lookups[name], value, self._tags | ({"view": view} if view else {}))
         _increase(self._dropped, dropped - self._seen_dropped, self._tags)
         self._seen_dropped = dropped
         self._lag_bytes.set(lag.bytes, self._tags)
@@ -89,6 +93,14 @@ class Metrics:
             _increase_buckets(self._answer_latency, new, tags)
             self._seen_answers[status] = now
 
+    def publish_judged(self, versions: Sequence[tuple[str, Judged]]) -> None:
+        """Add what the contracts of these versions made of requests since the last call."""
+        before = self._seen_judged
+        self._seen_judged = [(judged, _judged(version, judged)) for version, judged in versions]
+        for (name, version, column), value in _new(before, self._seen_judged):
+            tags = self._tags | {"version": version} | ({"column": column} if column else {})
+            _increase(self._judged[name], value, tags)
+
     def _add(self, new: Counts, labels: dict[str, str]) -> None:
         tags = self._tags | labels
         _increase(self._requests, new.requests, tags)
@@ -96,11 +108,28 @@ class Metrics:
         _increase_buckets(self._latency, new, tags)
 
 
-def _counted(reader: Lookups) -> dict[tuple[str, str], float]:
+def _counted(reader: Lookups) -> dict[tuple[str, ...], float]:
     """What a reader has counted so far, by metric and view, "" where it is not by view."""
-    found = {("seconds", ""): reader.seconds, ("reads", ""): float(reader.reads)}
+    found: dict[tuple[str, ...], float] = {("seconds", ""): reader.seconds, ("reads", ""): float(reader.reads)}
     found |= {("missing", view): float(values) for view, values in reader.missing.items()}
     return found | {("stale", view): float(values) for view, values in reader.stale.items()}
+
+
+def _judged(version: str, judged: Judged) -> dict[tuple[str, ...], float]:
+    """What was counted so far, by metric, version and column, "" where it is not by column."""
+    found: dict[tuple[str, ...], float] = {
+        ("refused", version, ""): float(judged.refused),
+        ("repaired", version, ""): float(judged.repaired),
+    }
+    return found | {("values", version, column): float(values) for column, values in dict(judged.values).items()}
+
+
+def _new(before: Counted, now: Counted) -> Iterator[tuple[Any, float]]:
+    """By how much each count has grown. Versions come and go: one that is new counts from 0."""
+    for source, counted in now:
+        seen = next((counted for known, counted in before if known is source), {})
+        for key, value in counted.items():
+            yield key, value - seen.get(key, 0.0)
 
 
 def _counter(name: str, text: str, tags: tuple[str, ...]) -> Counter:

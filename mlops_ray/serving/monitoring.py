@@ -7,16 +7,15 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UseCaseError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.monitoring_definitions import MonitoringRevision, definitions
+from mlops_ray.governance.policy_changes import PolicyChange
 from mlops_ray.serving.approvals import expect_role, may_one
 from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.operations import Reason, RevisionNumber, actor_of, read_body
-from mlops_ray.serving.registry import MlflowRegistry
 from mlops_ray.serving.versions import LOOKS
 
 
@@ -47,20 +46,21 @@ class Monitored:
         return Response({"definitions": seen})
 
     async def _set(self, request: Request) -> Response:
+        """202 with the change where somebody else has to approve it."""
         body = await read_body(request, MonitoringBody)
         expect_role(request.principal, ("operate",), body.model)
         made = await asyncio.to_thread(self._made, actor_of(request, body.model), body)
-        return Response(made.to_json())
+        return Response(made.to_json(), 202 if isinstance(made, PolicyChange) else 200)
 
-    def _made(self, actor: Actor, body: MonitoringBody) -> MonitoringRevision:
+    def _made(self, actor: Actor, body: MonitoringBody) -> MonitoringRevision | PolicyChange:
         # Imported where it is needed: learning what is normal takes SciPy, and few ever ask.
         from mlops_ray.monitoring.definition import set_monitoring
-        from mlops_ray.monitoring.foreign_model import WithForeign
+        from mlops_ray.monitoring.foreign_model import every_version
         from mlops_ray.use_case import Monitoring
 
         try:
             wanted = None if body.definition is None else Monitoring.from_json(body.definition)
         except UseCaseError as error:
             raise ConfigurationError(str(error)) from error
-        registry = WithForeign(MlflowRegistry(self._settings), self._store, Artifacts(self._settings.artifacts))
+        registry = every_version(self._settings, self._store)
         return set_monitoring(self._store, registry, actor, body.model, wanted, body.reason, body.revision)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.features.online_row import OnlineRow
 from mlops_ray.registry.sealed_model import SealedModel
+from mlops_ray.serving.on_demand_features import OnDemandFeatures
 from mlops_ray.serving.request_features import RequestFeatures
 
 _logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Predictor:
         computed = {name: e for name, e in schema.expressions().items() if name not in self._copied}
         columns = {column.name: column.dtype for column in schema.request_columns}
         self._computed = RequestFeatures(list(computed.values()), columns)
+        self._on_demand = OnDemandFeatures(schema) if schema.on_demand_features else None
 
     def close(self) -> None:
         """Let go of the online store's connections."""
@@ -100,6 +102,8 @@ class Predictor:
             {**found, **{name: row[name] for name in self._copied}, **values}
             for row, found, values in zip(rows, known, computed, strict=True)
         ]
+        if self._on_demand is not None:
+            features = self._on_demand.added_to(rows, features)
         vectors = self.vectors_of_features(
             [[row.get(name) for name in self._numbers] for row in features],
             [[row.get(name) for name in self._categories] for row in features],

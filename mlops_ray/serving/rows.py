@@ -1,6 +1,7 @@
 """Rows that callers send, judged by the rules of their columns, as the rows of files are."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -32,10 +33,11 @@ class ColumnReader:
 
     Most callers send values as this system would write them: `canonical` reads those alone, without a data frame.
     It takes nothing that the contract would refuse, repair or read differently. `judged` asks the contract.
+    repaired: counts, by column, values that the contract repaired; None where nobody asks.
     """
 
-    def __init__(self, column: Column):
-        self.column = column
+    def __init__(self, column: Column, repaired: Counter[str] | None = None):
+        self.column, self._repaired = column, repaired
         self.canonical_type = canonical_type(column)
         self._check = _canonical_check(column)
         self._decoder = msgspec.json.Decoder(list[self.canonical_type])  # type: ignore[name-defined]
@@ -56,14 +58,14 @@ class ColumnReader:
         if canonical is not None:
             return canonical  # The contract takes a millisecond for a column, and most columns need none.
         texts = pl.Series([_text(bytes(value), self.column) for value in values], dtype=pl.String)
-        return judge_series(self.column, texts, fields).to_list()
+        return judge_series(self.column, texts, fields, self._repaired).to_list()
 
 
 class RowReader:
     """The same for rows: structs with a field for each column."""
 
-    def __init__(self, columns: Sequence[Column]):
-        self._readers = [ColumnReader(column) for column in columns]
+    def __init__(self, columns: Sequence[Column], repaired: Counter[str] | None = None):
+        self._readers = [ColumnReader(column, repaired) for column in columns]
         self.canonical_type = struct_of("row", {r.column.name: r.canonical_type for r in self._readers})
         self.any_type = struct_of("row", {r.column.name: msgspec.Raw for r in self._readers})
 
@@ -90,8 +92,10 @@ def _columns(rows: Sequence[Any]) -> list[tuple[Any, ...]]:
     return list(zip(*(msgspec.structs.astuple(row) for row in rows), strict=True))
 
 
-def judge_series(column: Column, given: pl.Series, fields: Sequence[str]) -> pl.Series:
-    """Values of any type, read and repaired by the contract; gives the column's type.
+def judge_series(
+    column: Column, given: pl.Series, fields: Sequence[str], repaired: Counter[str] | None = None
+) -> pl.Series:
+    """Values of any type, read and repaired by the contract; gives the column's type. repaired: see `ColumnReader`.
 
     Raises HttpError 400 for the first value that is refused, naming its field and the reason, `column:what`.
     """
@@ -100,6 +104,8 @@ def judge_series(column: Column, given: pl.Series, fields: Sequence[str]) -> pl.
     if refused:
         row = min(refused)
         raise HttpError(400, f"{fields[row]}: {_why(column, refused[row], given[row])}.", fields[row])
+    if repaired is not None and (values := sum(int(flags.sum()) for flags in reading.repairs.values())):
+        repaired[column.name] += values
     return reading.value
 
 

@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.batching import Batcher, Probability, TurnBatcher
+from mlops_ray.serving.counters import Judged
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.inference_protocol import InferBody, Tensors, metadata
 from mlops_ray.serving.openapi import openapi_of_model
 from mlops_ray.serving.predictor import Predictor, Vectors
-from mlops_ray.serving.validation import PredictBody
+from mlops_ray.serving.validation import Asked, PredictBody
 
 INLINE_ROWS, INLINE_KEYS = 32, 8
 WAITING_LOOKUPS = 8  # what one replica's CPU can make of answers that come from another machine
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ class ServedVersion:
         self.takes = [(feature.name, feature.kind) for feature in self.schema.features]
         self.metadata = metadata(self.schema, name, version)
         self.openapi = openapi_of_model(self.schema, name, version)
-        self._predict_body, self._infer_body = PredictBody(self.schema), InferBody(self.schema)
+        self.judged = Judged()
+        self._predict_body = PredictBody(self.schema, self.judged.values)
+        self._infer_body = InferBody(self.schema, self.judged.values)
         self._positions = [
             [position for position, feature in enumerate(self.schema.features) if feature.kind == kind]
             for kind in ("number", "category")
@@ -150,10 +154,8 @@ class ServedVersion:
         aside: look up and ask in this version's own thread, however short that is: one that nobody knows yet may hang,
         and the event loop belongs to the callers of the others.
         """
-        asked = self._predict_body.decode(content)
-        as_of = (asked.as_of or datetime.now(UTC)).astimezone(UTC)
+        asked, as_of, late = self._counted(self._asked, content)
         if asked.keys is not None:
-            late = self._late(asked.keys, as_of, given=asked.as_of is not None)
             return await self._from_keys(asked.keys, as_of, late, aside)
         numbers, categories = (
             [[row[position] for position in positions] for row in asked.features or []] for positions in self._positions
@@ -162,9 +164,28 @@ class ServedVersion:
 
     async def infer(self, content: bytes, header_length: bytes | None, aside: bool = False) -> Scored:
         """Answer a question of the Open Inference Protocol. Raises HttpError if it is refused. aside: see `predict`."""
-        tensors = self._infer_body.decode(content, header_length)
+        tensors = self._counted(self._infer_body.decode, content, header_length)
         vectors = self._infer_body.vectors(tensors.columns)
         return await self._from_vectors(vectors, aside, datetime.now(UTC), tensors)
+
+    def _asked(self, content: bytes) -> tuple[Asked, datetime, Sequence[bool]]:
+        """What is asked, as of when, and which rows are late. Raises HttpError if it is refused."""
+        asked = self._predict_body.decode(content)
+        as_of = (asked.as_of or datetime.now(UTC)).astimezone(UTC)
+        late = self._late(asked.keys, as_of, given=asked.as_of is not None) if asked.keys is not None else ()
+        return asked, as_of, late
+
+    def _counted(self, read: Callable[..., T], *given: Any) -> T:
+        """What `read` makes of a request, which counts as refused if it raises HttpError, and as repaired if the
+        contract repaired a value. It waits for nothing, so no other request is read meanwhile."""
+        values = self.judged.values.total()
+        try:
+            found = read(*given)
+        except HttpError:
+            self.judged.refused += 1
+            raise
+        self.judged.repaired += self.judged.values.total() > values
+        return found
 
     def predict_at_once(self, content: bytes) -> Scored:
         """What `predict` answers to a question by keys that gives `as_of`, in this thread: sealing and golden requests

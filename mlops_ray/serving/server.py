@@ -9,6 +9,7 @@ from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.data import Data
 from mlops_ray.serving.http import Request, Response, Route, Routes
 from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
@@ -23,7 +24,7 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "
 
 class ServerApi:
     """Name, version, liveness, readiness; the models that there are; approvals, lineage, keys, subscriptions, the audit
-    log and the inventory. running: each model that is deployed here, and whether it takes requests."""
+    log, the inventory and the data. running: each model that is deployed here, and whether it takes requests."""
 
     def __init__(self, settings: Settings, store: ControlStore, guard: Guard, running: RunningModels) -> None:
         self._running = running
@@ -44,6 +45,7 @@ class ServerApi:
                 **AuditLog(settings, store).routes(),
                 **Inventory(store).routes(),
                 **Monitored(settings, store).routes(),
+                **Data(settings, store).routes(),
             },
             guard,
             not_found=repository.not_found,

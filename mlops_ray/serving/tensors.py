@@ -2,6 +2,7 @@
 
 import base64
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -61,10 +62,11 @@ class InputTensor(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 
 
 class TensorRules:
-    """What the tensor of one feature may hold: its kind, and the rules of the column that it repeats."""
+    """What the tensor of one feature may hold: its kind, and the rules of the column that it repeats. repaired: see
+    `ColumnReader`."""
 
-    def __init__(self, feature: Feature, column: Column):
-        self.feature, self.column = feature, column
+    def __init__(self, feature: Feature, column: Column, repaired: Counter[str] | None = None):
+        self.feature, self.column, self.repaired = feature, column, repaired
         self.texts = AcceptedTexts(column)
         low, high = limits(column)
         self.low, self.high = (-np.inf if low is None else low), (np.inf if high is None else high)
@@ -198,7 +200,7 @@ def _numbers(values: Any, datatype: str, rules: TensorRules, fields: Sequence[st
     else:
         given = pl.Series(values)
         given = given.fill_nan(None) if given.dtype.is_float() else given
-    return judge_series(column, given, fields).cast(pl.Float64).to_numpy().astype(np.float32)
+    return judge_series(column, given, fields, rules.repaired).cast(pl.Float64).to_numpy().astype(np.float32)
 
 
 def _canonical_numbers(values: Any, rules: TensorRules) -> NDArray[np.float32] | None:
@@ -226,7 +228,8 @@ def _texts(values: Sequence[Scalar], rules: TensorRules, fields: Sequence[str]) 
     if rules.column.type == "text" and (rules.column.nullable or None not in values):
         read = rules.texts.all(values)  # type: ignore[arg-type]
     if read is None:
-        read = judge_series(rules.column, pl.Series(values, dtype=pl.String), fields).cast(pl.String).to_list()
+        given = pl.Series(values, dtype=pl.String)
+        read = judge_series(rules.column, given, fields, rules.repaired).cast(pl.String).to_list()
     texts = np.empty(len(values), dtype=object)
     texts[:] = ["" if text is None else text for text in read]
     return texts

@@ -1,5 +1,6 @@
 """What the plain JSON route accepts, compiled once from the schema of a model."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,12 +28,12 @@ class Asked:
 
 
 class PredictBody:
-    """Reads bodies of `predict` for one model."""
+    """Reads bodies of `predict` for one model. repaired: see `ColumnReader`."""
 
-    def __init__(self, schema: ModelSchema):
+    def __init__(self, schema: ModelSchema, repaired: Counter[str] | None = None):
         self._readers = {
-            "keys": RowReader(schema.request_columns),
-            "features": RowReader([feature_column(schema, feature) for feature in schema.features]),
+            "keys": RowReader(schema.request_columns, repaired),
+            "features": RowReader([feature_column(schema, feature) for feature in schema.features], repaired),
         }
         self._as_of = ColumnReader(Column("as_of", "timestamp"))
         self._names = [column.name for column in schema.request_columns]

@@ -1,5 +1,6 @@
 """The endpoint of the example model with all its parts, in this process and without Ray or MLflow."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from mlops_ray.serving.label_routes import LabelRoutes
 from mlops_ray.serving.middleware import Edge
 from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
+from mlops_ray.serving.push_routes import PushRoutes
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.testing.example_model import example_reader, seal_example
 
@@ -95,8 +97,11 @@ def example_endpoint(
         return sealed[version]
 
     labels = LabelWriter(settings, NAME)
-    operations = Operations(store, NAME, find, follower.request_columns)
-    routes = {**operations.routes(), **LabelRoutes(settings, NAME, follower, labels).routes()}
+    routes = {
+        **Operations(store, NAME, find, follower.request_columns).routes(),
+        **LabelRoutes(settings, NAME, follower, labels).routes(),
+        **PushRoutes(settings, NAME, follower, time.time).routes(),
+    }
     endpoint = Endpoint(NAME, follower, ledger, guard, routes, deadline_s)
     with ledger, labels:
         yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, labels, load_version, sealed)

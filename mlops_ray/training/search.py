@@ -20,12 +20,12 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from mlops_ray.artifacts import read_parquet
 from mlops_ray.code_version import environment_digest
 from mlops_ray.config import Settings
-from mlops_ray.errors import UnavailableError, UseCaseError
+from mlops_ray.errors import MlopsRayError, UnavailableError, UseCaseError
 from mlops_ray.features.columns import LABEL
-from mlops_ray.features.training_set import TrainingSet, split_by_time
+from mlops_ray.features.slices import most_memory
+from mlops_ray.features.training_set import TrainingSet, read_split
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.training.proposal import propose
 from mlops_ray.training.tracking import SearchRuns, open_search
@@ -35,6 +35,8 @@ from mlops_ray.use_case import UseCase
 
 # How often a trial is begun again whose worker died (out of memory, node lost). A candidate that raises is not.
 _MAX_WORKER_FAILURES = 2
+# Of a value of the training set: as a column, as a copy that is filtered and sorted, and in the matrix.
+_BYTES_WHILE_ENCODED = 24
 _TUNE_ENVIRONMENT = {
     # The new output prints a table even when it is told to be silent.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -66,14 +68,17 @@ def search(
     UnavailableError if MLflow is down.
     """
     started = time.monotonic()
-    data = _encode(use_case, training_set)
+    data = _encode_where_it_fits(use_case, training_set)
     runs = open_search(
         settings,
         use_case.name,
         use_case.metric,
         key,
         training_set,
-        {"mlops_ray.feature_service": str(training_set.feature_service)},
+        {
+            "mlops_ray.feature_service": str(training_set.feature_service),
+            "mlops_ray.search_rows": str(use_case.search.rows or "all"),
+        },
     )
     ledger = _TrialLedger(runs, training_set, use_case, progress, retry_failed)
     todo = ledger.unfinished()
@@ -98,21 +103,50 @@ def search(
     return result
 
 
+def _encode_where_it_fits(use_case: UseCase, training_set: TrainingSet) -> "TrialData | ray.ObjectRef[TrialData]":
+    """What all trials read, or a reference to it: a training set of many files does not come past the driver."""
+    if not training_set.parts:
+        return _encode(use_case, training_set)
+    rows = use_case.search.rows or training_set.rows
+    memory = min(rows * (len(training_set.features) + 8) * _BYTES_WHILE_ENCODED, most_memory())
+    reference = ray.remote(_encode).options(memory=memory).remote(use_case, training_set)
+    try:
+        ray.wait([reference], fetch_local=False)
+        ray.get(ray.remote(_is_there).remote(reference))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, MlopsRayError):
+            raise error.cause from None
+        raise
+    return reference
+
+
 def _encode(use_case: UseCase, training_set: TrainingSet) -> TrialData:
     """The encoder sees the train part only: a category first met in validation is unknown, as it would be later."""
-    parts = split_by_time(read_parquet(training_set.url), training_set.as_of, use_case.split)
-    encoder = fit_encoder(parts.train, training_set.features)
+    wanted, search = ("train", "validation"), use_case.search
+    parts = read_split(training_set, use_case.split, wanted, search.rows, search.seed)
+    train, validation = (parts[name] for name in wanted)
+    encoder = fit_encoder(train, training_set.features)
     return TrialData(
         encoder.features,
-        encoder.encode(parts.train),
-        parts.train[LABEL].to_numpy(),
-        encoder.encode(parts.validation),
-        parts.validation[LABEL].to_numpy(),
+        encoder.encode(train),
+        train[LABEL].to_numpy(),
+        encoder.encode(validation),
+        validation[LABEL].to_numpy(),
     )
 
 
+def _is_there(data: TrialData) -> bool:
+    """Asked by a task of its own, so that the driver learns what failed without the data."""
+    return len(data.train) > 0
+
+
 def _run(
-    use_case: UseCase, settings: Settings, data: TrialData, key: str, ledger: "_TrialLedger", todo: Sequence[Trial]
+    use_case: UseCase,
+    settings: Settings,
+    data: "TrialData | ray.ObjectRef[TrialData]",
+    key: str,
+    ledger: "_TrialLedger",
+    todo: Sequence[Trial],
 ) -> None:
     threads = _threads_per_trial(len(ledger.trials))
     candidates = {candidate.name: candidate for candidate in use_case.candidates}

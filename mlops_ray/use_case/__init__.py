@@ -1,6 +1,8 @@
 """What a user declares, one noun a file: `UseCase` and its parts."""
 
+from mlops_ray.use_case.aggregation import Aggregation
 from mlops_ray.use_case.column import Column, ColumnType
+from mlops_ray.use_case.divided_view import DividedView
 from mlops_ray.use_case.expectations import Expectations, NeverFalls, References, Unique
 from mlops_ray.use_case.features import Feature, FeatureKind
 from mlops_ray.use_case.gates import (
@@ -20,6 +22,7 @@ from mlops_ray.use_case.gates import (
     Waiver,
 )
 from mlops_ray.use_case.label import Label
+from mlops_ray.use_case.last_known import LastKnown
 from mlops_ray.use_case.loading import load_use_case
 from mlops_ray.use_case.monitoring import CategoryDetector, ErrorDetector, Monitoring, NumberDetector, Question, Season
 from mlops_ray.use_case.retraining import Retraining
@@ -29,10 +32,12 @@ from mlops_ray.use_case.source import Source, Tables
 from mlops_ray.use_case.split import Split
 from mlops_ray.use_case.use_case import UseCase
 from mlops_ray.use_case.window_spec import WindowSpec
+from mlops_ray.use_case.windowed_view import WindowedView, windowed_views
 
 __all__ = [
     "LOWER_IS_BETTER",
     "AdvisorySeverity",
+    "Aggregation",
     "Approval",
     "BetterThanChampion",
     "Candidate",
@@ -41,6 +46,7 @@ __all__ = [
     "Classifier",
     "Column",
     "ColumnType",
+    "DividedView",
     "ErrorDetector",
     "Expectations",
     "Fairness",
@@ -49,6 +55,7 @@ __all__ = [
     "Gate",
     "Integer",
     "Label",
+    "LastKnown",
     "Latency",
     "Metric",
     "Monitoring",
@@ -75,5 +82,7 @@ __all__ = [
     "UseCase",
     "Waiver",
     "WindowSpec",
+    "WindowedView",
     "load_use_case",
+    "windowed_views",
 ]

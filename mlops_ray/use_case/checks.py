@@ -20,6 +20,8 @@ from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of
 from mlops_ray.use_case.gates import Fairness, NoSliceWorse, NoVulnerability
 from mlops_ray.use_case.search import Candidate, Choice, Integer, Uniform
 from mlops_ray.use_case.source import Source
+from mlops_ray.use_case.view_checks import check_views
+from mlops_ray.use_case.windowed_view import WindowedView
 
 if TYPE_CHECKING:
     from mlops_ray.use_case.use_case import UseCase
@@ -70,8 +72,10 @@ def check_use_case(case: "UseCase") -> None:
     _check_keys(case)
     _check_label(case)
     _check_request_features(case)
+    check_views(case, {name: column_types(case, name) for name in case.sources})
+    _check_on_demand(case)
     if case.feature_service is None:
-        features = list(case.features_of_request())
+        features = [*case.features_of_request(), *case.on_demand_features]
         check_monitored(case, [*case.request_columns(), *features], features)
     _check_gates(case)
 
@@ -85,10 +89,17 @@ def check_monitored(case: "UseCase", columns: Collection[str], features: Collect
         ("slice", case.slices, columns, "a request column or feature"),
         ("monitoring's slice", case.monitoring.slices or (), columns, "a request column or feature"),
         ("monitoring's seasonal", case.monitoring.seasonal, features, "a feature"),
+        ("monitoring's segment", _in_segments(case), features, "a feature"),
     ):
         for name in names:
             if name not in known:
                 raise _refusal(case, f"{place} {name!r} is not {kind}. {nearest(name, known)}")
+
+
+def _in_segments(case: "UseCase") -> tuple[str, ...]:
+    """The categories and the features that the segments of its monitoring name."""
+    segments = case.monitoring.segments
+    return (*segments, *(name for names in segments.values() for name in names))
 
 
 def outcomes_of(case: "UseCase") -> set[str]:
@@ -185,6 +196,7 @@ def _check_source(case: "UseCase", name: str, source: Source) -> None:
             )
     _check_rules(case, place, source, types)
     _check_expectations(case, name, source)
+    _check_last_known(case, name, source, types)
     if source.known_at is not None:
         _expect_moment(case, f"{place}: known_at", source.known_at, types, f"source {name!r}")
         if not is_of_one_row(source.known_at):
@@ -204,6 +216,42 @@ def _check_rules(case: "UseCase", place: str, source: Source, types: Mapping[str
                 f"{place}: rule {name!r} depends on other rows, but a source is read in parts. Expectations (expects) "
                 f"are of rows together.",
             )
+
+
+def _check_last_known(case: "UseCase", name: str, source: Source, types: Mapping[str, pl.DataType]) -> None:
+    """What is filled in comes after the rows were judged one by one, and no request is filled in."""
+    for asked in source.last_known:
+        place, column = f"source {name!r}: last_known of {asked.column!r}", source.column(asked.column)
+        expect_types(asked, f"Use case {case.name}: {place}")
+        _expect_columns(case, place, (asked.column, *asked.by), types)
+        if not asked.by:
+            raise _refusal(case, f"{place}: by is empty. Name the columns that say of what a value is known.")
+        if source.known_at is None:
+            raise _refusal(case, f"{place}: what is known last is told by known_at. Give the source known_at.")
+        if column is None or not column.nullable or asked.column in asked.by:
+            raise _refusal(case, f"{place}: it must be a column of the files, nullable, and none of by.")
+        if asked.within is not None and asked.within <= timedelta():
+            raise _refusal(case, f"{place}: within is {asked.within}. Give a time above zero, or leave it out.")
+        if used := _uses_before(source, asked.column):
+            raise _refusal(
+                case, f"{place}: {used} needs it before it is filled in. Take another, or make it a feature."
+            )
+        if name == case.main_source and asked.column in case.request_columns():
+            raise _refusal(case, f"{place}: callers send it, and a request is not filled in. Make it a feature.")
+    if len({asked.column for asked in source.last_known}) < len(source.last_known):
+        raise _refusal(case, f"source {name!r}: last_known names a column twice. Say once what it is taken from.")
+
+
+def _uses_before(source: Source, column: str) -> str:
+    """What of a source is computed from a column when its rows are judged or counted; "" if nothing is."""
+    expressions = {f"derived column {one!r}": expression for one, expression in source.derived.items()}
+    expressions |= {f"rule {one!r}": rule for one, rule in source.rules.items()}
+    if source.known_at is not None:
+        expressions["known_at"] = source.known_at
+    used = [what for what, expression in expressions.items() if column in expression.meta.root_names()]
+    used += ["its key"] if column in source.key else []
+    used += ["keep_by"] if column == source.keep_by else []
+    return next(iter(used), "")
 
 
 def _check_expectations(case: "UseCase", name: str, source: Source) -> None:
@@ -345,6 +393,22 @@ def _expect_servable(case: "UseCase", place: str, expression: pl.Expr) -> None:
             f"{place} depends on other rows, and a request has one alone. Write it over one row, or compute it in a "
             f"feature view.",
         )
+
+
+def _check_on_demand(case: "UseCase") -> None:
+    """Names and expressions; what functions of views give is known when the training set is made."""
+    known = {*case.entities, case.event_time, *case.features_of_request()}
+    windowed = [view for view in case.feature_views.values() if isinstance(view, WindowedView)]
+    known |= {name for view in windowed for name in view.aggregations}
+    for name, expression in case.on_demand_features.items():
+        place = f"on-demand feature {name!r}"
+        _expect_not_reserved(case, "on-demand feature", name)
+        if name in known:
+            raise _refusal(case, f"{place} has the name of an entity, event_time or feature. Give it one of its own.")
+        unknown = [root for root in expression.meta.root_names() if root not in known]
+        if unknown and len(windowed) == len(case.feature_views):
+            raise _refusal(case, f"{place} uses {unknown[0]!r}, which is none of these. {nearest(unknown[0], known)}")
+        _expect_servable(case, place, expression)
 
 
 def _check_gates(case: "UseCase") -> None:

@@ -25,7 +25,8 @@ class Monitoring:
     reference; in others a daily and weekly cycle is found by itself. false_alarm_days: the promise, at most one false
     alarm about the endpoint in so many days, over all questions, features and kinds of windows, at any traffic. slices:
     request columns or features whose values are judged for themselves once labels come; None for the use case's
-    `slices`.
+    `slices`. segments: by category the features that are also compared for themselves among the predictions of each of
+    its values, as `{"carrier": ("distance", "hour")}`: of the 20 most frequent with 1 % of the rows or more.
 
     number_detector, category_detector: how far a window is from the reference, as `NumberDetector` and
     `CategoryDetector` name it, or a detector of your own as "package.module:Class". domain_classifier: also whether a
@@ -42,6 +43,7 @@ class Monitoring:
     seasonal: Mapping[str, Season] = field(default_factory=dict)
     false_alarm_days: int = 30
     slices: tuple[str, ...] | None = None
+    segments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     number_detector: str = "kolmogorov_smirnov"
     category_detector: str = "jensen_shannon"
     domain_classifier: bool = False
@@ -66,8 +68,11 @@ class Monitoring:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; lengths of time in seconds."""
+        """As plain JSON values; lengths of time in seconds. Segments stand there where there are any: the release
+        before knows of none."""
         shown = asdict(self) | {"windows": [spec.to_json() for spec in self.windows]}
+        segments = {name: list(features) for name, features in shown.pop("segments").items()}
+        shown |= {"segments": segments} if segments else {}
         for name in _TIMES:
             length: timedelta | None = shown.pop(name)
             shown[f"{name}_s"] = None if length is None else length.total_seconds()
@@ -84,6 +89,8 @@ class Monitoring:
         try:
             if "windows" in parts:
                 parts["windows"] = tuple(map(WindowSpec.from_json, parts["windows"]))
+            if "segments" in parts:
+                parts["segments"] = {name: tuple(features) for name, features in parts["segments"].items()}
             for name in _TIMES:
                 if f"{name}_s" in parts:
                     length_s = parts.pop(f"{name}_s")

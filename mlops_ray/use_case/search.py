@@ -12,6 +12,8 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.features import Feature
 
+_FEWEST_ROWS = 1_000
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -100,11 +102,16 @@ class Candidate(Protocol):
 
 @dataclass(frozen=True)
 class Search:
-    """How long the search goes on: trials for each candidate, and how fast ASHA stops the worse ones."""
+    """How long the search goes on: trials for each candidate, and how fast ASHA stops the worse ones.
+
+    rows: of training and validation together about so many are looked at, chosen evenly in time; None: all. The last
+    fit takes all rows either way.
+    """
 
     trials_per_candidate: int = 4
     reduction_factor: float = 2.0
     seed: int = 13
+    rows: int | None = None
 
     def __post_init__(self) -> None:
         expect_types(self, "Search")
@@ -114,6 +121,11 @@ class Search:
             raise UseCaseError(
                 f"Search: reduction_factor is {self.reduction_factor}, and one in so many trials goes on. "
                 f"Give a number above 1."
+            )
+        if self.rows is not None and self.rows < _FEWEST_ROWS:
+            raise UseCaseError(
+                f"Search: rows is {self.rows}, too few to tell candidates apart (at least {_FEWEST_ROWS:,}). "
+                f"Give more, or None for all."
             )
         if not 0 <= self.seed < 2**32:
             raise UseCaseError(f"Search: seed is {self.seed}. Give a number from 0 to 4,294,967,295.")

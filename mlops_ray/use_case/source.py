@@ -11,6 +11,7 @@ import polars as pl
 from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case.column import Column
 from mlops_ray.use_case.expectations import Expectations
+from mlops_ray.use_case.last_known import LastKnown
 from mlops_ray.use_case.reader import Reader
 
 Tables = Mapping[str, pl.DataFrame]
@@ -36,6 +37,7 @@ class Source:
     all columns are the same row, and one of them counts in any case. What does not count is quarantined.
     derived: columns computed from the accepted ones. rules: by name, what must hold of each row, over its columns and
     derived ones; a row for which one is false goes to quarantine, with the reason `rule:<name>`; null holds, as in SQL.
+    last_known: what a missing value is taken from, see `LastKnown`; it comes last, after derived columns and rules.
     expects: what the rows must be like together. known_at: the moment a row became known; rows known later than
     `as_of` stay out. Without it a row counts as known from the beginning.
     """
@@ -54,6 +56,7 @@ class Source:
     rules: Mapping[str, pl.Expr] = field(default_factory=dict)
     expects: Expectations = field(default_factory=Expectations)
     reader: Reader | None = None
+    last_known: tuple[LastKnown, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_text()

@@ -32,7 +32,10 @@ class UseCase:
     request_features: what a model may see of the request itself, as expressions over entities and `event_time`.
         Default: every column of the first source that is neither entity, event time nor outcome.
     feature_views: for each Feast feature view that this use case fills, a function from the snapshot's tables to its
-        rows: join keys, features, and `event_timestamp`, the moment the values became known.
+        rows: join keys, features, and `event_timestamp`, the moment the values became known. Statistics over windows of
+        time are declared (`windowed_views`), and `DividedView` says how a function may be divided.
+    on_demand_features: what a model sees beside request features and views, as expressions over these, entities and
+        `event_time`: of the request and of what is known of it. Numbers among the features are Float64 there.
     feature_service: the Feast feature service a model reads; needed with `feature_views`.
     purpose, limits: what the predictions are for, and what they are not, in sentences for the model card.
     tier: how much depends on the predictions being right. review_every: how often somebody who approves looks at the
@@ -59,6 +62,7 @@ class UseCase:
     lead_time: timedelta = timedelta(0)
     request_features: Mapping[str, pl.Expr] | None = None
     feature_views: Mapping[str, Callable[[Tables], pl.DataFrame]] = field(default_factory=dict)
+    on_demand_features: Mapping[str, pl.Expr] = field(default_factory=dict)
     feature_service: str | None = None
     metric: Literal["roc_auc", "average_precision"] = "roc_auc"
     split: Split = Split()

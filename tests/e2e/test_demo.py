@@ -20,7 +20,7 @@ import pytest
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.client import Client
 from mlops_ray.config import Settings, load_settings
-from mlops_ray.features.training_set import request_rows
+from mlops_ray.features.labelled import request_rows
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.registry.sealed_model import load, model_inputs
 from mlops_ray.use_case import load_use_case

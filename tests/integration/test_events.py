@@ -16,6 +16,7 @@ from mlops_ray.catalogue.retire import retire as retire_snapshot
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
+from mlops_ray.features.parity import FeatureParity
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm, worsen_alarm
 from mlops_ray.governance.anchors import anchor, read_anchors
 from mlops_ray.governance.approvals import approve, attach, expire, list_approvals, reject, request, revoke
@@ -28,15 +29,17 @@ from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.erasures import erase_person as erase_person_from_audit
 from mlops_ray.governance.events import EVENT_TYPES, Actor, Event, read_events
+from mlops_ray.governance.freshness import report_freshness
 from mlops_ray.governance.inventory import Declared, announce_overdue, declare, inventory, review
 from mlops_ray.governance.keys import create_key, list_keys, revoke_key
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.measurements import RULES, record_measurement
 from mlops_ray.governance.missing_ledger import report_missing
-from mlops_ray.governance.monitoring_definitions import definition_of, set_definition
+from mlops_ray.governance.monitoring_changes import set_definition
+from mlops_ray.governance.monitoring_definitions import definition_of
 from mlops_ray.governance.notifications import deliver_once, subscribe, waiting
 from mlops_ray.governance.policies import Policy
-from mlops_ray.governance.policy_changes import approve_change, reject_change, set_policy
+from mlops_ray.governance.policy_changes import PolicyChange, approve_change, reject_change, set_policy
 from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
@@ -47,6 +50,7 @@ from mlops_ray.governance.unwatched import report_unwatched
 from mlops_ray.governance.verdicts import Approval, Report
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.operations.upgrade import upgrade
+from mlops_ray.pipeline.served_parity import ServedParity, report_failed
 from mlops_ray.predictions.erasure import erase_person
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import segments, write_segment
@@ -157,6 +161,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     monitoring(platform)  # before a challenger waits
     several_people(platform)
     reviews(platform)
+    features(platform)
     data(platform)
     erasure(platform)
     advisories_and_audit(platform)
@@ -316,9 +321,15 @@ def end_of_a_version(platform: Platform) -> None:
 
 def monitoring(platform: Platform) -> None:
     store, now = platform.store, datetime.now(UTC)
-    made = set_definition(store, ANN, NAME, {"false_alarm_days": 60}, "too many alarms")
-    assert definition_of(store, NAME) == made
-    platform.told("monitoring.changed")
+    asked = set_definition(store, ANN, NAME, {"false_alarm_days": 60}, "too many alarms")
+    assert isinstance(asked, PolicyChange)
+    assert definition_of(store, NAME) is None
+    approve_change(store, BOB, asked.id, "they are")
+    made = definition_of(store, NAME)
+    assert made is not None
+    assert (made.revision, made.reason) == (1, "they are")
+    *_, event = platform.told("policy.requested", "policy.approved", "monitoring.changed")
+    assert event.payload == {"change": asked.id}
     raise_alarm(store, NAME, 4, "a1", "Drift of hour", "warning", now, {"question": "concept"})
     assert open_alarms(store, NAME, 4, now) == ["Drift of hour"]
     platform.told("alarm.raised")
@@ -337,6 +348,20 @@ def monitoring(platform: Platform) -> None:
     platform.governor.round(now + timedelta(hours=1))
     assert [event.payload["outcome"] for event in history(store, NAME) if event.type == FINISHED] == ["worse"]
     assert platform.told("retraining.finished", "retraining.decided")[0].subject == f"retraining {NAME}"
+
+
+def features(platform: Platform) -> None:
+    given = platform.store, NAME, "weather"
+    assert [report_freshness(*given, stale, "7 h old", {}) for stale in (False, True, True, False, False)] == [
+        False, True, False, True, False,
+    ]  # fmt: skip
+    platform.told("feature.stale", "feature.fresh")
+    now = datetime.now(UTC)
+    half = FeatureParity("temp", "weather", exact=1, wrong=1)
+    found = ServedParity(NAME, now, now, 2, 2, (half,), ("View weather: a clock.",), (), ())
+    assert [report_failed(platform.store, found, limit) for limit in (0.5, 0.4)] == [False, True]
+    (event,) = platform.told("parity.failed")
+    assert event.reason == "50.00% of 2 served feature values differ (limit 40.00%). View weather: a clock."
 
 
 def data(platform: Platform) -> None:

@@ -16,10 +16,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from mlops_ray.monitoring.alarms import diagnose
 from mlops_ray.monitoring.build_reference import build_reference
 from mlops_ray.monitoring.judging import judge, judge_concept
+from mlops_ray.monitoring.observation import moments_of
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.verdicts import Verdict
-from mlops_ray.monitoring.version_watch import moments_of
 from mlops_ray.monitoring.windows import WindowState, add
 from mlops_ray.use_case.window_spec import WindowSpec
 

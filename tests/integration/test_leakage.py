@@ -12,6 +12,8 @@ import ray
 from mlops_ray.artifacts import digest_rows, read_parquet
 from mlops_ray.config import load_settings
 from mlops_ray.errors import UseCaseError
+from mlops_ray.exploration.explore import explore_snapshot, explore_source, explore_training_set
+from mlops_ray.exploration.profile import ColumnProfile
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.use_case import Tables, UseCase, load_use_case
@@ -137,3 +139,37 @@ def test_a_leak_ends_the_pipeline_before_training_unless_it_is_waived_by_name(
     waivers = {"air_time": "planned, not flown", "weather": "a forecast of an hour"}
     waived = run(replace(leaking, leakage_waivers=waivers), tmp_path, data, "training_set")
     assert waived["rows"] == before["rows"]
+
+
+def assert_agree(one: ColumnProfile, other: ColumnProfile) -> None:
+    """Counts that are exact are equal; those that have a bound may be the same count."""
+    if one.top_exact:
+        assert one.top == other.top
+    counts = dict(other.top)
+    for value in counts.keys() & dict(one.top).keys():
+        rows = dict(one.top)[value]
+        assert rows <= counts[value] + other.top_error
+        assert counts[value] <= rows + one.top_error
+
+
+@pytest.mark.timeout(120)
+def test_what_many_tasks_profile_is_what_one_does(
+    case: UseCase, clean: tuple[Path, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, _ = clean
+    settings = load_settings(state=str(data.parent / "state"), data=str(data))
+    here, snapshot = (explore(case, settings) for explore in (explore_source, explore_snapshot))
+    monkeypatch.setattr("mlops_ray.exploration.scan.HERE_BYTES", 0)
+    there = explore_source(case, settings)
+    counted = ("name", "kinds", "missing", "different", "minimum", "maximum", "top_exact")
+    rows = [[[getattr(one, name) for name in counted] for one in found.profile.columns] for found in (here, there)]
+    assert rows[0] == rows[1]
+    assert "time_hour" in {one.name for one in here.profile.columns if not one.top_exact}
+    for one, other in zip(here.profile.columns, there.profile.columns, strict=True):
+        assert_agree(one, other)
+    assert here.profile.rows == there.profile.rows > 30_000
+    assert not [one for one in snapshot.suspicions if one.kind == "leakage"]  # outcomes are declared
+    trained = explore_training_set(case, settings)
+    assert not [one for one in trained.suspicions if one.kind == "leakage"]
+    assert trained.relations[0].roc_auc is not None
+    assert 0.55 < trained.relations[0].roc_auc < 0.8

@@ -17,12 +17,12 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.artifact_check import check_artifact
+from mlops_ray.registry.model_registry import MlflowRegistry
 from mlops_ray.registry.model_signature import sign
 from mlops_ray.registry.models import ModelVersion, champion, download, missing_version, register, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.trace import read_lineage
 from mlops_ray.serving.loader import can_pass
-from mlops_ray.serving.registry import MlflowRegistry
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_answer, example_schema, seal_example
 from mlops_ray.testing.signing_keys import with_signing_keys

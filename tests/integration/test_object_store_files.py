@@ -12,8 +12,9 @@ from moto.server import ThreadedMotoServer
 
 from mlops_ray import Column, Source
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
-from mlops_ray.ingestion import file_digests
+from mlops_ray.ingestion import file_digests, shared_tables, writing
 from mlops_ray.ingestion.file_digests import FileDigests
 from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.sources import find_files
@@ -21,6 +22,7 @@ from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.reader import rows_between, rows_of_request
 from mlops_ray.predictions.segments import KEY, segments
 from mlops_ray.predictions.table import LedgerTable
+from tests.unit.test_catalogue import ingested, month, rows_of
 from tests.unit.test_compaction import NAME, NOON, write
 
 SOURCE = Source("**/*.csv", (Column("a", "integer"),))
@@ -101,3 +103,30 @@ def test_of_two_who_create_a_file_one_does(lake: str) -> None:
     assert artifacts.create_bytes(b"one", "state", "000000000001")
     assert not artifacts.create_bytes(b"two", "state", "000000000001")
     assert artifacts.read_bytes("state", "000000000001") == b"one"
+
+
+def test_a_table_that_did_not_change_is_copied_by_the_store_and_one_that_was_damaged_is_not(
+    lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raw").mkdir()
+    settings = Settings(state=str(tmp_path), data=str(tmp_path / "raw"), artifacts=f"s3://lake/kept{lake}")
+    artifacts, really, written = Artifacts(settings.artifacts), writing.write_accepted, list[str]()
+
+    def noted(artifacts: Artifacts, pieces: object, name: tuple[str, ...], *out: pl.DataFrame) -> str:
+        written.append(name[-1])
+        return really(artifacts, pieces, name, *out)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writing, "write_accepted", noted)
+    monkeypatch.setattr(shared_tables, "TABLE_BYTES", 1)
+    month(settings, 1)
+    first = ingested(settings)
+    month(settings, 2)
+    assert rows_of(settings, ingested(settings)) == 80
+    assert len(written) == 2  # one a month
+    artifacts.write_bytes(b"damaged", *first.place("visits"), written[0])
+    artifacts.delete("last_ingest")
+    artifacts.write_json({"digest": first.digest}, "last_ingest", "visits.json")
+    month(settings, 3)
+    assert rows_of(settings, ingested(settings)) == 120
+    assert sorted(written[2:]) == sorted({*written[2:]})
+    assert written[0] in written[2:]

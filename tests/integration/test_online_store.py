@@ -1,13 +1,17 @@
 """The online store, whichever it is, answers as the point-in-time join does: as of a moment, and within the ttl."""
 
+import random
 import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,14 +20,24 @@ import polars as pl
 import psycopg
 import pytest
 from redis import Redis
+from starlette.testclient import TestClient
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.features import lock
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, project_of, read_definitions
+from mlops_ray.features.freshness import freshness
+from mlops_ray.features.lock import exclusive
 from mlops_ray.features.materialize import Materialized, materialize, verify
 from mlops_ray.features.online_erase import erase_online
+from mlops_ray.features.online_reader import OnlineReader
+from mlops_ray.features.online_store import writer_of
+from mlops_ray.features.online_view import OnlineView
+from mlops_ray.features.online_write import online_values
+from mlops_ray.features.push import Pushed, push
+from mlops_ray.features.pushes import all_pushed
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 
@@ -296,6 +310,189 @@ def test_an_erased_entity_is_gone_with_its_values_and_the_others_are_not(
     assert erase_online(settings, done.project, definitions, "other", "N7CANARY", dry_run=False) == 0
     if settings.online_store.startswith("sqlite"):
         assert [file for file in Path(settings.state).glob("online*") if b"N7CANARY" in file.read_bytes()] == []
+
+
+def test_who_holds_the_lock_of_a_project_keeps_it_while_it_lives(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Redis a lock falls by itself, in time for who comes after a holder that was killed."""
+    monkeypatch.setattr(lock, "HELD_S", 0.5)
+    file, order = str(Path(settings.state) / "online.db"), list[str]()
+
+    def second() -> None:
+        with exclusive(settings.online_store, "held", file):
+            order.append("second")
+
+    with exclusive(settings.online_store, "held", file):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        time.sleep(1.2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+
+
+def us(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1_000_000
+
+
+def test_an_older_value_never_replaces_a_newer_one_whoever_writes_when(
+    settings: Settings, definitions: Definitions
+) -> None:
+    """Twenty writers at once, in any order, some of moments before 1970."""
+    done = materialize(settings, definitions, rows_of(settings, "delays", hours({"EWR": [(-1, 0.0)]}), "writers"), NOON)
+    (view,) = definitions.views
+    writer = writer_of(settings.online_store, done.project)
+    seconds = [-(10**9), -1, 0, 1, *(us(NOON) // 10**6 + number for number in range(1, 17))]
+    random.Random(1).shuffle(seconds)
+
+    def write(second: int) -> int:
+        frame = pl.DataFrame(
+            {"airport": ["LGA", "OLD"], PREDICTION_TIME: [second * 10**6] * 2, "delay": [float(second)] * 2}
+        )
+        frame = frame.with_columns(pl.col(PREDICTION_TIME).cast(pl.Datetime("us", "UTC")))
+        return writer.write(view, list(online_values(view, frame)))
+
+    with ThreadPoolExecutor(8) as threads:
+        written = list(threads.map(write, seconds))
+    newest = max(seconds)
+    assert known(settings, done, "LGA", NOON + HOUR) == float(newest)
+    assert write(newest - 1) == 0
+    assert write(newest) == 2
+    assert set(written) <= {0, 2}
+    assert written[seconds.index(newest)] == 2
+
+
+def test_a_moment_before_1970_is_compared_as_one(settings: Settings, definitions: Definitions) -> None:
+    done = materialize(settings, definitions, rows_of(settings, "delays", hours({"EWR": [(-1, 0.0)]}), "1969"), NOON)
+    (view,) = definitions.views
+    writer = writer_of(settings.online_store, done.project)
+    for second, written in ((-5, 1), (-7_000_000_000 // 10, 0), (-6, 0), (-4, 1), (0, 1), (-1, 0), (3, 1)):
+        frame = pl.DataFrame({"airport": ["OLD"], PREDICTION_TIME: [second * 10**6], "delay": [float(second)]})
+        frame = frame.with_columns(pl.col(PREDICTION_TIME).cast(pl.Datetime("us", "UTC")))
+        assert writer.write(view, list(online_values(view, frame))) == written, second
+
+
+def test_a_run_compares_only_what_has_changed_since_the_last_one(
+    settings: Settings, definitions: Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a sample of the rest, by which a value that somebody changed is found."""
+    many = {f"A{number:03}": [(-1.0, float(number))] for number in range(300)}
+    materialize(settings, definitions, rows_of(settings, "delays", hours(many), "many"), NOON)
+    more = hours({**many, "A007": [(-1.0, 7.0), (0.5, 8.0)], "NEW": [(0.5, 1.0)]})
+    rows, asked = rows_of(settings, "delays", more, "many"), list[int]()
+    fetched = OnlineReader.fetched
+    monkeypatch.setattr(
+        OnlineReader, "fetched", lambda self, number, keys: asked.append(len(keys)) or fetched(self, number, keys)
+    )
+    done = materialize(settings, definitions, rows, NOON + HOUR)
+    assert (done.keys, done.written) == ({"delays": 301}, {"delays": 2})
+    assert asked == [2, 301]  # what has changed, and the sample, which is all of a few
+    assert known(settings, done, "A007", NOON + HOUR) == 8.0
+    assert verify(settings, definitions, rows, NOON + HOUR) is None
+
+
+def test_what_was_lost_since_the_last_run_is_brought_again(settings: Settings, definitions: Definitions) -> None:
+    many = {f"A{number:03}": [(-1.0, float(number))] for number in range(50)}
+    done = materialize(settings, definitions, rows_of(settings, "delays", hours(many), "lost"), NOON)
+    flush(settings, done.project)
+    again = rows_of(settings, "delays", hours({**many, "NEW": [(0.5, 1.0)]}), "lost")
+    assert materialize(settings, definitions, again, NOON + HOUR).written == {"delays": 51}
+
+
+def test_a_view_without_rows_is_online_and_empty(settings: Settings, definitions: Definitions) -> None:
+    rows = rows_of(settings, "delays", hours({}), "empty")
+    done = materialize(settings, definitions, rows, NOON)
+    assert (done.keys, done.written) == ({"delays": 0}, {"delays": 0})
+    assert verify(settings, definitions, rows, NOON) is None
+    assert known(settings, done, "EWR", NOON) is None
+    (fresh,) = freshness(settings, done.project, definitions)
+    assert (fresh.newest, fresh.age(NOON)) == (None, None)
+
+
+def pushed(airport: str, moment: datetime, delay: float) -> pl.DataFrame:
+    return pl.DataFrame({"airport": [airport], PREDICTION_TIME: [moment], "delay": [delay]})
+
+
+def test_a_pushed_value_is_online_at_once_and_no_refresh_undoes_it(
+    settings: Settings, definitions: Definitions
+) -> None:
+    rows = rows_of(settings, "delays", hours({"EWR": [(-2, 1.0)], "JFK": [(-2, 3.0)]}), "pushed")
+    done = materialize(settings, definitions, rows, NOON)
+
+    def send(frame: pl.DataFrame, now: datetime = NOON) -> Pushed:
+        return push(settings, done.project, definitions, "delays", frame, "ann", str(uuid.uuid4()), now)
+
+    first = send(pushed("EWR", NOON - HOUR, 2.0))
+    assert (first.rows, first.written, first.older) == (1, 1, 0)
+    assert known(settings, done, "EWR", NOON) == 2.0
+    assert known(settings, done, "EWR", NOON - HOUR - timedelta(seconds=1)) is None
+    older = send(pushed("EWR", NOON - 2.5 * HOUR, 9.0))
+    assert (older.written, older.older) == (0, 1)
+    assert known(settings, done, "EWR", NOON) == 2.0
+    # Refreshed with the same rows, with others of the same moment, and from the beginning.
+    corrected = rows_of(settings, "delays", hours({"EWR": [(-2, 5.0)], "JFK": [(-2, 3.0)]}), "pushed")
+    for again in (rows, corrected):
+        materialize(settings, definitions, again, NOON)
+        assert known(settings, done, "EWR", NOON) == 2.0
+        assert verify(settings, definitions, again, NOON) is None
+    flush(settings, done.project)
+    materialize(settings, definitions, corrected, NOON)
+    assert (known(settings, done, "EWR", NOON), known(settings, done, "JFK", NOON)) == (2.0, 3.0)
+    # What was computed later is newer than what was pushed.
+    later = rows_of(settings, "delays", hours({"EWR": [(-2, 5.0), (-0.5, 6.0)]}), "pushed")
+    materialize(settings, definitions, later, NOON)
+    assert known(settings, done, "EWR", NOON) == 6.0
+    (fresh,) = freshness(settings, done.project, definitions)
+    assert fresh.newest == NOON - 0.5 * HOUR
+    erase_online(settings, done.project, definitions, "airport", "EWR", dry_run=False)
+    assert all_pushed(Artifacts(settings.artifacts), done.project, definitions.views[0]).is_empty()
+
+
+def test_a_value_that_is_pushed_while_a_run_reads_is_not_taken_back(
+    settings: Settings, definitions: Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is online already when the run compares, and the rows that the run has read do not know it."""
+    rows = rows_of(settings, "delays", hours({"EWR": [(-2, 1.0)]}), "meanwhile")
+    done = materialize(settings, definitions, rows, NOON)
+    expected = OnlineView.expected
+
+    def slowly(self: OnlineView) -> pl.DataFrame:
+        found = expected(self)
+        id_ = "0190163d-8694-739b-aea5-966c26f8ad91"
+        push(settings, done.project, definitions, "delays", pushed("EWR", NOON - HOUR, 2.0), "ann", id_, NOON)
+        return found
+
+    monkeypatch.setattr(OnlineView, "expected", slowly)
+    corrected = rows_of(settings, "delays", hours({"EWR": [(-2, 5.0)]}), "meanwhile")
+    assert materialize(settings, definitions, corrected, NOON).kept == {"delays": 1}
+    assert known(settings, done, "EWR", NOON) == 2.0
+
+
+def test_feast_reads_what_we_write(settings: Settings, definitions: Definitions) -> None:
+    """Moments and values as Feast's own code has them."""
+    rows = rows_of(settings, "delays", hours({"EWR": [(-1, 2.5)], "JFK": [(-2, None)]}), "sdk")
+    done = materialize(settings, definitions, rows, NOON)
+    feast = Store(settings, done.project)._feast
+    asked = [{"airport": "EWR"}, {"airport": "JFK"}, {"airport": "XXX"}]
+    found = feast.get_online_features(features=["delays:delay"], entity_rows=asked)
+    assert found.to_dict()["delay"] == [2.5, None, None]
+    column = list(found.proto.metadata.feature_names.val).index("delay")
+    assert found.proto.results[column].event_timestamps[0].seconds == int((NOON - HOUR).timestamp())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_feasts_own_page_shows_our_views(settings: Settings, definitions: Definitions) -> None:
+    from feast.ui_server import get_app
+
+    if not settings.online_store.startswith("sqlite"):
+        pytest.skip("the registry is the same for all")
+    done = materialize(settings, definitions, rows_of(settings, "delays", ROWS, "page"), NOON)
+    app = TestClient(get_app(Store(settings, done.project)._feast, done.project))
+    projects = [one["id"] for one in app.get("/projects-list.json").json()["projects"]]
+    assert done.project in projects
+    found = app.get("/api/v1/feature_views", params={"project": done.project}).json()
+    assert [view["spec"]["name"] for view in found["featureViews"]] == ["delays"]
 
 
 def flush(settings: Settings, project: str) -> None:

@@ -19,6 +19,7 @@ from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.audit_log import AuditLog
 from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.data import Data
 from mlops_ray.serving.http import Routes
 from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
@@ -41,7 +42,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     parts = (
         Approvals(store), Approvers(settings, store), Versions(settings, store), Keys(settings, store),
         Subscriptions(settings, store), AuditLog(settings, store), Inventory(store),
-        Monitored(settings, store),
+        Monitored(settings, store), Data(settings, store),
     )  # fmt: skip
     routes = {path: methods for part in parts for path, methods in part.routes().items()}
     document = openapi_of_server("1")
@@ -70,7 +71,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     + [f"approvals/{what}" for what in ("rules/approve", "rules/reject", "delegations", "delegations/end")]
     + ["approvals/reports", "approvals/reports/read", "versions/retire", "versions/lineage"]
     + [f"keys/{what}" for what in ("create", "rotate", "revoke")]
-    + ["inventory/review", "monitoring/set"]
+    + ["inventory/review", "monitoring/set", "data/retire", "data/erase"]
     + [f"subscriptions/{what}" for what in ("create", "pause", "resume", "end", "test")],
 )
 def test_people_are_answered_as_described_whatever_comes(schema: Any, path: str, mode: GenerationMode) -> None:
@@ -85,7 +86,9 @@ def test_the_list_is_as_described(schema: Any) -> None:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 @pytest.mark.parametrize(
-    "path", ["keys", "persons", "subscriptions", "audit/events", "audit/verification", "inventory", "monitoring"]
+    "path",
+    ["keys", "persons", "subscriptions", "audit/events", "audit/verification", "inventory", "monitoring"]
+    + [f"data/{what}" for what in ("snapshots", "snapshot", "tables", "table", "work")],
 )
 def test_what_an_auditor_reads_is_as_described(schema: Any, path: str, mode: GenerationMode) -> None:
     if path == "audit/verification":

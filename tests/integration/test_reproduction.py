@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 import ray
 
+from mlops_ray.catalogue.erase import erase_person_from_data
+from mlops_ray.catalogue.person import Person
+from mlops_ray.cli.lineage import refuse
 from mlops_ray.config import Settings
+from mlops_ray.errors import IntegrityError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.pipeline.reproduction import Reproduction, compare_inputs, reproduce
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.models import champion
-from mlops_ray.registry.trace import read_lineage, trace
+from mlops_ray.registry.trace import erased_since, read_lineage, trace
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.use_case import Search, UseCase, load_use_case
 from tests.pipeline_run import ROOT, SMALL, write_small_data
@@ -119,3 +125,23 @@ def test_other_code_is_the_first_difference(recorded: Recorded, fresh: Settings)
     assert difference is not None
     assert difference.name == "code version"
     assert compare_inputs(recorded.case, fresh, REPO, other, any_code=True) is None
+
+
+def test_after_an_erasure_it_is_said_what_cannot_be_the_same_and_why(recorded: Recorded, tmp_path: Path) -> None:
+    """The last test: what was recorded is not whole afterwards."""
+    person = Person.of("tailnum", "N14228")
+    done = erase_person_from_data(recorded.settings, open_store(recorded.settings), SYSTEM, person, "request 17")
+    assert done.rows["snapshots"] > 0 < done.rows["training_sets"]
+    assert done.models == ("flights@1 (live)",)
+    shutil.copytree(recorded.settings.data, tmp_path / "data")
+    for file in (tmp_path / "data").iterdir():
+        file.write_text("".join(line for line in file.read_text().splitlines(True) if person.value not in line))
+    elsewhere = recorded.settings.model_copy(update={"data": str(tmp_path / "data")})
+    difference = compare_inputs(recorded.case, elsewhere, REPO, recorded.lineage)
+    assert difference is not None
+    assert difference.name == "source file flights_2013-01.csv of flights"
+    snapshot, training_set = done.rows["snapshots"], done.rows["training_sets"]
+    since = erased_since(recorded.settings, recorded.lineage)
+    with pytest.raises(IntegrityError, match=r"It cannot be the same: rows of a person \(tailnum\) were") as raised:
+        refuse("flights@1", difference, since)
+    assert f": {snapshot:,} of its snapshot, {training_set:,} of its training set." in str(raised.value)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mlops_ray.batch.rows import read_rows
 from mlops_ray.batch.scoring import Scores, score
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.features import slices
 from mlops_ray.features.definitions import read_definitions
 from mlops_ray.features.history import history_of
 from mlops_ray.features.point_in_time import newest
@@ -167,6 +169,25 @@ def test_each_row_gets_the_answer_of_its_time(
 
 
 @pytest.mark.timeout(120)
+def test_scores_do_not_depend_on_how_rows_come_divided_nor_on_slices(
+    settings: Settings, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows in any order come together by their moments, so that a history is read a slice at a time, and once."""
+    ordinary = scored(score(rows, "departures", str(tmp_path / "whole"), settings))
+    monkeypatch.setattr(scoring, "PARTITION_BYTES", rows.estimated_size() // 5)
+    monkeypatch.setattr(slices, "SLICE_ROWS", ROWS // 6)
+    monkeypatch.setattr(slices, "HISTORY_ROWS", 10)
+    mixed = rows.sample(fraction=1, shuffle=True, seed=2)
+    divided = score(mixed, "departures", str(tmp_path / "divided"), settings)
+    parts = sorted((tmp_path / "divided" / "predictions").iterdir())
+    assert len(parts) > 5
+    moments = [pl.read_parquet(part)["as_of"] for part in parts]
+    assert all(earlier.max() < later.min() for earlier, later in pairwise(moments))
+    names = ["ticket", "as_of", "probability", "prediction", "distance"]
+    assert scored(divided).select(names).equals(ordinary.select(names))
+
+
+@pytest.mark.timeout(120)
 def test_what_cannot_be_scored_is_set_aside_with_its_reason(settings: Settings, tmp_path: Path) -> None:
     good = {"id": 0, "carrier": "AA", "origin": "JFK", "departure": "2013-06-01T15:00:00Z", "distance": "500"}
     changes: list[tuple[dict[str, Any], str | None]] = [
@@ -214,11 +235,13 @@ def test_a_killed_run_that_is_started_again_leaves_each_row_once(
     """Also where the rows come in other partitions, and another version is champion, when it is started again."""
     output = tmp_path / "scores"
     monkeypatch.setattr(scoring, "PARTITION_BYTES", rows.estimated_size() // 4)
+    monkeypatch.setattr(slices, "SLICE_ROWS", ROWS // 4)
     with monkeypatch.context() as patch:
         patch.setattr(killed_at, killed_after_one)
         with pytest.raises((KeyboardInterrupt, ray.exceptions.RayTaskError)):
             score(rows, "departures", str(output), settings)
     monkeypatch.setattr(scoring, "PARTITION_BYTES", rows.estimated_size() // 2)
+    monkeypatch.setattr(slices, "SLICE_ROWS", ROWS // 2)
     again = score(rows.sample(fraction=1, shuffle=True, seed=1), "departures", str(output), settings)
     assert scored(again)["ticket"].to_list() == rows["ticket"].to_list()
     recorded = raw_rows(settings, "departures")
@@ -246,7 +269,7 @@ def test_other_runs_are_predictions_of_their_own(
     score(rows, "departures", str(tmp_path / "scores"), settings)
     ledger = mlops_ray.ledger("departures", settings)
     # A ledger read in many parts has each once as well.
-    monkeypatch.setattr(scoring, "PARTITION_BYTES", rows.estimated_size() // 4)
+    monkeypatch.setattr(slices, "SLICE_ROWS", ROWS // 4)
     score(rows, "departures", str(tmp_path / "other"), settings)
     assert len(segments(Artifacts(settings.artifacts), "departures")) > 4
     monkeypatch.setattr(reader, "PARTITION_BYTES", 1)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from mlops_ray.artifacts import Artifacts
+from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, IntegrityError, UseCaseError
 from mlops_ray.features.definitions import Definitions, keep_definitions, read_definitions
@@ -228,6 +228,42 @@ def test_a_request_feature_that_changed_after_training_is_named(tmp_path: Path, 
     changed = use_case(request_features={**REQUEST_FEATURES, "wind": pl.col("wind").fill_null(0)})
     with pytest.raises(UseCaseError, match=r"differ in feature 'wind': training computed None, a request gives 0\.0"):
         seal(tmp_path, changed, training_set)
+
+
+ON_DEMAND = {
+    "load_per_gate": pl.col("load") / (pl.col("gates") + 1) - pl.col("wind").fill_null(0),
+    "evening_terminal": pl.when(pl.col("hour") >= 17).then(pl.col("terminal") + pl.col("carrier")),
+    "is_heavy": pl.col("load") > 100,
+    "year": pl.col("departure").dt.year(),
+}
+
+
+def test_on_demand_features_are_those_of_the_request_path(tmp_path: Path, definitions: Definitions) -> None:
+    """Over what is asked and what the online store knows: the same function for a table and for a request."""
+    case = use_case(on_demand_features=ON_DEMAND)
+    sealed = seal(tmp_path, case, trained(tmp_path, case, definitions))
+    model = loaded(tmp_path, sealed["digest"])
+    assert {"load_per_gate", "is_heavy", "year"} <= set(model.schema.named("number"))
+    assert "evening_terminal" in model.schema.named("category")
+    assert sealed["evaluation"]["request_parity"]["rows"] > 64
+    replay_golden_requests(model)
+    rows = trained(tmp_path / "plain", use_case(), definitions)
+    before = read_parquet(rows.url)
+    assert before.equals(read_parquet(trained(tmp_path, case, definitions).url).select(before.columns))
+
+
+def test_an_on_demand_feature_that_changed_after_training_is_named(tmp_path: Path, definitions: Definitions) -> None:
+    training_set = trained(tmp_path, use_case(on_demand_features=ON_DEMAND), definitions)
+    changed = use_case(on_demand_features={**ON_DEMAND, "is_heavy": pl.col("load") > 100_000})
+    with pytest.raises(UseCaseError, match=r"differ in feature 'is_heavy': .* its expression in on_demand_features"):
+        seal(tmp_path, changed, training_set)
+
+
+def test_an_on_demand_feature_sees_no_outcome(tmp_path: Path, definitions: Definitions) -> None:
+    for name in ("label", "late", "event_timestamp", "nowhere"):
+        case = use_case(on_demand_features={"told": pl.col(name).cast(pl.Float64)})
+        with pytest.raises(UseCaseError, match=rf"On-demand feature 'told' uses '{name}', which is no entity"):
+            trained(tmp_path, case, definitions)
 
 
 def test_a_column_that_refuses_what_was_trained_on_is_named(tmp_path: Path, definitions: Definitions) -> None:

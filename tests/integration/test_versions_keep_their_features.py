@@ -1,6 +1,7 @@
 """A version keeps the definitions and values it was trained with, whatever is trained; a refresh brings new ones."""
 
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,17 +12,27 @@ import numpy as np
 import polars as pl
 import pytest
 import ray
+from typer.testing import CliRunner
 
 import mlops_ray
-from mlops_ray.artifacts import read_parquet
+from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.cli.main import app
 from mlops_ray.cli.rollout import credential
 from mlops_ray.client import Client, Prediction
 from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import DataError
+from mlops_ray.features.definitions import expect_definitions
+from mlops_ray.features.online_store import writer_of
+from mlops_ray.features.online_write import online_values
 from mlops_ray.features.store import Applied, Store
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import read_events
 from mlops_ray.governance.live import Live, live
+from mlops_ray.pipeline.feature_list import show_view
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.pipeline.refresh import feature_project, refresh
+from mlops_ray.pipeline.served_parity import served_parity
+from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.local import serve_use_case, stop
 from mlops_ray.use_case import load_use_case
 
@@ -169,7 +180,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
         for _ in range(1000)
     ]
     places = {"state": str(folder / "state"), "data": str(folder / "data")}
-    case = Case(folder, load_settings(**places, http_port=free_port()), requests)
+    case = Case(folder, load_settings(**places, http_port=free_port(), ledger_rotate_s=1), requests)
     ray.init(address="local", num_cpus=3, object_store_memory=500_000_000, include_dashboard=False, log_to_driver=False)
     try:
         assert case.run(write_repository(folder / "first"))["champion"]
@@ -257,3 +268,89 @@ def test_a_refresh_brings_new_values_and_touches_no_version(case: Case) -> None:
     (version,) = refresh(edited, case.settings, case.folder / "code/feature_repo", END + 2 * HOUR).versions
     assert "has changed since it was trained" in str(version.why_not)
     assert case.answers(END + 2 * HOUR, FEW) == fresh
+
+
+NOW = END + 2 * HOUR
+
+
+def row(carrier: str, moment: datetime, delay: float) -> dict[str, Any]:
+    return {"carrier": carrier, "event_timestamp": moment, "recent_delay": delay, "recent_kind": "slow"}
+
+
+@pytest.mark.timeout(300)
+def test_a_pushed_value_answers_at_once_and_is_accounted_for(case: Case) -> None:
+    asked = [request for request in case.requests if request["carrier"] == "C07"][:5]
+    with Client(case.url, api_key=credential(case.settings)) as client:
+        before = client.predict("departures", keys=asked, as_of=NOW)
+        assert client.push("departures", "delays", [row("C07", NOW, 500.0)]) == 1
+        after = client.predict("departures", keys=asked, as_of=NOW)
+        assert not {one.probability for one in after.predictions} & {one.probability for one in before.predictions}
+        assert client.push("departures", "delays", [row("C07", NOW - HOUR, 1.0)]) == 0  # older than what is there
+        assert client.predict("departures", keys=asked, as_of=NOW).predictions == after.predictions
+        for wrong, said in (
+            (("delay", [row("C07", NOW, 1.0)]), "Did you mean 'delays'"),
+            (("delays", [row("C07", datetime.now(UTC) + HOUR, 1.0)]), "lies ahead"),
+            (("delays", [row("C07", NOW, 1.0) | {"recent_delay": "much"}]), "rows"),
+        ):
+            with pytest.raises(DataError, match=said):
+                client.push("departures", *wrong)
+    store = open_store(case.settings)
+    # From a program, and as it is refreshed.
+    done = mlops_ray.push("departures", "delays", [row("C08", NOW, 600.0)], case.settings)
+    assert (done.rows, done.written, done.older) == (1, 1, 0)
+    (view,) = show_view(case.settings, store, "delays", datetime.now(UTC))
+    assert (view.listed.used_by, view.pushes, view.online_keys) == (("departures@1",), 3, len(CARRIERS))
+    first = case.folder / "first"
+    refresh(load_use_case(str(first / "use_cases/departures.py")), case.settings, first / "feature_repo", NOW)
+    with Client(case.url, api_key=credential(case.settings)) as client:
+        assert client.predict("departures", keys=asked, as_of=NOW).predictions == after.predictions
+    store.close()
+
+
+def answered_since(case: Case, start: datetime, count: int) -> datetime:
+    """Until so many answers of these lie on shared storage."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = Ledger(case.settings, "departures").frame(start)
+        if found.filter(pl.col("route") == "champion").height >= count:
+            return datetime.now(UTC)
+        time.sleep(0.5)
+    raise AssertionError(f"the ledger has fewer than {count} answers")
+
+
+@pytest.mark.timeout(300)
+def test_what_was_served_is_what_its_history_says_and_a_planted_skew_is_named(case: Case) -> None:
+    start = datetime.now(UTC)
+    case.answers(NOW, 200)
+    middle = answered_since(case, start, 200)
+    found = served_parity(case.settings, "departures", start, middle)
+    assert (found.rows, found.differing, found.causes, found.left_out) == (200, 0.0, (), ())
+    assert {one.feature for one in found.features} == {"distance", "recent_delay", "recent_kind"}
+
+    # Somebody computes a view otherwise online.
+    project = str(case.champion.champion and feature_project(case.settings, "departures", case.champion.champion))
+    definitions = expect_definitions(Artifacts(case.settings.artifacts), project)
+    skewed = [(f"C{n:02}", NOW, 1000.0 + n, "quick") for n in range(20)]
+    schema = {"carrier": pl.String, "event_timestamp": pl.Datetime("us", "UTC")}
+    names = ["carrier", "event_timestamp", "recent_delay", "recent_kind"]
+    frame = pl.DataFrame(skewed, schema=names, schema_overrides=schema, orient="row")
+    writer_of(case.settings.online_store, project).write(
+        definitions.views[0], list(online_values(definitions.views[0], frame))
+    )
+    case.answers(NOW, 200)
+    end = answered_since(case, middle, 200)
+    found = served_parity(case.settings, "departures", middle, end)
+    worst = found.features[0]
+    assert (worst.feature, worst.view) == ("recent_delay", "delays")
+    assert worst.wrong > 50
+    assert next(one for one in found.features if one.feature == "distance").exact == 200
+    assert any("computed otherwise online" in cause for cause in found.causes)
+    assert found.examples[0].outcome == "wrong"
+    command = CliRunner().invoke(
+        app,
+        ["features", "parity", "departures", "--state", case.settings.state, "--since", middle.isoformat(),
+         "--fail-above", "0.01"],
+    )  # fmt: skip
+    assert command.exit_code == 1, command.output
+    (event,) = read_events(open_store(case.settings), types=["parity.failed"])
+    assert "computed otherwise online" in event.reason

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,11 +23,12 @@ from mlops_ray.governance.approvals import Policy, approve, list_approvals, requ
 from mlops_ray.governance.audit import verify, verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.channels import Channels
+from mlops_ray.governance.clearance import expect_admitted
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.erasures import Erasures, _without, erase_person, erase_reasons, read_erasures
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, hash_of_fields, read_events, record
-from mlops_ray.governance.keys import create_key, revoke_key
-from mlops_ray.governance.live import Plan
+from mlops_ray.governance.keys import create_key, list_keys, revoke_key
+from mlops_ray.governance.live import Plan, live
 from mlops_ray.governance.notifications import deliver_once, subscribe, unsubscribe
 from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.principals import person_of_subject
@@ -233,6 +235,7 @@ def test_a_text_that_is_put_back_from_a_backup_is_found(lived: ControlStore, set
         ("somebody unknown", ROOT, "request 3", ConfigurationError, "No event tells"),
         ("flights", ROOT, "request 3", ConfigurationError, "a use case's"),
         ("system", ROOT, "request 3", ConfigurationError, "the platform's"),
+        ("policy", ROOT, "request 3", ConfigurationError, "the platform's"),
         ("x", ROOT, "request 3", ConfigurationError, "too short"),
         ("eva", ROOT, "request 3", ConflictError, "Revoke it first"),
         ("hook", ROOT, "request 3", ConflictError, "End it first"),
@@ -247,6 +250,61 @@ def test_what_must_not_be_erased_is_refused_and_nothing_is_changed(
     with pytest.raises(error, match=sentence):
         erase_person(lived, actor, who, reason)
     assert dump(lived) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Anna Weiß", "anna weiß and ANNA WEISS"),
+        ("José", unicodedata.normalize("NFD", "José")),
+        (unicodedata.normalize("NFD", "Zoë"), "ZOË"),
+        ("İpek", "İpek"),
+    ],
+)
+def test_a_name_is_found_however_its_letters_are_written(store: ControlStore, name: str, written: str) -> None:
+    create_key(store, ROOT, "root", ["admin"])
+    create_key(store, ROOT, name, ["operate"])
+    revoke_key(store, ROOT, name, f"{written} left")
+    erase_person(store, ROOT, name, "request 17")
+    said = dump(store)
+    for text in (name, *written.split(" and ")):
+        assert text not in said
+        assert ascii(text).strip("'") not in said
+
+
+@pytest.mark.parametrize("name", ["admin", "shadow", "latency", "home", "11"])
+def test_a_name_that_is_also_a_word_of_the_platform_takes_nothing_from_it(
+    store: ControlStore, tmp_path: Path, name: str
+) -> None:
+    """Whoever was called admin: the others still are administrators, and what was decided is what it was."""
+    (tmp_path / "home").mkdir()
+    settings = anchored_in(tmp_path / "home" / "anchors.jsonl")
+    create_key(store, ROOT, "root", ["admin", "approve"])
+    create_key(store, ROOT, name, ["operate"])
+    set_policy(store, ROOT, "flights", Policy(required=True), ("Latency(limit_ms=10)",))
+    for number in (1, 2):
+        evidence, rules = Evidence(f"{number:064x}", "e"), {"gates": ["Latency(limit_ms=10)"]}
+        ref = record_version(store, BEA, "flights", number, evidence, payload=rules).ref
+        request(store, BEA, "flights", number)
+        approve(store, CARL, "flights", number)
+        if number == 1:
+            set_champion(store, CARL, "flights", ref, "ok")
+    start_rollout(store, BEA, "flights", ref)
+    revoke_key(store, ROOT, name, f"{name} left")
+    anchor(store, settings)
+    roles, approved, state = (
+        [key.principal.roles for key in list_keys(store)],
+        [(one.state, one.decided_at) for one in list_approvals(store)],
+        live(store, "flights"),
+    )
+    done = erase_person(store, ROOT, name, "request seventeen")
+    assert [key.principal.name for key in list_keys(store)] == ["root", done.pseudonym]
+    assert [key.principal.roles for key in list_keys(store)] == roles
+    assert [(one.state, one.decided_at) for one in list_approvals(store)] == approved
+    assert live(store, "flights") == state
+    with store.reading() as connection:
+        expect_admitted(connection, "flights", ref, datetime.now(UTC))
+    assert verify_store(store, settings).problem is None
 
 
 def test_four_eyes_hold_after_the_author_was_erased(store: ControlStore) -> None:

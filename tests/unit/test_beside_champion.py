@@ -7,8 +7,10 @@ import polars as pl
 import pytest
 
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.beside_champion import Rollout
+from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.reference import to_datetime
-from mlops_ray.monitoring.version_watch import Rollout, VersionWatch, Watched, moments_of, observe
+from mlops_ray.monitoring.version_watch import VersionWatch, Watched
 from mlops_ray.testing.example_stream import START, example_stream, example_watched
 
 # The candidate was trained on other rows, so its bins are others.

@@ -4,6 +4,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -23,7 +24,7 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion import ingest as ingesting
-from mlops_ray.ingestion import shared_tables
+from mlops_ray.ingestion import shared_tables, writing
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import Snapshot, last_digest, load_snapshot, retired
 from mlops_ray.pipeline.steps.ingest import contract
@@ -240,16 +241,16 @@ def test_retiring_that_was_killed_is_completed(
     assert len(read_events(store, types=["data.retired"])) == 1
 
 
-@pytest.mark.parametrize("moment", ["write_last", "end_use"])
+@pytest.mark.parametrize(("module", "moment"), [(writing, "write_last"), (ingesting, "end_use")])
 def test_a_snapshot_that_is_retired_while_it_is_ingested_is_there_or_said_to_be_gone(
-    settings: Settings, store: ControlStore, monkeypatch: pytest.MonkeyPatch, moment: str
+    settings: Settings, store: ControlStore, monkeypatch: pytest.MonkeyPatch, module: Any, moment: str
 ) -> None:
     first, _ = two(settings)
     Path(settings.data, "visits_2.csv").unlink()
-    really = getattr(ingesting, moment)
+    really = getattr(module, moment)
 
     def meanwhile(*arguments: object, **named: object) -> None:
-        monkeypatch.setattr(ingesting, moment, really)
+        monkeypatch.setattr(module, moment, really)
         refused = False
         try:
             retire(settings, store, SYSTEM, "visits", first.digest, "old")
@@ -258,7 +259,7 @@ def test_a_snapshot_that_is_retired_while_it_is_ingested_is_there_or_said_to_be_
         assert refused == (moment == "end_use")
         really(*arguments, **named)
 
-    monkeypatch.setattr(ingesting, moment, meanwhile)
+    monkeypatch.setattr(module, moment, meanwhile)
     assert ingested(settings).digest == first.digest
     assert rows_of(settings, first) == 40
 

@@ -1,9 +1,11 @@
 """After an erasure a person is in no file but where it says so, and it is told of snapshots and versions."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,18 @@ from mlops_ray.catalogue.erase import Erasure, erase_person_from_data, find_pers
 from mlops_ray.catalogue.person import Person
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.errors import ConfigurationError, ConflictError, DataError
+from mlops_ray.exploration import kept
 from mlops_ray.exploration.kept import keep_profile
 from mlops_ray.features.definitions import Definitions, View, keep_definitions
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.erased_rows import erased_from, erased_rows
 from mlops_ray.governance.events import SYSTEM, read_events
+from mlops_ray.governance.replicas import Replica, Unmoved, report
+from mlops_ray.ingestion import ingest as ingesting
+from mlops_ray.ingestion import writing
 from mlops_ray.ingestion.ingest import ingest
-from mlops_ray.ingestion.snapshot import Snapshot
+from mlops_ray.ingestion.snapshot import Snapshot, last_digest
 from mlops_ray.pipeline.steps.ingest import contract
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.personal import personal_hash
@@ -74,9 +80,9 @@ def store(settings: Settings) -> ControlStore:
     return open_store(settings)
 
 
-def ingested(settings: Settings) -> Snapshot:
-    contracts = {name: contract(source) for name, source in CASE.sources.items()}
-    snapshot = ingest(CASE, settings, datetime(2025, 6, 1, tzinfo=UTC), "code", contracts)
+def ingested(settings: Settings, case: UseCase = CASE) -> Snapshot:
+    contracts = {name: contract(source) for name, source in case.sources.items()}
+    snapshot = ingest(case, settings, datetime(2025, 6, 1, tzinfo=UTC), "code", contracts)
     keep_profile(Artifacts(settings.artifacts), snapshot)
     return snapshot
 
@@ -131,7 +137,7 @@ def test_a_person_is_in_no_file_of_the_state_afterwards(settings: Settings, stor
     done = erased(settings, store)
     assert holding(settings) == []
     assert (asked.rows, asked.models) == (done.rows, done.models)
-    assert done.rows == {"snapshots": 2, "quarantine": 2, "judged": 4, "features": 2, "training_sets": 2}
+    assert done.rows == {"snapshots": 2, "repairs": 0, "quarantine": 2, "judged": 4, "features": 2, "training_sets": 2}
     assert done.models == (f"{NAME}@1 (registered)",)
     assert done.raw_files == ("visits_1.csv",)
     assert f"source wards of {NAME}" in done.not_searched
@@ -219,6 +225,90 @@ def test_a_number_is_only_looked_for_as_itself(settings: Settings, store: Contro
     assert asked.rows["snapshots"] == 2
     assert "told.json" in asked.still_in
     assert "note.json" not in asked.still_in
+
+
+REFUSED = [
+    {"person": "7", "at": "2025-02-01T00:00:00Z", "minutes": "seven"},
+    {"person": " 7 ", "at": "x", "minutes": "3"},
+    {"person": "P5", "at": "x", "minutes": "7"},
+    {"person": "P6", "at": "7", "minutes": "1"},
+]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_short_number_takes_no_refused_record_of_another(
+    settings: Settings, store: ControlStore, ending: str
+) -> None:
+    frame, accepted = pl.DataFrame(REFUSED), {"person": "P9", "at": "2025-02-01T00:00:00Z", "minutes": "7"}
+    frame, file = frame.vstack(pl.DataFrame([accepted])), Path(settings.data) / f"more.{ending}"
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[ending](file)
+    if ending == "csv":  # a malformed record has no columns: there the word counts
+        file.write_bytes(file.read_bytes() + b"7,x\nP8,x\n")
+    snapshot = ingested(settings, replace(CASE, sources={"visits": replace(SOURCE, path=f"more.{ending}")}))
+    before = snapshot.quarantine(Artifacts(settings.artifacts), "visits")
+    done = erased(settings, store, Person.of("person", "7"))
+    left = snapshot.quarantine(Artifacts(settings.artifacts), "visits")
+    assert before.height - left.height == done.rows["quarantine"] == (3 if ending == "csv" else 2)
+    assert {b"P5", b"P6"} <= {word for raw in left["raw"] for word in (b"P5", b"P6") if word in raw}
+    assert (done.raw_files, done.rows["snapshots"]) == ((f"more.{ending}",), 0)
+    again = find_person(settings, store, Person.of("person", "P9"))
+    assert again.rows["snapshots"] == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "moment"), [(ingesting, "_judge"), (ingesting, "_count"), (writing, "_write_accepted")]
+)
+def test_an_ingest_that_an_erasure_meets_brings_nobody_back(
+    settings: Settings, store: ControlStore, monkeypatch: pytest.MonkeyPatch, module: Any, moment: str
+) -> None:
+    before, really = filled(settings, store), getattr(module, moment)
+    (Path(settings.data) / "visits_4.csv").write_text(f"person,at,minutes\n{CANARY},2025-01-09T00:00:00Z,9\n")
+
+    def met(*given: Any) -> Any:
+        monkeypatch.setattr(module, moment, really)
+        done = really(*given)
+        erased(settings, store)
+        return done
+
+    monkeypatch.setattr(module, moment, met)
+    with pytest.raises(ConflictError, match=r"erased while visits was ingested.*Ingest again"):
+        ingested(settings)
+    assert holding(settings) == []
+    assert last_digest(Artifacts(settings.artifacts), NAME) == before.digest
+    with pytest.raises(DataError, match=r"visits_1\.csv of source visits, file visits_4\.csv.* would bring back"):
+        ingested(settings)
+
+
+def test_a_profile_that_an_erasure_meets_is_made_again(
+    settings: Settings, store: ControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, really = filled(settings, store), kept.profile_table
+    shutil.rmtree(Path(settings.artifacts) / "latest_profiles")
+    (Path(settings.artifacts) / "snapshots" / NAME / snapshot.digest / "profile.json").unlink()
+
+    def met(*given: Any) -> Any:
+        monkeypatch.setattr(kept, "profile_table", really)
+        found = really(*given)
+        erased(settings, store)
+        return found
+
+    monkeypatch.setattr(kept, "profile_table", met)
+    keep_profile(Artifacts(settings.artifacts), snapshot)
+    assert holding(settings) == []
+
+
+def test_nodes_that_have_answers_yet_are_named(settings: Settings, store: ControlStore) -> None:
+    filled(settings, store)
+    assert erased(settings, store).on_nodes == ()
+    folder = Path(settings.ledger_wal) / NAME
+    folder.mkdir(parents=True)
+    (folder / f"{uuid7_at(0)}.wal").write_bytes(b"")
+    (named,) = erased(settings, store).on_nodes
+    assert named.startswith("visits on node this one: answers of the last ")
+    report(store, NAME, Replica("r1", "node-b", 1, unmoved=Unmoved("a disk", 12.0)))
+    report(store, NAME, Replica("r2", "node-c", 1, unmoved=Unmoved("another", 0.0)))
+    (named,) = find_person(settings, store, PERSON).on_nodes
+    assert named.startswith("visits on node node-b: answers of the last 12 s; a replica moves them after 60 s")
 
 
 def test_the_command_shows_first_and_asks_and_needs_a_reason(settings: Settings, store: ControlStore) -> None:

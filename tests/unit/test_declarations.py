@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlops_ray.batch import scoring
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
-from mlops_ray.features.training_set import labelled_rows
+from mlops_ray.features.labelled import labelled_rows
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.use_case import (
     Approval,

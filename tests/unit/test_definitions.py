@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features.definitions import Definitions, View, project_of, read_definitions
+from mlops_ray.features.definitions import DeclaredView, Definitions, View, project_of, read_definitions
 from mlops_ray.features.definitions_reader import main
 from mlops_ray.features.transform import FeatureRows
 
@@ -42,12 +43,12 @@ def repository(folder: Path, **files: str) -> Path:
     return folder
 
 
-def read(folder: Path, service: str = "flights") -> Definitions:
+def read(folder: Path, service: str = "flights", declared: Sequence[DeclaredView] = ()) -> Definitions:
     """As `read_definitions`, in a fork of this process, which has imported Feast already (5 s)."""
     answer = folder.with_suffix(".answer")
     if (child := os.fork()) == 0:
         os.chdir(folder)
-        main(str(folder), service, str(answer))
+        main(str(folder), service, str(answer), json.dumps([asdict(view) for view in declared]))
         os._exit(0)
     os.waitpid(child, 0)
     found = json.loads(answer.read_text())
@@ -147,6 +148,33 @@ def test_what_was_read_is_remembered_by_the_content_of_the_repository(tmp_path: 
     assert second.views[0].ttl_s == 7.0
     (folder / "limits.yaml").write_text("what a module may read")
     assert read_definitions(folder, "flights", Artifacts(str(kept))) == first
+
+
+DECLARED = DeclaredView(
+    "visits", {"faa": "String", "desk": "Int64"}, {"visits_mean": "Float64", "visits_n": "Int64"}, 7.0
+)
+
+
+@pytest.mark.timeout(60)
+def test_a_view_that_the_repository_has_not_is_made_of_its_declaration(tmp_path: Path) -> None:
+    """With the repository's entities where it has them; what it does define stands, and a function needs that."""
+    folder = repository(
+        tmp_path / "a", flights=IMPORTS + ENTITIES.replace('"airport", join_keys=["faa"]', '"faa"') + VIEW
+    )
+    found = read(folder, "flights", [DeclaredView("weather"), DECLARED])
+    assert [view.name for view in found.views] == ["weather", "visits"]
+    made = found.views[1]
+    assert (made.keys, made.asked, made.ttl) == (("faa", "desk"), ("faa", "desk"), timedelta(seconds=7))
+    assert made.types == {**DECLARED.keys, **DECLARED.features}
+    assert set(found.files) == {"flights.py"}
+    assert set(found.specs["entities"]) == {"faa", "desk"}
+    with pytest.raises(UseCaseError, match=r"'traffic' is a function, and .* does not define it"):
+        read(folder, "flights", [DeclaredView("traffic"), DECLARED])
+    alone = read(repository(tmp_path / "b", flights=IMPORTS + ENTITIES + VIEW + SERVICE), "flights", [DECLARED])
+    assert [view.name for view in alone.views] == ["weather"], "the service of the repository says what it reads"
+    nowhere = read_definitions(tmp_path / "none", "flights", declared=[DECLARED])
+    assert nowhere is not None
+    assert (nowhere.views, dict(nowhere.files)) == ((made,), {})
 
 
 def test_the_order_of_columns_is_the_same_when_definitions_were_kept() -> None:

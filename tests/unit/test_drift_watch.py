@@ -20,8 +20,9 @@ from mlops_ray.monitoring.drift_actor import record_change
 from mlops_ray.monitoring.drift_watch import SETTLE, DriftWatch
 from mlops_ray.monitoring.error_stream import CalmErrors
 from mlops_ray.monitoring.ledger_feed import may_be_moved
-from mlops_ray.monitoring.version_watch import Watched, WindowRecord
+from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_state import WatchState, read_state
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.labels import BY_REQUEST, SAID, frame_by_keys, write_by_keys, write_by_request
 from mlops_ray.testing.example_stream import (

@@ -16,8 +16,10 @@ from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.history import join_features
-from mlops_ray.features.transform import _compute, _expect_functions, _known, expect_names, typed_rows
+from mlops_ray.features.source_tables import given_tables
+from mlops_ray.features.transform import _compute, _expect_functions, expect_names
 from mlops_ray.features.view_code import view_code
+from mlops_ray.features.view_rows import known_rows, typed_rows
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Column, Label, Source, UseCase
 
@@ -47,7 +49,7 @@ def frame(**changes: Any) -> pl.DataFrame:
 
 def test_nan_is_null_and_a_column_without_values_has_the_type_of_its_definition() -> None:
     given = frame(delay=[float("nan"), 0.5], kind=[None, None], further=[1, 2])
-    rows = typed_rows(_known(given, "delays"), VIEW)
+    rows = typed_rows(known_rows(given, "delays"), VIEW)
     assert rows["delay"].to_list() == [None, 0.5]
     assert rows.schema["kind"] == pl.String
     assert "further" not in rows.columns
@@ -79,7 +81,7 @@ def test_what_nobody_could_look_up_is_refused() -> None:
     with pytest.raises(UseCaseError, match="no column 'kind'"):
         typed_rows(frame().drop("kind"), VIEW)
     with pytest.raises(UseCaseError, match="instead of a moment with a time zone"):
-        _known(frame().with_columns(pl.col("event_timestamp").dt.replace_time_zone(None)), "delays")
+        known_rows(frame().with_columns(pl.col("event_timestamp").dt.replace_time_zone(None)), "delays")
     with pytest.raises(UseCaseError, match="created_timestamp_column 'written' is not there"):
         typed_rows(frame(), replace(VIEW, created="written"))
 
@@ -90,7 +92,7 @@ def test_what_is_left_out_or_not_determined_is_counted(tmp_path: Path) -> None:
     more = pl.concat([frame(), frame(event_timestamp=[None, NOON], delay=[3.0, 7.0], flights=[3, 2], kind=["x", None])])
 
     def computed(rows: pl.DataFrame) -> Any:
-        return _compute("case", VIEW, lambda tables: rows, "code", artifacts, {})()
+        return _compute("case", VIEW, lambda tables: rows, "code", artifacts, given_tables({}))()
 
     found = computed(more)
     assert (found.rows, found.unknown, found.ambiguous, found.code) == (3, 1, 1, "code")
@@ -107,7 +109,7 @@ def test_what_a_function_raises_is_the_user_s_with_its_line(tmp_path: Path) -> N
     def broken(tables: Any) -> Any:
         return tables["nowhere"]
 
-    said = _compute("case", VIEW, broken, "code", artifacts, {})()
+    said = _compute("case", VIEW, broken, "code", artifacts, given_tables({}))()
     assert isinstance(said, str)
     assert "Feature view 'delays': KeyError" in said
     assert 'return tables["nowhere"]' in said
@@ -123,7 +125,7 @@ def test_a_function_changes_and_prints_nothing_for_others(tmp_path: Path, capsys
         print("look")
         return frame()
 
-    found = _compute("case", VIEW, careless, "code", Artifacts(str(tmp_path)), tables)()
+    found = _compute("case", VIEW, careless, "code", Artifacts(str(tmp_path)), given_tables(tables))()
     assert not isinstance(found, str)
     assert tables["flights"].equals(frame())
     assert capsys.readouterr().out == ""

@@ -39,11 +39,22 @@ TABLE: dict[str, set[str]] = {
     "monitoring": GROUND | {"exploration", "predictions", "registry"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
-    "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring"},
+    "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
-    # Sealing proves with the endpoint's own code that requests give what training computed.
+    # Sealing proves with the endpoint's own code that requests give what training computed, and so does the ledger of
+    # what was answered.
     "pipeline": GROUND
-    | {"ingestion", "exploration", "features", "training", "evaluation", "registry", "monitoring", "serving"},
+    | {
+        "ingestion",
+        "exploration",
+        "features",
+        "training",
+        "evaluation",
+        "registry",
+        "predictions",
+        "monitoring",
+        "serving",
+    },
     "retraining": GROUND
     | {
         "features",
@@ -77,7 +88,7 @@ TABLE: dict[str, set[str]] = {
         "retraining",
     },
     "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "serving"},
-    "__init__": {"use_case", "predictions", "batch", "monitoring"},
+    "__init__": {"use_case", "predictions", "batch", "monitoring", "pipeline"},
 }
 HOMES = {
     "feast": ("mlops_ray/features/feast.py", "feature_repo/"),

@@ -20,7 +20,7 @@ from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row
 from mlops_ray.config import load_settings
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.ingestion import judged, records
-from mlops_ray.ingestion.counting import NamedPiece, count_partition, write_accepted
+from mlops_ray.ingestion.counting import PLACES, NamedPiece, count_partition, write_accepted
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.judged import judge_file, key_of
 from mlops_ray.ingestion.kept_files import begin_use, end_use
@@ -59,7 +59,8 @@ def ingested(folder: Path, source: Source = SOURCE, partitions: int = 1, order: 
     parts = [count_partition(artifacts, source, pieces, AS_OF, number, partitions) for number in range(partitions)]
     summaries, out, refused = zip(*parts, strict=True)
     if pieces:
-        write_accepted(artifacts, list(enumerate(one.piece for one in pieces)), ("accepted.parquet",), *out)
+        numbered = list(enumerate(one.piece for one in pieces))
+        write_accepted(artifacts, numbered, ("accepted.parquet",), pl.DataFrame(schema=PLACES), *out)
     return Ingested(
         sum_counts([one.counts for one in summaries]),
         artifacts.read_table("accepted.parquet") if pieces else pl.DataFrame(),

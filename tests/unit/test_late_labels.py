@@ -17,11 +17,14 @@ from mlops_ray.monitoring.day_variance import variance_between, variance_of_sum
 from mlops_ray.monitoring.describe import describe
 from mlops_ray.monitoring.judging import judge_concept
 from mlops_ray.monitoring.label_times import declare_label_times
+from mlops_ray.monitoring.labelling import Labelled, take_labels
 from mlops_ray.monitoring.missing_labels import at_best
+from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.quality import quality_of
 from mlops_ray.monitoring.reliability import Reliability, miscalibration
-from mlops_ray.monitoring.version_watch import Labelled, VersionWatch, WindowRecord, moments_of, observe, take_labels
+from mlops_ray.monitoring.version_watch import VersionWatch
 from mlops_ray.monitoring.window_archive import WindowArchive
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.testing.example_stream import BY_COUNT, START, example_stream, write_example_segments
 from tests.unit.test_drift_watch import DAY, NAME, WATCHED, Watching, said, tell
 

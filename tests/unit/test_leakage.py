@@ -17,7 +17,7 @@ from mlops_ray.exploration.raw_sample import accepted_rows
 from mlops_ray.exploration.relation import relations
 from mlops_ray.exploration.suspicion import Suspicion
 from mlops_ray.exploration.table_sketch import TableSketch
-from mlops_ray.features.training_set import labelled_rows
+from mlops_ray.features.labelled import labelled_rows
 from mlops_ray.ingestion.sources import find_files
 from mlops_ray.use_case import Column, Feature, Tables, UseCase, load_use_case
 

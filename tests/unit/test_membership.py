@@ -11,7 +11,7 @@ import pytest
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.members import MemberFile, Members
 from mlops_ray.monitoring.stream_clock import ASTRAY, StreamClock, date_rows
-from mlops_ray.monitoring.version_watch import WindowRecord
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.monitoring.windows import NO_PANE
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import read_segment, segments

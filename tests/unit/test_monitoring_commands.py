@@ -53,7 +53,7 @@ def platform(tmp_path: Path, model: tuple[Path, str], monkeypatch: pytest.Monkey
         def fetch(self, name: str, version: VersionRef, target: Path) -> Path:
             return folder
 
-    monkeypatch.setattr("mlops_ray.serving.registry.MlflowRegistry", Registry)
+    monkeypatch.setattr("mlops_ray.monitoring.foreign_model.MlflowRegistry", Registry)
     settings = load_settings(state=str(tmp_path), data=str(tmp_path))
     store, ann = open_store(settings), Actor("ann", ("operate",))
     set_champion(store, ann, NAME, record_version(store, ann, NAME, 7, Evidence(digest, "e")).ref, "first")

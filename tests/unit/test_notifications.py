@@ -524,24 +524,35 @@ def test_only_2xx_is_taken_and_no_redirect_followed(server: Server, event: Event
     assert [path for path, _, _ in server.received] == ["/"]
 
 
-def test_a_receiver_that_drips_is_left_after_the_time(event: Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "TIMEOUT_S", 0.5)
+@pytest.mark.parametrize(
+    ("limit", "channel"),
+    [
+        ("TIMEOUT_S", "http://127.0.0.1:{port}/"),
+        ("MESSAGE_WITHIN_S", "json://127.0.0.1:{port}/?rto=86400"),
+        ("MESSAGE_WITHIN_S", "mailto://u:p@127.0.0.1:{port}?from=a@example.org&to=b@example.org&cto=86400"),
+    ],
+)
+def test_a_receiver_that_drips_is_left_after_the_time(
+    event: Event, monkeypatch: pytest.MonkeyPatch, limit: str, channel: str
+) -> None:
+    """However long the channel itself says that it may take."""
+    monkeypatch.setattr(channels, limit, 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stop = threading.Event()
 
         def drip() -> None:
             connection, _ = listener.accept()
             with connection:
-                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                connection.sendall(b"220-here\r\n" if channel.startswith("mailto") else b"HTTP/1.1 200 OK\r\n")
                 while not stop.wait(0.1):
                     try:
-                        connection.sendall(b"x: y\r\n")
+                        connection.sendall(b"220-x: y\r\n")
                     except OSError:
                         return
 
         threading.Thread(target=drip, daemon=True).start()
         with pytest.raises(UnavailableError, match=r"within 0\.5 s"):
-            HERE.send(f"http://127.0.0.1:{listener.getsockname()[1]}/", new_secret(), event)
+            HERE.send(channel.format(port=listener.getsockname()[1]), new_secret(), event)
         stop.set()
 
 

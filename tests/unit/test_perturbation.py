@@ -28,10 +28,12 @@ from mlops_ray.pipeline.pipeline import PIPELINE
 from mlops_ray.pipeline.steps.step import Given, StepName
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.use_case import (
+    Aggregation,
     Approval,
     BetterThanChampion,
     Choice,
     Column,
+    DividedView,
     Expectations,
     Fairness,
     Integer,
@@ -55,12 +57,15 @@ from mlops_ray.use_case import (
     Unique,
     UseCase,
     Waiver,
+    WindowedView,
     WindowSpec,
+    windowed_views,
 )
 
 NONE: set[StepName] = set()
 INGEST: set[StepName] = {"ingest"}
 KNOWN: set[StepName] = {"ingest", "training_set"}  # in which what is known when is looked at
+VIEWS: set[StepName] = {"features", "training_set"}
 LEAKS: set[StepName] = {"training_set"}
 COLUMNS: set[StepName] = {"ingest", "training_set", "evaluate"}
 REQUEST: set[StepName] = {"training_set", "evaluate"}
@@ -84,6 +89,9 @@ def another_view(tables: Tables) -> pl.DataFrame:
 
 
 PEOPLE = Source("people.csv", (Column("customer", "text"), Column("name", "text")))
+RECENT = windowed_views(
+    "spent", "orders", ("customer",), [timedelta(days=1)], {"sum": Aggregation("sum", pl.col("amount"))}, pl.col("at")
+)
 CASE = UseCase(
     name="orders",
     owner="shop@example.org",
@@ -114,7 +122,7 @@ CASE = UseCase(
         LogisticRegression(),
     ),
     request_features={"amount": pl.col("amount"), "double": pl.col("amount") * 2},
-    feature_views={"customer": view},
+    feature_views={"customer": view, "mine": DividedView(view, by=("customer",)), **RECENT},
     feature_service="orders",
     slices=("amount",),
     gates=(
@@ -148,7 +156,18 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "limits"): (("A limit.",), VERSION),
     (UseCase, "lead_time"): (timedelta(hours=1), REQUEST),
     (UseCase, "request_features"): ({"amount": pl.col("amount"), "twice": pl.col("amount") * 2}, REQUEST),
-    (UseCase, "feature_views"): ({"customer": another_view}, {"features", "training_set"}),
+    (UseCase, "feature_views"): ({"customer": another_view}, VIEWS),
+    (DividedView, "function"): (another_view, VIEWS),
+    (DividedView, "by"): (("customer", "at"), VIEWS),
+    (DividedView, "looks_back"): (timedelta(days=1), VIEWS),
+    (WindowedView, "source"): ("people", VIEWS),
+    (WindowedView, "keys"): (("amount",), VIEWS),
+    (WindowedView, "window"): (timedelta(days=2), VIEWS),
+    (WindowedView, "aggregations"): ({}, VIEWS),
+    (Aggregation, "statistic"): ("max", VIEWS),
+    (Aggregation, "of"): (pl.col("amount") * 2, VIEWS),
+    (Aggregation, "known_at"): (pl.col("late"), VIEWS),
+    (UseCase, "on_demand_features"): ({"square": pl.col("amount") ** 2}, REQUEST),
     (UseCase, "feature_service"): ("others", REQUEST),
     (UseCase, "metric"): ("average_precision", TRAIN),
     (UseCase, "split"): (Split(test=timedelta(days=9)), SPLIT),
@@ -222,6 +241,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Search, "trials_per_candidate"): (9, TRAIN),
     (Search, "reduction_factor"): (3.0, TRAIN),
     (Search, "seed"): (9, CANDIDATE),
+    (Search, "rows"): (5_000, TRAIN),
     (Uniform, "low"): (0.2, CANDIDATE),
     (Uniform, "high"): (2.0, CANDIDATE),
     (Uniform, "log"): (True, CANDIDATE),

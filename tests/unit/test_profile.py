@@ -24,7 +24,7 @@ from mlops_ray.ingestion.sources import find_files
 from mlops_ray.use_case import Source
 
 ROWS = 60_000
-QUANTILES = ("percentiles", "histogram", "edges", "mean", "deviation")
+BOUNDED = ("percentiles", "histogram", "edges", "mean", "deviation", "top_error")
 
 
 def table() -> pl.DataFrame:
@@ -53,8 +53,8 @@ def sketched(*parts: pl.DataFrame) -> TableSketch:
 
 
 def exact(column: ColumnProfile) -> dict[str, Any]:
-    """All that does not come from the KLL sketch, or is a sum of floats."""
-    return {name: value for name, value in vars(column).items() if name not in QUANTILES}
+    """All that does not come from the KLL sketch, is a sum of floats, or the bound of an error."""
+    return {name: value for name, value in vars(column).items() if name not in BOUNDED}
 
 
 def test_a_merged_profile_is_that_of_the_whole() -> None:
@@ -82,6 +82,22 @@ def test_counts_ends_and_values_are_those_of_the_rows() -> None:
     assert columns["id"].different == pytest.approx(ROWS, rel=0.08)
     assert columns["id"].repeated == 0
     assert (columns["at"].type, columns["good"].type, columns["shop"].type) == ("timestamp", "boolean", "text")
+
+
+@pytest.mark.parametrize("chunk", [700, 9_001, ROWS])
+def test_frequent_values_are_within_the_bound_however_the_rows_are_divided(chunk: int) -> None:
+    """More different values than are counted exactly: some often, most rarely, and a stretch in which none again."""
+    random = np.random.default_rng(5)
+    drawn = np.minimum(random.zipf(1.3, ROWS - 20_000), 5_000)
+    names = pl.Series("name", np.concatenate([drawn, np.arange(10_000, 30_000)])).cast(pl.String)
+    column = profile_of("x", sketched(*names.to_frame().iter_slices(chunk))).columns[0]
+    counts = dict(names.value_counts().iter_rows())
+    assert not column.top_exact
+    assert 0 < column.top_error < ROWS / 10
+    assert all(rows <= counts[name] <= rows + column.top_error for name, rows in column.top)
+    rest = max(count for name, count in counts.items() if name not in dict(column.top))
+    assert rest <= column.top[-1][1] + column.top_error
+    assert column.top[0][0] == "1"
 
 
 def test_quantiles_are_within_the_bound_of_the_sketch() -> None:

@@ -12,10 +12,11 @@ from mlops_ray.monitoring.build_reference import build_reference
 from mlops_ray.monitoring.calibration import Null, Promise, calibrate
 from mlops_ray.monitoring.coverage import Coverage, fitting, rungs
 from mlops_ray.monitoring.judging import judge
+from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.recalibration import MOST_WIDENED, Lived, taught
 from mlops_ray.monitoring.reference import Reference, to_datetime
 from mlops_ray.monitoring.verdicts import Finding, Verdict
-from mlops_ray.monitoring.version_watch import VersionWatch, Watched, moments_of, observe
+from mlops_ray.monitoring.version_watch import VersionWatch, Watched
 from mlops_ray.monitoring.windows import WindowState, add
 from mlops_ray.use_case import Feature
 from mlops_ray.use_case.window_spec import WindowSpec

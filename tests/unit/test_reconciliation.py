@@ -12,11 +12,20 @@ from mlops_ray.governance import audit
 from mlops_ray.governance.anchors import anchor
 from mlops_ray.governance.champion import retire, set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.keys import create_key, revoke_key
 from mlops_ray.governance.reconciliation import DESCRIBED, NOT_COMPARED
 from mlops_ray.governance.tables import approvals, endpoints, event_head, events, metadata, principals
 from mlops_ray.governance.versions import Evidence, record_version
 from tests.anchoring import anchored_in
-from tests.audit_history import PEOPLE, expect_every_edit_found, expect_every_row_found, make_history, replayed
+from tests.audit_history import (
+    NOT_FOUND,
+    PEOPLE,
+    difference_after,
+    expect_every_edit_found,
+    expect_every_row_found,
+    make_history,
+    replayed,
+)
 
 
 @pytest.fixture(scope="module", params=range(3))
@@ -116,3 +125,69 @@ def test_a_file_of_anchors_that_lost_some_is_found(fresh: ControlStore, tmp_path
     anchor(fresh, anchored_in(place))
     place.write_text("")
     assert "lacks 1 anchors that were written there" in str(audit.verify_store(fresh, anchored_in(place)).problem)
+
+
+STRANGE = ("'garbage'", "x'ff00'", "''", "2", "'{'", "'2030-01-01'")
+
+
+def test_what_cannot_be_read_is_found_and_said_as_any_other_edit(fresh: ControlStore) -> None:
+    """SQLite takes anything in any column."""
+    expected = replayed(fresh)
+    for table in DESCRIBED.values():
+        for column in table.columns:
+            place = f'{table.name} SET "{column.name}" = '
+            first = f" WHERE rowid = (SELECT min(rowid) FROM {table.name})"
+            with fresh.reading() as connection:
+                stands = connection.execute(text(f'SELECT "{column.name}" FROM {table.name}{first}')).scalar()
+            for value in STRANGE:
+                with fresh.reading() as connection:
+                    if connection.execute(text(f"SELECT {value}")).scalar() == stands:
+                        continue
+                found = difference_after(fresh, expected, text(f"UPDATE {place}{value}{first}"))
+                assert found is not None or f"{table.name}.{column.name}" in NOT_FOUND, f"{place}{value}"
+
+
+@pytest.mark.parametrize("notation", ["%Y-%m-%dT%H:%M:%S.%f", "%G-W%V-%uT%H:%M:%S.%f"])
+def test_a_revoked_key_does_not_count_again_unseen(fresh: ControlStore, notation: str) -> None:
+    """The same moment, written so that it is sorted behind all others."""
+    create_key(fresh, PEOPLE[0], "eve", ["admin"])
+    revoke_key(fresh, PEOPLE[0], "eve", "she left")
+    expected, eve = replayed(fresh), principals.c.name == "eve"
+    with fresh.reading() as connection:
+        moment = connection.execute(select(principals.c.revoked_at).where(eve)).scalar_one()
+    edit = text("UPDATE principals SET revoked_at = :moment WHERE name = 'eve'")
+    found = difference_after(fresh, expected, edit.bindparams(moment=moment.strftime(notation)))
+    assert "revoked_at is" in str(found)
+
+
+def test_the_development_principals_do_not_come_back_unseen(fresh: ControlStore) -> None:
+    """An empty text is read as false, and no query for false finds it."""
+    edit = text("UPDATE principals SET development = ''")
+    assert "development is ''" in str(difference_after(fresh, replayed(fresh), edit))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ("UPDATE policies SET policy = '{'", "Table policies, row flights: policy is '{'"),
+        ("UPDATE anchors SET time = 'never'", "time is 'never'"),
+        ("UPDATE anchors SET seq = 'x'", "seq is 'x'"),
+        ("INSERT INTO event_head VALUES (2, 1, 'x')", "event_head has 2 rows"),
+        ("DELETE FROM event_head", "event_head has 0 rows"),
+        ("UPDATE events SET type = x'00' WHERE seq = 2", "Event 2"),
+        ("UPDATE subscriptions SET types = '{'", "types is '{'"),
+    ],
+)
+def test_what_makes_the_audit_stumble_is_what_it_says(
+    fresh: ControlStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, edit: str, said: str
+) -> None:
+    settings = anchored_in(tmp_path / "anchors.jsonl")
+    anchor(fresh, settings)
+    with fresh.transaction() as connection:
+        connection.execute(text(edit))
+    assert said in str(audit.check(fresh, settings).problem)
+    assert said in caplog.text
+    with fresh.reading() as connection:
+        failed = connection.execute(select(events.c.reason).where(events.c.type == "audit.failed")).scalar()
+    can_be_recorded = "event_head" not in edit and "subscriptions" not in edit
+    assert (failed is not None) == can_be_recorded

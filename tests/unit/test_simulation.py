@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.governance.monitoring_definitions import MonitoringRevision
+from mlops_ray.monitoring.definition import as_watched
 from mlops_ray.retraining import simulation
 from mlops_ray.retraining.simulation import Scenario, Simulated, simulate
 from mlops_ray.training.encoding import fit_encoder
@@ -131,3 +133,20 @@ def test_policies_have_names() -> None:
     assert found["concept"].alarms == ("concept",)
     with pytest.raises(ConfigurationError, match="'often' is unknown"):
         find_policy(CASE, "often")
+
+
+def test_the_past_is_watched_as_the_use_case_is_now() -> None:
+    """With a slice that was set beside the model and that the use case does not declare: night trains arrive late."""
+    random = np.random.default_rng(2)
+    rows = world(per_day=480)
+    frame = rows.with_columns(pl.Series("train", random.choice(["day", "night"], len(rows))))
+    turned = (pl.col("train") == "night") & (pl.col(PREDICTION_TIME) >= SCENARIO.start + timedelta(days=3))
+    frame = frame.with_columns(pl.when(turned).then(~pl.col(LABEL)).otherwise(LABEL).alias(LABEL))
+    wanted = replace(CASE.monitoring, slices=("train",), windows=(WindowSpec(rows=600, minimum_rows=600),))
+    set_beside = MonitoringRevision(CASE.name, 2, wanted.to_json(), "d", "ann", None, START, "night trains are odd")
+    scenario = replace(SCENARIO, use_case=as_watched(CASE, set_beside), end=SCENARIO.start + timedelta(days=10))
+    found = simulate(frame, scenario, "never", NEVER)
+    assert any("train=night" in one.title for one in found.alarms)
+    assert as_watched(CASE, None) == CASE
+    with pytest.raises(DataError, match="slices by train, which the training set does not have"):
+        simulate(WORLD, scenario, "never", NEVER)

@@ -189,6 +189,26 @@ def test_of_a_delta_table_only_new_files_are_read(tmp_path: Path, monkeypatch: p
     assert taken(tmp_path, pinned).digest == found.digest
 
 
+def test_a_delta_table_whose_column_was_given_another_type_is_judged_by_what_its_values_mean(tmp_path: Path) -> None:
+    url, declared = str(tmp_path / "lake"), source(DeltaFiles(f"{tmp_path}/lake"))
+    declared = replace(declared, columns=COLUMNS[:3])
+    rows = frame(*((number, "2025-05-01T00:00:00Z", number / 2) for number in range(120))).drop("half")
+    overwritten: Any = {"mode": "overwrite", "delta_write_options": {"schema_mode": "overwrite"}}
+    rows.write_delta(url)
+    first = taken(tmp_path, declared)
+    rows.with_columns(pl.col("price").cast(pl.String)).write_delta(url, **overwritten)
+    assert taken(tmp_path, declared).digest == first.digest  # the text 1.5 is the number
+    some = pl.when(pl.col("id") < 3).then(pl.lit("dear")).otherwise(pl.col("price").cast(pl.String)).alias("price")
+    rows.with_columns(some).write_delta(url, **overwritten)
+    counts = taken(tmp_path, declared).counts["orders"]
+    assert (counts.accepted, counts.reasons) == (117, {"price:not_number": 3})
+    rows.with_columns(pl.lit("dear").alias("price")).write_delta(url, **overwritten)
+    with pytest.raises(DataError, match=r"in none of its 120 rows can be read price as number\. Repair"):
+        taken(tmp_path, declared)
+    pinned = replace(declared, reader=DeltaFiles(url, version=0))
+    assert taken(tmp_path, pinned).digest == first.digest
+
+
 def test_a_lake_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Source orders: Delta table .*lake cannot be opened"):
         taken(tmp_path, source(DeltaFiles(f"{tmp_path}/lake")))

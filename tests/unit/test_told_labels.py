@@ -146,7 +146,7 @@ def test_before_any_row_has_a_label_it_is_said(endpoint: ExampleEndpoint, tmp_pa
 def test_what_the_parity_of_requests_is_proved_on_are_the_rows_of_the_training_set(
     endpoint: ExampleEndpoint, tmp_path: Path
 ) -> None:
-    from mlops_ray.features.training_set import labelled_rows, rows_with_told
+    from mlops_ray.features.labelled import labelled_rows, rows_with_told
 
     rows = pl.DataFrame({"carrier": ["AA", "UA"], "origin": ["JFK", "JFK"], "departure": [DEPARTURE] * 2})
     own = rows.with_columns(

@@ -48,7 +48,7 @@ class Watching:
         return {key_of(one): one.value for one in (*figures(self.watch.state, silenced), *self.judged())}
 
     def judged(self) -> list[Figure]:
-        return list(judged_figures(self.last(), self.watch.importance("7"), TAGS))
+        return list(judged_figures(self.last(), self.watch.importance("7"), (), TAGS))
 
     def last(self) -> JudgedWindow:
         return self.history.read("7", BY_COUNT.name, WATCHED.reference.columns, 1)[0]
@@ -91,7 +91,7 @@ def test_of_300_features_the_most_important_have_series(watching: Watching) -> N
     last = watching.last()
     columns = {f"x{at}": last.window.columns["hour"] for at in range(300)}
     wide = replace(last, window=replace(last.window, columns=columns), distances={})
-    found = list(judged_figures(wide, {"x250": 2.0, "x7": 1.0}, TAGS))
+    found = list(judged_figures(wide, {"x250": 2.0, "x7": 1.0}, (), TAGS))
     named = [one.tags["feature"] for one in found if one.name == "missing_ratio"]
     assert named[:2] == ["x250", "x7"]
     assert len(named) == FEATURES

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
@@ -11,15 +10,14 @@ from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import AlarmRecord, alarms_of
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.monitoring_definitions import definition_of
-from mlops_ray.governance.versions import VersionRef
 from mlops_ray.monitoring.definition import versions_with_traffic
 from mlops_ray.monitoring.describe import notes_of
-from mlops_ray.monitoring.foreign_model import WithForeign
+from mlops_ray.monitoring.foreign_model import every_version
+from mlops_ray.monitoring.request_history import RequestHour
 from mlops_ray.monitoring.show.series import KindSeries, kind_series
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_state import WatchState, read_state
 from mlops_ray.monitoring.window_history import WindowHistory
-from mlops_ray.registry.models import download_sealed, find_version
 
 WINDOWS = 60
 
@@ -36,7 +34,7 @@ def drift(use_case: str, settings: Settings | None = None, windows: int = WINDOW
 
     settings = settings or settings_from_environment()
     store = open_store(settings)
-    every = WithForeign(_Models(settings), store, Artifacts(settings.artifacts))
+    every = every_version(settings, store)
 
     def find(version: str) -> Watched | str:
         try:
@@ -45,19 +43,6 @@ def drift(use_case: str, settings: Settings | None = None, windows: int = WINDOW
             return str(error)
 
     return look_back(settings, use_case, find, versions_with_traffic(store, use_case) or (), windows)
-
-
-@dataclass(frozen=True)
-class _Models:
-    """The registry, as `find_reference` asks it."""
-
-    settings: Settings
-
-    def find(self, name: str, version: int) -> VersionRef:
-        return VersionRef(version, find_version(self.settings, name, version).digest)
-
-    def fetch(self, name: str, version: VersionRef, folder: Path) -> Path:
-        return download_sealed(self.settings, name, version, folder)
 
 
 @dataclass(frozen=True)
@@ -80,7 +65,8 @@ class VersionView:
 class DriftView:
     """What the watch of an endpoint knew at its last commit; `page` makes a file of it that needs no network.
 
-    now: the moment at which it was asked. notes: what was counted and is in no window, in sentences.
+    now: the moment at which it was asked. notes: what was counted and is in no window, in sentences. requests: how they
+    went, hour by hour, whichever version answered.
     """
 
     use_case: str
@@ -88,6 +74,7 @@ class DriftView:
     versions: tuple[VersionView, ...]
     alarms: tuple[AlarmRecord, ...]
     notes: tuple[str, ...]
+    requests: tuple[RequestHour, ...] = ()
 
     def page(self) -> str:
         """One HTML file with all charts inline."""
@@ -114,7 +101,8 @@ def look_back(
     history = WindowHistory(artifacts, use_case)
     order = sorted(state.rows, key=lambda version: (version in taking, len(version), version), reverse=True)
     versions = tuple(_version(state, one, alarms, history, find, one in taking, windows) for one in order)
-    return DriftView(use_case, datetime.now(UTC), versions, tuple(alarms), tuple(notes_of(state)))
+    notes, requests = tuple(notes_of(state)), state.requests.hours
+    return DriftView(use_case, datetime.now(UTC), versions, tuple(alarms), notes, requests)
 
 
 def _version(

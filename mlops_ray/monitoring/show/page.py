@@ -25,6 +25,7 @@ from mlops_ray.monitoring.show.charts import (
     over_time,
     quality_over_time,
 )
+from mlops_ray.monitoring.show.requests import requests_html
 from mlops_ray.monitoring.show.series import (
     FeaturePoint,
     FeatureSeries,
@@ -63,6 +64,7 @@ def view_html(view: "DriftView") -> str:
     parts = [f"<h1>{escape(view.use_case)}: monitoring</h1>", _facts(view), _alarms(view.alarms, view.now)]
     if view.notes:
         parts.append(f'<ul class="soft">{"".join(f"<li>{escape(note)}</li>" for note in view.notes)}</ul>')
+    parts.append(requests_html(view.requests))
     if not view.versions:
         parts.append("<p>Nothing was counted yet.</p>")
     else:
@@ -246,7 +248,7 @@ def _feature(one: FeatureSeries, frame: Frame) -> str:
          beside(one.reference, one.now, f"{one.name}: distribution in the reference and now. {one.words}")),
         _level(one, frame),
         _ratio(one, frame),
-        _gaps(one, frame),
+        *([] if one.is_segment else [_gaps(one, frame)]),
     ]  # fmt: skip
     drawn = "".join(_figure(chart, caption) for caption, chart in charts)
     return (
@@ -295,7 +297,7 @@ def _gaps(one: FeatureSeries, frame: Frame) -> tuple[str, str]:
 def _row(one: FeatureSeries) -> tuple[str, ...]:
     last = one.points[-1] if one.points else None
     share = "" if isnan(one.importance) else percent(one.importance)
-    missing = "" if last is None or isnan(last.missing) else f"{last.missing:.1%}"
+    missing = "" if last is None or isnan(last.missing) or one.is_segment else f"{last.missing:.1%}"
     return escape(one.name), share, f"{one.furthest:.2f}", missing, escape(one.words)
 
 

@@ -1,7 +1,7 @@
 """What was watched, as series over time that can be drawn: by version, kind of window, feature and slice."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isnan, nan
 
@@ -16,8 +16,9 @@ from mlops_ray.monitoring.shifts import describe_shift
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.verdicts import Answer
-from mlops_ray.monitoring.version_watch import Stream, Watched, WindowRecord
+from mlops_ray.monitoring.version_watch import Stream, Watched
 from mlops_ray.monitoring.window_history import JudgedWindow
+from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.monitoring.windows import Window
 
 _CATEGORIES = 3
@@ -106,7 +107,8 @@ class FeaturePoint:
 @dataclass(frozen=True)
 class FeatureSeries:
     """importance: its share of the model's, 0 to 1, NaN where not known. reference, now: what the last window is
-    compared with, and what it has; None without. categories: those whose share changed most. words: the change."""
+    compared with, and what it has; None without. categories: those whose share changed most. words: the change.
+    is_segment: a feature where a category has one value (see `input_segments`)."""
 
     name: str
     importance: float
@@ -116,6 +118,7 @@ class FeatureSeries:
     words: str
     points: tuple[FeaturePoint, ...]
     alarms: tuple[Span, ...]
+    is_segment: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -165,7 +168,7 @@ def kind_series(
 ) -> KindSeries:
     """The last `windows` of a kind. history: the judged ones, in order. alarms: about this version."""
     reference = None if isinstance(watched, str) else watched.reference
-    importance = {} if isinstance(watched, str) else _shares(watched.importance)
+    importance = {} if reference is None or isinstance(watched, str) else reference.shares(watched.importance)
     records = stream.records[-windows:]
     concept = {record.number: record.concept.answer for record in records if record.concept}
     names = list(history[-1].window.columns) if history else []
@@ -183,11 +186,6 @@ def kind_series(
 
 def _weight(one: FeatureSeries) -> tuple[float, float]:
     return (0.0 if isnan(one.importance) else -one.importance, -one.furthest)
-
-
-def _shares(importance: Mapping[str, float]) -> dict[str, float]:
-    total = sum(map(abs, importance.values()))
-    return {name: abs(value) / total for name, value in importance.items()} if total else {}
 
 
 def _verdicts(one: JudgedWindow, concept: Answer) -> Verdicts:
@@ -261,9 +259,12 @@ def _feature(
         _feature_point(one, sketch, usual, categories, one.distances.get(name))
         for (one, sketch), usual in zip(windows, before, strict=True)
     )
+    is_segment = reference is not None and name in reference.segments
+    if is_segment and old is not None:  # what is missing of it is outside it
+        old, now = replace(old, missing=0), replace(now, missing=0)
     words = describe_shift(old, _with_frequent(now, history[-1].new.get(name, ()))) if old is not None else ""
     spans = tuple(Span.of(one) for one in alarms if name in one.payload.get("columns", ()))
-    return FeatureSeries(name, importance, old, now, categories, words, points, spans)
+    return FeatureSeries(name, importance, old, now, categories, words, points, spans, is_segment)
 
 
 def _usual(reference: Reference, name: str, window: Window) -> Sketch | None:

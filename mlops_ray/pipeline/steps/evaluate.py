@@ -33,7 +33,16 @@ def evaluate_inputs(given: Given) -> EvaluateInputs:
 def inputs_for(given: Given, trial: Known[Trial]) -> EvaluateInputs:
     """The inputs for any trial, also one that another search has chosen."""
     case = given.use_case
-    names = ("name", "entities", "event_time", "lead_time", "label", "request_features", "feature_service")
+    names = (
+        "name",
+        "entities",
+        "event_time",
+        "lead_time",
+        "label",
+        "request_features",
+        "feature_service",
+        "on_demand_features",
+    )
     part_of_case = part(
         case,
         *(*names, "split", "serving", "slices", "monitoring"),

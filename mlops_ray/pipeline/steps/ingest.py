@@ -50,7 +50,7 @@ def run_ingest(inputs: IngestInputs, where: Where) -> dict[str, Any]:
 
 def contract(source: Source) -> str:
     """A digest of all that the judgement of a file's rows depends on beside the file: declaration, code, libraries."""
-    row_by_row = replace(source, expects=Expectations())
+    row_by_row = replace(source, expects=Expectations(), last_known=())
     return fingerprint([row_by_row, our_code("mlops_ray.ingestion.judged", "judge_file").to_json()])
 
 

@@ -15,7 +15,7 @@ from mlops_ray.pipeline.steps.features import feature_rows, known_definitions
 from mlops_ray.pipeline.steps.step import Given, Step, Where
 from mlops_ray.pipeline.task import in_task
 from mlops_ray.pipeline.tasks import build_training_set_task
-from mlops_ray.use_case import Feature, UseCase
+from mlops_ray.use_case import UseCase
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,16 @@ class TrainingSetInputs:
 
 def training_set_inputs(given: Given) -> TrainingSetInputs:
     case, ingested = given.use_case, given.results["ingest"]
-    names = ("name", "entities", "event_time", "lead_time", "label", "request_features", "feature_service")
+    names = (
+        "name",
+        "entities",
+        "event_time",
+        "lead_time",
+        "label",
+        "request_features",
+        "feature_service",
+        "on_demand_features",
+    )
     leaks = ("feature_views", "leakage_waivers")
     sources = {name: part(source, "columns", "derived", "known_at") for name, source in case.sources.items()}
     return TrainingSetInputs(
@@ -68,15 +77,8 @@ def verify_training_set(inputs: TrainingSetInputs, result: Mapping[str, Any], wh
 def known_training_set(given: Given) -> Known[TrainingSet]:
     """The training set as an input of later steps: all of it counts but where it and its feature rows lie."""
     found = given.results["training_set"]
-    counts = {name: value for name, value in found.items() if name not in ("url", "feature_rows")}
-    return Known(counts, training_set_of(found))
-
-
-def training_set_of(result: Mapping[str, Any]) -> TrainingSet:
-    """The training set in the result of the step."""
-    features = tuple(Feature(feature["name"], feature["kind"]) for feature in result["features"])
-    values = {**result, "as_of": datetime.fromisoformat(result["as_of"]), "features": features}
-    return TrainingSet(**values)
+    counts = {name: value for name, value in found.items() if name not in ("url", "feature_rows", "parts")}
+    return Known(counts, TrainingSet.from_json(found))
 
 
 TRAINING_SET = Step("training_set", training_set_inputs, run_training_set, verify_training_set)

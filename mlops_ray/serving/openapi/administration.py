@@ -6,7 +6,7 @@ from mlops_ray.governance.events import SEVERITIES
 from mlops_ray.governance.principals import ROLES
 from mlops_ray.serving.keys import MAX_PAGE, PAGE
 from mlops_ray.serving.openapi.columns import MOMENT
-from mlops_ray.serving.openapi.parts import COUNT, REASON, TEXT, UUID, list_of, object_of, operation_of
+from mlops_ray.serving.openapi.parts import COUNT, REASON, TEXT, UUID, answer_of, list_of, object_of, operation_of
 
 _TIME = {"type": "string", "format": "date-time"}
 _ROLES = list_of({"enum": list(ROLES)})
@@ -166,9 +166,7 @@ def paths_of_administration() -> dict[str, Any]:
             "post": operation_of("review", "Say that somebody looked at a use case", "Reviewed", "Review")
         },
         "/v2/monitoring": {"get": operation_of("monitoring", "How predictions are watched, and were", "Definitions")},
-        "/v2/monitoring/set": {
-            "post": operation_of("set_monitoring", "Watch predictions so from now on", "Definition", "NewDefinition")
-        },
+        "/v2/monitoring/set": {"post": _set_monitoring()},
         "/v2/audit/events": {"get": _events()},
         "/v2/audit/verification": {
             "get": operation_of("verification", "How the last verification went, or goes", "Verification"),
@@ -179,6 +177,12 @@ def paths_of_administration() -> dict[str, Any]:
 
 def _paged(name: str, summary: str, answer: str) -> dict[str, Any]:
     return operation_of(name, summary, answer) | {"parameters": [_AFTER, _LIMIT]}
+
+
+def _set_monitoring() -> dict[str, Any]:
+    found = operation_of("set_monitoring", "Watch predictions so from now on", "Definition", "NewDefinition")
+    found["responses"]["202"] = answer_of("Change", "Somebody else has to approve it first")
+    return found
 
 
 def _events() -> dict[str, Any]:

@@ -42,6 +42,13 @@ _PLAN_PARTS = {
     "automatic": {"type": "boolean"},
 }
 _PLAN = object_of(_PLAN_PARTS, optional=tuple(_PLAN_PARTS))
+# Keys and fields of a view, which the definitions in the registry tell.
+_PUSHED_ROW = {
+    "type": "object",
+    "properties": {"event_timestamp": MOMENT},
+    "required": ["event_timestamp"],
+    "additionalProperties": {"type": ["number", "string", "boolean", "null"], "maxLength": MAX_TEXT},
+}
 _TENSOR_METADATA = object_of({"name": TEXT, "datatype": TEXT, "shape": list_of({"type": "integer"})})
 
 
@@ -62,6 +69,9 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
             "post": operation_of(
                 "labels", f"What is true of {schema.label}, by request or by keys", "Accepted", "Labels"
             )
+        },
+        f"{prefix}/features": {
+            "post": operation_of("push", "Fresh feature values of a view, online from now on", "Pushed", "Push")
         },
         f"{prefix}/rollout": {
             "get": operation_of("rollout", "What is live, and how far a rollout is", "Rollout"),
@@ -155,6 +165,17 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
         "Labels": object_of({"labels": {**list_of(_label(schema)), "minItems": 1, "maxItems": MAX_ROWS}}),
         "Accepted": object_of(
             {"model": TEXT, "request_id": UUID, **dict.fromkeys(("accepted", "by_keys", "withdrawn"), COUNT)}
+        ),
+        "Push": object_of({"view": TEXT, "rows": {**list_of(_PUSHED_ROW), "minItems": 1, "maxItems": MAX_ROWS}}),
+        "Pushed": object_of(
+            {
+                "model": TEXT,
+                "request_id": UUID,
+                "view": TEXT,
+                "digest": TEXT,
+                "projects": list_of(TEXT),
+                **dict.fromkeys(("rows", "written", "older"), COUNT),
+            }
         ),
         "Metadata": object_of(
             {

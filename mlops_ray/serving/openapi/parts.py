@@ -13,7 +13,7 @@ VERSION_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 REVISION = {
     "type": "integer", "minimum": 0, "maximum": 2**31 - 1, "description": "Of what was live when the caller looked."
 }  # fmt: skip
-_WITH_ROWS = ("Ask", "Infer", "Labels")
+_WITH_ROWS = ("Ask", "Infer", "Labels", "Push")
 _LIMITED = {
     True: f"UTF-8 JSON, at most {MAX_BODY_BYTES:,} bytes and {MAX_ROWS:,} rows.",
     False: f"UTF-8 JSON, at most {MAX_ORDER_BYTES:,} bytes.",

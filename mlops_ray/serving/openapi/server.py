@@ -6,6 +6,8 @@ from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.openapi.administration import SCHEMAS as ADMINISTRATION
 from mlops_ray.serving.openapi.administration import paths_of_administration
 from mlops_ray.serving.openapi.columns import MOMENT
+from mlops_ray.serving.openapi.data import SCHEMAS as DATA
+from mlops_ray.serving.openapi.data import paths_of_data
 from mlops_ray.serving.openapi.parts import (
     REASON,
     REVISION,
@@ -97,6 +99,7 @@ _CHANGE = object_of(
         "decided_by_id": _MAYBE,
         "decided_at": {"anyOf": [_TIME, {"type": "null"}]},
         "reason": TEXT,
+        "monitoring": {"type": ["object", "null"]},
     }
 )
 _DELEGATION = object_of(
@@ -143,6 +146,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         **_paths_of_approvers(),
         **_paths_of_versions(),
         **paths_of_administration(),
+        **paths_of_data(),
     }
     paths["/v2/health/ready"]["get"]["responses"]["503"] = answer_of("ServerReady", "A model is not ready")
     schemas = {
@@ -164,6 +168,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         "LineageQuestion": _LINEAGE_QUESTION,
         "RegisteredVersion": _REGISTERED,
         **ADMINISTRATION,
+        **DATA,
         **SHARED,
     }
     return document_of("mlops_ray", version, paths, schemas)
@@ -190,7 +195,7 @@ def _paths_of_approvers() -> dict[str, Any]:
     attach = operation_of("attach_report", "Attach a file to a request for approval", "Approval", "NewReport")
     attach["requestBody"]["description"] = f"UTF-8 JSON, at most {MAX_BODY_BYTES:,} bytes."
     return {
-        f"{prefix}/rules": {"get": operation_of("rules", "Changes of policies and gates, the newest first", "Changes")},
+        f"{prefix}/rules": {"get": operation_of("rules", "Changes of policies, gates and monitoring", "Changes")},
         f"{prefix}/rules/approve": {"post": operation_of("approve_rules", "Agree to a change of rules", change, "Id")},
         f"{prefix}/rules/reject": {"post": operation_of("reject_rules", "Refuse a change of rules", change, "Id")},
         f"{prefix}/delegations": {

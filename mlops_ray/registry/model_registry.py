@@ -1,4 +1,4 @@
-"""Registry: where a replica gets versions from."""
+"""The model registry, as those ask it who serve versions or watch what they answer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from mlops_ray.registry.models import download_sealed, find_version, set_champio
 
 
 class Registry(Protocol):
-    """What a replica needs of the model registry. Each may raise UnavailableError."""
+    """What a replica needs of it. Each may raise UnavailableError."""
 
     def find(self, name: str, version: int) -> VersionRef:
         """The digest under which a version was registered. Raises ConfigurationError if it was not."""
@@ -27,6 +27,8 @@ class Registry(Protocol):
 
 @dataclass(frozen=True)
 class MlflowRegistry:
+    """MLflow's, which `settings` name."""
+
     settings: Settings
 
     def find(self, name: str, version: int) -> VersionRef:

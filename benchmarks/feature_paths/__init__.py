@@ -1,0 +1,1 @@
+"""Ways that features take, each with the figures that `benchmarks/features.py` shows."""

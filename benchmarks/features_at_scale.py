@@ -1,0 +1,77 @@
+"""The whole path from raw rows to a training set at a size: `ROWS=30000000 make bench ONLY=features_at_scale`, nightly.
+
+ROWS: how many flights, 1 million where nothing is said. Each copy of the year has carriers of its own. The memory of a
+process is its resident set without what it maps of Ray's object store, looked at every half second.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+ROOT = Path(__file__).parents[1]
+ROWS = int(os.environ.get("ROWS", "1000000"))
+YEAR_ROWS = 336_776
+SIGNS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def figures() -> Iterator[tuple[str, float, str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        state, data = Path(folder) / "state", Path(folder) / "data"
+        subprocess.run([sys.executable, ROOT / "use_cases" / "flights_raw_data.py", data], check=True)
+        rows = _multiply(data, -(-ROWS // YEAR_ROWS))
+        command = [Path(sys.executable).with_name("mlops-ray"), "run", "flights", "--until", "training_set"]
+        started = time.monotonic()
+        process = subprocess.Popen([*command, "--state", state, "--data", data], cwd=ROOT, stdout=sys.stderr)
+        peak = 0
+        while process.poll() is None:
+            peak = max([peak, *_own_bytes(process.pid)])
+            time.sleep(0.5)
+        if process.returncode:
+            raise SystemExit(f"mlops-ray run ended with {process.returncode}.")
+        yield "rows", rows, "flights"
+        yield "seconds_per_million", (time.monotonic() - started) / rows * 1e6, "s"
+        yield "peak_mb_of_a_process", peak / 1e6, "MB"
+
+
+def _multiply(data: Path, copies: int) -> int:
+    """Copy the months, each copy with other codes of carriers; how many flights there are then."""
+    total = 0
+    for file in sorted(data.glob("flights_*.csv")):
+        month = pl.read_csv(file, infer_schema=False)
+        codes = {code: number for number, code in enumerate(sorted(month["carrier"].unique()))}
+        for copy in range(copies):
+            # 16 carriers a copy, of 36 * 36 codes.
+            names = {code: _code(copy * 16 + number) for code, number in codes.items()}
+            rows = month.with_columns(pl.col("carrier").replace_strict(names))
+            rows.write_csv(data / (file.name if copy == 0 else f"{file.stem}_{copy:03}.csv"))
+            total += rows.height
+    return total
+
+
+def _code(number: int) -> str:
+    return SIGNS[number // 36] + SIGNS[number % 36]
+
+
+def _own_bytes(of: int) -> Iterator[int]:
+    """Of a process and those that came from it, without what they share: the object store is mapped by all."""
+    parents = {int(path.name): _status(path, "PPid") for path in Path("/proc").glob("[0-9]*")}
+    mine, more = {of}, {of}
+    while more:
+        more = {child for child, parent in parents.items() if parent in more} - mine
+        mine |= more
+    for process in mine:
+        yield _status(Path("/proc", str(process)), "RssAnon") * 1024
+
+
+def _status(process: Path, field: str) -> int:
+    try:
+        lines = (process / "status").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)

@@ -1,0 +1,295 @@
+"""A view that is computed in parts has the rows that it has whole, and what is new is all that is computed."""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlops_ray import Column, Label, Source, Tables, UseCase
+from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import UseCaseError
+from mlops_ray.features import divide_by_time, source_tables, stretches, transform
+from mlops_ray.features.declared_views import declared_views
+from mlops_ray.features.definitions import Definitions, View
+from mlops_ray.features.stretches import Stretch
+from mlops_ray.features.transform import FeatureRows, is_there
+from mlops_ray.ingestion import shared_tables
+from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.training.candidates import LogisticRegression
+from mlops_ray.use_case import Aggregation, DividedView, windowed_views
+
+START, DAY = datetime(2025, 1, 1, tzinfo=UTC), timedelta(days=1)
+LOADS = Source(
+    path="loads_*.csv",
+    columns=(
+        Column("ship", "text"), Column("port", "text"), Column("sailed", "timestamp"),
+        Column("docked", "timestamp", nullable=True), Column("load", "number", nullable=True, outcome=True),
+        Column("late", "boolean", nullable=True, outcome=True),
+    ),
+    known_at=pl.coalesce("docked", "sailed"),
+)  # fmt: skip
+PORTS = Source(path="ports.csv", columns=(Column("port", "text"), Column("berths", "integer")))
+
+
+def busy(tables: Tables) -> pl.DataFrame:
+    """Per port and day of docking what came within the two days before, and the port's size."""
+    rows = tables["loads"].drop_nulls("docked").sort("docked", maintain_order=True)
+    daily = rows.rolling("docked", period="2d", group_by="port").agg(ships=pl.len().cast(pl.Int64))
+    daily = daily.unique(["port", "docked"], keep="last").join(tables["ports"], on="port", how="left")
+    return daily.rename({"docked": "event_timestamp"})
+
+
+def ranks(tables: Tables) -> pl.DataFrame:
+    """The how many-th load of its ship each is: from the beginning."""
+    rows = tables["loads"].drop_nulls("docked").sort("docked", maintain_order=True)
+    return rows.select("ship", event_timestamp="docked", number=pl.int_range(pl.len()).over("ship") + 1)
+
+
+VIEWS: Mapping[str, Any] = {
+    **windowed_views(
+        "port", "loads", ("port",), [3 * DAY],
+        {
+            "loads": Aggregation("count", pl.col("load")),
+            "mean": Aggregation("mean", pl.col("load")),
+            "spread": Aggregation("std", pl.col("load")),
+            "sailings": Aggregation("count", pl.col("ship"), known_at=pl.col("sailed")),
+        },
+        known_at=pl.col("docked"),
+    ),
+    "busy": DividedView(busy, looks_back=2 * DAY),
+}  # fmt: skip
+CASE = UseCase(
+    name="ships",
+    sources={"loads": LOADS, "ports": PORTS},
+    entities=("ship", "port"),
+    event_time="sailed",
+    label=Label("late", value=pl.col("late"), known_at=pl.col("docked")),
+    candidates=(LogisticRegression(),),
+    request_features={},
+    feature_views=VIEWS,
+    feature_service="ships",
+)
+BUSY = View(
+    "busy", ("port",), ("port",), ("ships", "berths"), ("ships", "berths"),
+    {"port": "String", "ships": "Int64", "berths": "Int64"}, 86_400.0, {},
+)  # fmt: skip
+RANKS = View("ranks", ("ship",), ("ship",), ("number",), ("number",), {"ship": "String", "number": "Int64"}, 1.0, {})
+
+
+def definitions(case: UseCase) -> Definitions:
+    views = []
+    for one in declared_views(case):
+        named = tuple(one.keys), tuple(one.keys), tuple(one.features), tuple(one.features)
+        made = View(one.name, *named, {**one.keys, **one.features}, one.ttl_s, {})
+        views.append({"busy": BUSY, "ranks": RANKS}.get(one.name, made))
+    return Definitions("ships", "d", tuple(views), {}, {})
+
+
+def write_days(folder: Path, first: int, end: int, seed: int = 0) -> None:
+    """A file a day: what sailed then and docked up to 40 hours later, or has not docked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ports.csv").write_text("port,berths\nA,3\nB,7\n")
+    for number in range(first, end):
+        chance = random.Random(number * 1000 + seed)
+        lines = ["ship,port,sailed,docked,load,late"]
+        for _ in range(30):
+            sailed = START + number * DAY + timedelta(minutes=chance.randrange(0, 1440, 10))
+            docked = sailed + timedelta(minutes=chance.randrange(60, 2400, 10))
+            known = chance.random() > 0.1
+            lines.append(
+                f"S{chance.randrange(6)},{chance.choice('AB')},{sailed.isoformat()},"
+                f"{docked.isoformat() if known else ''},{chance.uniform(-5, 5) * 10 ** chance.randrange(5)},"
+                f"{'true' if chance.random() > 0.5 else 'false'}"
+            )
+        (folder / f"loads_{number:04}.csv").write_text("\n".join(lines) + "\n")
+
+
+class Setting:
+    """A use case's data in days, and what of it is computed when."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.settings: Settings = load_settings(state=str(folder / "state"), data=str(folder / "data"))
+        self.data, self.monkeypatch = folder / "data", monkeypatch
+        self.artifacts = Artifacts(self.settings.artifacts)
+        self.computed: list[tuple[str, Stretch]] = []
+        compute = divide_by_time.compute_stretch
+
+        def seen(artifacts: Any, use_case: Any, stretch: Any, views: Any, files: Any) -> Any:
+            self.computed += [(view.view.name, stretch) for view, _ in views]
+            return compute(artifacts, use_case, stretch, views, files)
+
+        monkeypatch.setattr(divide_by_time, "compute_stretch", seen)
+        monkeypatch.setattr(shared_tables, "TABLE_BYTES", 20_000)
+
+    def rows(self, case: UseCase = CASE, divided: bool = True) -> dict[str, FeatureRows]:
+        snapshot = ingest(case, self.settings, START + 400 * DAY, "test", dict.fromkeys(case.sources, "contract"))
+        self.computed.clear()
+        self.monkeypatch.setattr(transform, "HERE_BYTES", 0 if divided else 1 << 40)
+        found = transform.transform(case, self.settings, snapshot, definitions(case))
+        return {one.view: one for one in found}
+
+
+@pytest.fixture
+def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
+    return Setting(tmp_path, monkeypatch)
+
+
+def test_parts_have_the_rows_of_the_whole_bit_for_bit(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_days(setting.data, 0, 30)
+    whole = setting.rows(divided=False)
+    tables = {name: read_parquet(one.url) for name, one in whole.items()}
+    assert setting.computed == []
+    for part_rows in (60, 200, 10**6):
+        monkeypatch.setattr(stretches, "PART_ROWS", part_rows)
+        setting.artifacts.delete("features")
+        found = setting.rows()
+        assert {name: one.digest for name, one in found.items()} == {name: one.digest for name, one in whole.items()}
+        for name, one in found.items():
+            assert len(one.parts) > 2
+            assert one.rows == whole[name].rows == sum(part.rows for part in one.parts)
+            assert all(a.last < b.first for a, b in pairwise(one.parts))
+            assert read_parquet(one.url).equals(tables[name])
+            assert is_there(setting.artifacts, one)
+
+
+def test_a_new_day_computes_a_day(setting: Setting) -> None:
+    write_days(setting.data, 0, 40)
+    setting.rows()
+    assert setting.rows() != {}
+    assert setting.computed == [], "nothing is new"
+    write_days(setting.data, 40, 41)
+    after = setting.rows()
+    oldest = min(stretch.first for _, stretch in setting.computed)
+    assert (START + 40 * DAY).date() - oldest <= timedelta(days=3)  # its rows change nothing that is older
+    setting.artifacts.delete("features")
+    assert {name: one.digest for name, one in setting.rows().items()} == {n: one.digest for n, one in after.items()}
+
+
+def test_a_correction_computes_what_it_touches_and_nothing_else(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretches, "PART_ROWS", 200)
+    write_days(setting.data, 0, 40)
+    before = setting.rows()
+    write_days(setting.data, 12, 13, seed=7)
+    after = setting.rows()
+    touched = [stretch for view, stretch in setting.computed if view == "port_3d"]
+    # Sailed on that day, docked up to 40 hours later, in windows of three days: the parts that have one of these days.
+    first, last = START + 12 * DAY, START + 18 * DAY
+    parts = [part for part in before["port_3d"].parts if part.last >= first and part.first < last]
+    assert touched
+    assert min(touched).first >= parts[0].first.date()
+    assert max(touched).end <= parts[-1].last.date() + DAY
+    assert len(parts) < len(before["port_3d"].parts) / 2
+    names = {part.url.rsplit("/", 1)[1] for part in before["port_3d"].parts if part not in parts}
+    assert names < {part.url.rsplit("/", 1)[1] for part in after["port_3d"].parts}
+    setting.artifacts.delete("features")
+    assert {name: one.digest for name, one in setting.rows().items()} == {n: one.digest for n, one in after.items()}
+
+
+def test_other_code_computes_all_again_and_other_division_nothing(setting: Setting) -> None:
+    write_days(setting.data, 0, 10)
+    before = setting.rows()
+    three = windowed_views("port", "loads", ("port",), [3 * DAY], {"loads": Aggregation("sum", pl.col("load"))},
+                           known_at=pl.col("docked"))  # fmt: skip
+    after = setting.rows(replace(CASE, feature_views={**VIEWS, **three}))
+    assert {view for view, _ in setting.computed} == {"port_3d"}
+    assert after["port_3d"].code != before["port_3d"].code
+    assert after["busy"] == before["busy"]
+    plain = setting.rows(replace(CASE, feature_views={**VIEWS, "busy": busy}))
+    assert plain["busy"].code == before["busy"].code, "it computes the same, so versions read the same project"
+
+
+def test_a_part_that_is_gone_is_computed_again(setting: Setting) -> None:
+    write_days(setting.data, 0, 10)
+    before = setting.rows()["port_3d"]
+    place = before.parts[2].url.removeprefix(f"{setting.artifacts.root}/").split("/")
+    setting.artifacts.delete(*place)
+    assert not is_there(setting.artifacts, before)
+    assert setting.rows()["port_3d"] == before
+    assert is_there(setting.artifacts, before)
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_a_function_that_looks_further_than_it_says_is_refused_with_the_first_difference(
+    setting: Setting, divided: bool
+) -> None:
+    write_days(setting.data, 0, 12)
+    case = replace(CASE, feature_views={"ranks": DividedView(ranks, looks_back=DAY)})
+    difference = r"number at event_timestamp 2025.* and ship 'S\d' is \d+ in the whole and \d+ in a part"
+    with pytest.raises(UseCaseError, match=rf"'ranks' is declared with looks_back=.*days=1.*{difference}"):
+        setting.rows(case, divided)
+
+
+def test_a_function_that_looks_across_its_keys_is_refused(setting: Setting) -> None:
+    write_days(setting.data, 0, 12)
+    case = replace(CASE, feature_views={"ranks": DividedView(ranks, by=("port",))})
+    with pytest.raises(UseCaseError, match=r"'ranks' is declared with by=\('port',\), but its rows depend on more"):
+        setting.rows(case)
+
+
+def test_a_function_that_says_nothing_is_refused_above_a_size(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_days(setting.data, 0, 12)
+    case = replace(CASE, feature_views={"ranks": ranks})
+    assert setting.rows(case)["ranks"].parts == ()
+    monkeypatch.setattr(source_tables, "WHOLE_BYTES", 10_000)
+    with pytest.raises(UseCaseError, match=r"'ranks' reads whole tables of .*loads.*DividedView\(function, looks_back"):
+        setting.rows(case)
+
+    def sizes(tables: Tables) -> pl.DataFrame:
+        return tables["ports"].select(
+            "port", pl.lit(START).alias("event_timestamp"), "berths", ships=pl.lit(1, pl.Int64)
+        )
+
+    small = replace(CASE, feature_views={"busy": sizes})
+    assert setting.rows(small)["busy"].rows == 2, "a table that it does not read counts for nothing"
+
+
+def test_parts_survive_the_record_of_a_step(setting: Setting) -> None:
+    write_days(setting.data, 0, 5)
+    for one in setting.rows().values():
+        assert FeatureRows.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+@pytest.mark.parametrize(
+    ("views", "sentence"),
+    [
+        ({"v": DividedView(busy, by=("planet",))}, "divided by planet, and no source has them all"),
+        (windowed_views("v", "load", ("port",), [DAY], {"n": Aggregation("count", pl.col("load"))}, pl.col("docked")),
+         r"'load' is no source\. Did you mean 'loads'"),
+        (windowed_views("v", "loads", ("prt",), [DAY], {"n": Aggregation("count", pl.col("load"))}, pl.col("docked")),
+         r"key 'prt' is not in source 'loads'\. Did you mean 'port'"),
+        (windowed_views("v", "loads", ("port",), [DAY], {"n": Aggregation("sum", pl.col("ship"))}, pl.col("docked")),
+         "sum of values of type String. It takes a number or a condition"),
+        (windowed_views("v", "loads", ("port",), [DAY], {"n": Aggregation("max", pl.col("load").shift())},
+                        pl.col("docked")), "its values are of several rows"),
+        (windowed_views("v", "loads", ("port",), [DAY], {"n": Aggregation("max", pl.col("load"))}, pl.col("load")),
+         "known_at is of type Float64"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_is_refused_when_it_is_declared(views: Mapping[str, Any], sentence: str) -> None:
+    with pytest.raises(UseCaseError, match=sentence):
+        replace(CASE, feature_views=views)
+
+
+def test_declarations_without_sense_are_refused() -> None:
+    loads = {"n": Aggregation("count", pl.col("load"))}
+    with pytest.raises(UseCaseError, match="nothing says when 'n' becomes known"):
+        windowed_views("v", "loads", ("port",), [DAY], loads)
+    with pytest.raises(UseCaseError, match="is not above 0, or stands there twice"):
+        windowed_views("v", "loads", ("port",), [DAY, 24 * timedelta(hours=1)], loads, pl.col("docked"))
+    with pytest.raises(UseCaseError, match="says neither by which columns nor how far"):
+        DividedView(busy)
+    names = windowed_views("v", "loads", ("port",), [DAY, 7 * DAY, timedelta(minutes=90)], loads, pl.col("docked"))
+    assert list(names) == ["v_24h", "v_7d", "v_90m"]
+    assert list(names["v_7d"].aggregations) == ["v_7d_n"]
