@@ -145,6 +145,6 @@ def test_every_unusable_file_is_named_also_beside_good_ones(tmp_path: Path) -> N
     (tmp_path / "data/visits-c.csv").write_bytes(b"")
     with pytest.raises(DataError) as error:
         ingested(tmp_path)
-    assert "visits-a.csv: column paid is missing" in str(error.value)
+    assert "visits-a.csv: column paid, ward, grade is missing" in str(error.value)
     assert "visits-b.parquet cannot be read" in str(error.value)
     assert "visits-c.csv cannot be read" in str(error.value)
