@@ -212,6 +212,14 @@ def test_other_code_computes_all_again_and_other_division_nothing(setting: Setti
     assert plain["busy"].code == before["busy"].code, "it computes the same, so versions read the same project"
 
 
+def test_the_same_rows_may_be_a_file_or_parts_one_after_the_other(setting: Setting) -> None:
+    write_days(setting.data, 0, 5)
+    found = [setting.rows(divided=divided)["port_3d"] for divided in (False, True, False, True)]
+    assert len({one.digest for one in found}) == len({one.url for one in found}) == 1
+    assert all(is_there(setting.artifacts, one) for one in found[1:])
+    assert read_parquet(found[2].url).height == found[0].rows
+
+
 def test_a_part_that_is_gone_is_computed_again(setting: Setting) -> None:
     write_days(setting.data, 0, 10)
     before = setting.rows()["port_3d"]
