@@ -10,15 +10,16 @@ from datetime import date, datetime
 from typing import Any, Self
 
 import polars as pl
+import pyarrow.fs as pafs
 
-from mlops_ray.artifacts import Artifacts, ContentDigest
+from mlops_ray.artifacts import Artifacts, ContentDigest, locate
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View
 from mlops_ray.features.parts import Part
 from mlops_ray.features.stretches import Stretch
 from mlops_ray.features.view_rows import digest_by_day, in_order, table_digest
 
-FEATURES, _NEW, _LAST, _MANIFEST = "features", "new", "last.json", "_parts.json"
+FEATURES, MANIFEST, _NEW, _LAST = "features", "_parts.json", "new", "last.json"
 Place = tuple[str, ...]
 
 
@@ -89,7 +90,7 @@ def last_parts(artifacts: Artifacts, use_case: str, view: str) -> list[ViewPart]
     """The parts of the view's last table, whatever they were made from; none if a file of them is gone."""
     pointer = artifacts.read_json(FEATURES, use_case, view, _LAST)
     folder = _folder(use_case, view, pointer["table"]) if pointer else ()
-    found = artifacts.read_json(*folder, _MANIFEST) if folder else None
+    found = artifacts.read_json(*folder, MANIFEST) if folder else None
     parts = [ViewPart.from_json(one) for one in found["parts"]] if found else []
     there = {entry.name for entry in artifacts.entries(*folder)} if parts else set()
     return parts if all(part.place is None or part.place[-1] in there for part in parts) else []
@@ -101,8 +102,11 @@ def write_table_of_parts(
     """The table of these parts, of which at least one has rows. What it takes of others stays with them."""
     digest = table_digest(sum((part.content for part in parts), ContentDigest()), schema)
     folder = _folder(use_case, view, digest)
+    filesystem, path = locate(artifacts.url(*folder))
+    if filesystem.get_file_info(path).type == pafs.FileType.File:  # the same rows, when they were few
+        artifacts.delete(*folder)
     there = {entry.name for entry in artifacts.entries(*folder)}
-    known = artifacts.read_json(*folder, _MANIFEST) if _MANIFEST in there else None
+    known = artifacts.read_json(*folder, MANIFEST) if MANIFEST in there else None
     placed = [replace(part, place=part.place and (*folder, part.place[-1])) for part in parts]
     names = {part.place[-1] for part in placed if part.place}
     before = [ViewPart.from_json(one) for one in known["parts"]] if known else []
@@ -113,9 +117,9 @@ def write_table_of_parts(
         for given, part in zip(parts, placed, strict=True):
             if given.place and part.place and part.place[-1] not in there:
                 artifacts.share(given.place, part.place)
-        for name in there - names - {_MANIFEST}:
+        for name in there - names - {MANIFEST}:
             artifacts.delete(*folder, name)
-        artifacts.write_json({"parts": [part.to_json() for part in placed]}, *folder, _MANIFEST)
+        artifacts.write_json({"parts": [part.to_json() for part in placed]}, *folder, MANIFEST)
     artifacts.write_json({"table": digest}, FEATURES, use_case, view, _LAST)
     for part in parts:
         if part.place and part.place[-2] == _NEW:

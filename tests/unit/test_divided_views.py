@@ -20,10 +20,13 @@ from mlops_ray.features import divide_by_time, source_tables, stretches, transfo
 from mlops_ray.features.day_cells import cell_of
 from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, View
+from mlops_ray.features.divide_by_key import KeyedView, bucket_by_month
 from mlops_ray.features.stretches import Stretch
 from mlops_ray.features.transform import FeatureRows, is_there
+from mlops_ray.features.view_rows import in_order
 from mlops_ray.ingestion import shared_tables
 from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.ingestion.snapshot import last_snapshot
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Aggregation, DividedView, windowed_views
 
@@ -209,6 +212,14 @@ def test_other_code_computes_all_again_and_other_division_nothing(setting: Setti
     assert plain["busy"].code == before["busy"].code, "it computes the same, so versions read the same project"
 
 
+def test_the_same_rows_may_be_a_file_or_parts_one_after_the_other(setting: Setting) -> None:
+    write_days(setting.data, 0, 5)
+    found = [setting.rows(divided=divided)["port_3d"] for divided in (False, True, False, True)]
+    assert len({one.digest for one in found}) == len({one.url for one in found}) == 1
+    assert all(is_there(setting.artifacts, one) for one in found[1:])
+    assert read_parquet(found[2].url).height == found[0].rows
+
+
 def test_a_part_that_is_gone_is_computed_again(setting: Setting) -> None:
     write_days(setting.data, 0, 10)
     before = setting.rows()["port_3d"]
@@ -235,6 +246,19 @@ def test_a_function_that_looks_across_its_keys_is_refused(setting: Setting) -> N
     case = replace(CASE, feature_views={"ranks": DividedView(ranks, by=("port",))})
     with pytest.raises(UseCaseError, match=r"'ranks' is declared with by=\('port',\), but its rows depend on more"):
         setting.rows(case)
+
+
+def test_buckets_of_keys_have_the_rows_of_the_whole(setting: Setting) -> None:
+    write_days(setting.data, 0, 40)
+    case = replace(CASE, feature_views={"ranks": DividedView(ranks, by=("ship",))})
+    whole = setting.rows(case, divided=False)["ranks"]
+    snapshot = last_snapshot(setting.artifacts, "ships")
+    one = KeyedView(RANKS, case.feature_views["ranks"], "code")  # type: ignore[arg-type]
+    streams = [list(bucket_by_month(setting.artifacts, snapshot, one, number, 3)) for number in range(3)]
+    assert all(head["months"] == sorted(head["months"]) for head, *_ in streams)
+    assert sum(len(parts) for _, *parts in streams) > 3
+    found, _ = in_order(RANKS, pl.concat(part for _, *parts in streams for part in parts))
+    assert found.equals(read_parquet(whole.url))
 
 
 def test_a_function_that_says_nothing_is_refused_above_a_size(
