@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -347,13 +348,14 @@ class Artifacts:
         return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
     def delete(self, *parts: str) -> None:
-        """Delete a file or a folder with all in it, if it exists."""
+        """Delete a file or a folder with all in it, if it exists, also while somebody else deletes it."""
         filesystem, path = self._locate(*parts)
         kind = filesystem.get_file_info(path).type
-        if kind == pafs.FileType.Directory:
-            filesystem.delete_dir(path)
-        elif kind == pafs.FileType.File:
-            filesystem.delete_file(path)
+        with suppress(FileNotFoundError):
+            if kind == pafs.FileType.Directory:
+                filesystem.delete_dir(path)
+            elif kind == pafs.FileType.File:
+                filesystem.delete_file(path)
 
     def upload(self, folder: Path, *parts: str) -> str:
         """Copy the files of a local folder and return the URL of the copy."""

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from mlops_ray.cli.features import again_and_again, duration_of
 from mlops_ray.cli.main import app
 from mlops_ray.errors import ConfigurationError, DataError, UseCaseError
+from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import project_of, read_definitions
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.features.view_code import view_code
@@ -58,7 +59,10 @@ def test_every_and_a_moment_do_not_go_together() -> None:
 
 def test_arrivals_adds_no_feature_code_and_reads_the_project_of_flights(tmp_path: Path) -> None:
     flights, arrivals = (load_use_case(str(ROOT / f"use_cases/{name}.py")) for name in ("flights", "arrivals"))
-    definitions = [read_definitions(ROOT / "feature_repo", one.feature_service) for one in (flights, arrivals)]
+    definitions = [
+        read_definitions(ROOT / "feature_repo", one.feature_service, declared=declared_views(one))
+        for one in (flights, arrivals)
+    ]
 
     def project(case: UseCase, number: int) -> str:
         found = definitions[number]

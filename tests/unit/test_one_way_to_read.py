@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_ray import Column, Source
-from mlops_ray.batch import scoring
+from mlops_ray.batch import judged
 from mlops_ray.ingestion.contract import REASON, REPAIRS, check_rows
 from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.sources import SourceFile
@@ -199,7 +199,7 @@ def from_requests(column: Column, values: list[str]) -> Iterator[tuple[str | Non
 
 def from_rows_to_score(column: Column, values: pl.Series) -> list[Judgement]:
     rows = pl.DataFrame({column.name: values}).with_columns(at=pl.lit("2025-01-01T00:00:00Z"))
-    return judgements(scoring._judge(schema_with(column), rows), column)
+    return judgements(judged._judge(schema_with(column), rows), column)
 
 
 def assert_all_the_same(found: dict[str, list[Judgement]], requests: list[tuple[str | None, Any]]) -> None:

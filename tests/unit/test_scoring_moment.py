@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from mlops_ray.batch.scoring import _judge
+from mlops_ray.batch.judged import _judge
 from mlops_ray.ingestion.contract import REASON
 from mlops_ray.testing.example_model import example_schema
 

@@ -36,7 +36,7 @@ def missing(step: StepName, artifacts: Artifacts, result: dict[str, Any]) -> str
 
 def results(artifacts: Artifacts) -> dict[StepName, tuple[dict[str, Any], tuple[str, ...], str]]:
     """Of a step its result, a file of it, and what is said when that file is gone."""
-    view = {"view": "customer", "url": artifacts.url("features", "view.parquet")}
+    view = {"view": "customer", "url": artifacts.url("features", "view.parquet"), "digest": DIGEST, "rows": 1}
     table = {"digest": DIGEST, "url": artifacts.url("training_sets", "set.parquet")}
     sealed = ("sealed_models", "orders", DIGEST, "model.onnx")
     return {
