@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
+from select import POLLIN, poll
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select, text
@@ -404,9 +405,14 @@ def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _expect_connected(engine: Engine, connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
-    """Connect anew if the server has ended a connection that nobody used for a while. Asking each time, as the pool
-    can, would double what replicas that look each second cost the database."""
-    if time.monotonic() - record.info.get("used_s", math.inf) < _TRUSTED_S:
+    """Connect anew if the server has ended the connection.
+
+    It is asked only if it has said something meanwhile, as one does that ends, or after a while, as a network may have
+    swallowed that. Asking each time, as the pool can, would double what replicas that look each second cost.
+    """
+    spoken = poll()
+    spoken.register(connection.fileno(), POLLIN)
+    if not spoken.poll(0) and time.monotonic() - record.info.get("used_s", math.inf) < _TRUSTED_S:
         return
     try:
         engine.dialect.do_ping(connection)
