@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from mlops_ray.governance.live import Plan, VersionRef, live
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.counters import Judged
 from mlops_ray.serving.follower import POLL_S, Follower
 
 NAME = "flights"
@@ -108,7 +110,8 @@ class MadeUp:
     """A version that loads at once."""
 
     def __init__(self, ref: VersionRef):
-        self.version, self.digest = str(ref.version), ref.digest
+        self.version, self.digest, self.judged = str(ref.version), ref.digest, Judged()
+        self.predictor = SimpleNamespace(reader=None)
 
     def close(self) -> None:
         pass

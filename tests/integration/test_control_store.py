@@ -275,7 +275,7 @@ def test_a_connection_that_broke_is_replaced(server: str, trusted_s: float, monk
     store.migrate()
     read_events(store)
     with psycopg.connect(server, autocommit=True) as connection:
-        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
         connection.execute(f"{others} AND datname = current_database()")
     assert read_events(store) == []
     store.close()
