@@ -28,6 +28,8 @@ from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features import slices
 from mlops_ray.features.definitions import read_definitions
 from mlops_ray.features.history import history_of
+from mlops_ray.features.online_store import writer_of
+from mlops_ray.features.online_write import online_values
 from mlops_ray.features.point_in_time import newest
 from mlops_ray.features.store import Store
 from mlops_ray.governance.champion import set_champion
@@ -93,7 +95,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     assert definitions is not None
     store = Store(settings, "departures")
     store.apply(definitions, {"delays": url}, NOON)
-    store.write(definitions.views[0], newest(history_of(definitions.views[0], url), NOON))
+    (view,) = definitions.views
+    known = list(online_values(view, newest(history_of(view, url), NOON)))
+    writer_of(settings.online_store, "departures").write(view, known)
     digest = seal_example(folder / "sealed")
     client = connect(settings)
     run_id = client.create_run(experiment_id(client, settings, "departures")).info.run_id
