@@ -23,7 +23,7 @@ def set_champion(store: ControlStore, actor: Actor, use_case: str, version: Vers
             return before
         if before.rollout:
             raise conflict(connection, before)
-        expect_admitted(connection, use_case, version, database_now(connection))
+        expect_admitted(connection, use_case, version)
         return write(connection, before, with_champion(before, version), "champion.set", actor, version, reason)
 
 
@@ -33,7 +33,7 @@ def set_first_champion(store: ControlStore, actor: Actor, use_case: str, version
         before = read_live(connection, use_case)
         if before.champion is not None:
             return before
-        expect_admitted(connection, use_case, version, database_now(connection))
+        expect_admitted(connection, use_case, version)
         return write(connection, before, with_champion(before, version), "champion.set", actor, version, reason)
 
 

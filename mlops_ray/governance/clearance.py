@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from mlops_ray.errors import ForbiddenError
 from mlops_ray.governance import versions as registered_versions
 from mlops_ray.governance.approvals import asked_for
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.measurements import judged_by
 from mlops_ray.governance.policies import in_force
 from mlops_ray.governance.signatures import expect_signed
@@ -24,7 +24,7 @@ def valid_approval(store: ControlStore, use_case: str, version: VersionRef, now:
         return _valid(connection, use_case, version, now)
 
 
-def expect_admitted(connection: Connection, use_case: str, version: VersionRef, now: datetime) -> None:
+def expect_admitted(connection: Connection, use_case: str, version: VersionRef) -> None:
     """Raise ForbiddenError unless `version` may go live: as it was registered, in use, no blocking gate failed, not
     rejected or revoked, and if need be signed, judged by the gates in force and approved."""
     known = _expect_as_registered(connection, use_case, version)
@@ -32,13 +32,14 @@ def expect_admitted(connection: Connection, use_case: str, version: VersionRef, 
     if known is not None and known.failed_gates:
         raise ForbiddenError(f"{name} did not pass {', '.join(known.failed_gates)}, so it may not go live.")
     _expect_not_refused(version, asked_for(connection, use_case, version), "go live")
-    expect_signed(connection, use_case, version)
     rules = in_force(connection, use_case)
+    if rules is not None and rules.policy.signed:
+        expect_signed(connection, use_case, version)
     if rules is None or not rules.policy.required:
         return
     if known is not None and rules.gates is not None:
         _expect_judged_by(connection, known, rules.gates)
-    if _valid(connection, use_case, version, now) is None:
+    if _valid(connection, use_case, version, database_now(connection)) is None:
         raise ForbiddenError(
             f"{name} (digest {version.digest[:12]}) has no valid approval, which {use_case} demands. Ask for it with "
             f"`mlops-ray approvals request {use_case} {version.version}`."
@@ -146,7 +147,7 @@ def newest_approved(connection: Connection, use_case: str, now: datetime) -> App
         found = _valid(connection, use_case, ref, now)
         if found is not None:
             with suppress(ForbiddenError):
-                expect_admitted(connection, use_case, ref, now)
+                expect_admitted(connection, use_case, ref)
                 return found
     return None
 

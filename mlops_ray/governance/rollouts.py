@@ -41,7 +41,7 @@ def start_rollout(
         if before.champion.version == version.version:
             raise ConflictError(f"Version {version.version} of {use_case} is the champion already.")
         now = database_now(connection)
-        expect_admitted(connection, use_case, version, now)
+        expect_admitted(connection, use_case, version)
         policy = policy_of(connection, use_case)
         plan = policy.default_plan() if plan is None else plan
         policy.expect_allows(use_case, plan)
@@ -81,7 +81,7 @@ def promote(
     """
     with store.transaction() as connection:
         before = _expect(connection, use_case, seen)
-        expect_admitted(connection, use_case, seen.version, database_now(connection))
+        expect_admitted(connection, use_case, seen.version)
         _expect_far_enough(connection, before)
         _expect_held_by_all(store, use_case, seen.version)
         write_rollout(connection, replace(seen, state="promoted"), reason)

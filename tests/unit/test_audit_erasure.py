@@ -303,7 +303,7 @@ def test_a_name_that_is_also_a_word_of_the_platform_takes_nothing_from_it(
     assert [(one.state, one.decided_at) for one in list_approvals(store)] == approved
     assert live(store, "flights") == state
     with store.reading() as connection:
-        expect_admitted(connection, "flights", ref, datetime.now(UTC))
+        expect_admitted(connection, "flights", ref)
     assert verify_store(store, settings).problem is None
 
 
