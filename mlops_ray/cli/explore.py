@@ -1,14 +1,12 @@
 """The commands `mlops-ray explore`: data understood before it is used."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlops_ray.cli.local_ray import ray_for
+from mlops_ray.cli.local_ray import ray_on_demand
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -56,7 +54,7 @@ def profile(
 ) -> None:
     """Profile data: types, nulls, ranges, values, time with its gaps; and what to look at first."""
     settings = settings_of(state, config, data)
-    with _ray(settings) as start:
+    with ray_on_demand(settings) as start:
         found = _explored(what, settings, source, snapshot, training_set, part, start)
     _write(found, page, json_)
     _tell(found)
@@ -76,7 +74,7 @@ def compare(
     from mlops_ray.exploration.compare import compare as beside
 
     settings = settings_of(state, config, data)
-    with _ray(settings) as start:
+    with ray_on_demand(settings) as start:
         found = beside(_profile(reference, settings, start), _profile(current, settings, start))
     _write(found, page, json_)
     for sentence in found.sentences() or ["Nothing that matters has changed."]:
@@ -109,7 +107,7 @@ def rank(
 
     settings, case = settings_of(state, config, data), load_use_case(use_case)
     moment = moment_of("--as-of", as_of) if as_of else None
-    with _ray(settings) as start:
+    with ray_on_demand(settings) as start:
         found = ranked(case, settings, _named(candidate), reference, moment, model, start)
     _write(found, page, json_)
     for sentence in found.sentences():
@@ -132,25 +130,12 @@ def propose(
     from mlops_ray.exploration.propose import propose as proposed
 
     settings = settings_of(state, config, data)
-    with _ray(settings) as start:
+    with ray_on_demand(settings) as start:
         code = code_of([proposed(settings.data, name, path, start) for name, path in _named(pattern).items()])
     if output is None:
         typer.echo(code, nl=False)
     else:
         output.write_text(code)
-
-
-@contextmanager
-def _ray(settings: Settings) -> Iterator["StartRay"]:
-    """What starts Ray once when it is called: small data needs none."""
-    with ExitStack() as stack:
-        started: list[Any] = []
-
-        def start() -> None:
-            if not started:
-                started.append(stack.enter_context(ray_for(settings)))
-
-        yield start
 
 
 def _explored(

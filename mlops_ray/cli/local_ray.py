@@ -3,8 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mlops_ray.cli.preconditions import expect_can_serve, expect_can_work
@@ -42,6 +42,19 @@ def ray_for(settings: Settings, serving: bool = False, runtime_env: dict[str, An
     """
     with running_ray(settings, prepare_ray(settings, serving), runtime_env) as own:
         yield own
+
+
+@contextmanager
+def ray_on_demand(settings: Settings) -> Iterator[Callable[[], None]]:
+    """What starts Ray, once, when it is called: small data needs none."""
+    with ExitStack() as stack:
+        started: list[Any] = []
+
+        def start() -> None:
+            if not started:
+                started.append(stack.enter_context(ray_for(settings)))
+
+        yield start
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mlops_ray.cli.data import data
 from mlops_ray.cli.explore import explore
 from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
+from mlops_ray.cli.init import init
 from mlops_ray.cli.inventory import inventory, review
 from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
@@ -42,7 +43,7 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
+for command in (init, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
     app.command()(command)
 app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")

@@ -13,6 +13,7 @@ import typer
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
 
+SETTINGS_FILE = "settings.yaml"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 CaseArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
@@ -28,7 +29,11 @@ DataOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    str | None, typer.Option(envvar="MLOPS_RAY_SETTINGS", help="Settings file (YAML) of this environment.")
+    str | None,
+    typer.Option(
+        envvar="MLOPS_RAY_SETTINGS",
+        help="Settings file (YAML) of this environment. [default: settings.yaml in this folder, if it is there]",
+    ),
 ]
 RepoOption = Annotated[str | None, typer.Option(help="Folder of the Feast definitions. [default: beside use_cases/]")]
 PortOption = Annotated[int | None, typer.Option(help="HTTP port. [default: the settings file's, or 8000]")]
@@ -45,6 +50,7 @@ def settings_of(
 ) -> Settings:
     """The settings of a command. Raises ConfigurationError naming the setting that is wrong."""
     defaults = {"state": absolute("state"), "data": absolute("data")}
+    config = config or (SETTINGS_FILE if Path(SETTINGS_FILE).is_file() else None)
     return load_settings(
         config, defaults, state=state and absolute(state), data=data and absolute(data), http_port=http_port
     )

@@ -2,21 +2,25 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import polars as pl
 
 from mlops_ray.errors import UseCaseError, nearest
 from mlops_ray.exploration.early_views import early_views
 from mlops_ray.exploration.profile import Profile, profile_of
+from mlops_ray.exploration.raw_sample import accepted_rows
 from mlops_ray.exploration.relation import relations
 from mlops_ray.exploration.suspicion import Suspicion, of_relations, recorded_with_outcome
 from mlops_ray.exploration.table_sketch import TableSketch
 from mlops_ray.features.columns import LABEL
-from mlops_ray.features.labelled import request_rows
+from mlops_ray.features.labelled import labelled_rows, request_rows
+from mlops_ray.ingestion.sources import SourceFile
 from mlops_ray.use_case import Feature, Tables, UseCase
 
 # Of more rows so many are looked at, evenly: a ROC AUC is off by 0.005 then.
 _ROWS = 50_000
+_EVER = datetime(2199, 1, 1, tzinfo=UTC)
 
 _logger = logging.getLogger(__name__)
 
@@ -33,6 +37,15 @@ def suspected_leaks(
         *_recorded_with_outcome(use_case, tables[use_case.main_source]),
         *early_views(use_case, tables),
     ]
+    return list({one.column: one for one in reversed(found)}.values())[::-1]
+
+
+def suspected_in_files(use_case: UseCase, files: Sequence[SourceFile]) -> list[Suspicion]:
+    """The request features that are suspected to know the outcome, before anything is ingested: by a sample of the raw
+    files of the first source."""
+    rows = accepted_rows(files, use_case.sources[use_case.main_source], _ROWS)
+    labelled, names = labelled_rows(use_case, rows, _EVER), list(use_case.features_of_request())
+    found = [*_too_good_alone(labelled, names), *_recorded_with_outcome(use_case, rows)]
     return list({one.column: one for one in reversed(found)}.values())[::-1]
 
 

@@ -84,11 +84,12 @@ def code_of(proposals: Sequence[Proposal]) -> str:
         "",
     ]
     for one in proposals:
-        parts += ["", *_source_lines(one)]
+        parts += ["", *source_lines(one)]
     return "\n".join(parts) + "\n"
 
 
-def _source_lines(one: Proposal) -> list[str]:
+def source_lines(one: Proposal, more: Mapping[str, str] | None = None) -> list[str]:
+    """The code that declares one of them. more: code of further arguments of the source."""
     source, blank = one.source, Source(one.source.path, ())
     lines = [f"# {len(one.profile.columns)} columns, {one.profile.rows:,} rows."]
     lines += [f"# {_one_line(note)}" for note in one.notes]
@@ -101,7 +102,7 @@ def _source_lines(one: Proposal) -> list[str]:
     for column in source.columns:
         lines.append(f"        # {_one_line(one.remarks[column.name])}")
         lines.append(f"        {_declaration(column)},")
-    return [*lines, "    ),", ")"]
+    return [*lines, "    ),", *(f"    {name}={code}," for name, code in (more or {}).items()), ")"]
 
 
 def _declaration(column: Column) -> str:

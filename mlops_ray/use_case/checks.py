@@ -57,10 +57,7 @@ _NEXT_STEP: Mapping[type[pl.DataType], str] = {
 
 def check_use_case(case: "UseCase") -> None:
     """Raise UseCaseError for the first thing in the declaration that contradicts another or cannot be."""
-    if not isinstance(case.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", case.name):
-        raise UseCaseError(f"Use case name {case.name!r}: use a-z, 0-9 and _, at most 63, beginning with a letter.")
-    if case.name == "all":
-        raise UseCaseError("Use case name 'all': it stands for every use case in keys and tokens. Take another.")
+    expect_name(case.name)
     expect_types(case, f"Use case {case.name}")
     if case.time_zone is not None and (unknown := unknown_time_zone(case.time_zone)):
         raise _refusal(case, f"{unknown}.")
@@ -78,6 +75,14 @@ def check_use_case(case: "UseCase") -> None:
         features = [*case.features_of_request(), *case.on_demand_features]
         check_monitored(case, [*case.request_columns(), *features], features)
     _check_gates(case)
+
+
+def expect_name(name: object) -> None:
+    """Raise UseCaseError unless a use case can be called so."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
+        raise UseCaseError(f"Use case name {name!r}: use a-z, 0-9 and _, at most 63, beginning with a letter.")
+    if name == "all":
+        raise UseCaseError("Use case name 'all': it stands for every use case in keys and tokens. Take another.")
 
 
 def check_monitored(case: "UseCase", columns: Collection[str], features: Collection[str]) -> None:

@@ -40,6 +40,7 @@ TABLE: dict[str, set[str]] = {
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
     "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue"},
+    "scaffold": GROUND | {"exploration", "ingestion"},
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed, and so does the ledger of
     # what was answered.

@@ -1,0 +1,91 @@
+"""The command `mlops-ray init`: from files that nobody has described to a project that runs."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlops_ray.cli.features import duration_of
+from mlops_ray.cli.local_ray import ray_on_demand
+from mlops_ray.cli.options import absolute, printable
+from mlops_ray.config import load_settings
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.use_case.checks import expect_name
+
+if TYPE_CHECKING:
+    from mlops_ray.exploration.propose import Proposal
+    from mlops_ray.scaffold.draft import Draft
+
+_GLOB = "*?["
+
+
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the use case, such as churn: a-z, 0-9 and _.")],
+    data: Annotated[str, typer.Option(help="The files: a path, or a pattern in quotes ('raw/customers_*.csv').")],
+    label: Annotated[str | None, typer.Option(help="The column to predict. [default: you are asked]")] = None,
+    time: Annotated[str | None, typer.Option(help="The column with the moment of each row. [default: asked]")] = None,
+    positive: Annotated[str, typer.Option(help="The value of the label that counts as yes. [default: found]")] = "",
+    known_after: Annotated[
+        str | None, typer.Option(help="How long after --time the label is known: 12h, 30d. [default: at once]")
+    ] = None,
+    owner: Annotated[str, typer.Option(help="Who answers for the use case, such as a team's address.")] = "",
+    folder: Annotated[Path | None, typer.Option(help="A new folder for the project. [default: ./NAME]")] = None,
+) -> None:
+    """Look at files, and write a project around them that runs at once: contract, question, features, splits, tests."""
+    from datetime import timedelta
+
+    from mlops_ray.exploration.propose import propose
+    from mlops_ray.scaffold.draft import Asked, draft, questions
+    from mlops_ray.scaffold.project import write_project
+
+    expect_name(name)
+    place, pattern = _where(data)
+    project = folder or Path(name)
+    typer.echo(f"Looking at {printable(pattern)} …")
+    with ray_on_demand(load_settings(state=absolute("state"), data=place)) as start:
+        proposal = propose(place, "rows", pattern, start)
+    answers = {"time": time, "label": label}
+    for question, columns in questions(proposal):
+        answers[question] = answers[question] or _ask(question, columns, proposal)
+    after = duration_of("--known-after", known_after) if known_after else timedelta()
+    asked = Asked(str(answers["label"]), str(answers["time"]), positive, after, owner)
+    drafted, written = write_project(project, draft(name, place, proposal, asked), place)
+    _tell(drafted, project, written)
+
+
+def _where(data: str) -> tuple[str, str]:
+    """The folder or URL that files lie in, and which of them: all of a folder without a pattern is none of ours."""
+    parent, _, pattern = data.rpartition("/")
+    if "://" not in data and Path(data).is_dir():
+        raise ConfigurationError(f"--data {data} is a folder. Say which of its files: --data '{data.rstrip('/')}/*.csv'.")
+    while any(sign in parent for sign in _GLOB):
+        parent, _, more = parent.rpartition("/")
+        pattern = f"{more}/{pattern}"
+    return absolute(parent or ("/" if data.startswith("/") else ".")), pattern
+
+
+def _ask(question: str, columns: list[str], proposal: "Proposal") -> str:
+    every = [column.name for column in proposal.source.columns]
+    if not sys.stdin.isatty():
+        some = f"Likely: {', '.join(columns[:8])}" if columns else f"Columns: {', '.join(every[:20])}"
+        raise ConfigurationError(f"Say which column it is: --{question} COLUMN. {some}.")
+    typer.echo(printable(f"Columns: {', '.join(every)}"))
+    words = {"time": "Which column has the moment of each row", "label": "Which column is to be predicted"}
+    return str(typer.prompt(words[question], default=columns[0] if columns else None))
+
+
+def _tell(draft: "Draft", project: Path, written: list[str]) -> None:
+    profile = draft.proposal.profile
+    typer.echo(
+        printable(
+            f"{profile.rows:,} rows, {len(profile.columns)} columns, {draft.span[0]} to {draft.span[1]}; "
+            f"{len(draft.features)} features"
+        )
+    )
+    for name, why in draft.left_out.items():
+        typer.echo(printable(f"  left out: {name} ({why})"))
+    for note in (*draft.notes, *draft.proposal.notes):
+        typer.echo(printable(f"  to check: {note}"))
+    typer.echo(printable(f"Wrote {len(written)} files to {project}. Next:"))
+    typer.echo(printable(f"  cd {project} && mlops-ray run {draft.name} --serve --stay"))

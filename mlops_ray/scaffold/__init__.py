@@ -1,0 +1,1 @@
+"""Scaffold: a project that runs, written from files that nobody has described."""

@@ -1,0 +1,259 @@
+"""Draft: what a first use case says of files that were only looked at, each choice with its reason."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import polars as pl
+
+from mlops_ray.errors import ConfigurationError, DataError, nearest
+from mlops_ray.exploration.profile import ColumnProfile
+from mlops_ray.exploration.propose import Proposal
+from mlops_ray.exploration.raw_sample import accepted_rows
+from mlops_ray.exploration.suspicion import shown
+from mlops_ray.ingestion.sources import find_files
+from mlops_ray.use_case import Column
+from mlops_ray.use_case.checks import RESERVED
+
+_SAMPLE_ROWS = 20_000
+_YES = {"yes", "y", "true", "t"}
+_PERSONAL = re.compile(r"mail|phone|first_?name|last_?name|surname|full_?name|address|ssn|iban|passport", re.I)
+# A text of which more than this share of the rows has its own value says which row it is, not what it is like.
+_OWN_VALUES, _FEW_VALUES = 0.5, 50
+_MOST_VALUES_OF_A_FEATURE = 1_000
+_TEST, _VALIDATION = 0.2, 0.15
+_FEWEST_DAYS = 20  # below, parts of the time are counted in hours
+_DAY, _HOUR, _WEEK, _YEAR = (timedelta(days=1), timedelta(hours=1), timedelta(days=7), timedelta(days=365))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What only a person knows. label, time: columns. positive: which of two texts or numbers of the label is the one
+    to predict; "": as it seems. known_after: how long after `time` the label is known."""
+
+    label: str
+    time: str
+    positive: str = ""
+    known_after: timedelta = timedelta()
+    owner: str = ""
+
+
+@dataclass(frozen=True)
+class DraftFeature:
+    """A request feature: the code of its expression, and the column beside the event time that it is made of."""
+
+    code: str
+    column: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A use case before it is written.
+
+    positive: the code of the expression that says which rows have the label. left_out: columns that are no features,
+    with the reason; outcomes: those of them that are known only after the fact. notes: what somebody has to decide.
+    """
+
+    name: str
+    asked: Asked
+    proposal: Proposal
+    positive: str
+    entities: tuple[str, ...]
+    features: Mapping[str, DraftFeature]
+    left_out: Mapping[str, str]
+    outcomes: tuple[str, ...]
+    span: tuple[str, str]
+    split: Mapping[str, timedelta]
+    notes: tuple[str, ...]
+
+    def without(self, leaks: Mapping[str, str]) -> "Draft":
+        """The same, now that these features are known to tell the outcome, each for a reason."""
+        columns = {self.features[name].column: reason for name, reason in leaks.items()}
+        outcomes = tuple(dict.fromkeys((*self.outcomes, *columns)))
+        kept = {name: feature for name, feature in self.features.items() if feature.column not in columns}
+        proposal = _declared(self.proposal, self.asked.time, self.entities, outcomes)
+        return replace(
+            self, proposal=proposal, features=kept, left_out={**self.left_out, **columns}, outcomes=outcomes
+        )
+
+
+def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
+    """What files below `data`, as they are proposed, and the answers of a person allow. Raises ConfigurationError for
+    an answer that does not fit the files, with what would, and DataError if no row of them can be read."""
+    pattern = proposal.source.path
+    columns = {column.name: column for column in proposal.source.columns}
+    seen = {column.name: column for column in proposal.profile.columns if column.name in columns}
+    _expect_time(asked.time, columns, seen)
+    label = _known("--label", asked.label, columns)
+    sample = accepted_rows(find_files(data, "rows", proposal.source), proposal.source, _SAMPLE_ROWS)
+    if sample.is_empty():
+        raise DataError(f"None of the rows of {pattern} could be read as {', '.join(columns)}. Look at the file.")
+    positive, note = _positive(label, seen[label.name], sample, asked.positive)
+    entities = _entities(proposal, columns, seen, asked)
+    times = seen[asked.time].coverage
+    assert times is not None
+    features, left_out = {}, dict[str, str]()
+    for column in columns.values():
+        if column.name in (asked.label, asked.time):
+            continue
+        feature, why = _feature(column, seen[column.name], sample, asked.time, column.name in entities)
+        if feature is None:
+            left_out[column.name] = why
+        else:
+            features[_free_name(column.name, features) if column.name in RESERVED else feature[0]] = feature[1]
+    features |= _of_the_moment(asked.time, sample, times.last - times.first)
+    later = tuple(name for name, why in left_out.items() if why == _LATER)
+    outcomes = (asked.label, *later)
+    personal = [name for name in columns if _PERSONAL.search(name)]
+    notes = [note, *(f"Column {shown(one)} seems to tell of a person: it is hashed in the ledger." for one in personal)]
+    return Draft(
+        name, asked, _declared(proposal, asked.time, entities, outcomes), positive, entities, features, left_out,
+        outcomes, (f"{times.first:%Y-%m-%d}", f"{times.last:%Y-%m-%d}"),
+        _split(times.last - times.first, asked.known_after), tuple(one for one in notes if one),
+    )  # fmt: skip
+
+
+_LATER = "it lies after the event in some rows, so nobody knows it in time"
+
+
+def _expect_time(name: str, columns: Mapping[str, Column], seen: Mapping[str, ColumnProfile]) -> None:
+    """Raise ConfigurationError unless the column says when a row happened."""
+    column = _known("--time", name, columns)
+    if column.type != "timestamp":
+        moments = [one.name for one in columns.values() if one.type == "timestamp"]
+        others = f"Columns with moments: {', '.join(moments)}" if moments else "No column of the files has moments"
+        examples = ", ".join(shown(value) for value, _ in seen[name].top[:3])
+        raise ConfigurationError(
+            f"--time {name!r} was read as {column.type} (such as {examples}), which is no moment. {others}. Time tells "
+            f"what was known before what, so that a model is judged on what came after."
+        )
+    if (times := seen[name].coverage) is None or times.first == times.last:
+        raise ConfigurationError(
+            f"--time {name!r} has one moment alone, so there is no later time to judge a model on. Take another column."
+        )
+
+
+def _known(option: str, name: str, columns: Mapping[str, Column]) -> Column:
+    if name not in columns:
+        raise ConfigurationError(f"{option} {name!r} is no column of the files. {nearest(name, columns)}")
+    return columns[name]
+
+
+def _positive(label: Column, seen: ColumnProfile, sample: pl.DataFrame, wanted: str) -> tuple[str, str]:
+    """The code that says which rows have the label, and what to check about it."""
+    of = f"pl.col({label.name!r})"
+    if label.type == "boolean" and not wanted:
+        return of, ""
+    values = sample[label.name].drop_nulls()
+    counts = sorted(values.value_counts(sort=True).iter_rows(), key=lambda one: -one[1])
+    texts = {str(value): value for value, _ in counts}
+    if wanted:
+        if wanted not in texts:
+            raise ConfigurationError(f"--positive {wanted!r} is no value of {label.name}. {nearest(wanted, texts)}")
+        return f"{of} == {texts[wanted]!r}", ""
+    if len(texts) != 2 or label.type == "timestamp":
+        some = ", ".join(shown(text) for text in list(texts)[:5])
+        raise ConfigurationError(
+            f"--label {label.name!r} has {len(texts)} different values (such as {some}), and a yes-or-no question needs "
+            f"two. Say which value counts as yes: --positive VALUE."
+        )
+    yes = [text for text in texts if text.strip().lower() in _YES]
+    chosen = yes[0] if len(yes) == 1 else str(counts[-1][0])
+    why = "" if yes else f"Of {' and '.join(map(shown, texts))} the rarer one is predicted: is it {shown(chosen)}?"
+    return f"{of} == {texts[chosen]!r}", why
+
+
+def _entities(
+    proposal: Proposal, columns: Mapping[str, Column], seen: Mapping[str, ColumnProfile], asked: Asked
+) -> tuple[str, ...]:
+    """Columns that say what a prediction is about: the key's, or else the one with the most values."""
+
+    def may(name: str) -> bool:
+        identifies = columns[name].type in ("text", "integer", "boolean") and seen[name].values > 0
+        return identifies and name not in (asked.label, asked.time, *RESERVED)
+
+    if key := tuple(name for name in proposal.source.key if name != asked.time):
+        if all(may(name) for name in key):
+            return key
+    others = sorted((name for name in columns if may(name)), key=lambda name: -seen[name].different)
+    if not others:
+        raise ConfigurationError(
+            "No text or integer column says what a row is about (a customer, a machine …). Add one to the files: "
+            "whoever asks for a prediction names it, and labels are told by it."
+        )
+    return (others[0],)
+
+
+def _feature(
+    column: Column, seen: ColumnProfile, sample: pl.DataFrame, time: str, is_entity: bool
+) -> tuple[tuple[str, DraftFeature] | None, str]:
+    """A column as a feature with its name, or None and why it is none."""
+    name, plain = column.name, f"pl.col({column.name!r})"
+    if seen.values == 0:
+        return None, "it never has a value"
+    if seen.different < 2 and seen.missing_share == 0:
+        return None, "it always has the same value"
+    if column.type == "timestamp":
+        if bool((sample[name] > sample[time]).any()):
+            return None, _LATER
+        return (f"days_since_{name}", DraftFeature(f"(pl.col({time!r}) - {plain}).dt.total_days()", name)), ""
+    many = seen.different > max(_FEW_VALUES, _OWN_VALUES * seen.values)
+    if many and column.type in ("text", "integer") and (column.type == "text" or is_entity):
+        return None, "nearly every row has a value of its own, so it says which row it is and not what it is like"
+    if column.type == "text" and seen.different > _MOST_VALUES_OF_A_FEATURE and is_entity:
+        return None, f"it names one of {seen.different:,} things, of which a model learns more by their history"
+    return (name, DraftFeature(plain, name)), ""
+
+
+def _free_name(name: str, taken: Mapping[str, DraftFeature]) -> str:
+    """Names of what answers and training sets have beside the features are not free."""
+    return next(f"{name}{'_' * n}" for n in range(1, 9) if f"{name}{'_' * n}" not in taken)
+
+
+def _of_the_moment(time: str, sample: pl.DataFrame, span: timedelta) -> dict[str, DraftFeature]:
+    """What the calendar says of the moment, as far as the data saw it come round."""
+    found = {}
+    if span >= 4 * _WEEK:
+        found[f"{time}_weekday"] = DraftFeature(f"pl.col({time!r}).dt.weekday()", "")
+    if sample[time].dt.hour().n_unique() > 1:
+        found[f"{time}_hour"] = DraftFeature(f"pl.col({time!r}).dt.hour()", "")
+    if span >= 2 * _YEAR:
+        found[f"{time}_month"] = DraftFeature(f"pl.col({time!r}).dt.month()", "")
+    return found
+
+
+def _split(span: timedelta, known_after: timedelta) -> dict[str, timedelta]:
+    """Of the time that the rows cover the last fifth to test on, and of what lies before, enough to choose by."""
+    unit = _DAY if span >= _FEWEST_DAYS * _DAY else _HOUR if span >= _FEWEST_DAYS * _HOUR else timedelta(minutes=1)
+    # In the last stretch, labels are not known yet.
+    parts = {"test": span * _TEST + known_after, "gap": known_after, "validation": span * _VALIDATION}
+    if sum(parts.values(), timedelta()) > span * 0.8:
+        raise ConfigurationError(
+            f"The rows cover {span}, and labels come {known_after} later: too little is left to train on. Collect more, "
+            f"or check --known-after."
+        )
+    return {name: max(unit, part // unit * unit) if part else timedelta() for name, part in parts.items()}
+
+
+def _declared(proposal: Proposal, time: str, entities: tuple[str, ...], outcomes: tuple[str, ...]) -> Proposal:
+    """The proposal as a use case needs it: with what must be there, what is personal, and what is known afterwards."""
+
+    def declared(column: Column) -> Column:
+        needed = column.name == time or column.name in entities
+        personal = "hash" if _PERSONAL.search(column.name) and column.type == "text" else None
+        return replace(
+            column, nullable=column.nullable and not needed, outcome=column.name in outcomes, personal=personal
+        )
+
+    key = () if set(proposal.source.key) & set(outcomes) else proposal.source.key
+    source = replace(proposal.source, columns=tuple(map(declared, proposal.source.columns)), key=key)
+    notes = tuple(note for note in proposal.notes if not note.startswith("When does a row become known?"))
+    return replace(proposal, source=source, notes=notes)
+
+
+def questions(proposal: Proposal) -> Iterator[tuple[str, list[str]]]:
+    """What a person has to say, with the columns that could be meant."""
+    columns = proposal.source.columns
+    yield "time", [column.name for column in columns if column.type == "timestamp"]
+    yield "label", [column.name for column in columns if column.type == "boolean" or len(column.choices) == 2]
