@@ -2,7 +2,8 @@
 from 3 to 30 million rows; one key with most events; batch scoring of 10 million rows; and what transforms and the
 online store cost (`feature_paths/`).
 
-`FEATURES_ROWS=3000000 python benchmarks/run.py features` takes so many rows, and a tenth of them, for the large sizes.
+`FEATURES_ROWS=3000000 python benchmarks/run.py features` takes so many rows, and a tenth of them, for the large sizes;
+`FEATURES_PARTS=beside_others,online` runs these parts alone.
 """
 
 import importlib
@@ -36,13 +37,17 @@ Figures = Iterator[tuple[str, float, str]]
 
 
 def figures() -> Figures:
-    with tempfile.TemporaryDirectory() as folder:
-        yield from beside_others(Path(folder))
-        yield from skew(Path(folder))
-        yield from large(Path(folder))
-        yield from scoring(Path(folder))
-    for path in sorted((HERE / "feature_paths").glob("*.py")):
-        yield from importlib.import_module(f"feature_paths.{path.stem}").figures()
+    known = {part.__name__: part for part in (beside_others, skew, large, scoring)}
+    paths = {path.stem: f"feature_paths.{path.stem}" for path in sorted((HERE / "feature_paths").glob("[!_]*.py"))}
+    wanted = os.environ.get("FEATURES_PARTS", ",".join([*known, *paths])).split(",")
+    if unknown := set(wanted) - {*known, *paths}:
+        raise SystemExit(f"FEATURES_PARTS: there is no {', '.join(sorted(unknown))} of {', '.join([*known, *paths])}.")
+    for name in wanted:
+        if name in paths:
+            yield from importlib.import_module(paths[name]).figures()
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            yield from known[name](Path(folder))
 
 
 def beside_others(folder: Path) -> Figures:
