@@ -3,7 +3,7 @@ from 3 to 30 million rows; one key with most events; batch scoring of 10 million
 online store cost (`feature_paths/`).
 
 `FEATURES_ROWS=3000000 python benchmarks/run.py features` takes so many rows, and a tenth of them, for the large sizes;
-`FEATURES_PARTS=beside_others,online` runs these parts alone.
+`python benchmarks/run.py features:skew,online` runs these parts alone.
 """
 
 import importlib
@@ -36,13 +36,13 @@ SAMPLED_EVERY_S = 0.2
 Figures = Iterator[tuple[str, float, str]]
 
 
-def figures() -> Figures:
+def figures(*wanted: str) -> Figures:
+    """Of the parts that are wanted; of all by default."""
     known = {part.__name__: part for part in (beside_others, skew, large, scoring)}
     paths = {path.stem: f"feature_paths.{path.stem}" for path in sorted((HERE / "feature_paths").glob("[!_]*.py"))}
-    wanted = os.environ.get("FEATURES_PARTS", ",".join([*known, *paths])).split(",")
     if unknown := set(wanted) - {*known, *paths}:
-        raise SystemExit(f"FEATURES_PARTS: there is no {', '.join(sorted(unknown))} of {', '.join([*known, *paths])}.")
-    for name in wanted:
+        raise SystemExit(f"features has no part {', '.join(sorted(unknown))}. Known: {', '.join([*known, *paths])}.")
+    for name in wanted or [*known, *paths]:
         if name in paths:
             yield from importlib.import_module(paths[name]).figures()
             continue

@@ -2,6 +2,8 @@
 
 A benchmark is a file `benchmarks/<area>.py` with a function `figures()` that yields (name, value, unit). Each figure is
 printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
+
+Where `figures` takes names of parts, `python benchmarks/run.py features:skew,online` runs these alone, and keeps nothing.
 """
 
 import importlib
@@ -29,15 +31,18 @@ def machine() -> dict[str, object]:
 
 def main(areas: list[str]) -> None:
     known = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run")
-    if unknown := set(areas) - set(known):
+    wanted = [(area, parts.split(",") if parts else []) for area, _, parts in (one.partition(":") for one in areas)]
+    if unknown := {area for area, _ in wanted} - set(known):
         raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}. Known: {', '.join(known)}.")
     sys.path.insert(0, str(HERE))
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for area in areas or known:
+    for area, parts in wanted or [(area, []) for area in known]:
         found = {}
-        for name, value, unit in importlib.import_module(area).figures():
+        for name, value, unit in importlib.import_module(area).figures(*parts):
             print(f"figure {area}.{name} {value:.4g} {unit}", flush=True)
             found[f"{area}.{name}"] = {"value": value, "unit": unit}
+        if parts:
+            continue
         results[area] = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
