@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 SIDES = HERE / "feature_joins"
 sys.path.insert(0, str(SIDES))
 
-CORES, SMALL_ROWS, SMALL_EVENTS, SMALL_KEYS = 2, 300_000, 100_000, 5_000
+CORES, SMALL_ROWS, SMALL_EVENTS, SMALL_KEYS = 2, 300_000, 300_000, 4_000
 LARGE_ROWS = int(os.environ.get("FEATURES_ROWS", "30000000"))
 SCORED_ROWS = LARGE_ROWS // 3
 SKEWED_EVENTS = 100_000
@@ -51,7 +51,11 @@ def figures(*wanted: str) -> Figures:
 
 
 def beside_others(folder: Path) -> Figures:
-    """Through Feast's SDK with either store, and a script in polars; the answers of all three are the same."""
+    """Through Feast's SDK with either store, and a script in polars; the answers of all three are the same.
+
+    As dense as flights are, of which each is an event of each view: as many events as rows, of as many keys as there
+    are aircraft. Of fewer keys, as of airports, Feast's DuckDB store needs more memory than there is.
+    """
     import polars as pl
     from world import write_world
 

@@ -3,8 +3,7 @@
 A benchmark is a file `benchmarks/<area>.py` with a function `figures()` that yields (name, value, unit). Each figure is
 printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
 
-`python benchmarks/run.py features:skew,online` runs parts of an area alone, where `figures` takes their names, and keeps
-nothing.
+Where `figures` takes names of parts, `python benchmarks/run.py features:skew,online` runs these alone, keeping nothing.
 """
 
 import importlib
