@@ -14,7 +14,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, read_definitions
-from mlops_ray.features.materialize import materialize
+from mlops_ray.features.online.materialize import materialize
 from mlops_ray.features.transform import transform
 from mlops_ray.ingestion.snapshot import ACCEPTED, SNAPSHOTS, LineCounts, Snapshot, SourceCounts
 from mlops_ray.use_case import Source, UseCase, load_use_case

@@ -24,7 +24,7 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
 from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, View, project_of, read_definitions
-from mlops_ray.features.materialize import materialize
+from mlops_ray.features.online.materialize import materialize
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.use_case import load_use_case

@@ -21,10 +21,10 @@ from mlops_ray.errors import DataError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View, expect_definitions
 from mlops_ray.features.history import history_of
-from mlops_ray.features.online_store import as_kept
+from mlops_ray.features.online.pushes import all_pushed
+from mlops_ray.features.online.store import as_kept
 from mlops_ray.features.parity import Example, FeatureParity, ViewParity, compare_view
 from mlops_ray.features.point_in_time import History
-from mlops_ray.features.pushes import all_pushed
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, record
 from mlops_ray.governance.versions import VersionRef, list_versions

@@ -16,12 +16,12 @@ from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View
 from mlops_ray.features.history import source_of
 from mlops_ray.features.history_source import after
-from mlops_ray.features.online_format import Stored
-from mlops_ray.features.online_reader import OnlineReader, microseconds
-from mlops_ray.features.online_store import as_kept, lookup_of, writer_of
-from mlops_ray.features.online_write import BATCH_ROWS, Noted, online_values
+from mlops_ray.features.online.format import Stored
+from mlops_ray.features.online.pushes import pushed_rows
+from mlops_ray.features.online.reader import OnlineReader, microseconds
+from mlops_ray.features.online.store import as_kept, lookup_of, writer_of
+from mlops_ray.features.online.write import BATCH_ROWS, Noted, online_values
 from mlops_ray.features.point_in_time import History, newest
-from mlops_ray.features.pushes import pushed_rows
 
 SAMPLE_KEYS = 1_000  # of which one is wrong with 99.99 % where one in a hundred is
 _UNDER_WAY = ""

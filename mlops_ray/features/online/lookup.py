@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from mlops_ray.features.definitions import View
-from mlops_ray.features.online_format import Stored, Value, stored, value_of
+from mlops_ray.features.online.format import Stored, Value, stored, value_of
 
 CONNECT_TIMEOUT_S = 2  # the least that PostgreSQL's client knows
 READ_TIMEOUT_S = 1.0

@@ -13,8 +13,8 @@ from redis.retry import Retry
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.definitions import View
 from mlops_ray.features.feast import Timestamp, redis_field, serialize_entity_key_prefix
-from mlops_ray.features.online_lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Found, Keys, named
-from mlops_ray.features.online_write import BATCH_ROWS, NOTES, WRITE_TIMEOUT_S, Noted, OnlineValues
+from mlops_ray.features.online.lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Found, Keys, named
+from mlops_ray.features.online.write import BATCH_ROWS, NOTES, WRITE_TIMEOUT_S, Noted, OnlineValues
 
 # A moment is stored as a `Timestamp` message: field 1 has seconds, field 2 nanoseconds, each a varint. Of one before
 # 1970 the seconds are 64 bits of two's complement, in ten bytes.
