@@ -73,7 +73,7 @@ def _start_ray() -> None:
     import ray
 
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+        ray.init(address="local", log_to_driver=False)
 
 
 def write_snapshot(artifacts: Artifacts, case: UseCase, tables: dict[str, pl.DataFrame]) -> Snapshot:
