@@ -54,13 +54,13 @@ def on_demand_parity(
     """The on-demand features of what can be computed again, in the rows in which that was served as it should be: what
     is wrong elsewhere is told of the view. None if there is none."""
     kinds = {feature.name: feature.kind for feature in schema.features}
-    known = asked.with_columns(column for name, column in of_request.items() if name in kinds)
-    for history in histories:
-        known = join_point_in_time(typed_keys(known, history), PREDICTION_TIME, [history])
-    features = [name for name in known.columns if name in kinds]
-    known = known.with_columns(
-        pl.col(name).cast(pl.Float64 if kinds[name] == "number" else pl.String) for name in features
-    )
+    columns = {name: column for name, column in of_request.items() if name in kinds}
+    for history in histories:  # of its keys alone: another column of a request may have the name of a feature
+        keys = typed_keys(asked.select(*history.keys, PREDICTION_TIME), history)
+        columns |= join_point_in_time(keys, PREDICTION_TIME, [history]).select(history.features).to_dict()
+    features = {name: one.cast(pl.Float64 if kinds[name] == "number" else pl.String) for name, one in columns.items()}
+    given = [name for name in (*schema.entities, schema.event_time) if name in asked.columns]
+    known = asked.select(given).with_columns(**features)
     expressions = {
         name: expression
         for name, expression in schema.on_demand_expressions().items()
@@ -71,12 +71,12 @@ def on_demand_parity(
     same = {
         name: as_served(known[name], served[name].dtype).eq_missing(served[name]) for name in features if name in served
     }
-    every = pl.Series([True]).new_from_index(0, asked.height)
+    every = pl.repeat(True, asked.height, eager=True)
     among = {
         name: reduce(and_, (same[root] for root in expression.meta.root_names() if root in same), every)
         for name, expression in expressions.items()
     }
-    computed = with_on_demand(known.drop(PREDICTION_TIME), expressions)
+    computed = with_on_demand(known, expressions)
     return at_once("On-demand features", asked, {name: computed[name] for name in expressions}, served, among)
 
 

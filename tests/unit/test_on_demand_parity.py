@@ -26,7 +26,7 @@ SCHEMA = ModelSchema(
 ASKED = pl.DataFrame(
     {"carrier": ["AA", "UA", "AA", "ZZ"], "departure": [NOON + n * timedelta(hours=1) for n in range(4)]},
     schema_overrides={"departure": MOMENT},
-).with_columns(pl.lit(NOON).cast(MOMENT).alias(PREDICTION_TIME))
+).with_columns(pl.lit(NOON).cast(MOMENT).alias(PREDICTION_TIME), usual=pl.lit("a column, and no feature"))
 BOOKED = pl.Series("booked", [100.1, 200.2, 300.3, 400.4])
 KNOWN = pl.DataFrame(
     {"carrier": ["AA", "UA"], "at": [NOON - timedelta(hours=1)] * 2, "usual": [110.3, 190.7]},
