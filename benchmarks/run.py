@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from inspect import signature
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -37,8 +38,10 @@ def main(areas: list[str]) -> None:
     sys.path.insert(0, str(HERE))
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for area, parts in wanted or [(area, []) for area in known]:
-        found = {}
-        for name, value, unit in importlib.import_module(area).figures(*parts):
+        found, figures = {}, importlib.import_module(area).figures
+        if parts and not signature(figures).parameters:
+            raise SystemExit(f"{area} has no parts.")
+        for name, value, unit in figures(*parts):
             print(f"figure {area}.{name} {value:.4g} {unit}", flush=True)
             found[f"{area}.{name}"] = {"value": value, "unit": unit}
         if parts:
