@@ -16,7 +16,7 @@ from mlops_ray import Column, Label, Source, Tables, UseCase
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features import divide_by_time, source_tables, stretches, transform
+from mlops_ray.features import divide_by_time, source_tables, spread, stretches, transform
 from mlops_ray.features.day_cells import cell_of
 from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, View
@@ -180,6 +180,31 @@ def test_a_new_day_computes_a_day(setting: Setting) -> None:
     assert len(calls) < len(setting.computed), "days that follow one another are computed together"
     setting.artifacts.delete("features")
     assert {name: one.digest for name, one in setting.rows().items()} == {n: one.digest for n, one in after.items()}
+
+
+def test_a_function_that_reads_little_beside_much_needs_no_ray(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def berths(tables: Tables) -> pl.DataFrame:
+        return (
+            tables["ports"]
+            .select("port", "berths", ships=pl.lit(1), event_timestamp=pl.lit(START))
+            .cast({"ships": pl.Int64})
+        )
+
+    def start_ray() -> None:
+        raise AssertionError("Ray is started")
+
+    write_days(setting.data, 0, 10)
+    case = replace(CASE, feature_views={"busy": berths})
+    snapshot = ingest(case, setting.settings, START + 400 * DAY, "test", dict.fromkeys(case.sources, "contract"))
+    monkeypatch.setattr(transform, "HERE_BYTES", 4_000)
+    monkeypatch.setattr(spread, "HERE_BYTES", 0)
+    (found,) = transform.transform(case, setting.settings, snapshot, Definitions("s", "d", (BUSY,), {}, {}), start_ray)
+    assert found.rows == 2
+    much = replace(CASE, feature_views={"busy": busy})
+    with pytest.raises(AssertionError, match="Ray is started"):
+        transform.transform(much, setting.settings, snapshot, Definitions("s", "d", (BUSY,), {}, {}), start_ray)
 
 
 def test_many_days_of_a_day_each_become_few_parts_of_the_same_rows(
