@@ -11,7 +11,7 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.evaluation.days import blocks_of
 from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.metrics import Evaluation, evaluate
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import DECISION_THRESHOLD
 
 # With fewer rows, or of the rarer label, a metric says more about chance than about the model.
 MINIMUM_ROWS = 200

@@ -44,10 +44,10 @@ def compare_with_champion(
         )
     trained_until = _trained_until(settings, use_case.name, champion, other)
     rows = unseen(test, trained_until, use_case.split.trained_until(training_set.as_of))
-    if rows[LABEL].n_unique() < 2:
+    if lacking := use_case.label.task.shortfall(rows[LABEL]):
         raise DataError(
-            f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {rows.height} rows with "
-            f"{rows[LABEL].n_unique()} of 2 labels of the test period are later: too few. Take a later as_of."
+            f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {lacking} of the test "
+            f"period are later: too few. Take a later as_of."
         )
     if rows.height < test.height:
         _logger.info("%d of %d rows of the test period are later than the champion's", rows.height, test.height)
