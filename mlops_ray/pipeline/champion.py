@@ -9,7 +9,7 @@ import numpy as np
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
-from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare, unseen
+from mlops_ray.evaluation.comparison import Comparison, compare, unseen
 from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet, read_split
@@ -17,6 +17,7 @@ from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
 from mlops_ray.registry.trace import read_lineage
+from mlops_ray.tasks.binary import RankingMetric
 from mlops_ray.use_case import UseCase
 
 _logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Binary: the label is yes or no, and the answer the probability of yes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import ModelError
 
+RankingMetric = Literal["roc_auc", "average_precision"]
+LossMetric = Literal["log_loss", "brier"]
+Metric = Literal[RankingMetric, LossMetric, "calibration_error"]
+LOWER_IS_BETTER: frozenset[str] = frozenset({"log_loss", "brier", "calibration_error"})
 # From this probability on an answer is yes: at the endpoint, in batch, in monitoring and where fairness is judged.
 DECISION_THRESHOLD = 0.5
 # The probabilities of an ensemble are sums of float32, which may pass 1 by some rounding.
@@ -27,6 +31,10 @@ class Binary:
     def shortfall(self, labels: pl.Series) -> str | None:
         kinds = labels.n_unique()
         return f"{len(labels)} rows with {kinds} of 2 label values" if kinds < 2 else None
+
+    def rarest(self, labels: NDArray[np.bool_]) -> int:
+        positive = int(labels.sum())
+        return min(positive, len(labels) - positive)
 
     def score(self, metric: str, labels: NDArray[np.bool_], answer: NDArray[np.float64]) -> float:
         # Here, as most who ask about a label compute no metric, and scikit-learn takes longer to import than we do.

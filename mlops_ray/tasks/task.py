@@ -29,6 +29,10 @@ class Task(Protocol):
         """What labels there are where a model can neither learn from them nor be judged on them, else None."""
         ...
 
+    def rarest(self, labels: NDArray[Any]) -> int:
+        """How many rows have the value of which there are fewest: with few, a metric says more about chance."""
+        ...
+
     def score(self, metric: str, labels: NDArray[Any], answer: NDArray[np.float64]) -> float:
         """The metric by which trials are compared: more is better. Raises KeyError if the task has no such one."""
         ...

@@ -27,6 +27,12 @@ def test_rows_of_one_kind_are_said_to_be_too_few(labels: list[bool], what: str |
     assert BINARY.shortfall(pl.Series(labels, dtype=pl.Boolean)) == what
 
 
+@pytest.mark.parametrize(("positive", "negative"), [(0, 0), (0, 50), (3, 47), (47, 3), (25, 25)])
+def test_the_rarest_label_is_the_rarer_one_of_two(positive: int, negative: int) -> None:
+    labels = np.array([True] * positive + [False] * negative, dtype=np.bool_)
+    assert BINARY.rarest(labels) == min(positive, negative)
+
+
 def test_rows_and_columns_are_the_same_answer() -> None:
     answer = np.array([0, 0.25, np.nextafter(np.float32(0.5), np.float32(0)), 0.5, 1], dtype=np.float32)
     columns = BINARY.columns(answer)
