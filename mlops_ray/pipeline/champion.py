@@ -45,9 +45,9 @@ def compare_with_champion(
         )
     trained_until = _trained_until(settings, use_case.name, champion, other)
     rows = unseen(test, trained_until, use_case.split.trained_until(training_set.as_of))
-    if lacking := use_case.label.task.shortfall(rows[LABEL]):
+    if too_few := use_case.label.task.shortfall(rows[LABEL]):
         raise DataError(
-            f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {lacking} of the test "
+            f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {too_few} of the test "
             f"period are later: too few. Take a later as_of."
         )
     if rows.height < test.height:
