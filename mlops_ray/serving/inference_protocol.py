@@ -16,10 +16,10 @@ from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.request_id import canonical
 from mlops_ray.serving.tensors import InputTensor, Parameters, TensorRules, values_of, wrong_size
 from mlops_ray.serving.validation import feature_column
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import BINARY
 
 HEADER_LENGTH = b"inference-header-content-length"
-OUTPUT_TYPES = {"probability": "FP32", "prediction": "BOOL"}
+OUTPUT_TYPES = BINARY.output_types
 _CONFIGURED = {"BYTES": "STRING"}
 
 
@@ -115,7 +115,7 @@ def encode_answer(
 
     It repeats the question's `id`. Where that is none that the ledger knows a request by, `request_id` is beside it.
     """
-    values = {"probability": probability, "prediction": probability >= DECISION_THRESHOLD}
+    values = BINARY.columns(probability)
     outputs, tail = [], b""
     for name in question.outputs:
         output: dict[str, Any] = {"name": name, "datatype": OUTPUT_TYPES[name], "shape": [len(probability)]}
