@@ -1,6 +1,6 @@
 """False alarms a month in worlds where nothing changes, and how long faults take to be found, by simulation.
 
-    python benchmarks/drift/promise.py [WORLD ... | faults]      # alone, without the other figures
+    python benchmarks/run.py monitoring.daily_cycle monitoring.faults     # one world, and how soon faults are found
 
 Each world has several models, each with a past of its own, and 200 months after them in all. An alarm that is raised
 about an endpoint is one, whichever question, feature or kind of window it is about.
@@ -9,17 +9,12 @@ What has been simulated is kept (see `outcomes`): whoever stops it goes on from 
 one core's time, half of which is for learning references and 300 features.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import chi2
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
 from drift.months import WAITED_HOURS, alarms, delays
 from drift.outcomes import Outcomes, processes
 from drift.worlds import Fault, World
@@ -66,12 +61,6 @@ _MONTHS = 200
 _FAULT_MODELS, _ONSETS = 6, 5
 
 
-def figures() -> Figures:
-    for world in WORLDS:
-        yield from false_alarms(world)
-    yield from found_faults()
-
-
 def false_alarms(world: World) -> Figures:
     models, months = _share(world)
     with processes() as some:
@@ -116,15 +105,3 @@ def interval(counts: np.ndarray, months: int) -> tuple[float, float]:
         float(min(low, np.quantile(drawn, 0.025))) / all_months,
         float(max(high, np.quantile(drawn, 0.975))) / all_months,
     )
-
-
-def main(names: Sequence[str]) -> None:
-    known: dict[str, Callable[[], Figures]] = {world.name: partial(false_alarms, world) for world in WORLDS}
-    known["faults"] = found_faults
-    for part in names or known:
-        for name, value, unit in known[part]():
-            print(f"figure monitoring.{name} {value:.4g} {unit}", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
