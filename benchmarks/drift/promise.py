@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import chi2
-
 from drift.months import WAITED_HOURS, alarms, delays
 from drift.outcomes import Outcomes, processes
 from drift.worlds import Fault, World
+from scipy.stats import chi2
 
 Figures = Iterator[tuple[str, float, str]]
 CODE = ("worlds", "endpoint", "months")
