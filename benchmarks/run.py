@@ -4,7 +4,8 @@ A benchmark is a file `benchmarks/<area>.py` with a function `figures()` that yi
 printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
 
 A long one has `PARTS` instead, such functions by name. A part's figures are written once it is whole, with when and
-where, so whoever stops it loses one part; `python benchmarks/run.py monitoring.iid` runs that one alone.
+where, so whoever stops it loses one part; `python benchmarks/run.py monitoring:iid,faults` runs these two alone. Where
+`figures` takes names of parts, `python benchmarks/run.py features:skew,online` runs these alone, keeping nothing.
 """
 
 import importlib
@@ -19,7 +20,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
-Part = Callable[[], Iterator[tuple[str, float, str]]]
+Figures = Iterator[tuple[str, float, str]]
+Part = Callable[[], Figures]
 
 
 def machine() -> dict[str, object]:
@@ -35,42 +37,54 @@ def machine() -> dict[str, object]:
 
 def main(asked: list[str]) -> None:
     areas = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run")
-    wanted = [name.partition(".") for name in asked or areas]
-    if unknown := {area for area, _, _ in wanted} - set(areas):
+    wanted = [(area, parts.split(",") if parts else []) for area, _, parts in (one.partition(":") for one in asked)]
+    if unknown := {area for area, _ in wanted} - set(areas):
         raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}. Known: {', '.join(areas)}.")
     sys.path.insert(0, str(HERE))
-    for area, _, part in wanted:
+    for area, parts in wanted or [(area, []) for area in areas]:
         module = importlib.import_module(area)
-        parts: Mapping[str, Part] = getattr(module, "PARTS", None) or {"": module.figures}
-        if part and part not in parts:
-            raise SystemExit(f"{area} has no part {part}. Known: {', '.join(filter(None, parts)) or 'none'}.")
-        for name in [part] if part else parts:
-            _keep(area, name, list(parts), _measured(area, parts[name]))
+        known: Mapping[str, Part] = getattr(module, "PARTS", {})
+        if not known:
+            found = _measured(area, module.figures(*parts))
+            if not parts:
+                _keep(area, found)
+            continue
+        if unknown := set(parts) - set(known):
+            raise SystemExit(f"{area} has no part {', '.join(sorted(unknown))}. Known: {', '.join(known)}.")
+        for part in parts or known:
+            _keep_part(area, part, list(known), _measured(area, known[part]()))
 
 
-def _measured(area: str, part: Part) -> dict[str, dict[str, Any]]:
+def _measured(area: str, figures: Figures) -> dict[str, dict[str, Any]]:
     found = {}
-    for name, value, unit in part():
+    for name, value, unit in figures:
         print(f"figure {area}.{name} {value:.4g} {unit}", flush=True)
         found[f"{area}.{name}"] = {"value": value, "unit": unit}
     return found
 
 
-def _keep(area: str, part: str, order: list[str], found: dict[str, dict[str, Any]]) -> None:
+def _keep_part(area: str, part: str, order: list[str], found: dict[str, dict[str, Any]]) -> None:
     """Write a part's figures among those of the others, in the order of parts. Figures of no part are nobody's."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    now = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
-    if part:
-        before = results.get(area, {})
-        own = {name: {**figure, "part": part} for name, figure in found.items()}
-        others = {n: f for n, f in before.get("figures", {}).items() if f.get("part") in order and f["part"] != part}
-        ordered = sorted((others | own).items(), key=lambda one: order.index(one[1]["part"]))
-        measured = {name: one for name, one in before.get("parts", {}).items() if name in order} | {part: now}
-        results[area] = {**now, "parts": {name: measured[name] for name in order if name in measured}}
-        results[area]["figures"] = dict(ordered)
-    else:
-        results[area] = {**now, "figures": found}
+    before = _kept().get(area, {})
+    own = {name: {**figure, "part": part} for name, figure in found.items()}
+    others = {n: f for n, f in before.get("figures", {}).items() if f.get("part") in order and f["part"] != part}
+    ordered = dict(sorted((others | own).items(), key=lambda one: order.index(one[1]["part"])))
+    measured = {**before.get("parts", {}), part: _when_and_where()}
+    _keep(area, ordered, parts={name: measured[name] for name in order if name in measured})
+
+
+def _keep(area: str, figures: Mapping[str, Any], **more: Any) -> None:
+    results = {**_kept(), area: {**_when_and_where(), **more, "figures": figures}}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _kept() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
+def _when_and_where() -> dict[str, object]:
+    return {"when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
 
 
 if __name__ == "__main__":

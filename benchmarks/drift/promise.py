@@ -1,6 +1,6 @@
 """False alarms a month in worlds where nothing changes, and how long faults take to be found, by simulation.
 
-    python benchmarks/run.py monitoring.daily_cycle monitoring.faults     # one world, and how soon faults are found
+    python benchmarks/run.py monitoring:daily_cycle,faults     # one world, and how soon faults are found
 
 Each world has several models, each with a past of its own, and 200 months after them in all. An alarm that is raised
 about an endpoint is one, whichever question, feature or kind of window it is about.

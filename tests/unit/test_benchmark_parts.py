@@ -47,8 +47,8 @@ def test_a_run_that_is_stopped_keeps_the_parts_that_were_whole(area: ModuleType)
 
 def test_a_part_is_run_alone_and_leaves_the_others_in_their_order(area: ModuleType) -> None:
     area.PARTS = {"z": lambda: iter([("last", 3.0, "s")]), "a": one}
-    run.main(["long.a"])
-    run.main(["long.z"])
+    run.main(["long:a"])
+    run.main(["long:z"])
     assert list(kept()["figures"]) == ["long.last", "long.first"]
     assert set(kept()["parts"]["a"]) == {"when", "machine"}
 
@@ -56,11 +56,11 @@ def test_a_part_is_run_alone_and_leaves_the_others_in_their_order(area: ModuleTy
 def test_a_figure_that_no_part_has_measured_goes(area: ModuleType) -> None:
     typed = {"long.typed": {"value": 9.0, "unit": "s"}, "long.old": {"value": 9.0, "unit": "s", "part": "gone"}}
     run.RESULTS.write_text(json.dumps({"long": {"figures": typed}, "other": {"figures": {}}}))
-    run.main(["long.a"])
+    run.main(["long:a"])
     assert list(kept()["figures"]) == ["long.first"]
     assert "other" in json.loads(run.RESULTS.read_text())
 
 
 def test_a_part_that_there_is_not_is_named_with_those_that_there_are(area: ModuleType) -> None:
     with pytest.raises(SystemExit, match=r"long has no part c. Known: a, b"):
-        run.main(["long.c"])
+        run.main(["long:c"])
