@@ -22,7 +22,7 @@ from mlops_ray.serving.slots import Room, Slots
 
 MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else, which the audit log keeps
 DEADLINE_S = 10.0
-# In an ASGI scope: when the request's first byte came, by `time.perf_counter`; its id; and whether that is the caller's.
+# In an ASGI scope: when the request's first byte came, by `time.perf_counter`; its id; whether that is the caller's.
 STARTED, REQUEST_ID, NAMED = "mlops_ray.started_s", "mlops_ray.request_id", "mlops_ray.named"
 LOG_LINES_PER_S = 5  # of one status: a flood of bad credentials is no flood of lines
 MAX_QUOTED = 2_000  # characters of an error

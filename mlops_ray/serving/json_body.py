@@ -93,7 +93,7 @@ def expect_few_values(content: bytes) -> None:
     if (count := content.count(b",")) >= MAX_VALUES:
         raise HttpError(
             413,
-            f"The JSON has {count:,} commas, as {count + 1:,} values have; the limit is {MAX_VALUES:,}. Send fewer rows.",
+            f"The JSON has {count:,} commas, as {count + 1:,} values have; the limit is {MAX_VALUES:,}. Send fewer.",
             "body",
         )
 
