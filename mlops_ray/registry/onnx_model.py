@@ -42,7 +42,11 @@ class OnnxModel:
         given = {NUMBERS: numbers, CATEGORIES: categories}
         answer = self._session.run([PROBABILITY], {name: given[name] for name in self._inputs})[0]
         answer = np.asarray(answer, dtype=np.float32)
-        if answer.size and not (answer.min() >= 0 and answer.max() <= 1):  # NaN is neither
+        if answer.size == 1:  # as most are; two reductions take a tenth of the time that the model takes
+            fits = 0 <= answer.item() <= 1  # NaN is neither
+        else:
+            fits = not answer.size or bool(answer.min() >= 0 and answer.max() <= 1)
+        if not fits:
             return BINARY.checked(answer)
         return answer
 

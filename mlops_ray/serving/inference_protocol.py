@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
-from mlops_ray.serving.json_body import MAX_TEXT, TypedJson
+from mlops_ray.serving.json_body import MAX_TEXT, TypedJson, expect_few_values
 from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.request_id import canonical
 from mlops_ray.serving.tensors import InputTensor, Parameters, TensorRules, values_of, wrong_size
@@ -136,7 +136,9 @@ def encode_answer(
 def ledger_key(content: bytes, header_length: bytes | None) -> str | None:
     """The request's own `id` where the ledger can know it by that: a UUID. None for any other, and for a wrong body."""
     try:
-        given = msgspec.json.decode(_split(content, header_length)[0], type=_Identity).id
+        head = _split(content, header_length)[0]
+        expect_few_values(head)
+        given = msgspec.json.decode(head, type=_Identity).id
     except (msgspec.MsgspecError, HttpError, RecursionError, UnicodeError):
         return None  # who reads the whole body says what is wrong
     return None if given is None else canonical(given.encode())
