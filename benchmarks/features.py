@@ -2,7 +2,8 @@
 from 3 to 30 million rows; one key with most events; batch scoring of 10 million rows; and what transforms and the
 online store cost (`feature_paths/`).
 
-`FEATURES_ROWS=3000000 python benchmarks/run.py features` takes so many rows, and a tenth of them, for the large sizes.
+`FEATURES_ROWS=3000000 python benchmarks/run.py features` takes so many rows, and a tenth of them, for the large sizes;
+`python benchmarks/run.py features:skew,online` runs these parts alone.
 """
 
 import importlib
@@ -26,7 +27,7 @@ HERE = Path(__file__).parent
 SIDES = HERE / "feature_joins"
 sys.path.insert(0, str(SIDES))
 
-CORES, SMALL_ROWS, SMALL_EVENTS, SMALL_KEYS = 2, 300_000, 100_000, 5_000
+CORES, SMALL_ROWS, SMALL_EVENTS, SMALL_KEYS = 2, 300_000, 300_000, 4_000
 LARGE_ROWS = int(os.environ.get("FEATURES_ROWS", "30000000"))
 SCORED_ROWS = LARGE_ROWS // 3
 SKEWED_EVENTS = 100_000
@@ -35,18 +36,26 @@ SAMPLED_EVERY_S = 0.2
 Figures = Iterator[tuple[str, float, str]]
 
 
-def figures() -> Figures:
-    with tempfile.TemporaryDirectory() as folder:
-        yield from beside_others(Path(folder))
-        yield from skew(Path(folder))
-        yield from large(Path(folder))
-        yield from scoring(Path(folder))
-    for path in sorted((HERE / "feature_paths").glob("*.py")):
-        yield from importlib.import_module(f"feature_paths.{path.stem}").figures()
+def figures(*wanted: str) -> Figures:
+    """Of the parts that are wanted; of all by default."""
+    known = {part.__name__: part for part in (beside_others, skew, large, scoring)}
+    paths = {path.stem: f"feature_paths.{path.stem}" for path in sorted((HERE / "feature_paths").glob("[!_]*.py"))}
+    if unknown := set(wanted) - {*known, *paths}:
+        raise SystemExit(f"features has no part {', '.join(sorted(unknown))}. Known: {', '.join([*known, *paths])}.")
+    for name in wanted or [*known, *paths]:
+        if name in paths:
+            yield from importlib.import_module(paths[name]).figures()
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            yield from known[name](Path(folder))
 
 
 def beside_others(folder: Path) -> Figures:
-    """Through Feast's SDK with either store, and a script in polars; the answers of all three are the same."""
+    """Through Feast's SDK with either store, and a script in polars; the answers of all three are the same.
+
+    As dense as flights are, of which each is an event of each view: as many events as rows, of as many keys as there
+    are aircraft. Of fewer keys, as of airports, Feast's DuckDB store needs more memory than there is.
+    """
     import polars as pl
     from world import write_world
 

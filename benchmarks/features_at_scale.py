@@ -1,6 +1,6 @@
 """The whole path from raw rows to a training set at a size: `ROWS=30000000 make bench ONLY=features_at_scale`, nightly.
 
-ROWS: how many flights, 1 million where nothing is said. Each copy of the year has carriers of its own. The memory of a
+ROWS: how many flights, 1 million where nothing is said. Each copy of the year has flights of its own. The memory of a
 process is its resident set without what it maps of Ray's object store, looked at every half second.
 """
 
@@ -40,15 +40,25 @@ def figures() -> Iterator[tuple[str, float, str]]:
 
 
 def _multiply(data: Path, copies: int) -> int:
-    """Copy the months, each copy with other codes of carriers; how many flights there are then."""
-    total = 0
-    for file in sorted(data.glob("flights_*.csv")):
-        month = pl.read_csv(file, infer_schema=False)
-        codes = {code: number for number, code in enumerate(sorted(month["carrier"].unique()))}
+    """Copy the months, each copy with flights of its own; how many there are then.
+
+    Codes of carriers are enough for 81 copies; each 81 more have other numbers of flights too, as a code has two signs.
+    """
+    files, key = sorted(data.glob("flights_*.csv")), ["carrier", "flight"]
+    flown = pl.concat(pl.read_csv(file, columns=key, infer_schema=False) for file in files).unique()
+    carrier, flight = pl.col("carrier").rank("dense") - 1, pl.col("flight").rank("dense").over("carrier")
+    flown = flown.with_columns(carrier_number=carrier, flight_number=flight)
+    carriers, flights = flown["carrier"].n_unique(), flown["flight_number"].max()
+    of_codes, total = len(SIGNS) ** 2 // carriers, 0
+    for file in files:
+        month = pl.read_csv(file, infer_schema=False).join(flown, on=key, how="left", maintain_order="left")
         for copy in range(copies):
-            # 16 carriers a copy, of 36 * 36 codes.
-            names = {code: _code(copy * 16 + number) for code, number in codes.items()}
-            rows = month.with_columns(pl.col("carrier").replace_strict(names))
+            names = {number: _code(copy % of_codes * carriers + number) for number in range(carriers)}
+            rows = month.with_columns(
+                pl.col("carrier_number").replace_strict(names, return_dtype=pl.String).alias("carrier"),
+                pl.col("flight_number") + copy // of_codes * flights,
+            ).with_columns(pl.col("flight_number").alias("flight"))
+            rows = rows.drop("carrier_number", "flight_number")
             rows.write_csv(data / (file.name if copy == 0 else f"{file.stem}_{copy:03}.csv"))
             total += rows.height
     return total

@@ -1,7 +1,7 @@
 """Drift detection: how fast, how often wrong, how often right, beside Evidently and NannyML at their defaults.
 
 The promise, false alarms a month about an endpoint, is simulated in `drift/promise.py`. Here false alarms and power are
-counted for single windows: an alarm is at least one drifted column. See `figures` for the rows of each figure.
+counted for single windows: an alarm is at least one drifted column. See `PARTS`: each world is one.
 """
 
 import json
@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from pathlib import Path
 from statistics import NormalDist
 
@@ -40,28 +42,31 @@ SIDE_BY_SIDE = 8
 Figures = Iterator[tuple[str, float, str]]
 
 
-def figures() -> Figures:
+@dataclass(frozen=True)
+class Flights:
+    """The year's rows; reference: of `training`, January to August. held_out: September to December."""
+
+    rows: pl.DataFrame
+    features: Sequence[Feature]
+    training: pl.DataFrame
+    held_out: pl.DataFrame
+    reference: Reference
+
+
+@cache
+def flown() -> Flights:
     rows, features = flights()
     year = rows.with_columns(month=pl.col(TIME).dt.month())
     training, held_out = (year.filter(part).drop("month") for part in (pl.col("month") < 9, pl.col("month") >= 9))
-    reference = build_reference(training, TIME, features, [SPEC])
-    yield from promise.figures()
-    yield from rivals.figures()
-    yield from speed(reference, held_out)
-    yield from ledger_to_windows()
-    yield from resampled_false_alarms(rows, features)
-    yield from held_out_false_alarms(reference, training, held_out, features)
-    yield from synthetic()
-    yield from side_by_side(reference, training, held_out, features)
-    yield from labels(year, features)
-    yield from memory()
+    return Flights(rows, features, training, held_out, build_reference(training, TIME, features, [SPEC]))
 
 
-def speed(reference: Reference, rows: pl.DataFrame) -> Figures:
+def speed() -> Figures:
     """Feature values a second of one core's time, from frames of 20,000 rows in memory to windows of 5,000.
 
     Reading segments, leaving out repetitions and committing are not in it.
     """
+    reference, rows = flown().reference, flown().held_out
     answered = rows.with_columns(request_id=pl.int_range(pl.len()).cast(pl.String), row=pl.lit(0))
     segments = [answered[start : start + 20_000] for start in range(0, len(rows), 20_000)]
     state, best = WindowState(SPEC, reference.empty_columns(), reference.sample_rows), np.inf
@@ -109,6 +114,12 @@ def share(verdicts: Sequence[Verdict]) -> float:
     return float(np.mean([verdict.answer == "drift" for verdict in verdicts]))
 
 
+def on_flights() -> Figures:
+    yield from resampled_false_alarms(flown().rows, flown().features)
+    yield from held_out_false_alarms(flown())
+    yield from labels(flown())
+
+
 def resampled_false_alarms(rows: pl.DataFrame, features: Sequence[Feature]) -> Figures:
     """1,000 windows of flights, from stretches of 12 days that alternate with those of the reference.
 
@@ -132,14 +143,13 @@ def resampled_false_alarms(rows: pl.DataFrame, features: Sequence[Feature]) -> F
     yield "false_alarm_rate_stated", reference.windows[SPEC.name].features[-1].rate, "of windows"
 
 
-def held_out_false_alarms(
-    reference: Reference, training: pl.DataFrame, rows: pl.DataFrame, features: Sequence[Feature]
-) -> Figures:
+def held_out_false_alarms(year: Flights) -> Figures:
     """All contiguous windows of September to December, with a reference of January to August, as they are.
 
     Power: with one number shifted by 0.2 of its deviations, for each number; and for those alone in which such a shift
     of the reference itself makes more than windows differ by. In the others it is what happens every week.
     """
+    reference, training, rows = year.reference, year.training, year.held_out
     calm, calibration = windows(reference, rows, TIME), reference.windows[SPEC.name].features[-1]
     before = [judge(window, reference, SPEC.name) for window in calm]
     yield "false_alarm_rate_held_out", share(before), f"of {len(calm)} windows"
@@ -147,7 +157,7 @@ def held_out_false_alarms(
     yield "false_alarm_rate_held_out_stated_high", calibration.rate_high, "of windows, at most, for this model"
     found, clear = [], []
     normals = {normal.column: normal for normal in calibration.normals if normal.family == "values"}
-    for feature in features:
+    for feature in year.features:
         if feature.kind == "number":
             deviation = reference.columns[feature.name].deviation  # type: ignore[union-attr]
             off = pl.col(feature.name).cast(pl.Float64) + SHIFT * deviation
@@ -195,9 +205,7 @@ def synthetic() -> Figures:
         )
 
 
-def side_by_side(
-    reference: Reference, training: pl.DataFrame, held_out: pl.DataFrame, features: Sequence[Feature]
-) -> Figures:
+def side_by_side() -> Figures:
     """Evidently's drift preset with its defaults, on whole windows.
 
     Its own verdict is a window of which at least half the columns drifted; that at least one did, which is what our
@@ -205,7 +213,8 @@ def side_by_side(
     window; ours has its reference from the sealed model, as in production. So the ratio says what a window costs each
     as it comes, and not how fast the arithmetic is.
     """
-    names = [feature.name for feature in features]
+    reference, training, held_out = flown().reference, flown().training, flown().held_out
+    names = [feature.name for feature in flown().features]
     calm = [held_out[start : start + 5000] for start in range(0, len(held_out) - 5000, 5000)][:SIDE_BY_SIDE]
     theirs = evidently(training.select(names), [window.select(names) for window in calm])
     by_rule = [2 * len(one["columns"]) >= len(names) for one in theirs]
@@ -238,11 +247,11 @@ def evidently(reference: pl.DataFrame, parts: Sequence[pl.DataFrame]) -> list[di
     return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
 
 
-def labels(year: pl.DataFrame, features: Sequence[Feature]) -> Figures:
+def labels(year: Flights) -> Figures:
     """A model of January to May, its reference from June to August, and the weeks from September to December."""
-    scored = score(year, features)
+    scored = score(year.rows.with_columns(month=pl.col(TIME).dt.month()), year.features)
     past, weeks = (scored.filter(part) for part in (pl.col("month").is_between(6, 8), pl.col("month") >= 9))
-    reference = build_reference(past, "time", features, [WEEK], past, ["origin", "carrier"])
+    reference = build_reference(past, "time", year.features, [WEEK], past, ["origin", "carrier"])
     assert reference.estimator is not None
     errors, covered = [], []
     for quality in quality_by_window(weeks, timedelta(days=7), reference.reliability["all"].edges):
@@ -300,3 +309,16 @@ def memory() -> Figures:
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     yield "peak_mb_windows_1m", float(printed[0]), "MB"
     yield "peak_mb_windows_100m", float(printed[2]), "MB"
+
+
+PARTS: dict[str, Callable[[], Figures]] = {
+    **{world.name: partial(promise.false_alarms, world) for world in promise.WORLDS},
+    "faults": promise.found_faults,
+    "rivals": rivals.figures,
+    "speed": speed,
+    "ledger_to_windows": ledger_to_windows,
+    "flights": on_flights,
+    "synthetic": synthetic,
+    "side_by_side": side_by_side,
+    "memory": memory,
+}

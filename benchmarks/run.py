@@ -2,6 +2,10 @@
 
 A benchmark is a file `benchmarks/<area>.py` with a function `figures()` that yields (name, value, unit). Each figure is
 printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
+
+A long one has `PARTS` instead, such functions by name. A part's figures are written once it is whole, with when and
+where, so whoever stops it loses one part; `python benchmarks/run.py monitoring:iid,faults` runs these two alone. Where
+`figures` takes names of parts, `python benchmarks/run.py features:skew,online` runs these alone, keeping nothing.
 """
 
 import importlib
@@ -9,11 +13,15 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+Figures = Iterator[tuple[str, float, str]]
+Part = Callable[[], Figures]
 
 
 def machine() -> dict[str, object]:
@@ -27,23 +35,56 @@ def machine() -> dict[str, object]:
     }
 
 
-def main(areas: list[str]) -> None:
-    known = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run")
-    if unknown := set(areas) - set(known):
-        raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}. Known: {', '.join(known)}.")
+def main(asked: list[str]) -> None:
+    areas = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run")
+    wanted = [(area, parts.split(",") if parts else []) for area, _, parts in (one.partition(":") for one in asked)]
+    if unknown := {area for area, _ in wanted} - set(areas):
+        raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}. Known: {', '.join(areas)}.")
     sys.path.insert(0, str(HERE))
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for area in areas or known:
-        found = {}
-        for name, value, unit in importlib.import_module(area).figures():
-            print(f"figure {area}.{name} {value:.4g} {unit}", flush=True)
-            found[f"{area}.{name}"] = {"value": value, "unit": unit}
-        results[area] = {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-            "figures": found,
-        }
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    for area, parts in wanted or [(area, []) for area in areas]:
+        module = importlib.import_module(area)
+        known: Mapping[str, Part] = getattr(module, "PARTS", {})
+        if not known:
+            found = _measured(area, module.figures(*parts))
+            if not parts:
+                _keep(area, found)
+            continue
+        if unknown := set(parts) - set(known):
+            raise SystemExit(f"{area} has no part {', '.join(sorted(unknown))}. Known: {', '.join(known)}.")
+        for part in parts or known:
+            _keep_part(area, part, list(known), _measured(area, known[part]()))
+
+
+def _measured(area: str, figures: Figures) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, value, unit in figures:
+        print(f"figure {area}.{name} {value:.4g} {unit}", flush=True)
+        found[f"{area}.{name}"] = {"value": value, "unit": unit}
+    return found
+
+
+def _keep_part(area: str, part: str, order: list[str], found: dict[str, dict[str, Any]]) -> None:
+    """Write a part's figures among those of the others, in the order of parts. Figures of no part are nobody's."""
+    before = _kept().get(area, {})
+    own = {name: {**figure, "part": part} for name, figure in found.items()}
+    others = {n: f for n, f in before.get("figures", {}).items() if f.get("part") in order and f["part"] != part}
+    ordered = dict(sorted((others | own).items(), key=lambda one: order.index(one[1]["part"])))
+    measured = {**before.get("parts", {}), part: _when_and_where()}
+    _keep(area, ordered, parts={name: measured[name] for name in order if name in measured})
+
+
+def _keep(area: str, figures: Mapping[str, Any], **more: Any) -> None:
+    results = {**_kept(), area: {**_when_and_where(), **more, "figures": figures}}
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _kept() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
+def _when_and_where() -> dict[str, object]:
+    return {"when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
 
 
 if __name__ == "__main__":

@@ -13,11 +13,6 @@ from pathlib import Path
 DRIFT = Path(__file__).parent / "drift"
 
 
-def figures() -> Iterator[tuple[str, float, str]]:
-    yield from endpoints()
-    yield from hour()
-
-
 def hour() -> Iterator[tuple[str, float, str]]:
     """See `drift/hour.py`. It needs 10 GB of disk and, with the writing of the ledger, about 20 minutes."""
     found = _run("hour.py", "60")
@@ -46,3 +41,6 @@ def _run(script: str, *given: str) -> dict[str, float]:
         command = [sys.executable, DRIFT / script, folder, *given]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return dict(json.loads(printed.splitlines()[-1]))
+
+
+PARTS = {"endpoints": endpoints, "hour": hour}

@@ -1,12 +1,11 @@
 """What the ledger and a shadow cost our endpoint, at a fixed rate of half its capacity.
 
-With and without take turns every second in the same replicas, so that what else the machine does falls on both of a
-pair. The interval is of the median over the pairs (95 %, BCa bootstrap).
+With and without take turns several times a second in the same replicas (`turns`), so that what else the machine does
+falls on both of a pair. The interval is of the median over the pairs (95 %, BCa bootstrap).
 """
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +13,33 @@ import numpy as np
 from scipy import stats
 
 from contest import work
-from contest.load import Load, Target, load
+from contest.load import Target
+from contest.turns import ask, blocks
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import start_rollout
 
-PAIRS, SECONDS, CLIENTS = 60, 1, 64
-SWITCHED_AFTER_S = 0.3
+CLIENTS = 64
+SWITCHED_AFTER_S = 0.5
 FOLLOWED_AFTER_S = 5.0
 NAME = "flights"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Which quantile of so many turns is a pair, and for how long turns are taken."""
+
+    quantile: float
+    turn_s: float
+    turns: int
+    seconds: float
+
+
+# A pair of medians needs a few hundred answers, one of 99th percentiles thousands; and a shadow is at work for a while
+# after the answer.
+LEDGER, SHADOW = Measure(0.5, 0.25, 4, 180.0), Measure(0.99, 0.5, 8, 300.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class Cost:
 
 def ledger_cost(target: Target, requests_per_s: float) -> Cost:
     """On the p50."""
-    return _cost("ledger, p50", target, requests_per_s, work.LEDGER_OFF, lambda found: found.p50_ms)
+    return _cost("ledger, p50", target, requests_per_s, work.LEDGER_TURNS, LEDGER)
 
 
 def shadow_cost(target: Target, requests_per_s: float) -> Cost:
@@ -49,37 +64,33 @@ def shadow_cost(target: Target, requests_per_s: float) -> Cost:
     start_rollout(store, SYSTEM, NAME, version, plan)
     try:
         _wait_until_running(store)
-        return _cost("shadow, p99", target, requests_per_s, work.SHADOW_OFF, lambda found: found.p99_ms)
+        return _cost("shadow, p99", target, requests_per_s, work.SHADOW_TURNS, SHADOW)
     finally:
         roll_back(store, SYSTEM, NAME, live(store, NAME).revision, 1, "the benchmark is done")
         store.close()
 
 
-def _cost(name: str, target: Target, requests_per_s: float, off: Path, judged: Callable[[Load], float]) -> Cost:
-    pairs = [_pair(target, requests_per_s, off, judged, on_first=number % 2 == 1) for number in range(PAIRS)]
-    off.unlink(missing_ok=True)
+def _cost(name: str, target: Target, requests_per_s: float, turns: Path, measure: Measure) -> Cost:
+    turns.write_text(str(measure.turn_s))
+    try:
+        time.sleep(SWITCHED_AFTER_S)
+        found = ask(target, CLIENTS, requests_per_s, measure.seconds)
+    finally:
+        turns.unlink()
+    pairs = [
+        (np.quantile(with_it, measure.quantile), np.quantile(without, measure.quantile))
+        for with_it, without in blocks(found, measure.turn_s, measure.turns)
+    ]
     log_ratios = np.log([with_it / without for with_it, without in pairs])
     interval = stats.bootstrap((log_ratios,), np.median, rng=np.random.default_rng(0)).confidence_interval
     percent, low, high = (float(100 * np.expm1(found)) for found in (np.median(log_ratios), *interval))
-    with_ms, without_ms = np.median(pairs, axis=0)
+    with_ms, without_ms = 1000 * np.median(pairs, axis=0)
     print(
-        f"{name} at {requests_per_s:.0f} requests/s, {PAIRS} pairs: {percent:+.1f} % ({low:+.1f} to {high:+.1f} %); "
-        f"medians {with_ms:.3f} against {without_ms:.3f} ms",
+        f"{name} at {requests_per_s:.0f} requests/s, {len(pairs)} pairs: {percent:+.1f} % ({low:+.1f} to "
+        f"{high:+.1f} %); medians {with_ms:.3f} against {without_ms:.3f} ms",
         file=sys.stderr,
     )
     return Cost(percent, low, high)
-
-
-def _pair(
-    target: Target, requests_per_s: float, off: Path, judged: Callable[[Load], float], on_first: bool
-) -> tuple[float, float]:
-    """With it, and without; who begins changes from pair to pair."""
-    found: dict[bool, float] = {}
-    for on in (on_first, not on_first):
-        off.unlink(missing_ok=True) if on else off.touch()
-        time.sleep(SWITCHED_AFTER_S)
-        found[on] = judged(load(target, CLIENTS, SECONDS, pause_ms=1000 * CLIENTS / requests_per_s))
-    return found[True], found[False]
 
 
 def _wait_until_running(store: ControlStore) -> None:

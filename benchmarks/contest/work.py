@@ -16,7 +16,8 @@ SEALED = WORK / "sealed"
 ONNX = SEALED / "1" / "model.onnx"
 VECTOR_ROWS, MLFLOW_ROWS, KEY_ROWS = WORK / "vectors.jsonl", WORK / "mlflow.jsonl", WORK / "keys.jsonl"
 FACTS = WORK / "facts.json"
-LEDGER_OFF, SHADOW_OFF = WORK / "ledger_off", WORK / "shadow_off"
+# While such a file is there, the replicas do without the one or the other in every second turn of so many seconds.
+LEDGER_TURNS, SHADOW_TURNS = WORK / "ledger_turns", WORK / "shadow_turns"
 
 
 def facts() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mlops_ray.monitoring.version_watch import Watched
 # A fault begins after two weeks, and is waited for until six weeks after.
 WAITED_HOURS = 42 * 24
 _CALM_STEPS, _BETWEEN_STEPS, _DAY_STEPS = 14 * 24 // STEP_HOURS, 21, 24 // STEP_HOURS
-_ABOUT = {"swapped_category": "c"}
+_ABOUT = {"swapped_category": "c", "mean_shift_0.5_in_a_segment": "x1 [c=d]"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class Model:
 def model_of(world: World, months: int, seed: int) -> Model:
     drawn = draw(world, months, seed)
     rows = past_rows(drawn)
-    return Model(drawn, Watched(VERSION, build_reference(rows, "time", world.features, world.windows, rows, ["c"])))
+    segments = {"c": world.segmented} if world.segmented else {}
+    reference = build_reference(rows, "time", world.features, world.windows, rows, ["c"], segments=segments)
+    return Model(drawn, Watched(VERSION, reference))
 
 
 def alarms(world: World, seed: int, months: int) -> list[str]:

@@ -1,6 +1,6 @@
 """False alarms a month in worlds where nothing changes, and how long faults take to be found, by simulation.
 
-    python benchmarks/drift/promise.py [WORLD ... | faults]      # alone, without the other figures
+    python benchmarks/run.py monitoring:daily_cycle,faults     # one world, and how soon faults are found
 
 Each world has several models, each with a past of its own, and 200 months after them in all. An alarm that is raised
 about an endpoint is one, whichever question, feature or kind of window it is about.
@@ -9,24 +9,20 @@ What has been simulated is kept (see `outcomes`): whoever stops it goes on from 
 one core's time, half of which is for learning references and 300 features.
 """
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from scipy.stats import chi2
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
 from drift.months import WAITED_HOURS, alarms, delays
 from drift.outcomes import Outcomes, processes
 from drift.worlds import Fault, World
+from scipy.stats import chi2
 
 Figures = Iterator[tuple[str, float, str]]
 CODE = ("worlds", "endpoint", "months")
 _DAYS = {"day_deviation": 0.06, "persistence": 0.5}
 AUTOCORRELATED = World("autocorrelated_days", **_DAYS)
+SEGMENTS = World("segments", segmented=("x0", "x1", "x2", "x3", "x4"), **_DAYS)
 WORLDS = (
     World("iid"),
     AUTOCORRELATED,
@@ -40,6 +36,7 @@ WORLDS = (
     World("several_replicas", clocks=(0.0, 90.0, -60.0), daily=0.5, round_hours=24, **_DAYS),
     World("labels_by_class", label_hours=(1.0, 72.0), round_hours=24, **_DAYS),
     World("some_labels", label_hours=(1.0, 72.0), labelled=0.85, complete_after_days=14, round_hours=24, **_DAYS),
+    SEGMENTS,
     World("300_features", numbers=299, **_DAYS),
     World("short_reference", days=90, **_DAYS),
 )
@@ -56,24 +53,37 @@ SOME_LABELS = (
     Fault("flipped_labels_of_a_slice_85_percent", flipped=0.4),
     Fault("flipped_labels_of_a_tenth_85_percent", flipped=0.1),
 )
+# A tenth of the rows has moved: the mean of all has by 0.05.
+IN_A_SEGMENT = (Fault("mean_shift_0.5_in_a_segment", moved=0.5, within=0.1),)
+_FAULTY = ((AUTOCORRELATED, FAULTS), (replace(AUTOCORRELATED, labelled=0.85), SOME_LABELS), (SEGMENTS, IN_A_SEGMENT))
 _MONTHS = 200
 _FAULT_MODELS, _ONSETS = 6, 5
 
 
-def figures(worlds: Sequence[World] = WORLDS, faults: Sequence[Fault] = (*FAULTS, *SOME_LABELS)) -> Figures:
+def false_alarms(world: World) -> Figures:
+    models, months = _share(world)
+    with processes() as some:
+        found = Outcomes(some, CODE).of(alarms, [(world, seed, months) for seed in range(models)])
+    counts = np.array([len(one) for one in found])
+    low, high = interval(counts, months)
+    name, unit = f"false_alarms_per_month_{world.name}", f"of {models * months} months, {models} models"
+    yield name, float(counts.sum()) / (models * months), unit
+    yield f"{name}_low", low, "95 % interval"
+    yield f"{name}_high", high, "95 % interval"
+
+
+def found_faults() -> Figures:
+    """The median delay over models and onsets, at the traffic of the past in a world with autocorrelated days."""
     with processes() as some:
         known = Outcomes(some, CODE)
-        for world in worlds:
-            models, months = _share(world)
-            found = known.of(alarms, [(world, seed, months) for seed in range(models)])
-            counts = np.array([len(one) for one in found])
-            low, high = interval(counts, months)
-            name, unit = f"false_alarms_per_month_{world.name}", f"of {models * months} months, {models} models"
-            yield name, float(counts.sum()) / (models * months), unit
-            yield f"{name}_low", low, "95 % interval"
-            yield f"{name}_high", high, "95 % interval"
-        if faults:
-            yield from _delay_figures(known, faults)
+        for world, faults in _FAULTY:
+            given = [(world, 100 + seed, _ONSETS, faults) for seed in range(_FAULT_MODELS)]
+            found = [one for onsets in known.of(delays, given) for one in onsets]
+            for fault in faults:
+                hours = np.array([one[fault.name] for one in found])
+                seen = int((hours < WAITED_HOURS).sum())
+                yield f"delay_h_{fault.name}", float(np.median(hours)), f"hours, median; {seen} of {len(hours)} found"
+                yield f"found_{fault.name}", seen / len(hours), "within six weeks"
 
 
 def _share(world: World) -> tuple[int, int]:
@@ -94,30 +104,3 @@ def interval(counts: np.ndarray, months: int) -> tuple[float, float]:
         float(min(low, np.quantile(drawn, 0.025))) / all_months,
         float(max(high, np.quantile(drawn, 0.975))) / all_months,
     )
-
-
-def _delay_figures(known: Outcomes, faults: Sequence[Fault]) -> Figures:
-    """The median over models and onsets, at the traffic of the past in a world with autocorrelated days."""
-    labels = {True: replace(AUTOCORRELATED, labelled=0.85), False: AUTOCORRELATED}
-    for some, world in labels.items():
-        asked = tuple(fault for fault in faults if (fault in SOME_LABELS) == some)
-        if not asked:
-            continue
-        given = [(world, 100 + seed, _ONSETS, asked) for seed in range(_FAULT_MODELS)]
-        found = [one for onsets in known.of(delays, given) for one in onsets]
-        for fault in asked:
-            hours = np.array([one[fault.name] for one in found])
-            seen = int((hours < WAITED_HOURS).sum())
-            yield f"delay_h_{fault.name}", float(np.median(hours)), f"hours, median; {seen} of {len(hours)} found"
-            yield f"found_{fault.name}", seen / len(hours), "within six weeks"
-
-
-def main(names: Sequence[str]) -> None:
-    known = {world.name: world for world in WORLDS}
-    chosen = [known[name] for name in names if name in known] if names else WORLDS
-    for name, value, unit in figures(chosen, (*FAULTS, *SOME_LABELS) if not names or "faults" in names else ()):
-        print(f"figure monitoring.{name} {value:.4g} {unit}", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

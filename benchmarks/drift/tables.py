@@ -89,8 +89,9 @@ def _power(values: _Values) -> Iterator[str]:
     yield _row("days differ by, in standard deviations", "best possible test", "found, and named first")
     yield _row("---", "---", "---")
     for deviation, ending in (("0.03", ""), ("0.045", "_days_0.045"), ("0.06", "_days_0.06")):
-        bound, power = (values[f"monitoring.{name}{ending}"] for name in ("power_bound", "power"))
-        yield _row(deviation, _percent(bound), _percent(power))
+        bound, power = (values.get(f"monitoring.{name}{ending}") for name in ("power_bound", "power"))
+        if bound is not None and power is not None:
+            yield _row(deviation, _percent(bound), _percent(power))
 
 
 def _flights(figures: Figures) -> Iterator[str]:

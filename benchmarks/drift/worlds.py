@@ -35,6 +35,7 @@ class World:
     that moves to new ones each day; 0 without such a column. clocks: of each replica, by how many seconds its clock is
     ahead. label_hours: after how long labels are known, of negatives and of positives. labelled: the share of the
     labels that ever come. complete_after_days: see `Monitoring`. round_hours: how often the endpoint's watch looks.
+    segmented: numbers that are compared for each value of the category as well.
     """
 
     name: str
@@ -53,6 +54,7 @@ class World:
     labelled: float = 1.0
     complete_after_days: int = 90
     round_hours: int = 168
+    segmented: tuple[str, ...] = ()
 
     @property
     def features(self) -> list[Feature]:
@@ -72,7 +74,8 @@ class World:
 @dataclass(frozen=True)
 class Fault:
     """What changes at once: moved (of x1, in deviations), spread (of x1, a factor), swapped (two categories), gone (x1
-    is missing), flipped (labels of the slice that is this part of the rows)."""
+    is missing), flipped (labels of the slice that is this part of the rows). within: x1 is moved only in the slice that
+    is this part of the rows; 1: in all."""
 
     name: str
     moved: float = 0.0
@@ -80,6 +83,7 @@ class Fault:
     swapped: bool = False
     gone: bool = False
     flipped: float = 0.0
+    within: float = 1.0
 
 
 CALM = Fault("calm")
@@ -138,11 +142,11 @@ def _rows(drawn: Drawn, first: int, last: int, fault: Fault = CALM, sound: int =
     values = random.standard_normal((len(step), world.numbers + 1), dtype=np.float32)
     values[:, 1] *= np.where(faulty, fault.spread, 1.0)
     values += drawn.means[step]
-    values[:, 1] += fault.moved * faulty
     values[random.random(len(step)) < _MISSING, 0] = np.nan
+    chosen = (random.random((len(step), 1)) > drawn.shares[step].cumsum(axis=1)[:, :-1]).sum(axis=1)
+    values[:, 1] += fault.moved * (faulty if fault.within == 1 else faulty & (chosen == _SHARES.index(fault.within)))
     if fault.gone:
         values[faulty, 1] = np.nan
-    chosen = (random.random((len(step), 1)) > drawn.shares[step].cumsum(axis=1)[:, :-1]).sum(axis=1)
     if fault.swapped:
         chosen = np.where(faulty, np.array([3, 1, 2, 0])[chosen], chosen)
     probability = 1 / (1 + np.exp(-(values[:, -1] - 1)))

@@ -22,10 +22,12 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
+from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, View, project_of, read_definitions
-from mlops_ray.features.materialize import materialize
+from mlops_ray.features.online.materialize import materialize
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
+from mlops_ray.use_case import load_use_case
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2013, 12, 1, 12, tzinfo=UTC)
@@ -75,7 +77,8 @@ def _compared(folder: Path, url: str | None) -> tuple[float, float]:
     """Seconds of a call of ours and of Feast's."""
     where = {} if url is None else {"online_store": url}
     settings = load_settings(state=str(folder), data=str(folder), **where)
-    definitions = read_definitions(ROOT / "feature_repo", "flights")
+    case = load_use_case(str(ROOT / "use_cases" / "flights.py"))
+    definitions = read_definitions(ROOT / "feature_repo", "flights", declared=declared_views(case))
     assert definitions is not None
     rows = [_rows(settings, view) for view in definitions.views]
     materialize(settings, definitions, rows, NOW)

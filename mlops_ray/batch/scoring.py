@@ -41,14 +41,14 @@ from mlops_ray.predictions.segments import frame_of
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.models import ModelVersion, download, find_version
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import BINARY
 
 PARTITION_BYTES = 64 << 20
 # Of a slice so many are written to a file, and become Python objects for the ledger, at a time.
 WRITTEN_ROWS = 100_000
 _JUDGE_BYTES = 12 * PARTITION_BYTES
 
-_ADDED = ("request_id", "row", "version", "probability", "prediction")
+_ADDED = ("request_id", "row", "version", *BINARY.output_types)
 _logger = logging.getLogger(__name__)
 
 
@@ -250,8 +250,7 @@ def _predict(
         pl.lit(request_id).alias("request_id"),
         segment["row"],
         pl.lit(run.model.version).alias("version"),
-        pl.Series("probability", probability),
-        pl.Series("prediction", probability >= DECISION_THRESHOLD),
+        *(pl.Series(column, values) for column, values in BINARY.columns(probability).items()),
     )
 
 

@@ -207,7 +207,7 @@ def _online(settings: Settings, artifacts: Artifacts, person: Person, dry_run: b
     known = projects(artifacts)
     if not known:
         return {}
-    from mlops_ray.features.online_erase import erase_online  # Feast takes seconds to import
+    from mlops_ray.features.online.erase import erase_online  # Feast takes seconds to import
 
     found = {
         project: erase_online(settings, project, definitions, person.entity, person.value, dry_run)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mlops_ray.config import Settings
 from mlops_ray.pipeline.steps.step import StepFinished, StepName
-from mlops_ray.use_case.gates import Metric
+from mlops_ray.tasks.binary import Metric
 
 
 def summarize(

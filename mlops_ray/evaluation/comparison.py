@@ -13,8 +13,8 @@ from mlops_ray.evaluation.days import blocks_of
 from mlops_ray.evaluation.estimate import Estimate, jackknife
 from mlops_ray.evaluation.metrics import freedom_by_label, ranking, weights_without
 from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.tasks.binary import RankingMetric
 
-RankingMetric = Literal["roc_auc", "average_precision"]
 Verdict = Literal["better", "not worse", "worse", "undecided"]
 _Float = NDArray[np.float64]
 

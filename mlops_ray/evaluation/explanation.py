@@ -24,7 +24,7 @@ class Inputs:
 
     @property
     def features(self) -> int:
-        return self.numbers.shape[1] + self.categories.shape[1]
+        return int(self.numbers.shape[1] + self.categories.shape[1])
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ def _one_round(
     return np.concatenate(parts)
 
 
-def _asked(
-    ask: Ask, row: Inputs, background: Inputs, some: slice, taken: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _asked(ask: Ask, row: Inputs, background: Inputs, some: slice, taken: NDArray[np.bool_]) -> NDArray[np.float64]:
     numbers, rows = row.numbers.shape[1], int(np.prod(taken.shape[:3]))
     mixed = [
         np.where(chosen, given, usual[some, None, None, :]).reshape(rows, given.shape[1])

@@ -10,8 +10,8 @@ from mlops_ray.evaluation.estimate import CONFIDENCE, FEWEST_BLOCKS, Estimate
 from mlops_ray.evaluation.fairness import GroupCounts, widest_spread
 from mlops_ray.evaluation.metrics import Evaluation
 from mlops_ray.evaluation.slices import SliceEvaluation
+from mlops_ray.tasks.binary import LOWER_IS_BETTER
 from mlops_ray.use_case import (
-    LOWER_IS_BETTER,
     BetterThanChampion,
     Fairness,
     Gate,

@@ -11,7 +11,7 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.evaluation.days import blocks_of
 from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.metrics import Evaluation, evaluate
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import BINARY, DECISION_THRESHOLD
 
 # With fewer rows, or of the rarer label, a metric says more about chance than about the model.
 MINIMUM_ROWS = 200
@@ -56,8 +56,7 @@ def evaluate_slices(
     judged, left_out, inside = [], [], dict[str, dict[str, NDArray[np.bool_]]]()
     for column, value, those in slices_of(rows, columns):
         labels = label[those]
-        positive = int(labels.sum())
-        if len(labels) < MINIMUM_ROWS or min(positive, len(labels) - positive) < MINIMUM_LABELS:
+        if len(labels) < MINIMUM_ROWS or BINARY.rarest(labels) < MINIMUM_LABELS:
             left_out.append((f"{column}={value}", len(labels)))
             continue
         judged.append(SliceEvaluation(column, value, evaluate(labels, probability[those], day[those])))

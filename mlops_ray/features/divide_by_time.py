@@ -7,7 +7,7 @@ parts again that they touch, and only these.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -20,10 +20,10 @@ from mlops_ray.features import stretches
 from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
 from mlops_ray.features.day_cells import DatedFile, Days, Reading, day_before, days_of, reading_of
 from mlops_ray.features.definitions import View
-from mlops_ray.features.part_table import ViewPart, keep_part, last_parts, what_rows_depend_on
+from mlops_ray.features.part_table import ViewPart, keep_part, last_parts, merged_part, what_rows_depend_on
 from mlops_ray.features.source_tables import given_tables
 from mlops_ray.features.spread import spread
-from mlops_ray.features.stretches import DAY, Stretch, missing_stretches
+from mlops_ray.features.stretches import DAY, Stretch, missing_stretches, to_merge
 from mlops_ray.features.view_rows import MOMENT, rows_of
 from mlops_ray.import_closure import our_code
 from mlops_ray.ingestion.snapshot import Snapshot
@@ -97,46 +97,91 @@ def parts_by_time(
     found = days_of(artifacts, snapshot, list(readings.values()), start_ray)
     kept: list[list[ViewPart]] = []
     wanted: dict[Stretch, list[tuple[int, str]]] = defaultdict(list)
+    sizes: dict[Stretch, int] = defaultdict(int)
     for number, one in enumerate(views):
-        content = _Content(one, found)
+        content, rows = _Content(one, found), one.days(found)
         last = last_parts(artifacts, snapshot.use_case, one.view.name)
         kept.append([part for part in last if part.key == content.key(part.stretch)])
-        done = [part.stretch for part in kept[-1]]
-        for stretch in missing_stretches(one.days(found), done, stretches.PART_ROWS):
+        missing = missing_stretches(rows, [part.stretch for part in kept[-1]], stretches.PART_ROWS)
+        if missing:  # else the table is as it was, and its parts as well
+            kept[-1] = _merged(artifacts, snapshot.use_case, one.view, kept[-1], content)
+        for stretch in missing:
             wanted[stretch].append((number, content.key(stretch)))
-    calls = [_call(artifacts, snapshot, views, found, *item) for item in sorted(wanted.items())]
+            here = sum(count for day, count in rows.items() if stretch.first <= day < stretch.end)
+            sizes[stretch] = max(sizes[stretch], here)
+    runs = list(_runs(wanted, sizes))
+    calls = [_call(artifacts, snapshot, views, found, {one: wanted[one] for one in run}) for run in runs]
     read_bytes = sum(file.size for call in calls for _, files in call[-1] for file in files)
-    made = spread(compute_stretch, calls, read_bytes, start_ray)
+    made = spread(compute_run, calls, read_bytes, start_ray)
     results: list[list[ViewPart] | str] = list(kept)
-    for (_, asked), parts in zip(sorted(wanted.items()), made, strict=True):
-        for (number, _), part in zip(asked, parts, strict=True):
+    for run, of_views in zip(runs, made, strict=True):
+        for (number, _), parts in zip(wanted[run[0]], of_views, strict=True):
             so_far = results[number]
             if isinstance(so_far, list):
-                results[number] = part if isinstance(part, str) else [*so_far, part]
+                results[number] = parts if isinstance(parts, str) else [*so_far, *parts]
     return [one if isinstance(one, str) else sorted(one, key=lambda part: part.stretch) for one in results]
 
 
-def compute_stretch(
+def _merged(
+    artifacts: Artifacts, use_case: str, view: View, kept: Sequence[ViewPart], content: "_Content"
+) -> list[ViewPart]:
+    """The parts with older ones of a day each as few, which are known by what they would have been made from."""
+    by_stretch = {part.stretch: part for part in kept}
+    for run in to_merge({part.stretch: part.content.rows for part in kept}, stretches.PART_ROWS):
+        parts = [by_stretch.pop(stretch) for stretch in run]
+        if any(part.place for part in parts):
+            whole = Stretch(run[0].first, run[-1].end)
+            by_stretch[whole] = merged_part(artifacts, use_case, view, parts, content.key(whole))
+        else:
+            by_stretch |= {part.stretch: part for part in parts}
+    return list(by_stretch.values())
+
+
+def _runs(wanted: Mapping[Stretch, Sequence[tuple[int, str]]], sizes: Mapping[Stretch, int]) -> Iterator[list[Stretch]]:
+    """Stretches that follow one another, missing of the same views, as long as a task may take them together: of some
+    days that are a part each, what they look back to is then read and gone through once."""
+    run: list[Stretch] = []
+    for stretch in sorted(wanted):
+        follows = run and run[-1].end == stretch.first and _numbers(wanted[run[-1]]) == _numbers(wanted[stretch])
+        if not follows or sum(sizes[one] for one in [*run, stretch]) > stretches.PART_ROWS:
+            if run:
+                yield run
+            run = []
+        run.append(stretch)
+    if run:
+        yield run
+
+
+def _numbers(asked: Sequence[tuple[int, str]]) -> list[int]:
+    return [number for number, _ in asked]
+
+
+def compute_run(
     artifacts: Artifacts,
     use_case: str,
-    stretch: Stretch,
-    views: Sequence[tuple[TimedView, str]],
+    run: Sequence[Stretch],
+    views: Sequence[tuple[TimedView, Sequence[str]]],
     files: Sequence[tuple[Reading, Sequence[DatedFile]]],
-) -> list[ViewPart | str]:
-    """Compute and keep the rows of some views, each with its key, of these days; or say why there are none.
+) -> list[list[ViewPart] | str]:
+    """Compute and keep the rows of some views of stretches that follow one another, a part for each; or say why not.
 
-    files: what is read, with the files that have it. Each is read once.
+    views: each with the keys of its parts. files: what is read, with the files that have it. Each is read once.
     """
     longest = max(view.looks_back for view, _ in views)
-    start, end = _midnight(stretch.first), _midnight(stretch.end)
+    start, end = _midnight(run[0].first), _midnight(run[-1].end)
     tables = {reading.name: _read(artifacts, reading, dated, start - longest, end) for reading, dated in files}
-    return [_one(artifacts, use_case, stretch, view, key, tables) for view, key in views]
+    return [_one(artifacts, use_case, run, view, keys, tables) for view, keys in views]
 
 
 def _one(
-    artifacts: Artifacts, use_case: str, stretch: Stretch, one: TimedView, key: str, tables: Mapping[str, pl.DataFrame]
-) -> ViewPart | str:
-    start, end = _midnight(stretch.first), _midnight(stretch.end)
+    artifacts: Artifacts,
+    use_case: str,
+    run: Sequence[Stretch],
+    one: TimedView,
+    keys: Sequence[str],
+    tables: Mapping[str, pl.DataFrame],
+) -> list[ViewPart] | str:
+    start, end = _midnight(run[0].first), _midnight(run[-1].end)
     given = {
         source: reading.between(tables[reading.name], start - one.looks_back, end, one.is_closed)
         for source, reading in one.readings.items()
@@ -145,8 +190,12 @@ def _one(
         rows, unknown = rows_of(one.view, one.function, given_tables(given))
     except UseCaseError as error:
         return str(error)
-    mine = rows.filter((pl.col(PREDICTION_TIME) >= start) & (pl.col(PREDICTION_TIME) < end))
-    return keep_part(artifacts, use_case, one.view, stretch, key, mine, unknown)
+    parts, moment = list[ViewPart](), pl.col(PREDICTION_TIME)
+    for stretch, key in zip(run, keys, strict=True):
+        mine = rows.filter((moment >= _midnight(stretch.first)) & (moment < _midnight(stretch.end)))
+        of_first = unknown if stretch is run[0] else 0
+        parts.append(keep_part(artifacts, use_case, one.view, stretch, key, mine, of_first))
+    return parts
 
 
 def schema_of(view: View) -> pl.Schema:
@@ -164,7 +213,7 @@ class _Content:
         self._days = {source: found[reading.name].content() for source, reading in view.readings.items()}
         self._ordered = {source: sorted(day for day in days if day) for source, days in self._days.items()}
         reads = [reading.name for reading in view.readings.values()]
-        code = our_code(__name__, "compute_stretch").to_json()
+        code = our_code(__name__, "compute_run").to_json()
         self._made_by = digest_json(
             [view.view.name, view.code, what_rows_depend_on(view.view), str(view.looks_back), reads, code]
         )
@@ -183,19 +232,20 @@ def _call(
     snapshot: Snapshot,
     views: Sequence[TimedView],
     found: Mapping[str, Days],
-    stretch: Stretch,
-    asked: Sequence[tuple[int, str]],
+    asked: Mapping[Stretch, Sequence[tuple[int, str]]],
 ) -> tuple[Any, ...]:
-    """The arguments of `compute_stretch`."""
-    mine = [(views[number], key) for number, key in asked]
-    from_day = day_before(stretch.first, max(view.looks_back for view, _ in mine))
+    """The arguments of `compute_run`. asked: of each stretch of the run the views, with the keys of their parts."""
+    run = list(asked)
+    keys = {number: [dict(asked[stretch])[number] for stretch in run] for number in _numbers(asked[run[0]])}
+    mine = [(views[number], of_view) for number, of_view in keys.items()]
+    from_day = day_before(run[0].first, max(view.looks_back for view, _ in mine))
     readings = {reading.name: reading for view, _ in mine for reading in view.readings.values()}
     # Where nothing lies in these days, a file all the same: for its columns.
     files = [
-        (reading, found[name].files_with(from_day, stretch.end) or found[name].files[:1])
+        (reading, found[name].files_with(from_day, run[-1].end) or found[name].files[:1])
         for name, reading in readings.items()
     ]
-    return artifacts, snapshot.use_case, stretch, mine, files
+    return artifacts, snapshot.use_case, run, mine, files
 
 
 def _read(artifacts: Artifacts, reading: Reading, files: Sequence[DatedFile], start: Any, end: Any) -> pl.DataFrame:

@@ -17,16 +17,16 @@ _TOLD, _TOLD_AT = "__told", "__told_at"
 def labelled_rows(use_case: UseCase, rows: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
     """Entities, request features, moment of prediction and label of the rows whose label was known at `as_of`.
 
-    Raises UseCaseError if the label is no boolean (it is never cast), or an expression fails.
+    Raises UseCaseError if the label is not of its task's kind (it is never cast), or an expression fails.
     """
     with user_code(f"Use case {use_case.name}: label {use_case.label.name!r}"):
         label = rows.with_columns(use_case.label.value.alias(LABEL)).select(LABEL)
         value, known_at = _label(use_case, rows.columns, as_of)
         told = rows.with_columns(value.alias(LABEL), known_at.alias(LABEL_KNOWN_AT)).select(LABEL, LABEL_KNOWN_AT)
-    if label.schema[LABEL] != pl.Boolean:
+    if not use_case.label.task.reads(label.schema[LABEL]):
         raise UseCaseError(
             f"Use case {use_case.name}: label {use_case.label.name!r} gives a {label.schema[LABEL]} over these rows. "
-            f"Write a comparison, such as pl.col('delay') >= 15."
+            f"{use_case.label.task.advice}"
         )
     with user_code(f"Use case {use_case.name}: request features"):
         requests = request_rows(use_case, rows, pl.col(use_case.event_time) - use_case.lead_time)

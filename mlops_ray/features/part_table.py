@@ -86,6 +86,13 @@ def keep_part(
     return ViewPart(stretch, key, place, content, first, last, unknown, ambiguous)
 
 
+def merged_part(artifacts: Artifacts, use_case: str, view: View, parts: Sequence[ViewPart], key: str) -> ViewPart:
+    """One part of some that follow one another in time."""
+    rows = pl.concat([artifacts.read_table(*part.place) for part in parts if part.place])
+    stretch = Stretch(parts[0].stretch.first, parts[-1].stretch.end)
+    return keep_part(artifacts, use_case, view, stretch, key, rows, sum(part.unknown for part in parts))
+
+
 def last_parts(artifacts: Artifacts, use_case: str, view: str) -> list[ViewPart]:
     """The parts of the view's last table, whatever they were made from; none if a file of them is gone."""
     pointer = artifacts.read_json(FEATURES, use_case, view, _LAST)

@@ -14,6 +14,10 @@ WHOLE_BYTES = 1 << 30
 _VALUE_BYTES = 8
 
 
+class TooMuchHere(BaseException):
+    """A function asks for more than is read in this process. No user's `except Exception` is meant by it."""
+
+
 class SourceTables(MutableMapping[str, pl.DataFrame]):
     """Tables by source. They are the function's own: it may change them, and the mapping."""
 
@@ -45,14 +49,22 @@ def given_tables(tables: Mapping[str, pl.DataFrame]) -> SourceTables:
     return SourceTables({name: table.clone for name, table in tables.items()})
 
 
-def whole_tables(artifacts: Artifacts, snapshot: Snapshot, view: str) -> SourceTables:
+def whole_tables(artifacts: Artifacts, snapshot: Snapshot, view: str, here_bytes: int | None = None) -> SourceTables:
     """The snapshot's tables. To read more than `WHOLE_BYTES` of them raises UseCaseError, which names the view; and
-    DataError if the snapshot was retired."""
+    DataError if the snapshot was retired.
+
+    here_bytes: of files; to read more raises TooMuchHere. None: without this bound.
+    """
     expect_kept(artifacts, snapshot.use_case, snapshot.digest)
     read: dict[str, int] = {}
+    files = 0
 
     def reader(source: str) -> Callable[[], pl.DataFrame]:
         def table() -> pl.DataFrame:
+            nonlocal files
+            files += sum(entry.size for entry in artifacts.entries(*snapshot.place(source)))
+            if here_bytes is not None and files > here_bytes:
+                raise TooMuchHere
             read[source] = memory_of(artifacts, snapshot, source)
             if sum(read.values()) > WHOLE_BYTES:
                 raise UseCaseError(_too_large(view, read))

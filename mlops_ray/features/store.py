@@ -18,10 +18,10 @@ from mlops_ray.features.feast import FeatureService, FeatureStore, FeatureView, 
 from mlops_ray.features.feast_objects import objects_of, view_of
 from mlops_ray.features.history import join_features, sources_of
 from mlops_ray.features.history_source import HistorySource
-from mlops_ray.features.lock import exclusive
-from mlops_ray.features.online_format import KEY_VERSION
-from mlops_ray.features.online_reader import OnlineReader
-from mlops_ray.features.online_store import lookup_of
+from mlops_ray.features.online.format import KEY_VERSION
+from mlops_ray.features.online.lock import exclusive
+from mlops_ray.features.online.reader import OnlineReader
+from mlops_ray.features.online.store import lookup_of
 from mlops_ray.state_folder import one_at_a_time, sqlite_path
 
 _AS_OF, _DIGEST = "mlops_ray.as_of", "mlops_ray.definitions"

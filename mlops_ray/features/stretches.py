@@ -10,6 +10,8 @@ DAY = timedelta(days=1)
 PART_ROWS = 1_000_000
 # Days, the newest, that are a part each: where rows still come, what is computed again should be little.
 RECENT_DAYS = 3
+# Parts that are left as they are, the newest: up to here a correction of some days computes these days alone.
+APART = 30
 
 
 @dataclass(frozen=True, order=True)
@@ -46,3 +48,21 @@ def missing_stretches(
             found.append(Stretch(day, day + DAY))
             taken, behind = rows[day], at
     return found
+
+
+def to_merge(rows: Mapping[Stretch, int], part_rows: int, apart: int = APART) -> list[list[Stretch]]:
+    """Which of the parts that are kept should be one: older ones that follow one another, of no more than `part_rows`.
+
+    rows: of each part. The newest `apart` stay, and so do fewer than that together, so that a day's rows are written
+    again once in so many days, and a year of days is not a file a day.
+    """
+    runs: list[list[Stretch]] = []
+    taken = 0
+    for stretch in sorted(rows)[:-apart]:
+        if runs and runs[-1][-1].end == stretch.first and taken + rows[stretch] <= part_rows:
+            runs[-1].append(stretch)
+            taken += rows[stretch]
+        else:
+            runs.append([stretch])
+            taken = rows[stretch]
+    return [run for run in runs if len(run) >= apart]

@@ -18,6 +18,7 @@ from mlops_ray.features.spans import MOMENT, batches_between, read_between, rows
 from mlops_ray.features.training_parts import Labelled, write_parts, write_whole
 from mlops_ray.features.transform import FeatureRows, expect_names
 from mlops_ray.ingestion.snapshot import Snapshot
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.use_case import Feature, Split, UseCase
 
 
@@ -90,10 +91,10 @@ def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split) -> Parts:
 
 
 def _expect_both_labels(name: str, part: pl.DataFrame, as_of: datetime) -> None:
-    if part[LABEL].n_unique() < 2:
+    if lacking := BINARY.shortfall(part[LABEL]):
         raise DataError(
-            f"The {name} period of the split has {part.height} rows with {part[LABEL].n_unique()} of 2 label "
-            f"values (as_of {as_of.isoformat()}). Give more data, another as_of or a shorter split."
+            f"The {name} period of the split has {lacking} (as_of {as_of.isoformat()}). Give more data, another as_of "
+            f"or a shorter split."
         )
 
 

@@ -25,7 +25,14 @@ from mlops_ray.features.divide_by_time import TimedView, parts_by_time, schema_o
 from mlops_ray.features.division_check import division_fault, fault_in, is_proven, sample_of, set_proven
 from mlops_ray.features.part_table import FEATURES, MANIFEST, ViewPart, write_table_of_parts
 from mlops_ray.features.parts import Part
-from mlops_ray.features.source_tables import WHOLE_BYTES, SourceTables, given_tables, memory_of, whole_tables
+from mlops_ray.features.source_tables import (
+    WHOLE_BYTES,
+    SourceTables,
+    TooMuchHere,
+    given_tables,
+    memory_of,
+    whole_tables,
+)
 from mlops_ray.features.spread import HERE_BYTES, spread
 from mlops_ray.features.view_code import view_code
 from mlops_ray.features.view_rows import digest_by_day, in_order, rows_of, table_digest
@@ -153,13 +160,27 @@ def _computed_apart(
         else:
             whole.append(call)
     parts |= _parts_of(timed, parts_by_time(artifacts, snapshot, timed, start_ray))
-    size = sum(memory_of(artifacts, snapshot, source) for source in snapshot.counts)
-    tasks = [(call, artifacts, snapshot) for call in whole]
-    one_by_one = spread(_read_and_compute, tasks, snapshot.size(artifacts), start_ray, 3 * min(size, WHOLE_BYTES))
-    done = {call[1].name: found for call, found in zip(whole, one_by_one, strict=True)}
+    done = _computed_whole(artifacts, snapshot, whole, start_ray)
     return [
         done[call[1].name] if call[1].name in done else _table(artifacts, call, parts[call[1].name]) for call in calls
     ]
+
+
+def _computed_whole(
+    artifacts: Artifacts, snapshot: Snapshot, calls: Sequence[_Call], start_ray: Callable[[], Any]
+) -> dict[str, FeatureRows | str]:
+    """Views of which nothing is declared. What one reads shows when it does: those that read little, as of aircraft
+    beside a year of flights, are computed here, so that a new day needs no Ray for them."""
+    done, large = dict[str, FeatureRows | str](), list[_Call]()
+    for call in calls:
+        try:
+            done[call[1].name] = _read_and_compute(call, artifacts, snapshot, HERE_BYTES)
+        except TooMuchHere:
+            large.append(call)
+    size = sum(memory_of(artifacts, snapshot, source) for source in snapshot.counts)
+    tasks = [(call, artifacts, snapshot) for call in large]
+    found = spread(_read_and_compute, tasks, snapshot.size(artifacts), start_ray, 3 * min(size, WHOLE_BYTES))
+    return done | {call[1].name: one for call, one in zip(large, found, strict=True)}
 
 
 def _parts_of(views: Sequence[TimedView], found: Sequence[list[ViewPart] | str]) -> dict[str, list[ViewPart] | str]:
@@ -203,8 +224,10 @@ def _known_at(use_case: UseCase, divided: Sequence[DividedView]) -> dict[str, pl
     return {name: source.known_at for name, source in use_case.sources.items()}
 
 
-def _read_and_compute(call: _Call, artifacts: Artifacts, snapshot: Snapshot) -> FeatureRows | str:
-    return _compute(*call, artifacts, whole_tables(artifacts, snapshot, call[1].name))()
+def _read_and_compute(
+    call: _Call, artifacts: Artifacts, snapshot: Snapshot, here_bytes: int | None = None
+) -> FeatureRows | str:
+    return _compute(*call, artifacts, whole_tables(artifacts, snapshot, call[1].name, here_bytes))()
 
 
 def _expect_functions(use_case: UseCase, definitions: Definitions) -> None:

@@ -385,6 +385,11 @@ def database_now(connection: Connection) -> datetime:
     return datetime.fromisoformat(shown).replace(tzinfo=UTC)
 
 
+def now_within(connection: Connection) -> Any:
+    """`database_now` for use in a statement: where the database is another machine, it is not asked beforehand."""
+    return func.clock_timestamp() if connection.dialect.name == "postgresql" else database_now(connection)
+
+
 def _add_columns(connection: Connection) -> None:
     """Add what the reports of the release before do not say; each column has a default, so that it goes on."""
     for table in REPORTS:

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import uuid6
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, exists, insert, or_, select, update
 
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.control_store import ControlStore, database_now, now_within
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES, ROLES, Person, Principal, Role
 from mlops_ray.governance.tables import principals
@@ -150,12 +150,15 @@ def active_keys(store: ControlStore) -> dict[str, Principal]:
         return read_active_keys(connection)
 
 
+_anybodys = principals.alias()
+_KEYS = select(principals, exists().where(~_anybodys.c.development).label("development_ended"))
+
+
 def read_active_keys(connection: Connection) -> dict[str, Principal]:
-    """As `active_keys`."""
-    counts = or_(principals.c.revoked_at.is_(None), principals.c.revoked_at > database_now(connection))
-    rows = connection.execute(select(principals).where(counts)).all()
-    ended = development_ended(connection)
-    return {row.key_hash: _until_revoked(row) for row in rows if not (row.development and ended)}
+    """As `active_keys`, in one statement: replicas read them by the thousand whenever anything has changed."""
+    counts = or_(principals.c.revoked_at.is_(None), principals.c.revoked_at > now_within(connection))
+    rows = connection.execute(_KEYS.where(counts)).all()
+    return {row.key_hash: _until_revoked(row) for row in rows if not (row.development and row.development_ended)}
 
 
 def has_administrator(store: ControlStore) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.plan import Plan as Plan  # known here as the parts of a Rollout
@@ -17,6 +17,12 @@ from mlops_ray.governance.plan import Step as Step
 from mlops_ray.governance.tables import endpoints, rollouts
 from mlops_ray.governance.versions import VersionRef as VersionRef  # known here as one of the parts of Live
 
+_ROLLOUT = "rollout_"  # before the names of its columns, where they stand beside the endpoint's
+_READ = (
+    select(endpoints, *(column.label(f"{_ROLLOUT}{column.name}") for column in rollouts.c))
+    .outerjoin_from(endpoints, rollouts, (rollouts.c.use_case == endpoints.c.use_case) & rollouts.c.ended_at.is_(None))
+    .where(endpoints.c.use_case == bindparam("use_case"))
+)
 RolloutState = Literal["loading", "running", "promoted", "rolled_back", "failed"]
 Numbers = Mapping[str, Any]
 
@@ -78,18 +84,17 @@ def live(store: ControlStore, use_case: str) -> Live:
 
 
 def read_live(connection: Connection, use_case: str) -> Live:
-    row = connection.execute(select(endpoints).where(endpoints.c.use_case == use_case)).mappings().first()
+    row = connection.execute(_READ, {"use_case": use_case}).mappings().first()
     if row is None:
         return Live(use_case)
-    active = (rollouts.c.use_case == use_case) & rollouts.c.ended_at.is_(None)
-    found = connection.execute(select(rollouts).where(active)).mappings().first()
+    found = {column.name: row[f"{_ROLLOUT}{column.name}"] for column in rollouts.c}
     return Live(
         use_case,
         row["revision"],
         _ref(row, "champion"),
         row["champion_since"],
         _ref(row, "previous"),
-        _rollout(found) if found else None,
+        _rollout(found) if found["id"] is not None else None,
         row["stands_since"],
     )
 
@@ -99,6 +104,6 @@ def _ref(row: RowMapping, name: str) -> VersionRef | None:
     return None if version is None else VersionRef(version, row[f"{name}_digest"])
 
 
-def _rollout(row: RowMapping) -> Rollout:
+def _rollout(row: Mapping[str, Any]) -> Rollout:
     version, plan = VersionRef(row["version"], row["digest"]), Plan.from_json(row["plan"])
     return Rollout(row["id"], version, plan, row["state"], row["step"], row["step_since"], row["started_at"])

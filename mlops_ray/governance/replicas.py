@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, delete, func, insert, select, update
 
-from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.control_store import ControlStore, database_now, now_within
 from mlops_ray.governance.events import SYSTEM, record
 from mlops_ray.governance.requests import Requests
 from mlops_ray.governance.schema import as_far_as_there
@@ -162,7 +162,7 @@ def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool)
         "schema_revision": SCHEMA_REVISION,
     }
     with store.reporting() as connection:
-        now = database_now(connection)
+        now = now_within(connection)
         values = said | {"seen_at": now, "left_at": now if has_left else None}
         if connection.execute(update(replicas).where(replicas.c.id == replica.id).values(values)).rowcount == 0:
             connection.execute(insert(replicas).values(id=replica.id, **values))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.monitoring.roc_auc import interval, roc_auc
 from mlops_ray.monitoring.sketches import NumericSketch
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import DECISION_THRESHOLD
 
 _Float = NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from mlops_ray.monitoring.day_variance import variance_between, variance_of_sum,
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.roc_auc import count_scores, interval, roc_auc
 from mlops_ray.monitoring.slices import slice_rows
+from mlops_ray.tasks.binary import BINARY
 
 _Float = NDArray[np.float64]
 _KEYS = ("request_id", "row")
@@ -61,7 +62,7 @@ def latest_labels(labels: pl.DataFrame) -> pl.DataFrame:
     Raises DataError if a column is missing or `label` is not boolean.
     """
     missing = [name for name in (*_KEYS, *_ORDER) if name not in labels.columns]
-    if missing or labels.schema["label"] != pl.Boolean:
+    if missing or not BINARY.reads(labels.schema["label"]):
         raise DataError(
             f"Labels need a boolean label and {', '.join((*_KEYS, *_ORDER))}; missing: {missing or 'none'}."
         )

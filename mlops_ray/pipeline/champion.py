@@ -9,7 +9,7 @@ import numpy as np
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
-from mlops_ray.evaluation.comparison import Comparison, RankingMetric, compare, unseen
+from mlops_ray.evaluation.comparison import Comparison, compare, unseen
 from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet, read_split
@@ -17,6 +17,7 @@ from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
 from mlops_ray.registry.trace import read_lineage
+from mlops_ray.tasks.binary import RankingMetric
 from mlops_ray.use_case import UseCase
 
 _logger = logging.getLogger(__name__)
@@ -44,10 +45,10 @@ def compare_with_champion(
         )
     trained_until = _trained_until(settings, use_case.name, champion, other)
     rows = unseen(test, trained_until, use_case.split.trained_until(training_set.as_of))
-    if rows[LABEL].n_unique() < 2:
+    if too_few := use_case.label.task.shortfall(rows[LABEL]):
         raise DataError(
-            f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {rows.height} rows with "
-            f"{rows[LABEL].n_unique()} of 2 labels of the test period are later: too few. Take a later as_of."
+            f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {too_few} of the test "
+            f"period are later: too few. Take a later as_of."
         )
     if rows.height < test.height:
         _logger.info("%d of %d rows of the test period are later than the champion's", rows.height, test.height)

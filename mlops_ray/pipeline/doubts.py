@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import polars as pl
-
 from mlops_ray.evaluation.slices import MINIMUM_LABELS, MINIMUM_ROWS
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.training_set import Parts
+from mlops_ray.tasks.binary import BINARY
 
 _PERFECT = 0.999
 
@@ -18,8 +17,7 @@ def doubts(parts: Parts, metric: str, values: Mapping[str, float | None]) -> tup
     """
     found = []
     for name, part in vars(parts).items():
-        positive = part.filter(pl.col(LABEL)).height
-        rarer = min(positive, part.height - positive)
+        rarer = BINARY.rarest(part[LABEL].to_numpy())
         if part.height < MINIMUM_ROWS or rarer < MINIMUM_LABELS:
             found.append(
                 f"The {name} period has {part.height:,} rows, {rarer:,} of them with the rarer label (few: below "

@@ -11,10 +11,10 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, nearest
 from mlops_ray.features.definitions import Definitions, View, load_definitions
-from mlops_ray.features.freshness import Freshness, freshness
 from mlops_ray.features.history import history_of
-from mlops_ray.features.online_store import writer_of
-from mlops_ray.features.pushes import pushes
+from mlops_ray.features.online.freshness import Freshness, freshness
+from mlops_ray.features.online.pushes import pushes
+from mlops_ray.features.online.store import writer_of
 from mlops_ray.features.store import Store
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.inventory import inventory

@@ -98,7 +98,7 @@ def prove_request_parity(
     with tempfile.TemporaryDirectory() as folder:
         reader = None
         if training_set.feature_project is not None:
-            from mlops_ray.features.online_history import OnlineHistory
+            from mlops_ray.features.online.history import OnlineHistory
 
             moments = raw.with_columns(frame[PREDICTION_TIME])
             definitions = expect_definitions(artifacts, training_set.feature_project)

@@ -13,8 +13,8 @@ from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.features.columns import DTYPES
 from mlops_ray.features.definitions import View, expect_definitions
-from mlops_ray.features.push import Pushed, view_named
-from mlops_ray.features.push import push as push_to
+from mlops_ray.features.online.push import Pushed, view_named
+from mlops_ray.features.online.push import push as push_to
 from mlops_ray.governance.control_store import ControlStore, database_now, open_store
 from mlops_ray.governance.development_keys import acting
 from mlops_ray.governance.events import Actor
@@ -35,7 +35,7 @@ def push(
     with a zone. Values older than what is online change nothing there. settings: default from the environment. id_: a
     UUID under which the same may be sent again; default: a new one. Who sends is whose key is in MLOPS_RAY_API_KEY, or
     the only user; it needs the role operate. Raises ConfigurationError if no version of the use case reads the online
-    store, ForbiddenError without the role, and what `features.push.push` raises.
+    store, ForbiddenError without the role, and what `features.online.push.push` raises.
     """
     settings = settings or settings_from_environment()
     store = open_store(settings)

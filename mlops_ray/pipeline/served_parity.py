@@ -7,7 +7,7 @@ served since, through online stores, refreshes, pushes and clocks.
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,13 +21,14 @@ from mlops_ray.errors import DataError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View, expect_definitions
 from mlops_ray.features.history import history_of
-from mlops_ray.features.online_store import as_kept
+from mlops_ray.features.online.pushes import all_pushed
+from mlops_ray.features.online.store import as_kept
 from mlops_ray.features.parity import Example, FeatureParity, ViewParity, compare_view
 from mlops_ray.features.point_in_time import History
-from mlops_ray.features.pushes import all_pushed
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, record
 from mlops_ray.governance.versions import VersionRef, list_versions
+from mlops_ray.pipeline.parity_at_once import as_served, at_once, on_demand_parity, typed_keys
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.predictions.segments import FEATURE, KEY
 from mlops_ray.registry.model_schema import ModelSchema
@@ -143,9 +144,10 @@ def _compare(settings: Settings, schema: ModelSchema, sample: pl.DataFrame) -> t
         for feature in schema.features
         if f"{FEATURE}{feature.name}" in sample.columns
     }
-    computed = {name: e for name, e in schema.expressions().items() if set(e.meta.root_names()) <= set(clear)}
-    compared = set(computed)
-    found = [_of_request(keys, asked, computed, served)] if computed else []
+    expressions = {name: e for name, e in schema.expressions().items() if set(e.meta.root_names()) <= set(clear)}
+    of_request = {name: keys.select(e.alias(name))[name] for name, e in expressions.items()}
+    compared, histories = set(of_request), list[History]()
+    found = [at_once("Request features", asked, of_request, served, {})] if of_request else []
     if schema.feature_project is not None:
         from mlops_ray.features.store import Store
 
@@ -157,59 +159,33 @@ def _compare(settings: Settings, schema: ModelSchema, sample: pl.DataFrame) -> t
                 if not names:
                     continue
                 values = pl.DataFrame({name: served[name] for name in names})
-                history = _history(settings, schema, schema.feature_project, view, applied.rows[view.name], names)
-                found.append(compare_view(view.name, history, _typed(asked, history), PREDICTION_TIME, values))
+                whole = _history(settings, schema.feature_project, view, applied.rows[view.name], names)
+                history = _as_vectors(schema, whole)
+                found.append(compare_view(view.name, history, typed_keys(asked, history), PREDICTION_TIME, values))
                 compared |= set(names)
+                histories.append(whole)
+    if on_demand := on_demand_parity(schema, asked, of_request, histories, served):
+        found.append(on_demand)
+        compared |= {one.feature for one in on_demand.features}
     return found, [feature.name for feature in schema.features if feature.name not in compared]
 
 
-def _of_request(
-    keys: pl.DataFrame, asked: pl.DataFrame, expressions: Mapping[str, pl.Expr], served: Mapping[str, pl.Series]
-) -> ViewParity:
-    """What is computed from the request alone has no history: it is right or not."""
-    features, examples = list[FeatureParity](), list[Example]()
-    for name, expression in expressions.items():
-        if name not in served:
-            continue
-        offline = _as_served(keys.select(expression.alias(name))[name], served[name].dtype)
-        same = offline.eq_missing(served[name])
-        missing = int((served[name].is_null() & ~same).sum())
-        features.append(FeatureParity(name, None, int(same.sum()), 0, missing, int((~same).sum()) - missing))
-        for row in (~same).arg_true()[:2]:
-            given, value = asked.row(row, named=True), served[name][row]
-            outcome: Any = "missing" if value is None else "wrong"
-            moment = given.pop(PREDICTION_TIME)
-            examples.append(Example(name, outcome, given, moment, value, offline[row]))
-    wrong = [one.feature for one in features if one.exact < one.compared]
-    cause = f"Request features {', '.join(wrong)} are computed otherwise online than offline." if wrong else None
-    return ViewParity(tuple(features), tuple(examples), cause)
-
-
-def _history(
-    settings: Settings, schema: ModelSchema, project: str, view: View, url: str, names: Sequence[str]
-) -> History:
-    """All that the view had, computed and pushed, with its features as the ledger keeps them."""
+def _history(settings: Settings, project: str, view: View, url: str, names: Sequence[str]) -> History:
+    """All that the view had, computed and pushed."""
     history = history_of(view, url)
     pushed = all_pushed(Artifacts(settings.artifacts), project, view)
     both = pl.concat([history.rows, pushed.select(history.rows.columns)])
+    return replace(history, rows=as_kept(settings.online_store, both), features=tuple(names))
+
+
+def _as_vectors(schema: ModelSchema, history: History) -> History:
+    """With the features as the ledger keeps them."""
     kinds = {feature.name: feature.kind for feature in schema.features}
     kept = [
-        _as_served(both[name], pl.Float32() if kinds[name] == "number" else pl.String()).alias(name) for name in names
+        as_served(history.rows[name], pl.Float32() if kinds[name] == "number" else pl.String()).alias(name)
+        for name in history.features
     ]
-    rows = as_kept(settings.online_store, both.with_columns(kept))
-    return replace(history, rows=rows, features=tuple(names))
-
-
-def _as_served(values: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """As a vector in the ledger has it: numbers of 32 bits, texts, nothing for NaN and for an empty text."""
-    if dtype == pl.String:
-        return values.cast(pl.String).replace("", None)
-    return values.cast(pl.Float32).fill_nan(None)
-
-
-def _typed(asked: pl.DataFrame, history: History) -> pl.DataFrame:
-    """Keys as the view has them: integers of two widths are the same key."""
-    return asked.with_columns(pl.col(column).cast(history.rows.schema[key]) for column, key in history.keys.items())
+    return replace(history, rows=history.rows.with_columns(kept))
 
 
 def _summed(features: Sequence[FeatureParity]) -> tuple[FeatureParity, ...]:

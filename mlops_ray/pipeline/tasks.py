@@ -111,12 +111,12 @@ def _is_metric(value: Any) -> bool:
 def materialize_views(
     settings: Settings, definitions: Definitions, rows: list[FeatureRows], as_of: datetime
 ) -> dict[str, int]:
-    from mlops_ray.features.materialize import materialize
+    from mlops_ray.features.online.materialize import materialize
 
     return materialize(settings, definitions, rows, as_of).keys
 
 
 def verify_views(settings: Settings, definitions: Definitions, rows: list[FeatureRows], as_of: datetime) -> str | None:
-    from mlops_ray.features.materialize import verify
+    from mlops_ray.features.online.materialize import verify
 
     return verify(settings, definitions, rows, as_of)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
@@ -12,6 +13,8 @@ from mlops_ray.errors import DataError
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.leases import holding
+from mlops_ray.predictions.collect import DAMAGED
+from mlops_ray.predictions.label_writer import FOLDER as LABELS
 from mlops_ray.predictions.labels import KEYS, Labels, rewrite_labels
 from mlops_ray.predictions.segments import FEATURE, KEY, delete_segment, read_segment, segments, write_segment
 from mlops_ray.predictions.segments import FOLDER as LEDGER
@@ -24,10 +27,14 @@ _ANSWER = pl.DataFrame(schema={"request_id": pl.String(), "row": pl.Int32()})
 
 @dataclass(frozen=True)
 class Erased:
-    """How many predictions and labels went."""
+    """How many predictions and labels went.
+
+    damaged: write-ahead files of the use case on this node of which a part cannot be read, be it of this person.
+    """
 
     predictions: int
     labels: int
+    damaged: tuple[str, ...] = ()
 
 
 def upkeep_lease(use_case: str) -> str:
@@ -42,7 +49,8 @@ def erase_person(settings: Settings, store: ControlStore, actor: Actor, use_case
     that something was erased, and how much, not whose. What a node, or a run of batch scoring, has not yet moved to
     the ledger is left out when it is (see `tombstones`). Raises DataError for what is no hash or no ledger,
     ConflictError if others are at work on the ledger; then a part is erased at most, no event is written, and it is to
-    be run again.
+    be run again. What is damaged is no row of anybody: `Erased.damaged` names such files of this node, and each node's
+    log says of its own where they lie.
     """
     if not _HASH.fullmatch(hash):
         raise DataError("A person's hash has 32 hexadecimal digits, as in the ledger's columns.")
@@ -107,11 +115,17 @@ def _erase(settings: Settings, store: ControlStore, actor: Actor, use_case: str,
         # Segments before the table: a compaction that has read them as they were cannot commit any more then.
         answers = pl.concat([_ANSWER, *_from_segments(artifacts, use_case, theirs)])
         answers = pl.concat([answers, LedgerTable(artifacts, use_case).erase(theirs.picks, theirs.value)])
-        done = Erased(answers.height, _labels(artifacts, use_case, theirs, answers.unique()))
-        payload = {"predictions": done.predictions, "labels": done.labels}
+        labels = _labels(artifacts, use_case, theirs, answers.unique())
+        done = Erased(answers.height, labels, _damaged(settings, use_case))
+        payload = {"predictions": done.predictions, "labels": done.labels, "damaged_files": len(done.damaged)}
         with store.transaction() as connection:
             record(connection, "ledger.erased", actor, f"ledger {use_case}", use_case, payload=payload)
     return done
+
+
+def _damaged(settings: Settings, use_case: str) -> tuple[str, ...]:
+    folders = (Path(settings.ledger_wal) / use_case, Path(settings.ledger_wal) / LABELS / use_case)
+    return tuple(str(path) for folder in folders for path in sorted(folder.glob(f"*{DAMAGED}")))
 
 
 def _rows_of_segments(artifacts: Artifacts, use_case: str) -> Iterator[pl.DataFrame]:

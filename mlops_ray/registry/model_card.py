@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from mlops_ray.registry.trace import Trace
+from mlops_ray.tasks.binary import LOWER_IS_BETTER
 
-_LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error")
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #777; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -122,7 +122,7 @@ _COUNTS = ("rows_in", "accepted", "repaired", "quarantined", "not_yet_known")
 def _metrics(found: Trace) -> _Section:
     evaluation = found.lineage.evaluation
     rows = [
-        [name, f"{value['value']:.4f}", _interval(value), "lower" if name in _LOWER_IS_BETTER else "higher"]
+        [name, f"{value['value']:.4f}", _interval(value), "lower" if name in LOWER_IS_BETTER else "higher"]
         for name, value in sorted(evaluation.items(), key=lambda item: (item[0] != found.lineage.metric, item[0]))
         if isinstance(value, Mapping) and "value" in value
     ]

@@ -8,14 +8,13 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from mlops_ray.errors import IntegrityError, ModelError
+from mlops_ray.errors import IntegrityError
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.use_case import Feature
 
 NUMBERS, CATEGORIES, PROBABILITY = "numbers", "categories", "probability"
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
-# The probabilities of an ensemble are sums of float32, which may pass 1 by some rounding.
-_ROUNDING = 1e-6
 
 
 class OnnxModel:
@@ -43,8 +42,12 @@ class OnnxModel:
         given = {NUMBERS: numbers, CATEGORIES: categories}
         answer = self._session.run([PROBABILITY], {name: given[name] for name in self._inputs})[0]
         answer = np.asarray(answer, dtype=np.float32)
-        if answer.size and not (answer.min() >= 0 and answer.max() <= 1):  # NaN is neither
-            return _expect_probabilities(answer)
+        if answer.size == 1:  # as most are; two reductions take a tenth of the time that the model takes
+            fits = 0 <= answer.item() <= 1  # NaN is neither
+        else:
+            fits = not answer.size or bool(answer.min() >= 0 and answer.max() <= 1)
+        if not fits:
+            return BINARY.checked(answer)
         return answer
 
     def _expect_signature(self, features: Sequence[Feature]) -> tuple[str, ...]:
@@ -66,17 +69,6 @@ class OnnxModel:
                 f"{PROBABILITY} tensor(float). Export it again."
             )
         return tuple(wanted)
-
-
-def _expect_probabilities(answer: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The answers without what rounding added. Raises ModelError if one is no probability."""
-    wrong = np.flatnonzero(~((answer >= -_ROUNDING) & (answer <= 1 + _ROUNDING)))
-    if wrong.size:
-        raise ModelError(
-            f"The model answered {answer[wrong[0]]} for row {wrong[0]}, and what is no probability for {wrong.size} of "
-            f"{len(answer)} rows. A probability is a number from 0 to 1: repair the candidate or its ONNX export."
-        )
-    return np.clip(answer, 0, 1)
 
 
 def _providers() -> list[str]:

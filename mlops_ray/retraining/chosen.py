@@ -27,7 +27,7 @@ def choose(frame: pl.DataFrame, use_case: UseCase, features: Sequence[Feature], 
     """
     data = _divided(frame, use_case, features, as_of)
     candidates = {candidate.name: candidate for candidate in use_case.candidates}
-    worker = TrialWorker(data, candidates, use_case.metric, use_case.search.seed, threads=1)
+    worker = TrialWorker(data, candidates, use_case.label.task, use_case.metric, use_case.search.seed, threads=1)
     tried: list[Trial] = []
     for name, candidate in candidates.items():
         ended: list[Trial] = []
@@ -48,11 +48,9 @@ def _divided(frame: pl.DataFrame, use_case: UseCase, features: Sequence[Feature]
         raise DataError(f"No label was known at {as_of.isoformat()}. Give a later start.")
     begin = as_of - min(use_case.split.validation, (as_of - known[PREDICTION_TIME][0]) / _VALIDATION_SHARE)
     train, validation = known.filter((moment < begin) & (known_at <= begin)), known.filter(moment >= begin)
-    if train[LABEL].n_unique() < 2 or validation[LABEL].n_unique() < 2:
-        raise DataError(
-            f"Before {as_of.isoformat()} there are {train.height} rows to fit on and {validation.height} to choose by, "
-            f"and one of them has not both labels. Give a later start."
-        )
+    for part, purpose in ((train, "to fit on"), (validation, "to choose by")):
+        if lacking := use_case.label.task.shortfall(part[LABEL]):
+            raise DataError(f"Before {as_of.isoformat()} there are {lacking} {purpose}. Give a later start.")
     encoder = fit_encoder(train, features)
     return TrialData(
         encoder.features,

@@ -18,7 +18,7 @@ from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Que
 from mlops_ray.serving.shadow import Asked, Shadow
 from mlops_ray.serving.slots import Slots
 from mlops_ray.serving.traffic import Traffic
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import BINARY
 
 CANARY_SHARE_OF_DEADLINE = 0.5  # at most; see `Traffic.patience_s`
 
@@ -239,9 +239,7 @@ class Endpoint:
 
 def _predictions(scored: Scored) -> list[dict[str, Any]]:
     """One for each row. What is unusual about a row stands with it, and nothing where all is as it should be."""
-    answers: list[dict[str, Any]] = [
-        {"probability": value, "prediction": value >= DECISION_THRESHOLD} for value in scored.probability.tolist()
-    ]
+    answers = BINARY.rows(scored.probability)
     for answer, found in zip(answers, scored.vectors.online, strict=False):  # none without an online store
         if found.missing:
             answer["missing_features"] = found.missing

@@ -42,7 +42,7 @@ class FreshnessWatch:
     def look(self) -> None:
         """Show the age of each view; tell of those that state when they are stale. Raises UnavailableError if the
         online store or the control store does not answer."""
-        from mlops_ray.features.freshness import freshness
+        from mlops_ray.features.online.freshness import freshness
 
         project = self._follower.traffic.champion.schema.feature_project
         definitions = self._of(project) if project else None

@@ -6,7 +6,7 @@ from datetime import datetime
 import numpy as np
 
 from mlops_ray.errors import IntegrityError
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.registry.golden_requests import GoldenRequest, Value
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.sealed_model import SealedModel

@@ -22,8 +22,8 @@ from mlops_ray.serving.slots import Room, Slots
 
 MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else, which the audit log keeps
 DEADLINE_S = 10.0
-# In an ASGI scope: when the request's first byte came, by `time.perf_counter`; and whether its id is the caller's.
-STARTED, NAMED = "mlops_ray.started_s", "mlops_ray.named"
+# In an ASGI scope: when the request's first byte came, by `time.perf_counter`; its id; whether that is the caller's.
+STARTED, REQUEST_ID, NAMED = "mlops_ray.started_s", "mlops_ray.request_id", "mlops_ray.named"
 LOG_LINES_PER_S = 5  # of one status: a flood of bad credentials is no flood of lines
 MAX_QUOTED = 2_000  # characters of an error
 HUNG_UP = 499  # how callers are counted that went away before their body was complete, as nginx has it
@@ -194,7 +194,7 @@ class Routes:
         if len(headers) < len(scope["headers"]) and _several_credentials(scope["headers"]):
             headers[b"authorization"] = b""  # a proxy before us may have judged the other one
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
-        came_as = request_id_of(headers)
+        came_as = scope.get(REQUEST_ID) or request_id_of(headers)
         query = scope.get("query_string", b"")
         named = scope.get(NAMED, HEADER in headers)
         request = Request(scope["method"], path, headers, came_as, receive, started_s, query, named=named)

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
-from mlops_ray.serving.json_body import MAX_TEXT, TypedJson
+from mlops_ray.serving.json_body import MAX_TEXT, TypedJson, expect_few_values
 from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.request_id import canonical
 from mlops_ray.serving.tensors import InputTensor, Parameters, TensorRules, values_of, wrong_size
 from mlops_ray.serving.validation import feature_column
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import BINARY
 
 HEADER_LENGTH = b"inference-header-content-length"
-OUTPUT_TYPES = {"probability": "FP32", "prediction": "BOOL"}
+OUTPUT_TYPES = BINARY.output_types
 _CONFIGURED = {"BYTES": "STRING"}
 
 
@@ -115,7 +115,7 @@ def encode_answer(
 
     It repeats the question's `id`. Where that is none that the ledger knows a request by, `request_id` is beside it.
     """
-    values = {"probability": probability, "prediction": probability >= DECISION_THRESHOLD}
+    values = BINARY.columns(probability)
     outputs, tail = [], b""
     for name in question.outputs:
         output: dict[str, Any] = {"name": name, "datatype": OUTPUT_TYPES[name], "shape": [len(probability)]}
@@ -136,7 +136,9 @@ def encode_answer(
 def ledger_key(content: bytes, header_length: bytes | None) -> str | None:
     """The request's own `id` where the ledger can know it by that: a UUID. None for any other, and for a wrong body."""
     try:
-        given = msgspec.json.decode(_split(content, header_length)[0], type=_Identity).id
+        head = _split(content, header_length)[0]
+        expect_few_values(head)
+        given = msgspec.json.decode(head, type=_Identity).id
     except (msgspec.MsgspecError, HttpError, RecursionError, UnicodeError):
         return None  # who reads the whole body says what is wrong
     return None if given is None else canonical(given.encode())

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from mlops_ray.serving.environment import WAITED_HEADER
-from mlops_ray.serving.http import DEADLINE_S, NAMED, STARTED
-from mlops_ray.serving.request_id import HEADER, canonical, request_id_of
+from mlops_ray.serving.http import DEADLINE_S, NAMED, REQUEST_ID, STARTED
+from mlops_ray.serving.request_id import HEADER, canonical, new_id
 
 _SERVE_TIMEOUT_HEADERS = {b"x-request-timeout-seconds", b"x-request-disconnect-disabled"}
 _UNWATCHED = (b"x-request-disconnect-disabled", b"?1")
@@ -42,8 +42,10 @@ class Edge:
             return
         headers = dict(scope["headers"])
         scope[STARTED] = time.perf_counter() - _waited_s(headers.get(WAITED, b""))
-        scope[NAMED] = canonical(headers.get(HEADER, b"")) is not None
-        request_id = request_id_of(headers).encode()
+        given_id = canonical(headers.get(HEADER, b""))
+        scope[NAMED] = given_id is not None
+        scope[REQUEST_ID] = given_id or new_id()
+        request_id = scope[REQUEST_ID].encode()
         kept = [(name, value) for name, value in scope["headers"] if name not in _NOT_PASSED_ON]
         scope["headers"] = [*kept, (HEADER, request_id), _UNWATCHED]
         head: MutableMapping[str, Any] | None = None

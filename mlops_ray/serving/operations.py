@@ -15,7 +15,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.live import Live, Plan, VersionRef, live
 from mlops_ray.governance.policies import policy_of
-from mlops_ray.governance.replicas import Heard, heard
+from mlops_ray.governance.replicas import FRESH, Heard, heard
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.serving.http import HttpError, Request, Response, Route
@@ -148,7 +148,13 @@ class Operations:
             )
         if rollout.state == "loading":
             raise ConflictError(f"Version {rollout.version.version} is not loaded by every replica yet. Try again.")
-        numbers = progress(rollout, heard(self._store, self._use_case).replicas)
+        said = heard(self._store, self._use_case)
+        if not said.alive:
+            raise ConflictError(
+                f"No replica of {self._use_case} has reported for {FRESH.total_seconds():.0f} s, so none is known to "
+                f"hold version {body.to}. Try again once they report, or go back."
+            )
+        numbers = progress(rollout, said.replicas)
         return promote(self._store, actor, self._use_case, rollout, body.reason, numbers)
 
     def _described(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.registry.sealed_model import SealedModel
 from mlops_ray.serving.on_demand_features import OnDemandFeatures
 from mlops_ray.serving.request_features import RequestFeatures

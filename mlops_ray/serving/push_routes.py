@@ -93,7 +93,7 @@ class PushRoutes:
         return Response(await asyncio.to_thread(self._pushed, request, name, content))
 
     def _pushed(self, request: Request, name: str, content: bytes) -> dict[str, Any]:
-        from mlops_ray.features.push import push, view_named
+        from mlops_ray.features.online.push import push, view_named
 
         champion = self._follower.traffic.champion.schema.feature_project
         if champion is None:

@@ -17,7 +17,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Reports what `describe` says: every second while a version comes in, else every three.
+    """Reports what `describe` says: every second while a version comes in, else every three. What it holds and loads is
+    news to who decides, and said at once; which version answers is not, and where there are many replicas it waits for
+    its turn: when all of a thousand go back, the database has them read what is live first.
 
     It also tells the guard among how many replicas a caller's rate is shared.
     """
@@ -26,11 +28,15 @@ class Reporter:
         self._store, self._use_case, self._guard, self._describe = store, use_case, guard, describe
         self._said_s, self._counted_s = float("-inf"), float("-inf")
         self._said: tuple[object, ...] = ()
+        self._said_answers: tuple[object, ...] = ()
 
     def round(self) -> None:
         """Report if it is time, or if there is something new to say."""
         mine = self._describe()
-        every_s = max(BUSY_S if mine.step or mine.loading else IDLE_S, self._guard.replicas / REPLICAS_A_SECOND)
+        turn_s = self._guard.replicas / REPLICAS_A_SECOND
+        every_s = max(BUSY_S if mine.step or mine.loading else IDLE_S, turn_s)
+        if self._answers(mine) != self._said_answers:
+            every_s = turn_s
         if self._news(mine) != self._said or time.monotonic() - self._said_s >= every_s:
             self.report(mine)
 
@@ -38,13 +44,16 @@ class Reporter:
         """Report now."""
         mine = mine or self._describe()
         report(self._store, self._use_case, mine)
-        self._said, self._said_s = self._news(mine), time.monotonic()
+        self._said, self._said_answers, self._said_s = self._news(mine), self._answers(mine), time.monotonic()
         if self._said_s - self._counted_s >= COUNTED_EVERY_S:
             self._counted_s = self._said_s
             self._guard.replicas = max(1, count_alive(self._store, self._use_case))
 
     def _news(self, mine: Replica) -> tuple[object, ...]:
-        return mine.revision, mine.loaded, mine.failed, mine.serving, mine.step, *mine.loading
+        return mine.loaded, mine.failed, mine.step, *mine.loading
+
+    def _answers(self, mine: Replica) -> tuple[object, ...]:
+        return mine.revision, mine.serving
 
     def leave(self) -> None:
         """Say that this replica is gone."""

@@ -42,6 +42,11 @@ class ColumnReader:
         self._check = _canonical_check(column)
         self._decoder = msgspec.json.Decoder(list[self.canonical_type])  # type: ignore[name-defined]
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether `canonical` does anything with values of its type."""
+        return self._check is not None
+
     def canonical(self, values: Sequence[Any]) -> Sequence[Any] | None:
         """Values of `canonical_type` as the contract would read them; None if one must be judged."""
         return values if self._check is None else self._check(values)
@@ -66,17 +71,18 @@ class RowReader:
 
     def __init__(self, columns: Sequence[Column], repaired: Counter[str] | None = None):
         self._readers = [ColumnReader(column, repaired) for column in columns]
+        self._checked = [(position, reader) for position, reader in enumerate(self._readers) if reader.is_checked]
         self.canonical_type = struct_of("row", {r.column.name: r.canonical_type for r in self._readers})
         self.any_type = struct_of("row", {r.column.name: msgspec.Raw for r in self._readers})
 
     def canonical(self, rows: Sequence[Any]) -> list[tuple[Any, ...]] | None:
         """The values of rows of `canonical_type`; None if one of them must be judged."""
-        columns = []
-        for reader, given in zip(self._readers, _columns(rows), strict=False):
-            read = reader.canonical(given)
+        columns: list[Sequence[Any]] = list(_columns(rows))
+        for position, reader in self._checked:  # of most columns the type says all there is to say
+            read = reader.canonical(columns[position])
             if read is None:
                 return None
-            columns.append(read)
+            columns[position] = read
         return list(zip(*columns, strict=True))
 
     def judged(self, rows: Sequence[Any], fields: Sequence[str]) -> list[tuple[Any, ...]]:

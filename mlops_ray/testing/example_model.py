@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.registry.golden_requests import GoldenRequest
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.sealed_model import golden_cases, seal

@@ -40,10 +40,9 @@ def fit_chosen(
     end = use_case.split.trained_until(as_of)
     rows = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
     rows = rows.sort(PREDICTION_TIME, maintain_order=True)
-    if rows[LABEL].n_unique() < 2:
+    if lacking := use_case.label.task.shortfall(rows[LABEL]):
         raise DataError(
-            f"Before {end.isoformat()} there are {rows.height} rows with {rows[LABEL].n_unique()} of 2 label values. "
-            f"Give more data, another as_of or a shorter split."
+            f"Before {end.isoformat()} there are {lacking}. Give more data, another as_of or a shorter split."
         )
     encoder = fit_encoder(rows, features)
     matrix, label = encoder.encode(rows), rows[LABEL].to_numpy()

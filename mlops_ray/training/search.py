@@ -154,6 +154,7 @@ def _run(
         _trainable(),
         data=data,
         candidates=candidates,
+        task=use_case.label.task,
         metric=use_case.metric,
         seed=use_case.search.seed,
         threads=threads,

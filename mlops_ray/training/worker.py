@@ -4,21 +4,16 @@ Apart from the search, so that a worker imports neither Feast nor MLflow: togeth
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Candidate, Classifier, Feature, Parameters
 from mlops_ray.use_case.user_code import what_happened
-
-_METRICS: Mapping[str, Callable[..., float]] = {
-    "roc_auc": roc_auc_score,
-    "average_precision": average_precision_score,
-}
 
 
 @dataclass(frozen=True)
@@ -36,11 +31,12 @@ class TrialWorker:
     """Works on one trial after another; `begin` takes up the next."""
 
     def __init__(
-        self, data: TrialData, candidates: Mapping[str, Candidate], metric: str, seed: int, threads: int
+        self, data: TrialData, candidates: Mapping[str, Candidate], task: Task, metric: str, seed: int, threads: int
     ) -> None:
         self._data = data
         self._candidates = candidates
-        self._metric = _METRICS[metric]
+        self._task = task
+        self._metric = metric
         self._seed = seed
         self._threads = threads
 
@@ -57,7 +53,7 @@ class TrialWorker:
             self._fitting = self._fitting or self._fit()
             fraction, classifier = next(self._fitting)
             probability = classifier.predict_probability(self._data.validation)
-            value = float(self._metric(self._data.validation_label, probability))
+            value = self._task.score(self._metric, self._data.validation_label, probability)
         except StopIteration:
             return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
         except Exception as error:  # The user's code may raise anything; it is recorded and ends this trial only.

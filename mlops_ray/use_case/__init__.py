@@ -1,19 +1,18 @@
 """What a user declares, one noun a file: `UseCase` and its parts."""
 
+from mlops_ray.tasks.binary import LOWER_IS_BETTER, Metric
 from mlops_ray.use_case.aggregation import Aggregation
 from mlops_ray.use_case.column import Column, ColumnType
 from mlops_ray.use_case.divided_view import DividedView
 from mlops_ray.use_case.expectations import Expectations, NeverFalls, References, Unique
 from mlops_ray.use_case.features import Feature, FeatureKind
 from mlops_ray.use_case.gates import (
-    LOWER_IS_BETTER,
     AdvisorySeverity,
     Approval,
     BetterThanChampion,
     Fairness,
     Gate,
     Latency,
-    Metric,
     NoSliceWorse,
     NoVulnerability,
     OnnxParity,

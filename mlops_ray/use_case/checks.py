@@ -326,11 +326,11 @@ def _check_keys(case: "UseCase") -> None:
 def _check_label(case: "UseCase") -> None:
     types, source = column_types(case, case.main_source), f"source {case.main_source!r}"
     given = dtype_of(case.label.value, types, f"Use case {case.name}: label {case.label.name!r}", source)
-    if given != pl.Boolean:
+    if not case.label.task.reads(given):
         raise _refusal(
             case,
             f"label {case.label.name!r} is of type {given}, and only yes-or-no labels can be trained on yet (no "
-            f'classes, no numbers). Write a comparison, such as pl.col("delay") >= 15.',
+            f"classes, no numbers). {case.label.task.advice}",
         )
     _expect_moment(case, f"label {case.label.name!r}: known_at", case.label.known_at, types, source)
     if case.label.told is not None:

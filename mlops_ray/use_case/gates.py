@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-Metric = Literal["roc_auc", "average_precision", "log_loss", "brier", "calibration_error"]
-LOWER_IS_BETTER: frozenset[str] = frozenset({"log_loss", "brier", "calibration_error"})
+from mlops_ray.tasks.binary import LossMetric, Metric, RankingMetric
+
 AdvisorySeverity = Literal["low", "medium", "high", "critical"]
 
 
@@ -29,7 +29,7 @@ class NoSliceWorse:
     20 of the rarer label, are not judged; the calibration error cannot be, as in few rows most of it is chance.
     """
 
-    metric: Literal["roc_auc", "average_precision", "log_loss", "brier"]
+    metric: Literal[RankingMetric, LossMetric]
     limit: float
     blocks: bool = True
 
@@ -45,7 +45,7 @@ class BetterThanChampion:
     """
 
     margin: float = 0.0
-    metric: Literal["roc_auc", "average_precision"] = "roc_auc"
+    metric: RankingMetric = "roc_auc"
     blocks: bool = True
 
 
@@ -116,7 +116,7 @@ class Plausible:
     limit: float = 0.99
     jump: float = 0.1
     alone: float = 0.85
-    metric: Literal["roc_auc", "average_precision"] = "roc_auc"
+    metric: RankingMetric = "roc_auc"
     blocks: bool = True
 
 

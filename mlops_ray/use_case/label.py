@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case.declared_types import expect_types
 
 
@@ -23,3 +25,8 @@ class Label:
 
     def __post_init__(self) -> None:
         expect_types(self, "Label")
+
+    @property
+    def task(self) -> Task:
+        """What kind of label it is: yes or no, the only kind that there is yet."""
+        return BINARY

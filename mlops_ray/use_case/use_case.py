@@ -11,6 +11,7 @@ from typing import Literal
 
 import polars as pl
 
+from mlops_ray.tasks.binary import RankingMetric
 from mlops_ray.use_case.checks import check_use_case
 from mlops_ray.use_case.gates import Approval, Gate, OnnxParity
 from mlops_ray.use_case.label import Label
@@ -64,7 +65,7 @@ class UseCase:
     feature_views: Mapping[str, Callable[[Tables], pl.DataFrame]] = field(default_factory=dict)
     on_demand_features: Mapping[str, pl.Expr] = field(default_factory=dict)
     feature_service: str | None = None
-    metric: Literal["roc_auc", "average_precision"] = "roc_auc"
+    metric: RankingMetric = "roc_auc"
     split: Split = Split()
     search: Search = Search()
     serving: Serving = Serving()

@@ -38,7 +38,7 @@ DELAYS = {
 def materialized(settings: Settings, folder: Path) -> str:
     """Delays of an hour ago are in the online store; returns the Feast project."""
     from mlops_ray.features.definitions import project_of, read_definitions
-    from mlops_ray.features.materialize import materialize
+    from mlops_ray.features.online.materialize import materialize
     from tests.integration.test_endpoint_without_store import DEFINITIONS
 
     now = datetime.now(UTC).replace(microsecond=0)

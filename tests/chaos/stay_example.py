@@ -9,6 +9,7 @@ from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.keys import create_key
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.testing.example_model import example_reader, seal_example
@@ -23,7 +24,9 @@ def main(port: int, state: str) -> None:
         from mlops_ray.serving.app import EndpointArgs, endpoint_application
         from tests.integration.serve_example import NAME, ExampleRegistry
 
-        set_champion(open_store(settings), SYSTEM, NAME, VersionRef(7, digest), "the example")
+        store = open_store(settings)
+        set_champion(store, SYSTEM, NAME, VersionRef(7, digest), "the example")
+        Path(state, "admin_key").write_text(create_key(store, SYSTEM, "example", ["admin"]).secret)
         app = endpoint_application(
             EndpointArgs(model=NAME), settings, ExampleRegistry(state, {7: digest}), lambda *_: example_reader()
         )

@@ -16,7 +16,7 @@ os.environ.update(serve_environment() | {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_
 import ray
 
 from mlops_ray.config import Settings
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM

@@ -21,7 +21,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import project_of, read_definitions
-from mlops_ray.features.materialize import materialize
+from mlops_ray.features.online.materialize import materialize
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.serving.predictor import Predictor

@@ -16,9 +16,16 @@ from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64
+from feast.ui_server import get_app
+from starlette.testclient import TestClient
 
+from mlops_ray.config import load_settings
 from mlops_ray.errors import DataError
 from mlops_ray.features import slices
+from mlops_ray.features.declared_views import declared_views
+from mlops_ray.features.definitions import read_definitions
+from mlops_ray.features.store import Store
+from mlops_ray.use_case import load_use_case
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 DAY = timedelta(days=1)
@@ -141,6 +148,27 @@ def test_feast_apply_in_the_repository_changes_no_project_but_its_own(store: Fea
         registry={"registry_type": "sql", "path": f"sqlite:///{tmp_path}/registry.db"},
     )
     assert [project.name for project in FeatureStore(config=config).list_projects()] == ["workbench"]
+
+
+def test_feast_s_own_page_shows_the_projects_that_versions_read(tmp_path: Path) -> None:
+    """`feast ui` in the repository, on the registry that the store writes: asked as the page asks it."""
+    settings = load_settings(state=str(tmp_path), data=str(tmp_path))
+    case = load_use_case(str(ROOT / "use_cases" / "flights.py"))
+    definitions = read_definitions(ROOT / "feature_repo", "flights", declared=declared_views(case))
+    assert definitions is not None
+    names = [view.name for view in definitions.views]
+    Store(settings, "flights_0123").apply(definitions, {name: str(tmp_path / f"{name}.parquet") for name in names}, MAY)
+    config = RepoConfig(
+        project="workbench", provider="local", registry={"registry_type": "sql", "path": settings.feast_registry}
+    )
+    with TestClient(get_app(FeatureStore(config=config), "workbench", 60)) as page:
+        assert page.get("/").headers["content-type"].startswith("text/html")
+        assert "flights_0123" in [project["id"] for project in page.get("/projects-list.json").json()["projects"]]
+        asked = {"project": "flights_0123"}
+        views = page.get("/api/v1/feature_views", params=asked).json()["featureViews"]
+        assert sorted(view["spec"]["name"] for view in views) == sorted(names)
+        services = page.get("/api/v1/feature_services", params=asked).json()["featureServices"]
+        assert [service["spec"]["name"] for service in services] == ["flights"]
 
 
 QUICKSTART = """

@@ -12,10 +12,10 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError, UnavailableError, UseCaseError
 from mlops_ray.features.definitions import Definitions, keep_definitions, read_definitions
-from mlops_ray.features.freshness import freshness
-from mlops_ray.features.materialize import materialize
-from mlops_ray.features.online_store import writer_of
-from mlops_ray.features.online_write import Noted
+from mlops_ray.features.online.freshness import freshness
+from mlops_ray.features.online.materialize import materialize
+from mlops_ray.features.online.store import writer_of
+from mlops_ray.features.online.write import Noted
 from mlops_ray.features.store import Store
 from mlops_ray.governance.events import read_events
 from mlops_ray.serving.freshness import FreshnessWatch

@@ -17,8 +17,8 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, read_definitions
-from mlops_ray.features.materialize import materialize, verify
-from mlops_ray.features.online_store import writer_of
+from mlops_ray.features.online.materialize import materialize, verify
+from mlops_ray.features.online.store import writer_of
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 from tests.integration.test_online_store import DEFINITIONS, HOUR, NOON, postgresql, redis, us
@@ -26,7 +26,7 @@ from tests.integration.test_online_store import DEFINITIONS, HOUR, NOON, postgre
 KEYS, PER_S = 16_000, 20
 RUN = """
 import pickle, sys
-from mlops_ray.features.materialize import materialize
+from mlops_ray.features.online.materialize import materialize
 given = pickle.load(open(sys.argv[1], "rb"))
 print("ready", flush=True)
 materialize(*given)

@@ -12,9 +12,9 @@ import pytest
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.features.definitions import Definitions, project_of, read_definitions
-from mlops_ray.features.materialize import materialize
-from mlops_ray.features.online_history import OnlineHistory
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.history import OnlineHistory
+from mlops_ray.features.online.materialize import materialize
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 

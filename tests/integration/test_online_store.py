@@ -25,19 +25,19 @@ from starlette.testclient import TestClient
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.features import lock
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, project_of, read_definitions
-from mlops_ray.features.freshness import freshness
-from mlops_ray.features.lock import exclusive
-from mlops_ray.features.materialize import Materialized, materialize, verify
-from mlops_ray.features.online_erase import erase_online
-from mlops_ray.features.online_reader import OnlineReader
-from mlops_ray.features.online_store import writer_of
-from mlops_ray.features.online_view import OnlineView
-from mlops_ray.features.online_write import online_values
-from mlops_ray.features.push import Pushed, push
-from mlops_ray.features.pushes import all_pushed
+from mlops_ray.features.online import lock
+from mlops_ray.features.online.erase import erase_online
+from mlops_ray.features.online.freshness import freshness
+from mlops_ray.features.online.lock import exclusive
+from mlops_ray.features.online.materialize import Materialized, materialize, verify
+from mlops_ray.features.online.push import Pushed, push
+from mlops_ray.features.online.pushes import all_pushed
+from mlops_ray.features.online.reader import OnlineReader
+from mlops_ray.features.online.store import writer_of
+from mlops_ray.features.online.view import OnlineView
+from mlops_ray.features.online.write import online_values
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 

@@ -16,11 +16,11 @@ import pytest
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import UnavailableError
-from mlops_ray.features.breaker import FAILURES
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import project_of, read_definitions
-from mlops_ray.features.materialize import materialize, verify
-from mlops_ray.features.online_lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from mlops_ray.features.online.breaker import FAILURES
+from mlops_ray.features.online.lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from mlops_ray.features.online.materialize import materialize, verify
 from mlops_ray.features.store import Store
 from mlops_ray.features.transform import FeatureRows
 from tests.integration.store_servers import PostgresqlServer, Server, slow_line, started

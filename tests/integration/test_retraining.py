@@ -224,6 +224,53 @@ def test_attempts_that_died_have_cost_what_they_used_and_those_that_waited_nothi
     assert start_s < finished.payload["cpu_hours"] * 3600 - ATTEMPTS * 2
 
 
+JOB = """
+import os, time
+import polars as pl
+import ray
+from mlops_ray.retraining import retrain as retraining
+from mlops_ray.training.candidates import LogisticRegression
+from mlops_ray.use_case import Column, Label, Source, UseCase
+
+@ray.remote(num_cpus=1)
+def work():
+    ends = time.process_time() + {burn_s}
+    while time.process_time() < ends:
+        pass
+    time.sleep(2)
+
+def die(*_):
+    ray.get(work.remote())
+    os.kill(os.getpid(), 9)
+
+retraining.retrain = die
+USE_CASE = UseCase(
+    name="arrivals",
+    sources={{"trains": Source("*.csv", (Column("train", "text"), Column("time", "timestamp")))}},
+    entities=("train",),
+    event_time="time",
+    label=Label("late", pl.lit(True), pl.col("time")),
+    candidates=(LogisticRegression(),),
+)
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_job_that_died_has_cost_what_its_workers_used(cluster: None, settings: Settings, tmp_path: Path) -> None:
+    """As the governor submits it: the workers' meter goes by what the command tells the Ray that the job runs in."""
+    artifacts, used_s = Artifacts(settings.artifacts), dict[int, float]()
+    for burn_s in (0, 6):
+        file, id = tmp_path / f"burns_{burn_s}.py", f"retrain-burns-{burn_s}"
+        file.write_text(JOB.format(burn_s=burn_s))
+        launcher, order = find_launcher(CASE, settings, tmp_path, str(file)), Order(f"{id}-1", id, NOW)
+        assert isinstance(launcher, JobLauncher)
+        wait_until(lambda launcher=launcher, order=order: attempt(lambda: launcher.start(order)))
+        wait_until(lambda launcher=launcher, id=id: launcher.phase(f"{id}-1") == "ended", 100)
+        used_s[burn_s] = cpu_seconds(artifacts, CASE.name, id)
+    assert used_s[0] > 0, "starting processes is not for nothing"
+    assert used_s[6] - used_s[0] > 4
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -28,8 +28,8 @@ from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.features import slices
 from mlops_ray.features.definitions import read_definitions
 from mlops_ray.features.history import history_of
-from mlops_ray.features.online_store import writer_of
-from mlops_ray.features.online_write import online_values
+from mlops_ray.features.online.store import writer_of
+from mlops_ray.features.online.write import online_values
 from mlops_ray.features.point_in_time import newest
 from mlops_ray.features.store import Store
 from mlops_ray.governance.champion import set_champion

@@ -23,8 +23,8 @@ from mlops_ray.client import Client, Prediction
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import DataError
 from mlops_ray.features.definitions import expect_definitions
-from mlops_ray.features.online_store import writer_of
-from mlops_ray.features.online_write import online_values
+from mlops_ray.features.online.store import writer_of
+from mlops_ray.features.online.write import online_values
 from mlops_ray.features.store import Applied, Store
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import read_events

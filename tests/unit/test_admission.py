@@ -346,7 +346,7 @@ def test_a_champion_that_cannot_be_asked_does_not_lose(contest: Contest) -> None
         (NOW - timedelta(days=90), True, "rows of 30 days"),
         (NOW - timedelta(days=12), True, "rows of 12 days"),  # the champion has seen the days before
         (NOW - timedelta(days=3), False, "not measured"),
-        (NOW, False, "0 rows with 0 of 2 labels of the test period are later"),
+        (NOW, False, "0 rows with 0 of 2 label values of the test period are later"),
         (None, False, "is not on record"),
     ],
 )

@@ -49,7 +49,7 @@ def test_the_better_candidate_is_chosen_and_one_that_raises_is_passed_over() -> 
         choose(WORLD, replace(ONE, candidates=(broken,)), FEATURES, CHANGE)
 
 
-@pytest.mark.parametrize(("days", "what"), [(0, "No label was known"), (2.1, "not both labels")])
+@pytest.mark.parametrize(("days", "what"), [(0, "No label was known"), (2.1, "of 2 label values to")])
 def test_a_start_before_there_is_anything_to_choose_by_is_said(days: float, what: str) -> None:
     features: Sequence[Feature] = FEATURES
     with pytest.raises(DataError, match=what):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mlops_ray.errors import UnavailableError
-from mlops_ray.features.breaker import FAILURES, RETRY_S, Breaker
+from mlops_ray.features.online.breaker import FAILURES, RETRY_S, Breaker
 
 
 class Store:

@@ -16,7 +16,7 @@ from mlops_ray import Column, Label, Source, Tables, UseCase
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features import divide_by_time, source_tables, stretches, transform
+from mlops_ray.features import divide_by_time, source_tables, spread, stretches, transform
 from mlops_ray.features.day_cells import cell_of
 from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, View
@@ -124,18 +124,21 @@ class Setting:
         self.data, self.monkeypatch = folder / "data", monkeypatch
         self.artifacts = Artifacts(self.settings.artifacts)
         self.computed: list[tuple[str, Stretch]] = []
-        compute = divide_by_time.compute_stretch
+        self.calls: list[list[str]] = []
+        compute = divide_by_time.compute_run
 
-        def seen(artifacts: Any, use_case: Any, stretch: Any, views: Any, files: Any) -> Any:
-            self.computed += [(view.view.name, stretch) for view, _ in views]
-            return compute(artifacts, use_case, stretch, views, files)
+        def seen(artifacts: Any, use_case: Any, run: Any, views: Any, files: Any) -> Any:
+            self.computed += [(view.view.name, stretch) for view, _ in views for stretch in run]
+            self.calls.append([view.view.name for view, _ in views])
+            return compute(artifacts, use_case, run, views, files)
 
-        monkeypatch.setattr(divide_by_time, "compute_stretch", seen)
+        monkeypatch.setattr(divide_by_time, "compute_run", seen)
         monkeypatch.setattr(shared_tables, "TABLE_BYTES", 20_000)
 
     def rows(self, case: UseCase = CASE, divided: bool = True) -> dict[str, FeatureRows]:
         snapshot = ingest(case, self.settings, START + 400 * DAY, "test", dict.fromkeys(case.sources, "contract"))
         self.computed.clear()
+        self.calls.clear()
         self.monkeypatch.setattr(transform, "HERE_BYTES", 0 if divided else 1 << 40)
         found = transform.transform(case, self.settings, snapshot, definitions(case))
         return {one.view: one for one in found}
@@ -173,8 +176,51 @@ def test_a_new_day_computes_a_day(setting: Setting) -> None:
     after = setting.rows()
     oldest = min(stretch.first for _, stretch in setting.computed)
     assert (START + 40 * DAY).date() - oldest <= timedelta(days=3)  # its rows change nothing that is older
+    calls = [view for views in setting.calls for view in views]
+    assert len(calls) < len(setting.computed), "days that follow one another are computed together"
     setting.artifacts.delete("features")
     assert {name: one.digest for name, one in setting.rows().items()} == {n: one.digest for n, one in after.items()}
+
+
+def test_a_function_that_reads_little_beside_much_needs_no_ray(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def berths(tables: Tables) -> pl.DataFrame:
+        return (
+            tables["ports"]
+            .select("port", "berths", ships=pl.lit(1), event_timestamp=pl.lit(START))
+            .cast({"ships": pl.Int64})
+        )
+
+    def start_ray() -> None:
+        raise AssertionError("Ray is started")
+
+    write_days(setting.data, 0, 10)
+    case = replace(CASE, feature_views={"busy": berths})
+    snapshot = ingest(case, setting.settings, START + 400 * DAY, "test", dict.fromkeys(case.sources, "contract"))
+    monkeypatch.setattr(transform, "HERE_BYTES", 4_000)
+    monkeypatch.setattr(spread, "HERE_BYTES", 0)
+    (found,) = transform.transform(case, setting.settings, snapshot, Definitions("s", "d", (BUSY,), {}, {}), start_ray)
+    assert found.rows == 2
+    much = replace(CASE, feature_views={"busy": busy})
+    with pytest.raises(AssertionError, match="Ray is started"):
+        transform.transform(much, setting.settings, snapshot, Definitions("s", "d", (BUSY,), {}, {}), start_ray)
+
+
+def test_many_days_of_a_day_each_become_few_parts_of_the_same_rows(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for end in range(5, 24):
+        write_days(setting.data, end - 1 if end > 5 else 0, end)
+        monkeypatch.setattr(stretches.to_merge, "__defaults__", (4,))
+        found = setting.rows()
+        assert max(len(one.parts) for one in found.values()) <= 2 * 4 + 4
+    assert setting.rows() == found, "nothing is new, nothing is written otherwise"
+    assert setting.computed == []
+    oldest = found["port_3d"].parts[0]
+    assert oldest.last - oldest.first > 4 * DAY
+    setting.artifacts.delete("features")
+    assert {name: one.digest for name, one in setting.rows().items()} == {n: one.digest for n, one in found.items()}
 
 
 def test_a_correction_computes_what_it_touches_and_nothing_else(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlops_ray.errors import UnavailableError
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
 from mlops_ray.governance.rollback import roll_back

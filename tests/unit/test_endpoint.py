@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_ray.errors import ConfigurationError, UnavailableError
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.keys import create_key, list_keys
 from mlops_ray.predictions.reader import Ledger

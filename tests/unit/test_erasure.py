@@ -251,3 +251,19 @@ def test_the_commands_compact_and_erase(settings: Settings, tmp_path: Path) -> N
     command = ["ledger", "compact", str(tmp_path / "other.py"), "--state", str(tmp_path)]
     with pytest.raises(UseCaseError, match="keep_predictions is 1 day, 6:00:00"):
         CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+def test_an_erasure_names_the_files_of_which_nobody_can_say_whose_they_are(settings: Settings) -> None:
+    answer(settings, ["AA"])
+    writer = LedgerWriter(settings, NAME, clock=Clock(NOW))
+    writer.add_version("1", SCHEMA)
+    append(writer, uuid7_at(int(NOW.timestamp() * 1000)), keys=[KEY], categories=np.array([["JFK", "AA"]], object))
+    writer.rotate()
+    (path,) = Path(settings.ledger_wal).glob(f"{NAME}/*.wal")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    writer.collect_leftovers()
+    store = open_store(settings)
+    done = erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "AA"))
+    assert done.damaged == (f"{path}.damaged",)
+    told = [event for event in read_events(store) if event.type == "ledger.erased"]
+    assert told[-1].payload["damaged_files"] == 1

@@ -108,7 +108,9 @@ def test_a_background_in_pieces_explains_as_a_whole(monkeypatch: pytest.MonkeyPa
 
 
 def test_one_feature_takes_all() -> None:
-    row, background = (Inputs(np.array(n, np.float32), np.empty((len(n), 0), object)) for n in ([[2.0]], [[0.0], [1.0]]))
+    row, background = (
+        Inputs(np.array(n, np.float32), np.empty((len(n), 0), object)) for n in ([[2.0]], [[0.0], [1.0]])
+    )
     found = explain(lambda numbers, _: numbers[:, 0].astype(np.float64) ** 2, row, background)
     assert found.contributions.tolist() == [3.5]
     assert found.base == 0.5

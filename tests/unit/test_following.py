@@ -38,6 +38,7 @@ from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http_error import HttpError
 from mlops_ray.serving.loader import can_pass
+from mlops_ray.serving.reporter import Reporter
 from mlops_ray.serving.rollout import decide, step_key
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
@@ -386,3 +387,27 @@ def test_a_poll_reads_what_is_live_only_when_something_was_written(
         set_champion(example.store, SYSTEM, NAME, example.sealed[8], "better")
         follower.follow()
         assert read == [1]
+
+
+def test_of_many_replicas_what_one_holds_is_said_at_once_and_what_it_answers_with_in_its_turn(tmp_path: Path) -> None:
+    """When a thousand go back at once, the database has them read what is live first, and not all report it."""
+    with example_endpoint(tmp_path) as example:
+        old, new = VersionRef(1, "a" * 64), VersionRef(2, "b" * 64)
+        mine = [Replica("r", "node", 1, loaded=(new,), serving=new)]
+        guard = Guard(NAME, {})
+        reporter = Reporter(example.store, NAME, guard, lambda: mine[0])
+
+        def said() -> Replica:
+            reporter.round()
+            return next(one for one in heard(example.store, NAME).replicas if one.id == "r")
+
+        said()
+        guard.replicas = 1_000
+        mine[0] = replace(mine[0], revision=2, serving=old)
+        assert said().revision == 1
+        mine[0] = replace(mine[0], loaded=(new, old))
+        assert (said().revision, said().loaded) == (2, (new, old))
+        guard.replicas = 1
+        mine[0] = replace(mine[0], revision=3)
+        time.sleep(0.01)
+        assert said().revision == 3

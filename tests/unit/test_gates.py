@@ -19,6 +19,7 @@ from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.gates import Finding, GateResult, Measured, judge
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import SliceEvaluation, evaluate_slices
+from mlops_ray.tasks.binary import DECISION_THRESHOLD
 from mlops_ray.use_case import (
     Approval,
     BetterThanChampion,
@@ -34,7 +35,6 @@ from mlops_ray.use_case import (
     Threshold,
     Waiver,
 )
-from mlops_ray.use_case.decision import DECISION_THRESHOLD
 from tests.unit.test_governor import USE_CASE
 from tests.unit.test_metrics import make_rows
 

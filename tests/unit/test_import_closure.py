@@ -34,13 +34,13 @@ def test_a_step_depends_on_the_modules_that_do_its_work() -> None:
     assert {"training.search", "training.worker", "training.encoding", "training.proposal"} <= modules("train")
     assert {"pipeline.sealing", "training.fit", "evaluation.metrics", "registry.sealed_model"} <= modules("evaluate")
     assert {"pipeline.admission", "evaluation.gates", "registry.models", "governance.live"} <= modules("register")
-    assert {"features.materialize", "features.store"} <= modules("materialize")
+    assert {"features.online.materialize", "features.store"} <= modules("materialize")
 
 
 @pytest.mark.parametrize("step", PIPELINE)
 def test_a_step_does_not_depend_on_what_others_do(step: StepName) -> None:
     others = {"pipeline.admission"} if step != "register" else {"training.search"}
-    others |= {"training.search"} if step not in ("train",) else {"features.materialize"}
+    others |= {"training.search"} if step not in ("train",) else {"features.online.materialize"}
     others |= {"cli.run", "serving.app", "pipeline.pipeline", "console"}
     assert not others & modules(step)
 

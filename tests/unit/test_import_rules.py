@@ -10,12 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
-GROUND = {"errors", "use_case", "config", "state_folder", "artifacts", "governance"}
+GROUND = {"errors", "tasks", "use_case", "config", "state_folder", "artifacts", "governance"}
 GROUND |= {"code_version", "import_closure", "statements", "user_files"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
-    "use_case": {"errors"},
+    # What a stage does with a label depends on its kind, and what a kind is on no stage.
+    "tasks": {"errors"},
+    "use_case": {"errors", "tasks"},
     "config": {"errors"},
     "state_folder": {"artifacts", "config", "errors"},
     "artifacts": {"conditional_put"},

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mlops_ray.errors import DataError, IntegrityError, ModelError
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.rollouts import start_rollout

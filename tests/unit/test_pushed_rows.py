@@ -12,7 +12,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError, DataError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View
-from mlops_ray.features.pushes import (
+from mlops_ray.features.online.pushes import (
     Push,
     all_pushed,
     bring_together,

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.pipeline.hard_rows import MAX_ROWS, hard_rows, zones_of
 from mlops_ray.pipeline.parity import RequestParity, TrainingRows, expect_request_parity
 from mlops_ray.registry.model_schema import ModelSchema

@@ -21,6 +21,7 @@ from mlops_ray.governance.approvals import approve
 from mlops_ray.governance.champion import break_glass, set_champion
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
+from mlops_ray.governance.replicas import heard, leave
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote
 from mlops_ray.governance.versions import Evidence, record_version
@@ -303,3 +304,18 @@ def test_breaking_the_glass_is_decided_on_what_is_live_then() -> None:
     next(steps)
     assert "revision" not in steps.throw(ConfigurationError("There is no model at this path.")).body
     assert next(decided("break-glass", NAME, 9, "fire", None, 4)).body["revision"] == 4
+
+
+def test_an_operator_promotes_nothing_that_no_replica_is_known_to_hold(example: ExampleEndpoint) -> None:
+    start(example, 9)
+    for _ in range(2):
+        example.follower.follow_once()
+    body = {"to": 9, "revision": revision(example), "reason": "good"}
+    said = heard(example.store, NAME)
+    for replica in said.alive:
+        leave(example.store, NAME, replica)
+    status, answer = operate(example, "/promote", **body)
+    assert (status, "No replica of" in answer["error"], "go back" in answer["error"]) == (409, True, True)
+    assert live(example.store, NAME).rollout is not None
+    example.follower.follow_once()  # it reports again
+    assert operate(example, "/promote", **body)[1]["changed"] is True

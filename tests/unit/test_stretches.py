@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_ray.features.stretches import DAY, Stretch, missing_stretches
+from mlops_ray.features.stretches import DAY, Stretch, missing_stretches, to_merge
 
 NEW_YEAR = date(2013, 1, 1)
 
@@ -32,6 +32,16 @@ def test_what_is_kept_stays_between_what_is_missing() -> None:
     rows = {day(number): 1 for number in range(9)}
     found = missing_stretches(rows, [Stretch(day(3), day(5))], part_rows=300, recent_days=0)
     assert found == [Stretch(day(0), day(3)), Stretch(day(5), day(9))]
+
+
+def test_older_days_become_one_part_once_there_are_enough_of_them() -> None:
+    days = {Stretch(day(number), day(number + 1)): 100 for number in range(50)}
+    assert to_merge(days, part_rows=10_000, apart=30) == []
+    days |= {Stretch(day(number), day(number + 1)): 100 for number in range(50, 60)}
+    assert to_merge(days, part_rows=10_000, apart=30) == [sorted(days)[:30]]
+    assert to_merge(days, part_rows=2_000, apart=30) == [], "together they would be more than a task reads"
+    del days[Stretch(day(10), day(11))]
+    assert to_merge(days, part_rows=10_000, apart=30) == [], "what is missing lies between"
 
 
 @given(

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
+from mlops_ray.serving.inference_protocol import InferBody, ledger_key
 from mlops_ray.serving.validation import PredictBody
 from mlops_ray.use_case import Column, Feature
+from tests.unit.test_ledger import example_schema
 
 COLUMNS = (
     Column("flight no.", "integer", minimum=0.5, maximum=9999),
@@ -179,3 +181,17 @@ def test_half_of_a_surrogate_pair_is_refused(body: PredictBody, content: bytes) 
     with pytest.raises(HttpError) as error:
         body.decode(content)
     assert error.value.status == 400
+
+
+def test_millions_of_values_are_refused_before_anything_reads_them() -> None:
+    """Read, they would hold the event loop for seconds, and nobody else would be answered."""
+    body = b'{"keys": [' + b",".join([b"1"] * 4_000_000) + b"]}"
+    infer = b'{"inputs": [{"name": "x", "shape": [4000000], "datatype": "FP32", "data": ' + body[9:-1] + b"}]}"
+    schema = example_schema()
+    began_s = time.process_time()
+    for read in (lambda: PredictBody(schema).decode(body), lambda: InferBody(schema).decode(infer, None)):
+        with pytest.raises(HttpError, match=r"4,000,00\d values have; the limit is 250,000\. Send fewer") as refused:
+            read()
+        assert refused.value.status == 413
+    assert ledger_key(infer, None) is None
+    assert time.process_time() - began_s < 0.5

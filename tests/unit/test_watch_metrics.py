@@ -164,6 +164,15 @@ def test_dashboards_and_alert_rules_ask_only_for_metrics_and_tags_that_exist(
     assert {f"ray_mlops_ray_monitoring_{name}" for name in GAUGES} <= {name for name, _ in selectors}
 
 
+def test_each_alert_rule_is_tried_on_a_calm_endpoint_and_on_one_of_which_all_is_wrong() -> None:
+    rules = yaml.safe_load((RULES / "alerts.yaml").read_text())
+    names = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    calm, wrong = yaml.safe_load((RULES / "alerts_test.yaml").read_text())["tests"]
+    assert {one["alertname"] for one in calm["alert_rule_test"]} == names
+    fired = wrong["promql_expr_test"][0]["exp_samples"]
+    assert {re.findall(r'alertname="(\w+)"', one["labels"])[0] for one in fired} == names
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus")
 def test_alert_rules_fire_when_they_should_and_a_calm_endpoint_is_silent() -> None:
     for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):

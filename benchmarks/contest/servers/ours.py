@@ -10,6 +10,7 @@ from typing import Any
 
 from contest import work
 from contest.servers.driver import running_ray
+from contest.turns import is_on
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.development_keys import development_key
@@ -27,8 +28,9 @@ NAME = "flights"
 class SealedFolders:
     """A registry of the sealed folders that `prepare` made.
 
-    A replica that loads from it looks ten times a second whether it shall do without its ledger or its shadow. What
-    these cost is measured that way in the same processes; nothing but a benchmark can take them away.
+    A replica that loads from it looks ten times a second whether it shall do without its ledger or its shadow in every
+    second turn (`contest.turns`). What these cost is measured that way in the same processes; nothing but a benchmark
+    can take them away.
     """
 
     def find(self, name: str, version: int) -> VersionRef:
@@ -45,19 +47,28 @@ class SealedFolders:
 
 def _switch(append: Any, offer: Any) -> None:
     while True:
-        LedgerWriter.append = _nothing if work.LEDGER_OFF.exists() else append  # type: ignore[method-assign]
-        Shadow.offer = _nothing if work.SHADOW_OFF.exists() else offer  # type: ignore[method-assign]
+        LedgerWriter.append = _in_turns(append, work.LEDGER_TURNS)  # type: ignore[method-assign]
+        Shadow.offer = _in_turns(offer, work.SHADOW_TURNS)  # type: ignore[method-assign]
         time.sleep(0.1)
 
 
-def _nothing(*given: Any, **named: Any) -> None:
-    pass
+def _in_turns(work_: Any, turns: Path) -> Any:
+    try:
+        turn_s = float(turns.read_text())
+    except (FileNotFoundError, ValueError):  # or one that is being written
+        return work_
+
+    def in_turns(*given: Any, **named: Any) -> None:
+        if is_on(time.time(), turn_s):
+            work_(*given, **named)
+
+    return in_turns
 
 
 def main(port: int, cache_s: float) -> None:
     settings = work.settings(port, cache_s)
     shutil.rmtree(settings.state, ignore_errors=True)
-    for switch in (work.LEDGER_OFF, work.SHADOW_OFF):
+    for switch in (work.LEDGER_TURNS, work.SHADOW_TURNS):
         switch.unlink(missing_ok=True)
     with running_ray():
         store = open_store(settings)

@@ -11,8 +11,8 @@ from psycopg.abc import PQGen
 
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.definitions import View
-from mlops_ray.features.online_lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Found, Keys, Tables
-from mlops_ray.features.online_write import WRITE_TIMEOUT_S, Noted, OnlineValues, SqlStatements
+from mlops_ray.features.online.lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Found, Keys, Tables
+from mlops_ray.features.online.write import WRITE_TIMEOUT_S, Noted, OnlineValues, SqlStatements
 
 _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,13 +14,14 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View
-from mlops_ray.features.history import history_of
-from mlops_ray.features.online_format import Stored
-from mlops_ray.features.online_reader import OnlineReader, microseconds
-from mlops_ray.features.online_store import as_kept, lookup_of, writer_of
-from mlops_ray.features.online_write import BATCH_ROWS, Noted, online_values
-from mlops_ray.features.point_in_time import newest
-from mlops_ray.features.pushes import pushed_rows
+from mlops_ray.features.history import source_of
+from mlops_ray.features.history_source import after
+from mlops_ray.features.online.format import Stored
+from mlops_ray.features.online.pushes import pushed_rows
+from mlops_ray.features.online.reader import OnlineReader, microseconds
+from mlops_ray.features.online.store import as_kept, lookup_of, writer_of
+from mlops_ray.features.online.write import BATCH_ROWS, Noted, online_values
+from mlops_ray.features.point_in_time import History, newest
 
 SAMPLE_KEYS = 1_000  # of which one is wrong with 99.99 % where one in a hundred is
 _UNDER_WAY = ""
@@ -55,7 +56,7 @@ class OnlineView:
     def expected(self) -> pl.DataFrame:
         """What a request made at `as_of` finds of each key, of computed and of pushed rows. Of two that share key and
         moment the pushed one counts. Moments are as the store keeps them."""
-        history = history_of(self.view, self.url)
+        history = self._history(self.url, self.as_of)
         pushed = pushed_rows(Artifacts(self.settings.artifacts), self.project, self.view, self.as_of)
         both = pl.concat([history.rows, pushed.select(history.rows.columns)]) if pushed.height else history.rows
         return as_kept(self.settings.online_store, newest(replace(history, rows=both), self.as_of))
@@ -112,11 +113,16 @@ class OnlineView:
             return None
         before = _EPOCH + timedelta(microseconds=noted.as_of_us)
         try:
-            known = newest(history_of(self.view, noted.rows), before)
+            known = newest(self._history(noted.rows, before), before)
         except OSError:  # its rows have been retired
             return None
         known = as_kept(self.settings.online_store, known)
         return expected.join(known, on=expected.columns, how="anti", nulls_equal=True)
+
+    def _history(self, url: str, at: datetime) -> History:
+        """The rows that may count at a moment: of a year with a ttl of hours, the files of its last day."""
+        source = source_of(self.view, url, self.view.fields)
+        return source.read(source.looks_back_to(at), after(at))
 
     def _write_what_differs(self, rows: pl.DataFrame, keys: int) -> Brought:
         """Compare and write, a batch at a time."""

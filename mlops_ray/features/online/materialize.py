@@ -15,10 +15,10 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.definitions import Definitions, keep_definitions, project_of
-from mlops_ray.features.freshness import stale_after
-from mlops_ray.features.online_store import writer_of
-from mlops_ray.features.online_view import OnlineView
-from mlops_ray.features.pushes import bring_together
+from mlops_ray.features.online.freshness import stale_after
+from mlops_ray.features.online.pushes import bring_together
+from mlops_ray.features.online.store import writer_of
+from mlops_ray.features.online.view import OnlineView
 from mlops_ray.features.store import Store, same_rows
 from mlops_ray.features.transform import FeatureRows
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.definitions import View
-from mlops_ray.features.online_lookup import READ_TIMEOUT_S, Found, Keys, Tables
-from mlops_ray.features.online_write import NOTES, WRITE_TIMEOUT_S, Noted, OnlineValues, SqlStatements
+from mlops_ray.features.online.lookup import READ_TIMEOUT_S, Found, Keys, Tables
+from mlops_ray.features.online.write import NOTES, WRITE_TIMEOUT_S, Noted, OnlineValues, SqlStatements
 
 
 class SqliteLookup:

@@ -12,9 +12,9 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, nearest
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, View
-from mlops_ray.features.online_store import as_kept, writer_of
-from mlops_ray.features.online_write import Noted, online_values
-from mlops_ray.features.pushes import Push, digest_of, judged_rows, keep_push
+from mlops_ray.features.online.pushes import Push, digest_of, judged_rows, keep_push
+from mlops_ray.features.online.store import as_kept, writer_of
+from mlops_ray.features.online.write import Noted, online_values
 
 _logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ and was most of a read's time. Whatever else there is goes through Feast's own c
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mlops_ray.features.definitions import View
@@ -24,6 +25,7 @@ KEY_VERSION = 3
 _TEXT, _INTEGER = struct.Struct("<II"), struct.Struct("<IIq")
 _DOUBLE, _FLOAT = struct.Struct("<xd"), struct.Struct("<d")
 _TAG_DOUBLE, _TAG_TEXT, _ONE_BYTE = 0x29, 0x12, 0x80
+_SHORT_BYTES = 11  # the longest integer; those of a feature are few, and come again and again
 # By the names that types of views have.
 _TYPES = {
     "Float64": ValueType.DOUBLE,
@@ -86,9 +88,16 @@ def value_of(content: bytes) -> Value:
         return number
     if length > 1 and content[0] == _TAG_TEXT and content[1] < _ONE_BYTE and length == content[1] + 2:
         return content[2:].decode()
+    return _short(content) if length <= _SHORT_BYTES else _by_protobuf(content)
+
+
+def _by_protobuf(content: bytes) -> Value:
     message = ValueProto.FromString(content)
     field = message.WhichOneof("val")
     return getattr(message, field) if field else None
+
+
+_short = lru_cache(maxsize=16_384)(_by_protobuf)
 
 
 def contents_of(values: Sequence[Value], type_: str) -> list[bytes]:

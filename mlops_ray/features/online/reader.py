@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mlops_ray.features.breaker import Breaker
 from mlops_ray.features.definitions import View
-from mlops_ray.features.online_format import KeyFormat, Stored, Value
-from mlops_ray.features.online_lookup import Lookup
-from mlops_ray.features.online_row import OnlineRow
+from mlops_ray.features.online.breaker import Breaker
+from mlops_ray.features.online.format import KeyFormat, Stored, Value
+from mlops_ray.features.online.lookup import Lookup
+from mlops_ray.features.online.row import OnlineRow
 
 MAX_CACHED = 50_000
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)

@@ -6,20 +6,20 @@ import polars as pl
 
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View
-from mlops_ray.features.online_lookup import Lookup
-from mlops_ray.features.online_sqlite import SqliteLookup, SqliteWriter, connector
-from mlops_ray.features.online_write import Writer
+from mlops_ray.features.online.lookup import Lookup
+from mlops_ray.features.online.sqlite import SqliteLookup, SqliteWriter, connector
+from mlops_ray.features.online.write import Writer
 from mlops_ray.state_folder import sqlite_path
 
 
 def lookup_of(url: str, project: str, views: Sequence[View]) -> Lookup:
     """The client of each kind of store is imported where it is used: a second of a replica's start."""
     if url.startswith("redis"):
-        from mlops_ray.features.online_redis import RedisLookup
+        from mlops_ray.features.online.redis import RedisLookup
 
         return RedisLookup(url, project, views)
     if url.startswith("postgresql"):
-        from mlops_ray.features.online_postgresql import PostgresqlLookup
+        from mlops_ray.features.online.postgresql import PostgresqlLookup
 
         return PostgresqlLookup(url, project, views)
     return SqliteLookup(connector(str(sqlite_path(url))), project, views)
@@ -28,11 +28,11 @@ def lookup_of(url: str, project: str, views: Sequence[View]) -> Lookup:
 def writer_of(url: str, project: str) -> Writer:
     """What writes to a project; it connects when it has something to do."""
     if url.startswith("redis"):
-        from mlops_ray.features.online_redis import RedisWriter
+        from mlops_ray.features.online.redis import RedisWriter
 
         return RedisWriter(url, project)
     if url.startswith("postgresql"):
-        from mlops_ray.features.online_postgresql import PostgresqlWriter
+        from mlops_ray.features.online.postgresql import PostgresqlWriter
 
         return PostgresqlWriter(url, project)
     return SqliteWriter(str(sqlite_path(url)), project)

@@ -13,7 +13,7 @@ import polars as pl
 
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View
-from mlops_ray.features.online_format import KeyFormat, contents_of
+from mlops_ray.features.online.format import KeyFormat, contents_of
 
 BATCH_ROWS = 2_000
 WRITE_TIMEOUT_S = 30

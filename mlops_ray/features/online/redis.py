@@ -13,8 +13,8 @@ from redis.retry import Retry
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.definitions import View
 from mlops_ray.features.feast import Timestamp, redis_field, serialize_entity_key_prefix
-from mlops_ray.features.online_lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Found, Keys, named
-from mlops_ray.features.online_write import BATCH_ROWS, NOTES, WRITE_TIMEOUT_S, Noted, OnlineValues
+from mlops_ray.features.online.lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Found, Keys, named
+from mlops_ray.features.online.write import BATCH_ROWS, NOTES, WRITE_TIMEOUT_S, Noted, OnlineValues
 
 # A moment is stored as a `Timestamp` message: field 1 has seconds, field 2 nanoseconds, each a varint. Of one before
 # 1970 the seconds are 64 bits of two's complement, in ten bytes.
@@ -79,17 +79,24 @@ class RedisLookup:
         )
 
     def read(self, keys: Keys) -> Found:
-        asked = [(view, key) for view, of_view in enumerate(keys) for key in of_view]
+        views_of: dict[bytes, list[int]] = {}  # Feast keeps all views of an entity under one key of Redis: one command
+        for view, of_view in enumerate(keys):
+            for key in of_view:
+                views_of.setdefault(key, []).append(view)
         with self._client.pipeline(transaction=False) as pipe:
-            for view, key in asked:
-                pipe.hmget(key + self._project, self._fields[view])  # type: ignore[arg-type]
+            for key, views in views_of.items():
+                pipe.hmget(key + self._project, [field for view in views for field in self._fields[view]])  # type: ignore[arg-type]
             answers: list[Any] = pipe.execute()
         found: Found = [{} for _ in self._features]
-        for (view, key), (*values, known) in zip(asked, answers, strict=True):
-            if known is not None:
+        for (key, views), values in zip(views_of.items(), answers, strict=True):
+            first = 0
+            for view in views:
                 features = self._features[view]
-                by_name = dict(zip(features, values, strict=True))
-                found[view][key] = named(by_name, features, _microseconds(known))
+                moment = first + len(features)
+                if (known := values[moment]) is not None:
+                    by_name = dict(zip(features, values[first:moment], strict=True))
+                    found[view][key] = named(by_name, features, _microseconds(known))
+                first = moment + 1
         return found
 
     def close(self) -> None:

@@ -19,9 +19,9 @@ from mlops_ray.features.feast import (
 )
 from mlops_ray.features.feast_objects import objects_of
 from mlops_ray.features.history import history_of
-from mlops_ray.features.online_reader import OnlineReader, microseconds
-from mlops_ray.features.online_row import OnlineRow
-from mlops_ray.features.online_sqlite import SqliteLookup
+from mlops_ray.features.online.reader import OnlineReader, microseconds
+from mlops_ray.features.online.row import OnlineRow
+from mlops_ray.features.online.sqlite import SqliteLookup
 
 
 class OnlineHistory:

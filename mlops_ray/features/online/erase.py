@@ -10,9 +10,9 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.features.definitions import Definitions
 from mlops_ray.features.feast import deserialize_entity_key
-from mlops_ray.features.lock import exclusive
-from mlops_ray.features.online_format import KEY_VERSION
-from mlops_ray.features.pushes import erase_pushed
+from mlops_ray.features.online.format import KEY_VERSION
+from mlops_ray.features.online.lock import exclusive
+from mlops_ray.features.online.pushes import erase_pushed
 from mlops_ray.state_folder import sqlite_path
 
 _AT_ONCE = 500

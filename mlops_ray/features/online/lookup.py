@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from mlops_ray.features.definitions import View
-from mlops_ray.features.online_format import Stored, Value, stored, value_of
+from mlops_ray.features.online.format import Stored, Value, stored, value_of
 
 CONNECT_TIMEOUT_S = 2  # the least that PostgreSQL's client knows
 READ_TIMEOUT_S = 1.0
@@ -52,13 +52,16 @@ class Tables:
         timestamp."""
         values: list[dict[bytes, dict[str, Value]]] = [{} for _ in self._names]
         moments: dict[tuple[int, bytes], int] = {}
+        of_key: dict[str, Value] = {}
+        last_view, last_key = -1, b""
         for view, key, name, value, moment in rows:
-            if name in self._wanted[view]:
-                of_key = values[view].get(key)
-                if of_key is None:
-                    of_key = values[view][key] = {}
-                    moments[view, key] = moment
-                of_key[name] = value_of(value)
+            if name not in self._wanted[view]:
+                continue
+            if view != last_view or key != last_key:  # rows of a key mostly come together
+                last_view, last_key = view, key
+                moments.setdefault((view, key), moment)
+                of_key = values[view].setdefault(key, {})
+            of_key[name] = value_of(value)
         return [
             {key: stored(features, found, microseconds(moments[view, key])) for key, found in of_view.items()}
             for view, (features, of_view) in enumerate(zip(self.features, values, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 from mlops_ray.config import Settings
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.definitions import Definitions, View
-from mlops_ray.features.online_store import writer_of
+from mlops_ray.features.online.store import writer_of
 
 STALE_AFTER = "stale_after"  # the tag of a Feast view that says after which part of its ttl somebody is told
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
