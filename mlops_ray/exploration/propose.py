@@ -93,11 +93,11 @@ def source_lines(one: Proposal, more: Mapping[str, str] | None = None) -> list[s
     source, blank = one.source, Source(one.source.path, ())
     lines = [f"# {len(one.profile.columns)} columns, {one.profile.rows:,} rows."]
     lines += [f"# {_one_line(note)}" for note in one.notes]
-    lines += [f"{_identifier(one.name)} = Source(", f"    path={source.path!r},"]
+    lines += [f"{_identifier(one.name)} = Source(", f"    path={quoted(source.path)},"]
     for field in ("delimiter", "quote", "encoding", "header"):
         if getattr(source, field) != getattr(blank, field):
-            lines.append(f"    {field}={getattr(source, field)!r},")
-    lines += [f"    key={source.key!r},"] if source.key else []
+            lines.append(f"    {field}={quoted(getattr(source, field))},")
+    lines += [f"    key={quoted(source.key)},"] if source.key else []
     lines += ["    columns=("]
     for column in source.columns:
         lines.append(f"        # {_one_line(one.remarks[column.name])}")
@@ -105,14 +105,22 @@ def source_lines(one: Proposal, more: Mapping[str, str] | None = None) -> list[s
     return [*lines, "    ),", *(f"    {name}={code}," for name, code in (more or {}).items()), ")"]
 
 
+def quoted(value: Any) -> str:
+    """The code of a value, texts in the quotes that formatters prefer."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(quoted, value))}{',' if len(value) == 1 else ''})"
+    text = repr(value)
+    return f'"{text[1:-1]}"' if text[:1] == "'" and '"' not in text else text
+
+
 def _declaration(column: Column) -> str:
     blank = Column(column.name, column.type)
     options = [
-        f"{name}={getattr(column, name)!r}"
+        f"{name}={quoted(getattr(column, name))}"
         for name in Column.__dataclass_fields__
         if name not in ("name", "type") and getattr(column, name) != getattr(blank, name)
     ]
-    return f"Column({', '.join([repr(column.name), repr(column.type), *options])})"
+    return f"Column({', '.join([quoted(column.name), quoted(column.type), *options])})"
 
 
 def _identifier(name: str) -> str:

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from mlops_ray.errors import ConfigurationError, DataError, nearest
 from mlops_ray.exploration.profile import ColumnProfile
-from mlops_ray.exploration.propose import Proposal
+from mlops_ray.exploration.propose import Proposal, quoted
 from mlops_ray.exploration.raw_sample import accepted_rows
 from mlops_ray.exploration.suspicion import shown
 from mlops_ray.ingestion.sources import find_files
@@ -84,40 +84,44 @@ def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
     pattern = proposal.source.path
     columns = {column.name: column for column in proposal.source.columns}
     seen = {column.name: column for column in proposal.profile.columns if column.name in columns}
-    _expect_time(asked.time, columns, seen)
+    _expect_moments(asked.time, columns, seen)
     label = _known("--label", asked.label, columns)
     sample = accepted_rows(find_files(data, "rows", proposal.source), proposal.source, _SAMPLE_ROWS)
     if sample.is_empty():
         raise DataError(f"None of the rows of {pattern} could be read as {', '.join(columns)}. Look at the file.")
     positive, note = _positive(label, seen[label.name], sample, asked.positive)
     entities = _entities(proposal, columns, seen, asked)
-    times = seen[asked.time].coverage
-    assert times is not None
+    first, last = _times(asked.time, sample)
     features, left_out = {}, dict[str, str]()
+    personal = [one for one in columns if _PERSONAL.search(one) and one not in (*entities, asked.label, asked.time)]
     for column in columns.values():
         if column.name in (asked.label, asked.time):
+            continue
+        if column.name in personal:
+            left_out[column.name] = _OF_A_PERSON
             continue
         feature, why = _feature(column, seen[column.name], sample, asked.time, column.name in entities)
         if feature is None:
             left_out[column.name] = why
         else:
             features[_free_name(column.name, features) if column.name in RESERVED else feature[0]] = feature[1]
-    features |= _of_the_moment(asked.time, sample, times.last - times.first)
+    features |= _of_the_moment(asked.time, sample, last - first)
     later = tuple(name for name, why in left_out.items() if why == _LATER)
     outcomes = (asked.label, *later)
-    personal = [name for name in columns if _PERSONAL.search(name)]
-    notes = [note, *(f"Column {shown(one)} seems to tell of a person: it is hashed in the ledger." for one in personal)]
+    notes = [note, *(f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if _PERSONAL.search(one))]
+    proposal = _only([one for one in columns if one not in personal], proposal)
     return Draft(
         name, asked, _declared(proposal, asked.time, entities, outcomes), positive, entities, features, left_out,
-        outcomes, (f"{times.first:%Y-%m-%d}", f"{times.last:%Y-%m-%d}"),
-        _split(times.last - times.first, asked.known_after), tuple(one for one in notes if one),
+        outcomes, (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"),
+        _split(last - first, asked.known_after), tuple(one for one in notes if one),
     )  # fmt: skip
 
 
+_OF_A_PERSON = "it seems to tell of a person and nothing needs it, so it is not even read"
 _LATER = "it lies after the event in some rows, so nobody knows it in time"
 
 
-def _expect_time(name: str, columns: Mapping[str, Column], seen: Mapping[str, ColumnProfile]) -> None:
+def _expect_moments(name: str, columns: Mapping[str, Column], seen: Mapping[str, ColumnProfile]) -> None:
     """Raise ConfigurationError unless the column says when a row happened."""
     column = _known("--time", name, columns)
     if column.type != "timestamp":
@@ -128,10 +132,16 @@ def _expect_time(name: str, columns: Mapping[str, Column], seen: Mapping[str, Co
             f"--time {name!r} was read as {column.type} (such as {examples}), which is no moment. {others}. Time tells "
             f"what was known before what, so that a model is judged on what came after."
         )
-    if (times := seen[name].coverage) is None or times.first == times.last:
+
+
+def _times(name: str, sample: pl.DataFrame) -> tuple[datetime, datetime]:
+    """The first and the last moment. Raises ConfigurationError if they are one."""
+    first, last = sample[name].min(), sample[name].max()
+    if not isinstance(first, datetime) or not isinstance(last, datetime) or first == last:
         raise ConfigurationError(
             f"--time {name!r} has one moment alone, so there is no later time to judge a model on. Take another column."
         )
+    return first, last
 
 
 def _known(option: str, name: str, columns: Mapping[str, Column]) -> Column:
@@ -142,7 +152,7 @@ def _known(option: str, name: str, columns: Mapping[str, Column]) -> Column:
 
 def _positive(label: Column, seen: ColumnProfile, sample: pl.DataFrame, wanted: str) -> tuple[str, str]:
     """The code that says which rows have the label, and what to check about it."""
-    of = f"pl.col({label.name!r})"
+    of = f"pl.col({quoted(label.name)})"
     if label.type == "boolean" and not wanted:
         return of, ""
     values = sample[label.name].drop_nulls()
@@ -151,7 +161,7 @@ def _positive(label: Column, seen: ColumnProfile, sample: pl.DataFrame, wanted: 
     if wanted:
         if wanted not in texts:
             raise ConfigurationError(f"--positive {wanted!r} is no value of {label.name}. {nearest(wanted, texts)}")
-        return f"{of} == {texts[wanted]!r}", ""
+        return f"{of} == {quoted(texts[wanted])}", ""
     if len(texts) != 2 or label.type == "timestamp":
         some = ", ".join(shown(text) for text in list(texts)[:5])
         raise ConfigurationError(
@@ -161,7 +171,7 @@ def _positive(label: Column, seen: ColumnProfile, sample: pl.DataFrame, wanted: 
     yes = [text for text in texts if text.strip().lower() in _YES]
     chosen = yes[0] if len(yes) == 1 else str(counts[-1][0])
     why = "" if yes else f"Of {' and '.join(map(shown, texts))} the rarer one is predicted: is it {shown(chosen)}?"
-    return f"{of} == {texts[chosen]!r}", why
+    return f"{of} == {quoted(texts[chosen])}", why
 
 
 def _entities(
@@ -189,7 +199,7 @@ def _feature(
     column: Column, seen: ColumnProfile, sample: pl.DataFrame, time: str, is_entity: bool
 ) -> tuple[tuple[str, DraftFeature] | None, str]:
     """A column as a feature with its name, or None and why it is none."""
-    name, plain = column.name, f"pl.col({column.name!r})"
+    name, plain = column.name, f"pl.col({quoted(column.name)})"
     if seen.values == 0:
         return None, "it never has a value"
     if seen.different < 2 and seen.missing_share == 0:
@@ -197,10 +207,10 @@ def _feature(
     if column.type == "timestamp":
         if bool((sample[name] > sample[time]).any()):
             return None, _LATER
-        return (f"days_since_{name}", DraftFeature(f"(pl.col({time!r}) - {plain}).dt.total_days()", name)), ""
+        return (f"days_since_{name}", DraftFeature(f"(pl.col({quoted(time)}) - {plain}).dt.total_days()", name)), ""
     many = seen.different > max(_FEW_VALUES, _OWN_VALUES * seen.values)
     if many and column.type in ("text", "integer") and (column.type == "text" or is_entity):
-        return None, "nearly every row has a value of its own, so it says which row it is and not what it is like"
+        return None, "nearly every row has its own value"
     if column.type == "text" and seen.different > _MOST_VALUES_OF_A_FEATURE and is_entity:
         return None, f"it names one of {seen.different:,} things, of which a model learns more by their history"
     return (name, DraftFeature(plain, name)), ""
@@ -215,11 +225,11 @@ def _of_the_moment(time: str, sample: pl.DataFrame, span: timedelta) -> dict[str
     """What the calendar says of the moment, as far as the data saw it come round."""
     found = {}
     if span >= 4 * _WEEK:
-        found[f"{time}_weekday"] = DraftFeature(f"pl.col({time!r}).dt.weekday()", "")
+        found[f"{time}_weekday"] = DraftFeature(f"pl.col({quoted(time)}).dt.weekday()", "")
     if sample[time].dt.hour().n_unique() > 1:
-        found[f"{time}_hour"] = DraftFeature(f"pl.col({time!r}).dt.hour()", "")
+        found[f"{time}_hour"] = DraftFeature(f"pl.col({quoted(time)}).dt.hour()", "")
     if span >= 2 * _YEAR:
-        found[f"{time}_month"] = DraftFeature(f"pl.col({time!r}).dt.month()", "")
+        found[f"{time}_month"] = DraftFeature(f"pl.col({quoted(time)}).dt.month()", "")
     return found
 
 
@@ -234,6 +244,13 @@ def _split(span: timedelta, known_after: timedelta) -> dict[str, timedelta]:
             f"or check --known-after."
         )
     return {name: max(unit, part // unit * unit) if part else timedelta() for name, part in parts.items()}
+
+
+def _only(names: list[str], proposal: Proposal) -> Proposal:
+    """The proposal with these columns; a key that needs others is none."""
+    columns = tuple(column for column in proposal.source.columns if column.name in names)
+    key = proposal.source.key if set(proposal.source.key) <= set(names) else ()
+    return replace(proposal, source=replace(proposal.source, columns=columns, key=key))
 
 
 def _declared(proposal: Proposal, time: str, entities: tuple[str, ...], outcomes: tuple[str, ...]) -> Proposal:

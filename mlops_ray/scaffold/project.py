@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.exploration.leakage import suspected_in_files
-from mlops_ray.exploration.propose import source_lines
+from mlops_ray.exploration.propose import quoted, source_lines
 from mlops_ray.ingestion.sources import find_all_files
 from mlops_ray.scaffold.draft import Draft
 from mlops_ray.use_case import load_use_case
@@ -59,13 +58,13 @@ def _write(folder: Path, draft: Draft, data: str) -> list[str]:
         loader=PackageLoader("mlops_ray.scaffold"), undefined=StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, lstrip_blocks=True, autoescape=False,
     )  # fmt: skip
-    environment.filters |= {"code": repr, "span": _span, "comment": _comment}
+    environment.filters |= {"code": quoted, "span": _span, "comment": _comment}
     asked = draft.asked
     values = {
         "draft": draft,
         "data": data,
-        "source": "\n".join(source_lines(draft.proposal, {"known_at": f"pl.col({asked.time!r})"})),
-        "question": f"Will {asked.label} be, as far as is known at {asked.time}?",
+        "source": "\n".join(source_lines(draft.proposal, {"known_at": f"pl.col({quoted(asked.time)})"})),
+        "purpose": f"Predicts {asked.label} by what is known at {asked.time}.",
     }
     written = []
     for template, name in _FILES.items():
@@ -86,14 +85,5 @@ def _span(time: timedelta) -> str:
 
 def _comment(text: str) -> str:
     """For one line of Python: nothing in it ends the line."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text).rstrip(".")
 
-
-def as_mapping(draft: Draft) -> Mapping[str, object]:
-    """What was chosen, as plain values."""
-    return {
-        "entities": list(draft.entities),
-        "features": list(draft.features),
-        "left_out": dict(draft.left_out),
-        "notes": [*draft.notes, *draft.proposal.notes],
-    }
