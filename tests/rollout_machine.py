@@ -115,7 +115,8 @@ class RolloutMachine(RuleBasedStateMachine):
         self.promoted_over: list[str] = []
         self.began = datetime.now(UTC)
         self.patches = [
-            patch.object(module, "database_now", lambda connection: self.now()) for module in _READ_THE_CLOCK
+            patch.object(replicas_module, "now_within", lambda connection: self.now()),
+            *(patch.object(module, "database_now", lambda connection: self.now()) for module in _READ_THE_CLOCK),
         ]
         for one in self.patches:
             one.start()

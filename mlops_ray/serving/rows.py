@@ -77,6 +77,8 @@ class RowReader:
 
     def canonical(self, rows: Sequence[Any]) -> list[tuple[Any, ...]] | None:
         """The values of rows of `canonical_type`; None if one of them must be judged."""
+        if not rows:
+            return []
         columns: list[Sequence[Any]] = list(_columns(rows))
         for position, reader in self._checked:  # of most columns the type says all there is to say
             read = reader.canonical(columns[position])

@@ -24,7 +24,9 @@ class TrainInputs:
 
 def train_inputs(given: Given) -> TrainInputs:
     case, task = given.use_case, part(given.use_case.label, "task")
-    return TrainInputs(part(case, "name", "candidates", "split", "search", "metric", label=task), known_training_set(given))
+    return TrainInputs(
+        part(case, "name", "candidates", "split", "search", "metric", label=task), known_training_set(given)
+    )
 
 
 def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
