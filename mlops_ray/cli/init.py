@@ -58,7 +58,9 @@ def _where(data: str) -> tuple[str, str]:
     """The folder or URL that files lie in, and which of them: all of a folder without a pattern is none of ours."""
     parent, _, pattern = data.rpartition("/")
     if "://" not in data and Path(data).is_dir():
-        raise ConfigurationError(f"--data {data} is a folder. Say which of its files: --data '{data.rstrip('/')}/*.csv'.")
+        raise ConfigurationError(
+            f"--data {data} is a folder. Say which of its files: --data '{data.rstrip('/')}/*.csv'."
+        )
     while any(sign in parent for sign in _GLOB):
         parent, _, more = parent.rpartition("/")
         pattern = f"{more}/{pattern}"

@@ -73,9 +73,7 @@ class Draft:
         outcomes = tuple(dict.fromkeys((*self.outcomes, *columns)))
         kept = {name: feature for name, feature in self.features.items() if feature.column not in columns}
         proposal = _declared(self.proposal, self.asked.time, self.entities, outcomes)
-        return replace(
-            self, proposal=proposal, features=kept, left_out={**self.left_out, **columns}, outcomes=outcomes
-        )
+        return replace(self, proposal=proposal, features=kept, left_out={**self.left_out, **columns}, outcomes=outcomes)
 
 
 def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
@@ -108,7 +106,10 @@ def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
     features |= _of_the_moment(asked.time, sample, last - first)
     later = tuple(name for name, why in left_out.items() if why == _LATER)
     outcomes = (asked.label, *later)
-    notes = [note, *(f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if _PERSONAL.search(one))]
+    notes = [
+        note,
+        *(f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if _PERSONAL.search(one)),
+    ]
     proposal = _only([one for one in columns if one not in personal], proposal)
     return Draft(
         name, asked, _declared(proposal, asked.time, entities, outcomes), positive, entities, features, left_out,

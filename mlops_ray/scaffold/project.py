@@ -86,4 +86,3 @@ def _span(time: timedelta) -> str:
 def _comment(text: str) -> str:
     """For one line of Python: nothing in it ends the line."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text).rstrip(".")
-

@@ -1,0 +1,138 @@
+"""`mlops-ray init`: a project from files that nobody has described."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mlops_ray.cli.main import app
+from mlops_ray.errors import ConfigurationError, MlopsRayError, UseCaseError
+from mlops_ray.use_case import UseCase, load_use_case
+
+ROWS = 2_000
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_customers(file: Path, label: tuple[str, str] = ("yes", "no"), rows: int = ROWS) -> None:
+    """A file as they come: another separator, decimal commas, German dates, blanks, a column known afterwards."""
+    random = np.random.default_rng(0)
+    lines = ["customer id;signed up;plan;spend;email;last login;reason;churned;note"]
+    for number in range(rows):
+        day = date(2024, 1, 1) + timedelta(days=int(random.integers(0, 400)))
+        plan = str(random.choice(["basic", "plus", " pro", ""]))
+        left = random.random() < (0.4 if plan == "basic" else 0.15)
+        spend = f"{random.gamma(2, 20):.2f}".replace(".", ",") if random.random() > 0.1 else "NA"
+        before = day - timedelta(days=int(random.integers(0, 30)))
+        reason = "price" if left else ""
+        cells = [
+            f"C{number:05}",
+            f"{day:%d.%m.%Y}",
+            plan,
+            spend,
+            f"p{number}@example.org",
+            f"{before:%d.%m.%Y}",
+            reason,
+        ]
+        lines.append(";".join([*cells, label[0] if left else label[1], f"free text {number}"]))
+    file.write_text("\n".join(lines) + "\n")
+
+
+def init(*arguments: str) -> str:
+    """What the command tells; raises what it raises."""
+    found = CliRunner().invoke(app, ["init", *arguments], catch_exceptions=True)
+    if isinstance(found.exception, MlopsRayError):
+        raise found.exception
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def drafted(*more: str) -> UseCase:
+    write_customers(Path("customers.csv"))
+    init("churn", "--data", "customers.csv", "--label", "churned", "--time", "signed up", *more)
+    return load_use_case("churn/use_cases/churn.py")
+
+
+def test_a_dirty_file_becomes_a_use_case_that_can_be_declared() -> None:
+    case = drafted("--owner", "sales@example.org")
+    assert (case.entities, case.event_time, case.owner) == (("customer id",), "signed up", "sales@example.org")
+    assert set(case.features_of_request()) == {"plan", "spend", "days_since_last login", "signed up_weekday"}
+
+
+def test_a_column_that_is_known_afterwards_is_no_feature_and_said_so() -> None:
+    case = drafted()
+    assert {column.name for column in case.sources["rows"].columns if column.outcome} == {"reason", "churned"}
+    assert "# reason is no feature: " in Path("churn/use_cases/churn.py").read_text()
+
+
+def test_what_tells_of_a_person_and_is_not_needed_is_not_read() -> None:
+    assert "email" not in {column.name for column in drafted().sources["rows"].columns}
+
+
+def test_the_last_stretch_tests_and_labels_that_come_late_are_waited_for() -> None:
+    split = drafted("--known-after", "30d").split
+    assert (split.gap, split.test) == (timedelta(days=30), timedelta(days=109))
+
+
+def test_the_rarer_of_two_words_is_predicted_and_to_be_checked() -> None:
+    write_customers(Path("customers.csv"), ("gone", "here"))
+    told = init("churn", "--data", "customers.csv", "--label", "churned", "--time", "signed up")
+    assert "to check: Of 'here' and 'gone' the rarer one is predicted: is it 'gone'?" in told
+    assert 'pl.col("churned") == "gone"' in Path("churn/use_cases/churn.py").read_text()
+
+
+def test_a_project_is_formatted_and_has_what_it_needs() -> None:
+    drafted()
+    written = {str(file.relative_to("churn")) for file in Path("churn").rglob("*") if file.is_file()}
+    assert written == {
+        "use_cases/churn.py", "tests/test_churn.py", "settings.yaml", "feature_repo/feature_store.yaml",
+        "serve_configs/local.yaml", ".github/workflows/checks.yml", ".gitignore", "README.md",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--label", "churnd", "--time", "signed up"), "--label 'churnd' is no column of the files. Did you mean"),
+        (("--label", "churned", "--time", "plan"), "which is no moment. Columns with moments: signed up, last login"),
+        (("--label", "plan", "--time", "signed up"), "has 3 different values"),
+        (("--label", "churned", "--time", "signed up", "--positive", "maybe"), "--positive 'maybe' is no value"),
+        (("--label", "churned", "--time", "signed up", "--known-after", "400d"), "too little is left to train on"),
+        (("--label", "churned"), "Say which column it is: --time COLUMN. Likely: signed up, last login."),
+    ],
+)
+def test_an_answer_that_does_not_fit_says_what_would_and_leaves_nothing(arguments: tuple[str, ...], said: str) -> None:
+    write_customers(Path("customers.csv"))
+    with pytest.raises(ConfigurationError, match=said):
+        init("churn", "--data", "customers.csv", *arguments)
+    assert not Path("churn").exists()
+
+
+def test_a_name_that_is_a_path_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(UseCaseError, match="Use case name"):
+        init("../churn", "--data", "customers.csv")
+
+
+def test_a_folder_with_files_is_left_alone() -> None:
+    drafted()
+    Path("churn/use_cases/churn.py").write_text("mine")
+    with pytest.raises(ConfigurationError, match="churn is not empty"):
+        init("churn", "--data", "customers.csv", "--label", "churned", "--time", "signed up")
+    assert Path("churn/use_cases/churn.py").read_text() == "mine"
+
+
+def test_hostile_names_of_columns_stay_texts() -> None:
+    """Nothing of a file becomes code."""
+    hostile = 'x"); __import__("os").system("touch pwned"); ("'
+    lines = [f'id,at,"{hostile.replace(chr(34), chr(34) * 2)}",y']
+    lines += [f"{n},2024-01-{1 + n % 28:02}T00:00:00Z,{n % 7},{int(n % 3 == 0)}" for n in range(500)]
+    Path("rows.csv").write_text("\n".join(lines))
+    init("odd", "--data", "rows.csv", "--label", "y", "--time", "at")
+    assert hostile in load_use_case("odd/use_cases/odd.py").features_of_request()
+    assert not Path("pwned").exists()
