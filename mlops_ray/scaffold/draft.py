@@ -79,42 +79,33 @@ class Draft:
 def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
     """What files below `data`, as they are proposed, and the answers of a person allow. Raises ConfigurationError for
     an answer that does not fit the files, with what would, and DataError if no row of them can be read."""
-    pattern = proposal.source.path
     columns = {column.name: column for column in proposal.source.columns}
     seen = {column.name: column for column in proposal.profile.columns if column.name in columns}
     _expect_moments(asked.time, columns, seen)
     label = _known("--label", asked.label, columns)
     sample = accepted_rows(find_files(data, "rows", proposal.source), proposal.source, _SAMPLE_ROWS)
     if sample.is_empty():
-        raise DataError(f"None of the rows of {pattern} could be read as {', '.join(columns)}. Look at the file.")
+        raise DataError(f"No row of {proposal.source.path} could be read as {', '.join(columns)}. Look at the file.")
     positive, note = _positive(label, seen[label.name], sample, asked.positive)
     entities = _entities(proposal, columns, seen, asked)
     first, last = _times(asked.time, sample)
-    features, left_out = {}, dict[str, str]()
-    personal = [one for one in columns if _PERSONAL.search(one) and one not in (*entities, asked.label, asked.time)]
+    features, left_out = dict[str, DraftFeature](), dict[str, str]()
     for column in columns.values():
         if column.name in (asked.label, asked.time):
             continue
-        if column.name in personal:
-            left_out[column.name] = _OF_A_PERSON
-            continue
-        feature, why = _feature(column, seen[column.name], sample, asked.time, column.name in entities)
-        if feature is None:
-            left_out[column.name] = why
+        found = _feature(column, seen[column.name], sample, asked.time, column.name in entities)
+        if isinstance(found, str):
+            left_out[column.name] = found
         else:
-            features[_free_name(column.name, features) if column.name in RESERVED else feature[0]] = feature[1]
-    features |= _of_the_moment(asked.time, sample, last - first)
-    later = tuple(name for name, why in left_out.items() if why == _LATER)
-    outcomes = (asked.label, *later)
-    notes = [
-        note,
-        *(f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if _PERSONAL.search(one)),
-    ]
-    proposal = _only([one for one in columns if one not in personal], proposal)
+            features[found[0]] = found[1]
+    outcomes = (asked.label, *(column for column, why in left_out.items() if why == _LATER))
+    hashed = [f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if _is_personal(one)]
+    read = _only([one for one in columns if left_out.get(one) != _OF_A_PERSON], proposal)
     return Draft(
-        name, asked, _declared(proposal, asked.time, entities, outcomes), positive, entities, features, left_out,
-        outcomes, (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"),
-        _split(last - first, asked.known_after), tuple(one for one in notes if one),
+        name, asked, _declared(read, asked.time, entities, outcomes), positive, entities,
+        features | _of_the_moment(asked.time, sample, last - first), left_out, outcomes,
+        (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"), _split(last - first, asked.known_after),
+        tuple(one for one in (note, *hashed) if one),
     )  # fmt: skip
 
 
@@ -166,8 +157,8 @@ def _positive(label: Column, seen: ColumnProfile, sample: pl.DataFrame, wanted: 
     if len(texts) != 2 or label.type == "timestamp":
         some = ", ".join(shown(text) for text in list(texts)[:5])
         raise ConfigurationError(
-            f"--label {label.name!r} has {len(texts)} different values (such as {some}), and a yes-or-no question needs "
-            f"two. Say which value counts as yes: --positive VALUE."
+            f"--label {label.name!r} has {len(texts)} different values (such as {some}), and a yes-or-no question "
+            f"needs two. Say which value counts as yes: --positive VALUE."
         )
     yes = [text for text in texts if text.strip().lower() in _YES]
     chosen = yes[0] if len(yes) == 1 else str(counts[-1][0])
@@ -184,9 +175,9 @@ def _entities(
         identifies = columns[name].type in ("text", "integer", "boolean") and seen[name].values > 0
         return identifies and name not in (asked.label, asked.time, *RESERVED)
 
-    if key := tuple(name for name in proposal.source.key if name != asked.time):
-        if all(may(name) for name in key):
-            return key
+    key = tuple(name for name in proposal.source.key if name != asked.time)
+    if key and all(map(may, key)):
+        return key
     others = sorted((name for name in columns if may(name)), key=lambda name: -seen[name].different)
     if not others:
         raise ConfigurationError(
@@ -198,28 +189,30 @@ def _entities(
 
 def _feature(
     column: Column, seen: ColumnProfile, sample: pl.DataFrame, time: str, is_entity: bool
-) -> tuple[tuple[str, DraftFeature] | None, str]:
-    """A column as a feature with its name, or None and why it is none."""
+) -> tuple[str, DraftFeature] | str:
+    """A column as a feature with its name, or why it is none."""
     name, plain = column.name, f"pl.col({quoted(column.name)})"
+    if _is_personal(name) and not is_entity:
+        return _OF_A_PERSON
     if seen.values == 0:
-        return None, "it never has a value"
+        return "it never has a value"
     if seen.different < 2 and seen.missing_share == 0:
-        return None, "it always has the same value"
+        return "it always has the same value"
     if column.type == "timestamp":
         if bool((sample[name] > sample[time]).any()):
-            return None, _LATER
-        return (f"days_since_{name}", DraftFeature(f"(pl.col({quoted(time)}) - {plain}).dt.total_days()", name)), ""
+            return _LATER
+        return f"days_since_{name}", DraftFeature(f"(pl.col({quoted(time)}) - {plain}).dt.total_days()", name)
     many = seen.different > max(_FEW_VALUES, _OWN_VALUES * seen.values)
-    if many and column.type in ("text", "integer") and (column.type == "text" or is_entity):
-        return None, "nearly every row has its own value"
+    if many and (column.type == "text" or (column.type == "integer" and is_entity)):
+        return "nearly every row has its own value"
     if column.type == "text" and seen.different > _MOST_VALUES_OF_A_FEATURE and is_entity:
-        return None, f"it names one of {seen.different:,} things, of which a model learns more by their history"
-    return (name, DraftFeature(plain, name)), ""
+        return f"it names one of {seen.different:,} things, of which a model learns more by their history"
+    # What answers and training sets have beside the features has these names.
+    return f"{name}_" if name in RESERVED else name, DraftFeature(plain, name)
 
 
-def _free_name(name: str, taken: Mapping[str, DraftFeature]) -> str:
-    """Names of what answers and training sets have beside the features are not free."""
-    return next(f"{name}{'_' * n}" for n in range(1, 9) if f"{name}{'_' * n}" not in taken)
+def _is_personal(name: str) -> bool:
+    return _PERSONAL.search(name) is not None
 
 
 def _of_the_moment(time: str, sample: pl.DataFrame, span: timedelta) -> dict[str, DraftFeature]:
@@ -241,8 +234,8 @@ def _split(span: timedelta, known_after: timedelta) -> dict[str, timedelta]:
     parts = {"test": span * _TEST + known_after, "gap": known_after, "validation": span * _VALIDATION}
     if sum(parts.values(), timedelta()) > span * 0.8:
         raise ConfigurationError(
-            f"The rows cover {span}, and labels come {known_after} later: too little is left to train on. Collect more, "
-            f"or check --known-after."
+            f"The rows cover {span}, and labels come {known_after} later: too little is left to train on. Collect "
+            f"more, or check --known-after."
         )
     return {name: max(unit, part // unit * unit) if part else timedelta() for name, part in parts.items()}
 
@@ -259,10 +252,8 @@ def _declared(proposal: Proposal, time: str, entities: tuple[str, ...], outcomes
 
     def declared(column: Column) -> Column:
         needed = column.name == time or column.name in entities
-        personal = "hash" if _PERSONAL.search(column.name) and column.type == "text" else None
-        return replace(
-            column, nullable=column.nullable and not needed, outcome=column.name in outcomes, personal=personal
-        )
+        found = replace(column, nullable=column.nullable and not needed, outcome=column.name in outcomes)
+        return replace(found, personal="hash") if _is_personal(column.name) and column.type == "text" else found
 
     key = () if set(proposal.source.key) & set(outcomes) else proposal.source.key
     source = replace(proposal.source, columns=tuple(map(declared, proposal.source.columns)), key=key)

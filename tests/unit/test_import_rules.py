@@ -75,6 +75,7 @@ TABLE: dict[str, set[str]] = {
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     "cli": GROUND
     | {
+        "scaffold",
         "operations",
         "catalogue",
         "client",
