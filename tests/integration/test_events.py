@@ -403,7 +403,7 @@ def erasure(platform: Platform) -> None:
     erase_person(platform.settings, platform.store, ANN, NAME, hash)
     assert segments(Artifacts(platform.settings.artifacts), NAME) == []
     (event,) = platform.told("ledger.erased")
-    assert event.payload == {"predictions": 1, "labels": 0}
+    assert event.payload == {"predictions": 1, "labels": 0, "damaged_files": 0}
     assert hash not in json.dumps(event.to_json())
     report(platform.store, NAME, Replica("lost", "node", 1, unmoved=Unmoved("disk", 20.0)))
     with platform.store.reporting() as connection:
