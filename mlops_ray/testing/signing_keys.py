@@ -9,8 +9,8 @@ from mlops_ray.config import Settings
 
 
 def with_signing_keys(settings: Settings, folder: Path) -> Settings:
-    """The settings with a new key, which lies in `folder`, and its public key."""
-    folder.mkdir()
+    """The settings with a new key, which lies in `folder` in place of an older one, and its public key."""
+    folder.mkdir(exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     private, public = folder / "key.pem", folder / "public.pem"
