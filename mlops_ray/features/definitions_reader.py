@@ -24,6 +24,7 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME, RESERVED
 from mlops_ray.features.definitions import DeclaredView, Definitions
 from mlops_ray.features.feast import (
+    VALUE_TYPES,
     Entity,
     FeatureService,
     FeatureView,
@@ -40,14 +41,6 @@ from mlops_ray.use_case.user_code import user_code
 
 _FEATURES = ("Float64", "Float32", "Int64", "Int32", "Bool", "String")
 _KEYS = ("String", "Int64", "Int32")
-_VALUE_TYPES = {
-    "Float64": ValueType.DOUBLE,
-    "Float32": ValueType.FLOAT,
-    "Int64": ValueType.INT64,
-    "Int32": ValueType.INT32,
-    "Bool": ValueType.BOOL,
-    "String": ValueType.STRING,
-}
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
 
@@ -91,7 +84,7 @@ def _declared_view(
     for key, type_ in declared.keys.items():
         entity = _the_one(modules, Entity, key, "Entity") or made.get(key)
         if entity is None:
-            entity = made[key] = Entity(name=key, join_keys=[key], value_type=_VALUE_TYPES[type_])
+            entity = made[key] = Entity(name=key, join_keys=[key], value_type=VALUE_TYPES[type_])
         if entity.join_key != key:
             raise UseCaseError(
                 f"Feature view {declared.name!r} is declared with the key {key!r}, and the entity of that name has the "
@@ -103,7 +96,7 @@ def _declared_view(
         entities=entities,
         ttl=timedelta(seconds=declared.ttl_s),
         schema=[
-            Field(name=name, dtype=from_value_type(_VALUE_TYPES[type_]))
+            Field(name=name, dtype=from_value_type(VALUE_TYPES[type_]))
             for name, type_ in [*declared.keys.items(), *declared.features.items()]
         ],
         source=FileSource(name=declared.name, path=f"{declared.name}.parquet", timestamp_field=PREDICTION_TIME),

@@ -57,6 +57,15 @@ with warnings.catch_warnings():  # Feast shows deprecations to everybody who imp
     from google.protobuf.json_format import ParseDict as ParseDict
     from google.protobuf.timestamp_pb2 import Timestamp as Timestamp
 
+# By the names that types of views have.
+VALUE_TYPES = {
+    "Float64": ValueType.DOUBLE,
+    "Float32": ValueType.FLOAT,
+    "Int64": ValueType.INT64,
+    "Int32": ValueType.INT32,
+    "Bool": ValueType.BOOL,
+    "String": ValueType.STRING,
+}
 EntityProto = Entity_pb2.Entity
 FeatureServiceProto = FeatureService_pb2.FeatureService
 FeatureViewProto = FeatureView_pb2.FeatureView

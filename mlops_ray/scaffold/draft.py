@@ -1,7 +1,7 @@
 """Draft: what a first use case says of files that were only looked at, each choice with its reason."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -24,6 +24,9 @@ _OWN_VALUES, _FEW_VALUES = 0.5, 50
 _MOST_VALUES_OF_A_FEATURE = 1_000
 _TEST, _VALIDATION = 0.2, 0.15
 _FEWEST_DAYS = 20  # below, parts of the time are counted in hours
+# Why a column is no feature, where more follows from it than that.
+_OF_A_PERSON = "it seems to tell of a person and nothing needs it, so it is not even read"
+_LATER = "it lies after the event in some rows, so nobody knows it in time"
 _DAY, _HOUR, _WEEK, _YEAR = (timedelta(days=1), timedelta(hours=1), timedelta(days=7), timedelta(days=365))
 
 
@@ -97,20 +100,17 @@ def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
         if isinstance(found, str):
             left_out[column.name] = found
         else:
-            features[found[0]] = found[1]
+            features[_free(found[0], {*columns, *features} - {column.name})] = found[1]
+    calendar = _of_the_moment(asked.time, sample, last - first)
     outcomes = (asked.label, *(column for column, why in left_out.items() if why == _LATER))
     hashed = [f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if _is_personal(one)]
     read = _only([one for one in columns if left_out.get(one) != _OF_A_PERSON], proposal)
     return Draft(
         name, asked, _declared(read, asked.time, entities, outcomes), positive, entities,
-        features | _of_the_moment(asked.time, sample, last - first), left_out, outcomes,
+        features | {_free(name, {*columns, *features}): one for name, one in calendar.items()}, left_out, outcomes,
         (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"), _split(last - first, asked.known_after),
         tuple(one for one in (note, *hashed) if one),
     )  # fmt: skip
-
-
-_OF_A_PERSON = "it seems to tell of a person and nothing needs it, so it is not even read"
-_LATER = "it lies after the event in some rows, so nobody knows it in time"
 
 
 def _expect_moments(name: str, columns: Mapping[str, Column], seen: Mapping[str, ColumnProfile]) -> None:
@@ -194,6 +194,8 @@ def _feature(
     name, plain = column.name, f"pl.col({quoted(column.name)})"
     if _is_personal(name) and not is_entity:
         return _OF_A_PERSON
+    if name in RESERVED:
+        return "answers have that name themselves: rename the column to use it"
     if seen.values == 0:
         return "it never has a value"
     if seen.different < 2 and seen.missing_share == 0:
@@ -207,8 +209,14 @@ def _feature(
         return "nearly every row has its own value"
     if column.type == "text" and seen.different > _MOST_VALUES_OF_A_FEATURE and is_entity:
         return f"it names one of {seen.different:,} things, of which a model learns more by their history"
-    # What answers and training sets have beside the features has these names.
-    return f"{name}_" if name in RESERVED else name, DraftFeature(plain, name)
+    return name, DraftFeature(plain, name)
+
+
+def _free(name: str, taken: Set[str]) -> str:
+    """The name, or one like it that no other column has."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _is_personal(name: str) -> bool:

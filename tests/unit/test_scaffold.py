@@ -87,13 +87,28 @@ def test_the_rarer_of_two_words_is_predicted_and_to_be_checked() -> None:
     assert 'pl.col("churned") == "gone"' in Path("churn/use_cases/churn.py").read_text()
 
 
-def test_a_project_is_formatted_and_has_what_it_needs() -> None:
+def test_a_project_has_what_it_needs_and_feasts_file_as_ours_is() -> None:
     drafted()
     written = {str(file.relative_to("churn")) for file in Path("churn").rglob("*") if file.is_file()}
     assert written == {
         "use_cases/churn.py", "tests/test_churn.py", "settings.yaml", "feature_repo/feature_store.yaml",
         "serve_configs/local.yaml", ".github/workflows/checks.yml", ".gitignore", "README.md",
     }  # fmt: skip
+    ours = Path(__file__).parents[2] / "feature_repo" / "feature_store.yaml"
+    assert Path("churn/feature_repo/feature_store.yaml").read_text() == ours.read_text()
+
+
+def test_names_that_are_taken_become_others_or_are_said_to_be() -> None:
+    """`version` is of answers; a column is called as what is made of the moment, and one as the time since another."""
+    lines = ["id,at,version,at_weekday,before,days_since_before,label"]
+    for n in range(900):
+        at, before = date(2024, 1, 1) + timedelta(days=n % 300), date(2023, 1, 1) + timedelta(days=n % 99)
+        lines.append(f"{n},{at}T00:00:00Z,{n % 5},{n % 3},{before}T00:00:00Z,{n % 4},{int(n % 5 == n % 2)}")
+    Path("rows.csv").write_text("\n".join(lines))
+    told = init("odd", "--data", "rows.csv", "--label", "label", "--time", "at")
+    assert "left out: version (answers have that name themselves: rename the column to use it)" in told
+    features = load_use_case("odd/use_cases/odd.py").features_of_request()
+    assert set(features) == {"at_weekday", "at_weekday_", "days_since_before", "days_since_before_"}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlops_ray.features.definitions import View
 from mlops_ray.features.feast import (
+    VALUE_TYPES,
     EntityKey,
     ValueProto,
     ValueType,
@@ -26,15 +27,6 @@ _TEXT, _INTEGER = struct.Struct("<II"), struct.Struct("<IIq")
 _DOUBLE, _FLOAT = struct.Struct("<xd"), struct.Struct("<d")
 _TAG_DOUBLE, _TAG_TEXT, _ONE_BYTE = 0x29, 0x12, 0x80
 _SHORT_BYTES = 11  # the longest integer; those of a feature are few, and come again and again
-# By the names that types of views have.
-_TYPES = {
-    "Float64": ValueType.DOUBLE,
-    "Float32": ValueType.FLOAT,
-    "Int64": ValueType.INT64,
-    "Int32": ValueType.INT32,
-    "Bool": ValueType.BOOL,
-    "String": ValueType.STRING,
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ class KeyFormat:
     """The bytes of a view's entity keys (Feast's serialization 3): names and values in the order of the names."""
 
     def __init__(self, view: View):
-        types = {key: _TYPES[view.types[key]] for key in view.keys}
+        types = {key: VALUE_TYPES[view.types[key]] for key in view.keys}
         self._names, self._types = list(view.keys), types
         order = sorted(range(len(view.keys)), key=lambda position: view.keys[position])
         self._prefix = serialize_entity_key_prefix([view.keys[position] for position in order])
@@ -104,7 +96,7 @@ def contents_of(values: Sequence[Value], type_: str) -> list[bytes]:
     """Serialized `Value` messages of a column of a view, by Feast's name of its type; nothing where there is none."""
     if type_ == "Float64":
         return [b"" if value is None else b"\x29" + _FLOAT.pack(value) for value in values]
-    return [message.SerializeToString() for message in python_values_to_proto_values(list(values), _TYPES[type_])]
+    return [message.SerializeToString() for message in python_values_to_proto_values(list(values), VALUE_TYPES[type_])]
 
 
 def stored(features: Sequence[str], values: Mapping[str, Value], known_us: int) -> Stored:
