@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,6 @@ SKEWED_EVENTS = 100_000
 TTL = timedelta(days=30)
 SAMPLED_EVERY_S = 0.2
 Figures = Iterator[tuple[str, float, str]]
-
-
-def figures(*wanted: str) -> Figures:
-    """Of the parts that are wanted; of all by default."""
-    known = {part.__name__: part for part in (beside_others, skew, large, scoring)}
-    paths = {path.stem: f"feature_paths.{path.stem}" for path in sorted((HERE / "feature_paths").glob("[!_]*.py"))}
-    if unknown := set(wanted) - {*known, *paths}:
-        raise SystemExit(f"features has no part {', '.join(sorted(unknown))}. Known: {', '.join([*known, *paths])}.")
-    for name in wanted or [*known, *paths]:
-        if name in paths:
-            yield from importlib.import_module(paths[name]).figures()
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            yield from known[name](Path(folder))
 
 
 def beside_others(folder: Path) -> Figures:
@@ -226,3 +213,18 @@ def _watch(process: psutil.Process, peaks: list[float]) -> None:
                 continue
             peaks += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")]
         time.sleep(SAMPLED_EVERY_S)
+
+
+def _in_a_folder(part: Callable[[Path], Figures]) -> Figures:
+    with tempfile.TemporaryDirectory() as folder:
+        yield from part(Path(folder))
+
+
+def _of_path(name: str) -> Figures:
+    yield from importlib.import_module(f"feature_paths.{name}").figures()
+
+
+PARTS: dict[str, Callable[[], Figures]] = {
+    **{part.__name__: partial(_in_a_folder, part) for part in (beside_others, skew, large, scoring)},
+    **{name: partial(_of_path, name) for name in ("incremental", "online")},
+}

@@ -4,8 +4,7 @@ A benchmark is a file `benchmarks/<area>.py` with a function `figures()` that yi
 printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
 
 A long one has `PARTS` instead, such functions by name. A part's figures are written once it is whole, with when and
-where, so whoever stops it loses one part; `python benchmarks/run.py monitoring:iid,faults` runs these two alone. Where
-`figures` takes names of parts, `python benchmarks/run.py features:skew,online` runs these alone, keeping nothing.
+where, so whoever stops it loses one part; `python benchmarks/run.py monitoring:iid,faults` runs these two alone.
 """
 
 import importlib
@@ -44,13 +43,12 @@ def main(asked: list[str]) -> None:
     for area, parts in wanted or [(area, []) for area in areas]:
         module = importlib.import_module(area)
         known: Mapping[str, Part] = getattr(module, "PARTS", {})
-        if not known:
-            found = _measured(area, module.figures(*parts))
-            if not parts:
-                _keep(area, found)
-            continue
         if unknown := set(parts) - set(known):
-            raise SystemExit(f"{area} has no part {', '.join(sorted(unknown))}. Known: {', '.join(known)}.")
+            there = ", ".join(known) or "none; run it whole"
+            raise SystemExit(f"{area} has no part {', '.join(sorted(unknown))}. Known: {there}.")
+        if not known:
+            _keep(area, _measured(area, module.figures()))
+            continue
         for part in parts or known:
             _keep_part(area, part, list(known), _measured(area, known[part]()))
 
