@@ -36,7 +36,9 @@ def start(arguments: list[str], url: str) -> subprocess.Popen[str]:
             urllib.request.urlopen(url, timeout=5)
             return process
         except OSError:
-            if time.monotonic() > deadline or process.poll() is not None:
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: is its port taken?") from None
+            if time.monotonic() > deadline:
                 kill_group(process)
                 raise
             time.sleep(0.2)
