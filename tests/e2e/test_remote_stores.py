@@ -37,7 +37,9 @@ def start(arguments: list[str], url: str) -> subprocess.Popen[str]:
             return process
         except OSError:
             if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: is its port taken?") from None
+                raise RuntimeError(
+                    f"{' '.join(arguments)} ended with {process.returncode}: is its port taken?"
+                ) from None
             if time.monotonic() > deadline:
                 kill_group(process)
                 raise
