@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.evaluation.comparison import compare
-from mlops_ray.evaluation.days import blocks_of
-from mlops_ray.evaluation.estimate import Estimate, jackknife
 from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.evaluation.metrics import Evaluation, freedom_by_label, ranking, weights_without
 from mlops_ray.evaluation.slices import SliceEvaluation
+from mlops_ray.tasks.days import blocks_of
+from mlops_ray.tasks.estimate import Estimate, jackknife
 from mlops_ray.use_case import BetterThanChampion, Fairness, NoSliceWorse
 
 RUNS = 2_000

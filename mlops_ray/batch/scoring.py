@@ -235,7 +235,7 @@ def _predict(
     """The typed rows with their predictions, whose segment waits for the ledger then."""
     started = time.monotonic()
     numbers, categories = model_inputs(features, sealed.schema.features)
-    probability = sealed.model.probability(numbers, categories)
+    probability = sealed.model.answers(numbers, categories)
     # A millisecond for each slice, so that readers of the ledger can divide a large run by time.
     moment = run.started + timedelta(milliseconds=int(name.partition("-")[0]))
     time_us = microseconds(moment)

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops_ray.evaluation.metrics import ranking
+from mlops_ray.tasks.ranking import ranking
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature
 
 ROWS_OF_A_LABEL = 2_500
@@ -16,26 +17,33 @@ _PRIOR_ROWS = 20
 
 
 def roc_auc_alone(
-    seen: pl.DataFrame, rows: pl.DataFrame, features: Sequence[Feature], label: str, seed: int
+    task: Task, seen: pl.DataFrame, rows: pl.DataFrame, features: Sequence[Feature], label: str, seed: int
 ) -> dict[str, float]:
     """The ROC AUC of ranking `rows` by each feature, the better one of both directions: 0.5 for one that says nothing.
 
-    seen: rows from before, by which categories are ranked: by the rate of their labels there. A missing number stands
-    below all others. Of many rows 2,500 with and 2,500 without the label are taken, which changes no ROC AUC but by
-    chance, about 0.01. `rows` must have both.
+    What is ranked by are the task's events: of several the one that the feature tells best. seen: rows from before, by
+    which categories are ranked: by the rate of the event there. A missing number stands below all others. Of many rows
+    2,500 with and 2,500 without the event are taken, which changes no ROC AUC but by chance, about 0.01.
     """
-    rows = pl.concat(
-        part.sample(min(part.height, ROWS_OF_A_LABEL), seed=seed)
-        for part in rows.partition_by(label, maintain_order=True)
-    )
-    truth = rows[label].to_numpy().astype(np.float64)
-    found = {}
-    for feature in features:
-        score = _rates(seen, rows, feature.name, label) if feature.kind == "category" else _numbers(rows, feature.name)
-        one_block = np.zeros(len(truth), dtype=np.intp)
-        auc = float(ranking(truth, score, one_block, np.ones((1, 1)))[0][0])
-        found[feature.name] = max(auc, 1 - auc)
+    found = dict.fromkeys((feature.name for feature in features), 0.5)
+    before = task.events(task.encoded(seen[label]))
+    for name, event in task.events(task.encoded(rows[label])).items():
+        if event.all() or not event.any():
+            continue
+        parts = rows.with_columns(pl.Series(label, event)).partition_by(label, maintain_order=True)
+        asked = pl.concat(part.sample(min(part.height, ROWS_OF_A_LABEL), seed=seed) for part in parts)
+        known = seen.with_columns(pl.Series(label, before[name]))
+        for feature in features:
+            score = _rates(known, asked, feature.name, label) if feature.kind == "category" else None
+            score = _numbers(asked, feature.name) if score is None else score
+            found[feature.name] = max(found[feature.name], _either_way(asked[label].to_numpy(), score))
     return found
+
+
+def _either_way(event: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    one_block = np.zeros(len(event), dtype=np.intp)
+    auc = float(ranking(event.astype(np.float64), score, one_block, np.ones((1, 1)))[0][0])
+    return max(auc, 1 - auc)
 
 
 def _numbers(rows: pl.DataFrame, name: str) -> NDArray[np.float64]:

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
-from mlops_ray.evaluation.days import blocks_of
-from mlops_ray.evaluation.estimate import Estimate, jackknife
-from mlops_ray.evaluation.metrics import freedom_by_label, ranking, weights_without
 from mlops_ray.features.columns import PREDICTION_TIME
-from mlops_ray.tasks.binary import RankingMetric
+from mlops_ray.tasks.days import blocks_of
+from mlops_ray.tasks.estimate import Estimate, jackknife
+from mlops_ray.tasks.evaluation import weights_without
+from mlops_ray.tasks.task import Task
 
 Verdict = Literal["better", "not worse", "worse", "undecided"]
 _Float = NDArray[np.float64]
@@ -21,9 +21,10 @@ _Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """difference: challenger minus champion; above 0 the challenger is better."""
+    """difference: by how much the challenger is better, below 0 worse; where less of a metric is better, champion minus
+    challenger."""
 
-    metric: RankingMetric
+    metric: str
     challenger: float
     champion: float
     difference: Estimate
@@ -32,7 +33,7 @@ class Comparison:
 
 
 def verdict(difference: Estimate, margin: float = 0.0) -> Verdict:
-    """What a difference (challenger minus champion) shows, with 95 % certainty.
+    """What a difference (see `Comparison`) shows, with 95 % certainty.
 
     better: it is above 0, and above `margin` where that is more. not worse: it is above `margin`, or, where that is
     more than 0, above 0; so with a negative margin the challenger may be worse by that much and is "not worse", which
@@ -57,28 +58,32 @@ def unseen(rows: pl.DataFrame, *trained_until: datetime) -> pl.DataFrame:
 
 
 def compare(
-    label: NDArray[np.bool_], challenger: _Float, champion: _Float, day: NDArray[np.intp], metric: RankingMetric
+    task: Task, labels: NDArray[Any], challenger: _Float, champion: _Float, day: NDArray[np.intp], metric: str
 ) -> Comparison:
-    """Compare two models' probabilities for the same rows; all arrays have the shape [rows]. day: see `days.days_of`.
+    """Compare two models' answers to the same rows, by a metric of the task. day: [rows], see `days.days_of`.
 
     The interval of the difference is `estimate.jackknife`'s, over blocks of whole days: both models are scored without
     each block, so what makes a day hard for both cancels out. DeLong's test (DeLong, DeLong, Clarke-Pearson, Biometrics
     44, 1988) pairs the models as well, but takes rows as independent, which those of one day are not; where they are,
     both agree. With few days Student's t is what keeps the level, and with fewer than five there is no interval.
 
-    Raises DataError if the rows have only one of the two labels, or the arrays differ in length.
+    Raises DataError if the labels cannot be judged on (`Task.shortfall`), or the arrays differ in length.
     """
-    if not len(label) == len(challenger) == len(champion) == len(day):
+    if not len(labels) == len(challenger) == len(champion) == len(day):
         raise DataError(
-            f"The models gave {len(challenger)} and {len(champion)} answers for {len(label)} rows: they cannot be "
+            f"The models gave {len(challenger)} and {len(champion)} answers for {len(labels)} rows: they cannot be "
             f"compared."
         )
-    if label.all() or not label.any():
-        raise DataError(f"The {len(label)} rows to compare on have only one of the two labels.")
-    truth, block = label.astype(np.float64), blocks_of(day)
+    if lacking := task.shortfall(labels):
+        raise DataError(f"There are {lacking} to compare on.")
+    block = blocks_of(day)
     weights = weights_without(block)
-    which = 0 if metric == "roc_auc" else 1
-    ours, theirs = (ranking(truth, guess.astype(np.float64), block, weights)[which] for guess in (challenger, champion))
-    gain = ours - theirs
-    difference = jackknife(float(gain[0]), gain[1:], freedom_by_label(truth, block), -1.0, 1.0)
-    return Comparison(metric, float(ours[0]), float(theirs[0]), difference, len(label), len(np.unique(day)))
+    ours, theirs = (
+        task.values({metric}, labels, answer.astype(np.float64), block, weights)[metric]
+        for answer in (challenger, champion)
+    )
+    judged = task.metrics[metric]
+    gain = theirs - ours if judged.lower_is_better else ours - theirs
+    widest = judged.highest - judged.lowest
+    difference = jackknife(float(gain[0]), gain[1:], task.freedom(metric, labels, block), -widest, widest)
+    return Comparison(metric, float(ours[0]), float(theirs[0]), difference, len(labels), len(np.unique(day)))

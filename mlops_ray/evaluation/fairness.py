@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.evaluation.estimate import FEWEST_BLOCKS, LEAST_FREEDOM, Estimate, freedom_of, interval
+from mlops_ray.tasks.estimate import FEWEST_BLOCKS, LEAST_FREEDOM, Estimate, freedom_of, interval
 
 Measure = Literal["selection_rate", "true_positive_rate"]
 # With fewer of a group, or of yes or no over all, a rate says more about chance than about the model.

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Literal
 
 from mlops_ray.evaluation.comparison import Comparison, verdict
-from mlops_ray.evaluation.estimate import CONFIDENCE, FEWEST_BLOCKS, Estimate
 from mlops_ray.evaluation.fairness import GroupCounts, widest_spread
-from mlops_ray.evaluation.metrics import Evaluation
 from mlops_ray.evaluation.slices import SliceEvaluation
-from mlops_ray.tasks.binary import LOWER_IS_BETTER
+from mlops_ray.tasks.estimate import CONFIDENCE, FEWEST_BLOCKS, Estimate
+from mlops_ray.tasks.evaluation import Evaluation
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import (
     BetterThanChampion,
     Fairness,
@@ -44,12 +44,14 @@ class Finding:
 class Measured:
     """What is known of a version when its gates are judged; None where it was not measured.
 
+    task: the kind of its label, which says of which metrics less is better.
     slices: those with enough rows, and left_out: the number of the others; counts: of their groups, by column.
     comparisons: with the champion, by metric; None where there is no champion; uncompared: why one is missing. alone:
     the ROC AUC of each feature by itself, and importance: what a model without it loses. uses: how often decisions were
     made on the test period, this one included. findings: of the vulnerability scan, empty for a clean one.
     """
 
+    task: Task
     evaluation: Evaluation
     slices: Sequence[SliceEvaluation] = ()
     left_out: int = 0
@@ -114,7 +116,7 @@ def _judge(gate: Gate, measured: Measured, now: datetime) -> GateResult:
 
 
 def _threshold(gate: Threshold, measured: Measured) -> GateResult:
-    value, lower = getattr(measured.evaluation, gate.metric).value, gate.metric in LOWER_IS_BETTER
+    value, lower = measured.evaluation[gate.metric].value, measured.task.metrics[gate.metric].lower_is_better
     passed = value <= gate.limit if lower else value >= gate.limit
     sentence = f"{gate.metric} is {value:.4f} ({'at most' if lower else 'at least'} {gate.limit:g} is asked for)."
     return GateResult(f"{gate.metric} on the test period", passed, value, gate.limit, sentence, gate.blocks)
@@ -126,8 +128,8 @@ def _no_slice_worse(gate: NoSliceWorse, measured: Measured) -> GateResult:
     That is the first step of Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
     Statistics 6, 1979, and no further one changes whether any slice is worse. The level holds however they depend.
     """
-    name, lower = f"{gate.metric} of every slice", gate.metric in LOWER_IS_BETTER
-    found = [(one, getattr(one.evaluation, gate.metric)) for one in measured.slices]
+    name, lower = f"{gate.metric} of every slice", measured.task.metrics[gate.metric].lower_is_better
+    found = [(one, one.evaluation[gate.metric]) for one in measured.slices]
     judged = [
         (_p_worse(estimate, gate.limit, lower), estimate.value * (-1 if lower else 1), one)
         for one, estimate in found
@@ -139,7 +141,7 @@ def _no_slice_worse(gate: NoSliceWorse, measured: Measured) -> GateResult:
         sentence = f"Not measured: no slice has enough rows and days ({FEWEST_BLOCKS} or more) to be judged.{others}"
         return GateResult(name, False, None, gate.limit, sentence, gate.blocks)
     by_chance, _, worst = min(judged, key=lambda one: one[:2])
-    p, value = min(1.0, len(judged) * by_chance), getattr(worst.evaluation, gate.metric).value
+    p, value = min(1.0, len(judged) * by_chance), worst.evaluation[gate.metric].value
     passed = p > LEVEL
     sentence = (
         f"Of {len(judged)} slices {worst.column}={worst.value} has most against it: {gate.metric} is {value:.4f} "
@@ -217,7 +219,7 @@ def _fairness(gate: Fairness, measured: Measured) -> GateResult:
 
 def _plausible(gate: Plausible, measured: Measured) -> GateResult:
     name = f"{gate.metric} plausible"
-    value = getattr(measured.evaluation, gate.metric).value
+    value = measured.evaluation[gate.metric].value
     if measured.alone is None:
         sentence = "Not measured: what each feature says alone is not on record. Train and register the version again."
         return GateResult(name, False, None, gate.limit, sentence, gate.blocks)

@@ -1,17 +1,19 @@
 """Slices: the rows that share a value of a column, judged for themselves."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import UseCaseError
-from mlops_ray.evaluation.days import blocks_of
 from mlops_ray.evaluation.fairness import GroupCounts
-from mlops_ray.evaluation.metrics import Evaluation, evaluate
-from mlops_ray.tasks.binary import BINARY, DECISION_THRESHOLD
+from mlops_ray.evaluation.metrics import evaluate
+from mlops_ray.tasks.days import blocks_of
+from mlops_ray.tasks.evaluation import Evaluation
+from mlops_ray.tasks.task import Task
 
 # With fewer rows, or of the rarer label, a metric says more about chance than about the model.
 MINIMUM_ROWS = 200
@@ -39,30 +41,35 @@ class SlicesEvaluation:
     left_out: tuple[tuple[str, int], ...]
     counts: tuple[GroupCounts, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        judged = [{"column": o.column, "value": o.value, "evaluation": o.evaluation.to_json()} for o in self.judged]
+        return asdict(replace(self, judged=())) | {"judged": judged}
+
 
 def evaluate_slices(
+    task: Task,
     rows: pl.DataFrame,
     columns: Sequence[str],
-    label: NDArray[np.bool_],
-    probability: NDArray[np.float64],
+    labels: NDArray[Any],
+    answer: NDArray[np.float64],
     day: NDArray[np.intp],
-    threshold: float = DECISION_THRESHOLD,
 ) -> SlicesEvaluation:
-    """Metrics of each value of each of `columns`; all arrays have the shape [rows], day as in `metrics.evaluate`.
+    """Metrics of each value of each of `columns`; labels, answer and day as in `metrics.evaluate`.
 
-    A slice is judged with at least MINIMUM_ROWS rows, MINIMUM_LABELS of them with and as many without the label. Raises
-    UseCaseError if `rows` has no such column.
+    A slice is judged with at least MINIMUM_ROWS rows, MINIMUM_LABELS of them with the rarest label. Raises UseCaseError
+    if `rows` has no such column.
     """
     judged, left_out, inside = [], [], dict[str, dict[str, NDArray[np.bool_]]]()
     for column, value, those in slices_of(rows, columns):
-        labels = label[those]
-        if len(labels) < MINIMUM_ROWS or BINARY.rarest(labels) < MINIMUM_LABELS:
-            left_out.append((f"{column}={value}", len(labels)))
+        if those.sum() < MINIMUM_ROWS or task.rarest(labels[those]) < MINIMUM_LABELS or task.shortfall(labels[those]):
+            left_out.append((f"{column}={value}", int(those.sum())))
             continue
-        judged.append(SliceEvaluation(column, value, evaluate(labels, probability[those], day[those])))
+        judged.append(SliceEvaluation(column, value, evaluate(task, labels[those], answer[those], day[those])))
         inside.setdefault(column, {})[value] = those
-    block, chosen = blocks_of(day), probability >= threshold
-    counts = tuple(_counts(column, threshold, inside[column], block, label, chosen) for column in inside)
+    if task.threshold is None:
+        return SlicesEvaluation(tuple(judged), tuple(left_out))
+    block, chosen = blocks_of(day), task.chosen(answer)
+    counts = tuple(_counts(column, task.threshold, inside[column], block, labels, chosen) for column in inside)
     return SlicesEvaluation(tuple(judged), tuple(left_out), counts)
 
 

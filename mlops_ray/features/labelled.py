@@ -17,7 +17,8 @@ _TOLD, _TOLD_AT = "__told", "__told_at"
 def labelled_rows(use_case: UseCase, rows: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
     """Entities, request features, moment of prediction and label of the rows whose label was known at `as_of`.
 
-    Raises UseCaseError if the label is not of its task's kind (it is never cast), or an expression fails.
+    Raises UseCaseError if the label is not of its task's kind (it is never cast to another), or an expression fails,
+    and DataError if one of the labels cannot be any.
     """
     with user_code(f"Use case {use_case.name}: label {use_case.label.name!r}"):
         label = rows.with_columns(use_case.label.value.alias(LABEL)).select(LABEL)
@@ -30,8 +31,11 @@ def labelled_rows(use_case: UseCase, rows: pl.DataFrame, as_of: datetime) -> pl.
         )
     with user_code(f"Use case {use_case.name}: request features"):
         requests = request_rows(use_case, rows, pl.col(use_case.event_time) - use_case.lead_time)
-    labelled = requests.with_columns(told[LABEL], told[LABEL_KNOWN_AT])
-    return labelled.filter(pl.col(LABEL).is_not_null() & (pl.col(LABEL_KNOWN_AT) <= as_of))
+    task = use_case.label.task
+    labelled = requests.with_columns(told[LABEL].cast(task.label_type), told[LABEL_KNOWN_AT])
+    labelled = labelled.filter(pl.col(LABEL).is_not_null() & (pl.col(LABEL_KNOWN_AT) <= as_of))
+    task.encoded(labelled[LABEL])
+    return labelled
 
 
 def is_labelled(use_case: UseCase, columns: Sequence[str], as_of: datetime) -> pl.Expr:

@@ -18,7 +18,7 @@ from mlops_ray.features.spans import MOMENT, batches_between, read_between, rows
 from mlops_ray.features.training_parts import Labelled, write_parts, write_whole
 from mlops_ray.features.transform import FeatureRows, expect_names
 from mlops_ray.ingestion.snapshot import Snapshot
-from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature, Split, UseCase
 
 
@@ -27,7 +27,7 @@ class TrainingSet:
     """An immutable table under the artifact root, named by the digest of its rows.
 
     Its columns: the entities, the event time, `event_timestamp` (the moment of prediction, UTC), the features (Float64
-    numbers or text categories, null where unknown), `label` (bool) and `label_known_at` (UTC).
+    numbers or text categories, null where unknown), `label` (`Task.label_type`) and `label_known_at` (UTC).
     feature_project: the Feast project in which a model that is trained on it finds the same features online;
     feature_rows: the URLs of the rows from which they were taken, by view. parts: its files in the order of time, in
     the folder `url`, where it is too much for one; else `url` is a file. Within a part, and in one file, rows have the
@@ -76,22 +76,22 @@ class Parts:
     test: pl.DataFrame
 
 
-def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split) -> Parts:
+def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split, task: Task) -> Parts:
     """Divide `frame` backwards from `as_of`: test, gap, validation, train.
 
     A label that became known only after its part ended is left out of that part: at that moment nobody had it.
-    Raises DataError naming the part that is empty or has only one class.
+    Raises DataError naming the part whose labels are too few to learn from or to judge on (`Task.shortfall`).
     """
     inside = parts_of_split(as_of, split)
     ordered = {name: frame.filter(flag).sort(PREDICTION_TIME, maintain_order=True) for name, flag in inside.items()}
     parts = Parts(**ordered)
     for name, part in vars(parts).items():
-        _expect_both_labels(name, part, as_of)
+        _expect_labels(task, name, part, as_of)
     return parts
 
 
-def _expect_both_labels(name: str, part: pl.DataFrame, as_of: datetime) -> None:
-    if lacking := BINARY.shortfall(part[LABEL]):
+def _expect_labels(task: Task, name: str, part: pl.DataFrame, as_of: datetime) -> None:
+    if lacking := task.shortfall(task.encoded(part[LABEL])):
         raise DataError(
             f"The {name} period of the split has {lacking} (as_of {as_of.isoformat()}). Give more data, another as_of "
             f"or a shorter split."
@@ -115,7 +115,7 @@ def _between(start: datetime | None, end: datetime) -> pl.Expr:
 
 
 def read_split(
-    training_set: TrainingSet, split: Split, names: Sequence[str], rows: int | None = None, seed: int = 0
+    training_set: TrainingSet, split: Split, task: Task, names: Sequence[str], rows: int | None = None, seed: int = 0
 ) -> dict[str, pl.DataFrame]:
     """As `split_by_time`, of the periods that are named, of which only these are read whole.
 
@@ -129,7 +129,7 @@ def read_split(
     labels = [PREDICTION_TIME, LABEL, LABEL_KNOWN_AT]
     others = read_between([training_set.url], PREDICTION_TIME, None, as_of, labels)
     for name, flag in inside.items():
-        _expect_both_labels(name, found[name] if name in found else others.filter(flag), as_of)
+        _expect_labels(task, name, found[name] if name in found else others.filter(flag), as_of)
     return found
 
 

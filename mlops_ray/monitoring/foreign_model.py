@@ -75,11 +75,11 @@ def record_foreign(
     golden = golden_cases(rows.head(_GOLDEN_ROWS), features, schema.personal_features())
     content = _answering(onnx, features, golden, rows)
     model, time = OnnxModel(content, features), use_case.event_time
-    answers = model.probability(*model_inputs(rows, features)).astype(np.float64)
+    answers = model.answers(*model_inputs(rows, features)).astype(np.float64)
     evaluation = {"test_rows": rows.height, "foreign": True}
     reference = reference_files(use_case, schema, time, rows, rows, answers, use_case.label.name)
     with tempfile.TemporaryDirectory() as folder:
-        served = model.probability(*model_inputs(golden, features))
+        served = model.answers(*model_inputs(golden, features))
         digest = seal(Path(folder), content, schema, golden, served, evaluation, reference=reference)
         Artifacts(settings.artifacts).upload(Path(folder), _SEALED, use_case.name, digest)
     number = max((one.version for one in list_versions(store, use_case.name)), default=0) + 1
@@ -90,7 +90,7 @@ def record_foreign(
 def _answering(onnx: bytes, features: Sequence[Feature], golden: pl.DataFrame, rows: pl.DataFrame) -> bytes:
     content = adapted(onnx, features)
     try:
-        OnnxModel(content, features).probability(*model_inputs(golden, features))
+        OnnxModel(content, features).answers(*model_inputs(golden, features))
         return content
     except ModelError:
         medians = [rows[one.name].median() for one in features if one.kind == "number"]

@@ -10,14 +10,13 @@ import numpy as np
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
 from mlops_ray.evaluation.comparison import Comparison, compare, unseen
-from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet, read_split
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
 from mlops_ray.registry.trace import read_lineage
-from mlops_ray.tasks.binary import RankingMetric
+from mlops_ray.tasks.days import days_of
 from mlops_ray.use_case import UseCase
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ def compare_with_champion(
     settings: Settings,
     model: SealedModel,
     champion: VersionRef,
-    metrics: set[RankingMetric],
+    metrics: set[str],
     training_set: TrainingSet,
 ) -> dict[str, Comparison]:
     """For each metric, on the rows of the test period that were predicted after the training of both models.
@@ -37,7 +36,10 @@ def compare_with_champion(
     """
     with tempfile.TemporaryDirectory() as folder:
         other = load(download_sealed(settings, use_case.name, champion, Path(folder)), champion.digest)
-    test = read_split(training_set, use_case.split, ("test",))["test"]
+    task = use_case.label.task
+    if other.schema.task != task:
+        raise DataError("The champion predicts another kind of label, so its answers cannot be compared with these.")
+    test = read_split(training_set, use_case.split, task, ("test",))["test"]
     lacking = [feature.name for feature in other.schema.features if feature.name not in test.columns]
     if lacking:
         raise DataError(
@@ -45,7 +47,8 @@ def compare_with_champion(
         )
     trained_until = _trained_until(settings, use_case.name, champion, other)
     rows = unseen(test, trained_until, use_case.split.trained_until(training_set.as_of))
-    if too_few := use_case.label.task.shortfall(rows[LABEL]):
+    labels = task.encoded(rows[LABEL])
+    if too_few := task.shortfall(labels):
         raise DataError(
             f"The champion was trained on rows up to {trained_until:%Y-%m-%d %H:%M} UTC, and {too_few} of the test "
             f"period are later: too few. Take a later as_of."
@@ -53,10 +56,10 @@ def compare_with_champion(
     if rows.height < test.height:
         _logger.info("%d of %d rows of the test period are later than the champion's", rows.height, test.height)
     ours, theirs = (
-        one.model.probability(*model_inputs(rows, one.schema.features)).astype(np.float64) for one in (model, other)
+        one.model.answers(*model_inputs(rows, one.schema.features)).astype(np.float64) for one in (model, other)
     )
     day = days_of(rows[PREDICTION_TIME], use_case.zone())
-    return {metric: compare(rows[LABEL].to_numpy(), ours, theirs, day, metric) for metric in sorted(metrics)}
+    return {metric: compare(task, labels, ours, theirs, day, metric) for metric in sorted(metrics)}
 
 
 def _trained_until(settings: Settings, name: str, version: VersionRef, model: SealedModel) -> datetime:

@@ -14,7 +14,6 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.gates import Finding, Measured
-from mlops_ray.evaluation.metrics import Evaluation
 from mlops_ray.evaluation.slices import SliceEvaluation
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.control_store import ControlStore
@@ -25,6 +24,8 @@ from mlops_ray.governance.measurements import RULES
 from mlops_ray.governance.versions import Evidence, VersionRef
 from mlops_ray.pipeline.champion import compare_with_champion
 from mlops_ray.registry.sealed_model import SealedModel, load
+from mlops_ray.tasks.evaluation import Evaluation
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import BetterThanChampion, Gate, Latency, NoVulnerability, Plausible, UseCase
 
 _TIMED_ROWS = 200
@@ -77,7 +78,7 @@ def measure(
     model = load(sealed_folder, version.digest) if timed or champion else None
     uses, payload = _decisions(store, use_case.name, registered, again)
     measured = replace(
-        _of_evaluation(evaluation),
+        _of_evaluation(use_case.label.task, evaluation),
         uses=uses,
         onnx_max_difference=evaluation.get("onnx_max_difference"),
         latency_ms=_row_latency_ms(model) if model and timed else None,
@@ -100,11 +101,16 @@ def rules(gates: Sequence[Gate]) -> list[str]:
     return [repr(replace(gate, waivers=()) if isinstance(gate, NoVulnerability) else gate) for gate in gates]
 
 
-def _of_evaluation(evaluation: Mapping[str, Any]) -> Measured:
+def _of_evaluation(task: Task, evaluation: Mapping[str, Any]) -> Measured:
     slices = evaluation.get("slices") or {}
+    judged = (
+        SliceEvaluation(one["column"], one["value"], Evaluation.from_json(one["evaluation"], task.metrics))
+        for one in slices.get("judged", ())
+    )
     return Measured(
-        msgspec.convert(evaluation, Evaluation),
-        msgspec.convert(slices.get("judged", ()), tuple[SliceEvaluation, ...]),
+        task,
+        Evaluation.from_json(evaluation, task.metrics),
+        tuple(judged),
         len(slices.get("left_out", ())),
         msgspec.convert(slices.get("counts", ()), tuple[GroupCounts, ...]),
         alone=evaluation.get("alone"),
@@ -129,6 +135,6 @@ def _row_latency_ms(model: SealedModel) -> float:
     times = []
     for _ in range(2 * _TIMED_ROWS):
         started = time.perf_counter()
-        model.model.probability(numbers, categories)
+        model.model.answers(numbers, categories)
         times.append(time.perf_counter() - started)
     return float(np.median(times[_TIMED_ROWS:]) * 1000)

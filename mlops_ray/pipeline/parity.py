@@ -93,7 +93,7 @@ def prove_request_parity(
     expect_sendable(sealed.schema, raw)
     chosen = hard_rows(raw, frame, frame[PREDICTION_TIME], sealed.schema)
     raw, frame = raw[list(chosen)], frame[list(chosen)]
-    answers = fitted.classifier.predict_probability(fitted.encoder.encode(frame))
+    answers = fitted.model.predict(fitted.encoder.encode(frame))
     asked = TrainingRows(raw, frame, frame[PREDICTION_TIME], answers)
     with tempfile.TemporaryDirectory() as folder:
         reader = None

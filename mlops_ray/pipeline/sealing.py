@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.alone import roc_auc_alone
-from mlops_ray.evaluation.days import days_of
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
@@ -30,6 +28,8 @@ from mlops_ray.registry.model_signature import expect_signing_key, sign
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import SealedModel, files_of, golden_cases, load, model_inputs, seal
 from mlops_ray.serving.golden import replay_golden_requests
+from mlops_ray.tasks.days import days_of
+from mlops_ray.tasks.stored import task_to_json
 from mlops_ray.training.fit import fit_chosen
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, UseCase
@@ -49,14 +49,15 @@ def fit_score_and_seal(
     and ConfigurationError if versions must be signed and there is no key to sign with.
     """
     expect_signing_key(settings)
+    task = use_case.label.task
     frame = read_parquet(training_set.url)
-    test = split_by_time(frame, training_set.as_of, use_case.split).test
+    test = split_by_time(frame, training_set.as_of, use_case.split, task).test
     fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)
     features, seed = fitted.encoder.features, use_case.search.seed
-    model = OnnxModel(fitted.onnx, features)
-    answers = fitted.classifier.predict_probability(fitted.encoder.encode(test))
-    served = model.probability(*model_inputs(test, features))
-    difference = _difference(answers, served, trial.candidate)
+    model = OnnxModel(fitted.onnx, features, task)
+    answers = fitted.model.predict(fitted.encoder.encode(test))
+    served = model.answers(*model_inputs(test, features))
+    difference = _difference(task.apart(served, answers), trial.candidate)
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
     evaluation = _evaluation(use_case, seen, test, answers, model, features) | {"onnx_max_difference": difference}
     evaluation |= _periods(use_case, training_set.as_of)
@@ -72,7 +73,7 @@ def fit_score_and_seal(
             fitted.onnx,
             schema,
             golden,
-            fitted.classifier.predict_probability(fitted.encoder.encode(golden)),
+            fitted.model.predict(fitted.encoder.encode(golden)),
             evaluation,
             bill_of_materials=bill_of_materials(),
             reference=reference_files(use_case, schema, PREDICTION_TIME, seen, test, served, LABEL),
@@ -87,9 +88,9 @@ def fit_score_and_seal(
     return found | {"evaluation": evaluation}
 
 
-def _difference(answers: NDArray[np.float64], served: NDArray[np.float32], candidate: str) -> float:
-    """The largest between the fitted model's answers and those of its export."""
-    difference = float(np.abs(served - answers).max())
+def _difference(apart: NDArray[np.float64], candidate: str) -> float:
+    """The largest difference between the fitted model's answers and those of its export."""
+    difference = float(apart.max())
     if not difference <= ONNX_TOLERANCE:  # NaN, too, is a difference
         raise DataError(
             f"The ONNX export of {candidate} differs from the trained model by {difference:.2g} on the test "
@@ -107,20 +108,22 @@ def _evaluation(
     features: Sequence[Feature],
 ) -> dict[str, Any]:
     """Metrics, slices and what each feature does on the test period, as plain JSON values."""
-    seed, labels = use_case.search.seed, test[LABEL].to_numpy()
+    task, seed = use_case.label.task, use_case.search.seed
+    labels = task.encoded(test[LABEL])
     scored = labels, answers, days_of(test[PREDICTION_TIME], use_case.zone())
-    evaluation = asdict(evaluate(*scored)) | {"test_rows": test.height}
+    evaluation = evaluate(task, *scored).to_json() | {"task": task_to_json(task)} | {"test_rows": test.height}
     if use_case.slices:
-        evaluation["slices"] = asdict(evaluate_slices(test, use_case.slices, *scored))
-    evaluation["alone"] = roc_auc_alone(seen, test, features, LABEL, seed)
+        evaluation["slices"] = evaluate_slices(task, test, use_case.slices, *scored).to_json()
+    evaluation["alone"] = roc_auc_alone(task, seen, test, features, LABEL, seed)
     grown = permutation_importance(
-        lambda asked: model.probability(*model_inputs(asked, features)),
+        task,
+        lambda asked: model.answers(*model_inputs(asked, features)),
         test,
         labels,
         [feature.name for feature in features],
         seed,
     )
-    return evaluation | {"importance": {"measure": "log loss, feature permuted", "features": grown}}
+    return evaluation | {"importance": {"measure": f"{task.loss}, feature permuted", "features": grown}}
 
 
 def _periods(use_case: UseCase, as_of: datetime) -> dict[str, Any]:

@@ -96,9 +96,10 @@ def _doubts(
 ) -> tuple[str, ...]:
     from mlops_ray.pipeline.doubts import doubts
 
-    parts = Parts(**read_split(training_set, use_case.split, ("train", "validation", "test"), _LOOKED_AT_ROWS))
+    task = use_case.label.task
+    parts = Parts(**read_split(training_set, use_case.split, task, ("train", "validation", "test"), _LOOKED_AT_ROWS))
     validated = max((trial.value for trial in lineage.trials if trial.value is not None), default=None)
-    found = doubts(parts, lineage.metric, {"validation": validated, "test": evaluation[lineage.metric]["value"]})
+    found = doubts(task, parts, lineage.metric, {"validation": validated, "test": evaluation[lineage.metric]["value"]})
     for doubt in found:
         _logger.warning("%s", doubt)
     return found

@@ -7,7 +7,8 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from mlops_ray.errors import ModelError
-from mlops_ray.registry.onnx_model import CATEGORIES, NUMBERS, PROBABILITY
+from mlops_ray.registry.onnx_model import CATEGORIES, NUMBERS
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.use_case import Feature
 
 _PREFIX = "foreign."
@@ -37,7 +38,7 @@ def adapted(content: bytes, features: Sequence[Feature], missing: Sequence[float
             f"texts of the categories, as many as there are, and give one float32 output with the probabilities "
             f"(skl2onnx: options={{'zipmap': False}})."
         )
-    if taken == {kind: kind for kind in wanted} and given[0].name == PROBABILITY and not missing:
+    if taken == {kind: kind for kind in wanted} and given[0].name == BINARY.output and not missing:
         return content
     inner = compose.add_prefix(model, _PREFIX).graph
     widths = {kind: sum(1 for one in features if _of(one) == kind) for kind in wanted}
@@ -48,7 +49,7 @@ def adapted(content: bytes, features: Sequence[Feature], missing: Sequence[float
         [*renamed, *inner.node, *_probability(given[0], f"{_PREFIX}{given[0].name}")],
         "adapted",
         inputs,
-        [helper.make_tensor_value_info(PROBABILITY, TensorProto.FLOAT, [None])],
+        [helper.make_tensor_value_info(BINARY.output, TensorProto.FLOAT, [None])],
         [*inner.initializer, numpy_helper.from_array(np.array([-1], np.int64), "mlops_ray.flat"),
          numpy_helper.from_array(np.array(1, np.int64), "mlops_ray.second"),
          numpy_helper.from_array(np.array([missing], np.float32), "mlops_ray.missing")],
@@ -80,4 +81,4 @@ def _probability(output: onnx.ValueInfoProto, name: str) -> list[onnx.NodeProto]
         chosen = helper.make_node("Identity", [name], ["mlops_ray.column"])
     else:
         raise ModelError(f"Output {output.name} has the shape {shape}; it must be [rows], [rows, 1] or [rows, 2].")
-    return [chosen, helper.make_node("Reshape", ["mlops_ray.column", "mlops_ray.flat"], [PROBABILITY])]
+    return [chosen, helper.make_node("Reshape", ["mlops_ray.column", "mlops_ray.flat"], [BINARY.output])]

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from mlops_ray.registry.trace import Trace
-from mlops_ray.tasks.binary import LOWER_IS_BETTER
+from mlops_ray.tasks.stored import task_from_json
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #777; }
@@ -121,15 +121,15 @@ _COUNTS = ("rows_in", "accepted", "repaired", "quarantined", "not_yet_known")
 
 def _metrics(found: Trace) -> _Section:
     evaluation = found.lineage.evaluation
+    task = task_from_json(evaluation.get("task"))
     rows = [
-        [name, f"{value['value']:.4f}", _interval(value), "lower" if name in LOWER_IS_BETTER else "higher"]
+        [name, f"{value['value']:.4f}", _interval(value), "lower" if task.metrics[name].lower_is_better else "higher"]
         for name, value in sorted(evaluation.items(), key=lambda item: (item[0] != found.lineage.metric, item[0]))
-        if isinstance(value, Mapping) and "value" in value
+        if name in task.metrics
     ]
     text = "On the test period, which neither the search nor the last fit has seen."
-    if {"rows", "days", "positive"} <= evaluation.keys():
-        positive = f"{evaluation['positive']:.1%}"
-        text = f"{text} {evaluation['rows']:,} rows of {evaluation['days']} days; {positive} have the label."
+    if {"rows", "days"} <= evaluation.keys():
+        text = f"{text} {evaluation['rows']:,} rows of {evaluation['days']} days; {task.described(evaluation)}."
     if uses := _decisions(found):
         text = f"{text} Decisions made on days of it so far, on this and other versions: {uses}."
     return _Section("Metrics", [text], head=["metric", "value", "95 % interval", "better"], rows=rows)

@@ -9,6 +9,9 @@ from typing import Any
 import polars as pl
 
 from mlops_ray.errors import IntegrityError, UseCaseError
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.stored import task_from_json, task_to_json
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Column, ColumnType, Feature, FeatureKind, Serving, UseCase
 
 _PLAIN_EXPRESSIONS = {"Column", "Literal", "BinaryExpr", "Cast", "Ternary", "Function", "Alias"}
@@ -19,7 +22,8 @@ _FOREIGN_FUNCTIONS = {"AnonymousFunction", "AnonymousAgg", "FfiPlugin", "PythonU
 class ModelSchema:
     """All a server must know to ask the model, without a line of the user's code.
 
-    label: name of what is predicted. lead_time_s: how long before `event_time` the prediction is made, in seconds.
+    label: name of what is predicted, and task: its kind.
+    lead_time_s: how long before `event_time` the prediction is made, in seconds.
     request_columns: what a caller sends for one prediction, `event_time` and `entities` among them.
     request_features: polars expressions over the request columns, as JSON of `Expr.meta.serialize(format="json")`.
     on_demand_features: expressions over the other features (numbers as Float64), entities and `event_time`.
@@ -41,6 +45,7 @@ class ModelSchema:
     serving: Serving = field(default_factory=Serving)
     polars: str = ""
     on_demand_features: Mapping[str, str] = field(default_factory=dict)
+    task: Task = BINARY
 
     def named(self, kind: FeatureKind) -> tuple[str, ...]:
         """Names of the features of one kind, in the order of the model's input."""
@@ -84,8 +89,9 @@ class ModelSchema:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; without what a model has not and servers of before do not know."""
-        found = asdict(self)
-        return found if self.on_demand_features else {k: v for k, v in found.items() if k != "on_demand_features"}
+        found = asdict(self) | {"task": task_to_json(self.task)}
+        absent = {"on_demand_features": not self.on_demand_features, "task": self.task == BINARY}
+        return {name: part for name, part in found.items() if not absent.get(name, False)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ModelSchema":
@@ -99,6 +105,7 @@ class ModelSchema:
                 "request_columns": tuple(columns),
                 "features": tuple(features),
                 "serving": Serving(**value.get("serving", {})),
+                "task": task_from_json(value.get("task")),
             }
             return cls(**parts)
         except (KeyError, TypeError, UseCaseError) as error:
@@ -138,6 +145,7 @@ def schema_of(
         feature_project=feature_project,
         serving=use_case.serving,
         polars=pl.__version__,
+        task=use_case.label.task,
         on_demand_features={
             name: part.meta.serialize(format="json") for name, part in use_case.on_demand_features.items()
         },

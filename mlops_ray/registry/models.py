@@ -255,7 +255,7 @@ def _mlmodel(sealed_folder: Path) -> str:
     from mlflow.types import Schema, TensorSpec
 
     from mlops_ray.registry.model_schema import ModelSchema
-    from mlops_ray.registry.onnx_model import CATEGORIES, NUMBERS, PROBABILITY
+    from mlops_ray.registry.onnx_model import CATEGORIES, NUMBERS
 
     schema = ModelSchema.from_json(json.loads((sealed_folder / "schema.json").read_bytes()))
     widths = {
@@ -263,7 +263,8 @@ def _mlmodel(sealed_folder: Path) -> str:
         CATEGORIES: (np.dtype(str), len(schema.named("category"))),
     }
     inputs = [TensorSpec(dtype, (-1, width), name) for name, (dtype, width) in widths.items() if width]
-    outputs = [TensorSpec(np.dtype(np.float32), (-1,), PROBABILITY)]
+    shape = (-1,) if schema.task.width == 1 else (-1, schema.task.width)
+    outputs = [TensorSpec(np.dtype(np.float32), shape, schema.task.output)]
     model = Model(signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)))
     model.add_flavor("onnx", onnx_version=onnx.__version__, data="model.onnx", providers=["CPUExecutionProvider"])
     pyfunc.add_to_model(model, loader_module="mlflow.onnx", data="model.onnx")

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import IntegrityError
 from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature
 
-NUMBERS, CATEGORIES, PROBABILITY = "numbers", "categories", "probability"
+NUMBERS, CATEGORIES = "numbers", "categories"
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
@@ -21,11 +22,11 @@ class OnnxModel:
     """An ONNX session with one thread: replicas are scaled by processes, and threads only fight over the cores.
 
     Inputs: `numbers` float32 [rows, numbers] (NaN is missing) and `categories` text [rows, categories] ("" is
-    missing), in the order of the features of that kind; one is absent where there are none. Output: `probability`
-    float32 [rows].
+    missing), in the order of the features of that kind; one is absent where there are none. Output: float32, of the
+    name and width that the task asks for: `probability` [rows] for yes and no.
     """
 
-    def __init__(self, content: bytes, features: Sequence[Feature]):
+    def __init__(self, content: bytes, features: Sequence[Feature], task: Task = BINARY):
         """Raises IntegrityError if the file is no ONNX, runs foreign operators, reads files or has other inputs."""
         refuse_foreign_operators(content)
         options = onnxruntime.SessionOptions()
@@ -35,20 +36,14 @@ class OnnxModel:
             self._session = onnxruntime.InferenceSession(content, options, providers=_providers())
         except Exception as error:
             raise IntegrityError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
+        self.task = task
         self._inputs = self._expect_signature(features)
 
-    def probability(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
-        """Probability of the label for each row. Raises ModelError if an answer is NaN or outside 0 to 1."""
+    def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
+        """The answer to each row, as `task` has it. Raises ModelError if one cannot be an answer."""
         given = {NUMBERS: numbers, CATEGORIES: categories}
-        answer = self._session.run([PROBABILITY], {name: given[name] for name in self._inputs})[0]
-        answer = np.asarray(answer, dtype=np.float32)
-        if answer.size == 1:  # as most are; two reductions take a tenth of the time that the model takes
-            fits = 0 <= answer.item() <= 1  # NaN is neither
-        else:
-            fits = not answer.size or bool(answer.min() >= 0 and answer.max() <= 1)
-        if not fits:
-            return BINARY.checked(answer)
-        return answer
+        answer = self._session.run([self.task.output], {name: given[name] for name in self._inputs})[0]
+        return self.task.checked(np.asarray(answer, dtype=np.float32))
 
     def _expect_signature(self, features: Sequence[Feature]) -> tuple[str, ...]:
         kinds = [feature.kind for feature in features]
@@ -62,13 +57,24 @@ class OnnxModel:
             found[name][0] == dtype and (found[name][1] == width or not isinstance(found[name][1], int))
             for name, (dtype, width) in wanted.items()
         )
-        outputs = {part.name: part.type for part in self._session.get_outputs()}
-        if not fits or outputs.get(PROBABILITY) != "tensor(float)":
+        output, width = self.task.output, self.task.width
+        outputs = {part.name: (part.type, part.shape) for part in self._session.get_outputs()}
+        dtype, shape = outputs.get(output, ("nothing", []))
+        if not fits or dtype != "tensor(float)" or not _has_width(shape, width):
             raise IntegrityError(
-                f"model.onnx takes {found} and gives {outputs}; its schema needs {wanted} and "
-                f"{PROBABILITY} tensor(float). Export it again."
+                f"model.onnx takes {found} and gives {outputs}; its schema needs {wanted} and {output} tensor(float) "
+                f"[rows{'' if width == 1 else f', {width}'}]. Export it again."
             )
         return tuple(wanted)
+
+
+def _has_width(shape: Sequence[Any] | None, width: int) -> bool:
+    """Whether an output may be [rows], or [rows, width] where that is not 1; sizes with a name may be any."""
+    if not shape:  # not said
+        return True
+    if width == 1:
+        return len(shape) == 1
+    return len(shape) == 2 and (shape[1] == width or not isinstance(shape[1], int))
 
 
 def _providers() -> list[str]:

@@ -27,7 +27,7 @@ _READABLE = 1, 2
 class Model(Protocol):
     """What answers: an `OnnxModel`, or what stands for one that runs elsewhere."""
 
-    def probability(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]: ...
+    def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def seal(
 ) -> str:
     """Write a sealed model into `folder` and return its digest (SHA-256 of the canonical manifest, hex).
 
-    golden_rows: see `golden_cases`. answers_of_trained_model: its probabilities for them, one a row. golden_requests:
+    golden_rows: see `golden_cases`. answers_of_trained_model: its answers to them. golden_requests:
     what `serving.golden` replays; the way from JSON to features is no matter of this module.
     bill_of_materials: of what serves the model (registry.bill_of_materials), stored with it. reference: the files by
     which its predictions are watched for drift (monitoring's `Reference.to_files`), stored with it.
@@ -105,7 +105,7 @@ def seal(
         "tolerance": tolerance,
         "requests": [request.to_json() for request in golden_requests],
     }
-    problem = _replay(OnnxModel(onnx, schema.features), schema.features, golden)
+    problem = _replay(OnnxModel(onnx, schema.features, schema.task), schema, golden)
     if problem:
         raise DataError(f"The ONNX export of {schema.use_case} does not answer as the trained model does: {problem}")
     schema.expressions()
@@ -145,9 +145,9 @@ def load(folder: Path, expected_digest: str) -> SealedModel:
     schema = ModelSchema.from_json(_parse(folder, "schema.json", contents["schema.json"]))
     schema.expressions()
     schema.on_demand_expressions()
-    model = OnnxModel(contents["model.onnx"], schema.features)
+    model = OnnxModel(contents["model.onnx"], schema.features, schema.task)
     golden = _parse(folder, "golden.json", contents["golden.json"])
-    problem = _replay(model, schema.features, golden)
+    problem = _replay(model, schema, golden)
     if problem:
         raise IntegrityError(
             f"{folder / 'golden.json'}: the model does not repeat the answers it was sealed with: {problem}"
@@ -177,25 +177,30 @@ def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | No
     return {name: _verified(folder, name, files[name]) for name in files if names is None or name in names}
 
 
-def _replay(model: OnnxModel, features: Sequence[Feature], golden: Mapping[str, Any]) -> str | None:
+def _replay(model: OnnxModel, schema: ModelSchema, golden: Mapping[str, Any]) -> str | None:
     """What differs between the model's answers and the golden ones, or None."""
+    features = schema.features
     dtypes = {feature.name: pl.Float64 if feature.kind == "number" else pl.String for feature in features}
     rows = pl.DataFrame(golden["rows"], schema=dtypes, orient="row")
     answers = np.asarray(golden["answers"], dtype=np.float64)
     try:
-        given = model.probability(*model_inputs(rows, features))
+        given = model.answers(*model_inputs(rows, features))
     except ModelError as error:
         return str(error)
     if given.shape != answers.shape:
         return f"{given.shape} answers instead of {answers.shape}."
-    differences = np.abs(given - answers)
+    differences = schema.task.apart(given, answers)
     worst = int(np.argmax(np.where(np.isnan(differences), np.inf, differences)))
     if differences[worst] <= golden["tolerance"]:
         return None
     return (
-        f"row {worst} of {len(answers)} {rows.row(worst, named=True)} gives {given[worst]:.7f} instead of "
-        f"{answers[worst]:.7f} (tolerance {golden['tolerance']:g})."
+        f"row {worst} of {len(answers)} {rows.row(worst, named=True)} gives {_shown(given[worst])} instead of "
+        f"{_shown(answers[worst])} (tolerance {golden['tolerance']:g})."
     )
+
+
+def _shown(answer: NDArray[Any]) -> str:
+    return ", ".join(f"{value:.7f}" for value in np.atleast_1d(answer))
 
 
 def _expect_hard_cases(rows: pl.DataFrame, features: Sequence[Feature]) -> None:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import read_parquet
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
-from mlops_ray.evaluation.days import days_of
-from mlops_ray.evaluation.estimate import Estimate, interval
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.governance.events import plain
 from mlops_ray.monitoring.quality import Measured, Quality, quality_by_window
 from mlops_ray.retraining.chosen import choose
 from mlops_ray.retraining.policy import WEEK
 from mlops_ray.retraining.simulation import Raised, Retrained, Scenario, Simulated, simulate
+from mlops_ray.tasks.days import days_of
+from mlops_ray.tasks.estimate import Estimate, interval
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, Parameters, Retraining, UseCase
 
@@ -219,6 +219,8 @@ def _quality(rows: pl.DataFrame, probability: NDArray[np.float32], length: timed
 
 
 def _difference(rows: pl.DataFrame, case: UseCase, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Estimate:
-    label = rows[LABEL].to_numpy()
+    task = case.label.task
     new, old = ours.astype(np.float64), theirs.astype(np.float64)
-    return compare(label, new, old, days_of(rows[PREDICTION_TIME], case.zone()), case.metric).difference
+    return compare(
+        task, task.encoded(rows[LABEL]), new, old, days_of(rows[PREDICTION_TIME], case.zone()), case.metric
+    ).difference

@@ -8,8 +8,8 @@ from statistics import fmean
 
 from rich.table import Table
 
-from mlops_ray.evaluation.estimate import Estimate
 from mlops_ray.retraining.backtest import Backtest, PolicyReport, Run
+from mlops_ray.tasks.estimate import Estimate
 
 HEADERS = (
     "policy", "ROC AUC", "difference (95 %)", "worst week", "retrainings", "of them better", "CPU hours", "alarms",

@@ -28,14 +28,15 @@ def choose(frame: pl.DataFrame, use_case: UseCase, features: Sequence[Feature], 
     data = _divided(frame, use_case, features, as_of)
     candidates = {candidate.name: candidate for candidate in use_case.candidates}
     worker = TrialWorker(data, candidates, use_case.label.task, use_case.metric, use_case.search.seed, threads=1)
+    metric = use_case.label.task.metrics[use_case.metric]
     tried: list[Trial] = []
     for name, candidate in candidates.items():
         ended: list[Trial] = []
         for number in range(use_case.search.trials_per_candidate):
-            parameters = propose(candidate, number, ended, use_case.search.seed)
+            parameters = propose(candidate, number, ended, use_case.search.seed, metric.lower_is_better)
             ended.append(_tried(worker, Trial(name, number, parameters)))
         tried += ended
-    best = best_trial(tuple(tried))
+    best = best_trial(tuple(tried), metric)
     if best is None:
         raise UseCaseError(f"Use case {use_case.name}: no trial finished. {tried[-1].candidate}: {tried[-1].message}")
     return best
@@ -48,16 +49,17 @@ def _divided(frame: pl.DataFrame, use_case: UseCase, features: Sequence[Feature]
         raise DataError(f"No label was known at {as_of.isoformat()}. Give a later start.")
     begin = as_of - min(use_case.split.validation, (as_of - known[PREDICTION_TIME][0]) / _VALIDATION_SHARE)
     train, validation = known.filter((moment < begin) & (known_at <= begin)), known.filter(moment >= begin)
+    task = use_case.label.task
     for part, purpose in ((train, "to fit on"), (validation, "to choose by")):
-        if lacking := use_case.label.task.shortfall(part[LABEL]):
+        if lacking := task.shortfall(task.encoded(part[LABEL])):
             raise DataError(f"Before {as_of.isoformat()} there are {lacking} {purpose}. Give a later start.")
     encoder = fit_encoder(train, features)
     return TrialData(
         encoder.features,
         encoder.encode(train),
-        train[LABEL].to_numpy(),
+        task.encoded(train[LABEL]),
         encoder.encode(validation),
-        validation[LABEL].to_numpy(),
+        task.encoded(validation[LABEL]),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ from mlops_ray.retraining.challenger import judge_challenger
 from mlops_ray.retraining.cpu_meter import CpuMeter
 from mlops_ray.retraining.policy import Outcome
 from mlops_ray.retraining.result import RESULTS, Result, champion_lineage, find_result
-from mlops_ray.use_case import Candidate, Choice, Classifier, Feature, Parameters, Retraining, SearchSpace, UseCase
+from mlops_ray.tasks.task import Task
+from mlops_ray.use_case import Candidate, Choice, Feature, FittedModel, Parameters, Retraining, SearchSpace, UseCase
 
 _logger = logging.getLogger(__name__)
 
@@ -49,14 +51,15 @@ class Fixed:
     def fit(
         self,
         matrix: NDArray[np.float32],
-        label: NDArray[np.bool_],
+        label: NDArray[Any],
         features: Sequence[Feature],
+        task: Task,
         parameters: Parameters,
         seed: int,
         threads: int,
-    ) -> Iterator[tuple[float, Classifier]]:
+    ) -> Iterator[tuple[float, FittedModel]]:
         """See use_case.Candidate."""
-        return self.candidate.fit(matrix, label, features, parameters, seed, threads)
+        return self.candidate.fit(matrix, label, features, task, parameters, seed, threads)
 
 
 def retrain(

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare, unseen
-from mlops_ray.evaluation.days import days_of
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.error_stream import excess_errors
@@ -29,6 +28,7 @@ from mlops_ray.monitoring.version_watch import VersionWatch, Watched
 from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.retraining.challenger import judge_challenger
 from mlops_ray.retraining.policy import Decision, OpenAlarm, PastRetraining, State, decide
+from mlops_ray.tasks.days import days_of
 from mlops_ray.training.fit import Fitted, fit_chosen
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, Question, Retraining, Split, UseCase
@@ -209,8 +209,9 @@ class _Simulation:
         challenger = self._fit(now, split)
         recent = unseen(_known(self._all, now), self._champion.trained_until, split.test_start(now))
         ours, theirs = (_ask(fitted, recent).astype(np.float64) for fitted in (challenger, self._champion.fitted))
-        rows = recent[LABEL].to_numpy(), ours, theirs, days_of(recent[PREDICTION_TIME], case.zone())
-        compared = compare(*rows, case.metric)
+        task = case.label.task
+        rows = task.encoded(recent[LABEL]), ours, theirs, days_of(recent[PREDICTION_TIME], case.zone())
+        compared = compare(task, *rows, case.metric)
         outcome, reason = judge_challenger(compared, self._policy.margin)
         if outcome == "better":
             self._note(retire(self._champion.watch, now).changes, now)
@@ -251,7 +252,7 @@ class _Simulation:
 
 
 def _ask(fitted: Fitted, rows: pl.DataFrame) -> NDArray[np.float32]:
-    return fitted.classifier.predict_probability(fitted.encoder.encode(rows)).astype(np.float32)
+    return fitted.model.predict(fitted.encoder.encode(rows)).astype(np.float32)
 
 
 def _known(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:

@@ -28,7 +28,7 @@ class Batcher:
         self._timer: asyncio.TimerHandle | None = None
         self._asking: set[asyncio.Task[None]] = set()
 
-    async def probability(self, vectors: Vectors) -> Probability:
+    async def answers(self, vectors: Vectors) -> Probability:
         """The model's answer for these rows. Raises what the model raises for them, and if it fails altogether what it
         raises for their batch."""
         loop = asyncio.get_running_loop()

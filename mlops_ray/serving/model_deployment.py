@@ -42,7 +42,7 @@ class RemoteModel:
     def __init__(self, handle: DeploymentHandle, version: VersionRef, loop: asyncio.AbstractEventLoop):
         self._handle, self._version, self._loop = handle, version, loop
 
-    def probability(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
+    def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
         """See `OnnxModel.probability`. Raises TimeoutError after the deadline of a request."""
 
         async def ask() -> Any:
@@ -62,7 +62,7 @@ class _Loaded:
         self._threads = ThreadPoolExecutor(CALLS_AT_A_TIME, thread_name_prefix="model")
         self._sealed = asyncio.wrap_future(self._threads.submit(load))
 
-    async def probability(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
+    async def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
         sealed = await asyncio.shield(self._sealed)  # the others who wait for it are not cancelled with this one
         pending = self._threads.submit(sealed.model.probability, numbers, categories)
         return await asyncio.wrap_future(pending)
@@ -88,7 +88,7 @@ class ModelDeployment:
         self._name, self._registry = name, registry
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
 
-    async def probability(
+    async def answers(
         self, version: VersionRef, numbers: NDArray[np.float32], categories: NDArray[np.object_]
     ) -> NDArray[np.float32]:
         """Probability for each row. Raises IntegrityError if the version does not fit its digest."""
@@ -98,7 +98,7 @@ class ModelDeployment:
         self._loaded.move_to_end(version.digest)
         while len(self._loaded) > KEPT_VERSIONS:
             self._loaded.popitem(last=False)[1].close()
-        return await held.probability(numbers, categories)
+        return await held.answers(numbers, categories)
 
     def _load(self, version: VersionRef) -> SealedModel:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:

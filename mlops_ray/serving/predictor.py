@@ -132,9 +132,9 @@ class Predictor:
         matrix = np.array(numbers, dtype=np.float32).reshape(len(numbers), len(self._numbers))
         return Vectors(matrix, texts)
 
-    def probability(self, vectors: Vectors) -> NDArray[np.float32]:
+    def answers(self, vectors: Vectors) -> NDArray[np.float32]:
         """Probability of the label for each row. Raises ModelError if the model answers what is none."""
-        return self.sealed.model.probability(vectors.numbers, vectors.categories)
+        return self.sealed.model.answers(vectors.numbers, vectors.categories)
 
 
 def _text(value: Any) -> str:

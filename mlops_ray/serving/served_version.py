@@ -129,7 +129,7 @@ class ServedVersion:
         if self._remote:
             return
         nothing = [[None] * len(self.schema.named("number"))], [[None] * len(self.schema.named("category"))]
-        self.predictor.probability(self.predictor.vectors_of_features(*nothing))
+        self.predictor.answers(self.predictor.vectors_of_features(*nothing))
 
     def waits(self, looks_up: bool) -> bool:
         """Whether an answer may have to wait for another machine; looks_up: features are read from the store."""
@@ -239,7 +239,7 @@ class ServedVersion:
             started_s = time.perf_counter()
             vectors: Vectors = await self.in_its_thread(self.predictor.vectors_of_keys, keys, [moment] * len(keys))
             lookup_s = time.perf_counter() - started_s
-            return Scored(keys, vectors, await self._batcher.probability(vectors), moment, late, lookup_s=lookup_s)
+            return Scored(keys, vectors, await self._batcher.answers(vectors), moment, late, lookup_s=lookup_s)
         if not aside and len(keys) <= INLINE_KEYS and not self.waits(looks_up=True):
             vectors, lookup_s = await self._lookups.vectors(keys, moment)
             probability, model_s = self._timed(vectors)
@@ -259,7 +259,7 @@ class ServedVersion:
     ) -> Scored:
         model_s: float | None = None
         if self._batcher is not None:
-            probability = await self._batcher.probability(vectors)
+            probability = await self._batcher.answers(vectors)
         elif not aside and len(vectors) <= INLINE_ROWS and not self.waits(looks_up=False):
             probability, model_s = self._timed(vectors)
         else:
@@ -268,7 +268,7 @@ class ServedVersion:
 
     def _timed(self, vectors: Vectors) -> tuple[Probability, float]:
         started_s = time.perf_counter()
-        return self.predictor.probability(vectors), time.perf_counter() - started_s
+        return self.predictor.answers(vectors), time.perf_counter() - started_s
 
     async def _ask_aside(self, vectors: Vectors) -> Probability:
         answer: Probability = await self.in_its_thread(self.predictor.probability, vectors)

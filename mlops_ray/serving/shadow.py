@@ -155,7 +155,7 @@ def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> list[_Answer | E
 def _alone(candidate: ServedVersion, vectors: Vectors, lookup_s: float | None = None) -> _Answer | Exception:
     started_s = time.perf_counter()
     try:
-        probability = candidate.predictor.probability(vectors)
+        probability = candidate.predictor.answers(vectors)
     except Exception as error:
         return error
     work_s = None if lookup_s is None else lookup_s + time.perf_counter() - started_s
@@ -170,7 +170,7 @@ def _together(candidate: ServedVersion, vectors: dict[int, Vectors]) -> dict[int
         np.concatenate([part.numbers for part in parts]), np.concatenate([part.categories for part in parts])
     )
     try:
-        probability = candidate.predictor.probability(together)
+        probability = candidate.predictor.answers(together)
     except Exception:
         return {number: _alone(candidate, part) for number, part in vectors.items()}
     split = np.split(probability, np.cumsum([len(part) for part in parts])[:-1])

@@ -1,63 +1,128 @@
 """Binary: the label is yes or no, and the answer the probability of yes."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops_ray.errors import ModelError
-
-RankingMetric = Literal["roc_auc", "average_precision"]
-LossMetric = Literal["log_loss", "brier"]
-Metric = Literal[RankingMetric, LossMetric, "calibration_error"]
-LOWER_IS_BETTER: frozenset[str] = frozenset({"log_loss", "brier", "calibration_error"})
-# From this probability on an answer is yes: at the endpoint, in batch, in monitoring and where fairness is judged.
-DECISION_THRESHOLD = 0.5
-# The probabilities of an ensemble are sums of float32, which may pass 1 by some rounding.
-_ROUNDING = 1e-6
+from mlops_ray.errors import ModelError, UseCaseError
+from mlops_ray.tasks.estimate import freedom_of
+from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, weighted_mean
+from mlops_ray.tasks.link import Logistic
+from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
+from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
 
+@dataclass(frozen=True)
 class Binary:
-    """See `task.Task`. labels: boolean. answer: float32, the probability of true."""
+    """See `task.Task`. labels: boolean. answer: the probability of true, [rows].
 
-    advice = 'Write a comparison, such as pl.col("delay") >= 15.'
-    output_types: Mapping[str, str] = {"probability": "FP32", "prediction": "BOOL"}
+    Metrics: roc_auc, average_precision (higher is better), log_loss (nats), brier, and calibration_error (expected
+    calibration error over ten bins of equally many rows).
+
+    threshold: from this probability on an answer is yes: at the endpoint, in batch, in monitoring and where fairness is
+    judged. Sealed with the model.
+    """
+
+    threshold: float = 0.5
+
+    kind: ClassVar[str] = "binary"
+    advice: ClassVar[str] = 'Write a comparison, such as pl.col("delay") >= 15.'
+    loss: ClassVar[str] = "log loss"
+    output: ClassVar[str] = "probability"
+    width: ClassVar[int] = 1
+    label_type: ClassVar[pl.DataType] = pl.Boolean()
+    output_types: ClassVar[Mapping[str, str]] = {"probability": "FP32", "prediction": "BOOL"}
+    ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"probability": pl.Float32()}
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "roc_auc": Metric(lower_is_better=False),
+        "average_precision": Metric(lower_is_better=False),
+        "log_loss": Metric(lower_is_better=True, highest=np.inf),
+        "brier": Metric(lower_is_better=True),
+        "calibration_error": Metric(lower_is_better=True, biased=True),
+    }
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise UseCaseError(f"Binary: threshold is {self.threshold}. Give a probability between 0 and 1.")
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype == pl.Boolean
 
-    def shortfall(self, labels: pl.Series) -> str | None:
-        kinds = labels.n_unique()
-        return f"{len(labels)} rows with {kinds} of 2 label values" if kinds < 2 else None
+    def encoded(self, labels: pl.Series) -> NDArray[np.bool_]:
+        return labels.to_numpy()
+
+    def shortfall(self, labels: NDArray[np.bool_]) -> str | None:
+        kinds = int(labels.any()) + int(not labels.all())
+        return f"{len(labels)} rows with {kinds if len(labels) else 0} of 2 label values" if kinds < 2 else None
 
     def rarest(self, labels: NDArray[np.bool_]) -> int:
         positive = int(labels.sum())
         return min(positive, len(labels) - positive)
 
-    def score(self, metric: str, labels: NDArray[np.bool_], answer: NDArray[np.float64]) -> float:
-        # Here, as most who ask about a label compute no metric, and scikit-learn takes longer to import than we do.
-        from sklearn.metrics import average_precision_score, roc_auc_score
+    def events(self, labels: NDArray[np.bool_]) -> Mapping[str, NDArray[np.bool_]]:
+        return {"": labels}
 
-        metrics = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
-        return float(metrics[metric](labels, answer))
+    def about(self, labels: NDArray[np.bool_]) -> Mapping[str, Any]:
+        return {"positive": float(labels.mean())}
+
+    def described(self, about: Mapping[str, Any]) -> str:
+        return f"{about['positive']:.1%} have the label".replace("%", " %")
+
+    def values(
+        self, wanted: Collection[str], labels: NDArray[np.bool_], answer: Floats, block: Blocks, weights: Floats
+    ) -> dict[str, Floats]:
+        truth, guess = labels.astype(np.float64), answer.astype(np.float64)
+        found = dict[str, Floats]()
+        if "roc_auc" in wanted or "average_precision" in wanted:
+            found["roc_auc"], found["average_precision"] = ranking(truth, guess, block, weights)
+        if "log_loss" in wanted:
+            found["log_loss"] = weighted_mean(self.losses(labels, guess), block, weights)
+        if "brier" in wanted:
+            found["brier"] = weighted_mean((guess - truth) ** 2, block, weights)
+        if "calibration_error" in wanted:
+            found["calibration_error"] = calibration(truth, guess, block, weights)[0]
+        return {name: found[name] for name in wanted}
+
+    def freedom(self, metric: str, labels: NDArray[np.bool_], block: Blocks) -> float:
+        if metric in ("roc_auc", "average_precision"):
+            return freedom_by_label(labels.astype(np.float64), block)
+        return freedom_of(np.bincount(block).astype(np.float64))
+
+    def losses(self, labels: NDArray[np.bool_], answer: Floats) -> Floats:
+        return log_losses(labels, answer)
+
+    def link(self, labels: NDArray[np.bool_]) -> Logistic:
+        return Logistic()
+
+    def reliability(self, labels: NDArray[np.bool_], answer: Floats) -> tuple[ReliabilityBin, ...]:
+        one_block = np.zeros(len(labels), dtype=np.intp)
+        return calibration(labels.astype(np.float64), answer.astype(np.float64), one_block, np.ones((1, 1)))[1]
+
+    def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
+        return wrong_probability(answer)
 
     def checked(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
-        wrong = np.flatnonzero(~((answer >= -_ROUNDING) & (answer <= 1 + _ROUNDING)))
-        if wrong.size:
-            raise ModelError(
-                f"The model answered {answer[wrong[0]]} for row {wrong[0]}, and what is no probability for "
-                f"{wrong.size} of {len(answer)} rows. A probability is a number from 0 to 1: repair the candidate or "
-                f"its ONNX export."
-            )
-        return np.clip(answer, 0, 1)
+        if answer.size == 1 and 0 <= answer.item() <= 1:  # as most are; two reductions cost a tenth of a model's time
+            return answer
+        if sentence := self.wrong(answer):
+            raise ModelError(f"{sentence} Repair the candidate or its ONNX export.")
+        return clipped(answer)
+
+    def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        return answer >= self.threshold
+
+    def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
+        return np.abs(np.subtract(ours, theirs, dtype=np.float64))
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        return {"probability": answer, "prediction": answer >= DECISION_THRESHOLD}
+        return {"probability": answer, "prediction": answer >= self.threshold}
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
-        return [{"probability": value, "prediction": value >= DECISION_THRESHOLD} for value in answer.tolist()]
+        return [{"probability": value, "prediction": value >= self.threshold} for value in answer.tolist()]
 
 
 BINARY = Binary()

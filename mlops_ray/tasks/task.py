@@ -1,31 +1,49 @@
 """Task: what the stages of the loop ask about the kind of a label."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin
+from mlops_ray.tasks.link import Link
+
 
 class Task(Protocol):
-    """A kind of label, and of a model's answers to it. answer: what the model gives for each row, [rows]."""
+    """A kind of label, and of a model's answers to it.
+
+    labels: as `encoded` gives them, [rows]. answer: what the model gives for each row, [rows], or [rows, `width`] where
+    that is not 1.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The name that models, ledgers and declarations are stored with."""
+        ...
 
     @property
     def advice(self) -> str:
         """How to write a label of this kind, as a sentence."""
         ...
 
+    # Labels
+
     @property
-    def output_types(self) -> Mapping[str, str]:
-        """Of each of `columns`, its data type in the Open Inference Protocol."""
+    def label_type(self) -> pl.DataType:
+        """How labels are kept in training sets and in the ledger."""
         ...
 
     def reads(self, dtype: pl.DataType) -> bool:
-        """Whether labels of this type are of this kind. They are never cast."""
+        """Whether labels of this type are of this kind. They are never cast from another one."""
         ...
 
-    def shortfall(self, labels: pl.Series) -> str | None:
+    def encoded(self, labels: pl.Series) -> NDArray[Any]:
+        """Labels without nulls as candidates and metrics take them. Raises DataError for a value that can be none."""
+        ...
+
+    def shortfall(self, labels: NDArray[Any]) -> str | None:
         """What labels there are where a model can neither learn from them nor be judged on them, else None."""
         ...
 
@@ -33,18 +51,103 @@ class Task(Protocol):
         """How many rows have the value of which there are fewest: with few, a metric says more about chance."""
         ...
 
-    def score(self, metric: str, labels: NDArray[Any], answer: NDArray[np.float64]) -> float:
-        """The metric by which trials are compared: more is better. Raises KeyError if the task has no such one."""
+    def events(self, labels: NDArray[Any]) -> Mapping[str, NDArray[np.bool_]]:
+        """Questions of yes and no that the labels answer, by name: what a single feature may tell of them."""
+        ...
+
+    def about(self, labels: NDArray[Any]) -> Mapping[str, Any]:
+        """What the labels are like, as JSON."""
+        ...
+
+    def described(self, about: Mapping[str, Any]) -> str:
+        """What `about` gave, for people."""
+        ...
+
+    # Metrics
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """By name; the first is what is searched by unless the use case says otherwise."""
+        ...
+
+    def values(
+        self, wanted: Collection[str], labels: NDArray[Any], answer: Floats, block: Blocks, weights: Floats
+    ) -> dict[str, Floats]:
+        """Each of the wanted metrics for each row of `weights`, which are by block; NaN where it does not exist.
+
+        Raises KeyError if the task has no such one.
+        """
+        ...
+
+    def freedom(self, metric: str, labels: NDArray[Any], block: Blocks) -> float:
+        """`estimate.freedom_of` what the metric is computed from."""
+        ...
+
+    @property
+    def loss(self) -> str:
+        """The name of `losses`, for people."""
+        ...
+
+    def losses(self, labels: NDArray[Any], answer: Floats) -> Floats:
+        """The loss of each row that a model is fitted to; less is better, and a mean over rows is a metric."""
+        ...
+
+    def reliability(self, labels: NDArray[Any], answer: Floats) -> tuple[ReliabilityBin, ...]:
+        """Ten bins of rows with similar answers."""
+        ...
+
+    def link(self, labels: NDArray[Any]) -> Link:
+        """How models that add up scores come to an answer; labels: those that they are fitted to."""
+        ...
+
+    # Answers
+
+    @property
+    def output(self) -> str:
+        """The output of the ONNX model: float32, [rows], or [rows, `width`] where that is not 1."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """How many numbers the answer to a row is."""
+        ...
+
+    def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
+        """A sentence about the answers that cannot be any, else None. Rounding of float32 is no fault."""
         ...
 
     def checked(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The answers without what rounding added. Raises ModelError if one cannot be an answer."""
+        """The answers without what rounding added. Raises ModelError with the sentence of `wrong`."""
+        ...
+
+    @property
+    def threshold(self) -> float | None:
+        """From which answer on a row is `chosen`; None for a kind of label by which no row is."""
+        ...
+
+    def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """Which rows an action is taken for; none where there is no threshold."""
+        ...
+
+    def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
+        """How far two answers to the same rows are apart, [rows]: of probabilities the largest difference, of numbers
+        the difference over 1 + |theirs|."""
+        ...
+
+    @property
+    def output_types(self) -> Mapping[str, str]:
+        """Of each of `columns`, its data type in the Open Inference Protocol."""
         ...
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """What is answered, by name; each [rows]."""
+        """What is answered, by name; each [rows], or [rows, `width`]."""
         ...
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         """The same as JSON, a row at a time."""
+        ...
+
+    @property
+    def ledger_types(self) -> Mapping[str, pl.DataType]:
+        """The columns of an answer in the ledger: together as many numbers as `width`, all Float32."""
         ...

@@ -1,14 +1,17 @@
 """The contract of a candidate, as checks that a user's own candidate is run against.
 
     @pytest.mark.parametrize("check", CHECKS)
-    def test_my_candidate(check):
-        check(MyCandidate(), {"depth": 3})
+    @pytest.mark.parametrize("task", TASKS)
+    def test_my_candidate(check, task):
+        check(MyCandidate(), {"depth": 3}, task)
 
-Each check raises AssertionError saying which promise of use_case.Candidate was broken.
+Leave out of TASKS what the candidate has no models for. Each check raises AssertionError saying which promise of
+use_case.Candidate was broken.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,8 +19,12 @@ import onnxruntime
 import polars as pl
 from numpy.typing import NDArray
 
+from mlops_ray.tasks.binary import Binary
+from mlops_ray.tasks.multiclass import MultiClass
+from mlops_ray.tasks.regression import Regression
+from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import Encoder, fit_encoder
-from mlops_ray.use_case import Candidate, Classifier, Feature, Parameters
+from mlops_ray.use_case import Candidate, Feature, FittedModel, Parameters
 
 TOLERANCE = 1e-5
 _FEATURES = (Feature("hour", "number"), Feature("carrier", "category"), Feature("wind", "number"))
@@ -30,23 +37,34 @@ class Sample:
     encoder: Encoder
     frame: pl.DataFrame
     matrix: NDArray[np.float32]
-    label: NDArray[np.bool_]
+    task: Task
+    label: NDArray[Any]
 
 
-def make_sample(rows: int = 2000, seed: int = 7) -> Sample:
+TASKS: tuple[Task, ...] = (
+    Binary(),
+    MultiClass(("early", "on time", "late")),
+    Regression("minutes"),
+    Regression("minutes", "median"),
+)
+
+
+def make_sample(task: Task = TASKS[0], rows: int = 2000, seed: int = 7) -> Sample:
     random = np.random.default_rng(seed)
     hour = random.uniform(0, 24, rows)
     wind = np.where(random.random(rows) < 0.2, np.nan, random.lognormal(2, 0.5, rows))
     carrier = random.choice(["AA", "B6", "UA"], rows)
     score = 0.2 * (hour - 12) + 0.1 * np.nan_to_num(wind) + (carrier == "B6") - 1
-    label = random.random(rows) < 1 / (1 + np.exp(-score))
+    noisy = 30 * (score + random.logistic(size=rows))
+    classes = np.where(noisy < -20, "early", np.where(noisy < 20, "on time", "late"))
+    raw = {"binary": pl.Series(noisy > 0), "multiclass": pl.Series(classes), "regression": pl.Series(noisy)}
     frame = pl.DataFrame({"hour": hour, "carrier": carrier, "wind": wind}).with_columns(pl.col("wind").fill_nan(None))
     encoder = fit_encoder(frame, _FEATURES)
-    return Sample(encoder, frame, encoder.encode(frame), label)
+    return Sample(encoder, frame, encoder.encode(frame), task, task.encoded(raw[task.kind]))
 
 
-def check_fractions_rise_to_one(candidate: Candidate, parameters: Parameters) -> None:
-    sample = make_sample()
+def check_fractions_rise_to_one(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    sample = make_sample(task)
     fractions = [fraction for fraction, _ in _fit(candidate, parameters, sample)]
     assert len(fractions) >= 2, f"{candidate.name} yields {len(fractions)} step: nothing can be stopped early."
     assert fractions == sorted(set(fractions)), f"{candidate.name}: the fractions {fractions} do not rise."
@@ -54,57 +72,68 @@ def check_fractions_rise_to_one(candidate: Candidate, parameters: Parameters) ->
     assert fractions[-1] == 1.0, f"{candidate.name}: the last fraction is {fractions[-1]}, not 1."
 
 
-def check_probabilities(candidate: Candidate, parameters: Parameters) -> None:
-    """Every step answers every row, odd ones too, with a probability, and the last one has learned something."""
-    sample = make_sample()
+def check_answers(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """Every step answers every row, odd ones too, as the task asks for, and the last one has learned something."""
+    sample = make_sample(task)
     odd = sample.encoder.encode(odd_rows(sample))
-    for fraction, classifier in _fit(candidate, parameters, sample):
+    for fraction, model in _fit(candidate, parameters, sample):
         for matrix in (sample.matrix, odd, sample.matrix[:1], sample.matrix[:0]):
-            probability = classifier.predict_probability(matrix)
-            assert probability.shape == (len(matrix),), f"{candidate.name} at {fraction}: shape {probability.shape}."
-            assert probability.dtype == np.float64, f"{candidate.name} at {fraction}: {probability.dtype}."
-            inside = (probability >= 0) & (probability <= 1)
-            assert inside.all(), f"{candidate.name} at {fraction}: {probability[~inside][:5]} is no probability."
-    late = classifier.predict_probability(sample.matrix)
-    assert late[sample.label].mean() > late[~sample.label].mean() + 0.05, f"{candidate.name} learned nothing."
+            answer, wanted = model.predict(matrix), (len(matrix), task.width)[: 1 if task.width == 1 else 2]
+            assert answer.shape == wanted, f"{candidate.name} at {fraction}: shape {answer.shape}, not {wanted}."
+            assert answer.dtype == np.float64, f"{candidate.name} at {fraction}: {answer.dtype}."
+            assert not (wrong := task.wrong(answer)), f"{candidate.name} at {fraction}: {wrong}"
+    learned = task.losses(sample.label, model.predict(sample.matrix)).mean()
+    guessed = task.losses(sample.label, _same_for_all(task, sample.label)).mean()
+    assert learned < 0.95 * guessed, (
+        f"{candidate.name} learned nothing: its loss is {learned}, that of a guess {guessed}."
+    )
 
 
-def check_determinism(candidate: Candidate, parameters: Parameters) -> None:
-    sample = make_sample()
-    first, second = (_last(candidate, parameters, sample).predict_probability(sample.matrix) for _ in range(2))
+def _same_for_all(task: Task, label: NDArray[Any]) -> NDArray[np.float64]:
+    """The best answer without looking at any feature: that of a link whose scores are fitted to nothing else."""
+    link = task.link(label)
+    scores = np.zeros(link.width)
+    for _ in range(200):
+        scores -= link.loss(np.tile(scores, (len(label), 1)), label)[1].sum(axis=0)
+    return link.answer(np.tile(scores, (len(label), 1)))
+
+
+def check_determinism(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    sample = make_sample(task)
+    first, second = (_last(candidate, parameters, sample).predict(sample.matrix) for _ in range(2))
     assert np.array_equal(first, second), f"{candidate.name}: the same seed gave different answers."
 
 
-def check_input_is_left_alone(candidate: Candidate, parameters: Parameters) -> None:
+def check_input_is_left_alone(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
     """The matrix comes from shared memory, read-only; fitting neither needs to write it nor changes it."""
-    sample = make_sample()
+    sample = make_sample(task)
     before = sample.matrix.copy()
     sample.matrix.flags.writeable = False
     sample.label.flags.writeable = False
-    _last(candidate, parameters, sample).predict_probability(sample.matrix)
+    _last(candidate, parameters, sample).predict(sample.matrix)
     assert np.array_equal(sample.matrix, before, equal_nan=True), f"{candidate.name} changed the matrix."
 
 
-def check_onnx_parity(candidate: Candidate, parameters: Parameters) -> None:
+def check_onnx_parity(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
     """The complete ONNX answers like the trained model: known, unknown, missing, empty, NaN, adjacent floats."""
-    sample = make_sample()
-    classifier = _last(candidate, parameters, sample)
-    complete = sample.encoder.wrap_onnx(classifier.to_onnx())
+    sample = make_sample(task)
+    model = _last(candidate, parameters, sample)
+    complete = sample.encoder.wrap_onnx(model.to_onnx())
     domains = {opset.domain for opset in onnx.load_model_from_string(complete).opset_import}
     assert domains == {"", "ai.onnx.ml"}, f"{candidate.name}: servers know no operators of {sorted(domains)}."
     session = onnxruntime.InferenceSession(complete, providers=["CPUExecutionProvider"])
     for name, frame in (("training", sample.frame), ("odd", odd_rows(sample)), ("one", sample.frame[:1])):
-        answered = session.run(["probability"], sample.encoder.inputs(frame))[0]
-        expected = classifier.predict_probability(sample.encoder.encode(frame))
+        answered = session.run([task.output], sample.encoder.inputs(frame))[0]
+        expected = model.predict(sample.encoder.encode(frame))
         assert answered.dtype == np.float32, f"{candidate.name}: ONNX answers {answered.dtype}."
         assert answered.shape == expected.shape, f"{candidate.name}: ONNX answers with shape {answered.shape}."
-        worst = np.abs(answered - expected).max()
+        worst = task.apart(answered, expected).max()
         assert worst <= TOLERANCE, f"{candidate.name}: ONNX differs by {worst:.1e} on {name} rows ({TOLERANCE:.0e})."
 
 
-CHECKS: tuple[Callable[[Candidate, Parameters], None], ...] = (
+CHECKS: tuple[Callable[[Candidate, Parameters, Task], None], ...] = (
     check_fractions_rise_to_one,
-    check_probabilities,
+    check_answers,
     check_determinism,
     check_input_is_left_alone,
     check_onnx_parity,
@@ -136,9 +165,10 @@ def _neighbours(column: pl.Series) -> list[float]:
     return [float(value) for value in (*below, *middles, *above)]
 
 
-def _fit(candidate: Candidate, parameters: Parameters, sample: Sample) -> list[tuple[float, Classifier]]:
-    return list(candidate.fit(sample.matrix, sample.label, sample.encoder.features, parameters, seed=3, threads=1))
+def _fit(candidate: Candidate, parameters: Parameters, sample: Sample) -> list[tuple[float, FittedModel]]:
+    features = sample.encoder.features
+    return list(candidate.fit(sample.matrix, sample.label, features, sample.task, parameters, seed=3, threads=1))
 
 
-def _last(candidate: Candidate, parameters: Parameters, sample: Sample) -> Classifier:
+def _last(candidate: Candidate, parameters: Parameters, sample: Sample) -> FittedModel:
     return _fit(candidate, parameters, sample)[-1][1]

@@ -21,8 +21,8 @@ MISSING = ""
 # ONNX Runtime 1.32 loads these and what lies below; a graph that needs more would fail only in the replica.
 _MAX_IR_VERSION = 10
 _ML_OPSET = 3
-# In front of every name of the classifier's graph but its output, so that none meets a name of the encoding.
-_PREFIX = "classifier/"
+# In front of every name of the model's graph but its output, so that none meets a name of the encoding.
+_PREFIX = "model/"
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Encoder:
         return inputs
 
     def wrap_onnx(self, model: bytes) -> bytes:
-        """`model` (`matrix` -> `probability`, see use_case.Classifier) with the encoding in front of it.
+        """`model` (see use_case.FittedModel.to_onnx) with the encoding in front of it.
 
         Inputs: `numbers` float32 [rows, numbers] with NaN where missing and `categories` string [rows, categories]
-        with "" where missing; a kind of which there are no features has no input. Output: `probability` float32
-        [rows].
+        with "" where missing; a kind of which there are no features has no input. The output is the
+        model's.
         """
         complete = onnx.compose.add_prefix(onnx.load_model_from_string(model), _PREFIX, rename_outputs=False)
         _one_opset_per_domain(complete)
@@ -91,7 +91,7 @@ class Encoder:
         return serialized
 
     def _graph(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """Nodes from the inputs to the classifier's `matrix`."""
+        """Nodes from the inputs to the model's `matrix`."""
         nodes: list[onnx.NodeProto] = []
         constants: list[onnx.TensorProto] = []
         columns: list[str] = []

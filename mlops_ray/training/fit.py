@@ -11,18 +11,18 @@ from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.training.encoding import Encoder, fit_encoder
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Candidate, Classifier, Feature, UseCase
+from mlops_ray.use_case import Candidate, Feature, FittedModel, UseCase
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model: `onnx` is the complete one, from raw features to `probability` (Encoder.wrap_onnx).
+    """A trained model: `onnx` is the complete one, from raw features to the answer (Encoder.wrap_onnx).
 
     threads: how many it was fitted with, on which the order of additions and so the last digits can depend.
     """
 
     encoder: Encoder
-    classifier: Classifier
+    model: FittedModel
     onnx: bytes
     rows: int
     threads: int
@@ -40,15 +40,16 @@ def fit_chosen(
     end = use_case.split.trained_until(as_of)
     rows = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
     rows = rows.sort(PREDICTION_TIME, maintain_order=True)
-    if lacking := use_case.label.task.shortfall(rows[LABEL]):
+    task, label = use_case.label.task, use_case.label.task.encoded(rows[LABEL])
+    if lacking := task.shortfall(label):
         raise DataError(
             f"Before {end.isoformat()} there are {lacking}. Give more data, another as_of or a shorter split."
         )
     encoder = fit_encoder(rows, features)
-    matrix, label = encoder.encode(rows), rows[LABEL].to_numpy()
+    matrix = encoder.encode(rows)
     seed, threads = use_case.search.seed, _threads()
-    *_, (_, classifier) = candidate.fit(matrix, label, encoder.features, trial.parameters, seed, threads)
-    return Fitted(encoder, classifier, encoder.wrap_onnx(classifier.to_onnx()), rows.height, threads)
+    *_, (_, model) = candidate.fit(matrix, label, encoder.features, task, trial.parameters, seed, threads)
+    return Fitted(encoder, model, encoder.wrap_onnx(model.to_onnx()), rows.height, threads)
 
 
 def _candidate(use_case: UseCase, name: str) -> Candidate:

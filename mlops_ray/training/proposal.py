@@ -12,7 +12,9 @@ from mlops_ray.use_case import Candidate, Choice, Integer, Parameters, SearchSpa
 _STARTUP_TRIALS = 4
 
 
-def propose(candidate: Candidate, number: int, before: Sequence[Trial], seed: int) -> Parameters:
+def propose(
+    candidate: Candidate, number: int, before: Sequence[Trial], seed: int, lower_is_better: bool = False
+) -> Parameters:
     """Parameters of the candidate's trial `number`, given its trials `before` that have ended.
 
     The first trial takes the middle of the space. The others ask Optuna's tree-structured Parzen estimator (Bergstra
@@ -27,7 +29,7 @@ def propose(candidate: Candidate, number: int, before: Sequence[Trial], seed: in
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.create_study(sampler=sampler, direction="maximize")
+        study = optuna.create_study(sampler=sampler, direction="minimize" if lower_is_better else "maximize")
         for trial in before:
             study.add_trial(_frozen(trial, distributions))
         parameters: Parameters = study.ask(distributions).params

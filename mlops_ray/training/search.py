@@ -123,15 +123,15 @@ def _encode_where_it_fits(use_case: UseCase, training_set: TrainingSet) -> "Tria
 def _encode(use_case: UseCase, training_set: TrainingSet) -> TrialData:
     """The encoder sees the train part only: a category first met in validation is unknown, as it would be later."""
     wanted, search = ("train", "validation"), use_case.search
-    parts = read_split(training_set, use_case.split, wanted, search.rows, search.seed)
+    parts = read_split(training_set, use_case.split, use_case.label.task, wanted, search.rows, search.seed)
     train, validation = (parts[name] for name in wanted)
     encoder = fit_encoder(train, training_set.features)
     return TrialData(
         encoder.features,
         encoder.encode(train),
-        train[LABEL].to_numpy(),
+        use_case.label.task.encoded(train[LABEL]),
         encoder.encode(validation),
-        validation[LABEL].to_numpy(),
+        use_case.label.task.encoded(validation[LABEL]),
     )
 
 
@@ -247,6 +247,7 @@ class _TrialLedger:
         self._runs = runs
         self._training_set = training_set
         self._use_case = use_case
+        self._metric = use_case.label.task.metrics[use_case.metric]
         self._progress = progress
         self._recorded = {trial.trial_id: trial for trial in runs.trials(retry_failed)}
         self._logged = {name: trial for name, trial in self._recorded.items() if trial.status != "running"}
@@ -278,7 +279,9 @@ class _TrialLedger:
         if self._progress is not None:
             trials = tuple(self.trials.values())
             self._progress(
-                SearchProgress(len(self.ended()), len(trials), self.trials[trial.trial_id], best_trial(trials))
+                SearchProgress(
+                    len(self.ended()), len(trials), self.trials[trial.trial_id], best_trial(trials, self._metric)
+                )
             )
 
     def reconcile(self) -> None:
@@ -295,7 +298,7 @@ class _TrialLedger:
 
     def result(self) -> SearchResult:
         trials = tuple(sorted(self.trials.values(), key=lambda trial: (self._rank(trial), trial.number)))
-        best = best_trial(trials)
+        best = best_trial(trials, self._metric)
         self._runs.end("FAILED" if best is None else "FINISHED", best)
         if best is None:
             messages = dict.fromkeys(f"{trial.candidate}: {trial.message}" for trial in trials)
@@ -332,6 +335,7 @@ class _Turns(Searcher):  # type: ignore[misc]
     def __init__(self, use_case: UseCase, ledger: _TrialLedger, todo: Sequence[Trial]) -> None:
         super().__init__()
         self._candidates = {candidate.name: candidate for candidate in use_case.candidates}
+        self._lower_is_better = use_case.label.task.metrics[use_case.metric].lower_is_better
         self._seed = use_case.search.seed
         self._ledger = ledger
         self._todo = list(todo)
@@ -346,7 +350,9 @@ class _Turns(Searcher):  # type: ignore[misc]
         parameters = trial.parameters
         if not trial.run_id:
             before = [other for other in self._ledger.ended() if other.candidate == trial.candidate]
-            parameters = propose(self._candidates[trial.candidate], trial.number, before, self._seed)
+            parameters = propose(
+                self._candidates[trial.candidate], trial.number, before, self._seed, self._lower_is_better
+            )
         return {"candidate": trial.candidate, "trial": trial.trial_id, "parameters": dict(parameters)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -370,7 +376,7 @@ class _AshaPerCandidate(FIFOScheduler):  # type: ignore[misc]
             candidate.name: ASHAScheduler(
                 time_attr="fraction",
                 metric="value",
-                mode="max",
+                mode="min" if use_case.label.task.metrics[use_case.metric].lower_is_better else "max",
                 max_t=1.0,
                 grace_period=factor**-2,
                 reduction_factor=factor,

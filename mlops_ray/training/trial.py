@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
+from mlops_ray.tasks.evaluation import Metric
 from mlops_ray.use_case import Parameters
 
 TrialStatus = Literal["running", "finished", "stopped", "failed"]
@@ -74,10 +75,10 @@ class Trial:
         )
 
 
-def best_trial(trials: tuple[Trial, ...]) -> Trial | None:
-    """The finished trial with the highest value; of equal ones the first. None if none has finished."""
+def best_trial(trials: tuple[Trial, ...], metric: Metric) -> Trial | None:
+    """The finished trial with the best value; of equal ones the first. None if none has finished."""
     finished = [(trial.value, trial) for trial in trials if trial.status == "finished" and trial.value is not None]
-    return max(finished, key=lambda pair: pair[0])[1] if finished else None
+    return max(finished, key=lambda pair: metric.gain(pair[0]))[1] if finished else None
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,6 @@ class SearchResult:
     best: Trial
     trials: tuple[Trial, ...] = field(default=())
     environment: str = ""
-
-    def best_of_each_candidate(self) -> dict[str, Trial | None]:
-        names = dict.fromkeys(trial.candidate for trial in self.trials)
-        return {name: best_trial(tuple(t for t in self.trials if t.candidate == name)) for name in names}
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.errors import ModelError
 from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Candidate, Classifier, Feature, Parameters
+from mlops_ray.use_case import Candidate, Feature, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """What every trial reads, from the object store: matrices [rows, features] and labels [rows] of the two parts."""
+    """What every trial reads, from the object store: matrices [rows, features] and labels [rows] of both parts."""
 
     features: tuple[Feature, ...]
     train: NDArray[np.float32]
-    train_label: NDArray[np.bool_]
+    train_label: NDArray[Any]
     validation: NDArray[np.float32]
-    validation_label: NDArray[np.bool_]
+    validation_label: NDArray[Any]
 
 
 class TrialWorker:
@@ -44,16 +45,15 @@ class TrialWorker:
         self._candidate = self._candidates[candidate]
         self._parameters = parameters
         self._started = time.monotonic()
-        self._fitting: Iterator[tuple[float, Classifier]] | None = None
+        self._fitting: Iterator[tuple[float, FittedModel]] | None = None
 
     def step(self) -> dict[str, Any]:
         """`fraction`, `value` (the metric on the validation part), `seconds`, `done`; or `message` if it failed."""
         try:
             # Within the try, because a candidate's fit need not be a generator and can raise at once.
             self._fitting = self._fitting or self._fit()
-            fraction, classifier = next(self._fitting)
-            probability = classifier.predict_probability(self._data.validation)
-            value = self._task.score(self._metric, self._data.validation_label, probability)
+            fraction, model = next(self._fitting)
+            value = self._judge(model.predict(self._data.validation))
         except StopIteration:
             return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
         except Exception as error:  # The user's code may raise anything; it is recorded and ends this trial only.
@@ -61,8 +61,18 @@ class TrialWorker:
         seconds = time.monotonic() - self._started
         return {"fraction": float(fraction), "value": value, "seconds": seconds, "done": fraction >= 1.0}
 
-    def _fit(self) -> Iterator[tuple[float, Classifier]]:
+    def _fit(self) -> Iterator[tuple[float, FittedModel]]:
         data = self._data
         return self._candidate.fit(
-            data.train, data.train_label, data.features, self._parameters, self._seed, self._threads
+            data.train, data.train_label, data.features, self._task, self._parameters, self._seed, self._threads
         )
+
+    def _judge(self, answer: NDArray[np.float64]) -> float:
+        labels = self._data.validation_label
+        wanted = (len(labels), self._task.width)[: answer.ndim]
+        if answer.shape != wanted or answer.ndim != (1 if self._task.width == 1 else 2):
+            raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}.")
+        if sentence := self._task.wrong(answer):
+            raise ModelError(sentence)
+        one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
+        return float(self._task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])

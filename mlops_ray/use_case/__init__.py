@@ -1,6 +1,8 @@
 """What a user declares, one noun a file: `UseCase` and its parts."""
 
-from mlops_ray.tasks.binary import LOWER_IS_BETTER, Metric
+from mlops_ray.tasks.binary import Binary
+from mlops_ray.tasks.multiclass import MultiClass
+from mlops_ray.tasks.regression import Regression
 from mlops_ray.use_case.aggregation import Aggregation
 from mlops_ray.use_case.column import Column, ColumnType
 from mlops_ray.use_case.divided_view import DividedView
@@ -25,7 +27,7 @@ from mlops_ray.use_case.last_known import LastKnown
 from mlops_ray.use_case.loading import load_use_case
 from mlops_ray.use_case.monitoring import CategoryDetector, ErrorDetector, Monitoring, NumberDetector, Question, Season
 from mlops_ray.use_case.retraining import Retraining
-from mlops_ray.use_case.search import Candidate, Choice, Classifier, Integer, Parameters, Search, SearchSpace, Uniform
+from mlops_ray.use_case.search import Candidate, Choice, FittedModel, Integer, Parameters, Search, SearchSpace, Uniform
 from mlops_ray.use_case.serving import Serving
 from mlops_ray.use_case.source import Source, Tables
 from mlops_ray.use_case.split import Split
@@ -34,15 +36,14 @@ from mlops_ray.use_case.window_spec import WindowSpec
 from mlops_ray.use_case.windowed_view import WindowedView, windowed_views
 
 __all__ = [
-    "LOWER_IS_BETTER",
     "AdvisorySeverity",
     "Aggregation",
     "Approval",
     "BetterThanChampion",
+    "Binary",
     "Candidate",
     "CategoryDetector",
     "Choice",
-    "Classifier",
     "Column",
     "ColumnType",
     "DividedView",
@@ -51,13 +52,14 @@ __all__ = [
     "Fairness",
     "Feature",
     "FeatureKind",
+    "FittedModel",
     "Gate",
     "Integer",
     "Label",
     "LastKnown",
     "Latency",
-    "Metric",
     "Monitoring",
+    "MultiClass",
     "NeverFalls",
     "NoSliceWorse",
     "NoVulnerability",
@@ -67,6 +69,7 @@ __all__ = [
     "Plausible",
     "Question",
     "References",
+    "Regression",
     "Retraining",
     "Search",
     "SearchSpace",

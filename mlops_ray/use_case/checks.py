@@ -17,7 +17,14 @@ from mlops_ray.use_case.column import unknown_time_zone
 from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.expectations import NeverFalls, References, Unique
 from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of, is_of_one_row
-from mlops_ray.use_case.gates import Fairness, NoSliceWorse, NoVulnerability
+from mlops_ray.use_case.gates import (
+    BetterThanChampion,
+    Fairness,
+    NoSliceWorse,
+    NoVulnerability,
+    Plausible,
+    Threshold,
+)
 from mlops_ray.use_case.search import Candidate, Choice, Integer, Uniform
 from mlops_ray.use_case.source import Source
 from mlops_ray.use_case.view_checks import check_views
@@ -36,6 +43,7 @@ RESERVED: Mapping[str, str] = {
     "row": "answers",
     "version": "answers",
     "probability": "answers",
+    "probabilities": "answers",
     "prediction": "answers",
 }
 _DAY = timedelta(days=1)
@@ -329,12 +337,22 @@ def _check_label(case: "UseCase") -> None:
     if not case.label.task.reads(given):
         raise _refusal(
             case,
-            f"label {case.label.name!r} is of type {given}, and only yes-or-no labels can be trained on yet (no "
-            f"classes, no numbers). {case.label.task.advice}",
+            f"label {case.label.name!r} is of type {given}, which is no label of the kind {case.label.task.kind}. "
+            f"{case.label.task.advice} Or declare another task: Binary(), MultiClass(classes) or Regression().",
         )
+    _expect_metric(case, "metric", case.metric)
     _expect_moment(case, f"label {case.label.name!r}: known_at", case.label.known_at, types, source)
     if case.label.told is not None:
         _check_told(case, case.label.told)
+
+
+def _expect_metric(case: "UseCase", place: str, name: str, biased: bool = False) -> None:
+    known = [metric for metric, one in case.label.task.metrics.items() if biased or not one.biased]
+    if name not in known:
+        kind = case.label.task.kind
+        raise _refusal(
+            case, f"{place} is {name!r}, which nothing of the kind {kind} is judged by here. {nearest(name, known)}"
+        )
 
 
 def _check_told(case: "UseCase", name: str) -> None:
@@ -419,6 +437,14 @@ def _check_on_demand(case: "UseCase") -> None:
 def _check_gates(case: "UseCase") -> None:
     for gate in case.gates:
         expect_types(gate, f"Use case {case.name}: gate {type(gate).__name__}")
+        if isinstance(gate, Threshold | NoSliceWorse | BetterThanChampion | Plausible):
+            place = f"gate {type(gate).__name__}: metric"
+            _expect_metric(case, place, gate.metric, biased=isinstance(gate, Threshold))
+            lower = case.label.task.metrics[gate.metric].lower_is_better
+            if isinstance(gate, Plausible) and lower:
+                raise _refusal(case, f"gate {gate} needs a metric of which more is better.")
+        if isinstance(gate, Fairness) and case.label.task.threshold is None:
+            raise _refusal(case, f"gate {gate} needs a label of yes and no: with others nobody is chosen.")
         if isinstance(gate, NoSliceWorse) and not case.slices:
             raise _refusal(case, f"gate {gate} needs slices. Declare them.")
         if isinstance(gate, Fairness) and gate.column not in case.slices:

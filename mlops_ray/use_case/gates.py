@@ -4,19 +4,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from mlops_ray.tasks.binary import LossMetric, Metric, RankingMetric
-
 AdvisorySeverity = Literal["low", "medium", "high", "critical"]
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Gate: the metric on the test period is at least `limit`; where lower is better (LOWER_IS_BETTER), at most.
+    """Gate: the metric on the test period is at least `limit`; where lower is better (see `Task.metrics`), at most.
 
     A gate that fails keeps the version from going live, or with `blocks=False` is only recorded.
     """
 
-    metric: Metric
+    metric: str
     limit: float
     blocks: bool = True
 
@@ -29,14 +27,14 @@ class NoSliceWorse:
     20 of the rarer label, are not judged; the calibration error cannot be, as in few rows most of it is chance.
     """
 
-    metric: Literal[RankingMetric, LossMetric]
+    metric: str
     limit: float
     blocks: bool = True
 
 
 @dataclass(frozen=True)
 class BetterThanChampion:
-    """Gate: on the same test rows the metric is above the champion's by more than `margin`, with 95 % certainty.
+    """Gate: on the same test rows the metric is better than the champion's by more than `margin`, with 95 % certainty.
 
     The lower end of the 95 % interval is above `margin`, so of models that are better by just that much 2.5 % pass.
     The rows are those of the test period after the training of both. A negative margin is what the version may be worse
@@ -45,13 +43,13 @@ class BetterThanChampion:
     """
 
     margin: float = 0.0
-    metric: RankingMetric = "roc_auc"
+    metric: str = "roc_auc"
     blocks: bool = True
 
 
 @dataclass(frozen=True)
 class OnnxParity:
-    """Gate: the probabilities of the exported model differ from the trained model's by at most `limit`."""
+    """Gate: the answers of the exported model differ from the trained model's by at most `limit` (`Task.apart`)."""
 
     limit: float = 1e-5
     blocks: bool = True
@@ -108,15 +106,16 @@ class NoVulnerability:
 class Plausible:
     """Gate: the version is not too good to be true, which more often than not means that a feature knows the outcome.
 
-    limit: the metric on the test period is at most this; say what is known of the problem. jump: it is at most so much
-    above the champion's on the same rows. alone: no feature alone ranks the rows with a ROC AUC above this. The
-    sentence of a failure names the features that it comes from; if a person finds that they are right, raise the limit.
+    limit: the metric, of which more is better, is at most this on the test period; say what is known of the problem.
+    jump: it is at most so much above the champion's on the same rows. alone: no feature alone ranks the rows with a ROC
+    AUC above this (`Task.events`). The sentence of a failure names the features that it comes from; if a person finds
+    that they are right, raise the limit.
     """
 
     limit: float = 0.99
     jump: float = 0.1
     alone: float = 0.85
-    metric: RankingMetric = "roc_auc"
+    metric: str = "roc_auc"
     blocks: bool = True
 
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.features import Feature
 
@@ -66,15 +67,16 @@ SearchSpace = Mapping[str, Uniform | Integer | Choice]
 Parameters = Mapping[str, str | float | int | bool]
 
 
-class Classifier(Protocol):
-    """A fitted binary classifier over an encoded matrix (float32, rows x features; NaN is a missing number)."""
+class FittedModel(Protocol):
+    """A fitted model over an encoded matrix (float32, rows x features; NaN is a missing number)."""
 
-    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probability of the label, one for each row."""
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The answer to each row as the label's task has it: probability of yes, of each class, or a number."""
         ...
 
     def to_onnx(self) -> bytes:
-        """The same function as ONNX: input `matrix` float32 [rows, features], output `probability` float32 [rows]."""
+        """The same function as ONNX: input `matrix` float32 [rows, features], output float32 of the name and width that
+        the task asks for (`Task.output`, `Task.width`)."""
         ...
 
 
@@ -90,13 +92,17 @@ class Candidate(Protocol):
     def fit(
         self,
         matrix: NDArray[np.float32],
-        label: NDArray[np.bool_],
+        label: NDArray[Any],
         features: Sequence[Feature],
+        task: Task,
         parameters: Parameters,
         seed: int,
         threads: int,
-    ) -> Iterator[tuple[float, Classifier]]:
-        """Fit step by step. Yields (fraction of the budget spent, model so far); the last fraction is 1.0."""
+    ) -> Iterator[tuple[float, FittedModel]]:
+        """Fit step by step. Yields (fraction of the budget spent, model so far); the last fraction is 1.0.
+
+        label: as `task` encodes it, [rows]. Raises UseCaseError if it has no models for this kind of label.
+        """
         ...
 
 

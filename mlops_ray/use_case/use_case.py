@@ -11,7 +11,6 @@ from typing import Literal
 
 import polars as pl
 
-from mlops_ray.tasks.binary import RankingMetric
 from mlops_ray.use_case.checks import check_use_case
 from mlops_ray.use_case.gates import Approval, Gate, OnnxParity
 from mlops_ray.use_case.label import Label
@@ -41,6 +40,7 @@ class UseCase:
     purpose, limits: what the predictions are for, and what they are not, in sentences for the model card.
     tier: how much depends on the predictions being right. review_every: how often somebody who approves looks at the
         use case as a whole, in whole days; the inventory says when, and that it is overdue.
+    metric: of the label's task, by which trials are compared.
     slices: request columns or features; the rows that share a value of one are also judged for themselves.
     time_zone: where a day begins, an IANA name; days are what chance is counted by when versions are judged. Default:
         the zone of the event time's column, or UTC.
@@ -65,7 +65,7 @@ class UseCase:
     feature_views: Mapping[str, Callable[[Tables], pl.DataFrame]] = field(default_factory=dict)
     on_demand_features: Mapping[str, pl.Expr] = field(default_factory=dict)
     feature_service: str | None = None
-    metric: RankingMetric = "roc_auc"
+    metric: str = "roc_auc"
     split: Split = Split()
     search: Search = Search()
     serving: Serving = Serving()

@@ -219,7 +219,7 @@ _model = OnnxModel(example_onnx(), FEATURES)
 def expected(origin: str, carrier: str, distance: float, delay: float) -> float:
     """What the model answers, to the last bit, in this process."""
     numbers = np.array([[distance, HOUR, delay]], np.float32)
-    return float(_model.probability(numbers, np.array([[origin, carrier]], object))[0])
+    return float(_model.answers(numbers, np.array([[origin, carrier]], object))[0])
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def test_http_answers_equal_the_point_in_time_rows(demo: Demo, server: str) -> N
     )
     offline = Store(settings, str(sealed.schema.feature_project)).historical(rows)
     assert offline["aircraft_24h_arrival_delay"].null_count() < 900
-    expected = sealed.model.probability(*model_inputs(offline, sealed.schema.features))
+    expected = sealed.model.answers(*model_inputs(offline, sealed.schema.features))
 
     keys = flights.select(case.request_columns()).to_dicts()
     with Client(server, api_key=demo.key) as client:

@@ -43,7 +43,7 @@ class Leaning:
 
     skill: float
 
-    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         noise = np.random.default_rng(0).normal(size=len(matrix))
         score = self.skill * matrix[:, 0].astype(np.float64) + (1 - self.skill) * noise
         return 1 / (1 + np.exp(-score))

@@ -6,7 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from mlops_ray.testing.candidates import CHECKS, make_sample
+from mlops_ray.tasks.task import Task
+from mlops_ray.testing.candidates import CHECKS, TASKS, make_sample
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
 from mlops_ray.use_case import Candidate, Integer, Parameters, Uniform
 
@@ -28,11 +29,12 @@ IDS = [candidate.name for candidate, _ in CANDIDATES]
 
 
 @pytest.mark.parametrize(("candidate", "parameters"), CANDIDATES, ids=IDS)
+@pytest.mark.parametrize("task", TASKS, ids=str)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_candidate_keeps_its_contract(
-    check: Callable[[Candidate, Parameters], None], candidate: Candidate, parameters: Parameters
+    check: Callable[[Candidate, Parameters, Task], None], task: Task, candidate: Candidate, parameters: Parameters
 ) -> None:
-    check(candidate, parameters)
+    check(candidate, parameters, task)
 
 
 @pytest.mark.parametrize(("candidate", "parameters"), CANDIDATES, ids=IDS)
@@ -52,7 +54,8 @@ def test_trees_answer_alike_in_onnx_next_to_every_threshold() -> None:
     """float64 thresholds compared with float32 inputs: the row next to a threshold takes the same branch in both."""
     candidate, parameters = CANDIDATES[0]
     sample = make_sample()
-    *_, (_, classifier) = candidate.fit(sample.matrix, sample.label, sample.encoder.features, parameters, 3, 1)
+    features, label = sample.encoder.features, sample.label
+    *_, (_, classifier) = candidate.fit(sample.matrix, label, features, sample.task, parameters, 3, 1)
     nodes = np.concatenate([tree.nodes for trees in classifier.model._predictors for tree in trees])
     splits = nodes[nodes["is_leaf"] == 0]
     assert len(splits) > 100
@@ -63,4 +66,4 @@ def test_trees_answer_alike_in_onnx_next_to_every_threshold() -> None:
     matrix[np.arange(len(matrix)), np.tile(splits["feature_idx"], 3)] = np.concatenate(around)
     session = onnxruntime.InferenceSession(classifier.to_onnx(), providers=["CPUExecutionProvider"])
     answered = session.run(None, {"matrix": matrix})[0]
-    assert np.abs(answered - classifier.predict_probability(matrix)).max() < 1e-6
+    assert np.abs(answered - classifier.predict(matrix)).max() < 1e-6

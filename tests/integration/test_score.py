@@ -157,7 +157,7 @@ def test_each_row_gets_the_answer_of_its_time(
     vectors = predictor.vectors_of_keys(keys, [NOON] * len(keys))
     assert len(vectors) > 50
     assert np.isfinite(vectors.numbers[:, 2]).sum() > 20
-    np.testing.assert_allclose(at_noon["probability"], predictor.probability(vectors), atol=1e-6)
+    np.testing.assert_allclose(at_noon["probability"], predictor.answers(vectors), atol=1e-6)
     assert (frame["prediction"] == (frame["probability"] >= 0.5)).all()
 
     ledger = mlops_ray.ledger("departures", settings)

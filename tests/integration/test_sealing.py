@@ -25,7 +25,7 @@ from mlops_ray.registry.sealed_model import SealedModel, load
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.training.candidates.logistic_regression import LogisticRegression
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Candidate, Classifier, Column, Label, Search, Source, Split, UseCase
+from mlops_ray.use_case import Candidate, Column, FittedModel, Label, Search, Source, Split, UseCase
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -60,11 +60,11 @@ REQUEST_FEATURES = {
 class Shifted:
     """Answers with so much more than its ONNX export."""
 
-    classifier: Classifier
+    classifier: FittedModel
     by: float
 
-    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-        return self.classifier.predict_probability(matrix) + self.by
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self.classifier.predict(matrix) + self.by
 
     def to_onnx(self) -> bytes:
         return self.classifier.to_onnx()

@@ -30,6 +30,7 @@ from mlops_ray.features.training_set import TrainingSet, build_training_set, rea
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.ingestion.snapshot import LineCounts, Snapshot, SourceCounts
 from mlops_ray.pipeline.parity import trained_on
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Column, Label, Search, Source, Split, UseCase
 
@@ -170,19 +171,19 @@ def test_a_split_and_a_sample_are_the_same_from_many_parts(
     world: tuple[Artifacts, Snapshot, list[FeatureRows]], whole: TrainingSet
 ) -> None:
     built = build(world)
-    expected = vars(split_by_time(read_parquet(whole.url), AS_OF, CASE.split))
+    expected = vars(split_by_time(read_parquet(whole.url), AS_OF, CASE.split, BINARY))
     for names in (("train", "validation"), ("test",), ("train", "validation", "test")):
-        found = read_split(built, CASE.split, names)
+        found = read_split(built, CASE.split, BINARY, names)
         for name in names:
             order = [PREDICTION_TIME, "wind"]
             assert found[name].sort(order).equals(expected[name].sort(order))
-    some = read_split(built, CASE.split, ("train", "validation"), rows=1_000, seed=3)
+    some = read_split(built, CASE.split, BINARY, ("train", "validation"), rows=1_000, seed=3)
     assert 800 < sum(part.height for part in some.values()) < 1_200
     assert read_sample(built, 1_000, 3).equals(read_sample(built, 1_000, 3))
     assert not read_sample(built, 1_000, 3).equals(read_sample(built, 1_000, 4))
     late = replace(CASE.split, test=timedelta(minutes=1))
     with pytest.raises(DataError, match="The test period of the split has"):
-        read_split(built, late, ("train", "validation"))
+        read_split(built, late, BINARY, ("train", "validation"))
 
 
 @pytest.mark.timeout(240)

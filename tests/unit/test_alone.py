@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mlops_ray.evaluation.alone import roc_auc_alone
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.use_case import Feature
 
 ROWS = 3_000
@@ -36,7 +37,7 @@ FEATURES = [Feature(name, "number") for name in NUMBERS] + [Feature(name, "categ
 
 def test_each_feature_ranks_as_it_does_alone() -> None:
     seen, rows = frame(), frame()
-    found = roc_auc_alone(seen, rows, FEATURES, "label", seed=0)
+    found = roc_auc_alone(BINARY, seen, rows, FEATURES, "label", seed=0)
     label = rows["label"].to_numpy()
     assert found["delay"] == pytest.approx(roc_auc_score(label, rows["delay"].to_numpy()))
     assert found["early"] == pytest.approx(found["delay"])
@@ -49,12 +50,12 @@ def test_each_feature_ranks_as_it_does_alone() -> None:
 
 def test_a_category_never_seen_before_counts_as_average() -> None:
     seen, rows = frame(), frame().with_columns(status=pl.lit("diverted"), place=pl.lit(None, pl.String))
-    found = roc_auc_alone(seen, rows, FEATURES, "label", seed=0)
+    found = roc_auc_alone(BINARY, seen, rows, FEATURES, "label", seed=0)
     assert (found["status"], found["place"]) == (0.5, 0.5)
 
 
 def test_of_a_rare_label_every_row_counts() -> None:
     label = np.arange(100_000) % 2_000 == 0  # fifty of them
     rows = pl.DataFrame({"label": label, "delay": 3.0 * label + RANDOM.normal(size=len(label))})
-    found = roc_auc_alone(rows, rows, [Feature("delay", "number")], "label", seed=0)
+    found = roc_auc_alone(BINARY, rows, rows, [Feature("delay", "number")], "label", seed=0)
     assert found["delay"] == pytest.approx(roc_auc_score(label, rows["delay"].to_numpy()), abs=0.01)

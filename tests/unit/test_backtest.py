@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from mlops_ray.errors import DataError, UseCaseError
-from mlops_ray.evaluation.estimate import Estimate
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.retraining.backtest import over_seeds
 from mlops_ray.retraining.chosen import choose
+from mlops_ray.tasks.estimate import Estimate
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Feature, Search, Uniform
 from tests.unit.test_simulation import CASE, CHANGE, FEATURES, START, WORLD

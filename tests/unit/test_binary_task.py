@@ -56,5 +56,9 @@ def test_what_rounding_added_is_taken_off() -> None:
 def test_a_better_ranking_has_a_higher_score(metric: str) -> None:
     labels = np.array([True, False, True, False])
     better, worse = np.array([0.9, 0.1, 0.8, 0.2]), np.array([0.9, 0.1, 0.2, 0.8])
-    assert BINARY.score(metric, labels, better) == 1
-    assert BINARY.score(metric, labels, worse) < 1
+    first, second = (
+        BINARY.values({metric}, labels, answer, np.zeros(4, dtype=int), np.ones((1, 1)))[metric][0]
+        for answer in (better, worse)
+    )
+    assert first == 1
+    assert second < 1

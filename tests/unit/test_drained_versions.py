@@ -41,9 +41,9 @@ class Waiting(RecentDelays):
 class Slow(Predictor):
     seconds = 0.3
 
-    def probability(self, vectors: Vectors) -> Any:
+    def answers(self, vectors: Vectors) -> Any:
         time.sleep(self.seconds)
-        return super().probability(vectors)
+        return super().answers(vectors)
 
 
 class Hanging(Predictor):
@@ -51,10 +51,10 @@ class Hanging(Predictor):
 
     hangs, let_go = threading.Event(), threading.Event()
 
-    def probability(self, vectors: Vectors) -> Any:
+    def answers(self, vectors: Vectors) -> Any:
         if self.hangs.is_set():
             self.let_go.wait(30)
-        return super().probability(vectors)
+        return super().answers(vectors)
 
 
 def candidate_of(kind: type[Predictor]) -> MakePredictor:
@@ -149,7 +149,7 @@ def test_a_batch_that_is_let_go_of_fails_at_once() -> None:
         vectors = Vectors(np.zeros((1, 1), np.float32), np.empty((1, 0), object))
         async with asyncio.timeout(5):
             with pytest.raises(UnavailableError, match="closed while it was asked"):
-                await batcher.probability(vectors)
+                await batcher.answers(vectors)
 
     asyncio.run(work())
 
@@ -163,9 +163,9 @@ class Noting(Predictor):
 
     threads: ClassVar[set[str]] = set()
 
-    def probability(self, vectors: Vectors) -> Any:
+    def answers(self, vectors: Vectors) -> Any:
         self.threads.add(threading.current_thread().name)
-        return super().probability(vectors)
+        return super().answers(vectors)
 
 
 @pytest.mark.parametrize("plan", [EVERYTHING, MIRROR])
@@ -239,10 +239,10 @@ def test_a_version_that_is_let_go_of_closes_its_reader_when_all_is_answered(
 
 def test_one_bad_request_fails_alone_in_a_shadow_batch_and_like_is_compared_with_like(tmp_path: Path) -> None:
     class Picky(Predictor):
-        def probability(self, vectors: Vectors) -> Any:
+        def answers(self, vectors: Vectors) -> Any:
             if (vectors.numbers[:, 0] > 9_000).any():
                 raise RuntimeError("too far")
-            return super().probability(vectors)
+            return super().answers(vectors)
 
     with rolling_out(tmp_path, Picky, MIRROR) as example:
 

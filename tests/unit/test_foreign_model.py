@@ -91,7 +91,7 @@ def test_an_onnx_file_and_a_table_make_a_version_that_is_watched(
 
     def answered(rows: pl.DataFrame) -> pl.DataFrame:
         given = rows.select("distance", "hour").to_numpy().astype(np.float32)
-        return rows.with_columns(probability=pl.Series(model.probability(given, np.empty((len(rows), 0), object))))
+        return rows.with_columns(probability=pl.Series(model.answers(given, np.empty((len(rows), 0), object))))
 
     assert len(numbers)
     calm = example_stream(2, 5)

@@ -14,12 +14,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.evaluation.comparison import Comparison, compare
-from mlops_ray.evaluation.estimate import Estimate, interval
 from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.gates import Finding, GateResult, Measured, judge
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import SliceEvaluation, evaluate_slices
-from mlops_ray.tasks.binary import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import BINARY, Binary
+from mlops_ray.tasks.estimate import Estimate, interval
 from mlops_ray.use_case import (
     Approval,
     BetterThanChampion,
@@ -40,8 +40,8 @@ from tests.unit.test_metrics import make_rows
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LABEL, PROBABILITY, DAY = make_rows(days=30, per_day=60)
-EVALUATION = evaluate(LABEL, PROBABILITY, DAY)
-MEASURED = Measured(EVALUATION)
+EVALUATION = evaluate(BINARY, LABEL, PROBABILITY, DAY)
+MEASURED = Measured(BINARY, EVALUATION)
 CONTENT = Finding("ADV-1", "onnx 1.0", "high", "environment")
 FILE = Finding("pickle", "model.pkl", "critical", "artifact")
 
@@ -53,7 +53,7 @@ def result(gate: Gate, measured: Measured = MEASURED) -> GateResult:
 
 
 def a_slice(value: str, estimate: Estimate, metric: str = "roc_auc") -> SliceEvaluation:
-    return SliceEvaluation("origin", value, replace(EVALUATION, **{metric: estimate}))
+    return SliceEvaluation("origin", value, replace(EVALUATION, metrics={**EVALUATION.metrics, metric: estimate}))
 
 
 def sure(value: float, error: float) -> Estimate:
@@ -70,16 +70,16 @@ def groups(*yes_of: tuple[int, int], days: int = 10, column: str = "origin") -> 
 
 def compared(low: float | None, high: float | None) -> Measured:
     comparison = Comparison("roc_auc", 0.8, 0.7, Estimate(0.1, low, high), 100, 9)
-    return Measured(EVALUATION, comparisons={"roc_auc": comparison})
+    return Measured(BINARY, EVALUATION, comparisons={"roc_auc": comparison})
 
 
 def test_a_threshold_is_a_floor_or_where_lower_is_better_a_ceiling() -> None:
-    value = EVALUATION.roc_auc.value
+    value = EVALUATION["roc_auc"].value
     assert result(Threshold("roc_auc", value)).passed
     assert not result(Threshold("roc_auc", value + 1e-6)).passed
-    assert result(Threshold("brier", EVALUATION.brier.value)).passed
-    failed = result(Threshold("brier", EVALUATION.brier.value - 1e-6))
-    assert (failed.passed, failed.value) == (False, EVALUATION.brier.value)
+    assert result(Threshold("brier", EVALUATION["brier"].value)).passed
+    failed = result(Threshold("brier", EVALUATION["brier"].value - 1e-6))
+    assert (failed.passed, failed.value) == (False, EVALUATION["brier"].value)
     assert "at most" in failed.sentence
 
 
@@ -189,9 +189,9 @@ def test_a_model_of_rare_events_that_ranks_one_group_at_random_is_not_called_fai
     score = np.where(group == 0, label + random.normal(size=rows), random.normal(size=rows))
     probability = 0.2 / (1 + np.exp(2 - score))
     frame = pl.DataFrame({"origin": np.where(group == 0, "ranked", "random")})
-    found = evaluate_slices(frame, ["origin"], label, probability, np.arange(rows) % 30)
+    found = evaluate_slices(BINARY, frame, ["origin"], label, probability, np.arange(rows) % 30)
     assert not result(Fairness("origin", 0.1), replace(MEASURED, counts=found.counts)).passed
-    declared = evaluate_slices(frame, ["origin"], label, probability, np.arange(rows) % 30, threshold=0.05)
+    declared = evaluate_slices(Binary(0.05), frame, ["origin"], label, probability, np.arange(rows) % 30)
     failed = result(Fairness("origin", 0.1), replace(MEASURED, counts=declared.counts))
     assert not failed.passed
     assert failed.value is not None
@@ -202,7 +202,7 @@ PLAIN = replace(MEASURED, alone={"distance": 0.6, "hour": 0.65}, importance={"ho
 
 
 def test_a_model_that_is_too_good_is_named_with_the_feature_it_comes_from() -> None:
-    auc = EVALUATION.roc_auc.value
+    auc = EVALUATION["roc_auc"].value
     assert result(Plausible(), PLAIN).passed
     above = result(Plausible(limit=auc - 0.01), PLAIN)
     assert not above.passed
@@ -249,7 +249,7 @@ def test_vulnerabilities_count_as_the_gate_says(gate: NoVulnerability, findings:
 def test_a_slice_is_judged_as_its_rows_alone() -> None:
     names = np.array(["EWR", "JFK", None])[np.arange(len(LABEL)) % 3]
     rows = pl.DataFrame({"origin": names, "rare": ["x"] * 10 + ["y"] * (len(LABEL) - 10)})
-    found = evaluate_slices(rows, ["origin", "rare"], LABEL, PROBABILITY, DAY)
+    found = evaluate_slices(BINARY, rows, ["origin", "rare"], LABEL, PROBABILITY, DAY)
     assert [(one.column, one.value) for one in found.judged] == [
         ("origin", ""), ("origin", "EWR"), ("origin", "JFK"), ("rare", "y"),
     ]  # fmt: skip
@@ -257,10 +257,10 @@ def test_a_slice_is_judged_as_its_rows_alone() -> None:
     inside = names == "JFK"
     one = found.judged[2]
     assert one.evaluation.rows == inside.sum()
-    assert one.evaluation.roc_auc.value == pytest.approx(roc_auc_score(LABEL[inside], PROBABILITY[inside]))
+    assert one.evaluation["roc_auc"].value == pytest.approx(roc_auc_score(LABEL[inside], PROBABILITY[inside]))
     counts = found.counts[0]
     assert (counts.column, counts.groups) == ("origin", ("", "EWR", "JFK"))
-    chosen = PROBABILITY >= DECISION_THRESHOLD
+    chosen = BINARY.threshold <= PROBABILITY
     for table, wanted in (
         (counts.rows, inside),
         (counts.chosen, inside & chosen),
@@ -276,14 +276,14 @@ def test_a_slice_needs_rows_of_both_labels() -> None:
     label = np.zeros(600, dtype=bool)
     label[:19], label[300:340] = True, True
     rows = pl.DataFrame({"origin": ["EWR"] * 300 + ["JFK"] * 300})
-    found = evaluate_slices(rows, ["origin"], label, np.linspace(0, 1, 600), np.arange(600) % 10)
+    found = evaluate_slices(BINARY, rows, ["origin"], label, np.linspace(0, 1, 600), np.arange(600) % 10)
     assert [one.value for one in found.judged] == ["JFK"]
     assert found.left_out == (("origin=EWR", 300),)
 
 
 def test_a_slice_that_is_no_column_is_named() -> None:
     with pytest.raises(UseCaseError, match="'nowhere' is neither"):
-        evaluate_slices(pl.DataFrame({"origin": ["x"]}), ["nowhere"], LABEL, PROBABILITY, DAY)
+        evaluate_slices(BINARY, pl.DataFrame({"origin": ["x"]}), ["nowhere"], LABEL, PROBABILITY, DAY)
 
 
 @pytest.mark.parametrize(
@@ -307,22 +307,22 @@ def test_a_version_that_is_not_worse_is_not_called_better(margin: float, low: fl
 def test_a_comparison_equals_the_difference_of_the_metrics() -> None:
     worse = np.random.default_rng(0).permutation(PROBABILITY)
     for metric, score in (("roc_auc", roc_auc_score), ("average_precision", average_precision_score)):
-        found = compare(LABEL, PROBABILITY, worse, DAY, metric)  # type: ignore[arg-type]
+        found = compare(BINARY, LABEL, PROBABILITY, worse, DAY, metric)  # type: ignore[arg-type]
         assert found.difference.value == pytest.approx(score(LABEL, PROBABILITY) - score(LABEL, worse))
         assert found.difference.low is not None
         assert found.difference.low > 0
-        turned = compare(LABEL, worse, PROBABILITY, DAY, metric)  # type: ignore[arg-type]
+        turned = compare(BINARY, LABEL, worse, PROBABILITY, DAY, metric)  # type: ignore[arg-type]
         assert turned.difference.value == pytest.approx(-found.difference.value)
 
 
 def test_a_model_is_not_better_than_itself_however_hard_the_days() -> None:
     label, probability, day = make_rows(days=40, per_day=100, day_effect=3.0)
-    found = compare(label, probability, probability, day, "roc_auc")
+    found = compare(BINARY, label, probability, probability, day, "roc_auc")
     assert (found.difference.value, found.difference.low, found.difference.high) == (0.0, 0.0, 0.0)
     # Paired: what a day does to both models cancels out, so a small true difference is seen.
     noisy = probability + np.random.default_rng(1).normal(0, 0.05, len(probability))
-    difference = compare(label, probability, noisy, day, "roc_auc").difference
-    alone = evaluate(label, probability, day).roc_auc
+    difference = compare(BINARY, label, probability, noisy, day, "roc_auc").difference
+    alone = evaluate(BINARY, label, probability, day)["roc_auc"]
     assert difference.low is not None
     assert difference.high is not None
     assert alone.low is not None
@@ -343,7 +343,7 @@ def test_the_error_is_delongs_where_rows_are_independent() -> None:
         difference = placed[0].astype(float) - placed[1]
         of_late, of_others = difference.mean(axis=1), difference.mean(axis=0)
         error = np.sqrt(of_late.var(ddof=1) / len(of_late) + of_others.var(ddof=1) / len(of_others))
-        found = compare(label, ours, theirs, np.arange(rows), "roc_auc").difference  # a day for each row
+        found = compare(BINARY, label, ours, theirs, np.arange(rows), "roc_auc").difference  # a day for each row
         assert found.value == pytest.approx(difference.mean())
         assert found.error is not None
         ratios.append(found.error / error)
@@ -352,9 +352,9 @@ def test_the_error_is_delongs_where_rows_are_independent() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(DataError, match="cannot be compared"):
-        compare(LABEL, PROBABILITY[1:], PROBABILITY, DAY, "roc_auc")
-    with pytest.raises(DataError, match="only one of the two labels"):
-        compare(np.array([True]), np.array([0.5]), np.array([0.5]), np.zeros(1, dtype=int), "roc_auc")
+        compare(BINARY, LABEL, PROBABILITY[1:], PROBABILITY, DAY, "roc_auc")
+    with pytest.raises(DataError, match="1 of 2 label values to compare on"):
+        compare(BINARY, np.array([True]), np.array([0.5]), np.array([0.5]), np.zeros(1, dtype=int), "roc_auc")
 
 
 @pytest.mark.parametrize(

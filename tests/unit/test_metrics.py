@@ -13,9 +13,12 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 from threadpoolctl import threadpool_limits
 
 from mlops_ray.errors import DataError
-from mlops_ray.evaluation.days import MOST_BLOCKS, blocks_of, days_of
-from mlops_ray.evaluation.estimate import Estimate, freedom_of, jackknife
-from mlops_ray.evaluation.metrics import evaluate, ranking, weights_without
+from mlops_ray.evaluation.metrics import evaluate
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.days import MOST_BLOCKS, blocks_of, days_of
+from mlops_ray.tasks.estimate import Estimate, freedom_of, jackknife
+from mlops_ray.tasks.evaluation import weights_without
+from mlops_ray.tasks.ranking import calibration, ranking
 
 
 def make_rows(days: int, per_day: int, seed: int = 0, day_effect: float = 1.0):
@@ -37,7 +40,7 @@ def make_rows(days: int, per_day: int, seed: int = 0, day_effect: float = 1.0):
 def test_metrics_equal_those_of_scikit_learn_with_many_ties(rows: list[tuple[bool, int]]) -> None:
     label = np.array([label for label, _ in rows])
     probability = np.array([value / 8 for _, value in rows])
-    evaluation = evaluate(label, probability, np.arange(len(rows)) % 3)
+    evaluation = evaluate(BINARY, label, probability, np.arange(len(rows)) % 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = {
@@ -47,12 +50,10 @@ def test_metrics_equal_those_of_scikit_learn_with_many_ties(rows: list[tuple[boo
             "brier": brier_score_loss(label, probability),
         }
     for name, value in expected.items():
-        assert getattr(evaluation, name).value == pytest.approx(value, abs=1e-9), name
+        assert evaluation[name].value == pytest.approx(value, abs=1e-9), name
 
 
 def test_without_a_block_means_scored_without_its_rows() -> None:
-    from mlops_ray.evaluation.metrics import _calibration
-
     label, probability, day = make_rows(days=6, per_day=50)
     probability = probability.round(2)
     aucs, precisions = ranking(label.astype(float), probability, day, weights_without(day))
@@ -60,7 +61,7 @@ def test_without_a_block_means_scored_without_its_rows() -> None:
         kept = day != left_out
         assert auc == pytest.approx(roc_auc_score(label[kept], probability[kept]))
         assert precision == pytest.approx(average_precision_score(label[kept], probability[kept]))
-    errors, bins = _calibration(label.astype(float), probability, day, np.ones((1, 6)))
+    errors, bins = calibration(label.astype(float), probability, day, np.ones((1, 6)))
     gaps = sum(one.rows * abs(one.probability - one.observed) for one in bins)
     assert errors[0] == pytest.approx(gaps / len(label))
     assert sum(one.rows for one in bins) == len(label)
@@ -70,7 +71,7 @@ def test_the_same_score_in_one_pass_and_in_many(monkeypatch: pytest.MonkeyPatch)
     label, probability, day = make_rows(days=9, per_day=40)
     truth, weights = label.astype(float), weights_without(day)
     at_once = ranking(truth, probability, day, weights)
-    monkeypatch.setattr("mlops_ray.evaluation.metrics._AT_ONCE", 800)
+    monkeypatch.setattr("mlops_ray.tasks.ranking._AT_ONCE", 800)
     np.testing.assert_allclose(ranking(truth, probability, day, weights), at_once, rtol=1e-12)
 
 
@@ -80,10 +81,10 @@ def test_the_same_score_in_one_pass_and_in_many(monkeypatch: pytest.MonkeyPatch)
 def test_an_interval_covers_the_truth_as_often_as_it_says(days: int, metric: str) -> None:
     """Of 400 intervals of 95 % as few as `least` hold the truth once in a million times."""
     least = stats.binom.ppf(1e-6, 400, 0.95)
-    truth = np.mean([getattr(evaluate(*make_rows(400, 30, seed)), metric).value for seed in range(1000, 1010)])
+    truth = np.mean([evaluate(BINARY, *make_rows(400, 30, seed))[metric].value for seed in range(1000, 1010)])
     inside = 0
     for seed in range(400):
-        found = getattr(evaluate(*make_rows(days, 20, seed)), metric)
+        found = evaluate(BINARY, *make_rows(days, 20, seed))[metric]
         assert found.low is not None
         inside += found.low <= truth <= found.high
     assert inside >= least
@@ -106,13 +107,13 @@ def test_the_jackknifes_error_of_a_mean_is_that_of_independent_blocks() -> None:
 
 def test_too_few_days_or_too_unequal_ones_leave_no_interval() -> None:
     for days in (1, 2, 3, 4):
-        evaluation = evaluate(*make_rows(days, 100))
-        assert (evaluation.days, evaluation.roc_auc.low, evaluation.brier.high) == (days, None, None)
-        assert evaluation.roc_auc.p_above(0.0) == 1.0
-    assert evaluate(*make_rows(5, 100)).roc_auc.low is not None
+        evaluation = evaluate(BINARY, *make_rows(days, 100))
+        assert (evaluation.days, evaluation["roc_auc"].low, evaluation["brier"].high) == (days, None, None)
+        assert evaluation["roc_auc"].p_above(0.0) == 1.0
+    assert evaluate(BINARY, *make_rows(5, 100))["roc_auc"].low is not None
     label, probability, _ = make_rows(1, 1000)
     day = np.minimum(np.arange(1000) // 10, 99) * (np.arange(1000) < 100)  # nine small days, and one with nearly all
-    assert evaluate(label, probability, day).roc_auc.low is None
+    assert evaluate(BINARY, label, probability, day)["roc_auc"].low is None
     assert freedom_of(np.full(7, 30.0)) == pytest.approx(6.0)
     assert freedom_of(np.array([1000.0, 1, 1, 1, 1, 1])) < 0.1
 
@@ -141,32 +142,32 @@ def test_many_days_are_put_together_into_blocks_that_follow_each_other() -> None
 def test_rows_of_one_day_do_not_count_as_independent() -> None:
     """The same rows, once with days that differ and once shuffled over the days: only the first is uncertain."""
     label, probability, day = make_rows(days=40, per_day=200, day_effect=2.0)
-    by_day = evaluate(label, probability, day).log_loss
-    shuffled = evaluate(label, probability, np.random.default_rng(1).permutation(day)).log_loss
+    by_day = evaluate(BINARY, label, probability, day)["log_loss"]
+    shuffled = evaluate(BINARY, label, probability, np.random.default_rng(1).permutation(day))["log_loss"]
     assert width(by_day) > 1.3 * width(shuffled)
 
 
 def test_honest_probabilities_are_calibrated_and_shifted_ones_are_not() -> None:
     label, probability, day = make_rows(50, 200, day_effect=0.0)
-    assert evaluate(label, probability, day).calibration_error.value < 0.02
-    assert evaluate(label, probability**3, day).calibration_error.value > 0.15
+    assert evaluate(BINARY, label, probability, day)["calibration_error"].value < 0.02
+    assert evaluate(BINARY, label, probability**3, day)["calibration_error"].value > 0.15
 
 
 def test_certain_and_wrong_answers_have_a_finite_loss() -> None:
     label = np.array([True, False])
-    evaluation = evaluate(label, np.array([0.0, 1.0]), np.zeros(2, dtype=int))
-    assert np.isfinite(evaluation.log_loss.value)
+    evaluation = evaluate(BINARY, label, np.array([0.0, 1.0]), np.zeros(2, dtype=int))
+    assert np.isfinite(evaluation["log_loss"].value)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1])
 def test_what_is_no_probability_is_refused(wrong: float) -> None:
-    with pytest.raises(DataError, match="1 of 2 probabilities"):
-        evaluate(np.array([True, False]), np.array([0.5, wrong]), np.zeros(2, dtype=int))
+    with pytest.raises(DataError, match="no probability for 1 of 2 rows"):
+        evaluate(BINARY, np.array([True, False]), np.array([0.5, wrong]), np.zeros(2, dtype=int))
 
 
 def test_a_single_label_is_refused() -> None:
-    with pytest.raises(DataError, match="only one"):
-        evaluate(np.array([True, True]), np.array([0.5, 0.1]), np.zeros(2, dtype=int))
+    with pytest.raises(DataError, match="1 of 2 label values"):
+        evaluate(BINARY, np.array([True, True]), np.array([0.5, 0.1]), np.zeros(2, dtype=int))
 
 
 def width(estimate: Estimate) -> float:
@@ -183,5 +184,5 @@ def test_the_number_of_threads_changes_no_digit() -> None:
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            found.append(evaluate(label, probability, day))
+            found.append(evaluate(BINARY, label, probability, day))
     assert found[0] == found[1]

@@ -66,9 +66,7 @@ def broken(predictor: Predictor) -> Predictor:
 
 
 def ask(*values: float) -> list[float]:
-    answer = OnnxModel(echo_onnx(), X).probability(
-        np.array(values, np.float32).reshape(-1, 1), np.empty((0, 0), object)
-    )
+    answer = OnnxModel(echo_onnx(), X).answers(np.array(values, np.float32).reshape(-1, 1), np.empty((0, 0), object))
     return answer.tolist()
 
 
@@ -119,14 +117,14 @@ def test_in_a_batch_only_those_pay_whose_rows_the_model_cannot_answer() -> None:
     model = OnnxModel(echo_onnx(), X)
 
     async def ask_model(vectors: Vectors) -> Any:
-        return model.probability(vectors.numbers, vectors.categories)
+        return model.answers(vectors.numbers, vectors.categories)
 
     def row(value: float) -> Vectors:
         return Vectors(np.array([[value]], np.float32), np.empty((1, 0), object))
 
     async def at_once() -> list[Any]:
         batcher = Batcher(ask_model, max_rows=3, wait_s=1)
-        questions = (batcher.probability(row(value)) for value in (0.25, float("nan"), 0.75))
+        questions = (batcher.answers(row(value)) for value in (0.25, float("nan"), 0.75))
         return await asyncio.gather(*questions, return_exceptions=True)
 
     first, second, third = asyncio.run(at_once())

@@ -53,7 +53,7 @@ def test_a_sealed_model_comes_back_as_it_was(sealed: tuple[Path, str]) -> None:
     assert model.evaluation == {"roc_auc": 0.75}
     numbers, categories = np.array([[500, 8, np.nan]], np.float32), np.array([["JFK", "??"]], object)
     row = {"origin": "JFK", "carrier": "??", "distance": 500.0, "hour": 8.0, "recent_delay": None}
-    assert model.model.probability(numbers, categories)[0] == pytest.approx(example_answer(row), abs=1e-6)
+    assert model.model.answers(numbers, categories)[0] == pytest.approx(example_answer(row), abs=1e-6)
 
 
 def test_golden_rows_hold_unknown_missing_and_empty_values(sealed: tuple[Path, str]) -> None:

@@ -165,7 +165,7 @@ def test_importance_is_what_the_model_loses_without_a_feature() -> None:
     names = [*(feature.name for feature in FEATURES), "constant"]
 
     def ask(asked: pl.DataFrame) -> Any:
-        return model.probability(*model_inputs(asked, FEATURES))
+        return model.answers(*model_inputs(asked, FEATURES))
 
     found = permutation_importance(ask, rows, rows["label"].to_numpy(), names, seed=1)
     assert found == permutation_importance(ask, rows, rows["label"].to_numpy(), names, seed=1)

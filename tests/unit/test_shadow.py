@@ -27,25 +27,25 @@ VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "rec
 class Slow(Predictor):
     seconds = 0.2
 
-    def probability(self, vectors: Vectors) -> Any:
+    def answers(self, vectors: Vectors) -> Any:
         time.sleep(self.seconds)
-        return super().probability(vectors)
+        return super().answers(vectors)
 
 
 class Half(Predictor):
     """Disagrees with the champion."""
 
-    def probability(self, vectors: Vectors) -> Any:
+    def answers(self, vectors: Vectors) -> Any:
         return np.full(len(vectors), 0.5, np.float32)
 
 
 class Broken(Predictor):
     works = True
 
-    def probability(self, vectors: Vectors) -> Any:
+    def answers(self, vectors: Vectors) -> Any:
         if not self.works:
             raise RuntimeError("no")
-        return super().probability(vectors)
+        return super().answers(vectors)
 
 
 def shadow_of(kind: type[Predictor]) -> Any:

@@ -37,7 +37,7 @@ SCENARIO = Scenario(CASE, FEATURES, Trial("line", 0, {}), START + timedelta(days
 class Line:
     weights: NDArray[np.float64]
 
-    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         return 1 / (1 + np.exp(-4 * (matrix @ self.weights)))
 
 

@@ -9,6 +9,7 @@ from mlops_ray import Split
 from mlops_ray.errors import DataError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.training_set import split_by_time
+from mlops_ray.tasks.binary import BINARY
 
 AS_OF = datetime(2020, 1, 31, tzinfo=UTC)
 SPLIT = Split(test=timedelta(days=5), gap=timedelta(days=2), validation=timedelta(days=5))
@@ -26,7 +27,7 @@ def rows(label_delay: timedelta) -> pl.DataFrame:
 
 
 def test_the_parts_follow_each_other_with_the_gap_between() -> None:
-    parts = split_by_time(rows(timedelta(0)), AS_OF, SPLIT)
+    parts = split_by_time(rows(timedelta(0)), AS_OF, SPLIT, BINARY)
     assert parts.train[PREDICTION_TIME].max() < parts.validation[PREDICTION_TIME].min()
     assert parts.test[PREDICTION_TIME].min() - parts.validation[PREDICTION_TIME].max() > SPLIT.gap
     assert parts.test[PREDICTION_TIME].max() < AS_OF
@@ -34,7 +35,7 @@ def test_the_parts_follow_each_other_with_the_gap_between() -> None:
 
 def test_a_label_known_after_its_part_ended_is_left_out() -> None:
     delay = timedelta(days=1)
-    parts = split_by_time(rows(delay), AS_OF, SPLIT)
+    parts = split_by_time(rows(delay), AS_OF, SPLIT, BINARY)
     for part in (parts.train, parts.validation, parts.test):
         assert (part[LABEL_KNOWN_AT].max() - part[PREDICTION_TIME].max()) == delay
     assert parts.train[LABEL_KNOWN_AT].max() <= AS_OF - SPLIT.test - SPLIT.gap - SPLIT.validation
@@ -42,4 +43,4 @@ def test_a_label_known_after_its_part_ended_is_left_out() -> None:
 
 def test_an_empty_part_is_named() -> None:
     with pytest.raises(DataError, match="The train period of the split has 0 rows"):
-        split_by_time(rows(timedelta(0)), datetime(2020, 1, 10, tzinfo=UTC), SPLIT)
+        split_by_time(rows(timedelta(0)), datetime(2020, 1, 10, tzinfo=UTC), SPLIT, BINARY)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.training.proposal import middle, propose
 from mlops_ray.training.trial import SearchResult, Step, Trial, best_trial
@@ -17,8 +18,9 @@ def ended(number: int, value: float, candidate: str = "trees", status: str = "fi
 
 def test_best_is_chosen_among_trials_with_their_full_budget() -> None:
     trials = (ended(0, 0.7), ended(1, 0.9, status="stopped"), ended(2, 0.8), ended(3, 0.8))
-    assert best_trial(trials) == trials[2]
-    assert best_trial(trials[1:2]) is None
+    assert best_trial(trials, BINARY.metrics["roc_auc"]) == trials[2]
+    assert best_trial(trials[1:2], BINARY.metrics["roc_auc"]) is None
+    assert best_trial(trials, BINARY.metrics["log_loss"]) == trials[0]
 
 
 def test_result_survives_json() -> None:

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from mlops_ray.evaluation.comparison import compare, unseen, verdict
-from mlops_ray.evaluation.estimate import Estimate
 from mlops_ray.features.columns import PREDICTION_TIME
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.estimate import Estimate
 
 DAYS, PER_DAY, WORLDS = 28, 40, 120
 
@@ -22,7 +23,7 @@ def verdicts(better_by: float, margin: float) -> Counter[str]:
         signal = random.normal(size=DAYS * PER_DAY)
         label = signal + random.normal(size=signal.size) > 0
         ours, theirs = (signal + noise * random.normal(size=signal.size) for noise in (1 - better_by, 1.0))
-        found[verdict(compare(label, ours, theirs, day, "roc_auc").difference, margin)] += 1
+        found[verdict(compare(BINARY, label, ours, theirs, day, "roc_auc").difference, margin)] += 1
     return found
 
 

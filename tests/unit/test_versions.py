@@ -41,7 +41,7 @@ class Changed(Predictor):
         self.__dict__ = dict(predictor.__dict__)
         self._answer = answer
 
-    def probability(self, vectors: Vectors) -> Any:
+    def answers(self, vectors: Vectors) -> Any:
         return self._answer(vectors)
 
 
@@ -248,7 +248,7 @@ def test_rows_of_requests_that_come_together_are_one_question_to_the_model() -> 
     async def ask() -> list[Any]:
         batcher = Batcher(ask_model, max_rows=8, wait_s=0.02)
         parts = [Vectors(np.full((rows, 1), rows, np.float32), np.empty((rows, 0), object)) for rows in (1, 2, 3, 4, 1)]
-        return await asyncio.gather(*(batcher.probability(part) for part in parts))
+        return await asyncio.gather(*(batcher.answers(part) for part in parts))
 
     answers = asyncio.run(ask())
     assert [answer.tolist() for answer in answers] == [[1], [2, 2], [3] * 3, [4] * 4, [1]]
@@ -262,7 +262,7 @@ def test_a_batch_that_fails_fails_all_its_callers() -> None:
     async def ask() -> list[Any]:
         batcher = Batcher(ask_model, max_rows=2, wait_s=0.02)
         part = Vectors(np.zeros((1, 1), np.float32), np.empty((1, 0), object))
-        return await asyncio.gather(*(batcher.probability(part) for _ in range(2)), return_exceptions=True)
+        return await asyncio.gather(*(batcher.answers(part) for _ in range(2)), return_exceptions=True)
 
     assert [type(answer) for answer in asyncio.run(ask())] == [ZeroDivisionError] * 2
 

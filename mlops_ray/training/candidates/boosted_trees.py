@@ -1,26 +1,34 @@
 """Gradient-boosted trees: scikit-learn's HistGradientBoosting over the numbers and the codes of the categories."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from sklearn.ensemble import HistGradientBoostingClassifier
+from onnx import TensorProto, helper
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from mlops_ray.tasks.link import Linear, Link
+from mlops_ray.tasks.task import Task
+from mlops_ray.training.candidates.link_nodes import link_nodes
 from mlops_ray.use_case import Parameters
+
+Estimator = HistGradientBoostingClassifier | HistGradientBoostingRegressor
 
 _FRACTIONS = (0.25, 0.5, 1.0)
 
 
 def fit_trees(
-    matrix: NDArray[np.float32], label: NDArray[np.bool_], parameters: Parameters, seed: int, threads: int
+    matrix: NDArray[np.float32], label: NDArray[Any], task: Task, parameters: Parameters, seed: int, threads: int
 ) -> Iterator[tuple[float, "BoostedTrees"]]:
     """See gradient_boosting.GradientBoosting. Each step adds trees to those before it."""
     iterations = int(parameters["iterations"])
-    model = HistGradientBoostingClassifier(
+    link = task.link(label)
+    made, link = _ESTIMATORS[link.name](link)
+    model = made.set_params(
         learning_rate=float(parameters["learning_rate"]),
         max_leaf_nodes=int(parameters["max_leaf_nodes"]),
         min_samples_leaf=int(parameters["min_samples_leaf"]),
@@ -34,49 +42,65 @@ def fit_trees(
         with threadpool_limits(limits=threads):
             model.fit(matrix, label)
         _round_thresholds(model)
-        yield fraction, BoostedTrees(model)
+        yield fraction, BoostedTrees(model, link, task.output)
+
+
+def _classifier(link: Link) -> tuple[Estimator, Link]:
+    return HistGradientBoostingClassifier(), link
+
+
+def _regressor(link: Link) -> tuple[Estimator, Link]:
+    """These trees add up answers, not deviations from a centre."""
+    median = isinstance(link, Linear) and link.median
+    return HistGradientBoostingRegressor(loss="absolute_error" if median else "squared_error"), Linear(0.0, 1.0, median)
+
+
+_ESTIMATORS: dict[str, Callable[[Link], tuple[Estimator, Link]]] = {
+    "logistic": _classifier,
+    "softmax": _classifier,
+    "linear": _regressor,
+}
 
 
 @dataclass(frozen=True)
 class BoostedTrees:
     """Fitted trees whose thresholds are float32 numbers."""
 
-    model: HistGradientBoostingClassifier
+    model: Estimator
+    link: Link
+    output: str
 
-    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         if not len(matrix):
-            return np.empty(0)
-        probability: NDArray[np.float64] = self.model.predict_proba(matrix)[:, 1]
-        return probability
+            return np.empty((0, self.link.width) if self.link.width > 1 else 0)
+        if isinstance(self.model, HistGradientBoostingRegressor):
+            answer: NDArray[np.float64] = self.model.predict(matrix)
+            return answer
+        probability: NDArray[np.float64] = self.model.predict_proba(matrix)
+        return probability[:, 1] if self.link.width == 1 else probability
 
     def to_onnx(self) -> bytes:
-        """One TreeEnsembleRegressor for the score, then a sigmoid.
+        """One TreeEnsembleRegressor for the scores, then the link.
 
         Not by skl2onnx: its output for these trees raises as soon as NumPy's warnings are errors, and fails outright
         with protobuf 7.
         """
-        trees = [trees[0].nodes for trees in self.model._predictors]
+        trees = [tree.nodes for iteration in self.model._predictors for tree in iteration]
         ensemble = helper.make_node(
             "TreeEnsembleRegressor",
             ["matrix"],
             ["scores"],
             domain="ai.onnx.ml",
-            n_targets=1,
+            n_targets=self.link.width,
             aggregate_function="SUM",
             post_transform="NONE",
-            base_values=[float(self.model._baseline_prediction.item())],
+            base_values=np.ravel(self.model._baseline_prediction).tolist(),
             **_splits(trees),
-            **_leaves(trees),
+            **_leaves(trees, self.link.width),
         )
-        nodes = [
-            ensemble,
-            helper.make_node("Sigmoid", ["scores"], ["column"]),
-            helper.make_node("Squeeze", ["column", "axis"], ["probability"]),
-        ]
+        nodes, constants, output = link_nodes(self.link, self.output, "scores", np.float32)
         matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, ["rows", self.model.n_features_in_])
-        probability = helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["rows"])
-        axis = numpy_helper.from_array(np.array([1], dtype=np.int64), "axis")
-        graph = helper.make_graph(nodes, "gradient_boosting", [matrix], [probability], [axis])
+        graph = helper.make_graph([ensemble, *nodes], "gradient_boosting", [matrix], [output], constants)
         opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         onnx.checker.check_model(model)
@@ -99,12 +123,13 @@ def _splits(trees: Sequence[NDArray[np.void]]) -> dict[str, list[int] | list[flo
     }
 
 
-def _leaves(trees: Sequence[NDArray[np.void]]) -> dict[str, list[int] | list[float]]:
+def _leaves(trees: Sequence[NDArray[np.void]], width: int) -> dict[str, list[int] | list[float]]:
     leaf = np.concatenate(trees)["is_leaf"].astype(bool)
+    tree_ids = np.array(_tree_ids(trees))[leaf]
     return {
-        "target_treeids": np.array(_tree_ids(trees))[leaf].tolist(),
+        "target_treeids": tree_ids.tolist(),
         "target_nodeids": np.concatenate([np.arange(len(tree)) for tree in trees])[leaf].tolist(),
-        "target_ids": [0] * int(leaf.sum()),
+        "target_ids": (tree_ids % width).tolist(),
         "target_weights": np.concatenate([tree["value"] for tree in trees])[leaf].tolist(),
     }
 
@@ -113,7 +138,7 @@ def _tree_ids(trees: Sequence[NDArray[np.void]]) -> list[int]:
     return np.repeat(np.arange(len(trees)), [len(tree) for tree in trees]).tolist()
 
 
-def _round_thresholds(model: HistGradientBoostingClassifier) -> None:
+def _round_thresholds(model: Estimator) -> None:
     """Round each threshold down to a float32, which changes no answer for float32 inputs.
 
     A split asks `x <= threshold` in float64. For a float32 x that is the same as asking it of the largest float32

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature, Integer, Parameters, SearchSpace, Uniform
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class GradientBoosting:
     def fit(
         self,
         matrix: NDArray[np.float32],
-        label: NDArray[np.bool_],
+        label: NDArray[Any],
         features: Sequence[Feature],
+        task: Task,
         parameters: Parameters,
         seed: int,
         threads: int,
@@ -46,4 +48,4 @@ class GradientBoosting:
         """See use_case.Candidate. Each step adds trees to those before it."""
         from mlops_ray.training.candidates.boosted_trees import fit_trees
 
-        yield from fit_trees(matrix, label, parameters, seed, threads)
+        yield from fit_trees(matrix, label, task, parameters, seed, threads)

@@ -1,17 +1,19 @@
-"""A linear model of log odds: its weights by L-BFGS, and its arithmetic as ONNX."""
+"""A linear model of scores: its weights by L-BFGS, and its arithmetic as ONNX."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.special import expit  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from mlops_ray.tasks.link import Link
+from mlops_ray.tasks.task import Task
+from mlops_ray.training.candidates.link_nodes import link_nodes
 from mlops_ray.use_case import Feature, Parameters
 
 _FRACTIONS = (0.25, 0.5, 1.0)
@@ -22,16 +24,17 @@ _Float = TypeVar("_Float", np.float32, np.float64)
 
 def fit_weights(
     matrix: NDArray[np.float32],
-    label: NDArray[np.bool_],
+    label: NDArray[Any],
     features: Sequence[Feature],
+    task: Task,
     parameters: Parameters,
     threads: int,
 ) -> Iterator[tuple[float, "LinearModel"]]:
     """See logistic_regression.LogisticRegression. Each step starts from the weights of the one before."""
     iterations, l2 = int(parameters["iterations"]), float(parameters["l2"])
-    design = _design(matrix, features)
-    objective = _Objective(design, matrix, label, l2)
-    weights = np.zeros(objective.size)
+    design, link = _design(matrix, features), task.link(label)
+    objective = _Objective(design, link, matrix, label, l2)
+    weights = np.zeros(objective.size * link.width)
     done = 0
     for fraction in _FRACTIONS:
         target = max(1, round(iterations * fraction))
@@ -41,50 +44,50 @@ def fit_weights(
                 objective, weights, jac=True, method="L-BFGS-B", options={"maxiter": max(1, target - done)}
             ).x
         done = target
-        yield fraction, design.model(weights)
+        yield fraction, design.model(weights.reshape(-1, link.width), link, task.output)
 
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A fitted model. Shapes: numbers [n] and categories [k] are column indices; mean, scale, weights, flags [n].
+    """A fitted model of k scores. numbers [n], categories: column indices. mean, scale [n]. weights, flags [n, k].
 
-    `tables` has one row of weights for each category, by code, as long as its codes.
+    `tables` has one row of weights for each code of a category, [codes, k].
     """
 
     numbers: NDArray[np.int64]
     categories: NDArray[np.int64]
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
-    intercept: float
+    intercept: NDArray[np.float64]
     weights: NDArray[np.float64]
     flags: NDArray[np.float64]
     tables: tuple[NDArray[np.float64], ...]
+    link: Link
+    output: str
 
-    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         values = matrix[:, self.numbers].astype(np.float64)
         missing = np.isnan(values)
-        score = self.intercept + _standardised(values, missing, self.mean, self.scale) @ self.weights
-        score += missing @ self.flags
+        scores = self.intercept + _standardised(values, missing, self.mean, self.scale) @ self.weights
+        scores += missing @ self.flags
         for column, table in zip(self.categories, self.tables, strict=True):
-            score += table[matrix[:, column].astype(np.int64)]
-        probability: NDArray[np.float64] = expit(score)
-        return probability
+            scores += table[matrix[:, column].astype(np.int64)]
+        return self.link.answer(scores)
 
     def to_onnx(self) -> bytes:
-        """In float64 inside: sums of large terms that cancel would differ from `predict_probability` in float32."""
+        """In float64 inside: sums of large terms that cancel would differ from `predict` in float32."""
         graph = _Graph()
-        terms = [graph.constant("intercept", np.array(self.intercept))]
+        terms = [graph.constant("intercept", self.intercept[None, :])]
         if len(self.numbers):
             terms += self._number_terms(graph)
         for column, table in zip(self.categories, self.tables, strict=True):
             code = graph.add("Gather", "matrix", graph.constant(f"column_{column}", column), axis=1)
             index = graph.add("Cast", code, to=TensorProto.INT64)
             terms.append(graph.add("Gather", graph.constant(f"table_{column}", table), index))
-        score = terms[0]
+        scores = terms[0]
         for term in terms[1:]:
-            score = graph.add("Add", score, term)
-        graph.add("Cast", graph.add("Sigmoid", score), output="probability", to=TensorProto.FLOAT)
-        return graph.model()
+            scores = graph.add("Add", scores, term)
+        return graph.model(self.link, self.output, scores)
 
     def _number_terms(self, graph: "_Graph") -> list[str]:
         picked = graph.add("Gather", "matrix", graph.constant("numbers", self.numbers), axis=1)
@@ -113,15 +116,16 @@ class _Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: int) -> str:
-        output = output or f"step_{len(self._nodes)}"
+    def add(self, operator: str, *inputs: str, **attributes: int) -> str:
+        output = f"step_{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def model(self) -> bytes:
+    def model(self, link: Link, output: str, scores: str) -> bytes:
         matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, ["rows", "features"])
-        probability = helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["rows"])
-        graph = helper.make_graph(self._nodes, "logistic_regression", [matrix], [probability], self._constants)
+        nodes, constants, answer = link_nodes(link, output, scores, np.float64)
+        nodes, constants = [*self._nodes, *nodes], [*self._constants, *constants]
+        graph = helper.make_graph(nodes, "logistic_regression", [matrix], [answer], constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         onnx.checker.check_model(model)
         serialized: bytes = model.SerializeToString()
@@ -130,7 +134,7 @@ class _Graph:
 
 @dataclass(frozen=True)
 class _Design:
-    """How the vector of weights is laid out: intercept, numbers, flags, then one block for each category."""
+    """How the rows of weights are laid out: intercept, numbers, flags, then one block for each category."""
 
     numbers: NDArray[np.int64]
     categories: NDArray[np.int64]
@@ -138,19 +142,30 @@ class _Design:
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
 
-    def model(self, weights: NDArray[np.float64]) -> LinearModel:
+    def model(self, weights: NDArray[np.float64], link: Link, output: str) -> LinearModel:
         count = len(self.numbers)
         ends = np.cumsum([1, count, count, *self.codes])[:-1]
         intercept, numbers, flags, *tables = np.split(weights, ends)
         return LinearModel(
-            self.numbers, self.categories, self.mean, self.scale, float(intercept[0]), numbers, flags, tuple(tables)
+            self.numbers,
+            self.categories,
+            self.mean,
+            self.scale,
+            intercept[0],
+            numbers,
+            flags,
+            tuple(tables),
+            link,
+            output,
         )
 
 
 class _Objective:
-    """Mean log loss plus penalty, and its gradient. Categories stay codes: no one-hot matrix is ever built."""
+    """Mean loss plus penalty, and its gradient. Categories stay codes: no one-hot matrix is ever built."""
 
-    def __init__(self, design: _Design, matrix: NDArray[np.float32], label: NDArray[np.bool_], l2: float) -> None:
+    def __init__(
+        self, design: _Design, link: Link, matrix: NDArray[np.float32], label: NDArray[Any], l2: float
+    ) -> None:
         values = matrix[:, design.numbers]
         missing = np.isnan(values)
         self._dense = np.hstack(
@@ -160,31 +175,32 @@ class _Objective:
             ]
         )
         self._codes = [matrix[:, column].astype(np.int64) for column in design.categories]
-        self._label = label.astype(np.float64)
-        self._l2 = l2
+        self._label, self._link, self._l2 = label, link, l2
         self._ends = np.cumsum([1, self._dense.shape[1], *design.codes])
         self.size = int(self._ends[-1])
 
     def __call__(self, weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights = weights.reshape(self.size, self._link.width)
         intercept, dense, *tables = np.split(weights, self._ends[:-1])
-        score = (self._dense @ dense.astype(np.float32)).astype(np.float64) + intercept[0]
+        scores = (self._dense @ dense.astype(np.float32)).astype(np.float64) + intercept
         for codes, table in zip(self._codes, tables, strict=True):
-            score += table[codes]
-        loss = np.mean(np.logaddexp(0.0, score) - self._label * score)
-        residual = (expit(score) - self._label) / len(score)
+            scores += table[codes]
+        loss, residual = self._link.loss(scores, self._label)
         gradient = np.concatenate(
             [
-                [residual.sum()],
-                residual.astype(np.float32) @ self._dense,
-                *[
-                    np.bincount(codes, residual, minlength=len(table))
-                    for codes, table in zip(self._codes, tables, strict=True)
-                ],
+                residual.sum(axis=0, keepdims=True),
+                self._dense.T @ residual.astype(np.float32),
+                *[_by_code(codes, residual, len(table)) for codes, table in zip(self._codes, tables, strict=True)],
             ]
         )
         penalised = weights.copy()
         penalised[0] = 0.0
-        return float(loss + self._l2 * penalised @ penalised), gradient + 2.0 * self._l2 * penalised
+        return float(loss + self._l2 * (penalised**2).sum()), (gradient + 2.0 * self._l2 * penalised).ravel()
+
+
+def _by_code(codes: NDArray[np.int64], residual: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """The sum of the residuals of each code, [size, scores]."""
+    return np.stack([np.bincount(codes, one, minlength=size) for one in residual.T], axis=1)
 
 
 def _design(matrix: NDArray[np.float32], features: Sequence[Feature]) -> _Design:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature, Integer, Parameters, SearchSpace, Uniform
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class LogisticRegression:
     def fit(
         self,
         matrix: NDArray[np.float32],
-        label: NDArray[np.bool_],
+        label: NDArray[Any],
         features: Sequence[Feature],
+        task: Task,
         parameters: Parameters,
         seed: int,
         threads: int,
@@ -42,4 +44,4 @@ class LogisticRegression:
         """See use_case.Candidate. `seed` has no effect: the problem is convex and starts at zero."""
         from mlops_ray.training.candidates.linear_model import fit_weights
 
-        yield from fit_weights(matrix, label, features, parameters, threads)
+        yield from fit_weights(matrix, label, features, task, parameters, threads)

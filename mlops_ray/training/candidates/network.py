@@ -2,8 +2,9 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mlops_ray.tasks.link import Linear, Link
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature, Parameters
 
 _FRACTIONS = (0.25, 0.5, 1.0)
@@ -26,8 +29,9 @@ _UNKNOWN_CODE, _MISSING_CODE = 0, 1
 
 def fit_network(
     matrix: NDArray[np.float32],
-    label: NDArray[np.bool_],
+    label: NDArray[Any],
     features: Sequence[Feature],
+    task: Task,
     parameters: Parameters,
     seed: int,
     threads: int,
@@ -35,9 +39,10 @@ def fit_network(
     """See neural_network.NeuralNetwork. Sets the number of torch's threads in this process."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    module = _Perceptron(matrix, features, int(parameters["width"]), float(parameters["dropout"]))
+    link = task.link(label)
+    score = _SCORES[link.name](link, label)
+    module = _Perceptron(matrix, features, score, int(parameters["width"]), float(parameters["dropout"]))
     inputs = torch.from_numpy(np.array(matrix))
-    targets = torch.from_numpy(label.astype(np.float32))
     steps = max(4, int(parameters["epochs"]) * -(-len(inputs) // _BATCH_ROWS))
     peak = float(parameters["learning_rate"])
     decay = float(parameters["weight_decay"])
@@ -50,12 +55,11 @@ def fit_network(
         for _ in range(done, round(steps * fraction)):
             rows = next(batches)
             optimizer.zero_grad()
-            score = module.score(module.hide(inputs[rows]))
-            nn.functional.binary_cross_entropy_with_logits(score, targets[rows]).backward()
+            score.loss(module.scores(module.hide(inputs[rows])), rows).backward()
             optimizer.step()
             schedule.step()
         done = round(steps * fraction)
-        yield fraction, Network(module.eval())
+        yield fraction, Network(module.eval(), link, task.output)
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,19 @@ class Network:
     """A fitted network; training goes on with the same one until the last fraction."""
 
     module: "_Perceptron"
+    link: Link
+    output: str
 
-    def predict_probability(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         with torch.inference_mode():
             parts = [
                 self.module(torch.from_numpy(np.array(matrix[start : start + _PREDICTION_ROWS])))
                 for start in range(0, len(matrix), _PREDICTION_ROWS)
             ]
-        return torch.cat(parts).numpy().astype(np.float64) if parts else np.empty(0)
+        return torch.cat(parts).numpy().astype(np.float64) if parts else self._none()
+
+    def _none(self) -> NDArray[np.float64]:
+        return np.empty((0, self.link.width) if self.link.width > 1 else 0)
 
     def to_onnx(self) -> bytes:
         with warnings.catch_warnings():
@@ -80,7 +89,7 @@ class Network:
                 self.module,
                 (torch.zeros((2, self.module.width_in), dtype=torch.float32),),
                 input_names=["matrix"],
-                output_names=["probability"],
+                output_names=[self.output],
                 dynamic_shapes={"matrix": {0: torch.export.Dim("rows")}},
                 dynamo=True,
                 verbose=False,
@@ -91,9 +100,11 @@ class Network:
 
 
 class _Perceptron(nn.Module):  # type: ignore[misc]
-    """From the encoded matrix to the probability; everything that was learned is inside, so all of it is exported."""
+    """From the encoded matrix to the answer; everything that was learned is inside, so all of it is exported."""
 
-    def __init__(self, matrix: NDArray[np.float32], features: Sequence[Feature], width: int, dropout: float) -> None:
+    def __init__(
+        self, matrix: NDArray[np.float32], features: Sequence[Feature], score: "_Score", width: int, dropout: float
+    ) -> None:
         super().__init__()
         self.width_in = len(features)
         numbers = [index for index, feature in enumerate(features) if feature.kind == "number"]
@@ -117,13 +128,14 @@ class _Perceptron(nn.Module):  # type: ignore[misc]
             nn.Linear(width, width // 2),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(width // 2, 1),
+            nn.Linear(width // 2, score.width),
         )
+        self.answer = score
 
     def forward(self, matrix: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(self.score(matrix))
+        return self.answer(self.scores(matrix))
 
-    def score(self, matrix: torch.Tensor) -> torch.Tensor:
+    def scores(self, matrix: torch.Tensor) -> torch.Tensor:
         parts = []
         if len(self.numbers):
             values = matrix.index_select(1, self.numbers)
@@ -132,8 +144,8 @@ class _Perceptron(nn.Module):  # type: ignore[misc]
             parts += [torch.clamp(scaled, -_CLIP, _CLIP), missing.to(torch.float32)]
         for column, embedding in zip(self.categories, self.embeddings, strict=True):
             parts.append(embedding(matrix[:, column].to(torch.int64)))
-        score: torch.Tensor = self.layers(torch.cat(parts, dim=1)).squeeze(1)
-        return score
+        scores: torch.Tensor = self.layers(torch.cat(parts, dim=1))
+        return scores
 
     def hide(self, matrix: torch.Tensor) -> torch.Tensor:
         """A copy in which some values are missing: numbers NaN, categories unknown or missing, half of each."""
@@ -141,6 +153,60 @@ class _Perceptron(nn.Module):  # type: ignore[misc]
         codes = torch.where(draw < _HIDDEN_FRACTION / 2, float(_UNKNOWN_CODE), float(_MISSING_CODE))
         hidden = torch.where(self.is_number, torch.nan, codes)
         return torch.where(draw < _HIDDEN_FRACTION, hidden, matrix)
+
+
+class _Score(nn.Module):  # type: ignore[misc]
+    """A link in torch: from scores to answers, and the loss of some of the rows that are fitted."""
+
+    def __init__(self, link: Link, targets: NDArray[Any]) -> None:
+        super().__init__()
+        self.width = link.width
+        self._targets = torch.from_numpy(targets)
+
+    def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class _Logistic(_Score):
+    def __init__(self, link: Link, label: NDArray[Any]) -> None:
+        super().__init__(link, label.astype(np.float32))
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(scores.squeeze(1))
+
+    def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(scores.squeeze(1), self._targets[rows])
+
+
+class _Softmax(_Score):
+    def __init__(self, link: Link, label: NDArray[Any]) -> None:
+        super().__init__(link, label.astype(np.int64))
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(scores, dim=1)
+
+    def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(scores, self._targets[rows])
+
+
+class _Linear(_Score):
+    def __init__(self, link: Linear, label: NDArray[Any]) -> None:
+        super().__init__(link, link.scaled(label).astype(np.float32))
+        self._centre, self._deviation, self._median = link.centre, link.deviation, link.median
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return self._centre + self._deviation * scores.squeeze(1)
+
+    def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.l1_loss if self._median else nn.functional.mse_loss
+        return loss(scores.squeeze(1), self._targets[rows])
+
+
+_SCORES: dict[str, Callable[[Any, NDArray[Any]], _Score]] = {
+    "logistic": _Logistic,
+    "softmax": _Softmax,
+    "linear": _Linear,
+}
 
 
 def _embedding_width(size: int) -> int:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Choice, Feature, Integer, Parameters, SearchSpace, Uniform
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class NeuralNetwork:
     def fit(
         self,
         matrix: NDArray[np.float32],
-        label: NDArray[np.bool_],
+        label: NDArray[Any],
         features: Sequence[Feature],
+        task: Task,
         parameters: Parameters,
         seed: int,
         threads: int,
@@ -46,4 +48,4 @@ class NeuralNetwork:
         """See use_case.Candidate. Sets the number of torch's threads in this process."""
         from mlops_ray.training.candidates.network import fit_network
 
-        yield from fit_network(matrix, label, features, parameters, seed, threads)
+        yield from fit_network(matrix, label, features, task, parameters, seed, threads)

@@ -1,0 +1,112 @@
+"""Links: from the scores that models add up to the answers of a task, with the loss by which scores are fitted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.tasks.evaluation import Floats
+
+# Of the labels' deviation: an error below it counts with its square, so that the loss of the median has a gradient that
+# an optimiser can follow (Huber, "Robust estimation of a location parameter", Annals of Statistics 35, 1964).
+_HUBER = 0.05
+
+
+class Link(Protocol):
+    """scores: [rows, `width`]. labels: as the task encodes them."""
+
+    name: ClassVar[str]
+
+    @property
+    def width(self) -> int: ...
+
+    def answer(self, scores: Floats) -> Floats:
+        """[rows], or [rows, width] where that is not 1."""
+        ...
+
+    def loss(self, scores: Floats, labels: NDArray[Any]) -> tuple[float, Floats]:
+        """The mean loss, and its gradient by the scores, [rows, width]."""
+        ...
+
+    @property
+    def onnx(self) -> tuple[tuple[str, Mapping[str, float]], ...]:
+        """The same as `answer`, as ONNX operators one after the other: of one input, or with a constant beside it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """One score, the log odds of yes; the log loss."""
+
+    name: ClassVar[str] = "logistic"
+    width: ClassVar[int] = 1
+    onnx: ClassVar[tuple[tuple[str, Mapping[str, float]], ...]] = (("Sigmoid", {}),)
+
+    def answer(self, scores: Floats) -> Floats:
+        from scipy.special import expit  # type: ignore[import-untyped]
+
+        probability: Floats = expit(scores[:, 0])
+        return probability
+
+    def loss(self, scores: Floats, labels: NDArray[Any]) -> tuple[float, Floats]:
+        score, truth = scores[:, 0], labels.astype(np.float64)
+        loss = float(np.mean(np.logaddexp(0.0, score) - truth * score))
+        return loss, (self.answer(scores) - truth)[:, None] / len(score)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """A score for each class; the log loss."""
+
+    width: int
+    name: ClassVar[str] = "softmax"
+    onnx: ClassVar[tuple[tuple[str, Mapping[str, float]], ...]] = (("Softmax", {}),)
+
+    def answer(self, scores: Floats) -> Floats:
+        from scipy.special import softmax
+
+        probability: Floats = softmax(scores, axis=1)
+        return probability
+
+    def loss(self, scores: Floats, labels: NDArray[Any]) -> tuple[float, Floats]:
+        from scipy.special import log_softmax
+
+        rows = np.arange(len(labels))
+        logs = log_softmax(scores, axis=1)
+        gradient = np.exp(logs)
+        gradient[rows, labels] -= 1
+        return float(-logs[rows, labels].mean()), gradient / len(labels)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One score, the answer in deviations of labels from their centre; the squared or, of a median, absolute error."""
+
+    centre: float
+    deviation: float
+    median: bool = False
+    name: ClassVar[str] = "linear"
+    width: ClassVar[int] = 1
+
+    @property
+    def onnx(self) -> tuple[tuple[str, Mapping[str, float]], ...]:
+        steps = ("Mul", "deviation", self.deviation, 1.0), ("Add", "centre", self.centre, 0.0)
+        return tuple((operator, {name: value}) for operator, name, value, nothing in steps if value != nothing)
+
+    def answer(self, scores: Floats) -> Floats:
+        return self.centre + self.deviation * scores[:, 0]
+
+    def loss(self, scores: Floats, labels: NDArray[Any]) -> tuple[float, Floats]:
+        error = scores[:, 0] - self.scaled(labels)
+        if not self.median:
+            return float(np.mean(error**2) / 2), error[:, None] / len(error)
+        size = np.abs(error)
+        loss = np.where(size < _HUBER, error**2 / (2 * _HUBER), size - _HUBER / 2)
+        return float(loss.mean()), np.clip(error / _HUBER, -1, 1)[:, None] / len(error)
+
+    def scaled(self, labels: NDArray[Any]) -> Floats:
+        """The scores that answer with the labels."""
+        scaled: Floats = (labels - self.centre) / self.deviation
+        return scaled

@@ -1,0 +1,168 @@
+"""MultiClass: the label is one of several names, and the answer the probability of each."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.errors import DataError, ModelError, UseCaseError
+from mlops_ray.tasks.estimate import freedom_of
+from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, weighted_mean
+from mlops_ray.tasks.link import Softmax
+from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
+from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
+
+
+@dataclass(frozen=True)
+class MultiClass:
+    """See `task.Task`. labels: the number of the class among `classes`, [rows]. answer: probabilities, [rows, classes].
+
+    The prediction is the class with the highest probability; of equal ones the first.
+
+    Metrics: log_loss (nats), roc_auc (the mean over the classes of each against the rest; higher is better), accuracy
+    (higher is better), brier (the sum over the classes of the squared errors, from 0 to 2), and calibration_error (of
+    the probability of the predicted class against how often it is right).
+    """
+
+    classes: tuple[str, ...]
+
+    kind: ClassVar[str] = "multiclass"
+    advice: ClassVar[str] = 'Write text, such as pl.when(pl.col("delay") >= 15).then(pl.lit("late")).otherwise(…).'
+    threshold: ClassVar[None] = None
+    loss: ClassVar[str] = "log loss"
+    output: ClassVar[str] = "probability"
+    label_type: ClassVar[pl.DataType] = pl.String()
+    output_types: ClassVar[Mapping[str, str]] = {"probabilities": "FP32", "prediction": "BYTES"}
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "log_loss": Metric(lower_is_better=True, highest=np.inf),
+        "roc_auc": Metric(lower_is_better=False),
+        "accuracy": Metric(lower_is_better=False),
+        "brier": Metric(lower_is_better=True, highest=2.0),
+        "calibration_error": Metric(lower_is_better=True, biased=True),
+    }
+
+    def __post_init__(self) -> None:
+        names = self.classes
+        if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+            raise UseCaseError(f"MultiClass: classes is {names!r}. Give a tuple of names, each with a character.")
+        if len(names) < 3 or len(set(names)) < len(names):
+            raise UseCaseError(f"MultiClass: classes are {names!r}. Give three or more, each once; two are Binary().")
+
+    @property
+    def width(self) -> int:
+        return len(self.classes)
+
+    @property
+    def ledger_types(self) -> Mapping[str, pl.DataType]:
+        return {"probabilities": pl.Array(pl.Float32, self.width)}
+
+    def reads(self, dtype: pl.DataType) -> bool:
+        return dtype in (pl.String, pl.Categorical, pl.Enum)
+
+    def encoded(self, labels: pl.Series) -> NDArray[np.intp]:
+        text = labels.cast(pl.String)
+        other = text.filter(~text.is_in(self.classes)).value_counts(sort=True)
+        if other.height:
+            name, rows = other.row(0)
+            raise DataError(
+                f"{int(other['count'].sum())} of {len(labels)} labels are none of the classes "
+                f"({', '.join(self.classes)}); most often {name!r}, in {rows} rows. Name it in MultiClass, or make it "
+                f"null in the label's expression."
+            )
+        number = {name: at for at, name in enumerate(self.classes)}
+        return text.replace_strict(number, return_dtype=pl.Int64).to_numpy().astype(np.intp)
+
+    def shortfall(self, labels: NDArray[np.intp]) -> str | None:
+        absent = [name for name, rows in zip(self.classes, self._rows(labels), strict=True) if not rows]
+        return f"{len(labels)} rows, none of them with the label {' or '.join(absent)}," if absent else None
+
+    def rarest(self, labels: NDArray[np.intp]) -> int:
+        return int(self._rows(labels).min())
+
+    def events(self, labels: NDArray[np.intp]) -> Mapping[str, NDArray[np.bool_]]:
+        return {name: labels == at for at, name in enumerate(self.classes)}
+
+    def about(self, labels: NDArray[np.intp]) -> Mapping[str, Any]:
+        shares = self._rows(labels) / max(1, len(labels))
+        return {"classes": dict(zip(self.classes, shares.tolist(), strict=True))}
+
+    def described(self, about: Mapping[str, Any]) -> str:
+        return ", ".join(f"{share:.1%} {name}".replace("%", " %", 1) for name, share in about["classes"].items())
+
+    def values(
+        self, wanted: Collection[str], labels: NDArray[np.intp], answer: Floats, block: Blocks, weights: Floats
+    ) -> dict[str, Floats]:
+        guess = answer.astype(np.float64)
+        found = dict[str, Floats]()
+        if "log_loss" in wanted:
+            found["log_loss"] = weighted_mean(self.losses(labels, guess), block, weights)
+        if "roc_auc" in wanted:
+            by_class = [
+                ranking(truth.astype(np.float64), guess[:, at], block, weights)[0]
+                for at, truth in enumerate(self.events(labels).values())
+            ]
+            found["roc_auc"] = np.mean(by_class, axis=0)
+        right, confidence = self._predicted(labels, guess)
+        if "accuracy" in wanted:
+            found["accuracy"] = weighted_mean(right, block, weights)
+        if "brier" in wanted:
+            truths = np.eye(self.width)[labels]
+            found["brier"] = weighted_mean(((guess - truths) ** 2).sum(axis=1), block, weights)
+        if "calibration_error" in wanted:
+            found["calibration_error"] = calibration(right, confidence, block, weights)[0]
+        return {name: found[name] for name in wanted}
+
+    def freedom(self, metric: str, labels: NDArray[np.intp], block: Blocks) -> float:
+        if metric == "roc_auc":
+            return min(freedom_by_label(one.astype(np.float64), block) for one in self.events(labels).values())
+        return freedom_of(np.bincount(block).astype(np.float64))
+
+    def losses(self, labels: NDArray[np.intp], answer: Floats) -> Floats:
+        of_label = np.asarray(answer, dtype=np.float64)[np.arange(len(labels)), labels]
+        return log_losses(np.ones(len(labels), dtype=np.bool_), of_label)
+
+    def link(self, labels: NDArray[np.intp]) -> Softmax:
+        return Softmax(self.width)
+
+    def reliability(self, labels: NDArray[np.intp], answer: Floats) -> tuple[ReliabilityBin, ...]:
+        one_block = np.zeros(len(labels), dtype=np.intp)
+        return calibration(*self._predicted(labels, answer.astype(np.float64)), one_block, np.ones((1, 1)))[1]
+
+    def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
+        if sentence := wrong_probability(answer):
+            return sentence
+        sums = answer.sum(axis=1)
+        if (off := np.flatnonzero(np.abs(sums - 1) > 1e-4)).size:
+            return f"The probabilities of row {off[0]}, and of {off.size} of {len(answer)}, add up to {sums[off[0]]}."
+        return None
+
+    def checked(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
+        if sentence := self.wrong(answer):
+            raise ModelError(f"{sentence} Repair the candidate or its ONNX export.")
+        return clipped(answer)
+
+    def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        return np.zeros(len(answer), dtype=np.bool_)
+
+    def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
+        return np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+
+    def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        return {"probabilities": answer, "prediction": np.array(self.classes, dtype=object)[answer.argmax(axis=1)]}
+
+    def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
+        return [
+            {"probabilities": dict(zip(self.classes, row, strict=True)), "prediction": self.classes[at]}
+            for row, at in zip(answer.tolist(), answer.argmax(axis=1).tolist(), strict=True)
+        ]
+
+    def _rows(self, labels: NDArray[np.intp]) -> NDArray[np.intp]:
+        return np.bincount(labels, minlength=self.width)
+
+    def _predicted(self, labels: NDArray[np.intp], guess: Floats) -> tuple[Floats, Floats]:
+        """Whether the predicted class is right, and its probability."""
+        predicted = guess.argmax(axis=1)
+        return (predicted == labels).astype(np.float64), guess[np.arange(len(labels)), predicted]

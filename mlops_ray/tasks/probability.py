@@ -1,0 +1,37 @@
+"""Probabilities: what every task with classes does with them."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.tasks.evaluation import Floats
+
+# The probabilities of an ensemble are sums of float32, which may pass 1 by some rounding.
+_ROUNDING = 1e-6
+
+
+def wrong_probability(answer: NDArray[np.floating[Any]]) -> str | None:
+    """A sentence about what is no probability, NaN included, else None."""
+    fits = (answer >= -_ROUNDING) & (answer <= 1 + _ROUNDING)
+    if fits.all():
+        return None
+    by_row = fits.reshape(len(fits), -1).all(axis=1)
+    row = int(np.argmin(by_row))
+    first = np.atleast_1d(answer[row])[~np.atleast_1d(fits[row])][0]
+    return (
+        f"The model answered {first} for row {row}, and what is no probability for {int((~by_row).sum())} of "
+        f"{len(answer)} rows. A probability is a number from 0 to 1."
+    )
+
+
+def clipped(answer: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.clip(answer, 0, 1)
+
+
+def log_losses(labels: NDArray[np.bool_], answer: Floats) -> Floats:
+    """Log loss of each row, nats; probabilities 0 and 1 count as the floats next to them."""
+    smallest = np.finfo(np.float64).eps
+    inside = np.clip(np.asarray(answer, dtype=np.float64), smallest, 1 - smallest)
+    losses: Floats = -np.where(labels, np.log(inside), np.log1p(-inside))
+    return losses

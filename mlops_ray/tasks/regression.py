@@ -1,0 +1,146 @@
+"""Regression: the label is a number, and the answer what is expected of it."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mlops_ray.errors import DataError, ModelError, UseCaseError
+from mlops_ray.tasks.estimate import freedom_of
+from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, weighted_mean
+from mlops_ray.tasks.link import Linear
+
+_BINS = 10
+
+
+@dataclass(frozen=True)
+class Regression:
+    """See `task.Task`. labels: numbers. answer: a number, [rows].
+
+    unit: of label and answer, for people. estimand: what the answer estimates: the mean, which the squared error asks
+    for, or the median, which the absolute error does and a few extreme labels do not move (Gneiting, "Making and
+    evaluating point forecasts", Journal of the American Statistical Association 106, 2011).
+
+    Metrics: mean_absolute_error, root_mean_squared_error, in the unit, and r2, the share of the variance that is
+    explained (higher is better).
+    """
+
+    unit: str = ""
+    estimand: Literal["mean", "median"] = "mean"
+
+    kind: ClassVar[str] = "regression"
+    advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
+    threshold: ClassVar[None] = None
+    output: ClassVar[str] = "prediction"
+    width: ClassVar[int] = 1
+    label_type: ClassVar[pl.DataType] = pl.Float64()
+    output_types: ClassVar[Mapping[str, str]] = {"prediction": "FP32"}
+    ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"prediction": pl.Float32()}
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "mean_absolute_error": Metric(lower_is_better=True, highest=np.inf),
+        "root_mean_squared_error": Metric(lower_is_better=True, highest=np.inf),
+        "r2": Metric(lower_is_better=False, lowest=-np.inf),
+    }
+
+    def __post_init__(self) -> None:
+        if self.estimand not in ("mean", "median"):
+            raise UseCaseError(f"Regression: estimand is {self.estimand!r}. It is 'mean' or 'median'.")
+
+    def reads(self, dtype: pl.DataType) -> bool:
+        return dtype.is_numeric()
+
+    def encoded(self, labels: pl.Series) -> NDArray[np.float64]:
+        values = labels.cast(pl.Float64).to_numpy()
+        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
+            raise DataError(
+                f"{wrong.size} of {len(values)} labels are no finite number (the first is {values[wrong[0]]}). Make "
+                f"them null, so that their rows are not trained on, or repair the expression of the label."
+            )
+        return values
+
+    def shortfall(self, labels: NDArray[np.float64]) -> str | None:
+        kinds = min(2, len(np.unique(labels)))
+        return f"{len(labels)} rows with {kinds} label value{'' if kinds == 1 else 's'}" if kinds < 2 else None
+
+    def rarest(self, labels: NDArray[np.float64]) -> int:
+        return len(labels)
+
+    def events(self, labels: NDArray[np.float64]) -> Mapping[str, NDArray[np.bool_]]:
+        return {"above its median": labels > np.median(labels)}
+
+    def about(self, labels: NDArray[np.float64]) -> Mapping[str, Any]:
+        return {"mean": float(labels.mean()), "median": float(np.median(labels)), "deviation": float(labels.std())}
+
+    def described(self, about: Mapping[str, Any]) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        shown = (f"{name} {about[name]:.4g}{unit}" for name in ("mean", "median", "deviation"))
+        return f"the labels' {', '.join(shown).replace('deviation', 'standard deviation')}"
+
+    def values(
+        self, wanted: Collection[str], labels: NDArray[np.float64], answer: Floats, block: Blocks, weights: Floats
+    ) -> dict[str, Floats]:
+        error = answer.astype(np.float64) - labels
+        found = dict[str, Floats]()
+        if "mean_absolute_error" in wanted:
+            found["mean_absolute_error"] = weighted_mean(np.abs(error), block, weights)
+        if "root_mean_squared_error" in wanted or "r2" in wanted:
+            squared = weighted_mean(error**2, block, weights)
+            found["root_mean_squared_error"] = np.sqrt(squared)
+            # Around a fixed point near the mean, as the variance of large numbers is lost in their squares.
+            centred = labels - labels.mean()
+            mean = weighted_mean(centred, block, weights)
+            variance = weighted_mean(centred**2, block, weights) - mean**2
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found["r2"] = np.where(variance > 0, 1 - squared / variance, np.nan)
+        return {name: found[name] for name in wanted}
+
+    def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
+        return freedom_of(np.bincount(block).astype(np.float64))
+
+    @property
+    def loss(self) -> str:
+        return "squared error" if self.estimand == "mean" else "absolute error"
+
+    def losses(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        error: Floats = np.asarray(answer, dtype=np.float64) - labels
+        return error**2 if self.estimand == "mean" else np.abs(error)
+
+    def link(self, labels: NDArray[np.float64]) -> Linear:
+        centre = float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
+        return Linear(centre, float(labels.std()) or 1.0, self.estimand == "median")
+
+    def reliability(self, labels: NDArray[np.float64], answer: Floats) -> tuple[ReliabilityBin, ...]:
+        bins = np.searchsorted(np.unique(np.quantile(answer, np.linspace(0, 1, _BINS + 1)[1:-1])), answer)
+        rows, guessed, observed = (np.bincount(bins, values) for values in (np.ones(len(labels)), answer, labels))
+        totals = zip(rows, guessed, observed, strict=True)
+        return tuple(ReliabilityBin(int(n), float(p / n), float(o / n)) for n, p, o in totals if n)
+
+    def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
+        finite = np.isfinite(answer)
+        if finite.all():
+            return None
+        row = int(np.argmin(finite))
+        return (
+            f"The model answered {answer[row]} for row {row}, and no finite number for {int((~finite).sum())} of "
+            f"{len(answer)} rows."
+        )
+
+    def checked(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
+        if sentence := self.wrong(answer):
+            raise ModelError(f"{sentence} Repair the candidate or its ONNX export.")
+        return answer
+
+    def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        return np.zeros(len(answer), dtype=np.bool_)
+
+    def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
+        return np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
+
+    def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        return {"prediction": answer}
+
+    def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
+        return [{"prediction": value} for value in answer.tolist()]

@@ -1,0 +1,37 @@
+"""Tasks as JSON: with sealed models, ledgers and told labels."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from mlops_ray.errors import IntegrityError, UseCaseError
+from mlops_ray.tasks.binary import BINARY, Binary
+from mlops_ray.tasks.multiclass import MultiClass
+from mlops_ray.tasks.regression import Regression
+from mlops_ray.tasks.task import Task
+
+_KINDS: Mapping[str, type[Binary | MultiClass | Regression]] = {
+    one.kind: one for one in (Binary, MultiClass, Regression)
+}
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    declared: Any = task
+    return {"kind": task.kind, **asdict(declared)}
+
+
+def task_from_json(value: Mapping[str, Any] | None) -> Task:
+    """What `task_to_json` gave; None, as nothing was written when there was only one kind, is yes or no.
+
+    Raises IntegrityError for a kind that this version does not know, or that lacks something.
+    """
+    if value is None:
+        return BINARY
+    parts = {name: tuple(part) if isinstance(part, list) else part for name, part in value.items() if name != "kind"}
+    try:
+        return _KINDS[value["kind"]](**parts)
+    except (KeyError, TypeError, UseCaseError) as error:
+        raise IntegrityError(
+            f"The kind of label {value!r} is not known to this version ({', '.join(_KINDS)}): {error!r}. Read it with "
+            f"the version that wrote it, or a later one."
+        ) from error
