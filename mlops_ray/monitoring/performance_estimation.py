@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.monitoring.roc_auc import interval, roc_auc
 from mlops_ray.monitoring.sketches import NumericSketch
-from mlops_ray.tasks.binary import DECISION_THRESHOLD
+from mlops_ray.tasks.binary import BINARY
 
 _Float = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Estimator:
     offset: float
     windows: int
 
-    def estimate(self, prediction: NumericSketch, threshold: float = DECISION_THRESHOLD) -> EstimatedQuality:
+    def estimate(self, prediction: NumericSketch, threshold: float = BINARY.threshold) -> EstimatedQuality:
         """The quality to expect of a window with these predictions; roc_auc is NaN for an empty one."""
         ups, downs = self._expected(prediction.counts)
         auc = roc_auc(ups, downs)
@@ -79,7 +79,7 @@ class Estimator:
         return cls(**{**value, **lists})
 
 
-def decision_rate(answers: NumericSketch, threshold: float = DECISION_THRESHOLD) -> float:
+def decision_rate(answers: NumericSketch, threshold: float = BINARY.threshold) -> float:
     """The part of the answers that are yes, to the bin in which the threshold lies; NaN without answers."""
     above = np.append(answers.edges, inf) > threshold
     return float(answers.counts[above].sum() / answers.values) if answers.values else nan

@@ -349,10 +349,7 @@ def _check_label(case: "UseCase") -> None:
 def _expect_metric(case: "UseCase", place: str, name: str, biased: bool = False) -> None:
     known = [metric for metric, one in case.label.task.metrics.items() if biased or not one.biased]
     if name not in known:
-        kind = case.label.task.kind
-        raise _refusal(
-            case, f"{place} is {name!r}, which nothing of the kind {kind} is judged by here. {nearest(name, known)}"
-        )
+        raise _refusal(case, f"{place} is {name!r}. {nearest(name, known)}")
 
 
 def _check_told(case: "UseCase", name: str) -> None:

@@ -31,6 +31,7 @@ from mlops_ray.use_case import (
     Aggregation,
     Approval,
     BetterThanChampion,
+    Binary,
     Choice,
     Column,
     DividedView,
@@ -73,6 +74,7 @@ REQUEST: set[StepName] = {"training_set", "evaluate"}
 SPLIT: set[StepName] = {"train", "evaluate", "register"}
 CANDIDATE: set[StepName] = {"train", "evaluate"}
 TRAIN: set[StepName] = {"train"}
+KIND: set[StepName] = {"training_set", "train", "evaluate", "register"}
 SEALED: set[StepName] = {"evaluate"}
 DAYS: set[StepName] = {"evaluate", "register"}
 VERSION: set[StepName] = {"register"}
@@ -243,6 +245,8 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Label, "value"): (pl.col("returned").not_(), REQUEST),
     (Label, "known_at"): (pl.col("at").dt.offset_by("1d"), REQUEST),
     (Label, "told"): ("people", REQUEST),
+    (Label, "task"): (Binary(0.3), KIND),
+    (Binary, "threshold"): (0.3, KIND),
     (Split, "test"): (timedelta(days=9), SPLIT),
     (Split, "gap"): (timedelta(days=9), SPLIT),
     (Split, "validation"): (timedelta(days=9), SPLIT),
@@ -328,7 +332,8 @@ TOGETHER: dict[tuple[type, str], dict[str, Any]] = {
     (Source, "reader"): {"path": None},
 }
 # Classes that are not declared by a user.
-NOT_DECLARED = {declared.Feature}
+# Of the other kinds of label, `tests/unit/test_task_keys.py` tells.
+NOT_DECLARED = {declared.Feature, declared.MultiClass, declared.Regression}
 CHECKED = [kind for kind in {kind for kind, _ in USE_CASE} if hasattr(kind, "__post_init__")]
 
 SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
