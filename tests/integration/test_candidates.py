@@ -23,7 +23,7 @@ CANDIDATES: list[tuple[Candidate, Parameters]] = [
         },
     ),
     (LogisticRegression(), {"l2": 1e-4, "iterations": 40}),
-    (NeuralNetwork(), {"learning_rate": 0.02, "width": 16, "dropout": 0.1, "weight_decay": 1e-4, "epochs": 8}),
+    (NeuralNetwork(), {"learning_rate": 0.02, "width": 16, "dropout": 0.1, "weight_decay": 1e-4, "epochs": 24}),
 ]
 IDS = [candidate.name for candidate, _ in CANDIDATES]
 

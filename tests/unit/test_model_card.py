@@ -43,7 +43,7 @@ def found(tmp_path: Path, store: ControlStore) -> Trace:
 
 def test_the_card_tells_everything_in_both_forms(found: Trace) -> None:
     parts = ["Metrics", "0.7500", "0.7200 to 0.7800", "Slices", "origin = JFK", "0.7100", "1 slices have too few rows"]
-    parts += ["Limits", "not audited", "Gates", f"roc_auc is {EVALUATION["roc_auc"].value:.4f} (at least 0.99"]
+    parts += ["Limits", "not audited", "Gates", f"roc_auc is {EVALUATION['roc_auc'].value:.4f} (at least 0.99"]
     parts += ["No approval was asked for", "Deployments", "champion", "Lineage", f"{1:064x}"]
     parts += ["operations@example.org", "quarantined", "3 trials by roc_auc", "flights_2013-01.csv"]
     markdown, html = markdown_card(found).replace("\\", ""), html_card(found)
