@@ -103,7 +103,7 @@ def better(runs: int, days: int, gain: float = 0.0, unequal: bool = False, metri
         rows = draw(random, day, noise)
         if rows.label.all() or not rows.label.any():
             continue
-        comparison = compare(BINARY, rows.label, rows.scores[0], rows.scores[1], rows.day, gate.metric)
+        comparison = compare((BINARY, BINARY), rows.label, rows.scores[0], rows.scores[1], rows.day, gate.metric)
         measured = Measured(BINARY, EVALUATION, comparisons={gate.metric: comparison})
         found += judge([gate], measured, NOW)[0].passed
     return found / runs
@@ -259,7 +259,7 @@ def figures() -> Iterator[tuple[str, float, str]]:
     yield "unfair_of_equal", 100 * max(unfair(RUNS, days, groups) for days in DAYS for groups in GROUPS), "%"
     rows = draw(np.random.default_rng(0), np.sort(np.random.default_rng(0).integers(0, 92, 80_000)), (1.0, 1.0))
     started = time.perf_counter()
-    compare(BINARY, rows.label, rows.scores[0], rows.scores[1], rows.day, "roc_auc")
+    compare((BINARY, BINARY), rows.label, rows.scores[0], rows.scores[1], rows.day, "roc_auc")
     yield "compare_80k_s", time.perf_counter() - started, "s"
 
 

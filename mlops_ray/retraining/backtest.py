@@ -222,5 +222,5 @@ def _difference(rows: pl.DataFrame, case: UseCase, ours: NDArray[np.float32], th
     task = case.label.task
     new, old = ours.astype(np.float64), theirs.astype(np.float64)
     return compare(
-        task, task.encoded(rows[LABEL]), new, old, days_of(rows[PREDICTION_TIME], case.zone()), case.metric
+        (task, task), task.encoded(rows[LABEL]), new, old, days_of(rows[PREDICTION_TIME], case.zone()), case.metric
     ).difference

@@ -211,7 +211,7 @@ class _Simulation:
         ours, theirs = (_ask(fitted, recent).astype(np.float64) for fitted in (challenger, self._champion.fitted))
         task = case.label.task
         rows = task.encoded(recent[LABEL]), ours, theirs, days_of(recent[PREDICTION_TIME], case.zone())
-        compared = compare(task, *rows, case.metric)
+        compared = compare((task, task), *rows, case.metric)
         outcome, reason = judge_challenger(compared, self._policy.margin)
         if outcome == "better":
             self._note(retire(self._champion.watch, now).changes, now)

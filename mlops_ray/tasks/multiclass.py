@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,9 @@ from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, w
 from mlops_ray.tasks.link import Softmax
 from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
+
+if TYPE_CHECKING:
+    from mlops_ray.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class MultiClass:
     kind: ClassVar[str] = "multiclass"
     advice: ClassVar[str] = 'Write text, such as pl.when(pl.col("delay") >= 15).then(pl.lit("late")).otherwise(…).'
     threshold: ClassVar[None] = None
+    decision: ClassVar[None] = None
     loss: ClassVar[str] = "log loss"
     output: ClassVar[str] = "probability"
     label_type: ClassVar[pl.DataType] = pl.String()
@@ -146,6 +150,15 @@ class MultiClass:
 
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         return np.zeros(len(answer), dtype=np.bool_)
+
+    def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
+        return self
+
+    def like(self, other: "Task") -> Self | None:
+        return self if self == other else None
+
+    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+        return {}
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         return np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)

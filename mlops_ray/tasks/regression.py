@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,9 @@ from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
+
+if TYPE_CHECKING:
+    from mlops_ray.tasks.task import Task
 
 _BINS = 10
 
@@ -34,6 +37,7 @@ class Regression:
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
     threshold: ClassVar[None] = None
+    decision: ClassVar[None] = None
     output: ClassVar[str] = "prediction"
     width: ClassVar[int] = 1
     label_type: ClassVar[pl.DataType] = pl.Float64()
@@ -135,6 +139,15 @@ class Regression:
 
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         return np.zeros(len(answer), dtype=np.bool_)
+
+    def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
+        return self
+
+    def like(self, other: "Task") -> Self | None:
+        return self if isinstance(other, Regression) and self.unit == other.unit else None
+
+    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+        return {}
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         return np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))

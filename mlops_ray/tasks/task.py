@@ -1,12 +1,13 @@
 """Task: what the stages of the loop ask about the kind of a label."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mlops_ray.tasks.decision import Capacity, Gains
 from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin
 from mlops_ray.tasks.link import Link
 
@@ -127,6 +128,23 @@ class Task(Protocol):
 
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         """Which rows an action is taken for; none where there is no threshold."""
+        ...
+
+    @property
+    def decision(self) -> Gains | Capacity | None:
+        """How the threshold is found; None where it is given, or there is none."""
+        ...
+
+    def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
+        """The same with the threshold that its decision finds on these rows of so many days; itself without one."""
+        ...
+
+    def like(self, other: "Task") -> Self | None:
+        """The same with the threshold of another; None where the other's answers mean something else."""
+        ...
+
+    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+        """What deciding by the threshold brings a row, beside 0.5, always and never, as JSON; empty without gains."""
         ...
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:

@@ -332,7 +332,7 @@ TOGETHER: dict[tuple[type, str], dict[str, Any]] = {
     (Source, "reader"): {"path": None},
 }
 # Classes that are not declared by a user.
-# Of the other kinds of label, `tests/unit/test_task_keys.py` tells.
+# Of the other kinds of label, `test_other_tasks` tells.
 NOT_DECLARED = {declared.Feature, declared.MultiClass, declared.Regression}
 CHECKED = [kind for kind in {kind for kind, _ in USE_CASE} if hasattr(kind, "__post_init__")]
 
