@@ -111,6 +111,9 @@ class Binary:
     def link(self, labels: NDArray[np.bool_]) -> Logistic:
         return Logistic()
 
+    def guess(self, labels: NDArray[np.bool_]) -> float:
+        return float((labels.sum() + 0.5) / (len(labels) + 1))
+
     def reliability(self, labels: NDArray[np.bool_], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(labels.astype(np.float64), answer.astype(np.float64), one_block, np.ones((1, 1)))[1]

@@ -131,6 +131,11 @@ class MultiClass:
     def link(self, labels: NDArray[np.intp]) -> Softmax:
         return Softmax(self.width)
 
+    def guess(self, labels: NDArray[np.intp]) -> Floats:
+        # Half a row more of each: what has not been seen yet is not impossible.
+        shares: Floats = (self._rows(labels) + 0.5) / (len(labels) + 0.5 * self.width)
+        return shares
+
     def reliability(self, labels: NDArray[np.intp], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(*self._predicted(labels, answer.astype(np.float64)), one_block, np.ones((1, 1)))[1]

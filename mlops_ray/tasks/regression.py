@@ -113,8 +113,10 @@ class Regression:
         return error**2 if self.estimand == "mean" else np.abs(error)
 
     def link(self, labels: NDArray[np.float64]) -> Linear:
-        centre = float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
-        return Linear(centre, float(labels.std()) or 1.0, self.estimand == "median")
+        return Linear(self.guess(labels), float(labels.std()) or 1.0, self.estimand == "median")
+
+    def guess(self, labels: NDArray[np.float64]) -> float:
+        return float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
 
     def reliability(self, labels: NDArray[np.float64], answer: Floats) -> tuple[ReliabilityBin, ...]:
         bins = np.searchsorted(np.unique(np.quantile(answer, np.linspace(0, 1, _BINS + 1)[1:-1])), answer)

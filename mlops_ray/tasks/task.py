@@ -93,6 +93,10 @@ class Task(Protocol):
         """The loss of each row that a model is fitted to; less is better, and a mean over rows is a metric."""
         ...
 
+    def guess(self, labels: NDArray[Any]) -> Any:
+        """The best answer to rows with these labels without looking at them: a number, or [width]."""
+        ...
+
     def reliability(self, labels: NDArray[Any], answer: Floats) -> tuple[ReliabilityBin, ...]:
         """Ten bins of rows with similar answers."""
         ...
