@@ -185,7 +185,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "serving"): (Serving("missing"), SEALED),
     (UseCase, "slices"): (("amount", "customer"), SEALED),
     (UseCase, "time_zone"): ("America/New_York", DAYS),
-    (UseCase, "gates"): ((OnnxParity(),), VERSION),
+    (UseCase, "gates"): ((OnnxParity(),), ASKED),
     (UseCase, "approval"): (None, VERSION),
     (UseCase, "monitoring"): (Monitoring(), SEALED),
     (UseCase, "retraining"): (None, NONE),
