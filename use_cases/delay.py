@@ -25,7 +25,7 @@ arrival_delay = Label(
     "arrival_delay",
     value=pl.col("arr_delay"),
     known_at=pl.col("landed"),
-    task=Regression(unit="minutes", estimand="median"),
+    task=Regression(unit="minutes", estimand="median", coverage=0.8),
 )
 
 use_case = replace(

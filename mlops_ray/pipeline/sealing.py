@@ -106,10 +106,10 @@ def _difference(apart: NDArray[np.float64], candidate: str) -> float:
 
 
 def _decided(use_case: UseCase, parts: Parts, features: Sequence[Feature], trial: Trial) -> Task:
-    """The label's task with the threshold that its decision finds on the validation period, asked of a model that was
+    """The label's task with the threshold or interval that is found on the validation period, asked of a model that was
     fitted on the training period alone: the one to be sealed has seen these rows."""
     task, rows = use_case.label.task, parts.validation
-    if task.decision is None:
+    if not task.is_open:
         return task
     fitted = fit_trial(use_case, parts.train, features, trial)
     answers = fitted.model.predict(fitted.encoder.encode(rows))

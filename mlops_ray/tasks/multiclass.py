@@ -35,7 +35,7 @@ class MultiClass:
     kind: ClassVar[str] = "multiclass"
     advice: ClassVar[str] = 'Write text, such as pl.when(pl.col("delay") >= 15).then(pl.lit("late")).otherwise(…).'
     threshold: ClassVar[None] = None
-    decision: ClassVar[None] = None
+    is_open: ClassVar[bool] = False
     loss: ClassVar[str] = "log loss"
     output: ClassVar[str] = "probability"
     label_type: ClassVar[pl.DataType] = pl.String()
@@ -167,6 +167,9 @@ class MultiClass:
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         return np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+
+    def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        return ""
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         return {"probabilities": answer, "prediction": np.array(self.classes, dtype=object)[answer.argmax(axis=1)]}
