@@ -1,4 +1,4 @@
-"""How good the chosen models are: of each kind of label, beside a LightGBM that somebody fits by hand with its defaults.
+"""How good chosen models are: of each kind of label, beside a LightGBM that somebody fits by hand with its defaults.
 
 `python benchmarks/run.py training:delay` runs one use case; the rows, the features and the split are the same for both.
 """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlops_ray.tasks.task import Task
 
 _BINS = 10
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -153,25 +154,25 @@ class Regression:
         return self.coverage is not None
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
-        """Split conformal prediction (Papadopoulos et al., ECML 2002; Lei et al., "Distribution-free predictive inference
-        for regression", Journal of the American Statistical Association 113, 2018) with signed errors, half of what may
-        be outside on each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014): where rows are
+        """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of the
+        American Statistical Association 113, 2018) with signed errors, half of what may be outside on each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014): where rows are
         exchangeable, at least `coverage` of new labels are inside."""
         if self.coverage is None:
             return self
         errors, rows = np.sort(labels - answer), len(labels)
-        outside = math.floor((rows + 1) * (1 - self.coverage) / 2)
+        outside = math.floor((rows + 1) * (1 - self.coverage) / 2 + _ROUNDING)
         if outside < 1:
+            fewest = math.ceil(2 / (1 - self.coverage) - 1 - _ROUNDING)
             raise DataError(
                 f"{rows} rows of the validation period are too few for an interval with {self.coverage:.0%} of the labels "
-                f"(at least {math.ceil(2 / (1 - self.coverage))} are needed). Give a longer one, or a lower coverage."
+                f"(at least {fewest} are needed). Give a longer one, or a lower coverage."
             )
         return replace(self, margins=(float(errors[outside - 1]), float(errors[rows - outside])))
 
     def like(self, other: "Task") -> "Regression | None":
-        return (
-            replace(self, margins=other.margins) if isinstance(other, Regression) and self.unit == other.unit else None
-        )
+        if not isinstance(other, Regression) or self.unit != other.unit:
+            return None
+        return replace(self, margins=other.margins)
 
     def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
         if self.margins is None:

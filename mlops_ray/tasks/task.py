@@ -147,8 +147,8 @@ class Task(Protocol):
         ...
 
     def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
-        """How what was found does on these rows, as JSON: what the threshold brings a row, beside 0.5, always and never,
-        or how many labels are in their interval. Empty where nothing was declared."""
+        """How what was found does on these rows, as JSON: what the threshold brings a row, beside 0.5, always and
+        never, or how many labels are in their interval. Empty where nothing was declared."""
         ...
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
