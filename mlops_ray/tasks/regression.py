@@ -155,8 +155,10 @@ class Regression:
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
         """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of the
-        American Statistical Association 113, 2018) with signed errors, half of what may be outside on each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014): where rows are
-        exchangeable, at least `coverage` of new labels are inside."""
+        American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on each
+        side (Linusson et al., "Signed-error conformal regression", PAKDD 2014). Where rows are exchangeable, at least
+        `coverage` of new labels are inside.
+        """
         if self.coverage is None:
             return self
         errors, rows = np.sort(labels - answer), len(labels)
@@ -164,8 +166,8 @@ class Regression:
         if outside < 1:
             fewest = math.ceil(2 / (1 - self.coverage) - 1 - _ROUNDING)
             raise DataError(
-                f"{rows} rows of the validation period are too few for an interval with {self.coverage:.0%} of the labels "
-                f"(at least {fewest} are needed). Give a longer one, or a lower coverage."
+                f"{rows} rows of the validation period are too few for an interval with {self.coverage:.0%} of the "
+                f"labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
             )
         return replace(self, margins=(float(errors[outside - 1]), float(errors[rows - outside])))
 

@@ -225,7 +225,7 @@ def test_an_interval_comes_with_the_answer_and_too_few_rows_give_none() -> None:
     assert task.rows(np.array([1.5], dtype=np.float32)) == [{"prediction": 1.5, "low": -0.5, "high": 9.5}]
     assert list(task.output_types) == list(task.columns(np.zeros(1, dtype=np.float32)))
     assert list(DELAY.output_types) == ["prediction"]
-    with pytest.raises(DataError, match=r"8 rows .* at least 9 are needed"):
+    with pytest.raises(DataError, match=r"8 rows .*at least 9 are needed"):
         Regression(coverage=0.8).decided(np.arange(8.0), np.zeros(8), 1)
     with pytest.raises(UseCaseError, match=r"coverage is 80\.0"):
         Regression(coverage=80.0)
