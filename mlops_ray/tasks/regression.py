@@ -154,10 +154,10 @@ class Regression:
         return self.coverage is not None
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
-        """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of the
-        American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on each
-        side (Linusson et al., "Signed-error conformal regression", PAKDD 2014). Where rows are exchangeable, at least
-        `coverage` of new labels are inside.
+        """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of
+        the American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on
+        each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014). Where rows are exchangeable, at
+        least `coverage` of new labels are inside.
         """
         if self.coverage is None:
             return self
