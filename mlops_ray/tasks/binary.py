@@ -58,7 +58,7 @@ class Binary:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         gain = {"gain": Metric(lower_is_better=False, lowest=-np.inf, highest=np.inf)}
-        return self._metrics | gain if isinstance(self.decision, Gains) else self._metrics
+        return {**self._metrics, **gain} if isinstance(self.decision, Gains) else self._metrics
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype == pl.Boolean
@@ -132,7 +132,8 @@ class Binary:
         return answer >= self.threshold
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64))
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64))
+        return differences
 
     @property
     def is_open(self) -> bool:

@@ -108,7 +108,7 @@ class MultiClass:
                 ranking(truth.astype(np.float64), guess[:, at], block, weights)[0]
                 for at, truth in enumerate(self.events(labels).values())
             ]
-            found["roc_auc"] = np.mean(by_class, axis=0)
+            found["roc_auc"] = np.stack(by_class).mean(axis=0)
         right, confidence = self._predicted(labels, guess)
         if "accuracy" in wanted:
             found["accuracy"] = weighted_mean(right, block, weights)
@@ -133,7 +133,8 @@ class MultiClass:
 
     def guess(self, labels: NDArray[np.intp]) -> Floats:
         # Half a row more of each: what has not been seen yet is not impossible.
-        shares: Floats = (self._rows(labels) + 0.5) / (len(labels) + 0.5 * self.width)
+            mean: Floats = np.stack(by_class).mean(axis=0)
+            found["roc_auc"] = mean
         return shares
 
     def reliability(self, labels: NDArray[np.intp], answer: Floats) -> tuple[ReliabilityBin, ...]:
@@ -166,7 +167,8 @@ class MultiClass:
         return {}
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+        return differences
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
         return ""

@@ -184,7 +184,8 @@ class Regression:
         return {"coverage": inside, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
+        return differences
 
     @property
     def output_types(self) -> Mapping[str, str]:

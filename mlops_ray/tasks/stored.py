@@ -35,7 +35,9 @@ def task_from_json(value: Mapping[str, Any] | None) -> Task:
     """
     if value is None:
         return BINARY
-    parts = {name: tuple(part) if isinstance(part, list) else part for name, part in value.items() if name != "kind"}
+    parts: dict[str, Any] = {
+        name: tuple(part) if isinstance(part, list) else part for name, part in value.items() if name != "kind"
+    }
     try:
         if "decision" in parts:
             ((name, decision),) = parts["decision"].items()
