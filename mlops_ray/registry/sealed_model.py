@@ -194,13 +194,14 @@ def _replay(model: OnnxModel, schema: ModelSchema, golden: Mapping[str, Any]) ->
     if differences[worst] <= golden["tolerance"]:
         return None
     return (
-        f"row {worst} of {len(answers)} {rows.row(worst, named=True)} gives {_shown(given[worst])} instead of "
-        f"{_shown(answers[worst])} (tolerance {golden['tolerance']:g})."
+        f"row {worst} of {len(answers)} {rows.row(worst, named=True)} gives {shown_answer(given[worst])} instead of "
+        f"{shown_answer(answers[worst])} (tolerance {golden['tolerance']:g})."
     )
 
 
-def _shown(answer: NDArray[Any]) -> str:
-    return ", ".join(f"{value:.7f}" for value in np.atleast_1d(answer))
+def shown_answer(answer: ArrayLike) -> str:
+    """The numbers of the answer to one row, for people."""
+    return ", ".join(f"{value:.7f}" for value in np.atleast_1d(np.asarray(answer)).tolist())
 
 
 def _expect_hard_cases(rows: pl.DataFrame, features: Sequence[Feature]) -> None:

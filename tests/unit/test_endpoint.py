@@ -253,9 +253,9 @@ def test_recent_answers_are_bounded_by_rows_and_time() -> None:
     inquiries = [Inquiry(str(number), b"", "", True) for number in range(4)]
     scored = Scored(None, Vectors(np.zeros((4, 0)), np.zeros((4, 0))), np.zeros(4, np.float32), datetime.now(UTC))
     for inquiry in inquiries:
-        recent.keep(inquiry, Given("1", scored))
+        recent.keep(inquiry, Given("1", BINARY, scored))
     assert [recent.find(inquiry) is not None for inquiry in inquiries] == [False, False, True, True]
-    recent.keep(Inquiry("ours", b"", "", False), Given("1", scored))
+    recent.keep(Inquiry("ours", b"", "", False), Given("1", BINARY, scored))
     assert recent.find(Inquiry("ours", b"", "", False)) is None
     now[0] = KEPT_S
     assert not any(recent.find(inquiry) for inquiry in inquiries)
