@@ -36,7 +36,7 @@ from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.monitoring.window_history import WindowHistory
 from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, columns_in
+from mlops_ray.predictions.segments import COLUMNS, FEATURE
 
 # A window by time ends so long after its end: files of several replicas come in any order. And where predictions are
 # of now, it ends by the clock, though nothing comes any more.
@@ -219,7 +219,7 @@ class DriftWatch:
         state = self.state
         if state.clock.read_up_to is None or now <= state.clock.read_up_to or state.clock.usual_lag > _LIVE:
             return
-        nothing = pl.DataFrame(schema={**columns_in(()), "moment": COLUMNS["time"]})
+        nothing = pl.DataFrame(schema={**COLUMNS, "moment": COLUMNS["time"]})
         passed = self._observed(replace(state, clock=replace(state.clock, read_up_to=now)), nothing)
         if _finished(passed) > _finished(state):
             self._commit(passed)

@@ -8,7 +8,7 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.known_answers import IDENTITY, KnownAnswers, identities
-from mlops_ray.predictions.segments import FEATURE, Segment, columns_in, read_segment, segments
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, Segment, read_segment, segments
 
 # A segment that comes later than this after the newest is not read any more: ids of older ones are not kept.
 LATEST = timedelta(days=7)
@@ -67,7 +67,7 @@ class LedgerFeed:
         features_of: the features that are wanted of a version.
         """
         frames = [self._segment(segment, features_of) for segment in batch]
-        rows = pl.concat([pl.DataFrame(schema=columns_in(frames)), *frames], how="diagonal_relaxed").sort(
+        rows = pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed").sort(
             "time", maintain_order=True
         )
         first = pl.Series(identities(rows)).is_first_distinct()

@@ -29,7 +29,7 @@ from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.monitoring.window_record import WindowBlock, WindowRecord
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
 from mlops_ray.predictions.reader import rows_between
-from mlops_ray.predictions.segments import FEATURE, KEY, columns_in, read_segment
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment
 
 MOST_ROWS = 200_000
 _HELD_ROWS = 1_000_000
@@ -212,7 +212,7 @@ class WindowLabels:
             self._artifacts, self._use_case, first, last + timedelta(microseconds=1),
             lambda name: name in wanted or name.startswith(KEY),
         )  # fmt: skip
-        empty = pl.DataFrame(schema={name: columns_in(())[name] for name in _COLUMNS})
+        empty = pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})
         return _Stretch(watch.version, first, last, pl.concat([empty, *frames], how="diagonal_relaxed"))
 
 
