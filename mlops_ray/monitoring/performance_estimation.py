@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.monitoring.roc_auc import interval, roc_auc
+from mlops_ray.tasks.roc_auc import interval, roc_auc
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.tasks.binary import DECISION_THRESHOLD
 

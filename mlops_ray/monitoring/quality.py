@@ -10,9 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
-from mlops_ray.monitoring.day_variance import variance_between, variance_of_sum, widened
+from mlops_ray.tasks.day_variance import variance_between, variance_of_sum, widened
 from mlops_ray.monitoring.reliability import Reliability
-from mlops_ray.monitoring.roc_auc import count_scores, interval, roc_auc
+from mlops_ray.tasks.roc_auc import count_scores, interval, roc_auc
 from mlops_ray.monitoring.slices import slice_rows
 from mlops_ray.tasks.binary import BINARY
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlops_ray.monitoring.roc_auc import roc_auc
+from mlops_ray.tasks.roc_auc import roc_auc
 
 _Float = NDArray[np.float64]
 _BINS = 10

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring import drift_watch, window_archive
-from mlops_ray.monitoring.day_variance import variance_between, variance_of_sum
+from mlops_ray.tasks.day_variance import variance_between, variance_of_sum
 from mlops_ray.monitoring.describe import describe
 from mlops_ray.monitoring.judging import judge_concept
 from mlops_ray.monitoring.label_times import declare_label_times

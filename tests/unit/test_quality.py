@@ -16,7 +16,7 @@ from mlops_ray.monitoring.judging import judge, judge_concept
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator, isotonic
 from mlops_ray.monitoring.quality import join_labels, latest_labels, quality_by_window
 from mlops_ray.monitoring.reliability import Reliability, miscalibration, reliability_edges
-from mlops_ray.monitoring.roc_auc import count_scores, roc_auc
+from mlops_ray.tasks.roc_auc import count_scores, roc_auc
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.windows import WindowState, add
 from mlops_ray.use_case import Feature
