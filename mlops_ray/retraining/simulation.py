@@ -16,12 +16,12 @@ from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare, unseen
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.answers import PREDICTION
 from mlops_ray.monitoring.error_stream import excess_errors
 from mlops_ray.monitoring.labelling import Labelled, awaiting_labels, take_labels
 from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.quality import quality_of
 from mlops_ray.monitoring.redefinition import retire
-from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.sealed_reference import wanted_reference
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.version_watch import VersionWatch, Watched

@@ -103,9 +103,7 @@ class Binary:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(labels.astype(np.float64), answer.astype(np.float64), one_block, np.ones((1, 1)))[1]
 
-    def measured(
-        self, labels: NDArray[np.bool_], answer: Floats, day: NDArray[np.int64]
-    ) -> Mapping[str, Measured]:
+    def measured(self, labels: NDArray[np.bool_], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
         return measured_yes_no(labels, answer, self.losses(labels, answer), day)
 
     def watched(self, answer: Floats) -> Mapping[str, Floats]:

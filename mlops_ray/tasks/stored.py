@@ -13,6 +13,8 @@ from mlops_ray.tasks.task import Task
 _KINDS: Mapping[str, type[Binary | MultiClass | Regression]] = {
     one.kind: one for one in (Binary, MultiClass, Regression)
 }
+# Where a ledger may have answers, whatever their kind (see `Task.ledger_types`).
+ANSWER_COLUMNS = ("probability", "prediction", "probabilities")
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
