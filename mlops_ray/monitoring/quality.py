@@ -51,8 +51,8 @@ def latest_labels(labels: pl.DataFrame, task: Task = BINARY) -> pl.DataFrame:
     """One label for each prediction, sorted by `request_id` and `row`.
 
     labels: request_id, row, label (of the task's kind; null withdraws it), known_at, received_at. A label that came
-    twice counts once. Of different ones that with the latest `known_at` holds, then that with the latest `received_at`, then true
-    before false, or the larger one: which label holds does not depend on the order in which they came.
+    twice counts once. Of different ones that with the latest `known_at` holds, then that with the latest `received_at`,
+    then true before false, or the larger one: which label holds does not depend on the order in which they came.
 
     Raises DataError if a column is missing or `label` is not of the task's kind.
     """
