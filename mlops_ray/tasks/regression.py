@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.estimate import freedom_of
-from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, weighted_mean
+from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
+from mlops_ray.tasks.measured import measured_by_blocks
 
 _BINS = 10
 
@@ -124,6 +125,25 @@ class Regression:
         rows, guessed, observed = (np.bincount(bins, values) for values in (np.ones(len(labels)), answer, labels))
         totals = zip(rows, guessed, observed, strict=True)
         return tuple(ReliabilityBin(int(n), float(p / n), float(o / n)) for n, p, o in totals if n)
+
+    def measured(self, labels: NDArray[np.float64], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
+        return measured_by_blocks(self, labels, answer, day)
+
+    def watched(self, answer: Floats) -> Mapping[str, Floats]:
+        return {"": answer}
+
+    def guess(self, answer: Floats) -> Floats:
+        return answer
+
+    def observed(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        return labels
+
+    def errors(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        """Absolute ones, whatever is estimated: of squared ones a few rows would be all that is seen."""
+        return np.abs(np.asarray(answer, dtype=np.float64) - labels)
+
+    def foretold(self, answer: Floats) -> None:
+        return None
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
         finite = np.isfinite(answer)

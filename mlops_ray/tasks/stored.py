@@ -6,6 +6,7 @@ from typing import Any
 
 from mlops_ray.errors import IntegrityError, UseCaseError
 from mlops_ray.tasks.binary import BINARY, Binary
+from mlops_ray.tasks.evaluation import Metric
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
@@ -15,6 +16,11 @@ _KINDS: Mapping[str, type[Binary | MultiClass | Regression]] = {
 }
 # Where a ledger may have answers, whatever their kind (see `Task.ledger_types`).
 ANSWER_COLUMNS = ("probability", "prediction", "probabilities")
+
+
+def metric_named(name: str) -> Metric:
+    """Which way a metric goes, whatever the task. Raises KeyError for none of any."""
+    return {**Regression.metrics, **MultiClass.metrics, **Binary.metrics}[name]
 
 
 def task_to_json(task: Task) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin
+from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin
 from mlops_ray.tasks.link import Link
 
 
@@ -103,6 +103,34 @@ class Task(Protocol):
 
     def link(self, labels: NDArray[Any]) -> Link:
         """How models that add up scores come to an answer; labels: those that they are fitted to."""
+        ...
+
+    # In production
+
+    def measured(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
+        """The metrics of the rows of a window whose labels have come, of any rows or none; the first of `metrics`, by
+        which answers are watched and which is estimated before labels come, first. day [rows]: a number for each day.
+        """
+        ...
+
+    def watched(self, answer: Floats) -> Mapping[str, Floats]:
+        """The numbers that an answer is watched by, [rows], by name; the name is "" where there is but one."""
+        ...
+
+    def guess(self, answer: Floats) -> Floats:
+        """What each answer says `observed` is on average, [rows]: what shows whether labels still follow answers."""
+        ...
+
+    def observed(self, labels: NDArray[Any], answer: Floats) -> Floats:
+        """What the labels say of each `guess`, [rows]."""
+        ...
+
+    def errors(self, labels: NDArray[Any], answer: Floats) -> Floats:
+        """How wrong each answer was, [rows]. Their mean is the first of `metrics`, where that is a mean over rows."""
+        ...
+
+    def foretold(self, answer: Floats) -> Floats | None:
+        """The mean of `errors` that the answers themselves let expect, [rows]; None where they say nothing of it."""
         ...
 
     # Answers

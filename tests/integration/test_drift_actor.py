@@ -227,7 +227,7 @@ def test_labels_reach_the_watch_and_a_dataset(settings: Settings, registry: Seal
     wait_until(lambda: counted(settings) == 800)
     ray.get(actor.round.remote(NAME, datetime.now(UTC) + timedelta(seconds=1)))
     record = state_of(settings).watches["7"].streams[BY_COUNT.name].records[0]
-    assert (record.labelled, record.quality[0].positive) == (400, 1.0)
+    assert (record.labelled, record.quality[0].about["positive"]) == (400, 1.0)
     joined = labelled_predictions(NAME, settings, columns=["version"]).to_pandas()
     assert joined["label"].sum() == 800
     assert set(joined.columns) == {"request_id", "row", "version", "label", "known_at"}
