@@ -22,18 +22,18 @@ class GoldenRequest:
     features: Mapping[str, Value]
     answer: tuple[float, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """One number as `probability`, which is all that servers of before know, more as `answer`."""
+    def to_json(self, output: str) -> dict[str, Any]:
+        """output: the name of the answer, `Task.output`."""
         asked = {"body": self.body, "online": dict(self.online), "features": dict(self.features)}
-        one = len(self.answer) == 1
-        return {**asked, **({"probability": self.answer[0]} if one else {"answer": list(self.answer)})}
+        return {**asked, output: self.answer[0] if len(self.answer) == 1 else list(self.answer)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "GoldenRequest":
         """Raises IntegrityError if parts are missing or unknown."""
-        parts = dict(value)
         try:
-            answer = (parts.pop("probability"),) if "probability" in parts else tuple(parts.pop("answer"))
-            return cls(**parts, answer=answer)
-        except (KeyError, TypeError) as error:
-            raise IntegrityError(f"golden.json of the sealed model does not fit this version: {error}.") from error
+            (output,) = value.keys() - {"body", "online", "features"}
+            answer = value[output]
+            numbers = tuple(answer) if isinstance(answer, list) else (float(answer),)
+            return cls(value["body"], value["online"], value["features"], numbers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(f"golden.json of the sealed model does not fit this version: {error!r}.") from error

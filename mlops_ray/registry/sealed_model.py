@@ -103,7 +103,7 @@ def seal(
         "rows": golden_rows.select(feature.name for feature in schema.features).rows(),
         "answers": answers.tolist(),
         "tolerance": tolerance,
-        "requests": [request.to_json() for request in golden_requests],
+        "requests": [request.to_json(schema.task.output) for request in golden_requests],
     }
     problem = _replay(OnnxModel(onnx, schema.features, schema.task), schema, golden)
     if problem:

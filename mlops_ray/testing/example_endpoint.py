@@ -68,8 +68,9 @@ def example_endpoint(
 ) -> Iterator[ExampleEndpoint]:
     """Serve the example from `state`, version 7 as champion; `versions` are sealed, all from the same model.
 
-    seal: seals a version by its number into a folder, and returns the digest. change: replaces the predictor of a version, to make it slow or broken. The follower is not started: call
-    `follower.follow_once()` for the effect of a changed control store.
+    seal: seals a version, by its number, into a folder and returns its digest. change: replaces the predictor of a
+    version, to make it slow or broken. The follower is not started: call `follower.follow_once()` for the effect of a
+    changed control store.
     """
     settings = Settings(state=str(state), data=str(state))
     store, guard = open_store(settings), Guard(NAME, {}, tokens_of(settings))

@@ -29,6 +29,7 @@ from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.inquiries import KEPT_S, Given, Inquiry, RecentAnswers
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.serving.served_version import Scored
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from mlops_ray.testing.example_model import FEATURES, example_answer, example_reader, seal_example
 from tests.raw_ledger import raw_rows

@@ -91,7 +91,7 @@ def test_another_format_is_refused_with_the_next_step(tmp_path: Path, format_: A
         load(tmp_path, digest_json(manifest))
 
 
-@pytest.mark.parametrize("part", [{"body": "{}"}, {**example_requests()[0].to_json(), "more": 1}])
+@pytest.mark.parametrize("part", [{"body": "{}"}, {**example_requests()[0].to_json("probability"), "more": 1}])
 def test_golden_requests_of_another_shape_are_refused(tmp_path: Path, part: dict[str, Any]) -> None:
     seal_example(tmp_path)
     golden = json.loads((tmp_path / "golden.json").read_text()) | {"requests": [part]}
@@ -113,4 +113,4 @@ def test_an_expression_that_this_polars_cannot_read_says_which_polars_wrote_it(t
 
 def test_no_code_is_needed_to_read_them() -> None:
     request = example_requests()[0]
-    assert GoldenRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+    assert GoldenRequest.from_json(json.loads(json.dumps(request.to_json("probability")))) == request
