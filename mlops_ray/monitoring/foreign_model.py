@@ -113,7 +113,8 @@ def _rows(use_case: UseCase, table: pl.DataFrame) -> tuple[pl.DataFrame, Sequenc
             f"{', '.join(sorted(missing)) or 'rows'}. It has {', '.join(table.columns)}."
         )
     rows, label = table.with_columns(**made), use_case.label.name
-    known = pl.col(label).cast(pl.Boolean) if label in rows.columns else pl.lit(None, dtype=pl.Boolean)
+    kind = use_case.label.task.label_type
+    known = pl.col(label).cast(kind) if label in rows.columns else pl.lit(None, dtype=kind)
     rows = rows.with_columns(known.alias(label))
     kinds = {name: rows.schema[name] for name in expressions}
     features = [Feature(name, "category" if dtype == pl.String else "number") for name, dtype in kinds.items()]
