@@ -16,8 +16,8 @@ FEWEST_ROWS = 20
 def baseline(task: Task, seen: pl.DataFrame, asked: pl.DataFrame, by: Sequence[str]) -> NDArray[np.float64]:
     """What one would answer to each row of `asked` without a model, from rows of `seen` with the same values of `by`.
 
-    It is their rate, mean or median (`Task.without_model`); with hour and weekday a seasonal baseline. Numbers count by their
-    whole part. Of all rows where `by` is empty, and for groups of fewer than FEWEST_ROWS rows.
+    It is their rate, mean or median (`Task.without_model`); with hour and weekday a seasonal baseline. Numbers count
+    by their whole part. Of all rows where `by` is empty, and for groups of fewer than FEWEST_ROWS rows.
     """
     labels = task.encoded(seen[LABEL])
     of_all = task.without_model(labels)
