@@ -35,7 +35,13 @@ class Binary:
     loss: ClassVar[str] = "log loss"
     output: ClassVar[str] = "probability"
     width: ClassVar[int] = 1
+    told_as: ClassVar[Mapping[str, Any]] = {"type": "boolean"}
     label_type: ClassVar[pl.DataType] = pl.Boolean()
+    parts: ClassVar[tuple[str, ...]] = ()
+    row_schema: ClassVar[Mapping[str, Any]] = {
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+        "prediction": {"type": "boolean"},
+    }
     output_types: ClassVar[Mapping[str, str]] = {"probability": "FP32", "prediction": "BOOL"}
     ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"probability": pl.Float32()}
     metrics: ClassVar[Mapping[str, Metric]] = {

@@ -57,6 +57,25 @@ class MultiClass:
         return len(self.classes)
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
+    def told_as(self) -> Mapping[str, Any]:
+        return {"type": "text", "choices": self.classes}
+
+    @property
+    def row_schema(self) -> Mapping[str, Any]:
+        probability = {"type": "number", "minimum": 0, "maximum": 1}
+        by_class = {
+            "type": "object",
+            "properties": dict.fromkeys(self.classes, probability),
+            "required": list(self.classes),
+            "additionalProperties": False,
+        }
+        return {"probabilities": by_class, "prediction": {"enum": list(self.classes)}}
+
+    @property
     def ledger_types(self) -> Mapping[str, pl.DataType]:
         return {"probabilities": pl.Array(pl.Float32, self.width)}
 

@@ -37,7 +37,9 @@ class Regression:
     threshold: ClassVar[None] = None
     output: ClassVar[str] = "prediction"
     width: ClassVar[int] = 1
+    told_as: ClassVar[Mapping[str, Any]] = {"type": "number"}
     label_type: ClassVar[pl.DataType] = pl.Float64()
+    parts: ClassVar[tuple[str, ...]] = ()
     output_types: ClassVar[Mapping[str, str]] = {"prediction": "FP32"}
     ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"prediction": pl.Float32()}
     metrics: ClassVar[Mapping[str, Metric]] = {
@@ -100,6 +102,11 @@ class Regression:
 
     def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
         return freedom_of(np.bincount(block).astype(np.float64))
+
+    @property
+    def row_schema(self) -> Mapping[str, Any]:
+        unit = {"description": f"In {self.unit}."} if self.unit else {}
+        return {"prediction": {"type": "number", **unit}}
 
     @property
     def loss(self) -> str:

@@ -35,6 +35,11 @@ class Task(Protocol):
         """How labels are kept in training sets and in the ledger."""
         ...
 
+    @property
+    def told_as(self) -> Mapping[str, Any]:
+        """What the column of told labels is declared with, as arguments of `Column`: its type is `label_type`."""
+        ...
+
     def reads(self, dtype: pl.DataType) -> bool:
         """Whether labels of this type are of this kind. They are never cast from another one."""
         ...
@@ -163,6 +168,11 @@ class Task(Protocol):
         ...
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Of what the numbers of an answer are, in their order; empty where it is one number."""
+        ...
+
+    @property
     def output_types(self) -> Mapping[str, str]:
         """Of each of `columns`, its data type in the Open Inference Protocol."""
         ...
@@ -173,6 +183,11 @@ class Task(Protocol):
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         """The same as JSON, a row at a time."""
+        ...
+
+    @property
+    def row_schema(self) -> Mapping[str, Any]:
+        """The JSON schema of each part of one of `rows`, by name."""
         ...
 
     @property

@@ -92,7 +92,7 @@ def write(ledger: LedgerWriter, rows: int, seed: int) -> list[str]:
         ledger.append(
             "7", request_id=ids[-1], route="champion", keys=None, numbers=numbers.astype(np.float32),
             categories=random.choice(np.array(["EWR", "JFK", "AA", "UA"], dtype=object), (100, 2)),
-            probability=random.random(100).astype(np.float32), latency_s=0.001,
+            answer=random.random(100).astype(np.float32), latency_s=0.001,
         )  # fmt: skip
     return ids
 
