@@ -10,7 +10,7 @@ from mlops_ray.errors import UseCaseError, nearest
 from mlops_ray.exploration.early_views import early_views
 from mlops_ray.exploration.profile import Profile, profile_of
 from mlops_ray.exploration.raw_sample import accepted_rows
-from mlops_ray.exploration.relation import relations
+from mlops_ray.exploration.relation import label_group, middle_of, relations_by_group
 from mlops_ray.exploration.suspicion import Suspicion, of_relations, recorded_with_outcome
 from mlops_ray.exploration.table_sketch import TableSketch
 from mlops_ray.features.columns import LABEL
@@ -73,10 +73,14 @@ def expect_no_leak(found: Sequence[Suspicion], waivers: Mapping[str, str], known
 
 
 def _too_good_alone(training_set: pl.DataFrame, names: Sequence[str]) -> list[Suspicion]:
-    with_label, without = (
-        _profile(training_set.filter(flag).select(names)) for flag in (pl.col(LABEL), ~pl.col(LABEL))
-    )
-    return of_relations(relations(with_label, without))
+    label = training_set[LABEL]
+    group = training_set.select(label_group(pl.col(LABEL), middle_of(label))).to_series()
+    rows = training_set.select(names)
+    pairs = {
+        name: (_profile(rows.filter(group == name)), _profile(rows.filter(group != name)))
+        for name in group.drop_nulls().unique().sort(descending=True)
+    }
+    return of_relations(relations_by_group(pairs))
 
 
 def _recorded_with_outcome(use_case: UseCase, rows: pl.DataFrame) -> list[Suspicion]:

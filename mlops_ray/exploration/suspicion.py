@@ -64,16 +64,20 @@ def of_relations(found: Sequence[Relation]) -> list[Suspicion]:
     suspicions = []
     for one in found:
         if one.roc_auc is not None and one.roc_auc > ALONE:
-            what = f"It alone ranks the rows with a ROC AUC of {one.roc_auc:.3f} (suspicious above {ALONE:g})"
+            what = f"It alone ranks the rows{_of(one)} with a ROC AUC of {one.roc_auc:.3f} (suspicious above {ALONE:g})"
         elif one.missing_roc_auc is not None and one.missing_roc_auc > MISSING_ALONE:
             what = (
-                f"Whether it has a value ranks the rows with a ROC AUC of {one.missing_roc_auc:.3f} (suspicious above "
-                f"{MISSING_ALONE:g})"
+                f"Whether it has a value ranks the rows{_of(one)} with a ROC AUC of {one.missing_roc_auc:.3f} "
+                f"(suspicious above {MISSING_ALONE:g})"
             )
         else:
             continue
         suspicions.append(Suspicion(one.column, "leakage", f"{what}: it most likely is known only after the fact."))
     return suspicions
+
+
+def _of(one: Relation) -> str:
+    return f" of {shown(one.group)}, beside all others," if one.group else ""
 
 
 def recorded_with_outcome(with_outcome: Profile, without: Profile) -> list[Suspicion]:

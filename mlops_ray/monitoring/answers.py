@@ -66,5 +66,6 @@ def _named(name: str) -> str:
 
 
 def _columns(values: pl.Series, dtype: pl.DataType) -> list[pl.Series]:
-    arrays = values.cast(dtype)
-    return [arrays.arr.get(at) for at in range(dtype.shape[0])]  # type: ignore[attr-defined]
+    """Of a column of several numbers a row each place: as arrays, or as lists, which ledgers have."""
+    lists = values.arr.to_list() if isinstance(values.dtype, pl.Array) else values.cast(pl.List(pl.Float64))
+    return [lists.list.get(at, null_on_oob=True) for at in range(dtype.shape[0])]  # type: ignore[attr-defined]

@@ -60,9 +60,12 @@ class ErrorEstimator:
 
     def excess(self, labelled: pl.DataFrame, task: Task) -> Floats:
         """By how much each error is above what was expected, in the order of the rows. labelled: with `EXPECTED`."""
-        errors = task.errors(task.encoded(labelled["label"]), answer_in(labelled, task))
-        cell = np.searchsorted(np.array(self.edges, dtype=np.float32), _float32(labelled[EXPECTED]))
-        return errors - np.array(self.expected)[cell]
+        return task.errors(task.encoded(labelled["label"]), answer_in(labelled, task)) - self.expected_of(labelled)
+
+    def expected_of(self, rows: pl.DataFrame) -> Floats:
+        """The mean error to expect of each row, [rows]."""
+        cell = np.searchsorted(np.array(self.edges, dtype=np.float32), _float32(rows[EXPECTED]))
+        return np.array(self.expected)[cell]
 
     def stream(self, labelled: pl.DataFrame, task: Task) -> Floats:
         """The same in -1..1, as a stream of errors is followed."""
