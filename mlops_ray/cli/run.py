@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -186,7 +185,7 @@ def _ask(case: UseCase, settings: Settings, snapshot: str, as_of: str) -> dict[s
     keys[case.event_time] = (datetime.fromisoformat(as_of) + case.lead_time).isoformat()
     with Client(settings.url, api_key=credential(settings)) as client:
         answer = client.predict(case.name, keys=keys, as_of=datetime.fromisoformat(as_of))
-    return {"request": {"keys": keys, "as_of": as_of}, "answer": json.loads(json.dumps(asdict(answer), default=str))}
+    return {"request": {"keys": keys, "as_of": as_of}, "answer": answer.to_json()}
 
 
 def _further(case: UseCase, settings: Settings, summary: Path, prediction: dict[str, Any] | None) -> str:

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -82,7 +81,7 @@ def predict(
         raise DataError(f"The keys are not JSON: {error}.") from None
     with Client(url, api_key=key_from(state), deadline_s=15) as client:  # somebody sits and waits
         answer = client.predict(name, keys=rows, as_of=moment_of("--as-of", as_of) if as_of else None)
-    typer.echo(json.dumps(asdict(answer), default=str, indent=2))
+    typer.echo(json.dumps(answer.to_json(), indent=2))
 
 
 def quiet_serving() -> Callable[[Settings, str], str]:
