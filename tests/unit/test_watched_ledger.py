@@ -42,8 +42,8 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     watched = Watched("7", world.reference(100), {"x": 1.0, "hard": 1.0})
     watch = DriftWatch(artifacts, NAME, lambda version: watched, lambda change: record_change(store, NAME, change))
     rows = world.stream(15, 4, 100, turned=0.8)
-    moments = [int(one.timestamp() * 1000) for one in rows["time"]]
-    ids = [uuid7_at(moment, f"{moment:013}".encode()[-10:]) for moment in moments]
+    times = [int(one.timestamp() * 1000) for one in rows["time"]]
+    ids = [uuid7_at(moment, f"{moment:013}".encode()[-10:]) for moment in times]
     _write(artifacts, world, rows.with_columns(pl.Series("request_id", ids)))
     known = pl.col("time") + timedelta(hours=1)
     told = rows.select(
