@@ -102,7 +102,11 @@ def explore_snapshot(
     related = _related(found.groups)
     outcomes = {column.name for column in use_case.sources[name].columns if column.outcome}
     outcomes |= {*use_case.sources[name].derived, *use_case.label.value.meta.root_names()}
-    leaks = [one for one in [*of_relations(related), *_with_outcome(found.groups)] if one.column not in outcomes]
+    leaks = [
+        one
+        for one in [*of_relations(related, use_case.label.task.label_type.is_numeric()), *_with_outcome(found.groups)]
+        if one.column not in outcomes
+    ]
     return Exploration(profile, related, (*leaks, *of_columns(profile)))
 
 
@@ -140,7 +144,7 @@ def explore_training_set(
     related = tuple(one for one in _related(by_label) if one.column not in beside)
     parts = {name: profile_of(name, merged(groups[name])) for name in inside if name in groups}
     drift = of_splits(parts) if len(parts) > 1 and part is None else []
-    return Exploration(profile, related, (*of_relations(related), *drift, *of_columns(profile)))
+    return Exploration(profile, related, (*of_relations(related, middle is not None), *drift, *of_columns(profile)))
 
 
 def snapshot_of(use_case: UseCase, settings: Settings, digest: str | None = None) -> Snapshot:

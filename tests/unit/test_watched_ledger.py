@@ -8,7 +8,6 @@ import pytest
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.exploration.page import page
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.monitoring.answers import PREDICTION
 from mlops_ray.monitoring.describe import describe
@@ -43,13 +42,14 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     watched = Watched("7", world.reference(100), {"x": 1.0, "hard": 1.0})
     watch = DriftWatch(artifacts, NAME, lambda version: watched, lambda change: record_change(store, NAME, change))
     rows = world.stream(15, 4, 100, turned=0.8)
-    moments = [int(one.timestamp() * 1000) for one in rows["time"]]
-    ids = [uuid7_at(moment, f"{moment:013}".encode()[-10:]) for moment in moments]
+    times = [int(one.timestamp() * 1000) for one in rows["time"]]
+    ids = [uuid7_at(moment, f"{moment:013}".encode()[-10:]) for moment in times]
     _write(artifacts, world, rows.with_columns(pl.Series("request_id", ids)))
+    known = pl.col("time") + timedelta(hours=1)
     told = rows.select(
-        pl.Series("request_id", ids), pl.lit(0, pl.Int32).alias("row"), "label",
-        (pl.col("time") + timedelta(hours=1)).alias("known_at"), (pl.col("time") + timedelta(hours=1)).alias("received_at"),
-    ).select(list(BY_REQUEST))  # fmt: skip
+        pl.Series("request_id", ids), "label", row=pl.lit(0, pl.Int32), known_at=known, received_at=known
+    )
+    told = told.select(list(BY_REQUEST))
     write_by_request(artifacts, NAME, "019cab00-0000-7000-8000-000000000000", told)
     for _ in range(8):
         watch.round(rows["time"][-1] + 20 * DAY, ["7"])
@@ -95,7 +95,7 @@ def test_what_was_seen_is_told_in_the_words_of_the_task(seen: Seen) -> None:
     assert f"measured on 600 labels: {name}" in words
     assert "NOT as estimated" in words
     view = look_back(seen.settings, NAME, lambda version: seen.watched, ["7"], 60)
-    shown = page(view)  # type: ignore[arg-type]
+    shown = view._repr_html_()
     assert f"{name[0].upper()}{name[1:]}: estimated" in shown
     assert "Decision rate" not in shown
     assert "The answers" in shown
