@@ -4,12 +4,12 @@ An alarm is a subject of its own, `alarm <id>`, so its events name it, whoever r
 it and kept until the event is written: told again after a crash, it is known and nothing is written twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, select
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
@@ -17,6 +17,7 @@ from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity, plain, r
 from mlops_ray.governance.tables import events
 
 RAISED, WORSENED, RESOLVED, SILENCED = "alarm.raised", "alarm.worsened", "alarm.resolved", "alarm.silenced"
+_TYPES = (RAISED, WORSENED, RESOLVED, SILENCED)
 _PREFIX = "alarm "
 
 
@@ -119,6 +120,17 @@ def alarms_of(store: ControlStore, use_case: str) -> list[AlarmRecord]:
         return _alarms(connection, use_case)
 
 
+def standing_alarms(connection: Connection, use_cases: Collection[str]) -> list[AlarmRecord]:
+    """All alarms of some use cases that are not resolved, silenced ones too, in the order in which they were raised.
+    Of those that are resolved nothing is read but that."""
+    resolved = events.alias()
+    over = exists().where(resolved.c.subject == events.c.subject, resolved.c.type == RESOLVED)
+    raised = events.c.use_case.in_(use_cases) & (events.c.type == RAISED) & ~over
+    subjects = connection.execute(select(events.c.subject).where(raised)).scalars().all()
+    told = events.c.subject.in_(select(events.c.subject).where(raised)) & events.c.type.in_(_TYPES)
+    return _folded(read(connection, select(events).where(told).order_by(events.c.seq))) if subjects else []
+
+
 def open_alarms(store: ControlStore, use_case: str, version: int, now: datetime) -> list[str]:
     """Titles of the alarms about a version that somebody acts on: neither resolved nor silenced, and more than info."""
     return [
@@ -147,12 +159,16 @@ def _record_once(
 
 
 def _alarms(connection: Connection, use_case: str) -> list[AlarmRecord]:
-    types = (RAISED, WORSENED, RESOLVED, SILENCED)
-    query = select(events).where(events.c.use_case == use_case, events.c.type.in_(types)).order_by(events.c.seq)
+    query = select(events).where(events.c.use_case == use_case, events.c.type.in_(_TYPES)).order_by(events.c.seq)
+    return _folded(read(connection, query))
+
+
+def _folded(told: Iterable[Event]) -> list[AlarmRecord]:
+    """What became of each alarm, from all its events in their order."""
     found: dict[str, AlarmRecord] = {}
-    for event in read(connection, query):
+    for event in told:
         if event.type == RAISED:
-            found[event.subject] = _raised(event, use_case)
+            found[event.subject] = _raised(event)
         elif event.subject in found and event.type == WORSENED:
             said = {**found[event.subject].payload, **event.payload}
             found[event.subject] = replace(
@@ -167,9 +183,9 @@ def _alarms(connection: Connection, use_case: str) -> list[AlarmRecord]:
     return list(found.values())
 
 
-def _raised(event: Event, use_case: str) -> AlarmRecord:
+def _raised(event: Event) -> AlarmRecord:
     said = event.payload
     return AlarmRecord(
-        said["alarm"], use_case, said["version"], said["question"], event.reason, event.severity,
+        said["alarm"], event.use_case or "", said["version"], said["question"], event.reason, event.severity,
         datetime.fromisoformat(said["since"]), event.time, payload=said,
     )  # fmt: skip
