@@ -28,7 +28,7 @@ class Duty:
 def of_approval(asked: Approval, policy: Policy, viewer: Viewer) -> Duty:
     """A request that waits: for whoever carries the role, and is not the author where four eyes are demanded."""
     need, given = policy.min_approvers or 1, len(asked.assents)
-    who = f"who carries the role {policy.role}" + (f", but not {asked.author}" if policy.four_eyes else "")
+    who = f"anybody with the role {policy.role}" + (f", but not {asked.author}" if policy.four_eyes else "")
     actor = viewer.principal.actor(asked.use_case)
     author = policy.four_eyes and may_be(actor, asked.author, asked.author_id)
     gave = any(may_be(actor, one.name, one.id) for one in asked.assents)
@@ -44,7 +44,7 @@ def of_approval(asked: Approval, policy: Policy, viewer: Viewer) -> Duty:
 
 
 def of_alarms(entry: Entry, alarms: Iterable[AlarmRecord], viewer: Viewer) -> list[Duty]:
-    who = entry.declared.owner or "who operates it; it names no owner"
+    who = entry.declared.owner or "whoever operates it, as it names no owner"
     link, mine = f"/console/use-cases/{entry.use_case}#alarms", viewer.may("operate", entry.use_case)
     return [
         Duty(f"{one.severity}: {one.title}", who, entry.use_case, link, one.raised_at, mine)
@@ -59,4 +59,4 @@ def of_review(entry: Entry, viewer: Viewer) -> list[Duty]:
     if due is None or not entry.is_overdue(viewer.now):
         return []
     link, mine = f"/console/use-cases/{entry.use_case}", viewer.may("approve", entry.use_case)
-    return [Duty("Review it: that is overdue", "who carries the role approve", entry.use_case, link, due, mine)]
+    return [Duty("Review it: that is overdue", "anybody with the role approve", entry.use_case, link, due, mine)]

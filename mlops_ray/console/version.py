@@ -22,6 +22,7 @@ from mlops_ray.governance.versions import expect
 from mlops_ray.registry.model_card import plain_card
 from mlops_ray.registry.trace import Trace, trace
 
+FIRST = ("Metrics", "Slices", "Limits", "Gates")
 VERDICTS = {"approve": "/approvals/approve", "reject": "/approvals/reject"}
 
 
@@ -93,7 +94,7 @@ def version_values(
         "duty": duty,
         "decides": duty is not None and (duty.yours or stands_in),
         "champion": champion,
-        "card": card and plain_card(card),
+        "card": card and _as_decided(plain_card(card)),
         "damaged": damaged,
         "chain": _chain(card) if card else [],
         "beside": _beside(card, other) if card and other else [],
@@ -106,6 +107,11 @@ def _card(settings: Settings, name: str) -> tuple[Trace | None, str]:
         return trace(settings, name), ""
     except MlopsRayError as error:
         return None, type(error).__name__
+
+
+def _as_decided(card: dict[str, Any]) -> dict[str, Any]:
+    """What a decision is about first, the rest in its order."""
+    return card | {"sections": sorted(card["sections"], key=lambda part: part["heading"] not in FIRST)}
 
 
 def _beside(ours: Trace, theirs: Trace) -> list[Sequence[str]]:
