@@ -8,7 +8,7 @@ from mlops_ray.governance.alarms import AlarmRecord, standing_alarms
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.inventory import inventory
-from mlops_ray.governance.policies import policy_of
+from mlops_ray.governance.policies import Policy, policies_of
 
 MAX_DUTIES = 50
 
@@ -20,7 +20,8 @@ def overview(store: ControlStore, viewer: Viewer) -> dict[str, Any]:
     waiting = list_approvals(store, limit=0, sees=viewer.may_look)
     with store.reading() as connection:
         alarms = standing_alarms(connection, [one.use_case for one in entries if one.open_alarms])
-        duties = [of_approval(one, policy_of(connection, one.use_case), viewer) for one in waiting]
+        policies = policies_of(connection, [one.use_case for one in waiting])
+    duties = [of_approval(one, policies.get(one.use_case, Policy()), viewer) for one in waiting]
     by_case: dict[str, list[AlarmRecord]] = {}
     for alarm in alarms:
         by_case.setdefault(alarm.use_case, []).append(alarm)

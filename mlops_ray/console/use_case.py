@@ -12,17 +12,18 @@ from mlops_ray.console.forms import number_of
 from mlops_ray.console.page import Refused, Viewer, in_thread, page
 from mlops_ray.console.server import Answer, Server
 from mlops_ray.console.time_line import time_line
-from mlops_ray.governance.alarms import alarms_of
+from mlops_ray.governance.alarms import recent_alarms
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import newest_events
-from mlops_ray.governance.history import changes, deployments
+from mlops_ray.governance.history import deployments, recent_changes
 from mlops_ray.governance.inventory import inventory
 from mlops_ray.governance.live import live
 from mlops_ray.governance.retrainings import DECIDED, FINISHED
 from mlops_ray.governance.versions import list_versions
 
 MAX_ALARMS, MAX_VERSIONS, MAX_SPANS, MAX_RETRAININGS = 20, 50, 30, 20
+MAX_CHANGES = 200
 
 
 class UseCasePages:
@@ -68,23 +69,25 @@ def use_case_values(store: ControlStore, viewer: Viewer, use_case: str) -> dict[
     entry = next(iter(inventory(store, viewer.now, use_case)), None)
     if entry is None:
         raise Refused(404, f"There is no use case {use_case[:63]!a}.")
-    alarms = alarms_of(store, use_case)[::-1]
+    alarms = recent_alarms(store, use_case, MAX_ALARMS)[::-1]
     alarms.sort(key=lambda one: (one.resolved_at is not None, not one.is_open(viewer.now)))
     versions = list_versions(store, use_case)[::-1]
     approvals: dict[int, str] = {}
     for one in list_approvals(store, use_case):
         approvals.setdefault(one.version, one.state)
-    spans = deployments(changes(store, use_case))[::-1]
+    changed = recent_changes(store, use_case, MAX_CHANGES)
+    spans = deployments(changed)[::-1]
+    if len(changed) == MAX_CHANGES:  # what these began with began before
+        spans = tuple(one for one in spans if one.since > changed[0].time)
     return {
         "entry": entry.shown(viewer.now),
         "state": live(store, use_case),
-        "alarms": alarms[:MAX_ALARMS],
-        "older_alarms": max(0, len(alarms) - MAX_ALARMS),
+        "alarms": alarms,
         "versions": versions[:MAX_VERSIONS],
         "older_versions": max(0, len(versions) - MAX_VERSIONS),
         "approvals": approvals,
         "spans": spans[:MAX_SPANS],
-        "older_spans": max(0, len(spans) - MAX_SPANS),
+        "older_spans": len(spans) > MAX_SPANS or len(changed) == MAX_CHANGES,
         "chart": time_line(spans[:MAX_SPANS], viewer.now),
         "retrainings": newest_events(store, None, use_case, (DECIDED, FINISHED), limit=MAX_RETRAININGS),
     }

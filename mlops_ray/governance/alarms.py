@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, select
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
@@ -19,6 +19,7 @@ from mlops_ray.governance.tables import events
 RAISED, WORSENED, RESOLVED, SILENCED = "alarm.raised", "alarm.worsened", "alarm.resolved", "alarm.silenced"
 _TYPES = (RAISED, WORSENED, RESOLVED, SILENCED)
 _PREFIX = "alarm "
+_AT_A_TIME = 500
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,37 @@ def alarms_of(store: ControlStore, use_case: str) -> list[AlarmRecord]:
 def standing_alarms(connection: Connection, use_cases: Collection[str]) -> list[AlarmRecord]:
     """All alarms of some use cases that are not resolved, silenced ones too, in the order in which they were raised.
     Of those that are resolved nothing is read but that."""
-    resolved = events.alias()
-    over = exists().where(resolved.c.subject == events.c.subject, resolved.c.type == RESOLVED)
-    raised = events.c.use_case.in_(use_cases) & (events.c.type == RAISED) & ~over
-    subjects = connection.execute(select(events.c.subject).where(raised)).scalars().all()
-    told = events.c.subject.in_(select(events.c.subject).where(raised)) & events.c.type.in_(_TYPES)
-    return _folded(read(connection, select(events).where(told).order_by(events.c.seq))) if subjects else []
+    return _about(connection, _standing(connection, use_cases))
+
+
+def recent_alarms(store: ControlStore, use_case: str, limit: int) -> list[AlarmRecord]:
+    """Those that are not resolved, and the `limit` that were raised last, in the order in which they were raised."""
+    of_it = events.c.use_case == use_case, events.c.type == RAISED
+    newest = select(events.c.subject).where(*of_it).order_by(events.c.seq.desc()).limit(limit)
+    with store.reading() as connection:
+        last = connection.execute(newest).scalars().all()
+        return _about(connection, {*_standing(connection, [use_case]), *last})
+
+
+def _standing(connection: Connection, use_cases: Collection[str]) -> set[str]:
+    """The subjects of alarms that were raised and not resolved. Two lists, each from the index alone, are quicker than
+    one question for each alarm that there ever was."""
+    raised, resolved = (
+        connection.execute(
+            select(events.c.subject).where(events.c.type == type, events.c.use_case.in_(use_cases))
+        ).scalars()
+        for type in (RAISED, RESOLVED)
+    )
+    return set(raised).difference(resolved)
+
+
+def _about(connection: Connection, subjects: Collection[str]) -> list[AlarmRecord]:
+    found: list[Event] = []
+    ordered = sorted(subjects)
+    for start in range(0, len(ordered), _AT_A_TIME):
+        some = ordered[start : start + _AT_A_TIME]
+        found += read(connection, select(events).where(events.c.subject.in_(some), events.c.type.in_(_TYPES)))
+    return _folded(sorted(found, key=lambda event: event.seq))
 
 
 def open_alarms(store: ControlStore, use_case: str, version: int, now: datetime) -> list[str]:
