@@ -50,6 +50,7 @@ def figures() -> Iterator[tuple[str, float, str]]:
         key = create_key(store, SYSTEM, "root", ["admin"]).secret
         lineage = _one_history(settings, store)
         _copy(settings, store, lineage)
+        _what_stands(store)
         server = _Server(settings, store)
         browser = httpx.Client(base_url=server.url, timeout=60)
         entered = browser.post("/console/sign-in", data={"key": key})
@@ -90,7 +91,6 @@ def _one_history(settings: Settings, store: ControlStore) -> str:
     """All that happens to a version, by the functions that do it; returns the digest of its lineage record."""
     made_from = example_lineage(CASE, DIGEST, files=25)
     set_policy(store, AUTHOR, CASE, Policy(required=True))
-    declare(store, AUTHOR, CASE, Declared("operations@example.org", "Will it be late?", "high", 30 * 86_400.0))
     register_example(settings, store, made_from, NUMBER)
     with store.transaction() as connection:
         for gate in ("better than nothing", "better than the champion", "slices", "latency", "parity"):
@@ -116,6 +116,16 @@ def _one_history(settings: Settings, store: ControlStore) -> str:
                 connection, "feature.stale", SYSTEM, "view weather", CASE, reason="2 hours old", payload={"age_s": 7}
             )
     return write_lineage(Artifacts(settings.artifacts), made_from)
+
+
+def _what_stands(store: ControlStore) -> None:
+    """Each use case says whose it is, and an alarm stands."""
+    now = datetime.now(UTC)
+    for number in range(ENDPOINTS):
+        name = f"case_{number:03d}"
+        declare(store, AUTHOR, name, Declared("operations@example.org", "Will it be late?", "high", 30 * 86_400.0))
+        found = {"question": "data", "window": {}, "findings": [], "examples": [], "columns": ["hour"]}
+        raise_alarm(store, name, VERSIONS - 1, f"{name}-now", "The inputs have changed", "warning", now, found)
 
 
 def _each() -> int:

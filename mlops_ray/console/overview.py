@@ -4,10 +4,10 @@ from typing import Any
 
 from mlops_ray.console.duties import of_alarms, of_approval, of_review
 from mlops_ray.console.page import Viewer
-from mlops_ray.governance.alarms import AlarmRecord, standing_alarms
+from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.inventory import inventory
+from mlops_ray.governance.inventory import with_alarms
 from mlops_ray.governance.policies import Policy, policies_of
 
 MAX_DUTIES = 50
@@ -16,10 +16,10 @@ MAX_DUTIES = 50
 def overview(store: ControlStore, viewer: Viewer) -> dict[str, Any]:
     """Values for its template: use cases as `inventory` has them, those with most to do first, and the duties, the
     viewer's own first."""
-    entries = [one for one in inventory(store, viewer.now) if viewer.may_look(one.use_case)]
+    known, alarms = with_alarms(store, viewer.now)
+    entries = [one for one in known if viewer.may_look(one.use_case)]
     waiting = list_approvals(store, limit=0, sees=viewer.may_look)
     with store.reading() as connection:
-        alarms = standing_alarms(connection, [one.use_case for one in entries if one.open_alarms])
         policies = policies_of(connection, [one.use_case for one in waiting])
     duties = [of_approval(one, policies.get(one.use_case, Policy()), viewer) for one in waiting]
     by_case: dict[str, list[AlarmRecord]] = {}

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from mlops_ray.errors import ConfigurationError, ForbiddenError
-from mlops_ray.governance.alarms import standing_alarms
+from mlops_ray.governance.alarms import AlarmRecord, standing_alarms
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read, record
 from mlops_ray.governance.principals import Role
@@ -113,11 +113,19 @@ def announce_overdue(store: ControlStore, now: datetime) -> list[str]:
 def inventory(store: ControlStore, now: datetime, use_case: str | None = None) -> list[Entry]:
     """All use cases that declared themselves, or have a version that was registered or is live, by name; `use_case`:
     that one alone, if there is such a one."""
+    return with_alarms(store, now, use_case)[0]
+
+
+def with_alarms(
+    store: ControlStore, now: datetime, use_case: str | None = None
+) -> tuple[list[Entry], list[AlarmRecord]]:
+    """As `inventory`, with the alarms that stand there: those that it counts, and those that are silenced."""
     with store.reading() as connection:
         names = sorted(_names(connection))
         if use_case is not None:
             names = [name for name in names if name == use_case]
-        return _entries(connection, names, now)
+        alarms = standing_alarms(connection, names)
+        return _entries(connection, names, alarms, now), alarms
 
 
 def _names(connection: Connection) -> set[str]:
@@ -126,13 +134,13 @@ def _names(connection: Connection) -> set[str]:
     return {str(name) for name in connection.execute(known).scalars()}
 
 
-def _entries(connection: Connection, names: Sequence[str], now: datetime) -> list[Entry]:
+def _entries(connection: Connection, names: Sequence[str], alarms: Sequence[AlarmRecord], now: datetime) -> list[Entry]:
     """Of some use cases, with as many queries as of one: there may be hundreds, and millions of events."""
     live = {row.use_case: row for row in connection.execute(select(endpoints).where(endpoints.c.use_case.in_(names)))}
     newest, asked = _newest_versions(connection, names), _approvals_of_champions(connection, names)
     declared, reviewed = (_last_of_each(connection, names, kind) for kind in (_DECLARED, _REVIEWED))
     since = _reviewed_since(connection, names)
-    alarms = Counter(one.use_case for one in standing_alarms(connection, names) if one.is_open(now))
+    open_alarms = Counter(one.use_case for one in alarms if one.is_open(now))
     found = []
     for name in names:
         champion, version = live.get(name), newest.get(name)
@@ -149,7 +157,7 @@ def _entries(connection: Connection, names: Sequence[str], now: datetime) -> lis
                 asked.get(name, ""),
                 version.version if version else None,
                 version.registered_at if version else None,
-                alarms[name],
+                open_alarms[name],
                 review.time if review else None,
                 review.actor if review else "",
                 counted_from + timedelta(seconds=every) if every is not None and counted_from else None,
