@@ -59,14 +59,16 @@ class SignIn:
         name = self._cookie(request)
         self._sessions.end(request.cookies.get(name, ""))
         answer = RedirectResponse(f"{PATH}?{urlencode({'kept': 1, 'next': to})}", 303)
-        answer.set_cookie(name, self._sessions.begin(principal), int(LONGEST_S), **self._flags(request))
+        # Lax: who follows a link from a message is signed in there.
+        secure, token = self._secure(request), self._sessions.begin(principal)
+        answer.set_cookie(name, token, int(LONGEST_S), path="/", secure=secure, httponly=True, samesite="lax")
         return answer
 
     async def leave(self, request: Request) -> Response:
         name = self._cookie(request)
         self._sessions.end(request.cookies.get(name, ""))
         answer = RedirectResponse(PATH, 303)
-        answer.delete_cookie(name, **self._flags(request))
+        answer.delete_cookie(name, path="/", secure=self._secure(request), httponly=True, samesite="lax")
         return answer
 
     def _secure(self, request: Request) -> bool:
@@ -77,10 +79,6 @@ class SignIn:
     def _cookie(self, request: Request) -> str:
         """With `__Host-` no neighbour of the domain can set it (RFC 6265bis, section 4.1.3.2)."""
         return "__Host-mlops_ray" if self._secure(request) else "mlops_ray"
-
-    def _flags(self, request: Request) -> dict[str, object]:
-        """Lax: who follows a link from a message is signed in there."""
-        return {"path": "/", "secure": self._secure(request), "httponly": True, "samesite": "lax"}
 
 
 def signed_out() -> Refused:
