@@ -19,9 +19,11 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_ray.config import Settings
 from mlops_ray.console.audit import AuditPages
+from mlops_ray.console.drift import DriftPages
 from mlops_ray.console.forms import expect_form_token, expect_same_site, read_form
 from mlops_ray.console.overview import overview
 from mlops_ray.console.page import Refused, Viewer, in_thread, page, page_of_error
+from mlops_ray.console.prediction import PredictionPages
 from mlops_ray.console.rendering import STATIC, static
 from mlops_ray.console.server import Server
 from mlops_ray.console.sessions import Sessions
@@ -32,8 +34,8 @@ from mlops_ray.governance.control_store import ControlStore
 
 PAGES_AT_A_TIME = 4
 WITHIN_S = 10.0
-# Nothing from elsewhere, no script or style within a page, in nobody's frame, and no form that goes elsewhere (OWASP,
-# "Content Security Policy Cheat Sheet").
+# Of every answer that says nothing else. Nothing from elsewhere, no script or style within a page, in nobody's frame,
+# and no form that goes elsewhere (OWASP, "Content Security Policy Cheat Sheet").
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -44,6 +46,7 @@ HEADERS = {
     "referrer-policy": "same-origin",  # with none at all, browsers would send forms with the origin `null`
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
 }
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class Console:
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         cases, versions = UseCasePages(store, server, threads), VersionPages(settings, store, server, threads)
-        audit = AuditPages(store, server, threads)
+        audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
         case = "/console/use-cases/{use_case}"
         version = f"{case}/versions/{{version:int}}"
         self._app = Starlette(
@@ -71,9 +74,11 @@ class Console:
                 Route("/console/sign-out", self._changes(self._sign_out), methods=["POST"]),
                 Route("/console", self._shows(self._overview)),
                 Route(case, self._shows(cases.show)),
+                Route(f"{case}/drift", self._shows(drift.show)),
                 Route(f"{case}/rollout", self._changes(cases.roll), methods=["POST"]),
                 Route(version, self._shows(versions.show)),
                 Route(f"{version}/decision", self._changes(versions.decide), methods=["POST"]),
+                Route("/console/predictions", self._shows(PredictionPages(server).show)),
                 Route("/console/audit", self._shows(audit.show)),
                 Route("/console/audit/verification", self._changes(audit.verify), methods=["POST"]),
             ],
@@ -84,9 +89,9 @@ class Console:
         async def send_safely(message: Any) -> None:
             if message["type"] == "http.response.start":
                 given = list(message["headers"])
-                kept = b"cache-control" in dict(given)
-                more = HEADERS if kept else HEADERS | {"cache-control": "no-store"}
-                message = {**message, "headers": given + [(k.encode(), v.encode()) for k, v in more.items()]}
+                said = {name.decode() for name, _ in given}
+                given += [(name.encode(), value.encode()) for name, value in HEADERS.items() if name not in said]
+                message = {**message, "headers": given}
             await send(message)
 
         # Wherever it is mounted, paths are whole: links and cookies name them so.

@@ -1,8 +1,10 @@
 """What the console lets people see and do, and what it keeps strangers' pages from doing in their name."""
 
+import json
 import re
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,11 @@ from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.events import read_events
 from mlops_ray.governance.live import live
 from mlops_ray.governance.principals import Principal
+from mlops_ray.monitoring.show.drift_view import drift
+from mlops_ray.testing.example_stream import example_stream
 from tests.console_server import HOSTILE, ConsoleServer, console, roll_out
+from tests.unit.test_drift_page import NAME, Watching, moved
+from tests.unit.test_lineage import ledger_of, request_at
 
 PAGES = ("/console", "/console/use-cases/flights", "/console/use-cases/flights/versions/2", "/console/audit")
 CASE, VERSION = PAGES[1], PAGES[2]
@@ -370,6 +376,35 @@ def test_numbers_and_texts_are_the_commands(untouched: ConsoleServer) -> None:
                 assert cell in re.sub(r"<[^>]*>", " ", page), cell
     alarm = command("alarms", "list", "flights").split("  ")
     assert alarm[3].strip() in browser.get(CASE).text
+
+
+def test_drift_is_shown_as_the_command_shows_it(server: ConsoleServer) -> None:
+    view = Watching(Path(server.settings.state))
+    view.take(moved(example_stream(10, 12), timedelta(days=6)))
+    page = server.browser("root").get(f"/console/use-cases/{NAME}/drift")
+    assert page.status_code == 200
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert len(page.headers.get_list("content-security-policy")) == 1
+    shown = drift(NAME, server.settings)._repr_html_()
+    assert sorted(re.findall(r"<h\d>.*?</h\d>", shown)) == sorted(re.findall(r"<h\d>.*?</h\d>", page.text))
+    assert server.browser("foreign").get(f"/console/use-cases/{NAME}/drift").status_code == 403
+    assert server.browser("root").get("/console/use-cases/..%5c..%5c/drift").status_code == 400
+
+
+def test_a_prediction_is_found_by_its_id_by_who_may_see_it(server: ConsoleServer) -> None:
+    settings = server.settings
+    asked = request_at()
+    ledger_of(settings, {"request_id": asked, "version": "1", "latency_s": 0.0123})
+    page = server.browser("ann").get("/console/predictions", params={"request": asked})
+    assert page.status_code == 200, page.text
+    assert 'href="/console/use-cases/flights/versions/1"' in page.text
+    told = CliRunner().invoke(app, ["lineage", asked, "--json", "--state", settings.state]).output
+    assert str(json.loads(told)["prediction"]["latency_s"]) in page.text
+    for who, status in (("eve", 403), ("foreign", 400)):
+        assert server.browser(who).get("/console/predictions", params={"request": asked}).status_code == status
+    for name in ("flights", "flights@1", HOSTILE, "0" * 3_000):
+        answer = server.browser("ann").get("/console/predictions", params={"request": name})
+        assert (answer.status_code, "<img" in answer.text) == (400, False)
 
 
 def test_a_damaged_record_is_said_and_the_rest_of_the_page_is_there(server: ConsoleServer) -> None:
