@@ -76,6 +76,7 @@ class Console:
                 Route(case, self._shows(cases.show)),
                 Route(f"{case}/drift", self._shows(drift.show)),
                 Route(f"{case}/rollout", self._changes(cases.roll), methods=["POST"]),
+                Route(f"{case}/alarms/silence", self._changes(cases.silence), methods=["POST"]),
                 Route(version, self._shows(versions.show)),
                 Route(f"{version}/decision", self._changes(versions.decide), methods=["POST"]),
                 Route("/console/predictions", self._shows(PredictionPages(server).show)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from mlops_ray.governance.versions import list_versions
 
 MAX_ALARMS, MAX_VERSIONS, MAX_SPANS, MAX_RETRAININGS = 20, 50, 30, 20
 MAX_CHANGES = 200
+SILENCES_HOURS = {4: "4 hours", 24: "a day", 168: "a week"}
 
 
 class UseCasePages:
@@ -50,6 +52,20 @@ class UseCasePages:
         if answer.status >= 400:
             return await self._shown(viewer, use_case, answer)
         return RedirectResponse(f"/console/use-cases/{use_case}", 303)
+
+    async def silence(self, request: Request, viewer: Viewer, form: Mapping[str, str]) -> Response:
+        """Let nobody act on an alarm for some hours."""
+        use_case, hours = request.path_params["use_case"], number_of(form, "hours")
+        viewer.expect_look(use_case)
+        if hours not in SILENCES_HOURS:
+            raise Refused(400, f"An alarm is silenced for {', '.join(map(str, SILENCES_HOURS))} hours.")
+        until = (viewer.now + timedelta(hours=hours)).isoformat()
+        wanted = {"use_case": use_case, "alarm": form.get("alarm", ""), "until": until}
+        wanted["reason"] = form.get("reason", "")
+        answer = await self._server.ask(viewer.principal, "POST", "/alarms/silence", wanted)
+        if answer.status >= 400:
+            return await self._shown(viewer, use_case, answer)
+        return RedirectResponse(f"/console/use-cases/{use_case}#alarms", 303)
 
     async def _shown(self, viewer: Viewer, use_case: str, refusal: Answer | None = None) -> Response:
         viewer.expect_look(use_case)
@@ -83,6 +99,7 @@ def use_case_values(store: ControlStore, viewer: Viewer, use_case: str) -> dict[
         "entry": entry.shown(viewer.now),
         "state": live(store, use_case),
         "alarms": alarms,
+        "silences": SILENCES_HOURS,
         "versions": versions[:MAX_VERSIONS],
         "older_versions": max(0, len(versions) - MAX_VERSIONS),
         "approvals": approvals,

@@ -116,6 +116,18 @@ def test_who_operates_rolls_back_and_who_approves_is_not_offered_it(chromium: Br
     assert live(server.store, "flights").rollout is None
 
 
+def test_who_operates_silences_an_alarm(chromium: Browser, server: ConsoleServer) -> None:
+    page = signed_in(window(chromium, server), server, "ann")
+    page.get_by_role("link", name="critical: The inputs have changed").click()
+    page.get_by_text("Silence the alarm about version 1").click()
+    page.get_by_label("Why nobody has to act").fill("The clocks were changed.")
+    page.get_by_label("For", exact=True).select_option("a day")
+    page.get_by_role("button", name="Silence it").click()
+    expect(page.get_by_text("silenced until")).to_contain_text("The clocks were changed.")
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("link", name="The inputs have changed")).to_have_count(0)
+
+
 def test_an_auditor_finds_an_event_and_has_the_chain_verified(chromium: Browser, server: ConsoleServer) -> None:
     page = signed_in(window(chromium, server), server, "audrey")
     page.get_by_role("link", name="Audit log").click()

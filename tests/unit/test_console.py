@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
 from mlops_ray.console.sessions import IDLE_S, LONGEST_S, MAX_OF_ONE, Sessions
+from mlops_ray.governance.alarms import alarms_of
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.events import read_events
 from mlops_ray.governance.live import live
@@ -234,6 +235,8 @@ def test_each_role_sees_what_the_api_lets_it_see(untouched: ConsoleServer, who: 
         ("eve", DECISION, {"verdict": "reject", "reason": "mine"}),
         ("foreign", DECISION, {"verdict": "reject", "reason": "mine"}),
         ("bob", ROLLOUT, {"action": "rollback", "to": 1, "revision": 1, "reason": "mine"}),
+        ("foreign", f"{CASE}/alarms/silence", {"alarm": "a1", "hours": "4", "reason": "mine"}),
+        ("audrey", f"{CASE}/alarms/silence", {"alarm": "a1", "hours": "4", "reason": "mine"}),
         ("audrey", ROLLOUT, {"action": "promote", "to": 2, "revision": 1, "reason": "mine"}),
         ("foreign", ROLLOUT, {"action": "rollback", "to": 1, "revision": 1, "reason": "mine"}),
         ("ann", "/console/audit/verification", {}),
@@ -311,6 +314,21 @@ def test_who_operates_rolls_back_and_promotes_on_what_they_saw(server: ConsoleSe
     assert post(ann, ROLLOUT, **rolled(server, action="rollback", to=1)).status_code == 303
     assert live(server.store, "flights").rollout is None
     assert read_events(server.store, types=["rollout.rolled_back"])[-1].actor == "ann"
+
+
+def test_who_operates_silences_an_alarm_for_a_time_and_says_why(server: ConsoleServer) -> None:
+    ann, path = server.browser("ann"), f"{CASE}/alarms/silence"
+    fields = {"alarm": "a1b2c3", "hours": "24", "reason": "strike at EWR"}
+    assert post(server.browser("bob"), path, **fields).status_code == 403
+    assert post(ann, path, **fields | {"reason": " "}).status_code == 400
+    assert post(ann, path, **fields | {"hours": "25"}).status_code == 400
+    assert post(ann, path, **fields | {"alarm": ""}).status_code == 400
+    assert alarms_of(server.store, "flights")[0].silenced_until is None
+    assert post(ann, path, **fields).status_code == 303
+    assert "strike at EWR" in ann.get(CASE).text
+    assert "▲ 1" not in ann.get("/console").text
+    silenced = read_events(server.store, types=["alarm.silenced"])[-1]
+    assert (silenced.actor, silenced.reason) == ("ann", "strike at EWR")
 
 
 @pytest.mark.parametrize("fields", [{"action": "drop"}, {"action": "promote", "to": "x"}, {"to": "9" * 30}, {}])
