@@ -22,7 +22,7 @@ from mlops_ray.console.audit import AuditPages
 from mlops_ray.console.drift import DriftPages
 from mlops_ray.console.forms import expect_form_token, expect_same_site, read_form
 from mlops_ray.console.overview import overview
-from mlops_ray.console.page import Refused, Viewer, in_thread, page, page_of_error
+from mlops_ray.console.page import Refused, Viewer, in_thread, page, page_of_refusal
 from mlops_ray.console.prediction import PredictionPages
 from mlops_ray.console.rendering import STATIC, static
 from mlops_ray.console.server import Server
@@ -30,6 +30,7 @@ from mlops_ray.console.sessions import Sessions
 from mlops_ray.console.sign_in import SignIn, signed_out
 from mlops_ray.console.use_case import UseCasePages
 from mlops_ray.console.version import VersionPages
+from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
 
 PAGES_AT_A_TIME = 4
@@ -48,6 +49,9 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+_LATE = "The answer was not ready in time. What you sent may have been done: look before you send it again."
+_FAILED = "The server failed; its log tells more. What you sent was not done halfway."
+
 _logger = logging.getLogger(__name__)
 
 Show = Callable[[Request, Viewer], Awaitable[Response]]
@@ -57,9 +61,9 @@ Change = Callable[[Request, Viewer, Mapping[str, str]], Awaitable[Response]]
 class Console:
     """server: whose pages these are."""
 
-    def __init__(self, settings: Settings, store: ControlStore, server: Server, sessions: Sessions | None = None):
-        self._store = store
-        self._signing = SignIn(server, Sessions() if sessions is None else sessions)
+    def __init__(self, settings: Settings, store: ControlStore, server: Server):
+        self._store, self._server = store, server
+        self._signing = SignIn(server, Sessions())
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         cases, versions = UseCasePages(store, server, threads), VersionPages(settings, store, server, threads)
@@ -106,7 +110,7 @@ class Console:
             if session is None:
                 return self._signing.redirect(request)
             viewer = Viewer(session.principal, session.form_token, datetime.now(UTC))
-            return await _kept(asyncio.wait_for(show(request, viewer), WITHIN_S), viewer)
+            return await self._kept(show(request, viewer), viewer)
 
         return answer
 
@@ -116,7 +120,7 @@ class Console:
         async def answer(request: Request) -> Response:
             session = self._signing.session(request)
             if session is None:
-                return page_of_error(signed_out(), None)
+                return page_of_refusal(signed_out(), None)
             viewer = Viewer(session.principal, session.form_token, datetime.now(UTC))
 
             async def changed() -> Response:
@@ -125,13 +129,13 @@ class Console:
                 expect_form_token(form, session.form_token)
                 return await change(request, viewer, form)
 
-            return await _kept(asyncio.wait_for(changed(), WITHIN_S), viewer)
+            return await self._kept(changed(), viewer)
 
         return answer
 
     def _unseen(self, change: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            return await _kept(change(request), None)
+            return await self._kept(change(request), None)
 
         return answer
 
@@ -150,14 +154,21 @@ class Console:
 
     async def _nothing_here(self, request: Request, error: Exception | None) -> Response:
         status = getattr(error, "status_code", 404)
-        return page_of_error(Refused(status, "There is no such page."), None)
+        return page_of_refusal(Refused(status, "There is no such page."), None)
 
-
-async def _kept(work: Awaitable[Response], viewer: Viewer | None) -> Response:
-    """The answer, or the page that tells what is against it."""
-    try:
-        return await work
-    except Exception as error:
-        if not isinstance(error, Refused):
-            _logger.warning("A page of the console was not given", exc_info=error)
-        return page_of_error(error, viewer)
+    async def _kept(self, work: Awaitable[Response], viewer: Viewer | None) -> Response:
+        """The answer, or a page with what is against it."""
+        try:
+            return await asyncio.wait_for(work, WITHIN_S)
+        except Refused as error:
+            return page_of_refusal(error, viewer)
+        except TimeoutError:
+            return page_of_refusal(Refused(504, _LATE), viewer)
+        except MlopsRayError as error:
+            status, sentence = self._server.tell(error)
+            if status >= 500:
+                _logger.warning("A page of the console was not given", exc_info=error)
+            return page_of_refusal(Refused(status, sentence), viewer)
+        except Exception as error:
+            _logger.error("A page of the console failed", exc_info=error)
+            return page_of_refusal(Refused(500, _FAILED), viewer)

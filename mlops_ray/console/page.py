@@ -1,7 +1,7 @@
 """A page: what every one has, for whom it is made, and what refuses one."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,6 @@ from starlette.responses import HTMLResponse
 
 from mlops_ray.console.rendering import render
 from mlops_ray.console.server import Answer
-from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
 from mlops_ray.governance.principals import Principal, Role
 
 _T = TypeVar("_T")
@@ -58,26 +57,9 @@ def page(template: str, viewer: Viewer | None, status: int = 200, **values: Any)
     return HTMLResponse(render(f"{template}.html", viewer=viewer, **values), status)
 
 
-def page_of_error(error: Exception, viewer: Viewer | None) -> HTMLResponse:
-    """What went wrong, in a sentence that says nothing of this machine."""
-    status, sentence = 500, "The server failed; its log tells more. Nothing that you sent was done halfway."
-    if isinstance(error, Refused):
-        status, sentence = error.status, error.sentence
-    elif isinstance(error, TimeoutError):
-        status, sentence = 504, "The page was not ready in time. Ask again."
-    elif isinstance(error, MlopsRayError):
-        status = next((one for kind, one in _STATUS.items() if isinstance(error, kind)), 500)
-        sentence = str(error) if status in (400, 403) else sentence
-        sentence = "The control store does not answer. Ask again." if status == 503 else sentence
-    return page("error", viewer, status, code=status, sentence=sentence[:MAX_SENTENCE])
-
-
-_STATUS: Mapping[type[MlopsRayError], int] = {
-    ConfigurationError: 400,
-    DataError: 400,
-    ForbiddenError: 403,
-    UnavailableError: 503,
-}
+def page_of_refusal(refusal: Refused, viewer: Viewer | None) -> HTMLResponse:
+    status, sentence = refusal.status, refusal.sentence[:MAX_SENTENCE]
+    return page("error", viewer, status, code=status, sentence=sentence)
 
 
 def expect_done(answer: Answer) -> None:

@@ -7,6 +7,7 @@ of the same routes that commands and clients ask, as the same principal: no page
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.principals import Principal
 
 
@@ -32,6 +33,9 @@ class Server(Protocol):
 
     def readmit(self, principal: Principal) -> Principal:
         """Somebody who was admitted, as they stand now. Raises ForbiddenError once their key or token has ended."""
+
+    def tell(self, error: MlopsRayError) -> tuple[int, str]:
+        """The status of HTTP, and what a caller may read of the error: nothing of this machine."""
 
     async def ask(
         self, principal: Principal, method: str, path: str, body: Any = None, use_case: str | None = None

@@ -46,13 +46,15 @@ class Sessions:
         self._known[_digest(token)] = Session(principal, now_s, now_s)
         return token
 
-    def find(self, token: str) -> Session | None:
-        """The session of a token, which is seen thereby; None if it never began, or is over."""
+    def find(self, token: str, by_person: bool = True) -> Session | None:
+        """The session of a token; None if it never began, or is over. by_person: who asks is no page that was left
+        open, so the session goes on."""
         now_s, found = self._clock(), self._known.get(_digest(token))
         if found is None or not _lasts(found, now_s):
             self.end(token)
             return None
-        found.seen_s = now_s
+        if by_person:
+            found.seen_s = now_s
         return found
 
     def end(self, token: str) -> None:

@@ -1,5 +1,6 @@
 """Signing in and out: a key, or a token of the provider, becomes a cookie that says nothing by itself."""
 
+import logging
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -12,6 +13,8 @@ from mlops_ray.console.sessions import LONGEST_S, Session, Sessions
 from mlops_ray.errors import ForbiddenError
 
 PATH = "/console/sign-in"
+REFRESH = "x-console-refresh"  # of what a page asks by itself
+_logger = logging.getLogger(__name__)
 
 
 class SignIn:
@@ -23,7 +26,7 @@ class SignIn:
     def session(self, request: Request) -> Session | None:
         """Whose request it is, with what their key may now; a key that has ended takes its session with it."""
         token = request.cookies.get(self._cookie(request), "")
-        session = self._sessions.find(token) if token else None
+        session = self._sessions.find(token, REFRESH not in request.headers) if token else None
         if session is None:
             return None
         try:
@@ -58,6 +61,7 @@ class SignIn:
             return page("sign_in", None, 403, next=to, error=str(error))
         name = self._cookie(request)
         self._sessions.end(request.cookies.get(name, ""))
+        _logger.info("%s signed in to the console with key or token %s", principal.name, principal.id)
         answer = RedirectResponse(f"{PATH}?{urlencode({'kept': 1, 'next': to})}", 303)
         # Lax: who follows a link from a message is signed in there.
         secure, token = self._secure(request), self._sessions.begin(principal)

@@ -71,7 +71,8 @@ class UseCasePages:
         viewer.expect_look(use_case)
         told = None
         if viewer.may("operate", use_case):
-            told = (await self._server.ask(viewer.principal, "GET", "/rollout", use_case=use_case)).body
+            answer = await self._server.ask(viewer.principal, "GET", "/rollout", use_case=use_case)
+            told = answer.body if answer.status == 200 else None
         return await in_thread(self._threads, partial(self._made, viewer, use_case, told, refusal))
 
     def _made(self, viewer: Viewer, use_case: str, told: Any, refusal: Answer | None) -> Response:

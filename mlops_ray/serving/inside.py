@@ -6,10 +6,11 @@ from typing import Any, NoReturn
 import msgspec
 
 from mlops_ray.console.server import Answer
-from mlops_ray.errors import ConflictError, ForbiddenError
+from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.principals import Principal
 from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.failures import status_of, told
 from mlops_ray.serving.http import HttpError, Routes
 from mlops_ray.serving.operations import Operations
 
@@ -32,6 +33,9 @@ class Inside:
             return self._guard.readmit(principal)
         except HttpError as error:
             raise ForbiddenError(error.error) from None
+
+    def tell(self, error: MlopsRayError) -> tuple[int, str]:
+        return status_of(error), told(error)
 
     async def ask(
         self, principal: Principal, method: str, path: str, body: Any = None, use_case: str | None = None

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
 from mlops_ray.console.sessions import IDLE_S, LONGEST_S, MAX_OF_ONE, Sessions
+from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import alarms_of
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.events import read_events
@@ -454,5 +455,19 @@ def test_a_session_lasts_so_long_and_one_person_has_so_many() -> None:
         alive = sessions.find(tokens[-1])
     assert alive is None
     idle = sessions.begin(bob)
-    now[0] += IDLE_S
+    now[0] += IDLE_S / 2
+    assert sessions.find(idle, by_person=False) is not None  # an overview that was left open
+    now[0] += IDLE_S / 2
     assert sessions.find(idle) is None
+
+
+def test_no_page_tells_of_the_machine(server: ConsoleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise UnavailableError("The control store is down: postgresql://mlops:secret@10.0.0.7/control")
+
+    monkeypatch.setattr("mlops_ray.console.application.overview", fail)
+    page = server.browser("bob").get("/console")
+    assert (page.status_code, "secret" in page.text, "10.0.0.7" in page.text) == (503, False, False)
+    monkeypatch.setattr("mlops_ray.console.application.overview", lambda *_: 1 / 0)
+    page = server.browser("bob").get("/console")
+    assert (page.status_code, "division" in page.text) == (500, False)

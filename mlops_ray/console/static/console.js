@@ -1,4 +1,5 @@
-// The pages work without this. With it, times are in the viewer's zone, and an overview that is left open stays true.
+// The pages work without this. With it, times are in the viewer's zone, and an overview that is left open stays true,
+// without keeping its session alive.
 "use strict";
 
 function localTimes(root) {
@@ -12,7 +13,7 @@ function localTimes(root) {
 
 async function refresh(part) {
   if (document.hidden || part.contains(document.activeElement)) return;
-  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+  const answer = await fetch(location.href, { headers: { "x-console-refresh": "1" } });
   if (!answer.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.querySelector("[data-refresh]");
