@@ -44,12 +44,13 @@ def of_approval(asked: Approval, policy: Policy, viewer: Viewer) -> Duty:
 
 
 def of_alarms(entry: Entry, alarms: Iterable[AlarmRecord], viewer: Viewer) -> list[Duty]:
+    """Of those that somebody has to act on, as `governance.alarms.open_alarms` has it."""
     who = entry.declared.owner or "whoever operates it, as it names no owner"
     link, mine = f"/console/use-cases/{entry.use_case}#alarms", viewer.may("operate", entry.use_case)
     return [
         Duty(f"{one.severity}: {one.title}", who, entry.use_case, link, one.raised_at, mine)
         for one in alarms
-        if one.is_open(viewer.now)
+        if one.is_open(viewer.now) and one.severity != "info"
     ]
 
 

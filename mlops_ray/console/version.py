@@ -92,7 +92,7 @@ def version_values(
         "registered": registered,
         "asked": asked,
         "duty": duty,
-        "decides": duty is not None and (duty.yours or stands_in),
+        "decides": duty is not None and (viewer.may(policy.role, use_case) or stands_in),
         "champion": champion,
         "card": card and _as_decided(plain_card(card)),
         "damaged": damaged,

@@ -17,7 +17,8 @@ from mlops_ray.console.sessions import IDLE_S, LONGEST_S, MAX_OF_ONE, Sessions
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import alarms_of
 from mlops_ray.governance.approvals import list_approvals
-from mlops_ray.governance.events import read_events
+from mlops_ray.governance.events import SYSTEM, read_events
+from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.live import live
 from mlops_ray.governance.principals import Principal
 from mlops_ray.monitoring.show.drift_view import drift
@@ -264,6 +265,18 @@ def test_a_person_approves_exactly_what_they_looked_at(server: ConsoleServer) ->
     assert "✓ approved" in after
     assert "better on slices" in after
     assert "Condition: until March" in after
+
+
+def test_an_author_is_told_that_somebody_else_has_to_approve(server: ConsoleServer) -> None:
+    server.keys["ada"] = create_key(server.store, SYSTEM, "ada", ["operate", "approve"]).secret
+    server.guard.keys = active_keys(server.store)
+    ada = server.browser("ada")
+    duties = re.findall(r"<li[ >].*?</li>", ada.get("/console").text, re.S)
+    assert ["you can act" in duty for duty in duties if "Approve or reject" in duty] == [False]
+    assert "waits for anybody with the role approve, but not ada" in ada.get(VERSION).text
+    refused = post(ada, DECISION, verdict="approve", reason="mine", digest="b" * 64)
+    assert (refused.status_code, states(server)[2]) == (403, "requested")
+    assert "Somebody else has to approve" in refused.text
 
 
 def test_a_rejection_needs_a_reason_and_keeps_what_was_written(server: ConsoleServer) -> None:
