@@ -29,7 +29,7 @@ from mlops_ray.governance.inventory import Declared, declare
 from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
-from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, record_next
+from mlops_ray.governance.retrainings import DECIDED, FINISHED, Decide, Entry, record_next
 from mlops_ray.registry.lineage import write_lineage
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.site import Site
@@ -109,9 +109,10 @@ def _one_history(settings: Settings, store: ControlStore) -> str:
         for type in (DECIDED, FINISHED):
             said = {"outcome": "better", "at": now.isoformat()}
             entry = Entry(type, f"retraining {CASE}", "An alarm about the inputs stands.", said)
-            record_next(store, SYSTEM, CASE, lambda events, entry=entry: entry)
+            record_next(store, SYSTEM, CASE, _always(entry))
     with store.transaction() as connection:
-        while connection.exec_driver_sql("SELECT count(*) FROM events WHERE use_case = ?", (CASE,)).scalar() < _each():
+        count = connection.exec_driver_sql("SELECT count(*) FROM events WHERE use_case = ?", (CASE,)).scalar_one()
+        for _ in range(EVENTS // (ENDPOINTS * VERSIONS) - count):
             record(
                 connection, "feature.stale", SYSTEM, "view weather", CASE, reason="2 hours old", payload={"age_s": 7}
             )
@@ -128,8 +129,8 @@ def _what_stands(store: ControlStore) -> None:
         raise_alarm(store, name, VERSIONS - 1, f"{name}-now", "The inputs have changed", "warning", now, found)
 
 
-def _each() -> int:
-    return EVENTS // (ENDPOINTS * VERSIONS)
+def _always(entry: Entry) -> Decide:
+    return lambda events: entry
 
 
 class _Server:
@@ -157,7 +158,7 @@ def _copy(settings: Settings, store: ControlStore, lineage: str) -> None:
     rows = {table: _rows(database, table) for table in ("events", "versions", "approvals", "endpoints", "policies")}
     seq = database.execute("SELECT max(seq) FROM events").fetchone()[0]
     for case in range(ENDPOINTS):
-        name, made = f"case_{case:03d}", {}
+        name, made = f"case_{case:03d}", dict[str, list[dict[str, Any]]]()
         for number in range(1, VERSIONS + 1):
             digest = f"{case * 1000 + number:064x}"
             record_digest = write_lineage(artifacts, example_lineage(name, digest, files=25))
