@@ -60,6 +60,7 @@ def serve(
             typer.echo("The governor decides on retraining: `mlops-ray audit show` tells what, and why.")
         if not os.environ.get(API_KEY_VARIABLE) and (key := credential(settings)):
             typer.echo(key_line(settings, key))
+        typer.echo(console_line(settings))
         if own:
             typer.echo("Serving until Ctrl-C.")
             stay_while_ray_lives()
@@ -90,6 +91,10 @@ def quiet_serving() -> Callable[[Settings, str], str]:
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     return serve_use_case
+
+
+def console_line(settings: Settings) -> str:
+    return f"Console:  {settings.url}/console (pages for people; sign in with the key)"
 
 
 def key_line(settings: Settings, key: str) -> str:
