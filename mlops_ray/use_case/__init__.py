@@ -25,6 +25,7 @@ from mlops_ray.use_case.last_known import LastKnown
 from mlops_ray.use_case.loading import load_use_case
 from mlops_ray.use_case.monitoring import CategoryDetector, ErrorDetector, Monitoring, NumberDetector, Question, Season
 from mlops_ray.use_case.retraining import Retraining
+from mlops_ray.use_case.schedule import OPERATIONS, Operation, Schedule
 from mlops_ray.use_case.search import Candidate, Choice, Classifier, Integer, Parameters, Search, SearchSpace, Uniform
 from mlops_ray.use_case.serving import Serving
 from mlops_ray.use_case.source import Source, Tables
@@ -35,6 +36,7 @@ from mlops_ray.use_case.windowed_view import WindowedView, windowed_views
 
 __all__ = [
     "LOWER_IS_BETTER",
+    "OPERATIONS",
     "AdvisorySeverity",
     "Aggregation",
     "Approval",
@@ -63,11 +65,13 @@ __all__ = [
     "NoVulnerability",
     "NumberDetector",
     "OnnxParity",
+    "Operation",
     "Parameters",
     "Plausible",
     "Question",
     "References",
     "Retraining",
+    "Schedule",
     "Search",
     "SearchSpace",
     "Season",
