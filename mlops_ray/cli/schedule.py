@@ -29,6 +29,7 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.use_case import OPERATIONS, Operation, UseCase, load_use_case
+from mlops_ray.use_case.schedule import due_moments
 
 if TYPE_CHECKING:
     from mlops_ray.governance.schedule_runs import Run
@@ -164,7 +165,7 @@ def run(
         typer.echo(f"{operation} of {case.name} for {moment.isoformat()}: nothing to do, it has ended already.")
         return
     declared = next((one for one in schedules.list_schedules(store, case.name) if one.operation == operation), None)
-    since = declared and due_before(declared, moment)
+    since = due_before(declared, moment) if declared is not None else None
     repo, file = str(definitions_folder(use_case, feature_repo)), config and absolute(config)
     work = Work(use_case, repo, settings.state, settings.data, file, since)
     carry_out(store, found, work, execute, wait=ordered is not None)
@@ -224,8 +225,6 @@ def history(
 
 
 def _line(one: "Declared", last: "Run | None", now: datetime) -> str:
-    from mlops_ray.operations.due import due_moments
-
     following = next(due_moments(one.cron, one.time_zone, max(one.decided_until, now)))
     due = f"paused since {one.paused_at:%Y-%m-%d %H:%M} UTC" if one.paused_at else f"due {_shown(following)}"
     ended = f"last {_shown(last.due_at)} {last.state}" if last else "no run yet"

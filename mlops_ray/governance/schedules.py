@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, insert, select, update
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor, record
-from mlops_ray.governance.tables import schedules
+from mlops_ray.governance.tables import schedule_runs, schedules
 
 CHANGED = "schedule.changed"
 
@@ -48,7 +48,7 @@ def declare(
     """Let the operations of a use case be due as in `wanted`, and no others; an event if that changes anything.
 
     What is new is due from now on. Another cron is, too: what the old one left undecided is not made up for. What is
-    paused stays so.
+    paused stays so. What waits of one that is gone is skipped.
     """
     with store.transaction() as connection:
         before = {one.operation: one for one in read_schedules(connection, use_case)}
@@ -64,9 +64,12 @@ def declare(
                 key = {"use_case": use_case, "operation": one.operation}
                 connection.execute(insert(schedules).values(**key, **values))
             else:
-                connection.execute(update(schedules).where(*_is(use_case, one.operation)).values(values))
+                connection.execute(update(schedules).where(_is(use_case, one.operation)).values(values))
         for gone in before.keys() - {one.operation for one in wanted}:
-            connection.execute(schedules.delete().where(*_is(use_case, gone)))
+            connection.execute(schedules.delete().where(_is(use_case, gone)))
+            waiting = _is(use_case, gone, schedule_runs) & (schedule_runs.c.state == "waiting")
+            skipped = {"state": "skipped", "detail": "Its schedule is declared no more."}
+            connection.execute(update(schedule_runs).where(waiting).values(skipped))
         old_words, new_words = ({one.operation: _in_words(one) for one in ones} for ones in (before.values(), wanted))
         if old_words != new_words:
             subject = f"schedules of {use_case}"
@@ -120,14 +123,14 @@ def _set_paused(store: ControlStore, actor: Actor, use_case: str, operation: str
             return
         now = database_now(connection)
         values = {"paused_at": now if paused else None}
-        connection.execute(update(schedules).where(*_is(use_case, operation)).values(values))
+        connection.execute(update(schedules).where(_is(use_case, operation)).values(values))
         before, after = {"paused": not paused}, {"paused": paused}
         subject = f"schedule {use_case} {operation}"
         record(connection, CHANGED, actor, subject, use_case, before=before, after=after, reason=reason, now=now)
 
 
-def _is(use_case: str, operation: str) -> tuple[object, ...]:
-    return schedules.c.use_case == use_case, schedules.c.operation == operation
+def _is(use_case: str, operation: str, table: Table = schedules) -> ColumnElement[bool]:
+    return and_(table.c.use_case == use_case, table.c.operation == operation)
 
 
 def _in_words(one: Declared | Wanted) -> str:

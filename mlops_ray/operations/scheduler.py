@@ -5,7 +5,8 @@ not, and what died without a word is started again. It carries nothing out itsel
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -64,18 +65,16 @@ class Scheduler:
             return False
         declared = {(one.use_case, one.operation): one for one in list_schedules(self._store)}
         for use_case, operation in declared:
-            self._one_by_one(f"{use_case} {operation}", lambda key=(use_case, operation): self._decide(*key, now))
+            with _alone(f"{use_case} {operation}"):
+                decide_next(self._store, use_case, operation, decide, now)
         for run in running(self._store):
-            found = declared.get((run.use_case, run.operation))
-            self._one_by_one(run.name, lambda run=run, found=found: self._see_through(run, found))
+            with _alone(run.name):
+                self._see_through(run, declared.get((run.use_case, run.operation)))
         return True
 
     def leave(self) -> None:
         """Give the lease back."""
         release(self._store, LEASE, self._holder)
-
-    def _decide(self, use_case: str, operation: str, now: datetime | None) -> None:
-        decide_next(self._store, use_case, operation, decide, now)
 
     def _see_through(self, run: Run, declared: Declared | None) -> None:
         phase = self._launcher.phase(run.submission)  # before the run is looked at again: its end is written first
@@ -85,10 +84,13 @@ class Scheduler:
             assert declared is not None
             self._launcher.start(RunOrder(run, declared.reference, declared.feature_repo))
 
-    def _one_by_one(self, name: str, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except MlopsRayError as error:
-            _logger.warning("%s: %s", name, error)
-        except Exception:
-            _logger.exception("%s could not be looked after", name)
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """What one of them cannot do holds up no other."""
+    try:
+        yield
+    except MlopsRayError as error:
+        _logger.warning("%s: %s", name, error)
+    except Exception:
+        _logger.exception("%s could not be looked after", name)
