@@ -56,9 +56,8 @@ def start(
     settings = settings_of(state, config, data)
     for reference in use_case:
         case = load_use_case(reference)
-        if not case.schedules:
+        if not declare(settings, case, reference, feature_repo):
             raise ConfigurationError(f"Use case {case.name} declares no schedules. Add schedules={{...}} to it.")
-        declare(settings, case, reference, feature_repo)
     with ray_for(settings) as own:
         start_scheduler_here(settings, config)
         if own:
@@ -66,15 +65,22 @@ def start(
             stay_while_ray_lives()
 
 
-def declare(settings: Settings, case: UseCase, reference: str, feature_repo: str | None) -> None:
-    """Write down what the use case declares to be due, so that the scheduler finds it."""
+def declare(settings: Settings, case: UseCase, reference: str, feature_repo: str | None) -> bool:
+    """Write down what the use case declares to be due, so that the scheduler finds it; whether it declares anything, or
+    did before."""
     store = open_store(settings)
+    if not case.schedules and not schedules.list_schedules(store, case.name):
+        return False
+    # Whoever runs it may have another folder; in a submitted job, which has Ray's, the next job is sent the same files.
+    in_folder = reference if reference.endswith(".py") else f"use_cases/{reference}.py"
+    file, repo = absolute(in_folder), str(definitions_folder(reference, feature_repo))
     actor = cli_actor(store, settings, "operate", use_case=case.name)
     wanted = tuple(
         schedules.Wanted(operation, one.cron, one.time_zone or case.zone(), one.catch_up)
         for operation, one in case.schedules.items()
     )
-    schedules.declare(store, actor, case.name, reference, str(definitions_folder(reference, feature_repo)), wanted)
+    schedules.declare(store, actor, case.name, file, repo, wanted)
+    return True
 
 
 def start_scheduler_here(settings: Settings, config: str | None) -> None:

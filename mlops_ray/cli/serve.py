@@ -60,8 +60,7 @@ def serve(
             repo = definitions_folder(use_case, feature_repo)
             start_governor(case, settings, repo, use_case, config=config and absolute(config))
             typer.echo("The governor decides on retraining: `mlops-ray audit show` tells what, and why.")
-        if case.schedules:
-            declare(settings, case, use_case, feature_repo)
+        if declare(settings, case, use_case, feature_repo):
             start_scheduler_here(settings, config)
         if not os.environ.get(API_KEY_VARIABLE) and (key := credential(settings)):
             typer.echo(key_line(settings, key))

@@ -1,12 +1,11 @@
 """Starting a run exactly once: as a job of Ray's job API, or, where Ray has no dashboard, as a named actor."""
 
 import logging
+import os
 import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -26,7 +25,8 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunJobs:
-    """Ray's job API. address: of the dashboard. options: of `mlops-ray schedule run`, such as --state."""
+    """Ray's job API. address: of the dashboard. options: of `mlops-ray schedule run`, such as --state. sends_code: a
+    job is sent the folder that this process was sent."""
 
     address: str
     options: tuple[str, ...]
@@ -36,11 +36,9 @@ class RunJobs:
         return RayJobs(self.address).phase(submission)
 
     def start(self, order: RunOrder) -> None:
-        """A job that is sent no code finds the use case's file by its absolute path, and one that is in its folder."""
-        reference = order.reference if self.sends_code else _absolute(order.reference)
-        command = (*MAIN, *_command(order, reference), *self.options)
-        if not self.sends_code:
-            command = (*command, "--feature-repo", order.feature_repo)
+        """A job that is sent the code finds the definitions in its own folder."""
+        definitions = () if self.sends_code else ("--feature-repo", order.feature_repo)
+        command = (*MAIN, *_command(order), *self.options, *definitions)
         RayJobs(self.address).submit(order.run.submission, command)
 
 
@@ -61,8 +59,7 @@ class RunActors:
         submission = order.run.submission
         if self.phase(submission) != "new":
             return
-        command = (*MAIN, *_command(order, _absolute(order.reference)), *self.options)
-        command = (*command, "--feature-repo", order.feature_repo)
+        command = (*MAIN, *_command(order), *self.options, "--feature-repo", order.feature_repo)
         options = {"name": submission, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
         actor = ray.remote(num_cpus=0, max_restarts=0)(_RunProcess).options(**options)
         actor.remote(self.artifacts, submission, command)
@@ -73,8 +70,6 @@ class _RunProcess:
     """Runs one command and ends. It begins by being made: whoever made it may be dead before it could ask for more."""
 
     def __init__(self, artifacts: str, submission: str, command: Sequence[str]) -> None:
-        import os
-
         Artifacts(artifacts).write_json({}, BEGUN, f"{submission}.json")
         context = ray.get_runtime_context()
         itself, environment = context.current_actor, {**os.environ, "RAY_ADDRESS": context.gcs_address}
@@ -97,16 +92,13 @@ def find_run_launcher(settings: Settings, config: str | None) -> RunLauncher:
     return RunJobs(address, options, "working_dir" in ray.get_runtime_context().runtime_env)
 
 
-def _command(order: RunOrder, reference: str) -> tuple[str, ...]:
+def _command(order: RunOrder) -> tuple[str, ...]:
     run = order.run
-    return "schedule", "run", reference, run.operation, "--due", run.due_at.isoformat(), "--ordered", run.submission
+    due, ordered = ("--due", run.due_at.isoformat()), ("--ordered", run.submission)
+    return "schedule", "run", order.reference, run.operation, *due, *ordered
 
 
-def _absolute(reference: str) -> str:
-    return str(Path(reference if reference.endswith(".py") else f"use_cases/{reference}.py").absolute())
-
-
-def _alive(name: str) -> Any:
+def _alive(name: str) -> bool:
     try:
         return ray.get_actor(name, namespace=NAMESPACE) is not None
     except ValueError:

@@ -17,7 +17,7 @@ from mlops_ray.governance.schedule_runs import runs
 from mlops_ray.operations import scheduler as scheduler_module
 from mlops_ray.operations.scheduler import Scheduler
 from tests.unit.test_schedule import END, START, ZONES
-from tests.unit.test_scheduler import DAY, HOUR, NIGHTLY, Cluster, declare, due, opened
+from tests.unit.test_scheduler import DAY, HOUR, NIGHTLY, Cluster, declare, due, opened, two_at_once
 
 
 class KilledError(BaseException):
@@ -109,6 +109,11 @@ def two_years(store: ControlStore) -> None:
         skipped = [run for run in found if run.state == "skipped"]
         assert len(skipped) + sum(run.state == "succeeded" for run in found) == len(found)
         assert bool(skipped) == (operation == "audit")
+
+
+def test_of_two_schedulers_at_once_each_due_run_is_started_once(store: ControlStore) -> None:
+    store.migrate()
+    two_at_once(store)
 
 
 def three_days(file: Path, template: bytes, at: int, kill: Callable[[Cluster, datetime], None]) -> tuple[int, Cluster]:

@@ -114,6 +114,10 @@ def due(cron: str, zone: str, start: datetime, end: datetime) -> list[datetime]:
 
 
 def test_of_two_schedulers_at_once_each_due_run_is_started_once(store: ControlStore) -> None:
+    two_at_once(store)
+
+
+def two_at_once(store: ControlStore) -> None:
     end = START + 20 * DAY
     declare(store, START)
     cluster = Cluster(store)
