@@ -283,3 +283,17 @@ def test_each_operation_is_a_command_that_there_is(operation: str) -> None:
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     command.parse_args(typer.Context(command, parent=context), list(words))
+
+
+def test_an_attempt_that_was_given_up_neither_begins_nor_ends_the_next(store: ControlStore) -> None:
+    declare(store, START)
+    cluster = Cluster(store)
+    Scheduler(store, cluster).round(START + DAY)
+    (first,) = runs(store, "flights")
+    schedule_runs.died(store, first, may_start_again=True)
+    schedule_runs.died(store, first, may_start_again=True)
+    assert schedule_runs.begin(store, first) is None
+    schedule_runs.end(store, first, False, "too late")
+    (second,) = runs(store, "flights")
+    assert (second.state, second.attempt) == ("running", 2)
+    assert second.submission != first.submission
