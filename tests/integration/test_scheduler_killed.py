@@ -66,7 +66,7 @@ def killed(store: ControlStore, at: int) -> Iterator[list[int]]:
         with suppress(KilledError):
             yield passed
     finally:
-        del store.transaction  # type: ignore[method-assign]
+        del store.transaction
         for engine in engines:
             event.remove(engine, "before_cursor_execute", pass_one)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ class Cluster:
             run = order.run
             if self.phases[run.submission] == "running":
                 self.phases[run.submission] = "ended"  # also where it dies
-                carry_out(self.store, run, WORK, lambda _, run=run: self._note(run, code), wait=False)
+                carry_out(self.store, run, WORK, partial(self._note, run, code), wait=False)
 
-    def _note(self, run: Run, code: int) -> tuple[int, str]:
+    def _note(self, run: Run, code: int, _: Sequence[str]) -> tuple[int, str]:
         self.done.append((run.use_case, run.operation, run.due_at))
         return code, "it said so"
 
