@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from mlops_ray.cli.main import app
 from mlops_ray.cli.schedule import declare
 from mlops_ray.config import load_settings
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.alarms import raise_alarm
 from mlops_ray.governance.control_store import open_store
@@ -119,6 +119,12 @@ def test_a_run_that_fails_says_so_by_its_exit_code_and_can_be_repeated(
         (found,) = schedule_runs.runs(store, "trains")
         assert found.state == "failed", attempt
         assert found.detail.endswith("Less punctual.")
+
+
+def test_a_time_without_predictions_is_no_failure_to_a_schedule(command: Command) -> None:
+    assert "No prediction of trains" in command("features", "parity", "trains", "--fail-above", "0.01").stdout
+    with pytest.raises(DataError, match="Give another time"):
+        command("features", "parity", "trains")
 
 
 def test_a_run_in_the_future_is_refused(command: Command, file: str) -> None:
