@@ -22,6 +22,7 @@ from mlops_ray.cli.options import (
     definitions_folder,
     moment_of,
     printable,
+    settings_file,
     settings_of,
 )
 from mlops_ray.config import Settings
@@ -87,7 +88,7 @@ def start_scheduler_here(settings: Settings, config: str | None) -> None:
     """In the Ray that this process is connected to."""
     from mlops_ray.operations.scheduler_actor import start_scheduler
 
-    start_scheduler(settings, config and absolute(config))
+    start_scheduler(settings, _file(config))
     typer.echo("What is due is carried out: `mlops-ray schedule list` tells when, `schedule history` how it went.")
 
 
@@ -172,8 +173,8 @@ def run(
         return
     declared = next((one for one in schedules.list_schedules(store, case.name) if one.operation == operation), None)
     since = due_before(declared, moment) if declared is not None else None
-    repo, file = str(definitions_folder(use_case, feature_repo)), config and absolute(config)
-    work = Work(use_case, repo, settings.state, settings.data, file, since)
+    repo = str(definitions_folder(use_case, feature_repo))
+    work = Work(use_case, repo, settings.state, settings.data, _file(config), since)
     carry_out(store, found, work, execute, wait=ordered is not None)
     (ended,) = schedule_runs.at(store, case.name, operation, moment)
     typer.echo(printable(_run_line(ended)), err=True)
@@ -228,6 +229,12 @@ def history(
         typer.echo(json.dumps(asdict(one) | duration, default=str) if as_json else printable(_run_line(one)))
     if not found and not as_json:
         typer.echo("Nothing was due yet.")
+
+
+def _file(config: str | None) -> str | None:
+    """The settings file for a process that is begun in another folder."""
+    file = settings_file(config)
+    return file and absolute(file)
 
 
 def _line(one: "Declared", last: "Run | None", now: datetime) -> str:

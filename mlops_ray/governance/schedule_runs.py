@@ -74,9 +74,9 @@ Decide = Callable[[Declared, Sequence[Run], datetime], Plan | None]
 
 def decide_next(
     store: ControlStore, use_case: str, operation: str, decide: Decide, now: datetime | None = None
-) -> None:
+) -> Plan | None:
     """Write what `decide` makes of a schedule, its runs that wait or run, and the time by the database's clock, if
-    anything. It may be called twice: only the last call counts, and the first holds no lock.
+    anything; returns it. It may be called twice: only the last call counts, and the first holds no lock.
 
     now: in its place, for simulated time. Raises ConfigurationError if there is no such schedule.
     """
@@ -89,10 +89,11 @@ def decide_next(
 
     with store.reading() as connection:
         if plan(connection) is None:
-            return
+            return None
     with store.transaction() as connection:
         if (made := plan(connection)) is not None:
             _write(connection, use_case, operation, made, now or database_now(connection))
+        return made
 
 
 def ask(store: ControlStore, use_case: str, operation: str, due_at: datetime) -> Run:

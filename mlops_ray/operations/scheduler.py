@@ -18,7 +18,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.leases import hold, release
 from mlops_ray.governance.schedule_runs import Run, decide_next, died, running
 from mlops_ray.governance.schedules import Declared, list_schedules
-from mlops_ray.operations.due import decide
+from mlops_ray.operations.due import MOST, decide
 from mlops_ray.retraining.launcher import Phase
 
 LEASE = "scheduler"
@@ -66,7 +66,8 @@ class Scheduler:
         declared = {(one.use_case, one.operation): one for one in list_schedules(self._store)}
         for use_case, operation in declared:
             with _alone(f"{use_case} {operation}"):
-                decide_next(self._store, use_case, operation, decide, now)
+                while (plan := decide_next(self._store, use_case, operation, decide, now)) and len(plan.states) >= MOST:
+                    continue
         for run in running(self._store):
             with _alone(run.name):
                 self._see_through(run, declared.get((run.use_case, run.operation)))

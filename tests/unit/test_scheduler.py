@@ -259,6 +259,15 @@ def test_years_of_being_down_are_decided_on_in_parts() -> None:
     assert rest.states[START + 10 * HOUR] == ("running", "")
 
 
+def test_a_month_of_being_down_is_over_with_one_round(store: ControlStore) -> None:
+    declare(store, START, cron="*/20 * * * *", catch_up=False)
+    cluster = Cluster(store)
+    Scheduler(store, cluster).round(START + 30 * DAY)
+    found = runs(store, "flights", limit=10_000)
+    assert Counter(run.state for run in found) == {"skipped": 30 * 72 - 1, "running": 1}
+    assert [order.run.due_at for order in cluster.orders] == [START + 30 * DAY]
+
+
 def test_a_clock_that_is_put_back_decides_nothing_twice() -> None:
     declared = Declared("flights", "features", "* * * * *", "UTC", True, "", "", START)
     assert decide(declared, (), START - DAY) is None
