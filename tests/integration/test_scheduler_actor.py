@@ -1,7 +1,7 @@
 """The scheduler as an actor: what is due is run by Ray, as jobs or as actors, though it dies meanwhile."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +23,16 @@ DUE = datetime(2024, 5, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(
+        address="local", num_cpus=2, object_store_memory=200 << 20, include_dashboard=True, dashboard_port=8277,
+        log_to_driver=False, logging_level="ERROR",
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return load_settings(state=str(tmp_path / "state"), data=str(tmp_path))
@@ -42,14 +52,14 @@ def states(settings: Settings) -> list[str]:
     return [run.state for run in runs(open_store(settings), "trains")]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.5)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("file")
 def test_jobs_carry_out_what_is_due_though_the_scheduler_dies(cluster: None, settings: Settings) -> None:
     store = open_store(settings)
@@ -59,11 +69,10 @@ def test_jobs_carry_out_what_is_due_though_the_scheduler_dies(cluster: None, set
     try:
         assert start_scheduler(settings)._actor_id == first._actor_id
         schedule_runs.backfill(store, SYSTEM, "trains", "audit", [DUE, DUE + HOUR], "a test")
-        while states(settings).count("succeeded") < 2:
-            for _ in range(2):
-                ray.kill(ray.get_actor(NAME, namespace=NAMESPACE), no_restart=False)
-                time.sleep(3)
-            wait_until(lambda: "running" not in states(settings))
+        for begun in ({"running"}, {"succeeded"}):
+            wait_until(lambda begun=begun: bool(begun & set(states(settings))))
+            ray.kill(ray.get_actor(NAME, namespace=NAMESPACE), no_restart=False)
+        wait_until(lambda: states(settings) == ["succeeded"] * 2)
         found = runs(store, "trains")
         assert [(run.attempt, run.state) for run in found] == [(1, "succeeded")] * 2
         assert found[1].started_at is not None
@@ -75,7 +84,7 @@ def test_jobs_carry_out_what_is_due_though_the_scheduler_dies(cluster: None, set
         ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("file")
 def test_actors_do_where_ray_has_no_jobs_and_a_failure_is_kept(cluster: None, settings: Settings) -> None:
     store = open_store(settings)
