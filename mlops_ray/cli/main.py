@@ -28,6 +28,7 @@ from mlops_ray.cli.quarantine import quarantine
 from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
 from mlops_ray.cli.run import run
+from mlops_ray.cli.schedule import schedule
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
@@ -58,6 +59,7 @@ app.add_typer(rollout, name="rollout")
 app.add_typer(alarms, name="alarms")
 app.add_typer(monitoring, name="monitoring")
 app.add_typer(retraining, name="retraining")
+app.add_typer(schedule, name="schedule")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 app.add_typer(notify, name="notify")

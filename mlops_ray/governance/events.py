@@ -102,6 +102,8 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "data.erased": EventType("Rows of a person were erased from snapshots and all that was made from them.", "warning"),
     "subscription.ended": EventType("A subscriber answered that it is gone (410) and is told nothing more.", "warning"),
     "notification.set_aside": EventType("An event that cannot be read was not sent to a subscription.", "critical"),
+    "schedule.changed": EventType("What is due by the clock was declared anew, paused, resumed or made up for."),
+    "schedule.failed": EventType("A run that was due by the clock failed, or died several times.", "warning"),
     "schema.upgraded": EventType("The control store was brought to the schema of a newer release."),
     "audit.failed": EventType("Events, anchors or the tables they describe are not what they were.", "critical"),
     "audit.anchored": EventType("The end of the chain of events is written down outside the database."),

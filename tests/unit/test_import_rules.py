@@ -73,7 +73,8 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
-    "operations": GROUND | {"monitoring"},
+    # What is due is started as retrainings are.
+    "operations": GROUND | {"monitoring", "retraining"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     "cli": GROUND
@@ -117,6 +118,7 @@ HOMES = {
         "mlops_ray/ingestion/delta_files.py",
         "mlops_ray/catalogue/export.py",
     ),
+    "cronsim": ("mlops_ray/use_case/schedule.py",),
     "typer": ("mlops_ray/cli/",),
     "jinja2": ("mlops_ray/console/", "mlops_ray/scaffold/"),
     "apprise": ("mlops_ray/governance/channels.py",),
