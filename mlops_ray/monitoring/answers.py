@@ -1,9 +1,11 @@
 """Answers as the ledger has them, and the columns of numbers that they are watched by."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mlops_ray.tasks.evaluation import Floats
 from mlops_ray.tasks.task import Task
@@ -29,7 +31,7 @@ def answer_in(rows: pl.DataFrame, task: Task) -> Floats:
     return parts[0] if task.width == 1 else np.column_stack(parts)
 
 
-def answer_columns(answer: Floats, task: Task) -> list[pl.Series]:
+def answer_columns(answer: NDArray[np.floating[Any]], task: Task) -> list[pl.Series]:
     """The answers as float64 in the ledger's columns."""
     found, at = [], 0
     by_column = np.asarray(answer, dtype=np.float64).reshape(len(answer), -1)

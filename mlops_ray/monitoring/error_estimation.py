@@ -92,7 +92,8 @@ def fit_errors(
     """
     errors = task.errors(task.encoded(labelled["label"]), answer_in(labelled, task))
     cell, bins = np.searchsorted(sketch.edges, _float32(labelled[EXPECTED])), len(sketch.counts)
-    rows, sums, squares = (np.bincount(cell, weight, bins) for weight in (np.ones_like(errors), errors, errors**2))
+    weights = np.ones_like(errors), errors, errors**2
+    rows, sums, squares = (np.bincount(cell, weight, bins).astype(np.float64) for weight in weights)
     expected = isotonic(sums, rows)
     off, sampling = [], []
     pairs = zip(windows.sums(cell, bins), windows.sums(cell, bins, errors), strict=True)
@@ -103,9 +104,18 @@ def fit_errors(
             sampling.append(float(errors.var()) / float(count.sum()))
     around = squares - 2 * expected * sums + expected**2 * rows
     variance = np.where(rows > 1, around / np.maximum(rows, 1), around.sum() / max(1.0, rows.sum()))
-    spread = sqrt(max(0.0, float(around.sum() / max(1.0, rows.sum()))))
-    lists = (tuple(part.tolist()) for part in (sketch.edges.astype(np.float64), expected, np.maximum(0.0, variance)))
-    return ErrorEstimator(next(iter(task.metrics)), *lists, *beyond_sampling(off, sampling), spread, tree)
+    between, offset, compared = beyond_sampling(off, sampling)
+    return ErrorEstimator(
+        metric=next(iter(task.metrics)),
+        edges=tuple(sketch.edges.astype(np.float64).tolist()),
+        expected=tuple(expected.tolist()),
+        variance=tuple(np.maximum(0.0, variance).tolist()),
+        between=between,
+        offset=offset,
+        windows=compared,
+        spread=sqrt(max(0.0, float(around.sum() / max(1.0, rows.sum())))),
+        tree=tree,
+    )
 
 
 def _float32(values: pl.Series) -> NDArray[np.float32]:

@@ -91,7 +91,7 @@ def miscalibration(reference: Reliability, window: Reliability) -> float:
     if not there.any():
         return nan
     rows = window.rows[there]
-    errors = (window.positives[there] - rows * expected) ** 2 / (rows * variance)
+    errors = (window.positives[there] - rows * expected) ** 2 / variance
     return float(errors.mean())
 
 
@@ -138,7 +138,7 @@ def _harder(reference: Mapping[str, _Float], window: Mapping[str, _Float], of: C
 
 
 def _expected(reference: Reliability, window: Reliability) -> tuple[NDArray[np.bool_], _Float, _Float]:
-    """The bins that have rows, what to expect of a row in each of them, and its variance."""
+    """The bins that have rows, what to expect of a row in each of them, and the variance of the sum of its rows."""
     there = (reference.rows > 0) & (window.rows > 0)
     rows, old = window.rows[there], reference.rows[there]
     offset = (reference.positives[there] - reference.predicted[there]) / old
@@ -147,9 +147,9 @@ def _expected(reference: Reliability, window: Reliability) -> tuple[NDArray[np.b
         whole = reference.squares.sum() / reference.rows.sum()
         variance = reference.squares[there] / old - offset**2
         variance *= _harder(reference.sums, window.sums, lambda part: part[there])
-        return there, expected, np.maximum(variance, max(_SMALLEST, _SMALLEST * whole))
+        return there, expected, rows * np.maximum(variance, max(_SMALLEST, _SMALLEST * whole))
     expected = np.clip(expected, 1 / (old + 2), 1 - 1 / (old + 2))
-    return there, expected, expected * (1 - expected)
+    return there, expected, rows * expected * (1 - expected)
 
 
 @dataclass(frozen=True)

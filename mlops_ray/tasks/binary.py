@@ -141,7 +141,7 @@ class Binary:
         return np.abs(labels - np.asarray(answer, dtype=np.float64))
 
     def foretold(self, answer: Floats) -> Floats:
-        return 2 * answer * (1 - answer)
+        return np.asarray(2 * answer * (1 - answer), dtype=np.float64)
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
         return wrong_probability(answer)

@@ -167,7 +167,7 @@ class MultiClass:
         return {name: answer[:, at] for at, name in enumerate(self.classes)}
 
     def guess(self, answer: Floats) -> Floats:
-        return answer.max(axis=1)
+        return np.asarray(answer.max(axis=1), dtype=np.float64)
 
     def observed(self, labels: NDArray[np.intp], answer: Floats) -> Floats:
         return self._predicted(labels, answer)[0]
@@ -177,7 +177,8 @@ class MultiClass:
 
     def foretold(self, answer: Floats) -> Floats:
         """The entropy: the log loss to expect where the probabilities are right."""
-        return -(answer * np.log(np.maximum(answer, np.finfo(np.float64).tiny))).sum(axis=1)
+        logs = np.log(np.maximum(answer, np.finfo(np.float64).tiny))
+        return np.asarray(-(answer * logs).sum(axis=1), dtype=np.float64)
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
         if sentence := wrong_probability(answer):

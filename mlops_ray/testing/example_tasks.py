@@ -51,7 +51,7 @@ class World:
         x, hard = rows["x"].to_numpy() * (1 - turned), rows["hard"].to_numpy()
         of_c = np.where(rows["c"].to_numpy() == "a", 1.0, -1.0)
         if self.task.width == 1:
-            return 20 + 4 * x + 2 * of_c
+            return np.asarray(20 + 4 * x + 2 * of_c)
         scores = np.column_stack([0.5 + 0 * x, 2 * x, of_c - x]) * (1.6 - 1.5 * hard)[:, None]
         grown = np.exp(scores - scores.max(axis=1, keepdims=True))
         return np.asarray(grown / grown.sum(axis=1, keepdims=True))
