@@ -16,10 +16,13 @@ from mlops_ray.exploration.table_sketch import TableSketch
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.labelled import labelled_rows, request_rows
 from mlops_ray.ingestion.sources import SourceFile
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature, Tables, UseCase
 
 # Of more rows so many are looked at, evenly: a ROC AUC is off by 0.005 then.
 _ROWS = 50_000
+# Of fewer rows with an event, or without it, a column ranks them well by chance.
+_ROWS_OF_AN_EVENT = 20
 _EVER = datetime(2199, 1, 1, tzinfo=UTC)
 
 _logger = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ def suspected_leaks(
     tables: of the snapshot that the training set was made from.
     """
     found = [
-        *_too_good_alone(training_set, [feature.name for feature in features]),
+        *_too_good_alone(use_case.label.task, training_set, [feature.name for feature in features]),
         *_recorded_with_outcome(use_case, tables[use_case.main_source]),
         *early_views(use_case, tables),
     ]
@@ -45,7 +48,7 @@ def suspected_in_files(use_case: UseCase, files: Sequence[SourceFile]) -> list[S
     files of the first source."""
     rows = accepted_rows(files, use_case.sources[use_case.main_source], _ROWS)
     labelled, names = labelled_rows(use_case, rows, _EVER), list(use_case.features_of_request())
-    found = [*_too_good_alone(labelled, names), *_recorded_with_outcome(use_case, rows)]
+    found = [*_too_good_alone(use_case.label.task, labelled, names), *_recorded_with_outcome(use_case, rows)]
     return list({one.column: one for one in reversed(found)}.values())[::-1]
 
 
@@ -72,11 +75,14 @@ def expect_no_leak(found: Sequence[Suspicion], waivers: Mapping[str, str], known
         )
 
 
-def _too_good_alone(training_set: pl.DataFrame, names: Sequence[str]) -> list[Suspicion]:
-    with_label, without = (
-        _profile(training_set.filter(flag).select(names)) for flag in (pl.col(LABEL), ~pl.col(LABEL))
-    )
-    return of_relations(relations(with_label, without))
+def _too_good_alone(task: Task, training_set: pl.DataFrame, names: Sequence[str]) -> list[Suspicion]:
+    found = []
+    for event in task.events(task.encoded(training_set[LABEL])).values():
+        if min(event.sum(), (~event).sum()) < _ROWS_OF_AN_EVENT:
+            continue
+        with_event, without = (_profile(training_set.filter(flag).select(names)) for flag in (event, ~event))
+        found += of_relations(relations(with_event, without))
+    return found
 
 
 def _recorded_with_outcome(use_case: UseCase, rows: pl.DataFrame) -> list[Suspicion]:
