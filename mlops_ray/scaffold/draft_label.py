@@ -1,0 +1,241 @@
+"""Draft label: of which kind a label is, by its values, and what a use case says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from mlops_ray.errors import ConfigurationError, nearest
+from mlops_ray.exploration.profile import ColumnProfile
+from mlops_ray.exploration.propose import quoted
+from mlops_ray.exploration.suspicion import shown
+from mlops_ray.scaffold.class_values import FEWEST_ROWS, PARTS, Labelled, folded, labelled, values_of, without_rare
+from mlops_ray.use_case import Column
+
+Kind = Literal["binary", "multiclass", "regression"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MOST_CLASSES = 50
+# Whole numbers with so few values could be names or amounts.
+MOST_CODES = 10
+_YES = {"yes", "y", "true", "t"}
+# The mean is moved by few rows where the ends lie so far beyond the middle 98 %.
+_FAR_OUT = 10
+
+
+@dataclass(frozen=True)
+class DraftLabel:
+    """What is said of a label, as code: `value` the expression, `task` its kind ("" for yes or no).
+
+    column: as the contract is to have it. gate: of quality, `why` the comment beside it. notes: what was decided and
+    somebody has to look at.
+    """
+
+    column: Column
+    value: str
+    task: str
+    metric: str
+    candidates: tuple[str, ...]
+    gate: str
+    notes: tuple[str, ...]
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of a label before its kind is."""
+
+    column: Column
+    profile: ColumnProfile
+    sample: pl.DataFrame
+    labels: Labelled
+    time: str
+    values: Mapping[str, str]
+
+    @property
+    def of(self) -> str:
+        return f"pl.col({quoted(self.column.name)})"
+
+
+def could_be_names_or_amounts(column: Column, profile: ColumnProfile) -> bool:
+    """Whether the values alone do not tell of which kind the label is: a few whole numbers."""
+    whole = column.type == "integer" or (column.type == "number" and profile.whole)
+    return whole and 2 < profile.different <= MOST_CODES
+
+
+def draft_label(
+    column: Column, profile: ColumnProfile, sample: pl.DataFrame, time: str, split: Mapping[str, timedelta],
+    rows: int, wanted: Kind | None, positive: str,
+) -> DraftLabel:  # fmt: skip
+    """sample: accepted rows, of `rows` in the files; time: their column of moments. wanted, positive: as a person said.
+
+    Raises ConfigurationError where the values are no label, or not of the wanted kind, with the next step.
+    """
+    values = values_of(column, profile, sample[column.name])
+    seen = _Seen(column, profile, sample, labelled(sample, column.name, time, split, rows), time, values)
+    if positive and wanted not in (None, "binary"):
+        raise ConfigurationError(f"--positive is of a yes-or-no label, and --task is {wanted}. Leave one of them out.")
+    kind = wanted or ("binary" if positive else _kind(seen))
+    drafted = {"binary": _binary, "multiclass": _classes, "regression": _number}[kind](seen, positive)
+    return replace(drafted, notes=tuple(note for note in (*_missing(seen), *drafted.notes) if note))
+
+
+def _kind(seen: _Seen) -> Kind:
+    column, names = seen.column, seen.values
+    if column.type == "boolean" or len(names) == 2:
+        return "binary"
+    if column.type == "timestamp" or len(names) < 2:
+        what = "moments" if column.type == "timestamp" else f"{len(names)} different values"
+        raise ConfigurationError(f"--label {column.name!r} has {what}: nothing to predict. Take another column.")
+    if column.type == "text":
+        return "binary" if len(folded(names)) == 2 else "multiclass"
+    return "multiclass" if could_be_names_or_amounts(column, seen.profile) else "regression"
+
+
+def _missing(seen: _Seen) -> list[str]:
+    """What is said of rows without a label, or with one that is none."""
+    name, notes = seen.column.name, []
+    if without := seen.profile.rows - seen.sample[seen.column.name].count() * seen.labels.times:
+        notes.append(f"{max(1, without):,.0f} rows have no {name}: they are not learned from.")
+    if odd := {what: rows for what, rows in seen.profile.odd.items() if what != "nan"}:
+        said = ", ".join(f"{rows:,} {what}" for what, rows in odd.items())
+        notes.append(f"Some values of {name} cannot be used, so that their rows are quarantined: {said}.")
+    return notes
+
+
+def _binary(seen: _Seen, positive: str) -> DraftLabel:
+    value, truth, names, note = seen.of, pl.col("label"), list(seen.values), ""
+    if seen.column.type == "text" and not positive and len(folded(names)) == 2 < len(names):
+        value, truth, names = f"{value}.str.to_lowercase()", truth.str.to_lowercase(), folded(names)
+    if positive or seen.column.type != "boolean":
+        chosen, note = _positive(seen, names, positive)
+        code = quoted(chosen) if seen.column.type == "text" else seen.values[chosen]
+        value, truth = f"{value} == {code}", truth.cast(pl.String) == seen.values.get(chosen, chosen)
+    return _of_classes(seen, _with_choices(seen), value, "", "roc_auc", (note, _few(seen, truth)))
+
+
+def _positive(seen: _Seen, names: list[str], wanted: str) -> tuple[str, str]:
+    """The value that counts as yes, and what to check about it. names: most frequent first."""
+    label = seen.column.name
+    if wanted:
+        if wanted not in names:
+            raise ConfigurationError(f"--positive {wanted!r} is no value of {label}. {nearest(wanted, names)}")
+        return wanted, ""
+    if len(names) != 2:
+        some = ", ".join(map(shown, names[:5]))
+        raise ConfigurationError(
+            f"--label {label!r} has {len(names)} different values (such as {some}), and a yes-or-no question needs "
+            f"two. Say which value counts as yes (--positive VALUE), or take another --task: {', '.join(KINDS[1:])}."
+        )
+    yes = [name for name in names if name.strip().lower() in _YES]
+    chosen = yes[0] if len(yes) == 1 else names[-1]
+    why = f"Of {' and '.join(map(shown, names))} the rarer one is predicted: is it {shown(chosen)}?"
+    return chosen, "" if yes else why
+
+
+def _few(seen: _Seen, truth: pl.Expr) -> str:
+    """What is said of a label that too few rows of a part of the time have, or have not."""
+    found = seen.labels.rows_by_part(truth)
+    none = np.zeros(len(PARTS))
+    for name, said in (("True", "yes"), ("False", "no")):
+        rows = found.get(name, none)
+        if rows.min() < FEWEST_ROWS:
+            part = PARTS[int(rows.argmin())]
+            return (
+                f"Only {rows.min():,.0f} rows of the {part} period say {said} to {seen.column.name}: a metric of so "
+                f"few says more about chance. Collect more, or make the period longer."
+            )
+    return ""
+
+
+def _classes(seen: _Seen, positive: str) -> DraftLabel:
+    label, names = seen.column.name, list(seen.values)
+    value, name_of = seen.of, pl.col("label")
+    if seen.column.type in ("boolean", "timestamp") or len(names) < 3:
+        raise ConfigurationError(
+            f"--label {label!r} has {len(names)} values, and several classes are three or more. Leave --task out."
+        )
+    notes = []
+    if seen.column.type != "text":
+        names.sort(key=lambda name: float(seen.values[name]))
+        whole = "" if seen.column.type == "integer" else ".cast(pl.Int64)" if seen.profile.whole else ""
+        value = f"{value}{whole}.cast(pl.String)"
+        name_of = (name_of.cast(pl.Int64) if whole else name_of).cast(pl.String)
+        notes.append(f"{label} has {len(names)} numbers, taken for names. Amounts are --task regression.")
+    elif len(small := folded(names)) < len(names):
+        notes.append(f"{len(names)} spellings of {label} are {len(small)} classes without upper case.")
+        value, name_of, names = f"{value}.str.to_lowercase()", name_of.str.to_lowercase(), small
+    if len(names) > MOST_CLASSES:
+        some = ", ".join(map(shown, names[:5]))
+        raise ConfigurationError(
+            f"--label {label!r} has {len(names):,} different values (such as {some}), and a model tells at most "
+            f"{MOST_CLASSES} classes apart here. Group them in the files, ask about one (--positive VALUE), or take "
+            f"another column."
+        )
+    rare = without_rare(names, seen.labels.rows_by_part(name_of))
+    notes.append(rare.note)
+    if len(rare.kept) < 3:
+        raise ConfigurationError(
+            f"--label {label!r} has {len(rare.kept)} classes with enough rows. {rare.note} Ask about one of them: "
+            f"--positive {quoted(names[0])}."
+        )
+    task = f"MultiClass({quoted(rare.kept)})"
+    return _of_classes(seen, _with_choices(seen), value + rare.code, task, "log_loss", tuple(notes))
+
+
+def _of_classes(seen: _Seen, column: Column, value: str, task: str, metric: str, notes: tuple[str, ...]) -> DraftLabel:
+    linear = "LogisticRegression"
+    return DraftLabel(column, value, task, metric, (linear, "GradientBoosting"), 'Threshold("roc_auc", 0.55)', notes)
+
+
+def _with_choices(seen: _Seen) -> Column:
+    """The column with all values that were seen: a row with a new one is quarantined, and not an unknown class."""
+    column = seen.column
+    if column.type == "text" and len(seen.values) <= 2 * MOST_CLASSES:
+        return replace(column, choices=tuple(sorted(seen.values)), pattern=None)
+    return column
+
+
+def _number(seen: _Seen, positive: str) -> DraftLabel:
+    label, profile = seen.column.name, seen.profile
+    if seen.column.type not in ("integer", "number"):
+        words = ", ".join(map(shown, list(seen.values)[:5]))
+        raise ConfigurationError(
+            f"--label {label!r} was read as {seen.column.type} (such as {words}), which is no number. Take away what "
+            f"is none, or leave --task out."
+        )
+    if len(seen.values) < 2:
+        raise ConfigurationError(f"--label {label!r} has one value alone: nothing to predict. Take another column.")
+    note, estimand, metric = "", "mean", "root_mean_squared_error"
+    if profile.percentiles and profile.maximum is not None and profile.minimum is not None:
+        middle = profile.percentiles[99] - profile.percentiles[1]
+        if profile.maximum - profile.minimum > _FAR_OUT * middle:
+            estimand, metric = "median", "mean_absolute_error"
+            note = (
+                f"{label} goes from {profile.minimum:g} to {profile.maximum:g}, and 98 % of it from "
+                f"{profile.percentiles[1]:g} to {profile.percentiles[99]:g}: the median is predicted, which the ends "
+                f"do not move. Are they right?"
+            )
+    task = f"Regression({'estimand=' + quoted(estimand) if estimand == 'median' else ''})"
+    limit = _constant_error(seen.labels, estimand)
+    return DraftLabel(
+        seen.column, seen.of, task, metric, ("LinearRegression", "GradientBoosting"),
+        f'Threshold("{metric}", {limit})', (note,), f"what the {estimand} of earlier rows alone achieves",
+    )  # fmt: skip
+
+
+def _constant_error(labels: Labelled, estimand: str) -> float:
+    """The error on the test period of answering the mean or median of what lies before it, to three digits."""
+    known = labels.rows.drop_nulls("label")
+    last = len(PARTS) - 1
+    before, test = (
+        known.filter(flag)["label"].cast(pl.Float64).to_numpy()
+        for flag in (pl.col("part") != last, pl.col("part") == last)
+    )
+    if not len(before) or not len(test):
+        raise ConfigurationError(f"No label lies {'before' if len(test) else 'in'} the test period. Collect more rows.")
+    error = test - (before.mean() if estimand == "mean" else np.median(before))
+    found = np.sqrt((error**2).mean()) if estimand == "mean" else np.abs(error).mean()
+    return float(f"{found:.3g}")
