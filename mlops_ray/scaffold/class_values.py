@@ -14,8 +14,8 @@ from mlops_ray.use_case import Column
 from mlops_ray.use_case.column import normal_form
 
 # With fewer rows in a part of the time a class can hardly be learned or judged; gates of slices ask for as many.
-FEWEST_ROWS = 20
-_ALIKE = 0.8
+FEWEST_ROWS = 10
+_ALIKE = 0.75
 OTHER = "other"
 PARTS = ("training", "validation", "test")
 

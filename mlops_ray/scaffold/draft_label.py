@@ -191,11 +191,14 @@ def _of_classes(seen: _Seen, column: Column, value: str, task: str, metric: str,
 
 
 def _with_choices(seen: _Seen) -> Column:
-    """The column with all values that were seen: a row with a new one is quarantined, and not an unknown class."""
+    """The column with the values that were seen: a row with a new one is quarantined, and not an unknown class."""
     column = seen.column
-    if column.type == "text" and len(seen.values) <= 2 * MOST_CLASSES:
+    if len(seen.values) > 2 * MOST_CLASSES or column.type == "boolean":
+        return column
+    if column.type == "text":
         return replace(column, choices=tuple(sorted(seen.values)), pattern=None)
-    return column
+    numbers = [float(value) for value in seen.values.values()]
+    return replace(column, minimum=min(numbers), maximum=max(numbers))
 
 
 def _number(seen: _Seen, positive: str) -> DraftLabel:

@@ -116,7 +116,10 @@ def test_names_that_are_taken_become_others_or_are_said_to_be() -> None:
     [
         (("--label", "churnd", "--time", "signed up"), "--label 'churnd' is no column of the files. Did you mean"),
         (("--label", "churned", "--time", "plan"), "which is no moment. Columns with moments: signed up, last login"),
-        (("--label", "plan", "--time", "signed up"), "has 3 different values"),
+        (("--label", "plan", "--time", "signed up", "--task", "binary"), "has 3 different values"),
+        (("--label", "plan", "--time", "signed up", "--task", "regression"), "which is no number"),
+        (("--label", "note", "--time", "signed up"), "a model tells at most 50 classes apart"),
+        (("--label", "churned", "--time", "signed up", "--task", "multiclass"), "several classes are three or more"),
         (("--label", "churned", "--time", "signed up", "--positive", "maybe"), "--positive 'maybe' is no value"),
         (("--label", "churned", "--time", "signed up", "--known-after", "400d"), "too little is left to train on"),
         (("--label", "churned"), "Say which column it is: --time COLUMN. Likely: signed up, last login."),
