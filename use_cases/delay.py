@@ -11,13 +11,13 @@ import polars as pl
 from mlops_ray import Label
 from mlops_ray.training.candidates import GradientBoosting, LinearRegression, NeuralNetwork
 from mlops_ray.use_case import (
+    BetterThanBaseline,
     BetterThanChampion,
     Latency,
     NoSliceWorse,
     OnnxParity,
     Plausible,
     Regression,
-    Threshold,
 )
 
 # The median: a flight that comes a day late says no more of the others than one that comes two hours late.
@@ -25,7 +25,7 @@ arrival_delay = Label(
     "arrival_delay",
     value=pl.col("arr_delay"),
     known_at=pl.col("landed"),
-    task=Regression(unit="minutes", estimand="median"),
+    task=Regression(unit="minutes", estimand="median", coverage=0.8),
 )
 
 use_case = replace(
@@ -38,7 +38,7 @@ use_case = replace(
     gates=(
         OnnxParity(),
         Latency(limit_ms=10),
-        Threshold("mean_absolute_error", 22),
+        BetterThanBaseline("mean_absolute_error", by=("carrier", "hour")),
         NoSliceWorse("mean_absolute_error", 30),
         BetterThanChampion(margin=-0.5, metric="mean_absolute_error"),
         Plausible(limit=0.5, metric="r2"),

@@ -11,13 +11,13 @@ import polars as pl
 from mlops_ray import Label
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
 from mlops_ray.use_case import (
+    BetterThanBaseline,
     BetterThanChampion,
     Latency,
     MultiClass,
     NoSliceWorse,
     OnnxParity,
     Plausible,
-    Threshold,
 )
 
 # A flight that was diverted landed elsewhere, if at all: it has departed, and has no arrival delay.
@@ -45,7 +45,7 @@ use_case = replace(
     gates=(
         OnnxParity(),
         Latency(limit_ms=10),
-        Threshold("roc_auc", 0.6),
+        BetterThanBaseline("log_loss", by=("carrier", "hour")),
         NoSliceWorse("accuracy", 0.6),
         BetterThanChampion(margin=-0.01, metric="log_loss"),
         Plausible(limit=0.9, metric="roc_auc"),

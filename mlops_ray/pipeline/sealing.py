@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.alone import roc_auc_alone
+from mlops_ray.evaluation.baseline import baseline
+from mlops_ray.evaluation.comparison import compare
+from mlops_ray.evaluation.gates import baseline_name
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
@@ -34,9 +37,10 @@ from mlops_ray.tasks.stored import task_to_json
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.fit import fit_chosen, fit_trial
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Feature, UseCase
+from mlops_ray.use_case import BetterThanBaseline, Feature, UseCase
 
 GOLDEN_ROWS = 64
+Scores = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.intp]]
 ONNX_TOLERANCE = 1e-5
 
 
@@ -102,10 +106,10 @@ def _difference(apart: NDArray[np.float64], candidate: str) -> float:
 
 
 def _decided(use_case: UseCase, parts: Parts, features: Sequence[Feature], trial: Trial) -> Task:
-    """The label's task with the threshold that its decision finds on the validation period, asked of a model that was
+    """The label's task with the threshold or interval that is found on the validation period, asked of a model that was
     fitted on the training period alone: the one to be sealed has seen these rows."""
     task, rows = use_case.label.task, parts.validation
-    if task.decision is None:
+    if not task.is_open:
         return task
     fitted = fit_trial(use_case, parts.train, features, trial)
     answers = fitted.model.predict(fitted.encoder.encode(rows))
@@ -130,6 +134,7 @@ def _evaluation(
         evaluation["decision"] = decisions
     if use_case.slices:
         evaluation["slices"] = evaluate_slices(task, test, use_case.slices, *scored).to_json()
+    evaluation["baselines"] = _baselines(use_case, task, seen, test, scored)
     evaluation["alone"] = roc_auc_alone(task, seen, test, features, LABEL, seed)
     grown = permutation_importance(
         task,
@@ -140,6 +145,18 @@ def _evaluation(
         seed,
     )
     return evaluation | {"importance": {"measure": f"{task.loss}, feature permuted", "features": grown}}
+
+
+def _baselines(use_case: UseCase, task: Task, seen: pl.DataFrame, test: pl.DataFrame, scored: Scores) -> dict[str, Any]:
+    """What the gates ask about answers without a model; learned from `seen`, on the rows of `scored`."""
+    labels, answers, day = scored
+    found = dict[str, Any]()
+    for gate in use_case.gates:
+        if isinstance(gate, BetterThanBaseline):
+            without = baseline(task, seen, test, gate.by)
+            compared = compare((task, task), labels, answers, without, day, gate.metric)
+            found[baseline_name(gate)] = asdict(compared)
+    return found
 
 
 def _periods(use_case: UseCase, as_of: datetime) -> dict[str, Any]:

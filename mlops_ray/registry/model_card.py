@@ -131,9 +131,7 @@ def _metrics(found: Trace) -> _Section:
     if {"rows", "days"} <= evaluation.keys():
         text = f"{text} {evaluation['rows']:,} rows of {evaluation['days']} days; {task.described(evaluation)}."
     if decision := evaluation.get("decision"):
-        unit = f" {decision['unit']}" if decision["unit"] else ""
-        gains = ", ".join(f"{way} {gain:.4g}{unit}" for way, gain in decision["gain"].items())
-        text = f"{text} Acting from {decision['threshold']:.3f} on; the gain of a row is {gains}."
+        text = f"{text} {task.decisions_described(decision)}"
     if uses := _decisions(found):
         text = f"{text} Decisions made on days of it so far, on this and other versions: {uses}."
     return _Section("Metrics", [text], head=["metric", "value", "95 % interval", "better"], rows=rows)

@@ -111,6 +111,9 @@ class Binary:
     def link(self, labels: NDArray[np.bool_]) -> Logistic:
         return Logistic()
 
+    def guess(self, labels: NDArray[np.bool_]) -> float:
+        return float((labels.sum() + 0.5) / (len(labels) + 1))
+
     def reliability(self, labels: NDArray[np.bool_], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(labels.astype(np.float64), answer.astype(np.float64), one_block, np.ones((1, 1)))[1]
@@ -131,6 +134,10 @@ class Binary:
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         return np.abs(np.subtract(ours, theirs, dtype=np.float64))
 
+    @property
+    def is_open(self) -> bool:
+        return self.decision is not None
+
     def decided(self, labels: NDArray[np.bool_], answer: Floats, days: int) -> "Binary":
         if self.decision is None:
             return self
@@ -150,6 +157,11 @@ class Binary:
         }
         gains = {name: float(self.decision.of(labels, chosen).mean()) for name, chosen in ways.items()}
         return {"threshold": self.threshold, "unit": self.decision.unit, "gain": gains}
+
+    def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        unit = f" {decisions['unit']}" if decisions["unit"] else ""
+        gains = ", ".join(f"{way} {gain:.4g}{unit}" for way, gain in decisions["gain"].items())
+        return f"Acting from a probability of {decisions['threshold']:.3f} on; what a row brings: {gains}."
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         return {"probability": answer, "prediction": answer >= self.threshold}

@@ -35,7 +35,7 @@ class MultiClass:
     kind: ClassVar[str] = "multiclass"
     advice: ClassVar[str] = 'Write text, such as pl.when(pl.col("delay") >= 15).then(pl.lit("late")).otherwise(…).'
     threshold: ClassVar[None] = None
-    decision: ClassVar[None] = None
+    is_open: ClassVar[bool] = False
     loss: ClassVar[str] = "log loss"
     output: ClassVar[str] = "probability"
     label_type: ClassVar[pl.DataType] = pl.String()
@@ -131,6 +131,11 @@ class MultiClass:
     def link(self, labels: NDArray[np.intp]) -> Softmax:
         return Softmax(self.width)
 
+    def guess(self, labels: NDArray[np.intp]) -> Floats:
+        # Half a row more of each: what has not been seen yet is not impossible.
+        shares: Floats = (self._rows(labels) + 0.5) / (len(labels) + 0.5 * self.width)
+        return shares
+
     def reliability(self, labels: NDArray[np.intp], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(*self._predicted(labels, answer.astype(np.float64)), one_block, np.ones((1, 1)))[1]
@@ -162,6 +167,9 @@ class MultiClass:
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         return np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+
+    def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        return ""
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         return {"probabilities": answer, "prediction": np.array(self.classes, dtype=object)[answer.argmax(axis=1)]}

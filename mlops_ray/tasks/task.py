@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops_ray.tasks.decision import Capacity, Gains
 from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin
 from mlops_ray.tasks.link import Link
 
@@ -93,6 +92,10 @@ class Task(Protocol):
         """The loss of each row that a model is fitted to; less is better, and a mean over rows is a metric."""
         ...
 
+    def guess(self, labels: NDArray[Any]) -> Any:
+        """The best answer to rows with these labels without looking at them: a number, or [width]."""
+        ...
+
     def reliability(self, labels: NDArray[Any], answer: Floats) -> tuple[ReliabilityBin, ...]:
         """Ten bins of rows with similar answers."""
         ...
@@ -131,12 +134,12 @@ class Task(Protocol):
         ...
 
     @property
-    def decision(self) -> Gains | Capacity | None:
-        """How the threshold is found; None where it is given, or there is none."""
+    def is_open(self) -> bool:
+        """Whether `decided` finds something: a threshold, or an interval."""
         ...
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
-        """The same with the threshold that its decision finds on these rows of so many days; itself without one."""
+        """The same with what is found on these rows of so many days, which the model has not seen; or itself."""
         ...
 
     def like(self, other: "Task") -> Self | None:
@@ -144,7 +147,12 @@ class Task(Protocol):
         ...
 
     def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
-        """What deciding by the threshold brings a row, beside 0.5, always and never, as JSON; empty without gains."""
+        """How what was found does on these rows, as JSON: what the threshold brings a row, beside 0.5, always and
+        never, or how many labels are in their interval. Empty where nothing was declared."""
+        ...
+
+    def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        """What `decisions` gave, as a sentence."""
         ...
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:

@@ -11,6 +11,7 @@ from mlops_ray.use_case.features import Feature, FeatureKind
 from mlops_ray.use_case.gates import (
     AdvisorySeverity,
     Approval,
+    BetterThanBaseline,
     BetterThanChampion,
     Fairness,
     Gate,
@@ -39,6 +40,7 @@ __all__ = [
     "AdvisorySeverity",
     "Aggregation",
     "Approval",
+    "BetterThanBaseline",
     "BetterThanChampion",
     "Binary",
     "Candidate",

@@ -18,6 +18,7 @@ from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.expectations import NeverFalls, References, Unique
 from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of, is_of_one_row
 from mlops_ray.use_case.gates import (
+    BetterThanBaseline,
     BetterThanChampion,
     Fairness,
     NoSliceWorse,
@@ -100,6 +101,7 @@ def check_monitored(case: "UseCase", columns: Collection[str], features: Collect
     """
     for place, names, known, kind in (
         ("slice", case.slices, columns, "a request column or feature"),
+        ("baseline's column", _baseline_columns(case), columns, "a request column or feature"),
         ("monitoring's slice", case.monitoring.slices or (), columns, "a request column or feature"),
         ("monitoring's seasonal", case.monitoring.seasonal, features, "a feature"),
         ("monitoring's segment", _in_segments(case), features, "a feature"),
@@ -107,6 +109,10 @@ def check_monitored(case: "UseCase", columns: Collection[str], features: Collect
         for name in names:
             if name not in known:
                 raise _refusal(case, f"{place} {name!r} is not {kind}. {nearest(name, known)}")
+
+
+def _baseline_columns(case: "UseCase") -> tuple[str, ...]:
+    return tuple(name for gate in case.gates if isinstance(gate, BetterThanBaseline) for name in gate.by)
 
 
 def _in_segments(case: "UseCase") -> tuple[str, ...]:
@@ -434,7 +440,7 @@ def _check_on_demand(case: "UseCase") -> None:
 def _check_gates(case: "UseCase") -> None:
     for gate in case.gates:
         expect_types(gate, f"Use case {case.name}: gate {type(gate).__name__}")
-        if isinstance(gate, Threshold | NoSliceWorse | BetterThanChampion | Plausible):
+        if isinstance(gate, Threshold | NoSliceWorse | BetterThanChampion | BetterThanBaseline | Plausible):
             place = f"gate {type(gate).__name__}: metric"
             _expect_metric(case, place, gate.metric, biased=isinstance(gate, Threshold))
             lower = case.label.task.metrics[gate.metric].lower_is_better

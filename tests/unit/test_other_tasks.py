@@ -152,7 +152,15 @@ def test_an_answer_reads_as_people_ask() -> None:
 
 
 @pytest.mark.parametrize(
-    "task", [*TASKS, Binary(0.2), Binary(decision=Gains(2, -1, unit="EUR")), Binary(decision=Capacity(200))], ids=str
+    "task",
+    [
+        *TASKS,
+        Binary(0.2),
+        Binary(decision=Gains(2, -1, unit="EUR")),
+        Binary(decision=Capacity(200)),
+        Regression("m", "median", 0.8, (-1.5, 4.0)),
+    ],
+    ids=str,
 )
 def test_a_task_survives_being_stored(task: Task) -> None:
     assert task_from_json(json.loads(json.dumps(task_to_json(task)))) == task
@@ -194,3 +202,30 @@ def test_no_warning_comes_with_a_constant_answer() -> None:
         warnings.simplefilter("error")
         found = evaluate(DELAY, MINUTES, np.full(ROWS, MINUTES.mean()), DAY)
     assert found["r2"].value == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
+def test_so_many_new_labels_are_in_their_interval_as_were_asked_for(coverage: float) -> None:
+    """Over many draws of 99 rows: with skewed errors, on both sides alike, and never below what is promised."""
+    random, inside, below = np.random.default_rng(7), list[float](), list[float]()
+    for _ in range(400):
+        labels = random.exponential(20, 599)
+        answer = labels - random.exponential(10, 599)
+        found = Regression(coverage=coverage).decided(labels[:99], answer[:99], 1)
+        assert found.margins is not None
+        below.append(float((labels[99:] < answer[99:] + found.margins[0]).mean()))
+        inside.append(found.decisions(labels[99:], answer[99:])["coverage"])
+    assert np.mean(inside) == pytest.approx(coverage, abs=0.011)
+    assert np.mean(inside) >= coverage - 3 * np.std(inside) / 20
+    assert np.mean(below) == pytest.approx((1 - coverage) / 2, abs=0.006)
+
+
+def test_an_interval_comes_with_the_answer_and_too_few_rows_give_none() -> None:
+    task = Regression("minutes", coverage=0.8, margins=(-2.0, 8.0))
+    assert task.rows(np.array([1.5], dtype=np.float32)) == [{"prediction": 1.5, "low": -0.5, "high": 9.5}]
+    assert list(task.output_types) == list(task.columns(np.zeros(1, dtype=np.float32)))
+    assert list(DELAY.output_types) == ["prediction"]
+    with pytest.raises(DataError, match=r"8 rows .*at least 9 are needed"):
+        Regression(coverage=0.8).decided(np.arange(8.0), np.zeros(8), 1)
+    with pytest.raises(UseCaseError, match=r"coverage is 80\.0"):
+        Regression(coverage=80.0)
