@@ -20,6 +20,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_CLASSES = 50
 # Whole numbers with so few values could be names or amounts.
 MOST_CODES = 10
+_OF_CLASSES, _OF_NUMBERS = ("LogisticRegression", "GradientBoosting"), ("LinearRegression", "GradientBoosting")
 _YES = {"yes", "y", "true", "t"}
 # The mean is moved by few rows where the ends lie so far beyond the middle 98 %.
 _FAR_OUT = 10
@@ -29,8 +30,7 @@ _FAR_OUT = 10
 class DraftLabel:
     """What is said of a label, as code: `value` the expression, `task` its kind ("" for yes or no).
 
-    column: as the contract is to have it. gate: of quality, `why` the comment beside it. notes: what was decided and
-    somebody has to look at.
+    column: as the contract is to have it. gate: of quality. notes: what was decided and somebody has to look at.
     """
 
     column: Column
@@ -40,7 +40,6 @@ class DraftLabel:
     candidates: tuple[str, ...]
     gate: str
     notes: tuple[str, ...]
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def _binary(seen: _Seen, positive: str) -> DraftLabel:
         chosen, note = _positive(seen, names, positive)
         code = quoted(chosen) if seen.column.type == "text" else seen.values[chosen]
         value, truth = f"{value} == {code}", truth.cast(pl.String) == seen.values.get(chosen, chosen)
-    return _of_classes(seen, _with_choices(seen), value, "", "roc_auc", (note, _few(seen, truth)))
+    gate = 'Threshold("roc_auc", 0.55)'
+    return DraftLabel(_with_choices(seen), value, "", "roc_auc", _OF_CLASSES, gate, (note, _few(seen, truth)))
 
 
 def _positive(seen: _Seen, names: list[str], wanted: str) -> tuple[str, str]:
@@ -182,12 +182,8 @@ def _classes(seen: _Seen, positive: str) -> DraftLabel:
             f"--positive {quoted(names[0])}."
         )
     task = f"MultiClass({quoted(rare.kept)})"
-    return _of_classes(seen, _with_choices(seen), value + rare.code, task, "log_loss", tuple(notes))
-
-
-def _of_classes(seen: _Seen, column: Column, value: str, task: str, metric: str, notes: tuple[str, ...]) -> DraftLabel:
-    linear = "LogisticRegression"
-    return DraftLabel(column, value, task, metric, (linear, "GradientBoosting"), 'Threshold("roc_auc", 0.55)', notes)
+    gate = 'BetterThanBaseline("log_loss")'
+    return DraftLabel(_with_choices(seen), value + rare.code, task, "log_loss", _OF_CLASSES, gate, tuple(notes))
 
 
 def _with_choices(seen: _Seen) -> Column:
@@ -222,23 +218,5 @@ def _number(seen: _Seen, positive: str) -> DraftLabel:
                 f"do not move. Are they right?"
             )
     task = f"Regression({'estimand=' + quoted(estimand) if estimand == 'median' else ''})"
-    limit = _constant_error(seen.labels, estimand)
-    return DraftLabel(
-        seen.column, seen.of, task, metric, ("LinearRegression", "GradientBoosting"),
-        f'Threshold("{metric}", {limit})', (note,), f"what the {estimand} of earlier rows alone achieves",
-    )  # fmt: skip
-
-
-def _constant_error(labels: Labelled, estimand: str) -> float:
-    """The error on the test period of answering the mean or median of what lies before it, to three digits."""
-    known = labels.rows.drop_nulls("label")
-    last = len(PARTS) - 1
-    before, test = (
-        known.filter(flag)["label"].cast(pl.Float64).to_numpy()
-        for flag in (pl.col("part") != last, pl.col("part") == last)
-    )
-    if not len(before) or not len(test):
-        raise ConfigurationError(f"No label lies {'before' if len(test) else 'in'} the test period. Collect more rows.")
-    error = test - (before.mean() if estimand == "mean" else np.median(before))
-    found = np.sqrt((error**2).mean()) if estimand == "mean" else np.abs(error).mean()
-    return float(f"{found:.3g}")
+    gate = f'BetterThanBaseline("{metric}")'
+    return DraftLabel(seen.column, seen.of, task, metric, _OF_NUMBERS, gate, (note,))
