@@ -1,6 +1,5 @@
 """Draft: what a first use case says of files that were only looked at, each choice with its reason."""
 
-import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,9 +15,9 @@ from mlops_ray.ingestion.sources import find_files
 from mlops_ray.scaffold.draft_label import DraftLabel, Kind, could_be_names_or_amounts, draft_label
 from mlops_ray.use_case import Column
 from mlops_ray.use_case.checks import RESERVED
+from mlops_ray.use_case.personal import tells_of_a_person
 
 _SAMPLE_ROWS = 20_000
-_PERSONAL = re.compile(r"mail|phone|first_?name|last_?name|surname|full_?name|address|ssn|iban|passport", re.I)
 # A text of which more than this share of the rows has its own value says which row it is, not what it is like.
 _OWN_VALUES, _FEW_VALUES = 0.5, 50
 _MOST_VALUES_OF_A_FEATURE = 1_000
@@ -108,7 +107,7 @@ def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
             features[_free(found[0], {*columns, *features} - {column.name})] = found[1]
     calendar = _of_the_moment(asked.time, sample, last - first)
     outcomes = (asked.label, *(column for column, why in left_out.items() if why == _LATER))
-    hashed = [f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if _is_personal(one)]
+    hashed = [f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if tells_of_a_person(one)]
     read = _only([one for one in columns if left_out.get(one) != _OF_A_PERSON], proposal, found_label.column)
     return Draft(
         name, asked, _declared(read, asked.time, entities, outcomes), found_label, entities,
@@ -173,7 +172,7 @@ def _feature(
 ) -> tuple[str, DraftFeature] | str:
     """A column as a feature with its name, or why it is none."""
     name, plain = column.name, f"pl.col({quoted(column.name)})"
-    if _is_personal(name) and not is_entity:
+    if tells_of_a_person(name) and not is_entity:
         return _OF_A_PERSON
     if name in RESERVED:
         return "answers have that name themselves: rename the column to use it"
@@ -198,10 +197,6 @@ def _free(name: str, taken: Set[str]) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _is_personal(name: str) -> bool:
-    return _PERSONAL.search(name) is not None
 
 
 def _of_the_moment(time: str, sample: pl.DataFrame, span: timedelta) -> dict[str, DraftFeature]:
@@ -244,7 +239,7 @@ def _declared(proposal: Proposal, time: str, entities: tuple[str, ...], outcomes
     def declared(column: Column) -> Column:
         needed = column.name == time or column.name in entities
         found = replace(column, nullable=column.nullable and not needed, outcome=column.name in outcomes)
-        return replace(found, personal="hash") if _is_personal(column.name) and column.type == "text" else found
+        return replace(found, personal="hash") if tells_of_a_person(column.name) and column.type == "text" else found
 
     key = () if set(proposal.source.key) & set(outcomes) else proposal.source.key
     source = replace(proposal.source, columns=tuple(map(declared, proposal.source.columns)), key=key)

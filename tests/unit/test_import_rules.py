@@ -43,6 +43,8 @@ TABLE: dict[str, set[str]] = {
     # sets with the client's deadlines.
     "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue"},
     "scaffold": GROUND | {"exploration", "ingestion"},
+    # What is asked of a use case is read from its declaration.
+    "standards": GROUND,
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed, and so does the ledger of
     # what was answered.
@@ -76,6 +78,7 @@ TABLE: dict[str, set[str]] = {
     "cli": GROUND
     | {
         "scaffold",
+        "standards",
         "operations",
         "catalogue",
         "client",
