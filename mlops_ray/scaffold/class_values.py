@@ -16,6 +16,7 @@ from mlops_ray.use_case.column import normal_form
 # With fewer rows in a part of the time a class can hardly be learned or judged; gates of slices ask for as many.
 FEWEST_ROWS = 10
 _ALIKE = 0.75
+_MOST_SAID = 5
 OTHER = "other"
 PARTS = ("training", "validation", "test")
 
@@ -82,10 +83,11 @@ def folded(names: Iterable[str]) -> list[str]:
 class Rare:
     """Classes with too few rows, and what is proposed: `code` goes behind the expression of the label.
 
-    kept: the classes that are left. note: what was done, and what else could be.
+    kept: the classes that are left. replaced: what rare ones become; None for no label. note: what was done, and what else could be.
     """
 
     kept: tuple[str, ...]
+    replaced: Mapping[str, str | None]
     code: str
     note: str
 
@@ -96,16 +98,22 @@ def without_rare(names: Sequence[str], by_part: Mapping[str, np.ndarray]) -> Rar
     none = np.zeros(len(PARTS))
     rare = [name for name in names if by_part.get(name, none).min() < FEWEST_ROWS]
     if not rare:
-        return Rare(tuple(names), "", "")
+        return Rare(tuple(names), {}, "", "")
     together = np.sum([by_part.get(name, none) for name in {*rare, OTHER} if name in rare or name in names], axis=0)
     kept = [name for name in names if name not in rare]
-    said = ", ".join(f"{name!r} ({_rows(by_part.get(name, none))}{_like(name, kept)})" for name in rare)
+    said = ", ".join(f"{name!r} ({_rows(by_part.get(name, none))}{_like(name, kept)})" for name in rare[:_MOST_SAID])
+    said += f" and {len(rare) - _MOST_SAID} more" if len(rare) > _MOST_SAID else ""
     few = f"Too few rows to learn from and to judge by ({FEWEST_ROWS} in each part of the time): {said}."
     merge, drop = (f".replace({{{', '.join(f'{quoted(n)}: {to}' for n in rare)}}})" for to in (quoted(OTHER), "None"))
     if len(rare) > 1 and together.min() >= FEWEST_ROWS:
         note = f"{few} They are one class, {OTHER!r}; to leave them out: {drop}."
-        return Rare((*(name for name in kept if name != OTHER), OTHER), merge, note)
-    return Rare(tuple(kept), drop, f"{few} They have no label, so that their rows are left out; to merge: {merge}.")
+        return Rare((*(name for name in kept if name != OTHER), OTHER), dict.fromkeys(rare, OTHER), merge, note)
+    return Rare(
+        tuple(kept),
+        dict.fromkeys(rare),
+        drop,
+        f"{few} They have no label, so that their rows are left out; to merge: {merge}.",
+    )
 
 
 def _like(name: str, kept: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ MOST_CLASSES = 50
 MOST_CODES = 10
 _OF_CLASSES, _OF_NUMBERS = ("LogisticRegression", "GradientBoosting"), ("LinearRegression", "GradientBoosting")
 _YES = {"yes", "y", "true", "t"}
+_AS_WHOLE = pl.col("label").cast(pl.Int64).cast(pl.String)
 # The mean is moved by few rows where the ends lie so far beyond the middle 98 %.
 _FAR_OUT = 10
 
@@ -104,16 +105,51 @@ def _missing(seen: _Seen) -> list[str]:
     return notes
 
 
+@dataclass(frozen=True)
+class _Names:
+    """The names of classes: `code` gives them over the files' rows, `expression` over those of `Labelled`."""
+
+    names: list[str]
+    code: str
+    expression: pl.Expr
+    note: str = ""
+
+
+def _spelled(seen: _Seen) -> _Names:
+    """The texts of a label as they are, or where some differ in upper case alone, without it."""
+    names, label = list(seen.values), pl.col("label")
+    if len(small := folded(names)) == len(names):
+        return _Names(names, seen.of, label)
+    note = f"{len(names)} spellings of {seen.column.name} are {len(small)} values without upper case."
+    return _Names(small, f"{seen.of}.str.to_lowercase()", label.str.to_lowercase(), note)
+
+
+def _numbered(seen: _Seen) -> _Names:
+    """The numbers of a label as names."""
+    names = sorted(seen.values, key=lambda name: float(seen.values[name]))
+    note = f"{seen.column.name} has {len(names)} numbers, taken for names. Amounts are --task regression."
+    if seen.column.type == "number" and seen.profile.whole:
+        return _Names(names, f"{seen.of}.cast(pl.Int64).cast(pl.String)", _AS_WHOLE, note)
+    return _Names(names, f"{seen.of}.cast(pl.String)", pl.col("label").cast(pl.String), note)
+
+
 def _binary(seen: _Seen, positive: str) -> DraftLabel:
-    value, truth, names, note = seen.of, pl.col("label"), list(seen.values), ""
-    if seen.column.type == "text" and not positive and len(folded(names)) == 2 < len(names):
-        value, truth, names = f"{value}.str.to_lowercase()", truth.str.to_lowercase(), folded(names)
-    if positive or seen.column.type != "boolean":
-        chosen, note = _positive(seen, names, positive)
-        code = quoted(chosen) if seen.column.type == "text" else seen.values[chosen]
-        value, truth = f"{value} == {code}", truth.cast(pl.String) == seen.values.get(chosen, chosen)
+    label = pl.col("label")
+    if seen.column.type == "boolean" and not positive:
+        return _yes_or_no(seen, seen.of, label)
+    if seen.column.type == "text":
+        found = _spelled(seen)
+        positive = positive if positive in found.names else positive.lower()
+        chosen, note = _positive(seen, found.names, positive)
+        return _yes_or_no(seen, f"{found.code} == {quoted(chosen)}", found.expression == chosen, found.note, note)
+    chosen, note = _positive(seen, list(seen.values), positive)
+    number = seen.values[chosen]
+    return _yes_or_no(seen, f"{seen.of} == {number}", label.cast(pl.String) == number, note)
+
+
+def _yes_or_no(seen: _Seen, value: str, truth: pl.Expr, *notes: str) -> DraftLabel:
     gate = 'Threshold("roc_auc", 0.55)'
-    return DraftLabel(_with_choices(seen), value, "", "roc_auc", _OF_CLASSES, gate, (note, _few(seen, truth)))
+    return DraftLabel(_with_choices(seen), value, "", "roc_auc", _OF_CLASSES, gate, (*notes, _few(seen, truth)))
 
 
 def _positive(seen: _Seen, names: list[str], wanted: str) -> tuple[str, str]:
@@ -124,10 +160,9 @@ def _positive(seen: _Seen, names: list[str], wanted: str) -> tuple[str, str]:
             raise ConfigurationError(f"--positive {wanted!r} is no value of {label}. {nearest(wanted, names)}")
         return wanted, ""
     if len(names) != 2:
-        some = ", ".join(map(shown, names[:5]))
         raise ConfigurationError(
-            f"--label {label!r} has {len(names)} different values (such as {some}), and a yes-or-no question needs "
-            f"two. Say which value counts as yes (--positive VALUE), or take another --task: {', '.join(KINDS[1:])}."
+            f"--label {label!r} has {len(names)} different values (such as {_some(names)}), and a yes-or-no question "
+            f"needs two. Say which value counts as yes (--positive VALUE), or take another --task: {', '.join(KINDS[1:])}."
         )
     yes = [name for name in names if name.strip().lower() in _YES]
     chosen = yes[0] if len(yes) == 1 else names[-1]
@@ -151,39 +186,46 @@ def _few(seen: _Seen, truth: pl.Expr) -> str:
 
 
 def _classes(seen: _Seen, positive: str) -> DraftLabel:
-    label, names = seen.column.name, list(seen.values)
-    value, name_of = seen.of, pl.col("label")
-    if seen.column.type in ("boolean", "timestamp") or len(names) < 3:
+    label = seen.column.name
+    if seen.column.type in ("boolean", "timestamp") or len(seen.values) < 3:
         raise ConfigurationError(
-            f"--label {label!r} has {len(names)} values, and several classes are three or more. Leave --task out."
+            f"--label {label!r} has {len(seen.values)} values, and several classes are three or more. Leave --task out."
         )
-    notes = []
-    if seen.column.type != "text":
-        names.sort(key=lambda name: float(seen.values[name]))
-        whole = "" if seen.column.type == "integer" else ".cast(pl.Int64)" if seen.profile.whole else ""
-        value = f"{value}{whole}.cast(pl.String)"
-        name_of = (name_of.cast(pl.Int64) if whole else name_of).cast(pl.String)
-        notes.append(f"{label} has {len(names)} numbers, taken for names. Amounts are --task regression.")
-    elif len(small := folded(names)) < len(names):
-        notes.append(f"{len(names)} spellings of {label} are {len(small)} classes without upper case.")
-        value, name_of, names = f"{value}.str.to_lowercase()", name_of.str.to_lowercase(), small
-    if len(names) > MOST_CLASSES:
-        some = ", ".join(map(shown, names[:5]))
+    found = _spelled(seen) if seen.column.type == "text" else _numbered(seen)
+    if len(found.names) > MOST_CLASSES:
         raise ConfigurationError(
-            f"--label {label!r} has {len(names):,} different values (such as {some}), and a model tells at most "
-            f"{MOST_CLASSES} classes apart here. Group them in the files, ask about one (--positive VALUE), or take "
-            f"another column."
+            f"--label {label!r} has {len(found.names):,} different values (such as {_some(found.names)}), and a model "
+            f"tells at most {MOST_CLASSES} classes apart here. {_if_numbers(seen)}Group them in the files, ask about "
+            f"one (--positive VALUE), or take another column."
         )
-    rare = without_rare(names, seen.labels.rows_by_part(name_of))
-    notes.append(rare.note)
-    if len(rare.kept) < 3:
+    rare = without_rare(found.names, seen.labels.rows_by_part(found.expression))
+    value, notes = found.code + rare.code, (found.note, rare.note)
+    if len(rare.kept) < 2:
         raise ConfigurationError(
-            f"--label {label!r} has {len(rare.kept)} classes with enough rows. {rare.note} Ask about one of them: "
-            f"--positive {quoted(names[0])}."
+            f"--label {label!r} has no two classes with enough rows. {rare.note} Ask about one of them "
+            f"(--positive {quoted(found.names[0])}), or collect more."
         )
-    task = f"MultiClass({quoted(rare.kept)})"
-    gate = 'BetterThanBaseline("log_loss")'
-    return DraftLabel(_with_choices(seen), value + rare.code, task, "log_loss", _OF_CLASSES, gate, tuple(notes))
+    if len(rare.kept) == 2:
+        chosen, note = _positive(seen, list(rare.kept), "")
+        return _yes_or_no(
+            seen, f"{value} == {quoted(chosen)}", found.expression.replace(rare.replaced) == chosen, *notes, note
+        )
+    gate, task = 'BetterThanBaseline("log_loss")', f"MultiClass({quoted(rare.kept)})"
+    return DraftLabel(_with_choices(seen), value, task, "log_loss", _OF_CLASSES, gate, notes)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(shown, names[:5]))
+
+
+def _if_numbers(seen: _Seen) -> str:
+    """What keeps a column of texts from being one of numbers."""
+    kinds = seen.profile.kinds
+    numbers = sum(kinds.get(kind, 0) for kind in ("integer", "number", "decimal_comma"))
+    if not numbers:
+        return ""
+    words = [name for name in seen.values if not any(map(str.isdigit, name[:1].lstrip("+-")))]
+    return f"{kinds.get('text', 0):,} of its values are no numbers ({_some(words)}): are they meant to be? "
 
 
 def _with_choices(seen: _Seen) -> Column:
@@ -200,10 +242,9 @@ def _with_choices(seen: _Seen) -> Column:
 def _number(seen: _Seen, positive: str) -> DraftLabel:
     label, profile = seen.column.name, seen.profile
     if seen.column.type not in ("integer", "number"):
-        words = ", ".join(map(shown, list(seen.values)[:5]))
         raise ConfigurationError(
-            f"--label {label!r} was read as {seen.column.type} (such as {words}), which is no number. Take away what "
-            f"is none, or leave --task out."
+            f"--label {label!r} was read as {seen.column.type} (such as {_some(list(seen.values))}), which is no "
+            f"number. {_if_numbers(seen)}Mend the files, or leave --task out."
         )
     if len(seen.values) < 2:
         raise ConfigurationError(f"--label {label!r} has one value alone: nothing to predict. Take another column.")

@@ -94,7 +94,7 @@ def test_one_of_several_numbers_can_be_the_yes() -> None:
 def test_spellings_are_one_class() -> None:
     case, told = drafted(lambda n: ("Won", "won ", "LOST", "open")[n % 4])
     assert set(labels(case)) == {"won", "lost", "open"}
-    assert "4 spellings of y are 3 classes without upper case." in told
+    assert "4 spellings of y are 3 values without upper case." in told
 
 
 def test_two_words_in_several_spellings_are_yes_or_no() -> None:
@@ -119,9 +119,26 @@ def test_rare_classes_that_are_enough_together_are_one_class() -> None:
     assert "They are one class, 'other'" in told
 
 
-def test_two_classes_with_enough_rows_are_no_several_classes() -> None:
-    with pytest.raises(ConfigurationError, match=r"2 classes with enough rows.*--positive"):
-        drafted(lambda n: "typo" if n < 5 else ("won", "lost")[n % 2])
+def test_two_classes_with_enough_rows_are_yes_or_no() -> None:
+    case, told = drafted(lambda n: "unknown" if n < 20 else ("yes", "no")[n % 2])
+    assert case.label.task == Binary()
+    assert (labels(case).len(), labels(case).sum()) == (ROWS - 20, ROWS // 2 - 10)
+    assert "'unknown' (" in told
+
+
+def test_classes_that_all_are_rare_are_no_label() -> None:
+    with pytest.raises(ConfigurationError, match="has no two classes with enough rows"):
+        drafted(lambda n: f"c{n % 40}" if n < 400 else "")
+
+
+def test_the_yes_that_is_asked_for_counts_in_every_spelling() -> None:
+    case, _ = drafted(lambda n: ("Won", "won", "lost", "open")[n % 4], "--positive", "won")
+    assert labels(case).sum() == ROWS // 2
+
+
+def test_texts_among_numbers_that_are_too_many_are_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"667 of its values are no numbers \('w0'.*are they meant to be"):
+        drafted(lambda n: f"w{n}" if n % 3 == 0 else n)
 
 
 def test_a_class_that_nobody_has_seen_is_quarantined_by_the_written_contract() -> None:
