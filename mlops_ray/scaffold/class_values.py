@@ -83,7 +83,8 @@ def folded(names: Iterable[str]) -> list[str]:
 class Rare:
     """Classes with too few rows, and what is proposed: `code` goes behind the expression of the label.
 
-    kept: the classes that are left. replaced: what rare ones become; None for no label. note: what was done, and what else could be.
+    kept: the classes that are left. replaced: what rare ones become; None for no label. note: what was done, and what
+    else could be.
     """
 
     kept: tuple[str, ...]
@@ -108,12 +109,8 @@ def without_rare(names: Sequence[str], by_part: Mapping[str, np.ndarray]) -> Rar
     if len(rare) > 1 and together.min() >= FEWEST_ROWS:
         note = f"{few} They are one class, {OTHER!r}; to leave them out: {drop}."
         return Rare((*(name for name in kept if name != OTHER), OTHER), dict.fromkeys(rare, OTHER), merge, note)
-    return Rare(
-        tuple(kept),
-        dict.fromkeys(rare),
-        drop,
-        f"{few} They have no label, so that their rows are left out; to merge: {merge}.",
-    )
+    note = f"{few} They have no label, so that their rows are left out; to merge: {merge}."
+    return Rare(tuple(kept), dict.fromkeys(rare), drop, note)
 
 
 def _like(name: str, kept: Sequence[str]) -> str:

@@ -162,7 +162,8 @@ def _positive(seen: _Seen, names: list[str], wanted: str) -> tuple[str, str]:
     if len(names) != 2:
         raise ConfigurationError(
             f"--label {label!r} has {len(names)} different values (such as {_some(names)}), and a yes-or-no question "
-            f"needs two. Say which value counts as yes (--positive VALUE), or take another --task: {', '.join(KINDS[1:])}."
+            f"needs two. Say which value counts as yes (--positive VALUE), or take another --task: "
+            f"{', '.join(KINDS[1:])}."
         )
     yes = [name for name in names if name.strip().lower() in _YES]
     chosen = yes[0] if len(yes) == 1 else names[-1]
