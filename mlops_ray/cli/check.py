@@ -26,8 +26,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Look whether the use cases and their project are as the standards ask. Exit code 3: they are not."""
+    from mlops_ray.standards.check import LOADS
     from mlops_ray.standards.check import check as look
-    from mlops_ray.standards.check import use_case_files
     from mlops_ray.standards.standards import read_standards
 
     if standards != Path("standards.yaml") and not standards.is_file():
@@ -36,10 +36,13 @@ def check(
     if level is not None and level not in read.levels:
         raise ConfigurationError(f"--level {level!r} is none of the levels. {nearest(level, read.levels)}")
     named = [Path(one if one.endswith(".py") else f"use_cases/{one}.py") for one in use_cases or ()]
-    files = named or use_case_files(Path.cwd())
-    if not files:
+    found = look(Path.cwd(), read, named or sorted(Path("use_cases").glob("*.py")), level)
+    if named and found.without:
+        raise ConfigurationError(f"{found.without[0]} declares no use case. Give the file of one, or its name.")
+    if not found.levels and not any(one.rule == LOADS for one in found.findings):
         raise ConfigurationError(f"There is no use case in {Path.cwd() / 'use_cases'}. Go to the project's folder.")
-    found = look(Path.cwd(), read, files, level)
+    if not named:
+        read.expect_use_cases([*found.levels, *(one.use_case for one in found.findings)])
     if as_json:
         kept = {"levels": found.levels, "errors": found.errors, "findings": [asdict(one) for one in found.findings]}
         typer.echo(json.dumps(kept, indent=2, ensure_ascii=False))

@@ -13,7 +13,7 @@ from mlops_ray.exploration.propose import quoted
 from mlops_ray.use_case import Column
 from mlops_ray.use_case.column import normal_form
 
-# With fewer rows in a part of the time a class can hardly be learned or judged; gates of slices ask for as many.
+# With fewer rows in a part of the time a class can hardly be learned or judged.
 FEWEST_ROWS = 10
 _ALIKE = 0.75
 _MOST_SAID = 5
@@ -53,8 +53,8 @@ def values_of(column: Column, seen: ColumnProfile, sample: pl.Series) -> dict[st
 
     Of values that no row of the sample has, those among the most frequent of the files.
     """
-    counted = sample.drop_nulls().value_counts(sort=True, name="rows")
-    values = [value for value, _ in counted.iter_rows()]
+    counted = sample.drop_nulls().alias("value").value_counts(name="rows")
+    values = counted.sort("rows", "value", descending=[True, False])["value"].to_list()
     for text, _ in seen.top:
         if text not in column.nulls and (value := _value(column, text)) is not None:
             values.append(value)

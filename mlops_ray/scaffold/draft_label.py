@@ -21,7 +21,7 @@ MOST_CLASSES = 50
 # Whole numbers with so few values could be names or amounts.
 MOST_CODES = 10
 _OF_CLASSES, _OF_NUMBERS = ("LogisticRegression", "GradientBoosting"), ("LinearRegression", "GradientBoosting")
-_YES = {"yes", "y", "true", "t"}
+_YES, _NO = {"yes", "y", "true", "t"}, {"no", "n", "false", "f"}
 _AS_WHOLE = pl.col("label").cast(pl.Int64).cast(pl.String)
 # The mean is moved by few rows where the ends lie so far beyond the middle 98 %.
 _FAR_OUT = 10
@@ -49,9 +49,7 @@ class _Seen:
 
     column: Column
     profile: ColumnProfile
-    sample: pl.DataFrame
     labels: Labelled
-    time: str
     values: Mapping[str, str]
 
     @property
@@ -74,7 +72,10 @@ def draft_label(
     Raises ConfigurationError where the values are no label, or not of the wanted kind, with the next step.
     """
     values = values_of(column, profile, sample[column.name])
-    seen = _Seen(column, profile, sample, labelled(sample, column.name, time, split, rows), time, values)
+    seen = _Seen(column, profile, labelled(sample, column.name, time, split, rows), values)
+    if column.type == "timestamp" or len(values) < 2:
+        what = "moments" if column.type == "timestamp" else "one value alone" if values else "no values"
+        raise ConfigurationError(f"--label {column.name!r} has {what}: nothing to predict. Take another column.")
     if positive and wanted not in (None, "binary"):
         raise ConfigurationError(f"--positive is of a yes-or-no label, and --task is {wanted}. Leave one of them out.")
     kind = wanted or ("binary" if positive else _kind(seen))
@@ -86,9 +87,6 @@ def _kind(seen: _Seen) -> Kind:
     column, names = seen.column, seen.values
     if column.type == "boolean" or len(names) == 2:
         return "binary"
-    if column.type == "timestamp" or len(names) < 2:
-        what = "moments" if column.type == "timestamp" else f"{len(names)} different values"
-        raise ConfigurationError(f"--label {column.name!r} has {what}: nothing to predict. Take another column.")
     if column.type == "text":
         return "binary" if len(folded(names)) == 2 else "multiclass"
     return "multiclass" if could_be_names_or_amounts(column, seen.profile) else "regression"
@@ -97,7 +95,7 @@ def _kind(seen: _Seen) -> Kind:
 def _missing(seen: _Seen) -> list[str]:
     """What is said of rows without a label, or with one that is none."""
     name, notes = seen.column.name, []
-    if without := seen.profile.rows - seen.sample[seen.column.name].count() * seen.labels.times:
+    if without := seen.profile.rows - seen.labels.rows["label"].count() * seen.labels.times:
         notes.append(f"{max(1, without):,.0f} rows have no {name}: they are not learned from.")
     if odd := {what: rows for what, rows in seen.profile.odd.items() if what != "nan"}:
         said = ", ".join(f"{rows:,} {what}" for what, rows in odd.items())
@@ -135,7 +133,11 @@ def _numbered(seen: _Seen) -> _Names:
 
 def _binary(seen: _Seen, positive: str) -> DraftLabel:
     label = pl.col("label")
-    if seen.column.type == "boolean" and not positive:
+    if seen.column.type == "boolean":
+        if positive.lower() in {*_NO, "0"}:
+            return _yes_or_no(seen, f"~{seen.of}", ~label)
+        if positive and positive.lower() not in {*_YES, "1"}:
+            raise ConfigurationError(f"--positive {positive!r} is no value of {seen.column.name}: it is true or false.")
         return _yes_or_no(seen, seen.of, label)
     if seen.column.type == "text":
         found = _spelled(seen)
@@ -188,7 +190,7 @@ def _few(seen: _Seen, truth: pl.Expr) -> str:
 
 def _classes(seen: _Seen, positive: str) -> DraftLabel:
     label = seen.column.name
-    if seen.column.type in ("boolean", "timestamp") or len(seen.values) < 3:
+    if seen.column.type == "boolean" or len(seen.values) < 3:
         raise ConfigurationError(
             f"--label {label!r} has {len(seen.values)} values, and several classes are three or more. Leave --task out."
         )
@@ -247,8 +249,6 @@ def _number(seen: _Seen, positive: str) -> DraftLabel:
             f"--label {label!r} was read as {seen.column.type} (such as {_some(list(seen.values))}), which is no "
             f"number. {_if_numbers(seen)}Mend the files, or leave --task out."
         )
-    if len(seen.values) < 2:
-        raise ConfigurationError(f"--label {label!r} has one value alone: nothing to predict. Take another column.")
     note, estimand, metric = "", "mean", "root_mean_squared_error"
     if profile.percentiles and profile.maximum is not None and profile.minimum is not None:
         middle = profile.percentiles[99] - profile.percentiles[1]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops_ray.errors import UseCaseError
+from mlops_ray.errors import NoUseCaseError, UseCaseError
 from mlops_ray.standards.rule import Project, Rule, Severity
 from mlops_ray.standards.standards import Standards
 from mlops_ray.use_case import UseCase, load_use_case
@@ -28,9 +28,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """levels: of each use case that was looked at, its level. findings: errors first."""
+    """levels: of each use case that was looked at, its level. without: files that declare none. findings: errors
+    first."""
 
     levels: Mapping[str, str]
+    without: tuple[Path, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -44,23 +46,21 @@ def check(folder: Path, standards: Standards, cases: Iterable[Path], level: str 
     A use case that cannot be loaded is a finding of the rule `loads`, which no switch turns off. Raises UseCaseError if
     a rule raises.
     """
-    project, levels, found = Project(folder, _files(folder)), dict[str, str](), list[Finding]()
+    project, levels = Project(folder, _files(folder)), dict[str, str]()
+    found, without = list[Finding](), list[Path]()
     for file in cases:
         try:
             case = load_use_case(str(file))
+        except NoUseCaseError:
+            without.append(file)
+            continue
         except UseCaseError as error:
             found.append(Finding(file.stem, LOADS, "error", str(error)))
             continue
         levels[case.name] = level or standards.level_of(case.name)
         found += _broken(standards, levels[case.name], project, case)
     found += _broken(standards, level or standards.highest(iter(levels.values())), project, None)
-    return Checked(levels, tuple(sorted(found, key=lambda one: one.severity)))
-
-
-def use_case_files(folder: Path) -> list[Path]:
-    """The files in `use_cases/` that declare one; others are what these import."""
-    files = sorted((folder / "use_cases").glob("*.py"))
-    return [file for file in files if "use_case =" in (text := file.read_text(errors="replace")) or "UseCase(" in text]
+    return Checked(levels, tuple(without), tuple(sorted(found, key=lambda one: one.severity)))
 
 
 def _broken(standards: Standards, level: str, project: Project, case: UseCase | None) -> list[Finding]:

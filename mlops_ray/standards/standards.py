@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +44,9 @@ class _Declared(BaseModel):
 
 def _off(given: Any) -> Any:
     """YAML reads `off` as false."""
-    return {rule: "off" if switch is False else switch for rule, switch in (given or {}).items()} if given else {}
+    if not isinstance(given, dict):
+        return given
+    return {rule: "off" if switch is False else switch for rule, switch in given.items()}
 
 
 class Standards:
@@ -57,6 +59,11 @@ class Standards:
 
     def level_of(self, use_case: str) -> str:
         return self._declared.use_cases.get(use_case, self._declared.level)
+
+    def expect_use_cases(self, known: Iterable[str]) -> None:
+        """Raise ConfigurationError if a level is said of a use case that is none, as another is meant."""
+        if unknown := sorted(set(self._declared.use_cases) - set(known)):
+            raise ConfigurationError(f"{FILE}: there is no use case {unknown[0]!r}. {nearest(unknown[0], known)}")
 
     def highest(self, levels: Iterator[str]) -> str:
         """The most demanding of the levels; of none, that of all use cases."""

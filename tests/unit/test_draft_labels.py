@@ -136,6 +136,25 @@ def test_the_yes_that_is_asked_for_counts_in_every_spelling() -> None:
     assert labels(case).sum() == ROWS // 2
 
 
+def test_a_no_can_be_what_is_predicted() -> None:
+    case, _ = drafted(lambda n: ("yes", "No", "no")[n % 3], "--positive", "no")
+    assert labels(case).sum() == ROWS - sum(n % 3 == 0 for n in range(ROWS))
+
+
+@pytest.mark.parametrize("more", [(), ("--task", "binary"), ("--task", "multiclass"), ("--task", "regression")])
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (lambda n: f"2024-01-0{1 + n % 2}T00:00:00Z", "moments"),
+        (lambda n: "x", "one value alone"),
+        (lambda n: "", "no values"),
+    ],
+)
+def test_what_is_no_label_is_refused(label: Callable[[int], object], said: str, more: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match=f"--label 'y' has {said}: nothing to predict"):
+        drafted(label, *more)
+
+
 def test_texts_among_numbers_that_are_too_many_are_named() -> None:
     with pytest.raises(ConfigurationError, match=r"667 of its values are no numbers \('w0'.*are they meant to be"):
         drafted(lambda n: f"w{n}" if n % 3 == 0 else n)

@@ -1,6 +1,7 @@
 """`mlops-ray check`: what an organisation asks of its use cases, at which level, and how it is switched."""
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from mlops_ray.cli.main import app
 from mlops_ray.errors import ConfigurationError, MlopsRayError, UseCaseError
-from mlops_ray.standards.check import Finding, check, use_case_files
+from mlops_ray.standards.check import Finding, check
 from mlops_ray.standards.rule import Project
 from mlops_ray.standards.standards import read_standards
 from mlops_ray.training.candidates import LogisticRegression
@@ -203,11 +204,14 @@ def test_a_switch_holds_at_every_level_and_a_level_can_ask_for_more(tmp_path: Pa
         ("rules: {owner: fatal}", "rules.owner"),
         ("rulez: {}", "rulez"),
         ("level: [", "cannot be used"),
+        ("[pilot]", "cannot be used"),
+        ("rules: [owner]", "rules"),
+        ("levels: {pilot: [owner]}", "levels.pilot"),
         ("own: [nothing.py]", "There are no rules in"),
     ],
 )
 def test_standards_that_cannot_be_say_why(text: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=said.replace("[", r"\[")):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
         severities(tmp_path, text)
 
 
@@ -313,6 +317,17 @@ def test_what_git_ignores_is_not_looked_at_and_what_is_new_is(folder: Path) -> N
     assert [one.sentence.split(":")[0] for one in findings() if one.rule == "no_secrets"] == ["new.txt"]
 
 
+def test_a_level_of_a_use_case_that_is_none_is_no_typing_error_to_miss(folder: Path) -> None:
+    (folder / "standards.yaml").write_text("use_cases: {smal: production}")
+    with pytest.raises(ConfigurationError, match=r"there is no use case 'smal'. Did you mean 'small'"):
+        checked()
+
+
+def test_a_file_that_was_named_and_declares_none_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"words.py declares no use case"):
+        checked("words")
+
+
 def test_a_folder_without_use_cases_is_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="There is no use case in"):
@@ -320,7 +335,8 @@ def test_a_folder_without_use_cases_is_no_project(tmp_path: Path, monkeypatch: p
 
 
 def test_the_use_cases_of_this_repository_are_found_and_load() -> None:
-    found = check(ROOT, read_standards(ROOT / "standards.yaml"), use_case_files(ROOT))
+    found = check(ROOT, read_standards(ROOT / "standards.yaml"), (ROOT / "use_cases").glob("*.py"))
+    assert [file.name for file in found.without] == ["flights_raw_data.py"]
     assert set(found.levels) == {"arrivals", "delay", "flights", "outcome"}
 
 
