@@ -346,6 +346,17 @@ def test_the_hook_calls_a_command_that_is_there() -> None:
     assert CliRunner().invoke(app, [*hook["entry"].split()[1:], "--help"]).exit_code == 0
 
 
+def test_the_docs_examples_can_be_used(tmp_path: Path) -> None:
+    blocks = dict(re.findall(r"```(yaml|python)\n(.*?)```", DOCS.read_text(), re.DOTALL))
+    (tmp_path / "standards").mkdir()
+    (tmp_path / "standards" / "rules.py").write_text(blocks["python"])
+    levels = severities(tmp_path, blocks["yaml"])
+    assert (levels["experiment"]["team"], levels["experiment"]["lock_file"]) == ("error", "warning")
+    assert ("review" in levels["regulated"], levels["pilot"]["approval"]) == (False, "error")
+    (said,) = read_standards(tmp_path / "standards.yaml").rules["team"].broken(Project(tmp_path, ()), GOOD)
+    assert said == "'sales@example.org' is no team."
+
+
 def test_the_docs_have_every_rule_as_it_is() -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in DOCS.read_text().splitlines()]
     levels = read_standards(Path("/nowhere/standards.yaml")).levels
