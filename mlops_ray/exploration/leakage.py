@@ -76,12 +76,14 @@ def expect_no_leak(found: Sequence[Suspicion], waivers: Mapping[str, str], known
 
 
 def _too_good_alone(task: Task, training_set: pl.DataFrame, names: Sequence[str]) -> list[Suspicion]:
-    found = []
-    for event in task.events(task.encoded(training_set[LABEL])).values():
+    found = list[Suspicion]()
+    if training_set.is_empty():
+        return found
+    for name, event in task.events(task.encoded(training_set[LABEL])).items():
         if min(event.sum(), (~event).sum()) < _ROWS_OF_AN_EVENT:
             continue
         with_event, without = (_profile(training_set.filter(flag).select(names)) for flag in (event, ~event))
-        found += of_relations(relations(with_event, without))
+        found += of_relations(relations(with_event, without), name)
     return found
 
 

@@ -59,16 +59,17 @@ def _only(column: ColumnProfile) -> str:
     return column.top[0][0] if column.top else str(column.minimum)
 
 
-def of_relations(found: Sequence[Relation]) -> list[Suspicion]:
-    """Columns that alone, or by whether there is a value, say too much of the label."""
-    suspicions = []
+def of_relations(found: Sequence[Relation], event: str = "") -> list[Suspicion]:
+    """Columns that alone, or by whether there is a value, say too much of the label. event: which question of yes and
+    no about it (`Task.events`) they are related to; "" where the label is the only one."""
+    suspicions, by = [], f" by the label {event!r}" if event else ""
     for one in found:
         if one.roc_auc is not None and one.roc_auc > ALONE:
-            what = f"It alone ranks the rows with a ROC AUC of {one.roc_auc:.3f} (suspicious above {ALONE:g})"
+            what = f"It alone ranks the rows{by} with a ROC AUC of {one.roc_auc:.3f} (suspicious above {ALONE:g})"
         elif one.missing_roc_auc is not None and one.missing_roc_auc > MISSING_ALONE:
             what = (
-                f"Whether it has a value ranks the rows with a ROC AUC of {one.missing_roc_auc:.3f} (suspicious above "
-                f"{MISSING_ALONE:g})"
+                f"Whether it has a value ranks the rows{by} with a ROC AUC of {one.missing_roc_auc:.3f} (suspicious "
+                f"above {MISSING_ALONE:g})"
             )
         else:
             continue

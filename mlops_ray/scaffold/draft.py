@@ -55,8 +55,8 @@ class DraftFeature:
 class Draft:
     """A use case before it is written.
 
-    label: what is said of the label. left_out: columns that are no features,
-    with the reason; outcomes: those of them that are known only after the fact. notes: what somebody has to decide.
+    label: what is said of the label. left_out: columns that are no features, with the reason; outcomes: those
+    of them that are known only after the fact. notes: what somebody has to decide.
     """
 
     name: str

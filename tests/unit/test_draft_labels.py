@@ -136,6 +136,19 @@ def test_the_yes_that_is_asked_for_counts_in_every_spelling() -> None:
     assert labels(case).sum() == ROWS // 2
 
 
+# The label is asked for by another number than the row's: back to that.
+BACK = pow(7919, -1, ROWS)
+
+
+@pytest.mark.parametrize(
+    "label", [lambda size, n: size * 10 + n % 10, lambda size, n: ("low", "mid", "high")[size // 11]]
+)
+def test_a_column_that_tells_the_outcome_is_no_feature(label: Callable[[int, int], object]) -> None:
+    case, told = drafted(lambda n: label(n * BACK % ROWS * 7 % 31, n))
+    assert "size" not in case.features_of_request()
+    assert "left out: size (It alone ranks the rows by the label '" in told
+
+
 def test_a_no_can_be_what_is_predicted() -> None:
     case, _ = drafted(lambda n: ("yes", "No", "no")[n % 3], "--positive", "no")
     assert labels(case).sum() == ROWS - sum(n % 3 == 0 for n in range(ROWS))
