@@ -46,6 +46,8 @@ TABLE: dict[str, set[str]] = {
     "serving": GROUND
     | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue", "console"},
     "scaffold": GROUND | {"exploration", "ingestion"},
+    # What is asked of a use case is read from its declaration.
+    "standards": GROUND,
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed, and so does the ledger of
     # what was answered.
@@ -80,6 +82,7 @@ TABLE: dict[str, set[str]] = {
     "cli": GROUND
     | {
         "scaffold",
+        "standards",
         "operations",
         "catalogue",
         "client",
