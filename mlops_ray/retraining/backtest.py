@@ -21,7 +21,7 @@ from mlops_ray.governance.events import plain
 from mlops_ray.monitoring.quality import Measured, Quality, quality_by_window
 from mlops_ray.retraining.chosen import choose
 from mlops_ray.retraining.policy import WEEK
-from mlops_ray.retraining.simulation import Raised, Retrained, Scenario, Simulated, simulate
+from mlops_ray.retraining.simulation import BlindSpot, Raised, Retrained, Scenario, Simulated, simulate
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, Parameters, Retraining, UseCase
 
@@ -43,7 +43,8 @@ class Run:
     """What a policy did and was worth with one seed, which the choice of the model and each fit begin from.
 
     roc_auc: over the whole period. difference: from the first policy with the same seed, in the use case's metric, with
-    its interval over days; None for the first one itself.
+    its interval over days; None for the first one itself. blind: questions that the policy listens to and that could
+    raise no alarm, by champion.
     """
 
     seed: int
@@ -54,6 +55,7 @@ class Run:
     alarms: tuple[Raised, ...]
     decisions: tuple[Mapping[str, Any], ...]
     cpu_hours: float
+    blind: tuple[BlindSpot, ...] = ()
 
     @property
     def promoted(self) -> int:
@@ -187,12 +189,12 @@ def _report(
     policy: Retraining,
     beside: Sequence[Simulated],
 ) -> PolicyReport:
-    runs = [_run(rows, case, one, other) for case, one, other in zip(cases, done, beside, strict=True)]
+    runs = [_run(rows, case, one, other, policy) for case, one, other in zip(cases, done, beside, strict=True)]
     differences = [run.difference for run in runs if run.difference is not None]
     return PolicyReport(done[0].policy, policy, tuple(runs), over_seeds(differences) if differences else None)
 
 
-def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated) -> Run:
+def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated, policy: Retraining) -> Run:
     weeks = _quality(rows, done.probability, WEEK)
     whole = _quality(rows, done.probability, timedelta(days=36_500))[0]  # from 1970 on
     return Run(
@@ -204,6 +206,7 @@ def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated) 
         done.alarms,
         tuple({"at": at, **asdict(decision)} for at, decision in done.decisions),
         done.cpu_s / 3600,
+        tuple(one for one in done.blind if one.question in policy.alarms),
     )
 
 
