@@ -21,6 +21,11 @@ _ON_FLIGHTS = {
     "false_alarm_rate_held_out": "windows of September to December that drift, by a reference of January to August",
     "false_alarm_rate_held_out_stated": "as the model states",
     "false_alarm_rate_held_out_stated_high": "as the model states at most",
+    "held_out_distance_plane_seats": "how far `plane_seats` of September to December is from January to August",
+    "held_out_distance_plane_seats_dealt": "how far apart such parts of the year are with its weeks dealt out by chance",
+    "held_out_chance_plane_seats": "how often those are as far apart",
+    "held_out_chance_visib": "the same of `visib`",
+    "false_alarm_rate_held_out_unmoved": "windows that drift in a column that has not moved, by that test",
     "false_alarm_rate": "windows that drift, from stretches between those of the reference",
     "false_alarm_rate_stated": "as that model states",
     "power_flights": "shifts of 0.2 deviations that are found, over all numbers",
@@ -102,7 +107,8 @@ def _flights(figures: Figures) -> Iterator[str]:
         figure = figures.get(f"monitoring.{name}")
         if figure is not None:
             value, of = figure["value"], figure["unit"]
-            yield _row(f"`{name}`", words, f"{value:.3f} {of}" if "AUC" in of else f"{_percent(value)} {of}")
+            plain = "AUC" in of or "distance" in name
+            yield _row(f"`{name}`", words, f"{value:.3f} {of}" if plain else f"{_percent(value)} {of}")
 
 
 def _rivals(values: _Values, prefix: str) -> list[str]:
