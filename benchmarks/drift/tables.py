@@ -22,7 +22,7 @@ _ON_FLIGHTS = {
     "false_alarm_rate_held_out_stated": "as the model states",
     "false_alarm_rate_held_out_stated_high": "as the model states at most",
     "held_out_distance_plane_seats": "how far `plane_seats` of September to December is from January to August",
-    "held_out_distance_plane_seats_dealt": "how far apart such parts of the year are with its weeks dealt out by chance",
+    "held_out_distance_plane_seats_dealt": "the same at most with the weeks of the year dealt out by chance",
     "held_out_chance_plane_seats": "how often those are as far apart",
     "held_out_chance_visib": "the same of `visib`",
     "false_alarm_rate_held_out_unmoved": "windows that drift in a column that has not moved, by that test",

@@ -14,7 +14,8 @@ from mlops_ray.predictions.segments import COLUMNS, FEATURE, Segment, read_segme
 LATEST = timedelta(days=7)
 # Younger segments are not moved to the table: who begins to watch looks back for repetitions, and finds them quickest.
 SETTLED = timedelta(hours=1)
-BATCH_BYTES = 16 << 20
+# Each batch is a commit, and a file of members: of few features a segment is small, of 100 it is 10 MB at full speed.
+BATCH_BYTES = 32 << 20
 _BATCH_SEGMENTS = 200
 
 FeaturesOf = Callable[[str], Collection[str]]
