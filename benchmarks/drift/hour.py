@@ -148,7 +148,8 @@ def main(folder: str, minutes: int, per_s: int) -> None:
     ticks = minutes * 60 // TICK_S
     cpu, lags, behind = list[float](), list[float](), 0.0
     with files_by_tick(folder, per_s, ticks) as files:
-        for tick, (answered, repeated) in enumerate(files):
+        for tick, said in enumerate(files):
+            answered, repeated = said
             now = START + timedelta(seconds=(tick + 1) * TICK_S)
             wall, used = time.perf_counter(), time.process_time()
             while watch.round(now).behind:
