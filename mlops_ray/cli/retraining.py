@@ -203,7 +203,7 @@ def rehearse(
 
 
 def _show(result: "Backtest", folder: Path) -> None:
-    from mlops_ray.retraining.chart import page, table
+    from mlops_ray.retraining.chart import blind_lines, page, table
 
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{result.use_case}-{result.start:%Y-%m-%d}-{result.end:%Y-%m-%d}"
@@ -211,6 +211,8 @@ def _show(result: "Backtest", folder: Path) -> None:
     (folder / f"{name}.html").write_text(page(result))
     console = Console()
     (console if console.is_terminal else Console(width=_WIDTH)).print(table(result))
+    for line in (line for report in result.policies for line in blind_lines(report)):
+        typer.echo(line)
     typer.echo(f"Chart: {folder / name}.html\nAll of it: {folder / name}.json")
 
 
