@@ -61,8 +61,8 @@ class Entry:
 
     def shown(self, now: datetime) -> dict[str, Any]:
         """As JSON, with what a use case declares beside the rest, and `overdue`."""
-        fields = asdict(self)
-        fields |= fields.pop("declared") | {"overdue": self.is_overdue(now)}
+        fields = dict(vars(self))
+        fields |= vars(fields.pop("declared")) | {"overdue": self.is_overdue(now)}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
 
 
