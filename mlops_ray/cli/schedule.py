@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from mlops_ray.cli.governance import cli_actor
 from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.cli.options import (
+    DATA_VARIABLE,
     CaseArgument,
     ConfigOption,
     DataOption,
@@ -175,7 +177,8 @@ def run(
     since = due_before(declared, moment) if declared is not None else None
     repo = str(definitions_folder(use_case, feature_repo))
     work = Work(use_case, repo, settings.state, settings.data, _file(config), since)
-    carry_out(store, found, work, execute, wait=ordered is not None)
+    told = partial(execute, {DATA_VARIABLE: settings.data})
+    carry_out(store, found, work, told, wait=ordered is not None)
     (ended,) = schedule_runs.at(store, case.name, operation, moment)
     typer.echo(printable(_run_line(ended)), err=True)
     if ended.state == "failed":

@@ -1,10 +1,11 @@
 """Carrying out one run: the command of its operation, under a lease, with its end written down."""
 
 import logging
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -75,10 +76,12 @@ def carry_out(store: ControlStore, run: Run, work: Work, execute: Execute, wait:
             time.sleep(_WAIT_S)
 
 
-def execute(command: Sequence[str]) -> tuple[int, str]:
-    """Run `mlops-ray` with these arguments; what it says is passed on as it comes."""
-    last = ""
-    with subprocess.Popen([*MAIN, *command], stderr=subprocess.PIPE, text=True, errors="replace") as process:
+def execute(environment: Mapping[str, str], command: Sequence[str]) -> tuple[int, str]:
+    """Run `mlops-ray` with these arguments; what it says is passed on as it comes. environment: beside one's own."""
+    last, environment = "", {**os.environ, **environment}
+    with subprocess.Popen(
+        [*MAIN, *command], stderr=subprocess.PIPE, text=True, errors="replace", env=environment
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             sys.stderr.write(line)

@@ -105,6 +105,14 @@ def test_a_run_by_hand_is_done_once_and_kept_with_how_long_it_took(command: Comm
     assert found["duration_s"] > 0.1
 
 
+def test_a_run_finds_the_data_of_its_own_command_also_in_a_job(
+    command: Command, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the default is nowhere, and what verifies the audit log has no --data."""
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert command("schedule", "run", file, "audit", "--data", str(tmp_path)).exit_code == 0
+
+
 def test_a_run_that_fails_says_so_by_its_exit_code_and_can_be_repeated(
     command: Command, file: str, tmp_path: Path
 ) -> None:
