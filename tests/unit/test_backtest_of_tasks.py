@@ -71,7 +71,7 @@ def test_a_policy_that_listens_recovers_and_its_weeks_are_in_the_metric_of_the_t
     monkeypatch.setattr(simulation, "fit_chosen", fit)
     task, metric = TASKS[kind]
     late = pl.lit(1.0) if kind == "numbers" else pl.lit("low")
-    label = replace(CASE.label, value=late, task=task)  # type: ignore[arg-type]
+    label = replace(CASE.label, value=late, task=task)
     case = replace(CASE, label=label, metric=metric, gates=())
     scenario, rows = replace(SCENARIO, use_case=case), past(kind)
     never, drift = (simulate(rows, scenario, name, policy) for name, policy in (("never", NEVER), ("drift", DRIFT)))
