@@ -50,10 +50,18 @@ def settings_of(
 ) -> Settings:
     """The settings of a command. Raises ConfigurationError naming the setting that is wrong."""
     defaults = {"state": absolute("state"), "data": absolute("data")}
-    config = config or (SETTINGS_FILE if Path(SETTINGS_FILE).is_file() else None)
     return load_settings(
-        config, defaults, state=state and absolute(state), data=data and absolute(data), http_port=http_port
+        settings_file(config),
+        defaults,
+        state=state and absolute(state),
+        data=data and absolute(data),
+        http_port=http_port,
     )
+
+
+def settings_file(config: str | None) -> str | None:
+    """The settings file that counts: the one that was given, or the one in this folder, if there is one."""
+    return config or (SETTINGS_FILE if Path(SETTINGS_FILE).is_file() else None)
 
 
 def absolute(path: str) -> str:

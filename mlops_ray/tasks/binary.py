@@ -138,7 +138,8 @@ class Binary:
         return labels.astype(np.float64)
 
     def errors(self, labels: NDArray[np.bool_], answer: Floats) -> Floats:
-        return np.asarray(np.abs(labels - np.asarray(answer, dtype=np.float64)))
+        errors: Floats = np.abs(labels - np.asarray(answer, dtype=np.float64))
+        return errors
 
     def foretold(self, answer: Floats) -> Floats:
         return np.asarray(2 * answer * (1 - answer), dtype=np.float64)

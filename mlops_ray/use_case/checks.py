@@ -84,6 +84,8 @@ def check_use_case(case: "UseCase") -> None:
         features = [*case.features_of_request(), *case.on_demand_features]
         check_monitored(case, [*case.request_columns(), *features], features)
     _check_gates(case)
+    if "retraining" in case.schedules and case.retraining is None:
+        raise _refusal(case, "schedules has retraining, but it declares none. Add retraining=Retraining(...).")
 
 
 def expect_name(name: object) -> None:

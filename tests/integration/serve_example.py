@@ -96,7 +96,8 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
         settings = Settings(state=state, data=state, http_host=host, http_port=port, ledger_rotate_s=5)
         store = open_store(settings)
         settings, signed = sign_some(settings)
-        digests = seal_all(state) | signed
+        given = os.environ.get("EXAMPLE_SEALED")  # by who started this, as a model of another task
+        digests = ({7: given} if given else seal_all(state)) | signed
         Path(state, "digests.json").write_text(json.dumps(digests))
         set_champion(store, SYSTEM, NAME, VersionRef(7, digests[7]), "the example")
         key = Path(state, "admin_key")

@@ -17,6 +17,7 @@ from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.features.parity import FeatureParity
+from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm, worsen_alarm
 from mlops_ray.governance.anchors import anchor, read_anchors
 from mlops_ray.governance.approvals import approve, attach, expire, list_approvals, reject, request, revoke
@@ -166,6 +167,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     data(platform)
     erasure(platform)
     advisories_and_audit(platform)
+    due_by_the_clock(platform)
     subscribers(platform)
     assert {event.type for event in platform.seen} == set(EVENT_TYPES) - {UPGRADED}
     assert waiting(platform.store) == []
@@ -442,6 +444,17 @@ def advisories_and_audit(platform: Platform) -> None:
     assert not check(platform.store, platform.settings).ok
     (event,) = platform.told("audit.failed")
     assert event.reason.startswith("Table versions, row ")
+
+
+def due_by_the_clock(platform: Platform) -> None:
+    store = platform.store
+    schedules.declare(store, ANN, NAME, NAME, "/repo", (schedules.Wanted("audit", "* * * * *", "UTC", False),))
+    (event,) = platform.told("schedule.changed")
+    assert event.after == {"audit": "* * * * * UTC"}
+    run = schedule_runs.ask(store, NAME, "audit", datetime.now(UTC))
+    schedule_runs.end(store, run, False, "no disk")
+    (event,) = platform.told("schedule.failed")
+    assert (event.reason, event.payload["operation"]) == ("no disk", "audit")
 
 
 def subscribers(platform: Platform) -> None:

@@ -44,10 +44,12 @@ from mlops_ray.registry.models import register
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.label_routes import LabelsBody
 from mlops_ray.serving.predictor import Predictor
+from mlops_ray.tasks.task import Task
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_schema, seal_example
 from mlops_ray.training.tracking import connect, experiment_id
 from tests.raw_ledger import raw_rows
+from tests.task_models import DELAY, OUTCOME, sealed_as
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 DEFINITIONS = """
@@ -438,3 +440,30 @@ def test_a_file_that_cannot_be_read_is_named(settings: Settings, tmp_path: Path)
     with pytest.raises(DataError, match=r"cannot be read\. File rows\.csv cannot be read: in its header a quote"):
         score(read_rows(str(tmp_path / "rows.csv")), "departures", str(tmp_path / "scores"), settings)
     assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("task", [DELAY, OUTCOME], ids=lambda task: task.kind)
+def test_numbers_and_classes_are_scored_as_requests_are(
+    task: Task, served: Settings, settings: Settings, rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    digest = sealed_as(task)(tmp_path / "sealed", 9)
+    client = connect(served)
+    run_id = client.create_run(experiment_id(client, served, "departures")).info.run_id
+    lineage = example_lineage("departures", digest)
+    version = register(served, "departures", tmp_path / "sealed", lineage, run_id, {}, task.kind)
+    scores = mlops_ray.score(rows.head(200), "departures", str(tmp_path / "scores"), settings, version.version)
+    frame, recorded = scored(scores), mlops_ray.ledger("departures", settings).frame()
+    (name,) = task.ledger_types
+    joined = frame.join(recorded, on=["request_id", "row"], how="inner", suffix="_recorded")
+    assert joined.height == 200
+    columns = [f"{name}.{part}" for part in task.parts] or [name]
+    answers = joined.select(columns).to_numpy()
+    kept = joined[name if task.parts else f"{name}_recorded"].to_list()
+    assert answers.reshape(200, -1).tolist() == np.reshape(kept, (200, -1)).tolist()
+    assert task.wrong(answers if task.parts else answers[:, 0]) is None
+    if task.parts:
+        assert joined["prediction"].to_list() == [task.parts[at] for at in answers.argmax(axis=1)]
+    taken = rows.with_columns(pl.lit(1).alias(columns[0]))
+    with pytest.raises(DataError, match=f"have a column '{columns[0]}', which scoring adds"):
+        mlops_ray.score(taken, "departures", str(tmp_path / "other"), settings, version.version)
