@@ -28,9 +28,9 @@ class ErrorEstimator:
 
     Of classes the entropy of an answer is the log loss to expect if its probabilities are right, as confidence is the
     accuracy (Guillory et al., "Predicting with confidence on unseen distributions", 2021, which uses both). Of numbers
-    a model of the errors of past rows says it ("direct loss estimation" of NannyML 0.5 and later: "How it works,
-    Performance estimation", section "Direct Loss Estimation"); here that is a tree. What either says is calibrated on
-    the rows that were held out, isotonic over the bins of its sketch. The interval is that of `Estimator`.
+    a model of the errors of past rows says it ("Direct Loss Estimation (DLE)" in the documentation of NannyML, "How it
+    works", "Estimation of performance"); here that is a tree. What either says is calibrated on the rows that were held
+    out, isotonic over the bins of its sketch. The interval is that of `Estimator`.
 
     edges: as in the sketch. expected, variance: of the errors in each bin. between, offset, windows: see `Estimator`.
     spread: deviation of a row's error from what is expected. tree: where answers do not tell.

@@ -85,7 +85,7 @@ def miscalibration(reference: Reliability, window: Reliability) -> float:
     by the bins that have rows. Deviation: what is expected is the probability plus the reference's own calibration
     error in the bin, so a model that was a bit off from the start is not drift. While P(Y|X) stays, a shift of the
     inputs moves rows between bins and changes nothing else. Where what is observed is no yes or no, the variance is
-    that of the reference in the bin. NaN without rows.
+    that of the reference in the bin, times by how much larger errors were to be expected. NaN without rows.
     """
     there, expected, variance = _expected(reference, window)
     if not there.any():

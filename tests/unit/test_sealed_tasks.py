@@ -44,7 +44,7 @@ def use_case(world: World, names: tuple[str, ...] = ("x", "hard", "c")) -> UseCa
         sources={"things": Source("*.csv", columns)},
         entities=("c",),
         event_time="time",
-        label=Label("label", pl.col("label"), pl.col("time"), task=world.task),  # type: ignore[arg-type]
+        label=Label("label", pl.col("label"), pl.col("time"), task=world.task),
         candidates=(Candidate(),),
         metric=next(iter(world.task.metrics)),
         request_features={name: pl.col(name) for name in names},

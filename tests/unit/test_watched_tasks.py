@@ -9,13 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlops_ray.errors import DataError
 from mlops_ray.monitoring.answers import answer_in
 from mlops_ray.monitoring.earlier_records import decode
 from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
 from mlops_ray.monitoring.labelling import Labelled, take_labels
 from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
-from mlops_ray.monitoring.quality import quality_of
+from mlops_ray.monitoring.quality import join_labels, quality_of
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.version_watch import VersionWatch, Watched
@@ -186,3 +187,16 @@ def test_a_watch_of_the_release_before_is_read_with_its_quality() -> None:
     assert decode(msgspec.msgpack.encode(shown), EstimatedQuality) == EstimatedQuality(
         "roc_auc", 0.7, None, None, 10, (1.0, 2.0, 3.0, 4.0), 0.5
     )
+
+
+def test_the_last_label_of_any_kind_holds_and_one_of_another_kind_is_refused(name: str) -> None:
+    rows = WORLDS[name].stream(2, 13, 0)
+    told = rows.select("request_id", "row", "label", known_at="time", received_at="time")
+    later = told.with_columns(pl.col("label").reverse(), pl.col("known_at") + timedelta(days=1))
+    joined = join_labels(rows.drop("label"), pl.concat([later, told, told]), WORLDS[name].task)
+    assert joined.predictions.sort("time")["label"].to_list() == rows["label"].reverse().to_list()
+    assert joined.unknown.is_empty()
+    wrong = told.with_columns(label=pl.lit(True))
+    with pytest.raises(DataError, match=r"Labels need a (float64|string) label"):
+        join_labels(rows, wrong, WORLDS[name].task)
+    assert len(join_labels(rows.drop("label"), told, None).predictions) == len(rows)
