@@ -260,8 +260,8 @@ def labels(year: Flights) -> Figures:
         window.update(weeks.filter(inside)["probability"].to_numpy())
         estimated = reference.estimator.estimate(window)  # type: ignore[arg-type]
         if quality.rows >= WEEK.minimum_rows and estimated.low is not None and estimated.high is not None:
-            errors.append(abs(estimated.roc_auc - quality.roc_auc.value))
-            covered.append(estimated.low <= quality.roc_auc.value <= estimated.high)
+            errors.append(abs(estimated.value - quality["roc_auc"].value))
+            covered.append(estimated.low <= quality["roc_auc"].value <= estimated.high)
     yield "estimated_auc_mae", float(np.mean(errors)), f"ROC AUC, {len(errors)} weeks"
     yield "estimated_auc_coverage", float(np.mean(covered)), "of weeks"
     for flipped in (0.0, 0.1, 0.2):

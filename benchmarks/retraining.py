@@ -109,7 +109,7 @@ def figures() -> Iterator[tuple[str, float, str]]:
         ray.shutdown()
     for name, done in reports.items():
         runs = [run for report in done for run in report.runs]
-        yield f"roc_auc_{name}", float(np.mean([run.roc_auc.value for run in runs])), "ROC AUC"
+        yield f"roc_auc_{name}", float(np.mean([run.quality.value for run in runs])), "ROC AUC"
         yield f"cpu_s_{name}", float(np.mean([run.cpu_hours for run in runs])) * 3600, "s"
         yield f"retrainings_{name}", float(np.mean([len(run.retrainings) for run in runs])), "in 120 days"
         if name == "never":

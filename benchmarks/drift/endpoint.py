@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 
 from mlops_ray.monitoring.alarm_change import AlarmChange
+from mlops_ray.monitoring.answers import PREDICTION
 from mlops_ray.monitoring.coverage import fitting
 from mlops_ray.monitoring.drift_watch import SETTLE
 from mlops_ray.monitoring.label_times import LabelTimes
 from mlops_ray.monitoring.labelling import Labelled, take_labels
 from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.quality import quality_of
-from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.stream_clock import StreamClock, date_rows
 from mlops_ray.monitoring.version_watch import VersionWatch, Watched
 from mlops_ray.monitoring.window_record import WindowRecord

@@ -20,6 +20,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import ray
+from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.batch.judged import AS_OF, Judged, Summary, divide, expect_plain_types, judge_partition, together
@@ -41,14 +42,14 @@ from mlops_ray.predictions.segments import frame_of
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.models import ModelVersion, download, find_version
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
-from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.task import Task
 
 PARTITION_BYTES = 64 << 20
 # Of a slice so many are written to a file, and become Python objects for the ledger, at a time.
 WRITTEN_ROWS = 100_000
 _JUDGE_BYTES = 12 * PARTITION_BYTES
 
-_ADDED = ("request_id", "row", "version", *BINARY.output_types)
+_ADDED = ("request_id", "row", "version")
 _logger = logging.getLogger(__name__)
 
 
@@ -146,7 +147,7 @@ def _expect_columns(schema: ModelSchema, given: Sequence[str]) -> None:
             f"The rows to score lack {', '.join(missing)} (they have {', '.join(given)}). "
             f"Model {schema.use_case} needs {', '.join(wanted)}."
         )
-    if taken := [name for name in (*_ADDED, *JUDGEMENT) if name in given]:
+    if taken := [name for name in (*_ADDED, *_answer_names(schema.task), *JUDGEMENT) if name in given]:
         raise DataError(f"The rows to score have a column {taken[0]!r}, which scoring adds. Rename it.")
 
 
@@ -235,14 +236,14 @@ def _predict(
     """The typed rows with their predictions, whose segment waits for the ledger then."""
     started = time.monotonic()
     numbers, categories = model_inputs(features, sealed.schema.features)
-    probability = sealed.model.answers(numbers, categories)
+    answer = sealed.model.answers(numbers, categories)
     # A millisecond for each slice, so that readers of the ledger can divide a large run by time.
     moment = run.started + timedelta(milliseconds=int(name.partition("-")[0]))
     time_us = microseconds(moment)
     request_id = _id_of(run, time_us, f"request {name}")
     record = recorder.record(
         request_id, time_us, time_us, "batch", time.monotonic() - started,
-        rows.drop(AS_OF).to_dicts(), numbers, categories, probability,
+        rows.drop(AS_OF).to_dicts(), numbers, categories, answer,
     )  # fmt: skip
     segment = frame_of(recorder.schema, [record]).with_columns(rows[AS_OF])
     Artifacts(run.output).write_table(segment, WAITING, f"{_id_of(run, time_us, f'segment {name}')}.parquet")
@@ -250,8 +251,25 @@ def _predict(
         pl.lit(request_id).alias("request_id"),
         segment["row"],
         pl.lit(run.model.version).alias("version"),
-        *(pl.Series(column, values) for column, values in BINARY.columns(probability).items()),
+        *_columns(sealed.schema.task, answer),
     )
+
+
+def _answer_names(task: Task) -> list[str]:
+    """Those of `_columns`, and of what they are parts of."""
+    return [*task.output_types, *(f"{name}.{part}" for name in task.output_types for part in task.parts)]
+
+
+def _columns(task: Task, answer: NDArray[np.float32]) -> list[pl.Series]:
+    """What is answered; where it is several numbers, a column for each, as files for others hold plain values:
+    `probabilities.late`, say."""
+    found = list[pl.Series]()
+    for name, values in task.columns(answer).items():
+        if values.ndim == 1:
+            found.append(pl.Series(name, values.tolist() if values.dtype == object else values))
+        else:
+            found += [pl.Series(f"{name}.{part}", values[:, at]) for at, part in enumerate(task.parts)]
+    return found
 
 
 def _features(

@@ -218,11 +218,14 @@ def _plain(found: Iterable[Deployment]) -> list[dict[str, Any]]:
 def _tree(found: "Trace") -> "Tree":
     from rich.tree import Tree
 
+    from mlops_ray.tasks.stored import ANSWER_COLUMNS
+
     record = found.lineage
     tree = Tree(_text(f"{found.asked}"))
     if found.prediction:
         given = found.prediction
-        values = ", ".join(f"{value:.4f}" for value in given["probability"][:5])
+        answers = next(given[name] for name in ANSWER_COLUMNS if name in given)
+        values = ", ".join(_answer(value) for value in answers[:5])
         tree.add(_text(f"prediction {values} at {given['time']:%Y-%m-%d %H:%M:%S.%f}Z by the {given['route']}"))
     version = tree.add(_text(f"version {found.use_case}@{found.version}"))
     if found.registered:
@@ -237,6 +240,11 @@ def _tree(found: "Trace") -> "Tree":
         version.add(_text(f"erased since it was trained: {sentence}"))
     _model(version.add(_text(f"sealed model {record.digest}")), record)
     return tree
+
+
+def _answer(value: float | list[float]) -> str:
+    """To one row; the probabilities of classes in the order in which the model has them."""
+    return f"{value:.4f}" if isinstance(value, float) else f"({', '.join(f'{one:.4f}' for one in value)})"
 
 
 def _model(model: "Tree", record: "Lineage") -> None:

@@ -91,8 +91,9 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         lines.append(("answer", json.dumps(summary["prediction"]["answer"])))
     lines.append(("seconds", "  ".join(f"{step} {seconds:g}" for step, seconds in summary["steps_s"].items())))
     console.print()
+    width = max(26, *(len(name) + 1 for name, _ in lines))
     for name, value in lines:
-        console.print(f"{name:26}{value}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name:{width}}{value}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _row(row: Mapping[str, Any]) -> str:

@@ -10,19 +10,16 @@ from mlops_ray.errors import UseCaseError, nearest
 from mlops_ray.exploration.early_views import early_views
 from mlops_ray.exploration.profile import Profile, profile_of
 from mlops_ray.exploration.raw_sample import accepted_rows
-from mlops_ray.exploration.relation import relations
+from mlops_ray.exploration.relation import label_group, middle_of, relations_by_group
 from mlops_ray.exploration.suspicion import Suspicion, of_relations, recorded_with_outcome
 from mlops_ray.exploration.table_sketch import TableSketch
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.labelled import labelled_rows, request_rows
 from mlops_ray.ingestion.sources import SourceFile
-from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature, Tables, UseCase
 
 # Of more rows so many are looked at, evenly: a ROC AUC is off by 0.005 then.
 _ROWS = 50_000
-# Of fewer rows with an event, or without it, a column ranks them well by chance.
-_ROWS_OF_AN_EVENT = 20
 _EVER = datetime(2199, 1, 1, tzinfo=UTC)
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +33,7 @@ def suspected_leaks(
     tables: of the snapshot that the training set was made from.
     """
     found = [
-        *_too_good_alone(use_case.label.task, training_set, [feature.name for feature in features]),
+        *too_good_alone(training_set, [feature.name for feature in features]),
         *_recorded_with_outcome(use_case, tables[use_case.main_source]),
         *early_views(use_case, tables),
     ]
@@ -48,7 +45,7 @@ def suspected_in_files(use_case: UseCase, files: Sequence[SourceFile]) -> list[S
     files of the first source."""
     rows = accepted_rows(files, use_case.sources[use_case.main_source], _ROWS)
     labelled, names = labelled_rows(use_case, rows, _EVER), list(use_case.features_of_request())
-    found = [*_too_good_alone(use_case.label.task, labelled, names), *_recorded_with_outcome(use_case, rows)]
+    found = [*too_good_alone(labelled, names), *_recorded_with_outcome(use_case, rows)]
     return list({one.column: one for one in reversed(found)}.values())[::-1]
 
 
@@ -75,16 +72,17 @@ def expect_no_leak(found: Sequence[Suspicion], waivers: Mapping[str, str], known
         )
 
 
-def _too_good_alone(task: Task, training_set: pl.DataFrame, names: Sequence[str]) -> list[Suspicion]:
-    found = list[Suspicion]()
-    if training_set.is_empty():
-        return found
-    for name, event in task.events(task.encoded(training_set[LABEL])).items():
-        if min(event.sum(), (~event).sum()) < _ROWS_OF_AN_EVENT:
-            continue
-        with_event, without = (_profile(training_set.filter(flag).select(names)) for flag in (event, ~event))
-        found += of_relations(relations(with_event, without), name)
-    return found
+def too_good_alone(training_set: pl.DataFrame, names: Sequence[str]) -> list[Suspicion]:
+    """Columns of a training set that alone say too much of its label, of any kind."""
+    label = training_set[LABEL]
+    middle = middle_of(label)
+    group = training_set.select(label_group(pl.col(LABEL), middle)).to_series()
+    rows = training_set.select(names)
+    pairs = {
+        name: (_profile(rows.filter(group == name)), _profile(rows.filter(group != name)))
+        for name in group.drop_nulls().unique().sort(descending=True)
+    }
+    return of_relations(relations_by_group(pairs), numbers=middle is not None)
 
 
 def _recorded_with_outcome(use_case: UseCase, rows: pl.DataFrame) -> list[Suspicion]:

@@ -26,8 +26,9 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a rollout goes back by itself. Rates and ratios compare the version with the champion over one step.
 
     min_requests: with fewer, a step neither ends nor is judged, except on errors. max_error_rate: the share of the
-    version's requests that may fail. max_latency_ratio: of the medians. max_disagreement: mean absolute difference of
-    the probabilities in shadow; None does not judge it.
+    version's requests that may fail. max_latency_ratio: of the medians. max_disagreement: how far, on
+    average, answers in shadow are apart: probabilities by their difference, numbers by it over 1 + |the champion's|;
+    None does not judge it.
     """
 
     min_requests: Annotated[int, Meta(ge=0)] = 100

@@ -9,11 +9,15 @@ from typing import Any, Literal
 import polars as pl
 
 from mlops_ray.monitoring.alarms import Alarm
+from mlops_ray.monitoring.answers import answer_in, is_answered
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.row_sample import NAMES
 from mlops_ray.monitoring.severity import Severity
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.verdicts import Question, Verdict
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.evaluation import metric_words
+from mlops_ray.tasks.task import Task
 
 FINDINGS = 10
 _EXAMPLES = 3
@@ -36,6 +40,8 @@ class AlarmChange:
     payload: Mapping[str, Any] = field(default_factory=dict)
 
 
+# Names in an alarm's payload: of a difference of the metric, and of by what share of itself an error is smaller.
+_EXPECTED, _OF_ERROR = {"roc_auc": "expected_auc"}, "expected_error_share"
 _TITLES: dict[Question, str] = {"data": "Data drift", "prediction": "Prediction drift", "concept": "Concept drift"}
 
 
@@ -55,7 +61,10 @@ def raised_change(
         "window": {"kind": spec, "start": verdict.start, "end": verdict.end, "rows": verdict.rows},
         "columns": list(alarm.columns),
         "importance": _or_none(verdict.importance),
-        "effect": {"mean_answer_deviations": _or_none(verdict.effect), "expected_auc": _or_none(verdict.quality)},
+        "effect": {
+            "mean_answer_deviations": _or_none(verdict.effect),
+            _EXPECTED.get(verdict.metric, _OF_ERROR): _or_none(verdict.quality),
+        },
         "findings": [asdict(finding) for finding in verdict.findings[:FINDINGS]],
         "examples": [dict(example) for example in examples],
     }
@@ -65,7 +74,10 @@ def raised_change(
 def _effect_in_words(verdict: Verdict) -> str:
     if isnan(verdict.effect):
         return ""
-    lost = "" if isnan(verdict.quality) else f", and the ROC AUC to expect by {verdict.quality:+.3f}"
+    lost = ""
+    if not isnan(verdict.quality):
+        by = f"{verdict.quality:+.3f}" if verdict.metric in _EXPECTED else f"{-100 * verdict.quality:+.3g} %"
+        lost = f", and the {metric_words(verdict.metric)} to expect by {by}"
     return f" The mean answer moved by {verdict.effect:+.2f} standard deviations{lost}."
 
 
@@ -109,10 +121,10 @@ def drifted_rows(rows: pl.DataFrame, verdict: Verdict, reference: Reference) -> 
     return tuple(found.head(_EXAMPLES).select(*named, *list(columns)[:_EXAMPLE_COLUMNS]).to_dicts())
 
 
-def wrongest(joined: pl.DataFrame) -> tuple[Mapping[str, Any], ...]:
-    """Rows with labels whose answers were furthest from them; joined: request_id, row, probability, label."""
-    apart = (pl.col("label").cast(pl.Float64) - pl.col("probability")).abs()
-    found = joined.drop_nulls(["label", "probability"]).sort(
-        apart, "request_id", "row", descending=[True, False, False]
-    )
-    return tuple(found.head(_EXAMPLES).select("request_id", "row", "probability", "label").to_dicts())
+def wrongest(joined: pl.DataFrame, task: Task = BINARY) -> tuple[Mapping[str, Any], ...]:
+    """Rows with labels whose answers were furthest from them; joined: request_id, row, the answer in the ledger's
+    columns, label."""
+    labelled = joined.filter(is_answered(task)).drop_nulls("label")
+    apart = task.errors(task.encoded(labelled["label"]), answer_in(labelled, task))
+    found = labelled.sort(pl.Series(apart), "request_id", "row", descending=[True, False, False])
+    return tuple(found.head(_EXAMPLES).select("request_id", "row", *task.ledger_types, "label").to_dicts())

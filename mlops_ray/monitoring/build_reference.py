@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
+from mlops_ray.monitoring.answers import EXPECTED, PREDICTION, answer_in, is_ranked, watched_columns
 from mlops_ray.monitoring.calibration import Promise
 from mlops_ray.monitoring.churn import Churn, learn_churn
 from mlops_ray.monitoring.cycles import cycle_of
 from mlops_ray.monitoring.detectors import Detector, JensenShannon, KolmogorovSmirnov, MissingRate, NewCategories
-from mlops_ray.monitoring.error_stream import calm_limits, excess_errors
+from mlops_ray.monitoring.error_estimation import ErrorEstimator, fit_errors
+from mlops_ray.monitoring.error_stream import CalmErrors, calm_limits
+from mlops_ray.monitoring.error_tree import ErrorTree
 from mlops_ray.monitoring.input_segments import segmented
 from mlops_ray.monitoring.joint_windows import joint_null, reference_sample
+from mlops_ray.monitoring.label_fit import LabelFit, label_fit
 from mlops_ray.monitoring.learn_normal import (
     Column,
     Learned,
@@ -27,11 +32,13 @@ from mlops_ray.monitoring.learn_normal import (
 )
 from mlops_ray.monitoring.null_windows import cells_of, null_windows
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator
-from mlops_ray.monitoring.reference import PREDICTION, Monitored, Reference, to_datetime
-from mlops_ray.monitoring.reliability import Reliability, reliability_edges
+from mlops_ray.monitoring.reference import Monitored, Reference, to_datetime
+from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import LENGTHS, Season, Seasonal, season_of
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch, edges_of
 from mlops_ray.monitoring.slices import ALL_ROWS, slice_rows
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import ErrorDetector, Feature
 from mlops_ray.use_case.window_spec import WindowSpec
 
@@ -51,15 +58,18 @@ def build_reference(
     domain_classifier: bool = False,
     error_detectors: Sequence[ErrorDetector] = (),
     segments: Mapping[str, Sequence[str]] | None = None,
+    task: Task = BINARY,
+    tree: ErrorTree | None = None,
 ) -> Reference:
     """Learn the reference from `rows`, which have a column for each feature and their moment (UTC) in `time`.
 
-    scored: rows that were held out of training, with `time`, "probability", "label" (boolean, null where not known)
-    and the columns of `slices`. Answers to training rows are better than any later ones, so they must not be among
-    them. false_alarm_days: at most one false alarm in so many days is wanted, over all questions, features and kinds
-    of windows. seasonal: features that are compared with the same time of a season; in others a daily and a weekly
-    cycle is found. domain_classifier: compare all features together as well. error_detectors: what follows the errors
-    of `scored` as a stream. segments: by category the features that are compared for each of its values as well.
+    scored: rows that were held out of training, with `time`, the answer in the ledger's columns of `task`, "label"
+    (null where not known), the columns of `slices`, and what `foretell` adds, with its `tree`. Answers to training rows
+    are better than any later ones, so they must not be among them. false_alarm_days: at most one false alarm in so many
+    days is wanted, over all questions, features and kinds of windows. seasonal: features that are compared with the
+    same time of a season; in others a daily and a weekly cycle is found. domain_classifier: compare all features
+    together as well. error_detectors: what follows the errors of `scored` as a stream. segments: by category the
+    features that are compared for each of its values as well.
 
     Raises DataError if there are no rows or if a column is missing.
     """
@@ -75,8 +85,9 @@ def build_reference(
         tuple(error_detectors), segments or {},
     )  # fmt: skip
     if scored is not None:
-        _require(scored, [time, "probability", "label", *slices])
-    return learn(Past(moment, columns, numbers), scored, time, wanted, rows if domain_classifier else None)
+        _require(scored, [time, *task.ledger_types, "label", *([] if is_ranked(task) else [EXPECTED]), *slices])
+    past, answers = Past(moment, columns, numbers), Scored(scored, task, tree)
+    return learn(past, answers, time, wanted, rows if domain_classifier else None)
 
 
 @dataclass(frozen=True)
@@ -102,9 +113,16 @@ class Wanted:
     segments: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def learn(
-    past: Past, scored: pl.DataFrame | None, time: str, wanted: Wanted, joint: pl.DataFrame | None = None
-) -> Reference:
+@dataclass(frozen=True)
+class Scored:
+    """Rows that were held out of training, None for none; the kind of their labels; and see `foretell`."""
+
+    rows: pl.DataFrame | None
+    task: Task = BINARY
+    tree: ErrorTree | None = None
+
+
+def learn(past: Past, scored: Scored, time: str, wanted: Wanted, joint: pl.DataFrame | None = None) -> Reference:
     """The reference that follows from the past. joint: its rows with their values, for the domain classifier."""
     windows, moment = wanted.windows, past.moment
     parts_of_it = segmented(past.columns, past.numbers, wanted.segments)
@@ -115,7 +133,7 @@ def learn(
     ]
     sketches: dict[str, Sketch] = {column.name: column.sketch for column in columns}
     data = {spec.name: _learn_data(moment, spec, columns, wanted.detectors, joint) for spec in windows}
-    parts: dict[str, Any] = {"segments": parts_of_it.segments}
+    parts: dict[str, Any] = {"segments": parts_of_it.segments, "task": scored.task}
     if joint is not None:
         parts["sample"] = reference_sample(joint, {column.name: column.sketch for column in past.columns})
     parts["seasonal"] = {
@@ -125,16 +143,21 @@ def learn(
     }
     parts["churn"] = {column.name: column.churn for column in columns if column.churn.expected(1) > 0}
     shares = sum(map(families_of, data.values())) + (
-        2 * len(windows) + len(wanted.error_detectors) if scored is not None else 0
+        2 * len(windows) + len(wanted.error_detectors) if scored.rows is not None else 0
     )
     promise = Promise(wanted.false_alarm_days, max(1, shares))
     monitored = {spec.name: Monitored(spec, calibrations(data[spec.name], spec, promise)) for spec in windows}
-    if scored is not None:
-        ordered = scored.sort(time, maintain_order=True)
-        answers = _Answers(ordered, time, _prediction_sketch(scored["probability"]), wanted.slices)
-        sketches[PREDICTION] = answers.sketch
-        monitored = {name: answers.judged(one, wanted.detectors, promise) for name, one in monitored.items()}
-        parts |= answers.parts(windows[0], wanted.error_detectors, promise)
+    if scored.rows is not None:
+        answers = _Answers(scored.rows.sort(time, maintain_order=True), time, scored.task, scored.tree, wanted.slices)
+        sketches |= answers.sketches
+        estimator = answers.estimator(windows[0])
+        fit = label_fit(scored.task, estimator)
+        reliability = answers.reliability(fit)
+        monitored = {
+            name: answers.judged(one, wanted.detectors, promise, fit, reliability) for name, one in monitored.items()
+        }
+        errors = answers.errors(wanted.error_detectors, promise, fit, reliability[ALL_ROWS])
+        parts |= {"reliability": reliability, "estimator": estimator, "errors": errors}
     return Reference(to_datetime(moment[0]), to_datetime(moment[-1]), len(moment), sketches, monitored, **parts)
 
 
@@ -144,48 +167,70 @@ class _Answers:
 
     scored: pl.DataFrame
     time: str
-    sketch: Sketch
+    task: Task
+    tree: ErrorTree | None
     slices: Sequence[str]
 
-    @property
+    @cached_property
+    def watched(self) -> list[pl.Series]:
+        return watched_columns(answer_in(self.scored, self.task), self.task)
+
+    @cached_property
+    def sketches(self) -> dict[str, Sketch]:
+        found: dict[str, Sketch] = {one.name: _answer_sketch(one, self.task.threshold) for one in self.watched}
+        if EXPECTED in self.scored.columns:
+            found[EXPECTED] = NumericSketch.of(self.scored[EXPECTED].to_numpy())
+        return found
+
+    @cached_property
     def labelled(self) -> pl.DataFrame:
-        return self.scored.drop_nulls(["label", "probability"])
+        return LabelFit(self.task).labelled(self.scored)
 
-    @property
-    def reliability(self) -> dict[str, Reliability]:
+    def estimator(self, spec: WindowSpec) -> Estimator | ErrorEstimator | None:
+        if not len(self.labelled):
+            return None
+        if is_ranked(self.task):
+            return _estimator(self.labelled, self.time, self.sketches[PREDICTION], spec)
+        sketch, windows = self.sketches[EXPECTED], null_windows(_moments(self.labelled, self.time), spec)
+        assert isinstance(sketch, NumericSketch)
+        return fit_errors(self.labelled, sketch, windows, self.task, self.tree)
+
+    def reliability(self, fit: LabelFit) -> dict[str, Reliability]:
         """Of all rows, and of each slice, all with the same edges."""
-        labelled = self.labelled
-        guess, label = labelled["probability"].to_numpy(), labelled["label"].to_numpy()
-        edges = reliability_edges(guess)
-        parts = slice_rows(labelled, self.slices).items()
-        return {name: Reliability.of(guess[row], label[row], edges) for name, row in parts}
+        edges = fit.edges(self.labelled)
+        parts = slice_rows(self.labelled, self.slices).items()
+        return {name: fit.reliability(self.labelled.filter(row), edges) for name, row in parts}
 
-    def judged(self, monitored: Monitored, detectors: Sequence[Detector], promise: Promise) -> Monitored:
+    def judged(
+        self, monitored: Monitored, detectors: Sequence[Detector], promise: Promise, fit: LabelFit,
+        reliability: Mapping[str, Reliability],
+    ) -> Monitored:  # fmt: skip
         """With what is normal for the answers, and for the labels that follow them."""
-        spec, labelled, reliability = monitored.spec, self.labelled, self.reliability
+        spec, labelled = monitored.spec, self.labelled
         moment, told = _moments(self.scored, self.time), _moments(labelled, self.time)
-        column = Column(PREDICTION, self.sketch, cells_of(self.scored["probability"], self.sketch))
+        columns = [
+            Column(one.name, self.sketches[one.name], cells_of(one, self.sketches[one.name])) for one in self.watched
+        ]
         kept = [detector for detector in detectors if detector.family == "values"]
         prediction = [
-            Learned(rung, windows, tuple(column_nulls(windows, [column], kept, moment)))
+            Learned(rung, windows, tuple(column_nulls(windows, columns, kept, moment)))
             for rung, windows in covering(moment, spec)
         ]
         concept = [
-            Learned(rung, windows, tuple(concept_nulls(windows, labelled, self.slices, reliability)))
+            Learned(rung, windows, tuple(concept_nulls(windows, labelled, self.slices, reliability, fit)))
             for rung, windows in covering(told, spec)
             if rung.spec == spec  # labels come later than a short window has to be judged
         ]
         found = (calibrations(learned, spec, promise) for learned in (prediction, concept))
         return Monitored(spec, monitored.features, *found)
 
-    def parts(self, spec: WindowSpec, error_detectors: Sequence[ErrorDetector], promise: Promise) -> dict[str, Any]:
-        labelled, reliability = self.labelled, self.reliability
-        if not len(labelled):
-            return {"reliability": reliability}
-        errors = excess_errors(labelled, reliability[ALL_ROWS])
-        calm = calm_limits(error_detectors, errors, _moments(labelled, self.time), promise)
-        estimator = _estimator(labelled, self.time, self.sketch, spec)
-        return {"reliability": reliability, "estimator": estimator, "errors": calm}
+    def errors(
+        self, error_detectors: Sequence[ErrorDetector], promise: Promise, fit: LabelFit, whole: Reliability
+    ) -> CalmErrors:
+        if not len(self.labelled):
+            return CalmErrors()
+        followed = fit.stream(self.labelled, whole)
+        return calm_limits(error_detectors, followed, _moments(self.labelled, self.time), promise)
 
 
 def _column(values: pl.Series, feature: Feature) -> Column:
@@ -256,10 +301,11 @@ def _sketch(values: pl.Series, feature: Feature) -> Sketch:
     return NumericSketch.of(values.cast(pl.Float64).to_numpy())
 
 
-def _prediction_sketch(probability: pl.Series) -> Sketch:
-    """With an edge at 0.5, so that answers above and below it can be told apart."""
-    values = probability.cast(pl.Float64).to_numpy()
-    sketch = NumericSketch.with_edges(np.union1d(edges_of(values), np.float32(0.5)))
+def _answer_sketch(answers: pl.Series, threshold: float | None) -> Sketch:
+    """With an edge at the threshold, if there is one, so that answers above and below it can be told apart."""
+    values = answers.to_numpy()
+    edges = edges_of(values)
+    sketch = NumericSketch.with_edges(edges if threshold is None else np.union1d(edges, np.float32(threshold)))
     sketch.update(values)
     return sketch
 

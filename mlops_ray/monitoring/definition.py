@@ -120,7 +120,7 @@ def defined_reference(sealed: SealedReference, wanted: Monitoring) -> Reference:
             f"no rows were sealed with it that another reference could be made of (by releases before this one, and "
             f"with more than {MOST_VALUES:,} values). Train it again, with this monitoring in its use case."
         )
-    rows = ReferenceRows.from_bytes(sealed.rows)
+    rows = ReferenceRows.from_bytes(sealed.rows, sealed.reference.task)
     if wanted.domain_classifier:
         raise ConfigurationError(
             "domain_classifier compares rows by their values, and of those a sample alone is sealed. Set it to false, "

@@ -6,10 +6,10 @@ from typing import Any
 
 from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
-from mlops_ray.monitoring.quality import Measured
 from mlops_ray.monitoring.version_watch import Stream, VersionWatch
 from mlops_ray.monitoring.watch_state import WatchState
 from mlops_ray.monitoring.window_record import WindowRecord
+from mlops_ray.tasks.evaluation import Measured, metric_words
 
 
 def describe(state: WatchState, alarms: Sequence[AlarmRecord], now: datetime, windows: int = 5) -> Iterator[str]:
@@ -93,14 +93,13 @@ def _revision(record: WindowRecord) -> str:
 
 
 def _quality(record: WindowRecord) -> str:
-    estimated = "not enough data to estimate the ROC AUC" if record.estimated is None else _estimated(record.estimated)
+    estimated = "not enough data to estimate it" if record.estimated is None else _estimated(record.estimated)
     if not record.labelled:
         return f"Quality: {estimated}; no labels yet."
     whole = record.quality[0]
-    return (
-        f"Quality: {estimated}; measured on {whole.rows:,} labels: ROC AUC {_measured(whole.roc_auc)}"
-        f"{_checked(record.estimated, whole.roc_auc.value)}, log loss {_measured(whole.log_loss)}."
-    )
+    first, *others = (f"{metric_words(name)} {_measured(found)}" for name, found in whole.metrics.items())
+    said = ", ".join((f"{first}{_checked(record.estimated, whole.watched.value)}", *others))
+    return f"Quality: {estimated}; measured on {whole.rows:,} labels: {said}."
 
 
 def _checked(estimated: EstimatedQuality | None, truth: float) -> str:
@@ -111,7 +110,8 @@ def _checked(estimated: EstimatedQuality | None, truth: float) -> str:
 
 
 def _estimated(quality: EstimatedQuality) -> str:
-    return f"ROC AUC estimated {_measured(Measured(quality.roc_auc, quality.low, quality.high))}"
+    found = Measured(quality.value, quality.low, quality.high)
+    return f"{metric_words(quality.metric)} estimated {_measured(found)}"
 
 
 def _measured(found: Measured) -> str:

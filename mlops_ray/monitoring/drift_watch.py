@@ -27,7 +27,7 @@ from mlops_ray.monitoring.members import IDENTITY, Members
 from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.redefinition import redefine
 from mlops_ray.monitoring.redefinition import retire as retired
-from mlops_ray.monitoring.reference import PREDICTION, without_values
+from mlops_ray.monitoring.reference import without_values
 from mlops_ray.monitoring.stream_clock import date_rows
 from mlops_ray.monitoring.version_watch import Observed, VersionWatch, Watched
 from mlops_ray.monitoring.watch_state import KEPT_COMMITS, Commits, WatchState
@@ -37,6 +37,9 @@ from mlops_ray.monitoring.window_history import WindowHistory
 from mlops_ray.monitoring.window_labels import WindowLabels
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.segments import COLUMNS, FEATURE
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.stored import ANSWER_COLUMNS
+from mlops_ray.tasks.task import Task
 
 # A window by time ends so long after its end: files of several replicas come in any order. And where predictions are
 # of now, it ends by the clock, though nothing comes any more.
@@ -138,6 +141,11 @@ class DriftWatch:
         found = self._known.get(version)
         return found.reference.segments.keys() if isinstance(found, Watched) else ()
 
+    def task(self, version: str) -> Task:
+        """The kind of label of a version that is watched."""
+        found = self._known.get(version)
+        return found.reference.task if isinstance(found, Watched) else BINARY
+
     def _begin(self) -> None:
         self.state = self._commits.read()
         self._labels = WindowLabels(self._artifacts, self._use_case, self.state.label_parts)
@@ -189,7 +197,7 @@ class DriftWatch:
             moments, answered = (moments_of(own[name]) for name in ("moment", "time"))
             before = state.watches.get(version, VersionWatch(version, revision=watched.revision))
             rollout = self._rollout(state, version)
-            named = without_values(_named(own), watched.reference.rates_only)
+            named = without_values(watched.reference.with_answers(_named(own)), watched.reference.rates_only)
             seen = observe(before, watched, named, moments, answered, ended, _new_id, rollout)
             self._history.keep(watched, seen.judged, {name: one.lived for name, one in before.streams.items()})
             members = self._members.add(seen.watch.members, own.select(IDENTITY), seen.panes)
@@ -318,11 +326,10 @@ class DriftWatch:
 
 
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
-    """Predictions with their features by name, as references have them."""
+    """Predictions with their answers, and with their features by name, as references have them."""
     features = {name.removeprefix(FEATURE): name for name in rows.columns if name.startswith(FEATURE)}
-    base = {"request_id": "request_id", "row": "row", PREDICTION: "probability"}
-    names = {**{name: column for name, column in base.items() if column in rows.columns}, **features}
-    return rows.select(**names)
+    kept = [name for name in ("request_id", "row", *ANSWER_COLUMNS) if name in rows.columns and name not in features]
+    return rows.select(*kept, **features)
 
 
 def _with_segments(state: WatchState, batch: Batch, now: datetime, listed: Collection[str]) -> WatchState:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from math import inf, isnan, nan
 from typing import Literal
 
+from mlops_ray.monitoring.answers import is_ranked, watched_names
 from mlops_ray.monitoring.calibration import Calibration, Normal
 from mlops_ray.monitoring.coverage import fitting
 from mlops_ray.monitoring.detectors import DETECTORS, Detector, NewCategories
@@ -14,7 +15,7 @@ from mlops_ray.monitoring.error_stream import Change
 from mlops_ray.monitoring.joint_windows import JOINT
 from mlops_ray.monitoring.own_detectors import detector_named
 from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived
-from mlops_ray.monitoring.reference import PREDICTION, Reference
+from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
 from mlops_ray.monitoring.row_sample import matrix
 from mlops_ray.monitoring.seasons import cell_counts, with_cell_counts
@@ -54,7 +55,8 @@ def judge(
         return Verdict(question, "not enough data", *ends, (), nan, lacking)
     found = list(_findings(window, reference, calibration, detectors, reference.shares(importance), lived.widened))
     found = _each_feature_once(found, reference)
-    basis = Basis(*_effects(window, reference), calibration.acts(lived.calm), calibration.rate)
+    metric = "" if reference.estimator is None else reference.estimator.metric
+    basis = Basis(*_effects(window, reference), calibration.acts(lived.calm), calibration.rate, metric)
     return verdict_of(question, *ends, found, basis)
 
 
@@ -146,18 +148,25 @@ def _part_of(sketch: Sketch, part: float) -> Sketch:
 
 
 def _effects(window: Window, reference: Reference) -> tuple[float, float]:
-    """How far the mean answer has moved, in standard deviations, and how much more ROC AUC the answers let expect.
+    """How far the mean answer has moved, in standard deviations, and by how much better answers are expected to be; see
+    `Verdict`.
 
-    To nine decimals: the last bits of a mean depend on which rows were read together.
+    Of several numbers that answers are watched by, the one that moved most counts. To nine decimals: the last bits of a
+    mean depend on which rows were read together.
     """
-    old, new = reference.columns.get(PREDICTION), window.columns.get(PREDICTION)
-    if not isinstance(old, NumericSketch) or not isinstance(new, NumericSketch) or not new.values:
-        return nan, nan
-    moved = round((new.mean - old.mean) / old.deviation, 9) if old.deviation > 0 else nan
-    if reference.estimator is None:
+    moved, estimator = nan, reference.estimator
+    for name in watched_names(reference.task):
+        old, new = reference.columns.get(name), window.columns.get(name)
+        if isinstance(old, NumericSketch) and isinstance(new, NumericSketch) and new.values and old.deviation > 0:
+            one = round((new.mean - old.mean) / old.deviation, 9)
+            moved = moved if abs(moved) >= abs(one) else one
+    sketches = [] if estimator is None else [part.columns.get(estimator.column) for part in (reference, window)]
+    if estimator is None or not all(isinstance(one, NumericSketch) and one.values for one in sketches):
         return moved, nan
-    before, now = (reference.estimator.estimate(sketch).roc_auc for sketch in (old, new))
-    return moved, now - before
+    before, now = (estimator.estimate(one).value for one in sketches if isinstance(one, NumericSketch))
+    if is_ranked(reference.task):
+        return moved, now - before
+    return moved, (before - now) / before if before > 0 else nan
 
 
 def judge_concept(
@@ -169,7 +178,7 @@ def judge_concept(
     whole: bool = True,
     lived: Lived = UNTAUGHT,
 ) -> Verdict:
-    """Are labels as probable as the model says? `labelled`: rows of the window with labels, by slice ("all" is one).
+    """Do labels still follow the answers? `labelled`: rows of the window with labels, by slice ("all" is one).
 
     whole: see `windows.Window`. lived: see `judge`.
     """
@@ -186,14 +195,23 @@ def judge_concept(
             continue
         value = CONCEPT_STATISTICS[normal.detector].distance(old, new.times(part))
         if normal.score(value) > calibration.thresholds[normal.family] + lived.widened:
-            shift = (
-                f"{percent(new.positives.sum() / new.rows.sum())} have the label, "
-                f"{percent(new.predicted.sum() / new.rows.sum())} were predicted"
-            )
-            findings.append(_finding(normal, value, calibration, nan, shift, lived.widened))
+            findings.append(_finding(normal, value, calibration, nan, _apart(new), lived.widened))
     return verdict_of(
         "concept", start, end, rows, findings, Basis(acts=calibration.acts(lived.calm), rate=calibration.rate)
     )
+
+
+def _apart(labelled: Reliability) -> str:
+    """How labels are apart from the answers, in words."""
+    rows = labelled.rows.sum()
+    observed, guessed = labelled.positives.sum() / rows, labelled.predicted.sum() / rows
+    if labelled.excess is None:
+        return f"{percent(observed)} have the label, {percent(guessed)} were predicted"
+    means = f"{observed:.4g}, {guessed:.4g} was"
+    if labelled.squares is None:
+        means = f"right in {percent(observed)}, {percent(guessed)} were"
+    more = labelled.excess.sum() / rows
+    return f"labels are {means} predicted, and errors {more:+.3g} a row beyond what the answers let expect"
 
 
 def with_error_changes(verdict: Verdict, changes: Sequence[Change]) -> Verdict:

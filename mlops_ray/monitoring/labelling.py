@@ -36,7 +36,7 @@ FOLLOWED_SHARE = 0.99
 class Labelled:
     """What the labels of one window say. qualities: of all rows and of each slice. examples: rows that went wrong.
 
-    errors: of the rows with labels, in the order of their predictions (see `error_stream.excess_errors`). grown_up: the
+    errors: of the rows with labels, in the order of their predictions (see `LabelFit.stream`). grown_up: the
     window is so old that labels that are missing are missing at random (see `LabelTimes.complete_after`).
     """
 
@@ -104,9 +104,7 @@ def _with_labels(
 ) -> WindowRecord:
     qualities = labelled.qualities
     concept = _concept(record, qualities, watched, labelled.grown_up, lived.get("concept", UNTAUGHT))
-    kept = tuple(
-        SliceQuality(q.slice, q.rows, q.predictions, q.positive, q.roc_auc, q.log_loss, q.brier) for q in qualities
-    )
+    kept = tuple(SliceQuality(q.slice, q.rows, q.predictions, q.about, q.metrics) for q in qualities)
     return replace(
         record, labelled=kept[0].rows if kept else 0, concept=concept and shortened(concept), quality=kept,
         grown_up=labelled.grown_up, concept_revision=watched.revision,

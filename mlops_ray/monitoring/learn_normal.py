@@ -15,8 +15,9 @@ from mlops_ray.monitoring.churn import Churn, learn_churn
 from mlops_ray.monitoring.coverage import Rung, rungs
 from mlops_ray.monitoring.detectors import Detector, NewCategories
 from mlops_ray.monitoring.detectors.contract import ManyWindows
+from mlops_ray.monitoring.label_fit import LabelFit
 from mlops_ray.monitoring.null_windows import NullWindows, null_windows, seasonal_sums
-from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability
+from mlops_ray.monitoring.reliability import CONCEPT_STATISTICS, Reliability, statistics_of
 from mlops_ray.monitoring.seasons import Season, cell_counts, with_cell_counts
 from mlops_ray.monitoring.sketches import NumericSketch, Sketch
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS, slice_rows
@@ -151,31 +152,39 @@ def _floor(detector: Detector, reference: Sketch, rows: float) -> float:
 
 
 def concept_nulls(
-    windows: NullWindows, labelled: pl.DataFrame, slices: Sequence[str], reliability: Mapping[str, Reliability]
+    windows: NullWindows,
+    labelled: pl.DataFrame,
+    slices: Sequence[str],
+    reliability: Mapping[str, Reliability],
+    fit: LabelFit,
 ) -> list[Null]:
-    """How far labels of windows are from their probabilities, of all rows and of each slice that always has enough."""
-    found = []
+    """How far labels of windows are from the answers, of all rows and of each slice that always has enough."""
+    found, sums = [], fit.sums(labelled)
     for name, row in slice_rows(labelled, slices).items():
-        pairs = _reliability_pairs(windows, labelled, row, reliability[name].edges)
+        pairs = _reliability_pairs(windows, sums, row, reliability[name].edges)
         if name != ALL_ROWS and min((window.rows.sum() for _, window in pairs), default=inf) < MINIMUM_SLICE_ROWS:
             continue
-        for statistic, concept in CONCEPT_STATISTICS.items():
+        for statistic in statistics_of(reliability[name]):
+            concept = CONCEPT_STATISTICS[statistic]
             values = np.array([concept.distance(rest, window) for rest, window in pairs], dtype=np.float64)
             found.append(Null(name, statistic, "concept", concept.floor, values))
     return found
 
 
 def _reliability_pairs(
-    windows: NullWindows, labelled: pl.DataFrame, row: NDArray[np.bool_], edges: NDArray[np.float64]
+    windows: NullWindows, sums: Mapping[str, NDArray[np.float64]], row: NDArray[np.bool_], edges: NDArray[np.float64]
 ) -> list[tuple[Reliability, Reliability]]:
-    """Of the rows of a slice: the reference without each window, and the window."""
-    guess = labelled["probability"].cast(pl.Float64).to_numpy()
-    label = labelled["label"].cast(pl.Float64).to_numpy()
-    bins = len(edges) + 1
-    cell = np.where(row, np.searchsorted(edges, guess), bins)
-    sums = zip(*(windows.sums(cell, bins + 1, weight) for weight in (None, guess, label)), strict=True)
+    """Of the rows of a slice: the reference without each window, and the window. sums: see `LabelFit.sums`."""
+    bins, weights = len(edges) + 1, {"rows": None, **sums}
+    cell = np.where(row, np.searchsorted(edges, sums["predicted"]), bins)
+    found = zip(*(windows.sums(cell, bins + 1, weight) for weight in weights.values()), strict=True)
     pairs = (
-        [Reliability(edges, *(part[side][:-1].astype(np.float64) for part in three)) for side in (1, 0)]
-        for three in sums
+        [
+            Reliability(
+                edges, **{name: part[side][:-1].astype(np.float64) for name, part in zip(weights, parts, strict=True)}
+            )
+            for side in (1, 0)
+        ]
+        for parts in found
     )
     return [(rest, window) for rest, window in pairs]

@@ -9,6 +9,7 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.known_answers import IDENTITY, KnownAnswers, identities
 from mlops_ray.predictions.segments import COLUMNS, FEATURE, Segment, read_segment, segments
+from mlops_ray.tasks.stored import ANSWER_COLUMNS
 
 # A segment that comes later than this after the newest is not read any more: ids of older ones are not kept.
 LATEST = timedelta(days=7)
@@ -24,7 +25,7 @@ FeaturesOf = Callable[[str], Collection[str]]
 class Batch:
     """Predictions of some segments, in the order in which they were answered, without repetitions.
 
-    rows: request_id, row, time, as_of, version, route, probability and `feature.<name>` of what the versions want.
+    rows: request_id, row, time, as_of, version, route, the answer and `feature.<name>` of what the versions want.
     repeated: how many were left out.
     """
 
@@ -83,7 +84,7 @@ class LedgerFeed:
             return heads.head(0)
         versions = heads.filter(here)["version"].unique().sort()
         features = dict.fromkeys(f"{FEATURE}{name}" for version in versions for name in features_of(version))
-        return heads.hstack(read_segment(segment.url, ("probability", *features))).filter(here)
+        return heads.hstack(read_segment(segment.url, (*ANSWER_COLUMNS, *features))).filter(here)
 
 
 def moment() -> pl.Expr:

@@ -5,6 +5,8 @@ was defrauded. Nothing need be presumed of how they are late, if nothing is said
 contradict (Manski, "Nonparametric bounds on treatment effects", 1990).
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from mlops_ray.monitoring.reliability import Reliability
@@ -19,6 +21,10 @@ def at_best(labelled: Reliability, missing: Reliability, reference: Reliability)
     """
     rows, predicted = labelled.rows + missing.rows, labelled.predicted + missing.predicted
     offset = (reference.positives - reference.predicted) / np.maximum(reference.rows, 1)
+    if reference.squares is not None:  # a single number could make up for all others in its bin
+        fitting = np.where(missing.rows > 0, predicted + rows * offset, labelled.positives)
+        foretold = labelled.plus(missing).foretold_squares
+        return replace(labelled, rows=rows, predicted=predicted, positives=fitting, foretold_squares=foretold)
     expected = np.clip(predicted + rows * offset, 0, rows)
     positives = np.clip(expected, labelled.positives, labelled.positives + missing.rows)
     return Reliability(labelled.edges, rows, predicted, positives)

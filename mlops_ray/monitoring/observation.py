@@ -19,7 +19,6 @@ from mlops_ray.monitoring.input_segments import with_segments
 from mlops_ray.monitoring.judging import judge
 from mlops_ray.monitoring.looks import look, not_yet
 from mlops_ray.monitoring.recalibration import UNTAUGHT, Lived
-from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.verdicts import Question
 from mlops_ray.monitoring.version_alarms import NewId, take_verdict
@@ -42,7 +41,8 @@ def observe(
 ) -> Observed:
     """Count `rows` in order, judge the windows that they finish, and step the alarms.
 
-    rows: a column for each feature and "prediction"; request_id and row, if there, go into the examples of alarms.
+    rows: a column for each feature, and those that `Reference.with_answers` adds; request_id and row, if there, go into
+    the examples of alarms.
     moment [rows], read_up_to: see `windows.add`. answered [rows]: when they were answered, which is later where past
     moments are asked about. new_id: makes the id of a new alarm. rollout: where a version is rolled out.
     """
@@ -102,7 +102,7 @@ def _record(
         data = judge(looked, reference, name, "data", watched.importance, lived=lived.get("data", UNTAUGHT))
         prediction = judge(looked, reference, name, "prediction", lived=lived.get("prediction", UNTAUGHT))
     estimated = None
-    sketch = window.columns.get(PREDICTION)
+    sketch = None if reference.estimator is None else window.columns.get(reference.estimator.column)
     if reference.estimator is not None and isinstance(sketch, NumericSketch) and sketch.values:
         enough = sketch.values >= reference.windows[name].spec.minimum_rows
         estimated = reference.estimator.estimate(sketch) if enough else None

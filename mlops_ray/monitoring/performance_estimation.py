@@ -3,32 +3,34 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, nan, sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.monitoring.roc_auc import interval, roc_auc
+from mlops_ray.monitoring.answers import PREDICTION
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.roc_auc import interval, roc_auc
 
 _Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class EstimatedQuality:
-    """What labels would show if they were as probable as the model's calibrated answers; low, high: 95 %, or None.
+    """What labels would show of `metric` if they were as the model's calibrated answers say; low, high: 95 %, or None.
 
-    confusion: expected rows with (predicted, true) = (yes, yes), (yes, no), (no, yes), (no, no), where `threshold`,
-    the upper end of a bin, parts no from yes.
+    confusion: of yes and no, expected rows with (predicted, true) = (yes, yes), (yes, no), (no, yes), (no, no), where
+    `threshold`, the upper end of a bin, parts no from yes. Both None of other answers.
     """
 
-    roc_auc: float
+    metric: str
+    value: float
     low: float | None
     high: float | None
-    confusion: tuple[float, float, float, float]
-    threshold: float
     rows: int
+    confusion: tuple[float, float, float, float] | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,11 @@ class Estimator:
     offset: float
     windows: int
 
+    metric: ClassVar[str] = "roc_auc"
+    column: ClassVar[str] = PREDICTION
+
     def estimate(self, prediction: NumericSketch, threshold: float = BINARY.threshold) -> EstimatedQuality:
-        """The quality to expect of a window with these predictions; roc_auc is NaN for an empty one."""
+        """The quality to expect of a window with these predictions; NaN for an empty one."""
         ups, downs = self._expected(prediction.counts)
         auc = roc_auc(ups, downs)
         value = auc.value - self.offset
@@ -64,7 +69,8 @@ class Estimator:
         confusion = (yes.sum(), no.sum(), ups.sum() - yes.sum(), downs.sum() - no.sum())
         low, high = ends or (None, None)
         used = max((edge for edge in self.edges if edge <= threshold), default=0.0)
-        return EstimatedQuality(value, low, high, tuple(map(float, confusion)), used, int(prediction.values))  # type: ignore[arg-type]
+        counted: Any = tuple(map(float, confusion))
+        return EstimatedQuality(self.metric, value, low, high, int(prediction.values), counted, used)
 
     def _expected(self, counts: NDArray[Any]) -> tuple[_Float, _Float]:
         probability = np.array(self.calibrated)
@@ -100,11 +106,17 @@ def fit_estimator(edges: _Float, windows: Sequence[tuple[_Float, _Float]], ups: 
         if true.variance < inf:
             errors.append(estimated.value - true.value)
             sampling.append(true.variance)
+    found = beyond_sampling(errors, sampling)
+    return Estimator(tuple(edges.tolist()), tuple(calibrated.tolist()), *found)
+
+
+def beyond_sampling(errors: Sequence[float], sampling: Sequence[float]) -> tuple[float, float, int]:
+    """`between`, `offset` and `windows` of an estimator from what it was off by on windows, and the variances that
+    chance alone makes of that."""
     # With one window nothing is known of how far they lie apart, and the interval is the sampling error.
     offset = float(np.mean(errors)) if len(errors) > 1 else 0.0
     spread = float(np.var(errors, ddof=1) * (1 + 1 / len(errors))) if len(errors) > 1 else 0.0
-    between = max(0.0, spread - float(np.mean(sampling or [0.0])))
-    return Estimator(tuple(edges.tolist()), tuple(calibrated.tolist()), between, offset, len(errors))
+    return max(0.0, spread - float(np.mean(sampling or [0.0]))), offset, len(errors)
 
 
 def isotonic(ups: _Float, rows: _Float) -> _Float:

@@ -12,18 +12,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import IntegrityError
+from mlops_ray.monitoring.answers import EXPECTED, answer_in, watched_columns, watched_names
 from mlops_ray.monitoring.calibration import Calibration
 from mlops_ray.monitoring.churn import Churn
 from mlops_ray.monitoring.detectors.domain_classifier import SAMPLE_ROWS
+from mlops_ray.monitoring.error_estimation import ErrorEstimator
 from mlops_ray.monitoring.error_stream import CalmErrors
+from mlops_ray.monitoring.error_tree import foretold
 from mlops_ray.monitoring.input_segments import InputSegment
+from mlops_ray.monitoring.label_fit import LabelFit, label_fit
 from mlops_ray.monitoring.performance_estimation import Estimator
 from mlops_ray.monitoring.reliability import Reliability
 from mlops_ray.monitoring.seasons import Seasonal
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch, sketch_from_bytes
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.stored import task_from_json, task_to_json
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case.window_spec import WindowSpec
 
-PREDICTION = "prediction"
 _FORMAT = 3
 EXAMPLE_ROWS = 200
 # Of a column that tells of a person it is watched alone whether there is a value: this stands for all of them.
@@ -59,7 +65,7 @@ class Reference:
     the same time of a season. reliability: of scored rows, by slice ("all", "carrier=AA"). windows: by `spec.name`.
     sample: rows [rows, features] as `row_sample.matrix` has them, where the domain classifier is wanted. errors: for
     the detectors that follow the errors. churn: of the features whose values are replaced by new ones. segments: by the
-    names of their columns.
+    names of their columns. task: the kind of label.
     """
 
     start: datetime
@@ -69,16 +75,41 @@ class Reference:
     windows: Mapping[str, Monitored]
     seasonal: Mapping[str, Seasonal] = field(default_factory=dict)
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
-    estimator: Estimator | None = None
+    estimator: Estimator | ErrorEstimator | None = None
     sample: NDArray[np.float32] | None = None
     errors: CalmErrors = field(default_factory=CalmErrors)
     churn: Mapping[str, Churn] = field(default_factory=dict)
     segments: Mapping[str, InputSegment] = field(default_factory=dict)
+    task: Task = BINARY
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The columns that are made of answers, the ones that they are compared by first."""
+        return tuple(name for name in (*watched_names(self.task), EXPECTED) if name in self.columns)
+
+    @property
+    def label_fit(self) -> LabelFit:
+        return label_fit(self.task, self.estimator)
+
+    @property
+    def error_columns(self) -> tuple[str, ...]:
+        """The features that say how wrong an answer may be, where answers themselves do not."""
+        tree = self.estimator.tree if isinstance(self.estimator, ErrorEstimator) else None
+        return () if tree is None else tuple(name for name in tree.columns if name not in self.answers)
+
+    def with_answers(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of the ledger, with features by their names, with what is made of their answers as well: the columns
+        that windows count, and `EXPECTED` where labels are held against it."""
+        answer = answer_in(rows, self.task)
+        made = watched_columns(answer, self.task)
+        if isinstance(self.estimator, ErrorEstimator):
+            made.append(pl.Series(EXPECTED, foretold(rows, answer, self.task, self.estimator.tree)))
+        return rows.with_columns(made)
 
     @property
     def inputs(self) -> dict[str, Sketch]:
-        """The features, without their segments and the prediction."""
-        others = {PREDICTION, *self.segments}
+        """The features, without their segments and what is made of answers."""
+        others = {*self.answers, *self.segments}
         return {name: sketch for name, sketch in self.columns.items() if name not in others}
 
     def shares(self, importance: Mapping[str, float] | None) -> dict[str, float]:
@@ -122,7 +153,7 @@ class Reference:
             "errors": asdict(self.errors),
             "churn": {name: asdict(churn) for name, churn in self.churn.items()},
             "segments": {name: asdict(segment) for name, segment in self.segments.items()},
-        }
+        } | ({} if self.task == BINARY else {"task": task_to_json(self.task)})
         binary = {
             "columns": {name: _by_counts(sketch).to_bytes() for name, sketch in self.columns.items()},
             "seasonal": {
@@ -153,11 +184,12 @@ class Reference:
                 windows={name: _monitored_from_json(window) for name, window in text["windows"].items()},
                 seasonal=seasonal,
                 reliability={name: Reliability.from_json(part) for name, part in text["reliability"].items()},
-                estimator=None if text["estimator"] is None else Estimator.from_json(text["estimator"]),
+                estimator=_estimator_from_json(text["estimator"]),
                 sample=None if binary["sample"] is None else _sample(*binary["sample"]),
                 errors=CalmErrors(**text["errors"]),
                 churn={name: Churn(**churn) for name, churn in text["churn"].items()},
                 segments={name: InputSegment(**one) for name, one in text.get("segments", {}).items()},
+                task=task_from_json(text.get("task")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"The drift reference does not fit this version: {error!r}.") from error
@@ -170,6 +202,13 @@ def without_values(rows: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
     return rows.with_columns(
         pl.when(one).then(pl.lit(GIVEN)).alias(name) for name, one in zip(there, given, strict=True)
     )
+
+
+def _estimator_from_json(value: Mapping[str, Any] | None) -> Estimator | ErrorEstimator | None:
+    """Which kind it is shows in what it has: of one that ranks there is no metric to name."""
+    if value is None:
+        return None
+    return ErrorEstimator.from_json(value) if "metric" in value else Estimator.from_json(value)
 
 
 def _sample(shape: Sequence[int], values: bytes) -> NDArray[np.float32]:

@@ -15,12 +15,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import IntegrityError
-from mlops_ray.monitoring.build_reference import Past, Wanted, learn
+from mlops_ray.monitoring.answers import EXPECTED, answer_columns, answer_in
+from mlops_ray.monitoring.build_reference import Past, Scored, Wanted, learn
+from mlops_ray.monitoring.error_estimation import ErrorEstimator
 from mlops_ray.monitoring.learn_normal import Column
 from mlops_ray.monitoring.null_windows import cells_of
 from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.seasons import cell_counts
 from mlops_ray.monitoring.sketches import NumericSketch
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature
 
 ROWS_FILE = "reference.rows"
@@ -34,13 +38,15 @@ _TIME, _LABEL, _UNKNOWN = "time", "label", -1
 class ReferenceRows:
     """moment [rows], in order. cells: of each feature, which of `seasons.cell_counts` each row is in, [rows]. means: of
     the numbers in each cell, [cells]. declared: features whose categories the use case declares. scored: rows that were
-    held out, with `time`, `probability`, `label` and the columns that can be slices."""
+    held out, with `time`, the answer, `label`, `EXPECTED` (see `foretell`) and the columns that can be slices. task:
+    the kind of their labels."""
 
     moment: NDArray[np.datetime64]
     cells: Mapping[str, NDArray[np.integer[Any]]]
     means: Mapping[str, NDArray[np.float64]]
     declared: tuple[str, ...]
     scored: pl.DataFrame
+    task: Task = BINARY
 
     @classmethod
     def of(
@@ -59,13 +65,17 @@ class ReferenceRows:
                 means[feature.name] = _means(rows[feature.name].cast(pl.Float64).to_numpy(), cell, number)
         return cls(
             _moments(rows[time]), cells, means, tuple(feature.name for feature in features if feature.categories),
-            scored.rename({time: _TIME}).sort(_TIME, maintain_order=True),
+            scored.rename({time: _TIME}).sort(_TIME, maintain_order=True), reference.task,
         )  # fmt: skip
 
     @property
     def slices(self) -> tuple[str, ...]:
         """The columns by whose values rows with labels can be judged for themselves."""
-        return tuple(name for name in self.scored.columns if name not in (_TIME, "probability", _LABEL))
+        return tuple(name for name in self.scored.columns if name not in self._own)
+
+    @property
+    def _own(self) -> tuple[str, ...]:
+        return (_TIME, *self.task.ledger_types, _LABEL, EXPECTED)
 
     def reference(self, sealed: Reference, wanted: Wanted) -> Reference:
         """The reference for other windows, slices, detectors or another promise, of the same rows and bins."""
@@ -74,12 +84,16 @@ class ReferenceRows:
             for name, sketch in sealed.inputs.items()
         ]
         numbers = {name: means[self.cells[name]] for name, means in self.means.items()}
-        scored = self.scored if len(self.scored) else None
+        tree = sealed.estimator.tree if isinstance(sealed.estimator, ErrorEstimator) else None
+        scored = Scored(self.scored if len(self.scored) else None, self.task, tree)
         return learn(Past(self.moment, columns, numbers), scored, _TIME, wanted)
 
     def to_bytes(self) -> bytes:
         """The same rows give the same bytes. No pickle."""
-        label = self.scored[_LABEL].cast(pl.Int8).fill_null(_UNKNOWN).to_numpy()
+        answer = answer_in(self.scored, self.task).ravel()
+        scored = {_TIME: _packed(_moments(self.scored[_TIME]).astype(np.int64)), self.task.output: _packed(answer)}
+        if EXPECTED in self.scored.columns:
+            scored[EXPECTED] = _packed(self.scored[EXPECTED].to_numpy())
         return msgspec.msgpack.encode(
             {
                 "format": _FORMAT,
@@ -87,29 +101,25 @@ class ReferenceRows:
                 "cells": {name: _packed(cell) for name, cell in self.cells.items()},
                 "means": {name: _packed(means) for name, means in self.means.items()},
                 "declared": self.declared,
-                "scored": {
-                    _TIME: _packed(_moments(self.scored[_TIME]).astype(np.int64)),
-                    "probability": _packed(self.scored["probability"].cast(pl.Float64).to_numpy()),
-                    _LABEL: _packed(label),
-                },
+                "scored": {**scored, _LABEL: _labels(self.scored[_LABEL])},
                 "slices": {name: _codes(self.scored[name]) for name in self.slices},
             }
         )
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "ReferenceRows":
-        """What `to_bytes` gave. Raises IntegrityError if it is something else."""
+    def from_bytes(cls, content: bytes, task: Task = BINARY) -> "ReferenceRows":
+        """What `to_bytes` gave, of a model of this task. Raises IntegrityError if it is something else."""
         try:
             found = msgspec.msgpack.decode(content)
             if found["format"] != _FORMAT:
                 raise ValueError(f"format {found['format']!r}")
-            scored = {name: _unpacked(*part) for name, part in found["scored"].items()}
-            label = pl.Series(scored[_LABEL])
+            scored = {name: _unpacked(*part) for name, part in found["scored"].items() if name != _LABEL}
             frame = pl.DataFrame(
                 {
                     _TIME: pl.Series(scored[_TIME]).cast(pl.Datetime("us", "UTC")),
-                    "probability": scored["probability"],
-                    _LABEL: label.replace(_UNKNOWN, None).cast(pl.Boolean),
+                    **{one.name: one for one in answer_columns(scored[task.output].reshape(-1, task.width), task)},
+                    _LABEL: _labels_from(found["scored"][_LABEL], task.label_type),
+                    **({EXPECTED: scored[EXPECTED]} if EXPECTED in scored else {}),
                     **{name: _texts(*part) for name, part in found["slices"].items()},
                 }
             )
@@ -119,6 +129,7 @@ class ReferenceRows:
                 {name: _unpacked(*part) for name, part in found["means"].items()},
                 tuple(found["declared"]),
                 frame,
+                task,
             )
         except (KeyError, TypeError, ValueError, zlib.error, msgspec.MsgspecError) as error:
             raise IntegrityError(f"{ROWS_FILE} of the sealed model does not fit this version: {error!r}.") from error
@@ -146,6 +157,19 @@ def _packed(values: NDArray[Any]) -> tuple[str, bytes]:
 
 def _unpacked(dtype: str, content: bytes) -> NDArray[Any]:
     return np.frombuffer(zlib.decompress(content), np.dtype(dtype))
+
+
+def _labels(labels: pl.Series) -> tuple[Any, ...]:
+    """Yes and no as numbers, null as -1; texts as `_codes`; other numbers as they are, null as NaN."""
+    if labels.dtype == pl.Boolean:
+        return _packed(labels.cast(pl.Int8).fill_null(_UNKNOWN).to_numpy())
+    return _packed(labels.cast(pl.Float64).to_numpy()) if labels.dtype.is_numeric() else _codes(labels)
+
+
+def _labels_from(stored: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+    if dtype == pl.Boolean:
+        return pl.Series(_unpacked(*stored)).replace(_UNKNOWN, None).cast(pl.Boolean)
+    return pl.Series(_unpacked(*stored)).fill_nan(None) if dtype.is_numeric() else _texts(*stored)
 
 
 def _codes(values: pl.Series) -> tuple[list[str], str, bytes]:

@@ -15,12 +15,15 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.monitoring.answers import EXPECTED, answer_columns
 from mlops_ray.monitoring.build_reference import build_reference, chosen_detectors
 from mlops_ray.monitoring.detector_contract import accepted_detector
+from mlops_ray.monitoring.error_tree import ErrorTree, foretell
 from mlops_ray.monitoring.reference import FILES, GIVEN, Reference, without_values
 from mlops_ray.monitoring.reference_rows import ROWS_FILE, ReferenceRows
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.sealed_model import verified_files
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature, Monitoring, UseCase
 
 DEFINITION_FILE = "monitoring.json"
@@ -45,13 +48,13 @@ def reference_files(
     time: str,
     seen: pl.DataFrame,
     held_out: pl.DataFrame,
-    probability: ArrayLike,
+    answer: ArrayLike,
     label: str,
 ) -> dict[str, bytes]:
     """Build the reference of a model as its use case wants it watched, as the files to seal.
 
     seen: rows before the test period, with a column for each feature and the moment of the prediction in `time`.
-    held_out: rows of the test period with their `probability` and the column `label`. Of a feature that tells of a
+    held_out: rows of the test period with the `answer` to each, and the column `label`. Of a feature that tells of a
     person the ledger has hashes, and it is watched how often there is a value; or nothing, and it is not. Slices of the
     use case that tell of a person are left out. Raises UseCaseError if a slice or a seasonal feature is no column of
     these rows, or monitoring names a slice that tells of a person.
@@ -82,12 +85,17 @@ def reference_files(
             f"It watches {', '.join(sorted(names))}."
         )
     known = dict.fromkeys((*slices, *_possible_slices(schema, held_out, names)))
-    scored = held_out.select(
-        time, *known, label=label, probability=pl.Series(np.asarray(probability, dtype=np.float64))
-    )
+    task = schema.task
+    answered = held_out.with_columns(
+        *answer_columns(np.asarray(answer, dtype=np.float64), task), label=pl.col(label).cast(task.label_type)
+    ).sort(time, maintain_order=True)
+    foretold = foretell(answered, task, [one for one in features if one.name not in hashed])
+    made = [name for name in (*task.ledger_types, EXPECTED) if name in foretold.scored.columns]
+    scored = foretold.scored.select(time, *known, "label", *made)
     definition = replace(wanted, slices=tuple(slices))
     _expect_segments(use_case, features, hashed)
-    reference = wanted_reference(definition, definition.slices or (), seen, time, features, scored)
+    tree = foretold.tree
+    reference = wanted_reference(definition, definition.slices or (), seen, time, features, scored, task, tree)
     rows = ReferenceRows.of(seen, time, features, scored, reference)
     content = json.dumps(definition.to_json(), indent=1, sort_keys=True).encode()
     files = reference.to_files() | {DEFINITION_FILE: content}
@@ -124,12 +132,15 @@ def wanted_reference(
     time: str,
     features: Sequence[Feature],
     scored: pl.DataFrame,
+    task: Task,
+    tree: ErrorTree | None,
 ) -> Reference:
     """Build a reference as monitoring is declared; see `build_reference`."""
     return build_reference(
         seen, time, features, wanted.windows, scored, slices,
         chosen_detectors(*map(accepted_detector, (wanted.number_detector, wanted.category_detector))),
         wanted.seasonal, wanted.false_alarm_days, wanted.domain_classifier, wanted.error_detectors, wanted.segments,
+        task, tree,
     )  # fmt: skip
 
 

@@ -28,8 +28,9 @@ class Verdict:
     """The answer to one question about one window, with its reason.
 
     findings: worst first. importance: what the drifted columns have together, NaN where not known. effect: how far the
-    mean answer of the window is from the reference's, in standard deviations of answers; quality: by how much the ROC
-    AUC to expect of its answers is above the reference's; both NaN where not known. acts: whether the reference is long
+    mean answer of the window is from the reference's, in standard deviations of answers; quality: by how much better
+    its answers are expected to be than the reference's, in `metric`: a ROC AUC by a difference, an error by its share;
+    both NaN where not known. acts: whether the reference is long
     enough for somebody to act on it. rate: the chance of a false alarm that it had.
     """
 
@@ -45,6 +46,7 @@ class Verdict:
     quality: float = nan
     acts: bool = True
     rate: float = 0.0
+    metric: str = "roc_auc"
 
 
 def not_judged(question: Question, start: datetime, end: datetime, rows: int, why: str = "") -> Verdict:
@@ -60,10 +62,11 @@ class Basis:
     quality: float = nan
     acts: bool = True
     rate: float = 0.0
+    metric: str = "roc_auc"
 
     @classmethod
     def of(cls, verdict: Verdict) -> "Basis":
-        return cls(verdict.effect, verdict.quality, verdict.acts, verdict.rate)
+        return cls(verdict.effect, verdict.quality, verdict.acts, verdict.rate, verdict.metric)
 
 
 def verdict_of(
@@ -81,5 +84,5 @@ def verdict_of(
         )
     return Verdict(
         question, "drift" if ordered else "no drift", start, end, rows, ordered, float(sum(columns.values())), reason,
-        basis.effect, basis.quality, basis.acts, basis.rate,
+        basis.effect, basis.quality, basis.acts, basis.rate, basis.metric,
     )  # fmt: skip

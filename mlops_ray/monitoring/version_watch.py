@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlops_ray.errors import DataError
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.alarms import Alarm
+from mlops_ray.monitoring.earlier_records import decode
 from mlops_ray.monitoring.error_stream import ErrorStream
 from mlops_ray.monitoring.looks import Gathered
 from mlops_ray.monitoring.members import MemberFile
@@ -97,7 +98,7 @@ class VersionWatch:
     def from_bytes(cls, content: bytes) -> "VersionWatch":
         """What `to_bytes` wrote. Raises DataError if it is something else."""
         try:
-            stored = msgspec.msgpack.decode(content, type=_StoredWatch)
+            stored = decode(content, _StoredWatch)
             streams = {name: _stream(one) for name, one in stored.streams.items()}
         except (msgspec.MsgspecError, pl.exceptions.PolarsError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{len(content)} bytes are not the watch of a version of this code: {error}") from error

@@ -15,16 +15,18 @@ from ray.util.metrics import Gauge
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.governance.alarms import alarms_of
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.monitoring.answers import EXPECTED, PREDICTION, watched_names
 from mlops_ray.monitoring.drift_watch import DriftWatch
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality, decision_rate
-from mlops_ray.monitoring.quality import Measured
-from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.severity import SEVERITIES
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.verdicts import Question
 from mlops_ray.monitoring.version_watch import Stream, VersionWatch
 from mlops_ray.monitoring.watch_state import WatchState
 from mlops_ray.monitoring.window_history import JudgedWindow, WindowHistory
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.evaluation import Measured
+from mlops_ray.tasks.task import Task
 
 # Of each version so many features have series of their own: the most important ones.
 FEATURES = 20
@@ -38,6 +40,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "windows": ("Windows finished so far", _WINDOW),
     "alarms": ("1 while an alarm stands that is not silenced, else 0", (*_VERSION, "question", "severity")),
     "roc_auc": ("ROC AUC: estimated, measured, and foretold of the measured window", (*_WINDOW, "kind", "bound")),
+    "error": ("Mean error in its metric: estimated, measured, and foretold", (*_WINDOW, "metric", "kind", "bound")),
     "labelled_ratio": ("Of the last windows' predictions, the part with labels by now", _WINDOW),
     "decision_ratio": ("Of the last judged window's answers, the part above the decision's threshold", _WINDOW),
     "missing_ratio": ("Of the last judged window's rows, the part without the feature", (*_WINDOW, "feature")),
@@ -105,8 +108,8 @@ class WatchMetrics:
         if known is None or known[0] != stream.finished:
             last = WindowHistory(self._artifacts, use_case).read(version, spec, stream.state.empty, 1)
             tags = {"version": version, "window": spec}
-            weights = watch.importance(version), watch.segments(version)
-            found = tuple(figure for one in last for figure in judged_figures(one, *weights, tags))
+            weights, task = (watch.importance(version), watch.segments(version)), watch.task(version)
+            found = tuple(figure for one in last for figure in judged_figures(one, *weights, tags, task))
             known = self._judged[use_case, version, spec] = stream.finished, found
         return known[1]
 
@@ -139,33 +142,41 @@ def _quality(stream: Stream, tags: Mapping[str, str]) -> Iterator[Figure]:
     """As it was estimated last, as labels last said, and as it was foretold of the window that those were about."""
     estimated = next((one.estimated for one in reversed(stream.records) if one.estimated is not None), None)
     if estimated is not None:
-        yield from _bounds("estimated", estimated, tags)
+        yield from _bounds("estimated", estimated.metric, estimated, tags)
     measured = next((one for one in reversed(stream.records) if one.quality), None)
     if measured is not None:
-        yield from _bounds("measured", measured.quality[0].roc_auc, tags)
+        metric, found = next(iter(measured.quality[0].metrics.items()))
+        yield from _bounds("measured", metric, found, tags)
         if measured.estimated is not None:
-            yield from _bounds("foretold", measured.estimated, tags)
+            yield from _bounds("foretold", measured.estimated.metric, measured.estimated, tags)
     predictions = sum(one.rows for one in stream.records)
     if predictions:
         yield Figure("labelled_ratio", sum(one.labelled for one in stream.records) / predictions, tags)
 
 
-def _bounds(kind: str, found: EstimatedQuality | Measured, tags: Mapping[str, str]) -> Iterator[Figure]:
-    middle = found.roc_auc if isinstance(found, EstimatedQuality) else found.value
-    for bound, value in (("value", middle), ("low", found.low), ("high", found.high)):
+def _bounds(kind: str, metric: str, found: EstimatedQuality | Measured, tags: Mapping[str, str]) -> Iterator[Figure]:
+    """A metric that has a gauge of its own is in it, and an error in that of errors, by its name."""
+    gauge, named = (metric, tags) if metric in GAUGES else ("error", {**tags, "metric": metric})
+    for bound, value in (("value", found.value), ("low", found.low), ("high", found.high)):
         if value is not None:
-            yield Figure("roc_auc", value, {**tags, "kind": kind, "bound": bound})
+            yield Figure(gauge, value, {**named, "kind": kind, "bound": bound})
 
 
 def judged_figures(
-    one: JudgedWindow, importance: Mapping[str, float], segments: Collection[str], tags: Mapping[str, str]
+    one: JudgedWindow,
+    importance: Mapping[str, float],
+    segments: Collection[str],
+    tags: Mapping[str, str],
+    task: Task = BINARY,
 ) -> Iterator[Figure]:
     """What a judged window says in numbers. segments: columns that are. tags: its version and kind."""
     answers = one.window.columns.get(PREDICTION)
-    if isinstance(answers, NumericSketch):
-        yield Figure("decision_ratio", decision_rate(answers), tags)
-    names = sorted(one.window.columns.keys() - {PREDICTION}, key=lambda name: (-importance.get(name, 0.0), name))
-    for name in (*names[:FEATURES], PREDICTION):
+    if isinstance(answers, NumericSketch) and task.threshold is not None:
+        yield Figure("decision_ratio", decision_rate(answers, task.threshold), tags)
+    watched = watched_names(task)
+    others = one.window.columns.keys() - {*watched, EXPECTED}
+    names = sorted(others, key=lambda name: (-importance.get(name, 0.0), name))
+    for name in (*names[:FEATURES], *watched):
         sketch = one.window.columns.get(name)
         if sketch is None or not sketch.rows:
             continue

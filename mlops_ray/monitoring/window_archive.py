@@ -13,6 +13,7 @@ import msgspec
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import DataError
+from mlops_ray.monitoring.earlier_records import decode
 from mlops_ray.monitoring.version_watch import Stream, VersionWatch
 from mlops_ray.monitoring.window_record import WindowBlock, WindowRecord
 from mlops_ray.predictions.ids import uuid7_at
@@ -57,7 +58,7 @@ class WindowArchive:
             format, records = msgspec.msgpack.decode(zlib.decompress(content), type=tuple[int, bytes])
             if format != _FORMAT:
                 raise DataError(f"The windows {block.name} have format {format}; this code reads {_FORMAT}.")
-            return msgspec.msgpack.decode(records, type=tuple[WindowRecord, ...])
+            return decode(records, tuple[WindowRecord, ...])
         except (msgspec.MsgspecError, zlib.error) as error:
             raise DataError(f"{block.name}: {len(content)} bytes are not windows of this code: {error}") from error
 

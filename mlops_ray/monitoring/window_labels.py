@@ -17,7 +17,7 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.alarm_change import wrongest
-from mlops_ray.monitoring.error_stream import excess_errors
+from mlops_ray.monitoring.answers import EXPECTED
 from mlops_ray.monitoring.label_times import LabelTimes, label_times
 from mlops_ray.monitoring.labelling import Labelled
 from mlops_ray.monitoring.ledger_feed import moment
@@ -30,13 +30,14 @@ from mlops_ray.monitoring.window_record import WindowBlock, WindowRecord
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
 from mlops_ray.predictions.reader import rows_between
 from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment
+from mlops_ray.tasks.stored import ANSWER_COLUMNS
 
 MOST_ROWS = 200_000
 _HELD_ROWS = 1_000_000
 # Windows of at most so many rows are read together, in at most so many times the time of one.
 _STRETCH_ROWS, _STRETCH_WINDOWS = 300_000, 4
 _DAY = timedelta(days=1)
-_COLUMNS = ("request_id", "row", "time", "as_of", "probability")
+_COLUMNS = ("request_id", "row", "time", "as_of")
 
 _NO_PANES = np.empty(0, dtype=np.int64)
 _TURN = 8
@@ -165,17 +166,22 @@ class WindowLabels:
         return record.end + self._times.complete_after <= now
 
     def _measured(self, predictions: pl.DataFrame, record: WindowRecord, watched: Watched, now: datetime) -> Labelled:
-        joined = join_labels(predictions, self._labels.of(predictions)).predictions
+        reference = watched.reference
+        task, fit = reference.task, reference.label_fit
+        labels = self._labels.of(predictions)
+        if not task.reads(labels.schema["label"]):  # none, or those of another kind, which say nothing of these answers
+            labels = labels.clear().cast({"label": task.label_type})
+        joined = join_labels(predictions, labels, task).predictions
         in_time = pl.col("known_at") <= pl.col("time") + self._times.count_for
         joined = joined.with_columns(pl.when(in_time).then("label").alias("label"))
-        whole = watched.reference.reliability.get(ALL_ROWS)
+        whole = reference.reliability.get(ALL_ROWS)
         edges = np.empty(0) if whole is None else whole.edges
-        qualities = quality_of(joined, record.start, record.end, edges, watched.slices)
+        qualities = quality_of(joined, record.start, record.end, edges, watched.slices, fit)
         grown_up = self._is_grown_up(record, now)
         if whole is None:
-            return Labelled(qualities, wrongest(joined), grown_up=grown_up)
-        in_turn = joined.drop_nulls(["label", "probability"]).sort("time", "request_id", "row")
-        return Labelled(qualities, wrongest(joined), excess_errors(in_turn, whole), grown_up)
+            return Labelled(qualities, wrongest(joined, task), grown_up=grown_up)
+        in_turn = fit.labelled(joined).sort("time", "request_id", "row")
+        return Labelled(qualities, wrongest(joined, task), fit.stream(in_turn, whole), grown_up)
 
     def _predictions_of(self, name: Name, record: WindowRecord, watch: VersionWatch, watched: Watched) -> pl.DataFrame:
         found = self._predictions.get(name)
@@ -187,7 +193,7 @@ class WindowLabels:
         return found
 
     def _read(self, record: WindowRecord, watch: VersionWatch, watched: Watched) -> pl.DataFrame:
-        """The window's predictions: request_id, row, time (their moments), probability, slices and keys."""
+        """The window's predictions: request_id, row, time (their moments), the answers, slices and keys."""
         one_in = power_of_two(record.rows / self._most_rows)
         members = self._members.of(watch.members, record.spec, record.panes, one_in).rows
         stretch = self._stretch
@@ -197,7 +203,7 @@ class WindowLabels:
         # A segment that is written twice, as it was moved while it was read, has each row once.
         found = answered.join(members, on=IDENTITY, how="semi").unique(IDENTITY, keep="first", maintain_order=True)
         slices = [_slice(name, found.columns) for name in watched.slices]
-        return found.with_columns(*slices, time=moment()).drop("as_of")
+        return _with_expected(found, watched).with_columns(*slices, time=moment()).drop("as_of")
 
     def _read_stretch(self, record: WindowRecord, watch: VersionWatch, watched: Watched) -> "_Stretch":
         """What was answered in a window, and about then in others that are due: they are in the same segments, whose
@@ -207,13 +213,17 @@ class WindowLabels:
         for one in (_find(watch, *name[1:]) for name in self.due if name[0] == watch.version):
             if one is not None and max(last, one.answered_to) - min(first, one.answered_from) <= longest:
                 first, last = min(first, one.answered_from), max(last, one.answered_to)
-        wanted = {*_COLUMNS, *_slice_columns(watched.slices)}
+        asked = (f"{FEATURE}{name}" for name in watched.reference.error_columns)
+        wanted = {*_COLUMNS, *ANSWER_COLUMNS, *asked, *_slice_columns(watched.slices)}
         frames = rows_between(
             self._artifacts, self._use_case, first, last + timedelta(microseconds=1),
             lambda name: name in wanted or name.startswith(KEY),
         )  # fmt: skip
         empty = pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})
-        return _Stretch(watch.version, first, last, pl.concat([empty, *frames], how="diagonal_relaxed"))
+        rows = pl.concat([empty, *frames], how="diagonal_relaxed")
+        answer = watched.reference.task.ledger_types.items()
+        rows = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in answer if name not in rows.columns)
+        return _Stretch(watch.version, first, last, rows)
 
 
 @dataclass(frozen=True)
@@ -245,6 +255,16 @@ def _may_be_about(part: str, window: WindowRecord | WindowBlock) -> bool:
     if part == UNDATED:
         return True
     return (window.start - _DAY).date() <= date.fromisoformat(part.removeprefix(KEYS))
+
+
+def _with_expected(rows: pl.DataFrame, watched: Watched) -> pl.DataFrame:
+    """With how wrong each answer was expected to be, where labels are held against that."""
+    reference = watched.reference
+    if reference.label_fit.errors is None:
+        return rows
+    named = {name: f"{FEATURE}{name}" for name in reference.error_columns if f"{FEATURE}{name}" in rows.columns}
+    made = reference.with_answers(rows.select(*reference.task.ledger_types, **named))
+    return rows.with_columns(made[EXPECTED])
 
 
 def _digest(segments: Sequence[LabelSegment]) -> str:

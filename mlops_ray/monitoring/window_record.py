@@ -1,13 +1,15 @@
 """Records of finished windows: what was found of each, and files of those that are not at hand."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from mlops_ray.monitoring.alarm_change import FINDINGS
 from mlops_ray.monitoring.alarms import diagnose
 from mlops_ray.monitoring.performance_estimation import EstimatedQuality
-from mlops_ray.monitoring.quality import Measured
 from mlops_ray.monitoring.verdicts import Verdict
+from mlops_ray.tasks.evaluation import Measured
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,13 @@ class SliceQuality:
     slice: str
     rows: int
     predictions: int
-    positive: float
-    roc_auc: Measured
-    log_loss: Measured
-    brier: Measured
+    about: Mapping[str, Any]
+    metrics: Mapping[str, Measured]
+
+    @property
+    def watched(self) -> Measured:
+        """The metric that answers are watched by, which is the first."""
+        return next(iter(self.metrics.values()))
 
 
 @dataclass(frozen=True)

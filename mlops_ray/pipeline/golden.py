@@ -57,7 +57,7 @@ def anonymous(column: Column) -> Value:
 
 def _golden(schema: ModelSchema, body: str, scored: Scored) -> GoldenRequest:
     online = {name: _plain(value) for found in scored.vectors.online for name, value in found.values.items()}
-    return GoldenRequest(body, online, features_of(schema, scored.vectors), float(scored.probability[0]))
+    return GoldenRequest(body, online, features_of(schema, scored.vectors), tuple(scored.answer[0:1].ravel().tolist()))
 
 
 def _plain(value: Any) -> Value:

@@ -32,8 +32,8 @@ from mlops_ray.pipeline.golden import golden_requests
 from mlops_ray.pipeline.hard_rows import hard_rows
 from mlops_ray.registry.golden_requests import GoldenRequest, Value
 from mlops_ray.registry.model_schema import ModelSchema
-from mlops_ray.registry.sealed_model import SealedModel, model_inputs
-from mlops_ray.serving.golden import TOLERANCE, features_of
+from mlops_ray.registry.sealed_model import SealedModel, model_inputs, shown_answer
+from mlops_ray.serving.golden import TOLERANCE, apart, features_of
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.predictor import OnlineReader, Predictor, Vectors
 from mlops_ray.serving.served_version import Scored, ServedVersion
@@ -223,12 +223,12 @@ def _expect_features(schema: ModelSchema, expected: Mapping[str, Value], scored:
     )
 
 
-def _difference(schema: ModelSchema, expected: float, scored: Scored, body: str) -> float:
-    difference = abs(float(scored.probability[0]) - expected)
+def _difference(schema: ModelSchema, expected: ArrayLike, scored: Scored, body: str) -> float:
+    difference = apart(schema.task, scored, expected)
     if not difference <= TOLERANCE:  # NaN, too, is a difference
         raise UseCaseError(
-            f"The fitted model of {schema.use_case} answers {expected:.7f}, a request gives "
-            f"{scored.probability[0]:.7f} from the same features (limit {TOLERANCE:g}). The row: "
+            f"The fitted model of {schema.use_case} answers {shown_answer(expected)}, a request gives "
+            f"{shown_answer(scored.answer[0])} from the same features (limit {TOLERANCE:g}). The row: "
             f"{shown(schema, body)}. The version is not registered. Choose another candidate, or report this."
         )
     return difference

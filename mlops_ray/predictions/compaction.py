@@ -10,7 +10,7 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
-from mlops_ray.predictions.segments import COLUMNS, Segment, delete_segment, read_segment, segments
+from mlops_ray.predictions.segments import Segment, columns_in, delete_segment, read_segment, segments
 from mlops_ray.predictions.table import SEGMENT, LedgerTable
 from mlops_ray.predictions.tombstones import tombstones
 
@@ -69,7 +69,7 @@ def _batches(found: list[Segment], most_bytes: int) -> Iterator[list[Segment]]:
 
 
 def _rows(batch: list[Segment]) -> pl.DataFrame:
-    """Their rows in the order of ids; `COLUMNS` first, as those are what the table is searched by."""
+    """Their rows in the order of ids; `columns_in` first, as those are what the table is searched by."""
     frames = [read_segment(one.url).with_columns(pl.lit(one.id).alias(SEGMENT)) for one in batch]
-    schema = {**COLUMNS, SEGMENT: pl.String()}
+    schema = {**columns_in(frames), SEGMENT: pl.String()}
     return pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed").sort("request_id", "row", "time")

@@ -18,6 +18,7 @@ from mlops_ray.predictions.labels import (
     SAID,
     Label,
     LabelKeys,
+    Told,
     delete_by_keys,
     frame_by_keys,
     write_by_keys,
@@ -28,6 +29,7 @@ from mlops_ray.predictions.spool import Spool
 from mlops_ray.predictions.tombstones import tombstones
 from mlops_ray.predictions.wal import FrameReader
 from mlops_ray.use_case import ColumnType
+from mlops_ray.use_case.column import DTYPES
 
 # Below the ledger's folder, where no use case can have it: their names begin with a letter.
 FOLDER = "_labels"
@@ -46,11 +48,15 @@ class _Keys(msgspec.Struct, array_like=True, tag=0, frozen=True):
 
 
 class _Told(msgspec.Struct, array_like=True, tag=1, frozen=True):
-    """The labels of one request. Each: (request id, row, label, known at), or (values of the keys, label, known at)."""
+    """The labels of one request. Each: (request id, row, label, known at), or (values of the keys, label, known at).
+
+    label_type: of the labels; without it, as it was not written before, yes or no.
+    """
 
     received_us: int
-    by_request: list[tuple[str, int, bool | None, int]]
-    by_keys: list[tuple[list[Any], bool | None, int]]
+    by_request: list[tuple[str, int, Told, int]]
+    by_keys: list[tuple[list[Any], Told, int]]
+    label_type: ColumnType = "boolean"
 
 
 _decode = msgspec.msgpack.Decoder(_Keys | _Told).decode
@@ -88,8 +94,8 @@ class LabelWriter:
         """Begin to move files to shared storage, in a thread; see `Spool`."""
         self._spool.start()
 
-    def append(self, labels: Sequence[Label], keys: LabelKeys | None = None) -> None:
-        """Keep labels, now. keys: how those by keys are stored; needed if there are any.
+    def append(self, labels: Sequence[Label], keys: LabelKeys | None = None, type_: ColumnType = "boolean") -> None:
+        """Keep labels, now. keys: how those by keys are stored; needed if there are any. type_: of the labels.
 
         Raises UnavailableError if the local disk takes no more: then none of them is kept.
         """
@@ -104,7 +110,7 @@ class LabelWriter:
                     assert keys is not None
                     assert one.keys is not None
                     by_keys.append((keys.values(one.keys), one.label, known_us))
-            return _encode(_Told(now_us, by_request, by_keys))
+            return _encode(_Told(now_us, by_request, by_keys, type_))
 
         described = keys is not None and any(one.keys is not None for one in labels)
         header = _encode(_Keys(keys.event_time, keys.types)) if described and keys is not None else b""
@@ -131,8 +137,8 @@ class LabelWriter:
 
     def _convert(self, path: Path, content: bytes) -> Collected:
         frames, use_case = FrameReader(content), path.parent.name
-        by_request: list[tuple[Any, ...]] = []
-        by_keys: dict[_Keys, tuple[list[list[Any]], list[tuple[Any, ...]]]] = {}
+        by_request: dict[ColumnType, list[tuple[Any, ...]]] = {}
+        by_keys: dict[tuple[_Keys, ColumnType], tuple[list[list[Any]], list[tuple[Any, ...]]]] = {}
         keys, damaged = None, 0
         for frame in frames:
             try:
@@ -143,22 +149,25 @@ class LabelWriter:
             if isinstance(found, _Keys):
                 keys = found
                 continue
-            by_request += [(*one, found.received_us) for one in found.by_request]
+            if found.by_request:
+                told = by_request.setdefault(found.label_type, [])
+                told += [(*one, found.received_us) for one in found.by_request]
             if found.by_keys and keys is None:
                 damaged += 1
             elif keys is not None:
-                values, said = by_keys.setdefault(keys, ([], []))
+                values, said = by_keys.setdefault((keys, found.label_type), ([], []))
                 values += [one[0] for one in found.by_keys]
                 said += [(*one[1:], found.received_us) for one in found.by_keys]
-        if by_request:
-            write_by_request(self._artifacts, use_case, path.stem, _frame(by_request, BY_REQUEST))
-        for number, (schema, (values, said)) in enumerate(by_keys.items()):
-            labels = frame_by_keys(schema.types, values, _frame(said, SAID))
-            segment_id = path.stem if number == 0 else f"{path.stem}-{number}"
+        for number, (type_, told) in enumerate(by_request.items()):
+            labels = _frame(told, {**BY_REQUEST, "label": DTYPES[type_]})
+            write_by_request(self._artifacts, use_case, _id(path, number), labels)
+        for number, ((schema, type_), (values, said)) in enumerate(by_keys.items()):
+            labels = frame_by_keys(schema.types, values, _frame(said, {**SAID, "label": DTYPES[type_]}))
+            segment_id = _id(path, number)
             write_by_keys(self._artifacts, use_case, segment_id, schema.event_time, labels)
             self._leave_out_erased(use_case, segment_id, schema.event_time, labels)
         put_away(path, damaged + frames.damaged)
-        rows = len(by_request) + sum(len(said) for _, said in by_keys.values())
+        rows = sum(map(len, by_request.values())) + sum(len(said) for _, said in by_keys.values())
         return Collected(1, rows, damaged + frames.damaged)
 
     def _leave_out_erased(self, use_case: str, segment_id: str, event_time: str, labels: pl.DataFrame) -> None:
@@ -167,6 +176,11 @@ class LabelWriter:
         if rest.height < labels.height:
             delete_by_keys(self._artifacts, use_case, segment_id, event_time, labels)
             write_by_keys(self._artifacts, use_case, segment_id, event_time, rest)
+
+
+def _id(path: Path, number: int) -> str:
+    """Of the segment with the labels of one kind in a file."""
+    return path.stem if number == 0 else f"{path.stem}-{number}"
 
 
 def _frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:

@@ -2,9 +2,9 @@
 
 Segments lie at `labels/<use case>/<part>/<id>.parquet`. A part is the day in the request ids (`2026-03-01`, or
 `undated` where they carry no time), with the columns `request_id` and `row`; or the day of the event time
-(`keys-2026-03-01`) of labels by entity keys, with `key.<column>` as in the ledger. All have `label` (boolean; null
-withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever changed: a later label corrects. Only an
-erasure takes away what was said.
+(`keys-2026-03-01`) of labels by entity keys, with `key.<column>` as in the ledger. All have `label` (of the type of the
+model's task, see `Task.label_type`; null withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever
+changed: a later label corrects. Only an erasure takes away what was said.
 """
 
 from collections import OrderedDict
@@ -21,23 +21,29 @@ from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.predictions.personal import PersonalHash, personal_hash
 from mlops_ray.predictions.segments import KEY, MOMENT, read_segment, settled
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Column, ColumnType
 from mlops_ray.use_case.column import DTYPES
 
 FOLDER = "labels"
 UNDATED, KEYS = "undated", "keys-"
-SAID = {"label": pl.Boolean(), "known_at": MOMENT, "received_at": MOMENT}
+# As they are where nobody has told any, and where the label is yes or no.
+SAID: dict[str, pl.DataType] = {"label": pl.Boolean(), "known_at": MOMENT, "received_at": MOMENT}
 BY_REQUEST = {"request_id": pl.String(), "row": pl.Int32(), **SAID}
-# How what is said is read, over HTTP as from files. Nothing but an empty label withdraws one: NaN is a mistake.
-LABEL = Column("label", "boolean", nullable=True, null_texts=())
 KNOWN_AT = Column("known_at", "timestamp", nullable=True)
 REQUEST_ID = Column("request_id", "text", pattern="[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 ROW = Column("row", "integer", nullable=True, minimum=0, maximum=2**31 - 1)
+Told = bool | float | str | None  # by the type of the label
 # Clocks differ, but a label that is known only next week would be taken for later than any correction.
 CLOCKS_DIFFER = timedelta(days=1)
 _SUFFIX = ".parquet"
 _CACHED_ROWS = 2_000_000
 _LAST_MS = 7_258_118_400_000  # the year 2200: what is later is no moment but a wrong id
+
+
+def label_column(task: Task) -> Column:
+    """How what is said is read, over HTTP as from files. Nothing but an empty label withdraws one: NaN is a mistake."""
+    return Column("label", nullable=True, null_texts=(), **task.told_as)
 
 
 class Keyed(Protocol):
@@ -60,7 +66,7 @@ class Label:
     label: None withdraws what was said before. known_at: None for the moment at which it is told.
     """
 
-    label: bool | None
+    label: Told
     known_at: datetime | None = None
     request_id: str | None = None
     row: int = 0
@@ -193,22 +199,19 @@ class Labels:
         parts = sorted(_part_of(predictions["request_id"]).unique())
         said = [self._read(segment) for part in parts for segment in self.of_part(part)]
         known = predictions.select("request_id", "row").unique()
-        frames = [
-            pl.DataFrame(schema=BY_REQUEST),
-            *(rows.join(known, on=["request_id", "row"], how="semi") for rows in said),
-        ]
+        frames = [rows.join(known, on=["request_id", "row"], how="semi") for rows in said]
         for part in _key_parts(predictions):
             frames += [_by_keys(predictions, self._read(segment)) for segment in self.of_part(part)]
-        return pl.concat(frames, how="vertical")
+        return pl.concat(of_one_type(frames) or [pl.DataFrame(schema=BY_REQUEST)], how="vertical")
 
     def read(self, segments: Iterable[LabelSegment]) -> pl.DataFrame:
         """The labels by request id in some segments; those by keys, and segments that are there no more, are passed
         over: what they said lies in a new one."""
-        found = [pl.DataFrame(schema=BY_REQUEST)]
+        found = list[pl.DataFrame]()
         for segment in segments:
             with suppress(FileNotFoundError):
                 found += [] if segment.part.startswith(KEYS) else [self._read(segment)]
-        return pl.concat(found, how="vertical")
+        return pl.concat(of_one_type(found) or [pl.DataFrame(schema=BY_REQUEST)], how="vertical")
 
     def of_part(self, part: str) -> list[LabelSegment]:
         return [
@@ -237,6 +240,20 @@ def labels_of(use_case: str, predictions: pl.DataFrame, settings: Settings | Non
     """All that was said of predictions of the ledger; see `Labels.of`. settings: default from the environment."""
     settings = settings or settings_from_environment()
     return Labels(Artifacts(settings.artifacts), use_case).of(predictions)
+
+
+def of_one_type(said: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Of tables of labels those with any, of one type: where the label of a use case has become one of another kind,
+    of that which was told last. The others say nothing that could be compared with an answer of today."""
+    told = [rows for rows in said if rows.height]
+    if len({rows.schema["label"] for rows in told}) < 2:
+        return told
+    last = max(told, key=_told_last).schema["label"]
+    return [rows for rows in told if rows.schema["label"] == last]
+
+
+def _told_last(rows: pl.DataFrame) -> Any:
+    return rows["received_at"].max()
 
 
 def _write(artifacts: Artifacts, use_case: str, part: str, segment_id: str, rows: pl.DataFrame) -> None:

@@ -12,7 +12,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import DataError
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import COLUMNS, may_hold, read_between, segments, settled
+from mlops_ray.predictions.segments import columns_in, may_hold, read_between, segments, settled
 from mlops_ray.predictions.table import SEGMENT, LedgerTable, with_own_names
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def rows_of_request(
         return _read_both(artifacts, use_case, start, end, request_id, condition, None)
 
     frames = [frame for frame in settled(look, use_case) if frame.height]
-    both = pl.concat([pl.DataFrame(schema=COLUMNS), *frames], how="diagonal_relaxed")
+    both = pl.concat([pl.DataFrame(schema=columns_in(frames)), *frames], how="diagonal_relaxed")
     return both.sort("time", maintain_order=True)
 
 
@@ -155,9 +155,9 @@ def _read(
 ) -> pl.DataFrame:
     """What is answered in `start <= time < end`, each once, by time."""
     names = None if columns is None else {*_IDENTITY, *columns}
-    schema = {name: type_ for name, type_ in COLUMNS.items() if names is None or name in names}
     wanted = None if names is None else names.__contains__
     frames = rows_between(artifacts, use_case, start - LONGEST_RETRY, end, wanted)
+    schema = {name: type_ for name, type_ in columns_in(frames).items() if names is None or name in names}
     rows = pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")
     found = first_of_each(rows).filter(pl.col("time") >= start)
     if columns is None:

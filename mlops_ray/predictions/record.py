@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.predictions.answers import YES_OR_NO, Layout, layout_of, numbers_in
 from mlops_ray.predictions.personal import PersonalHash
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Column, ColumnType, Feature
 
 Route = Literal["champion", "canary", "shadow", "batch"]
@@ -27,26 +29,41 @@ class Described(Protocol):
     @property
     def features(self) -> tuple[Feature, ...]: ...
 
+    @property
+    def task(self) -> Task: ...
+
     def column_of(self, feature: str) -> Column | None: ...
 
 
 class RecordSchema(msgspec.Struct, array_like=True, tag=0, frozen=True):
-    """What the records of one version hold, in order: request columns with their types, numbers, categories."""
+    """What the records of one version hold, in order: request columns with their types, numbers, categories.
+
+    answer: the columns of the answers; not written before there were others than those of yes and no.
+    """
 
     format: int
     version: str
     keys: tuple[tuple[str, ColumnType], ...]
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
+    answer: Layout = YES_OR_NO
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """What records that make one table have in common."""
+        return self.keys, self.numbers, self.categories, self.answer
+
+    def rows_of(self, record: "Record") -> int:
+        return len(record.answer) // 4 // numbers_in(self.answer)
 
 
 class Record(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
     """One answered request of one or many rows. Moments are microseconds since 1970.
 
     keys: request columns, a list for each row; None where the caller sent features. numbers: float32 [rows, numbers]
-    (NaN is missing). categories: texts, row after row ("" is missing). probability: float32 [rows]. question: 8 bytes
-    that tell what was asked from any other question; none where nobody can ask twice. caller: the id of the principal
-    who asked.
+    (NaN is missing). categories: texts, row after row ("" is missing). answer: float32, row after row. question: 8
+    bytes that tell what was asked from any other question; none where nobody can ask twice. caller: the id of the
+    principal who asked.
     """
 
     version: str
@@ -58,13 +75,9 @@ class Record(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
     keys: list[list[Any]] | None
     numbers: bytes
     categories: list[str]
-    probability: bytes
+    answer: bytes
     question: bytes = b""
     caller: str = ""
-
-    @property
-    def rows(self) -> int:
-        return len(self.probability) // 4
 
 
 class Recorder:
@@ -100,6 +113,7 @@ class Recorder:
             keys=tuple((c.name, "text" if c.personal == "hash" else c.type) for c in columns),
             numbers=tuple(name for name in numbers if rules[name] is None),
             categories=tuple(left),
+            answer=layout_of(model.task),
         )
 
     def record(
@@ -112,7 +126,7 @@ class Recorder:
         keys: Sequence[Mapping[str, Any]] | None,
         numbers: NDArray[np.float32],
         categories: NDArray[np.object_],
-        probability: NDArray[np.float32],
+        answer: NDArray[np.float32],
         question: bytes = b"",
         caller: str = "",
     ) -> Record:
@@ -130,7 +144,7 @@ class Recorder:
         return Record(
             self.schema.version, request_id, time_us, as_of_us, route, latency_s, rows,
             numbers.astype(np.float32, copy=False).tobytes(), texts,
-            probability.astype(np.float32, copy=False).tobytes(), question[:QUESTION_BYTES], caller,
+            answer.astype(np.float32, copy=False).tobytes(), question[:QUESTION_BYTES], caller,
         )  # fmt: skip
 
     def _hide(self, rows: list[list[Any]] | None, texts: list[str], personal: PersonalHash) -> None:

@@ -5,7 +5,8 @@ the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. It ma
 and of the greatest request id, so that a list of names tells where an id can be. A row is a prediction. Columns:
 `request_id`, `row` (within the request), `time` (answered) and `as_of` (UTC), `version`, `route`, `latency_s`,
 `caller` (the principal's id), `question` (a digest of what was asked), `key.<request column>`, `feature.<name>`
-(float32 or text; null is missing), `probability`.
+(float32 or text; null is missing), and the answer: `probability` of yes, the number as `prediction`, or the
+`probabilities` of the classes, in the order in which the version has them (see `Task.ledger_types`).
 """
 
 import re
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import UnavailableError
+from mlops_ray.predictions.answers import columns_of, types_of_answers
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.record import Record, RecordSchema
 from mlops_ray.use_case.column import DTYPES
@@ -51,7 +53,6 @@ COLUMNS: dict[str, pl.DataType] = {
     "latency_s": pl.Float32(),
     "caller": pl.String(),
     "question": pl.Int64(),
-    "probability": pl.Float32(),
 }
 
 _decode = msgspec.msgpack.Decoder(RecordSchema | Record).decode
@@ -99,7 +100,7 @@ def decode_records(contents: Iterable[bytes], pause: Pause | None = None) -> Dec
             except (msgspec.MsgspecError, KeyError):
                 damaged += 1
                 continue
-            groups.setdefault((schema.keys, schema.numbers, schema.categories), (schema, []))[1].append(found)
+            groups.setdefault(schema.columns, (schema, []))[1].append(found)
         for columns, (schema, records) in groups.items():
             tables.setdefault(columns, []).append(frame_of(schema, records))
         if pause is not None:
@@ -110,7 +111,7 @@ def decode_records(contents: Iterable[bytes], pause: Pause | None = None) -> Dec
 
 def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
     """The rows of records that share their columns, in order."""
-    rows = np.array([record.rows for record in records])
+    rows = np.array([schema.rows_of(record) for record in records])
     total = int(rows.sum())
     first = np.repeat(np.cumsum(rows) - rows, rows)
     columns: dict[str, pl.Series] = {
@@ -129,8 +130,13 @@ def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
     number_of_row = pl.Series(np.arange(total) - first).cast(pl.Int32)
     parts = {"request_id": columns.pop("request_id"), "row": number_of_row, **columns}
     parts |= _keys(schema, records) | _features(schema, records, total)
-    parts["probability"] = pl.Series(np.frombuffer(b"".join(record.probability for record in records), np.float32))
+    parts |= columns_of(schema.answer, b"".join(record.answer for record in records))
     return pl.DataFrame(parts)
+
+
+def columns_in(frames: Iterable[pl.DataFrame]) -> dict[str, pl.DataType]:
+    """The columns that rows of the ledger have beside keys and features: those of all ledgers, and the answers'."""
+    return COLUMNS | types_of_answers(frames)
 
 
 def _number(question: bytes) -> int | None:
@@ -141,7 +147,7 @@ def _keys(schema: RecordSchema, records: Sequence[Record]) -> dict[str, pl.Serie
     nothing = [None] * len(schema.keys)
     values: list[list[Any]] = []
     for record in records:
-        values += record.keys if record.keys is not None else [nothing] * record.rows
+        values += record.keys if record.keys is not None else [nothing] * schema.rows_of(record)
     columns = zip(*values, strict=True) if schema.keys else ()
     return {
         f"{KEY}{name}": pl.Series(column, dtype=DTYPES[type_], strict=False)

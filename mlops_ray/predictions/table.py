@@ -35,7 +35,7 @@ _SETTINGS = {
 # How the table's schema calls the types of a segment.
 _KINDS: dict[Any, str] = {
     pl.String: "string", pl.Int32: "integer", pl.Int64: "long", pl.Float32: "float", pl.Float64: "double",
-    pl.Boolean: "boolean", pl.Datetime: "timestamp",
+    pl.Boolean: "boolean", pl.Datetime: "timestamp", pl.List: "array",
 }  # fmt: skip
 _MERGED_BYTES, _SMALL_FILES = 512 << 20, 8
 _SORTED_BYTES = 2 << 30  # in memory; the rest goes to disk meanwhile

@@ -10,9 +10,11 @@ import polars as pl
 import pyarrow as pa
 
 from mlops_ray.artifacts import Artifacts, digest_json
-from mlops_ray.predictions.labels import BY_REQUEST, KEYS, SAID, UNDATED, Labels, LabelSegment
+from mlops_ray.predictions.labels import KEYS, SAID, UNDATED, Labels, LabelSegment, of_one_type
 from mlops_ray.predictions.reader import rows_between
 from mlops_ray.predictions.segments import KEY, read_segment, settled
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Column, Source
 from mlops_ray.use_case.reader import Part
 
@@ -52,7 +54,8 @@ class ToldLabels:
         """See `Reader`."""
         if part == _NOTHING:
             return
-        yield from settled(lambda: self._rows(part.name), self.use_case).to_arrow().to_batches()
+        if (rows := settled(lambda: self._rows(part.name), self.use_case)).height:
+            yield from rows.to_arrow().to_batches()
 
     def _part(self, day: str, segments: Sequence[LabelSegment]) -> Part:
         # What a segment says never changes under its name, unless somebody is erased: then its size does.
@@ -61,11 +64,12 @@ class ToldLabels:
 
     def _rows(self, day: str) -> pl.DataFrame:
         segments = self._labels().of_part(day)
-        said = [read_segment(one.url) for one in segments]
-        if day.startswith(KEYS):
-            found = pl.concat(said, how="diagonal_relaxed") if said else pl.DataFrame(schema=SAID)
-        else:
-            found = self._by_request(day, pl.concat([pl.DataFrame(schema=BY_REQUEST), *said]))
+        said = of_one_type(read_segment(one.url) for one in segments)
+        if not said:
+            return pl.DataFrame(schema=SAID)
+        found = pl.concat(said, how="diagonal_relaxed")
+        if not day.startswith(KEYS):
+            found = self._by_request(day, found)
         keys = [name for name in found.columns if name.startswith(KEY)]
         # Of what was said at the same moment of the same thing the last holds, as it does in monitoring.
         order = ["known_at", "received_at", "label"]
@@ -96,18 +100,18 @@ class ToldLabels:
         return Labels(Artifacts(self.root or ""), self.use_case)
 
 
-def told_labels(use_case: str, keys: Sequence[Column]) -> Source:
+def told_labels(use_case: str, keys: Sequence[Column], task: Task = BINARY) -> Source:
     """The source of the labels that were told of a use case's predictions, for `Label(told=...)`.
 
-    keys: the columns of its entities and event time, as its first source declares them. Of several labels of one thing
-    the one known last at `as_of` counts.
+    keys: the columns of its entities and event time, as its first source declares them. task: of the label. Of several
+    labels of one thing the one known last at `as_of` counts.
     """
     return Source(
         path=None,
         reader=ToldLabels(use_case),
         columns=(
             *keys,
-            Column("label", "boolean", nullable=True),
+            Column("label", nullable=True, **task.told_as),
             Column("known_at", "timestamp"),
             Column("received_at", "timestamp"),
         ),

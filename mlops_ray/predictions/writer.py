@@ -80,7 +80,7 @@ class LedgerWriter:
         keys: Sequence[Mapping[str, Any]] | None,
         numbers: NDArray[np.float32],
         categories: NDArray[np.object_],
-        probability: NDArray[np.float32],
+        answer: NDArray[np.float32],
         latency_s: float,
         as_of: datetime | None = None,
         question: bytes = b"",
@@ -90,7 +90,8 @@ class LedgerWriter:
 
         keys: the request's columns for each row; None where the caller sent features. numbers: float32 [rows, n] (NaN
         is missing); categories: texts [rows, m] ("" is missing), in the order of the model's features of that kind.
-        probability: float32 [rows]. as_of: the moment the features were read for; None: now.
+        answer: float32 [rows], or [rows, width] where the width of the version's task is not 1. as_of: the moment the
+        features were read for; None: now.
         question: a digest of what was asked: the same id and question again is a repetition, which counts once. caller:
         the principal's id.
         Raises KeyError for a version that was not added, and UnavailableError if the local disk takes no more: then
@@ -102,7 +103,7 @@ class LedgerWriter:
             as_of_us = now_us if as_of is None else microseconds(as_of)
             return _encode(
                 recorder.record(
-                    request_id, now_us, as_of_us, route, latency_s, keys, numbers, categories, probability, question,
+                    request_id, now_us, as_of_us, route, latency_s, keys, numbers, categories, answer, question,
                     caller,
                 )
             )  # fmt: skip

@@ -2,7 +2,7 @@
 Reporting", 2019), as Markdown and as HTML that loads nothing from elsewhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
@@ -66,6 +66,16 @@ def html_card(found: Trace) -> str:
             parts.append(f"<table><thead>{_html_row('th', part.head)}</thead>")
             parts.append(f"<tbody>{''.join(_html_row('td', row) for row in part.rows)}</tbody></table>")
     return "\n".join([*parts, "</body></html>", ""])
+
+
+def plain_card(found: Trace) -> dict[str, Any]:
+    """The card as plain values, for who lays it out themselves: `title`, `subtitle` (texts), and `sections`, each with
+    `heading`, `paragraphs`, `points`, and a table of `head` and `rows`, empty where there is none."""
+    return {
+        "title": _title(found),
+        "subtitle": _subtitle(found),
+        "sections": [asdict(part) for part in _sections(found)],
+    }
 
 
 def _title(found: Trace) -> str:

@@ -103,7 +103,7 @@ def seal(
         "rows": golden_rows.select(feature.name for feature in schema.features).rows(),
         "answers": answers.tolist(),
         "tolerance": tolerance,
-        "requests": [request.to_json() for request in golden_requests],
+        "requests": [request.to_json(schema.task.output) for request in golden_requests],
     }
     problem = _replay(OnnxModel(onnx, schema.features, schema.task), schema, golden)
     if problem:
@@ -194,13 +194,14 @@ def _replay(model: OnnxModel, schema: ModelSchema, golden: Mapping[str, Any]) ->
     if differences[worst] <= golden["tolerance"]:
         return None
     return (
-        f"row {worst} of {len(answers)} {rows.row(worst, named=True)} gives {_shown(given[worst])} instead of "
-        f"{_shown(answers[worst])} (tolerance {golden['tolerance']:g})."
+        f"row {worst} of {len(answers)} {rows.row(worst, named=True)} gives {shown_answer(given[worst])} instead of "
+        f"{shown_answer(answers[worst])} (tolerance {golden['tolerance']:g})."
     )
 
 
-def _shown(answer: NDArray[Any]) -> str:
-    return ", ".join(f"{value:.7f}" for value in np.atleast_1d(answer))
+def shown_answer(answer: ArrayLike) -> str:
+    """The numbers of the answer to one row, for people."""
+    return ", ".join(f"{value:.7f}" for value in np.atleast_1d(np.asarray(answer)).tolist())
 
 
 def _expect_hard_cases(rows: pl.DataFrame, features: Sequence[Feature]) -> None:

@@ -17,6 +17,7 @@ from mlops_ray.governance.erased_rows import erased_from
 from mlops_ray.governance.events import Event, read_events
 from mlops_ray.governance.history import Deployment, changes, deployments
 from mlops_ray.governance.live import live
+from mlops_ray.predictions.answers import types_of_answers
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.predictions.segments import FOLDER as LEDGER
 from mlops_ray.registry.lineage import FOLDER, Lineage
@@ -216,7 +217,9 @@ def _prediction(
             first = answered.row(0, named=True)
             answered = answered.filter((pl.col("time") == first["time"]) & (pl.col("version") == first["version"]))
             names = ("request_id", "time", "as_of", "version", "route", "latency_s")
-            shown_values = {name: first[name] for name in names} | {"probability": answered["probability"].to_list()}
+            shown_values = {name: first[name] for name in names}
+            given = (name for name in types_of_answers([answered]) if answered[name].null_count() == 0)
+            shown_values |= {name: answered[name].to_list() for name in given}
             return use_case, int(first["version"]), shown_values
     raise DataError(
         f"No ledger holds the request {request_id}. An answer is in it up to {settings.ledger_rotate_s:g} s after it "

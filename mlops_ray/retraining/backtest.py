@@ -16,12 +16,15 @@ from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.governance.events import plain
-from mlops_ray.monitoring.quality import Measured, Quality, quality_by_window
+from mlops_ray.monitoring.answers import answer_columns
+from mlops_ray.monitoring.label_fit import LabelFit
+from mlops_ray.monitoring.quality import Quality, quality_by_window
 from mlops_ray.retraining.chosen import choose
 from mlops_ray.retraining.policy import WEEK
 from mlops_ray.retraining.simulation import Raised, Retrained, Scenario, Simulated, simulate
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.estimate import Estimate, interval
+from mlops_ray.tasks.evaluation import Measured
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, Parameters, Retraining, UseCase
 
@@ -30,24 +33,27 @@ SEEDS = 3
 
 @dataclass(frozen=True)
 class WeekQuality:
-    """Of the predictions of one week, which begins on a Thursday, as 1970 did."""
+    """Of the predictions of one week, which begins on a Thursday, as 1970 did, by `Run.metric`. about: what the labels
+    are like (see `Task.about`)."""
 
     start: datetime
     rows: int
-    positive: float
-    roc_auc: Measured
+    about: Mapping[str, Any]
+    quality: Measured
 
 
 @dataclass(frozen=True)
 class Run:
     """What a policy did and was worth with one seed, which the choice of the model and each fit begin from.
 
-    roc_auc: over the whole period. difference: from the first policy with the same seed, in the use case's metric, with
-    its interval over days; None for the first one itself.
+    quality: over the whole period, by `metric`: the use case's, if it is one of windows. difference: from the first
+    policy with the same seed, in the use case's metric, with its interval over days; above 0 is better. None for the
+    first one itself.
     """
 
     seed: int
-    roc_auc: Measured
+    metric: str
+    quality: Measured
     difference: Estimate | None
     weeks: tuple[WeekQuality, ...]
     retrainings: tuple[Retrained, ...]
@@ -81,7 +87,8 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Backtest:
-    """start, end: of the predictions; each policy answered the same `rows`, with each of the `chosen`."""
+    """start, end: of the predictions; each policy answered the same `rows`, with each of the `chosen`. metric: of
+    differences."""
 
     use_case: str
     metric: str
@@ -132,12 +139,13 @@ def backtest(
     return Backtest(use_case.name, use_case.metric, tuple(chosen), start, end, len(rows), tuple(reports))
 
 
-def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
+def over_seeds(estimates: Sequence[Estimate], widest: float = 1.0) -> Estimate:
     """The mean of one difference over seeds, with an interval for other days and other seeds.
 
     All seeds are judged on the same days, so that more of them make the days no more certain: the variance is the mean
     one over days, and that of the mean over seeds. Degrees of freedom are Satterthwaite's ("An approximate distribution
-    of estimates of variance components", Biometrics Bulletin 2, 1946). Without an interval where one has none.
+    of estimates of variance components", Biometrics Bulletin 2, 1946). Without an interval where one has none. widest:
+    the largest difference that there can be.
     """
     values, count = [one.value for one in estimates], len(estimates)
     mean = float(np.mean(values))
@@ -149,7 +157,7 @@ def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     variance = of_days + of_seeds
     if of_seeds > 0:
         freedom = variance**2 / (of_days**2 / freedom + of_seeds**2 / (count - 1))
-    return interval(mean, sqrt(variance), freedom, -1.0, 1.0)
+    return interval(mean, sqrt(variance), freedom, -widest, widest)
 
 
 def _choose(url: str, use_case: UseCase, features: tuple[Feature, ...], as_of: datetime) -> Trial:
@@ -189,17 +197,21 @@ def _report(
 ) -> PolicyReport:
     runs = [_run(rows, case, one, other) for case, one, other in zip(cases, done, beside, strict=True)]
     differences = [run.difference for run in runs if run.difference is not None]
-    return PolicyReport(done[0].policy, policy, tuple(runs), over_seeds(differences) if differences else None)
+    metric = cases[0].label.task.metrics[cases[0].metric]
+    difference = over_seeds(differences, metric.highest - metric.lowest) if differences else None
+    return PolicyReport(done[0].policy, policy, tuple(runs), difference)
 
 
 def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated) -> Run:
-    weeks = _quality(rows, done.probability, WEEK)
-    whole = _quality(rows, done.probability, timedelta(days=36_500))[0]  # from 1970 on
+    weeks = _quality(rows, case, done.answers, WEEK)
+    whole = _quality(rows, case, done.answers, timedelta(days=36_500))[0]  # from 1970 on
+    metric = _measured_in(whole, case.metric)
     return Run(
         case.search.seed,
-        whole.roc_auc,
-        None if done is beside else _difference(rows, case, done.probability, beside.probability),
-        tuple(WeekQuality(week.start, week.rows, week.positive, week.roc_auc) for week in weeks),
+        metric,
+        whole[metric],
+        None if done is beside else _difference(rows, case, done.answers, beside.answers),
+        tuple(WeekQuality(week.start, week.rows, week.about, week[metric]) for week in weeks),
         done.retrainings,
         done.alarms,
         tuple({"at": at, **asdict(decision)} for at, decision in done.decisions),
@@ -207,15 +219,21 @@ def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated) 
     )
 
 
-def _quality(rows: pl.DataFrame, probability: NDArray[np.float32], length: timedelta) -> Sequence[Quality]:
+def _quality(rows: pl.DataFrame, case: UseCase, answers: NDArray[np.float32], length: timedelta) -> Sequence[Quality]:
+    task = case.label.task
     joined = rows.select(
         pl.lit("").alias("request_id"),
         pl.int_range(pl.len()).alias("row"),
         pl.col(PREDICTION_TIME).alias("time"),
-        pl.Series("probability", probability),
+        *answer_columns(answers, task),
         pl.col(LABEL).alias("label"),
     )
-    return quality_by_window(joined, length, np.empty(0))
+    return quality_by_window(joined, length, np.empty(0), fit=LabelFit(task))
+
+
+def _measured_in(found: Quality, metric: str) -> str:
+    """The metric itself, or the first, where this is none of windows (average precision is not)."""
+    return metric if metric in found.metrics else next(iter(found.metrics))
 
 
 def _difference(rows: pl.DataFrame, case: UseCase, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Estimate:

@@ -3,25 +3,33 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
-from math import isfinite
+from math import floor, isfinite, log10
 from statistics import fmean
 
 from rich.table import Table
 
 from mlops_ray.retraining.backtest import Backtest, PolicyReport, Run
 from mlops_ray.tasks.estimate import Estimate
+from mlops_ray.tasks.evaluation import metric_words
+from mlops_ray.tasks.stored import metric_named
 
-HEADERS = (
-    "policy", "ROC AUC", "difference (95 %)", "worst week", "retrainings", "of them better", "CPU hours", "alarms",
-)  # fmt: skip
+_HEADERS = ("difference (95 %)", "worst week", "retrainings", "of them better", "CPU hours", "alarms")
 # Told apart also by those who do not see red or green (Okabe and Ito, 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 420, 56, 16, 16, 64
 
 
+def headers(result: Backtest) -> tuple[str, ...]:
+    return "policy", _metric(result), *_HEADERS
+
+
+def _metric(result: Backtest) -> str:
+    return metric_words(result.policies[0].runs[0].metric)
+
+
 def table(result: Backtest) -> Table:
     found = Table(title=_title(result))
-    for header in HEADERS:
+    for header in headers(result):
         found.add_column(header, justify="left" if header == "policy" else "right")
     for report in result.policies:
         found.add_row(*cells(report))
@@ -29,13 +37,13 @@ def table(result: Backtest) -> Table:
 
 
 def cells(report: PolicyReport) -> tuple[str, ...]:
-    """A row of the table, in the order of HEADERS: means over the seeds, the worst week of all, and what was counted
+    """A row of the table, in the order of `headers`: means over the seeds, the worst week of all, and what was counted
     with each seed."""
-    weeks = [w.roc_auc.value for run in report.runs for w in run.weeks if isfinite(w.roc_auc.value)]
-    worst = min(weeks, default=float("nan"))
+    weeks = [w.quality.value for run in report.runs for w in run.weeks if isfinite(w.quality.value)]
+    worst = min(weeks, key=metric_named(report.runs[0].metric).gain, default=float("nan"))
     return (
         report.policy,
-        f"{fmean(run.roc_auc.value for run in report.runs):.4f}",
+        f"{fmean(run.quality.value for run in report.runs):.4f}",
         "" if report.difference is None else _difference(report.difference),
         f"{worst:.3f}",
         _each(len(run.retrainings) for run in report.runs),
@@ -46,13 +54,13 @@ def cells(report: PolicyReport) -> tuple[str, ...]:
 
 
 def page(result: Backtest) -> str:
-    """One HTML file: the chart of weekly ROC AUC, the table, and what each policy did when."""
+    """One HTML file: the chart of weekly quality, the table, and what each policy did when."""
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells(one))}</tr>" for one in result.policies)
-    head = "".join(f"<th>{escape(header)}</th>" for header in HEADERS)
+    head = "".join(f"<th>{escape(header)}</th>" for header in headers(result))
     details = "".join(_details(report) for report in result.policies)
     note = (
-        "Each point is the ROC AUC of one week with the first seed; the band is its 95 % interval, as if rows were "
-        "independent. A tick "
+        f"Each point is the {_metric(result)} of one week with the first seed; the band is its 95 % interval, as if "
+        "rows were independent. A tick "
         "below is a retraining: full if its challenger became champion, hollow if not. A challenger that is better "
         "takes over at once here, as if it were approved that moment. The candidate and its parameters were chosen by "
         f"what was known at the start, with {len(result.chosen)} seeds. A difference is their mean; its interval is "
@@ -74,12 +82,16 @@ _STYLE = (
 
 
 def chart(result: Backtest) -> str:
-    """Weekly ROC AUC of every policy, as SVG."""
-    values = [w.roc_auc for report in result.policies for w in report.runs[0].weeks if isfinite(w.roc_auc.value)]
-    low = min((m.value for m in values), default=0.5) - 0.03
-    high = max((m.value for m in values), default=1.0) + 0.03
+    """Weekly quality of every policy, as SVG."""
+    weeks = [week for report in result.policies for week in report.runs[0].weeks]
+    values = [week.quality.value for week in weeks if isfinite(week.quality.value)]
+    low, high = min(values, default=0.5), max(values, default=1.0)
+    # Of shares the same margin always; of an error, which has a unit, a part of what there is.
+    is_share = metric_named(result.policies[0].runs[0].metric).highest <= 1
+    margin = 0.03 if is_share else 0.1 * (high - low or abs(high) or 1.0)
+    low, high = low - margin, high + margin
     plot = _Plot(result.start, result.end, low, high)
-    parts = [plot.grid(), _text(_LEFT, _TOP - 4, "ROC AUC of each week")]
+    parts = [plot.grid(), _text(_LEFT, _TOP - 4, f"{_metric(result)} of each week")]
     for number, report in enumerate(result.policies):
         parts.append(_drawn(plot, report.policy, report.runs[0], _COLOURS[number % len(_COLOURS)], number))
     label = escape(_title(result))
@@ -102,13 +114,11 @@ class _Plot:
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
 
     def grid(self) -> str:
-        """Lines every 0.05, and the first of each month."""
-        parts = []
-        for step in range(int(self._low * 20) + 1, int(self._high * 20) + 1):
-            y = self.y(step / 20)
-            parts.append(
-                f'<path d="M{_LEFT} {y}H{_WIDTH - _RIGHT}" stroke="#ddd"/>{_text(8, y + 4, f"{step / 20:.2f}")}'
-            )
+        """Lines at round values, and the first of each month."""
+        parts, step = [], _round_step(self._high - self._low)
+        for number in range(floor(self._low / step) + 1, floor(self._high / step) + 1):
+            y, said = self.y(number * step), f"{number * step:,.{0 if step >= 1 else max(2, -floor(log10(step)))}f}"
+            parts.append(f'<path d="M{_LEFT} {y}H{_WIDTH - _RIGHT}" stroke="#ddd"/>{_text(8, y + 4, said)}')
         month = self._start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         while (month - self._start).total_seconds() < self._span:
             if month >= self._start:
@@ -119,12 +129,20 @@ class _Plot:
         return "".join(parts)
 
 
+def _round_step(span: float) -> float:
+    """1, 2 or 5 times a power of ten, of which there are at most ten in `span`; of some tenths 0.05."""
+    if 0.05 <= span <= 0.6:
+        return 0.05
+    power: float = 10.0 ** floor(log10(span / 10))
+    return next(factor * power for factor in (1, 2, 5, 10, 20) if span <= 10 * factor * power)
+
+
 def _drawn(plot: _Plot, policy: str, run: Run, colour: str, number: int) -> str:
-    weeks = [week for week in run.weeks if isfinite(week.roc_auc.value)]
-    points = " ".join(f"{plot.x(week.start)},{plot.y(week.roc_auc.value)}" for week in weeks)
-    sure = [week for week in weeks if week.roc_auc.low is not None and week.roc_auc.high is not None]
-    upper = [f"{plot.x(w.start)},{plot.y(w.roc_auc.high or 0)}" for w in sure]
-    lower = [f"{plot.x(w.start)},{plot.y(w.roc_auc.low or 0)}" for w in reversed(sure)]
+    weeks = [week for week in run.weeks if isfinite(week.quality.value)]
+    points = " ".join(f"{plot.x(week.start)},{plot.y(week.quality.value)}" for week in weeks)
+    sure = [week for week in weeks if week.quality.low is not None and week.quality.high is not None]
+    upper = [f"{plot.x(w.start)},{plot.y(w.quality.high or 0)}" for w in sure]
+    lower = [f"{plot.x(w.start)},{plot.y(w.quality.low or 0)}" for w in reversed(sure)]
     line = _HEIGHT - _BOTTOM + 24
     ticks = "".join(
         f'<rect x="{plot.x(one.at) - 1.5}" y="{line + 4 * number}" width="3" height="8" stroke="{colour}" '

@@ -16,12 +16,12 @@ from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import compare, unseen
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.monitoring.alarm_change import AlarmChange
-from mlops_ray.monitoring.error_stream import excess_errors
+from mlops_ray.monitoring.answers import EXPECTED, answer_columns
+from mlops_ray.monitoring.error_tree import foretell
 from mlops_ray.monitoring.labelling import Labelled, awaiting_labels, take_labels
 from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.quality import quality_of
 from mlops_ray.monitoring.redefinition import retire
-from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.sealed_reference import wanted_reference
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.version_watch import VersionWatch, Watched
@@ -73,11 +73,12 @@ class Raised:
 
 @dataclass(frozen=True)
 class Simulated:
-    """What a policy did. probability: float32, of each row predicted in start..end, by time. decisions: those whose
+    """What a policy did. answers: float32, to each row predicted in start..end, by time, [rows] or [rows, width] as the
+    task has them. decisions: those whose
     cause differs from the one before. cpu_s: of all trainings after the first."""
 
     policy: str
-    probability: NDArray[np.float32]
+    answers: NDArray[np.float32]
     retrainings: tuple[Retrained, ...]
     alarms: tuple[Raised, ...]
     decisions: tuple[tuple[datetime, Decision], ...]
@@ -116,7 +117,9 @@ class _Simulation:
                 f"Monitoring of {case.name} has slices by {', '.join(lacking)}, which the training set does not have. "
                 f"Leave them out, or train a version with them first."
             )
-        self._probability = np.full(len(self._rows), np.nan, dtype=np.float32)
+        task = case.label.task
+        shape = (len(self._rows),) if task.width == 1 else (len(self._rows), task.width)
+        self._answers = np.full(shape, np.nan, dtype=np.float32)
         self._raised: dict[str, Raised] = {}
         self._past: list[PastRetraining] = []
         self._retrained: list[Retrained] = []
@@ -132,17 +135,17 @@ class _Simulation:
             first, last = (int(at) for at in np.searchsorted(self._moment, [_micros(now), _micros(now + DAY)]))
             now = min(now + DAY, end)
             if last > first:
-                self._probability[first:last] = _ask(self._champion.fitted, self._rows[first:last])
+                self._answers[first:last] = _ask(self._champion.fitted, self._rows[first:last])
             self._observe(first, last, now)
             self._govern(now)
         cpu_s = sum(one.cpu_s for one in self._retrained)
         found = tuple(self._retrained), tuple(self._raised.values()), tuple(self._decisions)
-        return Simulated(name, self._probability, *found, cpu_s)
+        return Simulated(name, self._answers, *found, cpu_s)
 
     def _observe(self, first: int, last: int, now: datetime) -> None:
         """The day's predictions, then the labels that have come by its end."""
         champion = self._champion
-        rows = self._rows[first:last].with_columns(pl.Series(PREDICTION, self._probability[first:last]))
+        rows = champion.watched.reference.with_answers(self._answered(first, last))
         moment = self._moment[first:last]
         seen = observe(champion.watch, champion.watched, rows, moment, moment, now, self._new_id)
         self._note(seen.changes, now)
@@ -156,19 +159,27 @@ class _Simulation:
         """What the labels known by now say of a window."""
         first, last = self._rows_of(name, record)
         known = pl.Series(self._known_at[first:last] <= _micros(now))
-        rows = self._rows[first:last].select(
+        reference, slices = self._champion.watched.reference, self._champion.watched.slices
+        fit, whole = reference.label_fit, reference.reliability[ALL_ROWS]
+        answered = reference.with_answers(self._answered(first, last))
+        rows = answered.select(
             pl.lit("").alias("request_id"),
             pl.int_range(pl.len()).alias("row"),
             pl.col(PREDICTION_TIME).alias("time"),
-            pl.Series("probability", self._probability[first:last]),
+            *reference.task.ledger_types,
+            *(() if fit.errors is None else (EXPECTED,)),
             pl.when(known).then(pl.col(LABEL)).alias("label"),
             *self._slices,
         )
-        whole = self._champion.watched.reference.reliability[ALL_ROWS]
-        qualities = quality_of(rows, record.start, record.end, whole.edges, self._champion.watched.slices)
+        qualities = quality_of(rows, record.start, record.end, whole.edges, slices, fit)
         wanted = self._scenario.use_case.monitoring
         grown_up = record.end + (wanted.labels_complete_after or wanted.labels_count_for) <= now
-        return Labelled(qualities, errors=excess_errors(rows.drop_nulls("label"), whole), grown_up=grown_up)
+        return Labelled(qualities, errors=fit.stream(rows.drop_nulls("label"), whole), grown_up=grown_up)
+
+    def _answered(self, first: int, last: int) -> pl.DataFrame:
+        """Rows with what was answered to them, as the ledger has it."""
+        task = self._scenario.use_case.label.task
+        return self._rows[first:last].with_columns(answer_columns(self._answers[first:last], task))
 
     def _rows_of(self, name: str, record: WindowRecord) -> tuple[int, int]:
         spec = self._champion.watched.reference.windows[name].spec
@@ -231,13 +242,18 @@ class _Simulation:
         """With a reference as sealing makes it: inputs from the rows of the fit, answers from the later ones."""
         held_out, known = now - split.test, _known(self._all, now)
         scored = known.filter(pl.col(PREDICTION_TIME) >= held_out)
+        task = self._scenario.use_case.label.task
+        answered = scored.with_columns(*answer_columns(_ask(fitted, scored).astype(np.float64), task), label=LABEL)
+        foretold = foretell(answered, task, fitted.encoder.features)
         reference = wanted_reference(
             self._scenario.use_case.monitoring,
             self._slices,
             known.filter((pl.col(PREDICTION_TIME) < held_out) & (pl.col(LABEL_KNOWN_AT) <= held_out)),
             PREDICTION_TIME,
             fitted.encoder.features,
-            scored.with_columns(pl.Series("probability", _ask(fitted, scored).astype(np.float64)), label=LABEL),
+            foretold.scored,
+            task,
+            foretold.tree,
         )
         self._versions += 1
         version, first_row = str(self._versions), int(np.searchsorted(self._moment, _micros(now)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlops_ray.errors import ModelError, UnavailableError
 from mlops_ray.serving.predictor import Vectors
 
-Probability = NDArray[np.float32]
+Answers = NDArray[np.float32]
 
 
 class Batcher:
@@ -22,17 +22,17 @@ class Batcher:
     ask_model: answers the rows of many requests, aside from the event loop.
     """
 
-    def __init__(self, ask_model: Callable[[Vectors], Awaitable[Probability]], max_rows: int, wait_s: float):
+    def __init__(self, ask_model: Callable[[Vectors], Awaitable[Answers]], max_rows: int, wait_s: float):
         self._ask_model, self._max_rows, self._wait_s = ask_model, max_rows, wait_s
-        self._waiting: list[tuple[Vectors, asyncio.Future[Probability]]] = []
+        self._waiting: list[tuple[Vectors, asyncio.Future[Answers]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._asking: set[asyncio.Task[None]] = set()
 
-    async def answers(self, vectors: Vectors) -> Probability:
+    async def answers(self, vectors: Vectors) -> Answers:
         """The model's answer for these rows. Raises what the model raises for them, and if it fails altogether what it
         raises for their batch."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Probability] = loop.create_future()
+        answer: asyncio.Future[Answers] = loop.create_future()
         self._waiting.append((vectors, answer))
         if sum(len(waiting) for waiting, _ in self._waiting) >= self._max_rows:
             self._send()
@@ -49,11 +49,11 @@ class Batcher:
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-    async def _answer(self, batch: list[tuple[Vectors, asyncio.Future[Probability]]]) -> None:
+    async def _answer(self, batch: list[tuple[Vectors, asyncio.Future[Answers]]]) -> None:
         parts = [vectors for vectors, _ in batch]
         together = Vectors(np.concatenate([p.numbers for p in parts]), np.concatenate([p.categories for p in parts]))
         try:
-            probability = await self._ask_model(together)
+            answers = await self._ask_model(together)
         except asyncio.CancelledError:
             _fail(
                 [answer for _, answer in batch], UnavailableError("The model was closed while it was asked. Ask again.")
@@ -66,7 +66,7 @@ class Batcher:
                 _fail([answer for _, answer in batch], error)
             return
         ends = np.cumsum([len(part) for part in parts])[:-1]
-        for (_, answer), own in zip(batch, np.split(probability, ends), strict=True):
+        for (_, answer), own in zip(batch, np.split(answers, ends), strict=True):
             if not answer.done():  # its caller may have gone
                 answer.set_result(own)
 

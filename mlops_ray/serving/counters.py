@@ -12,7 +12,8 @@ BOUNDS_S = tuple(1e-4 * 1.25**step for step in range(52))
 
 @dataclass
 class Counts:
-    """Of one version on one route. `difference`: sum of |shadow's probability - champion's| over `compared` rows.
+    """Of one version on one route. `difference`: sum over `compared` rows of how far the shadow's answer is from
+    the champion's (see `Task.apart`).
 
     latency: answers by the time since the request's first byte. work: by the time that looking up and asking the model
     took alone, which is what can be compared with a shadow's.

@@ -18,7 +18,6 @@ from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Que
 from mlops_ray.serving.shadow import Asked, Shadow
 from mlops_ray.serving.slots import Slots
 from mlops_ray.serving.traffic import Traffic
-from mlops_ray.tasks.binary import BINARY
 
 CANARY_SHARE_OF_DEADLINE = 0.5  # at most; see `Traffic.patience_s`
 
@@ -68,15 +67,15 @@ class Endpoint:
 
     async def _predict(self, request: Request) -> Response:
         request.expect_content_type("application/json")
-        version, scored = await self._answer(request, PredictQuestion(await request.body()))
+        given = await self._answer(request, PredictQuestion(await request.body()))
         answer: dict[str, Any] = {
             "model": self._name,
-            "version": version,
+            "version": given.version,
             "request_id": request.request_id,
-            "as_of": scored.as_of.isoformat().replace("+00:00", "Z"),
-            "predictions": _predictions(scored),
+            "as_of": given.scored.as_of.isoformat().replace("+00:00", "Z"),
+            "predictions": _predictions(given),
         }
-        if scored.vectors.degraded:
+        if given.scored.vectors.degraded:
             answer["degraded"] = True
         return Response(answer)
 
@@ -85,16 +84,17 @@ class Endpoint:
         question = InferQuestion(await request.body(), request.headers.get(HEADER_LENGTH))
         if named := ledger_key(question.content, question.header_length):
             request.request_id, request.named = named, True
-        version, scored = await self._answer(request, question)
-        assert scored.tensors is not None
-        model = {"model_name": self._name, "model_version": version}
-        body, head_length = encode_answer(scored.tensors, model, request.request_id, scored.probability)
+        given = await self._answer(request, question)
+        tensors = given.scored.tensors
+        assert tensors is not None
+        model = {"model_name": self._name, "model_version": given.version}
+        body, head_length = encode_answer(tensors, model, request.request_id, given.task, given.scored.answer)
         if head_length is None:
             return Response(body)
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH.decode(): str(head_length)}
         return Response(body, headers=headers)
 
-    async def _answer(self, request: Request, question: Question) -> tuple[str, Scored]:
+    async def _answer(self, request: Request, question: Question) -> Given:
         """The answer of the version that this request falls to, once it is in the ledger; again if it is there.
 
         A canary that fails costs the caller nothing: the champion answers. It counts as the canary's failure only if
@@ -104,9 +104,10 @@ class Endpoint:
         inquiry = inquiry_of(request, question.content)
         asked = asked_version(request, traffic, self._name)
         if asked is not None and asked is not traffic.champion:
-            return asked.version, await self._ask_for(asked, inquiry, request, question)
+            scored = await self._ask_for(asked, inquiry, request, question)
+            return Given(asked.version, asked.schema.task, scored)
         if asked is None and (given := self._recent.find(inquiry)):
-            return given.version, given.scored
+            return given
         self._at_work += 1
         try:
             canary = None if asked else self._canary_for(request, traffic, question)
@@ -120,13 +121,14 @@ class Endpoint:
                 if canary:
                     self._follower.counts[canary.version, "canary"].failed()
             latency_s = self._keep(inquiry, served, route, scored, request.started_s)
-            self._recent.keep(inquiry, Given(served.version, scored))
+            given = Given(served.version, served.schema.task, scored)
+            self._recent.keep(inquiry, given)
             counts = self._follower.counts[served.version, route]
             counts.answered(latency_s)
             if scored.model_s is not None:
                 counts.worked(scored.lookup_s + scored.model_s)
             self._offer_shadow(inquiry, traffic, scored)
-            return served.version, scored
+            return given
         finally:
             self._at_work -= 1
 
@@ -214,7 +216,7 @@ class Endpoint:
             keys=scored.keys,
             numbers=scored.vectors.numbers,
             categories=scored.vectors.categories,
-            probability=scored.probability,
+            answer=scored.answer,
             latency_s=latency_s,
             as_of=scored.as_of,
             question=inquiry.question,
@@ -237,9 +239,9 @@ class Endpoint:
         self._keep(asked.inquiry, asked.candidate, "shadow", scored, started_s)
 
 
-def _predictions(scored: Scored) -> list[dict[str, Any]]:
+def _predictions(given: Given) -> list[dict[str, Any]]:
     """One for each row. What is unusual about a row stands with it, and nothing where all is as it should be."""
-    answers = BINARY.rows(scored.probability)
+    scored, answers = given.scored, given.task.rows(given.scored.answer)
     for answer, found in zip(answers, scored.vectors.online, strict=False):  # none without an online store
         if found.missing:
             answer["missing_features"] = found.missing

@@ -1,18 +1,21 @@
 """Replaying golden requests: from JSON through validation, expressions and vectors to the model, as callers do it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mlops_ray.errors import IntegrityError
 from mlops_ray.features.online.row import OnlineRow
 from mlops_ray.registry.golden_requests import GoldenRequest, Value
 from mlops_ray.registry.model_schema import ModelSchema
-from mlops_ray.registry.sealed_model import SealedModel
+from mlops_ray.registry.sealed_model import SealedModel, shown_answer
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.predictor import Predictor, Vectors
-from mlops_ray.serving.served_version import ServedVersion
+from mlops_ray.serving.served_version import Scored, ServedVersion
+from mlops_ray.tasks.task import Task
 
 TOLERANCE = 1e-5
 
@@ -66,10 +69,17 @@ def _problem(served: ServedVersion, golden: GoldenRequest) -> str | None:
     for name, value in golden.features.items():
         if found.get(name) != value:
             return f"feature {name!r} is {found.get(name)!r} instead of {value!r}."
-    difference = abs(float(scored.probability[0]) - golden.probability)
-    if not difference <= TOLERANCE:
-        return f"the answer is {scored.probability[0]:.7f} instead of {golden.probability:.7f}."
+    if not apart(served.schema.task, scored, golden.answer) <= TOLERANCE:  # NaN, too, is a difference
+        return f"the answer is {shown_answer(scored.answer[0])} instead of {shown_answer(golden.answer)}."
     return None
+
+
+def apart(task: Task, scored: Scored, expected: ArrayLike) -> float:
+    """How far the answer to the first row is from the numbers that are expected; infinite if these are more or fewer.
+    See `Task.apart`."""
+    answer = scored.answer[0:1]
+    theirs = np.atleast_1d(np.asarray(expected, dtype=np.float64))
+    return float(task.apart(answer, theirs.reshape(answer.shape))[0]) if theirs.size == answer.size else math.inf
 
 
 def features_of(schema: ModelSchema, vectors: Vectors, row: int = 0) -> dict[str, Value]:

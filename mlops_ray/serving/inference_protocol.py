@@ -1,8 +1,9 @@
 """The Open Inference Protocol v2 over REST, with its binary tensor extension: one input tensor for each feature."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -16,15 +17,15 @@ from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.request_id import canonical
 from mlops_ray.serving.tensors import InputTensor, Parameters, TensorRules, values_of, wrong_size
 from mlops_ray.serving.validation import feature_column
-from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.task import Task
 
 HEADER_LENGTH = b"inference-header-content-length"
-OUTPUT_TYPES = BINARY.output_types
 _CONFIGURED = {"BYTES": "STRING"}
+_BINARY = {"FP32": "<f4", "BOOL": "?"}
 
 
 class OutputRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    name: Literal["probability", "prediction"]
+    name: str
     parameters: Parameters | None = None
 
 
@@ -61,6 +62,7 @@ class InferBody:
     def __init__(self, schema: ModelSchema, repaired: Counter[str] | None = None):
         self._rules = {f.name: TensorRules(f, feature_column(schema, f), repaired) for f in schema.features}
         self._numbers, self._categories = schema.named("number"), schema.named("category")
+        self._offered = tuple(schema.task.output_types)
         self._json = TypedJson(InferRequest)
 
     def decode(self, content: bytes, header_length: bytes | None) -> Tensors:
@@ -86,7 +88,7 @@ class InferBody:
         if offset != len(tail):
             raise wrong_size("inputs", f"the tensors take {offset} bytes of {len(tail)} after the JSON")
         self._expect_complete(columns)
-        outputs, binary = _wanted_outputs(request)
+        outputs, binary = _wanted_outputs(request, self._offered)
         return Tensors(request.id, columns, outputs, binary)
 
     def vectors(self, columns: dict[str, NDArray[Any]]) -> Vectors:
@@ -109,28 +111,35 @@ class InferBody:
 
 
 def encode_answer(
-    question: Tensors, model: dict[str, str], request_id: str, probability: NDArray[np.float32]
+    question: Tensors, model: dict[str, str], request_id: str, task: Task, answer: NDArray[np.float32]
 ) -> tuple[bytes, int | None]:
-    """The body of the answer, and the length of its JSON part if binary tensors follow.
+    """The body of the answer, and the length of its JSON part if binary tensors follow. answer: see `task`.
 
     It repeats the question's `id`. Where that is none that the ledger knows a request by, `request_id` is beside it.
     """
-    values = BINARY.columns(probability)
+    columns, types = task.columns(answer), task.output_types
     outputs, tail = [], b""
     for name in question.outputs:
-        output: dict[str, Any] = {"name": name, "datatype": OUTPUT_TYPES[name], "shape": [len(probability)]}
+        values, datatype = columns[name], types[name]
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": values.shape}
         if name in question.binary:
-            raw = values[name].astype("<f4" if name == "probability" else "?").tobytes()
+            raw = _texts(values) if datatype == "BYTES" else values.astype(_BINARY[datatype]).tobytes()
             output["parameters"] = {"binary_data_size": len(raw)}
             tail += raw
         else:
-            output["data"] = values[name].tolist()
+            output["data"] = values.ravel().tolist()  # row after row, as every client reads it
         outputs.append(output)
-    answer: dict[str, Any] = {**model, "id": question.id or request_id, "outputs": outputs}
+    body: dict[str, Any] = {**model, "id": question.id or request_id, "outputs": outputs}
     if question.id and question.id.lower() != request_id:
-        answer["parameters"] = {"request_id": request_id}
-    head = msgspec.json.encode(answer)
+        body["parameters"] = {"request_id": request_id}
+    head = msgspec.json.encode(body)
     return head + tail, len(head) if question.binary else None
+
+
+def _texts(values: NDArray[Any]) -> bytes:
+    """Each with its length in four bytes before it."""
+    encoded = [text.encode() for text in values.ravel().tolist()]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
 
 
 def ledger_key(content: bytes, header_length: bytes | None) -> str | None:
@@ -158,11 +167,15 @@ def _split(content: bytes, header_length: bytes | None) -> tuple[bytes, bytes]:
     return content[:length], content[length:]
 
 
-def _wanted_outputs(request: InferRequest) -> tuple[tuple[str, ...], frozenset[str]]:
+def _wanted_outputs(request: InferRequest, offered: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     all_binary = request.parameters is not None and request.parameters.binary_data_output is True
-    wanted = request.outputs or [OutputRequest("probability"), OutputRequest("prediction")]
+    wanted = request.outputs or [OutputRequest(name) for name in offered]
     names = tuple(dict.fromkeys(output.name for output in wanted))
     for number, output in enumerate(wanted):
+        if output.name not in offered:
+            at = f"outputs[{number}]"
+            what = f"{output.name!r:.100} is not an output of this model ({', '.join(offered)})"
+            raise HttpError(400, f"{at}: {what}.", f"{at}.name")
         (output.parameters or Parameters()).expect_offered(f"outputs[{number}]")
     asked = {output.name: output.parameters and output.parameters.binary_data for output in wanted}
     return names, frozenset(name for name, binary in asked.items() if (all_binary if binary is None else binary))
@@ -193,5 +206,20 @@ def metadata(schema: ModelSchema, name: str, version: str) -> dict[str, Any]:
         "versions": [version],
         "platform": "onnx_onnxruntime",
         "inputs": [{"name": f.name, "datatype": types[f.kind], "shape": [-1]} for f in schema.features],
-        "outputs": [{"name": key, "datatype": value, "shape": [-1]} for key, value in OUTPUT_TYPES.items()],
+        "outputs": _described_outputs(schema.task),
     }
+
+
+def _described_outputs(task: Task) -> list[dict[str, Any]]:
+    """Where an output has several numbers a row, its `parameters` say of what, in their order."""
+    shapes = {name: values.shape[1:] for name, values in task.columns(_any_answer(task)).items()}
+    return [
+        {"name": name, "datatype": datatype, "shape": [-1, *shapes[name]]}
+        | ({"parameters": {"of": list(task.parts)}} if shapes[name] else {})
+        for name, datatype in task.output_types.items()
+    ]
+
+
+def _any_answer(task: Task) -> NDArray[np.float32]:
+    """An answer of the right shape to one row."""
+    return np.zeros((1, task.width) if task.parts else 1, dtype=np.float32)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mlops_ray.predictions.record import QUESTION_BYTES
 from mlops_ray.serving.http import Request
 from mlops_ray.serving.served_version import Scored
+from mlops_ray.tasks.task import Task
 
 KEPT_S = 600.0
 KEPT_ROWS = 20_000
@@ -36,9 +37,10 @@ def inquiry_of(request: Request, content: bytes) -> Inquiry:
 
 @dataclass(frozen=True)
 class Given:
-    """An answer as it was given and recorded."""
+    """An answer as it was given and recorded: by a version, whose answers are those of a task."""
 
     version: str
+    task: Task
     scored: Scored
 
 
@@ -59,11 +61,11 @@ class RecentAnswers:
         if not inquiry.may_come_again:
             return
         if before := self._given.pop(inquiry, None):
-            self._rows -= len(before[1].scored.probability)
+            self._rows -= len(before[1].scored.answer)
         self._given[inquiry] = self._clock(), given
-        self._rows += len(given.scored.probability)
+        self._rows += len(given.scored.answer)
         while self._given and (self._rows > self._most_rows or self._oldest_s() >= KEPT_S):
-            self._rows -= len(self._given.popitem(last=False)[1][1].scored.probability)
+            self._rows -= len(self._given.popitem(last=False)[1][1].scored.answer)
 
     def _oldest_s(self) -> float:
         return self._clock() - next(iter(self._given.values()))[0]

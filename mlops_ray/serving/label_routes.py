@@ -13,12 +13,12 @@ from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import (
     CLOCKS_DIFFER,
     KNOWN_AT,
-    LABEL,
     REQUEST_ID,
     ROW,
     Label,
     LabelKeys,
     key_columns,
+    label_column,
     label_keys,
 )
 from mlops_ray.registry.model_schema import ModelSchema
@@ -32,14 +32,16 @@ _UUID = Annotated[str, Meta(pattern=rf"\A{REQUEST_ID.pattern}\Z")]
 
 
 class LabelsBody:
-    """Reads bodies of `labels` for one model, as rows of a file of labels are read."""
+    """Reads bodies of `labels` for one model, as rows of a file of labels are read. type: of the labels."""
 
     def __init__(self, schema: ModelSchema):
         """Labels by keys are refused where the ledger leaves a key column out."""
         columns = key_columns(schema)
         self._keys, self._event_time = RowReader(columns), schema.event_time
         self._names = [column.name for column in columns]
-        self._told = {column.name: ColumnReader(column) for column in (LABEL, REQUEST_ID, ROW, KNOWN_AT)}
+        label = label_column(schema.task)
+        self.type = label.type
+        self._told = {column.name: ColumnReader(column) for column in (label, REQUEST_ID, ROW, KNOWN_AT)}
         types = {name: reader.canonical_type for name, reader in self._told.items()}
         strict = self._body({**types, "request_id": _UUID}, self._keys.canonical_type)
         self._json = TypedJson(strict, self._body(dict.fromkeys(types, msgspec.Raw), self._keys.any_type))
@@ -154,7 +156,7 @@ class LabelRoutes:
         request.expect_content_type("application/json")
         body, keys = self._of_champion()
         labels = body.decode(await request.body(), datetime.now(UTC))
-        self._writer.append(labels, keys)
+        self._writer.append(labels, keys, body.type)
         answer = {
             "model": self._use_case,
             "request_id": request.request_id,

@@ -43,7 +43,7 @@ class RemoteModel:
         self._handle, self._version, self._loop = handle, version, loop
 
     def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
-        """See `OnnxModel.probability`. Raises TimeoutError after the deadline of a request."""
+        """See `OnnxModel.answers`. Raises TimeoutError after the deadline of a request."""
 
         async def ask() -> Any:
             return await self._handle.probability.remote(self._version, numbers, categories)
@@ -64,7 +64,7 @@ class _Loaded:
 
     async def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
         sealed = await asyncio.shield(self._sealed)  # the others who wait for it are not cancelled with this one
-        pending = self._threads.submit(sealed.model.probability, numbers, categories)
+        pending = self._threads.submit(sealed.model.answers, numbers, categories)
         return await asyncio.wrap_future(pending)
 
     def has_failed(self) -> bool:
@@ -88,10 +88,13 @@ class ModelDeployment:
         self._name, self._registry = name, registry
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
 
-    async def answers(
+    async def probability(
         self, version: VersionRef, numbers: NDArray[np.float32], categories: NDArray[np.object_]
     ) -> NDArray[np.float32]:
-        """Probability for each row. Raises IntegrityError if the version does not fit its digest."""
+        """The answer to each row, of any task: replicas of before and after an upgrade ask each other by this name.
+
+        Raises IntegrityError if the version does not fit its digest.
+        """
         held = self._loaded.get(version.digest)
         if held is None or held.has_failed():
             held = self._loaded[version.digest] = _Loaded(lambda: self._load(version))

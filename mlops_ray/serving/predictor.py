@@ -1,4 +1,4 @@
-"""Predictor: from what a caller sent to probabilities."""
+"""Predictor: from what a caller sent to answers."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -133,7 +133,7 @@ class Predictor:
         return Vectors(matrix, texts)
 
     def answers(self, vectors: Vectors) -> NDArray[np.float32]:
-        """Probability of the label for each row. Raises ModelError if the model answers what is none."""
+        """The answer to each row, as the model's task has it. Raises ModelError if one cannot be an answer."""
         return self.sealed.model.answers(vectors.numbers, vectors.categories)
 
 

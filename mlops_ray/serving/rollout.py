@@ -130,9 +130,7 @@ def _problem(rules: Rules, step: Step, champion: Counts, version: Counts, certai
     if rules.max_disagreement is not None and version.compared >= rules.min_requests:
         mean = version.difference / version.compared
         if mean > rules.max_disagreement:
-            return (
-                f"Probabilities differ from the champion's by {mean:.3f} on average (limit {rules.max_disagreement:g})."
-            )
+            return f"Answers differ from the champion's by {mean:.3f} on average (limit {rules.max_disagreement:g})."
     return None
 
 

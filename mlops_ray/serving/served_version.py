@@ -1,4 +1,4 @@
-"""One version of one model as a replica holds it: from the bytes of a question to probabilities."""
+"""One version of one model as a replica holds it: from the bytes of a question to answers."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from mlops_ray.registry.model_schema import ModelSchema
-from mlops_ray.serving.batching import Batcher, Probability, TurnBatcher
+from mlops_ray.serving.batching import Answers, Batcher, TurnBatcher
 from mlops_ray.serving.counters import Judged
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.inference_protocol import InferBody, Tensors, metadata
@@ -27,14 +27,15 @@ T = TypeVar("T")
 class Scored:
     """What a version made of a question. keys: request columns of each row, None where features were sent.
 
-    late: of each row given by keys, whether it was asked about later than the model learned to: after the event time
-    minus the lead time. tensors: what the Open Inference Protocol wants back. lookup_s, model_s: how long reading the
-    online store and asking the model took, without any waiting; model_s is None where requests are asked together.
+    answer: to each row, as the task of the version's schema has it. late: of each row given by keys, whether it was
+    asked about later than the model learned to: after the event time minus the lead time. tensors: what the Open
+    Inference Protocol wants back. lookup_s, model_s: how long reading the online store and asking the model took,
+    without any waiting; model_s is None where requests are asked together.
     """
 
     keys: Sequence[Mapping[str, Any]] | None
     vectors: Vectors
-    probability: Probability
+    answer: Answers
     as_of: datetime
     late: Sequence[bool] = ()
     tensors: Tensors | None = None
@@ -242,8 +243,8 @@ class ServedVersion:
             return Scored(keys, vectors, await self._batcher.answers(vectors), moment, late, lookup_s=lookup_s)
         if not aside and len(keys) <= INLINE_KEYS and not self.waits(looks_up=True):
             vectors, lookup_s = await self._lookups.vectors(keys, moment)
-            probability, model_s = self._timed(vectors)
-            return Scored(keys, vectors, probability, moment, late, lookup_s=lookup_s, model_s=model_s)
+            answer, model_s = self._timed(vectors)
+            return Scored(keys, vectors, answer, moment, late, lookup_s=lookup_s, model_s=model_s)
         scored: Scored = await self.in_its_thread(self._look_up_and_ask, keys, moment, late)
         return scored
 
@@ -251,25 +252,25 @@ class ServedVersion:
         started_s = time.perf_counter()
         vectors = self.predictor.vectors_of_keys(keys, [moment] * len(keys))
         lookup_s = time.perf_counter() - started_s
-        probability, model_s = self._timed(vectors)
-        return Scored(keys, vectors, probability, moment, late, lookup_s=lookup_s, model_s=model_s)
+        answer, model_s = self._timed(vectors)
+        return Scored(keys, vectors, answer, moment, late, lookup_s=lookup_s, model_s=model_s)
 
     async def _from_vectors(
         self, vectors: Vectors, aside: bool, as_of: datetime, tensors: Tensors | None = None
     ) -> Scored:
         model_s: float | None = None
         if self._batcher is not None:
-            probability = await self._batcher.answers(vectors)
+            answer = await self._batcher.answers(vectors)
         elif not aside and len(vectors) <= INLINE_ROWS and not self.waits(looks_up=False):
-            probability, model_s = self._timed(vectors)
+            answer, model_s = self._timed(vectors)
         else:
-            probability, model_s = await self.in_its_thread(self._timed, vectors)
-        return Scored(None, vectors, probability, as_of, tensors=tensors, model_s=model_s)
+            answer, model_s = await self.in_its_thread(self._timed, vectors)
+        return Scored(None, vectors, answer, as_of, tensors=tensors, model_s=model_s)
 
-    def _timed(self, vectors: Vectors) -> tuple[Probability, float]:
+    def _timed(self, vectors: Vectors) -> tuple[Answers, float]:
         started_s = time.perf_counter()
         return self.predictor.answers(vectors), time.perf_counter() - started_s
 
-    async def _ask_aside(self, vectors: Vectors) -> Probability:
-        answer: Probability = await self.in_its_thread(self.predictor.probability, vectors)
+    async def _ask_aside(self, vectors: Vectors) -> Answers:
+        answer: Answers = await self.in_its_thread(self.predictor.answers, vectors)
         return answer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlops_ray.errors import DataError, UnavailableError
-from mlops_ray.serving.batching import Probability
+from mlops_ray.serving.batching import Answers
 from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.inquiries import Inquiry
 from mlops_ray.serving.predictor import Vectors
@@ -104,7 +104,7 @@ class Shadow:
     def _record(self, asked: Asked, answer: "_Answer", share_s: float) -> None:
         given, latency_s = asked.scored, share_s if answer.work_s is None else answer.work_s
         try:
-            self._keep(asked, Scored(given.keys, answer.vectors, answer.probability, given.as_of), latency_s)
+            self._keep(asked, Scored(given.keys, answer.vectors, answer.answers, given.as_of), latency_s)
         except UnavailableError as error:
             _logger.warning("Answers of shadow version %s are not in the ledger: %s", asked.candidate.version, error)
 
@@ -114,15 +114,17 @@ class _Answer:
     """work_s: how long looking up and asking took, where that was done for this request alone."""
 
     vectors: Vectors
-    probability: Probability
+    answers: Answers
     work_s: float | None = None
 
 
 def _count(asked: Asked, answer: _Answer) -> None:
     counts = asked.counts
     counts.requests += 1
-    counts.difference += float(np.abs(answer.probability - asked.scored.probability).sum())
-    counts.compared += len(answer.probability)
+    task, champions = asked.candidate.schema.task, asked.champion.schema.task
+    if (task.kind, task.parts) == (champions.kind, champions.parts):  # others cannot be compared
+        counts.difference += float(task.apart(answer.answers, asked.scored.answer).sum())
+        counts.compared += len(answer.answers)
     if answer.work_s is not None:
         counts.worked(answer.work_s)
 
@@ -155,11 +157,11 @@ def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> list[_Answer | E
 def _alone(candidate: ServedVersion, vectors: Vectors, lookup_s: float | None = None) -> _Answer | Exception:
     started_s = time.perf_counter()
     try:
-        probability = candidate.predictor.answers(vectors)
+        answers = candidate.predictor.answers(vectors)
     except Exception as error:
         return error
     work_s = None if lookup_s is None else lookup_s + time.perf_counter() - started_s
-    return _Answer(vectors, probability, work_s)
+    return _Answer(vectors, answers, work_s)
 
 
 def _together(candidate: ServedVersion, vectors: dict[int, Vectors]) -> dict[int, _Answer | Exception]:
@@ -170,10 +172,10 @@ def _together(candidate: ServedVersion, vectors: dict[int, Vectors]) -> dict[int
         np.concatenate([part.numbers for part in parts]), np.concatenate([part.categories for part in parts])
     )
     try:
-        probability = candidate.predictor.answers(together)
+        answers = candidate.predictor.answers(together)
     except Exception:
         return {number: _alone(candidate, part) for number, part in vectors.items()}
-    split = np.split(probability, np.cumsum([len(part) for part in parts])[:-1])
+    split = np.split(answers, np.cumsum([len(part) for part in parts])[:-1])
     return {number: _Answer(vectors[number], own) for number, own in zip(vectors, split, strict=True)}
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from mlops_ray.errors import ModelError, UseCaseError
 from mlops_ray.tasks.decision import Capacity, Gains
 from mlops_ray.tasks.estimate import freedom_of
-from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, weighted_mean
+from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Logistic
+from mlops_ray.tasks.measured import measured_yes_no
 from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
@@ -40,7 +41,13 @@ class Binary:
     loss: ClassVar[str] = "log loss"
     output: ClassVar[str] = "probability"
     width: ClassVar[int] = 1
+    told_as: ClassVar[Mapping[str, Any]] = {"type": "boolean"}
     label_type: ClassVar[pl.DataType] = pl.Boolean()
+    parts: ClassVar[tuple[str, ...]] = ()
+    row_schema: ClassVar[Mapping[str, Any]] = {
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+        "prediction": {"type": "boolean"},
+    }
     output_types: ClassVar[Mapping[str, str]] = {"probability": "FP32", "prediction": "BOOL"}
     ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"probability": pl.Float32()}
     _metrics: ClassVar[Mapping[str, Metric]] = {
@@ -58,7 +65,7 @@ class Binary:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         gain = {"gain": Metric(lower_is_better=False, lowest=-np.inf, highest=np.inf)}
-        return self._metrics | gain if isinstance(self.decision, Gains) else self._metrics
+        return {**self._metrics, **gain} if isinstance(self.decision, Gains) else self._metrics
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype == pl.Boolean
@@ -111,12 +118,30 @@ class Binary:
     def link(self, labels: NDArray[np.bool_]) -> Logistic:
         return Logistic()
 
-    def guess(self, labels: NDArray[np.bool_]) -> float:
+    def without_model(self, labels: NDArray[np.bool_]) -> float:
         return float((labels.sum() + 0.5) / (len(labels) + 1))
 
     def reliability(self, labels: NDArray[np.bool_], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(labels.astype(np.float64), answer.astype(np.float64), one_block, np.ones((1, 1)))[1]
+
+    def measured(self, labels: NDArray[np.bool_], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
+        return measured_yes_no(labels, answer, self.losses(labels, answer), day)
+
+    def watched(self, answer: Floats) -> Mapping[str, Floats]:
+        return {"": answer}
+
+    def guess(self, answer: Floats) -> Floats:
+        return answer
+
+    def observed(self, labels: NDArray[np.bool_], answer: Floats) -> Floats:
+        return labels.astype(np.float64)
+
+    def errors(self, labels: NDArray[np.bool_], answer: Floats) -> Floats:
+        return np.abs(labels - np.asarray(answer, dtype=np.float64))
+
+    def foretold(self, answer: Floats) -> Floats:
+        return 2 * answer * (1 - answer)
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
         return wrong_probability(answer)
@@ -132,7 +157,8 @@ class Binary:
         return answer >= self.threshold
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64))
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64))
+        return differences
 
     @property
     def is_open(self) -> bool:

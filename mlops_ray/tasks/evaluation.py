@@ -12,6 +12,7 @@ from mlops_ray.tasks.estimate import Estimate
 Floats = NDArray[np.float64]
 Blocks = NDArray[np.intp]
 _PERFECT = 0.001
+_WORDS = {"roc_auc": "ROC AUC", "brier": "Brier score", "r2": "R²"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A metric with its 95 % interval, None where too few rows leave no way to tell; value NaN without rows."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Metrics on `rows` rows of `days` days, by name; about: what the labels are like, such as the fraction of true."""
 
@@ -68,6 +78,11 @@ class Evaluation:
         found = {name: Estimate(**value[name]) for name in metrics if name in value}
         bins = tuple(ReliabilityBin(**one) for one in value.get("reliability", ()))
         return cls(found, value["rows"], value["days"], bins)
+
+
+def metric_words(name: str) -> str:
+    """The name of a metric for people."""
+    return _WORDS.get(name, name.replace("_", " "))
 
 
 def weights_without(block: Blocks) -> Floats:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.estimate import freedom_of
-from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, weighted_mean
+from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Softmax
+from mlops_ray.tasks.measured import measured_by_blocks
 from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
@@ -58,6 +59,25 @@ class MultiClass:
     @property
     def width(self) -> int:
         return len(self.classes)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
+    def told_as(self) -> Mapping[str, Any]:
+        return {"type": "text", "choices": self.classes}
+
+    @property
+    def row_schema(self) -> Mapping[str, Any]:
+        probability = {"type": "number", "minimum": 0, "maximum": 1}
+        by_class = {
+            "type": "object",
+            "properties": dict.fromkeys(self.classes, probability),
+            "required": list(self.classes),
+            "additionalProperties": False,
+        }
+        return {"probabilities": by_class, "prediction": {"enum": list(self.classes)}}
 
     @property
     def ledger_types(self) -> Mapping[str, pl.DataType]:
@@ -108,7 +128,7 @@ class MultiClass:
                 ranking(truth.astype(np.float64), guess[:, at], block, weights)[0]
                 for at, truth in enumerate(self.events(labels).values())
             ]
-            found["roc_auc"] = np.mean(by_class, axis=0)
+            found["roc_auc"] = np.stack(by_class).mean(axis=0)
         right, confidence = self._predicted(labels, guess)
         if "accuracy" in wanted:
             found["accuracy"] = weighted_mean(right, block, weights)
@@ -131,14 +151,33 @@ class MultiClass:
     def link(self, labels: NDArray[np.intp]) -> Softmax:
         return Softmax(self.width)
 
-    def guess(self, labels: NDArray[np.intp]) -> Floats:
+    def without_model(self, labels: NDArray[np.intp]) -> Floats:
         # Half a row more of each: what has not been seen yet is not impossible.
-        shares: Floats = (self._rows(labels) + 0.5) / (len(labels) + 0.5 * self.width)
+        shares: Floats = (self._rows(labels).astype(np.float64) + 0.5) / (len(labels) + 0.5 * self.width)
         return shares
 
     def reliability(self, labels: NDArray[np.intp], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(*self._predicted(labels, answer.astype(np.float64)), one_block, np.ones((1, 1)))[1]
+
+    def measured(self, labels: NDArray[np.intp], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
+        return measured_by_blocks(self, labels, answer, day)
+
+    def watched(self, answer: Floats) -> Mapping[str, Floats]:
+        return {name: answer[:, at] for at, name in enumerate(self.classes)}
+
+    def guess(self, answer: Floats) -> Floats:
+        return answer.max(axis=1)
+
+    def observed(self, labels: NDArray[np.intp], answer: Floats) -> Floats:
+        return self._predicted(labels, answer)[0]
+
+    def errors(self, labels: NDArray[np.intp], answer: Floats) -> Floats:
+        return self.losses(labels, answer)
+
+    def foretold(self, answer: Floats) -> Floats:
+        """The entropy: the log loss to expect where the probabilities are right."""
+        return -(answer * np.log(np.maximum(answer, np.finfo(np.float64).tiny))).sum(axis=1)
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
         if sentence := wrong_probability(answer):
@@ -166,7 +205,8 @@ class MultiClass:
         return {}
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+        return differences
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
         return ""

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.estimate import freedom_of
-from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin, weighted_mean
+from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
+from mlops_ray.tasks.measured import measured_by_blocks
 
 if TYPE_CHECKING:
     from mlops_ray.tasks.task import Task
@@ -46,7 +47,9 @@ class Regression:
     threshold: ClassVar[None] = None
     output: ClassVar[str] = "prediction"
     width: ClassVar[int] = 1
+    told_as: ClassVar[Mapping[str, Any]] = {"type": "number"}
     label_type: ClassVar[pl.DataType] = pl.Float64()
+    parts: ClassVar[tuple[str, ...]] = ()
     ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"prediction": pl.Float32()}
     metrics: ClassVar[Mapping[str, Metric]] = {
         "mean_absolute_error": Metric(lower_is_better=True, highest=np.inf),
@@ -112,6 +115,11 @@ class Regression:
         return freedom_of(np.bincount(block).astype(np.float64))
 
     @property
+    def row_schema(self) -> Mapping[str, Any]:
+        unit = {"description": f"In {self.unit}."} if self.unit else {}
+        return {name: {"type": "number", **unit} for name in self.output_types}
+
+    @property
     def loss(self) -> str:
         return "squared error" if self.estimand == "mean" else "absolute error"
 
@@ -120,9 +128,9 @@ class Regression:
         return error**2 if self.estimand == "mean" else np.abs(error)
 
     def link(self, labels: NDArray[np.float64]) -> Linear:
-        return Linear(self.guess(labels), float(labels.std()) or 1.0, self.estimand == "median")
+        return Linear(self.without_model(labels), float(labels.std()) or 1.0, self.estimand == "median")
 
-    def guess(self, labels: NDArray[np.float64]) -> float:
+    def without_model(self, labels: NDArray[np.float64]) -> float:
         return float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
 
     def reliability(self, labels: NDArray[np.float64], answer: Floats) -> tuple[ReliabilityBin, ...]:
@@ -130,6 +138,25 @@ class Regression:
         rows, guessed, observed = (np.bincount(bins, values) for values in (np.ones(len(labels)), answer, labels))
         totals = zip(rows, guessed, observed, strict=True)
         return tuple(ReliabilityBin(int(n), float(p / n), float(o / n)) for n, p, o in totals if n)
+
+    def measured(self, labels: NDArray[np.float64], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
+        return measured_by_blocks(self, labels, answer, day)
+
+    def watched(self, answer: Floats) -> Mapping[str, Floats]:
+        return {"": answer}
+
+    def guess(self, answer: Floats) -> Floats:
+        return answer
+
+    def observed(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        return labels
+
+    def errors(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        """Absolute ones, whatever is estimated: of squared ones a few rows would be all that is seen."""
+        return np.abs(np.asarray(answer, dtype=np.float64) - labels)
+
+    def foretold(self, answer: Floats) -> None:
+        return None
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
         finite = np.isfinite(answer)
@@ -154,10 +181,10 @@ class Regression:
         return self.coverage is not None
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
-        """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of the
-        American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on each
-        side (Linusson et al., "Signed-error conformal regression", PAKDD 2014). Where rows are exchangeable, at least
-        `coverage` of new labels are inside.
+        """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of
+        the American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on
+        each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014). Where rows are exchangeable, at
+        least `coverage` of new labels are inside.
         """
         if self.coverage is None:
             return self
@@ -184,7 +211,8 @@ class Regression:
         return {"coverage": inside, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
+        return differences
 
     @property
     def output_types(self) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 from mlops_ray.errors import IntegrityError, UseCaseError
 from mlops_ray.tasks.binary import BINARY, Binary
 from mlops_ray.tasks.decision import Capacity, Gains
+from mlops_ray.tasks.evaluation import Metric
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
@@ -14,6 +15,13 @@ from mlops_ray.tasks.task import Task
 _KINDS: Mapping[str, type[Binary | MultiClass | Regression]] = {
     one.kind: one for one in (Binary, MultiClass, Regression)
 }
+# Where a ledger may have answers, whatever their kind (see `Task.ledger_types`).
+ANSWER_COLUMNS = ("probability", "prediction", "probabilities")
+
+
+def metric_named(name: str) -> Metric:
+    """Which way a metric goes, whatever the task. Raises KeyError for none of any."""
+    return {**Regression.metrics, **MultiClass.metrics, **Binary(decision=Gains(1, -1)).metrics}[name]
 
 
 _DECISIONS: Mapping[str, type[Gains | Capacity]] = {"gains": Gains, "capacity": Capacity}
@@ -35,7 +43,9 @@ def task_from_json(value: Mapping[str, Any] | None) -> Task:
     """
     if value is None:
         return BINARY
-    parts = {name: tuple(part) if isinstance(part, list) else part for name, part in value.items() if name != "kind"}
+    parts: dict[str, Any] = {
+        name: tuple(part) if isinstance(part, list) else part for name, part in value.items() if name != "kind"
+    }
     try:
         if "decision" in parts:
             ((name, decision),) = parts["decision"].items()

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops_ray.tasks.evaluation import Blocks, Floats, Metric, ReliabilityBin
+from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin
 from mlops_ray.tasks.link import Link
 
 
@@ -33,6 +33,11 @@ class Task(Protocol):
     @property
     def label_type(self) -> pl.DataType:
         """How labels are kept in training sets and in the ledger."""
+        ...
+
+    @property
+    def told_as(self) -> Mapping[str, Any]:
+        """What the column of told labels is declared with, as arguments of `Column`: its type is `label_type`."""
         ...
 
     def reads(self, dtype: pl.DataType) -> bool:
@@ -92,7 +97,7 @@ class Task(Protocol):
         """The loss of each row that a model is fitted to; less is better, and a mean over rows is a metric."""
         ...
 
-    def guess(self, labels: NDArray[Any]) -> Any:
+    def without_model(self, labels: NDArray[Any]) -> Any:
         """The best answer to rows with these labels without looking at them: a number, or [width]."""
         ...
 
@@ -102,6 +107,34 @@ class Task(Protocol):
 
     def link(self, labels: NDArray[Any]) -> Link:
         """How models that add up scores come to an answer; labels: those that they are fitted to."""
+        ...
+
+    # In production
+
+    def measured(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
+        """The metrics of the rows of a window whose labels have come, of any rows or none; the first of `metrics`, by
+        which answers are watched and which is estimated before labels come, first. day [rows]: a number for each day.
+        """
+        ...
+
+    def watched(self, answer: Floats) -> Mapping[str, Floats]:
+        """The numbers that an answer is watched by, [rows], by name; the name is "" where there is but one."""
+        ...
+
+    def guess(self, answer: Floats) -> Floats:
+        """What each answer says `observed` is on average, [rows]: what shows whether labels still follow answers."""
+        ...
+
+    def observed(self, labels: NDArray[Any], answer: Floats) -> Floats:
+        """What the labels say of each `guess`, [rows]."""
+        ...
+
+    def errors(self, labels: NDArray[Any], answer: Floats) -> Floats:
+        """How wrong each answer was, [rows]. Their mean is the first of `metrics`, where that is a mean over rows."""
+        ...
+
+    def foretold(self, answer: Floats) -> Floats | None:
+        """The mean of `errors` that the answers themselves let expect, [rows]; None where they say nothing of it."""
         ...
 
     # Answers
@@ -161,6 +194,11 @@ class Task(Protocol):
         ...
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Of what the numbers of an answer are, in their order; empty where it is one number."""
+        ...
+
+    @property
     def output_types(self) -> Mapping[str, str]:
         """Of each of `columns`, its data type in the Open Inference Protocol."""
         ...
@@ -171,6 +209,11 @@ class Task(Protocol):
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         """The same as JSON, a row at a time."""
+        ...
+
+    @property
+    def row_schema(self) -> Mapping[str, Any]:
+        """The JSON schema of each part of one of `rows`, by name."""
         ...
 
     @property

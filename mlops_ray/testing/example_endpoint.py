@@ -64,23 +64,26 @@ def example_endpoint(
     deadline_s: float = DEADLINE_S,
     change: MakePredictor = lambda version, predictor: predictor,
     versions: int = 1,
+    seal: Callable[[Path, int], str] = seal_example,
 ) -> Iterator[ExampleEndpoint]:
     """Serve the example from `state`, version 7 as champion; `versions` are sealed, all from the same model.
 
-    change: replaces the predictor of a version, to make it slow or broken. The follower is not started: call
-    `follower.follow_once()` for the effect of a changed control store.
+    seal: seals a version, by its number, into a folder and returns its digest. change: replaces the predictor of a
+    version, to make it slow or broken. The follower is not started: call `follower.follow_once()` for the effect of a
+    changed control store.
     """
     settings = Settings(state=str(state), data=str(state))
     store, guard = open_store(settings), Guard(NAME, {}, tokens_of(settings))
+    folder = Path(settings.artifacts, "sealed_models", NAME)
     sealed = {
-        number: VersionRef(number, seal_example(state / "sealed" / str(number), salt=number))
+        number: VersionRef(number, _sealed(folder, seal, number))
         for number in range(FIRST_VERSION, FIRST_VERSION + versions)
     }
     set_champion(store, SYSTEM, NAME, sealed[FIRST_VERSION], "the example")
     ledger = LedgerWriter(settings, NAME)
 
     def load_version(version: VersionRef) -> ServedVersion:
-        model = load(state / "sealed" / str(version.version), version.digest)
+        model = load(folder / version.digest, version.digest)
         replay_golden_requests(model)
         predictor = change(version, Predictor(model, reader or example_reader()))
         served = ServedVersion(NAME, str(version.version), predictor)
@@ -106,3 +109,9 @@ def example_endpoint(
     with ledger, labels:
         yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, labels, load_version, sealed)
     store.close()
+
+
+def _sealed(folder: Path, seal: Callable[[Path, int], str], version: int) -> str:
+    digest = seal(folder / "new", version)
+    (folder / "new").rename(folder / digest)
+    return digest

@@ -108,7 +108,7 @@ def example_requests() -> list[GoldenRequest]:
         keys = {"carrier": carrier, "origin": origin, "departure": departure, "distance": distance}
         features = {"origin": origin, "distance": distance, "carrier": carrier, "hour": hour, "recent_delay": delay}
         body = json.dumps({"keys": keys, "as_of": as_of})
-        requests.append(GoldenRequest(body, {"recent_delay": delay}, features, example_answer(features)))
+        requests.append(GoldenRequest(body, {"recent_delay": delay}, features, (example_answer(features),)))
     return requests
 
 

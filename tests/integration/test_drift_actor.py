@@ -92,7 +92,7 @@ def write(ledger: LedgerWriter, rows: int, seed: int) -> list[str]:
         ledger.append(
             "7", request_id=ids[-1], route="champion", keys=None, numbers=numbers.astype(np.float32),
             categories=random.choice(np.array(["EWR", "JFK", "AA", "UA"], dtype=object), (100, 2)),
-            probability=random.random(100).astype(np.float32), latency_s=0.001,
+            answer=random.random(100).astype(np.float32), latency_s=0.001,
         )  # fmt: skip
     return ids
 
@@ -227,7 +227,7 @@ def test_labels_reach_the_watch_and_a_dataset(settings: Settings, registry: Seal
     wait_until(lambda: counted(settings) == 800)
     ray.get(actor.round.remote(NAME, datetime.now(UTC) + timedelta(seconds=1)))
     record = state_of(settings).watches["7"].streams[BY_COUNT.name].records[0]
-    assert (record.labelled, record.quality[0].positive) == (400, 1.0)
+    assert (record.labelled, record.quality[0].about["positive"]) == (400, 1.0)
     joined = labelled_predictions(NAME, settings, columns=["version"]).to_pandas()
     assert joined["label"].sum() == 800
     assert set(joined.columns) == {"request_id", "row", "version", "label", "known_at"}

@@ -17,9 +17,9 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.monitoring.answers import PREDICTION
 from mlops_ray.monitoring.drift_actor import record_change
 from mlops_ray.monitoring.drift_watch import DriftWatch
-from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.show.drift_view import DriftView, look_back
 from mlops_ray.monitoring.show.series import FeatureSeries, KindSeries, SliceSeries
 from mlops_ray.monitoring.version_watch import Watched

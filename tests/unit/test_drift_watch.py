@@ -485,7 +485,7 @@ def test_quality_is_estimated_before_labels_and_measured_after(artifacts: Artifa
     after = found.records()[0]
     assert (after.labelled, after.quality[0].rows) == (400, 400)
     assert {one.slice for one in after.quality} == {"all", "origin=EWR", "origin=JFK", "origin=LGA"}
-    assert before.estimated.low <= after.quality[0].roc_auc.value <= before.estimated.high
+    assert before.estimated.low <= after.quality[0].watched.value <= before.estimated.high
     assert after.settled
     assert "Labels are as probable as the model says" in after.diagnosis
     words = "\n".join(describe(found.state, [], LATER))

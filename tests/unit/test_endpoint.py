@@ -29,6 +29,7 @@ from mlops_ray.serving.http import MAX_BODY_BYTES
 from mlops_ray.serving.inquiries import KEPT_S, Given, Inquiry, RecentAnswers
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.serving.served_version import Scored
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from mlops_ray.testing.example_model import FEATURES, example_answer, example_reader, seal_example
 from tests.raw_ledger import raw_rows
@@ -253,9 +254,9 @@ def test_recent_answers_are_bounded_by_rows_and_time() -> None:
     inquiries = [Inquiry(str(number), b"", "", True) for number in range(4)]
     scored = Scored(None, Vectors(np.zeros((4, 0)), np.zeros((4, 0))), np.zeros(4, np.float32), datetime.now(UTC))
     for inquiry in inquiries:
-        recent.keep(inquiry, Given("1", scored))
+        recent.keep(inquiry, Given("1", BINARY, scored))
     assert [recent.find(inquiry) is not None for inquiry in inquiries] == [False, False, True, True]
-    recent.keep(Inquiry("ours", b"", "", False), Given("1", scored))
+    recent.keep(Inquiry("ours", b"", "", False), Given("1", BINARY, scored))
     assert recent.find(Inquiry("ours", b"", "", False)) is None
     now[0] = KEPT_S
     assert not any(recent.find(inquiry) for inquiry in inquiries)

@@ -39,9 +39,12 @@ TABLE: dict[str, set[str]] = {
     "registry": GROUND | {"training", "evaluation", "predictions"},
     # It shows itself in pages like those of exploration.
     "monitoring": GROUND | {"exploration", "predictions", "registry"},
+    # Serving hands it its routes, and mounts it.
+    "console": GROUND | {"exploration", "registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
-    "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue"},
+    "serving": GROUND
+    | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue", "console"},
     "scaffold": GROUND | {"exploration", "ingestion"},
     # What is asked of a use case is read from its declaration.
     "standards": GROUND,
@@ -118,6 +121,7 @@ HOMES = {
         "mlops_ray/catalogue/export.py",
     ),
     "typer": ("mlops_ray/cli/",),
+    "jinja2": ("mlops_ray/console/", "mlops_ray/scaffold/"),
     "apprise": ("mlops_ray/governance/channels.py",),
 }
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "feature_repo").rglob("*.py")])

@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring import drift_watch, window_archive
-from mlops_ray.monitoring.day_variance import variance_between, variance_of_sum
 from mlops_ray.monitoring.describe import describe
 from mlops_ray.monitoring.judging import judge_concept
 from mlops_ray.monitoring.label_times import declare_label_times
@@ -25,6 +24,7 @@ from mlops_ray.monitoring.reliability import Reliability, miscalibration
 from mlops_ray.monitoring.version_watch import VersionWatch
 from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.monitoring.window_record import WindowRecord
+from mlops_ray.tasks.day_variance import variance_between, variance_of_sum
 from mlops_ray.testing.example_stream import BY_COUNT, START, example_stream, write_example_segments
 from tests.unit.test_drift_watch import DAY, NAME, WATCHED, Watching, said, tell
 
@@ -76,7 +76,7 @@ def test_labels_of_windows_of_long_ago_count_and_few_windows_are_at_hand(artifac
     for number, record in enumerate(all_records(found)):
         rows = STREAM[number * ROWS : number * ROWS + ROWS]
         assert (record.number, record.labelled, record.settled) == (number, ROWS, True)
-        assert record.quality[0].roc_auc.value == pytest.approx(roc_auc_score(rows["label"], rows["probability"]))
+        assert record.quality[0].watched.value == pytest.approx(roc_auc_score(rows["label"], rows["probability"]))
     for stream in found.state.watches["7"].streams.values():
         assert len(stream.records) < 4 + 3
     named = {block.name for stream in found.state.watches["7"].streams.values() for block in stream.archive}
@@ -216,11 +216,13 @@ def test_intervals_have_the_dependence_of_days() -> None:
         label = random.random(1400) < 1 / (1 + np.exp(-odds))
         rows = pl.DataFrame({"request_id": np.arange(1400).astype(str), "probability": score, "label": label})
         rows = rows.with_columns(row=pl.lit(0), time=pl.lit(reference) + pl.duration(days=pl.Series(day)))
-        found = quality_of(rows, reference, reference + 14 * DAY, np.array([0.5]))[0].roc_auc
+        found = quality_of(rows, reference, reference + 14 * DAY, np.array([0.5]))[0]["roc_auc"]
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0.7225 <= found.high
-        alone = quality_of(rows.with_columns(time=pl.lit(reference)), reference, reference, np.array([0.5]))[0].roc_auc
+        alone = quality_of(rows.with_columns(time=pl.lit(reference)), reference, reference, np.array([0.5]))[0][
+            "roc_auc"
+        ]
         assert alone.low is not None
         assert alone.high is not None
         independent += alone.low <= 0.7225 <= alone.high

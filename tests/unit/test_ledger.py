@@ -80,7 +80,7 @@ def append(writer: LedgerWriter, request_id: str = "", **others: Any) -> str:
         "keys": [KEY],
         "numbers": np.array(numbers, dtype=np.float32),
         "categories": np.array([["JFK", ""]] * len(numbers), dtype=object),
-        "probability": np.full(len(numbers), 0.25, dtype=np.float32),
+        "answer": np.full(len(numbers), 0.25, dtype=np.float32),
         "latency_s": 0.001,
         "as_of": NOW - timedelta(hours=2),
     }
@@ -217,7 +217,7 @@ def test_damaged_files_are_converted_counted_and_kept(settings: Settings, clock:
 
 def test_a_repeated_request_counts_once(settings: Settings, clock: Clock) -> None:
     writer = make_writer(settings, clock)
-    first = append(writer, uuid7_at(int(clock() * 1000)), probability=np.array([0.125], np.float32))
+    first = append(writer, uuid7_at(int(clock() * 1000)), answer=np.array([0.125], np.float32))
     clock.moment += timedelta(minutes=2)
     append(writer, first, version="1", route="canary")
     append(writer, first, route="shadow")
@@ -240,7 +240,7 @@ def test_other_questions_under_one_id_are_other_predictions(settings: Settings, 
     writer = make_writer(settings, clock)
     request_id = uuid7_at(int(clock() * 1000))
     for number, question in enumerate([b"one", b"two", b"one", b"three"]):
-        append(writer, request_id, question=question, probability=np.array([number / 4], np.float32))
+        append(writer, request_id, question=question, answer=np.array([number / 4], np.float32))
     append(writer, request_id)  # as segments have it that are older than the question's digest
     append(writer, request_id)
     writer.close()

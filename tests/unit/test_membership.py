@@ -49,7 +49,7 @@ def in_turn(artifacts: Artifacts, arrivals: list[list[str]]) -> list[tuple[str, 
 def positives(record: WindowRecord) -> tuple[int, int, int]:
     """Rows, labels and positives of a window."""
     (whole,) = [one for one in record.quality if one.slice == "all"]
-    return record.rows, record.labelled, round(whole.positive * whole.rows)
+    return record.rows, record.labelled, round(whole.about["positive"] * whole.rows)
 
 
 def test_windows_of_several_replicas_are_measured_on_their_own_rows(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from mlops_ray.monitoring.judging import judge, judge_concept
 from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator, isotonic
 from mlops_ray.monitoring.quality import join_labels, latest_labels, quality_by_window
 from mlops_ray.monitoring.reliability import Reliability, miscalibration, reliability_edges
-from mlops_ray.monitoring.roc_auc import count_scores, roc_auc
 from mlops_ray.monitoring.sketches import NumericSketch
 from mlops_ray.monitoring.windows import WindowState, add
+from mlops_ray.tasks.roc_auc import count_scores, roc_auc
 from mlops_ray.use_case import Feature
 from mlops_ray.use_case.window_spec import WindowSpec
 
@@ -101,17 +101,17 @@ def test_metrics_equal_those_of_scikit_learn() -> None:
     for quality in whole:
         part = predictions.filter(pl.col("time").is_between(quality.start, quality.end, closed="left"))
         truth, guess = part["truth"].to_numpy(), part["probability"].to_numpy()
-        assert quality.roc_auc.value == pytest.approx(roc_auc_score(truth, guess), abs=1e-12)
-        assert quality.log_loss.value == pytest.approx(log_loss(truth, guess), abs=1e-12)
-        assert quality.brier.value == pytest.approx(brier_score_loss(truth, guess), abs=1e-12)
+        assert quality["roc_auc"].value == pytest.approx(roc_auc_score(truth, guess), abs=1e-12)
+        assert quality["log_loss"].value == pytest.approx(log_loss(truth, guess), abs=1e-12)
+        assert quality["brier"].value == pytest.approx(brier_score_loss(truth, guess), abs=1e-12)
 
 
 def test_windows_without_labels_or_with_one_have_no_metric() -> None:
     predictions = scored(20)
     joined = join_labels(predictions, labels_of(predictions.head(1)))
     for quality in quality_by_window(joined.predictions, WEEK, EDGES):
-        assert np.isnan(quality.roc_auc.value)
-        assert quality.roc_auc.low is None
+        assert np.isnan(quality["roc_auc"].value)
+        assert quality["roc_auc"].low is None
         assert quality.rows in (0, 1)
 
 
@@ -169,7 +169,7 @@ def test_estimated_quality_is_near_the_truth_without_labels() -> None:
         window.update(guess)
         estimated = estimator.estimate(window)
         true = roc_auc_score(label, guess)
-        assert estimated.roc_auc == pytest.approx(true, abs=0.05)
+        assert estimated.value == pytest.approx(true, abs=0.05)
         assert estimated.low is not None
         covered += estimated.low <= true <= estimated.high
         assert sum(estimated.confusion) == pytest.approx(2000)
@@ -178,7 +178,7 @@ def test_estimated_quality_is_near_the_truth_without_labels() -> None:
         assert estimated.confusion == pytest.approx(counted, abs=110)
     assert covered >= 34
     empty = estimator.estimate(like.empty())
-    assert np.isnan(empty.roc_auc)
+    assert np.isnan(empty.value)
     assert empty.low is None
 
 

@@ -82,7 +82,7 @@ def right(found: Simulated, after: datetime) -> float:
     moment = pl.col(PREDICTION_TIME)
     rows = WORLD.filter((moment >= SCENARIO.start) & (moment < SCENARIO.end))
     late = (rows[PREDICTION_TIME] >= after).to_numpy()
-    return float(((found.probability > 0.5) == rows[LABEL].to_numpy())[late].mean())
+    return float(((found.answers > 0.5) == rows[LABEL].to_numpy())[late].mean())
 
 
 def test_a_policy_that_listens_to_concept_drift_recovers_and_one_that_never_trains_does_not() -> None:
@@ -111,8 +111,8 @@ def test_nothing_is_used_before_it_is_known() -> None:
     one, other = (simulate(frame, SCENARIO, "drift", DRIFT) for frame in (WORLD, changed))
     assert one.retrainings
     known = int((WORLD[PREDICTION_TIME].is_between(SCENARIO.start, today, closed="left")).sum())
-    assert np.array_equal(one.probability[:known], other.probability[:known])
-    assert not np.array_equal(one.probability, other.probability)
+    assert np.array_equal(one.answers[:known], other.answers[:known])
+    assert not np.array_equal(one.answers, other.answers)
 
 
 def test_a_schedule_trains_by_the_clock() -> None:

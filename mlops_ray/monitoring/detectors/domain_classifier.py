@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.monitoring.roc_auc import count_scores, roc_auc
+from mlops_ray.tasks.roc_auc import count_scores, roc_auc
 
 _Float = NDArray[np.float32]
 SAMPLE_ROWS = 1000

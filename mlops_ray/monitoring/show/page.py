@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from mlops_ray.exploration.document import table, with_style
 from mlops_ray.governance.alarms import AlarmRecord
+from mlops_ray.monitoring.answers import PREDICTION, is_answer
 from mlops_ray.monitoring.judging import Distance
-from mlops_ray.monitoring.quality import Measured
-from mlops_ray.monitoring.reference import PREDICTION
 from mlops_ray.monitoring.shifts import percent
 from mlops_ray.monitoring.show.charts import (
     STYLE,
@@ -35,6 +34,7 @@ from mlops_ray.monitoring.show.series import (
     Span,
     Verdicts,
 )
+from mlops_ray.tasks.evaluation import Measured, metric_words
 
 if TYPE_CHECKING:
     from mlops_ray.monitoring.show.drift_view import DriftView, VersionView
@@ -136,7 +136,11 @@ def _kind(kind: KindSeries, alarms: Sequence[AlarmRecord], began: Sequence[tuple
     parts = []
     if kind.unknown:
         parts.append(f'<p class="warn">There is no reference beside it: {escape(kind.unknown)}</p>')
-    parts += [_quality(kind, frame, alarms), _overview(kind, frame, alarms), _slices(kind.slices, frame)]
+    parts += [
+        _quality(kind, frame, alarms),
+        _overview(kind, frame, alarms),
+        _slices(kind.slices, frame, metric_words(kind.metric)),
+    ]
     return "".join([*parts, _features(kind.features, frame)])
 
 
@@ -163,6 +167,7 @@ def _overview(kind: KindSeries, frame: Frame, alarms: Sequence[AlarmRecord]) -> 
     drawn = "".join(
         _figure(over_time(frame, [points], f"{title}, {_in_words(points)}", scale, alarms=marked), title)
         for title, points, scale, marked in charts
+        if any(not isnan(point.value) for point in points)
     )
     lacking = sum("not enough data" in (one.data, one.prediction) for one in kind.windows)
     concept = sum(one.concept == "drift" for one in kind.windows)
@@ -180,7 +185,9 @@ def _quality(kind: KindSeries, frame: Frame, alarms: Sequence[AlarmRecord]) -> s
     if not known:
         return "<h3>Quality</h3><p>Neither estimated nor measured yet.</p>"
     wide = Frame(frame.start, frame.end, frame.began, WIDE)
-    title = "ROC AUC: estimated (line with its 95 % band), measured on labels (squares with 95 % intervals)"
+    title = (
+        f"{_named(kind.metric)}: estimated (line with its 95 % band), measured on labels (squares with 95 % intervals)"
+    )
     said = f"{title}. {_last_words(kind.quality)}"
     chart = quality_over_time(wide, estimated, measured, said, _spans(alarms, "concept"))
     return f"<h3>Quality</h3>{_figure(chart, said)}"
@@ -202,7 +209,12 @@ def _is_off(one: QualityPoint) -> bool:
     return low is not None and high is not None and not isnan(truth) and not low <= truth <= high
 
 
-def _slices(slices: Sequence[SliceSeries], frame: Frame) -> str:
+def _named(metric: str) -> str:
+    words = metric_words(metric)
+    return words[0].upper() + words[1:]
+
+
+def _slices(slices: Sequence[SliceSeries], frame: Frame, metric: str) -> str:
     known = [one for one in slices if one.last is not None]
     if not known:
         return ""
@@ -211,14 +223,14 @@ def _slices(slices: Sequence[SliceSeries], frame: Frame) -> str:
     drawn = [_slice(one, frame, scale) for one in known]
     shown, rest = (f'<div class="multiples">{"".join(part)}</div>' for part in (drawn[:_OPEN], drawn[_OPEN:]))
     more = _folded(f"{len(drawn) - _OPEN:,} more slices", rest) if drawn[_OPEN:] else ""
-    return f"<h3>Slices, by measured ROC AUC, lowest first, then those with few labels</h3>{shown}{more}"
+    return f"<h3>Slices, by measured {metric}, worst first, then those with few labels</h3>{shown}{more}"
 
 
 def _slice(one: SliceSeries, frame: Frame, scale: Scale) -> str:
     points = [(_quality_point(p, p.measured, f"{p.labels:,} labels"), p.measured) for p in one.points]
     last = one.last
     assert last is not None
-    said = f"{_measured(last.measured)} on {last.labels:,} labels, {percent(last.positive)} positive"
+    said = f"{_measured(last.measured)} on {last.labels:,} labels{f', {last.about}' if last.about else ''}"
     chart = quality_over_time(frame, [], points, f"{one.name}: {said}", scale=scale)
     return _figure(chart, f"<b>{escape(one.name)}</b> {escape(said)}")
 
@@ -238,8 +250,8 @@ def _features(features: Sequence[FeatureSeries], frame: Frame) -> str:
 
 def _feature(one: FeatureSeries, frame: Frame) -> str:
     name = escape(one.name) or "<i>no name</i>"
-    if one.name == PREDICTION:
-        name = "The answers"
+    if is_answer(one.name):
+        name = f"The answers{name.removeprefix(PREDICTION)}"
     elif not isnan(one.importance):
         name += f", {percent(one.importance)} of the importance"
     state = '<span class="drifts">▲ drifts</span>, ' if one.drifts else ""

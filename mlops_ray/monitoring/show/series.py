@@ -3,23 +3,27 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from math import isnan, nan
+from math import inf, isnan, nan
 
 import numpy as np
 
 from mlops_ray.governance.alarms import AlarmRecord
+from mlops_ray.monitoring.answers import EXPECTED, PREDICTION, watched_names
+from mlops_ray.monitoring.error_estimation import ErrorEstimator
 from mlops_ray.monitoring.judging import Distance, expected_at
 from mlops_ray.monitoring.performance_estimation import Estimator, decision_rate
-from mlops_ray.monitoring.quality import Measured
-from mlops_ray.monitoring.reference import PREDICTION, Reference
+from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.shifts import describe_shift
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 from mlops_ray.monitoring.slices import ALL_ROWS, MINIMUM_SLICE_ROWS
 from mlops_ray.monitoring.verdicts import Answer
 from mlops_ray.monitoring.version_watch import Stream, Watched
 from mlops_ray.monitoring.window_history import JudgedWindow
-from mlops_ray.monitoring.window_record import WindowRecord
+from mlops_ray.monitoring.window_record import SliceQuality, WindowRecord
 from mlops_ray.monitoring.windows import Window
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.evaluation import Measured
+from mlops_ray.tasks.task import Task
 
 _CATEGORIES = 3
 _UNKNOWN = Measured(nan, None, None)
@@ -41,7 +45,7 @@ class Span:
 @dataclass(frozen=True)
 class Verdicts:
     """The answers about one window, and what it was about. chosen: the share of answers above the decision's threshold;
-    mean: of the answers. Both NaN without answers."""
+    mean: of the answers. Both NaN without answers, and where there is no threshold, or no answer that is one number."""
 
     start: datetime
     end: datetime
@@ -55,14 +59,15 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class QualityPoint:
-    """Of one window. estimated: the ROC AUC before labels; measured: on `labels` of them. NaN where not known."""
+    """Of one window. estimated: the metric before labels; measured: on `labels` of them, which are as `about` says. NaN
+    where not known."""
 
     start: datetime
     end: datetime
     estimated: Measured
     measured: Measured
     labels: int
-    positive: float
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,8 @@ class FeatureSeries:
 
 @dataclass(frozen=True)
 class KindSeries:
-    """One version by one kind of window. unknown: why there is no reference beside it, or nothing.
+    """One version by one kind of window. metric: that answers are watched by. unknown: why there is no
+    reference beside it, or nothing.
 
     features: those that drift first, then by importance. slices: worst first, then those with few labels.
     """
@@ -150,6 +156,7 @@ class KindSeries:
     slices: tuple[SliceSeries, ...]
     features: tuple[FeatureSeries, ...]
     unknown: str
+    metric: str = "roc_auc"
 
     @property
     def ends(self) -> tuple[datetime, datetime] | None:
@@ -171,28 +178,40 @@ def kind_series(
     importance = {} if reference is None or isinstance(watched, str) else reference.shares(watched.importance)
     records = stream.records[-windows:]
     concept = {record.number: record.concept.answer for record in records if record.concept}
-    names = list(history[-1].window.columns) if history else []
+    names = [name for name in history[-1].window.columns if name != EXPECTED] if history else []
     features = [
         _feature(name, history, reference, importance.get(name, 0.0 if importance else nan), alarms) for name in names
     ]
-    order = sorted(features, key=lambda one: (one.name != PREDICTION, not one.drifts, *_weight(one), one.name))
+    task = None if reference is None else reference.task
+    answers = watched_names(task or BINARY)
+    order = sorted(features, key=lambda one: (one.name not in answers, not one.drifts, *_weight(one), one.name))
+    metric = _metric(task, records)
     return KindSeries(
         spec, stream.finished,
-        tuple(_verdicts(one, concept.get(one.number, "not enough data")) for one in history),
-        _quality(records, history, reference, spec), _slices(records), tuple(order),
-        watched if isinstance(watched, str) else "",
+        tuple(_verdicts(one, concept.get(one.number, "not enough data"), task or BINARY) for one in history),
+        _quality(records, history, reference, spec), _slices(records, task, metric), tuple(order),
+        watched if isinstance(watched, str) else "", metric,
     )  # fmt: skip
+
+
+def _metric(task: Task | None, records: Sequence[WindowRecord]) -> str:
+    """That answers are watched by; without a reference, that which labels were judged by."""
+    if task is not None:
+        return next(iter(task.metrics))
+    found = (next(iter(one.quality[0].metrics)) for one in reversed(records) if one.quality)
+    return next(found, next(iter(BINARY.metrics)))
 
 
 def _weight(one: FeatureSeries) -> tuple[float, float]:
     return (0.0 if isnan(one.importance) else -one.importance, -one.furthest)
 
 
-def _verdicts(one: JudgedWindow, concept: Answer) -> Verdicts:
+def _verdicts(one: JudgedWindow, concept: Answer, task: Task) -> Verdicts:
     window, answers = one.window, one.window.columns.get(PREDICTION)
     mean = chosen = nan
     if isinstance(answers, NumericSketch) and answers.values:
-        mean, chosen = answers.mean, decision_rate(answers)
+        mean = answers.mean
+        chosen = nan if task.threshold is None else decision_rate(answers, task.threshold)
     return Verdicts(window.start, window.end, window.rows, one.data, one.prediction, concept, mean, chosen)
 
 
@@ -202,46 +221,58 @@ def _quality(
     """Estimated for the judged windows, and measured for those whose labels came; they are often the same."""
     measured = {(one.start, one.end): one for one in records if one.labelled}
     points = []
-    estimator = None if reference is None else reference.estimator
+    estimator, task = (None, None) if reference is None else (reference.estimator, reference.task)
     monitored = None if reference is None else reference.windows.get(spec)
     least = 0 if monitored is None else monitored.spec.minimum_rows
     for one in history:
         window = one.window
         record = measured.pop((window.start, window.end), None)
-        points.append(_point(window.start, window.end, _estimate(estimator, window, least), record))
-    points += [_point(one.start, one.end, _of_record(one), one) for one in measured.values()]
+        points.append(_point(window.start, window.end, _estimate(estimator, window, least), record, task))
+    points += [_point(one.start, one.end, _of_record(one), one, task) for one in measured.values()]
     return tuple(sorted(points, key=lambda one: one.start))
 
 
-def _estimate(estimator: Estimator | None, window: Window, least: int) -> Measured:
-    sketch = window.columns.get(PREDICTION)
+def _estimate(estimator: Estimator | ErrorEstimator | None, window: Window, least: int) -> Measured:
+    sketch = None if estimator is None else window.columns.get(estimator.column)
     if estimator is None or not isinstance(sketch, NumericSketch) or sketch.values < least or not sketch.values:
         return _UNKNOWN
     found = estimator.estimate(sketch)
-    return Measured(found.roc_auc, found.low, found.high)
+    return Measured(found.value, found.low, found.high)
 
 
 def _of_record(record: WindowRecord) -> Measured:
     found = record.estimated
-    return _UNKNOWN if found is None else Measured(found.roc_auc, found.low, found.high)
+    return _UNKNOWN if found is None else Measured(found.value, found.low, found.high)
 
 
-def _point(start: datetime, end: datetime, estimated: Measured, record: WindowRecord | None) -> QualityPoint:
+def _point(
+    start: datetime, end: datetime, estimated: Measured, record: WindowRecord | None, task: Task | None
+) -> QualityPoint:
     whole = record.quality[0] if record is not None and record.quality else None
     if whole is None:
-        return QualityPoint(start, end, estimated, _UNKNOWN, 0, nan)
-    return QualityPoint(start, end, estimated, whole.roc_auc, whole.rows, whole.positive)
+        return QualityPoint(start, end, estimated, _UNKNOWN, 0)
+    return QualityPoint(start, end, estimated, whole.watched, whole.rows, _about(whole, task))
 
 
-def _slices(records: Iterable[WindowRecord]) -> tuple[SliceSeries, ...]:
+def _about(found: SliceQuality, task: Task | None) -> str:
+    return task.described(found.about) if task is not None and found.about else ""
+
+
+def _slices(records: Iterable[WindowRecord], task: Task | None, metric: str) -> tuple[SliceSeries, ...]:
     points: dict[str, list[QualityPoint]] = {}
     for record in records:
         for one in record.quality:
             if one.slice != ALL_ROWS:
-                found = QualityPoint(record.start, record.end, _UNKNOWN, one.roc_auc, one.rows, one.positive)
+                found = QualityPoint(record.start, record.end, _UNKNOWN, one.watched, one.rows, _about(one, task))
                 points.setdefault(one.slice, []).append(found)
     series = [SliceSeries(name, tuple(found)) for name, found in points.items()]
-    return tuple(sorted(series, key=lambda one: (one.is_small, one.last.measured.value if one.last else 2.0, one.name)))
+    metrics = (task or BINARY).metrics
+
+    def place(one: SliceSeries) -> tuple[bool, float, str]:
+        value = one.last.measured.value if one.last else inf
+        return one.is_small, metrics[metric].gain(value) if metric in metrics and one.last else value, one.name
+
+    return tuple(sorted(series, key=place))
 
 
 def _feature(

@@ -1,10 +1,10 @@
 """The document of a model."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
-from mlops_ray.predictions.labels import ROW, key_columns
+from mlops_ray.predictions.labels import ROW, key_columns, label_column
 from mlops_ray.registry.model_schema import ModelSchema
-from mlops_ray.serving.inference_protocol import OUTPUT_TYPES
 from mlops_ray.serving.json_body import MAX_TEXT
 from mlops_ray.serving.openapi.columns import ASKED_MOMENT, MOMENT, schema_of_column
 from mlops_ray.serving.openapi.parts import (
@@ -23,6 +23,7 @@ from mlops_ray.serving.openapi.parts import (
 )
 from mlops_ray.serving.tensors import NUMERIC_TYPES
 from mlops_ray.serving.validation import MAX_ROWS, feature_column
+from mlops_ray.tasks.task import Task
 
 _STEP = {
     "route": {"enum": ["shadow", "canary"]},
@@ -50,18 +51,20 @@ _PUSHED_ROW = {
     "additionalProperties": {"type": ["number", "string", "boolean", "null"], "maxLength": MAX_TEXT},
 }
 _TENSOR_METADATA = object_of({"name": TEXT, "datatype": TEXT, "shape": list_of({"type": "integer"})})
+_JSON_TYPES = {"FP32": "number", "BOOL": "boolean", "BYTES": "string"}
 
 
 def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, Any]:
     """The document of one model; its paths begin with `/v2/models/<name>`."""
     prefix = f"/v2/models/{name}"
+    answered = next(iter(schema.task.row_schema)).capitalize()
     paths = {
         **_paths_of_protocol(prefix, "", version),
         **_paths_of_protocol(f"{prefix}/versions/{{version}}", "_of_version", version),
         f"{prefix}/openapi.json": {"get": operation_of("openapi", "This document", "Document")},
         f"{prefix}/predict": {
             "post": operation_of(
-                "predict", f"Probability of {schema.label}, by keys or by features", "Prediction", "Ask"
+                "predict", f"{answered} of {schema.label}, by keys or by features", "Prediction", "Ask"
             )
             | {"parameters": [_version_parameter("header", version)]}
         },
@@ -146,7 +149,7 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
                 "version": TEXT,
                 "request_id": UUID,
                 "as_of": MOMENT,
-                "predictions": list_of(_row_answer(when)),
+                "predictions": list_of(_row_answer(schema.task, when)),
                 "degraded": {"const": True, "description": "The online store was down; its features count as missing."},
             },
             optional=("degraded",),
@@ -157,7 +160,7 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
                 "model_name": TEXT,
                 "model_version": TEXT,
                 "id": TEXT,
-                "outputs": list_of(_output_tensor()),
+                "outputs": list_of(_output_tensor(schema.task)),
                 "parameters": object_of({"request_id": UUID}),
             },
             optional=("parameters",),
@@ -183,7 +186,7 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
                 "versions": list_of(TEXT),
                 "platform": TEXT,
                 "inputs": list_of(_TENSOR_METADATA),
-                "outputs": list_of(_TENSOR_METADATA),
+                "outputs": list_of(_output_metadata(schema.task)),
             }
         ),
         "Ready": object_of({"name": TEXT, "ready": {"type": "boolean"}}),
@@ -194,11 +197,10 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
     }
 
 
-def _row_answer(when: str) -> dict[str, Any]:
+def _row_answer(task: Task, when: str) -> dict[str, Any]:
     """Of one row. What follows the prediction is only there where there is something to say."""
     parts: dict[str, Any] = {
-        "probability": {"type": "number", "minimum": 0, "maximum": 1},
-        "prediction": {"type": "boolean"},
+        **task.row_schema,
         "missing_features": {**list_of(TEXT), "description": "Features of which the store knew no value as of as_of."},
         "expired_features": {**list_of(TEXT), "description": "Features whose value was too old to count as of as_of."},
         "late": {"const": True, "description": f"It was asked later than the model learned to: after {when}."},
@@ -226,7 +228,7 @@ def _infer_request(schema: ModelSchema) -> dict[str, Any]:
         "parameters": parameters,
         "data": {"anyOf": [list_of({"anyOf": [value, list_of(value)]}), {"type": "null"}]},
     }
-    output = {"name": {"enum": list(OUTPUT_TYPES)}, "parameters": parameters}
+    output = {"name": {"enum": list(schema.task.output_types)}, "parameters": parameters}
     return object_of(
         {
             "inputs": {**list_of(object_of(tensor, optional=("parameters", "data"))), "minItems": 1},
@@ -240,7 +242,7 @@ def _infer_request(schema: ModelSchema) -> dict[str, Any]:
 
 def _label(schema: ModelSchema) -> dict[str, Any]:
     """By request id and row, or by entities and event time. null withdraws a label; the last one known holds."""
-    told = {"label": {"type": ["boolean", "null"]}, "known_at": ASKED_MOMENT}
+    told = {"label": _told(schema.task), "known_at": ASKED_MOMENT}
     row = {"type": "integer", "minimum": 0, "maximum": ROW.maximum}
     by_request = object_of({"request_id": UUID, "row": row, **told}, optional=("row", "known_at"))
     columns = {column.name: schema_of_column(column) for column in key_columns(schema)}
@@ -248,12 +250,26 @@ def _label(schema: ModelSchema) -> dict[str, Any]:
     return {"oneOf": [by_request, by_keys]} if columns else by_request
 
 
-def _output_tensor() -> dict[str, Any]:
+def _output_metadata(task: Task) -> dict[str, Any]:
+    if not task.parts:
+        return _TENSOR_METADATA
+    parts: dict[str, Any] = {**_TENSOR_METADATA["properties"], "parameters": object_of({"of": list_of(TEXT)})}
+    return object_of(parts, optional=("parameters",))
+
+
+def _told(task: Task) -> dict[str, Any]:
+    plain = schema_of_column(replace(label_column(task), nullable=False))
+    if "enum" in plain:
+        return {"enum": [*plain["enum"], None]}
+    return {**plain, "type": [plain["type"], "null"]}
+
+
+def _output_tensor(task: Task) -> dict[str, Any]:
     parts = {
-        "name": {"enum": list(OUTPUT_TYPES)},
-        "datatype": {"enum": list(OUTPUT_TYPES.values())},
+        "name": {"enum": list(task.output_types)},
+        "datatype": {"enum": list(task.output_types.values())},
         "shape": list_of({"type": "integer"}),
-        "data": list_of({"type": ["number", "boolean"]}),
+        "data": list_of({"type": [_JSON_TYPES[datatype] for datatype in task.output_types.values()]}),
         "parameters": object_of({"binary_data_size": {"type": "integer"}}),
     }
     return object_of(parts, optional=("data", "parameters"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from mlops_ray.tasks.task import Task
 from mlops_ray.training.candidates.tree_ensemble import Tree, rounded_down, trees_to_onnx
 from mlops_ray.use_case import Parameters
 
-Estimator = HistGradientBoostingClassifier | HistGradientBoostingRegressor
+Estimator: TypeAlias = HistGradientBoostingClassifier | HistGradientBoostingRegressor
 
 _FRACTIONS = (0.25, 0.5, 1.0)
 

@@ -38,7 +38,10 @@ def _objective(link: Link) -> tuple[dict[str, Any], Link]:
     """What LightGBM calls it, and the link of its trees: those of a number add up answers."""
     if isinstance(link, Linear):
         return {"objective": "regression_l1" if link.median else "regression"}, Linear(0.0, 1.0, link.median)
-    names = {"logistic": {"objective": "binary"}, "softmax": {"objective": "multiclass", "num_class": link.width}}
+    names: dict[str, dict[str, Any]] = {
+        "logistic": {"objective": "binary"},
+        "softmax": {"objective": "multiclass", "num_class": link.width},
+    }
     return names[link.name], link
 
 
@@ -53,8 +56,7 @@ class LightGbmTrees:
     def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         if not len(matrix):
             return np.empty((0, self.link.width) if self.link.width > 1 else 0)
-        answer: NDArray[np.float64] = self.booster.predict(matrix)
-        return answer
+        return np.asarray(self.booster.predict(matrix), dtype=np.float64)
 
     def to_onnx(self) -> bytes:
         trees = [_tree(one["tree_structure"]) for one in self.booster.dump_model()["tree_info"]]

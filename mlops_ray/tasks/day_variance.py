@@ -4,9 +4,8 @@ from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-from mlops_ray.monitoring.roc_auc import Z_95, count_scores, roc_auc
+from mlops_ray.tasks.roc_auc import Z_95, count_scores, roc_auc
 
 _Float = NDArray[np.float64]
 _Days = NDArray[np.int64]
@@ -47,5 +46,7 @@ def variance_between(score: _Float, label: NDArray[np.bool_], day: _Days) -> flo
 
 def widened(deviation: float, day: _Days) -> float:
     """The deviation with which a normal interval is as wide as Student's with that many days."""
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
+
     days = len(np.unique(day))
     return deviation if days < LEAST_DAYS else deviation * float(stdtrit(days - 1, 0.975)) / Z_95
