@@ -284,6 +284,8 @@ def test_a_rule_of_ones_own_is_a_function(folder: Path) -> None:
     )
     (folder / "standards.yaml").write_text("own: [rules.py]")
     assert Finding("small", "team", "error", "'' is no team.") in findings()
+    (folder / "rules.py").write_text("def team(case):\n    'A team.'\n    return None if case.owner else 'No team.'")
+    assert [one.sentence for one in findings() if one.rule == "team"] == ["No team."]
     (folder / "standards.yaml").write_text("own: [rules.py]\nrules: {team: off}")
     assert "team" not in {one.rule for one in findings()}
     (folder / "standards.yaml").write_text("own: [rules.py]\nlevels: {pilot: {team: warning}}")
