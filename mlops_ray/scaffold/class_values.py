@@ -43,8 +43,8 @@ def labelled(sample: pl.DataFrame, label: str, time: str, split: Mapping[str, ti
     last = sample[time].max()
     test = pl.lit(last) - split["test"]
     moment, chosen_from = pl.col(time), test - split["gap"] - split["validation"]
-    tested = pl.when(moment >= test).then(2).when(moment >= test - split["gap"]).then(None)
-    part = tested.when(moment >= chosen_from).then(1).otherwise(0).alias("part")
+    before = pl.when(moment >= chosen_from).then(1).otherwise(0)
+    part = pl.when(moment >= test).then(2).when(moment < test - split["gap"]).then(before).alias("part")
     return Labelled(sample.select(pl.col(label).alias("label"), part), rows / sample.height)
 
 

@@ -77,12 +77,14 @@ def _said(rule: Rule, project: Project, case: UseCase | None) -> list[str]:
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
-    """What git would commit; without git all but hidden files and the folders of state and data."""
+    """What git would commit; without git, or where it ignores the folder, all but hidden folders, state and data."""
     command = ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="surrogateescape")
         found = [folder / name for name in listed.split("\0") if name]
     except (OSError, subprocess.CalledProcessError):
+        found = []
+    if not found:
         found = [file for file in folder.rglob("*") if not _is_apart(file.relative_to(folder))]
     return tuple(sorted(file for file in found if file.is_file() and not file.is_symlink()))
 

@@ -30,12 +30,13 @@ class Rule:
     name: str
     asks: str
     of_case: bool
-    function: Callable[..., Iterable[str]]
+    function: Callable[..., Iterable[str] | None]
 
     def broken(self, project: Project, case: UseCase | None) -> Iterator[str]:
-        """A sentence for each thing that is not as the rule asks."""
+        """A sentence for each thing that is not as the rule asks. A function may also give one sentence, or None."""
         given = {"case": case, "project": project}
-        yield from self.function(**{name: given[name] for name in inspect.signature(self.function).parameters})
+        found = self.function(**{name: given[name] for name in inspect.signature(self.function).parameters})
+        yield from (found,) if isinstance(found, str) else found or ()
 
 
 def rules_in(module: ModuleType) -> list[Rule]:
@@ -51,7 +52,7 @@ def rules_in(module: ModuleType) -> list[Rule]:
     return [_rule(function) for function in functions]
 
 
-def _rule(function: Callable[..., Iterable[str]]) -> Rule:
+def _rule(function: Callable[..., Iterable[str] | None]) -> Rule:
     asked, name = tuple(inspect.signature(function).parameters), function.__name__
     if not asked or not set(asked) <= set(_ASKED_FOR):
         raise ConfigurationError(

@@ -284,6 +284,8 @@ def test_a_rule_of_ones_own_is_a_function(folder: Path) -> None:
     )
     (folder / "standards.yaml").write_text("own: [rules.py]")
     assert Finding("small", "team", "error", "'' is no team.") in findings()
+    (folder / "rules.py").write_text("def team(case):\n    'A team.'\n    return None if case.owner else 'No team.'")
+    assert [one.sentence for one in findings() if one.rule == "team"] == ["No team."]
     (folder / "standards.yaml").write_text("own: [rules.py]\nrules: {team: off}")
     assert "team" not in {one.rule for one in findings()}
     (folder / "standards.yaml").write_text("own: [rules.py]\nlevels: {pilot: {team: warning}}")
@@ -315,6 +317,16 @@ def test_what_git_ignores_is_not_looked_at_and_what_is_new_is(folder: Path) -> N
     (folder / "new.txt").write_text(secret)
     (folder / ".gitignore").write_text("mine.txt")
     assert [one.sentence.split(":")[0] for one in findings() if one.rule == "no_secrets"] == ["new.txt"]
+
+
+def test_a_project_in_a_folder_that_git_ignores_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "inner" / "use_cases").mkdir(parents=True)
+    (folder / "use_cases" / "small.py").rename(folder / "inner" / "use_cases" / "small.py")
+    (folder / "inner" / "new.txt").write_text('api_key = "' + 'q8w7e6r5t4"')
+    (folder / ".gitignore").write_text("inner")
+    subprocess.run(["git", "init", "-q"], check=True)
+    monkeypatch.chdir(folder / "inner")
+    assert "no_secrets" in {one.rule for one in findings()}
 
 
 def test_a_level_of_a_use_case_that_is_none_is_no_typing_error_to_miss(folder: Path) -> None:
