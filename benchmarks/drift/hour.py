@@ -114,7 +114,7 @@ def files_by_tick(folder: str, per_s: int, ticks: int) -> Iterator[Iterator[tupl
     """The ticks, each with its files in place, as `write_ahead` says them."""
     context = get_context("spawn")
     room = context.Semaphore(_AHEAD)
-    written: "Queue[tuple[int, int]]" = context.Queue()
+    written: Queue[tuple[int, int]] = context.Queue()
     process = context.Process(target=write_ahead, args=(folder, per_s, ticks, room, written), daemon=True)
     process.start()
 
