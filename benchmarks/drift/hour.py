@@ -98,7 +98,7 @@ class Replicas:
         write_by_request(self.artifacts, self._use_case, uuid7_at(begin_us // 1000), said.cast(pl.Schema(BY_REQUEST)))
 
 
-def write_ahead(folder: str, per_s: int, ticks: int, room: Semaphore, written: Queue) -> None:
+def write_ahead(folder: str, per_s: int, ticks: int, room: Semaphore, written: "Queue[tuple[int, int]]") -> None:
     """Write each tick's files in a folder of its own, as far ahead as there is room; says how many rows and repetitions
     there are so far."""
     replicas = Replicas(Artifacts(folder), COLUMNS, per_s)
@@ -113,7 +113,8 @@ def write_ahead(folder: str, per_s: int, ticks: int, room: Semaphore, written: Q
 def files_by_tick(folder: str, per_s: int, ticks: int) -> Iterator[Iterator[tuple[int, int]]]:
     """The ticks, each with its files in place, as `write_ahead` says them."""
     context = get_context("spawn")
-    room, written = context.Semaphore(_AHEAD), context.Queue()
+    room = context.Semaphore(_AHEAD)
+    written: Queue[tuple[int, int]] = context.Queue()
     process = context.Process(target=write_ahead, args=(folder, per_s, ticks, room, written), daemon=True)
     process.start()
 

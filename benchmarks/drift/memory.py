@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
+from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 from mlops_ray.monitoring.windows import WindowState, add
 from mlops_ray.use_case.window_spec import WindowSpec
 
@@ -33,7 +33,10 @@ def main(rows: int) -> None:
         pl.DataFrame({"x": random.standard_normal(BATCH, dtype=np.float32), "c": random.choice(["a", "b", "c"], BATCH)})
         for _ in range(3)
     ]
-    empty = {"x": NumericSketch.of(batches[0]["x"]).empty(), "c": CategoricalSketch.with_categories("ab")}
+    empty: dict[str, Sketch] = {
+        "x": NumericSketch.of(batches[0]["x"]).empty(),
+        "c": CategoricalSketch.with_categories("ab"),
+    }
     specs = (WindowSpec(rows=50_000, panes=5), WindowSpec(length=timedelta(minutes=10)))
     states = [WindowState(spec, empty, sample_rows=200) for spec in specs]
     finished = 0

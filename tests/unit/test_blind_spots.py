@@ -9,8 +9,12 @@ import pytest
 
 from mlops_ray.monitoring.blind_spots import blind_spots
 from mlops_ray.monitoring.build_reference import build_reference
+from mlops_ray.monitoring.quality import Measured
 from mlops_ray.monitoring.reference import Reference
+from mlops_ray.retraining.backtest import PolicyReport, Run
+from mlops_ray.retraining.chart import blind_lines
 from mlops_ray.retraining.policy import State, decide
+from mlops_ray.retraining.simulation import BlindSpot
 from mlops_ray.use_case import Feature, Retraining
 from mlops_ray.use_case.window_spec import WindowSpec
 
@@ -66,3 +70,11 @@ def test_a_decision_to_wait_says_which_alarms_there_cannot_be(alarms: tuple[str,
     decision = decide(policy, State(blind={"concept": "Two windows are too few."}), START)
     assert (decision.action, decision.cause) == ("wait", "calm")
     assert ("There can be none on concept: Two windows are too few." in decision.reason) is said
+
+
+def test_a_backtest_says_below_its_table_what_could_not_alarm_and_why() -> None:
+    spots = [BlindSpot(START + timedelta(days=day), str(day), "concept", f"Why {day}.") for day in (0, 30)]
+    runs = [Run(seed, Measured(0.7, None, None), None, (), (), (), (), 0.0, tuple(spots)) for seed in range(2)]
+    (line,) = blind_lines(PolicyReport("drift", Retraining(), tuple(runs), None))
+    assert line == "drift: no alarm on concept was possible with 4 champions, the first of 2026-01-01. Why 0."
+    assert blind_lines(PolicyReport("drift", Retraining(), (replace(runs[0], blind=()),), None)) == []

@@ -26,11 +26,11 @@ def rows_of(seed: int, shift: float = 0.0) -> tuple[pl.DataFrame, pl.Series]:
     means = np.zeros(DAYS)
     for day in range(1, DAYS):
         means[day] = 0.5 * means[day - 1] + random.normal(0, 0.15)
-    day = np.repeat(np.arange(DAYS), PER_DAY)
-    values = np.round(means[day] + shift * (day >= 140) + random.normal(size=len(day)), 2)
-    time = pl.Series("time", [datetime(2025, 1, 1) + timedelta(days=int(one)) for one in day])
-    gaps = pl.when(pl.int_range(len(day)) % 50 != 0).then(pl.Series(values))
-    return pl.DataFrame([time]).with_columns(value=gaps), pl.Series(day >= 140)
+    of = np.repeat(np.arange(DAYS), PER_DAY)
+    values = np.round(means[of] + shift * (of >= 140) + random.normal(size=len(of)), 2)
+    time = pl.Series("time", [datetime(2025, 1, 1) + timedelta(days=int(one)) for one in of])
+    gaps = pl.when(pl.int_range(len(of)) % 50 != 0).then(pl.Series(values))
+    return pl.DataFrame([time]).with_columns(value=gaps), pl.Series(of >= 140)
 
 
 def test_days_that_only_resemble_each_other_have_not_moved(moved: Any) -> None:
