@@ -126,9 +126,7 @@ def test_classes_that_could_never_be_told_are_refused_where_they_are_declared() 
 
 def test_a_source_of_told_labels_of_another_kind_is_refused() -> None:
     minutes = Label("late", pl.col("distance"), pl.col("landed"), told="told", task=DELAY)
-    with pytest.raises(
-        UseCaseError, match="of type Boolean, which is no label of the kind regression. Give told_labels"
-    ):
-        replace(CASE, label=minutes)
+    with pytest.raises(UseCaseError, match=r"of type Boolean, which is no label of the kind regression\. Give told"):
+        replace(CASE, label=minutes, metric="r2")
     sources = {**CASE.sources, "told": told_labels(NAME, CASE_KEYS, DELAY)}
     assert replace(CASE, label=minutes, sources=sources, metric="r2").label == minutes
