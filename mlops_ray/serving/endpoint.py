@@ -104,8 +104,7 @@ class Endpoint:
         inquiry = inquiry_of(request, question.content)
         asked = asked_version(request, traffic, self._name)
         if asked is not None and asked is not traffic.champion:
-            scored = await self._ask_for(asked, inquiry, request, question)
-            return Given(asked.version, asked.schema.task, scored)
+            return Given(asked.version, asked.schema.task, await self._ask_for(asked, inquiry, request, question))
         if asked is None and (given := self._recent.find(inquiry)):
             return given
         self._at_work += 1
