@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STATE ?= state
 DATA ?= data
 AS_OF := 2014-01-01T05:00:00Z
-RUN := $(BIN)/mlops-ray run flights --state $(STATE) --data $(DATA)/flights --as-of $(AS_OF) --serve
+USE_CASE ?= flights
+RUN := $(BIN)/mlops-ray run $(USE_CASE) --state $(STATE) --data $(DATA)/flights --as-of $(AS_OF) --serve
 
 .PHONY: demo demo-drift up install data test lint bench chaos clean
 

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.gates import Measured, judge
-from mlops_ray.evaluation.metrics import Evaluation, freedom_by_label, ranking, weights_without
 from mlops_ray.evaluation.slices import SliceEvaluation
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.tasks.days import blocks_of
 from mlops_ray.tasks.estimate import Estimate, jackknife
+from mlops_ray.tasks.evaluation import Evaluation, weights_without
+from mlops_ray.tasks.ranking import freedom_by_label, ranking
 from mlops_ray.use_case import BetterThanChampion, Fairness, NoSliceWorse
 
 RUNS = 2_000
@@ -101,8 +103,8 @@ def better(runs: int, days: int, gain: float = 0.0, unequal: bool = False, metri
         rows = draw(random, day, noise)
         if rows.label.all() or not rows.label.any():
             continue
-        comparison = compare(rows.label, rows.scores[0], rows.scores[1], rows.day, gate.metric)
-        measured = Measured(EVALUATION, comparisons={gate.metric: comparison})
+        comparison = compare((BINARY, BINARY), rows.label, rows.scores[0], rows.scores[1], rows.day, gate.metric)
+        measured = Measured(BINARY, EVALUATION, comparisons={gate.metric: comparison})
         found += judge([gate], measured, NOW)[0].passed
     return found / runs
 
@@ -123,7 +125,7 @@ def slices_worse(runs: int, days: int, sizes: Sequence[int] = SLICES, loss: floa
         for size in sizes:
             # With a loss the other slices are well above the limit, and only the first is at fault.
             judged = [*slices, *flawless[: size - 1]] if loss else slices[:size]
-            result = judge([gate], Measured(EVALUATION, judged), NOW)[0]
+            result = judge([gate], Measured(BINARY, EVALUATION, judged), NOW)[0]
             found[size] += result.value is not None and not result.passed
     return {size: count / runs for size, count in found.items()}
 
@@ -133,7 +135,7 @@ def _slices(rows: Rows, slices: int) -> Iterator[SliceEvaluation]:
         truth, block = rows.label[part].astype(np.float64), blocks_of(rows.day[part])
         auc = ranking(truth, rows.scores[0][part], block, weights_without(block))[0]
         estimate = jackknife(float(auc[0]), auc[1:], freedom_by_label(truth, block), 0.0, 1.0)
-        yield SliceEvaluation("slice", str(number), replace(EVALUATION, roc_auc=estimate))
+        yield SliceEvaluation("slice", str(number), _with_roc_auc(estimate))
 
 
 def unfair(
@@ -155,7 +157,7 @@ def unfair(
         chosen = random.binomial(positives, moved)
         table, chosen_table = (tuple(map(tuple, part.tolist())) for part in (positives, chosen))
         counts = GroupCounts("group", 0.5, names, table, chosen_table, table, chosen_table)
-        result = judge([gate], Measured(EVALUATION, counts=[_merged(counts)]), NOW)[0]
+        result = judge([gate], Measured(BINARY, EVALUATION, counts=[_merged(counts)]), NOW)[0]
         found += result.value is not None and not result.passed
     return found / runs
 
@@ -180,8 +182,14 @@ def _tables(counts: GroupCounts) -> tuple[tuple[tuple[int, ...], ...], ...]:
 
 
 _NOTHING = Estimate(0.5)
-EVALUATION = Evaluation(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, (), 0, 0, 0.5)
-FLAWLESS = SliceEvaluation("slice", "", replace(EVALUATION, roc_auc=Estimate(1.0, 0.99, 1.0, 0.01, 10.0)))
+EVALUATION = Evaluation(dict.fromkeys(BINARY.metrics, _NOTHING), 0, 0)
+
+
+def _with_roc_auc(estimate: Estimate) -> Evaluation:
+    return replace(EVALUATION, metrics={**EVALUATION.metrics, "roc_auc": estimate})
+
+
+FLAWLESS = SliceEvaluation("slice", "", _with_roc_auc(Estimate(1.0, 0.99, 1.0, 0.01, 10.0)))
 
 
 Table = tuple[str, list[str], list[list[str]]]
@@ -251,7 +259,7 @@ def figures() -> Iterator[tuple[str, float, str]]:
     yield "unfair_of_equal", 100 * max(unfair(RUNS, days, groups) for days in DAYS for groups in GROUPS), "%"
     rows = draw(np.random.default_rng(0), np.sort(np.random.default_rng(0).integers(0, 92, 80_000)), (1.0, 1.0))
     started = time.perf_counter()
-    compare(rows.label, rows.scores[0], rows.scores[1], rows.day, "roc_auc")
+    compare((BINARY, BINARY), rows.label, rows.scores[0], rows.scores[1], rows.day, "roc_auc")
     yield "compare_80k_s", time.perf_counter() - started, "s"
 
 

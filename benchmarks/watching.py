@@ -14,7 +14,7 @@ DRIFT = Path(__file__).parent / "drift"
 
 
 def hour() -> Iterator[tuple[str, float, str]]:
-    """See `drift/hour.py`. It needs 10 GB of disk and, with the writing of the ledger, about 20 minutes."""
+    """See `drift/hour.py`. It needs 12 GB of disk and eight minutes of two cores."""
     found = _run("hour.py", "60")
     yield "hour_predictions", found["predictions"], "predictions, each counted once"
     yield "hour_lag_s", found["lag_s"], "s from the end of a segment to its commit, at most"

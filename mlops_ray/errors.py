@@ -27,6 +27,10 @@ class UseCaseError(MlopsRayError):
     """The use case must be changed: it does not import, or a declaration contradicts another."""
 
 
+class NoUseCaseError(UseCaseError):
+    """A file of Python declares no use case."""
+
+
 class ConfigurationError(MlopsRayError):
     """A setting must be changed: an unknown name, a relative path in a job, a port already taken."""
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,11 +45,9 @@ _FAULT_MODELS, _FAULT_WEEKS = 3, 6
 _MONTH_WEEKS, _WEEK_HOURS = 30 / 7, 168
 
 
-def figures() -> Figures:
-    for rival in PACKAGES:
-        environment(rival)
-    with processes() as some:
-        known = Outcomes(some, _CODE)
+def false_alarms() -> Figures:
+    """About six minutes of two cores, and four more for the packages the first time."""
+    with _asked() as known:
         for world in (one for one in WORLDS if one.name in _ASKED):
             found: dict[str, list[bool]] = {}
             for one in known.of(verdicts, [(world, seed, _WEEKS) for seed in range(_MODELS)]):
@@ -57,8 +56,21 @@ def figures() -> Figures:
             for rule, marked in found.items():
                 rate = sum(marked) / len(marked) * _MONTH_WEEKS
                 yield f"false_alarms_per_month_{world.name}_{rule}", rate, f"of {len(marked)} weeks"
+
+
+def found_faults() -> Figures:
+    """About five minutes of two cores."""
+    with _asked() as known:
         for fault in FAULTS:
             yield from _delays(known, fault)
+
+
+@contextmanager
+def _asked() -> Iterator[Outcomes]:
+    for rival in PACKAGES:
+        environment(rival)
+    with processes() as some:
+        yield Outcomes(some, _CODE)
 
 
 def _delays(known: Outcomes, fault: Fault) -> Figures:

@@ -21,12 +21,20 @@ _ON_FLIGHTS = {
     "false_alarm_rate_held_out": "windows of September to December that drift, by a reference of January to August",
     "false_alarm_rate_held_out_stated": "as the model states",
     "false_alarm_rate_held_out_stated_high": "as the model states at most",
+    "held_out_distance_plane_seats": "how far `plane_seats` of September to December is from January to August",
+    "held_out_distance_plane_seats_dealt": "the same at most with the weeks of the year dealt out by chance",
+    "held_out_chance_plane_seats": "how often those are as far apart",
+    "held_out_chance_visib": "the same of `visib`",
+    "false_alarm_rate_held_out_unmoved": "windows that drift in a column that has not moved, by that test",
     "false_alarm_rate": "windows that drift, from stretches between those of the reference",
     "false_alarm_rate_stated": "as that model states",
     "power_flights": "shifts of 0.2 deviations that are found, over all numbers",
     "power_flights_clear": "over those in which such a shift is more than what windows differ by anyway",
     "estimated_auc_mae": "estimated from true ROC AUC of a week, before its labels came",
     "estimated_auc_coverage": "weeks whose true ROC AUC is within the 95 % interval of the estimate",
+    "estimated_auc_mae_delayed": "the estimate, with labels of late flights after three days and others after an hour",
+    "estimated_auc_coverage_delayed": "weeks within its interval then",
+    "early_labels_auc_mae": "instead of the estimate, the ROC AUC of the labels that have come by the end of the week",
     "concept_alarms_flipped_0.0": "weeks with concept drift, as labels are",
     "concept_alarms_flipped_0.1": "with a tenth of the labels flipped",
     "concept_alarms_flipped_0.2": "with a fifth of the labels flipped",
@@ -102,7 +110,8 @@ def _flights(figures: Figures) -> Iterator[str]:
         figure = figures.get(f"monitoring.{name}")
         if figure is not None:
             value, of = figure["value"], figure["unit"]
-            yield _row(f"`{name}`", words, f"{value:.3f} {of}" if "AUC" in of else f"{_percent(value)} {of}")
+            plain = "AUC" in of or "distance" in name
+            yield _row(f"`{name}`", words, f"{value:.3f} {of}" if plain else f"{_percent(value)} {of}")
 
 
 def _rivals(values: _Values, prefix: str) -> list[str]:

@@ -138,12 +138,18 @@ def parity(
     config: ConfigOption = None,
 ) -> None:
     """Compute features that were served again from their history, and show feature by feature what differs."""
-    from mlops_ray.pipeline.served_parity import report_failed, served_parity
+    from mlops_ray.pipeline.served_parity import NothingServedError, report_failed, served_parity
 
     settings = settings_of(state, config)
     end = moment_of("--until", until) if until else datetime.now(UTC)
     start = moment_of("--since", since) if since else end - timedelta(days=1)
-    found = served_parity(settings, use_case, start, end, rows)
+    try:
+        found = served_parity(settings, use_case, start, end, rows)
+    except NothingServedError as error:
+        if fail_above is None:
+            raise
+        typer.echo(str(error))
+        return
     typer.echo(json.dumps(found.to_json(), indent=2))
     for cause in found.causes:
         typer.secho(printable(cause), fg="yellow", err=True)

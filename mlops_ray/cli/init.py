@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,6 +25,10 @@ def init(
     data: Annotated[str, typer.Option(help="The files: a path, or a pattern in quotes ('raw/customers_*.csv').")],
     label: Annotated[str | None, typer.Option(help="The column to predict. [default: you are asked]")] = None,
     time: Annotated[str | None, typer.Option(help="The column with the moment of each row. [default: asked]")] = None,
+    task: Annotated[
+        Literal["binary", "multiclass", "regression"] | None,
+        typer.Option(help="Which kind the label is: yes or no, one of several names, a number. [default: found]"),
+    ] = None,
     positive: Annotated[str, typer.Option(help="The value of the label that counts as yes. [default: found]")] = "",
     known_after: Annotated[
         str | None, typer.Option(help="How long after --time the label is known: 12h, 30d. [default: at once]")
@@ -36,7 +40,7 @@ def init(
     from datetime import timedelta
 
     from mlops_ray.exploration.propose import propose
-    from mlops_ray.scaffold.draft import Asked, draft, questions
+    from mlops_ray.scaffold.draft import Asked, draft, is_ambiguous, questions
     from mlops_ray.scaffold.project import write_project
 
     expect_name(name)
@@ -49,7 +53,11 @@ def init(
     for question, columns in questions(proposal):
         answers[question] = answers[question] or _ask(question, columns, proposal)
     after = duration_of("--known-after", known_after) if known_after else timedelta()
-    asked = Asked(str(answers["label"]), str(answers["time"]), positive, after, owner)
+    kind = task
+    if kind is None and not positive and sys.stdin.isatty() and is_ambiguous(proposal, str(answers["label"])):
+        are_names = typer.confirm(f"Are the numbers of {answers['label']} names (else they are amounts)?", default=True)
+        kind = "multiclass" if are_names else "regression"
+    asked = Asked(str(answers["label"]), str(answers["time"]), positive, after, owner, kind)
     drafted, written = write_project(project, draft(name, place, proposal, asked), place)
     _tell(drafted, project, written)
 

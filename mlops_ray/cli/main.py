@@ -11,9 +11,11 @@ import typer
 from mlops_ray.cli.approvals import versions
 from mlops_ray.cli.approvers import approvals
 from mlops_ray.cli.batch import labels, score
+from mlops_ray.cli.check import check
 from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.contract import contract
 from mlops_ray.cli.data import data
+from mlops_ray.cli.doctor import doctor
 from mlops_ray.cli.explore import explore
 from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
@@ -28,6 +30,7 @@ from mlops_ray.cli.quarantine import quarantine
 from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
 from mlops_ray.cli.run import run
+from mlops_ray.cli.schedule import schedule
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
@@ -43,7 +46,7 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (init, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
+for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
     app.command()(command)
 app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")
@@ -58,6 +61,7 @@ app.add_typer(rollout, name="rollout")
 app.add_typer(alarms, name="alarms")
 app.add_typer(monitoring, name="monitoring")
 app.add_typer(retraining, name="retraining")
+app.add_typer(schedule, name="schedule")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 app.add_typer(notify, name="notify")

@@ -117,6 +117,23 @@ def silence(
     typer.echo(f"Alarm {silenced.id} is silenced until {end:%Y-%m-%d %H:%M %Z}.")
 
 
+@monitoring.command("check")
+def check(use_case: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+    """For a schedule or a pipeline of one's own: exit code 1 if an alarm stands that nobody silenced; `info` does not
+    count."""
+    now = datetime.now(UTC)
+    found = alarms_of(open_store(settings_of(state, config)), use_case)
+    standing = [alarm for alarm in found if alarm.is_open(now) and alarm.severity != "info"]
+    for alarm in standing:
+        said = (
+            f"{alarm.use_case}@{alarm.version} {alarm.severity} since {alarm.since:%Y-%m-%d %H:%M} UTC: {alarm.title}"
+        )
+        typer.secho(printable(said), fg="red", err=True)
+    if standing:
+        raise typer.Exit(1)
+    typer.echo(f"No alarm of {use_case} stands.")
+
+
 @monitoring.command("show")
 def show_definition(
     use_case: NameArgument,

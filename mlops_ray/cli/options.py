@@ -14,6 +14,7 @@ from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError
 
 SETTINGS_FILE = "settings.yaml"
+DATA_VARIABLE = "MLOPS_RAY_DATA"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 CaseArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
@@ -25,7 +26,7 @@ StateOption = Annotated[
 DataOption = Annotated[
     str | None,
     typer.Option(
-        envvar="MLOPS_RAY_DATA", help="Folder or URL of the raw files. [default: the settings file's, or ./data]"
+        envvar=DATA_VARIABLE, help="Folder or URL of the raw files. [default: the settings file's, or ./data]"
     ),
 ]
 ConfigOption = Annotated[
@@ -48,12 +49,24 @@ ReasonOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")
 def settings_of(
     state: str | None, config: str | None, data: str | None = None, http_port: int | None = None
 ) -> Settings:
-    """The settings of a command. Raises ConfigurationError naming the setting that is wrong."""
+    """The settings of a command. Raises ConfigurationError naming the setting that is wrong.
+
+    Also a command without --data goes by its variable: in a submitted job the default is nowhere.
+    """
+    data = data or os.environ.get(DATA_VARIABLE)
     defaults = {"state": absolute("state"), "data": absolute("data")}
-    config = config or (SETTINGS_FILE if Path(SETTINGS_FILE).is_file() else None)
     return load_settings(
-        config, defaults, state=state and absolute(state), data=data and absolute(data), http_port=http_port
+        settings_file(config),
+        defaults,
+        state=state and absolute(state),
+        data=data and absolute(data),
+        http_port=http_port,
     )
+
+
+def settings_file(config: str | None) -> str | None:
+    """The settings file that counts: the one that was given, or the one in this folder, if there is one."""
+    return config or (SETTINGS_FILE if Path(SETTINGS_FILE).is_file() else None)
 
 
 def absolute(path: str) -> str:

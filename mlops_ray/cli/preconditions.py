@@ -18,6 +18,11 @@ from mlops_ray.state_folder import expect_room
 def expect_can_work(settings: Settings) -> None:
     """Raise ConfigurationError unless Ray can be started here and its results kept."""
     expect_room(settings)
+    expect_ray_can_write()
+
+
+def expect_ray_can_write() -> None:
+    """Raise ConfigurationError unless Ray can keep its sessions here."""
     folder = Path(os.environ.get("RAY_TMPDIR", "/tmp"))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigurationError(f"Ray cannot write to {folder}. Have it made writable, or set RAY_TMPDIR.")

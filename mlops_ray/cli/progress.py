@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.pipeline.plan import FIRST_TIME
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepRuns, StepStarted, StepWaits
+from mlops_ray.tasks.stored import task_from_json
 from mlops_ray.training.trial import SearchProgress
 
 
@@ -76,7 +77,10 @@ def _sentence(event: StepFinished) -> str:
             best = f"{result['best']['trial_id']}, {result['metric']} {result['best']['value']:.4f}"
             return f"{len(result['trials'])} trials; best on the validation period {best}"
         case "evaluate":
-            return f"{result['candidate']} on the test period: ROC AUC {result['evaluation']['roc_auc']['value']:.4f}"
+            evaluation = result["evaluation"]
+            metric = next(iter(task_from_json(evaluation.get("task")).metrics))
+            name, value = metric.replace("_", " "), evaluation[metric]["value"]
+            return f"{result['candidate']} on the test period: {name} {value:.4f}"
         case "register":
             return f"version {result['version']}, sealed as {result['digest'][:12]}"
         case _:

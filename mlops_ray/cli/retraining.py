@@ -4,7 +4,7 @@ import calendar
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.cli.governance import cli_actor
 from mlops_ray.cli.local_ray import ray_for
 from mlops_ray.cli.options import (
     DEFAULT_URL,
@@ -23,6 +24,7 @@ from mlops_ray.cli.options import (
     RepoOption,
     StateOption,
     UrlOption,
+    absolute,
     definitions_folder,
     moment_of,
     settings_of,
@@ -107,6 +109,38 @@ def retrain(
 
 
 @retraining.command()
+def ask(
+    use_case: CaseArgument,
+    as_of: Annotated[str, typer.Option(help="Nothing known later enters: an RFC 3339 moment.")],
+    state: StateOption = None,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    feature_repo: RepoOption = None,
+) -> None:
+    """Ask the governor for a retraining, as its schedule does, and wait for the end; exit code 1 if it failed.
+
+    Its limits hold: without enough new labels, or in its cool-down, there is none, and it says why.
+    """
+    from mlops_ray.governance.control_store import open_store
+
+    settings, case = settings_of(state, config, data), load_use_case(use_case)
+    moment, store = moment_of("--as-of", as_of), open_store(settings)
+    actor = cli_actor(store, settings, "operate", use_case=case.name)
+    with ray_for(settings):
+        from mlops_ray.retraining.asked import ask_for_retraining
+        from mlops_ray.retraining.new_labels import NewLabels
+        from mlops_ray.retraining.ray_launchers import find_launcher
+
+        repo, file = definitions_folder(use_case, feature_repo), config and absolute(config)
+        launcher = find_launcher(case, settings, repo, use_case, file)
+        rows = NewLabels(settings, case.name)
+        asked = ask_for_retraining(case, settings, store, launcher, rows, actor, moment)
+    typer.echo(json.dumps(asdict(asked), indent=2))
+    if asked.outcome == "failed":
+        raise typer.Exit(1)
+
+
+@retraining.command()
 def replay(
     use_case: CaseArgument,
     start: FromOption,
@@ -169,7 +203,7 @@ def rehearse(
 
 
 def _show(result: "Backtest", folder: Path) -> None:
-    from mlops_ray.retraining.chart import page, table
+    from mlops_ray.retraining.chart import blind_lines, page, table
 
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{result.use_case}-{result.start:%Y-%m-%d}-{result.end:%Y-%m-%d}"
@@ -177,6 +211,8 @@ def _show(result: "Backtest", folder: Path) -> None:
     (folder / f"{name}.html").write_text(page(result))
     console = Console()
     (console if console.is_terminal else Console(width=_WIDTH)).print(table(result))
+    for line in (line for report in result.policies for line in blind_lines(report)):
+        typer.echo(line)
     typer.echo(f"Chart: {folder / name}.html\nAll of it: {folder / name}.json")
 
 

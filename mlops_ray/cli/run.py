@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from mlops_ray.cli.options import (
 )
 from mlops_ray.cli.preconditions import expect_can_work
 from mlops_ray.cli.rollout import credential
-from mlops_ray.cli.serve import key_line, quiet_serving
+from mlops_ray.cli.serve import console_line, key_line, quiet_serving
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
@@ -186,7 +185,7 @@ def _ask(case: UseCase, settings: Settings, snapshot: str, as_of: str) -> dict[s
     keys[case.event_time] = (datetime.fromisoformat(as_of) + case.lead_time).isoformat()
     with Client(settings.url, api_key=credential(settings)) as client:
         answer = client.predict(case.name, keys=keys, as_of=datetime.fromisoformat(as_of))
-    return {"request": {"keys": keys, "as_of": as_of}, "answer": json.loads(json.dumps(asdict(answer), default=str))}
+    return {"request": {"keys": keys, "as_of": as_of}, "answer": answer.to_json()}
 
 
 def _further(case: UseCase, settings: Settings, summary: Path, prediction: dict[str, Any] | None) -> str:
@@ -197,6 +196,7 @@ def _further(case: UseCase, settings: Settings, summary: Path, prediction: dict[
         key = None if given else credential(settings)  # a real key stays out of terminals and of a job's log
         lines += [f"Endpoint: {url} (while served: mlops-ray serve {case.name})"]
         lines += [key_line(settings, key)] if key else []
+        lines += [console_line(settings)]
         lines += [
             f'Ask it:   curl -s {url} -H "authorization: Bearer {key or f"${API_KEY_VARIABLE}"}" '
             f"-H 'content-type: application/json' -d '{body}'"

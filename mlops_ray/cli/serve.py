@@ -4,7 +4,6 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -26,6 +25,7 @@ from mlops_ray.cli.options import (
     settings_of,
 )
 from mlops_ray.cli.rollout import credential, key_from
+from mlops_ray.cli.schedule import declare, start_scheduler_here
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
@@ -59,8 +59,11 @@ def serve(
             repo = definitions_folder(use_case, feature_repo)
             start_governor(case, settings, repo, use_case, config=config and absolute(config))
             typer.echo("The governor decides on retraining: `mlops-ray audit show` tells what, and why.")
+        if declare(settings, case, use_case, feature_repo):
+            start_scheduler_here(settings, config)
         if not os.environ.get(API_KEY_VARIABLE) and (key := credential(settings)):
             typer.echo(key_line(settings, key))
+        typer.echo(console_line(settings))
         if own:
             typer.echo("Serving until Ctrl-C.")
             stay_while_ray_lives()
@@ -82,7 +85,7 @@ def predict(
         raise DataError(f"The keys are not JSON: {error}.") from None
     with Client(url, api_key=key_from(state), deadline_s=15) as client:  # somebody sits and waits
         answer = client.predict(name, keys=rows, as_of=moment_of("--as-of", as_of) if as_of else None)
-    typer.echo(json.dumps(asdict(answer), default=str, indent=2))
+    typer.echo(json.dumps(answer.to_json(), indent=2))
 
 
 def quiet_serving() -> Callable[[Settings, str], str]:
@@ -91,6 +94,10 @@ def quiet_serving() -> Callable[[Settings, str], str]:
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     return serve_use_case
+
+
+def console_line(settings: Settings) -> str:
+    return f"Console:  {settings.url}/console (pages for people; sign in with the key)"
 
 
 def key_line(settings: Settings, key: str) -> str:

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 
 from mlops_ray.config import Settings
 from mlops_ray.pipeline.steps.step import StepFinished, StepName
-from mlops_ray.tasks.binary import Metric
+from mlops_ray.tasks.stored import task_from_json
 
 
 def summarize(
@@ -26,7 +26,8 @@ def summarize(
         "candidates": _candidates(trials, done["train"].result["metric"]),
         "best_candidate": done["evaluate"].result["candidate"],
         "metrics": evaluation,
-        "roc_auc": evaluation["roc_auc"]["value"],
+        "metric": (metric := done["train"].result["metric"]),
+        metric: evaluation[metric]["value"],
         "version": done["register"].result["version"],
         "digest": done["register"].result["digest"],
         "gates": done["register"].result["gates"],
@@ -76,7 +77,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         ("best candidate", summary["best_candidate"]),
         *(
             (f"  test {name}", _estimate(summary["metrics"][name]))
-            for name in get_args(Metric)
+            for name in task_from_json(summary["metrics"].get("task")).metrics
             if _is_estimate(summary["metrics"].get(name))
         ),
         ("version", f"{summary['version']} (sealed {summary['digest'][:12]})"),
@@ -90,8 +91,9 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         lines.append(("answer", json.dumps(summary["prediction"]["answer"])))
     lines.append(("seconds", "  ".join(f"{step} {seconds:g}" for step, seconds in summary["steps_s"].items())))
     console.print()
+    width = max(26, *(len(name) + 1 for name, _ in lines))
     for name, value in lines:
-        console.print(f"{name:26}{value}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name:{width}}{value}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _row(row: Mapping[str, Any]) -> str:

@@ -15,8 +15,8 @@ class Prediction:
     """The answer for one row.
 
     prediction: of a label that is yes or no, whether `probability` reaches the model's threshold; of one of several
-    classes, the class with the highest of `probabilities`, which are by class; of a number, that number. The parts that
-    a kind of label has not are None.
+    classes, the class with the highest of `probabilities`, which are by class; of a number, that number, with the
+    interval from `low` to `high` where one was declared. The parts that a kind of label has not are None.
     missing_features: of which the online store knew no value at the moment `as_of` of the answer; expired_features:
     whose value was older than it may be. The model took both as missing. late: it was asked later than the model
     learned to, after the event time minus the lead time.
@@ -28,6 +28,8 @@ class Prediction:
     expired_features: tuple[str, ...] = ()
     late: bool = False
     probabilities: Mapping[str, float] | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Answer:
     as_of: datetime
     predictions: tuple[Prediction, ...]
     degraded: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As the endpoint gave it: without the parts that its kind of label has not."""
+        rows = [{name: part for name, part in vars(row).items() if part is not None} for row in self.predictions]
+        return {**vars(self), "as_of": self.as_of.isoformat(), "predictions": rows}
 
 
 def question(name: str, keys: Rows | None, features: Rows | None, as_of: datetime | None) -> Call:
@@ -76,5 +83,12 @@ def answer_of(content: Any) -> Answer:
 def _prediction(row: Mapping[str, Any]) -> Prediction:
     missing, expired = (tuple(row.get(name, ())) for name in ("missing_features", "expired_features"))
     return Prediction(
-        row.get("probability"), row["prediction"], missing, expired, row.get("late", False), row.get("probabilities")
+        row.get("probability"),
+        row["prediction"],
+        missing,
+        expired,
+        row.get("late", False),
+        row.get("probabilities"),
+        row.get("low"),
+        row.get("high"),
     )

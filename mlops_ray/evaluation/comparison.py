@@ -58,9 +58,16 @@ def unseen(rows: pl.DataFrame, *trained_until: datetime) -> pl.DataFrame:
 
 
 def compare(
-    task: Task, labels: NDArray[Any], challenger: _Float, champion: _Float, day: NDArray[np.intp], metric: str
+    tasks: tuple[Task, Task],
+    labels: NDArray[Any],
+    challenger: _Float,
+    champion: _Float,
+    day: NDArray[np.intp],
+    metric: str,
 ) -> Comparison:
-    """Compare two models' answers to the same rows, by a metric of the task. day: [rows], see `days.days_of`.
+    """Compare two models' answers to the same rows, by a metric of their tasks. day: [rows], see `days.days_of`.
+
+    tasks: of challenger and champion, which may act from another threshold on (`Task.like`).
 
     The interval of the difference is `estimate.jackknife`'s, over blocks of whole days: both models are scored without
     each block, so what makes a day hard for both cancels out. DeLong's test (DeLong, DeLong, Clarke-Pearson, Biometrics
@@ -74,13 +81,14 @@ def compare(
             f"The models gave {len(challenger)} and {len(champion)} answers for {len(labels)} rows: they cannot be "
             f"compared."
         )
+    task = tasks[0]
     if lacking := task.shortfall(labels):
         raise DataError(f"There are {lacking} to compare on.")
     block = blocks_of(day)
     weights = weights_without(block)
     ours, theirs = (
-        task.values({metric}, labels, answer.astype(np.float64), block, weights)[metric]
-        for answer in (challenger, champion)
+        one.values({metric}, labels, answer.astype(np.float64), block, weights)[metric]
+        for one, answer in zip(tasks, (challenger, champion), strict=True)
     )
     judged = task.metrics[metric]
     gain = theirs - ours if judged.lower_is_better else ours - theirs

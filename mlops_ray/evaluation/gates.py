@@ -1,7 +1,7 @@
 """Gates: the rules of a use case that a version must pass, and what each of them found."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -12,6 +12,7 @@ from mlops_ray.tasks.estimate import CONFIDENCE, FEWEST_BLOCKS, Estimate
 from mlops_ray.tasks.evaluation import Evaluation
 from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import (
+    BetterThanBaseline,
     BetterThanChampion,
     Fairness,
     Gate,
@@ -27,7 +28,7 @@ Severity = Literal["unknown", "low", "medium", "high", "critical"]
 _SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 # How likely a gate over several slices or groups is to fail where none of them is worse than it allows.
 LEVEL = 1 - CONFIDENCE
-_ON_THE_TEST_PERIOD = (Threshold, NoSliceWorse, BetterThanChampion, Fairness, Plausible)
+_ON_THE_TEST_PERIOD = (Threshold, NoSliceWorse, BetterThanChampion, BetterThanBaseline, Fairness, Plausible)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Measured:
 
     task: the kind of its label, which says of which metrics less is better.
     slices: those with enough rows, and left_out: the number of the others; counts: of their groups, by column.
-    comparisons: with the champion, by metric; None where there is no champion; uncompared: why one is missing. alone:
+    comparisons: with the champion, by metric; None where there is no champion; uncompared: why one is missing.
+    baselines: with what is answered without a model, by `baseline_name`. alone:
     the ROC AUC of each feature by itself, and importance: what a model without it loses. uses: how often decisions were
     made on the test period, this one included. findings: of the vulnerability scan, empty for a clean one.
     """
@@ -58,6 +60,7 @@ class Measured:
     counts: Sequence[GroupCounts] = ()
     comparisons: Mapping[str, Comparison] | None = None
     uncompared: str = "The champion was not asked about these rows."
+    baselines: Mapping[str, Comparison] = field(default_factory=dict)
     alone: Mapping[str, float] | None = None
     importance: Mapping[str, float] | None = None
     uses: int = 1
@@ -101,6 +104,8 @@ def _judge(gate: Gate, measured: Measured, now: datetime) -> GateResult:
             return _no_slice_worse(gate, measured)
         case BetterThanChampion():
             return _better_than_champion(gate, measured)
+        case BetterThanBaseline():
+            return _better_than_baseline(gate, measured)
         case OnnxParity():
             what = "The exported model's largest difference from the trained one"
             return _at_most("onnx parity", gate, measured.onnx_max_difference, gate.limit, what, "")
@@ -189,6 +194,31 @@ def _better_than_champion(gate: BetterThanChampion, measured: Measured) -> GateR
         f"{gate.margin:+g} is asked for): {meaning[verdict(difference, gate.margin)]}."
     )
     return GateResult(name, passed, difference.low, gate.margin, sentence, gate.blocks)
+
+
+def baseline_name(gate: BetterThanBaseline) -> str:
+    return f"{gate.metric} by {', '.join(gate.by) or 'nothing'}"
+
+
+def _better_than_baseline(gate: BetterThanBaseline, measured: Measured) -> GateResult:
+    name = f"{gate.metric} against a baseline"
+    found = measured.baselines.get(baseline_name(gate))
+    if found is None:
+        sentence = "Not measured: the baseline is not on record. Train and register the version again."
+        return GateResult(name, False, None, gate.margin, sentence, gate.blocks)
+    values = (
+        f"{gate.metric} is {found.challenger:.4f}, and {found.champion:.4f} without a model, by "
+        f"{', '.join(gate.by) or 'nothing but the labels before'}: "
+    )
+    difference = found.difference
+    if difference.low is None:
+        sentence = f"{values}not measured, since so few days do not tell chance from difference."
+        return GateResult(name, False, difference.value, gate.margin, sentence, gate.blocks)
+    sentence = (
+        f"{values}better by {difference.low:+.4f} to {difference.high:+.4f} with 95 % certainty (above "
+        f"{gate.margin:+g} is asked for)."
+    )
+    return GateResult(name, difference.low > gate.margin, difference.low, gate.margin, sentence, gate.blocks)
 
 
 def _at_most(

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import polars as pl
 
-from mlops_ray.artifacts import Artifacts, locate
+from mlops_ray.artifacts import Artifacts, locate, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.exploration.profile import Profile, profile_of
-from mlops_ray.exploration.relation import Relation, relations
+from mlops_ray.exploration.relation import Relation, label_group, middle_of, relations_by_group
 from mlops_ray.exploration.scan import Group, Scan, raw_partitions, scan, table_partitions
 from mlops_ray.exploration.suspicion import Suspicion, of_columns, of_relations, of_splits, recorded_with_outcome
-from mlops_ray.exploration.table_sketch import merged
+from mlops_ray.exploration.table_sketch import TableSketch, merged
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT
 from mlops_ray.features.training_set import parts_of_split
 from mlops_ray.ingestion.snapshot import Snapshot, expect_kept, load_snapshot
@@ -23,7 +23,7 @@ from mlops_ray.use_case import Source, UseCase
 
 StartRay = Callable[[], Any]
 Part = Literal["train", "validation", "test"]
-_WITH, _WITHOUT, _NONE = "with", "without", "none"
+_NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,22 @@ def explore_snapshot(
     name = _known(use_case, name)
     artifacts, snapshot = Artifacts(settings.artifacts), snapshot_of(use_case, settings, digest)
     expect_kept(artifacts, use_case.name, snapshot.digest)
-    group = _by_label(use_case) if name == use_case.main_source else None
-    found = _table(
-        artifacts.url(*snapshot.place(name)),
-        start_ray,
-        group,
-    )
+    url = artifacts.url(*snapshot.place(name))
+    group = _by_label(use_case, url) if name == use_case.main_source else None
+    found = _table(url, start_ray, group)
     profile = profile_of(
         f"{use_case.name}: {name} in snapshot {snapshot.digest[:12]}", found.whole(), seconds=found.seconds
     )
     if group is None:
         return Exploration(profile, suspicions=tuple(of_columns(profile)))
-    groups = {label: profile_of(label, table) for label, table in found.groups.items()}
-    related = _related(groups)
+    related = _related(found.groups)
     outcomes = {column.name for column in use_case.sources[name].columns if column.outcome}
     outcomes |= {*use_case.sources[name].derived, *use_case.label.value.meta.root_names()}
-    leaks = [one for one in [*of_relations(related), *_with_outcome(groups)] if one.column not in outcomes]
+    leaks = [
+        one
+        for one in [*of_relations(related, use_case.label.task.label_type.is_numeric()), *_with_outcome(found.groups)]
+        if one.column not in outcomes
+    ]
     return Exploration(profile, related, (*leaks, *of_columns(profile)))
 
 
@@ -125,7 +125,8 @@ def explore_training_set(
     url = _training_set_url(use_case, settings, digest)
     as_of = _last_label(url)
     inside = parts_of_split(as_of, use_case.split)
-    found = _table(url, start_ray, lambda frame: _by_part(frame, inside))
+    middle = middle_of(read_parquet(url, [LABEL])[LABEL])
+    found = _table(url, start_ray, lambda frame: _by_part(frame, inside, middle))
     groups: dict[str, dict[str, Any]] = {}
     for key, table in found.groups.items():
         in_part, _, label = key.partition("/")
@@ -135,15 +136,15 @@ def explore_training_set(
         raise DataError(f"The {part} period of training set {url} has no row. Take another part.")
     name = f"{use_case.name}: training set" + (f", {part} period" if part else "")
     profile = profile_of(name, merged(chosen), seconds=found.seconds)
+    labels = sorted({key.partition("/")[2] for key in chosen}, reverse=True)
     by_label = {
-        label: profile_of(label, merged({key: t for key, t in chosen.items() if key.endswith(f"/{label}")}))
-        for label in (_WITH, _WITHOUT)
+        label: merged({key: t for key, t in chosen.items() if key.partition("/")[2] == label}) for label in labels
     }
     beside = {*use_case.entities, use_case.event_time, LABEL, LABEL_KNOWN_AT} - set(use_case.features_of_request())
     related = tuple(one for one in _related(by_label) if one.column not in beside)
     parts = {name: profile_of(name, merged(groups[name])) for name in inside if name in groups}
     drift = of_splits(parts) if len(parts) > 1 and part is None else []
-    return Exploration(profile, related, (*of_relations(related), *drift, *of_columns(profile)))
+    return Exploration(profile, related, (*of_relations(related, middle is not None), *drift, *of_columns(profile)))
 
 
 def snapshot_of(use_case: UseCase, settings: Settings, digest: str | None = None) -> Snapshot:
@@ -190,31 +191,39 @@ def _known(use_case: UseCase, name: str | None) -> str:
     return name or use_case.main_source
 
 
-def _by_label(use_case: UseCase) -> Group:
-    label = use_case.label.value
+def _by_label(use_case: UseCase, url: str) -> Group:
+    label, task = use_case.label.value, use_case.label.task
+    middle = None
+    if task.label_type.is_numeric():
+        middle = middle_of(read_parquet(url, label.meta.root_names()).select(label.alias(LABEL))[LABEL])
 
     def group(frame: pl.DataFrame) -> pl.Series:
-        named = pl.when(label.is_null()).then(pl.lit(_NONE)).when(label).then(pl.lit(_WITH)).otherwise(pl.lit(_WITHOUT))
-        return frame.select(named.alias("group")).to_series()
+        return frame.select(label_group(label, middle).fill_null(_NONE).alias("group")).to_series()
 
     return group
 
 
-def _by_part(frame: pl.DataFrame, inside: Mapping[str, pl.Expr]) -> pl.Series:
-    """`part/label` of each row; a row of the gap, or one whose label came too late for its part, is in part `gap`."""
+def _by_part(frame: pl.DataFrame, inside: Mapping[str, pl.Expr], middle: float | None) -> pl.Series:
+    """`part/group` of each row; a row of the gap, or one whose label came too late for its part, is in part `gap`."""
     part = pl.coalesce(*(pl.when(flag).then(pl.lit(name)) for name, flag in inside.items()), pl.lit("gap"))
-    label = pl.when(LABEL).then(pl.lit(_WITH)).otherwise(pl.lit(_WITHOUT))
-    return frame.select(pl.concat_str(part, label, separator="/")).to_series()
+    return frame.select(pl.concat_str(part, label_group(pl.col(LABEL), middle), separator="/")).to_series()
 
 
-def _related(groups: Mapping[str, Profile]) -> tuple[Relation, ...]:
-    return relations(groups[_WITH], groups[_WITHOUT]) if {_WITH, _WITHOUT} <= set(groups) else ()
+def _related(groups: Mapping[str, TableSketch]) -> tuple[Relation, ...]:
+    labelled = {name: groups[name] for name in sorted(groups, reverse=True) if name != _NONE}
+    pairs = {}
+    for name, table in labelled.items():
+        others = {other: one for other, one in labelled.items() if other != name}
+        if others:
+            pairs[name] = profile_of(name, table), profile_of("others", merged(others))
+    return relations_by_group(pairs)
 
 
-def _with_outcome(groups: Mapping[str, Profile]) -> list[Suspicion]:
-    if _NONE not in groups or _WITH not in groups:
+def _with_outcome(groups: Mapping[str, TableSketch]) -> list[Suspicion]:
+    labelled = {name: one for name, one in groups.items() if name != _NONE}
+    if _NONE not in groups or not labelled:
         return []
-    return recorded_with_outcome(groups[_WITH], groups[_NONE])
+    return recorded_with_outcome(profile_of("", merged(labelled)), profile_of("", groups[_NONE]))
 
 
 def _training_set_url(use_case: UseCase, settings: Settings, digest: str | None) -> str:
@@ -232,8 +241,6 @@ def _training_set_url(use_case: UseCase, settings: Settings, digest: str | None)
 
 
 def _last_label(url: str) -> datetime:
-    from mlops_ray.artifacts import read_parquet
-
     latest = read_parquet(url, [LABEL_KNOWN_AT])[LABEL_KNOWN_AT].max()
     if not isinstance(latest, datetime):
         raise DataError(f"{url} has no row with a label. Make the training set again.")

@@ -10,7 +10,7 @@ from mlops_ray.errors import UseCaseError, nearest
 from mlops_ray.exploration.early_views import early_views
 from mlops_ray.exploration.profile import Profile, profile_of
 from mlops_ray.exploration.raw_sample import accepted_rows
-from mlops_ray.exploration.relation import relations
+from mlops_ray.exploration.relation import label_group, middle_of, relations_by_group
 from mlops_ray.exploration.suspicion import Suspicion, of_relations, recorded_with_outcome
 from mlops_ray.exploration.table_sketch import TableSketch
 from mlops_ray.features.columns import LABEL
@@ -33,7 +33,7 @@ def suspected_leaks(
     tables: of the snapshot that the training set was made from.
     """
     found = [
-        *_too_good_alone(training_set, [feature.name for feature in features]),
+        *too_good_alone(training_set, [feature.name for feature in features]),
         *_recorded_with_outcome(use_case, tables[use_case.main_source]),
         *early_views(use_case, tables),
     ]
@@ -45,7 +45,7 @@ def suspected_in_files(use_case: UseCase, files: Sequence[SourceFile]) -> list[S
     files of the first source."""
     rows = accepted_rows(files, use_case.sources[use_case.main_source], _ROWS)
     labelled, names = labelled_rows(use_case, rows, _EVER), list(use_case.features_of_request())
-    found = [*_too_good_alone(labelled, names), *_recorded_with_outcome(use_case, rows)]
+    found = [*too_good_alone(labelled, names), *_recorded_with_outcome(use_case, rows)]
     return list({one.column: one for one in reversed(found)}.values())[::-1]
 
 
@@ -72,11 +72,17 @@ def expect_no_leak(found: Sequence[Suspicion], waivers: Mapping[str, str], known
         )
 
 
-def _too_good_alone(training_set: pl.DataFrame, names: Sequence[str]) -> list[Suspicion]:
-    with_label, without = (
-        _profile(training_set.filter(flag).select(names)) for flag in (pl.col(LABEL), ~pl.col(LABEL))
-    )
-    return of_relations(relations(with_label, without))
+def too_good_alone(training_set: pl.DataFrame, names: Sequence[str]) -> list[Suspicion]:
+    """Columns of a training set that alone say too much of its label, of any kind."""
+    label = training_set[LABEL]
+    middle = middle_of(label)
+    group = training_set.select(label_group(pl.col(LABEL), middle)).to_series()
+    rows = training_set.select(names)
+    pairs = {
+        name: (_profile(rows.filter(group == name)), _profile(rows.filter(group != name)))
+        for name in group.drop_nulls().unique().sort(descending=True)
+    }
+    return of_relations(relations_by_group(pairs), numbers=middle is not None)
 
 
 def _recorded_with_outcome(use_case: UseCase, rows: pl.DataFrame) -> list[Suspicion]:

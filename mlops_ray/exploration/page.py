@@ -38,9 +38,12 @@ def exploration_html(found: "Exploration") -> str:
         rows = [(escape(one.column), one.kind.replace("_", " "), escape(one.reason)) for one in found.suspicions]
         parts.append(f"<h2>Look at these first</h2>{table(('column', 'suspicion', 'why'), rows)}")
     if ranked := [(one.column, one.roc_auc) for one in found.relations if one.roc_auc is not None]:
+        groups = {one.column: f" ({one.group})" for one in found.relations if one.group}
+        ranked = [(f"{name}{groups.get(name, '')}", auc) for name, auc in ranked]
+        of = "; of the class that it tells best" if groups else ""
         parts.append(
             "<h2>How well each column alone tells the label</h2><p><small>ROC AUC of ranking by it: 0.5 says nothing, "
-            f"1 all.</small></p>{bars([(name, auc - 0.5, f'{auc:.3f}') for name, auc in ranked[:_RELATED]], 0.5)}"
+            f"1 all{of}.</small></p>{bars([(name, auc - 0.5, f'{auc:.3f}') for name, auc in ranked[:_RELATED]], 0.5)}"
         )
     return "".join([*parts, "<h2>Columns</h2>", _columns(profile)])
 
@@ -71,7 +74,7 @@ def ranking_html(found: "Ranking") -> str:
         cells = [str(place), escape(one.name), f"{one.fitness:.2f}", f"{one.completeness:.1%}"]
         cells += ["" if one.age_days is None else f"{one.age_days:,.0f} days old", f"{one.rows:,}"]
         cells += ["" if one.distance is None else f"{one.distance:.0%}"]
-        cells += [("" if one.roc_auc is None else f"{one.roc_auc:.3f}")] if found.by_model else []
+        cells += [("" if one.reached is None else f"{one.reached:.3f}")] if found.by_model else []
         rows.append(tuple(cells))
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences())
     return f"<h1>{escape(found.title)}</h1>{table(heads, rows)}<ul>{said}</ul>"

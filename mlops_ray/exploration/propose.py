@@ -17,12 +17,15 @@ from mlops_ray.exploration.scan import raw_partitions, scan
 from mlops_ray.exploration.suspicion import shown
 from mlops_ray.ingestion.sources import SourceFile, file_format, find_files
 from mlops_ray.use_case import Column, Source
-from mlops_ray.use_case.column import NULL_TEXTS, normal_form
+from mlops_ray.use_case.column import NULL_TEXTS, ColumnType, normal_form
 
 _HEAD_BYTES = 1 << 16
 _DELIMITERS = ",;\t|"
 _MOST_CHOICES = 12
 _ROWS_OF_A_CHOICE = 20
+# Words among numbers are no numbers, rather than codes, if at most this share of the values are words, there are more
+# different values than these, and this share of the words is known one by one.
+_WORDS_AMONG_NUMBERS, _FEWEST_NUMBERS, _KNOWN_WORDS = 0.2, 50, 0.9
 # A limit is put so much beyond what was seen, as a share of the range, and then to a round number.
 _BEYOND = 0.5
 _YEARS_1990_TO_2100_S = 631_152_000, 4_102_444_800
@@ -160,6 +163,12 @@ def _column(column: ColumnProfile, profile: Profile) -> tuple[Column, str]:
         return Column(column.name, "number", nullable, low, high), remark
     if kinds <= {"integer", "decimal_comma"}:
         return Column(column.name, "number", nullable, decimal_comma=True, thousands="."), f"{remark}; decimal comma"
+    if words := _words_among_numbers(column):
+        type_: ColumnType = "number" if kinds & {"number", "decimal_comma"} else "integer"
+        comma: dict[str, Any] = {"decimal_comma": True, "thousands": "."} if "decimal_comma" in kinds else {}
+        declared = Column(column.name, type_, nullable=True, null_texts=(*NULL_TEXTS, *words), **comma)
+        said = ", ".join(map(shown, words))
+        return declared, f"{remark}; {said} among the numbers: read as null, other words will be quarantined"
     if kinds == {"boolean"} or (kinds <= {"boolean", "integer"} and _is_flag(column)):
         return Column(column.name, "boolean", nullable), remark
     if kinds == {"timestamp"}:
@@ -173,6 +182,22 @@ def _column(column: ColumnProfile, profile: Profile) -> tuple[Column, str]:
         declared = Column(column.name, "timestamp", nullable, format=format_, time_zone="UTC", clock_change="latest")
         return declared, f"{remark}; is it UTC?{ask}"
     return _text(column, nullable, remark, kinds)
+
+
+def _words_among_numbers(column: ColumnProfile) -> tuple[str, ...]:
+    """Words that stand for "no number" in a column of many different numbers; none where they are more than a few, or
+    have digits themselves, as codes do."""
+    texts, numbers = column.kinds.get("text", 0), set(column.kinds) - {"text", "null_text"}
+    if not texts or not (numbers <= {"integer", "number"} or numbers <= {"integer", "decimal_comma"}):
+        return ()
+    words = {value: rows for value, rows in column.top if value not in NULL_TEXTS and not _like_a_number(value)}
+    few = texts <= _WORDS_AMONG_NUMBERS * column.values and len(words) <= _MOST_CHOICES
+    known = sum(words.values()) >= _KNOWN_WORDS * texts and not any(map(str.isdigit, "".join(words)))
+    return tuple(words) if few and known and column.different > _FEWEST_NUMBERS else ()
+
+
+def _like_a_number(value: str) -> bool:
+    return any(character.isdigit() for character in value) and not any(character.isalpha() for character in value)
 
 
 def _text(column: ColumnProfile, nullable: bool, remark: str, kinds: set[str]) -> tuple[Column, str]:

@@ -5,6 +5,7 @@ Only request features are used, which need no history: it says which rows are be
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from mlops_ray.exploration.raw_sample import accepted_rows
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.labelled import labelled_rows
 from mlops_ray.ingestion.sources import SourceFile
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import UseCase
 
 ROWS = 20_000  # of a data set are learned from or judged by
@@ -29,40 +31,53 @@ def labelled_sample(use_case: UseCase, files: Sequence[SourceFile]) -> pl.DataFr
     return labelled.select(*use_case.features_of_request(), LABEL)
 
 
-def reached(training: Sequence[pl.DataFrame], judged: pl.DataFrame, what: str) -> float:
-    """The ROC AUC on `judged` of a model that learned from `training`. Raises DataError if either has one label."""
+def reached(task: Task, training: Sequence[pl.DataFrame], judged: pl.DataFrame, what: str) -> float:
+    """The first metric of the task on `judged`, of a model that learned from `training`. Raises DataError if either has
+    too few kinds of labels."""
     rows = pl.concat(training, how="vertical_relaxed")
     for frame, name in ((rows, what), (judged, "the reference")):
-        if frame[LABEL].n_unique() < 2:
-            raise DataError(f"{name} has {frame.height:,} labelled rows of one kind. A model needs both labels.")
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.metrics import roc_auc_score
+        if lacking := task.shortfall(task.encoded(frame[LABEL])):
+            raise DataError(f"{name} has {lacking}. A model needs all kinds of labels.")
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    codes = _codes(rows)
-    model = HistGradientBoostingClassifier(max_iter=_ROUNDS, random_state=0)
+    labels = task.encoded(rows[LABEL])
+    codes = _codes(rows, labels)
     with threadpool_limits(1):  # where others compute as well, threads that wait for each other take ten times as long
-        model.fit(_matrix(rows, codes), rows[LABEL].to_numpy())
-        probability = model.predict_proba(_matrix(judged, codes))[:, 1]
-    return float(roc_auc_score(judged[LABEL].to_numpy(), probability))
+        answer = _answers(task, _matrix(rows, codes), labels, _matrix(judged, codes))
+    metric, block = next(iter(task.metrics)), np.zeros(len(judged), dtype=np.intp)
+    return float(task.values({metric}, task.encoded(judged[LABEL]), answer, block, np.ones((1, 1)))[metric][0])
 
 
-def worth(samples: Mapping[str, pl.DataFrame], judged: pl.DataFrame) -> tuple[float, dict[str, float]]:
-    """What a model reaches with all samples; and for each, by how much less without it: below 0, it does harm.
+def _answers(
+    task: Task, matrix: NDArray[np.float64], labels: NDArray[Any], asked: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    if task.label_type.is_numeric():
+        numbers = HistGradientBoostingRegressor(max_iter=_ROUNDS, random_state=0)
+        return np.asarray(numbers.fit(matrix, labels).predict(asked))
+    classes = HistGradientBoostingClassifier(max_iter=_ROUNDS, random_state=0).fit(matrix, labels)
+    found: NDArray[np.float64] = classes.predict_proba(asked)
+    return found[:, 1] if task.width == 1 else found
+
+
+def worth(task: Task, samples: Mapping[str, pl.DataFrame], judged: pl.DataFrame) -> tuple[float, dict[str, float]]:
+    """What a model reaches with all samples; and for each, by how much it is worse without it: below 0, it does harm.
 
     Leave-one-out, the simplest value of data (Ghorbani and Zou, "Data Shapley", 2019, section 2); equal samples hide
     each other.
     """
-    whole = reached(list(samples.values()), judged, "all together")
+    whole, metric = reached(task, list(samples.values()), judged, "all together"), next(iter(task.metrics.values()))
     if len(samples) < 2:
         return whole, {}
     others = {name: [frame for other, frame in samples.items() if other != name] for name in samples}
-    return whole, {name: whole - reached(rest, judged, f"all but {name}") for name, rest in others.items()}
+    without = {name: reached(task, rest, judged, f"all but {name}") for name, rest in others.items()}
+    return whole, {name: metric.gain(whole) - metric.gain(value) for name, value in without.items()}
 
 
-def _codes(rows: pl.DataFrame) -> dict[str, dict[str, float]]:
-    """Of each text column its values, by how often they have the label, numbered."""
-    found = {}
+def _codes(rows: pl.DataFrame, labels: NDArray[Any]) -> dict[str, dict[str, float]]:
+    """Of each text column its values, by the mean of their encoded labels, numbered."""
+    found, rows = {}, rows.with_columns(pl.Series(LABEL, labels).cast(pl.Float64))
     for name, dtype in rows.schema.items():
         if dtype == pl.String:
             rates = rows.group_by(name).agg(pl.col(LABEL).mean()).drop_nulls().sort(LABEL, name)

@@ -15,6 +15,8 @@ from mlops_ray.exploration.explore import StartRay
 from mlops_ray.exploration.profile import Profile, profile_of
 from mlops_ray.exploration.scan import raw_partitions, scan
 from mlops_ray.ingestion.sources import SourceFile, find_files
+from mlops_ray.tasks.evaluation import metric_words
+from mlops_ray.tasks.stored import metric_named
 from mlops_ray.use_case import Source, UseCase
 
 FOLDER = "data_choices"
@@ -31,7 +33,7 @@ class Ranked:
 
     completeness: share of its cells, of rows that the contract accepts, that have a value. age_days: from its newest
     moment to `as_of`. distance: from the reference, or the median one from the others; `moved` says in which columns.
-    roc_auc: what a quick model learns from it alone; worth: what all together lose without it.
+    reached: what a quick model learns from it alone, in the ranking's metric; worth: what all together lose without it.
     """
 
     name: str
@@ -42,19 +44,21 @@ class Ranked:
     age_days: float | None
     distance: float | None
     moved: tuple[str, ...]
-    roc_auc: float | None
+    reached: float | None
     worth: float | None
     files: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Data sets, the best first. by_model: the order is that of the quick model, else of fitness."""
+    """Data sets, the best first. by_model: the order is that of the quick model, else of fitness. together: what it
+    reaches with all of them, by `metric`."""
 
     use_case: str
     candidates: tuple[Ranked, ...]
     by_model: bool
     together: float | None
+    metric: str = "roc_auc"
 
     @property
     def title(self) -> str:
@@ -63,14 +67,16 @@ class Ranking:
     @property
     def harmful(self) -> tuple[str, ...]:
         """Data sets without which the quick model is better."""
-        return tuple(one.name for one in self.candidates if one.worth is not None and one.worth < -_NO_DIFFERENCE)
+        least = _NO_DIFFERENCE * (1.0 if metric_named(self.metric).highest <= 1 else abs(self.together or 0.0))
+        return tuple(one.name for one in self.candidates if one.worth is not None and one.worth < -least)
 
     def sentences(self) -> list[str]:
         """Why each stands where it stands, in order; and which to leave out."""
-        said = [f"{place}. {_reason(one)}" for place, one in enumerate(self.candidates, 1)]
+        metric, sign = _with_article(self.metric), 1 if metric_named(self.metric).lower_is_better else -1
+        said = [f"{place}. {_reason(one, metric)}" for place, one in enumerate(self.candidates, 1)]
         return said + [
-            f"Leave out {one.name}: without it the quick model reaches a ROC AUC of {self.together - one.worth:.3f}, "
-            f"with it {self.together:.3f}."
+            f"Leave out {one.name}: without it the quick model reaches {metric} of "
+            f"{self.together + sign * one.worth:.3f}, with it {self.together:.3f}."
             for one in self.candidates
             if one.name in self.harmful and self.together is not None and one.worth is not None
         ]
@@ -111,6 +117,7 @@ def rank(
     newest = {name: _newest(profile) for name, profile in profiles.items()}
     moment = as_of or max((one for one in newest.values() if one is not None), default=None)
     reached, together, worth = _by_model(use_case, files, beside) if model else ({}, None, {})
+    metric, judged = next(iter(use_case.label.task.metrics.items()))
     ranked = []
     for name, profile in profiles.items():
         others = [wanted] if wanted else [other for key, other in profiles.items() if key != name]
@@ -134,8 +141,9 @@ def rank(
                 given,
             )
         )
-    order = sorted(ranked, key=lambda one: (-(one.roc_auc or 0) if model else 0, -one.fitness, one.name))
-    return Ranking(use_case.name, tuple(order), model, together)
+    gains = {name: judged.gain(value) for name, value in reached.items()}
+    order = sorted(ranked, key=lambda one: (-gains.get(one.name, 0.0), -one.fitness, one.name))
+    return Ranking(use_case.name, tuple(order), model, together, metric)
 
 
 def choose(artifacts: Artifacts, ranking: Ranking, names: Sequence[str], why: str) -> str:
@@ -171,10 +179,10 @@ def _by_model(
 ) -> tuple[dict[str, float], float, dict[str, float]]:
     from mlops_ray.exploration.quick_model import labelled_sample, reached, worth
 
-    samples = {name: labelled_sample(use_case, found) for name, found in files.items()}
+    task, samples = use_case.label.task, {name: labelled_sample(use_case, found) for name, found in files.items()}
     judged = labelled_sample(use_case, reference)
-    alone = {name: reached([sample], judged, name) for name, sample in samples.items()}
-    together, of_each = worth(samples, judged)
+    alone = {name: reached(task, [sample], judged, name) for name, sample in samples.items()}
+    together, of_each = worth(task, samples, judged)
     return alone, together, of_each
 
 
@@ -222,7 +230,12 @@ def _of_age(days: float | None) -> float:
     return 1.0 if days is None else 0.5 ** (max(0.0, days) / _HALF_LIFE_DAYS)
 
 
-def _reason(one: Ranked) -> str:
+def _with_article(metric: str) -> str:
+    words = metric_words(metric)
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _reason(one: Ranked, metric: str) -> str:
     parts = [f"{one.completeness:.0%} complete", f"{one.rows:,} rows ({_size(one.rows)})"]
     if one.accepted < 1:
         parts.append(f"the contract refuses {1 - one.accepted:.1%} of them")
@@ -231,8 +244,8 @@ def _reason(one: Ranked) -> str:
     if one.distance is not None:
         far = "like the others" if one.distance < 0.03 else f"{one.distance:.0%} away in {', '.join(one.moved)}"
         parts.append(far)
-    if one.roc_auc is not None:
-        parts.append(f"a quick model reaches a ROC AUC of {one.roc_auc:.3f}")
+    if one.reached is not None:
+        parts.append(f"a quick model reaches {metric} of {one.reached:.3f}")
     return f"{one.name}: {'; '.join(parts)}."
 
 

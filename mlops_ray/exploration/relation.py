@@ -1,9 +1,13 @@
-"""Relation: how well one column alone tells rows with the label from those without, from the profiles of both."""
+"""Relation: how well one column alone tells the label, from the profiles of rows that are grouped by it.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Of yes and no there are two groups, of classes as many as there are, and numbers are above their median or not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 
 from mlops_ray.exploration.profile import ColumnProfile, Profile
 
@@ -15,6 +19,8 @@ _ROWS_OF_A_VALUE = 50
 class Relation:
     """How a column goes with the label, as the ROC AUC of ranking by it alone: 0.5 says nothing, 1 all.
 
+    group: of several classes that which it tells best from the others; "" where there are two groups.
+
     roc_auc: by its values, to 0.01, the better of both directions; missing is a value, too. missing_roc_auc: by whether
     there is a value. Both None where a label has no row.
     """
@@ -22,6 +28,34 @@ class Relation:
     column: str
     roc_auc: float | None
     missing_roc_auc: float | None
+    group: str = ""
+
+
+def middle_of(labels: pl.Series) -> float | None:
+    """What parts labels that are numbers into two groups; None for others, of which each value is a group."""
+    if not labels.dtype.is_numeric():
+        return None
+    middle = labels.cast(pl.Float64).fill_nan(None).median()
+    return middle if isinstance(middle, float) else 0.0
+
+
+def label_group(label: pl.Expr, middle: float | None) -> pl.Expr:
+    """The name of each label's group; null where there is no label."""
+    return (label if middle is None else label.cast(pl.Float64).fill_nan(None) > middle).cast(pl.String)
+
+
+def relations_by_group(groups: Mapping[str, tuple[Profile, Profile]]) -> tuple[Relation, ...]:
+    """The relation of every column: of several groups, to that which it tells best from the others.
+
+    groups: by name, the profile of the group's rows, and of those of all others.
+    """
+    if len(groups) < 2:
+        return ()
+    if len(groups) == 2:
+        return relations(*next(iter(groups.values())))
+    found = [replace(one, group=name) for name, pair in groups.items() for one in relations(*pair)]
+    best = {one.column: one for one in sorted(found, key=lambda one: max(one.roc_auc or 0, one.missing_roc_auc or 0))}
+    return tuple(sorted(best.values(), key=lambda one: (-(one.roc_auc or 0), one.column)))
 
 
 def relations(positive: Profile, negative: Profile) -> tuple[Relation, ...]:

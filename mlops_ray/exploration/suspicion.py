@@ -9,6 +9,9 @@ from mlops_ray.exploration.profile import ColumnProfile, Profile
 from mlops_ray.exploration.relation import Relation
 
 ALONE = 0.85
+# One honest column often tells most of a number, as distance does of a journey's time; one that knows the outcome tells
+# nearly all of it.
+ALONE_OF_NUMBERS = 0.97
 MISSING_ALONE = 0.7
 # A column is recorded together with the outcome if most rows without an outcome lack it, and hardly any with one does.
 _LACKING_WITHOUT, _LACKING_WITH = 0.5, 0.01
@@ -59,21 +62,26 @@ def _only(column: ColumnProfile) -> str:
     return column.top[0][0] if column.top else str(column.minimum)
 
 
-def of_relations(found: Sequence[Relation]) -> list[Suspicion]:
-    """Columns that alone, or by whether there is a value, say too much of the label."""
+def of_relations(found: Sequence[Relation], numbers: bool = False) -> list[Suspicion]:
+    """Columns that alone, or by whether there is a value, say too much of the label. numbers: what labels are."""
+    alone = ALONE_OF_NUMBERS if numbers else ALONE
     suspicions = []
     for one in found:
-        if one.roc_auc is not None and one.roc_auc > ALONE:
-            what = f"It alone ranks the rows with a ROC AUC of {one.roc_auc:.3f} (suspicious above {ALONE:g})"
+        if one.roc_auc is not None and one.roc_auc > alone:
+            what = f"It alone ranks the rows{_of(one)} with a ROC AUC of {one.roc_auc:.3f} (suspicious above {alone:g})"
         elif one.missing_roc_auc is not None and one.missing_roc_auc > MISSING_ALONE:
             what = (
-                f"Whether it has a value ranks the rows with a ROC AUC of {one.missing_roc_auc:.3f} (suspicious above "
-                f"{MISSING_ALONE:g})"
+                f"Whether it has a value ranks the rows{_of(one)} with a ROC AUC of {one.missing_roc_auc:.3f} "
+                f"(suspicious above {MISSING_ALONE:g})"
             )
         else:
             continue
         suspicions.append(Suspicion(one.column, "leakage", f"{what}: it most likely is known only after the fact."))
     return suspicions
+
+
+def _of(one: Relation) -> str:
+    return f" of {shown(one.group)}, beside all others," if one.group else ""
 
 
 def recorded_with_outcome(with_outcome: Profile, without: Profile) -> list[Suspicion]:

@@ -4,12 +4,12 @@ An alarm is a subject of its own, `alarm <id>`, so its events name it, whoever r
 it and kept until the event is written: told again after a crash, it is known and nothing is written twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, select
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
@@ -17,7 +17,9 @@ from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity, plain, r
 from mlops_ray.governance.tables import events
 
 RAISED, WORSENED, RESOLVED, SILENCED = "alarm.raised", "alarm.worsened", "alarm.resolved", "alarm.silenced"
+_TYPES = (RAISED, WORSENED, RESOLVED, SILENCED)
 _PREFIX = "alarm "
+_AT_A_TIME = 500
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,39 @@ def alarms_of(store: ControlStore, use_case: str) -> list[AlarmRecord]:
         return _alarms(connection, use_case)
 
 
+def standing_alarms(connection: Connection, use_cases: Collection[str]) -> list[AlarmRecord]:
+    """All alarms of some use cases that are not resolved, silenced ones too, in the order in which they were raised.
+    Of those that are resolved nothing is read but that."""
+    return _about(connection, _standing(connection, use_cases))
+
+
+def recent_alarms(store: ControlStore, use_case: str, limit: int) -> list[AlarmRecord]:
+    """Those that are not resolved, and the `limit` that were raised last, in the order in which they were raised."""
+    of_it = events.c.use_case == use_case, events.c.type == RAISED
+    newest = select(events.c.subject).where(*of_it).order_by(events.c.seq.desc()).limit(limit)
+    with store.reading() as connection:
+        last = connection.execute(newest).scalars().all()
+        return _about(connection, {*_standing(connection, [use_case]), *last})
+
+
+def _standing(connection: Connection, use_cases: Collection[str]) -> list[str]:
+    """The subjects of alarms that were raised and not resolved; the index `events_type` alone tells."""
+    end = events.alias()
+    same = (end.c.use_case == events.c.use_case) & (end.c.subject == events.c.subject)
+    raised = (events.c.type == RAISED) & events.c.use_case.in_(use_cases)
+    query = select(events.c.subject).where(raised, ~exists().where(end.c.type == RESOLVED, same))
+    return list(connection.execute(query).scalars())
+
+
+def _about(connection: Connection, subjects: Collection[str]) -> list[AlarmRecord]:
+    found: list[Event] = []
+    ordered = sorted(subjects)
+    for start in range(0, len(ordered), _AT_A_TIME):
+        some = ordered[start : start + _AT_A_TIME]
+        found += read(connection, select(events).where(events.c.subject.in_(some), events.c.type.in_(_TYPES)))
+    return _folded(sorted(found, key=lambda event: event.seq))
+
+
 def open_alarms(store: ControlStore, use_case: str, version: int, now: datetime) -> list[str]:
     """Titles of the alarms about a version that somebody acts on: neither resolved nor silenced, and more than info."""
     return [
@@ -147,12 +182,16 @@ def _record_once(
 
 
 def _alarms(connection: Connection, use_case: str) -> list[AlarmRecord]:
-    types = (RAISED, WORSENED, RESOLVED, SILENCED)
-    query = select(events).where(events.c.use_case == use_case, events.c.type.in_(types)).order_by(events.c.seq)
+    query = select(events).where(events.c.use_case == use_case, events.c.type.in_(_TYPES)).order_by(events.c.seq)
+    return _folded(read(connection, query))
+
+
+def _folded(told: Iterable[Event]) -> list[AlarmRecord]:
+    """What became of each alarm, from all its events in their order."""
     found: dict[str, AlarmRecord] = {}
-    for event in read(connection, query):
+    for event in told:
         if event.type == RAISED:
-            found[event.subject] = _raised(event, use_case)
+            found[event.subject] = _raised(event)
         elif event.subject in found and event.type == WORSENED:
             said = {**found[event.subject].payload, **event.payload}
             found[event.subject] = replace(
@@ -167,9 +206,9 @@ def _alarms(connection: Connection, use_case: str) -> list[AlarmRecord]:
     return list(found.values())
 
 
-def _raised(event: Event, use_case: str) -> AlarmRecord:
+def _raised(event: Event) -> AlarmRecord:
     said = event.payload
     return AlarmRecord(
-        said["alarm"], use_case, said["version"], said["question"], event.reason, event.severity,
+        said["alarm"], event.use_case or "", said["version"], said["question"], event.reason, event.severity,
         datetime.fromisoformat(said["since"]), event.time, payload=said,
     )  # fmt: skip

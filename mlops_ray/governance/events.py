@@ -102,6 +102,8 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "data.erased": EventType("Rows of a person were erased from snapshots and all that was made from them.", "warning"),
     "subscription.ended": EventType("A subscriber answered that it is gone (410) and is told nothing more.", "warning"),
     "notification.set_aside": EventType("An event that cannot be read was not sent to a subscription.", "critical"),
+    "schedule.changed": EventType("What is due by the clock was declared anew, paused, resumed or made up for."),
+    "schedule.failed": EventType("A run that was due by the clock failed, or died several times.", "warning"),
     "schema.upgraded": EventType("The control store was brought to the schema of a newer release."),
     "audit.failed": EventType("Events, anchors or the tables they describe are not what they were.", "critical"),
     "audit.anchored": EventType("The end of the chain of events is written down outside the database."),
@@ -226,14 +228,36 @@ def read_events(
     Numbers are given in the order of commits, without gaps: who reads on behind the last one misses none.
     """
     query = select(events).where(events.c.seq > after_seq).order_by(events.c.seq).limit(limit)
+    with store.reading() as connection:
+        return list(read(connection, _of_these(query, use_case, types, subject)))
+
+
+def newest_events(
+    store: ControlStore,
+    before_seq: int | None = None,
+    use_case: str | None = None,
+    types: Iterable[str] | None = None,
+    subject: str | None = None,
+    limit: int = 100,
+) -> list[Event]:
+    """As `read_events`, backwards: those before number `before_seq`, None for all, the newest first."""
+    query = select(events).order_by(events.c.seq.desc()).limit(limit)
+    if before_seq is not None:
+        query = query.where(events.c.seq < before_seq)
+    with store.reading() as connection:
+        return list(read(connection, _of_these(query, use_case, types, subject)))
+
+
+def _of_these(
+    query: Select[Any], use_case: str | None, types: Iterable[str] | None, subject: str | None
+) -> Select[Any]:
     if use_case is not None:
         query = query.where(events.c.use_case == plain(use_case))
     if types is not None:
         query = query.where(events.c.type.in_(list(types)))
     if subject is not None:
         query = query.where(events.c.subject == plain(subject))
-    with store.reading() as connection:
-        return list(read(connection, query))
+    return query
 
 
 def read(connection: Connection, query: Select[Any]) -> Iterator[Event]:

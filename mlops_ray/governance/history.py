@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, select
 
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import Event, read, read_events
+from mlops_ray.governance.events import Event, newest_events, read, read_events
 from mlops_ray.governance.tables import endpoints, events
 from mlops_ray.governance.versions import VersionRef
 
@@ -54,7 +54,17 @@ def changes(store: ControlStore, use_case: str, after_seq: int = 0) -> list[Even
     found: list[Event] = []
     while page := read_events(store, found[-1].seq if found else after_seq, use_case, CHANGES, limit=_PAGE):
         found += page
-    return [event for event in found if isinstance(event.after, Mapping) and "champion" in event.after]
+    return [event for event in found if _tells(event)]
+
+
+def recent_changes(store: ControlStore, use_case: str, limit: int) -> list[Event]:
+    """The last `limit` of `changes`, in order."""
+    return [event for event in newest_events(store, None, use_case, CHANGES, limit=limit) if _tells(event)][::-1]
+
+
+def _tells(event: Event) -> bool:
+    """Whether it says what the endpoint serves afterwards."""
+    return isinstance(event.after, Mapping) and "champion" in event.after
 
 
 def last_change(connection: Connection, use_case: str) -> Event | None:

@@ -4,22 +4,21 @@ What a use case declares of itself, and each review, is an event: the newest one
 can say otherwise.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, func, select
 
 from mlops_ray.errors import ConfigurationError, ForbiddenError
-from mlops_ray.governance.alarms import alarms_of
-from mlops_ray.governance.approvals import list_approvals
+from mlops_ray.governance.alarms import AlarmRecord, standing_alarms
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read, record
-from mlops_ray.governance.live import live
 from mlops_ray.governance.principals import Role
-from mlops_ray.governance.tables import endpoints, events, versions
-from mlops_ray.governance.versions import expect_name, list_versions
+from mlops_ray.governance.tables import approvals, endpoints, events, versions
+from mlops_ray.governance.versions import expect_name
 
 REVIEWERS: tuple[Role, ...] = ("approve", "admin")
 AGAIN_AFTER = timedelta(days=7)
@@ -62,8 +61,8 @@ class Entry:
 
     def shown(self, now: datetime) -> dict[str, Any]:
         """As JSON, with what a use case declares beside the rest, and `overdue`."""
-        fields = asdict(self)
-        fields |= fields.pop("declared") | {"overdue": self.is_overdue(now)}
+        fields = dict(vars(self))
+        fields |= vars(fields.pop("declared")) | {"overdue": self.is_overdue(now)}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
 
 
@@ -111,11 +110,22 @@ def announce_overdue(store: ControlStore, now: datetime) -> list[str]:
     return said
 
 
-def inventory(store: ControlStore, now: datetime) -> list[Entry]:
-    """All use cases that declared themselves, or have a version that was registered or is live, by name."""
+def inventory(store: ControlStore, now: datetime, use_case: str | None = None) -> list[Entry]:
+    """All use cases that declared themselves, or have a version that was registered or is live, by name; `use_case`:
+    that one alone, if there is such a one."""
+    return with_alarms(store, now, use_case)[0]
+
+
+def with_alarms(
+    store: ControlStore, now: datetime, use_case: str | None = None
+) -> tuple[list[Entry], list[AlarmRecord]]:
+    """As `inventory`, with the alarms that stand there: those that it counts, and those that are silenced."""
     with store.reading() as connection:
         names = sorted(_names(connection))
-    return [_entry(store, name, now) for name in names]
+        if use_case is not None:
+            names = [name for name in names if name == use_case]
+        alarms = standing_alarms(connection, names)
+        return _entries(connection, names, alarms, now), alarms
 
 
 def _names(connection: Connection) -> set[str]:
@@ -124,38 +134,75 @@ def _names(connection: Connection) -> set[str]:
     return {str(name) for name in connection.execute(known).scalars()}
 
 
-def _entry(store: ControlStore, use_case: str, now: datetime) -> Entry:
-    state, registered = live(store, use_case), list_versions(store, use_case)
-    champion, newest = state.champion, registered[-1] if registered else None
-    asked = (one.state for one in list_approvals(store, use_case) if one.ref == champion)
-    with store.reading() as connection:
-        declared, reviewed = (_last(connection, use_case, kind) for kind in (_DECLARED, _REVIEWED))
-        since = _since(connection, use_case)
-    says = Declared(**declared.after) if declared else Declared()
-    counted_from = max((moment for moment in (since, reviewed and reviewed.time) if moment), default=None)
-    every = says.review_every_s
-    return Entry(
-        use_case,
-        says,
-        champion.version if champion else None,
-        state.champion_since,
-        next(asked, ""),
-        newest.version if newest else None,
-        newest.registered_at if newest else None,
-        sum(one.is_open(now) for one in alarms_of(store, use_case)),
-        reviewed.time if reviewed else None,
-        reviewed.actor if reviewed else "",
-        counted_from + timedelta(seconds=every) if every is not None and counted_from else None,
+def _entries(connection: Connection, names: Sequence[str], alarms: Sequence[AlarmRecord], now: datetime) -> list[Entry]:
+    """Of some use cases, with as many queries as of one: there may be hundreds, and millions of events."""
+    live = {row.use_case: row for row in connection.execute(select(endpoints).where(endpoints.c.use_case.in_(names)))}
+    newest, asked = _newest_versions(connection, names), _approvals_of_champions(connection, names)
+    declared, reviewed = (_last_of_each(connection, names, kind) for kind in (_DECLARED, _REVIEWED))
+    since = _reviewed_since(connection, names)
+    open_alarms = Counter(one.use_case for one in alarms if one.is_open(now))
+    found = []
+    for name in names:
+        champion, version = live.get(name), newest.get(name)
+        says = Declared(**declared[name].after) if name in declared else Declared()
+        review = reviewed.get(name)
+        counted_from = max((one for one in (since.get(name), review and review.time) if one), default=None)
+        every = says.review_every_s
+        found.append(
+            Entry(
+                name,
+                says,
+                champion.champion_version if champion else None,
+                champion.champion_since if champion else None,
+                asked.get(name, ""),
+                version.version if version else None,
+                version.registered_at if version else None,
+                open_alarms[name],
+                review.time if review else None,
+                review.actor if review else "",
+                counted_from + timedelta(seconds=every) if every is not None and counted_from else None,
+            )
+        )
+    return found
+
+
+def _newest_versions(connection: Connection, names: Sequence[str]) -> dict[str, Row[Any]]:
+    largest = (
+        select(versions.c.use_case, func.max(versions.c.version).label("version"))
+        .where(versions.c.use_case.in_(names))
+        .group_by(versions.c.use_case)
+        .subquery()
     )
+    on = (versions.c.use_case == largest.c.use_case) & (versions.c.version == largest.c.version)
+    return {row.use_case: row for row in connection.execute(select(versions).join(largest, on))}
 
 
-def _since(connection: Connection, use_case: str) -> datetime | None:
+def _approvals_of_champions(connection: Connection, names: Sequence[str]) -> dict[str, str]:
+    """The state of the newest request about each champion."""
+    on = (
+        (approvals.c.use_case == endpoints.c.use_case)
+        & (approvals.c.model_digest == endpoints.c.champion_digest)
+        & (approvals.c.version == endpoints.c.champion_version)
+    )
+    query = select(approvals.c.use_case, approvals.c.state).join(endpoints, on).where(endpoints.c.use_case.in_(names))
+    return {row.use_case: row.state for row in connection.execute(query.order_by(approvals.c.id))}
+
+
+def _last_of_each(connection: Connection, names: Sequence[str], type: str) -> dict[str, Event]:
+    """The last event of a type of each use case."""
+    last = select(func.max(events.c.seq)).where(events.c.type == type, events.c.use_case.in_(names))
+    query = select(events).where(events.c.seq.in_(last.group_by(events.c.use_case)))
+    return {event.use_case or "": event for event in read(connection, query)}
+
+
+def _reviewed_since(connection: Connection, names: Sequence[str]) -> dict[str, datetime | None]:
     """Since when reviews are declared without a break; whoever changes how often does not put the next one off."""
-    query = select(events).where(events.c.use_case == use_case, events.c.type == _DECLARED).order_by(events.c.seq)
-    since = None
+    query = select(events).where(events.c.use_case.in_(names), events.c.type == _DECLARED).order_by(events.c.seq)
+    since: dict[str, datetime | None] = {}
     for event in read(connection, query):
         asked = isinstance(event.after, Mapping) and event.after.get("review_every_s") is not None
-        since = (since or event.time) if asked else None
+        name = event.use_case or ""
+        since[name] = (since.get(name) or event.time) if asked else None
     return since
 
 

@@ -1,6 +1,7 @@
 """Policies: what a use case demands before a version of it may be live, and how its rollouts have to be."""
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -133,3 +134,9 @@ def policy_of(connection: Connection, use_case: str) -> Policy:
     """What a use case demands; nothing where nothing was stored."""
     found = in_force(connection, use_case)
     return found.policy if found else Policy()
+
+
+def policies_of(connection: Connection, use_cases: Collection[str]) -> dict[str, Policy]:
+    """As `policy_of`, of each that stored something."""
+    query = select(policies.c.use_case, policies.c.policy).where(policies.c.use_case.in_(use_cases))
+    return {row.use_case: Policy(**row.policy) for row in connection.execute(query)}

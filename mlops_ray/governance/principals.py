@@ -9,6 +9,8 @@ from mlops_ray.governance.events import SYSTEM, Actor
 Role = Literal["predict", "label", "operate", "approve", "audit", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
+LOOKS: tuple[Role, ...] = ("operate", "approve", "audit")  # each of them sees how a use case stands
+
 DEVELOPMENT, DEVELOPMENT_APPROVER = "development", "development_approver"
 RESERVED_NAMES = frozenset({SYSTEM.name, DEVELOPMENT, DEVELOPMENT_APPROVER})
 ALL_USE_CASES = "all"
@@ -39,6 +41,10 @@ class Principal:
         if self.expires_at is not None and now >= self.expires_at:
             return False
         return bool({role, "admin"} & set(self.roles_on(use_case)))
+
+    def may_look(self, use_case: str | None, now: datetime) -> bool:
+        """Whether it may see how a use case stands: what is live, its versions, approvals and alarms."""
+        return any(self.may(role, use_case, now) for role in LOOKS)
 
     def roles_on(self, use_case: str | None) -> tuple[Role, ...]:
         """Its roles on a use case; None: on the platform."""

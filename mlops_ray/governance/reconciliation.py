@@ -45,7 +45,9 @@ _TABLES = (
     rollouts,
 )
 DESCRIBED = {table.name: table for table in _TABLES}
-NOT_COMPARED = ("an edit of what is told without an event: the outbox, leases, and what replicas report",)
+NOT_COMPARED = (
+    "an edit of what is told without an event: the outbox, leases, runs that were due, and what replicas report",
+)
 SET = "a moment"
 """Stands for a moment that the events tell of only as having come."""
 _DIGEST = "_sha256"

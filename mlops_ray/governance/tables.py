@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0015"
 # Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
 REPORTS_REVISION = "0007"
 
@@ -136,6 +136,8 @@ events = Table(
     _column("salt", Json, nullable=True),
     Index("events_use_case", "use_case", "seq"),
     Index("events_subject", "subject", "seq"),
+    # Which alarms stand, and what use cases declare, is told from this index alone, among millions of events.
+    Index("events_type", "type", "use_case", "subject", "seq"),
 )
 
 # One row: the end of the chain of events. Who writes holds a lock on it, so there is one writer at a time.
@@ -366,6 +368,39 @@ Index(
     unique=True,
     sqlite_where=text("ended_at IS NULL"),
     postgresql_where=text("ended_at IS NULL"),
+)
+
+# What a use case declares to be due by the clock. reference: of its file, as `mlops-ray` is told; feature_repo: of its
+# definitions. decided_until: up to when each due run has a row below. paused_at: since when none is started.
+schedules = Table(
+    "schedules",
+    metadata,
+    _column("use_case", PlainText, primary_key=True),
+    _column("operation", PlainText, primary_key=True),
+    _column("cron", PlainText),
+    _column("time_zone", PlainText),
+    _column("catch_up", Boolean),
+    _column("reference", PlainText),
+    _column("feature_repo", PlainText),
+    _column("decided_until", UtcDateTime),
+    _column("paused_at", UtcDateTime, nullable=True),
+)
+
+# Each run that was due or asked for, once: what became of it.
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    _column("use_case", PlainText, primary_key=True),
+    _column("operation", PlainText, primary_key=True),
+    _column("due_at", UtcDateTime, primary_key=True),
+    _column("cause", PlainText),
+    _column("state", PlainText),
+    _column("attempt", Integer),
+    _column("recorded_at", UtcDateTime),
+    _column("started_at", UtcDateTime, nullable=True),
+    _column("ended_at", UtcDateTime, nullable=True),
+    _column("detail", PlainText),
+    Index("schedule_runs_open", "state"),
 )
 
 # What replicas last said of themselves; see governance.replicas. On SQLite it stands in a file of its own.

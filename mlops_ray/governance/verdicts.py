@@ -156,7 +156,8 @@ def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetim
     # What the glass was broken for serves without a verdict: it can be taken back after its request has ended as well.
     if state.state not in open_states or (revoking and state.decided_by is None and not state.break_glass):
         by = f" by {state.decided_by}" if state.decided_by else ""
-        raise ConflictError(f"{name} cannot be {event.kind}: its approval is {state.state}{by} already.")
+        when = f", at {_moment(state.decided_at)}" if state.decided_at else ""
+        raise ConflictError(f"{name} cannot be {event.kind}: its approval is {state.state}{by} already{when}.")
     if not revoking and now >= state.expires_at:
         raise ConflictError(f"The request for {name} ended at {_moment(state.expires_at)}. Ask for approval again.")
     if not revoking and event.version.evidence != state.evidence:

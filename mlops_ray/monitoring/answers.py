@@ -1,9 +1,11 @@
 """Answers as the ledger has them, and the columns of numbers that they are watched by."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mlops_ray.tasks.evaluation import Floats
 from mlops_ray.tasks.task import Task
@@ -29,7 +31,7 @@ def answer_in(rows: pl.DataFrame, task: Task) -> Floats:
     return parts[0] if task.width == 1 else np.column_stack(parts)
 
 
-def answer_columns(answer: Floats, task: Task) -> list[pl.Series]:
+def answer_columns(answer: NDArray[np.floating[Any]], task: Task) -> list[pl.Series]:
     """The answers as float64 in the ledger's columns."""
     found, at = [], 0
     by_column = np.asarray(answer, dtype=np.float64).reshape(len(answer), -1)
@@ -66,5 +68,6 @@ def _named(name: str) -> str:
 
 
 def _columns(values: pl.Series, dtype: pl.DataType) -> list[pl.Series]:
-    arrays = values.cast(dtype)
-    return [arrays.arr.get(at) for at in range(dtype.shape[0])]  # type: ignore[attr-defined]
+    """Of a column of several numbers a row each place: as arrays, or as lists, which ledgers have."""
+    lists = values.arr.to_list() if isinstance(values.dtype, pl.Array) else values.cast(pl.List(pl.Float64))
+    return [lists.list.get(at, null_on_oob=True) for at in range(dtype.shape[0])]  # type: ignore[attr-defined]

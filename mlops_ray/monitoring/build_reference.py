@@ -197,9 +197,11 @@ class _Answers:
 
     def reliability(self, fit: LabelFit) -> dict[str, Reliability]:
         """Of all rows, and of each slice, all with the same edges."""
-        edges = fit.edges(self.labelled)
+        edges, sums = fit.edges(self.labelled), fit.sums(self.labelled)
         parts = slice_rows(self.labelled, self.slices).items()
-        return {name: fit.reliability(self.labelled.filter(row), edges) for name, row in parts}
+        return {
+            name: Reliability.of_sums({sum_: part[row] for sum_, part in sums.items()}, edges) for name, row in parts
+        }
 
     def judged(
         self, monitored: Monitored, detectors: Sequence[Detector], promise: Promise, fit: LabelFit,

@@ -28,9 +28,9 @@ class ErrorEstimator:
 
     Of classes the entropy of an answer is the log loss to expect if its probabilities are right, as confidence is the
     accuracy (Guillory et al., "Predicting with confidence on unseen distributions", 2021, which uses both). Of numbers
-    a model of the errors of past rows says it ("direct loss estimation" of NannyML 0.5 and later: "How it works,
-    Performance estimation", section "Direct Loss Estimation"); here that is a tree. What either says is calibrated on
-    the rows that were held out, isotonic over the bins of its sketch. The interval is that of `Estimator`.
+    a model of the errors of past rows says it ("Direct Loss Estimation (DLE)" in the documentation of NannyML, "How it
+    works", "Estimation of performance"); here that is a tree. What either says is calibrated on the rows that were held
+    out, isotonic over the bins of its sketch. The interval is that of `Estimator`.
 
     edges: as in the sketch. expected, variance: of the errors in each bin. between, offset, windows: see `Estimator`.
     spread: deviation of a row's error from what is expected. tree: where answers do not tell.
@@ -60,9 +60,12 @@ class ErrorEstimator:
 
     def excess(self, labelled: pl.DataFrame, task: Task) -> Floats:
         """By how much each error is above what was expected, in the order of the rows. labelled: with `EXPECTED`."""
-        errors = task.errors(task.encoded(labelled["label"]), answer_in(labelled, task))
-        cell = np.searchsorted(np.array(self.edges, dtype=np.float32), _float32(labelled[EXPECTED]))
-        return errors - np.array(self.expected)[cell]
+        return task.errors(task.encoded(labelled["label"]), answer_in(labelled, task)) - self.expected_of(labelled)
+
+    def expected_of(self, rows: pl.DataFrame) -> Floats:
+        """The mean error to expect of each row, [rows]."""
+        cell = np.searchsorted(np.array(self.edges, dtype=np.float32), _float32(rows[EXPECTED]))
+        return np.array(self.expected)[cell]
 
     def stream(self, labelled: pl.DataFrame, task: Task) -> Floats:
         """The same in -1..1, as a stream of errors is followed."""
@@ -89,7 +92,8 @@ def fit_errors(
     """
     errors = task.errors(task.encoded(labelled["label"]), answer_in(labelled, task))
     cell, bins = np.searchsorted(sketch.edges, _float32(labelled[EXPECTED])), len(sketch.counts)
-    rows, sums, squares = (np.bincount(cell, weight, bins) for weight in (np.ones_like(errors), errors, errors**2))
+    weights = np.ones_like(errors), errors, errors**2
+    rows, sums, squares = (np.bincount(cell, weight, bins).astype(np.float64) for weight in weights)
     expected = isotonic(sums, rows)
     off, sampling = [], []
     pairs = zip(windows.sums(cell, bins), windows.sums(cell, bins, errors), strict=True)
@@ -100,9 +104,18 @@ def fit_errors(
             sampling.append(float(errors.var()) / float(count.sum()))
     around = squares - 2 * expected * sums + expected**2 * rows
     variance = np.where(rows > 1, around / np.maximum(rows, 1), around.sum() / max(1.0, rows.sum()))
-    spread = sqrt(max(0.0, float(around.sum() / max(1.0, rows.sum()))))
-    lists = (tuple(part.tolist()) for part in (sketch.edges.astype(np.float64), expected, np.maximum(0.0, variance)))
-    return ErrorEstimator(next(iter(task.metrics)), *lists, *beyond_sampling(off, sampling), spread, tree)
+    between, offset, compared = beyond_sampling(off, sampling)
+    return ErrorEstimator(
+        metric=next(iter(task.metrics)),
+        edges=tuple(sketch.edges.astype(np.float64).tolist()),
+        expected=tuple(expected.tolist()),
+        variance=tuple(np.maximum(0.0, variance).tolist()),
+        between=between,
+        offset=offset,
+        windows=compared,
+        spread=sqrt(max(0.0, float(around.sum() / max(1.0, rows.sum())))),
+        tree=tree,
+    )
 
 
 def _float32(values: pl.Series) -> NDArray[np.float32]:

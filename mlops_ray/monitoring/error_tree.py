@@ -116,9 +116,16 @@ def _fit(
     used = sorted({int(one) for one in nodes.feature if one >= 0})
     place = {one: number for number, one in enumerate(used)}
     names = tuple(columns[one] for one in used)
-    links = (tuple(part.tolist()) for part in (nodes.threshold, nodes.children_left, nodes.children_right))
-    asked, value = tuple(place.get(int(one), -1) for one in nodes.feature), tuple(nodes.value[:, 0, 0].tolist())
-    return ErrorTree(names, {name: orders[name] for name in names if name in orders}, mean, asked, *links, value)
+    return ErrorTree(
+        columns=names,
+        categories={name: orders[name] for name in names if name in orders},
+        other=mean,
+        column=tuple(place.get(int(one), -1) for one in nodes.feature),
+        threshold=tuple(nodes.threshold.tolist()),
+        left=tuple(nodes.children_left.tolist()),
+        right=tuple(nodes.children_right.tolist()),
+        value=tuple(nodes.value[:, 0, 0].tolist()),
+    )
 
 
 def _order(values: pl.Series, errors: Floats) -> dict[str, float]:

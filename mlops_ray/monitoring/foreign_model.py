@@ -25,6 +25,7 @@ from mlops_ray.registry.model_registry import MlflowRegistry
 from mlops_ray.registry.model_schema import schema_of
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import golden_cases, model_inputs, seal
+from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Feature, UseCase
 
 _SEALED, _GOLDEN_ROWS = "sealed_models", 64
@@ -73,8 +74,9 @@ def record_foreign(
     rows, features = _rows(use_case, table)
     schema = schema_of(use_case, features, rows)
     golden = golden_cases(rows.head(_GOLDEN_ROWS), features, schema.personal_features())
-    content = _answering(onnx, features, golden, rows)
-    model, time = OnnxModel(content, features), use_case.event_time
+    task = use_case.label.task
+    content = _answering(onnx, features, golden, rows, task)
+    model, time = OnnxModel(content, features, task), use_case.event_time
     answers = model.answers(*model_inputs(rows, features)).astype(np.float64)
     evaluation = {"test_rows": rows.height, "foreign": True}
     reference = reference_files(use_case, schema, time, rows, rows, answers, use_case.label.name)
@@ -87,15 +89,15 @@ def record_foreign(
     return record_version(store, actor, use_case.name, number, evidence, payload={"foreign": True})
 
 
-def _answering(onnx: bytes, features: Sequence[Feature], golden: pl.DataFrame, rows: pl.DataFrame) -> bytes:
-    content = adapted(onnx, features)
+def _answering(onnx: bytes, features: Sequence[Feature], golden: pl.DataFrame, rows: pl.DataFrame, task: Task) -> bytes:
+    content = adapted(onnx, features, task=task)
     try:
-        OnnxModel(content, features).answers(*model_inputs(golden, features))
+        OnnxModel(content, features, task).answers(*model_inputs(golden, features))
         return content
     except ModelError:
         medians = [rows[one.name].median() for one in features if one.kind == "number"]
         filled = [float(median) if isinstance(median, int | float) else 0.0 for median in medians]
-        return adapted(onnx, features, filled)
+        return adapted(onnx, features, filled, task)
 
 
 def _rows(use_case: UseCase, table: pl.DataFrame) -> tuple[pl.DataFrame, Sequence[Feature]]:

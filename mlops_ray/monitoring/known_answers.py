@@ -49,20 +49,23 @@ class KnownAnswers:
         self._done: frozenset[str] = frozenset()
         self._read: dict[str, tuple[NDArray[np.uint64], datetime]] = {}
 
-    def of(self, batch: Sequence[Segment], rows: pl.DataFrame, done: Collection[str]) -> NDArray[np.bool_]:
-        """Which of `rows`, those of a batch by time, repeat an answer in the segments that are `done`."""
+    def of(
+        self, batch: Sequence[Segment], answers: NDArray[np.uint64], time: pl.Series, done: Collection[str]
+    ) -> NDArray[np.bool_]:
+        """Which of `answers` [rows], the identities of a batch's rows in order of `time`, are in the segments that are
+        `done`. Of what was read with the batch (see `read`) none counts yet."""
         self._follow(frozenset(done))
-        if rows.is_empty() or not done:
-            return np.zeros(len(rows), dtype=np.bool_)
-        last: datetime = rows["time"][-1]
+        if not len(answers) or not done:
+            return np.zeros(len(answers), dtype=np.bool_)
+        last: datetime = time[-1]
         begin = min(segment.time for segment in batch) - LONGEST_RETRY - LONGEST_SEGMENT
-        return self._span(begin, last + LONGEST_RETRY).runs.has(identities(rows))
+        return self._span(begin, last + LONGEST_RETRY).runs.has(answers)
 
-    def read(self, segment: Segment, rows: pl.DataFrame) -> None:
+    def read(self, segment: Segment, answers: NDArray[np.uint64], time: pl.Series) -> None:
         """These are the rows of a segment, which counts as soon as it is among those that are done."""
-        if len(rows):
-            latest: datetime = rows["time"].max()  # type: ignore[assignment]
-            self._read[segment.id] = identities(rows), latest
+        if len(answers):
+            latest: datetime = time.max()  # type: ignore[assignment]
+            self._read[segment.id] = answers, latest
 
     def _follow(self, done: frozenset[str]) -> None:
         """Take what was read last, if it was committed. What another process has committed is read from the ledger."""

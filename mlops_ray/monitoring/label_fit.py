@@ -43,16 +43,18 @@ class LabelFit:
         if self.task.label_type.is_numeric():  # of yes and no the variance follows from the mean
             found["squares"] = (observed - guess) ** 2
         if self.errors is not None:
-            excess = self.errors.excess(labelled, self.task)
-            found |= {"excess": excess, "excess_squares": excess**2}
+            excess, foretold = self.errors.excess(labelled, self.task), self.errors.expected_of(labelled)
+            found |= {"excess": excess, "excess_squares": excess**2, "foretold_squares": foretold**2}
         return found
 
     def reliability(self, labelled: pl.DataFrame, edges: Floats) -> Reliability:
         return Reliability.of_sums(self.sums(labelled), edges)
 
     def without_labels(self, rows: pl.DataFrame, edges: Floats) -> Reliability:
-        guess = self.task.guess(answer_in(rows, self.task))
-        return Reliability.of(guess, np.zeros(len(rows)), edges)
+        sums = {"predicted": self.task.guess(answer_in(rows, self.task)), "positives": np.zeros(len(rows))}
+        if self.errors is not None:
+            sums["foretold_squares"] = self.errors.expected_of(rows) ** 2
+        return Reliability.of_sums(sums, edges)
 
     def stream(self, labelled: pl.DataFrame, whole: Reliability) -> Floats:
         """By how much each error is above what was expected, in -1..1, in the order of the rows. whole: of all rows of

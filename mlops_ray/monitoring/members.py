@@ -29,6 +29,7 @@ MOST_PER_S = 115
 _WHOLE_ROWS = 1_000_000
 _LEFT_OVER = timedelta(days=1)
 _CLOCKS_DIFFER = timedelta(hours=1)
+_MINUTE = timedelta(minutes=1)
 _PANE = "pane."
 
 
@@ -67,7 +68,7 @@ class Members:
         placed = named.filter(pl.any_horizontal(pl.col(f"^{_PANE}.*$") != NO_PANE)) if panes else named.head(0)
         if placed.is_empty():
             return tuple(files)
-        one_in = _one_in(placed)
+        one_in = _one_in(placed, files)
         made = [*files, self._write(placed.filter(sampled(one_in)), one_in, placed)]
         while len(made) > 1 and _are_to_be_joined(*made[-2:]):
             made[-2:] = [self._joined(made[-2], made[-1])]
@@ -177,8 +178,18 @@ def _ends(moments: pl.Series) -> tuple[datetime, datetime]:
     return first, last
 
 
-def _one_in(rows: pl.DataFrame) -> int:
-    """By the rate of these rows; of less than a minute's as if it was one."""
+def _one_in(rows: pl.DataFrame, files: Sequence[MemberFile]) -> int:
+    """By the rate of the endpoint in the minute before these rows and while they came: a batch may be of one replica of
+    many, so what the last files have of this time counts as well. A rate that goes up and down does not make files of
+    two kinds by turns, which could not be joined: the coarser one stays until a quarter of it is enough."""
     first, last = _ends(rows["time"])
-    seconds = max(60.0, (last - first) / timedelta(seconds=1))
-    return power_of_two(len(rows) / seconds / MOST_PER_S)
+    first = min(first, last - _MINUTE) - _MINUTE
+    counted = sum(file.one_in * file.rows * _part_between(file, first, last) for file in files)
+    wanted = power_of_two((len(rows) + counted) / ((last - first) / timedelta(seconds=1)) / MOST_PER_S)
+    return files[-1].one_in if files and files[-1].one_in == 2 * wanted else wanted
+
+
+def _part_between(file: MemberFile, first: datetime, last: datetime) -> float:
+    """Of a file's rows, taken to lie evenly."""
+    inside, whole = min(last, file.last) - max(first, file.first), file.last - file.first
+    return 0.0 if inside < timedelta(0) else inside / whole if whole else 1.0

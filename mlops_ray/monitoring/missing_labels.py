@@ -23,7 +23,8 @@ def at_best(labelled: Reliability, missing: Reliability, reference: Reliability)
     offset = (reference.positives - reference.predicted) / np.maximum(reference.rows, 1)
     if reference.squares is not None:  # a single number could make up for all others in its bin
         fitting = np.where(missing.rows > 0, predicted + rows * offset, labelled.positives)
-        return replace(labelled, rows=rows, predicted=predicted, positives=fitting)
+        foretold = labelled.plus(missing).foretold_squares
+        return replace(labelled, rows=rows, predicted=predicted, positives=fitting, foretold_squares=foretold)
     expected = np.clip(predicted + rows * offset, 0, rows)
     positives = np.clip(expected, labelled.positives, labelled.positives + missing.rows)
     return Reliability(labelled.edges, rows, predicted, positives)

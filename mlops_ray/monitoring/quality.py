@@ -47,21 +47,20 @@ class Quality:
         return self.metrics[metric]
 
 
-def latest_labels(labels: pl.DataFrame, task: Task = BINARY) -> pl.DataFrame:
+def latest_labels(labels: pl.DataFrame, task: Task | None = BINARY) -> pl.DataFrame:
     """One label for each prediction, sorted by `request_id` and `row`.
 
-    labels: request_id, row, label (of the task's kind; null withdraws it), known_at, received_at. A label that came
-    twice counts once. Of different ones that with the latest `known_at` holds, then that with the latest `received_at`,
-    then true before false, or the larger one: which label holds does not depend on the order in which they came.
+    labels: request_id, row, label (of the task's kind, or any where that is None; null withdraws it), known_at,
+    received_at. A label that came twice counts once. Of different ones that with the latest `known_at` holds, then that
+    with the latest `received_at`, then true before false, or the larger one: which label holds does not depend on the
+    order in which they came.
 
     Raises DataError if a column is missing or `label` is not of the task's kind.
     """
     missing = [name for name in (*_KEYS, *_ORDER) if name not in labels.columns]
-    if missing or not task.reads(labels.schema["label"]):
-        raise DataError(
-            f"Labels need a {'boolean ' if task.label_type == pl.Boolean else ''}label and "
-            f"{', '.join((*_KEYS, *_ORDER))}; missing: {missing or 'none'}."
-        )
+    if missing or (task is not None and not task.reads(labels.schema["label"])):
+        kind = "" if task is None else f"{str(task.label_type).lower()} "
+        raise DataError(f"Labels need a {kind}label and {', '.join((*_KEYS, *_ORDER))}; missing: {missing or 'none'}.")
     # By the moments first and the ids of what is left last: texts take most of the time of sorting.
     return labels.sort(_ORDER, nulls_last=False).unique(_KEYS, keep="last").sort(_KEYS)
 
@@ -74,7 +73,7 @@ class Joined:
     unknown: pl.DataFrame
 
 
-def join_labels(predictions: pl.DataFrame, labels: pl.DataFrame, task: Task = BINARY) -> Joined:
+def join_labels(predictions: pl.DataFrame, labels: pl.DataFrame, task: Task | None = BINARY) -> Joined:
     """Join one partition: `predictions` with request_id and row, each pair once, and labels as they came."""
     found = latest_labels(labels, task)
     joined = predictions.join(found.select(*_KEYS, "label", "known_at"), on=_KEYS, how="left")

@@ -20,8 +20,9 @@ class Reliability:
     """Rows with labels by bins of their probability, `edges` [bins - 1] being upper ends that belong to their bin.
 
     rows, predicted (sum of probabilities), positives (rows with the label): float64 [bins]. Of other answers than yes
-    and no, predicted and positives are the sums of `Task.guess` and `Task.observed`, and there are sums more: squares
-    of observed minus guess, and excess and its squares, which are of the errors above what was expected.
+    and no, predicted and positives are the sums of `Task.guess` and `Task.observed`, and there are more: squares, of
+    observed minus guess; excess and its squares, of the errors above what was expected; and foretold_squares, of what
+    was expected, with which the others' variance grows where inputs become harder.
     """
 
     edges: _Float
@@ -31,6 +32,7 @@ class Reliability:
     squares: _Float | None = None
     excess: _Float | None = None
     excess_squares: _Float | None = None
+    foretold_squares: _Float | None = None
 
     @classmethod
     def of(cls, probability: ArrayLike, label: ArrayLike, edges: ArrayLike) -> "Reliability":
@@ -83,13 +85,13 @@ def miscalibration(reference: Reliability, window: Reliability) -> float:
     by the bins that have rows. Deviation: what is expected is the probability plus the reference's own calibration
     error in the bin, so a model that was a bit off from the start is not drift. While P(Y|X) stays, a shift of the
     inputs moves rows between bins and changes nothing else. Where what is observed is no yes or no, the variance is
-    that of the reference in the bin. NaN without rows.
+    that of the reference in the bin, times by how much larger errors were to be expected. NaN without rows.
     """
     there, expected, variance = _expected(reference, window)
     if not there.any():
         return nan
     rows = window.rows[there]
-    errors = (window.positives[there] - rows * expected) ** 2 / (rows * variance)
+    errors = (window.positives[there] - rows * expected) ** 2 / variance
     return float(errors.mean())
 
 
@@ -114,19 +116,29 @@ def calibrated(reference: Reliability, probability: _Float) -> _Float:
 
 
 def excess_error(reference: Reliability, window: Reliability) -> float:
-    """How far the mean error is above what the answers let expect, in the reference's deviations of a row; 0 where it
-    is below. NaN without rows."""
+    """How far the mean error is above what the answers let expect, in deviations of a row; 0 where it is below. NaN
+    without rows."""
     sums, rows = reference.sums, window.rows.sum()
     if not rows or window.excess is None or not reference.rows.sum():
         return nan
     usual = sums["excess"].sum() / reference.rows.sum()
     variance = sums["excess_squares"].sum() / reference.rows.sum() - usual**2
+    variance *= _harder(reference.sums, window.sums, np.sum)
     more = float(window.excess.sum() / rows - usual)
     return max(0.0, more) / max(float(np.sqrt(max(variance, 0.0))), _SMALLEST)
 
 
+def _harder(reference: Mapping[str, _Float], window: Mapping[str, _Float], of: Callable[[_Float], Any]) -> Any:
+    """By how much more the errors of the window's rows vary than those of the reference's, by what is expected; `of`
+    takes the bins together, or some of them."""
+    if "foretold_squares" not in reference or "foretold_squares" not in window:
+        return 1.0
+    ours, theirs = (of(part["foretold_squares"]) / of(part["rows"]) for part in (window, reference))
+    return np.where(theirs > 0, ours / np.where(theirs > 0, theirs, 1.0), 1.0)
+
+
 def _expected(reference: Reliability, window: Reliability) -> tuple[NDArray[np.bool_], _Float, _Float]:
-    """The bins that have rows, what to expect of a row in each of them, and its variance."""
+    """The bins that have rows, what to expect of a row in each of them, and the variance of the sum of its rows."""
     there = (reference.rows > 0) & (window.rows > 0)
     rows, old = window.rows[there], reference.rows[there]
     offset = (reference.positives[there] - reference.predicted[there]) / old
@@ -134,9 +146,10 @@ def _expected(reference: Reliability, window: Reliability) -> tuple[NDArray[np.b
     if reference.squares is not None:
         whole = reference.squares.sum() / reference.rows.sum()
         variance = reference.squares[there] / old - offset**2
-        return there, expected, np.maximum(variance, max(_SMALLEST, _SMALLEST * whole))
+        variance *= _harder(reference.sums, window.sums, lambda part: part[there])
+        return there, expected, rows * np.maximum(variance, max(_SMALLEST, _SMALLEST * whole))
     expected = np.clip(expected, 1 / (old + 2), 1 - 1 / (old + 2))
-    return there, expected, expected * (1 - expected)
+    return there, expected, rows * expected * (1 - expected)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ class WindowArchive:
             format, records = msgspec.msgpack.decode(zlib.decompress(content), type=tuple[int, bytes])
             if format != _FORMAT:
                 raise DataError(f"The windows {block.name} have format {format}; this code reads {_FORMAT}.")
-            return decode(records, tuple[WindowRecord, ...])
+            found: tuple[WindowRecord, ...] = decode(records, tuple[WindowRecord, ...])
+            return found
         except (msgspec.MsgspecError, zlib.error) as error:
             raise DataError(f"{block.name}: {len(content)} bytes are not windows of this code: {error}") from error
 

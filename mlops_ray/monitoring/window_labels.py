@@ -169,8 +169,8 @@ class WindowLabels:
         reference = watched.reference
         task, fit = reference.task, reference.label_fit
         labels = self._labels.of(predictions)
-        if labels.is_empty():
-            labels = labels.with_columns(pl.col("label").cast(task.label_type))
+        if not task.reads(labels.schema["label"]):  # none, or those of another kind, which say nothing of these answers
+            labels = labels.clear().cast({"label": task.label_type})
         joined = join_labels(predictions, labels, task).predictions
         in_time = pl.col("known_at") <= pl.col("time") + self._times.count_for
         joined = joined.with_columns(pl.when(in_time).then("label").alias("label"))
@@ -219,9 +219,11 @@ class WindowLabels:
             self._artifacts, self._use_case, first, last + timedelta(microseconds=1),
             lambda name: name in wanted or name.startswith(KEY),
         )  # fmt: skip
-        answer = watched.reference.task.ledger_types
-        empty = pl.DataFrame(schema={**{name: COLUMNS[name] for name in _COLUMNS}, **answer})
-        return _Stretch(watch.version, first, last, pl.concat([empty, *frames], how="diagonal_relaxed"))
+        empty = pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})
+        rows = pl.concat([empty, *frames], how="diagonal_relaxed")
+        answer = watched.reference.task.ledger_types.items()
+        rows = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in answer if name not in rows.columns)
+        return _Stretch(watch.version, first, last, rows)
 
 
 @dataclass(frozen=True)

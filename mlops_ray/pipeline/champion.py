@@ -37,7 +37,8 @@ def compare_with_champion(
     with tempfile.TemporaryDirectory() as folder:
         other = load(download_sealed(settings, use_case.name, champion, Path(folder)), champion.digest)
     task = use_case.label.task
-    if other.schema.task != task:
+    ours_acts, theirs_acts = task.like(model.schema.task), task.like(other.schema.task)
+    if ours_acts is None or theirs_acts is None:
         raise DataError("The champion predicts another kind of label, so its answers cannot be compared with these.")
     test = read_split(training_set, use_case.split, task, ("test",))["test"]
     lacking = [feature.name for feature in other.schema.features if feature.name not in test.columns]
@@ -59,7 +60,7 @@ def compare_with_champion(
         one.model.answers(*model_inputs(rows, one.schema.features)).astype(np.float64) for one in (model, other)
     )
     day = days_of(rows[PREDICTION_TIME], use_case.zone())
-    return {metric: compare(task, labels, ours, theirs, day, metric) for metric in sorted(metrics)}
+    return {metric: compare((ours_acts, theirs_acts), labels, ours, theirs, day, metric) for metric in sorted(metrics)}
 
 
 def _trained_until(settings: Settings, name: str, version: VersionRef, model: SealedModel) -> datetime:

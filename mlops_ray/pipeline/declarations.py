@@ -4,7 +4,8 @@ from typing import Any
 
 from mlops_ray.artifacts import digest_json
 from mlops_ray.pipeline.fingerprint import canonical
-from mlops_ray.use_case import UseCase
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.use_case import Label, UseCase
 
 
 def declarations(use_case: UseCase) -> dict[str, str]:
@@ -19,7 +20,7 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         **{f"candidate {one.name}": _digest(one) for one in case.candidates},
         "request features": _digest(case.features_of_request()),
         **{f"on-demand feature {name}": _digest(one) for name, one in case.on_demand_features.items()},
-        "label": _digest(case.label),
+        "label": digest_json(_label(case.label)),
         "entities": ", ".join(case.entities),
         "event time": case.event_time,
         "lead time": str(case.lead_time),
@@ -30,6 +31,12 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         "metric": case.metric,
         **{f"leakage waived {name}": reason for name, reason in case.leakage_waivers.items()},
     }
+
+
+def _label(label: Label) -> Any:
+    """As canonical, without the task of yes and no: a label that said nothing of it is the same label."""
+    kind, name, (mapping, *parts) = canonical(label, versions=False)
+    return [kind, name, [mapping, *(part for part in parts if part[0] != "task" or label.task != BINARY)]]
 
 
 def _digest(value: Any) -> str:

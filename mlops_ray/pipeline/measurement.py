@@ -12,6 +12,7 @@ import numpy as np
 from mlops_ray.artifacts import digest_json
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
+from mlops_ray.evaluation.comparison import Comparison
 from mlops_ray.evaluation.fairness import GroupCounts
 from mlops_ray.evaluation.gates import Finding, Measured
 from mlops_ray.evaluation.slices import SliceEvaluation
@@ -113,6 +114,7 @@ def _of_evaluation(task: Task, evaluation: Mapping[str, Any]) -> Measured:
         tuple(judged),
         len(slices.get("left_out", ())),
         msgspec.convert(slices.get("counts", ()), tuple[GroupCounts, ...]),
+        baselines=msgspec.convert(evaluation.get("baselines", {}), dict[str, Comparison]),
         alone=evaluation.get("alone"),
         importance=evaluation.get("importance", {}).get("features"),
     )

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.alone import roc_auc_alone
+from mlops_ray.evaluation.baseline import baseline
+from mlops_ray.evaluation.comparison import compare
+from mlops_ray.evaluation.gates import baseline_name
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
-from mlops_ray.features.training_set import TrainingSet, split_by_time
+from mlops_ray.features.training_set import Parts, TrainingSet, split_by_time
 from mlops_ray.monitoring.sealed_reference import reference_files
 from mlops_ray.pipeline.parity import prove_request_parity
 from mlops_ray.registry.artifact_check import refuse_artifact
@@ -30,11 +34,13 @@ from mlops_ray.registry.sealed_model import SealedModel, files_of, golden_cases,
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.stored import task_to_json
-from mlops_ray.training.fit import fit_chosen
+from mlops_ray.tasks.task import Task
+from mlops_ray.training.fit import fit_chosen, fit_trial
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Feature, UseCase
+from mlops_ray.use_case import BetterThanBaseline, Feature, UseCase
 
 GOLDEN_ROWS = 64
+Scores = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.intp]]
 ONNX_TOLERANCE = 1e-5
 
 
@@ -49,9 +55,9 @@ def fit_score_and_seal(
     and ConfigurationError if versions must be signed and there is no key to sign with.
     """
     expect_signing_key(settings)
-    task = use_case.label.task
     frame = read_parquet(training_set.url)
-    test = split_by_time(frame, training_set.as_of, use_case.split, task).test
+    parts = split_by_time(frame, training_set.as_of, use_case.split, use_case.label.task)
+    test, task = parts.test, _decided(use_case, parts, training_set.features, trial)
     fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)
     features, seed = fitted.encoder.features, use_case.search.seed
     model = OnnxModel(fitted.onnx, features, task)
@@ -59,9 +65,9 @@ def fit_score_and_seal(
     served = model.answers(*model_inputs(test, features))
     difference = _difference(task.apart(served, answers), trial.candidate)
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
-    evaluation = _evaluation(use_case, seen, test, answers, model, features) | {"onnx_max_difference": difference}
+    evaluation = _evaluation(use_case, task, seen, test, answers, model, features) | {"onnx_max_difference": difference}
     evaluation |= _periods(use_case, training_set.as_of)
-    schema = schema_of(use_case, features, seen, training_set.feature_project)
+    schema = replace(schema_of(use_case, features, seen, training_set.feature_project), task=task)
     unproven = SealedModel("", schema, model, evaluation)
     parity = prove_request_parity(use_case, settings, training_set, frame, fitted, unproven)
     evaluation |= {"request_parity": parity.to_json()}
@@ -99,8 +105,21 @@ def _difference(apart: NDArray[np.float64], candidate: str) -> float:
     return difference
 
 
+def _decided(use_case: UseCase, parts: Parts, features: Sequence[Feature], trial: Trial) -> Task:
+    """The label's task with the threshold or interval that is found on the validation period, asked of a model that was
+    fitted on the training period alone: the one to be sealed has seen these rows."""
+    task, rows = use_case.label.task, parts.validation
+    if not task.is_open:
+        return task
+    fitted = fit_trial(use_case, parts.train, features, trial)
+    answers = fitted.model.predict(fitted.encoder.encode(rows))
+    days = len(np.unique(days_of(rows[PREDICTION_TIME], use_case.zone())))
+    return task.decided(task.encoded(rows[LABEL]), answers, days)
+
+
 def _evaluation(
     use_case: UseCase,
+    task: Task,
     seen: pl.DataFrame,
     test: pl.DataFrame,
     answers: NDArray[np.float64],
@@ -108,12 +127,14 @@ def _evaluation(
     features: Sequence[Feature],
 ) -> dict[str, Any]:
     """Metrics, slices and what each feature does on the test period, as plain JSON values."""
-    task, seed = use_case.label.task, use_case.search.seed
-    labels = task.encoded(test[LABEL])
+    seed, labels = use_case.search.seed, task.encoded(test[LABEL])
     scored = labels, answers, days_of(test[PREDICTION_TIME], use_case.zone())
     evaluation = evaluate(task, *scored).to_json() | {"task": task_to_json(task)} | {"test_rows": test.height}
+    if decisions := task.decisions(labels, answers):
+        evaluation["decision"] = decisions
     if use_case.slices:
         evaluation["slices"] = evaluate_slices(task, test, use_case.slices, *scored).to_json()
+    evaluation["baselines"] = _baselines(use_case, task, seen, test, scored)
     evaluation["alone"] = roc_auc_alone(task, seen, test, features, LABEL, seed)
     grown = permutation_importance(
         task,
@@ -124,6 +145,18 @@ def _evaluation(
         seed,
     )
     return evaluation | {"importance": {"measure": f"{task.loss}, feature permuted", "features": grown}}
+
+
+def _baselines(use_case: UseCase, task: Task, seen: pl.DataFrame, test: pl.DataFrame, scored: Scores) -> dict[str, Any]:
+    """What the gates ask about answers without a model; learned from `seen`, on the rows of `scored`."""
+    labels, answers, day = scored
+    found = dict[str, Any]()
+    for gate in use_case.gates:
+        if isinstance(gate, BetterThanBaseline):
+            without = baseline(task, seen, test, gate.by)
+            compared = compare((task, task), labels, answers, without, day, gate.metric)
+            found[baseline_name(gate)] = asdict(compared)
+    return found
 
 
 def _periods(use_case: UseCase, as_of: datetime) -> dict[str, Any]:

@@ -42,6 +42,10 @@ MAX_EXAMPLES = 10
 _logger = logging.getLogger(__name__)
 
 
+class NothingServedError(DataError):
+    """There is no prediction to compute again, which to a schedule is no failure."""
+
+
 @dataclass(frozen=True)
 class ServedParity:
     """rows: that were sampled, of `of`. left_out: features that cannot be computed again, as the ledger does not hold
@@ -84,7 +88,7 @@ def served_parity(
     asked = answered.filter(pl.col("route").is_in(("champion", "canary")))
     asked = asked.filter(~pl.all_horizontal(pl.col(known).is_null())) if known else asked.clear()
     if asked.is_empty():
-        raise DataError(
+        raise NothingServedError(
             f"No prediction of {use_case} was asked for by keys from {start.isoformat()} to {end.isoformat()}. "
             f"Give another time (--since)."
         )

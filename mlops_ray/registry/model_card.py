@@ -2,7 +2,7 @@
 Reporting", 2019), as Markdown and as HTML that loads nothing from elsewhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
@@ -68,6 +68,16 @@ def html_card(found: Trace) -> str:
     return "\n".join([*parts, "</body></html>", ""])
 
 
+def plain_card(found: Trace) -> dict[str, Any]:
+    """The card as plain values, for who lays it out themselves: `title`, `subtitle` (texts), and `sections`, each with
+    `heading`, `paragraphs`, `points`, and a table of `head` and `rows`, empty where there is none."""
+    return {
+        "title": _title(found),
+        "subtitle": _subtitle(found),
+        "sections": [asdict(part) for part in _sections(found)],
+    }
+
+
 def _title(found: Trace) -> str:
     return f"{found.use_case}, version {found.version}"
 
@@ -130,6 +140,8 @@ def _metrics(found: Trace) -> _Section:
     text = "On the test period, which neither the search nor the last fit has seen."
     if {"rows", "days"} <= evaluation.keys():
         text = f"{text} {evaluation['rows']:,} rows of {evaluation['days']} days; {task.described(evaluation)}."
+    if decision := evaluation.get("decision"):
+        text = f"{text} {task.decisions_described(decision)}"
     if uses := _decisions(found):
         text = f"{text} Decisions made on days of it so far, on this and other versions: {uses}."
     return _Section("Metrics", [text], head=["metric", "value", "95 % interval", "better"], rows=rows)

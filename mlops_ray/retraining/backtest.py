@@ -21,7 +21,7 @@ from mlops_ray.monitoring.label_fit import LabelFit
 from mlops_ray.monitoring.quality import Quality, quality_by_window
 from mlops_ray.retraining.chosen import choose
 from mlops_ray.retraining.policy import WEEK
-from mlops_ray.retraining.simulation import Raised, Retrained, Scenario, Simulated, simulate
+from mlops_ray.retraining.simulation import BlindSpot, Raised, Retrained, Scenario, Simulated, simulate
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.estimate import Estimate, interval
 from mlops_ray.tasks.evaluation import Measured
@@ -48,7 +48,7 @@ class Run:
 
     quality: over the whole period, by `metric`: the use case's, if it is one of windows. difference: from the first
     policy with the same seed, in the use case's metric, with its interval over days; above 0 is better. None for the
-    first one itself.
+    first one itself. blind: questions that the policy listens to and that could raise no alarm, by champion.
     """
 
     seed: int
@@ -60,6 +60,7 @@ class Run:
     alarms: tuple[Raised, ...]
     decisions: tuple[Mapping[str, Any], ...]
     cpu_hours: float
+    blind: tuple[BlindSpot, ...] = ()
 
     @property
     def promoted(self) -> int:
@@ -195,14 +196,14 @@ def _report(
     policy: Retraining,
     beside: Sequence[Simulated],
 ) -> PolicyReport:
-    runs = [_run(rows, case, one, other) for case, one, other in zip(cases, done, beside, strict=True)]
+    runs = [_run(rows, case, one, other, policy) for case, one, other in zip(cases, done, beside, strict=True)]
     differences = [run.difference for run in runs if run.difference is not None]
     metric = cases[0].label.task.metrics[cases[0].metric]
     difference = over_seeds(differences, metric.highest - metric.lowest) if differences else None
     return PolicyReport(done[0].policy, policy, tuple(runs), difference)
 
 
-def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated) -> Run:
+def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated, policy: Retraining) -> Run:
     weeks = _quality(rows, case, done.answers, WEEK)
     whole = _quality(rows, case, done.answers, timedelta(days=36_500))[0]  # from 1970 on
     metric = _measured_in(whole, case.metric)
@@ -216,6 +217,7 @@ def _run(rows: pl.DataFrame, case: UseCase, done: Simulated, beside: Simulated) 
         done.alarms,
         tuple({"at": at, **asdict(decision)} for at, decision in done.decisions),
         done.cpu_s / 3600,
+        tuple(one for one in done.blind if one.question in policy.alarms),
     )
 
 
@@ -240,5 +242,5 @@ def _difference(rows: pl.DataFrame, case: UseCase, ours: NDArray[np.float32], th
     task = case.label.task
     new, old = ours.astype(np.float64), theirs.astype(np.float64)
     return compare(
-        task, task.encoded(rows[LABEL]), new, old, days_of(rows[PREDICTION_TIME], case.zone()), case.metric
+        (task, task), task.encoded(rows[LABEL]), new, old, days_of(rows[PREDICTION_TIME], case.zone()), case.metric
     ).difference

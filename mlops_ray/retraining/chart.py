@@ -53,6 +53,17 @@ def cells(report: PolicyReport) -> tuple[str, ...]:
     )
 
 
+def blind_lines(report: PolicyReport) -> list[str]:
+    """A line for each question that the policy listens to and that could raise no alarm for some champion."""
+    spots = [one for run in report.runs for one in run.blind]
+    first = {one.question: one for one in reversed(spots)}
+    return [
+        f"{report.policy}: no alarm on {question} was possible with {sum(one.question == question for one in spots)} "
+        f"champions, the first of {spot.since:%Y-%m-%d}. {spot.why}"
+        for question, spot in sorted(first.items())
+    ]
+
+
 def page(result: Backtest) -> str:
     """One HTML file: the chart of weekly quality, the table, and what each policy did when."""
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells(one))}</tr>" for one in result.policies)
@@ -171,7 +182,8 @@ def _details(report: PolicyReport) -> str:
         for one in run.alarms
     ]
     lists = _listed("Retrainings", trained) + _listed("Alarms", alarms)
-    return f"<h2>{escape(report.policy)}</h2>{lists or '<p>No retraining, no alarm.</p>'}"
+    blind = "".join(f"<p>{escape(line)}</p>" for line in blind_lines(report))
+    return f"<h2>{escape(report.policy)}</h2>{blind}{lists or '<p>No retraining, no alarm.</p>'}"
 
 
 def _listed(title: str, items: Sequence[str]) -> str:

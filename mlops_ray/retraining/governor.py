@@ -5,7 +5,7 @@ is started if it was not, what has ended is recorded if it was not.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from mlops_ray.retraining.history import History, Running, read_history
 from mlops_ray.retraining.launcher import Launcher, Order
 from mlops_ray.retraining.policy import Decision, State, decide, retraining_id
 from mlops_ray.retraining.result import Result, champion_lineage, find_result
-from mlops_ray.use_case import UseCase
+from mlops_ray.use_case import Question, UseCase
 
 ATTEMPTS = 3
 ROLLOUT_STARTED = "rollout.started"
@@ -35,6 +35,8 @@ HOUR = timedelta(hours=1)
 _HOUR_S = 3600
 # How many labels became known after the first moment (None: ever) and up to the second.
 NewRows = Callable[[datetime | None, datetime], int]
+# Questions about which the champion's watch can raise no alarm, with why.
+Blind = Callable[[], Mapping[Question, str]]
 
 _logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Governor:
         new_rows: NewRows,
         actor: Actor = SYSTEM,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        blind: Blind = dict,
     ):
         if use_case.retraining is None:
             raise ConfigurationError(
@@ -63,7 +66,7 @@ class Governor:
         self._store: ControlStore = open_store(settings)
         self._artifacts = Artifacts(settings.artifacts)
         self._launcher, self._new_rows, self._actor = launcher, new_rows, actor
-        self._clock = clock
+        self._clock, self._blind = clock, blind
 
     def round(self, now: datetime) -> Decision:
         """See the running retraining through, then decide; returns the decision that holds now."""
@@ -87,12 +90,12 @@ class Governor:
         other numbers: the log would be flooded.
         """
         trained = self._trained(self._known(now), now)
-        rows, offered = self._new_rows(trained, now), self._offered()
+        rows, offered, blind = self._new_rows(trained, now), self._offered(), self._blind()
         made: list[Decision] = []
 
         def next_entry(events: Sequence[Event]) -> Entry | None:
             known = read_history(events, now)
-            state = State(known.alarms, known.past, known.losses, offered, trained, rows)
+            state = State(known.alarms, known.past, known.losses, offered, trained, rows, blind)
             made.append(decide(self._policy, state, now))
             return self._entry(known, state, made[-1], now)
 

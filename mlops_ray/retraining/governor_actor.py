@@ -16,6 +16,8 @@ from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.development_keys import acting
 from mlops_ray.import_closure import code_digest
+from mlops_ray.monitoring.foreign_model import every_version
+from mlops_ray.retraining.blind_champion import BlindChampion
 from mlops_ray.retraining.governor import Governor
 from mlops_ray.retraining.launcher import Launcher
 from mlops_ray.retraining.new_labels import NewLabels
@@ -88,8 +90,11 @@ class GovernorActor:
     def __init__(
         self, use_case: UseCase, settings: Settings, launcher: Launcher, every_s: float | None, made_of: str
     ) -> None:
-        actor = acting(open_store(settings), settings, os.environ.get("MLOPS_RAY_API_KEY"), use_case.name)
-        self._governor = Governor(use_case, settings, launcher, NewLabels(settings, use_case.name), actor)
+        store = open_store(settings)
+        actor = acting(store, settings, os.environ.get("MLOPS_RAY_API_KEY"), use_case.name)
+        new_rows = NewLabels(settings, use_case.name)
+        blind = BlindChampion(every_version(settings, store), store, use_case.name)
+        self._governor = Governor(use_case, settings, launcher, new_rows, actor, blind=blind)
         self._lock = threading.Lock()
         self._made_of = made_of
         if every_s is not None:

@@ -48,7 +48,8 @@ class State:
     past: all retrainings, the oldest first. losses: how many of the last in a row were not better, or failed, since
     the champion changed. offered: the version that waits for a person's verdict or its rollout, or is in one; None if
     there is none. trained: up to when the last training, first or again, knew the data; None: not known. new_rows:
-    labels that came since. All moments are UTC.
+    labels that came since. blind: questions about which the champion's watch can raise no alarm, with why. All moments
+    are UTC.
     """
 
     alarms: tuple[OpenAlarm, ...] = ()
@@ -57,6 +58,7 @@ class State:
     offered: int | None = None
     trained: datetime | None = None
     new_rows: int = 0
+    blind: Mapping[Question, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,10 @@ def _calm(policy: Retraining, state: State) -> Decision:
         when = f" The schedule asks at {_moment(state.trained + policy.every)}."
     others = f" {len(state.alarms)} on other questions do not count." if state.alarms and policy.alarms else ""
     watched = f"No alarm on {' or '.join(policy.alarms)} is open." if policy.alarms else "Alarms do not count here."
-    return Decision("wait", "calm", f"{watched}{others}{when}")
+    blind = "".join(
+        f" There can be none on {question}: {why}" for question, why in state.blind.items() if question in policy.alarms
+    )
+    return Decision("wait", "calm", f"{watched}{others}{blind}{when}")
 
 
 def _held_back(policy: Retraining, state: State, now: datetime, ids: tuple[str, ...]) -> Decision | None:

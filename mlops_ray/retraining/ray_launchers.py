@@ -11,11 +11,10 @@ import ray
 from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.code_version import code_version
 from mlops_ray.config import Settings
-from mlops_ray.errors import UnavailableError
 from mlops_ray.retraining.cpu_meter import HOOK, metered
 from mlops_ray.retraining.launcher import Launcher, Order, Phase
+from mlops_ray.retraining.ray_jobs import RayJobs, dashboard_url
 from mlops_ray.retraining.result import RESULTS
 from mlops_ray.retraining.retrain import retrain
 from mlops_ray.use_case import UseCase, load_use_case
@@ -23,60 +22,27 @@ from mlops_ray.use_case import UseCase, load_use_case
 NAMESPACE = "mlops_ray"
 # A job has no installed command, only the code that it was sent.
 _MAIN = "from mlops_ray.cli.main import main; main()"
-_CARRIED = ("working_dir", "py_modules", "pip", "uv", "conda")
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class JobLauncher:
-    """Ray's job API: the job outlives whoever submitted it, and its id is given once.
-
-    address: of the dashboard. command: `mlops-ray retraining run USE_CASE …`, to which the order is added.
-    """
+    """By Ray's job API. address: of the dashboard. command: `mlops-ray retraining run USE_CASE …`, to which the order
+    is added."""
 
     address: str
     command: tuple[str, ...]
 
     def phase(self, submission: str) -> Phase:
-        from ray.job_submission import JobStatus
-
-        known = {job.submission_id: job.status for job in self._client().list_jobs() if job.submission_id}
-        if submission not in known:
-            return "new"
-        return "running" if known[submission] in (JobStatus.PENDING, JobStatus.RUNNING) else "ended"
+        return RayJobs(self.address).phase(submission)
 
     def start(self, order: Order) -> None:
-        if self.phase(order.submission) != "new":
-            return
-        import shlex
-
         more = ("--id", order.retraining, "--as-of", order.as_of.isoformat())
-        try:
-            self._client().submit_job(
-                entrypoint=shlex.join((*self.command, *more)),
-                submission_id=order.submission,
-                runtime_env=_own_runtime_env(),
-            )
-        except RuntimeError as error:  # how it says, among other things, that another governor was faster
-            if self.phase(order.submission) == "new":
-                raise UnavailableError(f"Ray takes no job at {self.address}: {error} Retry later.") from error
-        _logger.info("Submitted job %s", order.submission)
+        RayJobs(self.address).submit(order.submission, (*self.command, *more))
 
     def stop(self, submission: str) -> None:
-        self._client().stop_job(submission)
-
-    def _client(self) -> Any:
-        from ray.job_submission import JobSubmissionClient
-
-        return JobSubmissionClient(self.address)
-
-
-def _own_runtime_env() -> dict[str, Any]:
-    """The code that this process runs, for a job to run the same."""
-    own = dict(ray.get_runtime_context().runtime_env)
-    variables = {**own.get("env_vars", {}), **code_version().to_environment()}
-    return {name: own[name] for name in _CARRIED if name in own} | {"env_vars": variables}
+        RayJobs(self.address).stop(submission)
 
 
 @dataclass(frozen=True)
@@ -160,11 +126,3 @@ def find_launcher(
         reference = str(Path(named).absolute())
         options += ["--feature-repo", str(feature_repo)]
     return JobLauncher(address, (sys.executable, "-c", _MAIN, "retraining", "run", reference, *options))
-
-
-def dashboard_url() -> str | None:
-    """Where this Ray's job API is; None if it has none."""
-    from ray._private.services import get_webui_url_from_internal_kv  # the only way to ask from inside a worker
-
-    url = get_webui_url_from_internal_kv()
-    return f"http://{url}" if url else None

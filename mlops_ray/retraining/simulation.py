@@ -17,6 +17,7 @@ from mlops_ray.evaluation.comparison import compare, unseen
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.answers import EXPECTED, answer_columns
+from mlops_ray.monitoring.blind_spots import blind_spots
 from mlops_ray.monitoring.error_tree import foretell
 from mlops_ray.monitoring.labelling import Labelled, awaiting_labels, take_labels
 from mlops_ray.monitoring.observation import moments_of, observe
@@ -72,10 +73,20 @@ class Raised:
 
 
 @dataclass(frozen=True)
+class BlindSpot:
+    """A question about which no alarm can be raised with a version that took traffic at `since`, and why."""
+
+    since: datetime
+    version: str
+    question: Question
+    why: str
+
+
+@dataclass(frozen=True)
 class Simulated:
     """What a policy did. answers: float32, to each row predicted in start..end, by time, [rows] or [rows, width] as the
-    task has them. decisions: those whose
-    cause differs from the one before. cpu_s: of all trainings after the first."""
+    task has them. decisions: those whose cause differs from the one before. cpu_s: of all trainings after the first.
+    blind: of each champion."""
 
     policy: str
     answers: NDArray[np.float32]
@@ -83,6 +94,7 @@ class Simulated:
     alarms: tuple[Raised, ...]
     decisions: tuple[tuple[datetime, Decision], ...]
     cpu_s: float
+    blind: tuple[BlindSpot, ...] = ()
 
 
 def simulate(frame: pl.DataFrame, scenario: Scenario, name: str, policy: Retraining) -> Simulated:
@@ -124,6 +136,7 @@ class _Simulation:
         self._past: list[PastRetraining] = []
         self._retrained: list[Retrained] = []
         self._decisions: list[tuple[datetime, Decision]] = []
+        self._blind: list[BlindSpot] = []
         self._losses, self._versions = 0, 0
         self._trained = scenario.start
 
@@ -140,7 +153,7 @@ class _Simulation:
             self._govern(now)
         cpu_s = sum(one.cpu_s for one in self._retrained)
         found = tuple(self._retrained), tuple(self._raised.values()), tuple(self._decisions)
-        return Simulated(name, self._answers, *found, cpu_s)
+        return Simulated(name, self._answers, *found, cpu_s, tuple(self._blind))
 
     def _observe(self, first: int, last: int, now: datetime) -> None:
         """The day's predictions, then the labels that have come by its end."""
@@ -208,7 +221,9 @@ class _Simulation:
             if severities.get(question) != "info"
         )
         new = int(((self._known_at > _micros(self._trained)) & (self._known_at <= _micros(now))).sum())
-        decision = decide(self._policy, State(alarms, tuple(self._past), self._losses, None, self._trained, new), now)
+        blind = {one.question: one.why for one in self._blind if one.version == self._champion.watched.version}
+        state = State(alarms, tuple(self._past), self._losses, None, self._trained, new, blind)
+        decision = decide(self._policy, state, now)
         last = self._decisions[-1][1] if self._decisions else None
         if last is None or (last.action, last.cause) != (decision.action, decision.cause):
             self._decisions.append((now, decision))
@@ -222,7 +237,7 @@ class _Simulation:
         ours, theirs = (_ask(fitted, recent).astype(np.float64) for fitted in (challenger, self._champion.fitted))
         task = case.label.task
         rows = task.encoded(recent[LABEL]), ours, theirs, days_of(recent[PREDICTION_TIME], case.zone())
-        compared = compare(task, *rows, case.metric)
+        compared = compare((task, task), *rows, case.metric)
         outcome, reason = judge_challenger(compared, self._policy.margin)
         if outcome == "better":
             self._note(retire(self._champion.watch, now).changes, now)
@@ -257,6 +272,7 @@ class _Simulation:
         )
         self._versions += 1
         version, first_row = str(self._versions), int(np.searchsorted(self._moment, _micros(now)))
+        self._blind += [BlindSpot(now, version, question, why) for question, why in blind_spots(reference).items()]
         return _Champion(
             fitted, Watched(version, reference), VersionWatch(version), first_row, split.trained_until(now)
         )

@@ -1,6 +1,5 @@
 """Draft: what a first use case says of files that were only looked at, each choice with its reason."""
 
-import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,12 +12,12 @@ from mlops_ray.exploration.propose import Proposal, quoted
 from mlops_ray.exploration.raw_sample import accepted_rows
 from mlops_ray.exploration.suspicion import shown
 from mlops_ray.ingestion.sources import find_files
+from mlops_ray.scaffold.draft_label import DraftLabel, Kind, could_be_names_or_amounts, draft_label
 from mlops_ray.use_case import Column
 from mlops_ray.use_case.checks import RESERVED
+from mlops_ray.use_case.personal import tells_of_a_person
 
 _SAMPLE_ROWS = 20_000
-_YES = {"yes", "y", "true", "t"}
-_PERSONAL = re.compile(r"mail|phone|first_?name|last_?name|surname|full_?name|address|ssn|iban|passport", re.I)
 # A text of which more than this share of the rows has its own value says which row it is, not what it is like.
 _OWN_VALUES, _FEW_VALUES = 0.5, 50
 _MOST_VALUES_OF_A_FEATURE = 1_000
@@ -32,14 +31,16 @@ _DAY, _HOUR, _WEEK, _YEAR = (timedelta(days=1), timedelta(hours=1), timedelta(da
 
 @dataclass(frozen=True)
 class Asked:
-    """What only a person knows. label, time: columns. positive: which of two texts or numbers of the label is the one
-    to predict; "": as it seems. known_after: how long after `time` the label is known."""
+    """What only a person knows. label, time: columns. positive: the value of the label that counts as yes; "": as it
+    seems. known_after: how long after `time` the label is known. task: of which kind the label is; None: as it seems.
+    """
 
     label: str
     time: str
     positive: str = ""
     known_after: timedelta = timedelta()
     owner: str = ""
+    task: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ class DraftFeature:
 class Draft:
     """A use case before it is written.
 
-    positive: the code of the expression that says which rows have the label. left_out: columns that are no features,
-    with the reason; outcomes: those of them that are known only after the fact. notes: what somebody has to decide.
+    label: what is said of the label. left_out: columns that are no features, with the reason; outcomes: those
+    of them that are known only after the fact. notes: what somebody has to decide.
     """
 
     name: str
     asked: Asked
     proposal: Proposal
-    positive: str
+    label: DraftLabel
     entities: tuple[str, ...]
     features: Mapping[str, DraftFeature]
     left_out: Mapping[str, str]
@@ -89,9 +90,12 @@ def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
     sample = accepted_rows(find_files(data, "rows", proposal.source), proposal.source, _SAMPLE_ROWS)
     if sample.is_empty():
         raise DataError(f"No row of {proposal.source.path} could be read as {', '.join(columns)}. Look at the file.")
-    positive, note = _positive(label, seen[label.name], sample, asked.positive)
     entities = _entities(proposal, columns, seen, asked)
     first, last = _times(asked.time, sample)
+    split = _split(last - first, asked.known_after)
+    found_label = draft_label(
+        label, seen[label.name], sample, asked.time, split, proposal.profile.rows, asked.task, asked.positive
+    )
     features, left_out = dict[str, DraftFeature](), dict[str, str]()
     for column in columns.values():
         if column.name in (asked.label, asked.time):
@@ -103,13 +107,13 @@ def draft(name: str, data: str, proposal: Proposal, asked: Asked) -> Draft:
             features[_free(found[0], {*columns, *features} - {column.name})] = found[1]
     calendar = _of_the_moment(asked.time, sample, last - first)
     outcomes = (asked.label, *(column for column, why in left_out.items() if why == _LATER))
-    hashed = [f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if _is_personal(one)]
-    read = _only([one for one in columns if left_out.get(one) != _OF_A_PERSON], proposal)
+    hashed = [f"{shown(one)} tells of a person: the ledger hashes it." for one in entities if tells_of_a_person(one)]
+    read = _only([one for one in columns if left_out.get(one) != _OF_A_PERSON], proposal, found_label.column)
     return Draft(
-        name, asked, _declared(read, asked.time, entities, outcomes), positive, entities,
+        name, asked, _declared(read, asked.time, entities, outcomes), found_label, entities,
         features | {_free(name, {*columns, *features}): one for name, one in calendar.items()}, left_out, outcomes,
-        (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"), _split(last - first, asked.known_after),
-        tuple(one for one in (note, *hashed) if one),
+        (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"), split,
+        (*found_label.notes, *hashed),
     )  # fmt: skip
 
 
@@ -142,30 +146,6 @@ def _known(option: str, name: str, columns: Mapping[str, Column]) -> Column:
     return columns[name]
 
 
-def _positive(label: Column, seen: ColumnProfile, sample: pl.DataFrame, wanted: str) -> tuple[str, str]:
-    """The code that says which rows have the label, and what to check about it."""
-    of = f"pl.col({quoted(label.name)})"
-    if label.type == "boolean" and not wanted:
-        return of, ""
-    values = sample[label.name].drop_nulls()
-    counts = sorted(values.value_counts(sort=True).iter_rows(), key=lambda one: -one[1])
-    texts = {str(value): value for value, _ in counts}
-    if wanted:
-        if wanted not in texts:
-            raise ConfigurationError(f"--positive {wanted!r} is no value of {label.name}. {nearest(wanted, texts)}")
-        return f"{of} == {quoted(texts[wanted])}", ""
-    if len(texts) != 2 or label.type == "timestamp":
-        some = ", ".join(shown(text) for text in list(texts)[:5])
-        raise ConfigurationError(
-            f"--label {label.name!r} has {len(texts)} different values (such as {some}), and a yes-or-no question "
-            f"needs two. Say which value counts as yes: --positive VALUE."
-        )
-    yes = [text for text in texts if text.strip().lower() in _YES]
-    chosen = yes[0] if len(yes) == 1 else str(counts[-1][0])
-    why = "" if yes else f"Of {' and '.join(map(shown, texts))} the rarer one is predicted: is it {shown(chosen)}?"
-    return f"{of} == {quoted(texts[chosen])}", why
-
-
 def _entities(
     proposal: Proposal, columns: Mapping[str, Column], seen: Mapping[str, ColumnProfile], asked: Asked
 ) -> tuple[str, ...]:
@@ -192,7 +172,7 @@ def _feature(
 ) -> tuple[str, DraftFeature] | str:
     """A column as a feature with its name, or why it is none."""
     name, plain = column.name, f"pl.col({quoted(column.name)})"
-    if _is_personal(name) and not is_entity:
+    if tells_of_a_person(name) and not is_entity:
         return _OF_A_PERSON
     if name in RESERVED:
         return "answers have that name themselves: rename the column to use it"
@@ -217,10 +197,6 @@ def _free(name: str, taken: Set[str]) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _is_personal(name: str) -> bool:
-    return _PERSONAL.search(name) is not None
 
 
 def _of_the_moment(time: str, sample: pl.DataFrame, span: timedelta) -> dict[str, DraftFeature]:
@@ -248,9 +224,11 @@ def _split(span: timedelta, known_after: timedelta) -> dict[str, timedelta]:
     return {name: max(unit, part // unit * unit) if part else timedelta() for name, part in parts.items()}
 
 
-def _only(names: list[str], proposal: Proposal) -> Proposal:
-    """The proposal with these columns; a key that needs others is none."""
-    columns = tuple(column for column in proposal.source.columns if column.name in names)
+def _only(names: list[str], proposal: Proposal, label: Column) -> Proposal:
+    """The proposal with these columns, the label as it is to be; a key that needs others is none."""
+    columns = tuple(
+        label if column.name == label.name else column for column in proposal.source.columns if column.name in names
+    )
     key = proposal.source.key if set(proposal.source.key) <= set(names) else ()
     return replace(proposal, source=replace(proposal.source, columns=columns, key=key))
 
@@ -261,7 +239,7 @@ def _declared(proposal: Proposal, time: str, entities: tuple[str, ...], outcomes
     def declared(column: Column) -> Column:
         needed = column.name == time or column.name in entities
         found = replace(column, nullable=column.nullable and not needed, outcome=column.name in outcomes)
-        return replace(found, personal="hash") if _is_personal(column.name) and column.type == "text" else found
+        return replace(found, personal="hash") if tells_of_a_person(column.name) and column.type == "text" else found
 
     key = () if set(proposal.source.key) & set(outcomes) else proposal.source.key
     source = replace(proposal.source, columns=tuple(map(declared, proposal.source.columns)), key=key)
@@ -269,8 +247,22 @@ def _declared(proposal: Proposal, time: str, entities: tuple[str, ...], outcomes
     return replace(proposal, source=source, notes=notes)
 
 
+def is_ambiguous(proposal: Proposal, label: str) -> bool:
+    """Whether the values of a column do not tell if they are names or amounts."""
+    column = next((column for column in proposal.source.columns if column.name == label), None)
+    seen = proposal.profile.column(label)
+    return column is not None and seen is not None and could_be_names_or_amounts(column, seen)
+
+
 def questions(proposal: Proposal) -> Iterator[tuple[str, list[str]]]:
     """What a person has to say, with the columns that could be meant."""
     columns = proposal.source.columns
     yield "time", [column.name for column in columns if column.type == "timestamp"]
-    yield "label", [column.name for column in columns if column.type == "boolean" or len(column.choices) == 2]
+    yield "label", [column.name for column in sorted(columns, key=_unlike_a_label) if _unlike_a_label(column) < 3]
+
+
+def _unlike_a_label(column: Column) -> int:
+    """Yes or no most often is the label, then a few names, then numbers."""
+    if column.type == "boolean" or len(column.choices) == 2:
+        return 0
+    return 1 if column.choices else 2 if column.type == "number" else 3

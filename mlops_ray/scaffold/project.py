@@ -22,6 +22,8 @@ _FILES = {
     "feature_store.yaml.jinja": "feature_repo/feature_store.yaml",
     "serve.yaml.jinja": "serve_configs/local.yaml",
     "checks.yml.jinja": ".github/workflows/checks.yml",
+    "standards.yaml.jinja": "standards.yaml",
+    "pre-commit-config.yaml.jinja": ".pre-commit-config.yaml",
     "gitignore.jinja": ".gitignore",
     "README.md.jinja": "README.md",
 }

@@ -1,4 +1,5 @@
-"""The Serve applications: one for each use case at `/v2/models/<name>`, and a small one that owns `/v2`."""
+"""The Serve applications: one for each use case at `/v2/models/<name>`, and a small one that owns the rest: what is
+below `/v2` beside them, and `/console`."""
 
 import asyncio
 import gc
@@ -53,14 +54,14 @@ from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
 from mlops_ray.serving.push_routes import PushRoutes
 from mlops_ray.serving.served_version import ServedVersion
-from mlops_ray.serving.server import ServerApi
+from mlops_ray.serving.site import Site
 from mlops_ray.serving.slots import Slots
 from mlops_ray.state_folder import keep_closed
 
 _logger = logging.getLogger(__name__)
 
 SERVER_APPLICATION = "server"
-SERVER_ROUTE = "/v2"
+SERVER_ROUTE = "/"  # and so all that is no model's
 STATUS_AGE_S = 1.0
 SWITCH_INTERVAL_S = 0.0005  # how long a thread beside the event loop (ledger, follower, audit) may keep it waiting
 PUBLISHED_S = 1.0
@@ -94,7 +95,7 @@ class EndpointArgs(BaseModel):
 
 
 class ServerArgs(BaseModel):
-    """`args` of the application that owns `/v2`. Settings come from `settings`, or else the environment."""
+    """`args` of the server's own application. Settings come from `settings`, or else the environment."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -153,7 +154,7 @@ def _model(args: EndpointArgs, registry: Registry) -> serve.Application | None:
 
 
 def server_application(settings: Settings) -> serve.Application:
-    """The application that owns `/v2`: server metadata and health."""
+    """The application that owns what is no model's: the routes below `/v2`, and the console."""
     deployment: Any = _Server
     return deployment.bind(settings)
 
@@ -164,7 +165,7 @@ def build_endpoint(args: EndpointArgs) -> serve.Application:
 
 
 def build_server(args: ServerArgs) -> serve.Application:
-    """For `import_path` in a Serve file: server metadata and health."""
+    """For `import_path` in a Serve file: what is no model's, at `/`."""
     return server_application(_settings(args.settings))
 
 
@@ -341,7 +342,7 @@ def _http_host() -> str:
 )
 @serve.ingress()
 class _Server:
-    """`ServerApi`, and the dispatcher of notifications."""
+    """`Site`, and the dispatcher of notifications."""
 
     def __init__(self, settings: Settings) -> None:
         _set_up_process()
@@ -363,7 +364,7 @@ class _Server:
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return ServerApi(self._settings, self._store, self._guard, self._running).app
+        return Site(self._settings, self._store, self._guard, self._running)
 
     async def check_health(self) -> None:
         self._key_watch.expect_alive()

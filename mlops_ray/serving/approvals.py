@@ -19,7 +19,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.delegations import may_decide_for_others
 from mlops_ray.governance.events import Actor, plain, read_events
 from mlops_ray.governance.live import Live, live
-from mlops_ray.governance.principals import Principal, Role
+from mlops_ray.governance.principals import LOOKS, Principal, Role
 from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import RegisteredVersion
 from mlops_ray.serving.http import HttpError, Request, Response, Route
@@ -72,7 +72,7 @@ class Approvals:
         """Of the use cases on which the caller operates, approves or audits, the newest first."""
 
         def sees(use_case: str) -> bool:
-            return may_one(request.principal, ("operate", "approve", "audit"), use_case)
+            return may_one(request.principal, LOOKS, use_case)
 
         found = await asyncio.to_thread(list_approvals, self._store, sees=sees)
         return Response({"approvals": [asdict(one) for one in found]})

@@ -56,7 +56,7 @@ class Guard:
         self.keys = keys
         self.tokens = tokens
         self.replicas = 1
-        self._use_case, self._public, self._clock = use_case, public, clock
+        self._use_case, self.public, self._clock = use_case, public, clock
         self._buckets: dict[str, Bucket] = {}
 
     @property
@@ -66,6 +66,7 @@ class Guard:
     @keys.setter
     def keys(self, keys: Mapping[str, Principal]) -> None:
         self._keys = keys
+        self._by_id = {principal.id: principal for principal in keys.values()}
         self._owners: dict[str, set[str]] = {}
         for principal in keys.values():
             self._owners.setdefault(principal.name, set()).add(principal.person or principal.id)
@@ -73,15 +74,33 @@ class Guard:
     def admit(self, headers: Mapping[bytes, bytes], role: Role | None) -> Principal:
         """The caller. Raises HttpError 401 without a valid credential, 403 without `role`, 429 above their rate."""
         principal = self._principal(headers)
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        if principal.expires_at is not None and principal.expires_at <= now:
-            raise _unauthorized("The credential has expired. Ask an administrator for a new one.")
+        now = self._expect_not_ended(principal)
         if role is not None and not principal.may(role, self._use_case, now):
             where = f" on {self._use_case}" if self._use_case else ""
             raise HttpError(403, f"This credential does not carry the role {role!r}{where}.", "authorization")
         if principal.requests_per_s is not None:
             self._expect_within_rate(principal, principal.requests_per_s)
         return principal
+
+    def readmit(self, principal: Principal) -> Principal:
+        """Who was admitted before, as their key stands now, though nobody kept it; who came with a token, until that
+        ends. Raises HttpError 401 once it has ended. It counts against no rate."""
+        if principal.granted is None:
+            known = self._by_id.get(principal.id)
+            if known is None:
+                raise _unauthorized("This API key was revoked.")
+            principal = known
+        elif self.tokens is None:
+            raise _unauthorized("Tokens do not count here any more.")
+        self._expect_not_ended(principal)
+        return principal
+
+    def _expect_not_ended(self, principal: Principal) -> datetime:
+        """Raise HttpError 401 for a credential that has; returns the moment at which it had not."""
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        if principal.expires_at is not None and principal.expires_at <= now:
+            raise _unauthorized("The credential has expired. Ask an administrator for a new one.")
+        return now
 
     def _principal(self, headers: Mapping[bytes, bytes]) -> Principal:
         kind, _, token = headers.get(b"authorization", b"").partition(b" ")
@@ -91,7 +110,7 @@ class Guard:
             principal = self._keys.get(hashlib.sha256(token).hexdigest())
             if principal is None:
                 raise _unauthorized("This API key is not known, or was revoked.")
-            if principal.development and self._public:
+            if principal.development and self.public:
                 raise _unauthorized("The development key counts only where this machine alone reaches the server.")
             return principal
         if self.tokens is None or len(token) > MAX_TOKEN_BYTES:

@@ -13,11 +13,11 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
+from mlops_ray.governance.principals import LOOKS
 from mlops_ray.serving.approvals import expect_role
 from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.long_work import LongWork
 from mlops_ray.serving.operations import Reason, actor_of, read_body, read_query
-from mlops_ray.serving.versions import LOOKS
 
 PARQUET = "application/vnd.apache.parquet"
 Name = Annotated[str, Meta(max_length=200)]

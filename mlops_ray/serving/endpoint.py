@@ -104,7 +104,8 @@ class Endpoint:
         inquiry = inquiry_of(request, question.content)
         asked = asked_version(request, traffic, self._name)
         if asked is not None and asked is not traffic.champion:
-            return Given(asked.version, asked.schema.task, await self._ask_for(asked, inquiry, request, question))
+            of_asked = await self._ask_for(asked, inquiry, request, question)
+            return Given(asked.version, asked.schema.task, of_asked)
         if asked is None and (given := self._recent.find(inquiry)):
             return given
         self._at_work += 1

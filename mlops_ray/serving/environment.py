@@ -142,8 +142,9 @@ grep -q '^ *use_backend' "$3" || sed -i "/^backend default_backend/,/return/s#re
 exec '{binary}' "$@"
 """
 
+NO_MODEL = "There is no model at this path."
 _ANSWERS = {
-    404: "There is no model at this path.",
+    404: NO_MODEL,
     502: "The replica that had this request died. It may have taken effect; ask again with the same request id.",
     503: "No replica can take this request now. Ask again in 1 s.",
     504: "The replica did not answer in time. The request may have taken effect; ask again with the same request id.",

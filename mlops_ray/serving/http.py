@@ -4,8 +4,9 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.deadlines import Deadlines
 from mlops_ray.serving.failures import FAILED, cause_of, status_of, told
 from mlops_ray.serving.http_error import HttpError as HttpError
-from mlops_ray.serving.request_id import HEADER, request_id_of
+from mlops_ray.serving.request_id import HEADER, new_id, request_id_of
 from mlops_ray.serving.slots import Room, Slots
 
 MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else, which the audit log keeps
@@ -88,7 +89,7 @@ class Request:
         length = self.headers.get(b"content-length", b"")
         declared = int(length[:19]) if length.isdigit() else 0  # Python reads no number of 4,301 digits
         if declared > self.max_body_bytes:
-            raise self._too_large(declared)
+            raise self.too_large(declared)
         chunks, size, more = [], 0, True
         self.awaits_body = True
         while more:
@@ -98,14 +99,15 @@ class Request:
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > self.max_body_bytes:
-                raise self._too_large(size)
+                raise self.too_large(size)
             take(len(chunk))
             chunks.append(chunk)
             more = message.get("more_body", False)
         self.awaits_body = False
         return b"".join(chunks)
 
-    def _too_large(self, size: int) -> HttpError:
+    def too_large(self, size: int) -> HttpError:
+        """What refuses a body of so many bytes."""
         less = "fewer rows" if self.max_body_bytes == MAX_BODY_BYTES else "less"
         text = f"The body has {size:,} bytes or more; the limit is {self.max_body_bytes:,}. Send {less}."
         return HttpError(413, text, "body")
@@ -211,6 +213,27 @@ class Routes:
         # The body may have named the request; then that is its id in the answer's head, too.
         await _send(response, send, None if request.request_id == came_as else request.request_id)
 
+    async def ask(
+        self, principal: Principal, use_case: str | None, method: str, path: str, body: Any = None
+    ) -> Response:
+        """What a route answers somebody who was admitted already, as its caller over HTTP would be answered; a body
+        goes as JSON. use_case: of the application's routes, None for those of the platform."""
+        path, _, query = path.partition("?")
+        content, kind = _encode({} if body is None else body), {b"content-type": b"application/json"}
+        request = Request(
+            method, path, kind, new_id(), _no_more, time.perf_counter(), query.encode(), principal, content=content
+        )
+        try:
+            if len(content) > request.max_body_bytes:
+                raise request.too_large(len(content))
+            route = self.routes[path][method]
+            if route.role is not None and not principal.may(route.role, use_case, datetime.now(UTC)):
+                where = f" on {use_case}" if use_case else ""
+                raise HttpError(403, f"This credential does not carry the role {route.role!r}{where}.", "authorization")
+            return await self._deadlines.keep(route.handler(request), 0.0)
+        except Exception as error:
+            return self._error_response(error, request)
+
     async def _answer(self, request: Request) -> Response:
         route = self._route(request)
         if request.principal is None or route.role not in _SENDS_ROWS or request.method == "GET":
@@ -273,6 +296,10 @@ class Routes:
             self._refusals.log(request, self._named(request.path), status, said)
         body = {"error": _cut(text), "field": where and _cut(where), "request_id": request.request_id}
         return Response(body, status, {"content-type": "application/json", **headers})
+
+
+async def _no_more() -> MutableMapping[str, Any]:
+    return {"type": "http.disconnect"}
 
 
 def _several_credentials(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -10,10 +10,10 @@ from msgspec import Meta
 
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.inventory import REVIEWERS, inventory, review
+from mlops_ray.governance.principals import LOOKS
 from mlops_ray.serving.approvals import expect_role, may_one
 from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.operations import Reason, actor_of, read_body
-from mlops_ray.serving.versions import LOOKS
 
 
 class ReviewBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ from mlops_ray.serving.app import (
 )
 from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder, serve_host
+from mlops_ray.serving.site import ROUTES
 
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -42,11 +43,11 @@ def serve_use_case(settings: Settings, name: str) -> str:
             f"Use case {name!r} has no champion. Run its pipeline first, or approve the version it made."
         )
     url = start(settings, {name: endpoint_application(EndpointArgs(model=name), settings)})
-    return f"{url}{SERVER_ROUTE}/models/{name}"
+    return f"{url}{ROUTES}/models/{name}"
 
 
 def start(settings: Settings, endpoints: Mapping[str, serve.Application]) -> str:
-    """Run the applications of some models and the one that owns `/v2`; returns the base URL when all answer.
+    """Run the applications of some models and the one that owns the rest; returns the base URL when all answer.
 
     On a cluster where Serve runs already they are added to it, on the port that it has.
     """
@@ -57,12 +58,12 @@ def start(settings: Settings, endpoints: Mapping[str, serve.Application]) -> str
         _claim_port(settings.http_host, settings.http_port)
         serve.start(http_options={"host": serve_host(settings.http_host), "port": settings.http_port})
     targets = [serve.RunTarget(server_application(settings), SERVER_APPLICATION, SERVER_ROUTE)]
-    targets += [serve.RunTarget(app, name, f"{SERVER_ROUTE}/models/{name}") for name, app in endpoints.items()]
+    targets += [serve.RunTarget(app, name, f"{ROUTES}/models/{name}") for name, app in endpoints.items()]
     try:
         serve.run_many(targets)
     except RuntimeError as error:
         raise UnavailableError(f"Serving failed to start: {error}") from error
-    for path in [f"{SERVER_ROUTE}/health/live", *(f"{SERVER_ROUTE}/models/{name}/ready" for name in endpoints)]:
+    for path in [f"{ROUTES}/health/live", *(f"{ROUTES}/models/{name}/ready" for name in endpoints)]:
         _wait_until_answered(f"{settings.url}{path}")
     return settings.url
 

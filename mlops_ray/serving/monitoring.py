@@ -13,10 +13,10 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.monitoring_definitions import MonitoringRevision, definitions
 from mlops_ray.governance.policy_changes import PolicyChange
+from mlops_ray.governance.principals import LOOKS
 from mlops_ray.serving.approvals import expect_role, may_one
 from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.operations import Reason, RevisionNumber, actor_of, read_body
-from mlops_ray.serving.versions import LOOKS
 
 
 class MonitoringBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ from importlib.metadata import version as package_version
 
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.serving.alarms import Alarms
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.audit_log import AuditLog
@@ -44,6 +45,7 @@ class ServerApi:
                 **Subscriptions(settings, store).routes(),
                 **AuditLog(settings, store).routes(),
                 **Inventory(store).routes(),
+                **Alarms(store).routes(),
                 **Monitored(settings, store).routes(),
                 **Data(settings, store).routes(),
             },

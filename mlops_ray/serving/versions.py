@@ -16,14 +16,13 @@ from msgspec import Meta
 from mlops_ray.config import Settings
 from mlops_ray.governance.champion import retire
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.principals import Role
+from mlops_ray.governance.principals import LOOKS
 from mlops_ray.governance.versions import RegisteredVersion, list_versions
 from mlops_ray.registry.trace import trace, use_case_named
 from mlops_ray.serving.approvals import RETIRED, Decision, VersionBody, change_version, expect_role, may_one
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.operations import read_body
 
-LOOKS: tuple[Role, ...] = ("operate", "approve", "audit")
 TRACES_AT_A_TIME = 2
 
 

@@ -1,20 +1,24 @@
 """Binary: the label is yes or no, and the answer the probability of yes."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ModelError, UseCaseError
+from mlops_ray.tasks.decision import Capacity, Gains
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Logistic
 from mlops_ray.tasks.measured import measured_yes_no
 from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
+
+if TYPE_CHECKING:
+    from mlops_ray.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,12 @@ class Binary:
     calibration error over ten bins of equally many rows).
 
     threshold: from this probability on an answer is yes: at the endpoint, in batch, in monitoring and where fairness is
-    judged. Sealed with the model.
+    judged. Sealed with the model. decision: how it is found, on the validation period; `Gains` add the metric
+    gain, the mean of a row (higher is better).
     """
 
     threshold: float = 0.5
+    decision: Gains | Capacity | None = None
 
     kind: ClassVar[str] = "binary"
     advice: ClassVar[str] = 'Write a comparison, such as pl.col("delay") >= 15.'
@@ -44,7 +50,7 @@ class Binary:
     }
     output_types: ClassVar[Mapping[str, str]] = {"probability": "FP32", "prediction": "BOOL"}
     ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"probability": pl.Float32()}
-    metrics: ClassVar[Mapping[str, Metric]] = {
+    _metrics: ClassVar[Mapping[str, Metric]] = {
         "roc_auc": Metric(lower_is_better=False),
         "average_precision": Metric(lower_is_better=False),
         "log_loss": Metric(lower_is_better=True, highest=np.inf),
@@ -53,8 +59,13 @@ class Binary:
     }
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise UseCaseError(f"Binary: threshold is {self.threshold}. Give a probability between 0 and 1.")
+        if not 0 < self.threshold <= 1:
+            raise UseCaseError(f"Binary: threshold is {self.threshold}. Give a probability above 0, at most 1.")
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        gain = {"gain": Metric(lower_is_better=False, lowest=-np.inf, highest=np.inf)}
+        return {**self._metrics, **gain} if isinstance(self.decision, Gains) else self._metrics
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype == pl.Boolean
@@ -92,6 +103,8 @@ class Binary:
             found["brier"] = weighted_mean((guess - truth) ** 2, block, weights)
         if "calibration_error" in wanted:
             found["calibration_error"] = calibration(truth, guess, block, weights)[0]
+        if "gain" in wanted and isinstance(self.decision, Gains):
+            found["gain"] = weighted_mean(self.decision.of(labels, self.chosen(answer)), block, weights)
         return {name: found[name] for name in wanted}
 
     def freedom(self, metric: str, labels: NDArray[np.bool_], block: Blocks) -> float:
@@ -104,6 +117,9 @@ class Binary:
 
     def link(self, labels: NDArray[np.bool_]) -> Logistic:
         return Logistic()
+
+    def without_model(self, labels: NDArray[np.bool_]) -> float:
+        return float((labels.sum() + 0.5) / (len(labels) + 1))
 
     def reliability(self, labels: NDArray[np.bool_], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
@@ -122,10 +138,11 @@ class Binary:
         return labels.astype(np.float64)
 
     def errors(self, labels: NDArray[np.bool_], answer: Floats) -> Floats:
-        return np.abs(labels - np.asarray(answer, dtype=np.float64))
+        errors: Floats = np.abs(labels - np.asarray(answer, dtype=np.float64))
+        return errors
 
     def foretold(self, answer: Floats) -> Floats:
-        return 2 * answer * (1 - answer)
+        return np.asarray(2 * answer * (1 - answer), dtype=np.float64)
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
         return wrong_probability(answer)
@@ -141,7 +158,37 @@ class Binary:
         return answer >= self.threshold
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64))
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64))
+        return differences
+
+    @property
+    def is_open(self) -> bool:
+        return self.decision is not None
+
+    def decided(self, labels: NDArray[np.bool_], answer: Floats, days: int) -> "Binary":
+        if self.decision is None:
+            return self
+        return replace(self, threshold=self.decision.threshold(labels, answer, days))
+
+    def like(self, other: "Task") -> "Binary | None":
+        return replace(self, threshold=other.threshold) if isinstance(other, Binary) else None
+
+    def decisions(self, labels: NDArray[np.bool_], answer: Floats) -> Mapping[str, Any]:
+        if not isinstance(self.decision, Gains):
+            return {}
+        ways = {
+            "at the threshold": self.chosen(answer),
+            "at 0.5": answer >= 0.5,
+            "always": np.ones(len(labels), np.bool_),
+            "never": np.zeros(len(labels), np.bool_),
+        }
+        gains = {name: float(self.decision.of(labels, chosen).mean()) for name, chosen in ways.items()}
+        return {"threshold": self.threshold, "unit": self.decision.unit, "gain": gains}
+
+    def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        unit = f" {decisions['unit']}" if decisions["unit"] else ""
+        gains = ", ".join(f"{way} {gain:.4g}{unit}" for way, gain in decisions["gain"].items())
+        return f"Acting from a probability of {decisions['threshold']:.3f} on; what a row brings: {gains}."
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         return {"probability": answer, "prediction": answer >= self.threshold}

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,9 @@ from mlops_ray.tasks.link import Softmax
 from mlops_ray.tasks.measured import measured_by_blocks
 from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
+
+if TYPE_CHECKING:
+    from mlops_ray.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class MultiClass:
     kind: ClassVar[str] = "multiclass"
     advice: ClassVar[str] = 'Write text, such as pl.when(pl.col("delay") >= 15).then(pl.lit("late")).otherwise(…).'
     threshold: ClassVar[None] = None
+    is_open: ClassVar[bool] = False
     loss: ClassVar[str] = "log loss"
     output: ClassVar[str] = "probability"
     label_type: ClassVar[pl.DataType] = pl.String()
@@ -124,7 +128,7 @@ class MultiClass:
                 ranking(truth.astype(np.float64), guess[:, at], block, weights)[0]
                 for at, truth in enumerate(self.events(labels).values())
             ]
-            found["roc_auc"] = np.mean(by_class, axis=0)
+            found["roc_auc"] = np.stack(by_class).mean(axis=0)
         right, confidence = self._predicted(labels, guess)
         if "accuracy" in wanted:
             found["accuracy"] = weighted_mean(right, block, weights)
@@ -147,6 +151,11 @@ class MultiClass:
     def link(self, labels: NDArray[np.intp]) -> Softmax:
         return Softmax(self.width)
 
+    def without_model(self, labels: NDArray[np.intp]) -> Floats:
+        # Half a row more of each: what has not been seen yet is not impossible.
+        shares: Floats = (self._rows(labels).astype(np.float64) + 0.5) / (len(labels) + 0.5 * self.width)
+        return shares
+
     def reliability(self, labels: NDArray[np.intp], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(*self._predicted(labels, answer.astype(np.float64)), one_block, np.ones((1, 1)))[1]
@@ -158,7 +167,7 @@ class MultiClass:
         return {name: answer[:, at] for at, name in enumerate(self.classes)}
 
     def guess(self, answer: Floats) -> Floats:
-        return answer.max(axis=1)
+        return np.asarray(answer.max(axis=1), dtype=np.float64)
 
     def observed(self, labels: NDArray[np.intp], answer: Floats) -> Floats:
         return self._predicted(labels, answer)[0]
@@ -168,7 +177,8 @@ class MultiClass:
 
     def foretold(self, answer: Floats) -> Floats:
         """The entropy: the log loss to expect where the probabilities are right."""
-        return -(answer * np.log(np.maximum(answer, np.finfo(np.float64).tiny))).sum(axis=1)
+        logs = np.log(np.maximum(answer, np.finfo(np.float64).tiny))
+        return np.asarray(-(answer * logs).sum(axis=1), dtype=np.float64)
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
         if sentence := wrong_probability(answer):
@@ -186,8 +196,21 @@ class MultiClass:
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         return np.zeros(len(answer), dtype=np.bool_)
 
+    def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
+        return self
+
+    def like(self, other: "Task") -> Self | None:
+        return self if self == other else None
+
+    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+        return {}
+
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
+        return differences
+
+    def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        return ""
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         return {"probabilities": answer, "prediction": np.array(self.classes, dtype=object)[answer.argmax(axis=1)]}

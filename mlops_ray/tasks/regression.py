@@ -1,8 +1,9 @@
 """Regression: the label is a number, and the answer what is expected of it."""
 
+import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,11 @@ from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, Reliabi
 from mlops_ray.tasks.link import Linear
 from mlops_ray.tasks.measured import measured_by_blocks
 
+if TYPE_CHECKING:
+    from mlops_ray.tasks.task import Task
+
 _BINS = 10
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,17 @@ class Regression:
     for, or the median, which the absolute error does and a few extreme labels do not move (Gneiting, "Making and
     evaluating point forecasts", Journal of the American Statistical Association 106, 2011).
 
+    coverage: with it each answer comes with an interval from low to high, which so many labels are in, such as 0.8.
+    margins: what is added to an answer for them; found on the validation period, and sealed with the model.
+
     Metrics: mean_absolute_error, root_mean_squared_error, in the unit, and r2, the share of the variance that is
     explained (higher is better).
     """
 
     unit: str = ""
     estimand: Literal["mean", "median"] = "mean"
+    coverage: float | None = None
+    margins: tuple[float, float] | None = None
 
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
@@ -40,7 +50,6 @@ class Regression:
     told_as: ClassVar[Mapping[str, Any]] = {"type": "number"}
     label_type: ClassVar[pl.DataType] = pl.Float64()
     parts: ClassVar[tuple[str, ...]] = ()
-    output_types: ClassVar[Mapping[str, str]] = {"prediction": "FP32"}
     ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"prediction": pl.Float32()}
     metrics: ClassVar[Mapping[str, Metric]] = {
         "mean_absolute_error": Metric(lower_is_better=True, highest=np.inf),
@@ -51,6 +60,8 @@ class Regression:
     def __post_init__(self) -> None:
         if self.estimand not in ("mean", "median"):
             raise UseCaseError(f"Regression: estimand is {self.estimand!r}. It is 'mean' or 'median'.")
+        if self.coverage is not None and not 0 < self.coverage < 1:
+            raise UseCaseError(f"Regression: coverage is {self.coverage}. Give a share between 0 and 1, such as 0.8.")
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype.is_numeric()
@@ -106,7 +117,7 @@ class Regression:
     @property
     def row_schema(self) -> Mapping[str, Any]:
         unit = {"description": f"In {self.unit}."} if self.unit else {}
-        return {"prediction": {"type": "number", **unit}}
+        return {name: {"type": "number", **unit} for name in self.output_types}
 
     @property
     def loss(self) -> str:
@@ -117,8 +128,10 @@ class Regression:
         return error**2 if self.estimand == "mean" else np.abs(error)
 
     def link(self, labels: NDArray[np.float64]) -> Linear:
-        centre = float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
-        return Linear(centre, float(labels.std()) or 1.0, self.estimand == "median")
+        return Linear(self.without_model(labels), float(labels.std()) or 1.0, self.estimand == "median")
+
+    def without_model(self, labels: NDArray[np.float64]) -> float:
+        return float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
 
     def reliability(self, labels: NDArray[np.float64], answer: Floats) -> tuple[ReliabilityBin, ...]:
         bins = np.searchsorted(np.unique(np.quantile(answer, np.linspace(0, 1, _BINS + 1)[1:-1])), answer)
@@ -163,11 +176,62 @@ class Regression:
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         return np.zeros(len(answer), dtype=np.bool_)
 
+    @property
+    def is_open(self) -> bool:
+        return self.coverage is not None
+
+    def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
+        """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of
+        the American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on
+        each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014). Where rows are exchangeable, at
+        least `coverage` of new labels are inside.
+        """
+        if self.coverage is None:
+            return self
+        errors, rows = np.sort(labels - answer), len(labels)
+        outside = math.floor((rows + 1) * (1 - self.coverage) / 2 + _ROUNDING)
+        if outside < 1:
+            fewest = math.ceil(2 / (1 - self.coverage) - 1 - _ROUNDING)
+            raise DataError(
+                f"{rows} rows of the validation period are too few for an interval with {self.coverage:.0%} of the "
+                f"labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
+            )
+        return replace(self, margins=(float(errors[outside - 1]), float(errors[rows - outside])))
+
+    def like(self, other: "Task") -> "Regression | None":
+        if not isinstance(other, Regression) or self.unit != other.unit:
+            return None
+        return replace(self, margins=other.margins)
+
+    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+        if self.margins is None:
+            return {}
+        low, high = (answer + margin for margin in self.margins)
+        inside = float(((labels >= low) & (labels <= high)).mean())
+        return {"coverage": inside, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
+
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        return np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
+        return differences
+
+    @property
+    def output_types(self) -> Mapping[str, str]:
+        return dict.fromkeys(("prediction", "low", "high") if self.margins else ("prediction",), "FP32")
+
+    def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        low, high = decisions["margins"]
+        unit = f" {decisions['unit']}" if decisions["unit"] else ""
+        return (
+            f"{decisions['coverage']:.1%} of the labels are from {low:+.4g} to {high:+.4g}{unit} around the answer; "
+            f"{decisions['asked_for']:.0%} were asked for."
+        ).replace("%", " %")
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        return {"prediction": answer}
+        if self.margins is None:
+            return {"prediction": answer}
+        low, high = (answer + np.float32(margin) for margin in self.margins)
+        return {"prediction": answer, "low": low, "high": high}
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
-        return [{"prediction": value} for value in answer.tolist()]
+        columns = self.columns(answer)
+        return [dict(zip(columns, row, strict=True)) for row in np.stack(list(columns.values()), axis=1).tolist()]

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlops_ray.errors import IntegrityError, UseCaseError
 from mlops_ray.tasks.binary import BINARY, Binary
+from mlops_ray.tasks.decision import Capacity, Gains
 from mlops_ray.tasks.evaluation import Metric
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
@@ -20,12 +21,19 @@ ANSWER_COLUMNS = ("probability", "prediction", "probabilities")
 
 def metric_named(name: str) -> Metric:
     """Which way a metric goes, whatever the task. Raises KeyError for none of any."""
-    return {**Regression.metrics, **MultiClass.metrics, **Binary.metrics}[name]
+    return {**Regression.metrics, **MultiClass.metrics, **Binary(decision=Gains(1, -1)).metrics}[name]
+
+
+_DECISIONS: Mapping[str, type[Gains | Capacity]] = {"gains": Gains, "capacity": Capacity}
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
     declared: Any = task
-    return {"kind": task.kind, **asdict(declared)}
+    parts = asdict(declared)
+    decision = getattr(task, "decision", None)
+    if decision is not None:
+        parts["decision"] = {name: asdict(decision) for name, one in _DECISIONS.items() if isinstance(decision, one)}
+    return {"kind": task.kind, **{name: part for name, part in parts.items() if part is not None}}
 
 
 def task_from_json(value: Mapping[str, Any] | None) -> Task:
@@ -35,10 +43,15 @@ def task_from_json(value: Mapping[str, Any] | None) -> Task:
     """
     if value is None:
         return BINARY
-    parts = {name: tuple(part) if isinstance(part, list) else part for name, part in value.items() if name != "kind"}
+    parts: dict[str, Any] = {
+        name: tuple(part) if isinstance(part, list) else part for name, part in value.items() if name != "kind"
+    }
     try:
+        if "decision" in parts:
+            ((name, decision),) = parts["decision"].items()
+            parts["decision"] = _DECISIONS[name](**decision)
         return _KINDS[value["kind"]](**parts)
-    except (KeyError, TypeError, UseCaseError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UseCaseError) as error:
         raise IntegrityError(
             f"The kind of label {value!r} is not known to this version ({', '.join(_KINDS)}): {error!r}. Read it with "
             f"the version that wrote it, or a later one."

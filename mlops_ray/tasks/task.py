@@ -1,7 +1,7 @@
 """Task: what the stages of the loop ask about the kind of a label."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import polars as pl
@@ -97,6 +97,10 @@ class Task(Protocol):
         """The loss of each row that a model is fitted to; less is better, and a mean over rows is a metric."""
         ...
 
+    def without_model(self, labels: NDArray[Any]) -> Any:
+        """The best answer to rows with these labels without looking at them: a number, or [width]."""
+        ...
+
     def reliability(self, labels: NDArray[Any], answer: Floats) -> tuple[ReliabilityBin, ...]:
         """Ten bins of rows with similar answers."""
         ...
@@ -160,6 +164,28 @@ class Task(Protocol):
 
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         """Which rows an action is taken for; none where there is no threshold."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `decided` finds something: a threshold, or an interval."""
+        ...
+
+    def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
+        """The same with what is found on these rows of so many days, which the model has not seen; or itself."""
+        ...
+
+    def like(self, other: "Task") -> Self | None:
+        """The same with the threshold of another; None where the other's answers mean something else."""
+        ...
+
+    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+        """How what was found does on these rows, as JSON: what the threshold brings a row, beside 0.5, always and
+        never, or how many labels are in their interval. Empty where nothing was declared."""
+        ...
+
+    def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        """What `decisions` gave, as a sentence."""
         ...
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:

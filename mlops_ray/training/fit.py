@@ -36,17 +36,21 @@ def fit_chosen(
     Rows take part whose label was known when the validation period ended, those that the search had left out at the
     border between train and validation among them. Raises UseCaseError if the use case has no such candidate any more.
     """
-    candidate = _candidate(use_case, trial.candidate)
     end = use_case.split.trained_until(as_of)
     rows = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
     rows = rows.sort(PREDICTION_TIME, maintain_order=True)
-    task, label = use_case.label.task, use_case.label.task.encoded(rows[LABEL])
-    if lacking := task.shortfall(label):
+    if lacking := use_case.label.task.shortfall(use_case.label.task.encoded(rows[LABEL])):
         raise DataError(
             f"Before {end.isoformat()} there are {lacking}. Give more data, another as_of or a shorter split."
         )
+    return fit_trial(use_case, rows, features, trial)
+
+
+def fit_trial(use_case: UseCase, rows: pl.DataFrame, features: Sequence[Feature], trial: Trial) -> Fitted:
+    """Fit `trial`'s candidate with its parameters on these rows, with an encoder fitted on them."""
+    candidate, task = _candidate(use_case, trial.candidate), use_case.label.task
     encoder = fit_encoder(rows, features)
-    matrix = encoder.encode(rows)
+    matrix, label = encoder.encode(rows), task.encoded(rows[LABEL])
     seed, threads = use_case.search.seed, _threads()
     *_, (_, model) = candidate.fit(matrix, label, encoder.features, task, trial.parameters, seed, threads)
     return Fitted(encoder, model, encoder.wrap_onnx(model.to_onnx()), rows.height, threads)

@@ -75,4 +75,5 @@ class TrialWorker:
         if sentence := self._task.wrong(answer):
             raise ModelError(sentence)
         one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
-        return float(self._task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])
+        task = self._task.decided(labels, answer, 1)
+        return float(task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])

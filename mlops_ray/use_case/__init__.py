@@ -11,6 +11,7 @@ from mlops_ray.use_case.features import Feature, FeatureKind
 from mlops_ray.use_case.gates import (
     AdvisorySeverity,
     Approval,
+    BetterThanBaseline,
     BetterThanChampion,
     Fairness,
     Gate,
@@ -27,6 +28,7 @@ from mlops_ray.use_case.last_known import LastKnown
 from mlops_ray.use_case.loading import load_use_case
 from mlops_ray.use_case.monitoring import CategoryDetector, ErrorDetector, Monitoring, NumberDetector, Question, Season
 from mlops_ray.use_case.retraining import Retraining
+from mlops_ray.use_case.schedule import OPERATIONS, Operation, Schedule
 from mlops_ray.use_case.search import Candidate, Choice, FittedModel, Integer, Parameters, Search, SearchSpace, Uniform
 from mlops_ray.use_case.serving import Serving
 from mlops_ray.use_case.source import Source, Tables
@@ -36,9 +38,11 @@ from mlops_ray.use_case.window_spec import WindowSpec
 from mlops_ray.use_case.windowed_view import WindowedView, windowed_views
 
 __all__ = [
+    "OPERATIONS",
     "AdvisorySeverity",
     "Aggregation",
     "Approval",
+    "BetterThanBaseline",
     "BetterThanChampion",
     "Binary",
     "Candidate",
@@ -65,12 +69,14 @@ __all__ = [
     "NoVulnerability",
     "NumberDetector",
     "OnnxParity",
+    "Operation",
     "Parameters",
     "Plausible",
     "Question",
     "References",
     "Regression",
     "Retraining",
+    "Schedule",
     "Search",
     "SearchSpace",
     "Season",

@@ -18,6 +18,7 @@ from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.expectations import NeverFalls, References, Unique
 from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of, is_of_one_row
 from mlops_ray.use_case.gates import (
+    BetterThanBaseline,
     BetterThanChampion,
     Fairness,
     NoSliceWorse,
@@ -83,6 +84,8 @@ def check_use_case(case: "UseCase") -> None:
         features = [*case.features_of_request(), *case.on_demand_features]
         check_monitored(case, [*case.request_columns(), *features], features)
     _check_gates(case)
+    if "retraining" in case.schedules and case.retraining is None:
+        raise _refusal(case, "schedules has retraining, but it declares none. Add retraining=Retraining(...).")
 
 
 def expect_name(name: object) -> None:
@@ -100,6 +103,7 @@ def check_monitored(case: "UseCase", columns: Collection[str], features: Collect
     """
     for place, names, known, kind in (
         ("slice", case.slices, columns, "a request column or feature"),
+        ("baseline's column", _baseline_columns(case), columns, "a request column or feature"),
         ("monitoring's slice", case.monitoring.slices or (), columns, "a request column or feature"),
         ("monitoring's seasonal", case.monitoring.seasonal, features, "a feature"),
         ("monitoring's segment", _in_segments(case), features, "a feature"),
@@ -107,6 +111,10 @@ def check_monitored(case: "UseCase", columns: Collection[str], features: Collect
         for name in names:
             if name not in known:
                 raise _refusal(case, f"{place} {name!r} is not {kind}. {nearest(name, known)}")
+
+
+def _baseline_columns(case: "UseCase") -> tuple[str, ...]:
+    return tuple(name for gate in case.gates if isinstance(gate, BetterThanBaseline) for name in gate.by)
 
 
 def _in_segments(case: "UseCase") -> tuple[str, ...]:
@@ -350,10 +358,7 @@ def _check_label(case: "UseCase") -> None:
 def _expect_metric(case: "UseCase", place: str, name: str, biased: bool = False) -> None:
     known = [metric for metric, one in case.label.task.metrics.items() if biased or not one.biased]
     if name not in known:
-        kind = case.label.task.kind
-        raise _refusal(
-            case, f"{place} is {name!r}, which nothing of the kind {kind} is judged by here. {nearest(name, known)}"
-        )
+        raise _refusal(case, f"{place} is {name!r}. {nearest(name, known)}")
 
 
 def _check_told(case: "UseCase", name: str) -> None:
@@ -445,7 +450,7 @@ def _check_on_demand(case: "UseCase") -> None:
 def _check_gates(case: "UseCase") -> None:
     for gate in case.gates:
         expect_types(gate, f"Use case {case.name}: gate {type(gate).__name__}")
-        if isinstance(gate, Threshold | NoSliceWorse | BetterThanChampion | Plausible):
+        if isinstance(gate, Threshold | NoSliceWorse | BetterThanChampion | BetterThanBaseline | Plausible):
             place = f"gate {type(gate).__name__}: metric"
             _expect_metric(case, place, gate.metric, biased=isinstance(gate, Threshold))
             lower = case.label.task.metrics[gate.metric].lower_is_better

@@ -48,6 +48,21 @@ class BetterThanChampion:
 
 
 @dataclass(frozen=True)
+class BetterThanBaseline:
+    """Gate: on the test period the metric is better than what one would answer without a model, with 95 % certainty.
+
+    That is the rate, mean or median of the label before the test period: of all rows, or of those with the same values
+    of `by`, request columns or features such as hour and weekday (`evaluation.baseline`). It is better by more than
+    `margin`.
+    """
+
+    metric: str = "log_loss"
+    by: tuple[str, ...] = ()
+    margin: float = 0.0
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
 class OnnxParity:
     """Gate: the answers of the exported model differ from the trained model's by at most `limit` (`Task.apart`)."""
 
@@ -119,7 +134,17 @@ class Plausible:
     blocks: bool = True
 
 
-Gate = Threshold | NoSliceWorse | BetterThanChampion | OnnxParity | Latency | Fairness | NoVulnerability | Plausible
+Gate = (
+    Threshold
+    | NoSliceWorse
+    | BetterThanChampion
+    | BetterThanBaseline
+    | OnnxParity
+    | Latency
+    | Fairness
+    | NoVulnerability
+    | Plausible
+)
 
 
 @dataclass(frozen=True)

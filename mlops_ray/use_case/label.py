@@ -1,6 +1,7 @@
 """Label: what is predicted, of which kind it is, and when it becomes known."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -8,6 +9,12 @@ from mlops_ray.tasks.binary import BINARY, Binary
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.use_case.declared_types import expect_types
+
+# Every stage asks a task as such; only what is declared is checked to be one of those that there are.
+if TYPE_CHECKING:
+    from mlops_ray.tasks.task import Task as Kind
+else:
+    Kind = Binary | MultiClass | Regression
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Label:
     value: pl.Expr
     known_at: pl.Expr
     told: str | None = None
-    task: Binary | MultiClass | Regression = BINARY
+    task: Kind = BINARY
 
     def __post_init__(self) -> None:
         expect_types(self, "Label")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from mlops_ray.errors import UseCaseError
+from mlops_ray.errors import NoUseCaseError, UseCaseError
 from mlops_ray.use_case.use_case import UseCase
 from mlops_ray.use_case.user_code import what_happened
 
@@ -42,6 +42,8 @@ def load_use_case(reference: str) -> UseCase:
     except Exception as error:
         raise UseCaseError(f"{file} does not import: {what_happened(error)}") from error
     found = [value for value in vars(module).values() if isinstance(value, UseCase)]
+    if not found:
+        raise NoUseCaseError(f"{file} defines 0 use cases; it must define exactly one.")
     if len(found) != 1:
         raise UseCaseError(f"{file} defines {len(found)} use cases; it must define exactly one.")
     return found[0]

@@ -16,6 +16,7 @@ from mlops_ray.use_case.gates import Approval, Gate, OnnxParity
 from mlops_ray.use_case.label import Label
 from mlops_ray.use_case.monitoring import Monitoring
 from mlops_ray.use_case.retraining import Retraining
+from mlops_ray.use_case.schedule import Operation, Schedule
 from mlops_ray.use_case.search import Candidate, Search
 from mlops_ray.use_case.serving import Serving
 from mlops_ray.use_case.source import Source, Tables
@@ -49,6 +50,7 @@ class UseCase:
         by name with the reason why somebody found so; without it the pipeline ends before training.
     keep_predictions: how long the ledger keeps predictions and their labels, in whole days; None for ever.
     monitoring: how predictions are watched. retraining: when to train again; None for when a person does.
+    schedules: when an operation is due by the clock, by its name (see `use_case.schedule`).
     """
 
     name: str
@@ -75,6 +77,7 @@ class UseCase:
     approval: Approval | None = None
     monitoring: Monitoring = field(default_factory=Monitoring)
     retraining: Retraining | None = None
+    schedules: Mapping[Operation, Schedule] = field(default_factory=dict)
     keep_predictions: timedelta | None = None
     leakage_waivers: Mapping[str, str] = field(default_factory=dict)
     tier: Literal["low", "medium", "high"] | None = None

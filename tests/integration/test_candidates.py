@@ -8,7 +8,12 @@ import pytest
 
 from mlops_ray.tasks.task import Task
 from mlops_ray.testing.candidates import CHECKS, TASKS, make_sample
-from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
+from mlops_ray.training.candidates import (
+    GradientBoosting,
+    LightGBM,
+    LogisticRegression,
+    NeuralNetwork,
+)
 from mlops_ray.use_case import Candidate, Integer, Parameters, Uniform
 
 CANDIDATES: list[tuple[Candidate, Parameters]] = [
@@ -23,7 +28,18 @@ CANDIDATES: list[tuple[Candidate, Parameters]] = [
         },
     ),
     (LogisticRegression(), {"l2": 1e-4, "iterations": 40}),
-    (NeuralNetwork(), {"learning_rate": 0.02, "width": 16, "dropout": 0.1, "weight_decay": 1e-4, "epochs": 8}),
+    (
+        LightGBM(),
+        {
+            "learning_rate": 0.1,
+            "iterations": 20,
+            "num_leaves": 15,
+            "min_data_in_leaf": 20,
+            "feature_fraction": 1.0,
+            "lambda_l2": 0.1,
+        },
+    ),
+    (NeuralNetwork(), {"learning_rate": 0.02, "width": 16, "dropout": 0.1, "weight_decay": 1e-4, "epochs": 24}),
 ]
 IDS = [candidate.name for candidate, _ in CANDIDATES]
 

@@ -17,6 +17,7 @@ from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.features.parity import FeatureParity
+from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, resolve_alarm, silence_alarm, worsen_alarm
 from mlops_ray.governance.anchors import anchor, read_anchors
 from mlops_ray.governance.approvals import approve, attach, expire, list_approvals, reject, request, revoke
@@ -63,6 +64,7 @@ from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.predictor import Predictor
 from mlops_ray.serving.served_version import ServedVersion
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_answer, example_onnx, example_reader, example_rows, example_schema
 from mlops_ray.use_case import Threshold
@@ -117,7 +119,7 @@ class Platform:
         artifacts = Artifacts(self.settings.artifacts)
         artifacts.upload(folder, "sealed_models", NAME, digest)
         record = write_lineage(artifacts, example_lineage(NAME, digest))
-        results = judge(GATES, Measured(EVALUATION), datetime.now(UTC))
+        results = judge(GATES, Measured(BINARY, EVALUATION), datetime.now(UTC))
         payload = {"lineage": record, RULES: ["rules"]}
         record_version(self.store, ANN, NAME, number, Evidence(digest, "e"), results, payload)
         return VersionRef(number, digest)
@@ -165,6 +167,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     data(platform)
     erasure(platform)
     advisories_and_audit(platform)
+    due_by_the_clock(platform)
     subscribers(platform)
     assert {event.type for event in platform.seen} == set(EVENT_TYPES) - {UPGRADED}
     assert waiting(platform.store) == []
@@ -223,14 +226,15 @@ def versions_and_approvals(platform: Platform) -> None:
         assert [(one.version, one.failed_gates) for one in list_versions(store, NAME)][-1] == (number, ())
         registered, passed, failed = platform.told("version.registered", "gate.passed", "gate.failed")
         assert registered.after["author"] == "ann"
-        assert passed.payload["value"] == failed.payload["value"] == EVALUATION.roc_auc.value
-    slow = judge((Threshold("roc_auc", 0.5), Threshold("roc_auc", 1.1)), Measured(EVALUATION), now)
+        assert passed.payload["value"] == failed.payload["value"] == EVALUATION["roc_auc"].value
+    slow = judge((Threshold("roc_auc", 0.5), Threshold("roc_auc", 1.1)), Measured(BINARY, EVALUATION), now)
     evidence = list_versions(store, NAME)[0].evidence
     record_measurement(store, ANN, NAME, 1, evidence, slow, ["rules"], "the machine was busy")
     assert list_versions(store, NAME)[0].failed_gates == (slow[1].name,)
     event, *_ = platform.told("version.measured", "gate.passed", "gate.failed")
     assert (event.before["failed_gates"], event.after["failed_gates"]) == ([], [slow[1].name])
-    record_measurement(store, ANN, NAME, 1, evidence, judge(GATES, Measured(EVALUATION), now), ["rules"], "it is free")
+    results = judge(GATES, Measured(BINARY, EVALUATION), now)
+    record_measurement(store, ANN, NAME, 1, evidence, results, ["rules"], "it is free")
     platform.told("version.measured", "gate.passed", "gate.failed")
     request(store, ANN, NAME, 1)
     assert platform.approval(1).state == "requested"
@@ -440,6 +444,17 @@ def advisories_and_audit(platform: Platform) -> None:
     assert not check(platform.store, platform.settings).ok
     (event,) = platform.told("audit.failed")
     assert event.reason.startswith("Table versions, row ")
+
+
+def due_by_the_clock(platform: Platform) -> None:
+    store = platform.store
+    schedules.declare(store, ANN, NAME, NAME, "/repo", (schedules.Wanted("audit", "* * * * *", "UTC", False),))
+    (event,) = platform.told("schedule.changed")
+    assert event.after == {"audit": "* * * * * UTC"}
+    run = schedule_runs.ask(store, NAME, "audit", datetime.now(UTC))
+    schedule_runs.end(store, run, False, "no disk")
+    (event,) = platform.told("schedule.failed")
+    assert (event.reason, event.payload["operation"]) == ("no disk", "audit")
 
 
 def subscribers(platform: Platform) -> None:

@@ -15,6 +15,7 @@ from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.keys import active_keys, create_key
+from mlops_ray.serving.alarms import Alarms
 from mlops_ray.serving.approvals import Approvals
 from mlops_ray.serving.approvers import Approvers
 from mlops_ray.serving.audit_log import AuditLog
@@ -42,7 +43,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     parts = (
         Approvals(store), Approvers(settings, store), Versions(settings, store), Keys(settings, store),
         Subscriptions(settings, store), AuditLog(settings, store), Inventory(store),
-        Monitored(settings, store), Data(settings, store),
+        Monitored(settings, store), Data(settings, store), Alarms(store),
     )  # fmt: skip
     routes = {path: methods for part in parts for path, methods in part.routes().items()}
     document = openapi_of_server("1")
@@ -71,7 +72,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     + [f"approvals/{what}" for what in ("rules/approve", "rules/reject", "delegations", "delegations/end")]
     + ["approvals/reports", "approvals/reports/read", "versions/retire", "versions/lineage"]
     + [f"keys/{what}" for what in ("create", "rotate", "revoke")]
-    + ["inventory/review", "monitoring/set", "data/retire", "data/erase"]
+    + ["inventory/review", "alarms/silence", "monitoring/set", "data/retire", "data/erase"]
     + [f"subscriptions/{what}" for what in ("create", "pause", "resume", "end", "test")],
 )
 def test_people_are_answered_as_described_whatever_comes(schema: Any, path: str, mode: GenerationMode) -> None:

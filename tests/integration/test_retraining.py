@@ -28,7 +28,8 @@ from mlops_ray.retraining.cpu_meter import cpu_seconds
 from mlops_ray.retraining.governor import ATTEMPTS
 from mlops_ray.retraining.governor_actor import governor_name, start_governor, stop_governor
 from mlops_ray.retraining.launcher import Launcher, Order
-from mlops_ray.retraining.ray_launchers import NAMESPACE, ActorLauncher, JobLauncher, dashboard_url, find_launcher
+from mlops_ray.retraining.ray_jobs import dashboard_url
+from mlops_ray.retraining.ray_launchers import NAMESPACE, ActorLauncher, JobLauncher, find_launcher
 from mlops_ray.retraining.result import RESULTS
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.training.search import _threads_per_trial

@@ -43,7 +43,7 @@ def test_a_serve_file_is_complete_and_portable(file: Path) -> None:
     config = yaml.safe_load(file.read_text())
     check(config)
     routes = {application["name"]: application["route_prefix"] for application in config["applications"]}
-    assert routes.pop("server") == "/v2"
+    assert routes.pop("server") == "/"
     assert routes
     assert all(route == f"/v2/models/{name}" for name, route in routes.items())
     assert "/home" not in file.read_text()

@@ -179,6 +179,24 @@ def test_what_the_dashboard_shows_is_in_ray_s_metrics(state: Path, client: Clien
     assert buckets[math.inf] == counts[-1]
 
 
+def test_the_console_stands_beside_the_models_and_takes_no_path_of_theirs(state: Path) -> None:
+    store = ControlStore(f"sqlite:///{state}/control_store.db")
+    key = create_key(store, SYSTEM, "console", ["operate"]).secret
+    store.close()
+    with httpx.Client(base_url=URL) as browser:
+        deadline = time.monotonic() + 10  # the server polls keys
+        while (entered := browser.post("/console/sign-in", data={"key": key})).status_code == 403:
+            assert time.monotonic() < deadline
+        assert entered.status_code == 303
+        page = browser.get("/console")
+        assert (page.status_code, "departures" in page.text) == (200, True)
+        assert browser.get("/console/use-cases/departures").status_code == 200
+        assert page.headers["x-frame-options"] == "DENY"
+        assert browser.get("/v2/health/live").json() == {"live": True}
+        assert browser.get("/nowhere").json()["error"] == "There is no model at this path."
+        assert httpx.get(f"{MODEL}/nowhere").status_code == 401
+
+
 def test_every_answer_is_counted_by_its_status(state: Path, http: httpx.Client) -> None:
     assert http.post(f"{MODEL}/predict", content=b"{").status_code == 415
     assert http.post(f"{MODEL}/nowhere").status_code == 404

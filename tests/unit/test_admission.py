@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def case(*gates: Gate, approval: Approval | None = None) -> UseCase:
 
 
 def registered(ref: VersionRef, training_set: TrainingSet = NOTHING) -> Registered:
-    return Registered(ref, asdict(EVALUATION), training_set, {"lineage": "l"})
+    return Registered(ref, EVALUATION.to_json(), training_set, {"lineage": "l"})
 
 
 def test_a_version_that_nobody_has_to_approve_is_champion(
@@ -377,7 +377,7 @@ def test_how_often_a_test_period_was_decided_on_is_counted_stored_and_said(
     settings: Settings, store: ControlStore, tmp_path: Path
 ) -> None:
     def tried(number: int, start: str, end: str) -> str:
-        evaluation = asdict(EVALUATION) | {"test_period": {"start": start, "end": end}}
+        evaluation = EVALUATION.to_json() | {"test_period": {"start": start, "end": end}}
         ref = VersionRef(number, f"{number:064x}")
         found = admit(case(), settings, ANN, tmp_path, Registered(ref, evaluation, NOTHING, {}))
         return found.gates[0].sentence

@@ -137,7 +137,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (features(x=pl.lit(None)), "'x' is of type Null.*leave it out"),
     (
         label(pl.col("delay")),
-        "label 'late' is of type Float64, and only yes-or-no labels .*pl.col\\(\"delay\"\\) >= 15",
+        "label 'late' is of type Float64, which is no label of the kind binary. .*pl.col\\(\"delay\"\\) >= 15",
     ),
     (label(pl.col("order")), "label 'late' is of type Int64"),
     (label(pl.col("country")), "label 'late' is of type String"),
@@ -189,7 +189,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     # Values and types of arguments
     ({"name": "../orders"}, "a-z, 0-9"),
     ({"name": 3}, "a-z, 0-9"),
-    ({"metric": "f1"}, "metric is 'f1'. Known: average_precision, roc_auc"),
+    ({"metric": "f1"}, "metric is 'f1'. Known: average_precision, brier, log_loss, roc_auc"),
     ({"metric": "roc-auc"}, "metric is 'roc-auc'. Did you mean 'roc_auc'?"),
     ({"entities": "customer"}, "entities is 'customer', which is no tuple. Write \\('customer',\\)"),
     ({"entities": ["customer"]}, "entities is .*no tuple. Write \\('customer',\\)"),

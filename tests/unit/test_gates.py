@@ -307,21 +307,21 @@ def test_a_version_that_is_not_worse_is_not_called_better(margin: float, low: fl
 def test_a_comparison_equals_the_difference_of_the_metrics() -> None:
     worse = np.random.default_rng(0).permutation(PROBABILITY)
     for metric, score in (("roc_auc", roc_auc_score), ("average_precision", average_precision_score)):
-        found = compare(BINARY, LABEL, PROBABILITY, worse, DAY, metric)  # type: ignore[arg-type]
+        found = compare((BINARY, BINARY), LABEL, PROBABILITY, worse, DAY, metric)  # type: ignore[arg-type]
         assert found.difference.value == pytest.approx(score(LABEL, PROBABILITY) - score(LABEL, worse))
         assert found.difference.low is not None
         assert found.difference.low > 0
-        turned = compare(BINARY, LABEL, worse, PROBABILITY, DAY, metric)  # type: ignore[arg-type]
+        turned = compare((BINARY, BINARY), LABEL, worse, PROBABILITY, DAY, metric)  # type: ignore[arg-type]
         assert turned.difference.value == pytest.approx(-found.difference.value)
 
 
 def test_a_model_is_not_better_than_itself_however_hard_the_days() -> None:
     label, probability, day = make_rows(days=40, per_day=100, day_effect=3.0)
-    found = compare(BINARY, label, probability, probability, day, "roc_auc")
+    found = compare((BINARY, BINARY), label, probability, probability, day, "roc_auc")
     assert (found.difference.value, found.difference.low, found.difference.high) == (0.0, 0.0, 0.0)
     # Paired: what a day does to both models cancels out, so a small true difference is seen.
     noisy = probability + np.random.default_rng(1).normal(0, 0.05, len(probability))
-    difference = compare(BINARY, label, probability, noisy, day, "roc_auc").difference
+    difference = compare((BINARY, BINARY), label, probability, noisy, day, "roc_auc").difference
     alone = evaluate(BINARY, label, probability, day)["roc_auc"]
     assert difference.low is not None
     assert difference.high is not None
@@ -343,7 +343,9 @@ def test_the_error_is_delongs_where_rows_are_independent() -> None:
         difference = placed[0].astype(float) - placed[1]
         of_late, of_others = difference.mean(axis=1), difference.mean(axis=0)
         error = np.sqrt(of_late.var(ddof=1) / len(of_late) + of_others.var(ddof=1) / len(of_others))
-        found = compare(BINARY, label, ours, theirs, np.arange(rows), "roc_auc").difference  # a day for each row
+        found = compare(
+            (BINARY, BINARY), label, ours, theirs, np.arange(rows), "roc_auc"
+        ).difference  # a day for each row
         assert found.value == pytest.approx(difference.mean())
         assert found.error is not None
         ratios.append(found.error / error)
@@ -352,9 +354,9 @@ def test_the_error_is_delongs_where_rows_are_independent() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(DataError, match="cannot be compared"):
-        compare(BINARY, LABEL, PROBABILITY[1:], PROBABILITY, DAY, "roc_auc")
+        compare((BINARY, BINARY), LABEL, PROBABILITY[1:], PROBABILITY, DAY, "roc_auc")
     with pytest.raises(DataError, match="1 of 2 label values to compare on"):
-        compare(BINARY, np.array([True]), np.array([0.5]), np.array([0.5]), np.zeros(1, dtype=int), "roc_auc")
+        compare((BINARY, BINARY), np.array([True]), np.array([0.5]), np.array([0.5]), np.zeros(1, dtype=int), "roc_auc")
 
 
 @pytest.mark.parametrize(

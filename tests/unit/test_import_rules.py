@@ -39,10 +39,15 @@ TABLE: dict[str, set[str]] = {
     "registry": GROUND | {"training", "evaluation", "predictions"},
     # It shows itself in pages like those of exploration.
     "monitoring": GROUND | {"exploration", "predictions", "registry"},
+    # Serving hands it its routes, and mounts it.
+    "console": GROUND | {"exploration", "registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
-    "serving": GROUND | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue"},
+    "serving": GROUND
+    | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue", "console"},
     "scaffold": GROUND | {"exploration", "ingestion"},
+    # What is asked of a use case is read from its declaration.
+    "standards": GROUND,
     "batch": GROUND | {"ingestion", "features", "registry", "predictions"},
     # Sealing proves with the endpoint's own code that requests give what training computed, and so does the ledger of
     # what was answered.
@@ -70,12 +75,14 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
-    "operations": GROUND | {"monitoring"},
+    # What is due is started as retrainings are.
+    "operations": GROUND | {"monitoring", "retraining"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     "cli": GROUND
     | {
         "scaffold",
+        "standards",
         "operations",
         "catalogue",
         "client",
@@ -114,7 +121,9 @@ HOMES = {
         "mlops_ray/ingestion/delta_files.py",
         "mlops_ray/catalogue/export.py",
     ),
+    "cronsim": ("mlops_ray/use_case/schedule.py",),
     "typer": ("mlops_ray/cli/",),
+    "jinja2": ("mlops_ray/console/", "mlops_ray/scaffold/"),
     "apprise": ("mlops_ray/governance/channels.py",),
 }
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "feature_repo").rglob("*.py")])

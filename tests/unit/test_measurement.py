@@ -1,6 +1,6 @@
 """A version's gates measured again: both results stay, the later counts, and nothing approved changes in silence."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Place:
         lineage = example_lineage(
             NAME,
             digest,
-            evaluation=asdict(EVALUATION) | PERIOD,
+            evaluation=EVALUATION.to_json() | PERIOD,
             training_set=self.rows.digest,
             as_of=NOW.isoformat(),
             declarations={"split": str(use_case.split)},

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.monitoring.members import MemberFile, Members
+from mlops_ray.monitoring.members import MOST_PER_S, MemberFile, Members
 from mlops_ray.monitoring.stream_clock import ASTRAY, StreamClock, date_rows
 from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.monitoring.windows import NO_PANE
@@ -144,3 +144,22 @@ def test_members_are_found_whatever_was_joined_and_sampled(artifacts: Artifacts)
         expected = [id for id, pane in placed if first <= pane <= last and int(id[-8:], 16) % found.one_in == 0]
         assert sorted(found.rows["request_id"]) == sorted(expected)
         assert (found.one_in > 1) == (first <= 6 and last >= 5)
+
+
+def test_what_is_written_of_many_replicas_keeps_the_rate_of_the_endpoint(artifacts: Artifacts) -> None:
+    """Batches of one replica each, forty of the same 20 seconds: their own rates are a fortieth of the endpoint's."""
+    members, files, replicas, rows = Members(artifacts, "stops"), tuple[MemberFile, ...](), 40, 1000
+    for tick in range(8):
+        for replica in range(replicas):
+            at = [START + timedelta(seconds=20 * (tick + row / rows), microseconds=replica) for row in range(rows)]
+            ids = [uuid7_at(int(moment.timestamp() * 1000)) for moment in at]
+            batch = pl.DataFrame(
+                {"request_id": ids, "row": pl.Series([0] * rows, dtype=pl.Int32), "time": at},
+                schema_overrides={"time": pl.Datetime("us", "UTC")},
+            )
+            files = members.add(files, batch, {"kind": np.full(rows, tick)})
+    last_minute = [file for file in files if file.first >= START + timedelta(seconds=100)]
+    assert sum(file.rows for file in last_minute) / 60 < MOST_PER_S
+    assert len(files) < 30
+    found = members.of(files, "kind", (7, 7))
+    assert 0.5 < len(found.rows) * found.one_in / (replicas * rows) < 2

@@ -15,6 +15,7 @@ from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.registry.lineage import write_lineage
 from mlops_ray.registry.model_card import html_card, markdown_card
 from mlops_ray.registry.trace import Trace, trace
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage
 from mlops_ray.use_case import Threshold
 from tests.unit.test_gates import EVALUATION
@@ -34,7 +35,7 @@ def found(tmp_path: Path, store: ControlStore) -> Trace:
         purpose="<script>alert(1)</script> | *late*?", evaluation={**lineage.evaluation, "slices": SLICES}
     )
     record = write_lineage(Artifacts(settings.artifacts), lineage)
-    results = judge((Threshold("roc_auc", 0.99, blocks=False),), Measured(EVALUATION), datetime.now(UTC))
+    results = judge((Threshold("roc_auc", 0.99, blocks=False),), Measured(BINARY, EVALUATION), datetime.now(UTC))
     made = record_version(store, AUTHOR, "flights", 1, Evidence(lineage.digest, "e"), results, {"lineage": record})
     set_champion(store, AUTHOR, "flights", made.ref, "")
     return trace(settings, "flights@1")
@@ -42,7 +43,7 @@ def found(tmp_path: Path, store: ControlStore) -> Trace:
 
 def test_the_card_tells_everything_in_both_forms(found: Trace) -> None:
     parts = ["Metrics", "0.7500", "0.7200 to 0.7800", "Slices", "origin = JFK", "0.7100", "1 slices have too few rows"]
-    parts += ["Limits", "not audited", "Gates", f"roc_auc is {EVALUATION.roc_auc.value:.4f} (at least 0.99"]
+    parts += ["Limits", "not audited", "Gates", f"roc_auc is {EVALUATION['roc_auc'].value:.4f} (at least 0.99"]
     parts += ["No approval was asked for", "Deployments", "champion", "Lineage", f"{1:064x}"]
     parts += ["operations@example.org", "quarantined", "3 trials by roc_auc", "flights_2013-01.csv"]
     markdown, html = markdown_card(found).replace("\\", ""), html_card(found)

@@ -26,11 +26,14 @@ from mlops_ray.ingestion.sources import SourceFile
 from mlops_ray.ingestion.sql_table import SqlTable
 from mlops_ray.pipeline.pipeline import PIPELINE
 from mlops_ray.pipeline.steps.step import Given, StepName
+from mlops_ray.tasks.decision import Gains
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.use_case import (
     Aggregation,
     Approval,
+    BetterThanBaseline,
     BetterThanChampion,
+    Binary,
     Choice,
     Column,
     DividedView,
@@ -73,7 +76,9 @@ REQUEST: set[StepName] = {"training_set", "evaluate"}
 SPLIT: set[StepName] = {"train", "evaluate", "register"}
 CANDIDATE: set[StepName] = {"train", "evaluate"}
 TRAIN: set[StepName] = {"train"}
+KIND: set[StepName] = {"training_set", "train", "evaluate", "register"}
 SEALED: set[StepName] = {"evaluate"}
+ASKED: set[StepName] = {"evaluate", "register"}
 DAYS: set[StepName] = {"evaluate", "register"}
 VERSION: set[StepName] = {"register"}
 ONLINE: set[StepName] = {"materialize"}
@@ -134,6 +139,7 @@ CASE = UseCase(
         Threshold("roc_auc", 0.6),
         NoSliceWorse("roc_auc", 0.6),
         BetterThanChampion(),
+        BetterThanBaseline(),
         Latency(10),
         Fairness("amount", 0.1),
         NoVulnerability(waivers=(Waiver("CVE-1", UNTIL, "looked at"),)),
@@ -179,7 +185,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "serving"): (Serving("missing"), SEALED),
     (UseCase, "slices"): (("amount", "customer"), SEALED),
     (UseCase, "time_zone"): ("America/New_York", DAYS),
-    (UseCase, "gates"): ((OnnxParity(),), VERSION),
+    (UseCase, "gates"): ((OnnxParity(),), ASKED),
     (UseCase, "approval"): (None, VERSION),
     (UseCase, "monitoring"): (Monitoring(), SEALED),
     (UseCase, "retraining"): (None, NONE),
@@ -243,6 +249,9 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Label, "value"): (pl.col("returned").not_(), REQUEST),
     (Label, "known_at"): (pl.col("at").dt.offset_by("1d"), REQUEST),
     (Label, "told"): ("people", REQUEST),
+    (Label, "task"): (Binary(0.3), KIND),
+    (Binary, "threshold"): (0.3, KIND),
+    (Binary, "decision"): (Gains(true_positive=2.0, false_positive=-1.0), KIND),
     (Split, "test"): (timedelta(days=9), SPLIT),
     (Split, "gap"): (timedelta(days=9), SPLIT),
     (Split, "validation"): (timedelta(days=9), SPLIT),
@@ -276,6 +285,10 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (WindowSpec, "panes"): (4, SEALED),
     (WindowSpec, "minimum_rows"): (99, SEALED),
     **{(gate, "blocks"): (False, VERSION) for gate in (OnnxParity, Threshold, NoSliceWorse, BetterThanChampion)},
+    (BetterThanBaseline, "blocks"): (False, ASKED),
+    (BetterThanBaseline, "margin"): (0.1, ASKED),
+    (BetterThanBaseline, "metric"): ("brier", ASKED),
+    (BetterThanBaseline, "by"): (("amount",), ASKED),
     **{(gate, "blocks"): (False, VERSION) for gate in (Latency, Fairness, NoVulnerability, Plausible)},
     (OnnxParity, "limit"): (1e-6, VERSION),
     (Threshold, "metric"): ("average_precision", VERSION),
@@ -328,7 +341,8 @@ TOGETHER: dict[tuple[type, str], dict[str, Any]] = {
     (Source, "reader"): {"path": None},
 }
 # Classes that are not declared by a user.
-NOT_DECLARED = {declared.Feature}
+# Of the other kinds of label, `test_other_tasks` tells.
+NOT_DECLARED = {declared.Feature, declared.MultiClass, declared.Regression}
 CHECKED = [kind for kind in {kind for kind, _ in USE_CASE} if hasattr(kind, "__post_init__")]
 
 SETTINGS: dict[str, tuple[Any, set[StepName]]] = {

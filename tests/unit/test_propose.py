@@ -155,6 +155,21 @@ def test_a_word_for_null_is_one_only_where_it_looks_like_no_value(tmp_path: Path
     assert judged(tmp_path, declared(one))[REASON].null_count() == 30
 
 
+def test_words_among_many_numbers_are_nulls_and_codes_stay_texts(tmp_path: Path) -> None:
+    lines = ["price,code,few"]
+    lines += [
+        f"{['unknown', 'inf', '-'][n // 15 % 3] if n % 15 < 1 else n / 4},{n}{'B' if n % 7 else ''},{n % 5 or 'x'}"
+        for n in range(3_000)
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    source = declared(propose(str(tmp_path), "rows", "rows.csv"))
+    price, code, few = source.columns
+    assert (price.type, code.type, few.type) == ("number", "text", "text")
+    assert {"unknown", "inf", "-", "NaN"} <= set(price.null_texts or ())
+    rows = judged(tmp_path, source)
+    assert (rows[REASON].null_count(), rows["price"].null_count()) == (3_000, 200)
+
+
 def test_numbers_that_count_from_1970_are_moments_by_their_name(tmp_path: Path) -> None:
     rows = "\n".join(f"{1_735_689_600_000 + n},{1_735_689_600 + n},{n % 2}" for n in range(40))
     one = proposed(tmp_path, f"seen_at,amount,flag\n{rows}\n".encode())

@@ -93,6 +93,7 @@ def test_a_project_has_what_it_needs_and_feasts_file_as_ours_is() -> None:
     assert written == {
         "use_cases/churn.py", "tests/test_churn.py", "settings.yaml", "feature_repo/feature_store.yaml",
         "serve_configs/local.yaml", ".github/workflows/checks.yml", ".gitignore", "README.md",
+        "standards.yaml", ".pre-commit-config.yaml",
     }  # fmt: skip
     ours = Path(__file__).parents[2] / "feature_repo" / "feature_store.yaml"
     assert Path("churn/feature_repo/feature_store.yaml").read_text() == ours.read_text()
@@ -116,7 +117,10 @@ def test_names_that_are_taken_become_others_or_are_said_to_be() -> None:
     [
         (("--label", "churnd", "--time", "signed up"), "--label 'churnd' is no column of the files. Did you mean"),
         (("--label", "churned", "--time", "plan"), "which is no moment. Columns with moments: signed up, last login"),
-        (("--label", "plan", "--time", "signed up"), "has 3 different values"),
+        (("--label", "plan", "--time", "signed up", "--task", "binary"), "has 3 different values"),
+        (("--label", "plan", "--time", "signed up", "--task", "regression"), "which is no number"),
+        (("--label", "note", "--time", "signed up"), "a model tells at most 50 classes apart"),
+        (("--label", "churned", "--time", "signed up", "--task", "multiclass"), "several classes are three or more"),
         (("--label", "churned", "--time", "signed up", "--positive", "maybe"), "--positive 'maybe' is no value"),
         (("--label", "churned", "--time", "signed up", "--known-after", "400d"), "too little is left to train on"),
         (("--label", "churned"), "Say which column it is: --time COLUMN. Likely: signed up, last login."),

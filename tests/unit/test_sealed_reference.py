@@ -22,6 +22,7 @@ from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import load, model_inputs, seal
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_model import (
     FEATURES,
     WEIGHTS,
@@ -167,8 +168,8 @@ def test_importance_is_what_the_model_loses_without_a_feature() -> None:
     def ask(asked: pl.DataFrame) -> Any:
         return model.answers(*model_inputs(asked, FEATURES))
 
-    found = permutation_importance(ask, rows, rows["label"].to_numpy(), names, seed=1)
-    assert found == permutation_importance(ask, rows, rows["label"].to_numpy(), names, seed=1)
+    found = permutation_importance(BINARY, ask, rows, rows["label"].to_numpy(), names, seed=1)
+    assert found == permutation_importance(BINARY, ask, rows, rows["label"].to_numpy(), names, seed=1)
     assert found["constant"] == 0
     spread = {name: abs(weight) * float(np.std(rows[name].drop_nulls().to_numpy())) for name, weight in WEIGHTS.items()}
     assert max(found, key=lambda name: found[name]) == max(spread, key=lambda name: spread[name])

@@ -100,6 +100,21 @@ def test_a_policy_that_listens_to_concept_drift_recovers_and_one_that_never_trai
     assert drift.retrainings[-1].outcome == "better"
 
 
+def test_a_policy_whose_alarms_cannot_be_says_so_and_following_the_errors_gives_it_them() -> None:
+    """Windows of five days in a test part of 14: `drift` would be the same as its schedule, with nobody the wiser."""
+    five_days = replace(CASE.monitoring, windows=(WindowSpec(rows=600, minimum_rows=600),))
+    windows, errors = (
+        simulate(WORLD, replace(SCENARIO, use_case=replace(CASE, monitoring=one)), "drift", DRIFT)
+        for one in (five_days, replace(five_days, error_detectors=("page_hinkley",)))
+    )
+    assert {one.cause for one in windows.retrainings} == {"schedule"}
+    assert {one.question for one in windows.blind} >= {"concept"}
+    assert "There can be none on concept: The reference holds 2 windows" in windows.decisions[0][1].reason
+    assert "concept" not in {one.question for one in errors.blind}
+    answers = [one for one in errors.retrainings if one.cause == "alarm"]
+    assert answers[0].at < CHANGE + timedelta(days=20)
+
+
 def test_nothing_is_used_before_it_is_known() -> None:
     """Whatever becomes known after a day changes no prediction of it, nor of any day before."""
     today = CHANGE + timedelta(days=40)

@@ -23,7 +23,7 @@ def verdicts(better_by: float, margin: float) -> Counter[str]:
         signal = random.normal(size=DAYS * PER_DAY)
         label = signal + random.normal(size=signal.size) > 0
         ours, theirs = (signal + noise * random.normal(size=signal.size) for noise in (1 - better_by, 1.0))
-        found[verdict(compare(BINARY, label, ours, theirs, day, "roc_auc").difference, margin)] += 1
+        found[verdict(compare((BINARY, BINARY), label, ours, theirs, day, "roc_auc").difference, margin)] += 1
     return found
 
 

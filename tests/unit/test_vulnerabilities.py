@@ -29,6 +29,7 @@ from mlops_ray.registry.bill_of_materials import bill_of_materials, document
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.registry.served_packages import FILE, SERVED_BY, other_packages, packages
 from mlops_ray.registry.vulnerabilities import gate_findings, rescan, scan
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 from mlops_ray.testing.example_model import example_onnx, example_rows, example_schema, seal_example
 from mlops_ray.use_case import NoVulnerability, Waiver
@@ -70,7 +71,7 @@ def advisory_file(folder: Path, *records: Any) -> str:
 
 def gate_of(*gates: NoVulnerability, folder: Path, source: str) -> tuple[bool, str]:
     findings = gate_findings(scan(folder, source), gates)
-    (result,) = judge(gates, Measured(evaluation=None, findings=findings), NOW)  # type: ignore[arg-type]
+    (result,) = judge(gates, Measured(BINARY, evaluation=None, findings=findings), NOW)  # type: ignore[arg-type]
     return result.passed, result.sentence
 
 

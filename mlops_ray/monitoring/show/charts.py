@@ -13,9 +13,9 @@ from math import inf, isfinite
 import numpy as np
 
 from mlops_ray.exploration.charts import svg
-from mlops_ray.monitoring.quality import Measured
 from mlops_ray.monitoring.show.series import Span
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
+from mlops_ray.tasks.evaluation import Measured
 
 SMALL, WIDE = (240, 96), (1040, 190)
 _TOP, _FOOT, _SIDE, _GUTTER = 14, 16, 4, 38

@@ -14,7 +14,7 @@ from mlops_ray.pipeline.steps.training_set import known_training_set
 from mlops_ray.pipeline.task import in_task
 from mlops_ray.registry.model_signature import SIGNATURE
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import UseCase
+from mlops_ray.use_case import BetterThanBaseline, UseCase
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def inputs_for(given: Given, trial: Known[Trial]) -> EvaluateInputs:
     part_of_case = part(
         case,
         *(*names, "split", "serving", "slices", "monitoring"),
+        gates=tuple(one for one in case.gates if isinstance(one, BetterThanBaseline)),
         candidates=tuple(one for one in case.candidates if one.name == trial.value.candidate),
         search=part(case.search, "seed"),
         time_zone=case.zone(),

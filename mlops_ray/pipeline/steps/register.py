@@ -36,7 +36,9 @@ def register_inputs(given: Given) -> RegisterInputs:
     names = ("name", "owner", "purpose", "limits", "gates", "approval", "split")
     evaluated = given.results["evaluate"]
     return RegisterInputs(
-        use_case=part(given.use_case, *names, time_zone=given.use_case.zone()),
+        use_case=part(
+            given.use_case, *names, time_zone=given.use_case.zone(), label=part(given.use_case.label, "task")
+        ),
         settings=part(given.settings, "mlflow_uri", "control_store", "advisories"),
         training_set=known_training_set(given),
         evaluated=Known(evaluated["digest"], evaluated),

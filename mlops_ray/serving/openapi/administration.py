@@ -130,6 +130,10 @@ SCHEMAS: dict[str, Any] = {
     "Inventory": object_of({"use_cases": list_of(_ENTRY)}),
     "Review": object_of({"use_case": _text(200), "reason": REASON}),
     "Reviewed": object_of({"use_case": TEXT, "reviewed_at": _TIME, "reviewed_by": TEXT}),
+    "Silence": object_of(
+        {"use_case": _text(200), "alarm": _text(200) | {"minLength": 1}, "until": _TIME, "reason": REASON}
+    ),
+    "Silenced": object_of({"alarm": TEXT, "use_case": TEXT, "silenced_until": _TIME}),
     "Verification": object_of(
         {
             "began_at": _TIME,
@@ -143,7 +147,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 def paths_of_administration() -> dict[str, Any]:
-    """Keys and persons, subscriptions, the audit log, the inventory, monitoring."""
+    """Keys and persons, subscriptions, the audit log, the inventory, alarms, monitoring."""
     made, of, changed = "SubscriptionMade", "OfSubscription", "Subscription"
     return {
         "/v2/keys": {"get": _paged("keys", "Every key ever made, the oldest first", "Keys")},
@@ -164,6 +168,9 @@ def paths_of_administration() -> dict[str, Any]:
         "/v2/inventory": {"get": operation_of("inventory", "All use cases, and how they stand", "Inventory")},
         "/v2/inventory/review": {
             "post": operation_of("review", "Say that somebody looked at a use case", "Reviewed", "Review")
+        },
+        "/v2/alarms/silence": {
+            "post": operation_of("silence", "Let nobody act on an alarm for a time", "Silenced", "Silence")
         },
         "/v2/monitoring": {"get": operation_of("monitoring", "How predictions are watched, and were", "Definitions")},
         "/v2/monitoring/set": {"post": _set_monitoring()},

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from mlops_ray.training.candidates.linear_model import LinearModel
 
 
-def _default_space() -> SearchSpace:
+def default_space() -> SearchSpace:
     return {"l2": Uniform(1e-6, 1e-2, log=True), "iterations": Integer(30, 80)}
 
 
 @dataclass(frozen=True)
 class LogisticRegression:
-    """Logistic regression with an L2 penalty, by L-BFGS (Liu and Nocedal, 1989).
+    """Logistic regression, of several classes multinomial, with an L2 penalty, by L-BFGS (Liu and Nocedal, 1989).
 
     Numbers are standardised and clipped at 10 standard deviations; a missing one counts as the mean and sets a flag
     with a weight of its own. Each code of a category has a weight; codes that training never saw keep 0. The budget
@@ -29,7 +29,7 @@ class LogisticRegression:
     """
 
     name: str = "logistic_regression"
-    space: SearchSpace = field(default_factory=_default_space)
+    space: SearchSpace = field(default_factory=default_space)
 
     def fit(
         self,

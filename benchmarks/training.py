@@ -1,0 +1,92 @@
+"""How good chosen models are: of each kind of label, beside a LightGBM that somebody fits by hand with its defaults.
+
+`python benchmarks/run.py training:delay` runs one use case; the rows, the features and the split are the same for both.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import polars as pl
+import ray
+from numpy.typing import NDArray
+
+from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.config import Settings
+from mlops_ray.evaluation.comparison import compare
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.training_set import TrainingSet, split_by_time
+from mlops_ray.pipeline.pipeline import Pipeline
+from mlops_ray.registry.sealed_model import load, model_inputs
+from mlops_ray.tasks.days import days_of
+from mlops_ray.tasks.task import Task
+from mlops_ray.training.encoding import fit_encoder
+from mlops_ray.use_case import UseCase, load_use_case
+
+ROOT = Path(__file__).parents[1]
+AS_OF = datetime(2014, 1, 1, 5, tzinfo=UTC)
+CPUS = 2
+Figures = Iterator[tuple[str, float, str]]
+
+
+def figures_of(name: str) -> Figures:
+    """Of the use case `name`: metric and loss on the test period, ours and by hand, and by how much ours is better."""
+    use_case = load_use_case(str(ROOT / "use_cases" / f"{name}.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(state=folder, data=str(ROOT / "data" / "flights"))
+        ray.init(num_cpus=CPUS, object_store_memory=2_000_000_000, include_dashboard=False, log_to_driver=False)
+        try:
+            done = Pipeline(use_case, settings, ROOT / "feature_repo", AS_OF).run(until="evaluate")
+        finally:
+            ray.shutdown()
+        training_set = TrainingSet.from_json(done["training_set"].result)
+        digest = done["evaluate"].result["digest"]
+        sealed_folder = Path(folder) / "sealed"
+        Artifacts(settings.artifacts).download(sealed_folder, "sealed_models", use_case.name, digest)
+        yield from _beside(name, use_case, training_set, load(sealed_folder, digest).model, done)
+
+
+def _beside(name: str, use_case: UseCase, training_set: TrainingSet, model: Any, done: Mapping[str, Any]) -> Figures:
+    task, frame = use_case.label.task, read_parquet(training_set.url)
+    test = split_by_time(frame, training_set.as_of, use_case.split, task).test
+    end = use_case.split.trained_until(training_set.as_of)
+    seen = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
+    encoder = fit_encoder(seen, training_set.features)
+    theirs = _by_hand(task, encoder.encode(seen), task.encoded(seen[LABEL]), encoder.encode(test))
+    ours = model.answers(*model_inputs(test, encoder.features)).astype(np.float64)
+    labels, day = task.encoded(test[LABEL]), days_of(test[PREDICTION_TIME], use_case.zone())
+    for metric in dict.fromkeys([use_case.metric, *_LOSSES[task.kind]]):
+        found = compare((task, task), labels, ours, theirs, day, metric)
+        yield f"{name}_{metric}", found.challenger, ""
+        yield f"{name}_{metric}_lightgbm", found.champion, ""
+        yield f"{name}_{metric}_better_by", found.difference.value, ""
+        yield f"{name}_{metric}_better_by_at_least", found.difference.low or float("nan"), "95 %"
+    if decision := done["evaluate"].result["evaluation"].get("decision"):
+        for way, gain in decision["gain"].items():
+            yield f"{name}_gain_{way.replace(' ', '_')}", gain, decision["unit"]
+
+
+_LOSSES = {
+    "binary": ("roc_auc", "log_loss"),
+    "multiclass": ("log_loss", "roc_auc"),
+    "regression": ("mean_absolute_error",),
+}
+_OBJECTIVES: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "binary": lambda task: {"objective": "binary"},
+    "multiclass": lambda task: {"objective": "multiclass", "num_class": task.width},
+    "regression": lambda task: {"objective": "regression_l1" if task.estimand == "median" else "regression"},
+}
+
+
+def _by_hand(task: Task, seen: NDArray[Any], labels: NDArray[Any], asked: NDArray[Any]) -> NDArray[np.float64]:
+    parameters = {**_OBJECTIVES[task.kind](task), "verbose": -1, "num_threads": CPUS}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(seen, labels.astype(np.float64)))
+    return np.asarray(booster.predict(asked), dtype=np.float64)
+
+
+PARTS = {name: partial(figures_of, name) for name in ("flights", "delay", "outcome")}

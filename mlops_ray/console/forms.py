@@ -1,0 +1,61 @@
+"""Forms: what a browser posts, from a page of ours or not at all."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.requests import Request
+
+from mlops_ray.console.page import LARGEST, Refused
+
+MAX_FORM_BYTES, MAX_FIELDS = 64_000, 20
+_LOCAL = re.compile(r"/console(/[\w@.~-]+)*(\?[\w=&.,:%+@-]*)?", re.ASCII)
+
+
+async def read_form(request: Request) -> Mapping[str, str]:
+    """Its fields. Raises Refused for what is no form, is too large, or says a thing twice."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise Refused(415, "This is no form of the console.")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_FORM_BYTES:
+            raise Refused(413, f"The form has more than {MAX_FORM_BYTES:,} bytes. Write less.")
+    try:
+        pairs = parse_qsl(body.decode("ascii"), True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Refused(400, "The form is not understood.") from None
+    if len(dict(pairs)) < len(pairs):
+        raise Refused(400, "The form says a thing twice.")
+    return dict(pairs)
+
+
+def expect_same_site(request: Request) -> None:
+    """Raise Refused for what another site makes a browser send: by what browsers say of it, which no page can change
+    (OWASP, "Cross-Site Request Forgery Prevention Cheat Sheet": Fetch Metadata, then the origin)."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    foreign = site is not None and site not in ("same-origin", "none")
+    if site is None and origin is not None:
+        foreign = urlsplit(origin).netloc != request.headers.get("host", "")
+    if foreign:
+        raise Refused(403, "Another site sent this, so it was not done. Use the console's own pages.")
+
+
+def expect_form_token(form: Mapping[str, str], token: str) -> None:
+    """Raise Refused unless the form is of a page of this session."""
+    if not secrets.compare_digest(form.get("form_token", "").encode(), token.encode()):
+        raise Refused(403, "This form is of a session that has ended. Load the page again, and send it from there.")
+
+
+def local_path(asked: str) -> str:
+    """Where to go after signing in: a page of the console, whatever was asked."""
+    return asked if _LOCAL.fullmatch(asked) and ".." not in asked else "/console"
+
+
+def number_of(form: Mapping[str, str], name: str) -> int:
+    """Raises Refused for what is no number of a version or a revision."""
+    text = form.get(name, "")
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > LARGEST:
+        raise Refused(400, f"{name} is no number.")
+    return int(text)

@@ -1,0 +1,74 @@
+"""Rendering: templates of the package, with every text escaped, and numbers and moments as people read them."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+STATIC = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "console.svg": "image/svg+xml",
+}
+
+
+@cache
+def environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("mlops_ray.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"moment": moment, "age": age, "count": count}
+    made.globals |= {"static": {name: f"/console/static/{name}?v={_digest(name)}" for name in STATIC}}
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    return environment().get_template(template).render(values)
+
+
+def static(name: str) -> bytes:
+    """A file of the bundle; `name` is one of STATIC."""
+    return files("mlops_ray.console").joinpath("static", name).read_bytes()
+
+
+@cache
+def _digest(name: str) -> str:
+    return hashlib.sha256(static(name)).hexdigest()[:12]
+
+
+def moment(value: datetime | str | None) -> Markup:
+    """In UTC; the script of the pages shows it in the viewer's zone and keeps UTC at hand."""
+    if not value:
+        return Markup("")
+    when = (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(UTC)
+    return Markup('<time datetime="{}">{} UTC</time>').format(f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M}")
+
+
+def age(value: datetime | str, now: datetime) -> str:
+    """How long ago: in the largest unit that makes at least two."""
+    since = now - (datetime.fromisoformat(value) if isinstance(value, str) else value)
+    for unit, length in (("days", timedelta(days=1)), ("hours", timedelta(hours=1)), ("minutes", timedelta(minutes=1))):
+        if since >= 2 * length:
+            return f"{since // length:,} {unit} ago"
+    return "just now"
+
+
+def count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _visible(value: Any) -> Any:
+    """No character that is not seen, or turns others around (Boucher and Anderson, "Trojan Source", 2021), is shown as
+    itself."""
+    if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
+        return value
+    return escape("".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in value))

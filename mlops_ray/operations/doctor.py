@@ -1,0 +1,220 @@
+"""Doctor: what of a machine and its settings would stop work, found before work begins.
+
+Nothing is changed, but for an object in an object store that is written and deleted again.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from mlops_ray.artifacts import Artifacts, locate
+from mlops_ray.config import Settings
+from mlops_ray.errors import ConfigurationError, MlopsRayError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.references import is_reference, value_of
+from mlops_ray.governance.schema import expect_usable
+from mlops_ray.state_folder import expect_room
+
+LOCK = "requirements.lock"
+_REACHED_WITHIN_S = 3.0
+_MOST_SAID = 5
+_PORTS = {"postgresql": 5432, "redis": 6379, "rediss": 6379, "http": 80, "https": 443, "mysql": 3306}
+_PYTHONS = ((3, 11), (3, 12))  # from, and below
+_FILES_OF_KEYS = ("audit_public_key", "audit_time_stamp_roots", "model_signing_public_key")
+_SECRETS = ("audit_key", "evidence_key", "model_signing_key")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was looked at. state: `error` for what stops work, `warning` for what may."""
+
+    name: str
+    state: Literal["ok", "warning", "error"]
+    sentence: str
+
+
+class _Doubt(Exception):
+    """What may stop work, as a sentence."""
+
+
+def examine(settings: Settings, project: Path, more: Mapping[str, Callable[[], None]]) -> list[Examined]:
+    """project: the folder with the lock file. more: further looks by name, which raise a MlopsRayError where
+    something is missing."""
+    looks: dict[str, Callable[[], str]] = {
+        "python": _python,
+        "packages": lambda: _packages(project / LOCK),
+        "state": lambda: _state(settings),
+        "data": lambda: _data(settings.data),
+        "artifacts": lambda: _artifacts(settings),
+        "control_store": lambda: _control_store(settings),
+        **{name: lambda name=name: _reached(getattr(settings, name)) for name in _servers(settings)},  # type: ignore[misc]
+        **{name: lambda name=name: _readable(getattr(settings, name)) for name in _keys(settings)},  # type: ignore[misc]
+        **{name: lambda look=look: look() or "as it should be" for name, look in more.items()},  # type: ignore[misc]
+    }
+    return [_looked(name, look) for name, look in looks.items()]
+
+
+def _looked(name: str, look: Callable[[], str]) -> Examined:
+    try:
+        return Examined(name, "ok", look())
+    except _Doubt as doubt:
+        return Examined(name, "warning", str(doubt))
+    except (MlopsRayError, OSError) as error:
+        return Examined(name, "error", str(error))
+
+
+def _python() -> str:
+    found = sys.version_info[:2]
+    if not _PYTHONS[0] <= found < _PYTHONS[1]:
+        needed = ".".join(map(str, _PYTHONS[0]))
+        raise ConfigurationError(f"Python is {found[0]}.{found[1]}, and {needed} is needed. Make an environment of it.")
+    return f"Python {sys.version.split()[0]}"
+
+
+def _packages(lock: Path) -> str:
+    """Whether what is installed is what the lock file pins."""
+    if not lock.is_file():
+        raise _Doubt(f"There is no {lock}, so that nobody knows which versions belong here.")
+    pinned = [one for one in map(_pin, lock.read_text().splitlines()) if one is not None]
+    differing = [said for one in pinned if (said := _difference(one))]
+    if differing:
+        more = f" and {len(differing) - _MOST_SAID} more" if len(differing) > _MOST_SAID else ""
+        raise _Doubt(
+            f"{len(differing)} of {len(pinned)} packages are not as {lock.name} has them: "
+            f"{', '.join(differing[:_MOST_SAID])}{more}. Install it: pip install -r {lock.name}."
+        )
+    return f"{len(pinned)} packages as {lock.name} has them"
+
+
+def _pin(line: str) -> Requirement | None:
+    """What a line pins, where it does so here."""
+    try:
+        wanted = Requirement(line.split("#")[0].split(" --hash")[0].rstrip("\\ "))
+    except InvalidRequirement:
+        return None
+    exact = any(one.operator == "==" for one in wanted.specifier)
+    return wanted if exact and (wanted.marker is None or wanted.marker.evaluate()) else None
+
+
+def _difference(wanted: Requirement) -> str | None:
+    try:
+        found = version(wanted.name)
+    except PackageNotFoundError:
+        return f"{wanted.name} is missing"
+    return None if wanted.specifier.contains(found, prereleases=True) else f"{wanted.name} {found} ({wanted.specifier})"
+
+
+def _state(settings: Settings) -> str:
+    folder = Path(settings.state)
+    if not folder.exists():
+        _expect_can_be_made(folder)
+        return f"{folder} is made when it is needed"
+    expect_room(settings)
+    return f"{folder} can be written"
+
+
+def _expect_can_be_made(folder: Path) -> None:
+    above = next(one for one in folder.parents if one.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{folder} cannot be made: {above} cannot be written. Have it made, or give another.")
+
+
+def _data(place: str) -> str:
+    if "://" not in place and not Path(place).is_dir():
+        raise _Doubt(f"There is no folder {place}. Set `data` to where the raw files are.")
+    _listed(place)
+    return f"{_shown(place)} can be read"
+
+
+def _artifacts(settings: Settings) -> str:
+    place = settings.artifacts
+    if "://" in place:
+        return _written_and_deleted(place)
+    if not Path(place).exists():
+        _expect_can_be_made(Path(place))
+        return f"{place} is made when it is needed"
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{place} cannot be written. Have it made writable, or set `artifacts`.")
+    return f"{place} can be written"
+
+
+def _written_and_deleted(place: str) -> str:
+    """Raise ConfigurationError unless an object can be written, and deleted again."""
+    artifacts, name = Artifacts(place), f"doctor-{uuid4().hex}"
+    try:
+        artifacts.write_bytes(b"mlops-ray doctor", name)
+        artifacts.delete(name)
+    except (OSError, ValueError, MlopsRayError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ConfigurationError(f"{_shown(place)} cannot be written: {said}.") from None
+    return f"{_shown(place)} can be written"
+
+
+def _listed(place: str) -> None:
+    """Raise ConfigurationError unless a folder or bucket can be looked at."""
+    try:
+        filesystem, path = locate(place)
+        filesystem.get_file_info(path)
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ConfigurationError(f"{_shown(place)} cannot be reached: {said}.") from None
+
+
+def _control_store(settings: Settings) -> str:
+    store = ControlStore(settings.control_store, wait_s=_REACHED_WITHIN_S)
+    if store.is_file and not store.file.exists():
+        return "it is made when it is needed"
+    if not store.is_file:
+        _reached(settings.control_store)
+    schema = store.schema()
+    if schema.revision is None:
+        return "it is empty: its tables are made when they are needed"
+    expect_usable(schema, str(store))
+    return f"schema {schema.revision}"
+
+
+def _servers(settings: Settings) -> Iterator[str]:
+    """Settings that name a server beside the control store."""
+    for name in ("mlflow_uri", "feast_registry", "online_store", "oidc_keys", "advisories"):
+        if urlsplit(getattr(settings, name)).hostname:
+            yield name
+
+
+def _reached(url: str) -> str:
+    """Raise ConfigurationError unless the server of a URL takes connections. Whether it lets us in is not asked."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme.partition("+")[0], 443)
+    try:
+        socket.create_connection((host, port), timeout=_REACHED_WITHIN_S).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{host}:{port} takes no connections: {error}. Start it, or mend the setting."
+        ) from None
+    return f"{host}:{port} takes connections"
+
+
+def _keys(settings: Settings) -> Iterator[str]:
+    for name in (*_SECRETS, *_FILES_OF_KEYS):
+        if getattr(settings, name):
+            yield name
+
+
+def _readable(place: str) -> str:
+    """Raise ConfigurationError unless a key is where a setting says. It is not shown."""
+    value_of(place if is_reference(place) else f"file:{place}")
+    return "it is where the setting says"
+
+
+def _shown(place: str) -> str:
+    """A path or URL without a password and options."""
+    parts = urlsplit(place)
+    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme else place

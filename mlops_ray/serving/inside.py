@@ -1,0 +1,57 @@
+"""Inside: the server's routes for its own console, asked as the person who is signed in there."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import msgspec
+
+from mlops_ray.console.server import Answer
+from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.principals import Principal
+from mlops_ray.serving.auth import Guard
+from mlops_ray.serving.failures import status_of, told
+from mlops_ray.serving.http import HttpError, Routes
+from mlops_ray.serving.operations import Operations
+
+
+class Inside:
+    """A `console.server.Server`: what it admits and answers is what `guard` and the routes say to anybody."""
+
+    def __init__(self, store: ControlStore, guard: Guard, routes: Routes):
+        self._store, self._guard, self._routes = store, guard, routes
+        self.public = guard.public
+
+    def admit(self, credential: str) -> Principal:
+        try:
+            return self._guard.admit({b"authorization": b"Bearer " + credential.encode("utf-8", "replace")}, None)
+        except HttpError as error:
+            raise ForbiddenError(error.error) from None
+
+    def readmit(self, principal: Principal) -> Principal:
+        try:
+            return self._guard.readmit(principal)
+        except HttpError as error:
+            raise ForbiddenError(error.error) from None
+
+    def tell(self, error: MlopsRayError) -> tuple[int, str]:
+        return status_of(error), told(error)
+
+    async def ask(
+        self, principal: Principal, method: str, path: str, body: Any = None, use_case: str | None = None
+    ) -> Answer:
+        routes = self._routes if use_case is None else self._of(use_case)
+        response = await routes.ask(principal, use_case, method, path, body)
+        return Answer(response.status, msgspec.to_builtins(response.body))
+
+    def _of(self, use_case: str) -> Routes:
+        """Rollouts of a use case: what needs no more than the control store. One is begun at its endpoint."""
+        return Routes(Operations(self._store, use_case, _at_the_endpoint, _no_columns).routes(), self._guard)
+
+
+def _at_the_endpoint(version: int) -> NoReturn:
+    raise ConflictError(f"The rollout of version {version} is begun at its endpoint.")
+
+
+def _no_columns() -> Sequence[str]:
+    return ()

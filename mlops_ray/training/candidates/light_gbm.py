@@ -1,0 +1,58 @@
+"""LightGBM as a candidate; `light_gbm_trees` fits it, and imports lightgbm (`pip install mlops_ray[lightgbm]`)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.tasks.task import Task
+from mlops_ray.use_case import Feature, Integer, Parameters, SearchSpace, Uniform
+
+if TYPE_CHECKING:
+    from mlops_ray.training.candidates.light_gbm_trees import LightGbmTrees
+
+
+def _default_space() -> SearchSpace:
+    return {
+        "learning_rate": Uniform(0.03, 0.2, log=True),
+        "iterations": Integer(80, 300, log=True),
+        "num_leaves": Integer(15, 127, log=True),
+        "min_data_in_leaf": Integer(20, 500, log=True),
+        "feature_fraction": Uniform(0.5, 1.0),
+        "lambda_l2": Uniform(0.01, 10.0, log=True),
+    }
+
+
+@dataclass(frozen=True)
+class LightGBM:
+    """Boosted trees by LightGBM (Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", 2017).
+
+    Categories enter as their codes, as with `GradientBoosting`. The budget is `iterations`. The same seed and number of
+    threads give the same trees.
+    """
+
+    name: str = "lightgbm"
+    space: SearchSpace = field(default_factory=_default_space)
+
+    def fit(
+        self,
+        matrix: NDArray[np.float32],
+        label: NDArray[Any],
+        features: Sequence[Feature],
+        task: Task,
+        parameters: Parameters,
+        seed: int,
+        threads: int,
+    ) -> Iterator[tuple[float, "LightGbmTrees"]]:
+        """See use_case.Candidate. Raises ConfigurationError if lightgbm is not installed here."""
+        try:
+            from mlops_ray.training.candidates.light_gbm_trees import fit_trees
+        except ImportError as error:
+            raise ConfigurationError(
+                f"The candidate {self.name} needs lightgbm, which is not installed here ({error}). Install it on every "
+                f"node that trains: pip install 'mlops_ray[lightgbm]'."
+            ) from error
+        yield from fit_trees(matrix, label, task, parameters, seed, threads)

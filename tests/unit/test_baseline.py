@@ -1,0 +1,77 @@
+"""A baseline is what the rows before say of those with the same values, by a loop over the rows."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mlops_ray.evaluation.baseline import FEWEST_ROWS, baseline
+from mlops_ray.evaluation.comparison import compare
+from mlops_ray.evaluation.gates import Measured, baseline_name, judge
+from mlops_ray.evaluation.metrics import evaluate
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.multiclass import MultiClass
+from mlops_ray.tasks.regression import Regression
+from mlops_ray.tasks.task import Task
+from mlops_ray.use_case import BetterThanBaseline
+
+RANDOM = np.random.default_rng(3)
+ROWS = 2_000
+HOUR = np.where(RANDOM.random(ROWS) < 0.01, 3.5, RANDOM.integers(5, 9, ROWS) + RANDOM.random(ROWS))
+CARRIER = RANDOM.choice(["AA", "UA", None], ROWS)
+MINUTES = 10 * HOUR + RANDOM.normal(0, 20, ROWS)
+LABELS = {
+    "binary": pl.Series(MINUTES > 70),
+    "multiclass": pl.Series(np.where(MINUTES > 80, "late", np.where(MINUTES < 50, "early", "on time"))),
+    "regression": pl.Series(MINUTES),
+}
+TASKS: tuple[Task, ...] = (
+    BINARY,
+    MultiClass(("early", "on time", "late")),
+    Regression(),
+    Regression(estimand="median"),
+)
+
+
+def rows_of(task: Task) -> tuple[pl.DataFrame, pl.DataFrame]:
+    frame = pl.DataFrame({"hour": HOUR, "carrier": CARRIER, "label": LABELS[task.kind]})
+    return frame[:1500], frame[1500:]
+
+
+@pytest.mark.parametrize("by", [(), ("carrier",), ("hour", "carrier")])
+@pytest.mark.parametrize("task", TASKS, ids=str)
+def test_a_row_is_answered_as_those_before_with_the_same_values(task: Task, by: tuple[str, ...]) -> None:
+    seen, asked = rows_of(task)
+    found = baseline(task, seen, asked, by)
+    labels = task.encoded(seen["label"])
+
+    def key(row: dict[str, object]) -> tuple[object, ...]:
+        return tuple(int(row["hour"]) if name == "hour" else row[name] for name in by)  # type: ignore[call-overload]
+
+    keys = [key(row) for row in seen.to_dicts()]
+    for answer, row in zip(found, asked.to_dicts(), strict=True):
+        same = np.array([one == key(row) for one in keys])
+        expected = task.without_model(labels[same] if same.sum() >= FEWEST_ROWS else labels)
+        assert answer == pytest.approx(expected)
+
+
+def test_a_model_that_knows_no_more_than_the_hour_is_no_better_than_the_hour() -> None:
+    task = Regression("minutes")
+    seen, asked = rows_of(task)
+    labels, day = task.encoded(asked["label"]), np.arange(500) // 25
+    model = 10.0 * asked["hour"].floor().to_numpy() + 5
+    gates = (BetterThanBaseline("mean_absolute_error"), BetterThanBaseline("mean_absolute_error", by=("hour",)))
+    compared = {
+        baseline_name(gate): compare(
+            (task, task), labels, model, baseline(task, seen, asked, gate.by), day, gate.metric
+        )
+        for gate in gates
+    }
+    measured = Measured(task, evaluate(task, labels, model, day), baselines=compared)
+    plain, seasonal = judge(gates, measured, datetime.now(UTC))
+    assert (plain.passed, seasonal.passed) == (True, False)
+    assert "without a model, by hour: better by" in seasonal.sentence
+    (unmeasured,) = judge(gates[:1], Measured(task, measured.evaluation), datetime.now(UTC))
+    assert not unmeasured.passed
+    assert "Train and register the version again" in unmeasured.sentence

@@ -1,0 +1,115 @@
+"""`mlops-ray doctor` says what would stop work, where it stands, and how it is mended, and changes nothing."""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mlops_ray.cli.main import app
+from mlops_ray.config import load_settings
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.operations.doctor import Examined, examine
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def looked(folder: Path, **settings: Any) -> dict[str, Examined]:
+    (folder / "data").mkdir(exist_ok=True)
+    read = load_settings(state=f"{folder}/state", **{"data": f"{folder}/data", **settings})
+    return {one.name: one for one in examine(read, folder, {})}
+
+
+def test_a_new_machine_is_well_but_for_versions_that_nobody_pinned(tmp_path: Path) -> None:
+    found = looked(tmp_path)
+    assert {name for name, one in found.items() if one.state != "ok"} == {"packages"}
+    assert not (tmp_path / "state").exists()
+
+
+def test_versions_that_differ_from_the_lock_file_are_named(tmp_path: Path) -> None:
+    pins = (f"polars=={version('polars')}", "typer==0.0.1  # old", "no-such-package==1", "old==1; python_version < '3'")
+    (tmp_path / "requirements.lock").write_text("\n".join([*pins, "-e ."]))
+    said = looked(tmp_path)["packages"]
+    assert said.state == "warning"
+    assert "2 of 3 packages are not as requirements.lock has them: typer" in said.sentence
+    assert "no-such-package is missing" in said.sentence
+    (tmp_path / "requirements.lock").write_text(f"polars=={version('polars')}\n")
+    assert looked(tmp_path)["packages"].state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("mlflow_uri", "http://127.0.0.1:{port}", "127.0.0.1:{port} takes no connections"),
+        ("online_store", "redis://:hunter2x@127.0.0.1:{port}/0", "127.0.0.1:{port} takes no connections"),
+        ("control_store", "postgresql://me:hunter2x@127.0.0.1:{port}/db", "127.0.0.1:{port} takes no connections"),
+        ("model_signing_key", "env:DOCTOR_NOWHERE", "env:DOCTOR_NOWHERE cannot be read"),
+        ("audit_public_key", "/nowhere/key.pem", "/nowhere/key.pem cannot be read"),
+        ("artifacts", "/dev/null/artifacts", "cannot be"),
+        ("artifacts", "file:///dev/null/artifacts", "cannot be written"),
+    ],
+)
+def test_what_cannot_be_reached_is_an_error_without_its_password(
+    setting: str, value: str, said: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    found = looked(tmp_path, **{setting: value.format(port=port)})
+    assert [name for name, one in found.items() if one.state == "error"] == [setting]
+    assert said.format(port=port) in found[setting].sentence
+    assert "hunter2x" not in found[setting].sentence
+
+
+def test_a_server_that_listens_is_reached(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        assert looked(tmp_path, online_store=url)["online_store"].state == "ok"
+
+
+def test_an_object_store_is_written_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    assert looked(tmp_path, artifacts=f"file://{tmp_path}/lake")["artifacts"].sentence.endswith("can be written")
+    assert list((tmp_path / "lake").iterdir()) == []
+
+
+def test_the_schema_of_the_control_store_is_said(tmp_path: Path) -> None:
+    open_store(load_settings(state=f"{tmp_path}/state", data=f"{tmp_path}/data"))
+    assert looked(tmp_path)["control_store"].sentence.startswith("schema 00")
+
+
+def test_a_folder_without_data_is_a_warning(tmp_path: Path) -> None:
+    assert looked(tmp_path, data=f"{tmp_path}/nothing")["data"].state == "warning"
+
+
+def test_a_further_look_that_fails_is_an_error(tmp_path: Path) -> None:
+    def fails() -> None:
+        raise ConfigurationError("No room.")
+
+    settings = load_settings(state=f"{tmp_path}/state", data=f"{tmp_path}")
+    looks: dict[str, Callable[[], None]] = {"room": fails, "air": lambda: None}
+    found = {one.name: one for one in examine(settings, tmp_path, looks)}
+    assert (found["room"], found["air"].state) == (Examined("room", "error", "No room."), "ok")
+
+
+def test_the_command_ends_with_3_where_a_port_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("MLOPS_RAY_", "RAY_ADDRESS"))]:
+        monkeypatch.delenv(name)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        taken.close()
+        well = CliRunner().invoke(app, ["doctor", "--port", str(port)])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        ill = CliRunner().invoke(app, ["doctor", "--json", "--port", str(taken.getsockname()[1])])
+    assert (well.exit_code, ill.exit_code) == (0, 3)
+    assert [one["name"] for one in json.loads(ill.output) if one["state"] == "error"] == ["port"]
