@@ -1,5 +1,6 @@
 """The endpoint of the example model with all its parts, in this process and without Ray or MLflow."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,16 +75,18 @@ def example_endpoint(
     """
     settings = Settings(state=str(state), data=str(state))
     store, guard = open_store(settings), Guard(NAME, {}, tokens_of(settings))
-    folder = Path(settings.artifacts, "sealed_models", NAME)
     sealed = {
-        number: VersionRef(number, _sealed(folder, seal, number))
+        number: VersionRef(number, seal(state / "sealed" / str(number), number))
         for number in range(FIRST_VERSION, FIRST_VERSION + versions)
     }
+    for version in sealed.values():  # where a pipeline leaves it, too
+        kept = Path(settings.artifacts, "sealed_models", NAME, version.digest)
+        shutil.copytree(state / "sealed" / str(version.version), kept)
     set_champion(store, SYSTEM, NAME, sealed[FIRST_VERSION], "the example")
     ledger = LedgerWriter(settings, NAME)
 
     def load_version(version: VersionRef) -> ServedVersion:
-        model = load(folder / version.digest, version.digest)
+        model = load(state / "sealed" / str(version.version), version.digest)
         replay_golden_requests(model)
         predictor = change(version, Predictor(model, reader or example_reader()))
         served = ServedVersion(NAME, str(version.version), predictor)
@@ -109,9 +112,3 @@ def example_endpoint(
     with ledger, labels:
         yield ExampleEndpoint(settings, store, key, guard, follower, ledger, endpoint, labels, load_version, sealed)
     store.close()
-
-
-def _sealed(folder: Path, seal: Callable[[Path, int], str], version: int) -> str:
-    digest = seal(folder / "new", version)
-    (folder / "new").rename(folder / digest)
-    return digest

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from mlops_ray.errors import UseCaseError, nearest
-from mlops_ray.use_case.column import unknown_time_zone
+from mlops_ray.use_case.column import Column, unknown_time_zone
 from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.expectations import NeverFalls, References, Unique
 from mlops_ray.use_case.expressions import COLUMN_DTYPES, calls_python, dtype_of, is_of_one_row
@@ -348,6 +348,7 @@ def _check_label(case: "UseCase") -> None:
             f"label {case.label.name!r} is of type {given}, which is no label of the kind {case.label.task.kind}. "
             f"{case.label.task.advice} Or declare another task: Binary(), MultiClass(classes) or Regression().",
         )
+    Column("label", **case.label.task.told_as)  # raises where what is told could never be read as a class
     _expect_metric(case, "metric", case.metric)
     _expect_moment(case, f"label {case.label.name!r}: known_at", case.label.known_at, types, source)
     if case.label.told is not None:
@@ -373,6 +374,13 @@ def _check_told(case: "UseCase", name: str) -> None:
             case,
             f"label {case.label.name!r}: source {name!r} of what was told needs the key "
             f"{', '.join(sorted(keys))} and the columns label and known_at. Declare it with told_labels.",
+        )
+    told = column_types(case, name)["label"]
+    if not case.label.task.reads(told):
+        raise _refusal(
+            case,
+            f"label {case.label.name!r}: in source {name!r} of what was told it is of type {told}, which is no label "
+            f"of the kind {case.label.task.kind}. Give told_labels the task of the label.",
         )
 
 

@@ -1,6 +1,7 @@
 """Labels that are numbers or classes: told over HTTP and in files, kept and read as what they are."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,19 @@ import polars as pl
 import pytest
 
 from mlops_ray.batch.labels import import_labels
+from mlops_ray.errors import UseCaseError
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import live
+from mlops_ray.predictions.told_labels import told_labels
+from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from mlops_ray.use_case import Label
 from tests.task_models import DELAY, OUTCOME, VECTORS, outcomes_then_late, sealed_as
 from tests.unit.test_endpoint import assert_refused, predict, send
 from tests.unit.test_labels import label, stored
+from tests.unit.test_told_labels import CASE
+from tests.unit.test_told_labels import KEYS as CASE_KEYS
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +115,18 @@ def test_labels_of_another_kind_than_the_last_are_passed_over(tmp_path: Path) ->
             asked = predict(example, {"features": VECTORS[:1]}).json()["request_id"]
             assert label(example, {"request_id": asked, "label": value, **more}).status_code == 200
         assert stored(example)["label"].to_list() == ["late"]
+
+
+def test_classes_that_could_never_be_told_are_refused_where_they_are_declared() -> None:
+    text = pl.when(pl.col("late")).then(pl.lit("late ")).otherwise(pl.lit("on time"))
+    task = MultiClass(("late ", "on time", "cancelled"))
+    with pytest.raises(UseCaseError, match="'late ' is not how texts are read: trimmed"):
+        replace(CASE, label=Label("late", text, pl.col("landed"), task=task))
+
+
+def test_a_source_of_told_labels_of_another_kind_is_refused() -> None:
+    minutes = Label("late", pl.col("distance"), pl.col("landed"), told="told", task=DELAY)
+    with pytest.raises(UseCaseError, match=r"of type Boolean, which is no label of the kind regression\. Give told"):
+        replace(CASE, label=minutes, metric="r2")
+    sources = {**CASE.sources, "told": told_labels(NAME, CASE_KEYS, DELAY)}
+    assert replace(CASE, label=minutes, sources=sources, metric="r2").label == minutes
