@@ -48,6 +48,7 @@ SERVED_BY = (
     "pydantic",
     "PyYAML",
     "datasketches",
+    "cronsim",
 )
 
 

@@ -74,7 +74,9 @@ def test_a_decision_to_wait_says_which_alarms_there_cannot_be(alarms: tuple[str,
 
 def test_a_backtest_says_below_its_table_what_could_not_alarm_and_why() -> None:
     spots = [BlindSpot(START + timedelta(days=day), str(day), "concept", f"Why {day}.") for day in (0, 30)]
-    runs = [Run(seed, Measured(0.7, None, None), None, (), (), (), (), 0.0, tuple(spots)) for seed in range(2)]
+    runs = [
+        Run(seed, "roc_auc", Measured(0.7, None, None), None, (), (), (), (), 0.0, tuple(spots)) for seed in range(2)
+    ]
     (line,) = blind_lines(PolicyReport("drift", Retraining(), tuple(runs), None))
     assert line == "drift: no alarm on concept was possible with 4 champions, the first of 2026-01-01. Why 0."
     assert blind_lines(PolicyReport("drift", Retraining(), (replace(runs[0], blind=()),), None)) == []

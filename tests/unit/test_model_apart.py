@@ -38,7 +38,7 @@ def deployment(registry: Registry) -> Any:
 
 
 async def ask(model: Any, ref: VersionRef) -> Any:
-    return await model.answers(ref, NUMBERS, CATEGORIES)
+    return await model.probability(ref, NUMBERS, CATEGORIES)
 
 
 def test_the_champion_answers_while_a_candidate_is_downloaded_and_while_all_its_calls_hang(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ from mlops_ray.use_case import (
     Plausible,
     References,
     Retraining,
+    Schedule,
     Search,
     Serving,
     Source,
@@ -147,6 +148,7 @@ CASE = UseCase(
     ),
     approval=Approval(),
     retraining=Retraining(),
+    schedules={"features": Schedule("0 5 * * *")},
     monitoring=Monitoring(windows=(WindowSpec(rows=5_000, panes=2),)),
 )
 
@@ -193,6 +195,10 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (UseCase, "leakage_waivers"): ({"amount": "known when it is ordered"}, LEAKS),
     (UseCase, "tier"): ("high", NONE),
     (UseCase, "review_every"): (timedelta(days=90), NONE),
+    (UseCase, "schedules"): ({"ingest": Schedule("0 6 * * *")}, NONE),
+    (Schedule, "cron"): ("0 7 * * *", NONE),
+    (Schedule, "time_zone"): ("Europe/Berlin", NONE),
+    (Schedule, "catch_up"): (True, NONE),
     (Source, "path"): ("orders_2025_*.csv", INGEST),
     (Source, "columns"): (CASE.sources["orders"].columns[::-1], COLUMNS),
     (Source, "key"): (("customer",), INGEST),

@@ -47,8 +47,8 @@ def test_any_row_taken_away_or_added_is_found(store: ControlStore) -> None:
 
 def test_every_table_is_compared_or_named_as_one_that_is_not(store: ControlStore) -> None:
     chain = {"events", "event_head", "anchors"}  # which is verified itself
-    assert set(metadata.tables) == {*DESCRIBED, *chain, "outbox", "leases", "replicas"}
-    assert all(word in NOT_COMPARED[0] for word in ("the outbox", "leases", "replicas"))
+    assert set(metadata.tables) == {*DESCRIBED, *chain, "outbox", "leases", "replicas", "schedules", "schedule_runs"}
+    assert all(word in NOT_COMPARED[0] for word in ("the outbox", "leases", "replicas", "schedules and their runs"))
 
 
 def test_a_previous_champion_that_was_retired_is_no_contradiction(fresh: ControlStore) -> None:
