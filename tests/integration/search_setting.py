@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.tasks.task import Task
 from mlops_ray.training.search import search
 from mlops_ray.training.trial import SearchProgress
 from mlops_ray.use_case import (
@@ -65,6 +66,7 @@ class Steady:
         matrix: NDArray[np.float32],
         label: NDArray[np.bool_],
         features: Sequence[Feature],
+        task: Task,
         parameters: Parameters,
         seed: int,
         threads: int,
