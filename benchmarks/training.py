@@ -72,9 +72,11 @@ def _beside(
         yield f"{name}_{metric}_better_by", found.difference.value, ""
         yield f"{name}_{metric}_better_by_at_least", found.difference.low or float("nan"), "95 %"
     yield f"{name}_explain_p50_ms", _explained_ms(sealed, test), "ms"
-    if decision := done["evaluate"].result["evaluation"].get("decision"):
-        for way, gain in decision["gain"].items():
-            yield f"{name}_gain_{way.replace(' ', '_')}", gain, decision["unit"]
+    decision = done["evaluate"].result["evaluation"].get("decision", {})
+    for way, gain in decision.get("gain", {}).items():
+        yield f"{name}_gain_{way.replace(' ', '_')}", gain, decision["unit"]
+    if "coverage" in decision:
+        yield f"{name}_coverage_percent", 100 * decision["coverage"], f"%, {decision['asked_for']:.0%} asked for"
 
 
 _LOSSES = {

@@ -83,7 +83,7 @@ class AsyncClient:
         """See `Client.predict_many`."""
         turns = asyncio.Semaphore(concurrency)
 
-        async def predict(batch: dict[str, Sequence[Row]]) -> Answer:
+        async def predict(batch: dict[str, Any]) -> Answer:
             async with turns:
                 return await self.predict(name, **batch, as_of=as_of)
 

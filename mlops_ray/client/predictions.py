@@ -62,9 +62,7 @@ def question(
     return Call(model_path(name, "predict"), body)
 
 
-def batches(
-    keys: Sequence[Row] | None, features: Sequence[Row] | None, size: int
-) -> Iterator[dict[str, Sequence[Row]]]:
+def batches(keys: Sequence[Row] | None, features: Sequence[Row] | None, size: int) -> Iterator[dict[str, Any]]:
     """The rows in requests of `size`, as arguments of `predict`. Raises DataError unless one of both is given."""
     if (keys is None) == (features is None):
         raise DataError("Give either keys or features.")
