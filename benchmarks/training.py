@@ -3,7 +3,9 @@
 `python benchmarks/run.py training:delay` runs one use case; the rows, the features and the split are the same for both.
 """
 
+import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +24,8 @@ from mlops_ray.evaluation.comparison import compare
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.training_set import TrainingSet, split_by_time
 from mlops_ray.pipeline.pipeline import Pipeline
-from mlops_ray.registry.sealed_model import load, model_inputs
+from mlops_ray.registry.reasons import reasons
+from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import fit_encoder
@@ -30,7 +33,7 @@ from mlops_ray.use_case import UseCase, load_use_case
 
 ROOT = Path(__file__).parents[1]
 AS_OF = datetime(2014, 1, 1, 5, tzinfo=UTC)
-CPUS = 2
+CPUS, EXPLAINED = 2, 50
 Figures = Iterator[tuple[str, float, str]]
 
 
@@ -48,17 +51,19 @@ def figures_of(name: str) -> Figures:
         digest = done["evaluate"].result["digest"]
         sealed_folder = Path(folder) / "sealed"
         Artifacts(settings.artifacts).download(sealed_folder, "sealed_models", use_case.name, digest)
-        yield from _beside(name, use_case, training_set, load(sealed_folder, digest).model, done)
+        yield from _beside(name, use_case, training_set, load(sealed_folder, digest), done)
 
 
-def _beside(name: str, use_case: UseCase, training_set: TrainingSet, model: Any, done: Mapping[str, Any]) -> Figures:
+def _beside(
+    name: str, use_case: UseCase, training_set: TrainingSet, sealed: SealedModel, done: Mapping[str, Any]
+) -> Figures:
     task, frame = use_case.label.task, read_parquet(training_set.url)
     test = split_by_time(frame, training_set.as_of, use_case.split, task).test
     end = use_case.split.trained_until(training_set.as_of)
     seen = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
     encoder = fit_encoder(seen, training_set.features)
     theirs = _by_hand(task, encoder.encode(seen), task.encoded(seen[LABEL]), encoder.encode(test))
-    ours = model.answers(*model_inputs(test, encoder.features)).astype(np.float64)
+    ours = sealed.model.answers(*model_inputs(test, encoder.features)).astype(np.float64)
     labels, day = task.encoded(test[LABEL]), days_of(test[PREDICTION_TIME], use_case.zone())
     for metric in dict.fromkeys([use_case.metric, *_LOSSES[task.kind]]):
         found = compare((task, task), labels, ours, theirs, day, metric)
@@ -66,9 +71,12 @@ def _beside(name: str, use_case: UseCase, training_set: TrainingSet, model: Any,
         yield f"{name}_{metric}_lightgbm", found.champion, ""
         yield f"{name}_{metric}_better_by", found.difference.value, ""
         yield f"{name}_{metric}_better_by_at_least", found.difference.low or float("nan"), "95 %"
-    if decision := done["evaluate"].result["evaluation"].get("decision"):
-        for way, gain in decision["gain"].items():
-            yield f"{name}_gain_{way.replace(' ', '_')}", gain, decision["unit"]
+    yield f"{name}_explain_p50_ms", _explained_ms(sealed, test), "ms"
+    decision = done["evaluate"].result["evaluation"].get("decision", {})
+    for way, gain in decision.get("gain", {}).items():
+        yield f"{name}_gain_{way.replace(' ', '_')}", gain, decision["unit"]
+    if "coverage" in decision:
+        yield f"{name}_coverage_percent", 100 * decision["coverage"], f"%, {decision['asked_for']:.0%} asked for"
 
 
 _LOSSES = {
@@ -81,6 +89,17 @@ _OBJECTIVES: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "multiclass": lambda task: {"objective": "multiclass", "num_class": task.width},
     "regression": lambda task: {"objective": "regression_l1" if task.estimand == "median" else "regression"},
 }
+
+
+def _explained_ms(sealed: SealedModel, rows: pl.DataFrame) -> float:
+    """The median time for the reasons of one answer."""
+    taken = []
+    for row in range(EXPLAINED):
+        inputs = model_inputs(rows[row : row + 1], sealed.schema.features)
+        answer, started = sealed.model.answers(*inputs), time.perf_counter()
+        reasons(sealed, *inputs, answer)
+        taken.append(1000 * (time.perf_counter() - started))
+    return statistics.median(taken)
 
 
 def _by_hand(task: Task, seen: NDArray[Any], labels: NDArray[Any], asked: NDArray[Any]) -> NDArray[np.float64]:

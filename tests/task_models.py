@@ -85,7 +85,7 @@ def _rows(task: Task) -> tuple[pl.DataFrame, pl.Series]:
     noise = random.normal(0, 5, _ROWS)
     minutes = rows["hour"] - 12 + rows["distance"] / 200 + 10 * (rows["carrier"] == "UA").cast(pl.Float64) + noise
     outcome = np.where(minutes > 20, "cancelled", np.where(minutes > 8, "late", "on time"))
-    labels: dict[str, Any] = {"regression": minutes, "multiclass": outcome}
+    labels: dict[str, Any] = {"binary": minutes > 8, "regression": minutes, "multiclass": outcome}
     return rows, pl.Series(labels[task.kind])
 
 

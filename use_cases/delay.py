@@ -9,7 +9,7 @@ import flights as on_time
 import polars as pl
 
 from mlops_ray import Label
-from mlops_ray.training.candidates import GradientBoosting, LinearRegression, NeuralNetwork
+from mlops_ray.training.candidates import GradientBoosting, LightGBM, LinearRegression, NeuralNetwork
 from mlops_ray.use_case import (
     BetterThanBaseline,
     BetterThanChampion,
@@ -34,7 +34,7 @@ use_case = replace(
     purpose="Two hours before scheduled departure: how many minutes late, or early, will this flight arrive?",
     label=arrival_delay,
     metric="mean_absolute_error",
-    candidates=(LinearRegression(), GradientBoosting(), NeuralNetwork()),
+    candidates=(LinearRegression(), GradientBoosting(), LightGBM(), NeuralNetwork()),
     gates=(
         OnnxParity(),
         Latency(limit_ms=10),

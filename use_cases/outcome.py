@@ -9,7 +9,7 @@ import flights as on_time
 import polars as pl
 
 from mlops_ray import Label
-from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
+from mlops_ray.training.candidates import GradientBoosting, LightGBM, LogisticRegression, NeuralNetwork
 from mlops_ray.use_case import (
     BetterThanBaseline,
     BetterThanChampion,
@@ -41,7 +41,7 @@ use_case = replace(
     limits=on_time.use_case.limits[:-1],
     label=outcome,
     metric="log_loss",
-    candidates=(LogisticRegression(), GradientBoosting(), NeuralNetwork()),
+    candidates=(LogisticRegression(), GradientBoosting(), LightGBM(), NeuralNetwork()),
     gates=(
         OnnxParity(),
         Latency(limit_ms=10),

@@ -59,10 +59,16 @@ class AsyncClient:
         await self._http.aclose()
 
     async def predict(
-        self, name: str, *, keys: Rows | None = None, features: Rows | None = None, as_of: datetime | None = None
+        self,
+        name: str,
+        *,
+        keys: Rows | None = None,
+        features: Rows | None = None,
+        as_of: datetime | None = None,
+        explain: bool = False,
     ) -> Answer:
         """See `Client.predict`."""
-        return answer_of(await self._carry_out(question(name, keys, features, as_of)))
+        return answer_of(await self._carry_out(question(name, keys, features, as_of, explain)))
 
     async def predict_many(
         self,
@@ -77,7 +83,7 @@ class AsyncClient:
         """See `Client.predict_many`."""
         turns = asyncio.Semaphore(concurrency)
 
-        async def predict(batch: dict[str, Sequence[Row]]) -> Answer:
+        async def predict(batch: dict[str, Any]) -> Answer:
             async with turns:
                 return await self.predict(name, **batch, as_of=as_of)
 

@@ -66,16 +66,23 @@ class Client:
         self._http.close()
 
     def predict(
-        self, name: str, *, keys: Rows | None = None, features: Rows | None = None, as_of: datetime | None = None
+        self,
+        name: str,
+        *,
+        keys: Rows | None = None,
+        features: Rows | None = None,
+        as_of: datetime | None = None,
+        explain: bool = False,
     ) -> Answer:
         """Predict for one row or many, given by entity keys and event time, or by full feature vectors.
 
         as_of: the moment as of which features are read, at most the event time minus the lead time; default: when the
-        server gets the request. Datetimes need a zone. Raises DataError if the server refuses the rows (it names the
-        field), ForbiddenError if it does not accept the key, UnavailableError if it does not answer after all attempts
-        or before the deadline. A retry keeps the request id, so that the server can tell it from a new request.
+        server gets the request. explain: each `Prediction` has its `reasons`. Datetimes need a zone. Raises DataError
+        if the server refuses the rows (it names the field), ForbiddenError if it does not accept the key,
+        UnavailableError if it does not answer after all attempts or before the deadline. A retry keeps the request id,
+        so that the server can tell it from a new request.
         """
-        return answer_of(self._carry_out(question(name, keys, features, as_of)))
+        return answer_of(self._carry_out(question(name, keys, features, as_of, explain)))
 
     def predict_many(
         self,

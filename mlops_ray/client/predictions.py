@@ -19,7 +19,8 @@ class Prediction:
     interval from `low` to `high` where one was declared. The parts that a kind of label has not are None.
     missing_features: of which the online store knew no value at the moment `as_of` of the answer; expired_features:
     whose value was older than it may be. The model took both as missing. late: it was asked later than the model
-    learned to, after the event time minus the lead time.
+    learned to, after the event time minus the lead time. reasons: where they were asked for, the contribution of each
+    feature to the answer, on a scale where together with the base they are the answer.
     """
 
     probability: float | None
@@ -30,6 +31,7 @@ class Prediction:
     probabilities: Mapping[str, float] | None = None
     low: float | None = None
     high: float | None = None
+    reasons: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,15 @@ class Answer:
         return {**vars(self), "as_of": self.as_of.isoformat(), "predictions": rows}
 
 
-def question(name: str, keys: Rows | None, features: Rows | None, as_of: datetime | None) -> Call:
-    given = {"keys": keys, "features": features, "as_of": as_of}
+def question(
+    name: str, keys: Rows | None, features: Rows | None, as_of: datetime | None, explain: bool = False
+) -> Call:
+    given = {"keys": keys, "features": features, "as_of": as_of, "explain": explain or None}
     body = {part: plain(value) for part, value in given.items() if value is not None}
     return Call(model_path(name, "predict"), body)
 
 
-def batches(
-    keys: Sequence[Row] | None, features: Sequence[Row] | None, size: int
-) -> Iterator[dict[str, Sequence[Row]]]:
+def batches(keys: Sequence[Row] | None, features: Sequence[Row] | None, size: int) -> Iterator[dict[str, Any]]:
     """The rows in requests of `size`, as arguments of `predict`. Raises DataError unless one of both is given."""
     if (keys is None) == (features is None):
         raise DataError("Give either keys or features.")
@@ -91,4 +93,5 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
         row.get("probabilities"),
         row.get("low"),
         row.get("high"),
+        row.get("reasons"),
     )

@@ -30,15 +30,22 @@ class Model(Protocol):
     def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]: ...
 
 
+ModelInputs = tuple[NDArray[np.float32], NDArray[np.object_]]
+
+
 @dataclass(frozen=True)
 class SealedModel:
-    """A model that was verified: its files match their digests and it gives the answers it was sealed with."""
+    """A model that was verified: its files match their digests and it gives the answers it was sealed with.
+
+    background: the held-out rows that it was sealed with, which answers are explained against.
+    """
 
     digest: str
     schema: ModelSchema
     model: Model
     evaluation: Mapping[str, Any]
     golden_requests: tuple[GoldenRequest, ...] = ()
+    background: ModelInputs | None = None
 
 
 def golden_cases(
@@ -154,7 +161,7 @@ def load(folder: Path, expected_digest: str) -> SealedModel:
         )
     evaluation = _parse(folder, "evaluation.json", contents["evaluation.json"])
     requests = tuple(GoldenRequest.from_json(request) for request in golden.get("requests", ()))
-    return SealedModel(expected_digest, schema, model, evaluation, requests)
+    return SealedModel(expected_digest, schema, model, evaluation, requests, _background(schema, golden))
 
 
 def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -177,11 +184,21 @@ def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | No
     return {name: _verified(folder, name, files[name]) for name in files if names is None or name in names}
 
 
+def _background(schema: ModelSchema, golden: Mapping[str, Any]) -> ModelInputs | None:
+    """The golden rows but the hard cases behind them (see `golden_cases`)."""
+    hard = sum(1 if feature.kind == "number" else 3 for feature in schema.features)
+    rows = golden["rows"][: len(golden["rows"]) - hard]
+    return model_inputs(_golden_frame(schema, rows), schema.features) if rows else None
+
+
+def _golden_frame(schema: ModelSchema, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    dtypes = {feature.name: pl.Float64 if feature.kind == "number" else pl.String for feature in schema.features}
+    return pl.DataFrame(rows, schema=dtypes, orient="row")
+
+
 def _replay(model: OnnxModel, schema: ModelSchema, golden: Mapping[str, Any]) -> str | None:
     """What differs between the model's answers and the golden ones, or None."""
-    features = schema.features
-    dtypes = {feature.name: pl.Float64 if feature.kind == "number" else pl.String for feature in features}
-    rows = pl.DataFrame(golden["rows"], schema=dtypes, orient="row")
+    features, rows = schema.features, _golden_frame(schema, golden["rows"])
     answers = np.asarray(golden["answers"], dtype=np.float64)
     try:
         given = model.answers(*model_inputs(rows, features))

@@ -250,6 +250,8 @@ def _predictions(given: Given) -> list[dict[str, Any]]:
     for answer, late in zip(answers, scored.late, strict=False):  # none where features were sent
         if late:
             answer["late"] = True
+    for answer, reasons in zip(answers, scored.reasons, strict=False):  # none where they were not asked for
+        answer["reasons"] = reasons
     return answers
 
 

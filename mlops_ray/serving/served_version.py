@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from mlops_ray.registry.model_schema import ModelSchema
+from mlops_ray.registry.reasons import reasons
 from mlops_ray.serving.batching import Answers, Batcher, TurnBatcher
 from mlops_ray.serving.counters import Judged
 from mlops_ray.serving.http import HttpError
@@ -29,8 +30,9 @@ class Scored:
 
     answer: to each row, as the task of the version's schema has it. late: of each row given by keys, whether it was
     asked about later than the model learned to: after the event time minus the lead time. tensors: what the Open
-    Inference Protocol wants back. lookup_s, model_s: how long reading the online store and asking the model took,
-    without any waiting; model_s is None where requests are asked together.
+    Inference Protocol wants back. reasons: of each answer, where they were asked for. lookup_s, model_s: how long
+    reading the online store and asking the model took, without any waiting; model_s is None where requests are asked
+    together.
     """
 
     keys: Sequence[Mapping[str, Any]] | None
@@ -39,6 +41,7 @@ class Scored:
     as_of: datetime
     late: Sequence[bool] = ()
     tensors: Tensors | None = None
+    reasons: Sequence[Mapping[str, Any]] = ()
     lookup_s: float = 0.0
     model_s: float | None = None
 
@@ -156,6 +159,10 @@ class ServedVersion:
         and the event loop belongs to the callers of the others.
         """
         asked, as_of, late = self._counted(self._asked, content)
+        scored = await self._scored(asked, as_of, late, aside)
+        return await self._explained(scored) if asked.explain else scored
+
+    async def _scored(self, asked: Asked, as_of: datetime, late: Sequence[bool], aside: bool) -> Scored:
         if asked.keys is not None:
             return await self._from_keys(asked.keys, as_of, late, aside)
         numbers, categories = (
@@ -168,6 +175,17 @@ class ServedVersion:
         tensors = self._counted(self._infer_body.decode, content, header_length)
         vectors = self._infer_body.vectors(tensors.columns)
         return await self._from_vectors(vectors, aside, datetime.now(UTC), tensors)
+
+    async def _explained(self, scored: Scored) -> Scored:
+        if self._remote:
+            raise HttpError(
+                400,
+                "explain: this model runs in a deployment of its own, where reasons cannot be asked for.",
+                "explain",
+            )
+        given = scored.vectors.numbers, scored.vectors.categories, scored.answer
+        found: Sequence[Mapping[str, Any]] = await self.in_its_thread(reasons, self.predictor.sealed, *given)
+        return replace(scored, reasons=found)
 
     def _asked(self, content: bytes) -> tuple[Asked, datetime, Sequence[bool]]:
         """What is asked, as of when, and which rows are late. Raises HttpError if it is refused."""

@@ -16,15 +16,21 @@ from mlops_ray.serving.rows import MOMENT, ColumnReader, RowReader
 from mlops_ray.use_case import Column, Feature
 
 MAX_ROWS = 1_000
+# Each takes as long as some thousand rows that are only answered.
+MAX_EXPLAINED = 10
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A validated body. Either `keys`, a mapping for each row, or `features`, a tuple for each row in schema order."""
+    """A validated body. Either `keys`, a mapping for each row, or `features`, a tuple for each row in schema order.
+
+    explain: the reasons of each answer are asked for, too.
+    """
 
     keys: list[dict[str, Any]] | None
     features: list[tuple[Any, ...]] | None
     as_of: datetime | None
+    explain: bool = False
 
 
 class PredictBody:
@@ -52,7 +58,9 @@ class PredictBody:
         part = _part_of(body)
         values = self._readers[part].canonical(_rows(getattr(body, part)))
         moments = self._as_of.canonical([] if body.as_of is UNSET else [body.as_of])
-        return None if values is None or moments is None else self._asked(part, values, moments)
+        if values is None or moments is None:
+            return None
+        return self._asked(part, values, moments, body.explain is True)
 
     def _judged(self, body: Any) -> Asked:
         part = _part_of(body)
@@ -60,18 +68,27 @@ class PredictBody:
         fields = [f"{part}[{number}]" for number in range(len(given))] if isinstance(given, list) else [part]
         values = self._readers[part].judged(_rows(given), fields)
         moments = self._as_of.judged([] if body.as_of is UNSET else [body.as_of], ["as_of"])
-        return self._asked(part, values, moments)
+        return self._asked(part, values, moments, body.explain is True)
 
-    def _asked(self, part: str, values: list[tuple[Any, ...]], moments: Sequence[datetime]) -> Asked:
+    def _asked(self, part: str, values: list[tuple[Any, ...]], moments: Sequence[datetime], explain: bool) -> Asked:
+        if explain and len(values) > MAX_EXPLAINED:
+            raise HttpError(
+                400,
+                f"explain: reasons were asked for {len(values)} answers, and {MAX_EXPLAINED} are the most of one "
+                f"request. Send fewer rows.",
+                "explain",
+            )
         as_of = moments[0] if moments else None
         if part == "features":
-            return Asked(None, values, as_of)
-        return Asked([dict(zip(self._names, row, strict=True)) for row in values], None, as_of)
+            return Asked(None, values, as_of, explain)
+        return Asked([dict(zip(self._names, row, strict=True)) for row in values], None, as_of, explain)
 
 
 def _body(rows: dict[str, Any], moment: Any) -> type[msgspec.Struct]:
     fields = [(part, _one_or_many(row), UNSET) for part, row in rows.items()]
-    return msgspec.defstruct("Body", [*fields, ("as_of", moment, UNSET)], forbid_unknown_fields=True)
+    return msgspec.defstruct(
+        "Body", [*fields, ("as_of", moment, UNSET), ("explain", bool | UnsetType, UNSET)], forbid_unknown_fields=True
+    )
 
 
 def feature_column(schema: ModelSchema, feature: Feature) -> Column:

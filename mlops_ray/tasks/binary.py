@@ -14,7 +14,7 @@ from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Logistic
 from mlops_ray.tasks.measured import measured_yes_no
-from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
+from mlops_ray.tasks.probability import clipped, log_losses, log_odds, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Binary:
     kind: ClassVar[str] = "binary"
     advice: ClassVar[str] = 'Write a comparison, such as pl.col("delay") >= 15.'
     loss: ClassVar[str] = "log loss"
+    additive_scale: ClassVar[str] = "log odds"
     output: ClassVar[str] = "probability"
     width: ClassVar[int] = 1
     told_as: ClassVar[Mapping[str, Any]] = {"type": "boolean"}
@@ -156,6 +157,9 @@ class Binary:
 
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         return answer >= self.threshold
+
+    def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
+        return log_odds(answer)
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64))

@@ -13,7 +13,7 @@ from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Softmax
 from mlops_ray.tasks.measured import measured_by_blocks
-from mlops_ray.tasks.probability import clipped, log_losses, wrong_probability
+from mlops_ray.tasks.probability import clipped, log_losses, log_odds, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class MultiClass:
     threshold: ClassVar[None] = None
     is_open: ClassVar[bool] = False
     loss: ClassVar[str] = "log loss"
+    additive_scale: ClassVar[str] = "log odds of the predicted class"
     output: ClassVar[str] = "probability"
     label_type: ClassVar[pl.DataType] = pl.String()
     output_types: ClassVar[Mapping[str, str]] = {"probabilities": "FP32", "prediction": "BYTES"}
@@ -204,6 +205,9 @@ class MultiClass:
 
     def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
         return {}
+
+    def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
+        return log_odds(answer[:, int(np.argmax(about))])
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)

@@ -25,6 +25,14 @@ def wrong_probability(answer: NDArray[np.floating[Any]]) -> str | None:
     )
 
 
+def log_odds(probability: NDArray[np.floating[Any]]) -> Floats:
+    """Probabilities 0 and 1 count as those that float32 can tell from them."""
+    smallest = float(np.finfo(np.float32).eps)
+    inside = np.clip(probability.astype(np.float64), smallest, 1 - smallest)
+    odds: Floats = np.log(inside / (1 - inside))
+    return odds
+
+
 def clipped(answer: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(answer, 0, 1)
 

@@ -210,6 +210,13 @@ class Regression:
         inside = float(((labels >= low) & (labels <= high)).mean())
         return {"coverage": inside, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
 
+    @property
+    def additive_scale(self) -> str:
+        return self.unit or "the label's unit"
+
+    def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
+        return answer.astype(np.float64)
+
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
         return differences

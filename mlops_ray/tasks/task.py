@@ -194,6 +194,15 @@ class Task(Protocol):
         ...
 
     @property
+    def additive_scale(self) -> str:
+        """The name of the scale of `additive`, for people."""
+        ...
+
+    def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
+        """Answers on a scale where contributions of features add up, [rows]. about: the answer that is explained."""
+        ...
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Of what the numbers of an answer are, in their order; empty where it is one number."""
         ...

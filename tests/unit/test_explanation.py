@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mlops_ray.evaluation.explanation import Inputs, explain
+from mlops_ray.registry.explanation import Inputs, explain
 
 NUMBERS, CATEGORIES = 4, 2
 FEATURES = NUMBERS + CATEGORIES
@@ -103,7 +103,7 @@ def test_the_same_question_gets_the_same_explanation() -> None:
 
 def test_a_background_in_pieces_explains_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = explain(both, some_rows(1, 3), some_rows(20, 4))
-    monkeypatch.setattr("mlops_ray.evaluation.explanation._CELLS", 2 * FEATURES * FEATURES * 3)
+    monkeypatch.setattr("mlops_ray.registry.explanation._CELLS", 2 * FEATURES * FEATURES * 3)
     assert np.array_equal(whole.contributions, explain(both, some_rows(1, 3), some_rows(20, 4)).contributions)
 
 

@@ -22,7 +22,7 @@ from mlops_ray.serving.openapi.parts import (
     operation_of,
 )
 from mlops_ray.serving.tensors import NUMERIC_TYPES
-from mlops_ray.serving.validation import MAX_ROWS, feature_column
+from mlops_ray.serving.validation import MAX_EXPLAINED, MAX_ROWS, feature_column
 from mlops_ray.tasks.task import Task
 
 _STEP = {
@@ -134,13 +134,18 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
         **ASKED_MOMENT,
         "description": f"The moment as of which features are read, at most {when}. Default: now, whenever that is.",
     }
+    explain = {
+        "type": "boolean",
+        "description": f"Whether each answer comes with its reasons; of at most {MAX_EXPLAINED} rows.",
+    }
+    beside = {"as_of": as_of, "explain": explain}
     return {
         "Keys": keys,
         "Features": features,
         "Ask": {
             "oneOf": [
-                object_of({"keys": one_or_many("Keys"), "as_of": as_of}, optional=("as_of",)),
-                object_of({"features": one_or_many("Features"), "as_of": as_of}, optional=("as_of",)),
+                object_of({"keys": one_or_many("Keys"), **beside}, optional=tuple(beside)),
+                object_of({"features": one_or_many("Features"), **beside}, optional=tuple(beside)),
             ]
         },
         "Prediction": object_of(
@@ -205,7 +210,15 @@ def _row_answer(task: Task, when: str) -> dict[str, Any]:
         "expired_features": {**list_of(TEXT), "description": "Features whose value was too old to count as of as_of."},
         "late": {"const": True, "description": f"It was asked later than the model learned to: after {when}."},
     }
-    return object_of(parts, optional=("missing_features", "expired_features", "late"))
+    parts["reasons"] = object_of(
+        {
+            "scale": {"const": task.additive_scale},
+            "base": {"type": "number", "description": "The mean answer to the rows sealed with the model."},
+            "contributions": {"type": "object", "additionalProperties": {"type": "number"}},
+            "error": {"type": "number", "minimum": 0, "description": "The largest standard error of a contribution."},
+        }
+    )
+    return object_of(parts, optional=("missing_features", "expired_features", "late", "reasons"))
 
 
 def _infer_request(schema: ModelSchema) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""Reasons: what each feature contributed to an answer of a sealed model, against the rows it was sealed with."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.errors import ConfigurationError
+from mlops_ray.registry.explanation import Inputs, explain
+from mlops_ray.registry.sealed_model import SealedModel
+
+
+def reasons(
+    sealed: SealedModel, numbers: NDArray[np.float32], categories: NDArray[np.object_], answer: NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """For each row, as JSON: `base`, the mean answer to the held-out rows that were sealed with the model, and
+    `contributions` by feature, the largest first; together they are the answer, on the `scale` named. `error` is the
+    largest standard error of a contribution (`explanation.explain`). The same row has the same reasons.
+
+    numbers, categories: as `Model.answers` takes them; answer: what it gave. Raises ConfigurationError if no rows were
+    sealed with the model.
+    """
+    if sealed.background is None:
+        raise ConfigurationError("No held-out rows were sealed with this model, so its answers cannot be explained.")
+    schema, task = sealed.schema, sealed.schema.task
+    background = Inputs(*sealed.background)
+    names = [*schema.named("number"), *schema.named("category")]
+    found = []
+    for row, own in enumerate(answer):
+        about = own
+
+        def additive(some: NDArray[np.float32], others: NDArray[np.object_]) -> NDArray[np.float64]:
+            return task.additive(sealed.model.answers(some, others), about)  # noqa: B023 - asked before the next row
+
+        one = explain(additive, Inputs(numbers[row : row + 1], categories[row : row + 1]), background)
+        by_size = np.argsort(-np.abs(one.contributions), kind="stable")
+        found.append(
+            {
+                "scale": task.additive_scale,
+                "base": float(one.base),
+                "contributions": {names[at]: float(one.contributions[at]) for at in by_size},
+                "error": float(one.errors.max(initial=0.0)),
+            }
+        )
+    return found
