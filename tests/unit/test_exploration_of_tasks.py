@@ -16,7 +16,7 @@ CLASSES = MultiClass(("low", "middle", "high"))
 def frame(rows: int = 6_000, seed: int = 1) -> pl.DataFrame:
     random = np.random.default_rng(seed)
     x, noise = random.normal(0, 1, rows), random.normal(0, 1, rows)
-    number = 10 + 3 * x + noise
+    number = 10 + 3 * x + 2 * noise
     kind = np.array(["low", "middle", "high"], dtype=object)[np.digitize(number, [8, 12])]
     return pl.DataFrame(
         {
