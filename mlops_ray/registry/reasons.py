@@ -25,21 +25,18 @@ def reasons(
     schema, task = sealed.schema, sealed.schema.task
     background = Inputs(*sealed.background)
     names = [*schema.named("number"), *schema.named("category")]
-    found = []
-    for row, own in enumerate(answer):
-        about = own
 
+    def of_row(row: int) -> dict[str, Any]:
         def additive(some: NDArray[np.float32], others: NDArray[np.object_]) -> NDArray[np.float64]:
-            return task.additive(sealed.model.answers(some, others), about)  # noqa: B023 - asked before the next row
+            return task.additive(sealed.model.answers(some, others), answer[row])
 
         one = explain(additive, Inputs(numbers[row : row + 1], categories[row : row + 1]), background)
         by_size = np.argsort(-np.abs(one.contributions), kind="stable")
-        found.append(
-            {
-                "scale": task.additive_scale,
-                "base": float(one.base),
-                "contributions": {names[at]: float(one.contributions[at]) for at in by_size},
-                "error": float(one.errors.max(initial=0.0)),
-            }
-        )
-    return found
+        return {
+            "scale": task.additive_scale,
+            "base": float(one.base),
+            "contributions": {names[at]: float(one.contributions[at]) for at in by_size},
+            "error": float(one.errors.max(initial=0.0)),
+        }
+
+    return [of_row(row) for row in range(len(answer))]

@@ -14,7 +14,7 @@ from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Logistic
 from mlops_ray.tasks.measured import measured_yes_no
-from mlops_ray.tasks.probability import clipped, log_losses, log_odds, wrong_probability
+from mlops_ray.tasks.probability import log_losses, log_odds, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Binary:
             return answer
         if sentence := self.wrong(answer):
             raise ModelError(f"{sentence} Repair the candidate or its ONNX export.")
-        return clipped(answer)
+        return np.clip(answer, 0, 1)
 
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         return answer >= self.threshold

@@ -13,7 +13,7 @@ from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Softmax
 from mlops_ray.tasks.measured import measured_by_blocks
-from mlops_ray.tasks.probability import clipped, log_losses, log_odds, wrong_probability
+from mlops_ray.tasks.probability import log_losses, log_odds, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class MultiClass:
     def checked(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
         if sentence := self.wrong(answer):
             raise ModelError(f"{sentence} Repair the candidate or its ONNX export.")
-        return clipped(answer)
+        return np.clip(answer, 0, 1)
 
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         return np.zeros(len(answer), dtype=np.bool_)

@@ -33,10 +33,6 @@ def log_odds(probability: NDArray[np.floating[Any]]) -> Floats:
     return odds
 
 
-def clipped(answer: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.clip(answer, 0, 1)
-
-
 def log_losses(labels: NDArray[np.bool_], answer: Floats) -> Floats:
     """Log loss of each row, nats; probabilities 0 and 1 count as the floats next to them."""
     smallest = np.finfo(np.float64).eps

@@ -11,6 +11,7 @@ from mlops_ray.testing.candidates import CHECKS, TASKS, make_sample
 from mlops_ray.training.candidates import (
     GradientBoosting,
     LightGBM,
+    LinearRegression,
     LogisticRegression,
     NeuralNetwork,
 )
@@ -28,6 +29,7 @@ CANDIDATES: list[tuple[Candidate, Parameters]] = [
         },
     ),
     (LogisticRegression(), {"l2": 1e-4, "iterations": 40}),
+    (LinearRegression(), {"l2": 1e-4, "iterations": 40}),
     (
         LightGBM(),
         {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlops_ray.training.candidates.linear_model import LinearModel
 
 
-def default_space() -> SearchSpace:
+def _default_space() -> SearchSpace:
     return {"l2": Uniform(1e-6, 1e-2, log=True), "iterations": Integer(30, 80)}
 
 
@@ -29,7 +29,7 @@ class LogisticRegression:
     """
 
     name: str = "logistic_regression"
-    space: SearchSpace = field(default_factory=default_space)
+    space: SearchSpace = field(default_factory=_default_space)
 
     def fit(
         self,
