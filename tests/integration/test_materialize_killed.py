@@ -1,6 +1,7 @@
 """A materialization that is killed while others read: nobody fails, and the next run ends where a clean one does."""
 
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -25,11 +26,21 @@ from tests.integration.test_online_store import DEFINITIONS, HOUR, NOON, postgre
 
 KEYS, PER_S = 16_000, 20
 RUN = """
-import pickle, sys
+import os, pickle, signal, sys, threading
 from mlops_ray.features.online.materialize import materialize
-given = pickle.load(open(sys.argv[1], "rb"))
-print("ready", flush=True)
-materialize(*given)
+from mlops_ray.features.online.store import writer_of
+settings, definitions, newer, as_of, project = pickle.load(open(sys.argv[1], "rb"))
+batches, writer = [], type(writer_of(settings.online_store, project))
+write = writer.write
+
+def killed_while_it_writes(self, view, rows):
+    batches.append(len(rows))
+    if len(batches) == 4:
+        threading.Timer(0.005, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return write(self, view, rows)
+
+writer.write = killed_while_it_writes
+materialize(settings, definitions, newer, as_of)
 """
 
 
@@ -108,18 +119,10 @@ def test_nobody_who_reads_fails_and_the_next_run_ends_as_a_clean_one(settings: S
 def killed_in_the_middle(
     settings: Settings, definitions: Definitions, project: str, newer: list[FeatureRows], folder: Path
 ) -> int:
-    """How many keys a run wrote before SIGKILL."""
-    (view,), writer = definitions.views, writer_of(settings.online_store, project)
-    (folder / "given").write_bytes(pickle.dumps((settings, definitions, newer, NOON)))
-    run = subprocess.Popen([sys.executable, "-c", RUN, str(folder / "given")], stdout=subprocess.PIPE)
-    try:
-        assert run.stdout
-        assert run.stdout.readline() == b"ready\n"
-        deadline = time.monotonic() + 60
-        while not writer.count(view, us(NOON)) and time.monotonic() < deadline:
-            time.sleep(0.005)
-    finally:
-        run.kill()
-        run.wait()
+    """How many keys a run wrote before SIGKILL, in the middle of its fourth batch of eight."""
+    (folder / "given").write_bytes(pickle.dumps((settings, definitions, newer, NOON, project)))
+    run = subprocess.run([sys.executable, "-c", RUN, str(folder / "given")], timeout=120, check=False)
+    assert run.returncode == -signal.SIGKILL
     time.sleep(0.5)  # PostgreSQL ends what the connection was at
-    return writer.count(view, us(NOON))
+    (view,) = definitions.views
+    return writer_of(settings.online_store, project).count(view, us(NOON))
