@@ -1,4 +1,5 @@
-"""An empty control store of each kind: SQLite, and PostgreSQL on a server that the tests start."""
+"""An empty control store of each kind, SQLite and PostgreSQL on a server that the tests start; and which tests share a
+process: those that start Ray, as a machine has one; each file of the others."""
 
 import time
 from collections.abc import Iterator
@@ -8,6 +9,19 @@ import psycopg
 import pytest
 
 from mlops_ray.governance.control_store import ControlStore
+
+WITHOUT_RAY = {
+    "advisories", "approval_machine", "audit", "audit_roles", "candidates", "control_store", "events", "feast_sdk",
+    "freshness", "governance", "many_replicas", "materialize_killed", "models", "object_store_files", "online_store",
+    "openapi", "rollout_machine", "scheduler_killed", "sealing", "serve_configs", "table_sources",
+    "tracking", "upgrade",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        name = item.path.stem.removeprefix("test_")
+        item.add_marker(pytest.mark.xdist_group(name if name in WITHOUT_RAY else "ray"))
 
 
 @pytest.fixture(scope="session")
