@@ -27,6 +27,7 @@ from mlops_ray.features.store import Store
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.registry.model_schema import schema_of
 from mlops_ray.registry.sealed_model import UNKNOWN_CATEGORY, golden_cases, seal
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.training.encoding import MISSING, Encoder, fit_encoder
 from mlops_ray.use_case import Feature, Search, UseCase, load_use_case
@@ -51,12 +52,12 @@ def main() -> None:
     numbers = [feature.name for feature in features if feature.kind == "number"]
     frame = frame.with_columns(pl.col(numbers).cast(pl.Float32))
     seen = frame.filter(pl.col("event_timestamp") < datetime.fromisoformat(work.AS_OF) - TRAINED_BEFORE)
-    encoder, pipeline = _train(seen, features)
+    encoder, pipeline, onnx = _train(seen, features)
     joblib.dump(pipeline, work.PIPELINE)
     rows = frame.tail(ROWS).sample(fraction=1.0, shuffle=True, seed=7)
     _save_for_mlflow(pipeline, _pandas(rows, encoder))
     project = str(found["feature_project"])
-    _seal(case, encoder, pipeline, frame, rows, project)
+    _seal(onnx, case, encoder, pipeline, frame, rows, project)
     facts = _write_vectors(pipeline, encoder, rows) | _write_keys(pipeline, case, encoder, frame, project)
     work.FACTS.write_text(json.dumps({"feature_project": project, **facts}))
 
@@ -74,8 +75,8 @@ def _run_pipeline(case: UseCase) -> Any:
     return done["training_set"].result
 
 
-def _train(seen: pl.DataFrame, features: Sequence[Feature]) -> tuple[Encoder, SklearnPipeline]:
-    """An ordinal encoder and boosted trees.
+def _train(seen: pl.DataFrame, features: Sequence[Feature]) -> tuple[Encoder, SklearnPipeline, bytes]:
+    """An ordinal encoder and boosted trees, both as scikit-learn's pipeline and as ONNX.
 
     The encoder's codes are those of the ONNX file, except that an unknown category is -1 and not 0: both are below
     every split, since training has seen neither.
@@ -87,8 +88,11 @@ def _train(seen: pl.DataFrame, features: Sequence[Feature]) -> tuple[Encoder, Sk
         [("numbers", "passthrough", list(encoder.numbers)), ("categories", ordinal, list(encoder.categories))]
     )
     matrix = transformer.fit_transform(_pandas(seen, encoder)).astype(np.float32)
-    *_, (_, trees) = GradientBoosting().fit(matrix, seen["label"].to_numpy(), encoder.features, PARAMETERS, 0, 2)
-    return encoder, SklearnPipeline([("encode", transformer), ("trees", trees.model)])
+    *_, (_, trees) = GradientBoosting().fit(
+        matrix, seen["label"].to_numpy(), encoder.features, BINARY, PARAMETERS, 0, 2
+    )
+    pipeline = SklearnPipeline([("encode", transformer), ("trees", trees.model)])
+    return encoder, pipeline, encoder.wrap_onnx(trees.to_onnx())
 
 
 def _pandas(frame: pl.DataFrame, encoder: Encoder) -> pd.DataFrame:
@@ -108,12 +112,15 @@ def _save_for_mlflow(pipeline: SklearnPipeline, rows: pd.DataFrame) -> None:
 
 
 def _seal(
-    case: UseCase, encoder: Encoder, pipeline: SklearnPipeline, frame: pl.DataFrame, rows: pl.DataFrame, project: str
+    onnx: bytes,
+    case: UseCase,
+    encoder: Encoder,
+    pipeline: SklearnPipeline,
+    frame: pl.DataFrame,
+    rows: pl.DataFrame,
+    project: str,
 ) -> None:
     """Twice, under two digests: the second is the shadow."""
-    from mlops_ray.training.candidates.boosted_trees import BoostedTrees
-
-    onnx = encoder.wrap_onnx(BoostedTrees(pipeline["trees"]).to_onnx())
     golden = golden_cases(rows.head(64), encoder.features)
     answers = pipeline.predict_proba(_pandas(golden, encoder))[:, 1]
     for version in (1, 2):

@@ -4,6 +4,7 @@ Behind HAProxy or Ray's Python proxy, as the environment says, which is otherwis
 """
 
 import sys
+from typing import Any
 
 from ray import serve
 from ray.serve.schema import LoggingConfig
@@ -33,4 +34,5 @@ class Flights:
 if __name__ == "__main__":
     with running_ray():
         serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
-        serve.run(Flights.bind())
+        deployment: Any = Flights
+        serve.run(deployment.bind())

@@ -11,4 +11,4 @@ model = OnnxRow()
 
 @app.post("/predict")
 async def predict(body: Vector) -> dict[str, float]:
-    return {"probability": model.probability(body.features.model_dump())}
+    return {"probability": model.probability(dict(body.features))}

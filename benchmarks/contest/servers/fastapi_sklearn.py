@@ -12,4 +12,4 @@ model = PipelineRow()
 @app.post("/predict")
 async def predict(body: Vector) -> dict[str, float]:
     # Not in a thread: with one request at a time in a process, handing it over only costs.
-    return {"probability": model.probability(body.features.model_dump())}
+    return {"probability": model.probability(dict(body.features))}
