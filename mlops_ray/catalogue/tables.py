@@ -3,6 +3,8 @@
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.catalogue.records import expect_use_case
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import Actor, record
 from mlops_ray.ingestion.snapshot import MANIFEST, SNAPSHOTS, Snapshot, expect_kept, load_snapshot
 
 
@@ -27,9 +29,17 @@ def tables_of(artifacts: Artifacts, snapshot: Snapshot) -> dict[str, list[str]]:
     return {source: [one.name for one in artifacts.entries(*snapshot.place(source))] for source in snapshot.counts}
 
 
-def table_bytes(artifacts: Artifacts, snapshot: Snapshot, source: str, name: str) -> bytes:
-    """A table as a Parquet file. Raises ConfigurationError if there is none of this name."""
+def hand_out(
+    artifacts: Artifacts, store: ControlStore, actor: Actor, use_case: str, digest: str, source: str, name: str
+) -> bytes:
+    """A table of a snapshot as a Parquet file, with the event `data.read`. Raises as `find_snapshot`, and
+    ConfigurationError if there is none of this name."""
+    snapshot = find_snapshot(artifacts, use_case, digest)
     tables = tables_of(artifacts, snapshot)
     if name not in tables.get(source, ()):
         raise ConfigurationError(f"Snapshot {snapshot.digest[:12]} has no table {name!r} of a source {source!r}.")
-    return artifacts.read_bytes(*snapshot.place(source), name)
+    content = artifacts.read_bytes(*snapshot.place(source), name)
+    with store.transaction() as connection:
+        payload = {"source": source, "table": name, "bytes": len(content)}
+        record(connection, "data.read", actor, f"{use_case}@{snapshot.digest[:12]}", use_case, payload=payload)
+    return content

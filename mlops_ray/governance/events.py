@@ -98,6 +98,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "vulnerability.found": EventType("A live version is affected by an advisory published since.", "critical"),
     "ledger.missing": EventType("A disk fell silent with answers that had not reached shared storage.", "critical"),
     "ledger.erased": EventType("Predictions and labels of a person were erased from the ledger.", "warning"),
+    "data.read": EventType("Somebody took a table of a snapshot, rows and all, over HTTP."),
     "data.retired": EventType("A snapshot's rows were deleted, and what was made from it alone.", "warning"),
     "data.erased": EventType("Rows of a person were erased from snapshots and all that was made from them.", "warning"),
     "subscription.ended": EventType("A subscriber answered that it is gone (410) and is told nothing more.", "warning"),

@@ -119,14 +119,13 @@ class Data:
     async def _table(self, request: Request) -> Response:
         query = read_query(request, TableQuery)
         expect_role(request.principal, ("audit",), query.use_case)
-        content = await asyncio.to_thread(self._read, query)
+        content = await asyncio.to_thread(self._read, actor_of(request, query.use_case), query)
         return Response(content, headers={"content-type": PARQUET, "cache-control": "no-store"})
 
-    def _read(self, query: TableQuery) -> bytes:
-        from mlops_ray.catalogue.tables import find_snapshot, table_bytes
+    def _read(self, actor: Actor, query: TableQuery) -> bytes:
+        from mlops_ray.catalogue.tables import hand_out
 
-        snapshot = find_snapshot(self._artifacts, query.use_case, query.digest)
-        return table_bytes(self._artifacts, snapshot, query.source, query.name)
+        return hand_out(self._artifacts, self._store, actor, query.use_case, query.digest, query.source, query.name)
 
     async def _retire(self, request: Request) -> Response:
         body = await read_body(request, RetireBody)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.catalogue.erase import erase_person_from_data
 from mlops_ray.catalogue.person import Person
 from mlops_ray.catalogue.retire import retire as retire_snapshot
+from mlops_ray.catalogue.tables import hand_out
 from mlops_ray.config import load_settings
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
@@ -50,6 +52,7 @@ from mlops_ray.governance.tables import outbox, replicas, versions
 from mlops_ray.governance.unwatched import report_unwatched
 from mlops_ray.governance.verdicts import Approval, Report
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
+from mlops_ray.ingestion.snapshot import LineCounts, Snapshot, SourceCounts
 from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.pipeline.served_parity import ServedParity, report_failed
 from mlops_ray.predictions.erasure import erase_person
@@ -370,12 +373,16 @@ def features(platform: Platform) -> None:
 
 def data(platform: Platform) -> None:
     """A snapshot that lost a person, and then all its rows."""
-    settings, (snapshot, row) = platform.settings, ("5" * 64, {"person": ["N7CANARY", "P1"]})
+    settings, now = platform.settings, datetime.now(UTC)
+    snapshot, row = "5" * 64, {"person": ["N7CANARY", "P1"]}
     artifacts = Artifacts(settings.artifacts)
     artifacts.write_table(pl.DataFrame(row), "snapshots", NAME, snapshot, "s", "accepted", "part-0.parquet")
-    counts = {"accepted": 2, "repaired": 0}
-    manifest = {"as_of": "2025-01-01", "counts": {"s": counts}, "content": {"s": {"quarantined": "q"}}, "files": {}}
-    artifacts.write_json(manifest, "snapshots", NAME, snapshot, "manifest.json")
+    counts = SourceCounts(2, 2, 0, 0, 0, {}, {}, LineCounts(0, 0, 2, 0, 0))
+    kept = Snapshot(NAME, snapshot, now, "c", "v", {"s": counts}, {"s": {"quarantined": "q"}}, {"s": {}})
+    artifacts.write_json(asdict(kept) | {"as_of": now.isoformat()}, "snapshots", NAME, snapshot, "manifest.json")
+    hand_out(artifacts, platform.store, ANN, NAME, snapshot, "s", "part-0.parquet")
+    (event,) = platform.told("data.read")
+    assert (event.actor, event.payload["table"]) == (ANN.name, "part-0.parquet")
     erase_person_from_data(settings, platform.store, ANN, Person("person", "N7CANARY"), "request 17")
     (event,) = platform.told("data.erased")
     assert "N7CANARY" not in json.dumps(event.to_json())

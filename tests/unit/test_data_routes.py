@@ -55,6 +55,10 @@ def test_snapshots_are_listed_shown_read_and_retired(server: Server, snapshot: S
     assert client.data.export(CASE, snapshot.digest[:9], tmp_path / "copy") == snapshot.digest
     rows = pl.read_parquet(tmp_path / "copy" / "visits" / "*.parquet")
     assert sorted(rows["note"]) == sorted(f"n{number}" for number in range(40))
+    taken = [event for event in read_events(server.store) if event.type == "data.read"]
+    assert [(one.actor, one.subject, one.payload["source"]) for one in taken] == [
+        ("root", f"{CASE}@{snapshot.digest[:12]}", "visits")
+    ]
     with pytest.raises(ConflictError, match="--force last"):
         client.data.retire(CASE, snapshot.digest[:9], "old")
     done = client.data.retire(CASE, snapshot.digest[:9], **LAST)
