@@ -24,7 +24,7 @@ from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import Encoder, fit_encoder
-from mlops_ray.use_case import Candidate, Feature, FittedModel, Parameters
+from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, Parameters
 
 TOLERANCE = 1e-5
 _FEATURES = (Feature("hour", "number"), Feature("carrier", "category"), Feature("wind", "number"))
@@ -61,6 +61,12 @@ def make_sample(task: Task = TASKS[0], rows: int = 2000, seed: int = 7) -> Sampl
     frame = pl.DataFrame({"hour": hour, "carrier": carrier, "wind": wind}).with_columns(pl.col("wind").fill_nan(None))
     encoder = fit_encoder(frame, _FEATURES)
     return Sample(encoder, frame, encoder.encode(frame), task, task.encoded(raw[task.kind]))
+
+
+def fit_data(sample: Sample, **said: Any) -> FitData:
+    """What a candidate is given of the sample; said: other fields of FitData."""
+    known = {"seed": 3, "threads": 1} | said
+    return FitData(sample.matrix, sample.label, sample.encoder.features, sample.task, **known)
 
 
 def check_fractions_rise_to_one(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
@@ -166,8 +172,7 @@ def _neighbours(column: pl.Series) -> list[float]:
 
 
 def _fit(candidate: Candidate, parameters: Parameters, sample: Sample) -> list[tuple[float, FittedModel]]:
-    features = sample.encoder.features
-    return list(candidate.fit(sample.matrix, sample.label, features, sample.task, parameters, seed=3, threads=1))
+    return list(candidate.fit(fit_data(sample), parameters))
 
 
 def _last(candidate: Candidate, parameters: Parameters, sample: Sample) -> FittedModel:
