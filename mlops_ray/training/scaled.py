@@ -9,6 +9,7 @@ import onnx.compose
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from mlops_ray.errors import ModelError
 from mlops_ray.tasks.scaling import HIGHEST, LOWEST, Scaling
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.candidates.link_nodes import link_nodes
@@ -26,7 +27,9 @@ class ScaledModel:
     task: Task
 
     def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-        return self.scaling.apply(self.model.predict(matrix))
+        answer = self.model.predict(matrix)
+        expect_answers(self.task, answer, len(matrix))  # what is wrong with it would be hidden by the scaling
+        return self.scaling.apply(answer)
 
     def to_onnx(self) -> bytes:
         """The model's nodes and those of the scaling, in float64: a difference of float32 beside 1 would be all that is
@@ -75,6 +78,15 @@ def scaled(model: FittedModel, scaling: Scaling, task: Task) -> ScaledModel:
     if isinstance(model, ScaledModel):
         return ScaledModel(model.model, scaling.after(model.scaling), task)
     return ScaledModel(model, scaling, task)
+
+
+def expect_answers(task: Task, answer: NDArray[np.float64], rows: int) -> None:
+    """Raise ModelError with a sentence if these are no answers to so many rows."""
+    wanted = (rows,) if task.width == 1 else (rows, task.width)
+    if answer.shape != wanted:
+        raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}.")
+    if sentence := task.wrong(answer):
+        raise ModelError(sentence)
 
 
 def fit_steps(

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.errors import ModelError
 from mlops_ray.tasks.task import Task
-from mlops_ray.training.scaled import fit_steps
+from mlops_ray.training.scaled import expect_answers, fit_steps
 from mlops_ray.training.weights import Weights
 from mlops_ray.use_case import Candidate, Feature, Fit, FitData, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
@@ -83,11 +82,7 @@ class TrialWorker:
 
     def _judge(self, answer: NDArray[np.float64]) -> float:
         labels = self._data.validation_label
-        wanted = (len(labels), self._task.width)[: answer.ndim]
-        if answer.shape != wanted or answer.ndim != (1 if self._task.width == 1 else 2):
-            raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}.")
-        if sentence := self._task.wrong(answer):
-            raise ModelError(sentence)
+        expect_answers(self._task, answer, len(labels))
         one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
         task = self._task.decided(labels, answer, 1)
         return float(task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])
