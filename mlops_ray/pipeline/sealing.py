@@ -119,7 +119,8 @@ def _fitted_with(
         labels, matrix = task.encoded(test[LABEL]), fitted.encoder.encode(test)
         said["calibration"] = {
             "method": use_case.fit.calibration,
-            **asdict(found.calibration),
+            "slope": found.calibration.slope,
+            "shifts": list(found.calibration.shifts),
             "validation": found.validation,
             "test": effect(task, labels, fitted.uncalibrated.predict(matrix), answers),
         }
