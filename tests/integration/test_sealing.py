@@ -224,7 +224,7 @@ def test_what_calibrates_answers_is_sealed_with_them_and_found_on_rows_that_the_
     assert abs(answers.mean() - labels.mean()) < 0.1
     for period in ("validation", "test"):
         assert found[period]["after"]["calibration_error_debiased"] < 0.15
-        assert found[period]["after"]["log_loss"] == pytest.approx(found[period]["before"]["log_loss"], abs=0.02)
+        assert found[period]["after"]["log_loss"] == pytest.approx(found[period]["before"]["log_loss"], abs=0.05)
     threshold = sealed["evaluation"]["decision"]["threshold"]
     assert threshold == Gains(2.0, -1.0).threshold(labels, platt(labels, answers).apply(answers), 1)
     test = parts.test
