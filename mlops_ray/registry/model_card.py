@@ -112,7 +112,7 @@ def _model(found: Trace) -> _Section:
     if fit := lineage.declarations.get("fit"):
         rows.append(["fitted with", fit])
     if limit := lineage.evaluation.get("cut_short_after"):
-        rows.append(["cut short", f"the time limit of {limit} was up: it has what there was by then"])
+        rows.append(["cut short", f"the time limit of {limit} was up before the fit ended"])
     rows += [["seed", str(lineage.seed)], ["chosen among", f"{len(lineage.trials)} trials by {lineage.metric}"]]
     entities = lineage.declarations.get("entities", "")
     lead = lineage.declarations.get("lead time", "")

@@ -29,8 +29,9 @@ def weigh(fit: Fit, task: Task, labels: NDArray[Any], moments: pl.Series) -> Wei
         return Weights(None, None)
     rows, correction = np.ones(len(labels)), None
     if fit.half_life is not None:
-        age = (moments.max() - moments).dt.total_microseconds().to_numpy() / 1e6  # type: ignore[operator]
-        rows *= 0.5 ** (age / fit.half_life.total_seconds())
+        moment_us = moments.dt.timestamp("us").to_numpy()
+        age_s = (moment_us.max() - moment_us) / 1e6
+        rows *= 0.5 ** (age_s / fit.half_life.total_seconds())
     if fit.class_weights is not None:
         by_class = _by_class(fit.class_weights, task, labels)
         rows *= by_class[task.class_numbers(labels)]
