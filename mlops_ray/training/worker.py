@@ -11,21 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.errors import ModelError
 from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Candidate, Feature, FittedModel, Parameters
+from mlops_ray.training.scaled import expect_answers, fit_steps
+from mlops_ray.training.weights import Weights
+from mlops_ray.use_case import Candidate, Feature, Fit, FitData, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """What every trial reads, from the object store: matrices [rows, features] and labels [rows] of both parts."""
+    """What every trial reads, from the object store: matrices [rows, features] and labels [rows] of both parts, how
+    much the rows of the first count, and what else is said of fits."""
 
     features: tuple[Feature, ...]
     train: NDArray[np.float32]
     train_label: NDArray[Any]
     validation: NDArray[np.float32]
     validation_label: NDArray[Any]
+    weights: Weights
+    fit: Fit
 
 
 class TrialWorker:
@@ -63,17 +67,22 @@ class TrialWorker:
 
     def _fit(self) -> Iterator[tuple[float, FittedModel]]:
         data = self._data
-        return self._candidate.fit(
-            data.train, data.train_label, data.features, self._task, self._parameters, self._seed, self._threads
+        to_fit = FitData(
+            data.train,
+            data.train_label,
+            data.features,
+            self._task,
+            self._seed,
+            self._threads,
+            data.weights.rows,
+            data.fit.held_out,
+            data.fit.ends_at(),
         )
+        return fit_steps(self._candidate, to_fit, self._parameters, data.weights.correction)
 
     def _judge(self, answer: NDArray[np.float64]) -> float:
         labels = self._data.validation_label
-        wanted = (len(labels), self._task.width)[: answer.ndim]
-        if answer.shape != wanted or answer.ndim != (1 if self._task.width == 1 else 2):
-            raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}.")
-        if sentence := self._task.wrong(answer):
-            raise ModelError(sentence)
+        expect_answers(self._task, answer, len(labels))
         one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
         task = self._task.decided(labels, answer, 1)
         return float(task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])

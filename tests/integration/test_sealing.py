@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, IntegrityError, UseCaseError
+from mlops_ray.features.columns import LABEL
 from mlops_ray.features.definitions import Definitions, keep_definitions, read_definitions
-from mlops_ray.features.training_set import TrainingSet, build_training_set
+from mlops_ray.features.training_set import TrainingSet, build_training_set, split_by_time
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.ingestion.snapshot import LineCounts, Snapshot, SourceCounts
 from mlops_ray.pipeline.sealing import fit_score_and_seal
-from mlops_ray.registry.sealed_model import SealedModel, load
+from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
 from mlops_ray.serving.golden import replay_golden_requests
+from mlops_ray.tasks.decision import Gains
+from mlops_ray.tasks.scaling import Scaling, platt
 from mlops_ray.training.candidates.logistic_regression import LogisticRegression
+from mlops_ray.training.fit import fit_trial
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Candidate, Column, FittedModel, Label, Search, Source, Split, UseCase
+from mlops_ray.use_case import Binary, Candidate, Column, Fit, FittedModel, Label, Search, Source, Split, UseCase
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -199,6 +203,40 @@ def test_a_sealed_model_says_how_good_it_is_and_which_requests_prove_it(
     replay_golden_requests(model)
     assert len(model.golden_requests) == 32
     assert {json.loads(one.body)["keys"]["carrier"] for one in model.golden_requests} >= {None, "AA", "Ü9"}
+
+
+def test_what_calibrates_answers_is_sealed_with_them_and_found_on_rows_that_the_model_had_not_seen(
+    tmp_path: Path, definitions: Definitions
+) -> None:
+    label = Label("late", pl.col("late"), DEPARTURE + pl.duration(hours=1), task=Binary(decision=Gains(2.0, -1.0)))
+    fit = Fit(class_weights={True: 20.0}, half_life=timedelta(days=100), calibration="platt")
+    case = use_case(label=label, fit=fit)
+    training_set = trained(tmp_path, case, definitions)
+    sealed = seal(tmp_path, case, training_set)
+    model, found = loaded(tmp_path, sealed["digest"]), sealed["evaluation"]["calibration"]
+    assert model.evaluation["calibration"] == found
+    parts = split_by_time(read_parquet(training_set.url), AS_OF, case.split, label.task)
+    trial = Trial(case.candidates[0].name, 0, {"l2": 1e-4, "iterations": 30})
+    early, rows = fit_trial(case, parts.train, training_set.features, trial), parts.validation
+    answers, labels = early.model.predict(early.encoder.encode(rows)), rows[LABEL].to_numpy()
+    assert Scaling(found["slope"], tuple(found["shifts"])) == platt(labels, answers)
+    # Led back from weights of 20 they are probabilities already; what is measured across days is no better than chance.
+    assert abs(answers.mean() - labels.mean()) < 0.1
+    for period in ("validation", "test"):
+        assert found[period]["after"]["calibration_error_debiased"] < 0.15
+        assert found[period]["after"]["log_loss"] == pytest.approx(found[period]["before"]["log_loss"], abs=0.05)
+    threshold = sealed["evaluation"]["decision"]["threshold"]
+    assert threshold == Gains(2.0, -1.0).threshold(labels, platt(labels, answers).apply(answers), 1)
+    test = parts.test
+    served = model.model.answers(*model_inputs(test, model.schema.features))
+    assert abs(served.mean() - test[LABEL].mean()) < 0.1
+    assert "cut_short_after" not in sealed["evaluation"]
+
+
+def test_a_fit_that_the_clock_has_ended_says_so(tmp_path: Path, definitions: Definitions) -> None:
+    case = use_case(fit=Fit(time_limit=timedelta(microseconds=1)))
+    sealed = seal(tmp_path, case, trained(tmp_path, case, definitions))
+    assert sealed["evaluation"]["cut_short_after"] == "0:00:00.000001"
 
 
 def test_sealing_again_gives_the_same_digest(tmp_path: Path, definitions: Definitions) -> None:

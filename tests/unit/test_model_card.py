@@ -26,13 +26,22 @@ SLICES = {
     "left_out": [["origin=LGA", 12]],
 }  # fmt: skip
 
+KEPT = {"log_loss": 0.47, "calibration_error": 0.02, "calibration_error_debiased": 0.0123}
+BINS = [{"rows": 30, "probability": 0.125, "observed": 0.25}]
+CALIBRATION = {
+    "method": "platt", "slope": 1.25, "shifts": [-0.5],
+    "validation": {"before": KEPT},
+    "test": {"before": KEPT, "after": KEPT | {"log_loss": 0.4649, "reliability": BINS}},
+}  # fmt: skip
+
 
 @pytest.fixture
 def found(tmp_path: Path, store: ControlStore) -> Trace:
     settings = Settings(state=str(tmp_path), data=str(tmp_path))
     lineage = example_lineage()
     lineage = example_lineage(
-        purpose="<script>alert(1)</script> | *late*?", evaluation={**lineage.evaluation, "slices": SLICES}
+        purpose="<script>alert(1)</script> | *late*?",
+        evaluation={**lineage.evaluation, "slices": SLICES, "calibration": CALIBRATION},
     )
     record = write_lineage(Artifacts(settings.artifacts), lineage)
     results = judge((Threshold("roc_auc", 0.99, blocks=False),), Measured(BINARY, EVALUATION), datetime.now(UTC))
@@ -43,6 +52,8 @@ def found(tmp_path: Path, store: ControlStore) -> Trace:
 
 def test_the_card_tells_everything_in_both_forms(found: Trace) -> None:
     parts = ["Metrics", "0.7500", "0.7200 to 0.7800", "Slices", "origin = JFK", "0.7100", "1 slices have too few rows"]
+    parts += ["Calibration", "multiplied by 1.2500 and moved by -0.5000 (platt)", "0.4649", "0.0123"]
+    parts += ["0.125 came true in 0.250"]
     parts += ["Limits", "not audited", "Gates", f"roc_auc is {EVALUATION['roc_auc'].value:.4f} (at least 0.99"]
     parts += ["No approval was asked for", "Deployments", "champion", "Lineage", f"{1:064x}"]
     parts += ["operations@example.org", "quarantined", "3 trials by roc_auc", "flights_2013-01.csv"]

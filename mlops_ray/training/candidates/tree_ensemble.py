@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,21 +46,63 @@ def trees_to_onnx(
     trees: Sequence[Tree], base: Sequence[float], link: Link, output: str, features: int, name: str
 ) -> bytes:
     """One TreeEnsembleRegressor for the scores, then the link. The trees' scores take turns; base: of each score."""
-    ensemble = helper.make_node(
+    ensemble = _ensemble(trees, base, link.width, "scores")
+    nodes, constants, answer = link_nodes(link, output, "scores", np.float32)
+    return _model([ensemble, *nodes], constants, answer, features, name)
+
+
+def forest_to_onnx(estimators: Sequence[Any], output: str, width: int, features: int) -> bytes:
+    """The mean of what fitted trees of scikit-learn answer, as its forests do. width: see `Task.width`; of classifiers
+    for yes and no it is 1, and the answer the share of yes.
+
+    Their thresholds are rounded down, also in the estimators themselves (see `rounded_down`).
+    """
+    trees = [tree for estimator in estimators for tree in _trees(estimator.tree_, width, len(estimators))]
+    name = output if width > 1 else "mean"
+    nodes, constants = [_ensemble(trees, [0.0] * width, width, name)], list[onnx.TensorProto]()
+    if width == 1:
+        constants.append(helper.make_tensor("axis", TensorProto.INT64, [1], [1]))
+        nodes.append(helper.make_node("Squeeze", [name, "axis"], [output]))
+    shape = ["rows"] if width == 1 else ["rows", width]
+    answer = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
+    return _model(nodes, constants, answer, features, "forest")
+
+
+def _trees(tree: Any, width: int, of: int) -> list[Tree]:
+    """One for each number of the answer."""
+    tree.threshold[:] = rounded_down(tree.threshold)
+    values = tree.value[:, 0, :] / of
+    leaf, missing = tree.children_left < 0, tree.missing_go_to_left.astype(bool)
+    return [
+        Tree(leaf, tree.feature, tree.threshold, tree.children_left, tree.children_right, missing, values[:, column])
+        for column in range(values.shape[1] - width, values.shape[1])
+    ]
+
+
+def _ensemble(trees: Sequence[Tree], base: Sequence[float], width: int, scores: str) -> onnx.NodeProto:
+    return helper.make_node(
         "TreeEnsembleRegressor",
         ["matrix"],
-        ["scores"],
+        [scores],
         domain="ai.onnx.ml",
-        n_targets=link.width,
+        n_targets=width,
         aggregate_function="SUM",
         post_transform="NONE",
         base_values=list(base),
         **_splits(trees),
-        **_leaves(trees, link.width),
+        **_leaves(trees, width),
     )
-    nodes, constants, answer = link_nodes(link, output, "scores", np.float32)
+
+
+def _model(
+    nodes: Sequence[onnx.NodeProto],
+    constants: Sequence[onnx.TensorProto],
+    answer: onnx.ValueInfoProto,
+    features: int,
+    name: str,
+) -> bytes:
     matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, ["rows", features])
-    graph = helper.make_graph([ensemble, *nodes], name, [matrix], [answer], constants)
+    graph = helper.make_graph(nodes, name, [matrix], [answer], constants)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     onnx.checker.check_model(model)

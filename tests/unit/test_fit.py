@@ -1,0 +1,258 @@
+"""What is said of all fits reaches every candidate: weights, rows held out, a time limit."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.tasks.binary import Binary
+from mlops_ray.tasks.multiclass import MultiClass
+from mlops_ray.tasks.regression import Regression
+from mlops_ray.testing.candidates import check_weights_count, fit_data, make_sample
+from mlops_ray.training.candidates import GradientBoosting, LightGBM, LogisticRegression, NeuralNetwork
+from mlops_ray.training.scaled import fit_steps
+from mlops_ray.training.weights import weigh
+from mlops_ray.training.worker import TrialData, TrialWorker
+from mlops_ray.use_case import Candidate, Feature, Fit, FitData, FittedModel, Parameters, SearchSpace
+
+CLASSES = MultiClass(("early", "on time", "late"))
+TREES = {"learning_rate": 0.3, "iterations": 200}
+GRADIENT = TREES | {"max_leaf_nodes": 31, "min_samples_leaf": 5, "l2_regularization": 0.01}
+LIGHT = TREES | {"num_leaves": 31, "min_data_in_leaf": 5, "feature_fraction": 1.0, "lambda_l2": 0.01}
+NETWORK = {"learning_rate": 0.02, "width": 128, "dropout": 0.0, "weight_decay": 1e-5, "epochs": 300}
+LINEAR = {"l2": 1e-4, "iterations": 40}
+GROWING: list[tuple[Candidate, Parameters]] = [
+    (GradientBoosting(), GRADIENT),
+    (LightGBM(), LIGHT),
+    (NeuralNetwork(), NETWORK),
+]
+ALL = pytest.mark.parametrize(
+    ("candidate", "parameters"), [*GROWING, (LogisticRegression(), LINEAR)], ids=lambda one: getattr(one, "name", "")
+)
+STOPPING = pytest.mark.parametrize(("candidate", "parameters"), GROWING, ids=lambda one: getattr(one, "name", ""))
+
+
+def moments(rows: int) -> pl.Series:
+    return pl.Series([datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=at) for at in range(rows)])
+
+
+def rare(rows: int = 60_000, share: float = 0.002) -> FitData:
+    """Few of yes, and a feature that tells of them."""
+    random = np.random.default_rng(3)
+    matrix = random.normal(size=(rows, 2)).astype(np.float32)
+    odds = np.log(share) - 1.2 + 1.5 * matrix[:, 0]
+    label = random.random(rows) < 1 / (1 + np.exp(-odds))
+    return FitData(matrix, label, (Feature("x", "number"), Feature("z", "number")), Binary(), seed=1, threads=1)
+
+
+# Weights
+
+
+def test_balanced_classes_weigh_the_same_together() -> None:
+    labels = np.array([0] * 90 + [1] * 9 + [2])
+    found = weigh(Fit(class_weights="balanced"), CLASSES, labels, moments(100)).rows
+    assert found is not None
+    assert np.bincount(labels, found) == pytest.approx([100 / 3] * 3)
+
+
+def test_a_row_of_a_half_life_ago_counts_half() -> None:
+    labels = np.zeros(49)
+    found = weigh(Fit(half_life=timedelta(days=1)), Regression(), labels, moments(49))
+    assert found.correction is None
+    assert found.rows is not None
+    assert found.rows.mean() == pytest.approx(1)
+    assert found.rows[0] / found.rows[24] == pytest.approx(0.5)
+    assert found.rows[24] / found.rows[48] == pytest.approx(0.5)
+
+
+def test_nothing_said_is_no_weights() -> None:
+    assert weigh(Fit(), Binary(), np.array([True, False]), moments(2)).rows is None
+
+
+def test_a_class_that_is_missing_in_training_is_named() -> None:
+    with pytest.raises(DataError, match="none of the 3 rows to fit to has the class late"):
+        weigh(Fit(class_weights="balanced"), CLASSES, np.array([0, 1, 1]), moments(3))
+    with pytest.raises(DataError, match="has the class True"):
+        weigh(Fit(class_weights="balanced"), Binary(), np.array([False, False]), moments(2))
+
+
+@pytest.mark.parametrize(
+    ("said", "task", "sentence"),
+    [
+        ({"class_weights": {"lat": 2.0}}, CLASSES, "no class 'lat' .*Did you mean 'late'"),
+        ({"class_weights": {"late": 2.0}}, Binary(), r"no class 'late' \(it has False, True\)"),
+        ({"class_weights": "balanced"}, Regression(), "class_weights is for labels with classes"),
+        ({"calibration": "platt"}, Regression(), "calibration is for labels with classes"),
+    ],
+)
+def test_what_does_not_fit_the_label_is_refused(said: dict[str, Any], task: Any, sentence: str) -> None:
+    with pytest.raises(UseCaseError, match=f"things: Fit: .*{sentence}"):
+        Fit(**said).expect_task(task, "things")
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"class_weights": {True: 0.0}}, "weight of class True is 0.0"),
+        ({"class_weights": {True: float("nan")}}, "weight of class True is nan"),
+        ({"class_weights": "balancd"}, "Did you mean 'balanced'"),
+        ({"class_weights": {1: 2.0}}, "class_weights"),
+        ({"half_life": timedelta(0)}, "half_life is 0:00:00"),
+        ({"time_limit": timedelta(seconds=-1)}, "time_limit is"),
+        ({"held_out": 0.9}, "held_out is 0.9"),
+        ({"calibration": "isotonic"}, "calibration is 'isotonic'"),
+    ],
+)
+def test_a_fit_that_makes_no_sense_is_refused(said: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UseCaseError, match=sentence):
+        Fit(**said)
+
+
+# With few of one class, what is learned by heart of them is bold beyond any weight that is taken out again.
+CAREFUL: dict[str, Parameters] = {
+    "gradient_boosting": GRADIENT | {"iterations": 30, "max_leaf_nodes": 7, "min_samples_leaf": 500},
+    "lightgbm": LIGHT | {"iterations": 30, "num_leaves": 7, "min_data_in_leaf": 500},
+    "neural_network": NETWORK | {"width": 32, "epochs": 4},
+    "logistic_regression": LINEAR,
+}
+
+
+@ALL
+def test_two_in_a_thousand_of_yes_are_learned_and_probabilities_stay_probabilities(
+    candidate: Candidate, parameters: Parameters
+) -> None:
+    data, fit, careful = rare(), Fit(class_weights="balanced"), CAREFUL[candidate.name] | {"learning_rate": 0.1}
+    weights = weigh(fit, data.task, data.label, moments(len(data.label)))
+    assert judged(candidate, careful, data, fit, "roc_auc")["value"] > 0.8
+    *_, (_, led_back) = fit_steps(candidate, replace(data, weights=weights.rows), careful, weights.correction)
+    assert led_back.predict(data.matrix).mean() == pytest.approx(data.label.mean(), rel=0.35)
+    as_fitted = last(candidate, replace(data, weights=weights.rows), careful)
+    assert as_fitted.predict(data.matrix).mean() > 20 * data.label.mean()
+
+
+@dataclass(frozen=True)
+class Heedless(GradientBoosting):
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
+        yield from super().fit(replace(data, weights=None), parameters)
+
+
+def test_a_candidate_that_passes_weights_over_is_found_out() -> None:
+    parameters = {**GRADIENT, "iterations": 20, "min_samples_leaf": 20}
+    check_weights_count(GradientBoosting(), parameters)
+    with pytest.raises(AssertionError, match=r"does not heed FitData.weights"):
+        check_weights_count(Heedless(), parameters)
+
+
+# Ends
+
+
+@STOPPING
+def test_rows_held_out_end_a_fit_that_would_learn_by_heart(candidate: Candidate, parameters: Parameters) -> None:
+    sample = make_sample(rows=1500)
+    asked = make_sample(rows=4000, seed=8)
+    matrix = sample.encoder.encode(asked.frame)
+    losses = {
+        held_out: asked.task.losses(
+            asked.label, last(candidate, fit_data(sample, held_out=held_out), parameters).predict(matrix)
+        ).mean()
+        for held_out in (None, 0.25)
+    }
+    assert losses[0.25] < losses[None] - 0.01
+
+
+@pytest.mark.parametrize(("candidate", "parameters"), GROWING[:2], ids=["gradient_boosting", "lightgbm"])
+def test_trees_are_fitted_to_all_rows_with_as_many_as_were_best(candidate: Any, parameters: Parameters) -> None:
+    sample = make_sample(rows=1500)
+    steps = list(candidate.fit(fit_data(sample, held_out=0.25), parameters))
+    trees = trees_of(steps[-1][1])
+    assert 1 <= trees < 150
+    again = last(candidate, fit_data(sample), {**parameters, "iterations": trees})
+    assert np.array_equal(steps[-1][1].predict(sample.matrix), again.predict(sample.matrix))
+
+
+def test_rows_held_out_without_a_class_are_not_held_out() -> None:
+    data = replace(rare(400), held_out=0.1, label=np.arange(400) < 100)
+    assert data.divided() is None
+    assert replace(data, label=np.arange(400) % 2 == 0).divided() is not None
+
+
+@ALL
+def test_a_fit_ends_with_what_it_has_when_the_time_is_up(candidate: Candidate, parameters: Parameters) -> None:
+    data = rare(40_000, 0.2)
+    long = {**parameters, **{name: 100_000 for name in ("iterations", "epochs") if name in parameters}}
+    started = time.monotonic()
+    *_, (fraction, model) = candidate.fit(replace(data, ends_at=started + 0.3), long)
+    assert time.monotonic() - started < 5
+    assert fraction == 1.0
+    assert data.task.wrong(model.predict(data.matrix)) is None
+
+
+# Trials
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers that are given."""
+
+    answer: NDArray[np.float64]
+
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self.answer
+
+    def to_onnx(self) -> bytes:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Odd:
+    answer: NDArray[np.float64]
+    name: str = "odd"
+    space: SearchSpace = field(default_factory=dict)
+
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, Answers]]:
+        yield 1.0, Answers(self.answer)
+
+
+@pytest.mark.parametrize("fit", [Fit(), Fit(class_weights="balanced")], ids=["plain", "weighted"])
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (np.full(1000, np.nan), "The model answered nan for row 0"),
+        (np.full((1000, 2), 0.5), r"shape \(1000, 2\) instead of"),
+        (np.full(999, 0.5), r"shape \(999,\) instead of"),
+        (np.full(1000, 1.5), "The model answered 1.5 for row 0"),
+    ],
+    ids=["nan", "width", "rows", "above 1"],
+)
+def test_answers_that_are_none_fail_the_trial_with_a_sentence(fit: Fit, answer: Any, sentence: str) -> None:
+    message = judged(Odd(answer), {}, rare(1000, 0.2), fit, "roc_auc")["message"]
+    assert re.search(sentence, message)
+
+
+def judged(candidate: Candidate, parameters: Parameters, data: FitData, fit: Fit, metric: str) -> dict[str, Any]:
+    """The last step of a trial on data that are both parts."""
+    weights = weigh(fit, data.task, data.label, moments(len(data.label)))
+    both = TrialData(data.features, data.matrix, data.label, data.matrix, data.label, weights, fit)
+    worker = TrialWorker(both, {candidate.name: candidate}, data.task, metric, 1, 1)
+    worker.begin(candidate.name, parameters)
+    while True:
+        step = worker.step()
+        if step["done"]:
+            return step
+
+
+def last(candidate: Candidate, data: FitData, parameters: Parameters) -> FittedModel:
+    *_, (_, model) = candidate.fit(data, parameters)
+    return model
+
+
+def trees_of(model: Any) -> int:
+    return int(model.booster.num_trees()) if hasattr(model, "booster") else len(model.model._predictors)
