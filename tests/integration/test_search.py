@@ -77,7 +77,8 @@ def test_a_candidate_that_raises_fails_alone_and_the_best_has_its_full_budget(cl
     settings = make_settings(tmp_path)
     result = search(make_use_case((Broken(), Steady()), trials=2), settings, make_training_set(settings), "key")
     broken = [trial for trial in result.trials if trial.candidate == "broken"]
-    assert [trial.status for trial in broken] == ["failed", "failed"]
+    assert [trial.status for trial in broken] == ["failed"], "it lost, and the other candidate has the rest"
+    assert len(result.trials) == 4
     assert "the broken candidate broke" in broken[0].message
     assert result.best.candidate == "steady"
     assert result.best.fraction == 1.0
