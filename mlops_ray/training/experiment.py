@@ -159,7 +159,7 @@ class _Turns(Searcher):  # type: ignore[misc]
         return None if name is None else Trial(name, self._ledger.next_number(name), {})
 
     def _proposed(self, trial: Trial) -> Mapping[str, Any]:
-        start = self._ledger.started_from.get(trial.candidate)
+        start = self._ledger.started_from.get("parameters", {}).get(trial.candidate)
         return propose(
             self._candidates[trial.candidate],
             trial.number,

@@ -67,8 +67,10 @@ def _expect_a_node(candidate: str, wanted: Resources) -> None:
         return
     largest = {name: max(node.get(name, 0) for node in nodes) for name in needs}
     raise ConfigurationError(
-        f"A trial of {candidate} asks for {needs['CPU']:g} CPUs, {needs['GPU']:g} GPUs and "
-        f"{needs['memory'] / _GB:g} GB of memory, and no node of this cluster has that together (at most "
-        f"{largest['CPU']:g} CPUs, {largest['GPU']:g} GPUs, {largest['memory'] / _GB:.1f} GB). Start such a node, or ask for less in "
-        f"Search(resources=...)."
+        f"A trial of {candidate} asks for {_words(needs)}, and no node of this cluster has that together (at most "
+        f"{_words(largest)}). Start such a node, or ask for less in Search(resources=...)."
     )
+
+
+def _words(amounts: Mapping[str, float]) -> str:
+    return f"{amounts['CPU']:g} CPUs, {amounts['GPU']:g} GPUs and {amounts['memory'] / _GB:.1f} GB of memory"

@@ -133,8 +133,9 @@ class SearchResult:
     """All trials of a search in the order of candidates and numbers, and the best one.
 
     environment: see code_version.environment_digest, of where it ended. ended_by: the budget that was spent, such as
-    `trials` or `seconds`, in a sentence; spent: see there. started_from: by candidate, the parameters of an earlier
-    version that its first trial took (training.warm_start), and `version`, which that was.
+    `trials` or `seconds`, in a sentence; spent: see there. started_from: `version`, an earlier
+    one, and `parameters`, by candidate those that were best in its search: where they lie in the space, the candidate's
+    first trial has taken them. Empty without such a version.
     """
 
     parent_run_id: str

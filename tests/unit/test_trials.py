@@ -1,13 +1,14 @@
 """Trials as values, and the proposals of the next parameters."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.training.proposal import middle, propose
-from mlops_ray.training.trial import SearchResult, Step, Trial, best_trial
+from mlops_ray.training.trial import SearchResult, Step, Trial, best_so_far, best_trial
 from mlops_ray.use_case import Choice, Integer, Uniform
 
 
@@ -62,3 +63,54 @@ def test_proposals_learn_from_finished_stopped_and_failed_trials() -> None:
     past += [Trial(candidate.name, 21, {"rate": 0.2}, "r", "failed", "ValueError", ())]
     rates = [propose(candidate, n, past, seed=1)["rate"] for n in range(22, 30)]
     assert sum(abs(rate - 0.8) < 0.25 for rate in rates) >= 5
+
+
+def test_the_sampler_learns_from_the_third_trial_on_and_over_parameters_together() -> None:
+    """What is good lies on a line between two parameters; each of them alone says nothing."""
+    candidate = GradientBoosting(space={"a": Uniform(0.0, 1.0), "b": Uniform(0.0, 1.0)})
+    past: list[Trial] = []
+    for number in range(40):
+        parameters = propose(candidate, number, past, seed=3)
+        value = 1 - abs(float(parameters["a"]) + float(parameters["b"]) - 1)
+        past.append(Trial(candidate.name, number, parameters, "r", "finished", "", (Step(1.0, value, 1.0),)))
+    late = [trial.value or 0 for trial in past[20:]]
+    assert sum(late) / len(late) > 0.85
+
+
+def test_what_runs_counts_with_what_it_has_reached() -> None:
+    candidate = GradientBoosting(space={"rate": Uniform(0.0, 1.0)})
+    reached = [
+        Trial(candidate.name, n, {"rate": n / 20}, "r", "running", "", (Step(0.5, 1 - abs(n / 20 - 0.8), 1.0),))
+        for n in range(20)
+    ]
+    rates = [float(propose(candidate, n, reached, seed=1)["rate"]) for n in range(20, 28)]
+    assert sum(abs(rate - 0.8) < 0.25 for rate in rates) >= 5
+
+
+def test_trials_at_the_same_time_are_not_the_same_trial() -> None:
+    candidate = GradientBoosting(space={"rate": Uniform(0.0, 1.0)})
+    past = [Trial(candidate.name, n, {"rate": 0.5}, "r", "finished", "", (Step(1.0, 0.9, 1.0),)) for n in range(3)]
+    rates: list[float] = []
+    for number in range(3, 9):
+        running = [Trial(candidate.name, 3 + at, {"rate": rate}, "r") for at, rate in enumerate(rates)]
+        rates.append(float(propose(candidate, number, [*past, *running], seed=1)["rate"]))
+    assert max(rates) - min(rates) > 0.2
+
+
+def test_the_first_trial_starts_where_an_earlier_version_ended_if_that_lies_in_the_space() -> None:
+    space = {"rate": Uniform(0.01, 1.0, log=True), "depth": Integer(2, 6), "kind": Choice(("a", "b"))}
+    candidate = GradientBoosting(space=space)
+    start = {"rate": 0.5, "depth": 3, "kind": "b"}
+    assert propose(candidate, 0, [], seed=1, start=start) == start
+    for other in ({"rate": 2.0}, {"depth": 2.5}, {"kind": "c"}, {"depth": True}, {"rate": "x"}):
+        assert propose(candidate, 0, [], seed=1, start=start | other) == middle(space)
+    assert propose(candidate, 0, [], seed=1, start={"rate": 0.5}) == middle(space)
+
+
+def test_the_best_so_far_is_one_that_came_farthest_where_none_has_finished() -> None:
+    auc = BINARY.metrics["roc_auc"]
+    far = Trial("trees", 4, {}, "r", "stopped", "", (Step(0.25, 0.9, 1.0), Step(0.5, 0.6, 2.0)))
+    trials = (ended(1, 0.95, status="stopped"), far, replace(far, number=5, status="failed"))
+    assert best_so_far(trials, auc) == far
+    assert best_so_far((*trials, ended(6, 0.5)), auc) == ended(6, 0.5)
+    assert best_so_far((), auc) is None

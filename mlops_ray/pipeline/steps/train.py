@@ -34,7 +34,8 @@ def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
 
     say_if_it_waits(where, "train")
     data = inputs.training_set.value
-    return search(inputs.use_case, where.settings, data, where.key, where.notify, where.retry_failed).to_json()
+    again, start = where.retry_failed, where.start_from()
+    return search(inputs.use_case, where.settings, data, where.key, where.notify, again, start).to_json()
 
 
 def verify_train(inputs: TrainInputs, result: Mapping[str, Any], where: Where) -> str | None:
