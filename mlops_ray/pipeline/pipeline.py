@@ -343,7 +343,7 @@ class Pipeline:
             lock_file=lock_digest(),
             python=platform_now()[0],
             platform=platform_now()[1],
-            search={name: trained[name] for name in ("ended_by", "spent", "started_from")},
+            search={name: trained[name] for name in ("ended_by", "spent", "started_from", "leaderboard")},
         )
 
 

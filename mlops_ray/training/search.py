@@ -15,6 +15,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.training.experiment import run_trials
+from mlops_ray.training.leaderboard import leaderboard, table
 from mlops_ray.training.shared_data import encode_where_it_fits
 from mlops_ray.training.tracking import open_search
 from mlops_ray.training.trial import SearchProgress, SearchResult
@@ -71,6 +72,8 @@ def search(
         ledger.abandon()
         raise
     result = ledger.result()
+    metric = use_case.label.task.metrics[use_case.metric]
+    runs.log_leaderboard(table(leaderboard(result, metric)))
     logger.info(
         "Search %s: best is %s with %s %.4f, after %.1f s. It ended by %s.",
         runs.parent_run_id,

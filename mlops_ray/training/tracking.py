@@ -16,7 +16,7 @@ import httpx
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
 from mlops_ray.code_version import environment_digest
 from mlops_ray.config import Settings
@@ -34,6 +34,7 @@ _ENVIRONMENT = "mlops_ray.environment"
 _RETIRED = "mlops_ray.retired"
 _STARTED_FROM = "mlops_ray.started_from"
 _ENDED_BY = "mlops_ray.ended_by"
+_LEADERBOARD = "leaderboard.json"
 _SECONDS = "search_seconds"
 _FOOTPRINT = ("size_bytes", "row_ms", "batch_ms")
 _HEALTH_TIMEOUT_S = 10.0
@@ -196,6 +197,13 @@ class SearchRuns:
             metrics = [Metric(f"onnx_{name}", value, _now_ms(), 0) for name, value in costs.items()]
             self._client.log_batch(trial.run_id, metrics=metrics, tags=tags)
             self._client.set_terminated(trial.run_id, _RUN_STATUS[trial.status])
+
+    def log_leaderboard(self, table: Mapping[str, Any]) -> None:
+        """table: its columns and rows, as MLflow shows one; it is written once, and the same again."""
+        with mlflow_errors(self._settings):
+            self._client.log_dict(self.parent_run_id, dict(table), _LEADERBOARD)
+            made = json.dumps([{"path": _LEADERBOARD, "type": "table"}])
+            self._client.set_tag(self.parent_run_id, MLFLOW_LOGGED_ARTIFACTS, made)
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"], best: Trial | None, ended_by: str = "") -> None:
         with mlflow_errors(self._settings):

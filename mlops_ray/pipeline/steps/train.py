@@ -1,7 +1,7 @@
 """Train: the search over all candidates, logged to MLflow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlops_ray.code_version import environment_digest
@@ -30,12 +30,15 @@ def train_inputs(given: Given) -> TrainInputs:
 
 
 def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
+    from mlops_ray.training.leaderboard import leaderboard
     from mlops_ray.training.search import search
 
     say_if_it_waits(where, "train")
     data = inputs.training_set.value
     again, start = where.retry_failed, where.start_from()
-    return search(inputs.use_case, where.settings, data, where.key, where.notify, again, start).to_json()
+    found = search(inputs.use_case, where.settings, data, where.key, where.notify, again, start)
+    metric = inputs.use_case.label.task.metrics[inputs.use_case.metric]
+    return found.to_json() | {"leaderboard": [asdict(one) for one in leaderboard(found, metric)]}
 
 
 def verify_train(inputs: TrainInputs, result: Mapping[str, Any], where: Where) -> str | None:
