@@ -17,7 +17,7 @@ from mlops_ray.tasks.ranking import ranking
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, NeuralNetwork
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.training.proposal import middle
-from mlops_ray.use_case import Candidate, Feature
+from mlops_ray.use_case import Candidate, Feature, FitData
 
 ROWS, WEEKS, LEVELS, NEW_A_WEEK = 1_000_000, 20, 100_000, 0.1
 CANDIDATES: dict[str, Candidate] = {
@@ -56,8 +56,8 @@ def _fit(name: str) -> dict[str, tuple[float, str]]:
     seen, later = frame.filter(pl.col("week") < WEEKS - 1), frame.filter(pl.col("week") == WEEKS - 1)
     encoder, candidate = fit_encoder(seen, FEATURES), CANDIDATES[name]
     label = seen["label"].to_numpy()
-    matrix, parameters = encoder.encode(seen), middle(candidate.space)
-    *_, (_, model) = candidate.fit(matrix, label, encoder.features, BINARY, parameters, 1, 2)
+    data = FitData(encoder.encode(seen), label, encoder.features, BINARY, seed=1, threads=2)
+    *_, (_, model) = candidate.fit(data, middle(candidate.space))
     content = encoder.wrap_onnx(model.to_onnx())
     truth, answer = later["label"].to_numpy().astype(float), model.predict(encoder.encode(later))
     auc = ranking(truth, answer, np.zeros(len(truth), dtype=int), np.ones((1, 1)))[0][0]

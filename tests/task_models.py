@@ -21,7 +21,7 @@ from mlops_ray.testing.example_endpoint import FIRST_VERSION
 from mlops_ray.testing.example_model import FEATURES, RecentDelays, example_schema, seal_example
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.training.encoding import Encoder, fit_encoder
-from mlops_ray.use_case import FittedModel
+from mlops_ray.use_case import FitData, FittedModel
 
 DELAY = Regression("minutes")
 OUTCOME = MultiClass(("on time", "late", "cancelled"))
@@ -58,9 +58,8 @@ def sealed_as(task: Task) -> Callable[[Path, int], str]:
 def _fitted(task: Task) -> tuple[ModelSchema, Encoder, FittedModel, bytes, pl.DataFrame]:
     rows, labels = _rows(task)
     encoder = fit_encoder(rows, FEATURES)
-    label = task.encoded(labels)
-    parameters = {"l2": 1e-4, "iterations": 40}
-    *_, (_, model) = LogisticRegression().fit(encoder.encode(rows), label, encoder.features, task, parameters, 0, 1)
+    data = FitData(encoder.encode(rows), task.encoded(labels), encoder.features, task, seed=0, threads=1)
+    *_, (_, model) = LogisticRegression().fit(data, {"l2": 1e-4, "iterations": 40})
     schema = _schema(task, encoder)
     return schema, encoder, model, encoder.wrap_onnx(model.to_onnx()), rows
 

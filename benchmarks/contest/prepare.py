@@ -27,9 +27,10 @@ from mlops_ray.features.store import Store
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.registry.model_schema import schema_of
 from mlops_ray.registry.sealed_model import UNKNOWN_CATEGORY, golden_cases, seal
+from mlops_ray.tasks.binary import BINARY
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.training.encoding import MISSING, Encoder, fit_encoder
-from mlops_ray.use_case import Feature, Search, UseCase, load_use_case
+from mlops_ray.use_case import Feature, FitData, Search, UseCase, load_use_case
 
 ROWS = 10_000
 CHECKED_ROWS = 200
@@ -87,7 +88,8 @@ def _train(seen: pl.DataFrame, features: Sequence[Feature]) -> tuple[Encoder, Sk
         [("numbers", "passthrough", list(encoder.numbers)), ("categories", ordinal, list(encoder.categories))]
     )
     matrix = transformer.fit_transform(_pandas(seen, encoder)).astype(np.float32)
-    *_, (_, trees) = GradientBoosting().fit(matrix, seen["label"].to_numpy(), encoder.features, PARAMETERS, 0, 2)
+    data = FitData(matrix, seen["label"].to_numpy(), encoder.features, BINARY, seed=0, threads=2)
+    *_, (_, trees) = GradientBoosting().fit(data, PARAMETERS)
     return encoder, SklearnPipeline([("encode", transformer), ("trees", trees.model)])
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from mlops_ray.artifacts import digest_json
 from mlops_ray.pipeline.fingerprint import canonical
 from mlops_ray.tasks.binary import BINARY
-from mlops_ray.use_case import Label, UseCase
+from mlops_ray.use_case import Fit, Label, UseCase
 
 
 def declarations(use_case: UseCase) -> dict[str, str]:
@@ -28,6 +28,7 @@ def declarations(use_case: UseCase) -> dict[str, str]:
         "split": str(case.split),
         "search seed": str(case.search.seed),
         **({"search rows": str(case.search.rows)} if case.search.rows is not None else {}),
+        **({"fit": str(case.fit)} if case.fit != Fit() else {}),
         "metric": case.metric,
         **{f"leakage waived {name}": reason for name, reason in case.leakage_waivers.items()},
     }

@@ -93,11 +93,11 @@ def compare_inputs(
 
 
 def is_exact(use_case: UseCase, lineage: Lineage) -> bool:
-    """Whether the same digits are to be expected: the same machine's environment, as many threads, and a candidate
-    that does not say `deterministic = False` of itself."""
+    """Whether the same digits are to be expected: the same machine's environment, as many threads, a candidate that
+    does not say `deterministic = False` of itself, and a fit that no clock has ended."""
     chosen = next((one for one in use_case.candidates if one.name == lineage.candidate), None)
     deterministic = bool(getattr(chosen, "deterministic", True))
-    return deterministic and not environment_notes(lineage)
+    return deterministic and "cut_short_after" not in lineage.evaluation and not environment_notes(lineage)
 
 
 def environment_notes(lineage: Lineage) -> tuple[str, ...]:

@@ -22,8 +22,9 @@ from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
-from mlops_ray.features.training_set import Parts, TrainingSet, split_by_time
+from mlops_ray.features.training_set import TrainingSet, split_by_time
 from mlops_ray.monitoring.sealed_reference import reference_files
+from mlops_ray.pipeline.calibration import Found, effect, find_on_validation
 from mlops_ray.pipeline.parity import prove_request_parity
 from mlops_ray.registry.artifact_check import refuse_artifact
 from mlops_ray.registry.bill_of_materials import bill_of_materials
@@ -35,7 +36,7 @@ from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.stored import task_to_json
 from mlops_ray.tasks.task import Task
-from mlops_ray.training.fit import fit_chosen, fit_trial
+from mlops_ray.training.fit import Fitted, fit_chosen
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import BetterThanBaseline, Feature, UseCase
 
@@ -57,8 +58,9 @@ def fit_score_and_seal(
     expect_signing_key(settings)
     frame = read_parquet(training_set.url)
     parts = split_by_time(frame, training_set.as_of, use_case.split, use_case.label.task)
-    test, task = parts.test, _decided(use_case, parts, training_set.features, trial)
-    fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial)
+    found = find_on_validation(use_case, parts, training_set.features, trial)
+    test, task = parts.test, found.task
+    fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial, found.calibration)
     features, seed = fitted.encoder.features, use_case.search.seed
     model = OnnxModel(fitted.onnx, features, task)
     answers = fitted.model.predict(fitted.encoder.encode(test))
@@ -66,7 +68,7 @@ def fit_score_and_seal(
     difference = _difference(task.apart(served, answers), trial.candidate)
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
     evaluation = _evaluation(use_case, task, seen, test, answers, model, features) | {"onnx_max_difference": difference}
-    evaluation |= _periods(use_case, training_set.as_of)
+    evaluation |= _periods(use_case, training_set.as_of) | _fitted_with(use_case, fitted, found, test, answers)
     schema = replace(schema_of(use_case, features, seen, training_set.feature_project), task=task)
     unproven = SealedModel("", schema, model, evaluation)
     parity = prove_request_parity(use_case, settings, training_set, frame, fitted, unproven)
@@ -90,8 +92,8 @@ def fit_score_and_seal(
         files = files_of(Path(folder))
         sign(settings, Path(folder))
         Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)
-    found = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
-    return found | {"evaluation": evaluation}
+    made = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
+    return made | {"evaluation": evaluation}
 
 
 def _difference(apart: NDArray[np.float64], candidate: str) -> float:
@@ -105,16 +107,23 @@ def _difference(apart: NDArray[np.float64], candidate: str) -> float:
     return difference
 
 
-def _decided(use_case: UseCase, parts: Parts, features: Sequence[Feature], trial: Trial) -> Task:
-    """The label's task with the threshold or interval that is found on the validation period, asked of a model that was
-    fitted on the training period alone: the one to be sealed has seen these rows."""
-    task, rows = use_case.label.task, parts.validation
-    if not task.is_open:
-        return task
-    fitted = fit_trial(use_case, parts.train, features, trial)
-    answers = fitted.model.predict(fitted.encoder.encode(rows))
-    days = len(np.unique(days_of(rows[PREDICTION_TIME], use_case.zone())))
-    return task.decided(task.encoded(rows[LABEL]), answers, days)
+def _fitted_with(
+    use_case: UseCase, fitted: Fitted, found: Found, test: pl.DataFrame, answers: NDArray[np.float64]
+) -> dict[str, Any]:
+    """What of `Fit` is in the model, as JSON: its calibration with what it does, and that the time was up."""
+    said = dict[str, Any]()
+    if fitted.is_cut_short:
+        said["cut_short_after"] = str(use_case.fit.time_limit)
+    if found.calibration is not None and fitted.uncalibrated is not None:
+        task = found.task
+        labels, matrix = task.encoded(test[LABEL]), fitted.encoder.encode(test)
+        said["calibration"] = {
+            "method": use_case.fit.calibration,
+            **asdict(found.calibration),
+            "validation": found.validation,
+            "test": effect(task, labels, fitted.uncalibrated.predict(matrix), answers),
+        }
+    return said
 
 
 def _evaluation(

@@ -96,6 +96,7 @@ def _sections(found: Trace) -> Iterator[_Section]:
     yield _model(found)
     yield _data(found)
     yield _metrics(found)
+    yield from _calibration(found)
     yield from _slices(found)
     yield _limits(found)
     yield _gates(found)
@@ -108,6 +109,10 @@ def _model(found: Trace) -> _Section:
     lineage = found.lineage
     rows = [["algorithm", lineage.candidate]]
     rows += [[name, _number(value)] for name, value in lineage.parameters.items()]
+    if fit := lineage.declarations.get("fit"):
+        rows.append(["fitted with", fit])
+    if limit := lineage.evaluation.get("cut_short_after"):
+        rows.append(["cut short", f"the time limit of {limit} was up: it has what there was by then"])
     rows += [["seed", str(lineage.seed)], ["chosen among", f"{len(lineage.trials)} trials by {lineage.metric}"]]
     if ended_by := lineage.search.get("ended_by"):
         rows += [["search ended by", ended_by]]
@@ -149,6 +154,30 @@ def _metrics(found: Trace) -> _Section:
     if uses := _decisions(found):
         text = f"{text} Decisions made on days of it so far, on this and other versions: {uses}."
     return _Section("Metrics", [text], head=["metric", "value", "95 % interval", "better"], rows=rows)
+
+
+def _calibration(found: Trace) -> Iterator[_Section]:
+    """How well probabilities keep their word, before and after; nothing without a calibration."""
+    known = found.lineage.evaluation.get("calibration")
+    if not known:
+        return
+    shifts = ", ".join(f"{shift:+.4f}" for shift in known["shifts"])
+    text = (
+        f"Scores are multiplied by {known['slope']:.4f} and moved by {shifts} ({known['method']}), as found on the "
+        f"validation period by a model that had not seen it. After, on the validation period: found on every other day "
+        f"and measured on the days between."
+    )
+    names = ("log_loss", "calibration_error", "calibration_error_debiased")
+    rows = [
+        [f"{period} period", when, *(f"{known[period][when][name]:.4f}" for name in names)]
+        for period in ("validation", "test")
+        for when in ("before", "after")
+        if when in known[period]
+    ]
+    bins = known["test"]["after"]["reliability"]
+    told = "; ".join(f"{one['probability']:.3f} came true in {one['observed']:.3f}" for one in bins)
+    head = ["rows of", "calibration", *(name.replace("_", " ") for name in names)]
+    yield _Section("Calibration", [text], [f"On the test period, after, in tenths of the rows: {told}."], head, rows)
 
 
 def _decisions(found: Trace) -> int | None:

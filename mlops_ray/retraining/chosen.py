@@ -11,6 +11,7 @@ from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.training.proposal import propose
 from mlops_ray.training.trial import Step, Trial, best_trial
+from mlops_ray.training.weights import weigh
 from mlops_ray.training.worker import TrialData, TrialWorker
 from mlops_ray.use_case import Feature, UseCase
 
@@ -55,12 +56,15 @@ def _divided(frame: pl.DataFrame, use_case: UseCase, features: Sequence[Feature]
         if lacking := task.shortfall(task.encoded(part[LABEL])):
             raise DataError(f"Before {as_of.isoformat()} there are {lacking} {purpose}. Give a later start.")
     encoder = fit_encoder(train, features)
+    label = task.encoded(train[LABEL])
     return TrialData(
         encoder.features,
         encoder.encode(train),
-        task.encoded(train[LABEL]),
+        label,
         encoder.encode(validation),
         task.encoded(validation[LABEL]),
+        weigh(use_case.fit, task, label, train[PREDICTION_TIME]),
+        use_case.fit,
     )
 
 

@@ -2,14 +2,10 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
@@ -27,8 +23,7 @@ from mlops_ray.retraining.challenger import judge_challenger
 from mlops_ray.retraining.cpu_meter import CpuMeter
 from mlops_ray.retraining.policy import Outcome
 from mlops_ray.retraining.result import RESULTS, Result, champion_lineage, find_result
-from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Candidate, Choice, Feature, FittedModel, Parameters, Retraining, SearchSpace, UseCase
+from mlops_ray.use_case import Candidate, Choice, FitData, FittedModel, Parameters, Retraining, SearchSpace, UseCase
 
 _logger = logging.getLogger(__name__)
 
@@ -48,18 +43,9 @@ class Fixed:
     def space(self) -> SearchSpace:
         return {name: Choice((value,)) for name, value in self.parameters.items()}
 
-    def fit(
-        self,
-        matrix: NDArray[np.float32],
-        label: NDArray[Any],
-        features: Sequence[Feature],
-        task: Task,
-        parameters: Parameters,
-        seed: int,
-        threads: int,
-    ) -> Iterator[tuple[float, FittedModel]]:
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
         """See use_case.Candidate."""
-        return self.candidate.fit(matrix, label, features, task, parameters, seed, threads)
+        return self.candidate.fit(data, parameters)
 
 
 def retrain(

@@ -42,6 +42,7 @@ class Binary:
     additive_scale: ClassVar[str] = "log odds"
     output: ClassVar[str] = "probability"
     width: ClassVar[int] = 1
+    class_names: ClassVar[tuple[str | bool, ...]] = (False, True)
     told_as: ClassVar[Mapping[str, Any]] = {"type": "boolean"}
     label_type: ClassVar[pl.DataType] = pl.Boolean()
     parts: ClassVar[tuple[str, ...]] = ()
@@ -84,6 +85,9 @@ class Binary:
 
     def events(self, labels: NDArray[np.bool_]) -> Mapping[str, NDArray[np.bool_]]:
         return {"": labels}
+
+    def class_numbers(self, labels: NDArray[np.bool_]) -> NDArray[np.intp]:
+        return labels.astype(np.intp)
 
     def about(self, labels: NDArray[np.bool_]) -> Mapping[str, Any]:
         return {"positive": float(labels.mean())}

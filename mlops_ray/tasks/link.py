@@ -26,8 +26,8 @@ class Link(Protocol):
         """[rows], or [rows, width] where that is not 1."""
         ...
 
-    def loss(self, scores: Floats, labels: NDArray[Any]) -> tuple[float, Floats]:
-        """The mean loss, and its gradient by the scores, [rows, width]."""
+    def loss(self, scores: Floats, labels: NDArray[Any], weights: Floats | None = None) -> tuple[float, Floats]:
+        """The mean loss, and its gradient by the scores, [rows, width]. weights: of rows, 1 on average."""
         ...
 
     @property
@@ -50,10 +50,9 @@ class Logistic:
         probability: Floats = expit(scores[:, 0])
         return probability
 
-    def loss(self, scores: Floats, labels: NDArray[Any]) -> tuple[float, Floats]:
+    def loss(self, scores: Floats, labels: NDArray[Any], weights: Floats | None = None) -> tuple[float, Floats]:
         score, truth = scores[:, 0], labels.astype(np.float64)
-        loss = float(np.mean(np.logaddexp(0.0, score) - truth * score))
-        return loss, (self.answer(scores) - truth)[:, None] / len(score)
+        return _mean(np.logaddexp(0.0, score) - truth * score, (self.answer(scores) - truth)[:, None], weights)
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,14 @@ class Softmax:
         probability: Floats = softmax(scores, axis=1)
         return probability
 
-    def loss(self, scores: Floats, labels: NDArray[Any]) -> tuple[float, Floats]:
+    def loss(self, scores: Floats, labels: NDArray[Any], weights: Floats | None = None) -> tuple[float, Floats]:
         from scipy.special import log_softmax
 
         rows = np.arange(len(labels))
         logs = log_softmax(scores, axis=1)
         gradient = np.exp(logs)
         gradient[rows, labels] -= 1
-        return float(-logs[rows, labels].mean()), gradient / len(labels)
+        return _mean(-logs[rows, labels], gradient, weights)
 
 
 @dataclass(frozen=True)
@@ -98,15 +97,22 @@ class Linear:
     def answer(self, scores: Floats) -> Floats:
         return self.centre + self.deviation * scores[:, 0]
 
-    def loss(self, scores: Floats, labels: NDArray[Any]) -> tuple[float, Floats]:
+    def loss(self, scores: Floats, labels: NDArray[Any], weights: Floats | None = None) -> tuple[float, Floats]:
         error = scores[:, 0] - self.scaled(labels)
         if not self.median:
-            return float(np.mean(error**2) / 2), error[:, None] / len(error)
+            return _mean(error**2 / 2, error[:, None], weights)
         size = np.abs(error)
         loss = np.where(size < _HUBER, error**2 / (2 * _HUBER), size - _HUBER / 2)
-        return float(loss.mean()), np.clip(error / _HUBER, -1, 1)[:, None] / len(error)
+        return _mean(loss, np.clip(error / _HUBER, -1, 1)[:, None], weights)
 
     def scaled(self, labels: NDArray[Any]) -> Floats:
         """The scores that answer with the labels."""
         scaled: Floats = (labels - self.centre) / self.deviation
         return scaled
+
+
+def _mean(losses: Floats, gradients: Floats, weights: Floats | None) -> tuple[float, Floats]:
+    """Of losses and gradients of each row."""
+    if weights is None:
+        return float(losses.mean()), gradients / len(losses)
+    return float(losses @ weights) / len(losses), gradients * weights[:, None] / len(losses)

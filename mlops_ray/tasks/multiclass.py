@@ -110,6 +110,13 @@ class MultiClass:
     def events(self, labels: NDArray[np.intp]) -> Mapping[str, NDArray[np.bool_]]:
         return {name: labels == at for at, name in enumerate(self.classes)}
 
+    @property
+    def class_names(self) -> tuple[str | bool, ...]:
+        return self.classes
+
+    def class_numbers(self, labels: NDArray[np.intp]) -> NDArray[np.intp]:
+        return labels
+
     def about(self, labels: NDArray[np.intp]) -> Mapping[str, Any]:
         shares = self._rows(labels) / max(1, len(labels))
         return {"classes": dict(zip(self.classes, shares.tolist(), strict=True))}

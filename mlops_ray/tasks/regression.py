@@ -47,6 +47,7 @@ class Regression:
     threshold: ClassVar[None] = None
     output: ClassVar[str] = "prediction"
     width: ClassVar[int] = 1
+    class_names: ClassVar[tuple[str | bool, ...]] = ()
     told_as: ClassVar[Mapping[str, Any]] = {"type": "number"}
     label_type: ClassVar[pl.DataType] = pl.Float64()
     parts: ClassVar[tuple[str, ...]] = ()
@@ -84,6 +85,9 @@ class Regression:
 
     def events(self, labels: NDArray[np.float64]) -> Mapping[str, NDArray[np.bool_]]:
         return {"above its median": labels > np.median(labels)}
+
+    def class_numbers(self, labels: NDArray[np.float64]) -> NDArray[np.intp]:
+        return np.zeros(len(labels), dtype=np.intp)
 
     def about(self, labels: NDArray[np.float64]) -> Mapping[str, Any]:
         return {"mean": float(labels.mean()), "median": float(np.median(labels)), "deviation": float(labels.std())}

@@ -60,6 +60,15 @@ class Task(Protocol):
         """Questions of yes and no that the labels answer, by name: what a single feature may tell of them."""
         ...
 
+    @property
+    def class_names(self) -> tuple[str | bool, ...]:
+        """The values that a label can have; none where it is any number."""
+        ...
+
+    def class_numbers(self, labels: NDArray[Any]) -> NDArray[np.intp]:
+        """The place among `class_names` of each label, [rows]. Of no use where there are none."""
+        ...
+
     def about(self, labels: NDArray[Any]) -> Mapping[str, Any]:
         """What the labels are like, as JSON."""
         ...

@@ -5,12 +5,15 @@
     def test_my_candidate(check, task):
         check(MyCandidate(), {"depth": 3}, task)
 
-Leave out of TASKS what the candidate has no models for. Each check raises AssertionError saying which promise of
+Leave out of TASKS what the candidate has no models for. A candidate with `deterministic = False` may answer otherwise
+each time that it is fitted. Each check raises AssertionError saying which promise of
 use_case.Candidate was broken.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +22,13 @@ import onnxruntime
 import polars as pl
 from numpy.typing import NDArray
 
+from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.tasks.binary import Binary
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import Encoder, fit_encoder
-from mlops_ray.use_case import Candidate, Feature, FittedModel, Parameters
+from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, Parameters
 
 TOLERANCE = 1e-5
 _FEATURES = (Feature("hour", "number"), Feature("carrier", "category"), Feature("wind", "number"))
@@ -63,6 +67,12 @@ def make_sample(task: Task = TASKS[0], rows: int = 2000, seed: int = 7) -> Sampl
     return Sample(encoder, frame, encoder.encode(frame), task, task.encoded(raw[task.kind]))
 
 
+def fit_data(sample: Sample, **said: Any) -> FitData:
+    """What a candidate is given of the sample; said: other fields of FitData."""
+    known = {"seed": 3, "threads": 1} | said
+    return FitData(sample.matrix, sample.label, sample.encoder.features, sample.task, **known)
+
+
 def check_fractions_rise_to_one(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
     sample = make_sample(task)
     fractions = [fraction for fraction, _ in _fit(candidate, parameters, sample)]
@@ -99,6 +109,8 @@ def _same_for_all(task: Task, label: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def check_determinism(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    if not getattr(candidate, "deterministic", True):
+        return
     sample = make_sample(task)
     first, second = (_last(candidate, parameters, sample).predict(sample.matrix) for _ in range(2))
     assert np.array_equal(first, second), f"{candidate.name}: the same seed gave different answers."
@@ -118,11 +130,20 @@ def check_onnx_parity(candidate: Candidate, parameters: Parameters, task: Task =
     """The complete ONNX answers like the trained model: known, unknown, missing, empty, NaN, adjacent floats."""
     sample = make_sample(task)
     model = _last(candidate, parameters, sample)
+    _expect_parity(
+        candidate, model, sample, {"training": sample.frame, "odd": odd_rows(sample), "one": sample.frame[:1]}
+    )
+
+
+def _expect_parity(
+    candidate: Candidate, model: FittedModel, sample: Sample, frames: Mapping[str, pl.DataFrame]
+) -> None:
+    task = sample.task
     complete = sample.encoder.wrap_onnx(model.to_onnx())
     domains = {opset.domain for opset in onnx.load_model_from_string(complete).opset_import}
     assert domains == {"", "ai.onnx.ml"}, f"{candidate.name}: servers know no operators of {sorted(domains)}."
     session = onnxruntime.InferenceSession(complete, providers=["CPUExecutionProvider"])
-    for name, frame in (("training", sample.frame), ("odd", odd_rows(sample)), ("one", sample.frame[:1])):
+    for name, frame in frames.items():
         answered = session.run([task.output], sample.encoder.inputs(frame))[0]
         expected = model.predict(sample.encoder.encode(frame))
         assert answered.dtype == np.float32, f"{candidate.name}: ONNX answers {answered.dtype}."
@@ -131,12 +152,76 @@ def check_onnx_parity(candidate: Candidate, parameters: Parameters, task: Task =
         assert worst <= TOLERANCE, f"{candidate.name}: ONNX differs by {worst:.1e} on {name} rows ({TOLERANCE:.0e})."
 
 
+def check_numbers_alone(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """There may be no category among the features."""
+    _check_only("number", candidate, parameters, task)
+
+
+def check_categories_alone(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """There may be no number among the features."""
+    _check_only("category", candidate, parameters, task)
+
+
+def _check_only(kind: str, candidate: Candidate, parameters: Parameters, task: Task) -> None:
+    sample = make_sample(task)
+    encoder = fit_encoder(sample.frame, [feature for feature in _FEATURES if feature.kind == kind])
+    sample = replace(sample, encoder=encoder, matrix=encoder.encode(sample.frame))
+    model = _last(candidate, parameters, sample)
+    _expect_parity(candidate, model, sample, {"training": sample.frame, "odd": odd_rows(sample)})
+
+
+def check_weights_count(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """Rows that weigh next to nothing teach next to nothing. Who passed weights over would have its probabilities led
+    back from weights of classes that they never had."""
+    sample = make_sample(task)
+    others = sample.label[np.random.default_rng(11).permutation(len(sample.label))]
+    mixed = replace(sample, matrix=np.vstack([sample.matrix] * 3), label=np.concatenate([sample.label, others, others]))
+    weights = np.repeat([1.0, 1e-6, 1e-6], len(sample.label))
+    data = fit_data(mixed, weights=weights / weights.mean())
+    *_, (_, model) = candidate.fit(data, parameters)
+    weighted = task.losses(sample.label, model.predict(sample.matrix)).mean()
+    guessed = task.losses(sample.label, _same_for_all(task, sample.label)).mean()
+    clean = task.losses(sample.label, _last(candidate, parameters, sample).predict(sample.matrix)).mean()
+    assert weighted < (clean + guessed) / 2, (
+        f"{candidate.name} does not heed FitData.weights: its loss is {weighted}; without the rows that should not "
+        f"count it is {clean}, and that of a guess {guessed}."
+    )
+
+
+def check_limits(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """With rows held out, and when the time is up before it began, it ends as always: with a model that answers."""
+    sample = make_sample(task)
+    for said in ({"held_out": 0.2}, {"ends_at": time.monotonic()}, {"held_out": 0.2, "ends_at": time.monotonic()}):
+        steps = list(candidate.fit(fit_data(sample, **said), parameters))
+        assert steps, f"{candidate.name} yields nothing with {said}."
+        fractions = [fraction for fraction, _ in steps]
+        assert fractions == sorted(set(fractions)), f"{candidate.name}: the fractions {fractions} do not rise."
+        assert fractions[-1] == 1.0, f"{candidate.name} with {said}: the last fraction is {fractions[-1]}, not 1."
+        wrong = task.wrong(steps[-1][1].predict(sample.matrix))
+        assert not wrong, f"{candidate.name} with {said}: {wrong}"
+
+
+def check_identity(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """It goes to workers as a pickle, is the same there, and stays what it was when it has been fitted: what has been
+    trained is found again by what the candidate is."""
+    copy = pickle.loads(pickle.dumps(candidate))
+    before = fingerprint(candidate)
+    assert fingerprint(copy) == before, f"{candidate.name}: a pickled copy is not the same candidate."
+    _last(candidate, parameters, make_sample(task))
+    assert fingerprint(candidate) == before, f"{candidate.name} is another candidate after a fit: keep no state in it."
+
+
 CHECKS: tuple[Callable[[Candidate, Parameters, Task], None], ...] = (
     check_fractions_rise_to_one,
     check_answers,
     check_determinism,
     check_input_is_left_alone,
     check_onnx_parity,
+    check_numbers_alone,
+    check_categories_alone,
+    check_weights_count,
+    check_limits,
+    check_identity,
 )
 
 
@@ -166,8 +251,7 @@ def _neighbours(column: pl.Series) -> list[float]:
 
 
 def _fit(candidate: Candidate, parameters: Parameters, sample: Sample) -> list[tuple[float, FittedModel]]:
-    features = sample.encoder.features
-    return list(candidate.fit(sample.matrix, sample.label, features, sample.task, parameters, seed=3, threads=1))
+    return list(candidate.fit(fit_data(sample), parameters))
 
 
 def _last(candidate: Candidate, parameters: Parameters, sample: Sample) -> FittedModel:

@@ -9,9 +9,12 @@ import polars as pl
 
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.tasks.scaling import Scaling
 from mlops_ray.training.encoding import Encoder, fit_encoder
+from mlops_ray.training.scaled import fit_steps, scaled
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Candidate, Feature, FittedModel, UseCase
+from mlops_ray.training.weights import weigh
+from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, UseCase
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Fitted:
     """A trained model: `onnx` is the complete one, from raw features to the answer (Encoder.wrap_onnx).
 
     threads: how many it was fitted with, on which the order of additions and so the last digits can depend.
+    uncalibrated: the model before its calibration, if it has one. is_cut_short: the time limit was up before it ended.
     """
 
     encoder: Encoder
@@ -26,12 +30,21 @@ class Fitted:
     onnx: bytes
     rows: int
     threads: int
+    uncalibrated: FittedModel | None = None
+    is_cut_short: bool = False
 
 
 def fit_chosen(
-    use_case: UseCase, frame: pl.DataFrame, as_of: datetime, features: Sequence[Feature], trial: Trial
+    use_case: UseCase,
+    frame: pl.DataFrame,
+    as_of: datetime,
+    features: Sequence[Feature],
+    trial: Trial,
+    calibration: Scaling | None = None,
 ) -> Fitted:
     """Fit `trial`'s candidate again on train and validation together, with an encoder fitted on both.
+
+    calibration: what its answers are to pass through.
 
     Rows take part whose label was known when the validation period ended, those that the search had left out at the
     border between train and validation among them. Raises UseCaseError if the use case has no such candidate any more.
@@ -43,17 +56,39 @@ def fit_chosen(
         raise DataError(
             f"Before {end.isoformat()} there are {lacking}. Give more data, another as_of or a shorter split."
         )
-    return fit_trial(use_case, rows, features, trial)
+    return fit_trial(use_case, rows, features, trial, calibration)
 
 
-def fit_trial(use_case: UseCase, rows: pl.DataFrame, features: Sequence[Feature], trial: Trial) -> Fitted:
-    """Fit `trial`'s candidate with its parameters on these rows, with an encoder fitted on them."""
-    candidate, task = _candidate(use_case, trial.candidate), use_case.label.task
-    encoder = fit_encoder(rows, features)
-    matrix, label = encoder.encode(rows), task.encoded(rows[LABEL])
-    seed, threads = use_case.search.seed, _threads()
-    *_, (_, model) = candidate.fit(matrix, label, encoder.features, task, trial.parameters, seed, threads)
-    return Fitted(encoder, model, encoder.wrap_onnx(model.to_onnx()), rows.height, threads)
+def fit_trial(
+    use_case: UseCase,
+    rows: pl.DataFrame,
+    features: Sequence[Feature],
+    trial: Trial,
+    calibration: Scaling | None = None,
+) -> Fitted:
+    """Fit `trial`'s candidate with its parameters on these rows in the order of prediction, with an encoder fitted on
+    them."""
+    candidate, task, fit = _candidate(use_case, trial.candidate), use_case.label.task, use_case.fit
+    encoder, label = fit_encoder(rows, features), task.encoded(rows[LABEL])
+    weights = weigh(fit, task, label, rows[PREDICTION_TIME])
+    data = FitData(
+        encoder.encode(rows),
+        label,
+        encoder.features,
+        task,
+        use_case.search.seed,
+        _threads(),
+        weights.rows,
+        fit.held_out,
+        fit.ends_at(),
+    )
+    *_, (_, fitted) = fit_steps(candidate, data, trial.parameters, weights.correction)
+    is_cut_short = data.is_out_of_time()  # before the export, which takes time of its own
+    model, uncalibrated = fitted, None
+    if calibration is not None:
+        model, uncalibrated = scaled(fitted, calibration, task), fitted
+    onnx = encoder.wrap_onnx(model.to_onnx())
+    return Fitted(encoder, model, onnx, rows.height, data.threads, uncalibrated, is_cut_short)
 
 
 def _candidate(use_case: UseCase, name: str) -> Candidate:

@@ -3,10 +3,11 @@
 import ray
 
 from mlops_ray.errors import MlopsRayError
-from mlops_ray.features.columns import LABEL
+from mlops_ray.features.columns import LABEL, PREDICTION_TIME
 from mlops_ray.features.slices import most_memory
 from mlops_ray.features.training_set import TrainingSet, read_split
 from mlops_ray.training.encoding import fit_encoder
+from mlops_ray.training.weights import weigh
 from mlops_ray.training.worker import TrialData
 from mlops_ray.use_case import UseCase
 
@@ -38,13 +39,16 @@ def _encode(use_case: UseCase, training_set: TrainingSet) -> TrialData:
     wanted, search = ("train", "validation"), use_case.search
     parts = read_split(training_set, use_case.split, use_case.label.task, wanted, search.rows, search.seed)
     train, validation = (parts[name] for name in wanted)
-    encoder = fit_encoder(train, training_set.features)
+    encoder, task = fit_encoder(train, training_set.features), use_case.label.task
+    label = task.encoded(train[LABEL])
     return TrialData(
         encoder.features,
         encoder.encode(train),
-        use_case.label.task.encoded(train[LABEL]),
+        label,
         encoder.encode(validation),
-        use_case.label.task.encoded(validation[LABEL]),
+        task.encoded(validation[LABEL]),
+        weigh(use_case.fit, task, label, train[PREDICTION_TIME]),
+        use_case.fit,
     )
 
 

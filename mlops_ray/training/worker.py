@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import ModelError
 from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Candidate, Feature, FittedModel, Parameters
+from mlops_ray.training.scaled import fit_steps
+from mlops_ray.training.weights import Weights
+from mlops_ray.use_case import Candidate, Feature, Fit, FitData, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
 
 logger = logging.getLogger(__name__)
@@ -23,13 +25,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrialData:
-    """What every trial reads, from the object store: matrices [rows, features] and labels [rows] of both parts."""
+    """What every trial reads, from the object store: matrices [rows, features] and labels [rows] of both parts, how
+    much the rows of the first count, and what else is said of fits."""
 
     features: tuple[Feature, ...]
     train: NDArray[np.float32]
     train_label: NDArray[Any]
     validation: NDArray[np.float32]
     validation_label: NDArray[Any]
+    weights: Weights
+    fit: Fit
 
 
 class TrialWorker:
@@ -86,10 +91,19 @@ class TrialWorker:
             return None
 
     def _fit(self) -> Iterator[tuple[float, FittedModel]]:
-        data, threads = self._data, self._threads[self._candidate.name]
-        return self._candidate.fit(
-            data.train, data.train_label, data.features, self._task, self._parameters, self._seed, threads
+        data = self._data
+        to_fit = FitData(
+            data.train,
+            data.train_label,
+            data.features,
+            self._task,
+            self._seed,
+            self._threads[self._candidate.name],
+            data.weights.rows,
+            data.fit.held_out,
+            data.fit.ends_at(),
         )
+        return fit_steps(self._candidate, to_fit, self._parameters, data.weights.correction)
 
     def _judge(self, answer: NDArray[np.float64]) -> float:
         labels = self._data.validation_label

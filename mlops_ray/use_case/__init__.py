@@ -8,6 +8,7 @@ from mlops_ray.use_case.column import Column, ColumnType
 from mlops_ray.use_case.divided_view import DividedView
 from mlops_ray.use_case.expectations import Expectations, NeverFalls, References, Unique
 from mlops_ray.use_case.features import Feature, FeatureKind
+from mlops_ray.use_case.fit import Fit, FitData
 from mlops_ray.use_case.gates import (
     AdvisorySeverity,
     Approval,
@@ -66,6 +67,8 @@ __all__ = [
     "Fairness",
     "Feature",
     "FeatureKind",
+    "Fit",
+    "FitData",
     "FittedModel",
     "Gate",
     "Integer",

@@ -163,6 +163,7 @@ def _check_presence(case: "UseCase") -> None:
         raise _refusal(case, "candidates is empty. Declare at least one candidate.")
     for candidate in case.candidates:
         _check_candidate(case, candidate)
+    case.fit.expect_task(case.label.task, f"Use case {case.name}")
     if not case.entities:
         raise _refusal(case, "entities is empty. Name the columns that identify what is predicted about.")
     if bool(case.feature_views) != bool(case.feature_service):

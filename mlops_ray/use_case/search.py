@@ -1,17 +1,16 @@
 """Search: the candidates, the spaces of their parameters, and how long the search goes on."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.errors import UseCaseError
-from mlops_ray.tasks.task import Task
 from mlops_ray.use_case.declared_types import expect_types
-from mlops_ray.use_case.features import Feature
+from mlops_ray.use_case.fit import FitData
 
 # What the average of several trials is called, where a candidate has its name.
 ENSEMBLE = "ensemble"
@@ -93,19 +92,11 @@ class Candidate(Protocol):
     @property
     def space(self) -> SearchSpace: ...
 
-    def fit(
-        self,
-        matrix: NDArray[np.float32],
-        label: NDArray[Any],
-        features: Sequence[Feature],
-        task: Task,
-        parameters: Parameters,
-        seed: int,
-        threads: int,
-    ) -> Iterator[tuple[float, FittedModel]]:
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
         """Fit step by step. Yields (fraction of the budget spent, model so far); the last fraction is 1.0.
 
-        label: as `task` encodes it, [rows]. Raises UseCaseError if it has no models for this kind of label.
+        The weights and the limits of `data` are the candidate's to heed (see FitData). Raises UseCaseError if it has no
+        models for this kind of label.
         """
         ...
 

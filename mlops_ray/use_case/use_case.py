@@ -12,6 +12,7 @@ from typing import Literal
 import polars as pl
 
 from mlops_ray.use_case.checks import check_use_case
+from mlops_ray.use_case.fit import Fit
 from mlops_ray.use_case.gates import Approval, Gate, OnnxParity
 from mlops_ray.use_case.label import Label
 from mlops_ray.use_case.monitoring import Monitoring
@@ -42,6 +43,7 @@ class UseCase:
     tier: how much depends on the predictions being right. review_every: how often somebody who approves looks at the
         use case as a whole, in whole days; the inventory says when, and that it is overdue.
     metric: of the label's task, by which trials are compared.
+    fit: with which weights and limits all candidates are fitted, and whether their probabilities are calibrated.
     slices: request columns or features; the rows that share a value of one are also judged for themselves.
     time_zone: where a day begins, an IANA name; days are what chance is counted by when versions are judged. Default:
         the zone of the event time's column, or UTC.
@@ -70,6 +72,7 @@ class UseCase:
     metric: str = "roc_auc"
     split: Split = Split()
     search: Search = Search()
+    fit: Fit = Fit()
     serving: Serving = Serving()
     slices: tuple[str, ...] = ()
     time_zone: str | None = None

@@ -5,7 +5,7 @@ Run as `python search_setting.py <folder> <key> <Ray's address>`: prints a line 
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.features.training_set import TrainingSet
-from mlops_ray.tasks.task import Task
 from mlops_ray.training.search import search
 from mlops_ray.training.trial import SearchProgress
 from mlops_ray.use_case import (
     Candidate,
     Column,
     Feature,
+    FitData,
     Label,
     Parameters,
     Search,
@@ -61,16 +61,7 @@ class Steady:
     space: SearchSpace = field(default_factory=lambda: {"skill": Uniform(0.0, 1.0)})
     seconds_per_step: float = 0.0
 
-    def fit(
-        self,
-        matrix: NDArray[np.float32],
-        label: NDArray[np.bool_],
-        features: Sequence[Feature],
-        task: Task,
-        parameters: Parameters,
-        seed: int,
-        threads: int,
-    ) -> Iterator[tuple[float, Leaning]]:
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, Leaning]]:
         for fraction in (0.25, 0.5, 1.0):
             time.sleep(self.seconds_per_step)
             yield fraction, Leaning(float(parameters["skill"]))

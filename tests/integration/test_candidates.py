@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from mlops_ray.tasks.task import Task
-from mlops_ray.testing.candidates import CHECKS, TASKS, make_sample
+from mlops_ray.testing.candidates import CHECKS, TASKS, fit_data, make_sample
 from mlops_ray.training.candidates import (
     GradientBoosting,
     LightGBM,
@@ -72,8 +72,7 @@ def test_trees_answer_alike_in_onnx_next_to_every_threshold() -> None:
     """float64 thresholds compared with float32 inputs: the row next to a threshold takes the same branch in both."""
     candidate, parameters = CANDIDATES[0]
     sample = make_sample()
-    features, label = sample.encoder.features, sample.label
-    *_, (_, classifier) = candidate.fit(sample.matrix, label, features, sample.task, parameters, 3, 1)
+    *_, (_, classifier) = candidate.fit(fit_data(sample), parameters)
     nodes = np.concatenate([tree.nodes for trees in classifier.model._predictors for tree in trees])
     splits = nodes[nodes["is_leaf"] == 0]
     assert len(splits) > 100

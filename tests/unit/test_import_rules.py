@@ -98,7 +98,7 @@ TABLE: dict[str, set[str]] = {
         "pipeline",
         "retraining",
     },
-    "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "serving"},
+    "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "pipeline", "serving"},
     "__init__": {"use_case", "predictions", "batch", "monitoring", "pipeline"},
 }
 HOMES = {

@@ -10,8 +10,9 @@ from mlops_ray.training.footprint import footprint
 from mlops_ray.training.leaderboard import leaderboard, table
 from mlops_ray.training.proposal import middle
 from mlops_ray.training.trial import Footprint, SearchResult, Step, Trial
+from mlops_ray.training.weights import Weights
 from mlops_ray.training.worker import TrialData, TrialWorker
-from mlops_ray.use_case import Candidate, Feature
+from mlops_ray.use_case import Candidate, Feature, Fit, FitData
 
 AUC, LOSS = BINARY.metrics["roc_auc"], BINARY.metrics["log_loss"]
 FEATURES = (Feature("wind", "number"), Feature("origin", "category", ("JFK", "LGA")))
@@ -57,7 +58,7 @@ def test_a_finished_trial_knows_the_size_and_latency_of_the_file_to_be_sealed(ca
     matrix = np.stack([random.normal(size=80), random.integers(0, 4, 80)], axis=1).astype(np.float32)
     matrix[3, 0] = np.nan
     label = matrix[:, 1] > 1
-    data = TrialData(FEATURES, matrix, label, matrix, label)
+    data = TrialData(FEATURES, matrix, label, matrix, label, Weights(None, None), Fit())
     worker = TrialWorker(data, {candidate.name: candidate}, BINARY, "roc_auc", 1, {candidate.name: 1})
     worker.begin(candidate.name, middle(candidate.space))
     done = worker.step()
@@ -68,5 +69,5 @@ def test_a_finished_trial_knows_the_size_and_latency_of_the_file_to_be_sealed(ca
     assert 200 < costs.size_bytes < 5_000_000
     assert 0 < costs.row_ms < costs.batch_ms < 1000
     assert done["cpu_seconds"] > 0
-    *_, (_, model) = candidate.fit(matrix, label, FEATURES, BINARY, middle(candidate.space), 1, 1)
+    *_, (_, model) = candidate.fit(FitData(matrix, label, FEATURES, BINARY, 1, 1), middle(candidate.space))
     assert footprint(model, FEATURES, matrix).size_bytes == costs.size_bytes

@@ -50,6 +50,7 @@ from mlops_ray.use_case import (
     OnnxParity,
     Plausible,
     References,
+    Resources,
     Retraining,
     Schedule,
     Search,

@@ -45,7 +45,7 @@ def inputs_for(given: Given, trial: Known[Trial]) -> EvaluateInputs:
     )
     part_of_case = part(
         case,
-        *(*names, "split", "serving", "slices", "monitoring"),
+        *(*names, "split", "fit", "serving", "slices", "monitoring"),
         gates=tuple(one for one in case.gates if isinstance(one, BetterThanBaseline)),
         candidates=tuple(one for one in case.candidates if one.name == trial.value.candidate),
         search=part(case.search, "seed"),

@@ -25,7 +25,7 @@ class TrainInputs:
 def train_inputs(given: Given) -> TrainInputs:
     case, task = given.use_case, part(given.use_case.label, "task")
     return TrainInputs(
-        part(case, "name", "candidates", "split", "search", "metric", label=task), known_training_set(given)
+        part(case, "name", "candidates", "split", "search", "fit", "metric", label=task), known_training_set(given)
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,37 +10,63 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlops_ray.tasks.link import Linear, Link
-from mlops_ray.tasks.task import Task
+from mlops_ray.training.candidates.growing import PATIENCE, grow_in_steps
 from mlops_ray.training.candidates.tree_ensemble import Tree, rounded_down, trees_to_onnx
-from mlops_ray.use_case import Parameters
+from mlops_ray.use_case import FitData, FittedModel, Parameters
 
 Estimator: TypeAlias = HistGradientBoostingClassifier | HistGradientBoostingRegressor
 
-_FRACTIONS = (0.25, 0.5, 1.0)
+# Between two looks at the clock, if there is a limit; each fit sorts the values of all features into bins again.
+_TREES_AT_ONCE = 20
 
 
-def fit_trees(
-    matrix: NDArray[np.float32], label: NDArray[Any], task: Task, parameters: Parameters, seed: int, threads: int
-) -> Iterator[tuple[float, "BoostedTrees"]]:
+def fit_trees(data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
     """See gradient_boosting.GradientBoosting. Each step adds trees to those before it."""
-    iterations = int(parameters["iterations"])
-    link = task.link(label)
-    made, link = _ESTIMATORS[link.name](link)
-    model = made.set_params(
-        learning_rate=float(parameters["learning_rate"]),
-        max_leaf_nodes=int(parameters["max_leaf_nodes"]),
-        min_samples_leaf=int(parameters["min_samples_leaf"]),
-        l2_regularization=float(parameters["l2_regularization"]),
-        early_stopping=False,
-        warm_start=True,
-        random_state=seed,
-    )
-    for fraction in _FRACTIONS:
-        model.max_iter = max(1, round(iterations * fraction))
-        with threadpool_limits(limits=threads):
-            model.fit(matrix, label)
-        _round_thresholds(model)
-        yield fraction, BoostedTrees(model, link, task.output)
+
+    def begin(rows: FitData, watched: FitData | None) -> "_Growth":
+        return _Growth(rows, watched, parameters)
+
+    return grow_in_steps(begin, data, int(parameters["iterations"]))
+
+
+class _Growth:
+    """See growing.Growth."""
+
+    def __init__(self, data: FitData, watched: FitData | None, parameters: Parameters) -> None:
+        link = data.task.link(data.label)
+        made, self._link = _ESTIMATORS[link.name](link)
+        self._data, self._watched, self.trees = data, watched, 0
+        self._model = made.set_params(
+            learning_rate=float(parameters["learning_rate"]),
+            max_leaf_nodes=int(parameters["max_leaf_nodes"]),
+            min_samples_leaf=int(parameters["min_samples_leaf"]),
+            l2_regularization=float(parameters["l2_regularization"]),
+            early_stopping=watched is not None,
+            n_iter_no_change=PATIENCE,
+            warm_start=True,
+            random_state=data.seed,
+        )
+
+    def grow(self, trees: int) -> None:
+        data, late, at_once = self._data, self._watched, trees if self._data.ends_at is None else _TREES_AT_ONCE
+        held_out = (
+            {} if late is None else {"X_val": late.matrix, "y_val": late.label, "sample_weight_val": late.weights}
+        )
+        while self.trees < trees and not (self.trees and data.is_out_of_time()):
+            self._model.max_iter = min(trees, self.trees + at_once)
+            with threadpool_limits(limits=data.threads):
+                self._model.fit(data.matrix, data.label, sample_weight=data.weights, **held_out)
+            self.trees = len(self._model._predictors)
+            if self.trees < self._model.max_iter:
+                break
+        _round_thresholds(self._model)
+
+    @property
+    def best(self) -> int:
+        return max(1, int(np.argmax(self._model.validation_score_)))
+
+    def model(self) -> "BoostedTrees":
+        return BoostedTrees(self._model, self._link, self._data.task.output)
 
 
 def _classifier(link: Link) -> tuple[Estimator, Link]:

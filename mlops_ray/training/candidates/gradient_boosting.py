@@ -1,17 +1,9 @@
 """Gradient-boosted trees as a candidate; `boosted_trees` fits them, and imports scikit-learn."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Feature, Integer, Parameters, SearchSpace, Uniform
-
-if TYPE_CHECKING:
-    from mlops_ray.training.candidates.boosted_trees import BoostedTrees
+from mlops_ray.use_case import FitData, FittedModel, Integer, Parameters, SearchSpace, Uniform
 
 
 def _default_space() -> SearchSpace:
@@ -35,17 +27,8 @@ class GradientBoosting:
     name: str = "gradient_boosting"
     space: SearchSpace = field(default_factory=_default_space)
 
-    def fit(
-        self,
-        matrix: NDArray[np.float32],
-        label: NDArray[Any],
-        features: Sequence[Feature],
-        task: Task,
-        parameters: Parameters,
-        seed: int,
-        threads: int,
-    ) -> Iterator[tuple[float, "BoostedTrees"]]:
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
         """See use_case.Candidate. Each step adds trees to those before it."""
         from mlops_ray.training.candidates.boosted_trees import fit_trees
 
-        yield from fit_trees(matrix, label, task, parameters, seed, threads)
+        yield from fit_trees(data, parameters)

@@ -1,18 +1,10 @@
 """LightGBM as a candidate; `light_gbm_trees` fits it, and imports lightgbm (`pip install mlops_ray[lightgbm]`)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Feature, Integer, Parameters, SearchSpace, Uniform
-
-if TYPE_CHECKING:
-    from mlops_ray.training.candidates.light_gbm_trees import LightGbmTrees
+from mlops_ray.use_case import FitData, FittedModel, Integer, Parameters, SearchSpace, Uniform
 
 
 def _default_space() -> SearchSpace:
@@ -37,16 +29,7 @@ class LightGBM:
     name: str = "lightgbm"
     space: SearchSpace = field(default_factory=_default_space)
 
-    def fit(
-        self,
-        matrix: NDArray[np.float32],
-        label: NDArray[Any],
-        features: Sequence[Feature],
-        task: Task,
-        parameters: Parameters,
-        seed: int,
-        threads: int,
-    ) -> Iterator[tuple[float, "LightGbmTrees"]]:
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
         """See use_case.Candidate. Raises ConfigurationError if lightgbm is not installed here."""
         try:
             from mlops_ray.training.candidates.light_gbm_trees import fit_trees
@@ -55,4 +38,4 @@ class LightGBM:
                 f"The candidate {self.name} needs lightgbm, which is not installed here ({error}). Install it on every "
                 f"node that trains: pip install 'mlops_ray[lightgbm]'."
             ) from error
-        yield from fit_trees(matrix, label, task, parameters, seed, threads)
+        yield from fit_trees(data, parameters)

@@ -9,29 +9,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.tasks.link import Linear, Link
-from mlops_ray.tasks.task import Task
+from mlops_ray.training.candidates.growing import PATIENCE, grow_in_steps
 from mlops_ray.training.candidates.tree_ensemble import Tree, rounded_down, trees_to_onnx
-from mlops_ray.use_case import Parameters
-
-_FRACTIONS = (0.25, 0.5, 1.0)
+from mlops_ray.use_case import FitData, FittedModel, Parameters
 
 
-def fit_trees(
-    matrix: NDArray[np.float32], label: NDArray[Any], task: Task, parameters: Parameters, seed: int, threads: int
-) -> Iterator[tuple[float, "LightGbmTrees"]]:
+def fit_trees(data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
     """See light_gbm.LightGBM. Each step adds trees to those before it."""
-    objective, link = _objective(task.link(label))
-    settings = {name: value for name, value in parameters.items() if name != "iterations"}
-    settings |= {**objective, "seed": seed, "num_threads": threads, "deterministic": True, "force_row_wise": True}
-    data = lightgbm.Dataset(matrix, label.astype(np.float64), params={"verbose": -1}, free_raw_data=False)
-    booster = lightgbm.Booster({**settings, "verbose": -1}, data)
-    iterations, done = int(parameters["iterations"]), 0
-    for fraction in _FRACTIONS:
-        target = max(1, round(iterations * fraction))
-        for _ in range(done, target):
-            booster.update()
-        done = target
-        yield fraction, LightGbmTrees(booster, link, task.output)
+
+    def begin(rows: FitData, watched: FitData | None) -> "_Growth":
+        return _Growth(rows, watched, parameters)
+
+    return grow_in_steps(begin, data, int(parameters["iterations"]))
+
+
+class _Growth:
+    """See growing.Growth."""
+
+    def __init__(self, data: FitData, watched: FitData | None, parameters: Parameters) -> None:
+        objective, self._link = _objective(data.task.link(data.label))
+        settings = {name: value for name, value in parameters.items() if name != "iterations"}
+        settings |= {**objective, "seed": data.seed, "num_threads": data.threads, "verbose": -1}
+        rows = _dataset(data)
+        self._data, self.trees = data, 0
+        self._booster = lightgbm.Booster({**settings, "deterministic": True, "force_row_wise": True}, rows)
+        self._losses = list[float]()
+        if watched is not None:
+            self._booster.add_valid(_dataset(watched, rows), "held out")
+        self._is_watched = watched is not None
+
+    def grow(self, trees: int) -> None:
+        while self.trees < trees and not (self.trees and self._data.is_out_of_time()):
+            if self._is_watched and self.trees - self.best >= PATIENCE:
+                return
+            self._booster.update()
+            self.trees += 1
+            if self._is_watched:
+                self._losses.append(self._booster.eval_valid()[0][2])
+
+    @property
+    def best(self) -> int:
+        return 1 + int(np.argmin(self._losses)) if self._losses else 1
+
+    def model(self) -> "LightGbmTrees":
+        return LightGbmTrees(self._booster, self._link, self._data.task.output)
+
+
+def _dataset(data: FitData, binned_as: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+    label = data.label.astype(np.float64)
+    return lightgbm.Dataset(
+        data.matrix, label, binned_as, weight=data.weights, params={"verbose": -1}, free_raw_data=False
+    )
 
 
 def _objective(link: Link) -> tuple[dict[str, Any], Link]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -12,9 +13,8 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlops_ray.tasks.link import Link
-from mlops_ray.tasks.task import Task
 from mlops_ray.training.candidates.link_nodes import link_nodes
-from mlops_ray.use_case import Feature, Parameters
+from mlops_ray.use_case import Feature, FitData, Parameters
 
 _FRACTIONS = (0.25, 0.5, 1.0)
 # In standard deviations: one broken sensor value must not outvote all other features.
@@ -22,29 +22,36 @@ _CLIP = 10.0
 _Float = TypeVar("_Float", np.float32, np.float64)
 
 
-def fit_weights(
-    matrix: NDArray[np.float32],
-    label: NDArray[Any],
-    features: Sequence[Feature],
-    task: Task,
-    parameters: Parameters,
-    threads: int,
-) -> Iterator[tuple[float, "LinearModel"]]:
+def fit_weights(data: FitData, parameters: Parameters) -> Iterator[tuple[float, "LinearModel"]]:
     """See logistic_regression.LogisticRegression. Each step starts from the weights of the one before."""
-    iterations, l2 = int(parameters["iterations"]), float(parameters["l2"])
-    design, link = _design(matrix, features), task.link(label)
-    objective = _Objective(design, link, matrix, label, l2)
+    iterations = int(parameters["iterations"])
+    design, link = _design(data.matrix, data.features), data.task.link(data.label)
+    objective = _Objective(design, link, data, float(parameters["l2"]))
     weights = np.zeros(objective.size * link.width)
     done = 0
     for fraction in _FRACTIONS:
         target = max(1, round(iterations * fraction))
-        with threadpool_limits(limits=threads):
+        with threadpool_limits(limits=data.threads):
             # Running out of iterations is no failure here: it is the budget, and L-BFGS-B does not warn of it.
             weights = minimize(
-                objective, weights, jac=True, method="L-BFGS-B", options={"maxiter": max(1, target - done)}
+                objective,
+                weights,
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": max(1, target - done)},
+                callback=partial(_expect_time, data),
             ).x
         done = target
-        yield fraction, design.model(weights.reshape(-1, link.width), link, task.output)
+        is_last = fraction == 1 or data.is_out_of_time()
+        yield 1.0 if is_last else fraction, design.model(weights.reshape(-1, link.width), link, data.task.output)
+        if is_last:
+            return
+
+
+def _expect_time(data: FitData, weights: NDArray[np.float64]) -> None:
+    """Between iterations: what is raised ends them with the weights that there are."""
+    if data.is_out_of_time():
+        raise StopIteration
 
 
 @dataclass(frozen=True)
@@ -163,9 +170,8 @@ class _Design:
 class _Objective:
     """Mean loss plus penalty, and its gradient. Categories stay codes: no one-hot matrix is ever built."""
 
-    def __init__(
-        self, design: _Design, link: Link, matrix: NDArray[np.float32], label: NDArray[Any], l2: float
-    ) -> None:
+    def __init__(self, design: _Design, link: Link, data: FitData, l2: float) -> None:
+        matrix = data.matrix
         values = matrix[:, design.numbers]
         missing = np.isnan(values)
         self._dense = np.hstack(
@@ -175,7 +181,7 @@ class _Objective:
             ]
         )
         self._codes = [matrix[:, column].astype(np.int64) for column in design.categories]
-        self._label, self._link, self._l2 = label, link, l2
+        self._label, self._weights, self._link, self._l2 = data.label, data.weights, link, l2
         self._ends = np.cumsum([1, self._dense.shape[1], *design.codes])
         self.size = int(self._ends[-1])
 
@@ -185,7 +191,7 @@ class _Objective:
         scores = (self._dense @ dense.astype(np.float32)).astype(np.float64) + intercept
         for codes, table in zip(self._codes, tables, strict=True):
             scores += table[codes]
-        loss, residual = self._link.loss(scores, self._label)
+        loss, residual = self._link.loss(scores, self._label, self._weights)
         gradient = np.concatenate(
             [
                 residual.sum(axis=0, keepdims=True),

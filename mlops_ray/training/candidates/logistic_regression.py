@@ -1,14 +1,10 @@
 """Logistic regression, the baseline that a more complex model must beat; `linear_model` fits it, and imports SciPy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Feature, Integer, Parameters, SearchSpace, Uniform
+from mlops_ray.use_case import FitData, Integer, Parameters, SearchSpace, Uniform
 
 if TYPE_CHECKING:
     from mlops_ray.training.candidates.linear_model import LinearModel
@@ -31,17 +27,8 @@ class LogisticRegression:
     name: str = "logistic_regression"
     space: SearchSpace = field(default_factory=_default_space)
 
-    def fit(
-        self,
-        matrix: NDArray[np.float32],
-        label: NDArray[Any],
-        features: Sequence[Feature],
-        task: Task,
-        parameters: Parameters,
-        seed: int,
-        threads: int,
-    ) -> Iterator[tuple[float, "LinearModel"]]:
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, "LinearModel"]]:
         """See use_case.Candidate. `seed` has no effect: the problem is convex and starts at zero."""
         from mlops_ray.training.candidates.linear_model import fit_weights
 
-        yield from fit_weights(matrix, label, features, task, parameters, threads)
+        yield from fit_weights(data, parameters)

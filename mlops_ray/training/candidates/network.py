@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mlops_ray.tasks.link import Linear, Link
-from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Feature, Parameters
+from mlops_ray.use_case import Feature, FitData, Parameters
 
 _FRACTIONS = (0.25, 0.5, 1.0)
 _BATCH_ROWS = 2048
 _PREDICTION_ROWS = 65_536
+# So many epochs without a better answer to the rows that are held out end a fit.
+_PATIENCE = 2
 # In standard deviations: beyond that a network extrapolates to anything.
 _CLIP = 10.0
 # Of all values in training, hidden from the network so that "unknown" and "missing" mean something to it even in a
@@ -27,39 +28,62 @@ _HIDDEN_FRACTION = 0.02
 _UNKNOWN_CODE, _MISSING_CODE = 0, 1
 
 
-def fit_network(
-    matrix: NDArray[np.float32],
-    label: NDArray[Any],
-    features: Sequence[Feature],
-    task: Task,
-    parameters: Parameters,
-    seed: int,
-    threads: int,
-) -> Iterator[tuple[float, "Network"]]:
+def fit_network(data: FitData, parameters: Parameters) -> Iterator[tuple[float, "Network"]]:
     """See neural_network.NeuralNetwork. Sets the number of torch's threads in this process."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    link = task.link(label)
-    score = _SCORES[link.name](link, label)
-    module = _Perceptron(matrix, features, score, int(parameters["width"]), float(parameters["dropout"]))
-    inputs = torch.from_numpy(np.array(matrix))
-    steps = max(4, int(parameters["epochs"]) * -(-len(inputs) // _BATCH_ROWS))
+    torch.set_num_threads(data.threads)
+    torch.manual_seed(data.seed)
+    early, late = data.divided() or (data, None)
+    link = data.task.link(early.label)
+    score = _SCORES[link.name](link, early)
+    module = _Perceptron(early.matrix, data.features, score, int(parameters["width"]), float(parameters["dropout"]))
+    inputs = torch.from_numpy(np.array(early.matrix))
+    epoch = -(-len(inputs) // _BATCH_ROWS)
+    steps = max(4, int(parameters["epochs"]) * epoch)
     peak = float(parameters["learning_rate"])
     decay = float(parameters["weight_decay"])
     optimizer = torch.optim.AdamW(module.parameters(), lr=peak, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps, pct_start=0.2)
-    batches = _batches(len(inputs), torch.Generator().manual_seed(seed))
-    done = 0
-    for fraction in _FRACTIONS:
+    batches = _batches(len(inputs), torch.Generator().manual_seed(data.seed))
+    watch = _Watch(Network(module, link, data.task.output), late)
+    ends = {round(steps * fraction): fraction for fraction in _FRACTIONS}
+    for done in range(1, steps + 1):
+        rows = next(batches)
+        optimizer.zero_grad()
+        score.loss(module.scores(module.hide(inputs[rows])), rows).backward()
+        optimizer.step()
+        schedule.step()
+        if (done % epoch == 0 and watch.is_worse()) or data.is_out_of_time():
+            break
+        if done in ends and done < steps:
+            yield ends[done], Network(module.eval(), link, data.task.output)
+            module.train()
+    watch.take_best()
+    yield 1.0, Network(module.eval(), link, data.task.output)
+
+
+class _Watch:
+    """How a network answers rows that are held out, looked at after each epoch; nothing where there are none."""
+
+    def __init__(self, network: "Network", rows: FitData | None) -> None:
+        self._network, self._rows = network, rows
+        self._losses, self._best = list[float](), dict[str, torch.Tensor]()
+
+    def is_worse(self) -> bool:
+        """Whether the best epoch is `_PATIENCE` epochs ago."""
+        if self._rows is None:
+            return False
+        module, rows = self._network.module.eval(), self._rows
+        losses = rows.task.losses(rows.label, self._network.predict(rows.matrix))
         module.train()
-        for _ in range(done, round(steps * fraction)):
-            rows = next(batches)
-            optimizer.zero_grad()
-            score.loss(module.scores(module.hide(inputs[rows])), rows).backward()
-            optimizer.step()
-            schedule.step()
-        done = round(steps * fraction)
-        yield fraction, Network(module.eval(), link, task.output)
+        self._losses.append(float(np.average(losses, weights=rows.weights)))
+        best = int(np.argmin(self._losses))
+        if best == len(self._losses) - 1:
+            self._best = {name: value.clone() for name, value in module.state_dict().items()}
+        return len(self._losses) - 1 - best >= _PATIENCE
+
+    def take_best(self) -> None:
+        if self._best:
+            self._network.module.load_state_dict(self._best)
 
 
 @dataclass(frozen=True)
@@ -158,51 +182,57 @@ class _Perceptron(nn.Module):  # type: ignore[misc]
 class _Score(nn.Module):  # type: ignore[misc]
     """A link in torch: from scores to answers, and the loss of some of the rows that are fitted."""
 
-    def __init__(self, link: Link, targets: NDArray[Any]) -> None:
+    def __init__(self, link: Link, targets: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
         super().__init__()
         self.width = link.width
         self._targets = torch.from_numpy(targets)
+        self._weights = None if weights is None else torch.from_numpy(weights.astype(np.float32))
 
     def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        losses = self.losses(scores, self._targets[rows])
+        return (losses if self._weights is None else losses * self._weights[rows]).mean()
+
+    def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Of each row."""
         raise NotImplementedError
 
 
 class _Logistic(_Score):
-    def __init__(self, link: Link, label: NDArray[Any]) -> None:
-        super().__init__(link, label.astype(np.float32))
+    def __init__(self, link: Link, data: FitData) -> None:
+        super().__init__(link, data.label.astype(np.float32), data.weights)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(scores.squeeze(1))
 
-    def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return nn.functional.binary_cross_entropy_with_logits(scores.squeeze(1), self._targets[rows])
+    def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(scores.squeeze(1), targets, reduction="none")
 
 
 class _Softmax(_Score):
-    def __init__(self, link: Link, label: NDArray[Any]) -> None:
-        super().__init__(link, label.astype(np.int64))
+    def __init__(self, link: Link, data: FitData) -> None:
+        super().__init__(link, data.label.astype(np.int64), data.weights)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.softmax(scores, dim=1)
 
-    def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(scores, self._targets[rows])
+    def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(scores, targets, reduction="none")
 
 
 class _Linear(_Score):
-    def __init__(self, link: Linear, label: NDArray[Any]) -> None:
-        super().__init__(link, link.scaled(label).astype(np.float32))
+    def __init__(self, link: Linear, data: FitData) -> None:
+        super().__init__(link, link.scaled(data.label).astype(np.float32), data.weights)
         self._centre, self._deviation, self._median = link.centre, link.deviation, link.median
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         return self._centre + self._deviation * scores.squeeze(1)
 
-    def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         loss = nn.functional.l1_loss if self._median else nn.functional.mse_loss
-        return loss(scores.squeeze(1), self._targets[rows])
+        return loss(scores.squeeze(1), targets, reduction="none")
 
 
-_SCORES: dict[str, Callable[[Any, NDArray[Any]], _Score]] = {
+_SCORES: dict[str, Callable[[Any, FitData], _Score]] = {
     "logistic": _Logistic,
     "softmax": _Softmax,
     "linear": _Linear,

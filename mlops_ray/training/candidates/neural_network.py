@@ -1,14 +1,10 @@
 """A multilayer perceptron with embeddings for the categories, as a candidate; `network` fits it, and imports torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlops_ray.tasks.task import Task
-from mlops_ray.use_case import Choice, Feature, Integer, Parameters, SearchSpace, Uniform
+from mlops_ray.use_case import Choice, FitData, Integer, Parameters, SearchSpace, Uniform
 
 if TYPE_CHECKING:
     from mlops_ray.training.candidates.network import Network
@@ -35,17 +31,8 @@ class NeuralNetwork:
     name: str = "neural_network"
     space: SearchSpace = field(default_factory=_default_space)
 
-    def fit(
-        self,
-        matrix: NDArray[np.float32],
-        label: NDArray[Any],
-        features: Sequence[Feature],
-        task: Task,
-        parameters: Parameters,
-        seed: int,
-        threads: int,
-    ) -> Iterator[tuple[float, "Network"]]:
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, "Network"]]:
         """See use_case.Candidate. Sets the number of torch's threads in this process."""
         from mlops_ray.training.candidates.network import fit_network
 
-        yield from fit_network(matrix, label, features, task, parameters, seed, threads)
+        yield from fit_network(data, parameters)

@@ -1,0 +1,85 @@
+"""A fitted model whose answers pass through a scaling, also as ONNX."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx.compose
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from mlops_ray.tasks.scaling import HIGHEST, LOWEST, Scaling
+from mlops_ray.tasks.task import Task
+from mlops_ray.training.candidates.link_nodes import link_nodes
+from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters
+
+# In front of every name of the model's graph but its input, so that none meets a name of the scaling.
+_PREFIX = "unscaled/"
+_OPSET = 18
+
+
+@dataclass(frozen=True)
+class ScaledModel:
+    model: FittedModel
+    scaling: Scaling
+    task: Task
+
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self.scaling.apply(self.model.predict(matrix))
+
+    def to_onnx(self) -> bytes:
+        """The model's nodes and those of the scaling, in float64: a difference of float32 beside 1 would be all that is
+        left of a probability of one in ten million."""
+        complete = onnx.load_model_from_string(self.model.to_onnx())
+        complete = onnx.compose.add_prefix(complete, _PREFIX, rename_inputs=False)
+        output = self.task.output
+        scores, constants = self._scores(f"{_PREFIX}{output}")
+        last, more, answer = link_nodes(self.scaling.link, output, "scaling/scores", np.float64)
+        if not any(one.domain == "" for one in complete.opset_import):
+            complete.opset_import.append(helper.make_opsetid("", _OPSET))
+        complete.graph.node.extend([*scores, *last])
+        complete.graph.initializer.extend([*constants, *more])
+        del complete.graph.output[:]
+        complete.graph.output.append(answer)
+        onnx.checker.check_model(complete)
+        serialized: bytes = complete.SerializeToString()
+        return serialized
+
+    def _scores(self, answer: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """As `scaling.scores_of`, times the slope, plus the shifts."""
+        values = {
+            "low": np.array(LOWEST),
+            "high": np.array(HIGHEST),
+            "one": np.array(1.0),
+            "axis": np.array([1], dtype=np.int64),
+            "slope": np.array(self.scaling.slope),
+            "shifts": np.array(self.scaling.shifts),
+        }
+        steps = [("Clip", "exact", "low", "high", "inside"), ("Log", "inside", "logs")]
+        if len(self.scaling.shifts) == 1:
+            steps += [("Sub", "one", "inside", "other"), ("Log", "other", "logs_of_other")]
+            steps += [("Sub", "logs", "logs_of_other", "odds"), ("Unsqueeze", "odds", "axis", "unscaled")]
+        else:
+            steps += [("Identity", "logs", "unscaled")]
+        steps += [("Mul", "unscaled", "slope", "sloped"), ("Add", "sloped", "shifts", "scores")]
+        nodes = [helper.make_node("Cast", [answer], ["scaling/exact"], to=TensorProto.DOUBLE)]
+        for operator, *names in steps:
+            *inputs, result = (f"scaling/{name}" for name in names)
+            nodes.append(helper.make_node(operator, inputs, [result]))
+        return nodes, [numpy_helper.from_array(value, f"scaling/{name}") for name, value in values.items()]
+
+
+def scaled(model: FittedModel, scaling: Scaling, task: Task) -> ScaledModel:
+    """The model behind the scaling; of one that has passed another, one that does both at once."""
+    if isinstance(model, ScaledModel):
+        return ScaledModel(model.model, scaling.after(model.scaling), task)
+    return ScaledModel(model, scaling, task)
+
+
+def fit_steps(
+    candidate: Candidate, data: FitData, parameters: Parameters, scaling: Scaling | None
+) -> Iterator[tuple[float, FittedModel]]:
+    """The candidate's steps, each model behind the scaling, if there is one."""
+    for fraction, model in candidate.fit(data, parameters):
+        yield fraction, scaled(model, scaling, data.task) if scaling else model

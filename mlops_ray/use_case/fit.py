@@ -1,0 +1,106 @@
+"""Fit: what every candidate is fitted with, in trials and in the last fit alike."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.errors import UseCaseError, nearest
+from mlops_ray.tasks.task import Task
+from mlops_ray.use_case.declared_types import expect_types
+from mlops_ray.use_case.features import Feature
+
+_MOST_HELD_OUT = 0.5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How candidates are fitted, all of them.
+
+    class_weights: "balanced", so that each class weighs as much as any other, or how much a row of each class counts
+    beside one of weight 1, by the class, True or False for yes and no. The probabilities that come of it are led back
+    to how often the classes are (`tasks.scaling.without_weights`). For kinds of label with classes.
+    half_life: a row that is so much older than the newest one counts half as much.
+    calibration: what probabilities are passed through, found on the validation period and sealed with the model:
+    "temperature" makes them bolder or more careful all alike, "platt" also moves each class up or down.
+    held_out: of the rows, the latest share that trees and networks watch to end where more of the same makes them
+    worse. Trees are fitted once more, to all rows, with as many as were best.
+    time_limit: from then on a fit ends with what it has, and the record says so; a candidate that cannot do that goes
+    on.
+    """
+
+    class_weights: Literal["balanced"] | Mapping[str | bool, float] | None = None
+    half_life: timedelta | None = None
+    calibration: Literal["temperature", "platt"] | None = None
+    held_out: float | None = None
+    time_limit: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        expect_types(self, "Fit")
+        if isinstance(self.class_weights, Mapping):
+            for name, weight in self.class_weights.items():
+                if not 0 < weight < math.inf:
+                    raise UseCaseError(f"Fit: the weight of class {name!r} is {weight}. Give a number above 0.")
+        for name in ("half_life", "time_limit"):
+            value = getattr(self, name)
+            if value is not None and value <= timedelta(0):
+                raise UseCaseError(f"Fit: {name} is {value}. Give a time above 0, or None.")
+        if self.held_out is not None and not 0 < self.held_out <= _MOST_HELD_OUT:
+            raise UseCaseError(f"Fit: held_out is {self.held_out}. Give a share above 0, at most {_MOST_HELD_OUT}.")
+
+    def ends_at(self) -> float | None:
+        """For a fit that begins now: see FitData."""
+        return None if self.time_limit is None else time.monotonic() + self.time_limit.total_seconds()
+
+    def expect_task(self, task: Task, owner: str) -> None:
+        """Raise UseCaseError if something is declared that needs classes, or names another class."""
+        classes = task.class_names
+        for name in ("class_weights", "calibration"):
+            if getattr(self, name) is not None and not classes:
+                raise UseCaseError(f"{owner}: Fit: {name} is for labels with classes, and this one is a number.")
+        if isinstance(self.class_weights, Mapping):
+            for one in self.class_weights:
+                if one not in classes:
+                    hint = nearest(one, [str(name) for name in classes]) if isinstance(one, str) else ""
+                    shown = ", ".join(repr(name) for name in classes)
+                    raise UseCaseError(f"{owner}: Fit: the label has no class {one!r} (it has {shown}). {hint}".strip())
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a candidate is given to learn from.
+
+    matrix: encoded features, float32 [rows, features], in the order of prediction time; it may be read-only. label: as
+    `task` encodes it, [rows]. weights: how much each row counts, float64 [rows], 1 on average; None: all the same.
+    held_out: see `Fit`. ends_at: the moment of `time.monotonic` from which on to end with what there is; None: never.
+    """
+
+    matrix: NDArray[np.float32]
+    label: NDArray[Any]
+    features: tuple[Feature, ...]
+    task: Task
+    seed: int
+    threads: int
+    weights: NDArray[np.float64] | None = None
+    held_out: float | None = None
+    ends_at: float | None = None
+
+    def is_out_of_time(self) -> bool:
+        return self.ends_at is not None and time.monotonic() >= self.ends_at
+
+    def divided(self) -> tuple[Self, Self] | None:
+        """The earlier rows, and the later ones that are held out; None where none are, or a part lacks a class."""
+        if self.held_out is None:
+            return None
+        border = len(self.label) - round(self.held_out * len(self.label))
+        early, late = self._rows(slice(border)), self._rows(slice(border, None))
+        return None if any(self.task.shortfall(part.label) for part in (early, late)) else (early, late)
+
+    def _rows(self, which: slice) -> Self:
+        weights = None if self.weights is None else self.weights[which]
+        return replace(self, matrix=self.matrix[which], label=self.label[which], weights=weights, held_out=None)
