@@ -67,6 +67,7 @@ PIPELINE: dict[StepName, Step] = {
 }
 REFRESH: tuple[StepName, ...] = ("ingest", "features", "materialize")
 
+_OF_SEARCH = ("ended_by", "spent", "started_from", "average", "leaderboard")
 logger = logging.getLogger(__name__)
 
 
@@ -343,7 +344,7 @@ class Pipeline:
             lock_file=lock_digest(),
             python=platform_now()[0],
             platform=platform_now()[1],
-            search={name: trained[name] for name in ("ended_by", "spent", "started_from", "leaderboard")},
+            search={name: trained[name] for name in _OF_SEARCH},
         )
 
 

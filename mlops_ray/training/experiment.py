@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from mlops_ray.config import Settings
 from mlops_ray.training.asha import AshaPerCandidate
+from mlops_ray.training.kept_answers import KeptAnswers
 from mlops_ray.training.proposal import propose
 from mlops_ray.training.shared_data import SharedData
 from mlops_ray.training.slots import Slots
@@ -40,12 +41,18 @@ _TUNE_ENVIRONMENT = {
 }
 
 
-def run_trials(use_case: UseCase, settings: Settings, data: SharedData, key: str, ledger: TrialLedger) -> None:
-    """Run trials until a budget is spent. Raises ConfigurationError if no node has what a trial asks for."""
+def run_trials(
+    use_case: UseCase, settings: Settings, data: SharedData, key: str, ledger: TrialLedger, kept: KeptAnswers | None
+) -> None:
+    """Run trials until a budget is spent. kept: where answers go, None if nobody asks for them.
+
+    Raises ConfigurationError if no node has what a trial asks for.
+    """
     candidates = {candidate.name: candidate for candidate in use_case.candidates}
     slots = Slots(use_case.search, candidates, ledger.budget.trials)
     fit = tune.with_parameters(
         _trainable(),
+        kept=kept,
         data=data,
         candidates=candidates,
         task=use_case.label.task,
@@ -101,16 +108,20 @@ def _trainable() -> type[tune.Trainable]:
     """
 
     class Fit(tune.Trainable):  # type: ignore[misc]
-        def setup(self, config: Mapping[str, Any], **of_all_trials: Any) -> None:
-            self._worker = TrialWorker(**of_all_trials)
+        def setup(self, config: Mapping[str, Any], kept: KeptAnswers | None, **of_all_trials: Any) -> None:
+            self._worker, self._kept = TrialWorker(**of_all_trials), kept
             self.reset_config(config)
 
         def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+            self._trial_id = new_config["trial"]
             self._worker.begin(new_config["candidate"], new_config["parameters"])
             return True
 
         def step(self) -> dict[str, Any]:
-            return self._worker.step()
+            done = self._worker.step()
+            if self._kept is not None and done["done"] and "message" not in done:
+                self._kept.write(self._trial_id, self._worker.answer)
+            return done
 
     return Fit
 

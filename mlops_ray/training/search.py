@@ -14,7 +14,9 @@ from typing import Any
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.training.averaging import average_the_best
 from mlops_ray.training.experiment import run_trials
+from mlops_ray.training.kept_answers import KeptAnswers
 from mlops_ray.training.leaderboard import leaderboard, table
 from mlops_ray.training.shared_data import encode_where_it_fits
 from mlops_ray.training.tracking import open_search
@@ -60,13 +62,16 @@ def search(
         start_from,
     )
     ledger = TrialLedger(runs, training_set, use_case, progress, retry_failed)
+    kept = KeptAnswers(settings.artifacts, use_case.name, key) if use_case.search.ensemble > 1 else None
     done, before = len(ledger.ended()), ledger.ended_by()
     logger.info("Search %s: %d of %d trials have ended.", runs.parent_run_id, done, ledger.budget.trials)
     try:
         if ledger.unfinished() or not before:
             ledger.start_clock(started)
-            run_trials(use_case, settings, data, key, ledger)
+            run_trials(use_case, settings, data, key, ledger, kept)
             _require_ended(ledger)
+        if kept is not None:
+            average_the_best(use_case, training_set, ledger, kept)
         ledger.reconcile()
     except BaseException:
         ledger.abandon()

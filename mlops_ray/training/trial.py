@@ -135,7 +135,9 @@ class SearchResult:
     environment: see code_version.environment_digest, of where it ended. ended_by: the budget that was spent, such as
     `trials` or `seconds`, in a sentence; spent: see there. started_from: `version`, an earlier
     one, and `parameters`, by candidate those that were best in its search: where they lie in the space, the candidate's
-    first trial has taken them. Empty without such a version.
+    first trial has taken them. Empty without such a version. average: of an average of trials that was looked for, its
+    `weights` by trial, its `value`, by how much it is `better_by` than the best single one (training.ensemble), and
+    whether it was `chosen`.
     """
 
     parent_run_id: str
@@ -146,6 +148,7 @@ class SearchResult:
     ended_by: str = ""
     spent: Spent = Spent(0, 0.0, 0.0)
     started_from: Mapping[str, Any] = field(default_factory=dict)
+    average: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -157,6 +160,7 @@ class SearchResult:
             "ended_by": self.ended_by,
             "spent": asdict(self.spent),
             "started_from": dict(self.started_from),
+            "average": dict(self.average),
         }
 
     @classmethod
@@ -170,4 +174,5 @@ class SearchResult:
             ended_by=value.get("ended_by", ""),
             spent=Spent(**value["spent"]) if "spent" in value else Spent(0, 0.0, 0.0),
             started_from=value.get("started_from", {}),
+            average=value.get("average", {}),
         )

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ from mlops_ray.training.budget import Budget, spent_by
 from mlops_ray.training.tracking import SearchRuns
 from mlops_ray.training.trial import SearchProgress, SearchResult, Spent, Trial, best_so_far
 from mlops_ray.use_case import UseCase
+from mlops_ray.use_case.search import ENSEMBLE
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,9 @@ class TrialLedger:
         self._progress = progress
         self._recorded = {trial.trial_id: trial for trial in runs.trials(retry_failed)}
         self._logged = {name: trial for name, trial in self._recorded.items() if trial.status != "running"}
-        self.trials = dict(self._recorded)
+        # The average is found anew by each attempt, the same one.
+        self.trials = {name: trial for name, trial in self._recorded.items() if trial.candidate != ENSEMBLE}
+        self.average: Mapping[str, Any] = {}
         self.budget = Budget.of(use_case.search, len(use_case.candidates))
         self._seconds_before = runs.seconds()
         self._started: float | None = None
@@ -53,7 +56,8 @@ class TrialLedger:
     def spent(self) -> Spent:
         """Of this attempt and those before."""
         now = 0.0 if self._started is None else time.monotonic() - self._started
-        return replace(spent_by(self.trials.values()), seconds=self._seconds_before + now)
+        begun = (trial for trial in self.trials.values() if trial.candidate != ENSEMBLE)
+        return replace(spent_by(begun), seconds=self._seconds_before + now)
 
     def ended_by(self) -> str:
         return self.budget.ended_by(self.spent())
@@ -102,6 +106,11 @@ class TrialLedger:
                 )
             )
 
+    def add_average(self, trial: Trial) -> None:
+        """A trial beside those of the budget; it keeps the run that an earlier attempt has made for it."""
+        recorded = self._recorded.get(trial.trial_id)
+        self.update(replace(trial, run_id=recorded.run_id) if recorded else trial)
+
     def reconcile(self) -> None:
         """Bring MLflow to the same state, and stop the clock. Raises UnavailableError."""
         for trial in list(self.trials.values()):
@@ -119,7 +128,9 @@ class TrialLedger:
 
     def result(self) -> SearchResult:
         trials = tuple(sorted(self.trials.values(), key=lambda trial: (self._rank(trial), trial.number)))
-        best, ended_by, spent = best_so_far(trials, self._metric), self.ended_by(), self.spent()
+        ended_by, spent = self.ended_by(), self.spent()
+        average = next((trial for trial in trials if trial.candidate == ENSEMBLE), None)
+        best = average or best_so_far(trials, self._metric)
         self._runs.end("FAILED" if best is None else "FINISHED", best, ended_by)
         if best is None:
             self._refuse(trials, ended_by)
@@ -132,6 +143,7 @@ class TrialLedger:
             ended_by,
             spent,
             self._runs.started_from,
+            self.average,
         )
 
     def _refuse(self, trials: tuple[Trial, ...], ended_by: str) -> NoReturn:
@@ -154,7 +166,8 @@ class TrialLedger:
             self._runs.log_seconds(self._said)
 
     def _rank(self, trial: Trial) -> int:
-        return [candidate.name for candidate in self._use_case.candidates].index(trial.candidate)
+        names = [candidate.name for candidate in self._use_case.candidates]
+        return (*names, ENSEMBLE).index(trial.candidate)
 
     def _log(self, trial: Trial) -> None:
         logged = self._logged.get(trial.trial_id)

@@ -70,7 +70,8 @@ class TrialWorker:
             # Within the try, because a candidate's fit need not be a generator and can raise at once.
             self._fitting = self._fitting or self._fit()
             fraction, model = next(self._fitting)
-            value = self._judge(model.predict(self._data.validation))
+            self.answer = model.predict(self._data.validation)
+            value = self._judge(self.answer)
         except StopIteration:
             return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
         except Exception as error:  # The user's code may raise anything; it is recorded and ends this trial only.

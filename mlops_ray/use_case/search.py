@@ -16,7 +16,7 @@ from mlops_ray.use_case.fit import FitData
 ENSEMBLE = "ensemble"
 _FEWEST_ROWS = 1_000
 # Every one of them is in the sealed model, and answers every request.
-_MOST_AVERAGED = 20
+_MOST_AVERAGED = 10
 
 
 @dataclass(frozen=True)

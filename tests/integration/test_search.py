@@ -77,13 +77,18 @@ def test_every_trial_is_a_child_run_with_its_parameters_and_steps(cluster: str, 
 
 def test_a_candidate_that_raises_fails_alone_and_the_best_has_its_full_budget(cluster: str, tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
-    result = search(make_use_case((Broken(), Steady()), trials=2), settings, make_training_set(settings), "key")
+    case = make_use_case((Broken(), Steady()), trials=2)
+    case = replace(case, search=replace(case.search, ensemble=2))
+    result = search(case, settings, make_training_set(settings), "key")
     broken = [trial for trial in result.trials if trial.candidate == "broken"]
     assert [trial.status for trial in broken] == ["failed"], "it lost, and the other candidate has the rest"
     assert len(result.trials) == 4
     assert "the broken candidate broke" in broken[0].message
     assert result.best.candidate == "steady"
     assert result.best.fraction == 1.0
+    assert not result.average["chosen"], "models with the same errors were averaged"
+    assert sum(result.average["weights"].values()) == pytest.approx(1.0)
+    assert search(case, settings, make_training_set(settings), "key") == result
     assert result.best.value == max(trial.value for trial in result.trials if trial.status == "finished")
 
 

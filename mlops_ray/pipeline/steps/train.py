@@ -24,9 +24,10 @@ class TrainInputs:
 
 def train_inputs(given: Given) -> TrainInputs:
     case, task = given.use_case, part(given.use_case.label, "task")
-    return TrainInputs(
-        part(case, "name", "candidates", "split", "search", "fit", "metric", label=task), known_training_set(given)
-    )
+    names = "name", "candidates", "split", "search", "fit", "metric"
+    # Days are counted only where an average is compared with the best trial.
+    zone = case.zone() if case.search.ensemble > 1 else "UTC"
+    return TrainInputs(part(case, *names, label=task, time_zone=zone), known_training_set(given))
 
 
 def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
