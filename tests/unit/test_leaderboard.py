@@ -1,10 +1,20 @@
 """The leaderboard: quality beside what it costs, and which trials nothing else replaces."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from mlops_ray.cli.leaderboard import lines
+from mlops_ray.cli.main import app
+from mlops_ray.config import Settings
+from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.tasks.binary import BINARY
+from mlops_ray.testing.example_lineage import example_lineage, register_example
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.training.footprint import footprint
 from mlops_ray.training.leaderboard import leaderboard, table
@@ -71,3 +81,18 @@ def test_a_finished_trial_knows_the_size_and_latency_of_the_file_to_be_sealed(ca
     assert done["cpu_seconds"] > 0
     *_, (_, model) = candidate.fit(FitData(matrix, label, FEATURES, BINARY, 1, 1), middle(candidate.space))
     assert footprint(model, FEATURES, matrix).size_bytes == costs.size_bytes
+
+
+def test_the_leaderboard_of_a_version_is_shown_and_given_as_json(tmp_path: Path, store: ControlStore) -> None:
+    settings = Settings(state=str(tmp_path), data=str(tmp_path / "data"))
+    best = trial(0, 0.8, 0.03, 2_500_000)
+    rows = [asdict(one) for one in leaderboard(SearchResult("parent", "roc_auc", best, (best,)), AUC)]
+    register_example(settings, store, example_lineage(search={"leaderboard": rows}), 1)
+    register_example(settings, store, example_lineage(digest="e" * 64), 2)
+
+    def asked(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["versions", "leaderboard", *arguments, "--state", settings.state])
+
+    assert "*>  trees-000  0.8000   0.030 ms  3.0 ms      2.50 MB" in asked("flights@1").stdout
+    assert json.loads(asked("flights@1", "--json").stdout) == rows
+    assert "no leaderboard was recorded" in str(asked("flights@2").exception)
