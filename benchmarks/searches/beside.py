@@ -25,7 +25,7 @@ from mlops_ray.features.training_set import TrainingSet, split_by_time
 from mlops_ray.tasks.days import days_of
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LogisticRegression
 from mlops_ray.training.search import search
-from mlops_ray.training.shared_data import _encode
+from mlops_ray.training.shared_data import encode
 from mlops_ray.training.trial import SearchResult
 from mlops_ray.use_case import FitData, Search, UseCase
 
@@ -44,7 +44,7 @@ def wall() -> Figures:
         started = time.monotonic()
         result = _searched(case, training_set)
         ours, started = time.monotonic() - started, time.monotonic()
-        replay(Path(folder), as_data(case, _encode(case, training_set)), result.trials, CPUS)
+        replay(Path(folder), as_data(case, encode(case, training_set)), result.trials, CPUS)
         theirs = time.monotonic() - started
     yield "search_seconds", ours, f"s, {len(result.trials)} trials of 3 candidates, {ROWS:,} rows"
     yield "optuna_seconds", theirs, "s, the same trials by plain Optuna and joblib"
@@ -56,7 +56,7 @@ def quality() -> Figures:
     with _ray():
         found = [_searched(*_three("flights", QUALITY_ROWS, seed)).best.value or 0.0 for seed in range(SEEDS)]
         case, training_set = _three("flights", QUALITY_ROWS, 0)
-        data = as_data(case, _encode(case, training_set))
+        data = as_data(case, encode(case, training_set))
     theirs = best_of_each(data, range(SEEDS), 3 * EACH, CPUS)
     apart = [one - other for one, other in zip(found, theirs, strict=True)]
     half = student.ppf(0.975, SEEDS - 1) * statistics.stdev(apart) / SEEDS**0.5
@@ -135,7 +135,7 @@ def _last_fit(
     case: UseCase, result: SearchResult, parts: dict[str, Any], training_set: TrainingSet
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The chosen candidate on the rows that FLAML's model was fitted on, in the same encoding."""
-    features = _encode(replace(case, search=replace(case.search, rows=None)), training_set).features
+    features = encode(replace(case, search=replace(case.search, rows=None)), training_set).features
     candidate = next(one for one in case.candidates if one.name == result.best.candidate)
     data = FitData(parts["seen"], parts["seen_label"], features, case.label.task, case.search.seed, CPUS)
     *_, (_, model) = candidate.fit(data, result.best.parameters)

@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from mlops_ray.training.proposal import _distribution
+from mlops_ray.training.proposal import distribution
 from mlops_ray.training.trial import Trial
 from mlops_ray.training.worker import TrialData
 from mlops_ray.use_case import FitData, UseCase
@@ -64,7 +64,7 @@ def _fitted(data: Data, trial: optuna.Trial, seed: int) -> float:
     name = trial.suggest_categorical("candidate", list(by_name))
     parameters = {}
     for key, dimension in by_name[name].space.items():
-        parameters[key] = trial._suggest(f"{name}.{key}", _distribution(dimension))
+        parameters[key] = trial._suggest(f"{name}.{key}", distribution(dimension))
     to_fit = FitData(read.train, read.train_label, read.features, data["task"], seed, 1)
     for fraction, model in by_name[name].fit(to_fit, parameters):
         value = _value(data, model.predict(read.validation))

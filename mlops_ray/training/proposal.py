@@ -40,7 +40,7 @@ def propose(
         sampler = optuna.samplers.TPESampler(
             seed=int.from_bytes(digest[:4]), n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
         )
-    distributions = {name: _distribution(dimension) for name, dimension in candidate.space.items()}
+    distributions = {name: distribution(dimension) for name, dimension in candidate.space.items()}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -79,7 +79,7 @@ def _middle(dimension: Uniform | Integer | Choice) -> str | float | int | bool:
     return round(centre) if isinstance(dimension, Integer) else centre
 
 
-def _distribution(dimension: Uniform | Integer | Choice) -> optuna.distributions.BaseDistribution:
+def distribution(dimension: Uniform | Integer | Choice) -> optuna.distributions.BaseDistribution:
     if isinstance(dimension, Choice):
         return optuna.distributions.CategoricalDistribution(dimension.values)
     if isinstance(dimension, Integer):

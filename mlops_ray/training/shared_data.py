@@ -1,5 +1,7 @@
 """What all trials of a search read, encoded once."""
 
+from typing import TypeAlias
+
 import ray
 
 from mlops_ray.errors import MlopsRayError
@@ -14,16 +16,16 @@ from mlops_ray.use_case import UseCase
 # Of a value of the training set: as a column, as a copy that is filtered and sorted, and in the matrix.
 _BYTES_WHILE_ENCODED = 24
 
-SharedData = "TrialData | ray.ObjectRef[TrialData]"
+SharedData: TypeAlias = "TrialData | ray.ObjectRef[TrialData]"
 
 
 def encode_where_it_fits(use_case: UseCase, training_set: TrainingSet) -> "TrialData | ray.ObjectRef[TrialData]":
     """What all trials read, or a reference to it: a training set of many files does not come past the driver."""
     if not training_set.parts:
-        return _encode(use_case, training_set)
+        return encode(use_case, training_set)
     rows = use_case.search.rows or training_set.rows
     memory = min(rows * (len(training_set.features) + 8) * _BYTES_WHILE_ENCODED, most_memory())
-    reference = ray.remote(_encode).options(memory=memory).remote(use_case, training_set)
+    reference = ray.remote(encode).options(memory=memory).remote(use_case, training_set)
     try:
         ray.wait([reference], fetch_local=False)
         ray.get(ray.remote(_is_there).remote(reference))
@@ -34,7 +36,7 @@ def encode_where_it_fits(use_case: UseCase, training_set: TrainingSet) -> "Trial
     return reference
 
 
-def _encode(use_case: UseCase, training_set: TrainingSet) -> TrialData:
+def encode(use_case: UseCase, training_set: TrainingSet) -> TrialData:
     """The encoder sees the train part only: a category first met in validation is unknown, as it would be later."""
     wanted, search = ("train", "validation"), use_case.search
     parts = read_split(training_set, use_case.split, use_case.label.task, wanted, search.rows, search.seed)
