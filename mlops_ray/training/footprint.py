@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -29,8 +30,8 @@ def footprint(model: FittedModel, features: Sequence[Feature], matrix: NDArray[n
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     batch = _decoded(features, matrix[np.arange(BATCH_ROWS) % len(matrix)])
     rows = [{name: values[at : at + 1] for name, values in batch.items()} for at in range(_ROUNDS)]
-    row_ms = _median_ms([lambda row=row: session.run(None, row) for row in rows])
-    return Footprint(len(onnx), row_ms, _median_ms([lambda: session.run(None, batch)] * _BATCHES))
+    row_ms = _median_ms([partial(session.run, None, row) for row in rows])
+    return Footprint(len(onnx), row_ms, _median_ms([partial(session.run, None, batch)] * _BATCHES))
 
 
 def _median_ms(calls: Sequence[Callable[[], Any]]) -> float:

@@ -75,4 +75,4 @@ def _unknown(trials: Sequence[Trial]) -> bool:
 
 def _worth(trials: Sequence[Trial], metric: Metric) -> float:
     best = best_so_far(tuple(trials), metric)
-    return -math.inf if best is None else metric.gain(best.value)
+    return -math.inf if best is None or best.value is None else metric.gain(best.value)

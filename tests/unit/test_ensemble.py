@@ -15,10 +15,10 @@ from mlops_ray.training.encoding import Encoder
 from mlops_ray.training.ensemble import Ensemble, average, candidates_in, members_of, parameters_of
 from mlops_ray.training.proposal import middle
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Feature, FitData
+from mlops_ray.use_case import Candidate, Feature, FitData
 
 FEATURES = (Feature("wind", "number"), Feature("origin", "category", ("JFK", "LGA")))
-CANDIDATES = (GradientBoosting(), LogisticRegression())
+CANDIDATES: tuple[Candidate, ...] = (GradientBoosting(), LogisticRegression())
 TRIALS = tuple(Trial(one.name, at, middle(one.space)) for at, one in enumerate(CANDIDATES))
 WEIGHTS = {TRIALS[0].trial_id: 0.75, TRIALS[1].trial_id: 0.25}
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def settings(tmp_path: Path, store: ControlStore) -> Settings:
     return Settings(state=str(tmp_path), data=str(tmp_path / "data"))
 
 
-def lineage(depths: dict[int, float], **changed: object) -> Lineage:
+def lineage(depths: dict[int, float], **changed: Any) -> Lineage:
     trials = tuple(
         TrialRecord(f"gradient_boosting-{n:03d}", "gradient_boosting", {"depth": n}, "run", "finished", value)
         for n, value in depths.items()
