@@ -15,7 +15,7 @@ _GB = 1_000_000_000
 
 
 class Slots:
-    """Counted when the search begins; nodes that come later count too."""
+    """What is free is looked at again before each trial: the step before may hold its CPUs for a moment longer."""
 
     def __init__(self, search: Search, candidates: Iterable[str], trials: int) -> None:
         """Raises ConfigurationError if no node has what a candidate asks for, for which Ray would wait for ever."""
@@ -28,7 +28,7 @@ class Slots:
         }
         for name, wanted in self.wants.items():
             _expect_a_node(name, wanted)
-        self._free, self._total = ray.available_resources(), ray.cluster_resources()
+        self._free = {"CPU": 0.0, "GPU": 0.0}
 
     def has_room(self, candidate: str, running: Iterable[str]) -> bool:
         """Whether a trial of the candidate is begun beside those of `running`, their candidates' names.
@@ -41,13 +41,21 @@ class Slots:
             return True
         if len(running) >= self.at_once:
             return False
-        now = ray.cluster_resources()
-        beside = [self.wants[name] for name in (*running, candidate)]
-        taken = {"CPU": sum(one.cpus or 1 for one in beside), "GPU": sum(one.gpus for one in beside)}
-        free = {name: self._free.get(name, 0) + now.get(name, 0) - self._total.get(name, 0) for name in taken}
-        if all(taken[name] <= free[name] for name in taken):
+        held = self._amounts(running)
+        now, there = ray.available_resources(), ray.cluster_resources()
+        # What is free may be more than before, and never seems less: an idle worker of ours is counted as taken. A
+        # trial that has not started yet is counted twice.
+        free = {name: min(now.get(name, 0) + held[name], there.get(name, 0)) for name in held}
+        self._free = {name: max(self._free[name], free[name]) for name in held}
+        wanted = self._amounts([candidate])
+        if all(held[name] + wanted[name] <= self._free[name] for name in held):
             return True
-        return taken["CPU"] - (beside[-1].cpus or 1) <= free["CPU"] and self.at_once >= 2 * len(running)
+        return held["CPU"] <= self._free["CPU"] and self.at_once >= 2 * len(running)
+
+    def _amounts(self, candidates: Iterable[str]) -> dict[str, float]:
+        """What a trial of each of these holds together."""
+        wants = [self.wants[name] for name in candidates]
+        return {"CPU": sum(one.cpus or 1 for one in wants), "GPU": sum(one.gpus for one in wants)}
 
 
 def threads_per_trial(trials: int) -> int:
