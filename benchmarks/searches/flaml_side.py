@@ -23,6 +23,8 @@ automl.fit(
     metric=metric,
     time_budget=seconds,
     n_jobs=2,
+    # Its own for this, without catboost, which is not installed, and the linear one, which takes no missing numbers.
+    estimator_list=["lgbm", "rf", "xgboost", "extra_tree", "xgb_limitdepth"],
     seed=seed,
     verbose=0,
     retrain_full=False,
