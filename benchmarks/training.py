@@ -4,6 +4,7 @@
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,9 @@ from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.use_case import UseCase, load_use_case
+
+sys.path.insert(0, str(Path(__file__).parent / "searches"))
+import beside
 
 ROOT = Path(__file__).parents[1]
 AS_OF = datetime(2014, 1, 1, 5, tzinfo=UTC)
@@ -108,4 +112,10 @@ def _by_hand(task: Task, seen: NDArray[Any], labels: NDArray[Any], asked: NDArra
     return np.asarray(booster.predict(asked), dtype=np.float64)
 
 
-PARTS = {name: partial(figures_of, name) for name in ("flights", "delay", "outcome")}
+USE_CASES = ("flights", "delay", "outcome")
+PARTS = {
+    **{name: partial(figures_of, name) for name in USE_CASES},
+    "search_wall": beside.wall,
+    "search_quality": beside.quality,
+    **{f"flaml_{name}": partial(beside.flaml, name) for name in USE_CASES},
+}

@@ -254,7 +254,11 @@ def _model(model: "Tree", record: "Lineage") -> None:
         f"{one.trial_id} {one.status} {_number(one.value)} ({_parameters(one.parameters)}), run {one.run}"
         for one in record.trials
     ]
-    _branch(model, f"search {record.parent_run} by {record.metric}, chosen trial {record.trial_run}", trials)
+    ended = f", ended by {record.search['ended_by']}" if record.search.get("ended_by") else ""
+    start = record.search.get("started_from", {}).get("version")
+    begun = f", started from version {start}" if start else ""
+    search = f"search {record.parent_run} by {record.metric}{begun}{ended}, chosen trial {record.trial_run}"
+    _branch(model, search, trials)
     clean = "changed since that commit" if record.code_dirty else "clean"
     code = [
         f"commit {record.code_version} ({clean})",

@@ -21,6 +21,7 @@ from mlops_ray.cli.features import features
 from mlops_ray.cli.governance import audit, keys
 from mlops_ray.cli.init import init
 from mlops_ray.cli.inventory import inventory, review
+from mlops_ray.cli.leaderboard import leaderboard
 from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift, monitoring
@@ -48,6 +49,7 @@ _QUIET = {
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
     app.command()(command)
+versions.command()(leaderboard)
 app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")
 app.add_typer(data, name="data")

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mlops_ray.cli.leaderboard import lines
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.pipeline.plan import FIRST_TIME
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepRuns, StepStarted, StepWaits
@@ -88,11 +89,17 @@ def _sentence(event: StepFinished) -> str:
 
 
 _CHANGES = 5
+_STANDINGS = 5
 _ROWS = ("rows_in", "accepted", "repaired", "quarantined", "not_yet_known")
 
 
 def _remarks(event: StepFinished) -> list[str]:
-    """What was refused or set aside and why, a line for each source or file; and what is other than before."""
+    """What was refused or set aside and why, a line for each source or file; and what is other than before. Of a search
+    the best trials, and what ended it."""
+    if event.step == "train" and (rows := event.result.get("leaderboard")):
+        left = [] if len(rows) <= _STANDINGS else [f"and {len(rows) - _STANDINGS} more finished"]
+        shown = [*lines(rows[:_STANDINGS], event.result["metric"]), *left, f"ended by {event.result['ended_by']}"]
+        return [f"      {line}" for line in shown]
     if event.step != "ingest":
         return []
     aside = [f"warning: set aside: {text}" for files in event.result["unreadable"].values() for text in files.values()]

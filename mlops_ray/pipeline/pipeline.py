@@ -55,6 +55,7 @@ from mlops_ray.pipeline.steps.step import (
 )
 from mlops_ray.pipeline.steps.train import TRAIN, known_trial
 from mlops_ray.pipeline.steps.training_set import TRAINING_SET
+from mlops_ray.pipeline.warm_start import start_from
 from mlops_ray.registry.lineage import Lineage, TrialRecord
 from mlops_ray.registry.model_signature import expect_signing_key
 from mlops_ray.training.trial import Trial
@@ -66,6 +67,7 @@ PIPELINE: dict[StepName, Step] = {
 }
 REFRESH: tuple[StepName, ...] = ("ingest", "features", "materialize")
 
+_OF_SEARCH = ("ended_by", "spent", "started_from", "average", "leaderboard")
 logger = logging.getLogger(__name__)
 
 
@@ -202,6 +204,8 @@ class Pipeline:
         if known is not None and known.attempt != record.attempt:
             records.write(step, record)  # so that, killed, the new attempt is taken up and not the old result reused
         where = self._where(step, record, again)
+        if step == "train":
+            where = replace(where, start_from=self._start_from)
         if step == "register":
             where = replace(where, author=self._author(), lineage=self._lineage())
         result = declared.run(declared.inputs(self._given(results)), where)
@@ -231,6 +235,9 @@ class Pipeline:
             retry_failed=again.retry_failed,
             start_ray=self.start_ray,
         )
+
+    def _start_from(self) -> dict[str, Any]:
+        return start_from(self.use_case, self.settings, datetime.fromisoformat(self._result("ingest")["as_of"]))
 
     def _records(self) -> Records:
         return Records(Artifacts(self.settings.artifacts), self.use_case.name)
@@ -337,6 +344,7 @@ class Pipeline:
             lock_file=lock_digest(),
             python=platform_now()[0],
             platform=platform_now()[1],
+            search={name: trained[name] for name in _OF_SEARCH},
         )
 
 

@@ -22,6 +22,7 @@ from mlops_ray.pipeline.pipeline import Pipeline, platform_now
 from mlops_ray.pipeline.steps.step import Notify
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.served_packages import FILE as BILL_OF_MATERIALS
+from mlops_ray.training.ensemble import candidates_in
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import UseCase
 
@@ -95,8 +96,8 @@ def compare_inputs(
 def is_exact(use_case: UseCase, lineage: Lineage) -> bool:
     """Whether the same digits are to be expected: the same machine's environment, as many threads, a candidate that
     does not say `deterministic = False` of itself, and a fit that no clock has ended."""
-    chosen = next((one for one in use_case.candidates if one.name == lineage.candidate), None)
-    deterministic = bool(getattr(chosen, "deterministic", True))
+    fitted = [one for one in use_case.candidates if one.name in candidates_in(_trial(lineage))]
+    deterministic = all(getattr(one, "deterministic", True) for one in fitted)
     return deterministic and "cut_short_after" not in lineage.evaluation and not environment_notes(lineage)
 
 
@@ -144,7 +145,7 @@ def _comparisons(
             f"The model was fitted with {lineage.threads} threads, and this cluster's largest node has {node_cpus()} "
             f"CPUs. Give Ray more (setting num_cpus)."
         )
-    fitted = pipeline.fit(Trial(lineage.candidate, 0, lineage.parameters), lineage.threads)
+    fitted = pipeline.fit(_trial(lineage), lineage.threads)
     for name, recorded in lineage.evaluation.items():
         if isinstance(recorded, Mapping) and "value" in recorded:
             yield f"metric {name}", recorded["value"], fitted["evaluation"][name]["value"]
@@ -163,7 +164,7 @@ def _inputs(
     chosen = {name: text for name, text in lineage.declarations.items() if name.startswith("data choice")}
     said = declarations(use_case) | chosen
     for name in dict.fromkeys((*lineage.declarations, *said)):
-        if _is_other_candidate(name, lineage.candidate):
+        if _is_other_candidate(name, candidates_in(_trial(lineage))):
             continue
         yield f"use case, {name}", lineage.declarations.get(name), said.get(name)
     definitions = Pipeline(use_case, settings, feature_repo).definitions()
@@ -191,8 +192,12 @@ def _code(lineage: Lineage, folder: Path) -> Iterator[tuple[str, Any, Any]]:
         yield "code", lineage.code, code_digest("mlops_ray")
 
 
-def _is_other_candidate(name: str, chosen: str) -> bool:
-    return name.startswith("candidate ") and name != f"candidate {chosen}"
+def _trial(lineage: Lineage) -> Trial:
+    return Trial(lineage.candidate, 0, lineage.parameters)
+
+
+def _is_other_candidate(name: str, fitted: tuple[str, ...]) -> bool:
+    return name.startswith("candidate ") and name.removeprefix("candidate ") not in fitted
 
 
 def _same(recorded: Any, found: Any, tolerance: float) -> bool:

@@ -6,7 +6,7 @@ which the chain of events covers, and as a tag in MLflow, beside a copy of the r
 
 import json
 from collections.abc import Mapping, Sized
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import msgspec
@@ -15,7 +15,7 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.errors import IntegrityError
 
 FOLDER = "lineage"
-_OPTIONAL = {"owner", "purpose", "limits", "feature_service", "feature_rows", "parameters"}
+_OPTIONAL = {"owner", "purpose", "limits", "feature_service", "feature_rows", "parameters", "search"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Lineage:
     the digest of the column rules. declarations: what else the use case says, as text or digest, by name.
     code_version: the commit of the use case's repository, and `code_dirty` whether its files differed from it.
     framework: the version of mlops_ray; `code`: the digest of its files and of the libraries that it imports;
-    lock_file: see `code_version.lock_digest`.
+    lock_file: see `code_version.lock_digest`. search: what ended it, what it took, and the version from whose best
+    parameters it started; empty in records of before that was written down.
     """
 
     use_case: str
@@ -79,6 +80,7 @@ class Lineage:
     lock_file: str
     python: str
     platform: str
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -90,6 +92,8 @@ class Lineage:
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        if not self.search:  # a record from before it was written down is the same record still
+            del found["search"]
         return found
 
     def expect_complete(self) -> None:

@@ -114,6 +114,10 @@ def _model(found: Trace) -> _Section:
     if limit := lineage.evaluation.get("cut_short_after"):
         rows.append(["cut short", f"the time limit of {limit} was up before the fit ended"])
     rows += [["seed", str(lineage.seed)], ["chosen among", f"{len(lineage.trials)} trials by {lineage.metric}"]]
+    if ended_by := lineage.search.get("ended_by"):
+        rows += [["search ended by", ended_by]]
+    if start := lineage.search.get("started_from", {}).get("version"):
+        rows += [["search started from", f"the best parameters of version {start}"]]
     entities = lineage.declarations.get("entities", "")
     lead = lineage.declarations.get("lead time", "")
     text = f"Asked by {entities}; answered {lead} before {lineage.declarations.get('event time', '')}."

@@ -28,7 +28,8 @@ def choose(frame: pl.DataFrame, use_case: UseCase, features: Sequence[Feature], 
     """
     data = _divided(frame, use_case, features, as_of)
     candidates = {candidate.name: candidate for candidate in use_case.candidates}
-    worker = TrialWorker(data, candidates, use_case.label.task, use_case.metric, use_case.search.seed, threads=1)
+    one_thread = dict.fromkeys(candidates, 1)
+    worker = TrialWorker(data, candidates, use_case.label.task, use_case.metric, use_case.search.seed, one_thread)
     metric = use_case.label.task.metrics[use_case.metric]
     tried: list[Trial] = []
     for name, candidate in candidates.items():
@@ -73,6 +74,6 @@ def _tried(worker: TrialWorker, trial: Trial) -> Trial:
         done = worker.step()
         if "message" in done:
             return replace(trial, status="failed", message=done["message"])
-        trial = trial.with_step(Step(done["fraction"], done["value"], done["seconds"]))
+        trial = trial.with_step(Step(done["fraction"], done["value"], done["seconds"], done["cpu_seconds"]))
         if done["done"]:
             return replace(trial, status="finished")

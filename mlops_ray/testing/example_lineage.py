@@ -18,6 +18,7 @@ def example_lineage(use_case: str = "flights", digest: str = "d" * 64, files: in
     estimate = {"value": 0.75, "low": 0.72, "high": 0.78}
     evaluation = {"roc_auc": estimate, "log_loss": estimate, "rows": 900, "days": 30, "positive": 0.23}
     names = ["contract", "snapshot", "training_set", "feature_definitions", "code", "lock_file"]
+    digests: dict[str, Any] = {name: f"{number:064x}" for number, name in enumerate(names)}
     kind = "gradient_boosting"
     trials = tuple(
         TrialRecord(f"{kind}-{number:03d}", kind, {"depth": number}, f"run{number}", "finished", 0.7)
@@ -55,7 +56,7 @@ def example_lineage(use_case: str = "flights", digest: str = "d" * 64, files: in
         code_dirty=False,
         python="3.11.7",
         platform="Linux",
-        **{name: f"{number:064x}" for number, name in enumerate(names)},
+        **digests,
     )
     return replace(found, **changed)
 

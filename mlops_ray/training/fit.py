@@ -11,10 +11,12 @@ from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.tasks.scaling import Scaling
 from mlops_ray.training.encoding import Encoder, fit_encoder
+from mlops_ray.training.ensemble import Ensemble
 from mlops_ray.training.scaled import fit_steps, scaled
 from mlops_ray.training.trial import Trial
 from mlops_ray.training.weights import weigh
 from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, UseCase
+from mlops_ray.use_case.search import ENSEMBLE
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def fit_trial(
 
 
 def _candidate(use_case: UseCase, name: str) -> Candidate:
+    if name == ENSEMBLE:
+        return Ensemble(use_case.candidates)
     for candidate in use_case.candidates:
         if candidate.name == name:
             return candidate

@@ -1,6 +1,7 @@
 """The next parameters to try: a pure function of the seed and of the trials before."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 
 import optuna
@@ -8,24 +9,38 @@ import optuna
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Candidate, Choice, Integer, Parameters, SearchSpace, Uniform
 
-# The middle of the space and three at random; from then on the sampler learns from what came out.
-_STARTUP_TRIALS = 4
+# The first, which is no random one, and one at random; from then on the sampler learns from what came out.
+_STARTUP_TRIALS = 2
 
 
 def propose(
-    candidate: Candidate, number: int, before: Sequence[Trial], seed: int, lower_is_better: bool = False
+    candidate: Candidate,
+    number: int,
+    before: Sequence[Trial],
+    seed: int,
+    lower_is_better: bool = False,
+    start: Parameters | None = None,
 ) -> Parameters:
-    """Parameters of the candidate's trial `number`, given its trials `before` that have ended.
+    """Parameters of the candidate's trial `number`, given its trials `before`, those that still run among them.
 
-    The first trial takes the middle of the space. The others ask Optuna's tree-structured Parzen estimator (Bergstra
-    et al., "Algorithms for hyper-parameter optimization", 2011), seeded anew for each number: an interrupted search
-    goes on as it would have, without the state of any sampler being kept.
+    The first trial takes `start` where it lies in the space, or else the middle of the space. The others ask Optuna's
+    tree-structured Parzen estimator (Bergstra et al., "Algorithms for hyper-parameter optimization", 2011), over all
+    parameters together (multivariate; Falkner, Klein and Hutter, "BOHB", ICML 2018), seeded anew for each number: an
+    interrupted search goes on as it would have, without the state of any sampler being kept.
+
+    What a trial has reached at a part of its budget counts, whether ASHA has stopped it there or it goes on: after all
+    that finished, those that came farther before the others. One that has reached nothing yet is taken for a bad one
+    (constant liar), so that the same place is not tried twice at a time.
     """
     if number == 0:
-        return middle(candidate.space)
+        return start if start is not None and lies_in(candidate.space, start) else middle(candidate.space)
     digest = hashlib.sha256(f"{seed}:{candidate.name}:{number}".encode()).digest()
-    sampler = optuna.samplers.TPESampler(seed=int.from_bytes(digest[:4]), n_startup_trials=_STARTUP_TRIALS)
-    distributions = {name: _distribution(dimension) for name, dimension in candidate.space.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=int.from_bytes(digest[:4]), n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
+        )
+    distributions = {name: distribution(dimension) for name, dimension in candidate.space.items()}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -36,6 +51,19 @@ def propose(
     finally:
         optuna.logging.set_verbosity(verbosity)
     return parameters
+
+
+def lies_in(space: SearchSpace, parameters: Parameters) -> bool:
+    """Whether these are the parameters of this space, each within its range."""
+    return space.keys() == parameters.keys() and all(_within(space[name], parameters[name]) for name in space)
+
+
+def _within(dimension: Uniform | Integer | Choice, value: str | float | int | bool) -> bool:
+    if isinstance(dimension, Choice):
+        return any(value == one and type(value) is type(one) for one in dimension.values)
+    if isinstance(value, str | bool) or (isinstance(dimension, Integer) and value != int(value)):
+        return False
+    return dimension.low <= value <= dimension.high
 
 
 def middle(space: SearchSpace) -> Parameters:
@@ -51,7 +79,7 @@ def _middle(dimension: Uniform | Integer | Choice) -> str | float | int | bool:
     return round(centre) if isinstance(dimension, Integer) else centre
 
 
-def _distribution(dimension: Uniform | Integer | Choice) -> optuna.distributions.BaseDistribution:
+def distribution(dimension: Uniform | Integer | Choice) -> optuna.distributions.BaseDistribution:
     if isinstance(dimension, Choice):
         return optuna.distributions.CategoricalDistribution(dimension.values)
     if isinstance(dimension, Integer):
@@ -60,9 +88,10 @@ def _distribution(dimension: Uniform | Integer | Choice) -> optuna.distributions
 
 
 def _frozen(trial: Trial, distributions: dict[str, optuna.distributions.BaseDistribution]) -> optuna.trial.FrozenTrial:
-    """As Optuna sees it: what was stopped early counts less than what finished, what failed not at all."""
+    """As Optuna sees it; what failed does not count at all."""
     states = optuna.trial.TrialState
-    state = {"finished": states.COMPLETE, "stopped": states.PRUNED}.get(trial.status, states.FAIL)
+    reached = states.PRUNED if trial.steps else states.RUNNING
+    state = {"finished": states.COMPLETE, "stopped": states.PRUNED, "failed": states.FAIL}.get(trial.status, reached)
     return optuna.trial.create_trial(
         state=state,
         value=trial.value if trial.status == "finished" else None,

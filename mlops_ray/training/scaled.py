@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mlops_ray.errors import ModelError
 from mlops_ray.tasks.scaling import HIGHEST, LOWEST, Scaling
 from mlops_ray.tasks.task import Task
+from mlops_ray.training.averaged import AveragedModel
 from mlops_ray.training.candidates.link_nodes import link_nodes
 from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters
 
@@ -92,6 +93,12 @@ def expect_answers(task: Task, answer: NDArray[np.float64], rows: int) -> None:
 def fit_steps(
     candidate: Candidate, data: FitData, parameters: Parameters, scaling: Scaling | None
 ) -> Iterator[tuple[float, FittedModel]]:
-    """The candidate's steps, each model behind the scaling, if there is one."""
+    """The candidate's steps, each model behind the scaling, if there is one; of an average each of its models, as
+    in the trials that it was made of."""
     for fraction, model in candidate.fit(data, parameters):
-        yield fraction, scaled(model, scaling, data.task) if scaling else model
+        if scaling is None:
+            yield fraction, model
+        elif isinstance(model, AveragedModel):
+            yield fraction, model.with_models(*(scaled(one, scaling, data.task) for one in model.models))
+        else:
+            yield fraction, scaled(model, scaling, data.task)

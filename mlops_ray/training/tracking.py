@@ -9,21 +9,21 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Literal
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
 import httpx
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
 from mlops_ray.code_version import environment_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.state_folder import one_at_a_time
-from mlops_ray.training.trial import Step, Trial, TrialStatus
+from mlops_ray.training.trial import Footprint, Step, Trial, TrialStatus
 
 _KEY = "mlops_ray.search_key"
 _TRIAL = "mlops_ray.trial"
@@ -32,6 +32,11 @@ _STATUS = "mlops_ray.status"
 _MESSAGE = "mlops_ray.message"
 _ENVIRONMENT = "mlops_ray.environment"
 _RETIRED = "mlops_ray.retired"
+_STARTED_FROM = "mlops_ray.started_from"
+_ENDED_BY = "mlops_ray.ended_by"
+_LEADERBOARD = "leaderboard.json"
+_SECONDS = "search_seconds"
+_FOOTPRINT = ("size_bytes", "row_ms", "batch_ms")
 _HEALTH_TIMEOUT_S = 10.0
 # MLflow's limits: a digest of a data set, a parameter or tag value.
 _MAX_DIGEST = 36
@@ -115,7 +120,17 @@ def experiment_id(client: MlflowClient, settings: Settings, use_case: str) -> st
 class SearchRuns:
     """The parent run of one search and its children. Every method raises UnavailableError if MLflow is down."""
 
-    def __init__(self, settings: Settings, client: MlflowClient, experiment: str, parent_run_id: str, metric: str):
+    def __init__(
+        self,
+        settings: Settings,
+        client: MlflowClient,
+        experiment: str,
+        parent_run_id: str,
+        metric: str,
+        started_from: Mapping[str, Any],
+    ):
+        """started_from: see SearchResult; that of the first attempt, whatever has been registered since."""
+        self.started_from = started_from
         self._settings = settings
         self._client = client
         self._experiment = experiment
@@ -150,11 +165,26 @@ class SearchRuns:
             self._client.log_inputs(trial.run_id, [_dataset(data)])
             return trial
 
+    def seconds(self) -> float:
+        """How long earlier attempts took, up to what they wrote last."""
+        with mlflow_errors(self._settings):
+            found = self._client.get_run(self.parent_run_id).data.metrics.get(_SECONDS, 0.0)
+            return float(found)
+
+    def log_seconds(self, seconds: float) -> None:
+        """Of the search as a whole, so that an attempt after a kill knows what this one took."""
+        with mlflow_errors(self._settings):
+            self._client.log_batch(self.parent_run_id, metrics=[Metric(_SECONDS, seconds, _now_ms(), 0)])
+
     def log_step(self, trial: Trial, step: Step) -> None:
         """One step's metrics in one batch, so that there are all of them or none."""
-        values = {self._metric: step.value, "fraction": step.fraction, "seconds": step.seconds}
-        now_ms = time.time_ns() // 1_000_000
-        metrics = [Metric(name, value, now_ms, round(100 * step.fraction)) for name, value in values.items()]
+        values = {
+            self._metric: step.value,
+            "fraction": step.fraction,
+            "seconds": step.seconds,
+            "cpu_seconds": step.cpu_seconds,
+        }
+        metrics = [Metric(name, value, _now_ms(), round(100 * step.fraction)) for name, value in values.items()]
         with mlflow_errors(self._settings):
             self._client.log_batch(trial.run_id, metrics=metrics)
 
@@ -163,15 +193,26 @@ class SearchRuns:
         with mlflow_errors(self._settings):
             tags = [RunTag(_STATUS, trial.status), RunTag(_MESSAGE, trial.message[:_MAX_TEXT])]
             tags.append(RunTag(_ENVIRONMENT, environment_digest()))
-            self._client.log_batch(trial.run_id, tags=tags)
+            costs = asdict(trial.footprint) if trial.footprint else {}
+            metrics = [Metric(f"onnx_{name}", value, _now_ms(), 0) for name, value in costs.items()]
+            self._client.log_batch(trial.run_id, metrics=metrics, tags=tags)
             self._client.set_terminated(trial.run_id, _RUN_STATUS[trial.status])
 
-    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"], best: Trial | None) -> None:
+    def log_leaderboard(self, table: Mapping[str, Any]) -> None:
+        """table: its columns and rows, as MLflow shows one; it is written once, and the same again."""
         with mlflow_errors(self._settings):
+            self._client.log_dict(self.parent_run_id, dict(table), _LEADERBOARD)
+            made = json.dumps([{"path": _LEADERBOARD, "type": "table"}])
+            self._client.set_tag(self.parent_run_id, MLFLOW_LOGGED_ARTIFACTS, made)
+
+    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"], best: Trial | None, ended_by: str = "") -> None:
+        with mlflow_errors(self._settings):
+            if ended_by:
+                self._client.set_tag(self.parent_run_id, _ENDED_BY, ended_by)
             if best is not None and best.value is not None:
                 self._client.log_batch(
                     self.parent_run_id,
-                    metrics=[Metric(f"best_{self._metric}", best.value, time.time_ns() // 1_000_000, 0)],
+                    metrics=[Metric(f"best_{self._metric}", best.value, _now_ms(), 0)],
                     tags=[RunTag("mlops_ray.best_trial", best.trial_id), RunTag("mlops_ray.best_run", best.run_id)],
                 )
             self._client.set_terminated(self.parent_run_id, status)
@@ -208,23 +249,32 @@ class SearchRuns:
             status=status.get(run.info.status, "running"),
             message=run.data.tags.get(_MESSAGE, ""),
             steps=self._steps(run),
+            footprint=_footprint(run),
         )
 
     def _steps(self, run: Run) -> tuple[Step, ...]:
         if self._metric not in run.data.metrics:
             return ()
-        names = ("fraction", self._metric, "seconds")
+        names = ("fraction", self._metric, "seconds", "cpu_seconds")
         columns = [
             {point.step: point.value for point in self._client.get_metric_history(run.info.run_id, name)}
             for name in names
         ]
-        return tuple(Step(*(column[step] for column in columns)) for step in sorted(columns[0]))
+        return tuple(Step(*(column.get(step, 0.0) for column in columns)) for step in sorted(columns[0]))
 
 
 def open_search(
-    settings: Settings, use_case: str, metric: str, key: str, data: TrainingSet, tags: Mapping[str, str]
+    settings: Settings,
+    use_case: str,
+    metric: str,
+    key: str,
+    data: TrainingSet,
+    tags: Mapping[str, str],
+    start_from: Mapping[str, Any] | None = None,
 ) -> SearchRuns:
     """The runs of the search `key`: those of an earlier attempt, or a new parent with the digests of its data.
+
+    start_from: see SearchResult.started_from; an earlier attempt's stands.
 
     Raises UnavailableError if MLflow does not answer.
     """
@@ -235,13 +285,16 @@ def open_search(
         found = client.search_runs([experiment], query, order_by=["attributes.start_time ASC"], max_results=1)
         if found:
             parent: str = found[0].info.run_id
+            started_from = json.loads(found[0].data.tags.get(_STARTED_FROM, "{}"))
             client.update_run(parent, status="RUNNING")
         else:
             digests = {"mlops_ray.training_set": data.digest, "mlops_ray.snapshot": data.snapshot}
+            started_from = dict(start_from or {})
+            tags = {**tags, _STARTED_FROM: json.dumps(started_from)} if started_from else tags
             described = {_KEY: key, "mlops_ray.as_of": data.as_of.isoformat(), **digests, **tags}
             parent = client.create_run(experiment, tags=described, run_name=f"search {key[:12]}").info.run_id
         client.log_inputs(parent, [_dataset(data)])
-    return SearchRuns(settings, client, experiment, parent, metric)
+    return SearchRuns(settings, client, experiment, parent, metric, started_from)
 
 
 def missing_run(settings: Settings, run_id: str) -> str | None:
@@ -255,6 +308,15 @@ def missing_run(settings: Settings, run_id: str) -> str | None:
                 raise
             stage = "not there"
     return None if stage == "active" else f"MLflow's run {run_id} of the search is {stage}"
+
+
+def _footprint(run: Run) -> Footprint | None:
+    values = [run.data.metrics.get(f"onnx_{name}") for name in _FOOTPRINT]
+    return None if None in values else Footprint(int(values[0]), float(values[1]), float(values[2]))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _dataset(data: TrainingSet) -> DatasetInput:

@@ -3,9 +3,11 @@
 Apart from the search, so that a worker imports neither Feast nor MLflow: together they take longer than many a trial.
 """
 
+import logging
+import resource
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from mlops_ray.training.scaled import expect_answers, fit_steps
 from mlops_ray.training.weights import Weights
 from mlops_ray.use_case import Candidate, Feature, Fit, FitData, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,15 @@ class TrialWorker:
     """Works on one trial after another; `begin` takes up the next."""
 
     def __init__(
-        self, data: TrialData, candidates: Mapping[str, Candidate], task: Task, metric: str, seed: int, threads: int
+        self,
+        data: TrialData,
+        candidates: Mapping[str, Candidate],
+        task: Task,
+        metric: str,
+        seed: int,
+        threads: Mapping[str, int],
     ) -> None:
+        """threads: by the name of the candidate."""
         self._data = data
         self._candidates = candidates
         self._task = task
@@ -48,22 +59,36 @@ class TrialWorker:
     def begin(self, candidate: str, parameters: Parameters) -> None:
         self._candidate = self._candidates[candidate]
         self._parameters = parameters
-        self._started = time.monotonic()
+        self._started, self._cpu_before = time.monotonic(), _cpu_seconds()
         self._fitting: Iterator[tuple[float, FittedModel]] | None = None
 
     def step(self) -> dict[str, Any]:
-        """`fraction`, `value` (the metric on the validation part), `seconds`, `done`; or `message` if it failed."""
+        """`fraction`, `value` (the metric on the validation part), `seconds`, `cpu_seconds`, `done`, and at the end a
+        `footprint` if the model can be exported; or `message` if it failed."""
         try:
             # Within the try, because a candidate's fit need not be a generator and can raise at once.
             self._fitting = self._fitting or self._fit()
             fraction, model = next(self._fitting)
-            value = self._judge(model.predict(self._data.validation))
+            self.answer = model.predict(self._data.validation)
+            value = self._judge(self.answer)
         except StopIteration:
             return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
         except Exception as error:  # The user's code may raise anything; it is recorded and ends this trial only.
             return {"message": what_happened(error), "done": True}
-        seconds = time.monotonic() - self._started
-        return {"fraction": float(fraction), "value": value, "seconds": seconds, "done": fraction >= 1.0}
+        done = fraction >= 1.0
+        costs = self._footprint(model) if done else None
+        taken = {"seconds": time.monotonic() - self._started, "cpu_seconds": _cpu_seconds() - self._cpu_before}
+        return {"fraction": float(fraction), "value": value, **taken, "done": done, "footprint": costs}
+
+    def _footprint(self, model: FittedModel) -> dict[str, Any] | None:
+        """None where it cannot be exported: sealing says so when such a model is chosen."""
+        try:
+            from mlops_ray.training.footprint import footprint
+
+            return asdict(footprint(model, self._data.features, self._data.validation))
+        except Exception as error:  # The user's code may raise anything.
+            logger.warning("The model of %s could not be exported: %s", self._candidate.name, what_happened(error))
+            return None
 
     def _fit(self) -> Iterator[tuple[float, FittedModel]]:
         data = self._data
@@ -73,7 +98,7 @@ class TrialWorker:
             data.features,
             self._task,
             self._seed,
-            self._threads,
+            self._threads[self._candidate.name],
             data.weights.rows,
             data.fit.held_out,
             data.fit.ends_at(),
@@ -86,3 +111,9 @@ class TrialWorker:
         one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
         task = self._task.decided(labels, answer, 1)
         return float(task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])
+
+
+def _cpu_seconds() -> float:
+    """Of all threads of this process, and of processes that it has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(one.ru_utime + one.ru_stime for one in used)

@@ -30,7 +30,17 @@ from mlops_ray.use_case.loading import load_use_case
 from mlops_ray.use_case.monitoring import CategoryDetector, ErrorDetector, Monitoring, NumberDetector, Question, Season
 from mlops_ray.use_case.retraining import Retraining
 from mlops_ray.use_case.schedule import OPERATIONS, Operation, Schedule
-from mlops_ray.use_case.search import Candidate, Choice, FittedModel, Integer, Parameters, Search, SearchSpace, Uniform
+from mlops_ray.use_case.search import (
+    Candidate,
+    Choice,
+    FittedModel,
+    Integer,
+    Parameters,
+    Resources,
+    Search,
+    SearchSpace,
+    Uniform,
+)
 from mlops_ray.use_case.serving import Serving
 from mlops_ray.use_case.source import Source, Tables
 from mlops_ray.use_case.split import Split
@@ -78,6 +88,7 @@ __all__ = [
     "Question",
     "References",
     "Regression",
+    "Resources",
     "Retraining",
     "Schedule",
     "Search",

@@ -26,7 +26,7 @@ from mlops_ray.use_case.gates import (
     Plausible,
     Threshold,
 )
-from mlops_ray.use_case.search import Candidate, Choice, Integer, Uniform
+from mlops_ray.use_case.search import ENSEMBLE, Candidate, Choice, Integer, Uniform
 from mlops_ray.use_case.source import Source
 from mlops_ray.use_case.view_checks import check_views
 from mlops_ray.use_case.windowed_view import WindowedView
@@ -185,6 +185,7 @@ def _check_presence(case: "UseCase") -> None:
     ):
         if twice := _twice(names):
             raise _refusal(case, f"{place} have the name {twice!r} twice. Leave one out, or rename it.")
+    _check_search(case)
 
 
 def _check_candidate(case: "UseCase", candidate: Candidate) -> None:
@@ -198,6 +199,16 @@ def _check_candidate(case: "UseCase", candidate: Candidate) -> None:
             case,
             f"candidate {name!r} has the space {space!r:.100}. Give each parameter a Uniform, Integer or Choice.",
         )
+
+
+def _check_search(case: "UseCase") -> None:
+    names = [candidate.name for candidate in case.candidates]
+    if isinstance(case.search.resources, Mapping):
+        for name in case.search.resources:
+            if name not in names:
+                raise _refusal(case, f"Search: resources are for {name!r}. {nearest(name, names)}")
+    if ENSEMBLE in names:
+        raise _refusal(case, f"a candidate is called {ENSEMBLE!r}, as the average of several is. Rename it.")
 
 
 def _check_source(case: "UseCase", name: str, source: Source) -> None:

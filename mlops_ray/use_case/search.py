@@ -12,7 +12,11 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case.declared_types import expect_types
 from mlops_ray.use_case.fit import FitData
 
+# What the average of several trials is called, where a candidate has its name.
+ENSEMBLE = "ensemble"
 _FEWEST_ROWS = 1_000
+# Every one of them is in the sealed model, and answers every request.
+_MOST_AVERAGED = 10
 
 
 @dataclass(frozen=True)
@@ -98,17 +102,53 @@ class Candidate(Protocol):
 
 
 @dataclass(frozen=True)
-class Search:
-    """How long the search goes on: trials for each candidate, and how fast ASHA stops the worse ones.
+class Resources:
+    """What one trial holds of a node while it runs.
 
+    cpus: also the threads that it is fitted with; None: an even share of what is free. gpus: may be a part of one.
+    memory_gb: 10^9 bytes of memory that Ray sets aside; None: Ray does not count it.
+    """
+
+    cpus: int | None = None
+    gpus: float = 0.0
+    memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        expect_types(self, "Resources")
+        if self.cpus is not None and self.cpus < 1:
+            raise UseCaseError(f"Resources: cpus is {self.cpus}. Give 1 or more, or None for a share of what is free.")
+        if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            raise UseCaseError(f"Resources: gpus is {self.gpus}. Give a part of one, such as 0.5, or a whole number.")
+        if self.memory_gb is not None and not 0 < self.memory_gb < math.inf:
+            raise UseCaseError(f"Resources: memory_gb is {self.memory_gb}. Give a number above 0, or None.")
+
+
+@dataclass(frozen=True)
+class Search:
+    """How long the search goes on, and what each trial may take.
+
+    trials_per_candidate: times the number of candidates are all trials there are; a candidate that does worse gets
+    fewer of them, and one that does better more (training.turns). seconds, cpu_seconds: the search ends with the best
+    found so far when it has taken so long, or its trials so many seconds of CPU; what earlier attempts took counts.
+    trial_seconds: a trial that takes longer is killed, and counts as failed.
+    reduction_factor: one in so many trials of a candidate goes on at each of ASHA's rungs, and one in so many
+    candidates in each round.
     rows: of training and validation together about so many are looked at, chosen evenly in time; None: all. The last
     fit takes all rows either way.
+    resources: of every trial, or by the name of the candidate; those not named share what is free.
+    ensemble: so many of the best trials may be averaged; the average is chosen where it is better on the validation
+    period beyond chance. 1: never.
     """
 
     trials_per_candidate: int = 4
     reduction_factor: float = 2.0
     seed: int = 13
     rows: int | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    trial_seconds: float = 14_400.0
+    resources: Resources | Mapping[str, Resources] = Resources()
+    ensemble: int = 1
 
     def __post_init__(self) -> None:
         expect_types(self, "Search")
@@ -126,3 +166,17 @@ class Search:
             )
         if not 0 <= self.seed < 2**32:
             raise UseCaseError(f"Search: seed is {self.seed}. Give a number from 0 to 4,294,967,295.")
+        for name in ("seconds", "cpu_seconds", "trial_seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UseCaseError(f"Search: {name} is {value}. Give a number above 0.")
+        if not 1 <= self.ensemble <= _MOST_AVERAGED:
+            raise UseCaseError(
+                f"Search: ensemble is {self.ensemble}. Give how many trials may be averaged, from 1 (none) to "
+                f"{_MOST_AVERAGED}."
+            )
+
+    def resources_of(self, candidate: str) -> Resources:
+        if isinstance(self.resources, Resources):
+            return self.resources
+        return self.resources.get(candidate, Resources())

@@ -32,7 +32,7 @@ from mlops_ray.retraining.ray_jobs import dashboard_url
 from mlops_ray.retraining.ray_launchers import NAMESPACE, ActorLauncher, JobLauncher, find_launcher
 from mlops_ray.retraining.result import RESULTS
 from mlops_ray.training.candidates import LogisticRegression
-from mlops_ray.training.search import _threads_per_trial
+from mlops_ray.training.slots import threads_per_trial
 from mlops_ray.use_case import Retraining, Search, UseCase
 from tests.unit.test_governor import USE_CASE
 from tests.unit.test_simulation import DRIFT, NEVER, SCENARIO, WORLD
@@ -299,11 +299,11 @@ def test_a_trial_beside_an_endpoint_does_not_wait_for_the_cpus_that_it_holds(clu
         def ready(self) -> bool:
             return True
 
-    assert _threads_per_trial(1) == 2, "a machine of its own is used whole"
+    assert threads_per_trial(1) == 2, "a machine of its own is used whole"
     replica = Replica.remote()
     assert ray.get(replica.ready.remote())
     deadline = time.monotonic() + 10
-    while (threads := _threads_per_trial(1)) > 1 and time.monotonic() < deadline:
+    while (threads := threads_per_trial(1)) > 1 and time.monotonic() < deadline:
         time.sleep(0.1)  # until the cluster has counted it
     assert ray.get(ray.remote(num_cpus=threads)(lambda: "fitted").remote(), timeout=20) == "fitted"
     ray.kill(replica)

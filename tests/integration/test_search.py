@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from ray import cloudpickle
 from search_setting import Broken, Steady, make_settings, make_training_set, make_use_case, slow_use_case
 
 from mlops_ray.config import Settings
-from mlops_ray.errors import UnavailableError, UseCaseError
+from mlops_ray.errors import ConfigurationError, UnavailableError, UseCaseError
 from mlops_ray.training.search import search
 from mlops_ray.training.trial import SearchProgress, SearchResult
+from mlops_ray.use_case import Resources
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -75,12 +77,18 @@ def test_every_trial_is_a_child_run_with_its_parameters_and_steps(cluster: str, 
 
 def test_a_candidate_that_raises_fails_alone_and_the_best_has_its_full_budget(cluster: str, tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
-    result = search(make_use_case((Broken(), Steady()), trials=2), settings, make_training_set(settings), "key")
+    case = make_use_case((Broken(), Steady()), trials=2)
+    case = replace(case, search=replace(case.search, ensemble=2))
+    result = search(case, settings, make_training_set(settings), "key")
     broken = [trial for trial in result.trials if trial.candidate == "broken"]
-    assert [trial.status for trial in broken] == ["failed", "failed"]
+    assert [trial.status for trial in broken] == ["failed"], "it lost, and the other candidate has the rest"
+    assert len(result.trials) == 4
     assert "the broken candidate broke" in broken[0].message
     assert result.best.candidate == "steady"
     assert result.best.fraction == 1.0
+    assert not result.average["chosen"], "models with the same errors were averaged"
+    assert sum(result.average["weights"].values()) == pytest.approx(1.0)
+    assert search(case, settings, make_training_set(settings), "key") == result
     assert result.best.value == max(trial.value for trial in result.trials if trial.status == "finished")
 
 
@@ -119,6 +127,45 @@ def test_killed_in_the_middle_it_goes_on_and_makes_no_second_run(cluster: str, t
     again = search(slow_use_case(), settings, training_set, "key")
     assert again == result
     assert time.monotonic() - started < 3, "a complete search ran again"
+
+
+def test_a_search_that_spends_its_seconds_ends_with_the_best_found_and_says_so(cluster: str, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    case = make_use_case((Steady(seconds_per_step=0.2),), trials=500)
+    case = replace(case, search=replace(case.search, seconds=6.0))
+    started = time.monotonic()
+    result = search(case, settings, make_training_set(settings), "key")
+    assert time.monotonic() - started < 20
+    assert result.ended_by == "seconds: its 6 seconds were over"
+    assert 6 <= result.spent.seconds < 12
+    assert all(trial.status in ("finished", "stopped") for trial in result.trials)
+    cut = [trial for trial in result.trials if trial.message]
+    assert all("its 6 seconds were over" in trial.message for trial in cut)
+    runs = children(settings, result.parent_run_id)
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+    assert len(runs) == len(result.trials)
+    assert search(case, settings, make_training_set(settings), "key") == result, "what was spent before did not count"
+
+
+def test_a_trial_that_never_ends_is_killed_and_the_others_go_on(cluster: str, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    case = make_use_case((Steady(), Steady("stuck", seconds_per_step=1000.0)), trials=3)
+    case = replace(case, search=replace(case.search, trial_seconds=4.0))
+    result = search(case, settings, make_training_set(settings), "key")
+    stuck = [trial for trial in result.trials if trial.candidate == "stuck"]
+    assert {trial.status for trial in stuck} == {"failed"}
+    assert "took more than 4 seconds and was killed" in stuck[0].message
+    assert result.best.candidate == "steady"
+    assert len(result.trials) == 6
+    assert len(children(settings, result.parent_run_id)) == 6, "a trial that was killed was begun again"
+
+
+def test_resources_that_no_node_has_are_refused_before_anything_waits_for_them(cluster: str, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    case = make_use_case((Steady(),), trials=1)
+    case = replace(case, search=replace(case.search, resources={"steady": Resources(cpus=2, gpus=1)}))
+    with pytest.raises(ConfigurationError, match=r"steady asks for 2 CPUs, 1 GPUs.*no node.*Search\(resources"):
+        search(case, settings, make_training_set(settings), "key")
 
 
 def test_mlflow_away_is_one_sentence(cluster: str, tmp_path: Path) -> None:

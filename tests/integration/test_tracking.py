@@ -10,9 +10,9 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.training import tracking
-from mlops_ray.training.search import _TrialLedger
 from mlops_ray.training.tracking import connect, missing_run, open_search
-from mlops_ray.training.trial import Step
+from mlops_ray.training.trial import Step, Trial
+from mlops_ray.training.trial_ledger import TrialLedger
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 STEPS = (Step(0.25, 0.6, 1.0), Step(0.5, 0.7, 2.0), Step(1.0, 0.8, 3.0))
@@ -34,13 +34,17 @@ def training_set(settings: Settings) -> TrainingSet:
     return make_training_set(settings, rows=50)
 
 
+def to_run(ledger: TrialLedger) -> list[Trial]:
+    """The only trial, unless it has ended."""
+    return [] if ledger.ended_by() and not ledger.unfinished() else [Trial("steady", 0, {"skill": 0.5})]
+
+
 def work(settings: Settings, training_set: TrainingSet, key: str) -> str:
     """What the search does with its only trial; returns the parent run."""
     runs = open_search(settings, "planes", "roc_auc", key, training_set, {})
-    ledger = _TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), None)
-    for trial in ledger.unfinished():
-        trial = replace(trial, parameters={"skill": 0.5})
-        ledger.update(trial)
+    ledger = TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), None)
+    for trial in to_run(ledger):
+        ledger.update(ledger.trials.get(trial.trial_id, trial))
         for step in STEPS:
             trial = ledger.trials[trial.trial_id].with_step(step)
             ledger.update(trial)
@@ -94,10 +98,10 @@ def test_killed_around_any_call(
 def fail(settings: Settings, training_set: TrainingSet, key: str, retry_failed: bool = False) -> list[str]:
     """What the search does with its only trial, which fails; returns the trials that it ran."""
     runs = open_search(settings, "planes", "roc_auc", key, training_set, {})
-    ledger = _TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), None, retry_failed)
-    unfinished = ledger.unfinished()
+    ledger = TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), None, retry_failed)
+    unfinished = to_run(ledger)
     for trial in unfinished:
-        ledger.update(replace(trial, parameters={"skill": 0.5}))
+        ledger.update(trial)
         message = "ModuleNotFoundError: No module named 'xgboost'"
         ledger.update(replace(ledger.trials[trial.trial_id], status="failed", message=message))
     with pytest.raises(UseCaseError, match=r"No module named 'xgboost'.*install.*--retry-failed"):

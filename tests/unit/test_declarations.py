@@ -25,6 +25,7 @@ from mlops_ray.use_case import (
     Latency,
     Monitoring,
     NoVulnerability,
+    Resources,
     Retraining,
     Search,
     Serving,
@@ -237,6 +238,14 @@ def test_what_cannot_be_is_refused_where_it_is_declared(change: dict[str, Any], 
         (lambda: Search(reduction_factor=1), "reduction_factor is 1.*above 1"),
         (lambda: Search(reduction_factor=float("nan")), "reduction_factor is nan.*above 1"),
         (lambda: Search(seed=-1), "seed is -1"),
+        (lambda: Search(seconds=0), "seconds is 0. Give a number above 0"),
+        (lambda: Search(cpu_seconds=float("inf")), "cpu_seconds is inf. Give a number above 0"),
+        (lambda: Search(trial_seconds=-1.0), "trial_seconds is -1.0"),
+        (lambda: Search(ensemble=11), "ensemble is 11.*1 .none. to 10"),
+        (lambda: Search(resources={"trees": 2}), "resources is .*Resources"),  # type: ignore[dict-item]
+        (lambda: Resources(cpus=0), "cpus is 0. Give 1 or more"),
+        (lambda: Resources(gpus=1.5), "gpus is 1.5. Give a part of one"),
+        (lambda: Resources(memory_gb=float("nan")), "memory_gb is nan. Give a number above 0"),
         (lambda: Split(test=timedelta(0)), "test is 0:00:00"),
         (lambda: Split(validation=timedelta(days=-1)), "validation is -1 day"),
         (lambda: Split(gap=timedelta(days=-1)), "gap is -1 day"),
@@ -348,3 +357,10 @@ def test_a_label_that_fails_on_the_data_is_the_users() -> None:
 def test_a_constant_label_counts_for_every_row() -> None:
     case = replace(CASE, label=Label("late", pl.lit(True), pl.col("delivered")))
     assert labelled_rows(case, rows(delay=[1.0, 2.0]), NOW)[LABEL].to_list() == [True, True]
+
+
+def test_resources_and_averages_go_by_the_names_of_candidates() -> None:
+    with pytest.raises(UseCaseError, match=r"resources are for .logistic_regresion..*logistic_regression"):
+        replace(CASE, search=Search(resources={"logistic_regresion": Resources(cpus=2)}))
+    with pytest.raises(UseCaseError, match="a candidate is called 'ensemble'"):
+        replace(CASE, candidates=(GradientBoosting(name="ensemble"),))

@@ -104,10 +104,11 @@ TABLE: dict[str, set[str]] = {
 HOMES = {
     "feast": ("mlops_ray/features/feast.py", "feature_repo/"),
     "mlflow": ("mlops_ray/training/tracking.py", "mlops_ray/registry/models.py"),
-    "ray.tune": ("mlops_ray/training/search.py",),
+    "ray.tune": ("mlops_ray/training/experiment.py", "mlops_ray/training/asha.py"),
     "ray.serve": ("mlops_ray/serving/",),
     "optuna": ("mlops_ray/training/",),
-    "onnxruntime": ("mlops_ray/registry/onnx_model.py", "mlops_ray/testing/"),
+    # The search, which stands before the registry, measures what a trial's model costs to serve.
+    "onnxruntime": ("mlops_ray/registry/onnx_model.py", "mlops_ray/training/footprint.py", "mlops_ray/testing/"),
     "sqlalchemy": ("mlops_ray/governance/", "mlops_ray/ingestion/sql_table.py"),
     "alembic": ("mlops_ray/governance/",),
     "cyclonedx": ("mlops_ray/registry/bill_of_materials.py",),

@@ -13,13 +13,14 @@ from mlops_ray.pipeline.steps.train import chosen_trial
 from mlops_ray.pipeline.steps.training_set import known_training_set
 from mlops_ray.pipeline.task import in_task
 from mlops_ray.registry.model_signature import SIGNATURE
+from mlops_ray.training.ensemble import candidates_in
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import BetterThanBaseline, UseCase
 
 
 @dataclass(frozen=True)
 class EvaluateInputs:
-    """use_case: of the candidates only the chosen one; of the search only its seed."""
+    """use_case: of the candidates only those that are fitted; of the search only its seed."""
 
     use_case: UseCase
     training_set: Known[TrainingSet]
@@ -47,7 +48,7 @@ def inputs_for(given: Given, trial: Known[Trial]) -> EvaluateInputs:
         case,
         *(*names, "split", "fit", "serving", "slices", "monitoring"),
         gates=tuple(one for one in case.gates if isinstance(one, BetterThanBaseline)),
-        candidates=tuple(one for one in case.candidates if one.name == trial.value.candidate),
+        candidates=tuple(one for one in case.candidates if one.name in candidates_in(trial.value)),
         search=part(case.search, "seed"),
         time_zone=case.zone(),
         sources={case.main_source: part(case.sources[case.main_source], "columns")},

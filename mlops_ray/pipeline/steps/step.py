@@ -81,7 +81,8 @@ class Where:
 
     settings: the part that says where things lie, see `Step.places`. key: names this run of the step, and is the same
     when it is taken up again after a kill. author: on whose behalf a version is registered. lineage: the record of
-    where that version comes from. retry_failed: trials that failed run again.
+    where that version comes from. retry_failed: trials that failed run again. start_from: where a new search begins,
+    which its result tells (SearchResult.started_from); an earlier one of the same inputs stands as it is.
     """
 
     settings: Settings
@@ -92,6 +93,7 @@ class Where:
     author: Actor | None = None
     lineage: Lineage | None = None
     retry_failed: bool = False
+    start_from: Callable[[], Mapping[str, Any]] = dict
     start_ray: Callable[[], Any] = lambda: None
 
 

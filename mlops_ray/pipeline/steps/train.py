@@ -1,7 +1,7 @@
 """Train: the search over all candidates, logged to MLflow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlops_ray.code_version import environment_digest
@@ -24,17 +24,22 @@ class TrainInputs:
 
 def train_inputs(given: Given) -> TrainInputs:
     case, task = given.use_case, part(given.use_case.label, "task")
-    return TrainInputs(
-        part(case, "name", "candidates", "split", "search", "fit", "metric", label=task), known_training_set(given)
-    )
+    names = "name", "candidates", "split", "search", "fit", "metric"
+    # Days are counted only where an average is compared with the best trial.
+    zone = case.zone() if case.search.ensemble > 1 else "UTC"
+    return TrainInputs(part(case, *names, label=task, time_zone=zone), known_training_set(given))
 
 
 def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
+    from mlops_ray.training.leaderboard import leaderboard
     from mlops_ray.training.search import search
 
     say_if_it_waits(where, "train")
     data = inputs.training_set.value
-    return search(inputs.use_case, where.settings, data, where.key, where.notify, where.retry_failed).to_json()
+    again, start = where.retry_failed, where.start_from()
+    found = search(inputs.use_case, where.settings, data, where.key, where.notify, again, start)
+    metric = inputs.use_case.label.task.metrics[inputs.use_case.metric]
+    return found.to_json() | {"leaderboard": [asdict(one) for one in leaderboard(found, metric)]}
 
 
 def verify_train(inputs: TrainInputs, result: Mapping[str, Any], where: Where) -> str | None:

@@ -1,0 +1,79 @@
+"""What somebody writes by hand: an Optuna study over all candidates, its trials run by joblib."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from mlops_ray.training.proposal import distribution
+from mlops_ray.training.trial import Trial
+from mlops_ray.training.worker import TrialData
+from mlops_ray.use_case import FitData, UseCase
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+Data = dict[str, Any]
+
+
+def as_data(use_case: UseCase, data: TrialData) -> Data:
+    case = {"candidates": use_case.candidates, "task": use_case.label.task, "metric": use_case.metric}
+    return {**case, "data": data}
+
+
+def replay(folder: Path, data: Data, trials: Sequence[Trial], workers: int) -> None:
+    """The same trials, each to the fraction of its budget that it came to with us."""
+    study = _study(folder, data, 0)
+    for trial in trials:
+        asked = {f"{trial.candidate}.{name}": value for name, value in trial.parameters.items()}
+        study.enqueue_trial({"candidate": trial.candidate, **asked}, user_attrs={"fraction": trial.fraction})
+    joblib.dump(data, folder / "data")
+    each = -(-len(trials) // workers)
+    joblib.Parallel(n_jobs=workers)(joblib.delayed(_work)(folder, each) for _ in range(workers))
+
+
+def best_of(data: Data, seed: int, trials: int) -> float:
+    """By the sampler's defaults, one trial after another, each with its whole budget."""
+    better = "minimize" if data["task"].metrics[data["metric"]].lower_is_better else "maximize"
+    study = optuna.create_study(direction=better, sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(lambda trial: _fitted(data, trial, seed), n_trials=trials)
+    return float(study.best_value)
+
+
+def best_of_each(data: Data, seeds: Sequence[int], trials: int, workers: int) -> list[float]:
+    return list(joblib.Parallel(n_jobs=workers)(joblib.delayed(best_of)(data, seed, trials) for seed in seeds))
+
+
+def _work(folder: Path, trials: int) -> None:
+    data = joblib.load(folder / "data")
+    _study(folder, data, 0).optimize(lambda trial: _fitted(data, trial, 0), n_trials=trials)
+
+
+def _study(folder: Path, data: Data, seed: int) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(folder / "journal")))
+    better = "minimize" if data["task"].metrics[data["metric"]].lower_is_better else "maximize"
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    return optuna.create_study(storage=storage, study_name="s", load_if_exists=True, direction=better, sampler=sampler)
+
+
+def _fitted(data: Data, trial: optuna.Trial, seed: int) -> float:
+    by_name, read = {one.name: one for one in data["candidates"]}, data["data"]
+    name = trial.suggest_categorical("candidate", list(by_name))
+    parameters = {}
+    for key, dimension in by_name[name].space.items():
+        parameters[key] = trial._suggest(f"{name}.{key}", distribution(dimension))
+    to_fit = FitData(read.train, read.train_label, read.features, data["task"], seed, 1)
+    for fraction, model in by_name[name].fit(to_fit, parameters):
+        value = _value(data, model.predict(read.validation))
+        if fraction >= trial.user_attrs.get("fraction", 1.0):
+            break
+    return value
+
+
+def _value(data: Data, answer: Any) -> float:
+    labels, task = data["data"].validation_label, data["task"]
+    block = np.zeros(len(labels), dtype=np.intp)
+    return float(task.values({data["metric"]}, labels, answer, block, np.ones((1, 1)))[data["metric"]][0])

@@ -1,0 +1,163 @@
+"""The average of the best few trials: which, with what weights, and as a candidate that is fitted like any other."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.errors import UseCaseError
+from mlops_ray.tasks.days import blocks_of
+from mlops_ray.tasks.estimate import Estimate, jackknife
+from mlops_ray.tasks.evaluation import weights_without
+from mlops_ray.tasks.task import Task
+from mlops_ray.training.averaged import AveragedModel
+from mlops_ray.training.trial import Trial
+from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters, SearchSpace
+from mlops_ray.use_case.search import ENSEMBLE
+
+# How often a model is added; a weight is a multiple of one in so many.
+_ROUNDS = 20
+_FOLDS = 4
+_MEMBER = re.compile(r"(?P<trial>.+?-\d{3,})\.(?P<name>.+)")
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Average:
+    """weights: by trial. value: of the average, by weights that were found on the same rows. better_by: than the best
+    single one, on days whose weights were found on other days."""
+
+    weights: Mapping[str, float]
+    value: float
+    better_by: Estimate
+
+    @property
+    def is_better(self) -> bool:
+        """Beyond what chance makes of these days, with 95 % certainty."""
+        return len(self.weights) > 1 and self.better_by.low is not None and self.better_by.low > 0
+
+
+def average(
+    answers: Mapping[str, Floats], labels: NDArray[Any], day: NDArray[np.intp], task: Task, metric: str, most: int
+) -> Average:
+    """Of the models' answers to the same rows, the weighted mean of at most `most`.
+
+    Greedy selection with replacement (Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble selection from libraries of
+    models", ICML 2004): from nothing on, the model is added with which the mean is best, `_ROUNDS` times, and the best
+    of these means is taken. What it gains would be too good on the rows that chose it: it is judged where the weights
+    of each of four stretches of days are those of the others, by the paired jackknife over days that compares versions.
+    """
+    names, block = list(answers), blocks_of(day)
+    weights, value = _greedy(answers, labels, task, metric, most)
+    fold = block * _FOLDS // (block.max() + 1)
+    mixed = np.empty_like(answers[names[0]])
+    for one in np.unique(fold):
+        inside = fold == one
+        lacking = task.shortfall(labels[~inside])
+        elsewhere = {name: answers[name][~inside] for name in names}
+        found = {} if lacking else _greedy(elsewhere, labels[~inside], task, metric, most)[0]
+        mixed[inside] = _mean({name: answers[name][inside] for name in names}, found or {names[0]: 1.0})
+    single = max(names, key=lambda name: task.metrics[metric].gain(_value(task, metric, labels, answers[name])))
+    return Average(weights, value, _better_by(task, metric, labels, mixed, answers[single], block))
+
+
+def _greedy(
+    answers: Mapping[str, Floats], labels: NDArray[Any], task: Task, metric: str, most: int
+) -> tuple[dict[str, float], float]:
+    judged, counts = task.metrics[metric], dict[str, int]()
+    total, best, best_value = np.zeros_like(next(iter(answers.values()))), dict[str, int](), 0.0
+    for round_ in range(1, _ROUNDS + 1):
+        allowed = answers if len(counts) < most else {name: answers[name] for name in counts}
+        values = {name: _value(task, metric, labels, (total + allowed[name]) / round_) for name in allowed}
+        name = max(values, key=lambda one: judged.gain(values[one]))
+        total, counts = total + answers[name], {**counts, name: counts.get(name, 0) + 1}
+        if not best or judged.gain(values[name]) > judged.gain(best_value):
+            best, best_value = counts, values[name]
+    return {name: count / sum(best.values()) for name, count in best.items()}, best_value
+
+
+def _value(task: Task, metric: str, labels: NDArray[Any], answer: Floats) -> float:
+    one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
+    decided = task.decided(labels, answer, 1)
+    return float(decided.values({metric}, labels, answer, one_block, all_rows)[metric][0])
+
+
+def _better_by(
+    task: Task, metric: str, labels: NDArray[Any], ours: Floats, theirs: Floats, block: NDArray[np.intp]
+) -> Estimate:
+    weights, judged = weights_without(block), task.metrics[metric]
+    ours_, theirs_ = (
+        task.decided(labels, one, 1).values({metric}, labels, one, block, weights)[metric] for one in (ours, theirs)
+    )
+    gain = theirs_ - ours_ if judged.lower_is_better else ours_ - theirs_
+    widest = judged.highest - judged.lowest
+    return jackknife(float(gain[0]), gain[1:], task.freedom(metric, labels, block), -widest, widest)
+
+
+def _mean(answers: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
+    mean: Floats = np.sum([weight * answers[name] for name, weight in weights.items()], axis=0)
+    return mean
+
+
+def parameters_of(trials: Sequence[Trial], weights: Mapping[str, float]) -> dict[str, Any]:
+    """The average as parameters of one candidate: of each trial in it `<trial>.weight` and `<trial>.<parameter>`."""
+    members = {trial.trial_id: trial for trial in trials}
+    return {
+        f"{name}.{key}": value
+        for name, weight in weights.items()
+        for key, value in {"weight": weight, **members[name].parameters}.items()
+    }
+
+
+def members_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
+    """The parameters of each trial in the average, `weight` among them; the reverse of `parameters_of`."""
+    found = dict[str, dict[str, Any]]()
+    for key, value in parameters.items():
+        if (match := _MEMBER.fullmatch(key)) is None:
+            raise UseCaseError(f"The parameter {key!r} of an average does not begin with a trial. Search again.")
+        found.setdefault(match["trial"], {})[match["name"]] = value
+    return found
+
+
+def candidates_in(trial: Trial) -> tuple[str, ...]:
+    """The names of the candidates that are fitted for a trial: its own, or those of the trials in an average."""
+    if trial.candidate != ENSEMBLE:
+        return (trial.candidate,)
+    return tuple(dict.fromkeys(_candidate(name) for name in members_of(trial.parameters)))
+
+
+def _candidate(trial_id: str) -> str:
+    return trial_id.rpartition("-")[0]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The average as a candidate. candidates: those of the use case. Its parameters say what is in it."""
+
+    candidates: tuple[Candidate, ...]
+    name: str = ENSEMBLE
+
+    @property
+    def space(self) -> SearchSpace:
+        return {}
+
+    @property
+    def deterministic(self) -> bool:
+        return all(getattr(one, "deterministic", True) for one in self.candidates)
+
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
+        """Each of its models to the end, one after another. Raises UseCaseError if a candidate is no longer there."""
+        known = {candidate.name: candidate for candidate in self.candidates}
+        models, weights = list[FittedModel](), list[float]()
+        for trial, own in sorted(members_of(parameters).items()):
+            if (candidate := known.get(_candidate(trial))) is None:
+                raise UseCaseError(
+                    f"{trial} is in the average, and its candidate is not declared any more. Search again."
+                )
+            weights.append(float(own.pop("weight")))
+            *_, (_, model) = candidate.fit(data, own)
+            models.append(model)
+        yield 1.0, AveragedModel(tuple(models), tuple(weights), data.task.output)

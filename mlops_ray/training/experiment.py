@@ -1,0 +1,250 @@
+"""The Ray Tune experiment of a search: what is told to Tune, and what Tune tells of it.
+
+Where it is not as usual: Optuna is asked by `proposal` and not by Tune's OptunaSearch, which keeps its study in memory
+and on a disk that is written once in a while, shows trials that ASHA stopped as complete ones, and proposes as many
+trials ahead as may wait.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from mlops_ray.config import Settings
+from mlops_ray.training.asha import AshaPerCandidate
+from mlops_ray.training.kept_answers import KeptAnswers
+from mlops_ray.training.proposal import propose
+from mlops_ray.training.shared_data import SharedData
+from mlops_ray.training.slots import Slots
+from mlops_ray.training.trial import Footprint, Step, Trial, TrialStatus
+from mlops_ray.training.trial_ledger import TrialLedger
+from mlops_ray.training.turns import next_candidate
+from mlops_ray.training.worker import TrialWorker
+from mlops_ray.use_case import Resources, UseCase
+
+# How often a trial is begun again whose worker died (out of memory, node lost). A candidate that raises is not.
+_MAX_WORKER_FAILURES = 2
+_GB = 1_000_000_000
+_TUNE_ENVIRONMENT = {
+    # The new output prints a table even when it is told to be silent.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Tune writes each trial's results three times over for tools that we do not use.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C ends the search like everything else; Tune's own handler would return half a result.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+
+
+def run_trials(
+    use_case: UseCase, settings: Settings, data: SharedData, key: str, ledger: TrialLedger, kept: KeptAnswers | None
+) -> None:
+    """Run trials until a budget is spent. kept: where answers go, None if nobody asks for them.
+
+    Raises ConfigurationError if no node has what a trial asks for.
+    """
+    candidates = {candidate.name: candidate for candidate in use_case.candidates}
+    slots = Slots(use_case.search, candidates, ledger.budget.trials)
+    fit = tune.with_parameters(
+        _trainable(),
+        kept=kept,
+        data=data,
+        candidates=candidates,
+        task=use_case.label.task,
+        metric=use_case.metric,
+        seed=use_case.search.seed,
+        threads={name: wanted.cpus for name, wanted in slots.wants.items()},
+    )
+    report = _Report(ledger, use_case.search.trial_seconds)
+    with _environment(_TUNE_ENVIRONMENT):
+        tune.Tuner(
+            tune.with_resources(fit, lambda config: _placement(slots.wants[config["candidate"]])),
+            tune_config=tune.TuneConfig(
+                search_alg=_Turns(use_case, ledger, slots),
+                scheduler=AshaPerCandidate(use_case, ledger.ended()),
+                num_samples=ledger.budget.trials,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=key[:40],
+                storage_path=f"{settings.state}/tune",
+                callbacks=[report],
+                stop=_BudgetSpent(report),
+                failure_config=tune.FailureConfig(max_failures=_MAX_WORKER_FAILURES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        ).fit()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Tune reads these settings from the environment only."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _placement(wanted: Resources) -> tune.PlacementGroupFactory:
+    bundle = {"CPU": wanted.cpus or 1, "GPU": wanted.gpus, "memory": int((wanted.memory_gb or 0) * _GB)}
+    return tune.PlacementGroupFactory([{name: float(amount) for name, amount in bundle.items() if amount}])
+
+
+def _trainable() -> type[tune.Trainable]:
+    """Tune's view of a TrialWorker. Made in a function, so that it travels to workers by value and not by the name of
+    this module, which they would have to import.
+    """
+
+    class Fit(tune.Trainable):  # type: ignore[misc]
+        def setup(self, config: Mapping[str, Any], kept: KeptAnswers | None, **of_all_trials: Any) -> None:
+            self._worker, self._kept = TrialWorker(**of_all_trials), kept
+            self.reset_config(config)
+
+        def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+            self._trial_id = new_config["trial"]
+            self._worker.begin(new_config["candidate"], new_config["parameters"])
+            return True
+
+        def step(self) -> dict[str, Any]:
+            done = self._worker.step()
+            if self._kept is not None and done["done"] and "message" not in done:
+                self._kept.write(self._trial_id, self._worker.answer)
+            return done
+
+    return Fit
+
+
+class _Turns(Searcher):  # type: ignore[misc]
+    """Hands out the trials to run; a trial that was interrupted keeps its parameters, a new one gets a proposal."""
+
+    def __init__(self, use_case: UseCase, ledger: TrialLedger, slots: Slots) -> None:
+        super().__init__()
+        self._candidates = {candidate.name: candidate for candidate in use_case.candidates}
+        self._judged_by = use_case.label.task.metrics[use_case.metric]
+        self._search = use_case.search
+        self._ledger = ledger
+        self._slots = slots
+        self._interrupted = ledger.unfinished()
+        self._running: dict[str, str] = {}
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if not self._interrupted and self._ledger.ended_by():
+            return str(Searcher.FINISHED)
+        trial = self._interrupted[0] if self._interrupted else self._next()
+        if trial is None or not self._slots.has_room(trial.candidate, self._running.values()):
+            return None
+        if self._interrupted:
+            self._interrupted.pop(0)
+        else:
+            trial = replace(trial, parameters=self._proposed(trial))
+        self._ledger.begin(trial)
+        self._running[trial_id] = trial.candidate
+        return {"candidate": trial.candidate, "trial": trial.trial_id, "parameters": dict(trial.parameters)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._running.pop(trial_id, None)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing to save: MLflow has it."""
+
+    def _next(self) -> Trial | None:
+        trials, factor = list(self._ledger.trials.values()), self._search.reduction_factor
+        name = next_candidate(
+            list(self._candidates), trials, self._ledger.budget, factor, self._judged_by, self._slots.at_once
+        )
+        return None if name is None else Trial(name, self._ledger.next_number(name), {})
+
+    def _proposed(self, trial: Trial) -> Mapping[str, Any]:
+        start = self._ledger.started_from.get("parameters", {}).get(trial.candidate)
+        return propose(
+            self._candidates[trial.candidate],
+            trial.number,
+            self._ledger.of(trial.candidate),
+            self._search.seed,
+            self._judged_by.lower_is_better,
+            start,
+        )
+
+
+class _Report(tune.Callback):  # type: ignore[misc]
+    """Tells the ledger what happens to trials, and ends those that take too long and, at its end, the search."""
+
+    def __init__(self, ledger: TrialLedger, trial_seconds: float) -> None:
+        self._ledger = ledger
+        self._trial_seconds = trial_seconds
+        self._begun: dict[str, float] = {}
+        self.over = False
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._begun[trial.trial_id] = time.monotonic()
+        self._ledger.update(self._trial(trial))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        ours = self._trial(trial)
+        if "message" in result:
+            self._ledger.update(replace(ours, message=result["message"]))
+        elif "fraction" in result:
+            footprint = Footprint(**result["footprint"]) if result.get("footprint") else ours.footprint
+            step = Step(*(result[name] for name in ("fraction", "value", "seconds", "cpu_seconds")))
+            self._ledger.update(replace(ours.with_step(step), footprint=footprint))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        ours = self._trial(trial)
+        status: TrialStatus = "failed" if ours.message else "finished" if ours.fraction >= 1.0 else "stopped"
+        self._ledger.update(replace(ours, status=status))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        ours = self._trial(trial)
+        message = ours.message or f"Its worker failed {_MAX_WORKER_FAILURES + 1} times: {trial.get_error()}"
+        self._ledger.update(replace(ours, status="failed", message=message))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        running = [trial for trial in trials if trial.status == trial.RUNNING]
+        if self._ledger.budget.cuts(self._ledger.spent()) and not self.over:
+            self._ledger.stop()
+            self.over = True
+            for trial in running:
+                _kill(trial)
+        for trial in running:
+            if time.monotonic() - self._begun[trial.trial_id] > self._trial_seconds and not self._trial(trial).message:
+                why = f"It took more than {self._trial_seconds:g} seconds and was killed. Make its parameters cheaper, "
+                self._ledger.update(replace(self._trial(trial), message=f"{why}or raise Search(trial_seconds=...)."))
+                trial.max_failures = 0  # or Tune would begin it again, as if its node had been lost
+                _kill(trial)
+
+    def _trial(self, trial: Any) -> Trial:
+        return self._ledger.trials[trial.config["trial"]]
+
+
+class _BudgetSpent(tune.Stopper):  # type: ignore[misc]
+    """Ends the experiment once the report says that the search is over."""
+
+    def __init__(self, report: _Report) -> None:
+        self._report = report
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._report.over
+
+
+def _kill(trial: Any) -> None:
+    """A step that does not return cannot be asked to stop."""
+    if trial.temporary_state.ray_actor is not None:
+        ray.kill(trial.temporary_state.ray_actor)

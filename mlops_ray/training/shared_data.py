@@ -1,0 +1,59 @@
+"""What all trials of a search read, encoded once."""
+
+from typing import TypeAlias
+
+import ray
+
+from mlops_ray.errors import MlopsRayError
+from mlops_ray.features.columns import LABEL, PREDICTION_TIME
+from mlops_ray.features.slices import most_memory
+from mlops_ray.features.training_set import TrainingSet, read_split
+from mlops_ray.training.encoding import fit_encoder
+from mlops_ray.training.weights import weigh
+from mlops_ray.training.worker import TrialData
+from mlops_ray.use_case import UseCase
+
+# Of a value of the training set: as a column, as a copy that is filtered and sorted, and in the matrix.
+_BYTES_WHILE_ENCODED = 24
+
+SharedData: TypeAlias = "TrialData | ray.ObjectRef[TrialData]"
+
+
+def encode_where_it_fits(use_case: UseCase, training_set: TrainingSet) -> "TrialData | ray.ObjectRef[TrialData]":
+    """What all trials read, or a reference to it: a training set of many files does not come past the driver."""
+    if not training_set.parts:
+        return encode(use_case, training_set)
+    rows = use_case.search.rows or training_set.rows
+    memory = min(rows * (len(training_set.features) + 8) * _BYTES_WHILE_ENCODED, most_memory())
+    reference = ray.remote(encode).options(memory=memory).remote(use_case, training_set)
+    try:
+        ray.wait([reference], fetch_local=False)
+        ray.get(ray.remote(_is_there).remote(reference))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, MlopsRayError):
+            raise error.cause from None
+        raise
+    return reference
+
+
+def encode(use_case: UseCase, training_set: TrainingSet) -> TrialData:
+    """The encoder sees the train part only: a category first met in validation is unknown, as it would be later."""
+    wanted, search = ("train", "validation"), use_case.search
+    parts = read_split(training_set, use_case.split, use_case.label.task, wanted, search.rows, search.seed)
+    train, validation = (parts[name] for name in wanted)
+    encoder, task = fit_encoder(train, training_set.features), use_case.label.task
+    label = task.encoded(train[LABEL])
+    return TrialData(
+        encoder.features,
+        encoder.encode(train),
+        label,
+        encoder.encode(validation),
+        task.encoded(validation[LABEL]),
+        weigh(use_case.fit, task, label, train[PREDICTION_TIME]),
+        use_case.fit,
+    )
+
+
+def _is_there(data: TrialData) -> bool:
+    """Asked by a task of its own, so that the driver learns what failed without the data."""
+    return len(data.train) > 0
