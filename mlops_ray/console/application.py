@@ -24,6 +24,7 @@ from mlops_ray.console.forms import expect_form_token, expect_same_site, read_fo
 from mlops_ray.console.overview import overview
 from mlops_ray.console.page import Refused, Viewer, in_thread, page, page_of_refusal
 from mlops_ray.console.prediction import PredictionPages
+from mlops_ray.console.provider import CALLBACK, Provider
 from mlops_ray.console.rendering import STATIC, static
 from mlops_ray.console.server import Server
 from mlops_ray.console.sessions import Sessions
@@ -63,7 +64,7 @@ class Console:
 
     def __init__(self, settings: Settings, store: ControlStore, server: Server):
         self._store, self._server = store, server
-        self._signing = SignIn(server, Sessions())
+        self._signing = SignIn(server, Sessions(), Provider(settings) if settings.oidc_client_id else None)
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         cases, versions = UseCasePages(store, server, threads), VersionPages(settings, store, server, threads)
@@ -75,6 +76,8 @@ class Console:
                 Route("/console/static/{name}", self._static),
                 Route("/console/sign-in", self._signing.form, methods=["GET"]),
                 Route("/console/sign-in", self._unseen(self._signing.enter), methods=["POST"]),
+                Route("/console/sign-in/provider", self._unseen(self._signing.ask_provider), methods=["GET"]),
+                Route(CALLBACK, self._unseen(self._signing.return_from_provider), methods=["GET"]),
                 Route("/console/sign-out", self._changes(self._sign_out), methods=["POST"]),
                 Route("/console", self._shows(self._overview)),
                 Route(case, self._shows(cases.show)),

@@ -28,6 +28,12 @@ class Inside:
         except HttpError as error:
             raise ForbiddenError(error.error) from None
 
+    def admit_identity(self, id_token: str, client_id: str, nonce: str) -> Principal:
+        try:
+            return self._guard.admit_identity(id_token.encode("utf-8", "replace"), client_id, nonce)
+        except HttpError as error:
+            raise ForbiddenError(error.error) from None
+
     def readmit(self, principal: Principal) -> Principal:
         try:
             return self._guard.readmit(principal)
