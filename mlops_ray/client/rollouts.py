@@ -39,6 +39,14 @@ class Rollouts:
         """Make the version that comes in, `to`, champion now. Raises ConflictError while a replica does not hold it."""
         return self._do(changed(name, "/promote", {"to": to, "reason": reason}, revision))
 
+    def pause(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
+        """Let the rollout of version `to` go no step on by itself; what is wrong with it still ends it."""
+        return self._do(changed(name, "/pause", {"to": to, "reason": reason}, revision))
+
+    def resume(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
+        """Let it go on by itself again."""
+        return self._do(changed(name, "/resume", {"to": to, "reason": reason}, revision))
+
     def roll_back(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
         """Let version `to` answer everything: end the rollout, or go back to an earlier champion.
 
@@ -64,6 +72,14 @@ class AsyncRollouts:
     async def promote(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
         """See `Rollouts.promote`."""
         return await self._do(changed(name, "/promote", {"to": to, "reason": reason}, revision))
+
+    async def pause(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
+        """See `Rollouts.pause`."""
+        return await self._do(changed(name, "/pause", {"to": to, "reason": reason}, revision))
+
+    async def resume(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
+        """See `Rollouts.resume`."""
+        return await self._do(changed(name, "/resume", {"to": to, "reason": reason}, revision))
 
     async def roll_back(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
         """See `Rollouts.roll_back`."""

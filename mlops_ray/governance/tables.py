@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0015"
+SCHEMA_REVISION = "0016"
 # Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
 REPORTS_REVISION = "0007"
 
@@ -361,6 +361,7 @@ rollouts = Table(
     _column("ended_at", UtcDateTime, nullable=True),
     _column("reason", PlainText),
     _column("actor", PlainText),
+    _column("paused_at", UtcDateTime, nullable=True),
 )
 Index(
     "rollouts_one_running",

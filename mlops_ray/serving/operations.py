@@ -17,7 +17,7 @@ from mlops_ray.governance.live import Live, Plan, VersionRef, live
 from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.replicas import FRESH, Heard, heard
 from mlops_ray.governance.rollback import roll_back
-from mlops_ray.governance.rollouts import promote, start_rollout
+from mlops_ray.governance.rollouts import pause, promote, resume, start_rollout
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.rollout import progress
 
@@ -39,7 +39,7 @@ class StartBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
-    """to: the version that shall answer everything afterwards. revision: of what was live when the caller looked."""
+    """to: the version that shall answer everything afterwards, or whose rollout it is about. revision: of what was live when the caller looked."""
 
     to: VersionNumber
     revision: RevisionNumber
@@ -62,6 +62,8 @@ class Operations:
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
             "/rollout": {"GET": Route(self._status, "operate"), "POST": Route(self._start, "operate")},
+            "/rollout/pause": {"POST": Route(self._pause, "operate")},
+            "/rollout/resume": {"POST": Route(self._resume, "operate")},
             "/rollout/promote": {"POST": Route(self._promote, "operate")},
             "/rollout/rollback": {"POST": Route(self._roll_back, "operate")},
         }
@@ -100,6 +102,26 @@ class Operations:
     def _default_plan(self) -> Plan:
         with self._store.reading() as connection:
             return policy_of(connection, self._use_case).default_plan()
+
+    async def _pause(self, request: Request) -> Response:
+        return await self._set_paused(request, pause, True)
+
+    async def _resume(self, request: Request) -> Response:
+        return await self._set_paused(request, resume, False)
+
+    async def _set_paused(self, request: Request, change: Callable[..., Live], paused: bool) -> Response:
+        body = await read_body(request, TargetBody)
+
+        def holds(state: Live) -> bool:
+            rollout = state.rollout
+            same = rollout is not None and rollout.version.version == body.to
+            return rollout is not None and same and (rollout.paused_at is not None) == paused
+
+        def set_paused(state: Live) -> Live:
+            actor = actor_of(request, self._use_case)
+            return change(self._store, actor, self._use_case, body.revision, body.to, body.reason)
+
+        return await self._do(holds, set_paused)
 
     async def _promote(self, request: Request) -> Response:
         body = await read_body(request, TargetBody)

@@ -81,7 +81,7 @@ def test_a_late_rollback_does_not_demote_what_came_since_and_says_what_holds(exa
     set_champion(example.store, ANN, NAME, example.sealed[9], "better still")
     status, answer = operate(example, "/rollback", to=7, revision=seen, reason="late")
     assert status == 409
-    assert f"is not any more what it was at revision {seen} (champion.set by ann)" in answer["error"]
+    assert f"is not any more what it was at revision {seen} (champion.set by ann, at 20" in answer["error"]
     assert f"At revision {seen + 1}, version 9 is champion and no rollout runs." in answer["error"]
     assert live(example.store, NAME).champion == example.sealed[9]
 

@@ -1,0 +1,11 @@
+"""Since when a rollout is paused, if it is: it goes no step on by itself."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+
+
+def upgrade() -> None:
+    op.add_column("rollouts", sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True))
