@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_ray.config import Settings
 from mlops_ray.console.audit import AuditPages
+from mlops_ray.console.data import DataPages
 from mlops_ray.console.drift import DriftPages
 from mlops_ray.console.forms import expect_form_token, expect_same_site, read_form
 from mlops_ray.console.overview import overview
@@ -69,6 +70,7 @@ class Console:
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         cases, versions = UseCasePages(store, server, threads), VersionPages(settings, store, server, threads)
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
+        data = DataPages(settings, server, threads)
         case = "/console/use-cases/{use_case}"
         version = f"{case}/versions/{{version:int}}"
         self._app = Starlette(
@@ -82,6 +84,9 @@ class Console:
                 Route("/console", self._shows(self._overview)),
                 Route(case, self._shows(cases.show)),
                 Route(f"{case}/drift", self._shows(drift.show)),
+                Route(f"{case}/data", self._shows(data.listed)),
+                Route(f"{case}/data/{{digest}}", self._shows(data.show)),
+                Route(f"{case}/data/{{digest}}/profile/{{source}}", self._shows(data.profile)),
                 Route(f"{case}/rollout", self._changes(cases.roll), methods=["POST"]),
                 Route(f"{case}/alarms/silence", self._changes(cases.silence), methods=["POST"]),
                 Route(version, self._shows(versions.show)),

@@ -16,6 +16,10 @@ from mlops_ray.governance.principals import Principal, Role
 _T = TypeVar("_T")
 LARGEST = 2**31 - 1  # of the numbers of versions and revisions
 MAX_SENTENCE = 500
+_WITH_STYLE = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
 
 
 class Refused(Exception):
@@ -55,6 +59,13 @@ async def in_thread(threads: ThreadPoolExecutor, make: Callable[[], _T]) -> _T:
 def page(template: str, viewer: Viewer | None, status: int = 200, **values: Any) -> HTMLResponse:
     """viewer: None for who is not signed in."""
     return HTMLResponse(render(f"{template}.html", viewer=viewer, **values), status)
+
+
+def page_with_style(template: str, viewer: Viewer, **values: Any) -> HTMLResponse:
+    """For charts that bring their style along, as they do to a notebook. A style can neither run nor send anything."""
+    answer = page(template, viewer, **values)
+    answer.headers["content-security-policy"] = _WITH_STYLE
+    return answer
 
 
 def page_of_refusal(refusal: Refused, viewer: Viewer | None) -> HTMLResponse:
