@@ -91,7 +91,7 @@ class Console:
                 Route(f"{case}/alarms/silence", self._changes(cases.silence), methods=["POST"]),
                 Route(version, self._shows(versions.show)),
                 Route(f"{version}/decision", self._changes(versions.decide), methods=["POST"]),
-                Route("/console/predictions", self._shows(PredictionPages(server).show)),
+                Route("/console/predictions", self._shows(PredictionPages(settings, server, threads).show)),
                 Route("/console/audit", self._shows(audit.show)),
                 Route("/console/audit/verification", self._changes(audit.verify), methods=["POST"]),
             ],

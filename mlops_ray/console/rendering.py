@@ -26,7 +26,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"moment": moment, "age": age, "count": count}
+    made.filters |= {"moment": moment, "age": age, "count": count, "value": value}
     made.globals |= {"static": {name: f"/console/static/{name}?v={_digest(name)}" for name in STATIC}}
     return made
 
@@ -64,6 +64,15 @@ def age(value: datetime | str, now: datetime) -> str:
 
 def count(value: int) -> str:
     return f"{value:,}"
+
+
+def value(given: Any) -> Any:
+    """Of any column: nothing where it is missing, numbers as the ledger has them."""
+    if isinstance(given, datetime):
+        return moment(given)
+    if isinstance(given, float):
+        return f"{given:.6g}"
+    return "" if given is None else given
 
 
 def made_elsewhere(html: str) -> Markup:
