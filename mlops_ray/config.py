@@ -157,12 +157,18 @@ class Settings(BaseModel):
     def _console_signs_in(self) -> None:
         """With the provider's answer comes whoever it names: it goes to one address, that nobody else can read."""
         if bool(self.oidc_client_id) != bool(self.console_url) or (self.oidc_client_id and not self.oidc_issuer):
-            raise ValueError("oidc_client_id and console_url go together, and with oidc_issuer; one of them is missing.")
+            raise ValueError(
+                "oidc_client_id and console_url go together, and with oidc_issuer; one of them is missing."
+            )
         if self.oidc_client_secret and not self.oidc_client_secret.startswith(("env:", "file:/")):
-            raise ValueError("oidc_client_secret begins with neither env: nor file:/. Say where it stands, not what it is.")
+            raise ValueError(
+                "oidc_client_secret begins with neither env: nor file:/. Say where it stands, not what it is."
+            )
         local = self.console_url.startswith(("http://127.0.0.1:", "http://localhost:", "http://[::1]:"))
         if self.console_url and not (local or self.console_url.startswith("https://")):
-            raise ValueError(f"console_url is {self.console_url!r}. Give an https URL; http only of this machine itself.")
+            raise ValueError(
+                f"console_url is {self.console_url!r}. Give an https URL; http only of this machine itself."
+            )
 
     def _audit_is_apart(self) -> None:
         """Who can write to the state folder must not be able to sign what was written there."""

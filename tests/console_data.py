@@ -34,14 +34,20 @@ def ingest_twice(settings: Settings, odd: str = "gate", value: str = "B12") -> l
         candidates=(GradientBoosting(),),
     )
     folder, artifacts, found = Path(settings.data), Artifacts(settings.artifacts), []
-    (folder / "guests.csv").write_text("".join(["id,guest,bag\n", *(f"{n},{PERSON},red\n" for n in range(40)), "x,y\n"]))
+    (folder / "guests.csv").write_text(
+        "".join(["id,guest,bag\n", *(f"{n},{PERSON},red\n" for n in range(40)), "x,y\n"])
+    )
     for number, (rows, shift) in enumerate([(200, 0), (400, 50)]):
         said = value.replace('"', '""')
         lines = [f'id,at,delay,"{name}"']
         lines += [
-            f'{number * 1000 + n},2025-0{5 + number}-{1 + n % 28:02d}T00:00:00Z,{shift + n % 37},"{said}"' for n in range(rows)
+            f'{number * 1000 + n},2025-0{5 + number}-{1 + n % 28:02d}T00:00:00Z,{shift + n % 37},"{said}"'
+            for n in range(rows)
         ]
-        lines += [f'{number * 1000 + 999},not a time,1,"{said}"', f'{number * 1000 + 998},2025-05-01T00:00:00Z,late,"x"']
+        lines += [
+            f'{number * 1000 + 999},not a time,1,"{said}"',
+            f'{number * 1000 + 998},2025-05-01T00:00:00Z,late,"x"',
+        ]
         (folder / f"trips_{number}.csv").write_text("\n".join(lines) + "\n")
         snapshot = ingest(case, settings, None, "code", {"trips": "c", "guests": "c"})
         keep_profile(artifacts, snapshot)

@@ -32,13 +32,14 @@ def start(
     model: NameArgument,
     version: Annotated[int, typer.Argument(help="The registered version that comes in.")],
     plan: Annotated[str | None, typer.Option(help="Steps and rules (YAML); see docs/rollout.md.")] = None,
+    reason: ReasonOption = "",
     revision: RevisionOption = None,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
 ) -> None:
     """Begin a rollout: the version is loaded by every replica, then the first step is in force."""
     with server(url, state) as client:
-        _show_changed(client.rollouts.start(model, version, _plan(plan), revision))
+        _show_changed(client.rollouts.start(model, version, _plan(plan), revision, reason))
 
 
 @rollout.command()

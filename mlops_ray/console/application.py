@@ -22,14 +22,17 @@ from mlops_ray.console.audit import AuditPages
 from mlops_ray.console.data import DataPages
 from mlops_ray.console.drift import DriftPages
 from mlops_ray.console.forms import expect_form_token, expect_same_site, read_form
+from mlops_ray.console.keys import KeyPages
 from mlops_ray.console.overview import overview
 from mlops_ray.console.page import Refused, Viewer, in_thread, page, page_of_refusal
 from mlops_ray.console.prediction import PredictionPages
 from mlops_ray.console.provider import CALLBACK, Provider
 from mlops_ray.console.rendering import STATIC, static
+from mlops_ray.console.rules import RulePages
 from mlops_ray.console.server import Server
 from mlops_ray.console.sessions import Sessions
 from mlops_ray.console.sign_in import SignIn, signed_out
+from mlops_ray.console.subscriptions import SubscriptionPages
 from mlops_ray.console.use_case import UseCasePages
 from mlops_ray.console.version import VersionPages
 from mlops_ray.errors import MlopsRayError
@@ -70,6 +73,7 @@ class Console:
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         cases, versions = UseCasePages(store, server, threads), VersionPages(settings, store, server, threads)
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
+        rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
         data = DataPages(settings, server, threads)
         case = "/console/use-cases/{use_case}"
         version = f"{case}/versions/{{version:int}}"
@@ -92,6 +96,15 @@ class Console:
                 Route(version, self._shows(versions.show)),
                 Route(f"{version}/decision", self._changes(versions.decide), methods=["POST"]),
                 Route("/console/predictions", self._shows(PredictionPages(settings, server, threads).show)),
+                Route("/console/rules", self._shows(rules.show)),
+                Route("/console/rules/decision", self._changes(rules.decide), methods=["POST"]),
+                Route("/console/keys", self._shows(keys.show)),
+                Route("/console/keys/create", self._changes(keys.create), methods=["POST"]),
+                Route("/console/keys/rotate", self._changes(keys.rotate), methods=["POST"]),
+                Route("/console/keys/revoke", self._changes(keys.revoke), methods=["POST"]),
+                Route("/console/subscriptions", self._shows(subscriptions.show)),
+                Route("/console/subscriptions/create", self._changes(subscriptions.create), methods=["POST"]),
+                Route("/console/subscriptions/change", self._changes(subscriptions.change), methods=["POST"]),
                 Route("/console/audit", self._shows(audit.show)),
                 Route("/console/audit/verification", self._changes(audit.verify), methods=["POST"]),
             ],

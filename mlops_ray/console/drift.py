@@ -11,6 +11,7 @@ from mlops_ray.console.page import Viewer, in_thread, page_with_style
 from mlops_ray.console.rendering import made_elsewhere
 from mlops_ray.governance.versions import expect_name
 
+
 class DriftPages:
     def __init__(self, settings: Settings, threads: ThreadPoolExecutor):
         self._settings, self._threads = settings, threads

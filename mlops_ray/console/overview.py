@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from mlops_ray.console.duties import of_alarms, of_approval, of_review
+from mlops_ray.console.duties import of_alarms, of_approval, of_change, of_review
 from mlops_ray.console.page import Viewer
 from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.inventory import with_alarms
 from mlops_ray.governance.policies import Policy, policies_of
+from mlops_ray.governance.policy_changes import list_changes
 
 MAX_DUTIES = 50
 
@@ -19,9 +20,13 @@ def overview(store: ControlStore, viewer: Viewer) -> dict[str, Any]:
     known, alarms = with_alarms(store, viewer.now)
     entries = [one for one in known if viewer.may_look(one.use_case)]
     waiting = list_approvals(store, limit=0, sees=viewer.may_look)
+    wanted = [one for one in list_changes(store, state="requested") if viewer.may_look(one.use_case)]
     with store.reading() as connection:
-        policies = policies_of(connection, [one.use_case for one in waiting])
+        policies = policies_of(connection, [one.use_case for one in (*waiting, *wanted)])
     duties = [of_approval(one, policies.get(one.use_case, Policy()), viewer) for one in waiting]
+    duties += [
+        of_change(one, policies.get(one.use_case, Policy()), viewer) for one in wanted if viewer.now < one.expires_at
+    ]
     by_case: dict[str, list[AlarmRecord]] = {}
     for alarm in alarms:
         by_case.setdefault(alarm.use_case, []).append(alarm)

@@ -108,7 +108,9 @@ class Provider:
             return said
         said = await self._ask("GET", self._issuer.rstrip("/") + _DOCUMENT)
         if said.get("issuer") != self._issuer:  # section 4.3: or one provider could speak for another
-            raise ConfigurationError(f"The issuer at oidc_issuer {self._issuer} says it is {said.get('issuer')!r:.200}.")
+            raise ConfigurationError(
+                f"The issuer at oidc_issuer {self._issuer} says it is {said.get('issuer')!r:.200}."
+            )
         for name in ("authorization_endpoint", "token_endpoint"):
             if not _is_safe(str(said.get(name, ""))):
                 raise ConfigurationError(f"{name} of {self._issuer} is no https URL: {said.get(name)!r:.200}.")

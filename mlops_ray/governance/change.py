@@ -87,7 +87,7 @@ def expect_seen(connection: Connection, before: Live, seen: int, types: Sequence
         last = None
     if last is not None or not before.stands_since <= seen <= before.revision:
         last = last or last_change(connection, before.use_case)
-        who = f" ({_said(last)})" if last else ""
+        who = f" ({said(last)})" if last else ""
         raise ConflictError(
             f"Nothing was changed: {before.use_case} is not any more what it was at revision {seen}{who}. "
             f"{before.in_words()} If you still want this, say so of revision {before.revision}."
@@ -98,19 +98,21 @@ def conflict(connection: Connection, found: Live) -> ConflictError:
     rollout = found.rollout
     if rollout is None:
         last = last_change(connection, found.use_case)
-        who = f" ({_said(last)})" if last else ""
+        who = f" ({said(last)})" if last else ""
         champion = found.champion.version if found.champion else "none"
         return ConflictError(
             f"{found.use_case} was changed meanwhile{who}: its champion is {champion}, and no rollout runs."
         )
     where = f"step {rollout.step + 1} of {len(rollout.plan.steps)}" if rollout.current else rollout.state
+    last = last_change(connection, found.use_case)
+    who = f"; {said(last)}" if last else ""
     return ConflictError(
-        f"A rollout of version {rollout.version.version} of {found.use_case} is under way ({where}). "
+        f"A rollout of version {rollout.version.version} of {found.use_case} is under way ({where}{who}). "
         f"Promote it or roll it back first."
     )
 
 
-def _said(event: Event) -> str:
+def said(event: Event) -> str:
     """Who did what, and when."""
     return f"{event.type} by {event.actor}, at {event.time:%Y-%m-%d %H:%M:%S} UTC"
 

@@ -108,4 +108,6 @@ def _ref(row: RowMapping, name: str) -> VersionRef | None:
 
 def _rollout(row: Mapping[str, Any]) -> Rollout:
     version, plan = VersionRef(row["version"], row["digest"]), Plan.from_json(row["plan"])
-    return Rollout(row["id"], version, plan, row["state"], row["step"], row["step_since"], row["started_at"], row["paused_at"])
+    return Rollout(
+        row["id"], version, plan, row["state"], row["step"], row["step_since"], row["started_at"], row["paused_at"]
+    )

@@ -25,6 +25,7 @@ def start_rollout(
     version: VersionRef,
     plan: Plan | None = None,
     seen: int | None = None,
+    reason: str = "",
 ) -> Live:
     """Let `version` in step by step. plan: None for the default, as strict as the use case demands. seen: the
     revision on which this was decided; None for what holds now.
@@ -54,7 +55,7 @@ def start_rollout(
             "actor": actor.name,
         }  # fmt: skip
         connection.execute(insert(rollouts).values(row))
-        return write(connection, before, replace(before, rollout=rollout), "rollout.started", actor, version)
+        return write(connection, before, replace(before, rollout=rollout), "rollout.started", actor, version, reason)
 
 
 def advance(

@@ -11,8 +11,10 @@ import msgspec
 from msgspec import Meta
 
 from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.governance.change import said
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
+from mlops_ray.governance.history import last_change
 from mlops_ray.governance.live import Live, Plan, VersionRef, live
 from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.replicas import FRESH, Heard, heard
@@ -36,6 +38,7 @@ class StartBody(msgspec.Struct, forbid_unknown_fields=True):
     version: VersionNumber
     revision: RevisionNumber
     plan: dict[str, Any] = {}
+    reason: Reason = ""
 
 
 class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,7 +88,13 @@ class Operations:
         def start(state: Live) -> Live:
             version = self._find(body.version)
             return start_rollout(
-                self._store, actor_of(request, self._use_case), self._use_case, version, plan, body.revision
+                self._store,
+                actor_of(request, self._use_case),
+                self._use_case,
+                version,
+                plan,
+                body.revision,
+                body.reason,
             )
 
         return await self._do(holds, start, self._finding)
@@ -130,6 +139,12 @@ class Operations:
             lambda state: self._promoted(state, actor_of(request, self._use_case), body),
         )
 
+    def _last_said(self) -> str:
+        """Who did what last, and when: whom somebody that comes too late has to ask."""
+        with self._store.reading() as connection:
+            last = last_change(connection, self._use_case)
+        return f" ({said(last)})" if last else ""
+
     async def _roll_back(self, request: Request) -> Response:
         body = await read_body(request, TargetBody)
         return await self._do(
@@ -161,11 +176,13 @@ class Operations:
         rollout = state.rollout
         if rollout is None or rollout.version.version != body.to:
             raise ConflictError(
-                f"No rollout of version {body.to} of {self._use_case} is under way: {state.in_words()} Start one."
+                f"No rollout of version {body.to} of {self._use_case} is under way{self._last_said()}: "
+                f"{state.in_words()} Start one."
             )
         if not state.stands_since <= body.revision <= state.revision:
             raise ConflictError(
-                f"The rollout of version {body.to} of {self._use_case} began after revision {body.revision}. "
+                f"The rollout of version {body.to} of {self._use_case} began after revision {body.revision}"
+                f"{self._last_said()}. "
                 f"{state.in_words()} If you mean this one, say so of revision {state.revision}."
             )
         if rollout.state == "loading":

@@ -110,7 +110,7 @@ def test_who_operates_rolls_back_and_who_approves_is_not_offered_it(chromium: Br
     expect(page.get_by_text("replicas load it")).to_be_visible()
     expect(page.get_by_role("button", name="Roll back to version 1")).to_have_count(0)
     page = signed_in(window(chromium, server), server, "ann", PATHS["use case"])
-    page.get_by_label("Reason, for the audit log").fill("Latency doubled.")
+    page.get_by_label("Why you go back, for the audit log").fill("Latency doubled.")
     page.get_by_role("button", name="Roll back to version 1").click()
     expect(page.get_by_text("No rollout runs.")).to_be_visible()
     assert live(server.store, "flights").rollout is None

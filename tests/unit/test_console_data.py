@@ -125,9 +125,7 @@ def test_names_and_values_become_no_part_of_the_page(hostile: tuple[ConsoleServe
     "path",
     ["..%2f..", "a" * 64, "A" * 64, f"{'0' * 64}/profile/trips", "x/profile/..%2f..", f"{'0' * 63}/profile/x"],
 )
-def test_a_snapshot_that_is_not_there_is_not_found(
-    hostile: tuple[ConsoleServer, list[Snapshot]], path: str
-) -> None:
+def test_a_snapshot_that_is_not_there_is_not_found(hostile: tuple[ConsoleServer, list[Snapshot]], path: str) -> None:
     assert hostile[0].browser("root").get(f"{DATA}/{path}").status_code == 404
 
 

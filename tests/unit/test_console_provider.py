@@ -179,7 +179,9 @@ def test_an_answer_counts_once(provider: OidcProvider, server: ConsoleServer) ->
     assert browser.get(link).status_code == 403
 
 
-@pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/console/../..//evil", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "to", ["//evil.example", "https://evil.example", "/console/../..//evil", "javascript:alert(1)"]
+)
 def test_coming_from_the_provider_leads_nowhere_else(provider: OidcProvider, server: ConsoleServer, to: str) -> None:
     browser = server.browser()
     assert browser.get(returned(browser, to).headers["location"]).headers["location"] == "/console"

@@ -201,7 +201,10 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
             }
         ),
         "Ready": object_of({"name": TEXT, "ready": {"type": "boolean"}}),
-        "Start": object_of({"version": VERSION_NUMBER, "revision": REVISION, "plan": _PLAN}, optional=("plan",)),
+        "Start": object_of(
+            {"version": VERSION_NUMBER, "revision": REVISION, "plan": _PLAN, "reason": REASON},
+            optional=("plan", "reason"),
+        ),
         "Target": object_of({"to": VERSION_NUMBER, "revision": REVISION, "reason": REASON}, optional=("reason",)),
         "Rollout": {"type": "object"},
         **SHARED,
