@@ -32,6 +32,7 @@ from mlops_ray.console.rules import RulePages
 from mlops_ray.console.server import Server
 from mlops_ray.console.sessions import Sessions
 from mlops_ray.console.sign_in import SignIn, signed_out
+from mlops_ray.console.standing import Standings
 from mlops_ray.console.subscriptions import SubscriptionPages
 from mlops_ray.console.use_case import UseCasePages
 from mlops_ray.console.version import VersionPages
@@ -71,7 +72,8 @@ class Console:
         self._signing = SignIn(server, Sessions(), Provider(settings) if settings.oidc_client_id else None)
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
-        cases, versions = UseCasePages(store, server, threads), VersionPages(settings, store, server, threads)
+        self._standings = standings = Standings(settings)
+        cases, versions = UseCasePages(store, server, threads, standings), VersionPages(settings, store, server, threads)
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
         rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
         data = DataPages(settings, server, threads)
@@ -161,7 +163,7 @@ class Console:
         return answer
 
     async def _overview(self, request: Request, viewer: Viewer) -> Response:
-        return await in_thread(self._threads, lambda: page("overview", viewer, **overview(self._store, viewer)))
+        return await in_thread(self._threads, lambda: page("overview", viewer, **overview(self._store, self._standings, viewer)))
 
     async def _sign_out(self, request: Request, viewer: Viewer, form: Mapping[str, str]) -> Response:
         return await self._signing.leave(request)

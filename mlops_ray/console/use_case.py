@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from mlops_ray.console.forms import number_of
 from mlops_ray.console.page import Refused, Viewer, in_thread, page
 from mlops_ray.console.server import Answer, Server
+from mlops_ray.console.standing import Standings
 from mlops_ray.console.time_line import time_line
 from mlops_ray.governance.alarms import recent_alarms
 from mlops_ray.governance.approvals import list_approvals
@@ -33,8 +34,8 @@ SILENCES_HOURS = {4: "4 hours", 24: "a day", 168: "a week"}
 class UseCasePages:
     """server: whose rollouts these are."""
 
-    def __init__(self, store: ControlStore, server: Server, threads: ThreadPoolExecutor):
-        self._store, self._server, self._threads = store, server, threads
+    def __init__(self, store: ControlStore, server: Server, threads: ThreadPoolExecutor, standings: Standings):
+        self._store, self._server, self._threads, self._standings = store, server, threads, standings
 
     async def show(self, request: Request, viewer: Viewer) -> Response:
         return await self._shown(viewer, request.path_params["use_case"])
@@ -84,6 +85,7 @@ class UseCasePages:
     ) -> Response:
         values = use_case_values(self._store, viewer, use_case)
         status = refusal.status if refusal else 200
+        values["standing"] = self._standings.of([use_case]).get(use_case)
         error = refusal.error if refusal else ""
         return page("use_case", viewer, status, **values, told=told, error=error, form=form)
 

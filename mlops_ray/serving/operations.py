@@ -42,7 +42,8 @@ class StartBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
-    """to: the version that shall answer everything afterwards, or whose rollout it is about. revision: of what was live when the caller looked."""
+    """to: the version that shall answer everything afterwards, or whose rollout it is about. revision: of what was live
+    when the caller looked."""
 
     to: VersionNumber
     revision: RevisionNumber

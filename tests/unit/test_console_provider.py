@@ -150,8 +150,15 @@ def test_clocks_may_differ_by_a_minute(provider: OidcProvider, server: ConsoleSe
 
 @pytest.mark.parametrize(
     "said",
-    [{"state": "guessed"}, {"state": ""}, {"code": "guessed"}, {"code": ""}, {"iss": "https://evil.example"}]
-    + [{"code": "", "error": "access_denied"}, {"error": "<img src=x onerror=alert(1)>"}],
+    [
+        {"state": "guessed"},
+        {"state": ""},
+        {"code": "guessed"},
+        {"code": ""},
+        {"iss": "https://evil.example"},
+        {"code": "", "error": "access_denied"},
+        {"error": "<img src=x onerror=alert(1)>"},
+    ],
 )
 def test_what_the_provider_did_not_answer_to_us_signs_nobody_in(
     provider: OidcProvider, server: ConsoleServer, said: dict[str, str]
@@ -227,8 +234,13 @@ def test_a_name_that_became_somebodys_key_is_signed_in_no_more(provider: OidcPro
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"console_url": ""}, {"oidc_client_id": ""}, {"oidc_client_secret": "plain"}, {"console_url": "http://ml.example"}]
-    + [{"oidc_issuer": "", "oidc_audience": "", "oidc_keys": ""}],
+    [
+        {"console_url": ""},
+        {"oidc_client_id": ""},
+        {"oidc_client_secret": "plain"},
+        {"console_url": "http://ml.example"},
+        {"oidc_issuer": "", "oidc_audience": "", "oidc_keys": ""},
+    ],
 )
 def test_settings_that_would_give_the_answer_to_others_are_refused(tmp_path: Path, wrong: dict[str, str]) -> None:
     good = {"oidc_issuer": "https://i", "oidc_audience": "a", "oidc_keys": "/k", "oidc_client_id": "c"}
