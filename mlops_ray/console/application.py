@@ -37,6 +37,7 @@ from mlops_ray.console.subscriptions import SubscriptionPages
 from mlops_ray.console.use_case import UseCasePages
 from mlops_ray.console.version import VersionPages
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.governance.alarms import StandingAlarms
 from mlops_ray.governance.control_store import ControlStore
 
 PAGES_AT_A_TIME = 4
@@ -73,6 +74,7 @@ class Console:
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         self._standings = standings = Standings(settings)
+        self._alarms = StandingAlarms()
         cases, versions = UseCasePages(store, server, threads, standings), VersionPages(settings, store, server, threads)
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
         rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
@@ -163,7 +165,10 @@ class Console:
         return answer
 
     async def _overview(self, request: Request, viewer: Viewer) -> Response:
-        return await in_thread(self._threads, lambda: page("overview", viewer, **overview(self._store, self._standings, viewer)))
+        def made() -> Response:
+            return page("overview", viewer, **overview(self._store, self._standings, self._alarms, viewer))
+
+        return await in_thread(self._threads, made)
 
     async def _sign_out(self, request: Request, viewer: Viewer, form: Mapping[str, str]) -> Response:
         return await self._signing.leave(request)

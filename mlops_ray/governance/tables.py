@@ -329,6 +329,8 @@ approvals = Table(
     _column("assents", Json, server_default="[]"),
     _column("reports", Json, server_default="[]"),
     Index("approvals_digest", "use_case", "model_digest"),
+    # What waits is a handful among all that was ever decided.
+    Index("approvals_state", "state"),
 )
 
 # What is live. stands_since: the revision since which champion, previous one and rollout are those; only the rollout's
