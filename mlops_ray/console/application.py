@@ -75,7 +75,10 @@ class Console:
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         self._standings = standings = Standings(settings)
         self._alarms = StandingAlarms()
-        cases, versions = UseCasePages(store, server, threads, standings), VersionPages(settings, store, server, threads)
+        cases, versions = (
+            UseCasePages(store, server, threads, standings),
+            VersionPages(settings, store, server, threads),
+        )
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
         rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
         data = DataPages(settings, server, threads)

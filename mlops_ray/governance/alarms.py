@@ -129,7 +129,7 @@ def standing_alarms(connection: Connection, use_cases: Collection[str]) -> list[
 
 
 class StandingAlarms:
-    """The alarms that stand, for who looks often: of millions of events only those written since the last look are read.
+    """The alarms that stand, for who looks often: of millions of events those written since the last look are read.
 
     That they are of the same history is told by the hash of the event up to which was read, so that a database brought
     back from a backup is read anew; and so is one from which texts were erased.
@@ -143,9 +143,10 @@ class StandingAlarms:
         seq, hash, told = self._read
         head = connection.execute(select(event_head.c.seq, event_head.c.hash)).one()
         if (seq, hash) != (head.seq, head.hash):
-            same = 0 < seq <= head.seq <= seq + _FEW_EVENTS and hash == connection.execute(
-                select(events.c.hash).where(events.c.seq == seq)
-            ).scalar()
+            same = (
+                0 < seq <= head.seq <= seq + _FEW_EVENTS
+                and hash == connection.execute(select(events.c.hash).where(events.c.seq == seq)).scalar()
+            )
             found = _since(connection, told, seq, head.seq) if same else None
             told = _told_of(connection, head.seq) if found is None else found
             self._read = head.seq, head.hash, told

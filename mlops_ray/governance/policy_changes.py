@@ -240,7 +240,10 @@ def _open(connection: Connection, id: str, now: datetime) -> tuple[PolicyChange,
     """The change, if it can be decided, and the policy in force, by which it is judged."""
     change = change_named(connection, id)
     if change.state != "requested":
-        raise ConflictError(f"This change of {_what(change)} is {_SAID[change.state]} by {change.decided_by} already.")
+        when = f", at {change.decided_at:%Y-%m-%d %H:%M:%S} UTC" if change.decided_at else ""
+        raise ConflictError(
+            f"This change of {_what(change)} is {_SAID[change.state]} by {change.decided_by} already{when}."
+        )
     if now >= change.expires_at:
         again = "Run the pipeline again" if change.monitoring is None else "Set it again"
         raise ConflictError(
