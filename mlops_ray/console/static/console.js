@@ -27,4 +27,6 @@ async function refresh() {
 }
 
 localTimes(document);
+// What the server is still reading is there in a moment.
+if (document.querySelector("[data-soon]")) setTimeout(() => refresh().catch(() => undefined), 1500);
 setInterval(() => refresh().catch(() => undefined), 10000);
