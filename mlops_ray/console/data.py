@@ -25,12 +25,13 @@ from mlops_ray.exploration.compare import compare
 from mlops_ray.exploration.document import with_style
 from mlops_ray.exploration.kept import kept_profiles
 from mlops_ray.exploration.page import profile_html
-from mlops_ray.exploration.profile import Profile
+from mlops_ray.exploration.profile import ColumnProfile, Profile
 from mlops_ray.governance.versions import expect_name
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.ingestion.snapshot import Snapshot, load_snapshot, retired
 
 COLUMNS, RECORDS, MAX_RECORD = 20, 20, 200
+BARS = 1_000  # on a page of a profile, of which one is 200 bytes with its row in the table
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -125,10 +126,10 @@ class DataPages:
             raise Refused(404, f"No profile of {source[:63]!a} was kept with this snapshot.")
         known = snapshot.personal is not None
         told = _impersonal(profile, snapshot.personal.get(source, ()) if snapshot.personal else ())
-        shown = replace(told, columns=told.columns[start : start + COLUMNS] if known else ())
+        shown = replace(told, columns=_of_one_page(told.columns[start:]) if known else ())
         return page_with_style(
-            "profile", viewer, snapshot=snapshot, source=source, known=known, start=start, step=COLUMNS,
-            columns=told.columns, hidden=len(profile.columns) - len(told.columns),
+            "profile", viewer, snapshot=snapshot, source=source, known=known, columns=told.columns, start=start,
+            end=start + len(shown.columns), step=COLUMNS, hidden=len(profile.columns) - len(told.columns),
             made=made_elsewhere(with_style(profile_html(shown))),
         )  # fmt: skip
 
@@ -155,6 +156,17 @@ def _digest(request: Request) -> str:
 
 def _impersonal(profile: Profile, personal: Sequence[str]) -> Profile:
     return replace(profile, columns=tuple(one for one in profile.columns if one.name not in personal))
+
+
+def _of_one_page(columns: Sequence[ColumnProfile]) -> tuple[ColumnProfile, ...]:
+    """At least one of them, and no more than a page may weigh."""
+    drawn, shown = 0, list[ColumnProfile]()
+    for column in columns[:COLUMNS]:
+        drawn += len(column.coverage.volume) if column.coverage else len(column.histogram)
+        if shown and drawn > BARS:
+            break
+        shown.append(column)
+    return tuple(shown)
 
 
 def _text(raw: bytes) -> str:

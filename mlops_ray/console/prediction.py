@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlops_ray.registry.sealed_model import SealedModel
 
 _MAX_ID, MAX_ROWS, MODELS_KEPT = 200, 20, 4
+EXPLAINED, CONTRIBUTIONS = 3, 40  # rows, each of which takes hundreds of answers; and features of one
 CLOSE = 1e-5  # of an answer computed again, as sealing demands it
 
 
@@ -96,7 +97,7 @@ class PredictionPages:
         if not why:
             return Behind(**told)
         try:
-            return Behind(**told, reasons=reasons_again(sealed, rows, personal))
+            return Behind(**told, reasons=reasons_again(sealed, rows.head(EXPLAINED), personal))
         except MlopsRayError as error:
             return Behind(**told, trouble=str(error))
 
@@ -147,7 +148,10 @@ def _hashed(sealed: "SealedModel") -> set[str]:
 def _summed(contributions: Mapping[str, float], personal: set[str]) -> dict[str, float]:
     of_persons = [value for name, value in contributions.items() if name in personal]
     shown = {name: value for name, value in contributions.items() if name not in personal}
-    return shown | ({"features that tell of a person": sum(of_persons)} if of_persons else {})
+    shown |= {"features that tell of a person": sum(of_persons)} if of_persons else {}
+    rest = list(shown.values())[CONTRIBUTIONS:]
+    first = dict(list(shown.items())[:CONTRIBUTIONS])
+    return first | ({f"{len(rest):,} other features": sum(rest)} if rest else {})
 
 
 def _without(rows: list[dict[str, Any]], personal: set[str]) -> list[dict[str, Any]]:

@@ -4,8 +4,10 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -13,9 +15,11 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.main import app
 from mlops_ray.exploration.compare import compare
 from mlops_ray.exploration.kept import kept_profiles
+from mlops_ray.exploration.profile import profile_of
 from mlops_ray.ingestion.snapshot import Snapshot
 from tests.console_data import PERSON, ingest_twice
 from tests.console_server import HOSTILE, ConsoleServer, console
+from tests.unit.test_profile import sketched
 
 DATA = "/console/use-cases/flights/data"
 
@@ -134,3 +138,21 @@ def test_a_use_case_without_data_says_so(hostile: tuple[ConsoleServer, list[Snap
     assert (answer.status_code, "Nothing of it was ingested" in answer.text) == (200, True)
     profile = hostile[0].browser("root").get(f"{DATA}/{hostile[1][0].digest}/profile/nothing")
     assert (profile.status_code, "No profile of" in profile.text) == (404, True)
+
+
+def test_a_profile_of_many_moments_is_divided_into_pages_that_weigh_little(tmp_path: Path) -> None:
+    with console(tmp_path) as server:
+        *_, last = ingest_twice(server.settings)
+        start = datetime(2024, 1, 1, tzinfo=UTC)
+        moments = {f"at_{n}": [start + timedelta(days=d * (n + 1)) for d in range(390)] for n in range(30)}
+        profile = profile_of("trips", sketched(pl.DataFrame(moments)))
+        content = {"trips": profile.to_json()}
+        Artifacts(server.settings.artifacts).write_json(content, "snapshots", "flights", last.digest, "profile.json")
+        browser, at, seen = server.browser("root"), f"{DATA}/{last.digest}/profile/trips", list[str]()
+        while at:
+            answer = browser.get(at)
+            assert len(answer.content) < 300_000
+            seen += re.findall(r"<h3>(at_\d+)</h3>", answer.text)
+            behind = re.search(r'href="(\?from=\d+)">Those behind', answer.text)
+            at = f"{DATA}/{last.digest}/profile/trips{behind[1]}" if behind else ""
+        assert seen == list(moments)
