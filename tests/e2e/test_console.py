@@ -266,7 +266,9 @@ def test_every_page_is_accessible_and_fits(
         paths = PATHS | shown_besides(server, hostile)
         page = signed_in(window(chromium, server, width, scheme), server, "root")
         for name, path in paths.items():
-            page.goto(server.url + path)
+            answer = page.goto(server.url + path)
+            assert answer is not None
+            assert answer.ok, name
             page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
             found = Axe().run(page).response["violations"]
             assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], name
