@@ -240,6 +240,24 @@ def test_who_has_no_mouse_reaches_the_decision(chromium: Browser, server: Consol
     page.wait_for_url("**/versions/2#decision")
 
 
+def test_each_role_goes_through_every_page(chromium: Browser, server: ConsoleServer) -> None:
+    """What a role may not see says so, and leads back."""
+    paths = PATHS | shown_besides(server, "")
+    looks = {"rules", "overview", "subscriptions"}  # for everybody, with what they may see
+    operates = set(paths) - {"audit", "keys"}
+    sees = {"audrey": set(paths), "eve": looks, "ann": operates, "bob": operates}
+    for who, seen in sees.items():
+        page = signed_in(window(chromium, server, 390), server, who)
+        for name, path in paths.items():
+            answer = page.goto(server.url + path)
+            assert answer is not None
+            assert answer.ok == (name in seen), (who, name)
+            expect(page.get_by_role("heading", level=1)).to_be_visible()
+            if not answer.ok:
+                page.get_by_role("link", name="To the overview").or_(page.get_by_role("link", name="Overview")).click()
+                page.wait_for_url(f"{server.url}/console")
+
+
 def shown_besides(server: ConsoleServer, hostile: str) -> dict[str, str]:
     """Rules that wait, a subscription, data, and a prediction with its reasons; returns the pages that they make."""
     text = hostile or "too slow for us"
