@@ -41,6 +41,7 @@ class OidcProvider:
         self.answer = dict[str, str]()
         self._codes: dict[str, dict[str, str]] = {}
         self.issuer = f"http://127.0.0.1:{(port := free_port())}"
+        self.authorize = f"{self.issuer}/authorize"
         app = Starlette(
             routes=[
                 Route("/.well-known/openid-configuration", self._describe),
@@ -61,7 +62,7 @@ class OidcProvider:
         self._thread.join()
 
     async def _describe(self, request: Request) -> Response:
-        described = {"issuer": self.issuer, "authorization_endpoint": f"{self.issuer}/authorize"}
+        described = {"issuer": self.issuer, "authorization_endpoint": self.authorize}
         return JSONResponse(described | {"token_endpoint": f"{self.issuer}/token"})
 
     async def _authorize(self, request: Request) -> Response:

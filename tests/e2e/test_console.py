@@ -184,7 +184,6 @@ def test_who_has_an_account_at_the_provider_needs_no_key(
     provider = OidcProvider(url + CALLBACK)
     provider.claims = {"sub": "pat", "groups": ["approvers"]}
     provider.start()
-    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     monkeypatch.setenv("CONSOLE_SECRET", SECRET)
     with console(tmp_path, port=port, **settings_for(provider, tmp_path, url)) as server:
         page = chromium.new_context(locale="en-GB").new_page()

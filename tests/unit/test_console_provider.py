@@ -35,7 +35,6 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OidcProvide
     provider, folder = OidcProvider(url + CALLBACK), tmp_path_factory.mktemp("state")
     provider.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")  # as for a provider that somebody tries out
         patch.setenv("CONSOLE_SECRET", SECRET)
         with console(folder, port=port, **settings_for(provider, folder, url)) as server:
             yield provider, server
@@ -203,6 +202,23 @@ def test_the_secret_and_the_code_verifier_are_on_no_page(provider: OidcProvider,
     begun = server.browser().get(BEGIN)
     assert SECRET not in begun.text + begun.headers["location"]
     assert "code_verifier" not in begun.headers["location"]
+
+
+def test_nobody_is_sent_to_a_provider_in_the_clear(
+    provider: OidcProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider, "authorize", "http://login.example.org/authorize")
+    with console(tmp_path, **settings_for(provider, tmp_path, "http://127.0.0.1:1")) as server:
+        answer = server.browser().get(BEGIN)
+        assert (answer.status_code, "login.example.org" in answer.text) == (503, False)
+
+
+def test_a_provider_that_speaks_for_another_is_not_believed(
+    provider: OidcProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(provider, tmp_path, "http://127.0.0.1:1") | {"oidc_issuer": f"{provider.issuer}/"}
+    with console(tmp_path, **settings) as server:
+        assert server.browser().get(BEGIN).status_code == 503
 
 
 def test_a_provider_that_is_down_leaves_keys_to_sign_in_with(tmp_path: Path) -> None:
