@@ -67,6 +67,19 @@ def test_a_rollback_that_comes_after_the_rules_rolled_back_leaves_the_good_champ
     assert len(read_events(example.store)) == events
 
 
+def test_a_pause_sent_twice_or_late_pauses_once(example: ExampleEndpoint) -> None:
+    start(example, 9)
+    body = {"to": 9, "revision": revision(example), "reason": "wait"}
+    status, shown = operate(example, "/pause", **body)
+    assert (status, shown["changed"], shown["rollout"]["paused_at"] is None) == (200, True, False)
+    assert operate(example, "/pause", **body)[1]["changed"] is False
+    goes_on = operate(example, "/resume", to=9, revision=revision(example), reason="go on")
+    assert (goes_on[0], goes_on[1]["changed"], goes_on[1]["rollout"]["paused_at"]) == (200, True, None)
+    status, shown = operate(example, "/pause", **body)
+    assert (status, "rollout.resumed by" in shown["error"]) == (409, True)
+    assert operate(example, "/pause", to=7, revision=revision(example))[0] == 409
+
+
 def test_a_rollback_sent_twice_goes_back_once(example: ExampleEndpoint) -> None:
     body = {"to": 7, "revision": revision(example), "reason": "complaints"}
     assert operate(example, "/rollback", **body)[1]["changed"] is True
