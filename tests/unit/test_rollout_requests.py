@@ -263,7 +263,10 @@ def test_the_command_names_the_version_that_stays_and_can_be_given_again(
             command("rollback", NAME)
         assert "Champion: version 7" in command("rollback", NAME, "--to", "7", "--reason", "complaints")
         assert "Nothing was changed" in command("rollback", NAME, "--to", "7", "--reason", "complaints")
-        assert "loading" in command("start", NAME, "9")
+        assert "loading" in command("start", NAME, "9", "--reason", "it is better")
+        assert read_events(example.store, types=["rollout.started"])[-1].reason == "it is better"
+        assert "loading, paused since 20" in command("pause", NAME, "--to", "9", "--reason", "wait")
+        assert "paused" not in command("resume", NAME, "--to", "9", "--reason", "go on")
         with pytest.raises(ConfigurationError, match="There is: --to 7"):
             command("rollback", NAME)
         with pytest.raises(ConfigurationError, match=r"that comes in.* There is: --to 9"):
