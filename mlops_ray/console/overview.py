@@ -23,7 +23,7 @@ def overview(store: ControlStore, standings: Standings, known: StandingAlarms, v
     waiting = list_approvals(store, limit=0, sees=viewer.may_look)
     wanted = [one for one in list_changes(store, state="requested") if viewer.may_look(one.use_case)]
     with store.reading() as connection:
-        policies = policies_of(connection, [one.use_case for one in (*waiting, *wanted)])
+        policies = policies_of(connection, {*(one.use_case for one in waiting), *(one.use_case for one in wanted)})
     duties = [of_approval(one, policies.get(one.use_case, Policy()), viewer) for one in waiting]
     duties += [
         of_change(one, policies.get(one.use_case, Policy()), viewer) for one in wanted if viewer.now < one.expires_at
@@ -41,6 +41,6 @@ def overview(store: ControlStore, standings: Standings, known: StandingAlarms, v
     cases = [one.shown(viewer.now) | {"waiting": asked.get(one.use_case, 0)} for one in entries]
     cases.sort(key=lambda one: (-one["open_alarms"] - one["waiting"] - one["overdue"], one["use_case"]))
     stand = standings.of(one["use_case"] for one in cases)
-    for one in cases:
-        one["standing"] = stand.get(one["use_case"])
+    for case in cases:
+        case["standing"] = stand.get(case["use_case"])
     return {"cases": cases, "duties": duties[:MAX_DUTIES], "left_out": max(0, len(duties) - MAX_DUTIES)}

@@ -6,7 +6,7 @@ What tells of a person is not shown: the schema of the version's sealed model sa
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,12 +77,12 @@ class PredictionPages:
         rows = rows.filter(pl.col("time") == pl.lit(said["time"]).str.to_datetime(time_unit="us", time_zone="UTC"))
         rows = rows.filter(pl.col("version") == said["version"], pl.col("route") != "shadow").sort("row")
         labels = Labels(Artifacts(self._settings.artifacts), found["use_case"]).of(rows).sort("received_at")
-        told = {"labels": labels.tail(MAX_ROWS).to_dicts(), "left_out": max(0, rows.height - MAX_ROWS)}
+        known = Behind(labels=labels.tail(MAX_ROWS).to_dicts(), left_out=max(0, rows.height - MAX_ROWS))
         rows = rows.head(MAX_ROWS)
         try:
             sealed = self._sealed(found["use_case"], found["version"], found["lineage"]["digest"])
         except (MlopsRayError, OSError) as error:
-            return Behind(**told, trouble=f"The version's sealed model cannot be read ({type(error).__name__}).")
+            return replace(known, trouble=f"The version's sealed model cannot be read ({type(error).__name__}).")
         schema = sealed.schema
         personal = {column.name for column in schema.request_columns if column.personal} | schema.personal_features()
         shown = [
@@ -93,13 +93,14 @@ class PredictionPages:
             for kind in (KEY, FEATURE)
         ]
         hidden = len({name for one in shown for row in one for name in row} & personal)
-        told |= {"hidden": hidden, "asked": _without(shown[0], personal), "features": _without(shown[1], personal)}
+        asked_with, features = (_without(part, personal) for part in shown)
+        known = replace(known, hidden=hidden, asked=asked_with, features=features)
         if not why:
-            return Behind(**told)
+            return known
         try:
-            return Behind(**told, reasons=reasons_again(sealed, rows.head(EXPLAINED), personal))
+            return replace(known, reasons=reasons_again(sealed, rows.head(EXPLAINED), personal))
         except MlopsRayError as error:
-            return Behind(**told, trouble=str(error))
+            return replace(known, trouble=str(error))
 
     def _load(self, use_case: str, version: int, digest: str) -> "SealedModel":
         # Imported where it is needed: it takes ONNX's runtime, and few ever ask.

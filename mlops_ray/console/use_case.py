@@ -48,7 +48,7 @@ class UseCasePages:
         if action not in ROLLOUT_ACTIONS:
             raise Refused(400, f"A rollout is told one of {', '.join(ROLLOUT_ACTIONS)}.")
         which = "version" if action == "start" else "to"
-        wanted = {which: number_of(form, which), "revision": number_of(form, "revision")}
+        wanted: dict[str, Any] = {which: number_of(form, which), "revision": number_of(form, "revision")}
         wanted["reason"] = form.get("reason", "")
         path = "/rollout" if action == "start" else f"/rollout/{action}"
         answer = await self._server.ask(viewer.principal, "POST", path, wanted, use_case)

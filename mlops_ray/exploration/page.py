@@ -152,8 +152,8 @@ def _drawn(column: ColumnProfile) -> str:
         return "<small>All values are different.</small>" if column.values else "<small>No value.</small>"
     top = [(value, float(rows), f"{rows / column.rows:.1%}") for value, rows in column.top[:_TOP]]
     more = "" if column.top_exact else f"<small>Each has up to {column.top_error:,} rows more.</small>"
-    listed = [(escape(value), f"{rows:,}", f"{rows / column.rows:.1%}") for value, rows in column.top[:_TOP]]
-    return bars(top, max(rows for _, rows, _ in top)) + more + _folded(table(("value", "rows", "share"), listed))
+    values = [(escape(value), f"{rows:,}", f"{rows / column.rows:.1%}") for value, rows in column.top[:_TOP]]
+    return bars(top, max(rows for _, rows, _ in top)) + more + _folded(table(("value", "rows", "share"), values))
 
 
 def _folded(body: str) -> str:
