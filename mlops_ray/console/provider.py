@@ -89,7 +89,7 @@ class Provider:
             raise ForbiddenError(f"Signing in was not begun in this browser within 10 minutes. {_AGAIN}") from None
         client = WebApplicationClient(self._client_id)
         try:
-            # Only the query is read; that nothing goes in the clear to anywhere else, the settings see to (`_is_safe`).
+            # Only the query is read. That nothing goes in the clear, the settings and `_is_safe` see to.
             code = client.parse_request_uri_response(f"https://console?{query}", begun["state"])["code"]
         except OAuth2Error as error:
             raise ForbiddenError(f"The provider signed nobody in ({error.error[:100]!a}). {_AGAIN}") from None
