@@ -186,7 +186,14 @@ def test_an_answer_counts_once(provider: OidcProvider, server: ConsoleServer) ->
 
 
 @pytest.mark.parametrize(
-    "to", ["//evil.example", "https://evil.example", "/console/../..//evil", "javascript:alert(1)"]
+    "to",
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/console/../..//evil",
+        "javascript:alert(1)",
+        f"/console/{'a' * 9_000}",
+    ],
 )
 def test_coming_from_the_provider_leads_nowhere_else(provider: OidcProvider, server: ConsoleServer, to: str) -> None:
     browser = server.browser()
