@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from mlops_ray.cli.serve import console_line
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.events import SYSTEM
@@ -253,6 +254,18 @@ def test_a_name_that_became_somebodys_key_is_signed_in_no_more(provider: OidcPro
     create_key(server.store, SYSTEM, "later", ["audit"])
     server.guard.keys = active_keys(server.store)
     assert returned(server.browser()).status_code == 403
+
+
+def test_who_starts_a_server_is_told_where_the_console_is_and_how_to_sign_in(tmp_path: Path) -> None:
+    plain = {"state": str(tmp_path), "data": str(tmp_path)}
+    assert console_line(Settings(**plain)).endswith(
+        "http://127.0.0.1:8000/console (pages for people; sign in with the key)"
+    )
+    (tmp_path / "development_approver_key").write_text("mlr_x")
+    assert f"to approve with the one in {tmp_path}/development_approver_key" in console_line(Settings(**plain))
+    oidc = {"oidc_issuer": "https://i", "oidc_audience": "a", "oidc_keys": "/k", "oidc_client_id": "c"}
+    told = console_line(Settings(**plain, **oidc, console_url="https://ml.example.org/"))
+    assert "https://ml.example.org/console (pages for people; sign in at your provider" in told
 
 
 @pytest.mark.parametrize(
