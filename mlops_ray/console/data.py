@@ -66,9 +66,9 @@ class DataPages:
 
     async def profile(self, request: Request, viewer: Viewer) -> Response:
         use_case, digest, source = _case(request, viewer), _digest(request), request.path_params["source"]
-        asked = request.query_params.get("from", "0")
+        asked, accepts = request.query_params.get("from", "0"), request.headers.get("accept-encoding", "")
         start = int(asked) if re.fullmatch(r"[0-9]{1,6}", asked) else 0
-        return await in_thread(self._threads, partial(self._profiled, viewer, use_case, digest, source, start))
+        return await in_thread(self._threads, partial(self._profiled, viewer, accepts, use_case, digest, source, start))
 
     def _shown(self, viewer: Viewer, use_case: str, digest: str) -> Response:
         snapshot = self._snapshot(use_case, digest)
@@ -119,7 +119,7 @@ class DataPages:
                 others.append(load_snapshot(self._artifacts, snapshot.use_case, name))
         return max((one for one in others if one.as_of < snapshot.as_of), key=lambda one: one.as_of, default=None)
 
-    def _profiled(self, viewer: Viewer, use_case: str, digest: str, source: str, start: int) -> Response:
+    def _profiled(self, viewer: Viewer, accepts: str, use_case: str, digest: str, source: str, start: int) -> Response:
         snapshot = self._snapshot(use_case, digest)
         profile = (kept_profiles(self._artifacts, use_case, digest) or {}).get(source)
         if profile is None:
@@ -128,8 +128,8 @@ class DataPages:
         told = _impersonal(profile, snapshot.personal.get(source, ()) if snapshot.personal else ())
         shown = replace(told, columns=_of_one_page(told.columns[start:]) if known else ())
         return page_with_style(
-            "profile", viewer, snapshot=snapshot, source=source, known=known, columns=told.columns, start=start,
-            end=start + len(shown.columns), step=COLUMNS, hidden=len(profile.columns) - len(told.columns),
+            "profile", viewer, accepts, snapshot=snapshot, source=source, known=known, columns=told.columns,
+            start=start, end=start + len(shown.columns), step=COLUMNS, hidden=len(profile.columns) - len(told.columns),
             made=made_elsewhere(with_style(profile_html(shown))),
         )  # fmt: skip
 

@@ -17,14 +17,14 @@ class DriftPages:
         self._settings, self._threads = settings, threads
 
     async def show(self, request: Request, viewer: Viewer) -> Response:
-        use_case = request.path_params["use_case"]
+        use_case, accepts = request.path_params["use_case"], request.headers.get("accept-encoding", "")
         viewer.expect_look(use_case)
         expect_name(use_case)  # it becomes part of a path
-        return await in_thread(self._threads, partial(self._made, viewer, use_case))
+        return await in_thread(self._threads, partial(self._made, viewer, accepts, use_case))
 
-    def _made(self, viewer: Viewer, use_case: str) -> Response:
+    def _made(self, viewer: Viewer, accepts: str, use_case: str) -> Response:
         # Imported where it is needed: it takes SciPy and a second, and few ever ask.
         from mlops_ray.monitoring.show.drift_view import drift
 
         made = made_elsewhere(drift(use_case, self._settings)._repr_html_())
-        return page_with_style("drift", viewer, use_case=use_case, made=made)
+        return page_with_style("drift", viewer, accepts, use_case=use_case, made=made)

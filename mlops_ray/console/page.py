@@ -1,13 +1,14 @@
 """A page: what every one has, for whom it is made, and what refuses one."""
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from mlops_ray.console.rendering import render
 from mlops_ray.console.server import Answer
@@ -61,11 +62,17 @@ def page(template: str, viewer: Viewer | None, status: int = 200, **values: Any)
     return HTMLResponse(render(f"{template}.html", viewer=viewer, **values), status)
 
 
-def page_with_style(template: str, viewer: Viewer, **values: Any) -> HTMLResponse:
-    """For charts that bring their style along, as they do to a notebook. A style can neither run nor send anything."""
-    answer = page(template, viewer, **values)
-    answer.headers["content-security-policy"] = _WITH_STYLE
-    return answer
+def page_with_style(template: str, viewer: Viewer, accepts: str, **values: Any) -> Response:
+    """For charts that bring their style along, as they do to a notebook. A style can neither run nor send anything.
+
+    accepts: of the request's `accept-encoding`. Charts are compressed: they shrink to an eighth, and on these pages
+    stands nothing that a stranger could choose to guess at what stands beside it (BREACH, 2013).
+    """
+    html = render(f"{template}.html", viewer=viewer, **values).encode()
+    headers = {"content-security-policy": _WITH_STYLE, "vary": "accept-encoding"}
+    if "gzip" in accepts:
+        html, headers["content-encoding"] = gzip.compress(html, 5), "gzip"
+    return HTMLResponse(html, headers=headers)
 
 
 def page_of_refusal(refusal: Refused, viewer: Viewer | None) -> HTMLResponse:

@@ -156,3 +156,12 @@ def test_a_profile_of_many_moments_is_divided_into_pages_that_weigh_little(tmp_p
             behind = re.search(r'href="(\?from=\d+)">Those behind', answer.text)
             at = f"{DATA}/{last.digest}/profile/trips{behind[1]}" if behind else ""
         assert seen == list(moments)
+
+
+def test_charts_come_compressed_to_who_takes_that(hostile: tuple[ConsoleServer, list[Snapshot]]) -> None:
+    server, (_, last) = hostile
+    path, browser = f"{DATA}/{last.digest}/profile/trips", server.browser("root")
+    plain, packed = (browser.get(path, headers={"accept-encoding": one}) for one in ("identity", "gzip"))
+    assert ("content-encoding" in plain.headers, packed.headers["content-encoding"]) == (False, "gzip")
+    assert plain.text == packed.text
+    assert int(packed.headers["content-length"]) < len(plain.content) / 3
