@@ -76,7 +76,7 @@ class PredictionPages:
         said = found["prediction"]
         rows = rows.filter(pl.col("time") == pl.lit(said["time"]).str.to_datetime(time_unit="us", time_zone="UTC"))
         rows = rows.filter(pl.col("version") == said["version"], pl.col("route") != "shadow").sort("row")
-        labels = Labels(Artifacts(self._settings.artifacts), found["use_case"]).of(rows).sort("received_at")
+        labels = Labels(Artifacts(self._settings.artifacts), found["use_case"]).of(rows).sort("row", "received_at")
         known = Behind(labels=labels.tail(MAX_ROWS).to_dicts(), left_out=max(0, rows.height - MAX_ROWS))
         rows = rows.head(MAX_ROWS)
         try:
@@ -94,6 +94,8 @@ class PredictionPages:
         ]
         hidden = len({name for one in shown for row in one for name in row} & personal)
         asked_with, features = (_without(part, personal) for part in shown)
+        if all(value is None for row in asked_with for value in row.values()):
+            asked_with = []  # it was asked by features
         known = replace(known, hidden=hidden, asked=asked_with, features=features)
         if not why:
             return known
