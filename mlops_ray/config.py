@@ -44,6 +44,8 @@ class Settings(BaseModel):
     as {"ml-approvers": ["approve:flights"], "ml-admins": ["admin:all"]}, other groups nothing; oidc_people:
     the person of a `sub`, where they had a key before they had tokens, by the id that `keys list` shows;
     oidc_requests_per_s: what each `sub` may ask, as a key's rate. Empty: API keys only.
+    oidc_client_id: as whom the console asks the issuer who somebody is; oidc_client_secret: env:NAME or file:/path,
+    empty for a public client; console_url: under which address people open the server, such as https://ml.example.org.
     advisories: where vulnerabilities are looked up: a file or folder of OSV records, or pypi or osv, which need a
     network, or the URL of a server that answers as api.osv.dev does. Empty: nowhere, and every record says so.
     model_signing_key: the EC private key (P-256, P-384 or P-521) by which models are signed when they are sealed: the
@@ -85,6 +87,9 @@ class Settings(BaseModel):
     oidc_groups: dict[str, tuple[str, ...]] = {}
     oidc_people: dict[str, str] = {}
     oidc_requests_per_s: float = Field(default=200, gt=0)
+    oidc_client_id: str = ""
+    oidc_client_secret: str = ""
+    console_url: str = ""
     advisories: str = ""
     model_signing_key: str = ""
     model_signing_public_key: str = ""
@@ -146,7 +151,24 @@ class Settings(BaseModel):
             raise ValueError(f"advisories is {self.advisories!r}. Give an absolute path, a URL, pypi or osv.")
         if bool(self.oidc_issuer) != bool(self.oidc_keys and self.oidc_audience):
             raise ValueError("oidc_issuer, oidc_audience and oidc_keys go together; one of them is missing.")
+        self._console_signs_in()
         return self
+
+    def _console_signs_in(self) -> None:
+        """With the provider's answer comes whoever it names: it goes to one address, that nobody else can read."""
+        if bool(self.oidc_client_id) != bool(self.console_url) or (self.oidc_client_id and not self.oidc_issuer):
+            raise ValueError(
+                "oidc_client_id and console_url go together, and with oidc_issuer; one of them is missing."
+            )
+        if self.oidc_client_secret and not self.oidc_client_secret.startswith(("env:", "file:/")):
+            raise ValueError(
+                "oidc_client_secret begins with neither env: nor file:/. Say where it stands, not what it is."
+            )
+        local = self.console_url.startswith(("http://127.0.0.1:", "http://localhost:", "http://[::1]:"))
+        if self.console_url and not (local or self.console_url.startswith("https://")):
+            raise ValueError(
+                f"console_url is {self.console_url!r}. Give an https URL; http only of this machine itself."
+            )
 
     def _audit_is_apart(self) -> None:
         """Who can write to the state folder must not be able to sign what was written there."""

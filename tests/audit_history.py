@@ -28,7 +28,7 @@ from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import PolicyChange, approve_change, reject_change, set_policy
 from mlops_ray.governance.reconciliation import DESCRIBED, Reconciliation
 from mlops_ray.governance.rollback import roll_back
-from mlops_ray.governance.rollouts import advance, promote, start_rollout
+from mlops_ray.governance.rollouts import advance, pause, promote, resume, start_rollout
 from mlops_ray.governance.tables import anchors, event_head, events
 from mlops_ray.governance.verdicts import Report
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
@@ -97,6 +97,9 @@ def make_step(store: ControlStore, random: Random, number: int) -> None:
             attach(store, actor, case, version.version, report)
         case 8:
             set_champion(store, actor, case, version.ref, "the best")
+        case 9 if seen.rollout and number % 3 == 0:
+            change = random.choice((pause, resume))
+            change(store, actor, case, seen.revision, seen.rollout.version.version, "wait")
         case 9 if seen.rollout:
             random.choice((advance, promote))(store, actor, case, seen.rollout, "it is time")
         case 9:
@@ -126,7 +129,7 @@ def expect_every_edit_found(store: ControlStore, expected: Reconciliation) -> No
     with store.reading() as connection:
         assert expected.difference(connection) is None
     listed = {column for limit in expected.limits() for column in re.findall(r"\w+\.\w+", limit)}
-    assert listed <= NOT_FOUND
+    assert listed <= NOT_FOUND, listed
     for table in DESCRIBED.values():
         rows = read_rows(store, table)
         assert rows, f"the history has nothing in {table.name}"

@@ -42,14 +42,14 @@ async def no_models() -> dict[str, bool]:
 class ConsoleServer:
     """Somebody of each role has a key; `foreign` operates and approves another use case."""
 
-    def __init__(self, folder: Path, public: bool = False):
-        self.settings = Settings(state=str(folder), data=str(folder))
+    def __init__(self, folder: Path, public: bool = False, port: int = 0, **settings: Any):
+        self.settings = Settings(state=str(folder), data=str(folder), **settings)
         self.store = open_store(self.settings)
         self.keys = {name: create_key(self.store, SYSTEM, name, roles).secret for name, roles in ROLES.items()}
         self.keys["foreign"] = create_key(self.store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret
         self.guard = Guard(None, active_keys(self.store), tokens_of(self.settings), public)
         app = Site(self.settings, self.store, self.guard, no_models)
-        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+        self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run)
 
     def start(self) -> None:
@@ -114,8 +114,10 @@ def roll_out(server: ConsoleServer) -> None:
 
 
 @contextmanager
-def console(folder: Path, hostile: str = "", public: bool = False) -> Iterator[ConsoleServer]:
-    server = ConsoleServer(folder, public)
+def console(
+    folder: Path, hostile: str = "", public: bool = False, port: int = 0, **settings: Any
+) -> Iterator[ConsoleServer]:
+    server = ConsoleServer(folder, public, port, **settings)
     fill(server, hostile)
     server.start()
     try:

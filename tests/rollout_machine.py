@@ -33,7 +33,7 @@ from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.replicas import FRESH, Loading, Replica, leave, report
 from mlops_ray.governance.rollback import leave_unservable, roll_back
-from mlops_ray.governance.rollouts import promote, start_rollout
+from mlops_ray.governance.rollouts import pause, promote, resume, start_rollout
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.serving.controller import RolloutController
 from mlops_ray.serving.counters import Counts
@@ -176,6 +176,14 @@ class RolloutMachine(RuleBasedStateMachine):
     def promote_while_one_starts(self) -> None:
         self.new_replica()
         self.promote()
+
+    @precondition(lambda self: self.has_rollout())
+    @rule(change=st.sampled_from([pause, resume]), behind=st.sampled_from([0, 0, 1]))
+    def pause_or_resume(self, change: Callable[..., Live], behind: int) -> None:
+        state = live(self.store, self.name)
+        if state.rollout is not None:
+            seen, version = max(0, state.revision - behind), state.rollout.version.version
+            self.ask(seen, lambda: change(self.store, ANN, self.name, seen, version, "an operator"))
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
@@ -378,6 +386,9 @@ def check(
         may = [versions for since, versions in servable_at if since <= number][-1]
         for version in _live(event.after) - _live(event.before):
             assert version in may, f"version {version} went live, and only {set(may)} may"
+        paused = event.before["rollout"] and event.before["rollout"]["paused_at"]
+        goes_on = event.type in ("rollout.step", "rollout.promoted")
+        assert not (paused and goes_on and event.actor == "system"), "a rollout that was paused went on by itself"
     assert promoted_over == []
     # A request counts once, and only while what it was about still stood.
     parts = [_parts(event.after) for event in events]

@@ -20,6 +20,7 @@ RevisionOption = Annotated[
     typer.Option(help="What `status` showed when this was decided; by default what is live now. Later, it is refused."),
 ]
 
+ComingOption = Annotated[int | None, typer.Option(help="The version whose rollout it is.")]
 rollout = typer.Typer(
     no_args_is_help=True,
     help="Rollouts: shadow, canary, promotion, rollback. The key is MLOPS_RAY_API_KEY, or the development key.",
@@ -31,13 +32,14 @@ def start(
     model: NameArgument,
     version: Annotated[int, typer.Argument(help="The registered version that comes in.")],
     plan: Annotated[str | None, typer.Option(help="Steps and rules (YAML); see docs/rollout.md.")] = None,
+    reason: ReasonOption = "",
     revision: RevisionOption = None,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
 ) -> None:
     """Begin a rollout: the version is loaded by every replica, then the first step is in force."""
     with server(url, state) as client:
-        _show_changed(client.rollouts.start(model, version, _plan(plan), revision))
+        _show_changed(client.rollouts.start(model, version, _plan(plan), revision, reason))
 
 
 @rollout.command()
@@ -45,6 +47,36 @@ def status(model: NameArgument, url: UrlOption = DEFAULT_URL, state: StateOption
     """Show what is live, how far the rollout is, and what was counted in this step."""
     with server(url, state) as client:
         _show(client.rollouts.status(model))
+
+
+@rollout.command()
+def pause(
+    model: NameArgument,
+    to: ComingOption = None,
+    reason: ReasonOption = "",
+    revision: RevisionOption = None,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
+) -> None:
+    """Let the rollout go no step on by itself; what is wrong with its version still ends it."""
+    with server(url, state) as client:
+        target = _target(client, model, to, "comes in")
+        _show_changed(client.rollouts.pause(model, target, reason, revision))
+
+
+@rollout.command()
+def resume(
+    model: NameArgument,
+    to: ComingOption = None,
+    reason: ReasonOption = "",
+    revision: RevisionOption = None,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
+) -> None:
+    """Let a rollout that was paused go on by itself again."""
+    with server(url, state) as client:
+        target = _target(client, model, to, "comes in")
+        _show_changed(client.rollouts.resume(model, target, reason, revision))
 
 
 @rollout.command()
@@ -139,7 +171,8 @@ def _show(state: dict[str, Any]) -> None:
         typer.echo(f"Previous: version {previous['version']}")
     if running:
         steps, at = running["plan"]["steps"], running["step"]
-        typer.echo(f"Rollout:  version {running['version']['version']}, {running['state']}")
+        paused = f", paused since {running['paused_at']}" if running["paused_at"] else ""
+        typer.echo(f"Rollout:  version {running['version']['version']}, {running['state']}{paused}")
         for number, step in enumerate(steps):
             mark = "→" if running["state"] == "running" and number == at else " "
             typer.echo(f"        {mark} {step['route']} {step['share']:.0%} for {step['hold_s']:g} s")

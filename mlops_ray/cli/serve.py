@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,7 @@ from mlops_ray.cli.schedule import declare, start_scheduler_here
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
+from mlops_ray.governance.development_keys import APPROVER_KEY_FILE
 from mlops_ray.use_case import load_use_case
 
 
@@ -97,7 +99,13 @@ def quiet_serving() -> Callable[[Settings, str], str]:
 
 
 def console_line(settings: Settings) -> str:
-    return f"Console:  {settings.url}/console (pages for people; sign in with the key)"
+    """Where people look, and as whom: on a machine of one's own, who made a version approves it with another key."""
+    address = settings.console_url.rstrip("/") or settings.url
+    how = "sign in at your provider, or with a key" if settings.oidc_client_id else "sign in with the key"
+    approver = Path(settings.state) / APPROVER_KEY_FILE
+    if approver.is_file():
+        how += f", to approve with the one in {approver}"
+    return f"Console:  {address}/console (pages for people; {how})"
 
 
 def key_line(settings: Settings, key: str) -> str:

@@ -27,17 +27,28 @@ class Rollouts:
         """What is live, how far a rollout is, and what was counted in its step."""
         return self._do(only(look(name)))
 
-    def start(self, name: str, version: int, plan: Plan | None = None, revision: int | None = None) -> State:
+    def start(
+        self, name: str, version: int, plan: Plan | None = None, revision: int | None = None, reason: str = ""
+    ) -> State:
         """Let a registered version in, step by step. plan: steps and rules, see docs/rollout.md; default: the server's.
 
         Raises ConflictError while another rollout runs, ForbiddenError for a version that may not be live, and what
         `Client.predict` raises.
         """
-        return self._do(changed(name, "", {"version": version, "plan": plain(plan or {})}, revision))
+        body = {"version": version, "plan": plain(plan or {}), "reason": reason}
+        return self._do(changed(name, "", body, revision))
 
     def promote(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
         """Make the version that comes in, `to`, champion now. Raises ConflictError while a replica does not hold it."""
         return self._do(changed(name, "/promote", {"to": to, "reason": reason}, revision))
+
+    def pause(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
+        """Let the rollout of version `to` go no step on by itself; what is wrong with it still ends it."""
+        return self._do(changed(name, "/pause", {"to": to, "reason": reason}, revision))
+
+    def resume(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
+        """Let it go on by itself again."""
+        return self._do(changed(name, "/resume", {"to": to, "reason": reason}, revision))
 
     def roll_back(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
         """Let version `to` answer everything: end the rollout, or go back to an earlier champion.
@@ -57,13 +68,24 @@ class AsyncRollouts:
         """See `Rollouts.status`."""
         return await self._do(only(look(name)))
 
-    async def start(self, name: str, version: int, plan: Plan | None = None, revision: int | None = None) -> State:
+    async def start(
+        self, name: str, version: int, plan: Plan | None = None, revision: int | None = None, reason: str = ""
+    ) -> State:
         """See `Rollouts.start`."""
-        return await self._do(changed(name, "", {"version": version, "plan": plain(plan or {})}, revision))
+        body = {"version": version, "plan": plain(plan or {}), "reason": reason}
+        return await self._do(changed(name, "", body, revision))
 
     async def promote(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
         """See `Rollouts.promote`."""
         return await self._do(changed(name, "/promote", {"to": to, "reason": reason}, revision))
+
+    async def pause(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
+        """See `Rollouts.pause`."""
+        return await self._do(changed(name, "/pause", {"to": to, "reason": reason}, revision))
+
+    async def resume(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
+        """See `Rollouts.resume`."""
+        return await self._do(changed(name, "/resume", {"to": to, "reason": reason}, revision))
 
     async def roll_back(self, name: str, to: int, reason: str = "", revision: int | None = None) -> State:
         """See `Rollouts.roll_back`."""

@@ -19,18 +19,25 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_ray.config import Settings
 from mlops_ray.console.audit import AuditPages
+from mlops_ray.console.data import DataPages
 from mlops_ray.console.drift import DriftPages
 from mlops_ray.console.forms import expect_form_token, expect_same_site, read_form
+from mlops_ray.console.keys import KeyPages
 from mlops_ray.console.overview import overview
 from mlops_ray.console.page import Refused, Viewer, in_thread, page, page_of_refusal
 from mlops_ray.console.prediction import PredictionPages
+from mlops_ray.console.provider import CALLBACK, Provider
 from mlops_ray.console.rendering import STATIC, static
+from mlops_ray.console.rules import RulePages
 from mlops_ray.console.server import Server
 from mlops_ray.console.sessions import Sessions
 from mlops_ray.console.sign_in import SignIn, signed_out
+from mlops_ray.console.standing import Standings
+from mlops_ray.console.subscriptions import SubscriptionPages
 from mlops_ray.console.use_case import UseCasePages
 from mlops_ray.console.version import VersionPages
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.governance.alarms import StandingAlarms
 from mlops_ray.governance.control_store import ControlStore
 
 PAGES_AT_A_TIME = 4
@@ -63,11 +70,18 @@ class Console:
 
     def __init__(self, settings: Settings, store: ControlStore, server: Server):
         self._store, self._server = store, server
-        self._signing = SignIn(server, Sessions())
+        self._signing = SignIn(server, Sessions(), Provider(settings) if settings.oidc_client_id else None)
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
-        cases, versions = UseCasePages(store, server, threads), VersionPages(settings, store, server, threads)
+        self._standings = standings = Standings(settings)
+        self._alarms = StandingAlarms()
+        cases, versions = (
+            UseCasePages(store, server, threads, standings),
+            VersionPages(settings, store, server, threads),
+        )
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
+        rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
+        data = DataPages(settings, server, threads)
         case = "/console/use-cases/{use_case}"
         version = f"{case}/versions/{{version:int}}"
         self._app = Starlette(
@@ -75,15 +89,29 @@ class Console:
                 Route("/console/static/{name}", self._static),
                 Route("/console/sign-in", self._signing.form, methods=["GET"]),
                 Route("/console/sign-in", self._unseen(self._signing.enter), methods=["POST"]),
+                Route("/console/sign-in/provider", self._unseen(self._signing.ask_provider), methods=["GET"]),
+                Route(CALLBACK, self._unseen(self._signing.return_from_provider), methods=["GET"]),
                 Route("/console/sign-out", self._changes(self._sign_out), methods=["POST"]),
                 Route("/console", self._shows(self._overview)),
                 Route(case, self._shows(cases.show)),
                 Route(f"{case}/drift", self._shows(drift.show)),
+                Route(f"{case}/data", self._shows(data.listed)),
+                Route(f"{case}/data/{{digest}}", self._shows(data.show)),
+                Route(f"{case}/data/{{digest}}/profile/{{source}}", self._shows(data.profile)),
                 Route(f"{case}/rollout", self._changes(cases.roll), methods=["POST"]),
                 Route(f"{case}/alarms/silence", self._changes(cases.silence), methods=["POST"]),
                 Route(version, self._shows(versions.show)),
                 Route(f"{version}/decision", self._changes(versions.decide), methods=["POST"]),
-                Route("/console/predictions", self._shows(PredictionPages(server).show)),
+                Route("/console/predictions", self._shows(PredictionPages(settings, server, threads).show)),
+                Route("/console/rules", self._shows(rules.show)),
+                Route("/console/rules/decision", self._changes(rules.decide), methods=["POST"]),
+                Route("/console/keys", self._shows(keys.show)),
+                Route("/console/keys/create", self._changes(keys.create), methods=["POST"]),
+                Route("/console/keys/rotate", self._changes(keys.rotate), methods=["POST"]),
+                Route("/console/keys/revoke", self._changes(keys.revoke), methods=["POST"]),
+                Route("/console/subscriptions", self._shows(subscriptions.show)),
+                Route("/console/subscriptions/create", self._changes(subscriptions.create), methods=["POST"]),
+                Route("/console/subscriptions/change", self._changes(subscriptions.change), methods=["POST"]),
                 Route("/console/audit", self._shows(audit.show)),
                 Route("/console/audit/verification", self._changes(audit.verify), methods=["POST"]),
             ],
@@ -140,7 +168,10 @@ class Console:
         return answer
 
     async def _overview(self, request: Request, viewer: Viewer) -> Response:
-        return await in_thread(self._threads, lambda: page("overview", viewer, **overview(self._store, viewer)))
+        def made() -> Response:
+            return page("overview", viewer, **overview(self._store, self._standings, self._alarms, viewer))
+
+        return await in_thread(self._threads, made)
 
     async def _sign_out(self, request: Request, viewer: Viewer, form: Mapping[str, str]) -> Response:
         return await self._signing.leave(request)

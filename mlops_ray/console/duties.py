@@ -9,6 +9,7 @@ from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.governance.assents import may_be
 from mlops_ray.governance.inventory import Entry
 from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import PolicyChange
 from mlops_ray.governance.verdicts import Approval
 
 
@@ -40,6 +41,24 @@ def of_approval(asked: Approval, policy: Policy, viewer: Viewer) -> Duty:
         asked.requested_at,
         viewer.may(policy.role, asked.use_case) and not author and not gave,
         asked.expires_at,
+    )
+
+
+def of_change(change: PolicyChange, policy: Policy, viewer: Viewer) -> Duty:
+    """A change of rules that waits, under the policy in force."""
+    need, given, actor = policy.min_approvers or 1, len(change.assents), viewer.principal.actor(change.use_case)
+    who = f"anybody with the role {policy.role}" + (f", but not {change.requested_by}" if policy.four_eyes else "")
+    author = policy.four_eyes and may_be(actor, change.requested_by, change.requested_by_id)
+    gave = any(may_be(actor, one.name, one.id) for one in change.assents)
+    what = "rules" if change.monitoring is None else "monitoring"
+    return Duty(
+        f"Approve or reject other {what}" + (f" ({given} of {need} have approved)" if need > 1 else ""),
+        who,
+        change.use_case,
+        f"/console/rules#{change.id}",
+        change.requested_at,
+        viewer.may(policy.role, change.use_case) and not author and not gave,
+        change.expires_at,
     )
 
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from mlops_ray.console.page import LARGEST, Refused
 
 MAX_FORM_BYTES, MAX_FIELDS = 64_000, 20
+LONGEST_PATH = 2_000  # of one that waits in a cookie, which browsers keep up to 4 kB
 _LOCAL = re.compile(r"/console(/[\w@.~-]+)*(\?[\w=&.,:%+@-]*)?", re.ASCII)
 
 
@@ -50,7 +51,8 @@ def expect_form_token(form: Mapping[str, str], token: str) -> None:
 
 def local_path(asked: str) -> str:
     """Where to go after signing in: a page of the console, whatever was asked."""
-    return asked if _LOCAL.fullmatch(asked) and ".." not in asked else "/console"
+    local = len(asked) <= LONGEST_PATH and _LOCAL.fullmatch(asked) and ".." not in asked
+    return asked if local else "/console"
 
 
 def number_of(form: Mapping[str, str], name: str) -> int:

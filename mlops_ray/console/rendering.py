@@ -26,7 +26,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"moment": moment, "age": age, "count": count}
+    made.filters |= {"moment": moment, "age": age, "count": count, "value": value}
     made.globals |= {"static": {name: f"/console/static/{name}?v={_digest(name)}" for name in STATIC}}
     return made
 
@@ -66,9 +66,29 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def value(given: Any) -> Any:
+    """Of any column: nothing where it is missing, numbers as the ledger has them."""
+    if isinstance(given, datetime):
+        return moment(given)
+    if isinstance(given, float):
+        return f"{given:.6g}"
+    return "" if given is None else given
+
+
+def made_elsewhere(html: str) -> Markup:
+    """HTML of our own charts and tables, which escapes all that it is given."""
+    return Markup(_printable(html))
+
+
 def _visible(value: Any) -> Any:
     """No character that is not seen, or turns others around (Boucher and Anderson, "Trojan Source", 2021), is shown as
     itself."""
     if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
         return value
-    return escape("".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in value))
+    return escape(_printable(value))
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text)

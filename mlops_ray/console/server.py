@@ -31,6 +31,9 @@ class Server(Protocol):
     def admit(self, credential: str) -> Principal:
         """Whose key or token this is. Raises ForbiddenError, with a sentence, for one that does not count."""
 
+    def admit_identity(self, id_token: str, client_id: str, nonce: str) -> Principal:
+        """Whom the provider signed in, for this client and the attempt of `nonce`. Raises ForbiddenError as `admit`."""
+
     def readmit(self, principal: Principal) -> Principal:
         """Somebody who was admitted, as they stand now. Raises ForbiddenError once their key or token has ended."""
 

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from mlops_ray.console.forms import number_of
 from mlops_ray.console.page import Refused, Viewer, in_thread, page
 from mlops_ray.console.server import Answer, Server
+from mlops_ray.console.standing import Standings
 from mlops_ray.console.time_line import time_line
 from mlops_ray.governance.alarms import recent_alarms
 from mlops_ray.governance.approvals import list_approvals
@@ -19,39 +20,41 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import newest_events
 from mlops_ray.governance.history import deployments, recent_changes
 from mlops_ray.governance.inventory import inventory
-from mlops_ray.governance.live import live
+from mlops_ray.governance.live import read_live
+from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.retrainings import DECIDED, FINISHED
 from mlops_ray.governance.versions import list_versions
 
 MAX_ALARMS, MAX_VERSIONS, MAX_SPANS, MAX_RETRAININGS = 20, 50, 30, 20
 MAX_CHANGES = 200
+ROLLOUT_ACTIONS = ("start", "pause", "resume", "promote", "rollback")
 SILENCES_HOURS = {4: "4 hours", 24: "a day", 168: "a week"}
 
 
 class UseCasePages:
     """server: whose rollouts these are."""
 
-    def __init__(self, store: ControlStore, server: Server, threads: ThreadPoolExecutor):
-        self._store, self._server, self._threads = store, server, threads
+    def __init__(self, store: ControlStore, server: Server, threads: ThreadPoolExecutor, standings: Standings):
+        self._store, self._server, self._threads, self._standings = store, server, threads, standings
 
     async def show(self, request: Request, viewer: Viewer) -> Response:
         return await self._shown(viewer, request.path_params["use_case"])
 
     async def roll(self, request: Request, viewer: Viewer, form: Mapping[str, str]) -> Response:
-        """End a rollout with its version as champion, or go back; on the revision that the viewer saw."""
+        """Begin a rollout, pause it, let it go on, end it with its version as champion, or go back; on the revision
+        that the viewer saw. Of two who do so at once the second is told who came first, with their own words kept."""
         use_case, action = request.path_params["use_case"], form.get("action", "")
         viewer.expect_look(use_case)
-        if action not in ("promote", "rollback"):
-            raise Refused(400, "A rollout is promoted or rolled back.")
-        wanted = {
-            "to": number_of(form, "to"),
-            "revision": number_of(form, "revision"),
-            "reason": form.get("reason", ""),
-        }
-        answer = await self._server.ask(viewer.principal, "POST", f"/rollout/{action}", wanted, use_case)
+        if action not in ROLLOUT_ACTIONS:
+            raise Refused(400, f"A rollout is told one of {', '.join(ROLLOUT_ACTIONS)}.")
+        which = "version" if action == "start" else "to"
+        wanted: dict[str, Any] = {which: number_of(form, which), "revision": number_of(form, "revision")}
+        wanted["reason"] = form.get("reason", "")
+        path = "/rollout" if action == "start" else f"/rollout/{action}"
+        answer = await self._server.ask(viewer.principal, "POST", path, wanted, use_case)
         if answer.status >= 400:
-            return await self._shown(viewer, use_case, answer)
-        return RedirectResponse(f"/console/use-cases/{use_case}", 303)
+            return await self._shown(viewer, use_case, answer, form)
+        return RedirectResponse(f"/console/use-cases/{use_case}#rollout", 303)
 
     async def silence(self, request: Request, viewer: Viewer, form: Mapping[str, str]) -> Response:
         """Let nobody act on an alarm for some hours."""
@@ -64,21 +67,27 @@ class UseCasePages:
         wanted["reason"] = form.get("reason", "")
         answer = await self._server.ask(viewer.principal, "POST", "/alarms/silence", wanted)
         if answer.status >= 400:
-            return await self._shown(viewer, use_case, answer)
+            return await self._shown(viewer, use_case, answer, form)
         return RedirectResponse(f"/console/use-cases/{use_case}#alarms", 303)
 
-    async def _shown(self, viewer: Viewer, use_case: str, refusal: Answer | None = None) -> Response:
+    async def _shown(
+        self, viewer: Viewer, use_case: str, refusal: Answer | None = None, form: Mapping[str, str] | None = None
+    ) -> Response:
         viewer.expect_look(use_case)
         told = None
         if viewer.may("operate", use_case):
             answer = await self._server.ask(viewer.principal, "GET", "/rollout", use_case=use_case)
             told = answer.body if answer.status == 200 else None
-        return await in_thread(self._threads, partial(self._made, viewer, use_case, told, refusal))
+        return await in_thread(self._threads, partial(self._made, viewer, use_case, told, refusal, form or {}))
 
-    def _made(self, viewer: Viewer, use_case: str, told: Any, refusal: Answer | None) -> Response:
+    def _made(
+        self, viewer: Viewer, use_case: str, told: Any, refusal: Answer | None, form: Mapping[str, str]
+    ) -> Response:
         values = use_case_values(self._store, viewer, use_case)
         status = refusal.status if refusal else 200
-        return page("use_case", viewer, status, **values, told=told, error=refusal.error if refusal else "")
+        values["standing"] = self._standings.of([use_case]).get(use_case)
+        error = refusal.error if refusal else ""
+        return page("use_case", viewer, status, **values, told=told, error=error, form=form)
 
 
 def use_case_values(store: ControlStore, viewer: Viewer, use_case: str) -> dict[str, Any]:
@@ -96,9 +105,19 @@ def use_case_values(store: ControlStore, viewer: Viewer, use_case: str) -> dict[
     spans = deployments(changed)[::-1]
     if len(changed) == MAX_CHANGES:  # what these began with began before
         spans = tuple(one for one in spans if one.since > changed[0].time)
+    with store.reading() as connection:
+        state, policy = read_live(connection, use_case), policy_of(connection, use_case)
+    comes_in = [
+        one.version
+        for one in versions
+        if not one.retired_at and state.champion and one.version != state.champion.version
+        if approvals.get(one.version) == "approved" or not policy.required
+    ]
     return {
         "entry": entry.shown(viewer.now),
-        "state": live(store, use_case),
+        "state": state,
+        "comes_in": comes_in[:MAX_VERSIONS],
+        "plan": policy.default_plan(),
         "alarms": alarms,
         "silences": SILENCES_HOURS,
         "versions": versions[:MAX_VERSIONS],

@@ -24,7 +24,8 @@ _STYLE = """
 .explored .column{grid-template-columns:minmax(0,17em) minmax(0,1fr)}
 .explored .column h3{margin:0;font-size:1em;overflow-wrap:anywhere}
 .explored svg{max-width:100%;height:auto;display:block;fill:var(--soft)}.explored .warn{color:var(--warn)}
-.explored svg .bar{fill:var(--main)}.explored svg .axis{stroke:var(--other);fill:none}
+.explored svg .bar{fill:var(--main)}.explored details{margin:.4em 0}.explored summary{cursor:pointer;color:var(--main)}
+.explored svg .axis{stroke:var(--other);fill:none}
 .explored td{overflow-wrap:anywhere}.explored li{margin:.25em 0;overflow-wrap:anywhere}
 @media(max-width:700px){.explored .column{grid-template-columns:1fr}}
 """

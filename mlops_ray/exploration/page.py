@@ -4,6 +4,7 @@ All text of the data goes through `escape`; there is no script in the page.
 """
 
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mlops_ray.exploration.charts import bars, histogram, volume
@@ -140,14 +141,24 @@ def _charted(column: ColumnProfile) -> str:
 
 def _drawn(column: ColumnProfile) -> str:
     if column.coverage is not None:
-        return volume(column.coverage) + _gaps(column.coverage)
+        rows = [(escape(start), f"{rows:,}") for start, rows in column.coverage.volume]
+        listed = _folded(table((escape(column.coverage.volume_unit), "rows"), rows))
+        return volume(column.coverage) + _gaps(column.coverage) + listed
     if len(column.edges) > 2 and column.different > _TOP:
-        return histogram(column.edges, column.histogram)
+        counted = zip(pairwise(column.edges), column.histogram, strict=True)
+        bins = [(f"{low:.6g}", f"{high:.6g}", f"about {count:,.0f}") for (low, high), count in counted]
+        return histogram(column.edges, column.histogram) + _folded(table(("from", "to", "rows"), bins))
     if not column.top:
         return "<small>All values are different.</small>" if column.values else "<small>No value.</small>"
     top = [(value, float(rows), f"{rows / column.rows:.1%}") for value, rows in column.top[:_TOP]]
     more = "" if column.top_exact else f"<small>Each has up to {column.top_error:,} rows more.</small>"
-    return bars(top, max(rows for _, rows, _ in top)) + more
+    values = [(escape(value), f"{rows:,}", f"{rows / column.rows:.1%}") for value, rows in column.top[:_TOP]]
+    return bars(top, max(rows for _, rows, _ in top)) + more + _folded(table(("value", "rows", "share"), values))
+
+
+def _folded(body: str) -> str:
+    """What a chart says, in words, for who does not see it or wants to copy it."""
+    return f"<details><summary>The same as a table</summary>{body}</details>"
 
 
 def _gaps(coverage: Coverage) -> str:

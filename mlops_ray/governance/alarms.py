@@ -14,12 +14,13 @@ from sqlalchemy import Connection, exists, select
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, Severity, plain, read, record
-from mlops_ray.governance.tables import events
+from mlops_ray.governance.tables import event_head, events
 
 RAISED, WORSENED, RESOLVED, SILENCED = "alarm.raised", "alarm.worsened", "alarm.resolved", "alarm.silenced"
 _TYPES = (RAISED, WORSENED, RESOLVED, SILENCED)
 _PREFIX = "alarm "
-_AT_A_TIME = 500
+_ERASED = "audit.erased"
+_AT_A_TIME, _FEW_EVENTS = 500, 20_000
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,60 @@ def standing_alarms(connection: Connection, use_cases: Collection[str]) -> list[
     return _about(connection, _standing(connection, use_cases))
 
 
+class StandingAlarms:
+    """The alarms that stand, for who looks often: of millions of events those written since the last look are read.
+
+    That they are of the same history is told by the hash of the event up to which was read, so that a database brought
+    back from a backup is read anew; and so is one from which texts were erased.
+    """
+
+    def __init__(self) -> None:
+        self._read: _Read = 0, "", {}
+
+    def now(self, connection: Connection, use_cases: Collection[str]) -> list[AlarmRecord]:
+        """As `standing_alarms`."""
+        seq, hash, told = self._read
+        head = connection.execute(select(event_head.c.seq, event_head.c.hash)).one()
+        if (seq, hash) != (head.seq, head.hash):
+            same = (
+                0 < seq <= head.seq <= seq + _FEW_EVENTS
+                and hash == connection.execute(select(events.c.hash).where(events.c.seq == seq)).scalar()
+            )
+            found = _since(connection, told, seq, head.seq) if same else None
+            told = _told_of(connection, head.seq) if found is None else found
+            self._read = head.seq, head.hash, told
+        wanted = set(use_cases)
+        every = (event for one in told.values() for event in one if event.use_case in wanted)
+        return _folded(sorted(every, key=lambda event: event.seq))
+
+
+_Told = Mapping[str, tuple[Event, ...]]  # of each alarm that stands all its events, by subject
+_Read = tuple[int, str, _Told]
+
+
+def _told_of(connection: Connection, up_to: int) -> _Told:
+    found: dict[str, tuple[Event, ...]] = {}
+    names = connection.execute(select(events.c.use_case).where(events.c.type == RAISED).distinct()).scalars().all()
+    for event in _events_about(connection, _standing(connection, [name for name in names if name])):
+        if event.seq <= up_to:
+            found[event.subject] = (*found.get(event.subject, ()), event)
+    return found
+
+
+def _since(connection: Connection, told: _Told, seq: int, up_to: int) -> _Told | None:
+    """With what was written behind `seq`; None where that changed what was written before."""
+    found = dict(told)
+    of_these = events.c.seq > seq, events.c.seq <= up_to, events.c.type.in_((*_TYPES, _ERASED))
+    for event in read(connection, select(events).where(*of_these).order_by(events.c.seq)):
+        if event.type == _ERASED:
+            return None
+        if event.type == RESOLVED:
+            found.pop(event.subject, None)
+        elif event.type == RAISED or event.subject in found:
+            found[event.subject] = (*found.get(event.subject, ()), event)
+    return found
+
+
 def recent_alarms(store: ControlStore, use_case: str, limit: int) -> list[AlarmRecord]:
     """Those that are not resolved, and the `limit` that were raised last, in the order in which they were raised."""
     of_it = events.c.use_case == use_case, events.c.type == RAISED
@@ -146,12 +201,17 @@ def _standing(connection: Connection, use_cases: Collection[str]) -> list[str]:
 
 
 def _about(connection: Connection, subjects: Collection[str]) -> list[AlarmRecord]:
+    return _folded(_events_about(connection, subjects))
+
+
+def _events_about(connection: Connection, subjects: Collection[str]) -> list[Event]:
+    """In their order."""
     found: list[Event] = []
     ordered = sorted(subjects)
     for start in range(0, len(ordered), _AT_A_TIME):
         some = ordered[start : start + _AT_A_TIME]
         found += read(connection, select(events).where(events.c.subject.in_(some), events.c.type.in_(_TYPES)))
-    return _folded(sorted(found, key=lambda event: event.seq))
+    return sorted(found, key=lambda event: event.seq)
 
 
 def open_alarms(store: ControlStore, use_case: str, version: int, now: datetime) -> list[str]:

@@ -100,7 +100,8 @@ def list_approvals(
         names = [name for name in known if use_case in (None, name) and sees(name)]
         of_these = select(approvals).where(approvals.c.use_case.in_(names)).order_by(approvals.c.id.desc())
         newest = of_these.with_only_columns(approvals.c.id).limit(limit)
-        shown = (approvals.c.state == "requested") | approvals.c.id.in_(newest)
+        waits = approvals.c.state == "requested"
+        shown = waits if limit == 0 else waits | approvals.c.id.in_(newest)
         return [_approval(row) for row in connection.execute(of_these.where(shown))]
 
 

@@ -5,6 +5,7 @@ saw before hands that in: if it is no longer so, he gets a ConflictError that sa
 case does not admit (see `approvals.expect_admitted`) is a ForbiddenError.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, insert, update
 
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance.control_store import database_now
-from mlops_ray.governance.events import Actor, record
+from mlops_ray.governance.events import Actor, Event, record
 from mlops_ray.governance.history import last_change
 from mlops_ray.governance.live import Live, Numbers, Rollout, VersionRef
 from mlops_ray.governance.tables import endpoints, rollouts
@@ -69,6 +70,7 @@ def write(
 def write_rollout(connection: Connection, rollout: Rollout, ended_because: str | None = None) -> None:
     """Write its step and state; one that ends ends with `write`."""
     values: dict[str, Any] = {"state": rollout.state, "step": rollout.step, "step_since": rollout.step_since}
+    values["paused_at"] = rollout.paused_at
     if ended_because is not None:
         values["reason"] = ended_because
     connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(values))
@@ -78,10 +80,14 @@ def with_champion(before: Live, version: VersionRef) -> Live:
     return replace(before, champion=version, previous=before.champion)
 
 
-def expect_seen(connection: Connection, before: Live, seen: int) -> None:
-    if not before.stands_since <= seen <= before.revision:
-        last = last_change(connection, before.use_case)
-        who = f" ({last.type} by {last.actor})" if last else ""
+def expect_seen(connection: Connection, before: Live, seen: int, types: Sequence[str] = ()) -> None:
+    """types: of changes that matter besides, such as that a rollout was paused: nobody pauses twice by one request."""
+    last = last_change(connection, before.use_case, types) if types else None
+    if last is not None and last.after["revision"] <= seen:
+        last = None
+    if last is not None or not before.stands_since <= seen <= before.revision:
+        last = last or last_change(connection, before.use_case)
+        who = f" ({said(last)})" if last else ""
         raise ConflictError(
             f"Nothing was changed: {before.use_case} is not any more what it was at revision {seen}{who}. "
             f"{before.in_words()} If you still want this, say so of revision {before.revision}."
@@ -92,16 +98,23 @@ def conflict(connection: Connection, found: Live) -> ConflictError:
     rollout = found.rollout
     if rollout is None:
         last = last_change(connection, found.use_case)
-        who = f" ({last.type} by {last.actor})" if last else ""
+        who = f" ({said(last)})" if last else ""
         champion = found.champion.version if found.champion else "none"
         return ConflictError(
             f"{found.use_case} was changed meanwhile{who}: its champion is {champion}, and no rollout runs."
         )
     where = f"step {rollout.step + 1} of {len(rollout.plan.steps)}" if rollout.current else rollout.state
+    last = last_change(connection, found.use_case)
+    who = f"; {said(last)}" if last else ""
     return ConflictError(
-        f"A rollout of version {rollout.version.version} of {found.use_case} is under way ({where}). "
+        f"A rollout of version {rollout.version.version} of {found.use_case} is under way ({where}{who}). "
         f"Promote it or roll it back first."
     )
+
+
+def said(event: Event) -> str:
+    """Who did what, and when."""
+    return f"{event.type} by {event.actor}, at {event.time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _parts(state: Live) -> tuple[object, ...]:
@@ -128,6 +141,7 @@ def _to_json(value: Live) -> dict[str, Any]:
             "number": rollout.step,
             "step_since": rollout.step_since,
             "started_at": rollout.started_at,
+            "paused_at": rollout.paused_at,
             "plan": rollout.plan.to_json(),
         }
     return shown

@@ -70,6 +70,8 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "break_glass": EventType("A version was promoted without approval, for the reason given.", "critical"),
     "rollout.started": EventType("A version began to take shadow or canary traffic."),
     "rollout.step": EventType("A rollout moved to its next step."),
+    "rollout.paused": EventType("Somebody lets a rollout go no step on by itself."),
+    "rollout.resumed": EventType("Somebody lets a rollout go on by itself again."),
     "rollout.promoted": EventType("A rollout ended with its version as champion."),
     "rollout.rolled_back": EventType("Traffic went back to the champion before, or a rollout was undone.", "warning"),
     "rollout.failed": EventType("A rollout ended because its version could not be served.", "critical"),

@@ -1,6 +1,6 @@
 """History: which version served what, from when to when, read from the events."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -18,6 +18,8 @@ CHANGES = (
     "champion.set",
     "rollout.started",
     "rollout.step",
+    "rollout.paused",
+    "rollout.resumed",
     "rollout.promoted",
     "rollout.rolled_back",
     "rollout.failed",
@@ -67,9 +69,9 @@ def _tells(event: Event) -> bool:
     return isinstance(event.after, Mapping) and "champion" in event.after
 
 
-def last_change(connection: Connection, use_case: str) -> Event | None:
+def last_change(connection: Connection, use_case: str, types: Sequence[str] = CHANGES) -> Event | None:
     """The newest change of what an endpoint serves, as the caller's transaction sees it."""
-    of_it = events.c.use_case == use_case, events.c.type.in_(CHANGES)
+    of_it = events.c.use_case == use_case, events.c.type.in_(types)
     return next(read(connection, select(events).where(*of_it).order_by(events.c.seq.desc()).limit(1)), None)
 
 

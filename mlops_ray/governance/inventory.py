@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from mlops_ray.errors import ConfigurationError, ForbiddenError
-from mlops_ray.governance.alarms import AlarmRecord, standing_alarms
+from mlops_ray.governance.alarms import AlarmRecord, StandingAlarms, standing_alarms
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read, record
 from mlops_ray.governance.principals import Role
@@ -117,14 +117,15 @@ def inventory(store: ControlStore, now: datetime, use_case: str | None = None) -
 
 
 def with_alarms(
-    store: ControlStore, now: datetime, use_case: str | None = None
+    store: ControlStore, now: datetime, use_case: str | None = None, known: StandingAlarms | None = None
 ) -> tuple[list[Entry], list[AlarmRecord]]:
-    """As `inventory`, with the alarms that stand there: those that it counts, and those that are silenced."""
+    """As `inventory`, with the alarms that stand there: those that it counts, and those that are silenced. known: which
+    stood when somebody looked last, for who looks often."""
     with store.reading() as connection:
         names = sorted(_names(connection))
         if use_case is not None:
             names = [name for name in names if name == use_case]
-        alarms = standing_alarms(connection, names)
+        alarms = known.now(connection, names) if known else standing_alarms(connection, names)
         return _entries(connection, names, alarms, now), alarms
 
 

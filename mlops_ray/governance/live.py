@@ -29,7 +29,8 @@ Numbers = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rollout:
-    """`state` is loading until every replica holds the version, then running."""
+    """`state` is loading until every replica holds the version, then running. paused_at: since when it goes no step on
+    by itself; None while it does."""
 
     id: str
     version: VersionRef
@@ -38,6 +39,7 @@ class Rollout:
     step: int
     step_since: datetime
     started_at: datetime
+    paused_at: datetime | None = None
 
     @property
     def current(self) -> Step | None:
@@ -106,4 +108,6 @@ def _ref(row: RowMapping, name: str) -> VersionRef | None:
 
 def _rollout(row: Mapping[str, Any]) -> Rollout:
     version, plan = VersionRef(row["version"], row["digest"]), Plan.from_json(row["plan"])
-    return Rollout(row["id"], version, plan, row["state"], row["step"], row["step_since"], row["started_at"])
+    return Rollout(
+        row["id"], version, plan, row["state"], row["step"], row["step_since"], row["started_at"], row["paused_at"]
+    )

@@ -167,11 +167,15 @@ def reject_change(store: ControlStore, actor: Actor, id: str, reason: str, now: 
         return _rejected(connection, actor, change, reason, now)
 
 
-def list_changes(store: ControlStore, use_case: str | None = None, limit: int = 1000) -> list[PolicyChange]:
-    """What was asked for and what became of it, the newest first."""
+def list_changes(
+    store: ControlStore, use_case: str | None = None, limit: int = 1000, state: str | None = None
+) -> list[PolicyChange]:
+    """What was asked for and what became of it, the newest first. state: None for all."""
     query = select(policy_changes).order_by(policy_changes.c.id.desc()).limit(limit)
     if use_case is not None:
         query = query.where(policy_changes.c.use_case == use_case)
+    if state is not None:
+        query = query.where(policy_changes.c.state == state)
     with store.reading() as connection:
         return [_change(row) for row in connection.execute(query)]
 
@@ -236,7 +240,10 @@ def _open(connection: Connection, id: str, now: datetime) -> tuple[PolicyChange,
     """The change, if it can be decided, and the policy in force, by which it is judged."""
     change = change_named(connection, id)
     if change.state != "requested":
-        raise ConflictError(f"This change of {_what(change)} is {_SAID[change.state]} by {change.decided_by} already.")
+        when = f", at {change.decided_at:%Y-%m-%d %H:%M:%S} UTC" if change.decided_at else ""
+        raise ConflictError(
+            f"This change of {_what(change)} is {_SAID[change.state]} by {change.decided_by} already{when}."
+        )
     if now >= change.expires_at:
         again = "Run the pipeline again" if change.monitoring is None else "Set it again"
         raise ConflictError(

@@ -198,7 +198,8 @@ def _follow_endpoint(rows: _Rows, event: Event) -> None:
         # What was recorded before it named the plan says less.
         named = {"plan": running["plan"], "step": running["number"]} if "plan" in running else {}
         moments = {name: running[name] for name in ("step_since", "started_at") if name in running}
-        state = {name: running[name] for name in ("id", "version", "digest", "state")} | moments | {"ended_at": None}
+        moments |= {"paused_at": running.get("paused_at"), "ended_at": None}
+        state = {name: running[name] for name in ("id", "version", "digest", "state")} | moments
         begun = {"actor": event.actor, "reason": ""} if event.type == "rollout.started" else {}
         _put(rows, rollouts, state | named | begun | {"use_case": event.use_case})
 

@@ -15,6 +15,8 @@ from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.replicas import heard
 from mlops_ray.governance.tables import rollouts
 
+_PAUSES = ("rollout.paused", "rollout.resumed")
+
 
 def start_rollout(
     store: ControlStore,
@@ -23,6 +25,7 @@ def start_rollout(
     version: VersionRef,
     plan: Plan | None = None,
     seen: int | None = None,
+    reason: str = "",
 ) -> Live:
     """Let `version` in step by step. plan: None for the default, as strict as the use case demands. seen: the
     revision on which this was decided; None for what holds now.
@@ -52,7 +55,7 @@ def start_rollout(
             "actor": actor.name,
         }  # fmt: skip
         connection.execute(insert(rollouts).values(row))
-        return write(connection, before, replace(before, rollout=rollout), "rollout.started", actor, version)
+        return write(connection, before, replace(before, rollout=rollout), "rollout.started", actor, version, reason)
 
 
 def advance(
@@ -89,6 +92,36 @@ def promote(
         return write(connection, before, after, "rollout.promoted", actor, seen.version, reason, numbers)
 
 
+def pause(store: ControlStore, actor: Actor, use_case: str, seen: int, version: int, reason: str) -> Live:
+    """Let the rollout of `version` go no step on by itself. What is wrong with the version still ends it, and a person
+    may. seen: the revision on which this was decided.
+
+    Nothing changes if it is paused. Raises ConflictError if another rollout runs, or none, or something else was live.
+    """
+    return _set_paused(store, actor, use_case, seen, version, reason, True)
+
+
+def resume(store: ControlStore, actor: Actor, use_case: str, seen: int, version: int, reason: str) -> Live:
+    """Let it go on by itself again; a step counts from when it began. As `pause` in all else."""
+    return _set_paused(store, actor, use_case, seen, version, reason, False)
+
+
+def _set_paused(
+    store: ControlStore, actor: Actor, use_case: str, seen: int, version: int, reason: str, paused: bool
+) -> Live:
+    with store.transaction() as connection:
+        before = read_live(connection, use_case)
+        if before.rollout is None or before.rollout.version.version != version:
+            raise conflict(connection, before)
+        if (before.rollout.paused_at is not None) == paused:
+            return before
+        expect_seen(connection, before, seen, _PAUSES)
+        rollout = replace(before.rollout, paused_at=database_now(connection) if paused else None)
+        write_rollout(connection, rollout)
+        event = "rollout.paused" if paused else "rollout.resumed"
+        return write(connection, before, replace(before, rollout=rollout), event, actor, rollout.version, reason)
+
+
 def fail(
     store: ControlStore, actor: Actor, use_case: str, seen: Rollout, reason: str, numbers: Numbers | None = None
 ) -> Live:
@@ -103,7 +136,7 @@ def fail(
 def _expect(connection: Connection, use_case: str, seen: Rollout) -> Live:
     before = read_live(connection, use_case)
     found = before.rollout
-    if found is None or found.id != seen.id:
+    if found is None or (found.id, found.paused_at) != (seen.id, seen.paused_at):
         raise conflict(connection, before)
     return before
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0015"
+SCHEMA_REVISION = "0016"
 # Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
 REPORTS_REVISION = "0007"
 
@@ -329,6 +329,8 @@ approvals = Table(
     _column("assents", Json, server_default="[]"),
     _column("reports", Json, server_default="[]"),
     Index("approvals_digest", "use_case", "model_digest"),
+    # What waits is a handful among all that was ever decided.
+    Index("approvals_state", "state"),
 )
 
 # What is live. stands_since: the revision since which champion, previous one and rollout are those; only the rollout's
@@ -361,6 +363,7 @@ rollouts = Table(
     _column("ended_at", UtcDateTime, nullable=True),
     _column("reason", PlainText),
     _column("actor", PlainText),
+    _column("paused_at", UtcDateTime, nullable=True),
 )
 Index(
     "rollouts_one_running",

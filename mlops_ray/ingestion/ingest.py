@@ -114,6 +114,7 @@ def _ingest(
         files={name: {file.name: file.sha256 for file in found} for name, found in files.items()},
         unreadable=judged.unreadable,
         more=judged.more,
+        personal={name: list(source.personal_columns()) for name, source in use_case.sources.items()},
     )
     _refuse_erased(artifacts, use_case.name, (), snapshot.digest)
     snapshot = write_snapshot(artifacts, snapshot, counted, began)

@@ -82,7 +82,8 @@ class Retired:
 class Snapshot:
     """A snapshot's manifest. `files` maps each source to its files' SHA-256 by name, `content` to the digests of its
     accepted and its quarantined rows; `contract` is the digest of the column rules. `unreadable` says of each source
-    which of its files were set aside, and why; `more`, which columns its files have that the contract does not name.
+    which of its files were set aside, and why; `more`, which columns its files have that the contract does not name;
+    `personal`, which of its columns tell of a person (None where the release that wrote it did not say).
     `parts`: the SHA-256 of each source's tables by the name of their files; the same rows may lie in other tables.
 
     `digest` is that of the accepted rows of all sources: the same rows in other files, with other refused rows beside
@@ -100,6 +101,7 @@ class Snapshot:
     unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
     parts: dict[str, dict[str, str]] = field(default_factory=dict, compare=False)
     more: dict[str, list[str]] = field(default_factory=dict)
+    personal: dict[str, list[str]] | None = None
 
     def tables(self, artifacts: Artifacts) -> dict[str, pl.DataFrame]:
         """The accepted rows of every source, by its name. Raises DataError if the snapshot was retired."""

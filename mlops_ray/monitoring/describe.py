@@ -93,13 +93,22 @@ def _revision(record: WindowRecord) -> str:
 
 
 def _quality(record: WindowRecord) -> str:
-    estimated = "not enough data to estimate it" if record.estimated is None else _estimated(record.estimated)
+    return f"Quality: {estimated_words(record)}; {measured_words(record)}."
+
+
+def estimated_words(record: WindowRecord) -> str:
+    """The quality that a window's predictions let expect, with its interval."""
+    return "not enough data to estimate it" if record.estimated is None else _estimated(record.estimated)
+
+
+def measured_words(record: WindowRecord) -> str:
+    """The quality of a window by its labels, and whether that is what was expected."""
     if not record.labelled:
-        return f"Quality: {estimated}; no labels yet."
+        return "no labels yet"
     whole = record.quality[0]
     first, *others = (f"{metric_words(name)} {_measured(found)}" for name, found in whole.metrics.items())
     said = ", ".join((f"{first}{_checked(record.estimated, whole.watched.value)}", *others))
-    return f"Quality: {estimated}; measured on {whole.rows:,} labels: {said}."
+    return f"measured on {whole.rows:,} labels: {said}"
 
 
 def _checked(estimated: EstimatedQuality | None, truth: float) -> str:

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +25,7 @@ from mlops_ray.serving.http import HttpError
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
 VERIFIED_FOR_S = 60.0
+SIGNED_IN_FOR = timedelta(hours=1)
 LEAST_RSA_BITS = 2_048
 KEY_SET_WITHIN_S = 5.0
 LONGEST_VALID_S = 10 * 366 * 86_400.0
@@ -82,6 +85,15 @@ class Guard:
             self._expect_within_rate(principal, principal.requests_per_s)
         return principal
 
+    def admit_identity(self, id_token: bytes, client_id: str, nonce: str) -> Principal:
+        """Whom the provider signed in for us, for `SIGNED_IN_FOR`: then it is asked again. Raises HttpError 401 for
+        what is not for this client, or of another time than the one that sent `nonce`."""
+        if self.tokens is None or len(id_token) > MAX_TOKEN_BYTES:
+            raise _unauthorized("This credential is not known.")
+        principal = self._of_one_name(self.tokens.identity(id_token, client_id, nonce))
+        now = self._expect_not_ended(principal)
+        return replace(principal, expires_at=now + SIGNED_IN_FOR)
+
     def readmit(self, principal: Principal) -> Principal:
         """Who was admitted before, as their key stands now, though nobody kept it; who came with a token, until that
         ends. Raises HttpError 401 once it has ended. It counts against no rate."""
@@ -115,7 +127,10 @@ class Guard:
             return principal
         if self.tokens is None or len(token) > MAX_TOKEN_BYTES:
             raise _unauthorized("This credential is not known.")
-        principal = self.tokens.principal(token)
+        return self._of_one_name(self.tokens.principal(token))
+
+    def _of_one_name(self, principal: Principal) -> Principal:
+        """Raise HttpError 401 where a token's `sub` is the name of somebody else."""
         owners = self._owners.get(principal.name, {principal.person})
         if principal.name in RESERVED_NAMES or owners != {principal.person}:  # a reader of the audit log sees the name
             raise _unauthorized(
@@ -184,14 +199,26 @@ class Tokens:
         self._verified[token] = (time.monotonic() + VERIFIED_FOR_S, principal)
         return principal
 
-    def _verify(self, token: bytes) -> dict[str, Any]:
+    def identity(self, id_token: bytes, client_id: str, nonce: str) -> Principal:
+        """Of an ID token (OpenID Connect Core 1.0, section 3.1.3.7), which is for a client and no credential here.
+
+        Raises HttpError 401 if anything about it is wrong."""
+        claims = self._verify(id_token, client_id)
+        if not (isinstance(said := claims.get("nonce"), str) and secrets.compare_digest(said.encode(), nonce.encode())):
+            raise _unauthorized("The token is not valid: it is of another attempt to sign in.")
+        several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+        if claims.get("azp", None if several else client_id) != client_id:
+            raise _unauthorized("The token is not valid: it was given to another client.")
+        return self._principal(claims)
+
+    def _verify(self, token: bytes, audience: str | None = None) -> dict[str, Any]:
         try:
             key = self.keys.get(str(jwt.get_unverified_header(token).get("kid", "")))
             if key is None:
                 raise jwt.InvalidKeyError("it is signed with a key that is not in the configured key set")
             return jwt.decode(
                 token, key.key, algorithms=[key.algorithm_name],
-                audience=self._audience, issuer=self._issuer, leeway=CLOCKS_DIFFER_S,
+                audience=audience or self._audience, issuer=self._issuer, leeway=CLOCKS_DIFFER_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )  # fmt: skip
         except Exception as error:  # whatever a stranger's bytes make the library raise, they are no token
@@ -201,6 +228,8 @@ class Tokens:
         for name in ("nbf", "iat"):
             _moment(claims.get(name, 0), name)
         groups = _texts(claims, self._groups_claim)
+        if self._groups_claim == "email" and claims.get("email_verified") is not True:
+            groups = ()  # anybody can write another's address where they sign up
         name = _subject(claims["sub"])
         granted = [grant for group in dict.fromkeys(groups) for grant in self._groups.get(group, ())]
         subject = person_of_subject(self._issuer, name)

@@ -1,14 +1,16 @@
 """Inside: the server's routes for its own console, asked as the person who is signed in there."""
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from mlops_ray.console.server import Answer
-from mlops_ray.errors import ConflictError, ForbiddenError, MlopsRayError
+from mlops_ray.errors import ForbiddenError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.principals import Principal
+from mlops_ray.governance.versions import VersionRef, expect
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.failures import status_of, told
 from mlops_ray.serving.http import HttpError, Routes
@@ -25,6 +27,12 @@ class Inside:
     def admit(self, credential: str) -> Principal:
         try:
             return self._guard.admit({b"authorization": b"Bearer " + credential.encode("utf-8", "replace")}, None)
+        except HttpError as error:
+            raise ForbiddenError(error.error) from None
+
+    def admit_identity(self, id_token: str, client_id: str, nonce: str) -> Principal:
+        try:
+            return self._guard.admit_identity(id_token.encode("utf-8", "replace"), client_id, nonce)
         except HttpError as error:
             raise ForbiddenError(error.error) from None
 
@@ -45,12 +53,13 @@ class Inside:
         return Answer(response.status, msgspec.to_builtins(response.body))
 
     def _of(self, use_case: str) -> Routes:
-        """Rollouts of a use case: what needs no more than the control store. One is begun at its endpoint."""
-        return Routes(Operations(self._store, use_case, _at_the_endpoint, _no_columns).routes(), self._guard)
+        """Rollouts of a use case, by the control store alone: a plan of these names no column of requests."""
+        find = partial(self._registered, use_case)
+        return Routes(Operations(self._store, use_case, find, _no_columns).routes(), self._guard)
 
-
-def _at_the_endpoint(version: int) -> NoReturn:
-    raise ConflictError(f"The rollout of version {version} is begun at its endpoint.")
+    def _registered(self, use_case: str, version: int) -> VersionRef:
+        with self._store.reading() as connection:
+            return expect(connection, use_case, version).ref
 
 
 def _no_columns() -> Sequence[str]:

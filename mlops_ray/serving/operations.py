@@ -11,13 +11,15 @@ import msgspec
 from msgspec import Meta
 
 from mlops_ray.errors import ConfigurationError, ConflictError
+from mlops_ray.governance.change import said
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor
+from mlops_ray.governance.history import last_change
 from mlops_ray.governance.live import Live, Plan, VersionRef, live
 from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.replicas import FRESH, Heard, heard
 from mlops_ray.governance.rollback import roll_back
-from mlops_ray.governance.rollouts import promote, start_rollout
+from mlops_ray.governance.rollouts import pause, promote, resume, start_rollout
 from mlops_ray.serving.http import HttpError, Request, Response, Route
 from mlops_ray.serving.rollout import progress
 
@@ -36,10 +38,12 @@ class StartBody(msgspec.Struct, forbid_unknown_fields=True):
     version: VersionNumber
     revision: RevisionNumber
     plan: dict[str, Any] = {}
+    reason: Reason = ""
 
 
 class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
-    """to: the version that shall answer everything afterwards. revision: of what was live when the caller looked."""
+    """to: the version that shall answer everything afterwards, or whose rollout it is about. revision: of what was live
+    when the caller looked."""
 
     to: VersionNumber
     revision: RevisionNumber
@@ -62,6 +66,8 @@ class Operations:
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
             "/rollout": {"GET": Route(self._status, "operate"), "POST": Route(self._start, "operate")},
+            "/rollout/pause": {"POST": Route(self._pause, "operate")},
+            "/rollout/resume": {"POST": Route(self._resume, "operate")},
             "/rollout/promote": {"POST": Route(self._promote, "operate")},
             "/rollout/rollback": {"POST": Route(self._roll_back, "operate")},
         }
@@ -83,7 +89,13 @@ class Operations:
         def start(state: Live) -> Live:
             version = self._find(body.version)
             return start_rollout(
-                self._store, actor_of(request, self._use_case), self._use_case, version, plan, body.revision
+                self._store,
+                actor_of(request, self._use_case),
+                self._use_case,
+                version,
+                plan,
+                body.revision,
+                body.reason,
             )
 
         return await self._do(holds, start, self._finding)
@@ -101,12 +113,38 @@ class Operations:
         with self._store.reading() as connection:
             return policy_of(connection, self._use_case).default_plan()
 
+    async def _pause(self, request: Request) -> Response:
+        return await self._set_paused(request, pause, True)
+
+    async def _resume(self, request: Request) -> Response:
+        return await self._set_paused(request, resume, False)
+
+    async def _set_paused(self, request: Request, change: Callable[..., Live], paused: bool) -> Response:
+        body = await read_body(request, TargetBody)
+
+        def holds(state: Live) -> bool:
+            rollout = state.rollout
+            same = rollout is not None and rollout.version.version == body.to
+            return rollout is not None and same and (rollout.paused_at is not None) == paused
+
+        def set_paused(state: Live) -> Live:
+            actor = actor_of(request, self._use_case)
+            return change(self._store, actor, self._use_case, body.revision, body.to, body.reason)
+
+        return await self._do(holds, set_paused)
+
     async def _promote(self, request: Request) -> Response:
         body = await read_body(request, TargetBody)
         return await self._do(
             lambda state: state.serves_alone(body.to),
             lambda state: self._promoted(state, actor_of(request, self._use_case), body),
         )
+
+    def _last_said(self) -> str:
+        """Who did what last, and when: whom somebody that comes too late has to ask."""
+        with self._store.reading() as connection:
+            last = last_change(connection, self._use_case)
+        return f" ({said(last)})" if last else ""
 
     async def _roll_back(self, request: Request) -> Response:
         body = await read_body(request, TargetBody)
@@ -139,11 +177,13 @@ class Operations:
         rollout = state.rollout
         if rollout is None or rollout.version.version != body.to:
             raise ConflictError(
-                f"No rollout of version {body.to} of {self._use_case} is under way: {state.in_words()} Start one."
+                f"No rollout of version {body.to} of {self._use_case} is under way{self._last_said()}: "
+                f"{state.in_words()} Start one."
             )
         if not state.stands_since <= body.revision <= state.revision:
             raise ConflictError(
-                f"The rollout of version {body.to} of {self._use_case} began after revision {body.revision}. "
+                f"The rollout of version {body.to} of {self._use_case} began after revision {body.revision}"
+                f"{self._last_said()}. "
                 f"{state.in_words()} If you mean this one, say so of revision {state.revision}."
             )
         if rollout.state == "loading":

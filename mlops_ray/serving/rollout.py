@@ -34,7 +34,8 @@ def step_key(rollout: Rollout) -> str:
 
 
 def decide(live: Live, replicas: Sequence[Replica], alarms: Sequence[str], now: datetime) -> Decision | None:
-    """The next move of the rollout in `live`, or None to wait.
+    """The next move of the rollout in `live`, or None to wait: where it is paused, until a person lets it go on, unless
+    a rule is broken.
 
     replicas: all heard of lately, those that are dead or have left too. alarms: titles of open alarms about the
     version, from monitoring. now: by the clock that their `seen_at` is of.
@@ -52,7 +53,7 @@ def decide(live: Live, replicas: Sequence[Replica], alarms: Sequence[str], now: 
     if overdue:
         return Decision("fail", overdue, {"replicas_waiting": len(waiting)})
     if rollout.state == "loading":
-        if not alive or waiting:
+        if not alive or waiting or rollout.paused_at is not None:
             return None
         action: Literal["advance", "promote"] = "advance" if rollout.plan.steps else "promote"
         return Decision(action, f"{len(alive)} replicas hold it.", {"replicas": len(alive)})
@@ -81,6 +82,8 @@ def _after_step(rollout: Rollout, replicas: Sequence[Replica], alarms: Sequence[
     problem = problem or (f"Alarm: {alarms[0]}" if alarms else None)
     if problem:
         return Decision("roll_back", problem, numbers)
+    if rollout.paused_at is not None:
+        return None
     held_s = (now - rollout.step_since).total_seconds()
     if held_s < step.hold_s or version.requests < rules.min_requests:
         return None

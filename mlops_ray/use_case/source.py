@@ -108,6 +108,14 @@ class Source:
                 f"that lines and columns cannot be told. Convert the files to utf-8."
             )
 
+    def personal_columns(self) -> tuple[str, ...]:
+        """Names of the columns that tell of a person, and of the derived ones that are computed from such."""
+        found = [column.name for column in self.columns if column.personal is not None]
+        for name, expression in self.derived.items():
+            if set(found) & set(expression.meta.root_names()):
+                found.append(name)
+        return tuple(found)
+
     def column(self, name: str) -> Column | None:
         return next((column for column in self.columns if column.name == name), None)
 

@@ -7,15 +7,32 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
-from mlops_ray.governance.events import read_events
+from mlops_ray.governance.approvals import approve
+from mlops_ray.governance.channels import Channels
+from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.keys import active_keys
 from mlops_ray.governance.live import live
-from tests.console_server import HOSTILE, ConsoleServer, console, roll_out
+from mlops_ray.governance.notifications import subscribe
+from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policy_changes import set_policy
+from mlops_ray.governance.rollback import roll_back
+from mlops_ray.tasks.binary import BINARY
+from mlops_ray.testing.example_lineage import AUTHOR
+from tests.console_data import ingest_twice
+from tests.console_server import BOB, HOSTILE, ConsoleServer, console, roll_out
+from tests.oidc_provider import SECRET, OidcProvider, free_port
+from tests.unit.test_console_prediction import answered
+from tests.unit.test_console_provider import CALLBACK, settings_for
 
 PATHS = {
     "overview": "/console",
     "use case": "/console/use-cases/flights",
     "version": "/console/use-cases/flights/versions/2",
     "audit": "/console/audit",
+    "rules": "/console/rules",
+    "keys": "/console/keys",
+    "subscriptions": "/console/subscriptions",
+    "data": "/console/use-cases/flights/data",
 }
 CHROMIUM = "/usr/bin/chromium"  # Debian's
 
@@ -110,10 +127,71 @@ def test_who_operates_rolls_back_and_who_approves_is_not_offered_it(chromium: Br
     expect(page.get_by_text("replicas load it")).to_be_visible()
     expect(page.get_by_role("button", name="Roll back to version 1")).to_have_count(0)
     page = signed_in(window(chromium, server), server, "ann", PATHS["use case"])
-    page.get_by_label("Reason, for the audit log").fill("Latency doubled.")
+    page.get_by_label("Why you go back, for the audit log").fill("Latency doubled.")
     page.get_by_role("button", name="Roll back to version 1").click()
     expect(page.get_by_text("No rollout runs.")).to_be_visible()
     assert live(server.store, "flights").rollout is None
+
+
+def test_a_rollout_is_begun_and_paused_and_the_page_tells_what_became_of_it(
+    chromium: Browser, server: ConsoleServer
+) -> None:
+    approve(server.store, BOB, "flights", 2, "good")
+    page = signed_in(window(chromium, server), server, "ann", PATHS["use case"])
+    page.get_by_label("Why it comes in").fill("Better on every slice.")
+    page.get_by_role("button", name="Begin the rollout").click()
+    page.get_by_label("Why it waits").fill("The night shift looks first.")
+    page.get_by_role("button", name="Pause it").click()
+    expect(page.get_by_text("❚❚ paused")).to_be_visible()
+    state = live(server.store, "flights")
+    assert state.rollout is not None
+    roll_back(server.store, AUTHOR, "flights", state.revision, 1, "complaints")
+    page.evaluate("document.activeElement.blur(); refresh()")  # what it does by itself every ten seconds
+    expect(page.get_by_text("No rollout runs.")).to_be_visible()
+    page.get_by_label("Why it waits").fill("Go on.")
+    page.get_by_role("button", name="Let it go on").click()
+    expect(page.get_by_role("alert")).to_contain_text(f"by {AUTHOR.name}, at 20")
+    expect(page.get_by_role("alert")).to_contain_text("What you wrote: Go on.")
+
+
+def test_an_administrator_makes_a_key_that_is_shown_once(chromium: Browser, server: ConsoleServer) -> None:
+    page = signed_in(window(chromium, server), server, "root")
+    page.get_by_role("link", name="Keys").click()
+    page.get_by_label("Name, as the audit log").fill("dora")
+    page.get_by_label("operate", exact=True).check()
+    page.get_by_role("button", name="Make the key").click()
+    secret = page.get_by_label("Secret").inner_text()
+    page.get_by_role("link", name="To all keys").click()
+    expect(page.get_by_role("rowheader", name="dora")).to_be_visible()
+    assert secret not in page.content()
+    server.guard.keys, server.keys["dora"] = active_keys(server.store), secret
+    assert signed_in(window(chromium, server), server, "dora").get_by_text("dora (operate)").is_visible()
+
+
+def test_rules_that_wait_are_approved_by_somebody_else(chromium: Browser, server: ConsoleServer) -> None:
+    set_policy(server.store, Actor("ada", ("operate",), id="ada"), "flights", Policy(), (), "too slow for us")
+    page = signed_in(window(chromium, server), server, "bob")
+    page.get_by_role("link", name="Approve or reject other rules").click()
+    page.get_by_label("Reason, for the audit log").fill("Agreed.")
+    page.get_by_role("button", name="Approve it").click()
+    expect(page.get_by_role("cell", name="in force")).to_be_visible()
+
+
+def test_who_has_an_account_at_the_provider_needs_no_key(
+    chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    provider = OidcProvider(url + CALLBACK)
+    provider.claims = {"sub": "pat", "groups": ["approvers"]}
+    provider.start()
+    monkeypatch.setenv("CONSOLE_SECRET", SECRET)
+    with console(tmp_path, port=port, **settings_for(provider, tmp_path, url)) as server:
+        page = chromium.new_context(locale="en-GB").new_page()
+        page.goto(server.url + PATHS["version"])
+        page.get_by_role("link", name="Sign in with 127.0.0.1").click()
+        page.wait_for_url(server.url + PATHS["version"])
+        expect(page.get_by_text("pat (approve)")).to_be_visible()
+    provider.stop()
 
 
 def test_who_operates_silences_an_alarm(chromium: Browser, server: ConsoleServer) -> None:
@@ -161,6 +239,39 @@ def test_who_has_no_mouse_reaches_the_decision(chromium: Browser, server: Consol
     page.wait_for_url("**/versions/2#decision")
 
 
+def test_each_role_goes_through_every_page(chromium: Browser, server: ConsoleServer) -> None:
+    """What a role may not see says so, and leads back."""
+    paths = PATHS | shown_besides(server, "")
+    looks = {"rules", "overview", "subscriptions"}  # for everybody, with what they may see
+    operates = set(paths) - {"audit", "keys"}
+    sees = {"audrey": set(paths), "eve": looks, "ann": operates, "bob": operates}
+    for who, seen in sees.items():
+        page = signed_in(window(chromium, server, 390), server, who)
+        for name, path in paths.items():
+            answer = page.goto(server.url + path)
+            assert answer is not None
+            assert answer.ok == (name in seen), (who, name)
+            expect(page.get_by_role("heading", level=1)).to_be_visible()
+            if not answer.ok:
+                page.get_by_role("link", name="To the overview").or_(page.get_by_role("link", name="Overview")).click()
+                page.wait_for_url(f"{server.url}/console")
+
+
+def shown_besides(server: ConsoleServer, hostile: str) -> dict[str, str]:
+    """Rules that wait, a subscription, data, and a prediction with its reasons; returns the pages that they make."""
+    text = hostile or "too slow for us"
+    set_policy(server.store, Actor(hostile or "ada", ("operate",), id="ada"), "flights", Policy(), (text,), text)
+    subscribe(server.store, AUTHOR, Channels(), "https://hooks.example.org/x", "flights")
+    *_, last = ingest_twice(server.settings, hostile or "gate", hostile or "B12")
+    found = answered(server, BINARY, 9)
+    data = f"{PATHS['data']}/{last.digest}"
+    return {
+        "snapshot": data,
+        "profile": f"{data}/profile/trips",
+        "prediction": f"/console/predictions?request={found.request}&reasons=now",
+    }
+
+
 @pytest.mark.parametrize("hostile", ["", HOSTILE], ids=["plain", "hostile"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
@@ -169,9 +280,12 @@ def test_every_page_is_accessible_and_fits(
 ) -> None:
     with console(tmp_path / "state", hostile) as server:
         roll_out(server)
+        paths = PATHS | shown_besides(server, hostile)
         page = signed_in(window(chromium, server, width, scheme), server, "root")
-        for name, path in PATHS.items():
-            page.goto(server.url + path)
+        for name, path in paths.items():
+            answer = page.goto(server.url + path)
+            assert answer is not None
+            assert answer.ok, name
             page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
             found = Axe().run(page).response["violations"]
             assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], name

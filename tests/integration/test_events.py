@@ -46,7 +46,7 @@ from mlops_ray.governance.policy_changes import PolicyChange, approve_change, re
 from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.retrainings import FINISHED, history
 from mlops_ray.governance.rollback import roll_back
-from mlops_ray.governance.rollouts import promote, start_rollout
+from mlops_ray.governance.rollouts import pause, promote, resume, start_rollout
 from mlops_ray.governance.schema import UPGRADED
 from mlops_ray.governance.tables import outbox, replicas, versions
 from mlops_ray.governance.unwatched import report_unwatched
@@ -303,6 +303,10 @@ def rollouts(platform: Platform) -> None:
     assert running
     assert running.current == PLAN.steps[0]
     platform.told("rollout.started", "rollout.step")
+    held = pause(store, ANN, NAME, live(store, NAME).revision, 2, "wait")
+    follower.follow_once()
+    assert resume(store, ANN, NAME, held.revision, 2, "go on").rollout == running
+    platform.told("rollout.paused", "rollout.resumed")
     state = promote(store, ANN, NAME, running, "enough seen")
     assert (state.champion, state.previous) == (two, one)
     platform.told("rollout.promoted")

@@ -1,5 +1,6 @@
 """What the console lets people see and do, and what it keeps strangers' pages from doing in their name."""
 
+import html
 import json
 import re
 import threading
@@ -17,11 +18,14 @@ from mlops_ray.console.sessions import IDLE_S, LONGEST_S, MAX_OF_ONE, Sessions
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import alarms_of
 from mlops_ray.governance.approvals import list_approvals
+from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.live import live
 from mlops_ray.governance.principals import Principal
+from mlops_ray.governance.versions import VersionRef
 from mlops_ray.monitoring.show.drift_view import drift
+from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 from mlops_ray.testing.example_stream import example_stream
 from tests.console_server import HOSTILE, ConsoleServer, console, roll_out
 from tests.unit.test_drift_page import NAME, Watching, moved
@@ -421,6 +425,30 @@ def test_drift_is_shown_as_the_command_shows_it(server: ConsoleServer) -> None:
     assert sorted(re.findall(r"<h\d>.*?</h\d>", shown)) == sorted(re.findall(r"<h\d>.*?</h\d>", page.text))
     assert server.browser("foreign").get(f"/console/use-cases/{NAME}/drift").status_code == 403
     assert server.browser("root").get("/console/use-cases/..%5c..%5c/drift").status_code == 400
+
+
+def test_traffic_and_quality_are_what_the_drift_command_says(server: ConsoleServer) -> None:
+    view = Watching(Path(server.settings.state))
+    view.take(example_stream(10, 12), labelled=2_000)
+    register_example(server.settings, server.store, example_lineage(NAME, "e" * 64), 7)
+    set_champion(server.store, AUTHOR, NAME, VersionRef(7, "e" * 64), "first")
+    told = CliRunner().invoke(app, ["drift", NAME, "--state", server.settings.state, "--windows", "100"]).output
+    counted, qualities = (
+        re.findall(r"Version 7: ([\d,]+) predictions", told),
+        re.findall(r"Quality: (.*)\.$", told, re.M),
+    )
+    browser = server.browser("root")
+    for path in (f"/console/use-cases/{NAME}", "/console"):
+        for _ in range(200):
+            page = html.unescape(browser.get(path).text)
+            if "being read" not in page:
+                break
+        said = [one.split("; ") for one in qualities]
+        assert any(estimated in page for estimated, _ in said if "estimated" in estimated), told
+        measured = [one for _, one in said if one.startswith("measured")]
+        assert measured
+        assert any(one in page for one in measured), (page, told)
+        assert f">{counted[0]}<" in page or path == "/console"
 
 
 def test_a_prediction_is_found_by_its_id_by_who_may_see_it(server: ConsoleServer) -> None:

@@ -14,7 +14,7 @@ from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.live import Live, Plan, Rollout, Rules, Step, VersionRef, live
 from mlops_ray.governance.replicas import Loading, Replica, heard, report
 from mlops_ray.governance.rollback import roll_back
-from mlops_ray.governance.rollouts import advance, promote, start_rollout
+from mlops_ray.governance.rollouts import advance, pause, promote, resume, start_rollout
 from mlops_ray.serving.counters import BOUNDS_S, Counts
 from mlops_ray.serving.rollout import Decision, decide, lower_bound, step_key
 
@@ -172,6 +172,36 @@ def test_a_rollout_from_start_to_champion_and_back(store: ControlStore) -> None:
     ]  # fmt: skip
     assert events[3].after["champion"]["version"] == 2
     assert (events[3].payload["requests"], events[4].reason) == (9, "complaints")
+
+
+def test_a_paused_rollout_goes_no_step_on_and_what_is_wrong_still_ends_it() -> None:
+    good, bad = [counts(500), counts(500)], [counts(500), counts(500, errors=50)]
+    for state in (running(0), running(1), running(0, state="loading")):
+        assert state.rollout
+        paused = replace(state, rollout=replace(state.rollout, paused_at=NOW))
+        assert decide(state, [replica(state, *good)], (), NOW) is not None
+        assert decide(paused, [replica(paused, *good)], (), NOW) is None
+        if state.rollout.state == "running":
+            assert action(decide(paused, [replica(paused, *bad)], (), NOW)) == "roll_back"
+
+
+def test_pausing_counts_once_and_tells_who_came_first(store: ControlStore) -> None:
+    set_champion(store, ANN, "flights", OLD, "first")
+    started = start_rollout(store, ANN, "flights", NEW, PLAN)
+    paused = pause(store, ANN, "flights", started.revision, 2, "wait")
+    assert started.rollout
+    assert paused.rollout
+    assert paused.rollout.paused_at is not None
+    assert live(store, "flights") == paused
+    assert pause(store, ANN, "flights", started.revision, 2, "again").revision == paused.revision
+    with pytest.raises(ConflictError):
+        advance(store, ANN, "flights", started.rollout, "decided before")
+    assert resume(store, ANN, "flights", paused.revision, 2, "go on").rollout == started.rollout
+    with pytest.raises(ConflictError, match=r"rollout\.resumed by ann, at 20"):
+        pause(store, ANN, "flights", started.revision, 2, "late")
+    with pytest.raises(ConflictError, match="of version 2"):
+        pause(store, ANN, "flights", started.revision, 3, "another")
+    assert roll_back(store, ANN, "flights", started.revision, 1, "seen before the pause").rollout is None
 
 
 def test_of_two_who_decide_on_the_same_state_one_wins(store: ControlStore) -> None:

@@ -14,6 +14,8 @@ from tests.rollout_machine import RolloutMachine
 KINDS = (
     "rollout.started",
     "rollout.step",
+    "rollout.paused",
+    "rollout.resumed",
     "rollout.promoted",
     "rollout.rolled_back",
     "ConflictError",

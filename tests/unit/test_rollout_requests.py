@@ -67,6 +67,19 @@ def test_a_rollback_that_comes_after_the_rules_rolled_back_leaves_the_good_champ
     assert len(read_events(example.store)) == events
 
 
+def test_a_pause_sent_twice_or_late_pauses_once(example: ExampleEndpoint) -> None:
+    start(example, 9)
+    body = {"to": 9, "revision": revision(example), "reason": "wait"}
+    status, shown = operate(example, "/pause", **body)
+    assert (status, shown["changed"], shown["rollout"]["paused_at"] is None) == (200, True, False)
+    assert operate(example, "/pause", **body)[1]["changed"] is False
+    goes_on = operate(example, "/resume", to=9, revision=revision(example), reason="go on")
+    assert (goes_on[0], goes_on[1]["changed"], goes_on[1]["rollout"]["paused_at"]) == (200, True, None)
+    status, shown = operate(example, "/pause", **body)
+    assert (status, "rollout.resumed by" in shown["error"]) == (409, True)
+    assert operate(example, "/pause", to=7, revision=revision(example))[0] == 409
+
+
 def test_a_rollback_sent_twice_goes_back_once(example: ExampleEndpoint) -> None:
     body = {"to": 7, "revision": revision(example), "reason": "complaints"}
     assert operate(example, "/rollback", **body)[1]["changed"] is True
@@ -81,7 +94,7 @@ def test_a_late_rollback_does_not_demote_what_came_since_and_says_what_holds(exa
     set_champion(example.store, ANN, NAME, example.sealed[9], "better still")
     status, answer = operate(example, "/rollback", to=7, revision=seen, reason="late")
     assert status == 409
-    assert f"is not any more what it was at revision {seen} (champion.set by ann)" in answer["error"]
+    assert f"is not any more what it was at revision {seen} (champion.set by ann, at 20" in answer["error"]
     assert f"At revision {seen + 1}, version 9 is champion and no rollout runs." in answer["error"]
     assert live(example.store, NAME).champion == example.sealed[9]
 
@@ -250,7 +263,10 @@ def test_the_command_names_the_version_that_stays_and_can_be_given_again(
             command("rollback", NAME)
         assert "Champion: version 7" in command("rollback", NAME, "--to", "7", "--reason", "complaints")
         assert "Nothing was changed" in command("rollback", NAME, "--to", "7", "--reason", "complaints")
-        assert "loading" in command("start", NAME, "9")
+        assert "loading" in command("start", NAME, "9", "--reason", "it is better")
+        assert read_events(example.store, types=["rollout.started"])[-1].reason == "it is better"
+        assert "loading, paused since 20" in command("pause", NAME, "--to", "9", "--reason", "wait")
+        assert "paused" not in command("resume", NAME, "--to", "9", "--reason", "go on")
         with pytest.raises(ConfigurationError, match="There is: --to 7"):
             command("rollback", NAME)
         with pytest.raises(ConfigurationError, match=r"that comes in.* There is: --to 9"):

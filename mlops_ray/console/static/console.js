@@ -11,18 +11,22 @@ function localTimes(root) {
   }
 }
 
-async function refresh(part) {
-  if (document.hidden || part.contains(document.activeElement)) return;
+// The parts that change by themselves, from the same page asked again. A part in which somebody is stays as it is.
+async function refresh() {
+  const parts = document.querySelectorAll("[data-refresh]");
+  if (document.hidden || !parts.length) return;
   const answer = await fetch(location.href, { headers: { "x-console-refresh": "1" } });
   if (!answer.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const fresh = page.querySelector("[data-refresh]");
-  if (!fresh) return;
-  localTimes(fresh);
-  part.replaceChildren(...fresh.childNodes);
+  for (const part of parts) {
+    const fresh = page.querySelector(`[data-refresh="${part.dataset.refresh}"]`);
+    if (!fresh || part.contains(document.activeElement) || part.querySelector("details[open]")) continue;
+    localTimes(fresh);
+    part.replaceChildren(...fresh.childNodes);
+  }
 }
 
 localTimes(document);
-for (const part of document.querySelectorAll("[data-refresh]")) {
-  setInterval(() => refresh(part).catch(() => undefined), 15000);
-}
+// What the server is still reading is there in a moment.
+if (document.querySelector("[data-soon]")) setTimeout(() => refresh().catch(() => undefined), 1500);
+setInterval(() => refresh().catch(() => undefined), 10000);

@@ -80,6 +80,12 @@ def openapi_of_model(schema: ModelSchema, name: str, version: str) -> dict[str, 
             "get": operation_of("rollout", "What is live, and how far a rollout is", "Rollout"),
             "post": operation_of("start_rollout", "Let a registered version in, step by step", "Rollout", "Start"),
         },
+        f"{prefix}/rollout/pause": {
+            "post": operation_of("pause", "Let the rollout go no step on by itself", "Rollout", "Target")
+        },
+        f"{prefix}/rollout/resume": {
+            "post": operation_of("resume", "Let the rollout go on by itself again", "Rollout", "Target")
+        },
         f"{prefix}/rollout/promote": {
             "post": operation_of("promote", "Make the rollout's version champion now", "Rollout", "Target")
         },
@@ -195,7 +201,10 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
             }
         ),
         "Ready": object_of({"name": TEXT, "ready": {"type": "boolean"}}),
-        "Start": object_of({"version": VERSION_NUMBER, "revision": REVISION, "plan": _PLAN}, optional=("plan",)),
+        "Start": object_of(
+            {"version": VERSION_NUMBER, "revision": REVISION, "plan": _PLAN, "reason": REASON},
+            optional=("plan", "reason"),
+        ),
         "Target": object_of({"to": VERSION_NUMBER, "revision": REVISION, "reason": REASON}, optional=("reason",)),
         "Rollout": {"type": "object"},
         **SHARED,
