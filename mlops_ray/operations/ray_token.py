@@ -12,7 +12,7 @@ _BYTES = 32  # as many as Ray's own have
 
 
 def token_place(environment: Mapping[str, str]) -> Path | None:
-    """The file in which Ray looks for its token; None where RAY_AUTH_TOKEN holds the token itself, which counts first."""
+    """The file in which Ray looks for its token; None where RAY_AUTH_TOKEN, which counts first, holds the token."""
     if environment.get("RAY_AUTH_TOKEN"):
         return None
     named = environment.get("RAY_AUTH_TOKEN_PATH")

@@ -44,7 +44,7 @@ def test_serve_gets_its_variables_before_ray_starts(cluster: dict[str, Any], par
 
 @pytest.mark.parametrize("part", ["head_start_ray_commands", "worker_start_ray_commands"])
 def test_every_node_is_given_what_its_variables_name(cluster: dict[str, Any], part: str) -> None:
-    """The token where Ray looks for it, the settings and the secret below the folder that is linked to /etc/mlops-ray."""
+    """The token where Ray looks for it, settings and secret below the folder that is linked to /etc/mlops-ray."""
     start = next(command for command in cluster[part] if "ray start" in command)
     given = dict(word.rstrip(";").split("=", 1) for word in shlex.split(start) if "=" in word)
     assert given["RAY_AUTH_MODE"] == "token"

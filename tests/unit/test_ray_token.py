@@ -64,7 +64,7 @@ def test_ray_looks_where_we_do(home: Path) -> None:
 
 def test_an_empty_token_is_refused_with_what_to_do(home: Path) -> None:
     (home / "token").write_text("\n")
-    with pytest.raises(ConfigurationError, match="is empty. Delete the file"):
+    with pytest.raises(ConfigurationError, match=r"is empty\. Delete the file"):
         make_token(home / "token")
 
 
