@@ -61,7 +61,7 @@ SPECS = {
 
 
 def validate(document: dict[str, Any]) -> None:
-    """Raise ValidationError (jsonschema's, or that of Kubernetes' schemas) naming what is no field, or has another type.
+    """Raise ValidationError (jsonschema's, or that of Kubernetes' schemas) naming what is no field or has another type.
 
     A kind of Prometheus' operator is not validated here.
     """
