@@ -65,7 +65,8 @@ def errors() -> str:
     rows = [f"| `{one.__name__}` | `{one.__bases__[0].__name__}` | {_line(one.__doc__)} |" for one in found]
     return (
         "# Errors\n\nSorted by who must act, in `mlops_ray.errors`. A command prints the sentence and ends with 1; "
-        "with 70 and a file for a report where it is our fault; with 2 where it was called wrongly, with 130 on Ctrl-C.\n\n"
+        "with 70 and a file for a report where it is our fault; with 2 where it was called wrongly; "
+        "with 130 on Ctrl-C.\n\n"
         "| class | is a | who must do what |\n| --- | --- | --- |\n" + "\n".join(rows)
     )
 
