@@ -66,8 +66,8 @@ def test_every_block_says_what_it_is() -> None:
 
 
 def lines_of_commands() -> Iterator[tuple[str, str, bool]]:
-    """Every command of ours in a block or in a sentence, with where it stands, and whether it is in a sentence, in which
-    what goes without saying may be left out."""
+    """Every command of ours, with where it stands, and whether that is in a sentence, in which what goes without saying
+    may be left out."""
     for file in FILES:
         for number, line in enumerate(file.read_text().replace("\\\n", " ").splitlines(), 1):
             place = f"{file.relative_to(ROOT)}, about line {number}"
