@@ -21,7 +21,6 @@ def prometheus_rule() -> str:
 
 
 def ray_service() -> str:
-    """proxy_location is the operator's to say, and which addresses Serve listens on the file's."""
     return (
         "# Written from serve_configs/production.yaml by write_copies.py. kustomization.yaml adds the cluster.\n"
         "apiVersion: ray.io/v1\nkind: RayService\nmetadata:\n  name: endpoints\n  annotations:\n"

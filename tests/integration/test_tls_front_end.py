@@ -162,7 +162,7 @@ def test_old_protocols_are_refused(front: Front) -> None:
 
 def test_http_leads_to_https_and_takes_no_key(front: Front) -> None:
     with front.client() as client:
-        led = client.get(f"{front.url('http')}/console?x=1", headers={"host": NAME})
+        led = client.get(f"{front.url('http')}/console?x=1", headers={"host": "evil.example.org"})
         assert (led.status_code, led.headers["location"]) == (308, f"https://{NAME}/console?x=1")
         refused = client.post(f"{front.url('http')}{PREFIX}/predict", json={"features": VECTOR})
         assert refused.status_code == 403

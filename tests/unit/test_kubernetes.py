@@ -2,10 +2,12 @@
 
 import copy
 import importlib.util
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,20 @@ def test_what_git_ignores_is_not_in_the_image() -> None:
     for name in ("production.yaml", "ledger_secret", "state", "data"):
         assert name in ignored
         assert name in left_out
+
+
+def test_a_container_starts_ray_with_the_variables_of_serve_and_closed_files(tmp_path: Path) -> None:
+    """The manifest's own command, with another one in place of the `ray start` that the operator puts into its
+    environment."""
+    container = containers()[0]
+    program = tmp_path / "ray"
+    program.write_text('#!/bin/sh\necho "$RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH $1 $(umask)"\n')
+    program.chmod(0o700)
+    environment = {
+        **os.environ, "KUBERAY_GEN_RAY_START_CMD": "ray start --head", "PYTHONPATH": str(ROOT),
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    done = subprocess.run(
+        [*container["command"], *container["args"]], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["mlops_ray.serving.middleware:middlewares", "start", "0077"], done.stderr
