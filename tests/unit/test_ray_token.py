@@ -48,6 +48,16 @@ def test_an_open_file_is_closed(home: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_one_that_is_mounted_is_kept_though_nothing_can_be_written_beside_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home / "token"
+    file.write_text("a" * 64)
+    file.chmod(0o400)
+    monkeypatch.setattr("os.open", lambda *_: pytest.fail("something was written"))
+    assert not make_token(file)
+
+
 def test_of_several_makers_one_counts(home: Path) -> None:
     file = home / ".ray" / "auth_token"
     with ThreadPoolExecutor(8) as pool:
