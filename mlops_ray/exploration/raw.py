@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from mlops_ray.artifacts import locate
 from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.exploration.json_keys import MAX_PARTS, JsonKeys
 from mlops_ray.ingestion.csv_rows import structure_of, text_encoding
 from mlops_ray.ingestion.raw_rows import RawRows
 from mlops_ray.ingestion.readers import read_file
@@ -30,7 +31,7 @@ def read_raw(file: SourceFile, source: Source) -> Iterator[RawRows]:
     try:
         if format_ == "parquet":
             with filesystem.open_input_file(path) as stream:
-                names = list(pq.ParquetFile(stream).schema_arrow.names)
+                names = _names_in(pq.ParquetFile(stream).schema_arrow)
         else:
             with filesystem.open_input_stream(path, compression=compression) as stream:
                 names = _keys(stream, source)
@@ -44,13 +45,22 @@ def read_raw(file: SourceFile, source: Source) -> Iterator[RawRows]:
 
 
 def _keys(stream: pa.NativeFile, source: Source) -> list[str]:
-    """The keys of all objects, in the order in which they first appear."""
     encoding, head = text_encoding(stream, source.encoding)
-    decoder, keys = msgspec.json.Decoder(dict[str, msgspec.Raw]), dict[str, None]()
+    keys = JsonKeys()
     for records in read_records(stream, structure_of(encoding, ",", None, cr_ends=False), head):
         for line in records.raw.to_pylist():
             try:
-                keys.update(dict.fromkeys(decoder.decode(line.decode(encoding))))
-            except (msgspec.MsgspecError, ValueError):
+                keys.see(line.decode(encoding))
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 continue  # malformed, which the reader says
-    return list(keys)
+    return keys.names()
+
+
+def _names_in(fields: pa.Schema | pa.StructType, within: str = "") -> list[str]:
+    """The names of the columns; of a struct those of its fields, as `outer.inner`."""
+    found = list[str]()
+    for name in fields.names:
+        type_ = fields.field(name).type
+        is_open = pa.types.is_struct(type_) and 0 < type_.num_fields <= MAX_PARTS
+        found += _names_in(type_, f"{within}{name}.") if is_open else [within + name]
+    return found

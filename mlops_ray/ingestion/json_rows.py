@@ -1,4 +1,4 @@
-"""Rows of JSON lines: one object a line, its values as they are written."""
+"""Rows of JSON lines: one object a line, its values as they are written; `user.age` is the age in its user."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -56,8 +56,8 @@ def _row(line: bytes, encoding: str, columns: Mapping[str, Column], more: set[st
         found = _DECODER.decode(text)
         if not isinstance(found, dict):
             return None
-        row = {name: _text(found.get(name), column, text) for name, column in columns.items()}
-        more |= found.keys() - columns.keys()
+        row = {name: _text(found, column, text) for name, column in columns.items()}
+        more.update(_others(found, columns, ""))
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError, msgspec.MsgspecError):
@@ -81,7 +81,11 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _text(value: Any, column: Column, line: str) -> str | None:
+def _text(row: dict[str, Any], column: Column, line: str) -> str | None:
+    *path, key = _path_of(row, column.name)
+    for part in path:
+        row = row[part]
+    value = row.get(key)
     if isinstance(value, _Number):
         return column.written(value)
     if value is None or isinstance(value, str):
@@ -89,4 +93,34 @@ def _text(value: Any, column: Column, line: str) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     # An array or object stays as it was written.
-    return bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])[column.name]).decode()
+    raw = msgspec.Raw(line.encode())
+    for part in (*path, key):
+        raw = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[part]
+    return bytes(raw).decode()
+
+
+def _path_of(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The keys that lead to a value: its name, or as far as there are objects the parts between its dots.
+
+    A key that has the dots itself comes first.
+    """
+    if name in row:
+        return (name,)
+    at = name.find(".")
+    while at > 0:
+        inner = row.get(name[:at])
+        if isinstance(inner, dict):
+            return name[:at], *_path_of(inner, name[at + 1 :])
+        at = name.find(".", at + 1)
+    return (name,)
+
+
+def _others(row: Mapping[str, Any], columns: Mapping[str, Column], before: str) -> Iterator[str]:
+    """The names that no column has; of an object of which a column is a part, those in it."""
+    for key, value in row.items():
+        name = before + key
+        has_parts = any(other.startswith(f"{name}.") for other in columns)
+        if has_parts and isinstance(value, dict):
+            yield from _others(value, columns, f"{name}.")
+        elif name not in columns and not (has_parts and value is None):
+            yield name

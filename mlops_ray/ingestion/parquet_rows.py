@@ -1,13 +1,14 @@
-"""Rows of Parquet files and readers: typed columns, as far as they can be read."""
+"""Rows of Parquet files and readers: typed columns, as far as they can be read; `user.age` is a field of a struct."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlops_ray.ingestion.csv_rows import can_be_decoded
@@ -27,35 +28,58 @@ def read_parquet_rows(stream: Any, source: Source) -> Iterator[RawRows]:
     whose type is not one of values.
     """
     file = pq.ParquetFile(stream, page_checksum_verification=True)  # where its writer wrote checksums
-    there = [column.name for column in source.columns if column.name in file.schema_arrow.names]
-    absent = [column.name for column in source.columns if column.nullable and column.name not in there]
-    more = frozenset(file.schema_arrow.names) - frozenset(there)
-    for name in there:
-        _expect_values(file.schema_arrow.field(name))
+    paths = _paths(file.schema_arrow, source)
+    tops = list(dict.fromkeys(path[0] for path in paths.values()))
+    more = frozenset(file.schema_arrow.names) - frozenset(tops)
     row = 1
     try:
-        for batch in file.iter_batches(max(1, min(_ROWS, _CELLS // max(1, len(there)))), columns=there):
-            yield replace(_raw_rows(batch, there, absent, row), more=more)
+        for batch in file.iter_batches(max(1, min(_ROWS, _CELLS // max(1, len(tops)))), columns=tops):
+            yield replace(_raw_rows(batch, paths, source, row), more=more)
             row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise UnreadableError(f"{_unreadable(file, there)}: {error}") from None
+        raise UnreadableError(f"{_unreadable(file, tops)}: {error}") from None
 
 
 def rows_of_batches(batches: Iterator[pa.RecordBatch], source: Source) -> Iterator[RawRows]:
     """The rows of a reader's batches, as those of a Parquet file. Raises UnreadableError as there."""
     row = 1
     for batch in batches:
-        there = [column.name for column in source.columns if column.name in batch.schema.names]
-        absent = [column.name for column in source.columns if column.nullable and column.name not in there]
-        for name in there:
-            _expect_values(batch.schema.field(name))
-        yield _raw_rows(batch, there, absent, row)
+        yield _raw_rows(batch, _paths(batch.schema, source), source, row)
         row += batch.num_rows
 
 
-def _raw_rows(batch: pa.RecordBatch, there: list[str], absent: list[str], row: int) -> RawRows:
+def _path_in(fields: pa.Schema | pa.StructType, name: str) -> tuple[str, ...]:
+    """The names of the fields, each in the one before, that lead to a value; () where there is none.
+
+    A field that has the dots of `name` itself comes first.
+    """
+    if name in fields.names:
+        return (name,)
+    at = name.find(".")
+    while at > 0:
+        if name[:at] in fields.names:
+            outer = fields.field(name[:at]).type
+            if pa.types.is_struct(outer) and (inner := _path_in(outer, name[at + 1 :])):
+                return name[:at], *inner
+        at = name.find(".", at + 1)
+    return ()
+
+
+def _paths(schema: pa.Schema, source: Source) -> dict[str, tuple[str, ...]]:
+    """Of the columns of the contract that are there. Raises UnreadableError naming one that holds no values."""
+    found = {column.name: path for column in source.columns if (path := _path_in(schema, column.name))}
+    for top, *inner in found.values():
+        field = schema.field(top)
+        for name in inner:
+            field = field.type.field(name)
+        _expect_values(field)
+    return found
+
+
+def _raw_rows(batch: pa.RecordBatch, paths: Mapping[str, tuple[str, ...]], source: Source, row: int) -> RawRows:
     bad = np.zeros(batch.num_rows, bool)
-    columns = {name: _plain(batch.column(name)) for name in there}
+    absent = [column.name for column in source.columns if column.nullable and column.name not in paths]
+    columns = {name: _plain(_value_at(batch, path)) for name, path in paths.items()}
     for column in columns.values():
         try:
             column.validate(full=True)
@@ -66,7 +90,7 @@ def _raw_rows(batch: pa.RecordBatch, there: list[str], absent: list[str], row: i
     good = pa.array(~bad) if bad.any() else None
     whole = {name: column if good is None else column.filter(good) for name, column in columns.items()}
     frame = pl.DataFrame({name: _series(column, name) for name, column in whole.items()})
-    frame = frame if there else pl.DataFrame(height=batch.num_rows)
+    frame = frame if paths else pl.DataFrame(height=batch.num_rows)
     frame = frame.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
     raw = [
         row_as_json({name: _value(column, int(position)) for name, column in columns.items()})
@@ -74,6 +98,12 @@ def _raw_rows(batch: pa.RecordBatch, there: list[str], absent: list[str], row: i
     ]
     lines = np.arange(row, row + batch.num_rows)
     return RawRows(frame, _places(lines[~bad], None), _places(lines[bad], raw))
+
+
+def _value_at(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
+    top, *inner = path
+    column = batch.column(top)
+    return pc.struct_field(column, inner) if inner else column
 
 
 def _plain(column: pa.Array) -> pa.Array:

@@ -17,6 +17,7 @@ from mlops_ray.serving.model_routes import ASKED, ModelRoutes, asked_version
 from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Question, Scored, ServedVersion
 from mlops_ray.serving.shadow import Asked, Shadow
 from mlops_ray.serving.slots import Slots
+from mlops_ray.serving.tracing import part, tell
 from mlops_ray.serving.traffic import Traffic
 
 CANARY_SHARE_OF_DEADLINE = 0.5  # at most; see `Traffic.patience_s`
@@ -120,7 +121,9 @@ class Endpoint:
                 scored = await self._ask_champion(served, question)
                 if canary:
                     self._follower.counts[canary.version, "canary"].failed()
-            latency_s = self._keep(inquiry, served, route, scored, request.started_s)
+            with part("ledger"):
+                latency_s = self._keep(inquiry, served, route, scored, request.started_s)
+            tell(model=self._name, version=served.version, route=route)
             given = Given(served.version, served.schema.task, scored)
             self._recent.keep(inquiry, given)
             counts = self._follower.counts[served.version, route]

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import resource
 import socket
 import stat
@@ -24,6 +25,7 @@ WAITED_HEADER = "x-mlops-ray-waited-ms"  # how long a request was with HAProxy, 
 _EVERY_IPV6 = "::0"  # and those of IPv4, unless the system keeps them apart
 _FILES_PER_CONNECTION, _OTHER_FILES = 2.5, 500  # two sockets, and pipes to pass content on without a copy
 
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -58,7 +60,7 @@ def serve_environment() -> dict[str, str]:
     user may enter, because its admin socket is open to whoever reaches it. Its ports are free ones, so that two
     clusters on a machine do not meet.
     """
-    common = {**SERVE_ENVIRONMENT, **loopback_without_proxies(os.environ)}
+    common = {**SERVE_ENVIRONMENT, **loopback_without_proxies(os.environ), **tracing_environment(os.environ)}
     if not uses_haproxy():
         # Without direct ingress, which throughput mode would switch on, Serve starts its Python proxy.
         return {**common, "RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
@@ -86,6 +88,34 @@ def loopback_without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
     hosts = [host for host in known.split(",") if host]
     text = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
     return {"no_proxy": text, "NO_PROXY": text}
+
+
+def tracing_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables by which Serve sends traces to the collector that `environment` names as OpenTelemetry has it
+    (OTEL_EXPORTER_OTLP_ENDPOINT); none without one. OTEL_TRACES_SAMPLER_ARG: the share of those that no caller has
+    begun, by default all.
+
+    Raises ConfigurationError without the package that sends them, or with a share that is none.
+    """
+    if not any(environment.get(name) for name in _COLLECTORS):
+        return {}
+    try:
+        is_there = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:  # nor what it is part of
+        is_there = False
+    if not is_there:
+        raise ConfigurationError(
+            "The environment names a collector of traces (OTEL_EXPORTER_OTLP_ENDPOINT), and the package that sends "
+            "them is missing. Install mlops_ray[traces], or unset the variable."
+        )
+    share = environment.get("OTEL_TRACES_SAMPLER_ARG", "1")
+    if re.fullmatch(r"1(\.0*)?|0?\.\d+|0", share) is None:
+        raise ConfigurationError(f"OTEL_TRACES_SAMPLER_ARG is {share!r}; it is a share of the requests from 0 to 1.")
+    return {
+        "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": "mlops_ray.serving.tracing:processors",
+        "RAY_SERVE_TRACING_SAMPLING_RATIO": share,
+        "OTEL_SERVICE_NAME": environment.get("OTEL_SERVICE_NAME", "mlops_ray"),
+    }
 
 
 def uses_haproxy() -> bool:

@@ -20,6 +20,7 @@ from mlops_ray.serving.failures import FAILED, cause_of, status_of, told
 from mlops_ray.serving.http_error import HttpError as HttpError
 from mlops_ray.serving.request_id import HEADER, new_id, request_id_of
 from mlops_ray.serving.slots import Room, Slots
+from mlops_ray.serving.tracing import tell
 
 MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else, which the audit log keeps
 DEADLINE_S = 10.0
@@ -210,6 +211,7 @@ class Routes:
         except Exception as error:
             response = self._error_response(error, request)
         self.answers[response.status].answered(time.perf_counter() - started_s)
+        tell(request_id=request.request_id, principal=request.principal.id if request.principal else "unknown")
         # The body may have named the request; then that is its id in the answer's head, too.
         await _send(response, send, None if request.request_id == came_as else request.request_id)
 

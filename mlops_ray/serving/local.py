@@ -5,11 +5,13 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import ray
 from ray import serve
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
@@ -28,6 +30,7 @@ from mlops_ray.serving.site import ROUTES
 
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+CONTROLLER_TIMEOUT_S = 30.0  # as Serve has it
 
 _logger = logging.getLogger(__name__)
 
@@ -73,11 +76,23 @@ def stop() -> None:
     if not ray.is_initialized():
         return
     node = ray.get_runtime_context().get_node_id()
+    _end_controller()
     serve.shutdown()
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while _proxies(node) and time.monotonic() < deadline:
         time.sleep(0.1)
     end_proxies(node)
+
+
+def _end_controller() -> None:
+    """What `serve.shutdown` begins with. It would wait for a call that the controller's end ends, and Ray prints of
+    such a call, in red, that it failed and is retried for ever."""
+    with suppress(ValueError, ray.exceptions.RayError):  # there is none, or no more
+        ray.get(ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE).graceful_shutdown.remote(wait=False))
+        deadline = time.monotonic() + CONTROLLER_TIMEOUT_S
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
 
 
 def end_proxies(node: str | None = None) -> None:

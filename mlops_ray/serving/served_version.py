@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -17,6 +18,7 @@ from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.inference_protocol import InferBody, Tensors, metadata
 from mlops_ray.serving.openapi import openapi_of_model
 from mlops_ray.serving.predictor import Predictor, Vectors
+from mlops_ray.serving.tracing import part
 from mlops_ray.serving.validation import Asked, PredictBody
 
 INLINE_ROWS, INLINE_KEYS = 32, 8
@@ -242,7 +244,7 @@ class ServedVersion:
     async def in_its_thread(self, work: Callable[..., Any], *given: Any) -> Any:
         """The result of `work`, done in this version's thread. Where nobody waits for it any more, it `is_stuck` until
         the work ends."""
-        pending = self._threads.submit(work, *given)
+        pending = self._threads.submit(copy_context().run, work, *given)  # with the span that it is part of
         try:
             return await asyncio.wrap_future(pending)
         except asyncio.CancelledError:
@@ -256,11 +258,15 @@ class ServedVersion:
     ) -> Scored:
         if self._batcher is not None:
             started_s = time.perf_counter()
-            vectors: Vectors = await self.in_its_thread(self.predictor.vectors_of_keys, keys, [moment] * len(keys))
+            with part("online store"):
+                vectors: Vectors = await self.in_its_thread(self.predictor.vectors_of_keys, keys, [moment] * len(keys))
             lookup_s = time.perf_counter() - started_s
-            return Scored(keys, vectors, await self._batcher.answers(vectors), moment, late, lookup_s=lookup_s)
+            with part("model"):
+                answer = await self._batcher.answers(vectors)
+            return Scored(keys, vectors, answer, moment, late, lookup_s=lookup_s)
         if not aside and len(keys) <= INLINE_KEYS and not self.waits(looks_up=True):
-            vectors, lookup_s = await self._lookups.vectors(keys, moment)
+            with part("online store"):
+                vectors, lookup_s = await self._lookups.vectors(keys, moment)
             answer, model_s = self._timed(vectors)
             return Scored(keys, vectors, answer, moment, late, lookup_s=lookup_s, model_s=model_s)
         scored: Scored = await self.in_its_thread(self._look_up_and_ask, keys, moment, late)
@@ -268,7 +274,8 @@ class ServedVersion:
 
     def _look_up_and_ask(self, keys: list[dict[str, Any]], moment: datetime, late: Sequence[bool]) -> Scored:
         started_s = time.perf_counter()
-        vectors = self.predictor.vectors_of_keys(keys, [moment] * len(keys))
+        with part("online store"):
+            vectors = self.predictor.vectors_of_keys(keys, [moment] * len(keys))
         lookup_s = time.perf_counter() - started_s
         answer, model_s = self._timed(vectors)
         return Scored(keys, vectors, answer, moment, late, lookup_s=lookup_s, model_s=model_s)
@@ -278,7 +285,8 @@ class ServedVersion:
     ) -> Scored:
         model_s: float | None = None
         if self._batcher is not None:
-            answer = await self._batcher.answers(vectors)
+            with part("model"):
+                answer = await self._batcher.answers(vectors)
         elif not aside and len(vectors) <= INLINE_ROWS and not self.waits(looks_up=False):
             answer, model_s = self._timed(vectors)
         else:
@@ -286,8 +294,9 @@ class ServedVersion:
         return Scored(None, vectors, answer, as_of, tensors=tensors, model_s=model_s)
 
     def _timed(self, vectors: Vectors) -> tuple[Answers, float]:
-        started_s = time.perf_counter()
-        return self.predictor.answers(vectors), time.perf_counter() - started_s
+        with part("model"):
+            started_s = time.perf_counter()
+            return self.predictor.answers(vectors), time.perf_counter() - started_s
 
     async def _ask_aside(self, vectors: Vectors) -> Answers:
         answer: Answers = await self.in_its_thread(self.predictor.answers, vectors)

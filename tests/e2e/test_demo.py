@@ -1,6 +1,7 @@
 """What `make demo` promises, on all flights of 2013."""
 
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -24,11 +25,13 @@ from mlops_ray.features.labelled import request_rows
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.registry.sealed_model import load, model_inputs
 from mlops_ray.use_case import load_use_case
+from tests.e2e.collector import Collector
 from tests.pipeline_run import ROOT, command, pipeline_command, processes_with, run, summary
 
 FLIGHTS = ROOT / "use_cases" / "flights.py"
 AS_OF = "2014-01-01T05:00:00Z"
 PORT = 18231
+REQUEST_ID = "0190e2a3-5b7c-7d2e-8f1a-123456789abc"
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,18 @@ def test_no_process_and_no_port_is_left(demo: Demo) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(demo: Demo) -> Iterator[str]:
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def server(demo: Demo, collector: Collector) -> Iterator[str]:
     options = ["--state", f"{demo.folder}/state", "--data", f"{demo.folder}/data", "--port", str(PORT)]
-    process = subprocess.Popen(command("serve", str(FLIGHTS), *options), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_TRACES_SAMPLER_ARG": "0"}
+    process = subprocess.Popen(
+        command("serve", str(FLIGHTS), *options), cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if "Serving until" in line:
@@ -154,6 +166,33 @@ def test_features_have_expired_when_asked_now(demo: Demo, server: str) -> None:
     assert "late" not in then_row
     assert "origin_3h_departure_delay" in now_row["expired_features"]
     assert now_row["late"] is True
+
+
+def test_a_trace_of_the_caller_goes_on_through_store_model_and_ledger(
+    demo: Demo, server: str, collector: Collector
+) -> None:
+    """Of others, which nobody has begun, none is taken here."""
+    ours, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    request, headers = demo.summary["prediction"]["request"], {"authorization": f"Bearer {demo.key}"}
+    for more in (
+        {},
+        {"traceparent": f"00-{ours}-{parent}-01", "x-request-id": REQUEST_ID},
+        {"traceparent": "nonsense"},
+    ):
+        httpx.post(f"{server}/v2/models/flights/predict", json=request, headers=headers | more).raise_for_status()
+    spans = collector.spans_within(30, "ledger")
+    assert {span.trace_id.hex() for span in spans} == {ours}
+    (whole,) = [span for span in spans if span.parent_span_id.hex() == parent]
+    parts = [span for span in spans if span.parent_span_id == whole.span_id]
+    assert [span.name for span in sorted(parts, key=lambda span: span.start_time_unix_nano)] == [
+        "online store", "model", "ledger",
+    ]  # fmt: skip
+    told = {one.key: one.value.string_value for one in whole.attributes if one.key.startswith("mlops_ray.")}
+    assert told.pop("mlops_ray.principal")
+    assert told == {
+        "mlops_ray.model": "flights", "mlops_ray.version": "1", "mlops_ray.route": "champion",
+        "mlops_ray.request_id": REQUEST_ID,
+    }  # fmt: skip
 
 
 @pytest.mark.timeout(300)

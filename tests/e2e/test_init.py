@@ -59,4 +59,5 @@ def told(folder: Path, *arguments: str) -> str:
         command(*arguments), cwd=folder, capture_output=True, text=True, timeout=280, env=environment, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "(raylet)" not in done.stdout  # what Ray says to itself is no concern of a newcomer
     return done.stdout

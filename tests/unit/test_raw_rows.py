@@ -25,6 +25,7 @@ from mlops_ray.errors import DataError
 from mlops_ray.ingestion import records
 from mlops_ray.ingestion.csv_rows import read_csv
 from mlops_ray.ingestion.json_rows import read_json_lines
+from mlops_ray.ingestion.parquet_rows import rows_of_batches
 from mlops_ray.ingestion.raw_rows import RawRows
 from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.sources import find_files
@@ -323,6 +324,16 @@ def test_a_line_that_is_no_good_object_is_malformed(line: bytes) -> None:
     assert (found.malformed, found.blank_lines) == ([(2, 1, line + b"\n")], 1)
 
 
+def test_a_value_in_objects_of_json_is_a_column_by_its_path() -> None:
+    names = ("a.b", "a.c.d", "x", "a.e", "q.r", "s.t.u")
+    source = Source(columns=tuple(Column(name, "text", nullable=True) for name in names), path="*", key=("x",))
+    line = b'{"a":{"b":1.50,"c":{"d":[1, 2]},"f":3},"x":{"k": 1.0},"a.e":7,"z":1,"q":null,"s":{"t.u":"\\u00e9"}}'
+    found = read_lines(line, source)
+    assert found.rows == [{"a.b": "1.50", "a.c.d": "[1, 2]", "x": '{"k": 1.0}', "a.e": "7", "q.r": None, "s.t.u": "é"}]
+    (stretch,) = read_json_lines(io.BytesIO(line), source)
+    assert stretch.more == {"z", "a.f"}
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
@@ -359,6 +370,19 @@ def test_parquet_keeps_its_types_and_an_absent_nullable_column_is_null(tmp_path:
     assert stretch.frame.to_dict(as_series=False) == {"a": [1, 2], "b": [None, None]}
     assert stretch.frame.schema["a"] == pl.Int64
     assert stretch.places["line"].to_list() == [1, 2]
+
+
+def test_a_value_in_structs_of_parquet_is_a_column_by_its_path(tmp_path: Path) -> None:
+    users = [{"age": 5, "home": {"city": "x"}}, None, {"age": None, "home": None}]
+    table = pa.table({"user": users, "user.name": ["a", "b", "c"], "z": [1, 2, 3]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    columns = tuple(Column(f"user.{name}", "text", nullable=True) for name in ("age", "home.city", "name", "none"))
+    source = Source(path="*", columns=columns)
+    (file,) = find_files(str(tmp_path), "numbers", source)
+    for stretch in (next(read_file(file, source)), next(rows_of_batches(iter(table.to_batches()), source))):
+        assert stretch.frame.select(column.name for column in columns).rows() == [
+            (5, "x", "a", None), (None, None, "b", None), (None, None, "c", None),
+        ]  # fmt: skip
 
 
 class Pickled(pa.ExtensionType):

@@ -19,6 +19,7 @@ from mlops_ray.serving.environment import (
     haproxy_folder,
     serve_environment,
     serve_host,
+    tracing_environment,
 )
 
 
@@ -27,6 +28,22 @@ def test_two_clusters_of_a_machine_do_not_share_ports() -> None:
     assert SERVE_ENVIRONMENT.items() <= one.items()
     ports = [value for made in (one, other) for name, value in made.items() if name.endswith("_PORT")]
     assert len(set(ports)) >= 5
+
+
+def test_traces_go_where_the_environment_says_and_nowhere_otherwise() -> None:
+    assert tracing_environment({"PATH": "/bin", "OTEL_EXPORTER_OTLP_ENDPOINT": ""}) == {}
+    made = tracing_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SERVICE_NAME": "ours"})
+    assert made == {
+        "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": "mlops_ray.serving.tracing:processors",
+        "RAY_SERVE_TRACING_SAMPLING_RATIO": "1",
+        "OTEL_SERVICE_NAME": "ours",
+    }
+
+
+@pytest.mark.parametrize("share", ["all", "-0.1", "1.1", "nan", "1e400", ""])
+def test_a_share_of_traces_that_is_none_is_said_before_ray_reads_it(share: str) -> None:
+    with pytest.raises(ConfigurationError, match="OTEL_TRACES_SAMPLER_ARG"):
+        tracing_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_TRACES_SAMPLER_ARG": share})
 
 
 def test_the_admin_socket_is_out_of_reach_and_its_path_short_enough() -> None:
