@@ -8,7 +8,7 @@ AS_OF := 2014-01-01T05:00:00Z
 USE_CASE ?= flights
 RUN := $(BIN)/mlops-ray run $(USE_CASE) --state $(STATE) --data $(DATA)/flights --as-of $(AS_OF) --serve
 
-.PHONY: demo demo-drift up install data test lint bench chaos clean
+.PHONY: demo demo-drift up install data test lint docs bench chaos clean
 
 demo: data
 	$(RUN)
@@ -50,10 +50,13 @@ lint: install
 	$(BIN)/mypy
 	cd benchmarks && ../$(BIN)/mypy --config-file mypy.ini .
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 bench: data
 	command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends wrk >/dev/null; }
 	$(BIN)/python benchmarks/run.py $(ONLY)
 
 clean:
-	rm -rf $(STATE) $(DATA) .bench .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(STATE) $(DATA) site .bench .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +

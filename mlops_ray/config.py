@@ -25,10 +25,11 @@ class Settings(BaseModel):
     mlflow_uri: an MLflow server, or a database MLflow uses directly. feast_registry: an SQLAlchemy URL.
     online_store: sqlite:///, redis:// or postgresql:// URL of Feast's online store.
     ledger_wal: absolute local folder in which a server keeps predictions until they lie below `artifacts`, which is
-    after `ledger_rotate_s` seconds or a certain size. ledger_sync: wait until a prediction is on the disk before the
-    answer leaves, so that a power failure loses none either. ledger_secret_file: the secret by which personal columns
-    are hashed; give every node the same one. It is made only where `artifacts` lie in `state`. ledger_upkeep_every_s:
-    how often the ledger of a use case that is served is compacted, and rid of what is too old; 0 never does it.
+    after `ledger_rotate_s` seconds or a certain size. ledger_rotate_s: how much a node that is lost for good can lose.
+    ledger_sync: wait until a prediction is on the disk before the answer leaves, so that a power failure loses none
+    either. ledger_secret_file: the secret by which personal columns are hashed; give every node the same one. It is
+    made only where `artifacts` lie in `state`. ledger_upkeep_every_s: how often the ledger of a use case that is served
+    is compacted, and rid of what is too old; 0 never does it.
     drift_watchers: how many processes watch all endpoints together.
     control_store: sqlite:///, or in production postgresql://, URL of what is live, who may do what, and the audit log.
     audit_anchors: absolute path of the file to which the audit log's end is written at an interval (an anchor).
@@ -54,6 +55,7 @@ class Settings(BaseModel):
     signature is missing or not by that key, and nothing is sealed without the key.
     online_cache_s: how long a server may reuse what it read of an entity from the online store; 0 reads every time.
     http_host: an IPv4 or IPv6 address to serve on, or a host name; 0.0.0.0 and :: are all of the machine's.
+    http_port: the port there.
     num_cpus and object_store_mb: what a Ray started by us may take; ignored on an existing cluster.
     """
 

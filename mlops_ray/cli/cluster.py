@@ -1,13 +1,16 @@
-"""The commands `mlops-ray cluster`: what nodes and submitted jobs need in their environment."""
+"""The commands `mlops-ray cluster`: what nodes and submitted jobs need before they start."""
 
 import json
+import os
 
 import typer
 
+from mlops_ray.cli.options import printable
 from mlops_ray.code_version import code_version
+from mlops_ray.operations.ray_token import make_token, token_place
 from mlops_ray.serving.environment import serve_environment
 
-cluster = typer.Typer(no_args_is_help=True, help="What nodes and submitted jobs need in their environment.")
+cluster = typer.Typer(no_args_is_help=True, help="What nodes and submitted jobs need before they start.")
 
 
 @cluster.command("runtime-env")
@@ -23,3 +26,14 @@ def serve_env() -> None:
     """Print the variables that a node of a cluster needs before `ray start`, as shell exports."""
     for name, value in serve_environment().items():
         typer.echo(f"export {name}={value}")
+
+
+@cluster.command("token")
+def token() -> None:
+    """Make the token for `RAY_AUTH_MODE=token` where there is none, and say in which file it is; it is not printed."""
+    place = token_place(os.environ)
+    if place is None:
+        typer.echo("RAY_AUTH_TOKEN holds the token: no file is needed.")
+    else:
+        said = "Made" if make_token(place) else "Kept"
+        typer.echo(printable(f"{said} {place}. Every node and whoever submits jobs needs the same file."))

@@ -22,6 +22,7 @@ from mlops_ray.errors import ConfigurationError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.references import is_reference, value_of
 from mlops_ray.governance.schema import expect_usable
+from mlops_ray.operations.ray_token import expect_token, token_place
 from mlops_ray.state_folder import expect_room
 
 LOCK = "requirements.lock"
@@ -58,6 +59,7 @@ def examine(settings: Settings, project: Path, more: Mapping[str, Callable[[], N
         "control_store": lambda: _control_store(settings),
         **{name: lambda name=name: _reached(getattr(settings, name)) for name in _servers(settings)},  # type: ignore[misc]
         **{name: lambda name=name: _readable(getattr(settings, name)) for name in _keys(settings)},  # type: ignore[misc]
+        **({"ray_token": _ray_token} if os.environ.get("RAY_AUTH_MODE") == "token" else {}),
         **{name: lambda look=look: look() or "as it should be" for name, look in more.items()},  # type: ignore[misc]
     }
     return [_looked(name, look) for name, look in looks.items()]
@@ -212,6 +214,17 @@ def _readable(place: str) -> str:
     """Raise ConfigurationError unless a key is where a setting says. It is not shown."""
     value_of(place if is_reference(place) else f"file:{place}")
     return "it is where the setting says"
+
+
+def _ray_token() -> str:
+    """Raise ConfigurationError unless Ray finds a token, without which `ray start` ends in a traceback."""
+    place = token_place(os.environ)
+    expect_token(place)
+    if place is None:
+        return "RAY_AUTH_TOKEN holds it"
+    if place.stat().st_mode & 0o077:
+        raise _Doubt(f"{place} can be read by other users of this machine: chmod 600 {place}.")
+    return f"{place} holds it"
 
 
 def _shown(place: str) -> str:

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,33 +14,45 @@ import pytest
 from mlops_ray.code_version import code_version
 from tests.pipeline_run import ROOT, SMALL_AS_OF, command, kill_group, write_small_data
 
-DASHBOARD = 8275
+DASHBOARD, GCS = 8275, 6390
 BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    folder = tmp_path_factory.mktemp("cluster")
-    token = folder / "token"
-    token.write_text("0" * 64)
-    environment = os.environ | {
-        "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
-    }  # fmt: skip
+    """The head on a machine that never had a token: it is made by the command that README names."""
+    environment = machine(tmp_path_factory.mktemp("head"))
+    subprocess.run(command("cluster", "token"), env=environment, check=True, capture_output=True)
     start = [
-        "--port=6390",
+        f"--port={GCS}",
         f"--dashboard-port={DASHBOARD}",
         "--num-cpus=2",
         "--object-store-memory=500000000",
         "--disable-usage-stats",
     ]
-    command = [BIN / "ray", "start", "--head", "--block", *start]
-    head = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert head.stdout is not None
-    for line in head.stdout:
-        if "--block" in line:
-            break
-    yield environment
-    kill_group(head)
+    with started(environment, "--head", *start):
+        yield environment
+
+
+def machine(home: Path) -> dict[str, str]:
+    """The environment of a machine that has nothing of Ray in its user's home."""
+    given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    return given | {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "token"}
+
+
+@contextmanager
+def started(environment: dict[str, str], *arguments: str) -> Iterator[None]:
+    """A node of Ray, until the end of the block."""
+    node = subprocess.Popen(
+        [BIN / "ray", "start", "--block", *arguments],
+        env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert node.stdout is not None
+    try:
+        assert any("--block" in line for line in node.stdout), f"ray start {arguments} ended"
+        yield
+    finally:
+        kill_group(node)
 
 
 def submit(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -76,3 +90,22 @@ def test_without_the_token_nobody_gets_in(cluster: dict[str, str], tmp_path: Pat
     )
     assert done.returncode != 0
     assert "42,799" not in done.stdout
+
+
+@pytest.mark.timeout(120)
+def test_another_machine_joins_with_the_token_that_was_shipped_to_it_alone(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    environment = machine(tmp_path)
+    node = [f"--address=127.0.0.1:{GCS}", "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
+    alone = subprocess.run([BIN / "ray", "start", *node], env=environment, capture_output=True, text=True, timeout=60)
+    assert alone.returncode != 0
+    file = tmp_path / ".ray" / "auth_token"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text((Path(cluster["HOME"]) / ".ray" / "auth_token").read_text())
+    with started(environment, *node):
+        status = [BIN / "ray", "status", f"--address=127.0.0.1:{GCS}"]
+        until, listed = time.monotonic() + 30, ""
+        while "/3.0 CPU" not in listed:  # the report is some seconds old
+            assert time.monotonic() < until, listed
+            listed = subprocess.run(status, env=environment, capture_output=True, text=True).stdout
