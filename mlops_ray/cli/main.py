@@ -26,6 +26,7 @@ from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift, monitoring
 from mlops_ray.cli.notify import notify
 from mlops_ray.cli.preconditions import keep_loopback_from_proxies
+from mlops_ray.cli.promotion import export, import_
 from mlops_ray.cli.quarantine import quarantine
 from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
@@ -48,6 +49,8 @@ _QUIET = {
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
     app.command()(command)
+versions.command("export")(export)
+versions.command("import")(import_)
 app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")
 app.add_typer(data, name="data")
