@@ -23,6 +23,7 @@ from mlops_ray.cli.init import init
 from mlops_ray.cli.inventory import inventory, review
 from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
+from mlops_ray.cli.mcp import mcp
 from mlops_ray.cli.monitoring import alarms, drift, monitoring
 from mlops_ray.cli.notify import notify
 from mlops_ray.cli.preconditions import keep_loopback_from_proxies
@@ -47,7 +48,7 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
+for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade, mcp):
     app.command()(command)
 versions.command("export")(export)
 versions.command("import")(import_)

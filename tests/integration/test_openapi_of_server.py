@@ -90,6 +90,7 @@ def test_the_list_is_as_described(schema: Any) -> None:
 @pytest.mark.parametrize(
     "path",
     ["keys", "persons", "subscriptions", "audit/events", "audit/verification", "inventory", "monitoring"]
+    + ["versions", "alarms", "drift", "data/profile"]
     + [f"data/{what}" for what in ("snapshots", "snapshot", "tables", "table", "work")],
 )
 def test_what_an_auditor_reads_is_as_described(schema: Any, path: str, mode: GenerationMode) -> None:

@@ -29,6 +29,8 @@ TABLE: dict[str, set[str]] = {
     # Webhooks are sent with the client's deadlines, and anchors to a second place of any kind.
     "governance": {"config", "state_folder", "errors", "client", "artifacts"},
     "client": {"errors"},
+    # It asks as any other caller does, over HTTP.
+    "assistant": {"client", "errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
     # It reads raw files as ingestion does, and training sets.
@@ -81,6 +83,7 @@ TABLE: dict[str, set[str]] = {
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     "cli": GROUND
     | {
+        "assistant",
         "scaffold",
         "standards",
         "operations",
@@ -124,6 +127,7 @@ HOMES = {
     "cronsim": ("mlops_ray/use_case/schedule.py",),
     "typer": ("mlops_ray/cli/",),
     "jinja2": ("mlops_ray/console/", "mlops_ray/scaffold/"),
+    "mcp": ("mlops_ray/assistant/",),
     "apprise": ("mlops_ray/governance/channels.py",),
 }
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "feature_repo").rglob("*.py")])
