@@ -12,6 +12,7 @@ from mlops_ray.cli.approvals import versions
 from mlops_ray.cli.approvers import approvals
 from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.check import check
+from mlops_ray.cli.ci import ci
 from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.contract import contract
 from mlops_ray.cli.data import data
@@ -69,6 +70,7 @@ app.add_typer(schedule, name="schedule")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 app.add_typer(notify, name="notify")
+app.add_typer(ci, name="ci")
 app.add_typer(cluster, name="cluster")
 
 

@@ -22,6 +22,7 @@ _FILES = {
     "feature_store.yaml.jinja": "feature_repo/feature_store.yaml",
     "serve.yaml.jinja": "serve_configs/local.yaml",
     "checks.yml.jinja": ".github/workflows/checks.yml",
+    "gitlab-ci.yml.jinja": ".gitlab-ci.yml",
     "standards.yaml.jinja": "standards.yaml",
     "pre-commit-config.yaml.jinja": ".pre-commit-config.yaml",
     "gitignore.jinja": ".gitignore",

@@ -185,4 +185,3 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setenv("MLOPS_RAY_API_KEY", "x")
     done = CliRunner().invoke(app, ["mcp", "--state", str(tmp_path)])
     assert "pip install 'mlops_ray[mcp]'" in str(done.exception)
-

@@ -81,8 +81,11 @@ TABLE: dict[str, set[str]] = {
     "operations": GROUND | {"monitoring", "retraining"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
+    # A change is checked, run and held beside what is live.
+    "review": GROUND | {"standards", "exploration", "evaluation", "registry", "pipeline"},
     "cli": GROUND
     | {
+        "review",
         "assistant",
         "scaffold",
         "standards",
