@@ -28,7 +28,7 @@ def report(
         str | None, typer.Option(help="The revision to compare with, such as origin/main: it is run first, as live.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write. [default: standard output]")] = None,
-    state: Annotated[
+    work: Annotated[
         Path | None, typer.Option(help="Folder to work in; what is live there is compared with. [default: a new one]")
     ] = None,
     data: DataOption = None,
@@ -43,7 +43,7 @@ def report(
 
     place = settings_of(None, config, data).data
     with ExitStack() as stack:
-        folder = Path(absolute(str(state))) if state else Path(stack.enter_context(tempfile.TemporaryDirectory()), "ci")
+        folder = Path(absolute(str(work))) if work else Path(stack.enter_context(tempfile.TemporaryDirectory()), "ci")
         found = _made(Path.cwd(), list(use_cases or ()), base, Settings(state=str(folder), data=place), stack)
     written = markdown(found)
     if output is None:
