@@ -20,9 +20,11 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.signing_keys import public_keys
 from mlops_ray.governance.versions import VersionRef, list_versions
+from mlops_ray.monitoring.label_times import declare_label_times
 from mlops_ray.pipeline.admission import Admission, admit, author_of, recorded_training_set
 from mlops_ray.pipeline.export_version import DEFINITIONS, IMPORTED, LINEAGE, MODEL, ORIGIN, Origin
 from mlops_ray.pipeline.measurement import Registered
+from mlops_ray.predictions.retention import declare_retention
 from mlops_ray.registry.artifact_check import refuse_artifact
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.model_schema import ModelSchema, schema_of
@@ -106,6 +108,8 @@ def _adopt(
     )
     why = f"brought from another environment, where it was version {origin.version}"
     admission = admit(use_case, settings, author, folder, registered, why=why)
+    declare_retention(artifacts, use_case)
+    declare_label_times(artifacts, use_case)
     if admission.champion:
         set_champion(settings, name, version.version)
     return Imported(version.version, origin, bundle, admission)

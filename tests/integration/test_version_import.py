@@ -410,3 +410,5 @@ def test_the_commands_say_what_was_there_and_what_comes_next(
     for said in ("departures@4 of ada", "It is departures@1 here", "approved by bob: looked at the slices",
                  "waits for an approval", "features refresh"):  # fmt: skip
         assert said in done.output
+    done = run(app, ["lineage", "departures@1", "--config", str(tmp_path / "production.yaml")])
+    assert "brought from another environment, where it was departures@4 of ada; bundle " in done.output
