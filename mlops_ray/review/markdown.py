@@ -40,7 +40,9 @@ def text(value: str) -> str:
 def _checks(report: Report) -> Iterator[str]:
     found = report.checked
     warnings = len(found.findings) - found.errors
-    rows = [("standards", "passed" if not found.errors else f"{found.errors} errors", f"{warnings} warnings")]
+    rows = [
+        ("standards", "passed" if not found.errors else _counted(found.errors, "error"), _counted(warnings, "warning"))
+    ]
     if report.tests is None:
         rows.append(("tests", "there are none", ""))
     else:
@@ -48,7 +50,7 @@ def _checks(report: Report) -> Iterator[str]:
     yield _table(("check", "result", ""), rows)
     if found.findings:
         points = [(one.severity, one.rule, one.use_case or "", one.sentence) for one in found.findings]
-        yield _folded(f"{len(points)} findings of the standards", _table(("", "rule", "of", ""), points))
+        yield _folded(f"{_counted(len(points), 'finding')} of the standards", _table(("", "rule", "of", ""), points))
     if report.tests is not None and not report.tests.ok:
         yield _folded("The end of the tests", _said(report.tests))
 
@@ -134,6 +136,10 @@ def _estimate(value: Mapping[str, Any] | None, signed: bool = False) -> str:
     if value.get("low") is None:
         return f"{value['value']:{form}}"
     return f"{value['value']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -19,7 +19,7 @@ from mlops_ray.pipeline.admission import recorded_training_set
 from mlops_ray.pipeline.champion import compare_with_champion
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.models import download_sealed
-from mlops_ray.registry.sealed_model import load
+from mlops_ray.registry.sealed_model import SealedModel, load
 from mlops_ray.registry.trace import read_lineage
 from mlops_ray.review.runs import Ran
 from mlops_ray.standards.check import Checked
@@ -100,7 +100,7 @@ def beside_live(use_case: UseCase, settings: Settings, version: int) -> Beside:
         rows = _rows(use_case, lineage, None, {})
         return Beside(version, None, same, use_case.metric, rows, _slices(use_case, lineage, None), (), "")
     other = read_lineage(settings, use_case.name, champion.version)[1]
-    paired, why_not = _paired(use_case, settings, VersionRef(version, lineage.digest), champion, lineage)
+    paired, why_not = _paired(use_case, settings, VersionRef(version, lineage.digest), champion, lineage, other)
     return Beside(
         version,
         champion.version,
@@ -114,16 +114,30 @@ def beside_live(use_case: UseCase, settings: Settings, version: int) -> Beside:
 
 
 def _paired(
-    use_case: UseCase, settings: Settings, version: VersionRef, champion: VersionRef, lineage: Lineage
+    use_case: UseCase, settings: Settings, version: VersionRef, champion: VersionRef, this: Lineage, other: Lineage
 ) -> tuple[Mapping[str, Comparison], str]:
-    metrics = {name for name in use_case.label.task.metrics if _is_estimate(lineage.evaluation.get(name))}
+    """On the rows of this version; or, where these lack a feature of the live one, as after a change that takes it
+    away, on those of the live one, if they have all that this version asks for."""
+    metrics = {name for name in use_case.label.task.metrics if _is_estimate(this.evaluation.get(name))}
+    model, theirs = (_loaded(settings, use_case.name, one) for one in (version, champion))
+    ours_in_theirs = {one.name for one in model.schema.features} <= {one.name for one in theirs.schema.features}
+    same = ("label", "split", "event time", "lead time")
+    is_asked_alike = all(this.declarations.get(name) == other.declarations.get(name) for name in same)
+    why_not = ""
+    for lineage in (this, *([other] if ours_in_theirs and is_asked_alike else [])):
+        training_set = recorded_training_set(settings, lineage)
+        if not Artifacts(settings.artifacts).holds(training_set.url):
+            continue
+        try:
+            return compare_with_champion(use_case, settings, model, champion, metrics, training_set), ""
+        except DataError as error:
+            why_not = why_not or str(error)
+    return {}, why_not
+
+
+def _loaded(settings: Settings, name: str, version: VersionRef) -> SealedModel:
     with tempfile.TemporaryDirectory() as folder:
-        model = load(download_sealed(settings, use_case.name, version, Path(folder)), version.digest)
-    training_set = recorded_training_set(settings, lineage)
-    try:
-        return compare_with_champion(use_case, settings, model, champion, metrics, training_set), ""
-    except DataError as error:
-        return {}, str(error)
+        return load(download_sealed(settings, name, version, Path(folder)), version.digest)
 
 
 def _rows(

@@ -96,10 +96,10 @@ def _merged(name: str, there: bytes, was: str, wanted: str) -> _Change:
         raise ConfigurationError(f"{name} still has the conflicts of an update before ({_MARK} …). Resolve them first.")
     if ours == wanted.encode():
         return _left(name, "it is so already")
-    if ours == was.encode():
-        outcome, content = "changed", wanted.encode()
-    else:
-        conflicts, content = _merge_file(ours, was.encode(), wanted.encode())
+    outcome: Outcome = "changed"
+    content = wanted.encode()
+    if ours != was.encode():
+        conflicts, content = _merge_file(ours, was.encode(), content)
         outcome = "conflict" if conflicts else "merged"
     return _Change(Updated(name, outcome), content.replace(b"\n", b"\r\n") if b"\r\n" in there else content)
 

@@ -51,6 +51,8 @@ def test_a_pull_request_is_answered_with_both_versions_side_by_side(tmp_path: Pa
     made = (tmp_path / "summary").read_text()
     assert "It makes version 2, beside version 1, which is live." in made
     assert "| metric | this | live | better by (on the same rows) |" in made
+    (row,) = (line for line in made.splitlines() if line.startswith("| roc_auc |"))
+    assert re.search(r"\| [+-]0\.\d+ \([+-]0\.\d+ to [+-]0\.\d+\) \|", row), row
     assert "The data is the same" in made
     assert "pr comment 7 --edit-last --create-if-none --body-file report.md" in (tmp_path / "asked").read_text()
     assert not (project / "state").exists()

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from mlops_ray.artifacts import Artifacts
+from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError, MlopsRayError, UseCaseError
@@ -412,3 +412,17 @@ def test_the_commands_say_what_was_there_and_what_comes_next(
         assert said in done.output
     done = run(app, ["lineage", "departures@1", "--config", str(tmp_path / "production.yaml")])
     assert "brought from another environment, where it was departures@4 of ada; bundle " in done.output
+
+
+def test_what_a_newer_release_wrote_is_left_to_it(
+    production: Settings, staging: Settings, bundle: Path, remade: Remade, ann: Actor, tmp_path: Path
+) -> None:
+    files = unpack(bundle.read_bytes(), signer(staging).public())
+    more = json.loads(files["lineage.json"]) | {"carbon": "3 g"}
+    origin = json.loads(files[ORIGIN]) | {"lineage": digest_json(more), "framework": "9.0.0", "added": True}
+    made = remade(tmp_path / "newer", lineage_json=json.dumps(more).encode(), origin_json=json.dumps(origin).encode())
+    with pytest.raises(IntegrityError, match=r"says more than this release .* made by 9\.0\.0"):
+        import_version(use_case(), production, made)
+    (tmp_path / "format").write_bytes(bundle.read_bytes().replace(b"bundle 1 ", b"bundle 2 ", 1))
+    with pytest.raises(IntegrityError, match="format 2"):
+        import_version(use_case(), production, tmp_path / "format")
