@@ -68,6 +68,8 @@ def _made(project: Path, names: list[str], base: str | None, settings: Settings,
     if missing := [name for name, file in zip(names, files, strict=True) if not file.is_file()]:
         raise ConfigurationError(f"There is no use_cases/{missing[0]}.py in {project}.")
     checked = check(project, read_standards(project / "standards.yaml"), files or _all(project))
+    if files and checked.without:
+        raise ConfigurationError(f"{checked.without[0]} declares no use case. Name one that does.")
     if not checked.levels and not any(one.rule == LOADS for one in checked.findings):
         raise ConfigurationError(f"There is no use case in {project / 'use_cases'}. Go to the project's folder.")
     before = stack.enter_context(checked_out(project, base)) if base else None
