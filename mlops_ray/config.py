@@ -14,6 +14,7 @@ from mlops_ray.errors import ConfigurationError, nearest
 
 _IN_URLS = "#%?"
 _PATHS = ("state", "data", "artifacts", "audit_anchors", "ledger_wal", "ledger_secret_file")
+_PATHS_IF_GIVEN = ("audit_second_place", "audit_public_key", "audit_time_stamp_roots", "evidence_public_key")
 _OR_VARIABLE = {"model_signing_key": ", or env:NAME", "model_signing_public_key": ""}
 
 
@@ -35,7 +36,9 @@ class Settings(BaseModel):
     audit_anchors: absolute path of the file to which the audit log's end is written at an interval (an anchor).
     audit_second_place: absolute folder or object-store URL to which each anchor goes as well: where those who can write
     to the control store cannot, if it is to prove anything against them. audit_key: the Ed25519 private key that signs
-    anchors, PEM, as env:NAME or file:/path outside `state`; evidence_key: the one that signs evidence folders.
+    anchors, PEM, as env:NAME or file:/path outside `state`; evidence_key: the one that signs evidence folders, and
+    bundles of versions for other environments. evidence_public_key: absolute path of a PEM file of the public keys of
+    those environments from which bundles are taken in.
     audit_public_key: absolute path of a PEM file of the public keys by which anchors are checked, older ones too.
     audit_time_stamp_url: a server of time stamps (RFC 3161); audit_time_stamp_roots: absolute path of a PEM file of the
     certificates that are trusted to stand behind them. Empty: none of it, which `mlops-ray audit verify` says.
@@ -75,6 +78,7 @@ class Settings(BaseModel):
     audit_time_stamp_url: str = ""
     audit_time_stamp_roots: str = ""
     evidence_key: str = ""
+    evidence_public_key: str = ""
     webhook_allowed_hosts: tuple[str, ...] = ()
     ledger_wal: str = ""
     ledger_secret_file: str = ""
@@ -125,7 +129,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _paths_are_absolute(self) -> Self:
-        for name in (*_PATHS, "audit_second_place", "audit_public_key", "audit_time_stamp_roots"):
+        for name in (*_PATHS, *_PATHS_IF_GIVEN):
             value = getattr(self, name)
             if not value and name not in _PATHS:
                 continue

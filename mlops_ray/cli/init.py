@@ -21,8 +21,13 @@ _GLOB = "*?["
 
 
 def init(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the use case, such as churn: a-z, 0-9 and _.")],
-    data: Annotated[str, typer.Option(help="The files: a path, or a pattern in quotes ('raw/customers_*.csv').")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Of the use case, such as churn: a-z, 0-9 and _.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="The files: a path, or a pattern in quotes. [default: none; you fill it in]"),
+    ] = None,
     label: Annotated[str | None, typer.Option(help="The column to predict. [default: you are asked]")] = None,
     time: Annotated[str | None, typer.Option(help="The column with the moment of each row. [default: asked]")] = None,
     task: Annotated[
@@ -35,15 +40,28 @@ def init(
     ] = None,
     owner: Annotated[str, typer.Option(help="Who answers for the use case, such as a team's address.")] = "",
     folder: Annotated[Path | None, typer.Option(help="A new folder for the project. [default: ./NAME]")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Bring the project in this folder to this release; your changes stay.")
+    ] = False,
 ) -> None:
     """Look at files, and write a project around them that runs at once: contract, question, features, splits, tests."""
+    if update:
+        given = {"NAME": name, "--data": data, "--label": label, "--time": time, "--task": task}
+        given |= {"--positive": positive, "--known-after": known_after, "--owner": owner}
+        _update(folder or Path(), [option for option, value in given.items() if value])
+        return
+    if name is None:
+        raise ConfigurationError("Name the use case: mlops-ray init churn --data customers.csv")
+    expect_name(name)
+    if data is None:
+        _begin_empty(name, folder or Path(name), label, time, task, owner, positive or known_after)
+        return
     from datetime import timedelta
 
     from mlops_ray.exploration.propose import propose
     from mlops_ray.scaffold.draft import Asked, draft, is_ambiguous, questions
     from mlops_ray.scaffold.project import write_project
 
-    expect_name(name)
     place, pattern = _where(data)
     project = folder or Path(name)
     typer.echo(f"Looking at {printable(pattern)} …")
@@ -60,6 +78,47 @@ def init(
     asked = Asked(str(answers["label"]), str(answers["time"]), positive, after, owner, kind)
     drafted, written = write_project(project, draft(name, place, proposal, asked), place)
     _tell(drafted, project, written)
+
+
+def _begin_empty(
+    name: str,
+    project: Path,
+    label: str | None,
+    time: str | None,
+    task: Literal["binary", "multiclass", "regression"] | None,
+    owner: str,
+    more: str | None,
+) -> None:
+    from mlops_ray.scaffold.empty import EmptyUseCase
+    from mlops_ray.scaffold.project import write_empty_project
+
+    if more:
+        raise ConfigurationError("--positive and --known-after are of files that can be looked at. Give --data, too.")
+    place = str((project / "data").absolute())
+    empty = EmptyUseCase(name, place, label or "outcome", time or "at", task or "binary", owner)
+    written = write_empty_project(project, empty)
+    (project / "data").mkdir()
+    typer.echo(printable(f"Wrote {len(written)} files to {project}. Next:"))
+    typer.echo(printable(f'  cd {project} && grep -n "FILL IN" use_cases/{name}.py'))
+
+
+# Exit codes 1 and 2 are what every command ends with that could not do its work, or was called wrongly.
+_CONFLICTS = 3
+
+
+def _update(project: Path, given: list[str]) -> None:
+    from mlops_ray.scaffold.update import update_project
+
+    if given:
+        raise ConfigurationError(f"--update goes by what the project was made of; leave {', '.join(given)} out.")
+    before, now, found = update_project(project)
+    for one in found:
+        typer.echo(printable(f"{one.outcome:8}  {one.file}{f' ({one.why})' if one.why else ''}"))
+    conflicts = [one.file for one in found if one.outcome == "conflict"]
+    typer.echo(printable(f"From mlops_ray {before} to {now}: {len(found) or 'no'} files concerned."))
+    if conflicts:
+        typer.echo(printable(f"Both have changed the same lines of {', '.join(conflicts)}: look for <<<<<<< there."))
+        raise typer.Exit(_CONFLICTS)
 
 
 def _where(data: str) -> tuple[str, str]:

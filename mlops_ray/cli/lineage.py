@@ -218,6 +218,7 @@ def _plain(found: Iterable[Deployment]) -> list[dict[str, Any]]:
 def _tree(found: "Trace") -> "Tree":
     from rich.tree import Tree
 
+    from mlops_ray.pipeline.export_version import IMPORTED
     from mlops_ray.tasks.stored import ANSWER_COLUMNS
 
     record = found.lineage
@@ -230,6 +231,9 @@ def _tree(found: "Trace") -> "Tree":
     version = tree.add(_text(f"version {found.use_case}@{found.version}"))
     if found.registered:
         version.add(_text(f"registered {_when(found.registered)} by {found.registered['actor']}"))
+        if there := found.registered["payload"].get(IMPORTED):
+            was = f"{found.use_case}@{there['version']} of {there['author']}"
+            version.add(_text(f"brought from another environment, where it was {was}; bundle {there['bundle']}"))
     _branch(version, "deployments", [_deployment(one) for one in found.deployments])
     _branch(version, "gates", [f"{_verdict(event)}: {event['reason']}" for event in found.gates])
     _branch(version, "approvals", [_approval(event) for event in found.approvals])

@@ -12,6 +12,7 @@ from mlops_ray.cli.approvals import versions
 from mlops_ray.cli.approvers import approvals
 from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.check import check
+from mlops_ray.cli.ci import ci
 from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.contract import contract
 from mlops_ray.cli.data import data
@@ -24,9 +25,11 @@ from mlops_ray.cli.inventory import inventory, review
 from mlops_ray.cli.leaderboard import leaderboard
 from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
+from mlops_ray.cli.mcp import mcp
 from mlops_ray.cli.monitoring import alarms, drift, monitoring
 from mlops_ray.cli.notify import notify
 from mlops_ray.cli.preconditions import keep_loopback_from_proxies
+from mlops_ray.cli.promotion import export, import_
 from mlops_ray.cli.quarantine import quarantine
 from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
@@ -47,9 +50,11 @@ _QUIET = {
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade):
+for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade, mcp):
     app.command()(command)
 versions.command()(leaderboard)
+versions.command("export")(export)
+versions.command("import")(import_)
 app.add_typer(explore, name="explore")
 app.add_typer(features, name="features")
 app.add_typer(data, name="data")
@@ -67,6 +72,7 @@ app.add_typer(schedule, name="schedule")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 app.add_typer(notify, name="notify")
+app.add_typer(ci, name="ci")
 app.add_typer(cluster, name="cluster")
 
 

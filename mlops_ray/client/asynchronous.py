@@ -17,6 +17,7 @@ from mlops_ray.client.features import values_pushed
 from mlops_ray.client.keys import AsyncKeys
 from mlops_ray.client.labels import labels_sent
 from mlops_ray.client.predictions import Answer, answer_of, batches, question
+from mlops_ray.client.readings import AsyncReadings
 from mlops_ray.client.rollouts import AsyncRollouts
 from mlops_ray.client.steps import Steps, T, only
 from mlops_ray.client.subscriptions import AsyncSubscriptions
@@ -46,6 +47,7 @@ class AsyncClient:
         self.audit = AsyncAudit(self._do)
         self.approvers = AsyncApprovers(self._do)
         self.data = AsyncData(self._do)
+        self.readings = AsyncReadings(self._do)
 
     async def __aenter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from mlops_ray.client.features import values_pushed
 from mlops_ray.client.keys import Keys
 from mlops_ray.client.labels import labels_sent
 from mlops_ray.client.predictions import Answer, answer_of, batches, question
+from mlops_ray.client.readings import Readings
 from mlops_ray.client.rollouts import Rollouts
 from mlops_ray.client.steps import Steps, T, only
 from mlops_ray.client.subscriptions import Subscriptions
@@ -55,6 +56,7 @@ class Client:
         self.audit = Audit(self._do)
         self.approvers = Approvers(self._do)
         self.data = Data(self._do)
+        self.readings = Readings(self._do)
 
     def __enter__(self) -> Self:
         return self

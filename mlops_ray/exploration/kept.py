@@ -1,6 +1,6 @@
 """Kept profiles: that of each snapshot lies beside it, so that the next ingest can say what has changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
@@ -9,8 +9,10 @@ from mlops_ray.exploration.explore import profile_table
 from mlops_ray.exploration.profile import Profile
 from mlops_ray.governance.erased_rows import last_erasure
 from mlops_ray.ingestion.snapshot import Snapshot
+from mlops_ray.use_case import Source
+from mlops_ray.use_case.personal import tells_of_a_person
 
-_FILE, _LATEST = "profile.json", "latest_profiles"
+_FILE, _LATEST, _OPEN = "profile.json", "latest_profiles", "open_columns"
 
 
 def keep_profile(artifacts: Artifacts, snapshot: Snapshot, start_ray: Callable[[], Any] = lambda: None) -> list[str]:
@@ -55,3 +57,26 @@ def kept_profiles(artifacts: Artifacts, use_case: str, digest: str) -> dict[str,
     """The profile of each source of a snapshot; None if none was kept."""
     found = artifacts.read_json("snapshots", use_case, digest, _FILE)
     return None if found is None else {name: Profile.from_json(value) for name, value in found.items()}
+
+
+def latest_profiles(artifacts: Artifacts, use_case: str) -> tuple[str, dict[str, Profile]] | None:
+    """The digest of the snapshot that was profiled last, and the profile of each source; None if there is none."""
+    latest = artifacts.read_json(_LATEST, f"{use_case}.json")
+    found = kept_profiles(artifacts, use_case, latest["digest"]) if latest else None
+    return None if latest is None or found is None else (latest["digest"], found)
+
+
+def declare_open_columns(artifacts: Artifacts, use_case: str, sources: Mapping[str, Source]) -> None:
+    """Remember of which columns values may be shown beside a profile: those that are declared, are not personal, and
+    have no name as those have that tell of a person."""
+    found = {
+        name: [one.name for one in source.columns if one.personal is None and not tells_of_a_person(one.name)]
+        for name, source in sources.items()
+    }
+    artifacts.write_json(found, _OPEN, f"{use_case}.json")
+
+
+def open_columns(artifacts: Artifacts, use_case: str) -> dict[str, list[str]]:
+    """The names of those columns by source; none where nothing was declared yet."""
+    found: dict[str, list[str]] = artifacts.read_json(_OPEN, f"{use_case}.json") or {}
+    return found

@@ -105,8 +105,7 @@ def transform(
     calls = []
     for view in definitions.views:
         function = use_case.feature_views[view.name]
-        computes = function.function if isinstance(function, DividedView) else function
-        calls.append((use_case.name, view, function, view_code(f"Feature view {view.name!r}", computes)))
+        calls.append((use_case.name, view, function, code_of(use_case, view.name)))
     artifacts = Artifacts(settings.artifacts)
     if snapshot.size(artifacts) <= HERE_BYTES:
         results = _computed_here(calls, use_case, snapshot, artifacts)
@@ -122,6 +121,13 @@ def transform(
         if one.ambiguous:
             _logger.warning("Feature view %s: %d rows share keys and moment with another", one.view, one.ambiguous)
     return found
+
+
+def code_of(use_case: UseCase, view: str) -> str:
+    """The identity of the code by which a feature view is computed, see `view_code`."""
+    function = use_case.feature_views[view]
+    computes = function.function if isinstance(function, DividedView) else function
+    return view_code(f"Feature view {view!r}", computes)
 
 
 def _computed_here(

@@ -30,7 +30,7 @@ _REACHED_WITHIN_S = 3.0
 _MOST_SAID = 5
 _PORTS = {"postgresql": 5432, "redis": 6379, "rediss": 6379, "http": 80, "https": 443, "mysql": 3306}
 _PYTHONS = ((3, 11), (3, 12))  # from, and below
-_FILES_OF_KEYS = ("audit_public_key", "audit_time_stamp_roots", "model_signing_public_key")
+_FILES_OF_KEYS = ("audit_public_key", "audit_time_stamp_roots", "evidence_public_key", "model_signing_public_key")
 _SECRETS = ("audit_key", "evidence_key", "model_signing_key")
 
 

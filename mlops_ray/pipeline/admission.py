@@ -1,6 +1,7 @@
 """Admission: what a registered version has to pass before it is live: its gates, and the people who must agree."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,9 @@ from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.governance.approvals import approve, list_approvals, request
 from mlops_ray.governance.champion import set_first_champion
 from mlops_ray.governance.control_store import ControlStore, database_now, open_store
-from mlops_ray.governance.development_keys import development_approver_key, is_single_user
+from mlops_ray.governance.development_keys import acting, development_approver_key, is_single_user
 from mlops_ray.governance.events import SYSTEM, Actor
-from mlops_ray.governance.inventory import Declared
+from mlops_ray.governance.inventory import Declared, declare
 from mlops_ray.governance.live import live
 from mlops_ray.governance.measurements import expect_may_measure, record_measurement
 from mlops_ray.governance.policies import Policy
@@ -30,6 +31,7 @@ from mlops_ray.governance.principals import DEVELOPMENT_APPROVER
 from mlops_ray.governance.signatures import SIGNED
 from mlops_ray.governance.verdicts import Approval
 from mlops_ray.governance.versions import RegisteredVersion, VersionRef, record_version
+from mlops_ray.pipeline.export_version import origin_of
 from mlops_ray.pipeline.measurement import Registered, measure, rules
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.model_signature import is_signed
@@ -100,6 +102,18 @@ def expect_may_register(actor: Actor, use_case: UseCase) -> None:
         )
 
 
+def author_of(use_case: UseCase, settings: Settings) -> Actor:
+    """Who registers versions of the use case from this process, once what it says of itself is in the inventory.
+
+    Raises ForbiddenError if they may not.
+    """
+    store = open_store(settings)
+    author = acting(store, settings, os.environ.get("MLOPS_RAY_API_KEY"), use_case.name)
+    expect_may_register(author, use_case)
+    declare(store, author, use_case.name, declared_by(use_case))
+    return author
+
+
 def admit(
     use_case: UseCase,
     settings: Settings,
@@ -107,6 +121,7 @@ def admit(
     sealed_folder: Path,
     registered: Registered,
     challenger: bool = False,
+    why: str = "the pipeline registered it",
 ) -> Admission:
     """Judge the gates of a version, record it with `actor` as its author, and make it champion if it is the first.
 
@@ -115,6 +130,7 @@ def admit(
     else has approved them. A set-up for a single user has nobody to ask: there a second development principal
     approves, and the approval says so. Doing it again changes nothing, and neither do the champion's bytes under
     another number. challenger: nothing is asked where there is a champion: whoever made the version decides.
+    why: goes into the audit log, with what becomes of the version.
     """
     store, name, version = open_store(settings), use_case.name, registered.version.version
     expect_may_register(actor, use_case)
@@ -123,7 +139,7 @@ def admit(
     results = judge(use_case.gates, found.measured, datetime.now(UTC))
     payload = {**found.payload, SIGNED: is_signed(settings, sealed_folder)}
     recorded = record_version(store, actor, name, version, found.evidence, results, payload)
-    return _stand(use_case, settings, store, actor, recorded, results, "the pipeline registered it", challenger)
+    return _stand(use_case, settings, store, actor, recorded, results, why, challenger)
 
 
 def _declare(use_case: UseCase, settings: Settings, store: ControlStore, actor: Actor) -> None:
@@ -162,10 +178,11 @@ def measure_again(use_case: UseCase, settings: Settings, actor: Actor, version: 
         registered = Registered(
             VersionRef(version, lineage.digest),
             lineage.evaluation,
-            _training_set(settings, lineage),
+            recorded_training_set(settings, lineage),
             {},
             lineage.files.get(BILL_OF_MATERIALS, ""),
             findings,
+            origin_of(store, name, version),
         )
         found = measure(as_made, settings, store, sealed, registered, again=True)
         payload = {**found.payload, SIGNED: is_signed(settings, sealed)}
@@ -227,17 +244,27 @@ def _beside(name: str, version: VersionRef, champion: VersionRef) -> str:
 
 
 def _approval(settings: Settings, store: ControlStore, actor: Actor, version: RegisteredVersion, why: str) -> Approval:
-    name, of_it = version.use_case, (version.version, version.evidence)
-    asked = next((a for a in list_approvals(store, name) if (a.version, a.evidence) == of_it), None)
+    asked = _asked(store, version)
     if asked is None or asked.state not in ("requested", "approved") or asked.expires_at <= datetime.now(UTC):
-        asked = request(store, actor, name, version.version, why)
+        try:
+            asked = request(store, actor, version.use_case, version.version, why)
+        except ConflictError:  # another process has asked since
+            asked = _asked(store, version)
+            if asked is None:
+                raise
     if asked.state == "requested" and not _has_agreed(asked) and is_single_user(store, settings):
-        approver = _development_approver(store, settings, name)
-        asked = approve(store, approver, name, version.version, _NOBODY_LOOKED)
+        approver = _development_approver(store, settings, version.use_case)
+        asked = approve(store, approver, version.use_case, version.version, _NOBODY_LOOKED)
     return asked
 
 
-def _training_set(settings: Settings, lineage: Lineage) -> TrainingSet:
+def _asked(store: ControlStore, version: RegisteredVersion) -> Approval | None:
+    """The newest request for the version as it is."""
+    known, of_it = list_approvals(store, version.use_case), (version.version, version.evidence)
+    return next((one for one in known if (one.version, one.evidence) == of_it), None)
+
+
+def recorded_training_set(settings: Settings, lineage: Lineage) -> TrainingSet:
     """The training set that a version came from, without what only a fit needs to know of it."""
     url = Artifacts(settings.artifacts).url("training_sets", lineage.use_case, f"{lineage.training_set}.parquet")
     as_of = datetime.fromisoformat(lineage.as_of)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mlops_ray.artifacts import digest_json
+from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.comparison import Comparison
@@ -24,6 +24,7 @@ from mlops_ray.governance.live import live
 from mlops_ray.governance.measurements import RULES
 from mlops_ray.governance.versions import Evidence, VersionRef
 from mlops_ray.pipeline.champion import compare_with_champion
+from mlops_ray.pipeline.export_version import COMPARED_WITH, Origin
 from mlops_ray.registry.sealed_model import SealedModel, load
 from mlops_ray.tasks.evaluation import Evaluation
 from mlops_ray.tasks.task import Task
@@ -37,7 +38,8 @@ class Registered:
     """What the steps before hand over about a version.
 
     evaluation: as the sealed model holds it. payload: for the event `version.registered`. materials: the digest of the
-    bill of materials, and findings of the scan for vulnerabilities; None where none was made.
+    bill of materials, and findings of the scan for vulnerabilities; None where none was made. origin: of a version
+    that was made in another environment, where its training set may have stayed, what it was there.
     """
 
     version: VersionRef
@@ -46,6 +48,7 @@ class Registered:
     payload: Mapping[str, Any]
     materials: str = ""
     findings: Sequence[Finding] | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,38 @@ def measure(
     )
     if model and champion:
         try:
-            found = compare_with_champion(use_case, settings, model, champion, metrics, registered.training_set)
+            found = _compared(use_case, settings, model, champion, metrics, registered)
             measured = replace(measured, comparisons=found)
+            payload |= {COMPARED_WITH: champion.digest}
         except DataError as error:
             measured = replace(measured, comparisons={}, uncompared=f"Not measured: {error}")
     comparisons = {metric: asdict(found) for metric, found in (measured.comparisons or {}).items()}
     evidence = Evidence(version.digest, digest_json([evaluation, comparisons]), registered.materials)
     payload |= {"comparisons": comparisons, RULES: rules(use_case.gates)}
     return Measurement(measured, evidence, {**registered.payload, **payload})
+
+
+def _compared(
+    use_case: UseCase,
+    settings: Settings,
+    model: SealedModel,
+    champion: VersionRef,
+    metrics: set[str],
+    registered: Registered,
+) -> Mapping[str, Comparison]:
+    """Raises DataError, with why, where the two cannot be compared."""
+    origin, training_set = registered.origin, registered.training_set
+    if origin is None or Artifacts(settings.artifacts).holds(training_set.url):
+        return compare_with_champion(use_case, settings, model, champion, metrics, training_set)
+    there = msgspec.convert(origin.comparisons, dict[str, Comparison])
+    if origin.compared_with == champion.digest and metrics <= there.keys():
+        return {metric: there[metric] for metric in metrics}
+    was = f"the model {origin.compared_with[:12]}" if origin.compared_with else "none"
+    raise DataError(
+        f"The rows that version {registered.version.version} was judged on are not here, and where it was made it was "
+        f"compared with {was}, not with version {champion.version} ({champion.digest[:12]}), which is champion here. "
+        f"Make that model champion there, register the version again, and bring it from there."
+    )
 
 
 def rules(gates: Sequence[Gate]) -> list[str]:

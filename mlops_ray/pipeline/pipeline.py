@@ -6,7 +6,6 @@ killed continues after the last record; inside the search it continues after the
 
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +25,9 @@ from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
-from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.development_keys import acting
-from mlops_ray.governance.events import Actor
-from mlops_ray.governance.inventory import declare
 from mlops_ray.import_closure import code_digest
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
-from mlops_ray.pipeline.admission import declared_by, expect_may_register
+from mlops_ray.pipeline.admission import author_of
 from mlops_ray.pipeline.declarations import declarations
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.plan import FIRST_TIME, NOTHING_AGAIN, Again, StepPlan, decide
@@ -150,7 +145,7 @@ class Pipeline:
     def _run_steps(self, steps: Sequence[StepName], again: Again) -> dict[StepName, StepFinished]:
         Path(self.settings.state).mkdir(parents=True, exist_ok=True)  # for the databases that lie there
         if "register" in steps:
-            self._author()  # who cannot register should know it before hours of training
+            author_of(self.use_case, self.settings)  # who cannot register should know it before hours of training
             self._expect_watchable()
         if "evaluate" in steps:
             approval = self.use_case.approval
@@ -207,7 +202,7 @@ class Pipeline:
         if step == "train":
             where = replace(where, start_from=self._start_from)
         if step == "register":
-            where = replace(where, author=self._author(), lineage=self._lineage())
+            where = replace(where, author=author_of(self.use_case, self.settings), lineage=self._lineage())
         result = declared.run(declared.inputs(self._given(results)), where)
         # As it will be read again: what follows must not depend on whether this step ran or was reused.
         found = replace(record, result=json.loads(json.dumps(result, sort_keys=True)))
@@ -283,17 +278,6 @@ class Pipeline:
         online = [name for view in definitions.views for name in view.features] if definitions else []
         features = [*case.features_of_request(), *online, *case.on_demand_features]
         check_monitored(case, [*case.request_columns(), *features], features)
-
-    def _author(self) -> Actor:
-        """Who runs this pipeline, once what the use case says of itself is in the inventory.
-
-        Raises ForbiddenError if they may not register a version.
-        """
-        store, secret = open_store(self.settings), os.environ.get("MLOPS_RAY_API_KEY")
-        author = acting(store, self.settings, secret, self.use_case.name)
-        expect_may_register(author, self.use_case)
-        declare(store, author, self.use_case.name, declared_by(self.use_case))
-        return author
 
     def _data_choice(self) -> dict[str, str]:
         """Why these files were chosen among others, if that was recorded (exploration.rank)."""

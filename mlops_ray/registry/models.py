@@ -16,6 +16,7 @@ from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.registry.lineage import Lineage, write_lineage
 from mlops_ray.registry.model_signature import expect_signature
+from mlops_ray.state_folder import one_at_a_time
 from mlops_ray.training.mlflow_database import has_alias, has_version
 
 if TYPE_CHECKING:
@@ -89,6 +90,23 @@ def register(
         made = _only(client, use_case_name, key, recorded)
         assert made is not None
         return made
+
+
+def adopted_run(settings: Settings, use_case: str, key: str) -> str:
+    """MLflow's run to which a version belongs whose search ran elsewhere: the one made for `key` before, or a new one.
+
+    Raises UnavailableError if MLflow is down.
+    """
+    from mlops_ray.training.tracking import connect, experiment_id, mlflow_errors
+
+    client = connect(settings)
+    with mlflow_errors(settings), one_at_a_time(settings.mlflow_uri):
+        experiment = experiment_id(client, settings, use_case)
+        if found := client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'", max_results=1):
+            return str(found[0].info.run_id)
+        made = client.create_run(experiment, tags={_KEY: key}, run_name=f"import {key[:12]}")
+        client.set_terminated(made.info.run_id)
+        return str(made.info.run_id)
 
 
 def find_version(settings: Settings, name: str, version: int) -> ModelVersion:

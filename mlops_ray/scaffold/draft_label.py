@@ -150,7 +150,7 @@ def _binary(seen: _Seen, positive: str) -> DraftLabel:
 
 
 def _yes_or_no(seen: _Seen, value: str, truth: pl.Expr, *notes: str) -> DraftLabel:
-    gate = 'Threshold("roc_auc", 0.55)'
+    gate = 'BetterThanBaseline("roc_auc")'
     return DraftLabel(_with_choices(seen), value, "", "roc_auc", _OF_CLASSES, gate, (*notes, _few(seen, truth)))
 
 

@@ -16,6 +16,7 @@ from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.monitoring import Monitored
 from mlops_ray.serving.openapi import openapi_of_server
+from mlops_ray.serving.readings import Readings
 from mlops_ray.serving.repository import Repository, RunningModels
 from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
@@ -48,6 +49,7 @@ class ServerApi:
                 **Alarms(store).routes(),
                 **Monitored(settings, store).routes(),
                 **Data(settings, store).routes(),
+                **Readings(settings, store).routes(),
             },
             guard,
             not_found=repository.not_found,

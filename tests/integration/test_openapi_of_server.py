@@ -26,6 +26,7 @@ from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.monitoring import Monitored
 from mlops_ray.serving.openapi import openapi_of_server
+from mlops_ray.serving.readings import Readings
 from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
 from mlops_ray.testing.example_lineage import example_lineage, register_example
@@ -43,7 +44,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     parts = (
         Approvals(store), Approvers(settings, store), Versions(settings, store), Keys(settings, store),
         Subscriptions(settings, store), AuditLog(settings, store), Inventory(store),
-        Monitored(settings, store), Data(settings, store), Alarms(store),
+        Monitored(settings, store), Data(settings, store), Alarms(store), Readings(settings, store),
     )  # fmt: skip
     routes = {path: methods for part in parts for path, methods in part.routes().items()}
     document = openapi_of_server("1")
@@ -89,6 +90,7 @@ def test_the_list_is_as_described(schema: Any) -> None:
 @pytest.mark.parametrize(
     "path",
     ["keys", "persons", "subscriptions", "audit/events", "audit/verification", "inventory", "monitoring"]
+    + ["versions", "alarms", "drift", "data/profile"]
     + [f"data/{what}" for what in ("snapshots", "snapshot", "tables", "table", "work")],
 )
 def test_what_an_auditor_reads_is_as_described(schema: Any, path: str, mode: GenerationMode) -> None:

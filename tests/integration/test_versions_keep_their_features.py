@@ -1,9 +1,11 @@
 """A version keeps the definitions and values it was trained with, whatever is trained; a refresh brings new ones."""
 
+import json
 import re
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +23,7 @@ from mlops_ray.cli.main import app
 from mlops_ray.cli.rollout import credential
 from mlops_ray.client import Client, Prediction
 from mlops_ray.config import Settings, load_settings
-from mlops_ray.errors import DataError
+from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.definitions import expect_definitions
 from mlops_ray.features.online.store import writer_of
 from mlops_ray.features.online.write import online_values
@@ -29,13 +31,21 @@ from mlops_ray.features.store import Applied, Store
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import read_events
 from mlops_ray.governance.live import Live, live
+from mlops_ray.governance.versions import VersionRef
+from mlops_ray.pipeline.export_version import export_version
 from mlops_ray.pipeline.feature_list import show_view
+from mlops_ray.pipeline.import_version import import_version
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.pipeline.refresh import feature_project, refresh
 from mlops_ray.pipeline.served_parity import served_parity
 from mlops_ray.predictions.reader import Ledger
+from mlops_ray.registry.models import download_sealed
+from mlops_ray.registry.sealed_model import load
 from mlops_ray.serving.local import serve_use_case, stop
+from mlops_ray.serving.predictor import Predictor
+from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.use_case import load_use_case
+from tests.anchoring import make_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 DEFINITIONS = """
@@ -229,6 +239,34 @@ def test_a_champion_answers_the_same_while_others_are_trained_registered_and_ref
     assert case.answers() == recorded
     assert case.scores("after") == scored
     assert case.applied() == before
+
+
+@pytest.mark.timeout(300)
+def test_a_version_that_goes_to_another_environment_answers_there_as_here(case: Case) -> None:
+    private, public = make_keys(case.folder / "keys")
+    there = load_settings(
+        state=str(case.folder / "elsewhere"), data=case.settings.data, evidence_public_key=str(public)
+    )
+    bundle = export_version(case.settings, "departures@1", case.folder / "departures.bundle", f"file:{private}")
+    with pytest.raises(UseCaseError, match="nothing here would fill its features"):
+        import_version(load_use_case(str(case.folder / "code/use_cases/departures.py")), there, bundle)
+    first = case.folder / "first"
+    use_case = load_use_case(str(first / "use_cases/departures.py"))
+    found = import_version(use_case, there, bundle)
+    assert found.admission.champion  # this use case asks nobody
+    project = refresh(use_case, there, first / "feature_repo", END).project
+    assert project == found.origin.feature_project
+    ref = VersionRef(found.version, found.origin.model)
+    sealed = load(download_sealed(there, "departures", ref, case.folder / "arrived"), ref.digest)
+    with closing(Store(there, str(project)).online_reader()) as reader:
+        served = ServedVersion("departures", "1", Predictor(sealed, reader))
+        asked = [
+            json.dumps({"keys": request | {"departure": request["departure"].isoformat()}, "as_of": END.isoformat()})
+            for request in case.requests[:FEW]
+        ]
+        answers = [float(served.predict_at_once(one.encode()).answer[0]) for one in asked]
+    assert answers == pytest.approx(probabilities(case.answers(first=FEW)), abs=1e-6)
+    assert len(set(answers)) > FEW / 2
 
 
 @pytest.mark.timeout(300)

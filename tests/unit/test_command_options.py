@@ -20,10 +20,14 @@ VARIABLES = {
     "url": "MLOPS_RAY_URL",
 }
 # They ask a server, and take the development key alone from the state folder.
-ASKING = {"predict", "versions retire"} | {f"rollout {name}" for name in ("start", "status", "promote", "rollback")}
+ASKING = {"predict", "versions retire", "mcp"} | {
+    f"rollout {name}" for name in ("start", "status", "promote", "rollback")
+}
 ASKING |= {f"approvals {name}" for name in ("list", "request", "approve", "reject", "revoke", "break-glass")}
 ASKING |= {f"approvals {name}" for name in ("rules", "approve-rules", "reject-rules", "attach", "report")}
 ASKING |= {f"approvals {name}" for name in ("delegations", "delegate", "end-delegation")}
+# It works in a folder of its own, whatever state the settings name.
+APART = {"ci report"}
 
 
 def commands(found: Any, *names: str) -> Iterator[tuple[str, Any]]:
@@ -47,7 +51,7 @@ def test_a_command_takes_settings_as_every_other_does(name: str) -> None:
         if option in options:
             assert (options[option].envvar, options[option].opts) == (variable, [f"--{option}"])
             assert options[option].default is None or option == "url", "a default would hide the settings file"
-    assert ("state" in options) == ("config" in options) or name in ASKING
+    assert ("state" in options) == ("config" in options) or name in ASKING or name in APART
     assert name not in ASKING or {"state", "url"} <= set(options)
     assert "data" not in options or "config" in options
     assert "port" not in options or options["port"].default is None

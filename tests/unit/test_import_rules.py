@@ -29,6 +29,8 @@ TABLE: dict[str, set[str]] = {
     # Webhooks are sent with the client's deadlines, and anchors to a second place of any kind.
     "governance": {"config", "state_folder", "errors", "client", "artifacts"},
     "client": {"errors"},
+    # It asks as any other caller does, over HTTP.
+    "assistant": {"client", "errors"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
     # It reads raw files as ingestion does, and training sets.
@@ -79,8 +81,12 @@ TABLE: dict[str, set[str]] = {
     "operations": GROUND | {"monitoring", "retraining"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
+    # A change is checked, run and held beside what is live.
+    "review": GROUND | {"standards", "exploration", "evaluation", "registry", "pipeline"},
     "cli": GROUND
     | {
+        "review",
+        "assistant",
         "scaffold",
         "standards",
         "operations",
@@ -125,6 +131,7 @@ HOMES = {
     "cronsim": ("mlops_ray/use_case/schedule.py",),
     "typer": ("mlops_ray/cli/",),
     "jinja2": ("mlops_ray/console/", "mlops_ray/scaffold/"),
+    "mcp": ("mlops_ray/assistant/",),
     "apprise": ("mlops_ray/governance/channels.py",),
 }
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "feature_repo").rglob("*.py")])

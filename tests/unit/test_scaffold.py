@@ -92,8 +92,8 @@ def test_a_project_has_what_it_needs_and_feasts_file_as_ours_is() -> None:
     written = {str(file.relative_to("churn")) for file in Path("churn").rglob("*") if file.is_file()}
     assert written == {
         "use_cases/churn.py", "tests/test_churn.py", "settings.yaml", "feature_repo/feature_store.yaml",
-        "serve_configs/local.yaml", ".github/workflows/checks.yml", ".gitignore", "README.md",
-        "standards.yaml", ".pre-commit-config.yaml",
+        "serve_configs/local.yaml", ".github/workflows/checks.yml", ".gitlab-ci.yml", ".gitignore", "README.md",
+        "standards.yaml", ".pre-commit-config.yaml", ".mlops_ray.json",
     }  # fmt: skip
     ours = Path(__file__).parents[2] / "feature_repo" / "feature_store.yaml"
     assert Path("churn/feature_repo/feature_store.yaml").read_text() == ours.read_text()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.exploration.kept import keep_profile
+from mlops_ray.exploration.kept import declare_open_columns, keep_profile
 from mlops_ray.import_closure import our_code
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.more_columns import columns_of_last_ingest, new_columns
@@ -42,6 +42,7 @@ def run_ingest(inputs: IngestInputs, where: Where) -> dict[str, Any]:
     artifacts = Artifacts(where.settings.artifacts)
     before = columns_of_last_ingest(artifacts, case.name)
     snapshot = ingest(case, where.settings, inputs.as_of, str(where.code), contracts, where.files, ready)
+    declare_open_columns(artifacts, case.name, case.sources)
     changes = [*new_columns(snapshot, before), *keep_profile(artifacts, snapshot, ready)]
     for change in changes:
         _logger.info("%s", change)

@@ -45,6 +45,20 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
+def paths_of_readings() -> dict[str, Any]:
+    """How a use case stands, for people and their assistants."""
+    said = {
+        "versions": "The versions of a use case, the newest first",
+        "alarms": "The alarms of a use case and their states",
+        "drift": "What monitoring has seen, in sentences",
+        "data/profile": "The newest profile of the data, without values of personal columns",
+    }
+    name = {"versions": "versions", "alarms": "alarms", "drift": "drift", "data/profile": "profile"}
+    return {
+        f"/v2/{path}": {"get": _asked(name[path], what, "Document", {"use_case": _NAME})} for path, what in said.items()
+    }
+
+
 def paths_of_data() -> dict[str, Any]:
     """Snapshots, and what goes on for longer than a request: its answer is `running` until it has ended."""
     table = _asked("table", "A table of a snapshot, as Parquet", "Document", _TABLE)
