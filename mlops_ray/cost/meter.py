@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import uuid6
 
@@ -33,9 +33,15 @@ AROUND = "around"
 """What a run uses beside its steps: its start, Ray's, and its end."""
 
 _EVERY_S, _WRITTEN_EVERY_S, _BUDGET_EVERY_S = 0.5, 5.0, 15.0
+# SIGINT is ignored in what a shell starts in the background.
+_INTERRUPT = signal.SIGUSR2
 _SHORTEST_S = 0.2  # of a time over which a number of CPUs is said
 
 _logger = logging.getLogger(__name__)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 class Elsewhere(Protocol):
@@ -80,7 +86,7 @@ class Meter:
         self._around = self._row = _Row(self._part(AROUND))
         self._spending = Spending(store, use_case, settings.prices, self.run)
         self._stops: str | None = None
-        self._interrupts = False
+        self._before: Any = None
 
     def __enter__(self) -> Self:
         """Begin, before Ray is started: what is started afterwards belongs to the run.
@@ -91,7 +97,8 @@ class Meter:
         os.environ[TAG] = self.run
         if self._settings.prices is not None:
             keep_prices(self._store, self._prices, self._settings.prices.model_dump())
-        self._interrupts = threading.current_thread() is threading.main_thread()
+        if threading.current_thread() is threading.main_thread():  # elsewhere it stops between steps and trials
+            self._before = signal.signal(_INTERRUPT, _interrupt)
         self._last_s, self._written_s, self._asked_s = (time.monotonic(),) * 3
         self._last = self._total()
         self._thread = threading.Thread(target=self._follow, name="cost meter", daemon=True)
@@ -100,6 +107,10 @@ class Meter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Write the rest; nothing is measured afterwards. Raises BudgetError where it was this that interrupted."""
+        with self._lock:
+            before, self._before = self._before, None
+        if before is not None:
+            signal.signal(_INTERRUPT, before)
         self._ended.set()
         self._thread.join()
         os.environ.pop(TAG, None)
@@ -161,18 +172,24 @@ class Meter:
                     self._write(self._row, "running")
             if at_s - self._asked_s >= _BUDGET_EVERY_S:
                 self._asked_s = at_s
+                was_over = self._stops is not None
                 self.look_at_budget()
+                if not was_over:
+                    self._interrupt_if_over()
 
     def look_at_budget(self) -> None:
-        """Warn, or stop the run, where the month's spending calls for it."""
+        """Warn, or let the run stop at its next step or trial, where the month's spending calls for it."""
         if self._stops is not None:
             return
         with suppress(UnavailableError):
             self._stops = self._spending.decide()
-        if self._stops is not None and self._interrupts and not self._ended.is_set():
-            _logger.warning("%s", self._stops)
-            # As Ctrl-C does it: whatever the step waits for lets go of it.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def _interrupt_if_over(self) -> None:
+        with self._lock:
+            if self._stops is not None and self._before is not None:
+                _logger.warning("%s", self._stops)
+                # Wakes whatever the step waits for, as Ctrl-C does.
+                signal.pthread_kill(threading.main_thread().ident or 0, _INTERRUPT)
 
     def _look(self) -> None:
         at_s, total = time.monotonic(), self._total()

@@ -6,6 +6,7 @@ that forks, detaches itself or outlives its parent still counts for the run that
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,10 +75,7 @@ class RunProcesses:
     def reset_peaks(self) -> None:
         """Let `peak_bytes` count from now on, for those that we may change."""
         for pid in self._ours:
-            try:
-                Path(self._proc, str(pid), "clear_refs").write_text("5")
-            except OSError:
-                continue
+            reset_peak(pid)
 
     def _find(self) -> list[int]:
         listed = [int(name) for name in os.listdir(self._proc) if name.isdigit()]
@@ -100,22 +98,46 @@ class RunProcesses:
         return environment.startswith(self._mark) or b"\0" + self._mark in environment
 
     def _read(self, pid: int) -> Process | None:
-        folder = Path(self._proc, str(pid))
-        try:
-            words = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            return None
-        began = int(words[19])
-        if self._ours.get(pid, began) != began:  # the pid was given again
+        found = read_process(pid, self._proc)
+        if found is not None and self._ours.get(pid, found.began) != found.began:  # the pid was given again
             del self._ours[pid]
             return None
-        user, system, waited_user, waited_system = (int(word) * _TICK_S for word in words[11:15])
-        moved, memory = _lines(folder / "io"), _lines(folder / "status")
-        return Process(
-            pid, began, int(words[1]), user + system, waited_user + waited_system,
-            moved.get("rchar", 0), moved.get("wchar", 0), memory.get("RssAnon", 0) * 1024,
-            memory.get("RssShmem", 0) * 1024, memory.get("VmHWM", 0) * 1024,
-        )  # fmt: skip
+        return found
+
+
+def read_process(pid: int, proc: str = "/proc") -> Process | None:
+    """None if it has ended."""
+    folder = Path(proc, str(pid))
+    try:
+        words = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    user, system, waited_user, waited_system = (int(word) * _TICK_S for word in words[11:15])
+    moved, memory = _lines(folder / "io"), _lines(folder / "status")
+    return Process(
+        pid, int(words[19]), int(words[1]), user + system, waited_user + waited_system,
+        moved.get("rchar", 0), moved.get("wchar", 0), memory.get("RssAnon", 0) * 1024,
+        memory.get("RssShmem", 0) * 1024, memory.get("VmHWM", 0) * 1024,
+    )  # fmt: skip
+
+
+def reset_peak(pid: int) -> None:
+    """Let `peak_bytes` of a process count from now on, if we may change it."""
+    with suppress(OSError):
+        Path("/proc", str(pid), "clear_refs").write_text("5")
+
+
+def with_children(pid: int) -> list[Process]:
+    """A process and all below it that live."""
+    found = read_process(pid)
+    if found is None:
+        return []
+    below: list[Process] = []
+    for task in Path("/proc", str(pid), "task").glob("*/children"):
+        with suppress(OSError):
+            for child in task.read_text().split():
+                below += with_children(int(child))
+    return [found, *below]
 
 
 def _lines(file: Path) -> Mapping[str, int]:

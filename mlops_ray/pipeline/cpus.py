@@ -13,6 +13,13 @@ def node_cpus() -> int:
     return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
 
 
+def node_memory() -> int:
+    """Bytes that tasks can have on the node with most; who asks for more waits for ever."""
+    import ray
+
+    return int(max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0))
+
+
 def free_cpus(enough: int | None = None) -> int:
     """The CPUs that are free on one node, the one with most.
 

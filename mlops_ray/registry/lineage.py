@@ -6,7 +6,7 @@ which the chain of events covers, and as a tag in MLflow, beside a copy of the r
 
 import json
 from collections.abc import Mapping, Sized
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import msgspec
@@ -15,12 +15,12 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.errors import IntegrityError
 
 FOLDER = "lineage"
-_OPTIONAL = {"owner", "purpose", "limits", "feature_service", "feature_rows", "parameters"}
+_OPTIONAL = {"owner", "purpose", "limits", "feature_service", "feature_rows", "parameters", "used"}
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial of the search; `value` is None if it never got that far."""
+    """One trial of the search; `value` is None if it never got that far. used: see `cost.usage.Usage`."""
 
     trial_id: str
     candidate: str
@@ -28,6 +28,7 @@ class TrialRecord:
     run: str
     status: str
     value: float | None
+    used: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Lineage:
     the digest of the column rules. declarations: what else the use case says, as text or digest, by name.
     code_version: the commit of the use case's repository, and `code_dirty` whether its files differed from it.
     framework: the version of mlops_ray; `code`: the digest of its files and of the libraries that it imports;
-    lock_file: see `code_version.lock_digest`.
+    lock_file: see `code_version.lock_digest`. used: by each step that it was made by, as measured (`cost.usage.Usage`),
+    with the step's key; nothing of one that was not measured.
     """
 
     use_case: str
@@ -79,6 +81,7 @@ class Lineage:
     lock_file: str
     python: str
     platform: str
+    used: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, value: Any) -> Self:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 
 from mlops_ray.code_version import environment_digest
 from mlops_ray.config import Settings
+from mlops_ray.cost.usage import Usage
 from mlops_ray.errors import MlopsRayError, UnavailableError, UseCaseError
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.slices import most_memory
@@ -32,6 +33,9 @@ from mlops_ray.training.tracking import SearchRuns, open_search
 from mlops_ray.training.trial import SearchProgress, SearchResult, Step, Trial, TrialStatus, best_trial
 from mlops_ray.training.worker import TrialData, TrialWorker
 from mlops_ray.use_case import UseCase
+
+if TYPE_CHECKING:
+    from mlops_ray.governance.declared_resources import Resources
 
 # How often a trial is begun again whose worker died (out of memory, node lost). A candidate that raises is not.
 _MAX_WORKER_FAILURES = 2
@@ -56,13 +60,16 @@ def search(
     key: str,
     progress: Callable[[SearchProgress], None] | None = None,
     retry_failed: bool = False,
+    resources: "Resources | None" = None,
+    asked: Callable[[float, int], None] = lambda cpus, memory_bytes: None,
 ) -> SearchResult:
     """Search the parameters of all candidates; fit on the train part, judge on the validation part.
 
     `key` identifies the search: called again with the same key after being killed at any moment, it keeps the trials
     that have ended, runs those that have not, and makes no second MLflow run for any. Ray must be initialised. A trial
     that raises is recorded as failed; it does not end the search. Trials that failed before run again if what is
-    installed has changed since, or all of them with `retry_failed`.
+    installed has changed since, or all of them with `retry_failed`. resources: what each trial is given in the place of
+    its share of the free CPUs. asked: is told what that is.
 
     Raises DataError if a part of the split is unusable, UseCaseError if no trial of any candidate finished,
     UnavailableError if MLflow is down.
@@ -85,7 +92,9 @@ def search(
     logger.info("Search %s: %d trials, %d of them still to run.", runs.parent_run_id, len(ledger.trials), len(todo))
     try:
         if todo:
-            _run(use_case, settings, data, key, ledger, todo)
+            for_each = _for_each_trial(len(ledger.trials), resources)
+            asked(for_each["cpu"], int(for_each.get("memory", 0)))
+            _run(use_case, settings, data, key, ledger, todo, for_each)
             _require_ended(ledger)
         ledger.reconcile()
     except BaseException:
@@ -147,8 +156,8 @@ def _run(
     key: str,
     ledger: "_TrialLedger",
     todo: Sequence[Trial],
+    for_each: Mapping[str, float],
 ) -> None:
-    threads = _threads_per_trial(len(ledger.trials))
     candidates = {candidate.name: candidate for candidate in use_case.candidates}
     fit = tune.with_parameters(
         _trainable(),
@@ -157,11 +166,11 @@ def _run(
         task=use_case.label.task,
         metric=use_case.metric,
         seed=use_case.search.seed,
-        threads=threads,
+        threads=max(1, int(for_each["cpu"])),
     )
     with _environment(_TUNE_ENVIRONMENT):
         tune.Tuner(
-            tune.with_resources(fit, {"cpu": threads}),
+            tune.with_resources(fit, dict(for_each)),
             tune_config=tune.TuneConfig(
                 search_alg=_Turns(use_case, ledger, todo),
                 scheduler=_AshaPerCandidate(use_case, ledger.ended()),
@@ -186,6 +195,16 @@ def _require_ended(ledger: "_TrialLedger") -> None:
             f"Ray Tune ended with {len(unfinished)} of {len(ledger.trials)} trials not done: {', '.join(unfinished)}. "
             f"Run the same again: it goes on with them."
         )
+
+
+def _for_each_trial(trials: int, declared: "Resources | None") -> dict[str, float]:
+    """What Tune asks for each trial: as declared, up to what a node has, else a share of what is free."""
+    if declared is None:
+        return {"cpu": _threads_per_trial(trials)}
+    nodes = [node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]]
+    cpus = _threads_per_trial(trials) if declared.cpus is None else min(declared.cpus, max(nodes))
+    memory = min((declared.memory_mb or 0) << 20, most_memory())
+    return {"cpu": cpus} | ({"memory": memory} if memory else {})
 
 
 def _threads_per_trial(trials: int) -> int:
@@ -417,12 +436,18 @@ class _Report(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, ledger: _TrialLedger) -> None:
         self._ledger = ledger
+        # By attempts whose worker died, as far as they have told.
+        self._used_before: dict[str, Mapping[str, Any]] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._used_before[self._trial(trial).trial_id] = self._trial(trial).used
         self._ledger.update(replace(self._trial(trial), parameters=trial.config["parameters"]))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         ours = self._trial(trial)
+        if "used" in result:
+            together = Usage.from_json(self._used_before.get(ours.trial_id, {})) + Usage.from_json(result["used"])
+            ours = replace(ours, used=together.to_json())
         if "message" in result:
             self._ledger.update(replace(ours, message=result["message"]))
         elif "fraction" in result:

@@ -32,6 +32,8 @@ _STATUS = "mlops_ray.status"
 _MESSAGE = "mlops_ray.message"
 _ENVIRONMENT = "mlops_ray.environment"
 _RETIRED = "mlops_ray.retired"
+_USED = "mlops_ray.used"
+_USED_METRICS = ("cpu_s", "wall_s", "process_peak_bytes", "read_bytes", "written_bytes", "asked_cpus")
 _HEALTH_TIMEOUT_S = 10.0
 # MLflow's limits: a digest of a data set, a parameter or tag value.
 _MAX_DIGEST = 36
@@ -163,7 +165,11 @@ class SearchRuns:
         with mlflow_errors(self._settings):
             tags = [RunTag(_STATUS, trial.status), RunTag(_MESSAGE, trial.message[:_MAX_TEXT])]
             tags.append(RunTag(_ENVIRONMENT, environment_digest()))
-            self._client.log_batch(trial.run_id, tags=tags)
+            tags.append(RunTag(_USED, json.dumps(dict(trial.used))))
+            now_ms = time.time_ns() // 1_000_000
+            measured = {name: float(trial.used[name]) for name in _USED_METRICS if name in trial.used}
+            used = [Metric(f"used_{name}", value, now_ms, 0) for name, value in measured.items()]
+            self._client.log_batch(trial.run_id, metrics=used, tags=tags)
             self._client.set_terminated(trial.run_id, _RUN_STATUS[trial.status])
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"], best: Trial | None) -> None:
@@ -208,6 +214,7 @@ class SearchRuns:
             status=status.get(run.info.status, "running"),
             message=run.data.tags.get(_MESSAGE, ""),
             steps=self._steps(run),
+            used=json.loads(run.data.tags.get(_USED, "{}")),
         )
 
     def _steps(self, run: Run) -> tuple[Step, ...]:

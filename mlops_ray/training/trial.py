@@ -25,7 +25,7 @@ class Trial:
 
     `number` counts the trials of the candidate from 0. `run_id` is its MLflow run, "" before it has one. Status:
     finished at the full budget, stopped early because others of the same candidate were better, or failed, with the
-    error in `message`.
+    error in `message`. used: as its worker measured it (`training.measured`), {} where it did not.
     """
 
     candidate: str
@@ -35,6 +35,7 @@ class Trial:
     status: TrialStatus = "running"
     message: str = ""
     steps: tuple[Step, ...] = ()
+    used: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trial_id(self) -> str:
@@ -72,6 +73,7 @@ class Trial:
             status=value["status"],
             message=value["message"],
             steps=tuple(Step(**step) for step in value["steps"]),
+            used=value.get("used", {}),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.cost.work import Work
 from mlops_ray.errors import ModelError
 from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Candidate, Feature, FittedModel, Parameters
@@ -44,11 +45,18 @@ class TrialWorker:
     def begin(self, candidate: str, parameters: Parameters) -> None:
         self._candidate = self._candidates[candidate]
         self._parameters = parameters
-        self._started = time.monotonic()
+        self._started, self._work = time.monotonic(), Work(self._threads)
         self._fitting: Iterator[tuple[float, FittedModel]] | None = None
 
     def step(self) -> dict[str, Any]:
-        """`fraction`, `value` (the metric on the validation part), `seconds`, `done`; or `message` if it failed."""
+        """`fraction`, `value` (the metric on the validation part), `seconds`, `done`; or `message` if it failed.
+
+        `used`: by the trial so far, see `cost.usage.Usage`.
+        """
+        found = self._step()
+        return found | {"used": self._work.used().to_json()}
+
+    def _step(self) -> dict[str, Any]:
         try:
             # Within the try, because a candidate's fit need not be a generator and can raise at once.
             self._fitting = self._fitting or self._fit()

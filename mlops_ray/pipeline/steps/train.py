@@ -34,7 +34,8 @@ def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
 
     say_if_it_waits(where, "train")
     data = inputs.training_set.value
-    return search(inputs.use_case, where.settings, data, where.key, where.notify, where.retry_failed).to_json()
+    given = inputs.use_case, where.settings, data, where.key, where.notify, where.retry_failed
+    return search(*given, where.resources, where.asked).to_json()
 
 
 def verify_train(inputs: TrainInputs, result: Mapping[str, Any], where: Where) -> str | None:
