@@ -93,15 +93,18 @@ def run(
 
     declare_retention(Artifacts(settings.artifacts), case)
     declare_label_times(Artifacts(settings.artifacts), case)
-    with EarlyStart(settings, serve) as early:
+    with metered(settings, case.name) as meter, EarlyStart(settings, serve) as early:
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
 
         progress = TerminalProgress(console)
         pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=early.ray)
+        pipeline.meter = meter
+        console.print(outlook(settings, case.name, meter.run), highlight=False, markup=False, soft_wrap=True)
         if serve and until == STEPS[-1] and pipeline.seems_unchanged(until, again) and _champion(settings, case):
             early.begin_serving(partial(_serve, settings, case))
         done = pipeline.run(until, again)
+        meter.end()
         if until == STEPS[-1]:
             _conclude(case, settings, console, done, early if serve else None)
             if serve and stay:

@@ -21,12 +21,13 @@ import uuid6
 
 from mlops_ray.config import Settings
 from mlops_ray.cost.account import Account, Total
+from mlops_ray.cost.nodes import OtherNodes
 from mlops_ray.cost.prices import digest_of
 from mlops_ray.cost.processes import TAG, Process, RunProcesses
 from mlops_ray.cost.spending import Spending
 from mlops_ray.cost.usage import Usage, histogram
 from mlops_ray.errors import BudgetError, UnavailableError
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.usage import Part, UsageState, keep_prices, month_of, now, write_usage
 
 AROUND = "around"
@@ -38,6 +39,17 @@ _INTERRUPT = signal.SIGUSR2
 _SHORTEST_S = 0.2  # of a time over which a number of CPUs is said
 
 _logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def metered(settings: Settings, use_case: str, tag: str = "") -> Iterator["Meter"]:
+    """A meter of this process and all that it starts, on whichever nodes, with the control store of the settings.
+
+    tag: see `Meter`.
+    """
+    tag = tag or str(uuid6.uuid7())
+    with Meter(open_store(settings), settings, use_case, tag, OtherNodes(tag)) as meter:
+        yield meter
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -66,8 +78,8 @@ class _Row:
 class Meter:
     """Measures one run, in a thread, as long as it is entered.
 
-    run: its id; processes that have it in the environment variable TAG belong to it, as this one does. use_case: whose
-    it is. elsewhere: None where Ray is on this machine alone.
+    tag: processes that have it in the environment variable TAG belong to the run, as this one does; "" for one of its
+    own. use_case: whose it is. elsewhere: None where Ray is on this machine alone. run: its id, another each time.
     """
 
     def __init__(
@@ -75,13 +87,14 @@ class Meter:
         store: ControlStore,
         settings: Settings,
         use_case: str,
-        run: str | None = None,
+        tag: str = "",
         elsewhere: Elsewhere | None = None,
     ):
-        self.run = run or str(uuid6.uuid7())
+        self.run = str(uuid6.uuid7())
+        self._tag = tag or self.run
         self._store, self._settings, self._elsewhere = store, settings, elsewhere
         self._prices, self._use_case = digest_of(settings.prices), use_case
-        self._here, self._account = RunProcesses(self.run, os.getpid()), Account()
+        self._here, self._account = RunProcesses(self._tag, os.getpid()), Account()
         self._lock, self._ended = threading.RLock(), threading.Event()
         self._around = self._row = _Row(self._part(AROUND))
         self._spending = Spending(store, use_case, settings.prices, self.run)
@@ -94,7 +107,7 @@ class Meter:
         Raises BudgetError if the month's budget is spent, ConfigurationError if it is in another currency.
         """
         self._spending.expect_something_left()
-        os.environ[TAG] = self.run
+        os.environ[TAG] = self._tag
         if self._settings.prices is not None:
             keep_prices(self._store, self._prices, self._settings.prices.model_dump())
         if threading.current_thread() is threading.main_thread():  # elsewhere it stops between steps and trials
@@ -106,19 +119,25 @@ class Meter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Write the rest; nothing is measured afterwards. Raises BudgetError where it was this that interrupted."""
+        """As `end`. Raises BudgetError where it was the budget that interrupted."""
+        self.end("ended" if kind is None else "failed")
+        if isinstance(error, KeyboardInterrupt):
+            self.expect_within_budget()
+
+    def end(self, state: UsageState = "ended") -> None:
+        """Write the rest, once; nothing is measured afterwards, and nothing interrupted."""
         with self._lock:
             before, self._before = self._before, None
         if before is not None:
             signal.signal(_INTERRUPT, before)
+        if self._ended.is_set():
+            return
         self._ended.set()
         self._thread.join()
         os.environ.pop(TAG, None)
         with self._lock:
             self._look()
-            self._write(self._around, "ended" if kind is None else "failed")
-        if isinstance(error, KeyboardInterrupt):
-            self.expect_within_budget()
+            self._write(self._around, state)
 
     @contextmanager
     def step(self, name: str, key: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Nodes: readers of a run's processes on the other machines of a Ray cluster, one actor on each."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,6 +38,8 @@ class OtherNodes:
 
     def look(self, here: str) -> Mapping[str, Sequence[Process]]:
         """See `meter.Elsewhere`."""
+        if "ray" not in sys.modules:  # it is imported when work is handed to it
+            return {}
         import ray
 
         if not ray.is_initialized():

@@ -142,9 +142,8 @@ def test_a_spent_budget_interrupts_what_runs_and_refuses_what_would_begin(
 def test_two_runs_at_once_share_one_budget(store: ControlStore, settings: Settings) -> None:
     set_budget(store, SYSTEM, Budget("flights", "", 0.5, "EUR"), "")
     with Meter(store, settings, "flights") as first:
-        code = SPIN.format(s=0.6)
-        with Meter(store, settings, "flights", run="other") as second, second.step("train", "k"):
-            subprocess.run([sys.executable, "-c", code], check=True)
+        with Meter(store, settings, "flights") as second, second.step("train", "k"):
+            spin(0.6)
         first.look_at_budget()
         with pytest.raises(BudgetError):
             first.expect_within_budget()
