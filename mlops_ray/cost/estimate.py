@@ -1,9 +1,10 @@
 """Estimate: what a run will use and cost, from what earlier ones did, with an interval that covers 8 runs of 10.
 
 Of n earlier totals x the next one is expected, as Student's t has it for a log-normal quantity, within
-exp(mean(log x) ± t(n - 1, 0.925) s sqrt(1 + 1/n)), with the standard deviation s of log x (Hahn and Meeker, "Statistical
-intervals", 1991, section 4.7). Deviations: it is the interval for 85 of 100, as with totals that are not log-normal the
-one for 80 covers less (77 of 100 where they are uniform); and s is 3 % at least, as a few runs may be alike by chance.
+exp(mean(log x) ± t(n - 1, 0.925) s sqrt(1 + 1/n)), with the standard deviation s of log x (Hahn and Meeker,
+"Statistical intervals", 1991, section 4.7). Deviations: it is the interval for 85 of 100, as with totals that are not
+log-normal the one for 80 covers less (77 of 100 where they are uniform); and s is 3 % at least, as a few runs may be
+alike by chance.
 """
 
 import math
@@ -35,8 +36,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one run. runs: how many earlier ones it is from. cost: in `currency`, by the prices of today; None without any.
-    unpriced: the prices that are missing for what was used."""
+    """Of one run. runs: how many earlier ones it is from. cost: in `currency`, by the prices of today; None without
+    any. unpriced: the prices that are missing for what was used."""
 
     runs: int
     cpu_s: Interval

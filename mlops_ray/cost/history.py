@@ -23,7 +23,9 @@ def past_runs(rows: Iterable[Used]) -> list[PastRun]:
         if row.kind == "step":
             found[row.run][row.name].append(row)
     return [
-        PastRun(run, {name: _together(parts) for name, parts in steps.items() if all(p.state == "ended" for p in parts)})
+        PastRun(
+            run, {name: _together(parts) for name, parts in steps.items() if all(p.state == "ended" for p in parts)}
+        )
         for run, steps in found.items()
     ]
 

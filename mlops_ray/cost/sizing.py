@@ -24,8 +24,8 @@ _SHORTEST_S = 1.0
 
 @dataclass(frozen=True)
 class Advice:
-    """name: of the step ("train": each trial), or "endpoint": each replica. asked: what it has asked for until now; used:
-    CPUs for 99 % of the time, and the most memory. advised: with head-room. samples: of how many it is."""
+    """name: of the step ("train": each trial), or "endpoint": each replica. asked: what it asked for the last time.
+    used: CPUs for 99 % of the time, and the most memory. advised: with head-room. samples: of how many it is."""
 
     name: str
     asked: Resources

@@ -27,10 +27,14 @@ def month_name(moment: datetime) -> str:
     return f"{month_of(moment):%Y-%m}"
 
 
+def following(month: datetime) -> datetime:
+    """The beginning of the month after the one that begins then."""
+    return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+
+
 def spent_in(store: ControlStore, use_case: str, month: datetime) -> Cost:
     """By all runs and replicas of a use case in the month that begins then; trials are part of their runs' steps."""
-    following = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
-    rows = read_usage(store, use_case, month, following, ("step", "replica"))
+    rows = read_usage(store, use_case, month, following(month), ("step", "replica"))
     return priced(rows, read_prices(store))
 
 
@@ -47,8 +51,8 @@ class Spending:
         if budget is not None and (self._prices is None or self._prices.currency != budget.currency):
             has = "no prices" if self._prices is None else f"prices in {self._prices.currency}"
             raise ConfigurationError(
-                f"The budget of {self._use_case} is in {budget.currency}, and the settings have {has}: what a run costs "
-                f"could not be compared with it. Set `prices` in {budget.currency}, or set the budget anew "
+                f"The budget of {self._use_case} is in {budget.currency}, and the settings have {has}: what a run "
+                f"costs could not be compared with it. Set `prices` in {budget.currency}, or set the budget anew "
                 f"(`mlops-ray cost budget`)."
             )
         if (why := self.decide()) is not None:
@@ -80,8 +84,8 @@ class Spending:
         if verdict == "warn":
             return None
         say_exceeded(self._store, budget, month, spent, self._run)
+        of = f"{spent:.4g} of {budget.amount:.4g} {budget.currency}"
         return (
-            f"The budget of {self._use_case} for {month} is spent: {spent:.4g} of {budget.amount:.4g} {budget.currency}. "
-            f"What has ended is kept. Raise it (`mlops-ray cost budget {self._use_case} --amount ...`) and run the same "
-            f"again: it goes on from there."
+            f"The budget of {self._use_case} for {month} is spent: {of}. What has ended is kept. Raise it "
+            f"(`mlops-ray cost budget {self._use_case} --amount ...`) and run the same again: it goes on from there."
         )

@@ -404,8 +404,8 @@ schedule_runs = Table(
 )
 
 # What work used, as its processes were measured: a row for each run, part of it and month, of replicas for each hour.
-# since: the beginning of that month or hour, in UTC. key: of the run of a step (pipeline.records). prices: the digest of
-# the table that held then, "" for none.
+# since: the beginning of that month or hour, in UTC. key: of the run of a step (pipeline.records). prices: the digest
+# of the table that held then, "" for none.
 usage = Table(
     "usage",
     metadata,

@@ -210,7 +210,7 @@ class Pipeline:
             records.write(step, record)  # so that, killed, the new attempt is taken up and not the old result reused
         where = self._where(step, record, again)
         if step == "register":
-            where = replace(where, author=self._author(), lineage=self._lineage())
+            where = replace(where, author=self._author(), lineage=self._lineage(record.run_key))
         metered = nullcontext() if self.meter is None else self.meter.step(step, record.run_key)
         with metered:
             result = declared.run(declared.inputs(self._given(results)), where)
@@ -320,8 +320,8 @@ class Pipeline:
     def _result(self, step: StepName) -> Any:
         return self.done[step].result
 
-    def _lineage(self) -> Lineage:
-        """All that the steps have used; what the scan finds is added when it is made."""
+    def _lineage(self, registering: str) -> Lineage:
+        """All that the steps have used; what the scan finds is added when it is made. registering: this step's key."""
         snapshot, trained, evaluated = self._result("ingest"), self._result("train"), self._result("evaluate")
         case, best = self.use_case, trained["best"]
         code, definitions = self._code, self.definitions()
@@ -361,7 +361,7 @@ class Pipeline:
             lock_file=lock_digest(),
             python=platform_now()[0],
             platform=platform_now()[1],
-            used=self._used(),
+            used=self._used() | {"register": {"key": registering}},
         )
 
     def _used(self) -> dict[str, dict[str, Any]]:

@@ -43,7 +43,8 @@ def test_the_interval_covers_eight_of_ten_runs_that_it_has_not_seen(draw: Any, c
         values = [float(draw(random)) for _ in range(count)]
         for left_out in range(count):
             found = interval(values[:left_out] + values[left_out + 1 :])
-            assert found.low is not None and found.high is not None
+            assert found.low is not None
+            assert found.high is not None
             covered += found.low <= values[left_out] <= found.high
             asked += 1
     assert 0.8 <= covered / asked <= 0.92
@@ -51,14 +52,16 @@ def test_the_interval_covers_eight_of_ten_runs_that_it_has_not_seen(draw: Any, c
 
 def test_the_interval_is_no_wider_than_what_runs_differ_by() -> None:
     found = interval([100.0, 102.0, 99.0, 101.0, 98.0])
-    assert found.low is not None and found.high is not None
+    assert found.low is not None
+    assert found.high is not None
     assert 90 < found.low < 100 < found.high < 110
 
 
 def test_one_run_says_nothing_of_others_and_none_nothing_at_all() -> None:
     one = [PastRun("r", {"train": Usage(wall_s=10, cpu_s=20)})]
     found = estimate(one, ["train"], EUR)
-    assert found is not None and found.runs == 1
+    assert found is not None
+    assert found.runs == 1
     assert (found.cpu_s.middle, found.cpu_s.low) == (pytest.approx(20), None)
     assert estimate(one, ["train", "evaluate"], EUR) is None
     assert estimate([], ["train"], EUR) is None
@@ -71,7 +74,8 @@ def test_steps_that_never_ran_together_are_estimated_one_by_one() -> None:
     runs = [PastRun(str(number), {"ingest": Usage(cpu_s=10, wall_s=5)}) for number in range(4)]
     runs += [PastRun(f"b{number}", {"train": Usage(cpu_s=100, wall_s=50)}) for number in range(4)]
     found = estimate(runs, ["ingest", "train"], EUR)
-    assert found is not None and found.cpu_s.middle == pytest.approx(110)
+    assert found is not None
+    assert found.cpu_s.middle == pytest.approx(110)
 
 
 def test_what_failed_or_was_killed_is_no_example() -> None:
@@ -138,7 +142,8 @@ def test_advice_is_of_what_was_used_and_not_of_what_was_asked_for() -> None:
     rows = [used("evaluate", busy), used("ingest", busy), used("hgb-000", trial, kind="trial")]
     found = {one.name: one for one in advise(rows)}
     assert set(found) == {"evaluate", "train"}
-    assert found["evaluate"].asked.cpus == 8 and 1.4 < (found["evaluate"].advised.cpus or 0) <= 1.75
+    assert found["evaluate"].asked.cpus == 8
+    assert 1.4 < (found["evaluate"].advised.cpus or 0) <= 1.75
     assert found["evaluate"].advised.memory_mb == pytest.approx(1024 * HEAD_ROOM, abs=1)
     assert found["train"].advised.cpus == 1.0
 

@@ -36,7 +36,7 @@ def measured(code: str, run: str, every_s: float = 0.05) -> tuple[float, float]:
         "spin(0.8)",
         # A child that ends and is waited for, short ones that nobody sees, and one that outlives the one between.
         "import os\nif os.fork() == 0:\n    spin(0.6); os._exit(0)\nos.wait(); spin(0.3)",
-        "import os\nfor _ in range(30):\n    if os.fork() == 0:\n        spin(0.02); os._exit(0)\n    os.wait()\nspin(0.2)",
+        "import os\nfor _ in range(30):\n    if os.fork() == 0: spin(0.02); os._exit(0)\n    os.wait()\nspin(0.2)",
         "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'sum(range(10**7))'])\nspin(0.3)",
     ],
 )
