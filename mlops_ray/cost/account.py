@@ -8,11 +8,14 @@ from mlops_ray.cost.processes import Process
 
 # What the kernel says is in ticks of a hundredth, of user and system apart.
 _ROUNDING_S = 0.025
+# Who has used so much of the CPU seconds since the last mark is at work.
+_WORKS = 0.1
 
 
 @dataclass(frozen=True)
 class Total:
-    """What was used up to now: see `cost.usage.Usage`. memory_bytes, process_peak_bytes: of those that live now."""
+    """What was used up to now: see `cost.usage.Usage`. memory_bytes, process_peak_bytes: of those that live now, the
+    latter of those that work (`Account.mark`)."""
 
     cpu_s: float = 0.0
     read_bytes: int = 0
@@ -32,6 +35,12 @@ class Account:
     def __init__(self) -> None:
         self._places: dict[str, dict[tuple[int, int], Process]] = {}
         self._gone_s, self._gone_read, self._gone_written = 0.0, 0, 0
+        self._marks: dict[tuple[str, int, int], float] = {}
+
+    def mark(self) -> None:
+        """From now on `Total.process_peak_bytes` is of those that work, and not of those that are left from before."""
+        places = self._places.items()
+        self._marks = {(place, *key): one.cpu_s for place, ones in places for key, one in ones.items()}
 
     def look(self, place: str, seen: Sequence[Process]) -> None:
         """Take over what lives in a place (`RunProcesses.place`) now; nothing, where the machine is gone."""
@@ -54,8 +63,18 @@ class Account:
             self._gone_read + sum(one.read_bytes for one in alive),
             self._gone_written + sum(one.written_bytes for one in alive),
             shared + sum(one.private_bytes for one in alive),
-            max((one.peak_bytes for one in alive if one.pid != apart), default=0),
+            self._working_peak(apart),
         )
+
+    def _working_peak(self, apart: int | None) -> int:
+        used = {
+            (place, *key): (one.cpu_s - self._marks.get((place, *key), 0.0), one.peak_bytes)
+            for place, ones in self._places.items()
+            for key, one in ones.items()
+            if one.pid != apart
+        }
+        at_least_s = _WORKS * sum(used_s for used_s, _ in used.values())
+        return max((peak for used_s, peak in used.values() if used_s >= at_least_s), default=0)
 
 
 def _ended(

@@ -147,6 +147,7 @@ class Meter:
         with self._lock:
             self._look()
             row = self._row = _Row(self._part(name, key))
+            self._account.mark()
             self._here.reset_peaks()
             if self._elsewhere is not None:
                 self._elsewhere.reset_peaks()

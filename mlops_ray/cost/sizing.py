@@ -12,7 +12,8 @@ from mlops_ray.governance.declared_resources import Resources
 from mlops_ray.governance.usage import Used
 
 SHARE, HEAD_ROOM = 0.99, 1.15
-# A step that runs in one task of its own. The others ask for their tasks one by one, as their data need it.
+# A step that runs in one task of its own, unless it is small enough for none. The others ask for their tasks one by one,
+# as their data need it.
 STEPS = ("training_set", "evaluate", "register", "materialize")
 ENDPOINT, TRIALS = "endpoint", "train"
 _LEAST_CPUS = 0.1
@@ -44,7 +45,7 @@ def advise(rows: Iterable[Used]) -> list[Advice]:
     for row in rows:
         if row.kind == "replica":
             replicas.append(row)
-        elif row.state == "ended" and (row.kind == "trial" or row.name in STEPS):
+        elif row.state == "ended" and row.quantities.get("asked_cpus") and (row.kind == "trial" or row.name in STEPS):
             by_name[TRIALS if row.kind == "trial" else row.name].append(row)
     names = [name for name in (*STEPS[:1], TRIALS, *STEPS[1:]) if by_name.get(name)]
     found = [one for name in names if (one := _of_tasks(name, by_name[name])) is not None]

@@ -84,11 +84,13 @@ with meter.Meter(open_store(settings), settings, "flights") as running, running.
 
 
 def test_a_failed_step_and_its_repetition_both_count(store: ControlStore, settings: Settings) -> None:
-    with pytest.raises(subprocess.CalledProcessError), Meter(store, settings, "flights") as meter:
-        with meter.step("train", "k"):
-            subprocess.run([sys.executable, "-c", SPIN.format(s=0.2) + "\nexit(1)"], check=True)
-    with Meter(store, settings, "flights") as meter, meter.step("train", "k"):
-        spin(0.2)
+    def attempt(code: str) -> None:
+        with Meter(store, settings, "flights") as meter, meter.step("train", "k"):
+            subprocess.run([sys.executable, "-c", SPIN.format(s=0.2) + code], check=True)
+
+    with pytest.raises(subprocess.CalledProcessError):
+        attempt("\nexit(1)")
+    attempt("")
     found = read_usage(store, "flights", keys=["k"])
     assert [row.state for row in found] == ["failed", "ended"]
     month = month_of(now(store))

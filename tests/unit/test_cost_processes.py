@@ -118,3 +118,11 @@ def test_a_pid_that_was_given_again_is_another_process(tmp_path: Path) -> None:
     account.look("here", [CHILD])
     account.look("here", [replace(CHILD, began=99, own_s=0.5, waited_s=0.0)])
     assert account.total().cpu_s == 4.5
+
+
+def test_the_peak_is_of_who_works_and_not_of_who_is_left_from_the_step_before() -> None:
+    account, idle, busy = Account(), Process(20, 1, 1, 9.0, 0.0, peak_bytes=900), Process(21, 1, 1, 0.0, 0.0)
+    account.look("here", [idle, busy])
+    account.mark()
+    account.look("here", [replace(idle, own_s=9.01), replace(busy, own_s=2.0, peak_bytes=300)])
+    assert account.total().process_peak_bytes == 300
