@@ -48,8 +48,8 @@ class Account:
         for parent, ended in _ended(before, now).items():
             used_s = sum(one.cpu_s for one in ended)
             waited_s = 0.0 if parent is None else now[parent].waited_s - before[parent].waited_s
-            self._gone_s += max(0.0, used_s - waited_s)
-            if waited_s + _ROUNDING_S * len(ended) < used_s:
+            if used_s - waited_s > _ROUNDING_S * len(ended):  # or what is rounded each time would add up
+                self._gone_s += used_s - waited_s
                 self._gone_read += sum(one.read_bytes for one in ended)
                 self._gone_written += sum(one.written_bytes for one in ended)
         self._places[place] = now
