@@ -12,8 +12,8 @@ from mlops_ray.governance.declared_resources import Resources
 from mlops_ray.governance.usage import Used
 
 SHARE, HEAD_ROOM = 0.99, 1.15
-# A step that runs in one task of its own, unless it is small enough for none. The others ask for their tasks one by one,
-# as their data need it.
+# Steps that run in one task of their own, unless they are small enough for none. The others ask for their tasks one by
+# one, as their data need it.
 STEPS = ("training_set", "evaluate", "register", "materialize")
 ENDPOINT, TRIALS = "endpoint", "train"
 _LEAST_CPUS = 0.1

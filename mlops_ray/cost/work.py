@@ -23,12 +23,18 @@ class Work:
 
     def used(self) -> Usage:
         """Up to now. Memory in between is taken to be as it is now."""
+        self.more()
+        return self._used
+
+    def more(self) -> Usage:
+        """Since `more` or `used` was asked for last."""
         self._account.look("", with_children(self._pid))
         at_s, total = time.monotonic(), self._account.total()
-        self._used += Usage(
-            wall_s=at_s - self._at_s,
-            cpu_s=total.cpu_s - self._last.cpu_s,
-            byte_s=total.memory_bytes * (at_s - self._at_s),
+        wall_s, cpu_s = at_s - self._at_s, max(0.0, total.cpu_s - self._last.cpu_s)
+        found = Usage(
+            wall_s=wall_s,
+            cpu_s=cpu_s,
+            byte_s=total.memory_bytes * wall_s,
             peak_bytes=total.process_peak_bytes,
             process_peak_bytes=total.process_peak_bytes,
             read_bytes=max(0, total.read_bytes - self._last.read_bytes),
@@ -36,5 +42,5 @@ class Work:
             asked_cpus=self._asked_cpus,
             asked_bytes=self._asked_bytes,
         )
-        self._at_s, self._last = at_s, total
-        return self._used
+        self._at_s, self._last, self._used = at_s, total, self._used + found
+        return found
