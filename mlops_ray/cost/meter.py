@@ -33,7 +33,8 @@ from mlops_ray.governance.usage import Part, UsageState, keep_prices, month_of, 
 AROUND = "around"
 """What a run uses beside its steps: its start, Ray's, and its end."""
 
-_EVERY_S, _WRITTEN_EVERY_S, _BUDGET_EVERY_S = 0.5, 5.0, 15.0
+_EVERY_S, _WRITTEN_EVERY_S, _BUDGET_EVERY_S = 0.5, 5.0, 5.0
+_BUDGET_SHARE = 0.02  # of the time may go into adding up a month of many rows
 # SIGINT is ignored in what a shell starts in the background.
 _INTERRUPT = signal.SIGUSR2
 _SHORTEST_S = 0.2  # of a time over which a number of CPUs is said
@@ -112,7 +113,7 @@ class Meter:
             keep_prices(self._store, self._prices, self._settings.prices.model_dump())
         if threading.current_thread() is threading.main_thread():  # elsewhere it stops between steps and trials
             self._before = signal.signal(_INTERRUPT, _interrupt)
-        self._last_s, self._written_s, self._asked_s = (time.monotonic(),) * 3
+        self._last_s, self._written_s, self._ask_at_s = (time.monotonic(),) * 3
         self._last = self._total()
         self._thread = threading.Thread(target=self._follow, name="cost meter", daemon=True)
         self._thread.start()
@@ -190,10 +191,11 @@ class Meter:
                 if at_s - self._written_s >= _WRITTEN_EVERY_S:
                     self._written_s = at_s
                     self._write(self._row, "running")
-            if at_s - self._asked_s >= _BUDGET_EVERY_S:
-                self._asked_s = at_s
+            if at_s >= self._ask_at_s:
                 was_over = self._stops is not None
                 self.look_at_budget()
+                took_s = time.monotonic() - at_s
+                self._ask_at_s = at_s + max(_BUDGET_EVERY_S, took_s / _BUDGET_SHARE)
                 if not was_over:
                     self._interrupt_if_over()
 
