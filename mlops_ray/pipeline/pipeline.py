@@ -30,7 +30,7 @@ from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.declared_resources import Resources, resources_of
+from mlops_ray.governance.declared_resources import resources_of
 from mlops_ray.governance.development_keys import acting
 from mlops_ray.governance.events import Actor
 from mlops_ray.governance.inventory import declare
@@ -208,7 +208,10 @@ class Pipeline:
         known = records.find(step, record.key)
         if known is not None and known.attempt != record.attempt:
             records.write(step, record)  # so that, killed, the new attempt is taken up and not the old result reused
-        where = self._where(step, record, again)
+        declared_for = resources_of(open_store(self.settings), self.use_case.name).get(step)
+        where = replace(self._where(step, record, again), resources=declared_for)
+        if self.meter is not None:
+            where = replace(where, asked=self.meter.asked)
         if step == "register":
             where = replace(where, author=self._author(), lineage=self._lineage(record.run_key))
         metered = nullcontext() if self.meter is None else self.meter.step(step, record.run_key)
@@ -239,8 +242,6 @@ class Pipeline:
             code=self._code,
             retry_failed=again.retry_failed,
             start_ray=self.start_ray,
-            resources=self._resources.get(step),
-            asked=(lambda cpus, memory: None) if self.meter is None else self.meter.asked,
         )
 
     def _told(self, event: Any) -> None:
@@ -251,10 +252,6 @@ class Pipeline:
                 self.meter.trial(event.trial.trial_id, Usage.from_json(event.trial.used), state)
             self.meter.expect_within_budget()
         self.notify(event)
-
-    @cached_property
-    def _resources(self) -> dict[str, Resources]:
-        return resources_of(open_store(self.settings), self.use_case.name)
 
     def _records(self) -> Records:
         return Records(Artifacts(self.settings.artifacts), self.use_case.name)

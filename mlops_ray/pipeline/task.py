@@ -9,7 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from mlops_ray.errors import MlopsRayError
-from mlops_ray.pipeline.cpus import free_cpus, holders, node_cpus, node_memory
+from mlops_ray.pipeline.cpus import free_cpus, free_memory, holders, node_cpus
 from mlops_ray.pipeline.steps.step import StepName, StepWaits, Where
 from mlops_ray.state_folder import keep_closed
 
@@ -34,14 +34,14 @@ def in_task(
 
     cpus: None for what is free on one node, at least 1; others may hold the rest for ever, as replicas do. threads:
     with how many it computes, where that is to be another number than its CPUs. What is declared for the step
-    (`Where.resources`) counts more than `cpus`, but for what no node has.
+    (`Where.resources`) counts more than `cpus`, but nobody waits for more than `cpus` because of it.
     """
     where.start_ray()
     import ray
 
-    cpus, memory_bytes = _declared(where.resources, cpus)
-    free = free_cpus(cpus and ceil(cpus))
-    wanted = cpus or max(1, min(free, threads or free))
+    free = free_cpus(cpus)
+    wanted = _declared_cpus(where.resources, cpus, free) or cpus or max(1, min(free, threads or free))
+    memory_bytes = _declared_memory(where.resources)
     if free < wanted:
         _tell(where, step, wanted)
     threads = threads or (ceil(wanted) if wanted != int(wanted) else None)
@@ -72,12 +72,18 @@ def say_if_it_waits(where: Where, step: StepName) -> None:
         _tell(where, step, 1)
 
 
-def _declared(resources: "Resources | None", cpus: float | None) -> tuple[float | None, int]:
-    """CPUs, None for what is free, and bytes of memory, 0 for no request; never more than the largest node has."""
-    if resources is None:
-        return cpus, 0
-    wanted = cpus if resources.cpus is None else min(resources.cpus, node_cpus())
-    return wanted, min((resources.memory_mb or 0) << 20, node_memory())
+def _declared_cpus(resources: "Resources | None", cpus: int | None, free: int) -> float | None:
+    """None where nothing is declared. What others hold they may hold for ever: beyond what the step asks for itself,
+    only what is free is taken."""
+    if resources is None or resources.cpus is None:
+        return None
+    return min(resources.cpus, max(cpus or 1, free))
+
+
+def _declared_memory(resources: "Resources | None") -> int:
+    """In bytes, 0 for no request; never more than is free, for the same reason."""
+    declared_mb = None if resources is None else resources.memory_mb
+    return min(declared_mb << 20, free_memory()) if declared_mb else 0
 
 
 def _submit(

@@ -198,12 +198,13 @@ def _require_ended(ledger: "_TrialLedger") -> None:
 
 
 def _for_each_trial(trials: int, declared: "Resources | None") -> dict[str, float]:
-    """What Tune asks for each trial: as declared, up to what a node has, else a share of what is free."""
+    """What Tune asks for each trial: as declared, up to what is free now, else a share of that. What others hold they
+    may hold for ever."""
+    share, free = _threads_per_trial(trials), ray.available_resources()
     if declared is None:
-        return {"cpu": _threads_per_trial(trials)}
-    nodes = [node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]]
-    cpus = _threads_per_trial(trials) if declared.cpus is None else min(declared.cpus, max(nodes))
-    memory = min((declared.memory_mb or 0) << 20, most_memory())
+        return {"cpu": share}
+    cpus = share if declared.cpus is None else min(declared.cpus, max(1.0, free.get("CPU", 1.0)))
+    memory = min((declared.memory_mb or 0) << 20, int(free.get("memory", 0)))
     return {"cpu": cpus} | ({"memory": memory} if memory else {})
 
 
