@@ -98,6 +98,8 @@ class Meter:
         self._here, self._account = RunProcesses(self._tag, os.getpid()), Account()
         self._lock, self._ended = threading.RLock(), threading.Event()
         self._around = self._row = _Row(self._part(AROUND))
+        self._rows: dict[str, _Row] = {}
+        self._began: dict[str, datetime] = {}
         self._spending = Spending(store, use_case, settings.prices, self.run)
         self._stops: str | None = None
         self._before: Any = None
@@ -147,7 +149,7 @@ class Meter:
         self.expect_within_budget()
         with self._lock:
             self._look()
-            row = self._row = _Row(self._part(name, key))
+            row = self._row = self._rows.setdefault(name, _Row(self._part(name, key)))  # again, it adds to what it was
             self._account.mark()
             self._here.reset_peaks()
             if self._elsewhere is not None:
@@ -168,12 +170,15 @@ class Meter:
             self._row.fresh += Usage(asked_cpus=cpus, asked_bytes=memory_bytes)
 
     def trial(self, name: str, usage: Usage, state: UsageState) -> None:
-        """What a trial of the step at work has used so far, as its worker has measured; the step's row has it, too."""
+        """What a trial of the step at work has used so far, as its worker has measured; the step's row has it, too. All
+        of it belongs to the month in which it was first told."""
         with self._lock:
             key = self._row.part.key
         part = Part(self.run, "trial", name, self._use_case, key, self._prices)
         with suppress(UnavailableError):
-            write_usage(self._store, part, month_of(now(self._store)), usage.to_json(), state)
+            if name not in self._began:
+                self._began[name] = month_of(now(self._store))
+            write_usage(self._store, part, self._began[name], usage.to_json(), state)
 
     def expect_within_budget(self) -> None:
         """Raise BudgetError if the month's budget is spent: nothing that has ended is lost, and the run can go on."""
@@ -185,19 +190,25 @@ class Meter:
 
     def _follow(self) -> None:
         while not self._ended.wait(_EVERY_S):
-            with self._lock:
-                self._look()
-                at_s = time.monotonic()
-                if at_s - self._written_s >= _WRITTEN_EVERY_S:
-                    self._written_s = at_s
-                    self._write(self._row, "running")
-            if at_s >= self._ask_at_s:
-                was_over = self._stops is not None
-                self.look_at_budget()
-                took_s = time.monotonic() - at_s
-                self._ask_at_s = at_s + max(_BUDGET_EVERY_S, took_s / _BUDGET_SHARE)
-                if not was_over:
-                    self._interrupt_if_over()
+            try:
+                self._round()
+            except Exception:  # who measures must not stop because one look failed, nor stop the work
+                _logger.exception("A look at what %s uses failed", self._use_case)
+
+    def _round(self) -> None:
+        with self._lock:
+            self._look()
+            at_s = time.monotonic()
+            if at_s - self._written_s >= _WRITTEN_EVERY_S:
+                self._written_s = at_s
+                self._write(self._row, "running")
+        if at_s >= self._ask_at_s:
+            was_over = self._stops is not None
+            self.look_at_budget()
+            took_s = time.monotonic() - at_s
+            self._ask_at_s = at_s + max(_BUDGET_EVERY_S, took_s / _BUDGET_SHARE)
+            if not was_over:
+                self._interrupt_if_over()
 
     def look_at_budget(self) -> None:
         """Warn, or let the run stop at its next step or trial, where the month's spending calls for it."""
@@ -230,9 +241,13 @@ class Meter:
 
     def _total(self) -> Total:
         self._account.look(self._here.place, self._here.look())
-        if self._elsewhere is not None:
-            for place, seen in self._elsewhere.look(self._here.place).items():
-                self._account.look(place, seen)
+        try:
+            elsewhere = {} if self._elsewhere is None else self._elsewhere.look(self._here.place)
+        except Exception:  # Ray has gone away, which the work itself will notice
+            _logger.warning("What %s uses on other nodes could not be read", self._use_case, exc_info=True)
+            elsewhere = {}
+        for place, seen in elsewhere.items():
+            self._account.look(place, seen)
         return self._account.total(os.getpid())
 
     def _write(self, row: _Row, state: UsageState) -> None:

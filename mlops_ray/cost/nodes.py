@@ -9,6 +9,8 @@ from mlops_ray.cost.processes import Process, RunProcesses
 
 _LOOK_FOR_NODES_EVERY_S = 5.0
 _ANSWERS_WITHIN_S = 2.0
+# Where Ray runs already, its workers have used something that is not of this run: no reader may come too late for it.
+_FIRST_ANSWERS_WITHIN_S = 10.0
 
 
 class NodeReader:
@@ -32,12 +34,13 @@ class OtherNodes:
     """
 
     def __init__(self, run: str):
-        self._run, self._looked_s = run, float("-inf")
+        self._run, self._looked_s, self._wait_s = run, float("-inf"), _FIRST_ANSWERS_WITHIN_S
         self._readers: dict[str, Any] = {}
         self._places: dict[str, str] = {}
 
     def look(self, here: str) -> Mapping[str, Sequence[Process]]:
         """See `meter.Elsewhere`."""
+        wait_s, self._wait_s = self._wait_s, _ANSWERS_WITHIN_S
         if "ray" not in sys.modules:  # it is imported when work is handed to it
             return {}
         import ray
@@ -51,7 +54,7 @@ class OtherNodes:
                 if place := self._places.pop(node, None):
                     found[place] = ()
         asked = {reader.look.remote(): node for node, reader in self._readers.items()}
-        answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWERS_WITHIN_S) if asked else ([], [])
+        answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=wait_s) if asked else ([], [])
         for answer in answers:
             try:
                 place, seen = ray.get(answer)

@@ -13,6 +13,7 @@ from mlops_ray.config import Prices, Settings
 from mlops_ray.cost import meter as meter_module
 from mlops_ray.cost import spending
 from mlops_ray.cost.meter import AROUND, Meter
+from mlops_ray.cost.processes import Process
 from mlops_ray.cost.spending import judge, spent_in
 from mlops_ray.cost.usage import Usage
 from mlops_ray.errors import BudgetError, ConfigurationError
@@ -167,3 +168,44 @@ def test_a_budget_in_another_currency_is_not_judged(store: ControlStore, setting
 def test_a_budget_warns_before_it_stops(spent: float, verdict: spending.Verdict) -> None:
     assert judge(spent, Budget("flights", "", 10.0, "EUR")) == verdict
     assert judge(spent, Budget("flights", "", 0.0, "EUR")) == "stop"
+
+
+def test_a_look_that_fails_stops_neither_the_meter_nor_the_work(store: ControlStore, settings: Settings) -> None:
+    class Gone:
+        def look(self, here: str) -> dict[str, list[Process]]:
+            raise RuntimeError("Ray is gone")
+
+        def reset_peaks(self) -> None:
+            """There is nobody."""
+
+    with Meter(store, settings, "flights", elsewhere=Gone()) as meter, meter.step("train", "k"):
+        spin(0.3)
+    assert rows(store)["train"].quantities["cpu_s"] > 0.25
+
+
+def test_a_step_that_runs_twice_in_a_run_counts_twice(store: ControlStore, settings: Settings) -> None:
+    with Meter(store, settings, "flights") as meter:
+        for _ in range(2):
+            with meter.step("train", "k"):
+                spin(0.3)
+    assert rows(store)["train"].quantities["cpu_s"] > 0.58
+
+
+def test_processes_on_other_nodes_count_and_those_of_a_node_that_is_gone(
+    store: ControlStore, settings: Settings
+) -> None:
+    class Nodes:
+        seen: tuple[Process, ...] = (Process(7, 1, 1, 5.0, 0.0, 100),)
+
+        def look(self, here: str) -> dict[str, tuple[Process, ...]]:
+            return {"there": self.seen}
+
+        def reset_peaks(self) -> None:
+            """They are made up."""
+
+    nodes = Nodes()
+    with Meter(store, settings, "flights", elsewhere=nodes) as meter, meter.step("train", "k"):
+        nodes.seen = (Process(7, 1, 1, 25.0, 0.0, 300),)
+        time.sleep(1.2)
+        nodes.seen = ()
+    assert rows(store)["train"].quantities["cpu_s"] == pytest.approx(20, abs=1)
