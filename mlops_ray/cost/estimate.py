@@ -83,7 +83,7 @@ def estimate(runs: Sequence[PastRun], steps: Collection[str], prices: Prices | N
 
 def interval(values: Sequence[float]) -> Interval:
     """Of the next value after these, which are not negative."""
-    from scipy.stats import t  # takes a second, and is needed by few commands
+    from scipy.special import stdtrit  # takes a moment, and is needed by few commands
 
     if not any(values):
         return Interval(0.0, 0.0, 0.0)
@@ -92,7 +92,7 @@ def interval(values: Sequence[float]) -> Interval:
     if count < 2:
         return Interval(math.exp(middle), None, None)
     spread = max(float(logs.std(ddof=1)), _LEAST_SPREAD)
-    half = float(t.ppf((1 + _COVERS) / 2, count - 1)) * spread * math.sqrt(1 + 1 / count)
+    half = float(stdtrit(count - 1, (1 + _COVERS) / 2)) * spread * math.sqrt(1 + 1 / count)
     half = min(half, 50.0)  # two runs that are worlds apart: the number must stay one
     return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
 
