@@ -21,8 +21,8 @@ class Prices(BaseModel):
     """What is paid for work, in one currency (three letters, such as EUR). GB are 10^9 bytes.
 
     cpu_hour: for 3,600 CPU seconds that were used. gpu_hour: for a GPU that was held so long. memory_gb_hour: for a GB
-    in use so long. read_gb, written_gb: for what went through system calls. stored_gb_month: for what lies below the
-    artifact root. What is left out is not priced, and whatever used it says so; 0 is a price.
+    in use so long. read_gb, written_gb: for what went through system calls. What is left out is not priced, and
+    whatever used it says so; 0 is a price.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +33,6 @@ class Prices(BaseModel):
     memory_gb_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     read_gb: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     written_gb: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    stored_gb_month: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Settings(BaseModel):

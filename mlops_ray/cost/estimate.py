@@ -83,7 +83,7 @@ def estimate(runs: Sequence[PastRun], steps: Collection[str], prices: Prices | N
 
 def interval(values: Sequence[float]) -> Interval:
     """Of the next value after these, which are not negative."""
-    from scipy.special import stdtrit  # takes a moment, and is needed by few commands
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # few commands need it
 
     if not any(values):
         return Interval(0.0, 0.0, 0.0)
