@@ -126,3 +126,16 @@ def test_the_peak_is_of_who_works_and_not_of_who_is_left_from_the_step_before() 
     account.mark()
     account.look("here", [replace(idle, own_s=9.01), replace(busy, own_s=2.0, peak_bytes=300)])
     assert account.total().process_peak_bytes == 300
+
+
+def test_where_a_reader_may_not_look_nothing_is_ours(tmp_path: Path) -> None:
+    for name, content in {"1/stat": "1 (a) b) S 0 " + "0 " * 30, "2/environ": "X=1\0", "self/x": ""}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert RunProcesses("run", proc=str(tmp_path)).look() == []
+    (tmp_path / "2" / "environ").write_text(f"{TAG}=run\0")
+    assert RunProcesses("run", proc=str(tmp_path)).look() == []  # it has ended: there is no `stat`
+    (tmp_path / "2" / "stat").write_text("2 (a) b c) S 7 " + "0 " * 9 + "150 50 20 30 " + "0 0 0 0 99 " + "0 " * 20)
+    (found,) = RunProcesses("run", proc=str(tmp_path)).look()
+    assert (found.pid, found.parent, found.began) == (2, 7, 99)
+    assert (found.own_s, found.waited_s) == (2.0, 0.5)
