@@ -21,7 +21,7 @@ from mlops_ray.cost.usage import Usage
 
 _COVERS = 0.85
 _LATEST = 30
-_ENOUGH_RUNS = 3
+_ENOUGH_RUNS = 2
 _LEAST_SPREAD = 0.03
 
 

@@ -64,7 +64,11 @@ def digest_of(prices: Prices | None) -> str:
 
 def priced(rows: Iterable[Used], tables: Mapping[str, Mapping[str, Any]]) -> Cost:
     """The cost of rows, each by the table that held when it was used (`governance.usage.read_prices`)."""
-    known = {digest: Prices.model_validate(table) for digest, table in tables.items()}
+    # Another release may have known other prices: what is read is what this one knows.
+    known = {
+        digest: Prices(**{name: rate for name, rate in table.items() if name in Prices.model_fields})
+        for digest, table in tables.items()
+    }
     total = Cost()
     for row in rows:
         total += price(Usage.from_json(row.quantities), known.get(row.prices))

@@ -70,6 +70,15 @@ def test_one_run_says_nothing_of_others_and_none_nothing_at_all() -> None:
     assert math.isfinite(interval([1e-9, 1e12]).high or math.inf)
 
 
+def test_two_whole_runs_are_compared_as_wholes() -> None:
+    runs = [PastRun("a", {"train": Usage(cpu_s=100), "around": Usage(cpu_s=1)})]
+    runs.append(PastRun("b", {"train": Usage(cpu_s=101), "around": Usage(cpu_s=8)}))
+    found = estimate(runs, ["train", "around"], EUR)
+    assert found is not None
+    assert found.cpu_s.high is not None
+    assert found.cpu_s.high < 200
+
+
 def test_steps_that_never_ran_together_are_estimated_one_by_one() -> None:
     runs = [PastRun(str(number), {"ingest": Usage(cpu_s=10, wall_s=5)}) for number in range(4)]
     runs += [PastRun(f"b{number}", {"train": Usage(cpu_s=100, wall_s=50)}) for number in range(4)]
@@ -89,6 +98,11 @@ def test_an_old_cost_does_not_change_with_the_prices() -> None:
     tables = {digest_of(one): one.model_dump() for one in (EUR, dear)}
     rows = [used("train", Usage(cpu_s=3600)), used("train", Usage(cpu_s=3600), run="s", prices=dear)]
     assert priced(rows, tables).amounts == {"EUR": 11.0}
+
+
+def test_a_table_of_another_release_is_read_as_far_as_it_is_known() -> None:
+    tables = {digest_of(EUR): EUR.model_dump() | {"water_litre": 2.0}}
+    assert priced([used("train", Usage(cpu_s=3600))], tables).amounts == {"EUR": 1.0}
 
 
 def test_currencies_are_never_added_up() -> None:
