@@ -21,6 +21,7 @@ _LEAST_MB = 64
 _LATEST = 30
 # Shorter work says nothing: what the clock of the kernel shows is rounded.
 _SHORTEST_S = 1.0
+_SHORTEST_SERVED_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def advise(rows: Iterable[Used]) -> list[Advice]:
             by_name[TRIALS if row.kind == "trial" else row.name].append(row)
     names = [name for name in (*STEPS[:1], TRIALS, *STEPS[1:]) if by_name.get(name)]
     found = [one for name in names if (one := _of_tasks(name, by_name[name])) is not None]
-    return found + ([_of_replicas(replicas)] if replicas else [])
+    served_s = sum(row.quantities.get("wall_s", 0.0) for row in replicas)
+    return found + ([_of_replicas(replicas)] if served_s >= _SHORTEST_SERVED_S else [])
 
 
 def _of_tasks(name: str, rows: Sequence[Used]) -> Advice | None:
@@ -65,7 +67,8 @@ def _of_tasks(name: str, rows: Sequence[Used]) -> Advice | None:
 
 
 def _of_replicas(rows: Sequence[Used]) -> Advice:
-    """Replicas as the busiest hours want them, and at least as many as half of the hours do."""
+    """Replicas as the busiest hours want them, and at least as many as half of the hours do; one more may always come,
+    as hours do not show their busiest minute."""
     used = [Usage.from_json(row.quantities) for row in rows]
     together: dict[datetime, float] = defaultdict(float)
     for row, one in zip(rows, used, strict=True):
@@ -76,7 +79,7 @@ def _of_replicas(rows: Sequence[Used]) -> Advice:
     each = advised_cpus(cpus)
     busiest, usual = (hours[min(len(hours) - 1, int(share * len(hours)))] for share in (SHARE, 0.5))
     least = max(1, math.ceil(usual * HEAD_ROOM / each))
-    most = max(least, math.ceil(busiest * HEAD_ROOM / each))
+    most = max(least + 1, math.ceil(busiest * HEAD_ROOM / each))
     asked = Resources(max(one.asked_cpus for one in used) or None, max(one.asked_bytes for one in used) >> 20 or None)
     advised = Resources(each, advised_mb(peak), least, most)
     return Advice(ENDPOINT, asked, Resources(round(cpus, 2), peak >> 20), advised, len(rows))

@@ -175,3 +175,10 @@ def test_an_endpoint_is_advised_as_many_replicas_as_its_busiest_hours_want() -> 
         rows += [used("3", usage, run=f"{replica}", kind="replica", since=since) for replica in range(2)]
     (found,) = advise(rows)
     assert (found.advised.min_replicas, found.advised.max_replicas) == (1, 3)
+
+
+def test_an_endpoint_that_nobody_has_asked_yet_is_not_advised_on() -> None:
+    few = used("3", Usage(wall_s=40, cpu_s=1, cpus=histogram(0.1, 40)), kind="replica")
+    assert advise([few]) == []
+    idle = used("3", Usage(wall_s=3600, cpu_s=36, cpus=histogram(0.01, 3600)), kind="replica")
+    assert advise([idle])[0].advised.max_replicas == 2
