@@ -18,6 +18,24 @@ _PATHS_IF_GIVEN = ("audit_second_place", "audit_public_key", "audit_time_stamp_r
 _OR_VARIABLE = {"model_signing_key": ", or env:NAME", "model_signing_public_key": ""}
 
 
+class Prices(BaseModel):
+    """What is paid for work, in one currency (three letters, such as EUR). GB are 10^9 bytes.
+
+    cpu_hour: for 3,600 CPU seconds that were used. gpu_hour: for a GPU that was held so long. memory_gb_hour: for a GB
+    in use so long. read_gb, written_gb: for what went through system calls. What is left out is not priced, and
+    whatever used it says so; 0 is a price.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    currency: str = Field(pattern="^[A-Z]{3}$")
+    cpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    gpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    memory_gb_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    read_gb: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    written_gb: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
 class Settings(BaseModel):
     """Where state lives and what the platform may use. Everything has a default below `state`.
 
@@ -60,6 +78,7 @@ class Settings(BaseModel):
     http_host: an IPv4 or IPv6 address to serve on, or a host name; 0.0.0.0 and :: are all of the machine's.
     http_port: the port there.
     num_cpus and object_store_mb: what a Ray started by us may take; ignored on an existing cluster.
+    prices: see `Prices`. Without them quantities are recorded, and cost nothing that could be said.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,6 +123,7 @@ class Settings(BaseModel):
     http_port: int = Field(default=8000, ge=1, le=65535)
     num_cpus: int = Field(default=2, ge=1)
     object_store_mb: int = Field(default=1000, ge=100)
+    prices: Prices | None = None
 
     @property
     def url(self) -> str:
@@ -246,7 +266,8 @@ def settings_from_environment() -> Settings:
 def _sentence(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"Unknown setting {name!r}. {nearest(name, Settings.model_fields)}"
+        known = Prices.model_fields if name.startswith("prices.") else Settings.model_fields
+        return f"Unknown setting {name!r}. {nearest(name.removeprefix('prices.'), known)}"
     if problem["type"] == "missing":
         return f"Setting {name!r} is missing. Give it in the settings file or as --{name.replace('_', '-')}."
     text = str(problem["msg"]).removeprefix("Value error, ")

@@ -53,3 +53,7 @@ class ConflictError(MlopsRayError):
 
 class ForbiddenError(MlopsRayError):
     """The caller is known and may not do this; ask somebody whose role allows it."""
+
+
+class BudgetError(MlopsRayError):
+    """The month's budget of a use case is spent; who pays for it raises it, and the same run goes on."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
+import uuid6
 
 from mlops_ray.cli.early_start import EarlyStart
 from mlops_ray.cli.governance import cli_actor
@@ -26,7 +27,8 @@ from mlops_ray.cli.options import (
 )
 from mlops_ray.cli.preconditions import expect_can_work
 from mlops_ray.cli.run import MomentOption
-from mlops_ray.errors import ConfigurationError, DataError, UnavailableError
+from mlops_ray.cost.meter import metered
+from mlops_ray.errors import BudgetError, ConfigurationError, DataError, UnavailableError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.use_case import load_use_case
 
@@ -62,8 +64,11 @@ def refresh(
 
         repo = definitions_folder(use_case, feature_repo)
 
+        progress, tag = TerminalProgress(Console(stderr=True)), str(uuid6.uuid7())
+
         def once() -> None:
-            found = run(case, settings, repo, moment, TerminalProgress(Console(stderr=True)), start.ray)
+            with metered(settings, case.name, tag) as meter:  # Ray's workers outlive a round, and keep its name
+                found = run(case, settings, repo, moment, progress, start.ray, meter)
             typer.echo(json.dumps(asdict(found), indent=2))
             for version in found.versions:
                 if version.why_not:
@@ -78,13 +83,14 @@ def refresh(
 def again_and_again(work: Callable[[], None], every: timedelta, rounds: int | None = None) -> None:
     """Do something once in each interval, and at once if it took longer; so many rounds, or for ever.
 
-    A round whose data are wrong or whose stores are away is said and tried again in the next. Other errors end it.
+    A round whose data are wrong, whose stores are away or whose budget is spent is said and tried again in the next.
+    Other errors end it.
     """
     while rounds is None or rounds > 0:
         started_s = time.monotonic()
         try:
             work()
-        except (DataError, UnavailableError) as error:
+        except (BudgetError, DataError, UnavailableError) as error:
             typer.secho(f"{datetime.now(UTC).isoformat(timespec='seconds')} {error}", fg="red", err=True)
         rounds = rounds and rounds - 1
         if rounds != 0:

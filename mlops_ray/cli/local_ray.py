@@ -9,6 +9,7 @@ from typing import Any
 
 from mlops_ray.cli.preconditions import expect_can_serve, expect_can_work
 from mlops_ray.config import Settings
+from mlops_ray.cost.processes import TAG
 from mlops_ray.errors import UnavailableError
 from mlops_ray.serving.environment import serve_environment
 
@@ -63,6 +64,9 @@ def running_ray(settings: Settings, own: bool, runtime_env: dict[str, Any] | Non
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": runtime_env}
+    if not own and TAG in os.environ:  # workers of a Ray of our own have our environment
+        variables = {**(runtime_env or {}).get("env_vars", {}), TAG: os.environ[TAG]}
+        quiet["runtime_env"] = {**(runtime_env or {}), "env_vars": variables}
     if own:
         ray.init(
             address="local",

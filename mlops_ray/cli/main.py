@@ -15,6 +15,7 @@ from mlops_ray.cli.check import check
 from mlops_ray.cli.ci import ci
 from mlops_ray.cli.cluster import cluster
 from mlops_ray.cli.contract import contract
+from mlops_ray.cli.cost import cost
 from mlops_ray.cli.data import data
 from mlops_ray.cli.doctor import doctor
 from mlops_ray.cli.explore import explore
@@ -69,6 +70,7 @@ app.add_typer(alarms, name="alarms")
 app.add_typer(monitoring, name="monitoring")
 app.add_typer(retraining, name="retraining")
 app.add_typer(schedule, name="schedule")
+app.add_typer(cost, name="cost")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 app.add_typer(notify, name="notify")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from mlops_ray.cli.cost import outlook
 from mlops_ray.cli.early_start import EarlyStart
 from mlops_ray.cli.local_ray import stay_while_ray_lives
 from mlops_ray.cli.options import (
@@ -30,6 +31,7 @@ from mlops_ray.cli.rollout import credential
 from mlops_ray.cli.serve import console_line, key_line, quiet_serving
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
+from mlops_ray.cost.meter import metered
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
@@ -93,15 +95,18 @@ def run(
 
     declare_retention(Artifacts(settings.artifacts), case)
     declare_label_times(Artifacts(settings.artifacts), case)
-    with EarlyStart(settings, serve) as early:
+    with metered(settings, case.name) as meter, EarlyStart(settings, serve) as early:
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
 
         progress = TerminalProgress(console)
-        pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=early.ray)
+        places: dict[str, Any] = {"folder": case_folder(use_case), "files": files}
+        pipeline = Pipeline(*given, progress, **places, start_ray=early.ray, meter=meter)
+        console.print(outlook(settings, case.name, until), highlight=False, markup=False, soft_wrap=True)
         if serve and until == STEPS[-1] and pipeline.seems_unchanged(until, again) and _champion(settings, case):
             early.begin_serving(partial(_serve, settings, case))
         done = pipeline.run(until, again)
+        meter.end()
         if until == STEPS[-1]:
             _conclude(case, settings, console, done, early if serve else None)
             if serve and stay:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Knowing it here lets a process that finds the schema up to date do without Alembic.
-SCHEMA_REVISION = "0016"
+SCHEMA_REVISION = "0017"
 # Of what replicas report, on SQLite, where it has a file of its own. It stays while columns are only added.
 REPORTS_REVISION = "0007"
 
@@ -404,6 +404,56 @@ schedule_runs = Table(
     _column("ended_at", UtcDateTime, nullable=True),
     _column("detail", PlainText),
     Index("schedule_runs_open", "state"),
+)
+
+# What work used, as its processes were measured: a row for each run, part of it and month, of replicas for each hour.
+# since: the beginning of that month or hour, in UTC. key: of the run of a step (pipeline.records). prices: the digest
+# of the table that held then, "" for none.
+usage = Table(
+    "usage",
+    metadata,
+    _column("run", PlainText, primary_key=True),
+    _column("kind", PlainText, primary_key=True),
+    _column("name", PlainText, primary_key=True),
+    _column("since", UtcDateTime, primary_key=True),
+    _column("use_case", PlainText),
+    _column("key", PlainText),
+    _column("prices", PlainText),
+    _column("quantities", Json),
+    _column("state", PlainText),
+    _column("seen_at", UtcDateTime),
+    Index("usage_use_case", "use_case", "since"),
+)
+
+# Every table of prices that was ever used, so that what was recorded under it costs what it did.
+price_tables = Table(
+    "price_tables",
+    metadata,
+    _column("digest", PlainText, primary_key=True),
+    _column("prices", Json),
+    _column("first_at", UtcDateTime),
+)
+
+# What a use case may cost in a month ("2026-11"), or in each that has no row of its own (""). warned_for: the month in
+# which it was said that the warning's share is spent.
+budgets = Table(
+    "budgets",
+    metadata,
+    _column("use_case", PlainText, primary_key=True),
+    _column("month", PlainText, primary_key=True),
+    _column("amount", Float),
+    _column("currency", PlainText),
+    _column("warn_at", Float),
+    _column("warned_for", PlainText, server_default=""),
+)
+
+# What a step or an endpoint is given in the place of what the code says.
+declared_resources = Table(
+    "declared_resources",
+    metadata,
+    _column("use_case", PlainText, primary_key=True),
+    _column("name", PlainText, primary_key=True),
+    _column("resources", Json),
 )
 
 # What replicas last said of themselves; see governance.replicas. On SQLite it stands in a file of its own.

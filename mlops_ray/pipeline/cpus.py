@@ -13,6 +13,14 @@ def node_cpus() -> int:
     return int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
 
 
+def free_memory() -> int:
+    """Bytes that a task can ask for now, on the node with most."""
+    import ray
+
+    nodes = ray._private.state.available_resources_per_node().values()
+    return int(max((node.get("memory", 0) for node in nodes), default=0))
+
+
 def free_cpus(enough: int | None = None) -> int:
     """The CPUs that are free on one node, the one with most.
 

@@ -9,6 +9,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -19,12 +20,17 @@ from urllib.parse import urlsplit, urlunsplit
 from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.code_version import CodeVersion, code_version, framework_version, lock_digest
 from mlops_ray.config import Settings
+from mlops_ray.cost.meter import Meter
+from mlops_ray.cost.usage import Usage
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.exploration.rank import choice_of
 from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.declared_resources import resources_of
+from mlops_ray.governance.usage import UsageState, read_usage
 from mlops_ray.import_closure import code_digest
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.pipeline.admission import author_of
@@ -53,7 +59,7 @@ from mlops_ray.pipeline.steps.training_set import TRAINING_SET
 from mlops_ray.pipeline.warm_start import start_from
 from mlops_ray.registry.lineage import Lineage, TrialRecord
 from mlops_ray.registry.model_signature import expect_signing_key
-from mlops_ray.training.trial import Trial
+from mlops_ray.training.trial import SearchProgress, Trial
 from mlops_ray.use_case import UseCase
 from mlops_ray.use_case.checks import check_monitored
 
@@ -75,7 +81,8 @@ class Pipeline:
     the version is registered beside the champion, if there is one, and does not take its place. folder: of the use
     case's file, whose repository lineage names; None for that of `feature_repo`. files: the raw files of each source,
     where they are listed already; else they are listed once, when the first step needs them. start_ray: called before
-    a step hands work to Ray, which must be initialised afterwards.
+    a step hands work to Ray, which must be initialised afterwards. meter: measures what each step that runs uses, and
+    stops the run where a budget is spent; it must be entered.
     """
 
     use_case: UseCase
@@ -87,6 +94,7 @@ class Pipeline:
     folder: Path | None = None
     files: Mapping[str, Sequence[SourceFile]] | None = None
     start_ray: Callable[[], Any] = lambda: None
+    meter: Meter | None = None
     done: dict[StepName, StepFinished] = field(default_factory=dict, init=False)
 
     def run(self, until: StepName = "materialize", again: Again = NOTHING_AGAIN) -> dict[StepName, StepFinished]:
@@ -198,12 +206,10 @@ class Pipeline:
         known = records.find(step, record.key)
         if known is not None and known.attempt != record.attempt:
             records.write(step, record)  # so that, killed, the new attempt is taken up and not the old result reused
-        where = self._where(step, record, again)
-        if step == "train":
-            where = replace(where, start_from=self._start_from)
-        if step == "register":
-            where = replace(where, author=author_of(self.use_case, self.settings), lineage=self._lineage())
-        result = declared.run(declared.inputs(self._given(results)), where)
+        where = self._where_it_works(step, record, again)
+        metered = nullcontext() if self.meter is None else self.meter.step(step, record.run_key)
+        with metered:
+            result = declared.run(declared.inputs(self._given(results)), where)
         # As it will be read again: what follows must not depend on whether this step ran or was reused.
         found = replace(record, result=json.loads(json.dumps(result, sort_keys=True)))
         records.write(step, found)
@@ -224,15 +230,37 @@ class Pipeline:
         return Where(
             settings=part(self.settings, *PIPELINE[step].places),
             key=record.run_key,
-            notify=self.notify,
+            notify=self._told,
             files=self.raw_files(),
             code=self._code,
             retry_failed=again.retry_failed,
             start_ray=self.start_ray,
         )
 
+    def _where_it_works(self, step: StepName, record: Record, again: Again) -> Where:
+        """With what only a step that runs is told."""
+        declared_for = resources_of(open_store(self.settings), self.use_case.name).get(step)
+        where = replace(self._where(step, record, again), resources=declared_for)
+        if self.meter is not None:
+            where = replace(where, asked=self.meter.asked)
+        if step == "train":
+            where = replace(where, start_from=self._start_from)
+        if step == "register":
+            author = author_of(self.use_case, self.settings)
+            where = replace(where, author=author, lineage=self._lineage(record.run_key))
+        return where
+
     def _start_from(self) -> dict[str, Any]:
         return start_from(self.use_case, self.settings, datetime.fromisoformat(self._result("ingest")["as_of"]))
+
+    def _told(self, event: Any) -> None:
+        """Of a step at work: this is where one that has trials can be stopped between them."""
+        if self.meter is not None:
+            if isinstance(event, SearchProgress) and event.trial.used:
+                state: UsageState = "ended" if event.trial.status != "running" else "running"
+                self.meter.trial(event.trial.trial_id, Usage.from_json(event.trial.used), state)
+            self.meter.expect_within_budget()
+        self.notify(event)
 
     def _records(self) -> Records:
         return Records(Artifacts(self.settings.artifacts), self.use_case.name)
@@ -287,8 +315,8 @@ class Pipeline:
     def _result(self, step: StepName) -> Any:
         return self.done[step].result
 
-    def _lineage(self) -> Lineage:
-        """All that the steps have used; what the scan finds is added when it is made."""
+    def _lineage(self, registering: str) -> Lineage:
+        """All that the steps have used; what the scan finds is added when it is made. registering: this step's key."""
         snapshot, trained, evaluated = self._result("ingest"), self._result("train"), self._result("evaluate")
         case, best = self.use_case, trained["best"]
         code, definitions = self._code, self.definitions()
@@ -329,12 +357,28 @@ class Pipeline:
             python=platform_now()[0],
             platform=platform_now()[1],
             search={name: trained[name] for name in _OF_SEARCH},
+            used=self._used() | {"register": {"key": registering}},
         )
+
+    def _used(self) -> dict[str, dict[str, Any]]:
+        """What each step has used that this version was made by, in all its runs under the same key."""
+        keys = {name: self._records().last(name) for name in STEPS if name in self.done}
+        by_key = {record.run_key: name for name, record in keys.items() if record is not None}
+        rows = read_usage(open_store(self.settings), self.use_case.name, kinds=("step",), keys=list(by_key))
+        found: dict[str, dict[str, Any]] = {}
+        for key, name in by_key.items():
+            parts = [Usage.from_json(row.quantities) for row in rows if row.key == key]
+            if parts:
+                measured = sum(parts, Usage()).to_json()
+                measured.pop("cpus", None)
+                found[name] = measured | {"key": key}
+        return found
 
 
 def _trial_record(trial: Mapping[str, Any]) -> TrialRecord:
     names = ("trial_id", "candidate", "parameters", "status", "value")
-    return TrialRecord(run=trial["run_id"], **{name: trial[name] for name in names})
+    used = trial.get("used", {})  # a search of before did not measure
+    return TrialRecord(run=trial["run_id"], used=used, **{name: trial[name] for name in names})
 
 
 def _without_credentials(url: str) -> str:

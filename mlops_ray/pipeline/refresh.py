@@ -12,6 +12,7 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.cost.meter import Meter
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.definitions import Definitions, load_definitions, project_of
 from mlops_ray.features.transform import FeatureRows
@@ -58,16 +59,17 @@ def refresh(
     as_of: datetime | None = None,
     notify: Notify = lambda event: None,
     start_ray: Callable[[], Any] = lambda: None,
+    meter: Meter | None = None,
 ) -> Refreshed:
     """Ingest, compute feature rows, and bring them online for the current definitions and for each version that serves.
 
     A version keeps the definitions that it was trained with. Its rows are computed by the use case's code of today, so
     they are only written where that is the code it was trained with; where it is not, `why_not` says so. start_ray:
-    called where there is more to do than fits one task; afterwards Ray must be initialised. Errors are those of the
-    steps.
+    called where there is more to do than fits one task; afterwards Ray must be initialised. meter: measures it, see
+    `Pipeline`. Errors are those of the steps.
     """
     Thread(target=_import_feast).start()  # takes seconds; meanwhile data is read
-    pipeline = Pipeline(use_case, settings, feature_repo, as_of, notify, start_ray=start_ray)
+    pipeline = Pipeline(use_case, settings, feature_repo, as_of, notify, start_ray=start_ray, meter=meter)
     done = pipeline.refresh()
     rows = [FeatureRows.from_json(view) for view in done["features"].result["views"]]
     moment, definitions = str(done["materialize"].result["as_of"]), pipeline.definitions()

@@ -15,12 +15,12 @@ from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.errors import IntegrityError
 
 FOLDER = "lineage"
-_OPTIONAL = {"owner", "purpose", "limits", "feature_service", "feature_rows", "parameters", "search"}
+_OPTIONAL = {"owner", "purpose", "limits", "feature_service", "feature_rows", "parameters", "search", "used"}
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial of the search; `value` is None if it never got that far."""
+    """One trial of the search; `value` is None if it never got that far. used: see `cost.usage.Usage`."""
 
     trial_id: str
     candidate: str
@@ -28,6 +28,7 @@ class TrialRecord:
     run: str
     status: str
     value: float | None
+    used: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Lineage:
     code_version: the commit of the use case's repository, and `code_dirty` whether its files differed from it.
     framework: the version of mlops_ray; `code`: the digest of its files and of the libraries that it imports;
     lock_file: see `code_version.lock_digest`. search: what ended it, what it took, and the version from whose best
-    parameters it started; empty in records of before that was written down.
+    parameters it started; empty in records of before that was written down. used: by each step that it was made by, as
+    measured (`cost.usage.Usage`), with the step's key; nothing of one that was not measured.
     """
 
     use_case: str
@@ -81,6 +83,7 @@ class Lineage:
     python: str
     platform: str
     search: Mapping[str, Any] = field(default_factory=dict)
+    used: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, value: Any) -> Self:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from mlops_ray.cost.processes import TAG
+
 if TYPE_CHECKING:
     from mlops_ray.artifacts import Artifacts
 
@@ -94,7 +96,7 @@ def cpu_seconds(artifacts: "Artifacts", use_case: str, id: str) -> float:
 
 def metered(root: str, use_case: str, id: str) -> dict[str, str]:
     """The environment variables by which `start_in_worker` knows what a worker works for. root: of the artifacts."""
-    return {VARIABLE: json.dumps([root, use_case, id])}
+    return {VARIABLE: json.dumps([root, use_case, id]), TAG: id}
 
 
 def start_in_worker() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import DataError, MlopsRayError
+from mlops_ray.cost.meter import Meter, metered
+from mlops_ray.errors import BudgetError, DataError, MlopsRayError
 from mlops_ray.evaluation.comparison import Comparison
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
@@ -69,7 +70,11 @@ def retrain(
     meter = CpuMeter(artifacts, use_case.name, id)
     meter.start()
     try:
-        result = _retrain(use_case, settings, feature_repo, id, as_of, notify)
+        with metered(settings, use_case.name, id) as cost_meter:
+            result = _retrain(use_case, settings, feature_repo, id, as_of, notify, cost_meter)
+    except BudgetError:
+        meter.write()
+        raise  # it is not over: started again once the budget is raised, it goes on
     except Exception as error:
         _logger.exception("Retraining %s failed", id)
         text = str(error) if isinstance(error, MlopsRayError) else f"{type(error).__name__}: {error}"
@@ -91,13 +96,19 @@ def as_retrained(use_case: UseCase, policy: Retraining, lineage: Lineage | None)
 
 
 def _retrain(
-    use_case: UseCase, settings: Settings, feature_repo: Path, id: str, as_of: datetime, notify: Notify
+    use_case: UseCase,
+    settings: Settings,
+    feature_repo: Path,
+    id: str,
+    as_of: datetime,
+    notify: Notify,
+    meter: Meter,
 ) -> Result:
     policy = use_case.retraining or Retraining()
     store, artifacts = open_store(settings), Artifacts(settings.artifacts)
     champion = live(store, use_case.name).champion
     case = as_retrained(use_case, policy, champion_lineage(store, artifacts, use_case.name))
-    pipeline = Pipeline(case, settings, feature_repo, as_of, notify, challenger=True)
+    pipeline = Pipeline(case, settings, feature_repo, as_of, notify, challenger=True, meter=meter)
     registered = pipeline.run(until="register")["register"].result
     failed = [gate["name"] for gate in registered["gates"] if gate["blocks"] and not gate["passed"]]
     found = Result(id, as_of, "undecided", "", registered["version"], registered["digest"], admissible=not failed)

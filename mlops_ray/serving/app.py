@@ -7,8 +7,9 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,9 +24,13 @@ from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from mlops_ray.config import Settings, load_settings, settings_from_environment
-from mlops_ray.errors import ForbiddenError, IntegrityError
+from mlops_ray.cost.replica import LOOK_S as COST_LOOK_S
+from mlops_ray.cost.replica import ReplicaMeter
+from mlops_ray.cost.work import Work
+from mlops_ray.errors import ForbiddenError, IntegrityError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.database_clock import DatabaseClock
+from mlops_ray.governance.declared_resources import Resources, resources_of
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.keys import active_keys
 from mlops_ray.governance.leases import hold
@@ -131,8 +136,21 @@ def endpoint_application(
         "max_queued_requests": args.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
     }
+    declared = resources_of(open_store(settings), args.model).get("endpoint")
+    if declared is not None:
+        options |= _as_declared(declared, options["autoscaling_config"])
     endpoint: Any = _Endpoint
     return endpoint.options(**options).bind(args, settings, registry, open_reader, _model(args, registry), governor)
+
+
+def _as_declared(declared: Resources, scaling: Mapping[str, Any]) -> dict[str, Any]:
+    """What is declared of an endpoint (`mlops-ray cost apply`) in the place of what its arguments say."""
+    actor: dict[str, Any] = {} if declared.cpus is None else {"num_cpus": declared.cpus}
+    if declared.memory_mb is not None:
+        actor["memory"] = declared.memory_mb << 20
+    bounds = {name: getattr(declared, name) for name in ("min_replicas", "max_replicas")}
+    found = {"autoscaling_config": {**scaling, **{name: one for name, one in bounds.items() if one is not None}}}
+    return found | ({"ray_actor_options": actor} if actor else {})
 
 
 def beside(name: str, actor: type, *arguments: Any) -> serve.Application:
@@ -249,8 +267,10 @@ class _Endpoint:
         self._metrics = Metrics(name)
         replica_id = context.replica_id.unique_id
         freshness = FreshnessWatch(settings, store, name, self._follower, clock, replica_id)
+        self._cost = self._cost_meter(store, settings)
         self._duties = (
             Duty("metrics", self._publish, PUBLISHED_S),
+            Duty("cost", self._cost.round, COST_LOOK_S),
             key_set_duty(settings, self._guard),  # API keys are the follower's, who looks oftener
             Duty("clock", clock.look, CLOCK_LOOK_S),
             Duty("feature freshness", freshness.look, LOOK_S),
@@ -265,6 +285,15 @@ class _Endpoint:
         keep_watching(settings, name, registry)
         _set_aside_what_stays()
 
+    def _cost_meter(self, store: ControlStore, settings: Settings) -> ReplicaMeter:
+        asked = ray.get_runtime_context().get_assigned_resources()
+        work = Work(asked.get("CPU", 0.0), int(asked.get("memory", 0)))
+        follower = self._follower
+        return ReplicaMeter(
+            store, settings, self._name, lambda: follower.traffic.ref.version, follower.answered, work,
+            asked.get("GPU", 0.0),
+        )  # fmt: skip
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._endpoint.app
 
@@ -276,6 +305,8 @@ class _Endpoint:
     def __del__(self) -> None:
         for duty in self._duties:
             duty.stop()
+        with suppress(MlopsRayError):
+            self._cost.end()
         self._follower.stop()
         self._ledger.close()
         self._labels.close()

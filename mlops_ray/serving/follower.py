@@ -7,7 +7,7 @@ shows the champion elsewhere.
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -142,6 +142,14 @@ class Follower:
     def versions(self) -> list[ServedVersion]:
         """All that are ready here."""
         return list(self._loader.held.values())
+
+    def answered(self) -> dict[int, int]:
+        """Requests that each version has answered here so far, shadows not counted."""
+        found: Counter[int] = Counter()
+        for (version, route), counts in list(self.counts.items()):
+            if route != "shadow":
+                found[int(version)] += counts.requests - counts.errors
+        return dict(found)
 
     def request_columns(self) -> list[str]:
         """Of the champion."""

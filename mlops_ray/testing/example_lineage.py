@@ -56,6 +56,7 @@ def example_lineage(use_case: str = "flights", digest: str = "d" * 64, files: in
         code_dirty=False,
         python="3.11.7",
         platform="Linux",
+        used={"train": {"cpu_s": 12.5, "wall_s": 10.0, "key": "f" * 64}},
         **digests,
     )
     return replace(found, **changed)

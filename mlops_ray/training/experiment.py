@@ -17,20 +17,20 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from mlops_ray.config import Settings
+from mlops_ray.cost.usage import Usage
 from mlops_ray.training.asha import AshaPerCandidate
 from mlops_ray.training.kept_answers import KeptAnswers
 from mlops_ray.training.proposal import propose
 from mlops_ray.training.shared_data import SharedData
-from mlops_ray.training.slots import Slots
+from mlops_ray.training.slots import Held, Slots
 from mlops_ray.training.trial import Footprint, Step, Trial, TrialStatus
 from mlops_ray.training.trial_ledger import TrialLedger
 from mlops_ray.training.turns import next_candidate
 from mlops_ray.training.worker import TrialWorker
-from mlops_ray.use_case import Resources, UseCase
+from mlops_ray.use_case import UseCase
 
 # How often a trial is begun again whose worker died (out of memory, node lost). A candidate that raises is not.
 _MAX_WORKER_FAILURES = 2
-_GB = 1_000_000_000
 _TUNE_ENVIRONMENT = {
     # The new output prints a table even when it is told to be silent.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -42,14 +42,16 @@ _TUNE_ENVIRONMENT = {
 
 
 def run_trials(
-    use_case: UseCase, settings: Settings, data: SharedData, key: str, ledger: TrialLedger, kept: KeptAnswers | None
+    use_case: UseCase,
+    settings: Settings,
+    data: SharedData,
+    key: str,
+    ledger: TrialLedger,
+    kept: KeptAnswers | None,
+    slots: Slots,
 ) -> None:
-    """Run trials until a budget is spent. kept: where answers go, None if nobody asks for them.
-
-    Raises ConfigurationError if no node has what a trial asks for.
-    """
+    """Run trials until a budget is spent. kept: where answers go, None if nobody asks for them."""
     candidates = {candidate.name: candidate for candidate in use_case.candidates}
-    slots = Slots(use_case.search, candidates, ledger.budget.trials)
     fit = tune.with_parameters(
         _trainable(),
         kept=kept,
@@ -58,12 +60,12 @@ def run_trials(
         task=use_case.label.task,
         metric=use_case.metric,
         seed=use_case.search.seed,
-        threads={name: wanted.cpus for name, wanted in slots.wants.items()},
+        threads={name: held.threads for name, held in slots.holds.items()},
     )
-    report = _Report(ledger, use_case.search.trial_seconds)
+    report = _Report(ledger, slots, use_case.search.trial_seconds)
     with _environment(_TUNE_ENVIRONMENT):
         tune.Tuner(
-            tune.with_resources(fit, lambda config: _placement(slots.wants[config["candidate"]])),
+            tune.with_resources(fit, lambda config: _placement(slots.holds[config["candidate"]])),
             tune_config=tune.TuneConfig(
                 search_alg=_Turns(use_case, ledger, slots),
                 scheduler=AshaPerCandidate(use_case, ledger.ended()),
@@ -97,8 +99,8 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _placement(wanted: Resources) -> tune.PlacementGroupFactory:
-    bundle = {"CPU": wanted.cpus or 1, "GPU": wanted.gpus, "memory": int((wanted.memory_gb or 0) * _GB)}
+def _placement(held: Held) -> tune.PlacementGroupFactory:
+    bundle = {"CPU": held.cpus, "GPU": held.gpus, "memory": held.memory_bytes}
     return tune.PlacementGroupFactory([{name: float(amount) for name, amount in bundle.items() if amount}])
 
 
@@ -184,18 +186,24 @@ class _Turns(Searcher):  # type: ignore[misc]
 class _Report(tune.Callback):  # type: ignore[misc]
     """Tells the ledger what happens to trials, and ends those that take too long and, at its end, the search."""
 
-    def __init__(self, ledger: TrialLedger, trial_seconds: float) -> None:
+    def __init__(self, ledger: TrialLedger, slots: Slots, trial_seconds: float) -> None:
         self._ledger = ledger
+        self._slots = slots
         self._trial_seconds = trial_seconds
         self._begun: dict[str, float] = {}
+        # By attempts whose worker died, as far as they have told.
+        self._used_before: dict[str, Mapping[str, Any]] = {}
         self.over = False
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._begun[trial.trial_id] = time.monotonic()
+        self._used_before[trial.trial_id] = self._trial(trial).used
         self._ledger.update(self._trial(trial))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         ours = self._trial(trial)
+        if "used" in result:
+            ours = replace(ours, used=self._used(trial, Usage.from_json(result["used"])))
         if "message" in result:
             self._ledger.update(replace(ours, message=result["message"]))
         elif "fraction" in result:
@@ -226,6 +234,13 @@ class _Report(tune.Callback):  # type: ignore[misc]
                 self._ledger.update(replace(self._trial(trial), message=f"{why}or raise Search(trial_seconds=...)."))
                 trial.max_failures = 0  # or Tune would begin it again, as if its node had been lost
                 _kill(trial)
+
+    def _used(self, trial: Any, measured: Usage) -> dict[str, Any]:
+        """Of all attempts, with what they held. measured: by the worker of this one."""
+        held = self._slots.holds[trial.config["candidate"]]
+        of_held = Usage(gpu_s=held.gpus * measured.wall_s, asked_cpus=held.cpus, asked_bytes=held.memory_bytes)
+        before = Usage.from_json(self._used_before.get(trial.trial_id, {}))
+        return (before + measured + of_held).to_json()
 
     def _trial(self, trial: Any) -> Trial:
         return self._ledger.trials[trial.config["trial"]]

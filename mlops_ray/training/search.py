@@ -9,7 +9,7 @@ without the state of its scheduler, and forgets trials begun after the last time
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
@@ -19,10 +19,14 @@ from mlops_ray.training.experiment import run_trials
 from mlops_ray.training.kept_answers import KeptAnswers
 from mlops_ray.training.leaderboard import leaderboard, table
 from mlops_ray.training.shared_data import encode_where_it_fits
+from mlops_ray.training.slots import Slots
 from mlops_ray.training.tracking import open_search
 from mlops_ray.training.trial import SearchProgress, SearchResult
 from mlops_ray.training.trial_ledger import TrialLedger
 from mlops_ray.use_case import UseCase
+
+if TYPE_CHECKING:
+    from mlops_ray.governance.declared_resources import Resources
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ def search(
     progress: Callable[[SearchProgress], None] | None = None,
     retry_failed: bool = False,
     start_from: Mapping[str, Any] | None = None,
+    resources: "Resources | None" = None,
+    asked: Callable[[float, int], None] = lambda cpus, memory_bytes: None,
 ) -> SearchResult:
     """Search the parameters of all candidates; fit on the train part, judge on the validation part.
 
@@ -42,7 +48,8 @@ def search(
     that have ended, runs those that have not, and makes no second MLflow run for any. Ray must be initialised. A trial
     that raises is recorded as failed; it does not end the search. Trials that failed before run again if what is
     installed has changed since, or all of them with `retry_failed`. When a budget is spent the search ends with the
-    best that it has found, and says which. start_from: see SearchResult.started_from.
+    best that it has found, and says which. start_from: see SearchResult.started_from. resources: what each trial is
+    given in the place of what `Search.resources` says. asked: is told what it is given, of each candidate.
 
     Raises DataError if a part of the split is unusable, UseCaseError if no trial of any candidate finished,
     UnavailableError if MLflow is down.
@@ -68,7 +75,10 @@ def search(
     try:
         if ledger.unfinished() or not before:
             ledger.start_clock(started)
-            run_trials(use_case, settings, data, key, ledger, kept)
+            slots = Slots(use_case.search, use_case.candidates, ledger.budget.trials, resources)
+            for held in slots.holds.values():
+                asked(held.cpus, held.memory_bytes)
+            run_trials(use_case, settings, data, key, ledger, kept, slots)
             _require_ended(ledger)
         if kept is not None:
             average_the_best(use_case, training_set, ledger, kept)

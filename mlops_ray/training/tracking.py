@@ -37,6 +37,8 @@ _ENDED_BY = "mlops_ray.ended_by"
 _LEADERBOARD = "leaderboard.json"
 _SECONDS = "search_seconds"
 _FOOTPRINT = ("size_bytes", "row_ms", "batch_ms")
+_USED = "mlops_ray.used"
+_USED_METRICS = ("cpu_s", "wall_s", "process_peak_bytes", "read_bytes", "written_bytes", "asked_cpus")
 _HEALTH_TIMEOUT_S = 10.0
 # MLflow's limits: a digest of a data set, a parameter or tag value.
 _MAX_DIGEST = 36
@@ -193,8 +195,11 @@ class SearchRuns:
         with mlflow_errors(self._settings):
             tags = [RunTag(_STATUS, trial.status), RunTag(_MESSAGE, trial.message[:_MAX_TEXT])]
             tags.append(RunTag(_ENVIRONMENT, environment_digest()))
+            tags.append(RunTag(_USED, json.dumps(dict(trial.used))))
             costs = asdict(trial.footprint) if trial.footprint else {}
-            metrics = [Metric(f"onnx_{name}", value, _now_ms(), 0) for name, value in costs.items()]
+            measured = {f"onnx_{name}": value for name, value in costs.items()}
+            measured |= {f"used_{name}": float(trial.used[name]) for name in _USED_METRICS if name in trial.used}
+            metrics = [Metric(name, value, _now_ms(), 0) for name, value in measured.items()]
             self._client.log_batch(trial.run_id, metrics=metrics, tags=tags)
             self._client.set_terminated(trial.run_id, _RUN_STATUS[trial.status])
 
@@ -250,6 +255,7 @@ class SearchRuns:
             message=run.data.tags.get(_MESSAGE, ""),
             steps=self._steps(run),
             footprint=_footprint(run),
+            used=json.loads(run.data.tags.get(_USED, "{}")),
         )
 
     def _steps(self, run: Run) -> tuple[Step, ...]:

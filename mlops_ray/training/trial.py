@@ -38,7 +38,8 @@ class Trial:
     `number` counts the trials of the candidate from 0. `run_id` is its MLflow run, "" before it has one. Status:
     finished at the full budget, stopped early because others of the same candidate were better or, with that in
     `message`, because the search's own budget was spent; or failed, with the error in `message`. footprint: of a
-    finished trial whose model could be exported.
+    finished trial whose model could be exported. used: as its worker measured it (`cost.usage.Usage`), {} where it did
+    not.
     """
 
     candidate: str
@@ -49,6 +50,7 @@ class Trial:
     message: str = ""
     steps: tuple[Step, ...] = ()
     footprint: Footprint | None = None
+    used: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trial_id(self) -> str:
@@ -91,6 +93,7 @@ class Trial:
             message=value["message"],
             steps=tuple(Step(**step) for step in value["steps"]),
             footprint=Footprint(**value["footprint"]) if value.get("footprint") else None,
+            used=value.get("used", {}),
         )
 
 

@@ -4,7 +4,6 @@ Apart from the search, so that a worker imports neither Feast nor MLflow: togeth
 """
 
 import logging
-import resource
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.cost.work import Work
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.scaled import expect_answers, fit_steps
 from mlops_ray.training.weights import Weights
@@ -59,12 +59,18 @@ class TrialWorker:
     def begin(self, candidate: str, parameters: Parameters) -> None:
         self._candidate = self._candidates[candidate]
         self._parameters = parameters
-        self._started, self._cpu_before = time.monotonic(), _cpu_seconds()
+        self._started, self._work = time.monotonic(), Work()
         self._fitting: Iterator[tuple[float, FittedModel]] | None = None
 
     def step(self) -> dict[str, Any]:
-        """`fraction`, `value` (the metric on the validation part), `seconds`, `cpu_seconds`, `done`, and at the end a
-        `footprint` if the model can be exported; or `message` if it failed."""
+        """`fraction`, `value` (the metric on the validation part), `seconds`, `done`, and at the end a `footprint` if
+        the model can be exported; or `message` if it failed. `used`: by the trial so far (`cost.usage.Usage`);
+        `cpu_seconds`: the same CPU seconds."""
+        found = self._step()
+        used = self._work.used()
+        return found | {"cpu_seconds": used.cpu_s, "used": used.to_json()}
+
+    def _step(self) -> dict[str, Any]:
         try:
             # Within the try, because a candidate's fit need not be a generator and can raise at once.
             self._fitting = self._fitting or self._fit()
@@ -77,8 +83,8 @@ class TrialWorker:
             return {"message": what_happened(error), "done": True}
         done = fraction >= 1.0
         costs = self._footprint(model) if done else None
-        taken = {"seconds": time.monotonic() - self._started, "cpu_seconds": _cpu_seconds() - self._cpu_before}
-        return {"fraction": float(fraction), "value": value, **taken, "done": done, "footprint": costs}
+        seconds = time.monotonic() - self._started
+        return {"fraction": float(fraction), "value": value, "seconds": seconds, "done": done, "footprint": costs}
 
     def _footprint(self, model: FittedModel) -> dict[str, Any] | None:
         """None where it cannot be exported: sealing says so when such a model is chosen."""
@@ -111,9 +117,3 @@ class TrialWorker:
         one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
         task = self._task.decided(labels, answer, 1)
         return float(task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])
-
-
-def _cpu_seconds() -> float:
-    """Of all threads of this process, and of processes that it has started and that have ended."""
-    used = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(one.ru_utime + one.ru_stime for one in used)

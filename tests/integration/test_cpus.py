@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray import cloudpickle
 from mlops_ray.code_version import CodeVersion
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
+from mlops_ray.governance.declared_resources import Resources
 from mlops_ray.pipeline.cpus import free_cpus, node_cpus
 from mlops_ray.pipeline.steps.step import StepWaits, Where
 from mlops_ray.pipeline.task import in_task
@@ -89,3 +91,22 @@ def test_the_threads_of_a_fit_are_apart_from_its_cpus(cluster: None, tmp_path: P
 def test_an_error_of_ours_comes_back_as_it_was_raised(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the data is broken"):
         in_task(where([], tmp_path), "ingest", broken)
+
+
+def resources() -> dict[str, Any]:
+    return {"given": dict(ray.get_runtime_context().get_assigned_resources()), **threads()}
+
+
+def test_what_is_declared_counts_more_than_the_code_and_waits_for_nobody(cluster: None, tmp_path: Path) -> None:
+    asked: list[tuple[float, int]] = []
+    declared = Resources(1.5, 300)
+    given = replace(where([], tmp_path), resources=declared, asked=lambda cpus, memory: asked.append((cpus, memory)))
+    found = in_task(given, "evaluate", resources, cpus=None)
+    assert found == {"given": {"CPU": 1.5, "memory": 300 << 20}, "threads": 2}
+    greedy = replace(given, resources=Resources(64.0, 1 << 30))
+    assert in_task(greedy, "register", resources)["given"]["CPU"] == 2
+    held = hold("held_beside")
+    assert in_task(given, "register", resources)["given"]["CPU"] == 1
+    ray.kill(held)
+    assert asked[0] == (1.5, 300 << 20)
+    assert asked[2] == (1, 300 << 20)

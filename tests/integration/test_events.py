@@ -24,10 +24,12 @@ from mlops_ray.governance.alarms import alarms_of, open_alarms, raise_alarm, res
 from mlops_ray.governance.anchors import anchor, read_anchors
 from mlops_ray.governance.approvals import approve, attach, expire, list_approvals, reject, request, revoke
 from mlops_ray.governance.audit import check, verify_store
+from mlops_ray.governance.budgets import Budget, say_exceeded, say_warned, set_budget
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.clearance import expect_servable
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.declared_resources import Resources, declare_resources
 from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.erasures import erase_person as erase_person_from_audit
@@ -171,6 +173,7 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     erasure(platform)
     advisories_and_audit(platform)
     due_by_the_clock(platform)
+    money(platform)
     subscribers(platform)
     assert {event.type for event in platform.seen} == set(EVENT_TYPES) - {UPGRADED}
     assert waiting(platform.store) == []
@@ -466,6 +469,23 @@ def due_by_the_clock(platform: Platform) -> None:
     schedule_runs.end(store, run, False, "no disk")
     (event,) = platform.told("schedule.failed")
     assert (event.reason, event.payload["operation"]) == ("no disk", "audit")
+
+
+def money(platform: Platform) -> None:
+    store, budget = platform.store, Budget(NAME, "2026-11", 10.0, "EUR")
+    set_budget(store, ANN, budget, "new")
+    (event,) = platform.told("budget.changed")
+    assert event.after == {"amount": 10.0, "currency": "EUR"}
+    say_warned(store, budget, "2026-11", 8.5)
+    say_warned(store, budget, "2026-11", 8.6)
+    (event,) = platform.told("budget.warned")
+    assert event.payload["spent"] == 8.5
+    say_exceeded(store, budget, "2026-11", 10.5, "run")
+    (event,) = platform.told("budget.exceeded")
+    assert event.payload["run"] == "run"
+    declare_resources(store, ANN, NAME, {"train": Resources(1.0)}, "measured")
+    (event,) = platform.told("resources.changed")
+    assert event.after == {"cpus": 1.0}
 
 
 def subscribers(platform: Platform) -> None:

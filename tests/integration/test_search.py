@@ -17,10 +17,17 @@ from mlflow.entities import Run
 from ray import cloudpickle
 from search_setting import Broken, Steady, make_settings, make_training_set, make_use_case, slow_use_case
 
-from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, UnavailableError, UseCaseError
+from mlops_ray.config import Prices, Settings
+from mlops_ray.cost import meter as meter_module
+from mlops_ray.cost.meter import Meter
+from mlops_ray.cost.prices import digest_of
+from mlops_ray.errors import BudgetError, ConfigurationError, UnavailableError, UseCaseError
+from mlops_ray.governance.budgets import Budget, set_budget
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.usage import Part, month_of, now, write_usage
 from mlops_ray.training.search import search
-from mlops_ray.training.trial import SearchProgress, SearchResult
+from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
 from mlops_ray.use_case import Resources
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -166,6 +173,42 @@ def test_resources_that_no_node_has_are_refused_before_anything_waits_for_them(c
     case = replace(case, search=replace(case.search, resources={"steady": Resources(cpus=2, gpus=1)}))
     with pytest.raises(ConfigurationError, match=r"steady asks for 2 CPUs, 1 GPUs.*no node.*Search\(resources"):
         search(case, settings, make_training_set(settings), "key")
+
+
+def test_a_spent_budget_stops_a_search_that_goes_on_once_it_is_raised(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run of the use case spends it while two trials have ended."""
+    monkeypatch.setattr(meter_module, "_BUDGET_EVERY_S", 0.1)
+    prices = Prices(currency="EUR", cpu_hour=0.0, gpu_hour=3600.0)
+    settings = make_settings(tmp_path).model_copy(update={"prices": prices})
+    store, training_set = open_store(settings), make_training_set(settings)
+    set_budget(store, SYSTEM, Budget("planes", "", 10.0, "EUR"), "")
+    ended: dict[str, Trial] = {}
+
+    def spend(change: SearchProgress) -> None:
+        ended.update({change.trial.trial_id: change.trial} if change.trial.status == "finished" else {})
+        if len(ended) == 2:
+            other = Part("other", "step", "train", "planes", "", digest_of(prices))
+            write_usage(store, other, month_of(now(store)), {"gpu_s": 11.0}, "running")
+
+    with (
+        pytest.raises(BudgetError, match="11 of 10 EUR"),
+        Meter(store, settings, "planes") as meter,
+        meter.step("train", "key"),
+    ):
+        search(slow_use_case(), settings, training_set, "key", spend)
+    assert 2 <= len(ended) < 6
+    set_budget(store, SYSTEM, Budget("planes", "", 20.0, "EUR"), "raised")
+    changed = set[str]()
+    with Meter(store, settings, "planes") as meter, meter.step("train", "key"):
+        found = search(slow_use_case(), settings, training_set, "key", lambda one: changed.add(one.trial.trial_id))
+    assert len(found.trials) == 6
+    assert not changed & ended.keys(), "a trial that had ended was run again"
+    measured = [trial.used for trial in found.trials]
+    assert all(used["wall_s"] >= 0.3 and used["asked_cpus"] >= 1 for used in measured)
+    logged = {run.info.run_id: run.data.metrics for run in children(settings, found.parent_run_id)}
+    assert all(logged[trial.run_id]["used_wall_s"] == trial.used["wall_s"] for trial in found.trials)
 
 
 def test_mlflow_away_is_one_sentence(cluster: str, tmp_path: Path) -> None:

@@ -9,8 +9,12 @@ import yaml
 from pydantic import BaseModel
 from ray.serve.schema import ServeDeploySchema
 
+from mlops_ray.config import Settings
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.declared_resources import Resources, declare_resources
+from mlops_ray.governance.events import SYSTEM
 from mlops_ray.retraining.governed_endpoint import GovernedArgs
-from mlops_ray.serving.app import EndpointArgs, ServerArgs
+from mlops_ray.serving.app import EndpointArgs, ServerArgs, endpoint_application
 
 FILES = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
 ARGS: dict[str, type[BaseModel]] = {
@@ -59,3 +63,18 @@ def test_a_mistyped_key_is_caught(path: tuple[Any, ...]) -> None:
     part["mistpyed"] = 1
     with pytest.raises((AssertionError, ValueError), match="mistpyed"):
         check(config)
+
+
+def test_an_endpoint_takes_what_is_declared_for_it_and_else_what_its_arguments_say(tmp_path: Path) -> None:
+    settings = Settings(state=str(tmp_path), data=str(tmp_path))
+    args = EndpointArgs(model="flights", min_replicas=2, max_replicas=9, downscale_delay_s=7)
+
+    def deployed() -> tuple[Any, ...]:
+        deployment = endpoint_application(args, settings)._bound_deployment
+        scaling = deployment._deployment_config.autoscaling_config
+        bounds = scaling.min_replicas, scaling.max_replicas, scaling.downscale_delay_s
+        return *bounds, deployment.ray_actor_options
+
+    assert deployed()[:3] == (2, 9, 7)
+    declare_resources(open_store(settings), SYSTEM, "flights", {"endpoint": Resources(0.5, 700, 1, 3)}, "advised")
+    assert deployed() == (1, 3, 7, {"num_cpus": 0.5, "memory": 700 << 20})

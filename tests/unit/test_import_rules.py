@@ -31,11 +31,13 @@ TABLE: dict[str, set[str]] = {
     "client": {"errors"},
     # It asks as any other caller does, over HTTP.
     "assistant": {"client", "errors"},
+    # What work used is measured in whatever does it.
+    "cost": {"errors", "config", "artifacts", "state_folder", "governance"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
     # It reads raw files as ingestion does, and training sets.
     "exploration": GROUND | {"ingestion", "features"},
-    "training": GROUND | {"features"},
+    "training": GROUND | {"features", "cost"},
     "evaluation": GROUND | {"features", "training"},
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
@@ -46,7 +48,7 @@ TABLE: dict[str, set[str]] = {
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
     "serving": GROUND
-    | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue", "console"},
+    | {"client", "ingestion", "features", "registry", "predictions", "monitoring", "catalogue", "console", "cost"},
     "scaffold": GROUND | {"exploration", "ingestion"},
     # What is asked of a use case is read from its declaration.
     "standards": GROUND,
@@ -55,6 +57,7 @@ TABLE: dict[str, set[str]] = {
     # what was answered.
     "pipeline": GROUND
     | {
+        "cost",
         "ingestion",
         "exploration",
         "features",
@@ -67,6 +70,7 @@ TABLE: dict[str, set[str]] = {
     },
     "retraining": GROUND
     | {
+        "cost",
         "features",
         "training",
         "evaluation",
@@ -91,6 +95,7 @@ TABLE: dict[str, set[str]] = {
         "standards",
         "operations",
         "catalogue",
+        "cost",
         "client",
         "ingestion",
         "exploration",

@@ -143,7 +143,7 @@ def test_a_record_of_another_model_is_not_believed(settings: Settings, store: Co
         trace(settings, "flights@1")
 
 
-OPTIONAL = {"owner", "purpose", "limits", "feature_service", "feature_rows", "parameters", "search"}
+OPTIONAL = {"used", "owner", "purpose", "limits", "feature_service", "feature_rows", "parameters", "search"}
 
 
 @pytest.mark.parametrize("name", [one.name for one in fields(Lineage) if one.name not in OPTIONAL])

@@ -9,8 +9,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.config import Prices, Settings
+from mlops_ray.cost.meter import AROUND, Meter
+from mlops_ray.cost.prices import digest_of
+from mlops_ray.errors import BudgetError, ConfigurationError, DataError
+from mlops_ray.governance.budgets import Budget, set_budget
+from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.usage import Part, month_of, now, read_usage, write_usage
 from mlops_ray.ingestion.sources import SourceFile
 from mlops_ray.pipeline import pipeline as pipeline_module
 from mlops_ray.pipeline.part import part
@@ -228,6 +234,36 @@ def test_a_step_that_fails_leaves_no_result(pipeline: Callable[..., Pipeline], w
     steps(work)
     pipeline().run(until="train")
     assert steps(work) == ["features", "training_set", "train"]
+
+
+def test_a_spent_budget_stops_a_run_that_repeats_nothing_once_it_is_raised(
+    pipeline: Callable[..., Pipeline], work: Work, tmp_path: Path
+) -> None:
+    settings = Settings(
+        state=str(tmp_path / "state"), data=str(tmp_path), prices=Prices(currency="EUR", gpu_hour=3600.0)
+    )
+    (tmp_path / "state").mkdir()
+    store, of_steps = open_store(settings), work.given
+    set_budget(store, SYSTEM, Budget("orders", "", 10.0, "EUR"), "")
+
+    def spend(step: str, inputs: Inputs) -> Any:
+        part = Part("other", "step", "train", "orders", "", digest_of(settings.prices))
+        write_usage(store, part, month_of(now(store)), {"gpu_s": 10.0}, "ended")
+        return of_steps(step, inputs)
+
+    work.given = spend  # while the first step runs, another run spends all of it
+    with pytest.raises(BudgetError, match="10 of 10 EUR"), Meter(store, settings, "orders") as meter:
+        pipeline(meter=meter).run(until="train")
+    assert steps(work) == ["ingest"]
+    with pytest.raises(BudgetError), Meter(store, settings, "orders"):
+        pass
+    set_budget(store, SYSTEM, Budget("orders", "", 11.0, "EUR"), "raised")
+    with Meter(store, settings, "orders") as meter:
+        pipeline(meter=meter).run(until="train")
+    assert steps(work) == ["features", "training_set", "train"]
+    measured = {row.name: row for row in read_usage(store, "orders", kinds=("step",)) if row.run == meter.run}
+    assert set(measured) == {"features", "training_set", "train", AROUND}
+    store.close()
 
 
 def test_explain_says_what_would_run_and_runs_nothing(pipeline: Callable[..., Pipeline], work: Work) -> None:

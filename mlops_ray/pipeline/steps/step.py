@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # What is only handed on is no code that every step depends o
     from mlops_ray.code_version import CodeVersion
     from mlops_ray.config import Settings
     from mlops_ray.features.definitions import Definitions
+    from mlops_ray.governance.declared_resources import Resources
     from mlops_ray.governance.events import Actor
     from mlops_ray.ingestion.sources import SourceFile
     from mlops_ray.registry.lineage import Lineage
@@ -82,7 +83,9 @@ class Where:
     settings: the part that says where things lie, see `Step.places`. key: names this run of the step, and is the same
     when it is taken up again after a kill. author: on whose behalf a version is registered. lineage: the record of
     where that version comes from. retry_failed: trials that failed run again. start_from: where a new search begins,
-    which its result tells (SearchResult.started_from); an earlier one of the same inputs stands as it is.
+    which its result tells (SearchResult.started_from); an earlier one of the same inputs stands as it is. resources:
+    what is declared for this step in the place of what it asks for itself. asked: is told what each of its tasks asks
+    for.
     """
 
     settings: Settings
@@ -95,6 +98,8 @@ class Where:
     retry_failed: bool = False
     start_from: Callable[[], Mapping[str, Any]] = dict
     start_ray: Callable[[], Any] = lambda: None
+    resources: Resources | None = None
+    asked: Callable[[float, int], None] = lambda cpus, memory_bytes: None
 
 
 @dataclass(frozen=True)

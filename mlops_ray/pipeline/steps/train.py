@@ -36,8 +36,8 @@ def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
 
     say_if_it_waits(where, "train")
     data = inputs.training_set.value
-    again, start = where.retry_failed, where.start_from()
-    found = search(inputs.use_case, where.settings, data, where.key, where.notify, again, start)
+    given = inputs.use_case, where.settings, data, where.key, where.notify, where.retry_failed
+    found = search(*given, where.start_from(), where.resources, where.asked)
     metric = inputs.use_case.label.task.metrics[inputs.use_case.metric]
     return found.to_json() | {"leaderboard": [asdict(one) for one in leaderboard(found, metric)]}
 

@@ -1,0 +1,75 @@
+"""Prices: what a usage costs by a table of prices, and sums that never mix currencies."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlops_ray.artifacts import digest_json
+from mlops_ray.config import Prices
+from mlops_ray.cost.usage import Usage
+from mlops_ray.governance.usage import Used
+
+NO_PRICES = "no prices"
+_GB = 1e9
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """amounts: by currency. unpriced: the prices that are missing for what was used, so that the amounts lack it."""
+
+    amounts: Mapping[str, float] = field(default_factory=dict)
+    unpriced: frozenset[str] = frozenset()
+
+    def __add__(self, other: "Cost") -> "Cost":
+        names = {**self.amounts, **other.amounts}
+        sums = {name: self.amounts.get(name, 0.0) + other.amounts.get(name, 0.0) for name in names}
+        return Cost(sums, self.unpriced | other.unpriced)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"amounts": {name: round(value, 6) for name, value in sorted(self.amounts.items())}} | (
+            {"unpriced": sorted(self.unpriced)} if self.unpriced else {}
+        )
+
+    def __str__(self) -> str:
+        shown = " + ".join(f"{value:.4g} {name}" for name, value in sorted(self.amounts.items())) or "-"
+        return f"{shown} (without {', '.join(sorted(self.unpriced))})" if self.unpriced and self.amounts else shown
+
+
+def price(usage: Usage, prices: Prices | None) -> Cost:
+    """What this costs by a table; None for no table: nothing is known then, and it is not 0."""
+    if prices is None:
+        return Cost({}, frozenset((NO_PRICES,)))
+    parts = {
+        "cpu_hour": usage.cpu_s / _HOUR_S,
+        "gpu_hour": usage.gpu_s / _HOUR_S,
+        "memory_gb_hour": usage.byte_s / _GB / _HOUR_S,
+        "read_gb": usage.read_bytes / _GB,
+        "written_gb": usage.written_bytes / _GB,
+    }
+    amount, unpriced = 0.0, set()
+    for name, quantity in parts.items():
+        rate = getattr(prices, name)
+        if rate is not None:
+            amount += rate * quantity
+        elif quantity > 0:
+            unpriced.add(name)
+    return Cost({prices.currency: amount}, frozenset(unpriced))
+
+
+def digest_of(prices: Prices | None) -> str:
+    """Names a table of prices; "" for none."""
+    return "" if prices is None else digest_json(prices.model_dump())
+
+
+def priced(rows: Iterable[Used], tables: Mapping[str, Mapping[str, Any]]) -> Cost:
+    """The cost of rows, each by the table that held when it was used (`governance.usage.read_prices`)."""
+    # Another release may have known other prices: what is read is what this one knows.
+    known = {
+        digest: Prices(**{name: rate for name, rate in table.items() if name in Prices.model_fields})
+        for digest, table in tables.items()
+    }
+    total = Cost()
+    for row in rows:
+        total += price(Usage.from_json(row.quantities), known.get(row.prices))
+    return total

@@ -1,0 +1,98 @@
+"""Right-sizing: what a step, a trial or a replica should ask for, by what it has used."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from mlops_ray.cost.usage import Usage
+from mlops_ray.governance.declared_resources import Resources
+from mlops_ray.governance.usage import Used
+
+SHARE, HEAD_ROOM = 0.99, 1.15
+# Steps that run in one task of their own, unless they are small enough for none. The others ask for their tasks one by
+# one, as their data need it.
+STEPS = ("training_set", "evaluate", "register", "materialize")
+ENDPOINT, TRIALS = "endpoint", "train"
+_LEAST_CPUS = 0.1
+_LEAST_MB = 64
+_LATEST = 30
+# Shorter work says nothing: what the clock of the kernel shows is rounded.
+_SHORTEST_S = 1.0
+_SHORTEST_SERVED_S = 600.0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """name: of the step ("train": each trial), or "endpoint": each replica. asked: what it asked for the last time.
+    used: CPUs for 99 % of the time, and the most memory. advised: with head-room. samples: of how many it is."""
+
+    name: str
+    asked: Resources
+    used: Resources
+    advised: Resources
+    samples: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {part: getattr(self, part).to_json() for part in ("asked", "used", "advised")}
+
+
+def advise(rows: Iterable[Used]) -> list[Advice]:
+    """For what has run long enough to say; of what failed or was killed nothing is learnt."""
+    by_name: dict[str, list[Used]] = defaultdict(list)
+    replicas: list[Used] = []
+    for row in rows:
+        if row.kind == "replica":
+            replicas.append(row)
+        elif row.state == "ended" and row.quantities.get("asked_cpus") and (row.kind == "trial" or row.name in STEPS):
+            by_name[TRIALS if row.kind == "trial" else row.name].append(row)
+    names = [name for name in (*STEPS[:1], TRIALS, *STEPS[1:]) if by_name.get(name)]
+    found = [one for name in names if (one := _of_tasks(name, by_name[name])) is not None]
+    served_s = sum(row.quantities.get("wall_s", 0.0) for row in replicas)
+    return found + ([_of_replicas(replicas)] if served_s >= _SHORTEST_SERVED_S else [])
+
+
+def _of_tasks(name: str, rows: Sequence[Used]) -> Advice | None:
+    used = [Usage.from_json(row.quantities) for row in rows]
+    used = [one for one in used if one.wall_s >= _SHORTEST_S][-_LATEST:]
+    if not used:
+        return None
+    cpus = max(one.cpus_within(SHARE) or one.cpu_s / one.wall_s for one in used)
+    peak = max(one.process_peak_bytes for one in used)
+    asked = Resources(used[-1].asked_cpus or None, used[-1].asked_bytes >> 20 or None)
+    advised = Resources(advised_cpus(cpus), advised_mb(peak))
+    return Advice(name, asked, Resources(round(cpus, 2), peak >> 20), advised, len(used))
+
+
+def _of_replicas(rows: Sequence[Used]) -> Advice:
+    """Replicas as the busiest hours want them, and at least as many as half of the hours do; one more may always come,
+    as hours do not show their busiest minute."""
+    used = [Usage.from_json(row.quantities) for row in rows]
+    together: dict[datetime, float] = defaultdict(float)
+    for row, one in zip(rows, used, strict=True):
+        together[row.since] += one.cpu_s / 3600
+    hours = sorted(together.values())
+    cpus = max((one.cpus_within(SHARE) for one in used), default=0.0)
+    peak = max(one.process_peak_bytes for one in used)
+    each = advised_cpus(cpus)
+    busiest, usual = (hours[min(len(hours) - 1, int(share * len(hours)))] for share in (SHARE, 0.5))
+    least = max(1, math.ceil(usual * HEAD_ROOM / each))
+    most = max(least + 1, math.ceil(busiest * HEAD_ROOM / each))
+    asked = Resources(max(one.asked_cpus for one in used) or None, max(one.asked_bytes for one in used) >> 20 or None)
+    advised = Resources(each, advised_mb(peak), least, most)
+    return Advice(ENDPOINT, asked, Resources(round(cpus, 2), peak >> 20), advised, len(rows))
+
+
+def advised_cpus(used: float) -> float:
+    """With head-room, in tenths. Who keeps n cores busy can use no more of them: beside that no head-room is of use,
+    and a request of a little more than n would keep another from the machine."""
+    whole = round(used)
+    if whole >= 1 and abs(used - whole) <= 0.1 * whole:
+        return float(whole)
+    return max(_LEAST_CPUS, math.ceil(used * HEAD_ROOM * 10 - 1e-9) / 10)
+
+
+def advised_mb(peak_bytes: int) -> int:
+    return max(_LEAST_MB, math.ceil(peak_bytes * HEAD_ROOM / (1 << 20)))

@@ -1,0 +1,91 @@
+"""Spending: what a use case has cost this month, against its budget."""
+
+import logging
+from datetime import datetime
+from typing import Literal
+
+from mlops_ray.config import Prices
+from mlops_ray.cost.prices import Cost, priced
+from mlops_ray.errors import BudgetError, ConfigurationError
+from mlops_ray.governance.budgets import Budget, budget_of, say_exceeded, say_warned
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.usage import month_of, now, read_prices, read_usage
+
+Verdict = Literal["go on", "warn", "stop"]
+
+_logger = logging.getLogger(__name__)
+
+
+def judge(spent: float, budget: Budget) -> Verdict:
+    """Whether a run may go on when this is spent, in the budget's currency. A budget of 0 stops everything."""
+    if spent >= budget.amount:
+        return "stop"
+    return "warn" if spent >= budget.warn_at * budget.amount else "go on"
+
+
+def month_name(moment: datetime) -> str:
+    return f"{month_of(moment):%Y-%m}"
+
+
+def following(month: datetime) -> datetime:
+    """The beginning of the month after the one that begins then."""
+    return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+
+
+def spent_in(store: ControlStore, use_case: str, month: datetime) -> Cost:
+    """By all runs and replicas of a use case in the month that begins then; trials are part of their runs' steps."""
+    rows = read_usage(store, use_case, month, following(month), ("step", "replica"))
+    return priced(rows, read_prices(store))
+
+
+class Spending:
+    """Watches one run's use case. Runs at the same time see what the others have written."""
+
+    def __init__(self, store: ControlStore, use_case: str, prices: Prices | None, run: str):
+        self._store, self._use_case, self._prices, self._run = store, use_case, prices, run
+
+    def expect_something_left(self) -> None:
+        """Raise BudgetError if the month's budget is spent, ConfigurationError if it cannot be judged."""
+        month = now(self._store)
+        budget = budget_of(self._store, self._use_case, month_name(month))
+        if budget is not None and (self._prices is None or self._prices.currency != budget.currency):
+            has = "no prices" if self._prices is None else f"prices in {self._prices.currency}"
+            raise ConfigurationError(
+                f"The budget of {self._use_case} is in {budget.currency}, and the settings have {has}: what a run "
+                f"costs could not be compared with it. Set `prices` in {budget.currency}, or set the budget anew "
+                f"(`mlops-ray cost budget`)."
+            )
+        if (why := self.decide()) is not None:
+            raise BudgetError(why)
+
+    def left(self) -> tuple[Budget, float] | None:
+        """The budget of this month and what is left of it; None without one."""
+        month = month_of(now(self._store))
+        budget = budget_of(self._store, self._use_case, month_name(month))
+        if budget is None:
+            return None
+        spent = spent_in(self._store, self._use_case, month)
+        return budget, budget.amount - spent.amounts.get(budget.currency, 0.0)
+
+    def decide(self) -> str | None:
+        """Why the run has to stop, None if it has not. What calls for an event is recorded."""
+        found = self.left()
+        if found is None:
+            return None
+        budget, left = found
+        spent, month = budget.amount - left, month_name(now(self._store))
+        verdict = judge(spent, budget)
+        if verdict == "go on":
+            return None
+        if budget.warned_for != month:
+            text = "Of the budget of %s for %s, %.4g of %.4g %s are spent."
+            _logger.warning(text, self._use_case, month, spent, budget.amount, budget.currency)
+            say_warned(self._store, budget, month, spent)
+        if verdict == "warn":
+            return None
+        say_exceeded(self._store, budget, month, spent, self._run)
+        of = f"{spent:.4g} of {budget.amount:.4g} {budget.currency}"
+        return (
+            f"The budget of {self._use_case} for {month} is spent: {of}. What has ended is kept. Raise it "
+            f"(`mlops-ray cost budget {self._use_case} --amount ...`) and run the same again: it goes on from there."
+        )

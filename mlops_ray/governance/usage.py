@@ -1,0 +1,128 @@
+"""Usage: what steps, trials and replicas used, in the control store, with the prices that held then.
+
+A row is written again and again while the work goes on, so what a killed process had used is on record.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, insert, select, update
+
+from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.tables import price_tables, usage
+
+Kind = Literal["step", "trial", "replica"]
+UsageState = Literal["running", "ended", "failed"]
+
+
+@dataclass(frozen=True)
+class Used:
+    """One row. name: of the step or trial, or the version that a replica served. since: the beginning of the month, of
+    a replica's row the hour, in UTC. key: see `pipeline.records.Record.run_key`. prices: the digest of their table, ""
+    for none. quantities: see `cost.usage.Usage`. seen_at: when it was written last, by the database's clock."""
+
+    run: str
+    kind: Kind
+    name: str
+    since: datetime
+    use_case: str
+    key: str
+    prices: str
+    quantities: Mapping[str, Any]
+    state: UsageState
+    seen_at: datetime
+
+
+@dataclass(frozen=True)
+class Part:
+    """What rows are written of, one for each month or hour: see `Used`."""
+
+    run: str
+    kind: Kind
+    name: str
+    use_case: str
+    key: str = ""
+    prices: str = ""
+
+
+def month_of(moment: datetime) -> datetime:
+    """The beginning of its month in UTC."""
+    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def hour_of(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def now(store: ControlStore) -> datetime:
+    """What the database's clock shows: it decides to which month and hour something belongs."""
+    with store.reading() as connection:
+        return database_now(connection)
+
+
+def write_usage(
+    store: ControlStore, part: Part, since: datetime, quantities: Mapping[str, Any], state: UsageState
+) -> None:
+    """Let the row of the part say this; it is made if it is not there."""
+    with store.transaction() as connection:
+        row = {"quantities": dict(quantities), "state": state, "seen_at": database_now(connection)}
+        this = (usage.c.run == part.run) & (usage.c.kind == part.kind) & (usage.c.name == part.name)
+        if connection.execute(update(usage).where(this & (usage.c.since == since)).values(row)).rowcount == 0:
+            connection.execute(insert(usage).values(**vars(part), since=since, **row))
+
+
+def read_usage(
+    store: ControlStore,
+    use_case: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    kinds: Iterable[Kind] | None = None,
+    keys: Sequence[str] | None = None,
+) -> list[Used]:
+    """The rows of the months and hours that begin in [since, until), the oldest first; of some kinds or keys."""
+    with store.reading() as connection:
+        return used_within(connection, use_case, since, until, kinds, keys)
+
+
+def used_within(
+    connection: Connection,
+    use_case: str | None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    kinds: Iterable[Kind] | None = None,
+    keys: Sequence[str] | None = None,
+) -> list[Used]:
+    """As `read_usage`, in the caller's transaction."""
+    query = select(usage).order_by(usage.c.since, usage.c.seen_at, usage.c.run, usage.c.name)
+    if use_case is not None:
+        query = query.where(usage.c.use_case == use_case)
+    if since is not None:
+        query = query.where(usage.c.since >= since)
+    if until is not None:
+        query = query.where(usage.c.since < until)
+    if kinds is not None:
+        query = query.where(usage.c.kind.in_(list(kinds)))
+    if keys is not None:
+        query = query.where(usage.c.key.in_(list(keys)))
+    return [Used(**row._mapping) for row in connection.execute(query)]
+
+
+def keep_prices(store: ControlStore, digest: str, prices: Mapping[str, Any]) -> None:
+    """Keep a table of prices under its digest, once."""
+    with store.transaction() as connection:
+        known = connection.execute(select(price_tables.c.digest).where(price_tables.c.digest == digest)).first()
+        if known is None:
+            row = {"digest": digest, "prices": dict(prices), "first_at": database_now(connection)}
+            connection.execute(insert(price_tables).values(row))
+
+
+def read_prices(store: ControlStore) -> dict[str, Mapping[str, Any]]:
+    """All tables of prices that were ever used, by digest."""
+    with store.reading() as connection:
+        return prices_within(connection)
+
+
+def prices_within(connection: Connection) -> dict[str, Mapping[str, Any]]:
+    return {row.digest: row.prices for row in connection.execute(select(price_tables))}
