@@ -36,6 +36,7 @@ SERVED_BY = (
     "ibis-framework",
     "SQLAlchemy",
     "alembic",
+    "opentelemetry-exporter-otlp-proto-http",  # where it is installed
     "psycopg[binary]",
     "redis",
     "protobuf",

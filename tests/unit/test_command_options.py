@@ -21,7 +21,7 @@ VARIABLES = {
 }
 # They ask a server, and take the development key alone from the state folder.
 ASKING = {"predict", "versions retire", "mcp"} | {
-    f"rollout {name}" for name in ("start", "status", "promote", "rollback")
+    f"rollout {name}" for name in ("start", "status", "pause", "resume", "promote", "rollback")
 }
 ASKING |= {f"approvals {name}" for name in ("list", "request", "approve", "reject", "revoke", "break-glass")}
 ASKING |= {f"approvals {name}" for name in ("rules", "approve-rules", "reject-rules", "attach", "report")}

@@ -241,7 +241,7 @@ def judged(candidate: Candidate, parameters: Parameters, data: FitData, fit: Fit
     """The last step of a trial on data that are both parts."""
     weights = weigh(fit, data.task, data.label, moments(len(data.label)))
     both = TrialData(data.features, data.matrix, data.label, data.matrix, data.label, weights, fit)
-    worker = TrialWorker(both, {candidate.name: candidate}, data.task, metric, 1, 1)
+    worker = TrialWorker(both, {candidate.name: candidate}, data.task, metric, 1, {candidate.name: 1})
     worker.begin(candidate.name, parameters)
     while True:
         step = worker.step()

@@ -39,6 +39,7 @@ from mlops_ray.use_case import (
     DividedView,
     Expectations,
     Fairness,
+    Fit,
     Integer,
     Label,
     LastKnown,
@@ -271,6 +272,12 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Search, "trial_seconds"): (60.0, TRAIN),
     (Search, "resources"): (Resources(cpus=2), TRAIN),
     (Search, "ensemble"): (3, TRAIN),
+    (Fit, "class_weights"): ("balanced", CANDIDATE),
+    (Fit, "half_life"): (timedelta(days=9), CANDIDATE),
+    (Fit, "calibration"): ("platt", CANDIDATE),
+    (Fit, "held_out"): (0.1, CANDIDATE),
+    (Fit, "time_limit"): (timedelta(hours=1), CANDIDATE),
+    (UseCase, "fit"): (Fit(held_out=0.2), CANDIDATE),
     (Resources, "cpus"): (2, TRAIN),
     (Resources, "gpus"): (1.0, TRAIN),
     (Resources, "memory_gb"): (2.0, TRAIN),
@@ -357,7 +364,7 @@ TOGETHER: dict[tuple[type, str], dict[str, Any]] = {
 }
 # Classes that are not declared by a user.
 # Of the other kinds of label, `test_other_tasks` tells.
-NOT_DECLARED = {declared.Feature, declared.MultiClass, declared.Regression}
+NOT_DECLARED = {declared.Feature, declared.FitData, declared.MultiClass, declared.Regression}
 CHECKED = [kind for kind in {kind for kind, _ in USE_CASE} if hasattr(kind, "__post_init__")]
 
 SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
@@ -378,6 +385,7 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "evidence_key": ("env:OTHER", NONE),
     "model_signing_key": ("env:OTHER", NONE),
     "model_signing_public_key": ("/other/public.pem", NONE),
+    "evidence_public_key": ("/other/public.pem", NONE),
     "webhook_allowed_hosts": (("other",), NONE),
     "ledger_wal": ("/other/wal", NONE),
     "ledger_secret_file": ("/other/secret", NONE),
@@ -391,6 +399,9 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "oidc_groups_claim": ("other", NONE),
     "oidc_groups": ({"ops": ("operate:all",)}, NONE),
     "oidc_people": ({"ann": "id"}, NONE),
+    "oidc_client_id": ("other", NONE),
+    "oidc_client_secret": ("env:OTHER", NONE),
+    "console_url": ("https://other", NONE),
     "oidc_requests_per_s": (9.0, NONE),
     "online_cache_s": (9.0, NONE),
     "http_host": ("0.0.0.0", NONE),

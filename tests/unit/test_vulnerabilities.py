@@ -344,6 +344,7 @@ def test_everything_that_replicas_import_is_a_root_of_the_bill() -> None:
         "google": "protobuf",
         "model_signing": "model-signing",
         "polars_hash": "polars-hash",
+        "opentelemetry": "opentelemetry-exporter-otlp-proto-http",
     }
     at_sealing_or_elsewhere = ("cvss", "cyclonedx", "packageurl", "apprise", "openlineage")
     by_who_anchors_the_audit_log = ("boto3", "botocore", "rfc3161_client")
