@@ -202,7 +202,7 @@ class _Report(tune.Callback):  # type: ignore[misc]
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         ours = self._trial(trial)
-        if "used" in result and ours.status == "running":  # what comes of one that was cut after its end is in no record
+        if "used" in result and ours.status == "running":  # of one that was cut the record is closed
             ours = replace(ours, used=self._used(trial, Usage.from_json(result["used"])))
         if "message" in result:
             self._ledger.update(replace(ours, message=result["message"]))
