@@ -5,11 +5,13 @@ and on a disk that is written once in a while, shows trials that ASHA stopped as
 trials ahead as may wait.
 """
 
+import gc
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from traceback import clear_frames
 from typing import Any
 
 import ray
@@ -63,7 +65,7 @@ def run_trials(
         threads={name: held.threads for name, held in slots.holds.items()},
     )
     report = _Report(ledger, slots, use_case.search.trial_seconds)
-    with _environment(_TUNE_ENVIRONMENT):
+    with _environment(_TUNE_ENVIRONMENT), _let_go():
         tune.Tuner(
             tune.with_resources(fit, lambda config: _placement(slots.holds[config["candidate"]])),
             tune_config=tune.TuneConfig(
@@ -82,6 +84,18 @@ def run_trials(
                 verbose=0,
             ),
         ).fit()
+
+
+@contextmanager
+def _let_go() -> Iterator[None]:
+    """Interrupted, as by a spent budget, Tune leaves without giving back what its trials hold: after an error it does.
+    They hold it until nothing refers to its controller, and the frames that were left do."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        clear_frames(interrupt.__traceback__)
+        gc.collect()
+        raise
 
 
 @contextmanager
