@@ -100,6 +100,7 @@ class Meter:
         self._around = self._row = _Row(self._part(AROUND))
         self._rows: dict[str, _Row] = {}
         self._began: dict[str, datetime] = {}
+        self._gpu_s: dict[tuple[str, str], float] = {}
         self._spending = Spending(store, use_case, settings.prices, self.run)
         self._stops: str | None = None
         self._before: Any = None
@@ -174,6 +175,9 @@ class Meter:
         of it belongs to the month in which it was first told."""
         with self._lock:
             key = self._row.part.key
+            held_before = self._gpu_s.get((key, name), 0.0)
+            self._gpu_s[key, name] = usage.gpu_s
+            self._row.fresh += Usage(gpu_s=max(0.0, usage.gpu_s - held_before))  # no process says what GPUs it holds
         part = Part(self.run, "trial", name, self._use_case, key, self._prices)
         with suppress(UnavailableError):
             if name not in self._began:

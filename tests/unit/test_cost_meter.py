@@ -66,6 +66,20 @@ def test_each_step_has_what_was_used_in_it(store: ControlStore, settings: Settin
     assert rows(store)["train"].key == "k2"
 
 
+def test_gpus_that_trials_hold_are_the_steps_once_and_count_for_the_budget(
+    store: ControlStore, settings: Settings
+) -> None:
+    priced = settings.model_copy(update={"prices": Prices(currency="EUR", cpu_hour=0, gpu_hour=3600.0)})
+    with Meter(store, priced, "flights") as meter, meter.step("train", "k"):
+        for name, gpu_s in (("a", 1.0), ("b", 2.0), ("a", 3.5), ("a", 3.5)):
+            meter.trial(name, Usage(wall_s=1.0, gpu_s=gpu_s), "running")
+    found = rows(store)
+    assert [found[name].quantities["gpu_s"] for name in ("train", "a", "b")] == [5.5, 3.5, 2.0]
+    set_budget(store, SYSTEM, Budget("flights", "", 5.0, "EUR"), "")
+    with pytest.raises(BudgetError, match=r"5\.5 of 5 EUR"):
+        Meter(store, priced, "flights").__enter__()
+
+
 def test_a_killed_run_has_used_what_it_had_written(store: ControlStore, settings: Settings, tmp_path: Path) -> None:
     code = f"""
 from mlops_ray.config import Settings
