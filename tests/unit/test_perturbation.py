@@ -20,7 +20,7 @@ import pytest
 
 import mlops_ray.use_case as declared
 from mlops_ray.artifacts import digest_json
-from mlops_ray.config import Settings
+from mlops_ray.config import Prices, Settings
 from mlops_ray.features.definitions import Definitions
 from mlops_ray.ingestion.sources import SourceFile
 from mlops_ray.ingestion.sql_table import SqlTable
@@ -408,6 +408,7 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "http_port": (9000, NONE),
     "num_cpus": (9, NONE),
     "object_store_mb": (900, NONE),
+    "prices": (Prices(currency="EUR", cpu_hour=1.0), NONE),
 }
 
 TRIAL = {
