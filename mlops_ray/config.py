@@ -38,6 +38,7 @@ class Settings(BaseModel):
     audit_public_key: absolute path of a PEM file of the public keys by which anchors are checked, older ones too.
     audit_time_stamp_url: a server of time stamps (RFC 3161); audit_time_stamp_roots: absolute path of a PEM file of the
     certificates that are trusted to stand behind them. Empty: none of it, which `mlops-ray audit verify` says.
+    backups: absolute folder or object-store URL of the backups, outside of what they are of. Empty: a command names it.
     webhook_allowed_hosts: hosts that notifications may go to although their addresses are private, or over http.
     oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
     oidc_groups_claim: where a token lists its groups; oidc_groups: what each group may, as roles with a use case, such
@@ -71,6 +72,7 @@ class Settings(BaseModel):
     audit_time_stamp_url: str = ""
     audit_time_stamp_roots: str = ""
     evidence_key: str = ""
+    backups: str = ""
     webhook_allowed_hosts: tuple[str, ...] = ()
     ledger_wal: str = ""
     ledger_secret_file: str = ""
@@ -118,11 +120,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _paths_are_absolute(self) -> Self:
-        for name in (*_PATHS, "audit_second_place", "audit_public_key", "audit_time_stamp_roots"):
+        for name in (*_PATHS, "audit_second_place", "audit_public_key", "audit_time_stamp_roots", "backups"):
             value = getattr(self, name)
             if not value and name not in _PATHS:
                 continue
-            may_be_url = name in ("data", "artifacts", "audit_second_place")
+            may_be_url = name in ("data", "artifacts", "audit_second_place", "backups")
             if "://" in value and not may_be_url:
                 raise ValueError(f"{name} is the URL {value!r}. Give an absolute path on this machine.")
             if not value.startswith("/") and "://" not in value:
