@@ -177,7 +177,10 @@ def _place(settings: Settings, given: str | None) -> "Place":
 
 def _actor(settings: Settings) -> Actor:
     """Of an older schema keys cannot be read as they are now: whoever can open the store may copy it, unrecorded."""
+    from mlops_ray.operations.backup.create import expect_store
+
     store = ControlStore(settings.control_store)
+    expect_store(store)
     try:
         return cli_actor(store, settings, "operate") if store.schema().standing() == "current" else SYSTEM
     finally:

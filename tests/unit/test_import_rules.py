@@ -75,11 +75,10 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
+    # What is due is started as retrainings are; a backup says how far the ledger goes, and is signed as models are.
+    "operations": GROUND | {"monitoring", "retraining", "predictions", "registry"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
-    # What is due is started as retrainings are; a backup says what nodes have not moved, as an erasure does, and is
-    # signed as models are.
-    "operations": GROUND | {"monitoring", "retraining", "catalogue", "predictions", "registry"},
     "cli": GROUND
     | {
         "scaffold",

@@ -31,11 +31,13 @@ from mlops_ray.governance.copied_rows import StoreState, copy_rows
 from mlops_ray.operations.backup.content import Content, digest_file, walk
 from mlops_ray.operations.backup.databases import copied_databases, copy_database
 from mlops_ray.operations.backup.manifest import Item
+from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
+from mlops_ray.operations.backup.step_records import without_places
 
 ERASES = ("data.retired", "data.erased", "ledger.erased", "audit.erased")
 ARTIFACTS, ROWS, ANCHORS = "artifacts", "control_store", "audit_anchors.jsonl"
 _WATCH = "monitoring"
-_FIRST = ("pipeline", _WATCH)  # what refers to the databases, or to the ledger
+_FIRST = (RECORDS, _WATCH)  # what refers to the databases, or to the ledger
 _MOVES = ("ledger/", "pushes/", f"{_WATCH}/")  # a digest of what is soon merged into other files would name nothing
 _LAST = "/last.json"
 _LOOKS, _PAUSE_S, _AT_ONCE = 20, 0.5, 8
@@ -126,6 +128,9 @@ class Copying:
         here = self._data or _names_others(path) or path.startswith(_MOVES)
         if (known := self._unchanged(named, size, modified_ns)) and (not here or self._content.has(known)):
             return replace(known, here=here)
+        if path.startswith(f"{RECORDS}/"):
+            kept = without_places(self._artifacts.read_bytes(*path.split("/")))
+            return self._content.add_bytes(named, kept)
         if here:
             return self._content.add_file(named, url, modified_ns)
         return replace(digest_file(named, url, modified_ns), here=False)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.catalogue.unmoved import unmoved_answers
 from mlops_ray.code_version import framework_version
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
@@ -17,7 +16,7 @@ from mlops_ray.governance.leases import holding
 from mlops_ray.operations.backup.content import Content
 from mlops_ray.operations.backup.copying import ERASES, Copied, Copying
 from mlops_ray.operations.backup.databases import SETTINGS, copied_databases
-from mlops_ray.operations.backup.ledger_position import complete_until
+from mlops_ray.operations.backup.ledger_position import ledger_position
 from mlops_ray.operations.backup.manifest import Item, Manifest
 from mlops_ray.operations.backup.place import Place, shown
 
@@ -53,6 +52,7 @@ def create(settings: Settings, actor: Actor, place: Place, data: bool = True) ->
     """
     expect_apart(settings, place)
     store = ControlStore(settings.control_store)
+    expect_store(store)
     try:
         with store.reading() as connection:
             moment = database_now(connection)
@@ -87,6 +87,12 @@ def expect_apart(settings: Settings, place: Place) -> None:
         )
 
 
+def expect_store(store: ControlStore) -> None:
+    """Raise ConfigurationError if there is no file of the control store yet, which who connects would make."""
+    if store.is_file and not store.file.exists():
+        raise ConfigurationError(f"There is no control store at {store.file}: nothing to back up. Is --state right?")
+
+
 def _copying(settings: Settings, place: Place, content: Content, data: bool) -> Copying:
     known, since_ns = dict[str, Item](), 0
     if points := place.points():
@@ -114,9 +120,14 @@ def _ledger(settings: Settings, store: ControlStore) -> tuple[Mapping[str, str],
     use_cases = [entry.name for entry in Artifacts(settings.artifacts).entries("ledger")]
     if store.schema().standing() != "current":
         return {}, ("What nodes have not moved to the ledger: not known, as the control store's schema is older.",)
-    until = {name: complete_until(settings, store, name).isoformat() for name in use_cases}
-    left = unmoved_answers(settings, store, use_cases)
-    return until, tuple(f"Answers on nodes: {one}" for one in left)
+    found = {name: ledger_position(settings, store, name) for name in use_cases}
+    left = [
+        f"Predictions of {name} on node {node}: those acknowledged since {since.isoformat(timespec='seconds')}, which "
+        f"it has not moved to the ledger yet (it does after {settings.ledger_rotate_s:g} s)."
+        for name, position in found.items()
+        for node, since in position.on_nodes.items()
+    ]
+    return {name: position.until.isoformat() for name, position in found.items()}, tuple(left)
 
 
 def _erased_since(store: ControlStore, state: StoreState) -> bool:

@@ -28,8 +28,8 @@ class Item:
 @dataclass(frozen=True)
 class Manifest:
     """made_at: when the copying began, by the control store's clock, RFC 3339. schema, events, last_hash: of the
-    control store at the point. roots: where `artifacts` and `state` were. databases: by name its kind. predictions: by use case
-    until when all that was answered is in it. not_in_it: what is not, in sentences."""
+    control store at the point. roots: where `artifacts` and `state` were. databases: by name its kind. predictions: by
+    use case until when all that was answered is in it. not_in_it: what is not, in sentences."""
 
     made_at: str
     release: str

@@ -1,8 +1,8 @@
 """Moved paths: what is stored with the absolute path or URL of an artifact is given its new one.
 
 That is MLflow (where runs and versions have their files, and what they were trained on), Feast's registry and online
-store (which files a view's rows come from), and the results of steps. What is named by a digest, and events, which are
-hashed, name no places that anybody reads.
+store (which files a view's rows come from), and the results of steps (`step_records`). What is named by a digest, and
+events, which are hashed, name no places that anybody reads.
 """
 
 import json
@@ -99,14 +99,6 @@ def move_database(name: str, url: str, move: Move) -> None:
     with connected(name, url) as server:
         tables = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
         _move(name, move, lambda query, values=(): server.execute(query.encode(), values), tables, "%s")
-
-
-def move_record(content: bytes, move: Move) -> bytes:
-    """A step's record with what it left at its new place; what it depended on is as it was."""
-    told = json.loads(content)
-    if move.is_none or not isinstance(told, dict) or "result" not in told:
-        return content
-    return json.dumps(told | {"result": move.value(told["result"])}, indent=2, sort_keys=True).encode()
 
 
 def _move(name: str, move: Move, execute: Callable[..., Any], tables: str, sign: str) -> None:

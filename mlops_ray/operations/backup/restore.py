@@ -21,8 +21,10 @@ from mlops_ray.operations.backup.content import Content, digest_file, expect_who
 from mlops_ray.operations.backup.copying import ANCHORS, ARTIFACTS, ROWS
 from mlops_ray.operations.backup.databases import SETTINGS, expect_no_database, kind_of, put_database
 from mlops_ray.operations.backup.manifest import Item, Manifest
-from mlops_ray.operations.backup.moved_paths import Move, move_database, move_record
+from mlops_ray.operations.backup.moved_paths import Move, move_database
 from mlops_ray.operations.backup.place import Place, shown
+from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
+from mlops_ray.operations.backup.step_records import put_records
 from mlops_ray.state_folder import FILE
 
 RESTORED = "backup.restored"
@@ -69,6 +71,7 @@ def restore(settings: Settings, place: Place, id: str, data_from: str = "") -> R
     try:
         _half_done(settings)
         _put_artifacts(settings, manifest, content, source)
+        _put_step_records(settings, manifest, content)
         _put_databases(settings, manifest, content)
         ended = _put_control_store(settings, manifest, content, id)
         (Path(settings.state) / FILE).write_text(json.dumps({"state": settings.state}))
@@ -140,15 +143,12 @@ def _half_done(settings: Settings) -> None:
 
 
 def _put_artifacts(settings: Settings, manifest: Manifest, content: Content, source: Artifacts) -> None:
-    move, artifacts = Move(manifest.roots["artifacts"], settings.artifacts), Artifacts(settings.artifacts)
+    artifacts = Artifacts(settings.artifacts)
 
     def put(item: Item) -> None:
         chunks = content.chunks(item) if item.here else elsewhere(item)
         whole = expect_whole(item, chunks)
         parts = item.path.split("/")[1:]
-        if parts[0] == "pipeline":
-            artifacts.write_bytes(move_record(b"".join(whole), move), *parts)
-            return
         filesystem, path = locate(artifacts.url(*parts))
         filesystem.create_dir(path.rpartition("/")[0])
         with filesystem.open_output_stream(path) as stream:
@@ -162,7 +162,19 @@ def _put_artifacts(settings: Settings, manifest: Manifest, content: Content, sou
                 yield chunk
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        list(threads.map(put, manifest.below(ARTIFACTS)))
+        records = f"{ARTIFACTS}/{RECORDS}/"
+        list(threads.map(put, (one for one in manifest.below(ARTIFACTS) if not one.path.startswith(records))))
+
+
+def _put_step_records(settings: Settings, manifest: Manifest, content: Content) -> None:
+    move, artifacts = Move(manifest.roots["artifacts"], settings.artifacts), Artifacts(settings.artifacts)
+    of_step: dict[str, dict[str, bytes]] = {}
+    for item in manifest.below(f"{ARTIFACTS}/{RECORDS}"):
+        folder, _, name = item.path.rpartition("/")
+        of_step.setdefault(folder, {})[name] = b"".join(expect_whole(item, content.chunks(item)))
+    for folder, kept in of_step.items():
+        for name, record_ in put_records(kept, settings, move).items():
+            artifacts.write_bytes(record_, *folder.split("/")[1:], name)
 
 
 def _put_databases(settings: Settings, manifest: Manifest, content: Content) -> None:
