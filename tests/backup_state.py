@@ -71,8 +71,8 @@ def predictions(settings: Settings, number: int) -> list[str]:
         return [append(writer) for _ in range(number)]
 
 
-def ledger_writer(settings: Settings, **others: Any) -> LedgerWriter:
-    writer = LedgerWriter(settings, CASE, **others)
+def ledger_writer(settings: Settings) -> LedgerWriter:
+    writer = LedgerWriter(settings, CASE)
     writer.add_version("1", example_schema())
     return writer
 

@@ -75,7 +75,8 @@ def create(settings: Settings, actor: Actor, place: Place, data: bool = True) ->
 def expect_apart(settings: Settings, place: Place) -> None:
     """Raise ConfigurationError if a loss of what is backed up would take the backups along, or a secret would enter."""
     for name in ("state", "artifacts"):
-        if f"{place.root.rstrip('/')}/".startswith(f"{getattr(settings, name).rstrip('/')}/"):
+        root, within = (one.partition("?")[0].rstrip("/") for one in (place.root, getattr(settings, name)))
+        if f"{root}/".startswith(f"{within}/"):
             raise ConfigurationError(
                 f"The backups would lie in {getattr(settings, name)} (setting {name!r}), and be lost with it. Give "
                 f"another place, on another disk."

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
+from mlops_ray.artifacts import join
 from mlops_ray.operations.backup.databases import connected, kind_of
 from mlops_ray.state_folder import sqlite_path
 
@@ -41,11 +43,19 @@ class Move:
     def is_none(self) -> bool:
         return self.old == self.new
 
+    @property
+    def _folder(self) -> bytes:
+        return f"{self.old.partition('?')[0]}/".encode()
+
     def text(self, text: str) -> str:
         """A path below the old root, below the new one; in JSON each, and any other text as it is."""
-        if text == self.old or text.startswith(f"{self.old}/"):
-            return self.new + text[len(self.old) :]
-        if text.startswith("{") and f'"{self.old}/' in text:
+        old, _, options = self.old.partition("?")  # of an object store, which its URLs end with
+        if text == self.old:
+            return self.new
+        if text.startswith(f"{old}/"):
+            parts = text.removesuffix(f"?{options}")[len(old) + 1 :].split("/")
+            return join(self.new, *(map(unquote, parts) if "://" in old else parts))
+        if text.startswith("{") and f'"{old}/' in text:
             return json.dumps(self.value(json.loads(text)))
         return text
 
@@ -61,7 +71,7 @@ class Move:
         """The same of all texts in a protobuf message, whatever its type: of the fields that have a length
         (protobuf.dev/programming-guides/encoding) those that hold the path are messages or the path itself, and each
         is written with its new length."""
-        if self.old.encode() not in content:
+        if self._folder not in content:
             return content
         moved = bytearray()
         try:
@@ -76,10 +86,9 @@ class Move:
         return bytes(moved)
 
     def _field(self, part: bytes) -> bytes:
-        old = self.old.encode()
-        if old not in part:
+        if self._folder not in part:
             return part
-        if part.startswith(old):
+        if part.startswith(self._folder):
             return self.text(part.decode()).encode()
         try:
             return self.message(part)

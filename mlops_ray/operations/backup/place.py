@@ -49,8 +49,8 @@ class Place:
 
     def points(self) -> list[str]:
         """The ids of all backups, the oldest first."""
-        found = (entry.name for entry in self.files.entries(_POINTS))
-        return [id for id in found if _ID.fullmatch(id) and self.files.holds(self.files.url(_POINTS, id, _MANIFEST))]
+        found = [entry.name for entry in self.files.entries(_POINTS) if _ID.fullmatch(entry.name)]
+        return [id for id in found if _MANIFEST in {entry.name for entry in self.files.entries(_POINTS, id)}]
 
     def unfinished(self) -> list[Unfinished]:
         found = []
