@@ -106,7 +106,9 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "schedule.changed": EventType("What is due by the clock was declared anew, paused, resumed or made up for."),
     "schedule.failed": EventType("A run that was due by the clock failed, or died several times.", "warning"),
     "backup.created": EventType("All state was copied, as it was at one moment, to the place that is named."),
-    "backup.restored": EventType("This is a backup, put into an empty place; what came after its point is not in it."),
+    "backup.restored": EventType(
+        "This is a backup, put into an empty place; what came after its point is not in it.", "warning"
+    ),
     "backup.pruned": EventType("Old backups were deleted, as the rule for them says."),
     "schema.upgraded": EventType("The control store was brought to the schema of a newer release."),
     "audit.failed": EventType("Events, anchors or the tables they describe are not what they were.", "critical"),

@@ -329,7 +329,7 @@ def test_old_backups_go_with_what_only_they_had_and_the_newest_stays(
     assert event.payload["backups"] == list(done.points)
 
 
-moments = st.datetimes(datetime(2026, 1, 1), datetime(2028, 1, 1)).map(lambda at: f"{at:%Y%m%dT%H%M%SZ}-{'0' * 12}")
+moments = st.datetimes(datetime(2026, 1, 1), datetime(2028, 1, 1)).map(lambda at: f"{at:%Y%m%dT%H%M%S%fZ}-{'0' * 12}")
 
 
 @given(st.sets(moments, min_size=1, max_size=60), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))

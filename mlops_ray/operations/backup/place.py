@@ -28,7 +28,7 @@ from mlops_ray.registry.model_signature import SIGNATURE, expect_signature, sign
 
 CONTENT, _POINTS, _UNFINISHED = "content", "points", "unfinished"
 _MANIFEST, _SIGNED = "manifest.json", "manifest.sig"
-_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}")
+_ID = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Place:
     @contextmanager
     def making(self, moment: datetime) -> Iterator[Callable[[Manifest, Settings], str]]:
         """While a backup is made: what is given writes its manifest, last of all, and returns its id."""
-        name = f"{moment:%Y%m%dT%H%M%SZ}-{os.getpid()}.json"
+        name = f"{moment:%Y%m%dT%H%M%S%fZ}-{os.getpid()}.json"
         for left in self.unfinished():  # only one is made at a time
             self.files.delete(_UNFINISHED, left.name)
         told = {"begun_at": moment.isoformat(), "host": socket.gethostname()}
@@ -99,7 +99,7 @@ class Place:
 
         def finish(manifest: Manifest, settings: Settings) -> str:
             content = manifest.to_bytes()
-            id = f"{moment:%Y%m%dT%H%M%SZ}-{digest_of(content)[:12]}"
+            id = f"{moment:%Y%m%dT%H%M%S%fZ}-{digest_of(content)[:12]}"
             if signature := _signature(settings, content):
                 self.files.write_bytes(signature, _POINTS, id, _SIGNED)
             if isinstance(locate(self.root)[0], pafs.LocalFileSystem):

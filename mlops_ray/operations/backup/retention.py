@@ -99,4 +99,4 @@ def _remove_partial(place: Place) -> None:
 
 
 def _moment(id: str) -> datetime:
-    return datetime.strptime(id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return datetime.strptime(id.partition("-")[0], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
