@@ -1,7 +1,7 @@
 """Content: files by the SHA-256 of what is in them, each kept once, whichever backups have it."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import pyarrow.fs as pafs
 
@@ -128,7 +128,7 @@ def expect_whole(item: Item, chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise IntegrityError(f"{item.path}: its content was changed while it was read. Nothing of it may be used.")
 
 
-def _chunks(filesystem: pafs.FileSystem, path: str) -> Iterator[bytes]:
+def _chunks(filesystem: pafs.FileSystem, path: str) -> Generator[bytes, None, None]:
     with filesystem.open_input_stream(path, compression=None) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             yield chunk

@@ -17,7 +17,7 @@ from mlops_ray.operations.backup.content import Content
 from mlops_ray.operations.backup.copying import ERASES, Copied, Copying
 from mlops_ray.operations.backup.databases import SETTINGS, copied_databases
 from mlops_ray.operations.backup.ledger_position import ledger_position
-from mlops_ray.operations.backup.manifest import Item, Manifest
+from mlops_ray.operations.backup.manifest import Item, Manifest, digest_of
 from mlops_ray.operations.backup.place import Place, shown
 
 LEASE = "backup"
@@ -163,6 +163,7 @@ def _told(
 def _record(store: ControlStore, actor: Actor, place: Place, id: str, manifest: Manifest) -> None:
     payload = {
         "place": shown(place.root),
+        "manifest_sha256": digest_of(manifest.to_bytes()),
         "files": len(manifest.items),
         "bytes": sum(one.bytes for one in manifest.items),
         "events": manifest.events,

@@ -22,7 +22,7 @@ import pyarrow.fs as pafs
 
 from mlops_ray.artifacts import Artifacts, locate
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, IntegrityError
+from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.operations.backup.manifest import Manifest, digest_of
 from mlops_ray.registry.model_signature import SIGNATURE, expect_signature, sign
 
@@ -48,8 +48,11 @@ class Place:
         self.files = Artifacts(root)
 
     def points(self) -> list[str]:
-        """The ids of all backups, the oldest first."""
-        found = [entry.name for entry in self.files.entries(_POINTS) if _ID.fullmatch(entry.name)]
+        """The ids of all backups, the oldest first. Raises UnavailableError if the place cannot be read."""
+        try:
+            found = [entry.name for entry in self.files.entries(_POINTS) if _ID.fullmatch(entry.name)]
+        except OSError as error:
+            raise UnavailableError(f"The backups at {shown(self.root)} cannot be read: {error}") from error
         return [id for id in found if _MANIFEST in {entry.name for entry in self.files.entries(_POINTS, id)}]
 
     def unfinished(self) -> list[Unfinished]:
