@@ -14,7 +14,9 @@ from mlops_ray.errors import ConfigurationError, nearest
 
 _IN_URLS = "#%?"
 _PATHS = ("state", "data", "artifacts", "audit_anchors", "ledger_wal", "ledger_secret_file")
-_PATHS_IF_GIVEN = ("audit_second_place", "audit_public_key", "audit_time_stamp_roots", "evidence_public_key")
+_PATHS_IF_GIVEN = (
+    "audit_second_place", "audit_public_key", "audit_time_stamp_roots", "evidence_public_key", "backups"
+)  # fmt: skip
 _OR_VARIABLE = {"model_signing_key": ", or env:NAME", "model_signing_public_key": ""}
 
 
@@ -60,6 +62,7 @@ class Settings(BaseModel):
     audit_public_key: absolute path of a PEM file of the public keys by which anchors are checked, older ones too.
     audit_time_stamp_url: a server of time stamps (RFC 3161); audit_time_stamp_roots: absolute path of a PEM file of the
     certificates that are trusted to stand behind them. Empty: none of it, which `mlops-ray audit verify` says.
+    backups: absolute folder or object-store URL of the backups, outside of what they are of. Empty: a command names it.
     webhook_allowed_hosts: hosts that notifications may go to although their addresses are private, or over http.
     oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
     oidc_groups_claim: where a token lists its groups; oidc_groups: what each group may, as roles with a use case, such
@@ -98,6 +101,7 @@ class Settings(BaseModel):
     audit_time_stamp_roots: str = ""
     evidence_key: str = ""
     evidence_public_key: str = ""
+    backups: str = ""
     webhook_allowed_hosts: tuple[str, ...] = ()
     ledger_wal: str = ""
     ledger_secret_file: str = ""
@@ -153,7 +157,7 @@ class Settings(BaseModel):
             value = getattr(self, name)
             if not value and name not in _PATHS:
                 continue
-            may_be_url = name in ("data", "artifacts", "audit_second_place")
+            may_be_url = name in ("data", "artifacts", "audit_second_place", "backups")
             if "://" in value and not may_be_url:
                 raise ValueError(f"{name} is the URL {value!r}. Give an absolute path on this machine.")
             if not value.startswith("/") and "://" not in value:

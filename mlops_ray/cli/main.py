@@ -10,6 +10,7 @@ import typer
 
 from mlops_ray.cli.approvals import versions
 from mlops_ray.cli.approvers import approvals
+from mlops_ray.cli.backup import backup
 from mlops_ray.cli.batch import labels, score
 from mlops_ray.cli.check import check
 from mlops_ray.cli.ci import ci
@@ -76,6 +77,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(notify, name="notify")
 app.add_typer(ci, name="ci")
 app.add_typer(cluster, name="cluster")
+app.add_typer(backup, name="backup")
 
 
 def main() -> None:

@@ -111,6 +111,11 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "budget.warned": EventType("A use case has spent the share of its month's budget that it warns of.", "warning"),
     "budget.exceeded": EventType("A run was stopped because the month's budget of its use case is spent.", "critical"),
     "resources.changed": EventType("What a step or an endpoint is given of CPUs, memory or replicas was changed."),
+    "backup.created": EventType("All state was copied, as it was at one moment, to the place that is named."),
+    "backup.restored": EventType(
+        "This is a backup, put into an empty place; what came after its point is not in it.", "warning"
+    ),
+    "backup.pruned": EventType("Old backups were deleted, as the rule for them says."),
     "schema.upgraded": EventType("The control store was brought to the schema of a newer release."),
     "audit.failed": EventType("Events, anchors or the tables they describe are not what they were.", "critical"),
     "audit.anchored": EventType("The end of the chain of events is written down outside the database."),

@@ -57,6 +57,8 @@ def arguments(run: Run, work: Work) -> list[str]:
         return ["retraining", "ask", work.reference, "--as-of", due, *everything]
     if operation == "audit":
         return ["audit", "verify", *state]
+    if operation == "backup":
+        return ["backup", "create", "--prune", *state]
     raise IntegrityError(f"{run.name}: there is no operation {operation!r}. Was it written by a newer release?")
 
 

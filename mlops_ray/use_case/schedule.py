@@ -12,7 +12,7 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case.column import unknown_time_zone
 from mlops_ray.use_case.declared_types import expect_types
 
-Operation = Literal["ingest", "features", "parity", "monitoring", "retraining", "audit"]
+Operation = Literal["ingest", "features", "parity", "monitoring", "retraining", "audit", "backup"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 # Where the oldest moment lies that a cron expression is tried on when it is declared.
 _SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)

@@ -55,6 +55,10 @@ from mlops_ray.governance.unwatched import report_unwatched
 from mlops_ray.governance.verdicts import Approval, Report
 from mlops_ray.governance.versions import Evidence, list_versions, record_version
 from mlops_ray.ingestion.snapshot import LineCounts, Snapshot, SourceCounts
+from mlops_ray.operations.backup.create import create
+from mlops_ray.operations.backup.place import Place
+from mlops_ray.operations.backup.restore import RESTORED
+from mlops_ray.operations.backup.retention import Keep, prune
 from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.pipeline.served_parity import ServedParity, report_failed
 from mlops_ray.predictions.erasure import erase_person
@@ -174,8 +178,9 @@ def test_every_type_of_event_has_its_state_its_record_and_its_notification(platf
     advisories_and_audit(platform)
     due_by_the_clock(platform)
     money(platform)
+    backups(platform)
     subscribers(platform)
-    assert {event.type for event in platform.seen} == set(EVENT_TYPES) - {UPGRADED}
+    assert {event.type for event in platform.seen} == set(EVENT_TYPES) - {UPGRADED, RESTORED}  # of another store
     assert waiting(platform.store) == []
 
 
@@ -486,6 +491,17 @@ def money(platform: Platform) -> None:
     declare_resources(store, ANN, NAME, {"train": Resources(1.0)}, "measured")
     (event,) = platform.told("resources.changed")
     assert event.after == {"cpus": 1.0}
+
+
+def backups(platform: Platform) -> None:
+    place = Place(f"{platform.folder} backups")
+    first = create(platform.settings, ROOT, place)
+    create(platform.settings, ROOT, place)
+    event, _ = platform.told("backup.created", "backup.created")
+    assert (event.subject, event.payload["place"]) == (f"backup {first.id}", place.root)
+    prune(platform.settings, ROOT, place, Keep(0, 0, 0))
+    (event,) = platform.told("backup.pruned")
+    assert event.payload["backups"] == [first.id]
 
 
 def subscribers(platform: Platform) -> None:

@@ -66,7 +66,7 @@ def test_of_sixteen_promotions_at_once_one_wins_and_the_others_name_it(store: Co
     run_together(16, processes.promote_at_once, lambda number: (store, number, tmp_path))
     answers = Counter((tmp_path / str(number)).read_text() for number in range(16))
     (promoted,) = read_events(store, types=["rollout.promoted"])
-    winner = f"rollout.promoted by {promoted.actor}"
+    winner = f"rollout.promoted by {promoted.actor}, at {promoted.time:%Y-%m-%d %H:%M:%S} UTC"
     lost = f"flights was changed meanwhile ({winner}): its champion is 2, and no rollout runs."
     assert answers == {"won": 1, lost: 15}
     assert (tmp_path / promoted.actor.split()[-1]).read_text() == "won"

@@ -13,13 +13,18 @@ from mlops_ray.catalogue.erase import erase_person_from_data
 from mlops_ray.catalogue.person import Person
 from mlops_ray.cli.lineage import refuse
 from mlops_ray.config import Settings
-from mlops_ray.errors import IntegrityError
+from mlops_ray.errors import ConfigurationError, IntegrityError
+from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
+from mlops_ray.operations.backup.create import create
+from mlops_ray.operations.backup.place import Place
+from mlops_ray.operations.backup.restore import restore
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.pipeline.reproduction import Reproduction, compare_inputs, reproduce
 from mlops_ray.registry.lineage import Lineage
-from mlops_ray.registry.models import champion
+from mlops_ray.registry.models import champion, download, find_version
+from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.trace import erased_since, read_lineage, trace
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.use_case import Search, UseCase, load_use_case
@@ -53,13 +58,46 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
 
 
 @pytest.fixture(scope="module")
-def fresh(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A state folder that holds the registry's records, and nothing that a step left."""
+def restored(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The installation as it comes from a backup, in another folder."""
+    folder = tmp_path_factory.mktemp("restored")
+    place = Place(str(folder / "backups"))
+    create(recorded.settings, SYSTEM, place)
+    settings = Settings(state=str(folder / "state"), data=recorded.settings.data)
+    restore(settings, place, "latest")
+    return settings
+
+
+@pytest.fixture(scope="module")
+def fresh(restored: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A state folder that holds the registry's records of a restored backup, and nothing that a step left."""
     folder = tmp_path_factory.mktemp("fresh")
-    for file in Path(recorded.settings.state).glob("control_store.db*"):  # with its write-ahead log
+    for file in Path(restored.state).glob("control_store.db*"):  # with its write-ahead log
         shutil.copy(file, folder)
-    shutil.copytree(f"{recorded.settings.artifacts}/lineage", folder / "artifacts" / "lineage")
-    return Settings(state=str(folder), data=recorded.settings.data)
+    shutil.copytree(f"{restored.artifacts}/lineage", folder / "artifacts" / "lineage")
+    return Settings(state=str(folder), data=restored.data)
+
+
+def test_a_restored_backup_answers_and_goes_on_after_the_old_place_is_gone(
+    recorded: Recorded, restored: Settings, tmp_path: Path
+) -> None:
+    old = Path(recorded.settings.state)
+    old.rename(gone := old.with_name("gone"))
+    try:
+        store = open_store(restored)
+        assert verify_store(store, restored).ok
+        store.close()
+        assert trace(restored, "flights@1").lineage == recorded.lineage
+        version = champion(restored, "flights")
+        assert version is not None
+        load(download(restored, version, tmp_path), version.digest)
+        Pipeline(recorded.case, restored, REPO).run(until="register")  # every step was made, and none is made again
+        with pytest.raises(ConfigurationError, match="registered are: 1"):
+            find_version(restored, "flights", 2)
+        for file in (path for path in Path(restored.state).rglob("*") if path.is_file()):
+            assert str(old).encode() not in file.read_bytes() or file.name.startswith("control_store"), file
+    finally:
+        gone.rename(old)
 
 
 def again(recorded: Recorded, fresh: Settings, lineage: Lineage, case: UseCase | None = None) -> Reproduction:

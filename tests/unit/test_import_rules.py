@@ -81,8 +81,8 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
-    # What is due is started as retrainings are.
-    "operations": GROUND | {"monitoring", "retraining"},
+    # What is due is started as retrainings are; a backup says how far the ledger goes, and is signed as models are.
+    "operations": GROUND | {"monitoring", "retraining", "predictions", "registry"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     # A change is checked, run and held beside what is live.

@@ -1,0 +1,374 @@
+"""A backup holds one point of everything, is whole or none, and is right where it is restored."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_ray.artifacts import Artifacts, digest_json, read_parquet
+from mlops_ray.config import Settings, load_settings
+from mlops_ray.errors import ConfigurationError, ConflictError, IntegrityError
+from mlops_ray.governance.audit import verify_store
+from mlops_ray.governance.champion import set_champion
+from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.events import read_events
+from mlops_ray.governance.leases import holding
+from mlops_ray.governance.live import live
+from mlops_ray.governance.notifications import list_subscriptions
+from mlops_ray.governance.versions import list_versions
+from mlops_ray.operations.backup.create import create
+from mlops_ray.operations.backup.manifest import Manifest
+from mlops_ray.operations.backup.moved_paths import Move
+from mlops_ray.operations.backup.place import Place
+from mlops_ray.operations.backup.restore import problems, restore
+from mlops_ray.operations.backup.retention import Keep, kept, prune
+from mlops_ray.operations.upgrade import upgrade
+from mlops_ray.testing.signing_keys import with_signing_keys
+from tests.backup_state import CASE, PLANTED, REF, ROOT, predicted, predictions, protobuf, small_state
+from tests.older_store import store_of_schema
+
+
+@pytest.fixture
+def settings(tmp_path: Path, store: ControlStore) -> Settings:
+    """An installation whose control store lies in its state folder."""
+    state = tmp_path / "old" / "state"
+    state.mkdir(parents=True)
+    store.close()
+    shutil.move(store.file, state / "control_store.db")
+    return load_settings(state=str(state), data=str(tmp_path))
+
+
+@pytest.fixture
+def ids(settings: Settings) -> list[str]:
+    store = open_store(settings)
+    made = small_state(settings, store)
+    store.close()
+    return made
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(str(tmp_path / "backups"))
+
+
+def elsewhere(tmp_path: Path, **others: Any) -> Settings:
+    return load_settings(state=str(tmp_path / "new" / "state"), data=str(tmp_path), **others)
+
+
+def files_of(folder: str | Path) -> dict[str, bytes]:
+    root = Path(folder)
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def values(settings: Settings, database: str, query: str) -> list[Any]:
+    with closing(sqlite3.connect(Path(settings.state, database))) as file:
+        return [row[0] for row in file.execute(query)]
+
+
+def test_a_restored_backup_is_whole_where_it_lies_after_the_old_place_is_gone(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    made = create(settings, ROOT, place)
+    shutil.rmtree(tmp_path / "old")
+    new = elsewhere(tmp_path)
+    restore(new, place, "latest")
+    store = open_store(new)
+    found = verify_store(store, new)
+    assert (found.ok, found.problem) == (True, None)
+    assert live(store, CASE).champion == REF
+    assert [one.version for one in list_versions(store, CASE)] == [1]
+    assert read_events(store, made.manifest.events)[0].type == "backup.restored"
+    assert sorted(predicted(new)) == sorted(ids)
+    table = f"{new.artifacts}/snapshots/{CASE}/{'d' * 64}/flights/part-00000.parquet"
+    assert read_parquet(table).height == 3
+    record = Artifacts(new.artifacts).read_json("pipeline", CASE, "features", "last.json")
+    step = Artifacts(new.artifacts).read_json("pipeline", CASE, "features", f"{record['key']}.json")
+    assert step["result"] == {"url": table, "rows": 3, "parts": [{"url": table}]}
+    assert step["key"] == record["key"] == digest_json(step["depends_on"])
+    assert new.mlflow_uri in json.dumps(step["depends_on"])
+    assert values(new, "mlflow.db", "SELECT artifact_uri FROM runs") == [f"{new.artifacts}/mlflow/run"]
+    assert json.loads(values(new, "mlflow.db", "SELECT dataset_source FROM datasets")[0])["uri"] == table
+    assert values(new, "online_store.db", "SELECT rows FROM mlops_ray_online") == [table]
+    assert values(new, "feast_registry.db", "SELECT data_source_proto FROM data_sources")[0].count(table.encode()) == 1
+    assert Path(new.audit_anchors).exists()
+    store.close()
+
+
+def test_no_secret_is_in_a_backup(settings: Settings, ids: list[str], place: Place, tmp_path: Path) -> None:
+    artifacts = Artifacts(settings.artifacts)
+    url = f"postgresql://u:{PLANTED}database@host/mlflow"
+    depends_on = ["mapping", ["settings", ["mapping", ["mlflow_uri", url]]]]
+    record = {"key": digest_json(depends_on), "depends_on": depends_on, "attempt": 0, "result": None}
+    artifacts.write_json(record, "pipeline", CASE, "register", f"{record['key']}.json")
+    (subscribed,) = values(settings, "control_store.db", "SELECT secret FROM subscriptions")
+    create(settings, ROOT, place)
+    found = b"".join(files_of(place.root).values())
+    for secret in (subscribed, PLANTED):
+        assert secret.encode() not in found
+    assert values(settings, "control_store.db", "SELECT key_hash FROM principals")[0].encode() in found
+
+    new = elsewhere(tmp_path)
+    assert restore(new, place, "latest").subscriptions, "what cannot be told any more is ended, and said"
+    store = open_store(new)
+    assert list_subscriptions(store) == []
+    assert verify_store(store, new).ok
+    store.close()
+
+
+def test_what_has_not_changed_is_not_copied_again(settings: Settings, ids: list[str], place: Place) -> None:
+    first = create(settings, ROOT, place)
+    Artifacts(settings.artifacts).write_bytes(b"new", "snapshots", CASE, "new")
+    second = create(settings, ROOT, place)
+    new = {one.sha256 for one in second.manifest.items} - {one.sha256 for one in first.manifest.items}
+    assert second.copied == len(new) < 6 < first.copied
+    assert list(problems(place, first.manifest)) == list(problems(place, second.manifest)) == []
+
+
+def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    made = create(settings, ROOT, place)
+    new = elsewhere(tmp_path)
+    (large,) = [one for one in made.manifest.items if one.path.endswith("part-00000.parquet")]
+    content = Path(place.root, "content", large.sha256[:2], large.sha256)
+    manifest = Path(place.root, "points", made.id, "manifest.json")
+    whole, told = content.read_bytes(), manifest.read_bytes()
+    for damaged, problem in ((whole[:-1], "cut off"), (b"\0" + whole[1:], "changed"), (None, "not there")):
+        content.unlink()
+        if damaged is not None:
+            content.write_bytes(damaged)
+        with pytest.raises(IntegrityError, match=rf"{made.id} is not what was written: .*{problem}.* Nothing was writ"):
+            restore(new, place, "latest")
+        content.write_bytes(whole)
+    for changed in (told[:-10], told.replace(b'"events": ', b'"events": 1'), b""):
+        manifest.write_bytes(changed)
+        with pytest.raises(IntegrityError, match="changed or cut off since it was written"):
+            restore(new, place, made.id)
+    assert not Path(new.state).exists()
+    manifest.write_bytes(told)
+    restore(new, place, "latest")
+
+
+def test_a_backup_of_another_format_or_a_newer_release_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="has format 2, and this release reads 1"):
+        Manifest.from_bytes(b'{"format": 2}', "x")
+    for damaged in (b"", b"[]", b"{}", b'{"format": 1}', b'{"format": 1, "items": 3}'):
+        with pytest.raises(IntegrityError, match="is damaged"):
+            Manifest.from_bytes(damaged, "x")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "artifacts/../../x", "artifacts//x", "artifacts/x\0"])
+def test_a_manifest_names_nothing_outside_of_the_place(path: str) -> None:
+    made = Manifest("", "", "", 0, "", {}, {}, {}, (), ()).to_bytes()
+    hostile = json.loads(made) | {"items": [[path, "0" * 64, 1, 0, True]]}
+    with pytest.raises(IntegrityError, match="is no path of a backup"):
+        Manifest.from_bytes(json.dumps(hostile).encode(), "x")
+
+
+def test_only_an_empty_place_is_restored_into(settings: Settings, ids: list[str], place: Place, tmp_path: Path) -> None:
+    create(settings, ROOT, place)
+    before = files_of(settings.artifacts)
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        restore(settings, place, "latest")
+    assert files_of(settings.artifacts) == before
+    taken = tmp_path / "taken.db"
+    taken.touch()
+    for name in ("control_store", "mlflow_uri"):
+        new = elsewhere(tmp_path, **{name: f"sqlite:///{taken}"})
+        with pytest.raises(ConfigurationError, match=r"exists\. Restore into an empty place"):
+            restore(new, place, "latest")
+        assert not Path(new.state).exists()
+
+
+def test_backups_do_not_lie_in_what_they_are_of(settings: Settings, ids: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="and be lost with it"):
+        create(settings, ROOT, Place(f"{settings.artifacts}/backups"))
+    with pytest.raises(ConfigurationError, match="nothing to back up"):
+        create(load_settings(state=f"{settings.state}x", data=settings.data), ROOT, Place("/tmp/none"))
+
+
+def test_only_one_backup_is_made_at_a_time(settings: Settings, ids: list[str], place: Place) -> None:
+    store = open_store(settings)
+    with holding(store, "backup"):
+        for work in (lambda: create(settings, ROOT, place), lambda: prune(settings, ROOT, place, Keep())):
+            with pytest.raises(ConflictError, match="Another process is at work"):
+                work()
+    store.close()
+
+
+def _create_and_die(settings: Settings, root: str, at: int) -> None:
+    """Be killed before the write with this number."""
+    written, write = 0, Artifacts.write_bytes
+
+    def count(files: Artifacts, content: bytes, *parts: str) -> None:
+        nonlocal written
+        written += 1
+        if written == at and root in files.root:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(files, content, *parts)
+
+    Artifacts.write_bytes = count  # type: ignore[method-assign]
+    create(settings, ROOT, Place(root))
+
+
+def test_killed_at_any_write_there_is_no_backup_and_the_next_one_is_whole(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("fork")
+    killed = 0
+    for at in (1, 2, 5, 9, 14, 20, 10_000):
+        lease = ControlStore(settings.control_store)
+        with lease.reporting() as connection:  # of who was killed, which ends after a minute
+            connection.exec_driver_sql("DELETE FROM leases")
+        lease.close()
+        process = context.Process(target=_create_and_die, args=(settings, place.root, at))
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            break
+        killed += 1
+        assert place.points() == []
+        if at > 1:
+            with pytest.raises(ConfigurationError, match=r"has no backup 'latest'.* 1 did not finish, and are"):
+                place.resolve("latest")
+    assert killed >= 3
+    (id,) = place.points()
+    assert place.unfinished() == []
+    restore(elsewhere(tmp_path), place, id)
+    assert sorted(predicted(elsewhere(tmp_path))) == sorted(ids)
+
+
+def test_an_unfinished_restore_is_used_by_nobody(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(settings, ROOT, place)
+    new = elsewhere(tmp_path)
+    monkeypatch.setattr("mlops_ray.operations.backup.restore._put_databases", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        restore(new, place, "latest")
+    with pytest.raises(ConfigurationError, match="a restore that did not finish"):
+        open_store(new)
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        restore(new, place, "latest")
+
+
+def test_data_stay_where_they_are_if_the_caller_wants_and_must_be_there(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    made = create(settings, ROOT, place, data=False)
+    (table,) = [one for one in made.manifest.items if not one.here]
+    assert table.path.endswith("part-00000.parquet")
+    copy = tmp_path / "copy"
+    shutil.copytree(settings.artifacts, copy)
+    shutil.rmtree(tmp_path / "old")
+    new = elsewhere(tmp_path)
+    with pytest.raises(IntegrityError, match="the backup has its digest only, and it is not below"):
+        restore(new, place, "latest")
+    restore(new, place, "latest", data_from=str(copy))
+    assert sorted(predicted(new)) == sorted(ids)
+    assert read_parquet(f"{new.artifacts}/{table.path.removeprefix('artifacts/')}").height == 3
+
+
+def test_a_signed_installation_takes_only_what_it_signed(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    signing = with_signing_keys(settings, tmp_path / "keys")
+    others = with_signing_keys(elsewhere(tmp_path), tmp_path / "others")
+    made = create(signing, ROOT, place)
+    assert list(problems(place, place.manifest("latest", signing))) == []
+    with pytest.raises(IntegrityError, match="has no signature that holds"):
+        restore(others, place, made.id)
+    Path(place.root, "points", made.id, "manifest.sig").unlink()
+    with pytest.raises(IntegrityError, match="has no signature that holds"):
+        place.manifest("latest", signing)
+
+
+def test_an_older_schema_is_kept_and_restored_as_it_is_and_can_be_upgraded_there(place: Place, tmp_path: Path) -> None:
+    """So that a release can be gone back to: restore what was kept before the upgrade."""
+    old = load_settings(state=str(tmp_path / "old"), data=str(tmp_path))
+    store_of_schema(old.control_store, "0009").close()
+    create(old, ROOT, place)
+    upgrade(old, lambda _: ROOT)
+    new = elsewhere(tmp_path)
+    assert restore(new, place, "latest").upgrade
+    store = ControlStore(new.control_store)
+    assert store.schema().revision == "0009"
+    store.close()
+    assert upgrade(new, lambda _: ROOT).before == "0009"
+    store = open_store(new)
+    assert verify_store(store, new).ok
+    store.close()
+
+
+def test_old_backups_go_with_what_only_they_had_and_the_newest_stays(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    Artifacts(settings.artifacts).write_bytes(b"only in the first", "snapshots", CASE, "gone")
+    create(settings, ROOT, place)
+    Artifacts(settings.artifacts).delete("snapshots", CASE, "gone")
+    predictions(settings, 1)
+    second = create(settings, ROOT, place)
+    done = prune(settings, ROOT, place, Keep(0, 0, 0))
+    assert (len(done.points), place.points()) == (1, [second.id])
+    assert done.files > 0
+    assert b"only in the first" not in files_of(place.root).values()
+    restore(elsewhere(tmp_path), place, second.id)
+    assert len(predicted(elsewhere(tmp_path))) == len(ids) + 1
+    (event,) = read_events(open_store(settings), types=["backup.pruned"])
+    assert event.payload["backups"] == list(done.points)
+
+
+moments = st.datetimes(datetime(2026, 1, 1), datetime(2028, 1, 1)).map(lambda at: f"{at:%Y%m%dT%H%M%S%fZ}-{'0' * 12}")
+
+
+@given(st.sets(moments, min_size=1, max_size=60), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
+def test_the_newest_of_each_of_the_last_days_weeks_and_months_stays(
+    ids: set[str], days: int, weeks: int, months: int
+) -> None:
+    stay = kept(ids, Keep(days, weeks, months))
+    assert max(ids) in stay
+    assert len(stay) <= max(1, days + weeks + months)
+    newest_of_day = sorted(max(id for id in ids if id[:8] == day) for day in {id[:8] for id in ids})
+    assert set(newest_of_day[len(newest_of_day) - days :]) <= set(stay)
+    assert set(stay) - set(newest_of_day) == set(), "never an older one of the same day"
+
+
+def test_a_path_in_a_message_is_moved_whatever_its_length_and_one_in_code_stays() -> None:
+    for new in ("/n", "/" + "long/" * 60 + "place"):
+        moved = FileDescriptorProto.FromString(Move("/srv/old", new).message(protobuf("/srv/old/rows.parquet")))
+        assert moved.message_type[0].field[0].name == f"{new}/rows.parquet"
+        assert moved.message_type[0].field[0].number == 7
+        assert moved.package.count("/srv/old/rows.parquet/mentioned") == 3
+
+
+def test_only_whole_folders_are_moved() -> None:
+    move = Move("/srv/old", "/srv/new")
+    assert [move.text(one) for one in ("/srv/old", "/srv/old/x", "/srv/older/x", "see /srv/old/x")] == [
+        "/srv/new", "/srv/new/x", "/srv/older/x", "see /srv/old/x",
+    ]  # fmt: skip
+
+
+def test_a_champion_set_after_the_point_is_not_in_it(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    create(settings, ROOT, place)
+    store = open_store(settings)
+    before = live(store, CASE).revision
+    set_champion(store, ROOT, CASE, REF, "again")
+    store.close()
+    new = elsewhere(tmp_path)
+    restore(new, place, "latest")
+    store = open_store(new)
+    assert live(store, CASE).revision == before
+    store.close()
