@@ -37,6 +37,20 @@ PLANTED = "planted-secret-"
 
 def small_state(settings: Settings, store: ControlStore) -> list[str]:
     """Fill it, and return the ids of the predictions that are in its ledger."""
+    artifacts_and_databases(settings)
+    Path(settings.ledger_secret_file).write_text(f"{PLANTED}ledger")
+    create_key(store, ROOT, "somebody", ["admin"])
+    subscribe(store, ROOT, Channels(("127.0.0.1",)), f"https://127.0.0.1/{PLANTED}hook", CASE)
+    record_version(store, ROOT, CASE, REF.version, Evidence(REF.digest, "e" * 64))
+    set_champion(store, ROOT, CASE, REF, "first")
+    anchor(store, settings)
+    old = predictions(settings, 3)
+    compact(Artifacts(settings.artifacts), CASE, lambda _: True)
+    return [*old, *predictions(settings, 2)]
+
+
+def artifacts_and_databases(settings: Settings) -> None:
+    """A snapshot, the record of a step, a commit of the watch, and the databases of others."""
     artifacts = Artifacts(settings.artifacts)
     rows = pl.DataFrame({"x": [1, 2, 3]})
     table = artifacts.write_table(rows, "snapshots", CASE, "d" * 64, "flights", "part-00000.parquet")
@@ -47,15 +61,6 @@ def small_state(settings: Settings, store: ControlStore) -> list[str]:
     artifacts.write_json({"key": record["key"]}, "pipeline", CASE, "features", "last.json")
     artifacts.write_bytes(b"commit", "monitoring", CASE, "state", "000000000001")
     _databases(settings, table)
-    Path(settings.ledger_secret_file).write_text(f"{PLANTED}ledger")
-    create_key(store, ROOT, "somebody", ["admin"])
-    subscribe(store, ROOT, Channels(("127.0.0.1",)), f"https://127.0.0.1/{PLANTED}hook", CASE)
-    record_version(store, ROOT, CASE, REF.version, Evidence(REF.digest, "e" * 64))
-    set_champion(store, ROOT, CASE, REF, "first")
-    anchor(store, settings)
-    old = predictions(settings, 3)
-    compact(artifacts, CASE, lambda _: True)
-    return [*old, *predictions(settings, 2)]
 
 
 def step_record(settings: Settings, table: str) -> dict[str, Any]:

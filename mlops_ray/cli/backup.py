@@ -70,7 +70,7 @@ def create_(
 def list_(
     place: PlaceOption = None, as_json: JsonOption = False, state: StateOption = None, config: ConfigOption = None
 ) -> None:
-    """The backups of a place, the oldest first, and those that did not finish."""
+    """Show the backups of a place, the oldest first, and those that did not finish."""
     settings = settings_of(state, config)
     there = _place(settings, place)
     found = [(id, there.manifest(id, settings)) for id in there.points()]

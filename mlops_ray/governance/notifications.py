@@ -150,6 +150,14 @@ def unsubscribe(store: ControlStore, actor: Actor, id: str, reason: str = "") ->
     return found
 
 
+def end_without_channel(store: ControlStore, actor: Actor) -> tuple[str, ...]:
+    """End the subscriptions whose channel a backup has left out, and return their ids."""
+    ended = tuple(one.id for one in list_subscriptions(store) if not one.channel)
+    for id in ended:
+        unsubscribe(store, actor, id, "Its channel or secret was not in the backup. Subscribe anew.")
+    return ended
+
+
 def pause(store: ControlStore, actor: Actor, id: str, reason: str) -> Subscription:
     """Let what a subscription wants wait from now on: nothing is lost. One that is paused already stays as it is.
 

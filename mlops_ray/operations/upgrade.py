@@ -14,6 +14,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore, StoreInTransaction
 from mlops_ray.governance.events import Actor, record
+from mlops_ray.governance.notifications import end_without_channel
 from mlops_ray.governance.schema import SUBJECT, UPGRADED, bring_up_to_date, expect_usable, find_schema, usable_from
 from mlops_ray.governance.tables import SCHEMA_REVISION
 from mlops_ray.operations.outlook import AUDIT, BACKUPS, look
@@ -60,7 +61,9 @@ def upgrade(settings: Settings, actor_of: Callable[[ControlStore], Actor], despi
                 expect_usable(schema, str(store))
                 return Upgraded(schema.revision)
             bring_up_to_date(connection)
-            actor = actor_of(StoreInTransaction(store, connection))
+            inside = StoreInTransaction(store, connection)
+            actor = actor_of(inside)
+            end_without_channel(inside, actor)  # of a backup of the older schema, which could not record it
             backup = _back_up(store.file, schema.revision) if store.is_file else None
             oldest = usable_from(schema.revision)
             record(

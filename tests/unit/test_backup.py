@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import tarfile
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from mlops_ray.governance.events import read_events
 from mlops_ray.governance.leases import holding
 from mlops_ray.governance.live import live
 from mlops_ray.governance.notifications import list_subscriptions
-from mlops_ray.governance.versions import list_versions
+from mlops_ray.governance.versions import VersionRef, list_versions
 from mlops_ray.operations.backup.create import create
 from mlops_ray.operations.backup.manifest import Manifest
 from mlops_ray.operations.backup.moved_paths import Move
@@ -37,6 +38,8 @@ from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.testing.signing_keys import with_signing_keys
 from tests.backup_state import CASE, PLANTED, REF, ROOT, predicted, predictions, protobuf, small_state
 from tests.older_store import store_of_schema
+
+PREVIOUS_STATE = Path(__file__).parents[1] / "previous_release" / "state.tar.xz"
 
 
 @pytest.fixture
@@ -371,4 +374,28 @@ def test_a_champion_set_after_the_point_is_not_in_it(
     restore(new, place, "latest")
     store = open_store(new)
     assert live(store, CASE).revision == before
+    store.close()
+
+
+def test_the_kept_state_of_the_release_before_is_restored_upgraded_and_answers(tmp_path: Path) -> None:
+    """Made by that release's own code; see tests/previous_release."""
+    with tarfile.open(PREVIOUS_STATE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    place, new = Place(str(tmp_path / "backups")), elsewhere(tmp_path)
+    assert list(problems(place, place.manifest("latest", new))) == []
+    assert restore(new, place, "latest").upgrade
+    with pytest.raises(ConfigurationError, match="mlops-ray upgrade"):
+        open_store(new)
+    upgrade(new, lambda _: ROOT)
+    store = open_store(new)
+    found = verify_store(store, new)
+    assert (found.ok, found.problem) == (True, None)
+    assert list_subscriptions(store) == [], "its channel was not kept"
+    state = live(store, CASE)
+    assert (state.champion and state.champion.version, state.previous and state.previous.version) == (1, 2)
+    assert [one.version for one in list_versions(store, CASE) if one.retired_at is None] == [1, 2, 3]
+    assert len(predicted(new)) == 3
+    set_champion(store, ROOT, CASE, VersionRef(2, "2" * 64), "on with it")
+    assert verify_store(store, new).ok
+    create(new, ROOT, place)
     store.close()

@@ -14,7 +14,7 @@ from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableErro
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.copied_rows import expect_empty, fill
 from mlops_ray.governance.events import SYSTEM, record
-from mlops_ray.governance.notifications import list_subscriptions, unsubscribe
+from mlops_ray.governance.notifications import end_without_channel
 from mlops_ray.governance.schema import migrations
 from mlops_ray.governance.tables import SCHEMA_REVISION
 from mlops_ray.operations.backup.content import Content, digest_file, expect_whole, walk
@@ -203,10 +203,7 @@ def _put_control_store(settings: Settings, manifest: Manifest, content: Content,
             return ()
         with store.transaction() as connection:
             record(connection, RESTORED, SYSTEM, f"backup {id}", payload={"events": manifest.events})
-        ended = [one.id for one in list_subscriptions(store) if not one.channel]
-        for one in ended:
-            unsubscribe(store, SYSTEM, one, "Its channel or secret was not in the backup. Subscribe anew.")
-        return tuple(ended)
+        return end_without_channel(store, SYSTEM)
     finally:
         store.close()
 
