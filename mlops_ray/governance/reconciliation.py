@@ -47,6 +47,7 @@ _TABLES = (
 DESCRIBED = {table.name: table for table in _TABLES}
 NOT_COMPARED = (
     "an edit of what is told without an event: the outbox, leases, schedules and their runs, and what replicas report",
+    "an edit of what work used, prices, budgets and declared resources",
 )
 SET = "a moment"
 """Stands for a moment that the events tell of only as having come."""

@@ -404,6 +404,7 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "console_url": ("https://other", NONE),
     "oidc_requests_per_s": (9.0, NONE),
     "online_cache_s": (9.0, NONE),
+    "backups": ("/other/backups", NONE),
     "http_host": ("0.0.0.0", NONE),
     "http_port": (9000, NONE),
     "num_cpus": (9, NONE),
