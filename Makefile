@@ -38,7 +38,7 @@ $(DATA)/flights/planes.csv: | install
 
 test: install
 	$(BIN)/python -m pytest tests/unit -n auto
-	$(BIN)/python -m pytest tests/integration -n 2 --dist loadgroup
+	$(BIN)/python -m pytest tests/integration -n 2
 	$(BIN)/python -m pytest tests/e2e
 
 chaos: install

@@ -4,9 +4,11 @@ process: those that start Ray, as a machine has one; each file of the others."""
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from mlops_ray.governance.control_store import ControlStore
 
@@ -18,11 +20,16 @@ WITHOUT_RAY = {
 }  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        name = item.path.stem.removeprefix("test_")
-        item.add_marker(pytest.mark.xdist_group(name if name in WITHOUT_RAY else "ray"))
+class _OneRay(LoadScopeScheduling):
+    """What starts Ray in one process, after one another; each file of the others wherever there is room."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
+        return name if name in WITHOUT_RAY else "ray"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneRay:
+    return _OneRay(config, log)
 
 
 @pytest.fixture(scope="session")
