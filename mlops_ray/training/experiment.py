@@ -216,7 +216,9 @@ class _Report(tune.Callback):  # type: ignore[misc]
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         ours = self._trial(trial)
-        if "used" in result and ours.status == "running":  # of one that was cut the record is closed
+        if ours.status != "running":  # it was cut: its record is closed
+            return
+        if "used" in result:
             ours = replace(ours, used=self._used(trial, Usage.from_json(result["used"])))
         if "message" in result:
             self._ledger.update(replace(ours, message=result["message"]))
@@ -227,11 +229,15 @@ class _Report(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         ours = self._trial(trial)
+        if ours.status != "running":
+            return
         status: TrialStatus = "failed" if ours.message else "finished" if ours.fraction >= 1.0 else "stopped"
         self._ledger.update(replace(ours, status=status))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         ours = self._trial(trial)
+        if ours.status != "running":  # its worker was killed because the search is over
+            return
         message = ours.message or f"Its worker failed {_MAX_WORKER_FAILURES + 1} times: {trial.get_error()}"
         self._ledger.update(replace(ours, status="failed", message=message))
 
