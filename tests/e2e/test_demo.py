@@ -80,9 +80,12 @@ def test_the_model_is_good_and_does_not_see_the_future(demo: Demo) -> None:
     assert 0.74 <= demo.summary["roc_auc"] <= 0.80
 
 
-def test_three_candidates_are_tried_twice_or_more(demo: Demo) -> None:
-    assert len(demo.summary["candidates"]) == 3
-    assert all(row["trials"] >= 2 for row in demo.summary["candidates"].values())
+def test_three_candidates_are_tried_and_the_better_ones_again(demo: Demo) -> None:
+    trials = [row["trials"] for row in demo.summary["candidates"].values()]
+    assert len(trials) == 3
+    assert min(trials) >= 1
+    assert max(trials) >= 2
+    assert sum(trials) == demo.summary["trials"] == 3 * load_use_case(str(FLIGHTS)).search.trials_per_candidate
 
 
 def test_every_trial_is_one_child_run(demo: Demo) -> None:
