@@ -8,10 +8,9 @@ import polars as pl
 
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
-from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.training.proposal import propose
+from mlops_ray.training.shared_data import trial_data
 from mlops_ray.training.trial import Step, Trial, best_trial
-from mlops_ray.training.weights import weigh
 from mlops_ray.training.worker import TrialData, TrialWorker
 from mlops_ray.use_case import Feature, UseCase
 
@@ -55,17 +54,7 @@ def _divided(frame: pl.DataFrame, use_case: UseCase, features: Sequence[Feature]
     for part, purpose in ((train, "to fit on"), (validation, "to choose by")):
         if lacking := task.shortfall(task.encoded(part[LABEL])):
             raise DataError(f"Before {as_of.isoformat()} there are {lacking} {purpose}. Give a later start.")
-    encoder = fit_encoder(train, features)
-    label = task.encoded(train[LABEL])
-    return TrialData(
-        encoder.features,
-        encoder.encode(train),
-        label,
-        encoder.encode(validation),
-        task.encoded(validation[LABEL]),
-        weigh(use_case.fit, task, label, train[PREDICTION_TIME]),
-        use_case.fit,
-    )
+    return trial_data(use_case, train, validation, features)
 
 
 def _tried(worker: TrialWorker, trial: Trial) -> Trial:

@@ -1,7 +1,9 @@
 """What all trials of a search read, encoded once."""
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
+import polars as pl
 import ray
 
 from mlops_ray.errors import MlopsRayError
@@ -11,7 +13,7 @@ from mlops_ray.features.training_set import TrainingSet, read_split
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.training.weights import weigh
 from mlops_ray.training.worker import TrialData
-from mlops_ray.use_case import UseCase
+from mlops_ray.use_case import Feature, UseCase
 
 # Of a value of the training set: as a column, as a copy that is filtered and sorted, and in the matrix.
 _BYTES_WHILE_ENCODED = 24
@@ -37,11 +39,16 @@ def encode_where_it_fits(use_case: UseCase, training_set: TrainingSet) -> "Trial
 
 
 def encode(use_case: UseCase, training_set: TrainingSet) -> TrialData:
-    """The encoder sees the train part only: a category first met in validation is unknown, as it would be later."""
     wanted, search = ("train", "validation"), use_case.search
     parts = read_split(training_set, use_case.split, use_case.label.task, wanted, search.rows, search.seed)
-    train, validation = (parts[name] for name in wanted)
-    encoder, task = fit_encoder(train, training_set.features), use_case.label.task
+    return trial_data(use_case, parts["train"], parts["validation"], training_set.features)
+
+
+def trial_data(
+    use_case: UseCase, train: pl.DataFrame, validation: pl.DataFrame, features: Sequence[Feature]
+) -> TrialData:
+    """The encoder sees the train part only: a category first met in validation is unknown, as it would be later."""
+    encoder, task = fit_encoder(train, features), use_case.label.task
     label = task.encoded(train[LABEL])
     return TrialData(
         encoder.features,
