@@ -28,7 +28,7 @@ from mlops_ray.serving.site import Site
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 
 BOB = Actor("bob", ("approve",), id="bob")
-HOSTILE = "<img src=x onerror=alert(1)>\"'{{7*7}}\u202etxt"
+HOSTILE = "<img src=x onerror=alert(1)>\"'{{7919*7907}}\u202etxt"
 ROLES = {
     "root": ["admin"], "ann": ["operate"], "bob": ["approve"], "carol": ["approve"], "audrey": ["audit"],
     "eve": ["predict"],
