@@ -29,6 +29,7 @@ from mlops_ray.registry.model_schema import schema_of
 from mlops_ray.registry.sealed_model import UNKNOWN_CATEGORY, golden_cases, seal
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
+from mlops_ray.training.candidates.boosted_trees import BoostedTrees
 from mlops_ray.training.encoding import MISSING, Encoder, fit_encoder
 from mlops_ray.use_case import Feature, FitData, Search, UseCase, load_use_case
 
@@ -90,6 +91,7 @@ def _train(seen: pl.DataFrame, features: Sequence[Feature]) -> tuple[Encoder, Sk
     matrix = transformer.fit_transform(_pandas(seen, encoder)).astype(np.float32)
     data = FitData(matrix, seen["label"].to_numpy(), encoder.features, BINARY, seed=0, threads=2)
     *_, (_, trees) = GradientBoosting().fit(data, PARAMETERS)
+    assert isinstance(trees, BoostedTrees)
     pipeline = SklearnPipeline([("encode", transformer), ("trees", trees.model)])
     return encoder, pipeline, encoder.wrap_onnx(trees.to_onnx())
 
