@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_ray.cli.local_ray import ray_on_demand
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -18,6 +17,7 @@ from mlops_ray.cli.options import (
 )
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.operations.local_ray import ray_on_demand
 from mlops_ray.use_case import load_use_case
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from mlops_ray.cli.approvals import versions
 from mlops_ray.cli.governance import audit
-from mlops_ray.cli.local_ray import ray_for
 from mlops_ray.cli.options import (
     ConfigOption,
     DataOption,
@@ -27,6 +26,7 @@ from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.history import Deployment, changes, deployments
+from mlops_ray.operations.local_ray import ray_for
 from mlops_ray.use_case import load_use_case
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def reproduce(
         if difference is not None:
             refuse(version, difference, since)
         with ray_for(settings):
-            from mlops_ray.cli.progress import TerminalProgress
+            from mlops_ray.pipeline.progress import TerminalProgress
 
             progress = TerminalProgress(Console(stderr=True))
             found = run_again(case, settings, repo, record, any_code, tolerance, progress)

@@ -25,7 +25,6 @@ from mlops_ray.cli.ledger import ledger
 from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.monitoring import alarms, drift, monitoring
 from mlops_ray.cli.notify import notify
-from mlops_ray.cli.preconditions import keep_loopback_from_proxies
 from mlops_ray.cli.quarantine import quarantine
 from mlops_ray.cli.retraining import retraining
 from mlops_ray.cli.rollout import rollout
@@ -34,6 +33,7 @@ from mlops_ray.cli.schedule import schedule
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.operations.preconditions import keep_loopback_from_proxies
 from mlops_ray.state_folder import keep_closed
 from mlops_ray.use_case.user_code import fault_of_user
 

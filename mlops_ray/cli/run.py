@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 
 from mlops_ray.cli.early_start import EarlyStart
-from mlops_ray.cli.local_ray import stay_while_ray_lives
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -25,7 +24,6 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
-from mlops_ray.cli.preconditions import expect_can_work
 from mlops_ray.cli.rollout import credential
 from mlops_ray.cli.serve import console_line, key_line, quiet_serving
 from mlops_ray.client import API_KEY_VARIABLE
@@ -35,6 +33,8 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion.sources import find_all_files
+from mlops_ray.operations.local_ray import stay_while_ray_lives
+from mlops_ray.operations.preconditions import expect_can_work
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
 from mlops_ray.use_case import UseCase, load_use_case
@@ -94,8 +94,8 @@ def run(
     declare_retention(Artifacts(settings.artifacts), case)
     declare_label_times(Artifacts(settings.artifacts), case)
     with EarlyStart(settings, serve) as early:
-        from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
+        from mlops_ray.pipeline.progress import TerminalProgress
 
         progress = TerminalProgress(console)
         pipeline = Pipeline(*given, progress, folder=case_folder(use_case), files=files, start_ray=early.ray)
@@ -128,7 +128,7 @@ def _conclude(
 
     Raises ConfigurationError, after the summary, if there is no champion to serve: it says why.
     """
-    from mlops_ray.cli.summary import print_summary, summarize, write_summary
+    from mlops_ray.pipeline.summary import print_summary, summarize, write_summary
 
     started, prediction = time.monotonic(), None
     champion = _champion(settings, case)

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.cli.options import (
     DEFAULT_URL,
     CaseArgument,
@@ -29,6 +28,7 @@ from mlops_ray.cli.schedule import declare, start_scheduler_here
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
+from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.use_case import load_use_case
 
 

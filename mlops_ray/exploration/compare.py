@@ -61,8 +61,8 @@ class Comparison:
         return asdict(self) | {"sentences": self.sentences()}
 
     def _repr_html_(self) -> str:
-        from mlops_ray.exploration.document import with_style
         from mlops_ray.exploration.page import comparison_html
+        from mlops_ray.show.document import with_style
 
         return with_style(comparison_html(self))
 

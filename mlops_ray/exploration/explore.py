@@ -49,8 +49,8 @@ class Exploration:
         }
 
     def _repr_html_(self) -> str:
-        from mlops_ray.exploration.document import with_style
         from mlops_ray.exploration.page import exploration_html
+        from mlops_ray.show.document import with_style
 
         return with_style(exploration_html(self))
 

@@ -6,9 +6,9 @@ All text of the data goes through `escape`; there is no script in the page.
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from mlops_ray.exploration.charts import bars, histogram, volume
-from mlops_ray.exploration.document import document, table
 from mlops_ray.exploration.profile import ColumnProfile, Coverage, Profile
+from mlops_ray.show.charts import bars, histogram, volume
+from mlops_ray.show.document import document, table
 
 if TYPE_CHECKING:
     from mlops_ray.exploration.compare import ColumnChange, Comparison
@@ -140,7 +140,7 @@ def _charted(column: ColumnProfile) -> str:
 
 def _drawn(column: ColumnProfile) -> str:
     if column.coverage is not None:
-        return volume(column.coverage) + _gaps(column.coverage)
+        return volume(column.coverage.volume, column.coverage.volume_unit) + _gaps(column.coverage)
     if len(column.edges) > 2 and column.different > _TOP:
         return histogram(column.edges, column.histogram)
     if not column.top:

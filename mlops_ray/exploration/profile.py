@@ -132,8 +132,8 @@ class Profile:
             raise IntegrityError(f"A profile cannot be read: {error}. Make it again.") from None
 
     def _repr_html_(self) -> str:
-        from mlops_ray.exploration.document import with_style
         from mlops_ray.exploration.page import profile_html
+        from mlops_ray.show.document import with_style
 
         return with_style(profile_html(self))
 

@@ -85,8 +85,8 @@ class Ranking:
         return asdict(self) | {"sentences": self.sentences()}
 
     def _repr_html_(self) -> str:
-        from mlops_ray.exploration.document import with_style
         from mlops_ray.exploration.page import ranking_html
+        from mlops_ray.show.document import with_style
 
         return with_style(ranking_html(self))
 

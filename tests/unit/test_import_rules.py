@@ -11,13 +11,15 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
 GROUND = {"errors", "tasks", "use_case", "config", "state_folder", "artifacts", "governance"}
-GROUND |= {"code_version", "import_closure", "statements", "user_files"}
+GROUND |= {"code_version", "import_closure", "statements", "user_files", "show"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     # What a stage does with a label depends on its kind, and what a kind is on no stage.
     "tasks": {"errors"},
     "use_case": {"errors", "tasks"},
+    # Whatever is drawn, in a page, a report or a notebook, is drawn here from plain values.
+    "show": {"tasks"},
     "config": {"errors"},
     "state_folder": {"artifacts", "config", "errors"},
     "artifacts": {"conditional_put"},
@@ -37,10 +39,9 @@ TABLE: dict[str, set[str]] = {
     "evaluation": GROUND | {"features", "training"},
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
-    # It shows itself in pages like those of exploration.
-    "monitoring": GROUND | {"exploration", "predictions", "registry"},
+    "monitoring": GROUND | {"predictions", "registry"},
     # Serving hands it its routes, and mounts it.
-    "console": GROUND | {"exploration", "registry", "monitoring"},
+    "console": GROUND | {"registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
     "serving": GROUND
@@ -75,8 +76,8 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
-    # What is due is started as retrainings are.
-    "operations": GROUND | {"monitoring", "retraining"},
+    # What is due is started as retrainings are, on a Ray that an endpoint may share.
+    "operations": GROUND | {"monitoring", "retraining", "serving"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     "cli": GROUND

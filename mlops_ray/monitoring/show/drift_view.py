@@ -78,7 +78,7 @@ class DriftView:
 
     def page(self) -> str:
         """One HTML file with all charts inline."""
-        from mlops_ray.exploration.document import document
+        from mlops_ray.show.document import document
 
         return document(f"{self.use_case}: monitoring", self._repr_html_())
 

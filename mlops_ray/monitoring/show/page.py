@@ -9,21 +9,11 @@ from html import escape
 from math import isnan
 from typing import TYPE_CHECKING
 
-from mlops_ray.exploration.document import table, with_style
 from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.monitoring.answers import PREDICTION, is_answer
 from mlops_ray.monitoring.judging import Distance
 from mlops_ray.monitoring.shifts import percent
-from mlops_ray.monitoring.show.charts import (
-    STYLE,
-    WIDE,
-    Frame,
-    Point,
-    Scale,
-    beside,
-    over_time,
-    quality_over_time,
-)
+from mlops_ray.monitoring.show.distributions import beside
 from mlops_ray.monitoring.show.requests import requests_html
 from mlops_ray.monitoring.show.series import (
     FeaturePoint,
@@ -31,8 +21,20 @@ from mlops_ray.monitoring.show.series import (
     KindSeries,
     QualityPoint,
     SliceSeries,
-    Span,
     Verdicts,
+    span_of,
+)
+from mlops_ray.show.beside import STYLE as BESIDE_STYLE
+from mlops_ray.show.document import table, with_style
+from mlops_ray.show.over_time import (
+    STYLE,
+    WIDE,
+    Frame,
+    Point,
+    Scale,
+    Span,
+    over_time,
+    quality_over_time,
 )
 from mlops_ray.tasks.evaluation import Measured, metric_words
 
@@ -73,7 +75,7 @@ def view_html(view: "DriftView") -> str:
     for number, version in enumerate(view.versions):
         others = [(moment, name) for moment, name in began if name != f"v{version.version}"]
         parts.append(_version(version, view.alarms, others, number == 0 or version.live))
-    return with_style("".join(parts), STYLE + _PAGE_STYLE)
+    return with_style("".join(parts), STYLE + BESIDE_STYLE + _PAGE_STYLE)
 
 
 def _facts(view: "DriftView") -> str:
@@ -314,7 +316,7 @@ def _row(one: FeatureSeries) -> tuple[str, ...]:
 
 
 def _spans(alarms: Iterable[AlarmRecord], question: str) -> list[Span]:
-    return [Span.of(one) for one in alarms if one.question == question]
+    return [span_of(one) for one in alarms if one.question == question]
 
 
 def _verdict_point(one: Verdicts, value: float, text: str, drift: bool) -> Point:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from html import escape
 
-from mlops_ray.exploration.profile import Coverage
-
 _WIDTH, _HEIGHT, _FOOT = 640, 120, 18
 _BAR, _NAME = 18, 200
 
@@ -22,18 +20,18 @@ def histogram(edges: Sequence[float], counts: Sequence[float]) -> str:
     return svg(drawn + _ends(f"{edges[0]:.6g}", f"{edges[-1]:.6g}"), _WIDTH, _HEIGHT, "histogram")
 
 
-def volume(coverage: Coverage) -> str:
-    """Rows over time; units without rows are marked below."""
-    most = max((rows for _, rows in coverage.volume), default=0) or 1
-    width = _WIDTH / max(1, len(coverage.volume))
+def volume(rows_by_start: Sequence[tuple[str, int]], unit: str) -> str:
+    """Rows over time, by the start of each unit."""
+    most = max((rows for _, rows in rows_by_start), default=0) or 1
+    width = _WIDTH / max(1, len(rows_by_start))
     drawn = "".join(
         f'<rect x="{at * width:.1f}" y="{_top(rows / most):.1f}" width="{max(0.6, width - 0.3):.1f}" '
         f'height="{max(0.0, _HEIGHT - _FOOT - _top(rows / most)):.1f}" class="bar">'
         f"<title>{escape(start)}: {rows:,} rows</title></rect>"
-        for at, (start, rows) in enumerate(coverage.volume)
+        for at, (start, rows) in enumerate(rows_by_start)
     )
-    ends = _ends(coverage.volume[0][0], coverage.volume[-1][0]) if coverage.volume else ""
-    return svg(drawn + ends, _WIDTH, _HEIGHT, f"rows by {coverage.volume_unit}")
+    ends = _ends(rows_by_start[0][0], rows_by_start[-1][0]) if rows_by_start else ""
+    return svg(drawn + ends, _WIDTH, _HEIGHT, f"rows by {unit}")
 
 
 def bars(named: Sequence[tuple[str, float, str]], most: float) -> str:
