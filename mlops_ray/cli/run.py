@@ -24,7 +24,7 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
-from mlops_ray.cli.rollout import credential
+from mlops_ray.governance.development_keys import credential
 from mlops_ray.cli.serve import console_line, key_line, quiet_serving
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
@@ -38,6 +38,7 @@ from mlops_ray.operations.preconditions import expect_can_work
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
 from mlops_ray.use_case import UseCase, load_use_case
+from mlops_ray.use_case.loading import case_folder
 
 if TYPE_CHECKING:
     from mlops_ray.pipeline.plan import StepPlan
@@ -150,11 +151,6 @@ def _steps(names: Sequence[str]) -> tuple[StepName, ...]:
     if unknown := [name for name in names if name not in STEPS]:
         raise ConfigurationError(f"--force {ascii(unknown[0])[:60]} is no step. There are {', '.join(STEPS)}.")
     return tuple(step for step in STEPS if step in names)
-
-
-def case_folder(use_case: str) -> Path:
-    """The folder of the use case's file, given as the command takes it."""
-    return Path(use_case if use_case.endswith(".py") else f"use_cases/{use_case}.py").absolute().parent
 
 
 def explained(plans: list["StepPlan"]) -> list[str]:

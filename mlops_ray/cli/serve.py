@@ -23,7 +23,8 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
-from mlops_ray.cli.rollout import credential, key_from
+from mlops_ray.cli.rollout import key_from
+from mlops_ray.governance.development_keys import credential
 from mlops_ray.cli.schedule import declare, start_scheduler_here
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from math import isfinite
 
 _WIDTH, _HEIGHT, _FOOT = 640, 120, 18
 _BAR, _NAME = 18, 200
@@ -50,6 +51,17 @@ def bars(named: Sequence[tuple[str, float, str]], most: float) -> str:
     return svg("".join(drawn), _WIDTH, len(named) * (_BAR + 2), "bars")
 
 
+def sparkline(values: Sequence[float], label: str) -> str:
+    """A line as high as a text, through the values that are finite; empty below two of them."""
+    known = [(at, value) for at, value in enumerate(values) if isfinite(value)]
+    if len(known) < 2:
+        return ""
+    low, high = min(value for _, value in known), max(value for _, value in known)
+    room, step = (high - low) or 1.0, 76 / (len(values) - 1)
+    points = "L".join(f"{2 + at * step:.1f} {16 - 13 * (value - low) / room:.1f}" for at, value in known)
+    return svg(f'<path class="spark" d="M{points}"/>', 80, 18, f"{label}: from {known[0][1]:.4g} to {known[-1][1]:.4g}")
+
+
 def _top(share: float) -> float:
     return (_HEIGHT - _FOOT) * (1 - share)
 
@@ -62,9 +74,9 @@ def _ends(first: str, last: str) -> str:
     )
 
 
-def svg(body: str, width: int, height: int, label: str) -> str:
+def svg(body: str, width: float, height: float, label: str) -> str:
     """A chart of this size that is told to those who do not see it by `label`."""
     return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
         f'aria-label="{escape(label)}" font-family="system-ui,sans-serif" font-size="12">{body}</svg>'
     )

@@ -49,6 +49,19 @@ def load_use_case(reference: str) -> UseCase:
     return found[0]
 
 
+def definitions_folder(use_case: str, given: str | None) -> Path:
+    """The folder of the Feast definitions that belong to a use case."""
+    if given:
+        return Path(given).absolute()
+    beside = Path(use_case).absolute().parent.parent if use_case.endswith(".py") else Path()
+    return (beside / "feature_repo").absolute()
+
+
+def case_folder(use_case: str) -> Path:
+    """The folder of the use case's file, given as `load_use_case` takes it."""
+    return Path(use_case if use_case.endswith(".py") else f"use_cases/{use_case}.py").absolute().parent
+
+
 def _package_of(folder: Path) -> ModuleType:
     """A package of this load alone with the folder's files, so that those of two use cases do not mix."""
     importlib.invalidate_caches()  # a file may be younger than Python's memory of the folder

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import mlops_ray
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.cli.main import app
-from mlops_ray.cli.rollout import credential
+from mlops_ray.governance.development_keys import credential
 from mlops_ray.client import Client, Prediction
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import DataError
