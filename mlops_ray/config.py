@@ -209,9 +209,10 @@ def load_settings(
 def settings_of(
     state: str | None, config: str | None, data: str | None = None, http_port: int | None = None
 ) -> Settings:
-    """The settings of a command, or of a notebook, in this folder. Raises ConfigurationError naming the setting that is wrong.
+    """The settings of a command, or of a notebook, in this folder.
 
-    Also a command without --data goes by its variable: in a submitted job the default is nowhere.
+    Raises ConfigurationError naming the setting that is wrong. Also a command without --data goes by its variable: in a
+    submitted job the default is nowhere.
     """
     data = data or os.environ.get(DATA_VARIABLE)
     defaults = {"state": absolute("state"), "data": absolute("data")}

@@ -13,6 +13,7 @@ from mlops_ray.config import absolute as absolute  # known here as what options 
 from mlops_ray.config import settings_file as settings_file
 from mlops_ray.config import settings_of as settings_of
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.show.text import printable as printable
 from mlops_ray.use_case.loading import definitions_folder as definitions_folder
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -55,8 +56,3 @@ def moment_of(option: str, text: str) -> datetime:
     if moment.tzinfo is None:
         raise ConfigurationError(f"{option} {text!r} has no time zone. Add Z for UTC.")
     return moment.astimezone(UTC)
-
-
-def printable(text: str) -> str:
-    """Without what would command the terminal."""
-    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)

@@ -24,12 +24,12 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
-from mlops_ray.governance.development_keys import credential
 from mlops_ray.cli.serve import console_line, key_line, quiet_serving
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.development_keys import credential
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion.sources import find_all_files
@@ -88,12 +88,9 @@ def run(
         lines = explained(Pipeline(*given, folder=case_folder(use_case), files=files).explain(until, again))
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
         return
-    from mlops_ray.artifacts import Artifacts
-    from mlops_ray.monitoring.label_times import declare_label_times
-    from mlops_ray.predictions.retention import declare_retention
+    from mlops_ray.pipeline.promises import declare_promises
 
-    declare_retention(Artifacts(settings.artifacts), case)
-    declare_label_times(Artifacts(settings.artifacts), case)
+    declare_promises(settings, case)
     with EarlyStart(settings, serve) as early:
         from mlops_ray.pipeline.pipeline import Pipeline
         from mlops_ray.pipeline.progress import TerminalProgress

@@ -10,8 +10,9 @@ _WIDTH, _HEIGHT, _ACROSS, _DOWN = 176, 46, 46, 14
 _LETTERS = 25
 
 STYLE = """
-.explored svg .node{fill:var(--paper);stroke:var(--main);stroke-width:1.4}.explored svg .edge{fill:none;stroke:var(--other)}
-.explored svg .name{fill:var(--ink);font-weight:600}.explored .scrolls{overflow-x:auto}.explored .scrolls svg{max-width:none}
+.explored svg .node{fill:var(--paper);stroke:var(--main);stroke-width:1.4}
+.explored svg .edge{fill:none;stroke:var(--other)}.explored svg .name{fill:var(--ink);font-weight:600}
+.explored .scrolls{overflow-x:auto}.explored .scrolls svg{max-width:none}
 """
 
 
@@ -54,7 +55,8 @@ def _edge(start: tuple[float, float], end: tuple[float, float]) -> str:
 def _box(node: Node, x: float, y: float) -> str:
     name, about = (one if len(one) <= _LETTERS else f"{one[: _LETTERS - 1]}…" for one in (node.name, node.about))
     return (
-        f'<g><title>{escape(node.name)}: {escape(node.about)}</title><rect class="node" x="{x:.0f}" y="{y:.1f}" rx="5" '
-        f'width="{_WIDTH}" height="{_HEIGHT}"/><text class="name" x="{x + 9:.0f}" y="{y + 19:.1f}">{escape(name)}</text>'
+        f"<g><title>{escape(node.name)}: {escape(node.about)}</title>"
+        f'<rect class="node" x="{x:.0f}" y="{y:.1f}" rx="5" width="{_WIDTH}" height="{_HEIGHT}"/>'
+        f'<text class="name" x="{x + 9:.0f}" y="{y + 19:.1f}">{escape(name)}</text>'
         f'<text x="{x + 9:.0f}" y="{y + 36:.1f}">{escape(about)}</text></g>'
     )

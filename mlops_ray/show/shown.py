@@ -18,7 +18,7 @@ class Shown:
         """The same in lines, without control characters of users' texts."""
         raise NotImplementedError
 
-    _style = ""
+    _style: str = ""
 
     def page(self) -> str:
         """A whole HTML file that needs no network."""

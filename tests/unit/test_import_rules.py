@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
 GROUND = {"errors", "tasks", "use_case", "config", "state_folder", "artifacts", "governance"}
-GROUND |= {"code_version", "import_closure", "statements", "user_files", "show"}
+GROUND |= {"code_version", "import_closure", "statements", "user_files", "show", "frames"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
@@ -20,6 +20,7 @@ TABLE: dict[str, set[str]] = {
     "use_case": {"errors", "tasks"},
     # Whatever is drawn, in a page, a report or a notebook, is drawn here from plain values.
     "show": {"tasks"},
+    "frames": {"errors"},
     "config": {"errors"},
     "state_folder": {"artifacts", "config", "errors"},
     "artifacts": {"conditional_put"},
@@ -82,6 +83,7 @@ TABLE: dict[str, set[str]] = {
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     "cli": GROUND
     | {
+        "sdk",
         "scaffold",
         "standards",
         "operations",
@@ -99,8 +101,22 @@ TABLE: dict[str, set[str]] = {
         "pipeline",
         "retraining",
     },
+    # What a notebook uses: a server through its client, or what lies on this machine.
+    "sdk": GROUND
+    | {
+        "client",
+        "exploration",
+        "features",
+        "training",
+        "evaluation",
+        "registry",
+        "predictions",
+        "monitoring",
+        "serving",
+    }
+    | {"batch", "pipeline", "operations"},
     "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "serving"},
-    "__init__": {"use_case", "predictions", "batch", "monitoring", "pipeline"},
+    "__init__": {"use_case", "batch", "pipeline", "sdk"},
 }
 HOMES = {
     "feast": ("mlops_ray/features/feast.py", "feature_repo/"),
@@ -150,7 +166,11 @@ def test_the_table_has_no_cycle_and_every_part_of_the_package() -> None:
         ready = [part for part, needs in TABLE.items() if part not in order and needs <= set(order)]
         assert ready, f"a cycle among {sorted(set(TABLE) - set(order))}"
         order += ready
-    found = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    found = {
+        path.stem if path.is_file() else path.name
+        for path in PACKAGE.iterdir()
+        if path.name not in ("__pycache__", "py.typed")
+    }
     assert found == set(TABLE)
 
 

@@ -25,7 +25,7 @@ from mlops_ray.monitoring.show.series import (
     span_of,
 )
 from mlops_ray.show.beside import STYLE as BESIDE_STYLE
-from mlops_ray.show.document import table, with_style
+from mlops_ray.show.document import table
 from mlops_ray.show.over_time import (
     STYLE,
     WIDE,
@@ -55,6 +55,7 @@ _PAGE_STYLE = """
 .explored .unbroken{white-space:nowrap}
 @media print{.explored details>*{display:block}}
 """
+PAGE_STYLE = STYLE + BESIDE_STYLE + _PAGE_STYLE
 _LEGEND = (
     "● a window, ▲ one with drift; dashed: the reference at the same times; shaded: an alarm stood; dotted vertical: "
     "another version began. A distance of 1 is the threshold. Point at a mark for its values."
@@ -62,7 +63,7 @@ _LEGEND = (
 
 
 def view_html(view: "DriftView") -> str:
-    """The body, with its style."""
+    """The body; `PAGE_STYLE` is its style."""
     parts = [f"<h1>{escape(view.use_case)}: monitoring</h1>", _facts(view), _alarms(view.alarms, view.now)]
     if view.notes:
         parts.append(f'<ul class="soft">{"".join(f"<li>{escape(note)}</li>" for note in view.notes)}</ul>')
@@ -75,7 +76,7 @@ def view_html(view: "DriftView") -> str:
     for number, version in enumerate(view.versions):
         others = [(moment, name) for moment, name in began if name != f"v{version.version}"]
         parts.append(_version(version, view.alarms, others, number == 0 or version.live))
-    return with_style("".join(parts), STYLE + BESIDE_STYLE + _PAGE_STYLE)
+    return "".join(parts)
 
 
 def _facts(view: "DriftView") -> str:
