@@ -1,7 +1,7 @@
 """Data frames of users: pandas, polars or Arrow come in, and the same kind goes out. Inside all are polars'."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import polars as pl
 import pyarrow as pa
@@ -11,12 +11,11 @@ from mlops_ray.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    AnyFrame = pl.DataFrame | pa.Table | pd.DataFrame
+AnyFrame = Union[pl.DataFrame, pa.Table, "pd.DataFrame"]
+FrameT = TypeVar("FrameT", bound=AnyFrame)
 
-FrameT = TypeVar("FrameT", bound="AnyFrame")
 
-
-def to_polars(frame: "AnyFrame") -> pl.DataFrame:
+def to_polars(frame: AnyFrame) -> pl.DataFrame:
     """Raises DataError for what is no data frame, and for a column whose values have several types, or are objects."""
     if isinstance(frame, pl.DataFrame):
         return frame
@@ -37,7 +36,7 @@ def to_polars(frame: "AnyFrame") -> pl.DataFrame:
     )
 
 
-def like(given: FrameT, found: pl.DataFrame) -> FrameT:
+def like(given: Any, found: pl.DataFrame) -> Any:
     """`found` as the kind that was given; pandas keeps its index where there are as many rows."""
     answer: Any = found
     if isinstance(given, pa.Table):
@@ -46,7 +45,7 @@ def like(given: FrameT, found: pl.DataFrame) -> FrameT:
         answer = found.to_pandas()
         if len(answer) == len(given):
             answer.index = given.index
-    return answer  # type: ignore[no-any-return]
+    return answer
 
 
 def _is_pandas(frame: object) -> bool:

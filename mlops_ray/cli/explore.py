@@ -58,7 +58,7 @@ def profile(
         raise ConfigurationError(f"--part is {part!r}. Give train, validation or test.")
     settings = settings_of(state, config, data)
     with ray_on_demand(settings) as start:
-        found = explored(what, settings, source, snapshot, training_set, part, start)
+        found = explored(what, settings, source, snapshot, training_set, part, start)  # type: ignore[arg-type]
     _write(found, page, json_)
     _tell(found)
 

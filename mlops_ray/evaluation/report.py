@@ -79,9 +79,9 @@ class EvaluationReport(Shown):
         if grown := _importance(self.content):
             what = escape(str(self.content["importance"]["measure"]))
             parts.append(f"<h2>Importance</h2><p><small>How much worse: {what}.</small></p>{grown}")
-        if rows := _slices(self.content, self.metric):
+        if judged := _slices(self.content, self.metric):
             head = ("slice", "rows", metric_words(self.metric), "95 % interval")
-            parts.append(f"<h2>Slices, the worst first</h2>{table(head, [tuple(map(escape, row)) for row in rows])}")
+            parts.append(f"<h2>Slices, the worst first</h2>{table(head, [tuple(map(escape, row)) for row in judged])}")
         return "".join(parts)
 
     def _text(self) -> str:

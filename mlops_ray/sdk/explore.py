@@ -33,14 +33,14 @@ def explore(
     Raises DataError for files that are not there or cannot be read.
     """
     if not isinstance(what, UseCase | str | Path) and not hasattr(what, "__fspath__"):
-        return _frame(what)  # type: ignore[arg-type]
+        return _frame(what)
     quiet()
     name, place = what, data
     if _names_files(what):
-        folder, pattern = _split(Path(what))  # type: ignore[arg-type]
+        folder, pattern = _split(Path(what))
         name, place = pattern, data if data is not None else folder
-    settings = settings_for(name, state, place)  # type: ignore[arg-type]
-    return explored(name, settings, source, snapshot, training_set, part, lambda: start_ray(settings))  # type: ignore[arg-type]
+    settings = settings_for(name, state, place)
+    return explored(name, settings, source, snapshot, training_set, part, lambda: start_ray(settings))
 
 
 def explored(

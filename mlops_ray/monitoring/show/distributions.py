@@ -23,8 +23,8 @@ def _numbers(reference: NumericSketch | None, now: NumericSketch, label: str) ->
     edges = _edges([one for one in (reference, now) if one is not None and one.values])
     if edges is None:
         return no_value(label)
-    shares = [None if one is None or not one.values else _in(one, edges).tolist() for one in (reference, now)]
-    return outline(edges.tolist(), *shares, label)
+    was, is_ = (None if one is None or not one.values else _in(one, edges).tolist() for one in (reference, now))
+    return outline(edges.tolist(), was, is_, label)
 
 
 def _edges(sketches: Sequence[NumericSketch]) -> np.ndarray | None:

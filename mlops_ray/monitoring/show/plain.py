@@ -52,7 +52,7 @@ def _read(kind: Any, value: Any) -> Any:
     if is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise ValueError(f"{value!r:.60} is no {kind.__name__}")  # type: ignore[union-attr]
-        hints = _hints(kind)
+        hints = _hints(kind)  # type: ignore[arg-type]
         return kind(**{name: _read(hints[name], part) for name, part in value.items() if name in hints})  # type: ignore[operator]
     if kind is float:
         return nan if value is None else float(value)
