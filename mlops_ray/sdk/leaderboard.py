@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from mlops_ray.show.charts import bars, sparkline
-from mlops_ray.show.document import table
+from mlops_ray.show.document import table, unbroken
 from mlops_ray.show.shown import Shown
 from mlops_ray.show.text import columns
 from mlops_ray.tasks.evaluation import metric_words
@@ -69,9 +69,12 @@ class Leaderboard(Shown):
         metric = metric_words(self.metric)
         rows = [
             (
-                *map(escape, row[:2]),
+                unbroken(row[0]),
+                row[1],
                 sparkline([step.value for step in one.steps], f"{metric} while it was fitted"),
-                *map(escape, row[2:]),
+                unbroken(row[2]) if one.status != "failed" else escape(row[2]),
+                unbroken(row[3]),
+                escape(row[4]),
             )
             for one, row in zip(self.trials, self._rows(), strict=False)
         ]

@@ -38,6 +38,7 @@ def run(
     as_of: datetime | None = None,
     until: "StepName" = "materialize",
     force: Sequence["StepName"] = (),
+    challenger: bool = False,
     feature_repo: AnyPath | None = None,
 ) -> "Run":
     """Run the pipeline of a use case: a `UseCase`, the path of its file, or its name in `use_cases/`.
@@ -47,8 +48,9 @@ def run(
 
     state, data: folders or URLs; default those of the project (`settings.yaml`), the environment (MLOPS_RAY_STATE,
     MLOPS_RAY_DATA), or `state` and `data` here. as_of: nothing known later enters; default the data's latest moment.
-    until: the last step. force: steps that run although nothing has changed. feature_repo: the folder of the Feast
-    definitions; default beside the use case's folder.
+    until: the last step. force: steps that run although nothing has changed. challenger: the version does not take the
+    champion's place, but waits beside it for a rollout. feature_repo: the folder of the Feast definitions; default
+    beside the use case's folder.
     Raises what the steps raise: DataError for data that cannot be used, UseCaseError for what cannot be declared,
     ForbiddenError for who may not register a version.
     """
@@ -74,7 +76,7 @@ def run(
         expect_can_work(settings)
         declare_promises(settings, case)
         pipeline = Pipeline(
-            case, settings, folder, as_of, TerminalProgress(console),
+            case, settings, folder, as_of, TerminalProgress(console), challenger,
             folder=case_folder(reference) if reference else None,
             files=find_all_files(settings, case.sources),
             start_ray=partial(start_ray, settings),

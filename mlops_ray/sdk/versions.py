@@ -12,7 +12,7 @@ from mlops_ray.evaluation.report import EvaluationReport
 from mlops_ray.registry.version_list import ListedVersion
 from mlops_ray.sdk.records import Records
 from mlops_ray.show.charts import sparkline
-from mlops_ray.show.document import table
+from mlops_ray.show.document import table, unbroken
 from mlops_ray.show.evaluation import STYLE
 from mlops_ray.show.shown import Shown
 from mlops_ray.show.text import columns
@@ -124,7 +124,7 @@ class Versions(Shown, Mapping[int, Version]):
         in_time = [nan if one.value is None else one.value for one in self._listed[::-1]]
         metric = metric_words(self._listed[0].metric)
         line = sparkline(in_time, f"{metric} of each version, on test periods of their own")
-        rows = [tuple(map(escape, _cells(one))) for one in self._listed]
+        rows = [tuple(map(unbroken, _cells(one))) for one in self._listed]
         return f"<h1>{escape(self.title)}</h1>{line}{table(_HEADS, rows)}"
 
     def _text(self) -> str:

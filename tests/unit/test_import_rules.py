@@ -114,7 +114,7 @@ TABLE: dict[str, set[str]] = {
         "monitoring",
         "serving",
     }
-    | {"batch", "pipeline", "operations"},
+    | {"batch", "pipeline", "operations", "ingestion"},
     "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "serving"},
     "__init__": {"use_case", "batch", "pipeline", "sdk"},
 }

@@ -25,7 +25,7 @@ from mlops_ray.monitoring.show.series import (
     span_of,
 )
 from mlops_ray.show.beside import STYLE as BESIDE_STYLE
-from mlops_ray.show.document import table
+from mlops_ray.show.document import table, unbroken
 from mlops_ray.show.over_time import (
     STYLE,
     WIDE,
@@ -52,7 +52,6 @@ _PAGE_STYLE = """
 .explored .feature h4,.explored h3{font-size:1em;overflow-wrap:anywhere}
 .explored details{margin:.6em 0}.explored summary{cursor:pointer;color:var(--main)}
 .explored .drifts{color:var(--warn);font-weight:600}.explored .words{overflow-wrap:anywhere}
-.explored .unbroken{white-space:nowrap}
 @media print{.explored details>*{display:block}}
 """
 PAGE_STYLE = STYLE + BESIDE_STYLE + _PAGE_STYLE
@@ -105,11 +104,11 @@ def _alarms(alarms: Sequence[AlarmRecord], now: datetime) -> str:
 def _alarm_table(alarms: Iterable[AlarmRecord], now: datetime) -> str:
     rows = []
     for one in alarms:
-        state = _unbroken("over" if one.resolved_at else "stands")
+        state = unbroken("over" if one.resolved_at else "stands")
         if one.resolved_at is None and not one.is_open(now):
             state = f"silenced until {one.silenced_until:%Y-%m-%d %H:%M}: {escape(one.silenced_because)}"
-        severity = f"{_SIGNS.get(one.severity, '')} {escape(one.severity)}"
-        rows.append((_unbroken(severity), _unbroken(f"{one.since:%Y-%m-%d %H:%M}"), state, escape(one.title)))
+        severity = f"{_SIGNS.get(one.severity, '')} {one.severity}"
+        rows.append((unbroken(severity), unbroken(f"{one.since:%Y-%m-%d %H:%M}"), state, escape(one.title)))
     return table(("severity", "since", "", "what"), rows)
 
 
@@ -354,10 +353,6 @@ def _in_words(points: Sequence[Point]) -> str:
         return "not known"
     drift = sum(point.drift for point in points)
     return f"{len(known)} windows from {min(known):.3g} to {max(known):.3g}, last {known[-1]:.3g}, {drift} with drift"
-
-
-def _unbroken(html: str) -> str:
-    return f'<span class="unbroken">{html}</span>'
 
 
 def _figure(chart: str, caption: str) -> str:
