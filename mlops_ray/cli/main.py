@@ -34,7 +34,7 @@ from mlops_ray.cli.serve import predict, serve
 from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.operations.preconditions import keep_loopback_from_proxies
-from mlops_ray.operations.quiet import QUIET
+from mlops_ray.quiet import QUIET
 from mlops_ray.state_folder import keep_closed
 from mlops_ray.use_case.user_code import fault_of_user
 

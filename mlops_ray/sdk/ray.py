@@ -8,14 +8,14 @@ from collections.abc import Callable
 from mlops_ray.config import Settings
 from mlops_ray.operations.local_ray import ray_for
 from mlops_ray.operations.preconditions import keep_loopback_from_proxies
-from mlops_ray.operations.quiet import QUIET
+from mlops_ray.quiet import import_ray
 
 
 def quiet() -> None:
-    """Keep what is for Ray's developers out of a notebook. Ray reads this once, so it comes before Ray is imported."""
-    os.environ |= QUIET | os.environ
+    """Keep what is for developers of Ray and MLflow out of a notebook; called before anything imports them."""
     keep_loopback_from_proxies(os.environ)
-    for name in ("ray.serve", "alembic", "mlflow"):
+    import_ray()
+    for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

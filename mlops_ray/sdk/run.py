@@ -1,5 +1,6 @@
 """Run: the pipeline of a use case from a notebook, and what each of its steps made."""
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def run(
     reference = "" if isinstance(use_case, UseCase) else str(use_case)
     folder = definitions_folder(reference, None if feature_repo is None else str(feature_repo))
     # Plain lines: Rich's own forms for notebooks have no progress without ipywidgets, and colours that fit no theme.
-    console = Console(file=sys.stdout, force_jupyter=False, force_interactive=False)
+    console = Console(file=sys.stdout, force_jupyter=False, force_terminal=False)
     with closed():
         expect_can_work(settings)
         declare_promises(settings, case)
@@ -132,6 +133,8 @@ class Run(Shown):
         from mlops_ray.operations.preconditions import expect_can_serve
         from mlops_ray.sdk.connection import Connection
         from mlops_ray.serving.local import is_serving, serve_use_case
+
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing it sets its own
 
         settings = self.settings if port is None else self.settings.model_copy(update={"http_port": port})
         with closed():

@@ -35,7 +35,8 @@ _STYLE = """
 .explored svg{max-width:100%;height:auto;display:block;fill:var(--soft)}.explored .warn{color:var(--warn)}
 .explored svg .bar{fill:var(--main)}.explored svg .spark{fill:none;stroke:var(--main);stroke-width:1.5}
 .explored svg .axis{stroke:var(--other);fill:none}
-.explored td{overflow-wrap:anywhere}.explored .unbroken{white-space:nowrap}.explored li{margin:.25em 0;overflow-wrap:anywhere}
+.explored td{overflow-wrap:anywhere}.explored .unbroken{white-space:nowrap}
+.explored li{margin:.25em 0;overflow-wrap:anywhere}
 @media(max-width:700px){.explored .column{grid-template-columns:1fr}}
 """.replace("_LIGHT", _LIGHT).replace("_DARK", _DARK)
 

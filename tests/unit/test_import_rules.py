@@ -11,13 +11,14 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
 GROUND = {"errors", "tasks", "use_case", "config", "state_folder", "artifacts", "governance"}
-GROUND |= {"code_version", "import_closure", "statements", "user_files", "show", "frames"}
+GROUND |= {"code_version", "import_closure", "statements", "user_files", "show", "frames", "quiet"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     # What a stage does with a label depends on its kind, and what a kind is on no stage.
     "tasks": {"errors"},
-    "use_case": {"errors", "tasks"},
+    "quiet": set(),
+    "use_case": {"errors", "tasks", "quiet"},
     # Whatever is drawn, in a page, a report or a notebook, is drawn here from plain values.
     "show": {"tasks"},
     "frames": {"errors"},
