@@ -6,6 +6,7 @@ from math import isfinite
 
 _WIDTH, _HEIGHT, _FOOT = 640, 120, 18
 _BAR, _NAME = 18, 200
+_NOT_IN_XML = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), "\ufffd")
 
 
 def histogram(edges: Sequence[float], counts: Sequence[float]) -> str:
@@ -75,7 +76,8 @@ def _ends(first: str, last: str) -> str:
 
 
 def svg(body: str, width: float, height: float, label: str) -> str:
-    """A chart of this size that is told to those who do not see it by `label`."""
+    """A chart of this size that is told to those who do not see it by `label`. No text has what XML may not have."""
+    body, label = body.translate(_NOT_IN_XML), label.translate(_NOT_IN_XML)
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
         f'aria-label="{escape(label)}" font-family="system-ui,sans-serif" font-size="12">{body}</svg>'

@@ -220,7 +220,7 @@ def hostile() -> Iterator[Shown]:
     bins = [{"rows": 10, "probability": at / 10, "observed": at / 9} for at in range(10)]
     for task, more in (
         ({"kind": "binary", "threshold": 0.5}, {"positive": 0.2, "roc_auc": estimate}),
-        ({"kind": "multiclass", "classes": [EVIL, "b"]}, {"classes": {EVIL: 0.5, "b": 0.5}, "log_loss": estimate}),
+        ({"kind": "multiclass", "classes": [EVIL, "b", "c"]}, {"classes": {EVIL: 0.5, "b": 0.5}, "log_loss": estimate}),
         ({"kind": "regression"}, {"mean": 1, "median": 1, "deviation": 1, "mean_absolute_error": estimate}),
     ):
         counted = (
