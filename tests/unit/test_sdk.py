@@ -1,6 +1,7 @@
 """What a notebook uses: frames go in and out, everything shows itself, and a URL with a key is enough."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -323,3 +324,12 @@ def test_settings_of_a_connection_are_those_of_its_state(tmp_path: Path) -> None
     assert len(here.versions("flights")) == 0
     with pytest.raises(ConfigurationError, match=r"has no version yet\. Run its pipeline"):
         _ = here.versions("flights").champion
+
+
+def test_the_code_of_the_page_runs(url: str, example: ExampleEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block.replace("https://models.example.org", url), {"mr": mr, "key": example.key, "frame": ROWS})
+    assert "departures: monitoring" in capsys.readouterr().out
