@@ -6,7 +6,7 @@ from typing import Any
 
 from mlops_ray.show.document import table
 from mlops_ray.show.shown import Shown
-from mlops_ray.show.text import columns
+from mlops_ray.show.text import columns, printable
 
 _HEADS = ("step", "route", "share", "holds")
 
@@ -62,4 +62,4 @@ class RolloutState(Shown):
 
     def _text(self) -> str:
         steps = self._steps()
-        return "\n".join([*self._said(), *([columns(_HEADS, steps)] if steps else [])])
+        return "\n".join([*map(printable, self._said()), *([columns(_HEADS, steps)] if steps else [])])
