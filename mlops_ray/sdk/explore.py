@@ -37,7 +37,7 @@ def explore(
     quiet()
     name, place = what, data
     if _names_files(what):
-        folder, pattern = _split(Path(what))
+        folder, pattern = _split(Path(str(what)))
         name, place = pattern, data if data is not None else folder
     settings = settings_for(name, state, place)
     return explored(name, settings, source, snapshot, training_set, part, lambda: start_ray(settings))

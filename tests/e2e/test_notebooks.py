@@ -30,6 +30,7 @@ def test_notebooks_run_in_order_and_show_what_they_say(tmp_path: Path, monkeypat
     for what in ("flights: leaderboard", "calibration:", "confusion:", "What flights@1 was made from", "key.carrier"):
         assert what in first
     assert "returns: leaderboard" in own
+    assert "data frame beside data frame" in drift
     assert "flights: monitoring" in drift
     assert "unchanged, reused" in drift
     assert "Version 2 is champion since" in drift
