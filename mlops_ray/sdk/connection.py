@@ -1,6 +1,7 @@
 """Connection: to a server by its URL and key, or to what lies on this machine."""
 
 import os
+from pathlib import Path
 
 from mlops_ray.client import API_KEY_VARIABLE, AsyncClient, Client
 from mlops_ray.config import Settings
@@ -53,15 +54,26 @@ def connect(url: str | None = None, api_key: str | None = None, *, state: AnyPat
     url: default MLOPS_RAY_URL. api_key: default MLOPS_RAY_API_KEY. Without a URL, records are read from `state` (see
     `mlops_ray.run`), and predictions asked of the server that its settings name, with the development key where there
     is nobody but this machine's user. Nothing is asked yet.
-    Raises ConfigurationError for a URL that is none.
+    Raises ConfigurationError for a URL that is none, and without one where nothing was run yet.
     """
     url = url or (None if state else os.environ.get(URL_VARIABLE))
     if url is None:
         settings = settings_here(state)
+        _expect_something(settings)
         return Connection(settings.url, api_key or credential(settings), settings)
     if not url.startswith(("http://", "https://")):
         raise ConfigurationError(f"{url[:80]!r} is no URL of a server. Give one such as https://models.example.org.")
     return Connection(url, api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
+
+
+def _expect_something(settings: Settings) -> None:
+    """Raise ConfigurationError where there is no control store: asking would begin one, and find nothing."""
+    file = settings.control_store.removeprefix("sqlite:///")
+    if file != settings.control_store and not Path(file).exists():
+        raise ConfigurationError(
+            f"Nothing was run in {settings.state} yet. Run a pipeline (mr.run), give another state folder (state=), or "
+            f"name a server: mr.connect(url, key), or {URL_VARIABLE} and {API_KEY_VARIABLE}."
+        )
 
 
 def endpoint(name: str, *, state: AnyPath | None = None) -> Endpoint:

@@ -26,6 +26,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
 from mlops_ray.evaluation.report import EvaluationReport
 from mlops_ray.frames import like, to_polars
+from mlops_ray.governance.control_store import open_store
 from mlops_ray.registry.trace import Trace
 from mlops_ray.sdk.connection import Connection
 from mlops_ray.sdk.endpoint import Endpoint
@@ -318,6 +319,10 @@ def test_the_package_is_imported_at_once_and_completion_finds_its_names() -> Non
 
 
 def test_settings_of_a_connection_are_those_of_its_state(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"Nothing was run in .* yet\. Run a pipeline"):
+        mr.connect(state=tmp_path)
+    assert not list(tmp_path.iterdir())
+    open_store(Settings(state=str(tmp_path), data=str(tmp_path))).close()
     here = mr.connect(state=tmp_path)
     assert here.url == Settings(state=str(tmp_path), data=str(tmp_path)).url
     assert "this machine" in repr(here)
