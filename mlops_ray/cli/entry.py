@@ -63,7 +63,7 @@ def _groups(source: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _help(module: str, name: str) -> str | None:
-    """The docstring of a function, or the help that a group is made with."""
+    """The docstring of a function, or the help that a group is made with, there or where it is imported from."""
     source = ast.parse((_FOLDER.parent.parent / f"{module.replace('.', '/')}.py").read_text())
     for one in source.body:
         match one:
@@ -71,6 +71,7 @@ def _help(module: str, name: str) -> str | None:
                 return ast.get_docstring(one)
             case ast.Assign([ast.Name(found)], ast.Call(keywords=keywords)) if found == name:
                 return next((str(ast.literal_eval(key.value)) for key in keywords if key.arg == "help"), None)
-            case ast.ImportFrom(module=str(home), names=names) if any(found.name == name for found in names):
-                return _help(home, name)
-    return None
+    again = (
+        one for one in source.body if isinstance(one, ast.ImportFrom) and name in {each.name for each in one.names}
+    )
+    return next((_help(str(one.module), name) for one in again if one.module != module), None)
