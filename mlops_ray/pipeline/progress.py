@@ -6,11 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mlops_ray.cli.leaderboard import lines
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.pipeline.plan import FIRST_TIME
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepRuns, StepStarted, StepWaits
 from mlops_ray.tasks.stored import task_from_json
+from mlops_ray.training.leaderboard import lines
 from mlops_ray.training.trial import SearchProgress
 
 

@@ -86,7 +86,7 @@ TABLE: dict[str, set[str]] = {
     },
     # What is due is started as retrainings are, on a Ray that an endpoint may share; a backup says how far the ledger
     # goes, and is signed as models are.
-    "operations": GROUND | {"monitoring", "retraining", "predictions", "registry", "serving"},
+    "operations": GROUND | {"cost", "monitoring", "retraining", "predictions", "registry", "serving"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     # A change is checked, run and held beside what is live.

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from mlops_ray.cli.leaderboard import lines
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
