@@ -39,11 +39,14 @@ class Leaderboard(Shown):
 
     @property
     def frame(self) -> pl.DataFrame:
-        """A row for each trial: trial, candidate, status, the metric, seconds, and a column for each parameter."""
+        """A row for each trial: trial, candidate, status, the metric, seconds, row_ms and size_bytes (what its model
+        costs to serve, None where it was not exported), and a column for each parameter."""
         rows = [
             {
                 "trial": one.trial_id, "candidate": one.candidate, "status": one.status, self.metric: one.value,
-                "seconds": one.seconds, **{name: _plain(value) for name, value in one.parameters.items()},
+                "seconds": one.seconds, "row_ms": one.footprint and one.footprint.row_ms,
+                "size_bytes": one.footprint and one.footprint.size_bytes,
+                **{name: _plain(value) for name, value in one.parameters.items()},
             }
             for one in self.trials
         ]  # fmt: skip
@@ -60,6 +63,8 @@ class Leaderboard(Shown):
                 "" if one.value is None else f"{one.value:.4f}",
                 one.status if one.status != "failed" else f"failed: {one.message[:120]}",
                 f"{one.seconds:.1f} s",
+                f"{one.footprint.row_ms:.3f} ms" if one.footprint else "",
+                f"{one.footprint.size_bytes / 1e6:.2f} MB" if one.footprint else "",
                 ", ".join(f"{name} {_short(value)}" for name, value in one.parameters.items()),
             )
             for one in self.trials[:_SHOWN]
@@ -73,13 +78,13 @@ class Leaderboard(Shown):
                 row[1],
                 sparkline([step.value for step in one.steps], f"{metric} while it was fitted"),
                 unbroken(row[2]) if one.status != "failed" else escape(row[2]),
-                unbroken(row[3]),
-                escape(row[4]),
+                *map(unbroken, row[3:6]),
+                escape(row[6]),
             )
             for one, row in zip(self.trials, self._rows(), strict=False)
         ]
         more = f"<p>{len(self.trials) - _SHOWN} more in frame.</p>" if len(self.trials) > _SHOWN else ""
-        head = ("trial", metric, "", "status", "took", "parameters")
+        head = ("trial", metric, "", "status", "took", "a row", "size", "parameters")
         said = f"<p><small>{metric} on the validation period; more is better unless it is an error.</small></p>"
         return f"<h1>{escape(self.title)}</h1>{said}{self._by_candidate()}{table(head, rows)}{more}"
 
@@ -96,7 +101,7 @@ class Leaderboard(Shown):
         return bars([(name, value, f"{value:.4f}") for name, value in best.items()], max(best.values()))
 
     def _text(self) -> str:
-        heads = ("trial", metric_words(self.metric), "status", "took", "parameters")
+        heads = ("trial", metric_words(self.metric), "status", "took", "a row", "size", "parameters")
         more = [f"{len(self.trials) - _SHOWN} more in frame"] if len(self.trials) > _SHOWN else []
         return "\n".join([columns(heads, self._rows()), *more])
 
