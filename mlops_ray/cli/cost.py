@@ -4,13 +4,22 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from mlops_ray.cli.governance import cli_actor, expect_reader
-from mlops_ray.cli.options import ConfigOption, NameArgument, StateOption, printable, settings_of
+from mlops_ray.cli.options import (
+    ConfigOption,
+    JsonOption,
+    NameArgument,
+    StateOption,
+    echo_json,
+    printable,
+    settings_of,
+)
 from mlops_ray.config import Settings
 from mlops_ray.cost.estimate import Estimate, Interval, estimate
 from mlops_ray.cost.history import past_runs
@@ -29,7 +38,6 @@ from mlops_ray.pipeline.steps.step import STEPS, StepName
 
 cost = typer.Typer(no_args_is_help=True, help="Cost: what work used and cost, what it will, and what it may.")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 MonthOption = Annotated[str | None, typer.Option(metavar="YYYY-MM", help="A month in UTC.")]
 OptionalReason = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
 
@@ -144,6 +152,7 @@ def budget(
     warn_at: Annotated[float, typer.Option(help="The share of it at which an event warns.")] = WARN_AT,
     remove: Annotated[bool, typer.Option("--remove", help="Take it away.")] = False,
     reason: OptionalReason = "",
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -157,7 +166,7 @@ def budget(
         _month("--month", month)
     if amount is None and not remove:
         expect_reader(store, settings, use_case)
-        _show_budgets(store, settings, use_case)
+        _show_budgets(store, settings, use_case, as_json)
         return
     if use_case is None:
         raise ConfigurationError("Whose budget? Name the use case.")
@@ -226,16 +235,25 @@ def _keys_of_versions(
     return {str(number): [str(step["key"]) for step in steps.values()] for number, steps in used.items()}
 
 
-def _show_budgets(store: ControlStore, settings: Settings, use_case: str | None) -> None:
+def _show_budgets(store: ControlStore, settings: Settings, use_case: str | None, as_json: bool) -> None:
     found = list_budgets(store, use_case)
+    if as_json:
+        echo_json([asdict(one) | {"spent": _spent(store, settings, one)} for one in found])
+        return
     for one in found:
         line = f"{one.use_case}  {one.month or 'each month'}  {one.amount:g} {one.currency}, warns at {one.warn_at:.0%}"
-        left = Spending(store, one.use_case, settings.prices, "").left()
-        if left is not None and left[0] == one:
-            line += f"; {one.amount - left[1]:.4g} spent in {month_name(now(store))}"
+        spent = _spent(store, settings, one)
+        if spent is not None:
+            line += f"; {spent:.4g} spent in {month_name(now(store))}"
         typer.echo(printable(line))
     if not found:
         typer.echo("No budget is set: `mlops-ray cost budget USE_CASE --amount ...` sets one.")
+
+
+def _spent(store: ControlStore, settings: Settings, budget: Budget) -> float | None:
+    """In this month, of the budget that holds in it; None for another."""
+    left = Spending(store, budget.use_case, settings.prices, "").left()
+    return None if left is None or left[0] != budget else budget.amount - left[1]
 
 
 def _expect_sensible(wanted: Budget, priced_in: str | None) -> None:

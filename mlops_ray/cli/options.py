@@ -3,11 +3,13 @@
 An option that is given counts most, then its environment variable, then the settings file, then the default.
 """
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from mlops_ray.config import Settings, load_settings
@@ -44,6 +46,7 @@ ServerOption = Annotated[
     typer.Option(envvar="MLOPS_RAY_URL", help="The server to ask. [default: none; the control store itself is opened]"),
 ]
 ReasonOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def settings_of(
@@ -97,3 +100,9 @@ def moment_of(option: str, text: str) -> datetime:
 def printable(text: str) -> str:
     """Without what would command the terminal."""
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
+
+
+def echo_json(found: Any) -> None:
+    """What a command found, for programs: moments in RFC 3339, and what is no number as null, as JSON knows no NaN. A
+    text cannot command the terminal: all that is not ASCII is escaped."""
+    typer.echo(json.dumps(msgspec.json.decode(msgspec.json.encode(found)), indent=2))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
@@ -75,6 +76,21 @@ class DriftView:
     alarms: tuple[AlarmRecord, ...]
     notes: tuple[str, ...]
     requests: tuple[RequestHour, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What is drawn, as numbers: moments as they are, NaN where something is not known."""
+        return {
+            "use_case": self.use_case,
+            "now": self.now,
+            "versions": [
+                {"version": one.version, "predictions": one.rows, "takes_traffic": one.live}
+                | {"unwatched": one.unwatched, "kinds": [kind.to_json() for kind in one.kinds]}
+                for one in self.versions
+            ],
+            "alarms": self.alarms,
+            "notes": self.notes,
+            "requests": self.requests,
+        }
 
     def page(self) -> str:
         """One HTML file with all charts inline."""

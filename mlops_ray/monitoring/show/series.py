@@ -1,9 +1,10 @@
 """What was watched, as series over time that can be drawn: by version, kind of window, feature and slice."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from math import inf, isnan, nan
+from typing import Any
 
 import numpy as np
 
@@ -125,6 +126,11 @@ class FeatureSeries:
     alarms: tuple[Span, ...]
     is_segment: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        points = [asdict(one) | {"ratio": one.ratio} for one in self.points]
+        said = {"name": self.name, "importance": self.importance, "drifts": self.drifts, "furthest": self.furthest}
+        return said | {"words": self.words, "categories": self.categories, "points": points}
+
     @property
     def is_number(self) -> bool:
         return isinstance(self.now, NumericSketch)
@@ -157,6 +163,19 @@ class KindSeries:
     features: tuple[FeatureSeries, ...]
     unknown: str
     metric: str = "roc_auc"
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is drawn, as numbers: moments as they are, NaN where something is not known."""
+        return {
+            "windows_of": self.spec,
+            "finished": self.finished,
+            "metric": self.metric,
+            "unknown": self.unknown,
+            "windows": [vars(one) for one in self.windows],
+            "quality": [asdict(one) for one in self.quality],
+            "slices": [asdict(one) for one in self.slices],
+            "features": [one.to_json() for one in self.features],
+        }
 
     @property
     def ends(self) -> tuple[datetime, datetime] | None:
