@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_ray.config import Settings
 from mlops_ray.console.audit import AuditPages
+from mlops_ray.console.cost import Costs
 from mlops_ray.console.data import DataPages
 from mlops_ray.console.drift import DriftPages
 from mlops_ray.console.forms import expect_form_token, expect_same_site, read_form
@@ -74,9 +75,9 @@ class Console:
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         self._standings = standings = Standings(settings)
-        self._alarms = StandingAlarms()
+        self._alarms, self._costs = StandingAlarms(), Costs(settings, store)
         cases, versions = (
-            UseCasePages(store, server, threads, standings),
+            UseCasePages(store, server, threads, standings, self._costs),
             VersionPages(settings, store, server, threads),
         )
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
@@ -169,7 +170,7 @@ class Console:
 
     async def _overview(self, request: Request, viewer: Viewer) -> Response:
         def made() -> Response:
-            return page("overview", viewer, **overview(self._store, self._standings, self._alarms, viewer))
+            return page("overview", viewer, **overview(self._store, self._standings, self._costs, self._alarms, viewer))
 
         return await in_thread(self._threads, made)
 

@@ -44,7 +44,7 @@ TABLE: dict[str, set[str]] = {
     # It shows itself in pages like those of exploration.
     "monitoring": GROUND | {"exploration", "predictions", "registry"},
     # Serving hands it its routes, and mounts it.
-    "console": GROUND | {"ingestion", "exploration", "predictions", "registry", "monitoring"},
+    "console": GROUND | {"cost", "ingestion", "exploration", "predictions", "registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
     "serving": GROUND
