@@ -57,6 +57,11 @@ class VersionView:
     kinds: tuple[KindSeries, ...]
 
     @property
+    def most_telling(self) -> KindSeries:
+        """The kind of window with most to show, of those that there are."""
+        return max(self.kinds, key=lambda kind: len(kind.windows) + sum(bool(one.labels) for one in kind.quality))
+
+    @property
     def begins(self) -> datetime | None:
         found = [kind.ends[0] for kind in self.kinds if kind.ends]
         return min(found, default=None)
