@@ -313,7 +313,7 @@ def heavy(view: DriftView) -> DriftView:
     ]
     assert (len(features), {len(one.points) for one in features}) == (45, {60})
     versions = tuple(replace(view.versions[0], version=str(number), kinds=tuple(kinds)) for number in range(5))
-    asked = Requests(asked=900, answered=880, refused=20, missing={f"view_{at}": 3 for at in range(6)})
+    asked = Requests(answered=880, refused=20, missing={f"view_{at}": 3 for at in range(6)})
     hours = tuple(RequestHour(START + at * timedelta(hours=1), asked) for at in range(14 * 24))
     return replace(view, versions=versions, requests=hours)
 
