@@ -131,7 +131,7 @@ def test_drift_is_drawn_from_what_the_command_says(server: ConsoleServer) -> Non
             begins = datetime.fromisoformat(one["start"])
             estimated, measured = (_interval(one[name]) for name in ("estimated", "measured"))
             assert any(
-                row[0].removeprefix("▲ ") == f"{begins:%Y-%m-%d %H:%M}"
+                row[0].removeprefix("▲ ") == f"{begins:%Y-%m-%d %H:%M} UTC"
                 and row[1:4] == [estimated, measured, f"{one['labels']:,}"]
                 for row in found
             ), one

@@ -341,7 +341,7 @@ def test_what_a_feature_page_draws_stands_in_the_table_behind_it(view: DriftView
         section = section_html(view, Asked("7", kind.spec, feature.name))
         assert section is not None
         for point in feature.points:
-            assert f"{point.start:%Y-%m-%d %H:%M}</td><td>{point.rows:,}</td>" in section
+            assert f"{point.start:%Y-%m-%d %H:%M} UTC</time></td><td>{point.rows:,}</td>" in section
             if point.distance is not None:
                 assert f"<td>{point.distance.value:.3g}</td>" in section
                 assert f"<td>{point.ratio:.2f}</td>" in section

@@ -29,13 +29,14 @@ def features_html(features: Sequence[FeatureSeries], frame: Frame) -> str:
     return "".join(parts)
 
 
-def feature_html(one: FeatureSeries, frame: Frame) -> str:
+def feature_html(one: FeatureSeries, frame: Frame, opened: bool = False) -> str:
+    """opened: its table, too."""
     name = escape(one.name) or "<i>no name</i>"
     if is_answer(one.name):
         name = f"The answers{name.removeprefix(PREDICTION)}"
     elif not isnan(one.importance):
         name += f", {percent(one.importance)} of the importance"
-    state = '<span class="drifts">▲ drifts</span>, ' if one.drifts else ""
+    state = '<span class="drifts">▲ drifts</span> ' if one.drifts else ""
     charts = [
         ("Reference (filled) and now (outlined)" if one.is_number else "Reference (grey, above) and now",
          beside(one.reference, one.now, f"{one.name}: distribution in the reference and now. {one.words}")),
@@ -46,7 +47,7 @@ def feature_html(one: FeatureSeries, frame: Frame) -> str:
     drawn = "".join(figure(chart, caption) for caption, chart in charts)
     return (
         f'<div class="feature"><h4>{name}</h4><div class="words">{state}<small>{escape(one.words)}</small></div>'
-        f'<div class="multiples">{drawn}</div>{_values(one)}</div>'
+        f'<div class="multiples">{drawn}</div>{_values(one, opened)}</div>'
     )
 
 
@@ -91,12 +92,12 @@ def row(one: FeatureSeries) -> tuple[str, ...]:
     return escape(one.name), share, f"{one.furthest:.2f}", missing, escape(one.words)
 
 
-def _values(one: FeatureSeries) -> str:
+def _values(one: FeatureSeries, opened: bool) -> str:
     heads = ["window from", "rows"]
     heads += ["mean", "the reference's"] if one.is_number else [f"share of {escape(name)}" for name in one.categories]
     heads += ["distance", "", "threshold", "in thresholds"]
     heads += [] if one.is_segment else ["missing"] if one.is_number else ["missing", "never seen"]
-    return folded("The same as a table", table(heads, [_cells(one, point) for point in one.points]))
+    return folded("The same as a table", table(heads, [_cells(one, point) for point in one.points]), opened)
 
 
 def _cells(one: FeatureSeries, point: FeaturePoint) -> list[str]:

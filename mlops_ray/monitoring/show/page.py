@@ -30,7 +30,7 @@ PAGE_STYLE = """
 .explored .feature h4,.explored h3{font-size:1em;overflow-wrap:anywhere}
 .explored details{margin:.6em 0}.explored summary{cursor:pointer;color:var(--main)}
 .explored .drifts{color:var(--warn);font-weight:600}.explored .words{overflow-wrap:anywhere}
-.explored .unbroken{white-space:nowrap}
+.explored .unbroken,.explored time{white-space:nowrap}.explored .what{min-width:16em}
 @media print{.explored details>*{display:block}}
 """
 LEGEND = (
@@ -86,7 +86,9 @@ def _alarm_table(alarms: Iterable[AlarmRecord], now: datetime) -> str:
         if one.resolved_at is None and not one.is_open(now):
             state = f"silenced until {one.silenced_until:%Y-%m-%d %H:%M}: {escape(one.silenced_because)}"
         severity = f"{_SIGNS.get(one.severity, '')} {escape(one.severity)}"
-        rows.append((unbroken(severity), unbroken(moment(one.since)), state, escape(one.title)))
+        rows.append(
+            (unbroken(severity), unbroken(moment(one.since)), state, f'<div class="what">{escape(one.title)}</div>')
+        )
     return table(("severity", "since", "", "what"), rows)
 
 

@@ -9,8 +9,8 @@ from mlops_ray.tasks.evaluation import Measured
 
 
 def moment(value: datetime) -> str:
-    """In UTC, as everything on the page."""
-    return f"{value:%Y-%m-%d %H:%M}"
+    """In UTC; the script of the console's pages shows it in the viewer's zone. It is a moment in UTC already."""
+    return f'<time datetime="{value:%Y-%m-%dT%H:%MZ}">{value:%Y-%m-%d %H:%M} UTC</time>'
 
 
 def measured(found: Measured) -> str:

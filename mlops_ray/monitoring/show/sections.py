@@ -56,7 +56,11 @@ def _body(view: "DriftView", version: "VersionView", kind: KindSeries, asked: As
     frame = _frame(view, version, kind)
     if asked.feature:
         found = next((one for one in kind.features if one.name == asked.feature), None)
-        return None if found is None or frame is None else f"{title}<h2>{name}</h2>{feature_html(found, frame)}"
+        return (
+            None
+            if found is None or frame is None
+            else f"{title}<h2>{name}</h2>{feature_html(found, frame, opened=True)}"
+        )
     if asked.part == "slices" and frame is not None:
         drawn = slices_html(kind.slices[OPEN:], frame, metric_words(kind.metric))
         return f"{title}<h2>{name}: the other slices</h2>{drawn}"
