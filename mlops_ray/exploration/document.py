@@ -26,7 +26,8 @@ _STYLE = """
 .explored svg{max-width:100%;height:auto;display:block;fill:var(--soft)}.explored .warn{color:var(--warn)}
 .explored svg .bar{fill:var(--main)}.explored details{margin:.4em 0}.explored summary{cursor:pointer;color:var(--main)}
 .explored svg .axis{stroke:var(--other);fill:none}
-.explored .wide{overflow-x:auto}.explored td{overflow-wrap:break-word;max-width:32em}.explored li{margin:.25em 0;overflow-wrap:anywhere}
+.explored .wide{overflow-x:auto}.explored td{overflow-wrap:break-word;max-width:32em}
+.explored li{margin:.25em 0;overflow-wrap:anywhere}
 @media(max-width:700px){.explored .column{grid-template-columns:1fr}}
 """
 
