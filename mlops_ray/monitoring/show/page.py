@@ -86,10 +86,9 @@ def _alarm_table(alarms: Iterable[AlarmRecord], now: datetime) -> str:
         if one.resolved_at is None and not one.is_open(now):
             state = f"silenced until {one.silenced_until:%Y-%m-%d %H:%M}: {escape(one.silenced_because)}"
         severity = f"{_SIGNS.get(one.severity, '')} {escape(one.severity)}"
-        rows.append(
-            (unbroken(severity), unbroken(moment(one.since)), state, f'<div class="what">{escape(one.title)}</div>')
-        )
-    return table(("severity", "since", "", "what"), rows)
+        what = f'<div class="what">{escape(one.title)}</div>'
+        rows.append((what, unbroken(severity), moment(one.since), state))
+    return table(("what", "severity", "since", ""), rows)
 
 
 def _version(
