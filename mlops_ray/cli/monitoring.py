@@ -54,7 +54,7 @@ def drift(
     if as_json:
         from mlops_ray.monitoring.show.drift_view import drift as look
 
-        echo_json(look(use_case, settings, windows or 5).to_json())
+        echo_json(look(use_case, settings, windows or 5).numbers())
         return
     known = alarms_of(open_store(settings), use_case)
     for line in describe(read_state(Artifacts(settings.artifacts), use_case), known, datetime.now(UTC), windows or 5):

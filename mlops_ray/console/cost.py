@@ -18,10 +18,10 @@ from mlops_ray.cost.estimate import estimate_until, in_words
 from mlops_ray.cost.prices import Cost, priced
 from mlops_ray.cost.show import Line, lines
 from mlops_ray.cost.spending import Verdict, following, judge, month_name
-from mlops_ray.exploration.charts import bars
 from mlops_ray.governance.budgets import Budget, budget_of, list_budgets
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import Used, month_of, now, read_prices, read_usage
+from mlops_ray.show.charts import bars
 
 AGAIN_S, WAIT_S = 60.0, 0.05
 RUNS = 10

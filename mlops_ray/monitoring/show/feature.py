@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from html import escape
 from math import isnan
 
-from mlops_ray.exploration.document import table
 from mlops_ray.monitoring.answers import PREDICTION, is_answer
 from mlops_ray.monitoring.shifts import percent
-from mlops_ray.monitoring.show.charts import Frame, Point, Scale, beside, over_time
+from mlops_ray.monitoring.show.distributions import beside
 from mlops_ray.monitoring.show.parts import figure, folded, in_words, moment
 from mlops_ray.monitoring.show.series import FeaturePoint, FeatureSeries
+from mlops_ray.show.document import table
+from mlops_ray.show.over_time import Frame, Point, Scale, over_time
 
 # So many are drawn at once, so many more when they are unfolded, and the rest are lines in a table.
 OPEN, DRAWN = 8, 40

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from math import isnan
 
-from mlops_ray.exploration.document import table
 from mlops_ray.governance.alarms import AlarmRecord
-from mlops_ray.monitoring.show.charts import WIDE, Frame, Point, Scale, over_time, quality_over_time
 from mlops_ray.monitoring.show.parts import figure, folded, in_words, measured, moment
-from mlops_ray.monitoring.show.series import KindSeries, QualityPoint, SliceSeries, Span, Verdicts
+from mlops_ray.monitoring.show.series import KindSeries, QualityPoint, SliceSeries, Verdicts, span_of
+from mlops_ray.show.document import table
+from mlops_ray.show.over_time import WIDE, Frame, Point, Scale, Span, over_time, quality_over_time
 from mlops_ray.tasks.evaluation import Measured, metric_words
 
 # So many slices are drawn at once, the rest when they are unfolded.
@@ -146,4 +146,4 @@ def _quality_point(one: QualityPoint, found: Measured) -> Point:
 
 
 def _spans(alarms: Iterable[AlarmRecord], question: str) -> list[Span]:
-    return [Span.of(one) for one in alarms if one.question == question]
+    return [span_of(one) for one in alarms if one.question == question]

@@ -8,14 +8,15 @@ from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING
 
-from mlops_ray.exploration.document import table, with_style
 from mlops_ray.governance.alarms import AlarmRecord
-from mlops_ray.monitoring.show.charts import STYLE, Frame
 from mlops_ray.monitoring.show.feature import features_html
 from mlops_ray.monitoring.show.kind import quality_html, slices_html, windows_html
-from mlops_ray.monitoring.show.parts import folded, moment, unbroken
+from mlops_ray.monitoring.show.parts import folded, moment
 from mlops_ray.monitoring.show.requests import requests_html
 from mlops_ray.monitoring.show.series import KindSeries
+from mlops_ray.show.beside import STYLE as BESIDE_STYLE
+from mlops_ray.show.document import table, unbroken
+from mlops_ray.show.over_time import STYLE, Frame
 from mlops_ray.tasks.evaluation import metric_words
 
 if TYPE_CHECKING:
@@ -23,16 +24,17 @@ if TYPE_CHECKING:
 
 _ALARMS = 20
 _SIGNS = {"critical": "▲▲", "warning": "▲", "info": "△"}
-PAGE_STYLE = """
+_PAGE_STYLE = """
 .explored .multiples{display:grid;grid-template-columns:repeat(auto-fill,minmax(236px,1fr));gap:.3em 1.2em}
 .explored figure{margin:.2em 0}.explored figcaption{font-size:12px;color:var(--soft);line-height:1.3}
 .explored .feature{border-top:1px solid var(--line);padding:.7em 0 .3em}.explored .feature h4{margin:0 0 .2em}
 .explored .feature h4,.explored h3{font-size:1em;overflow-wrap:anywhere}
 .explored details{margin:.6em 0}.explored summary{cursor:pointer;color:var(--main)}
 .explored .drifts{color:var(--warn);font-weight:600}.explored .words{overflow-wrap:anywhere}
-.explored .unbroken,.explored time{white-space:nowrap}.explored .what{min-width:16em}
+.explored time{white-space:nowrap}.explored .what{min-width:16em}
 @media print{.explored details>*{display:block}}
 """
+PAGE_STYLE = STYLE + BESIDE_STYLE + _PAGE_STYLE
 LEGEND = (
     "● a window, ▲ one with drift; dashed: the reference at the same times; shaded: an alarm stood; dotted vertical: "
     "another version began. A distance of 1 is the threshold."
@@ -40,7 +42,7 @@ LEGEND = (
 
 
 def view_html(view: "DriftView") -> str:
-    """The body, with its style."""
+    """The body; `PAGE_STYLE` is its style."""
     parts = [f"<h1>{escape(view.use_case)}: monitoring</h1>", facts_html(view), alarms_html(view.alarms, view.now)]
     if view.notes:
         parts.append(f'<ul class="soft">{"".join(f"<li>{escape(note)}</li>" for note in view.notes)}</ul>')
@@ -53,7 +55,7 @@ def view_html(view: "DriftView") -> str:
     for number, version in enumerate(view.versions):
         others = [(moment, name) for moment, name in began if name != f"v{version.version}"]
         parts.append(_version(version, view.alarms, others, number == 0 or version.live))
-    return with_style("".join(parts), STYLE + PAGE_STYLE)
+    return "".join(parts)
 
 
 def facts_html(view: "DriftView") -> str:
@@ -85,7 +87,7 @@ def _alarm_table(alarms: Iterable[AlarmRecord], now: datetime) -> str:
         state = unbroken("over" if one.resolved_at else "stands")
         if one.resolved_at is None and not one.is_open(now):
             state = f"silenced until {one.silenced_until:%Y-%m-%d %H:%M}: {escape(one.silenced_because)}"
-        severity = f"{_SIGNS.get(one.severity, '')} {escape(one.severity)}"
+        severity = f"{_SIGNS.get(one.severity, '')} {one.severity}"
         what = f'<div class="what">{escape(one.title)}</div>'
         rows.append((what, unbroken(severity), moment(one.since), state))
     return table(("what", "severity", "since", ""), rows)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from math import isnan
 
-from mlops_ray.monitoring.show.charts import Point
+from mlops_ray.show.over_time import Point
 from mlops_ray.tasks.evaluation import Measured
 
 
@@ -37,7 +37,3 @@ def figure(chart: str, caption: str) -> str:
 def folded(summary: str, body: str, opened: bool = False) -> str:
     """summary, body: HTML already."""
     return f"<details{' open' if opened else ''}><summary>{summary}</summary>{body}</details>"
-
-
-def unbroken(html: str) -> str:
-    return f'<span class="unbroken">{html}</span>'

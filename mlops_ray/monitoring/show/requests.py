@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from html import escape
 from math import inf, isnan, nan
 
-from mlops_ray.exploration.document import table
 from mlops_ray.governance.requests import Requests
 from mlops_ray.monitoring.request_history import RequestHour
-from mlops_ray.monitoring.show.charts import Frame, Point, Scale, over_time
 from mlops_ray.monitoring.show.parts import figure, folded, moment
+from mlops_ray.show.document import table
+from mlops_ray.show.over_time import Frame, Point, Scale, over_time
 
 _VIEWS = 6
 _COLUMNS = 10

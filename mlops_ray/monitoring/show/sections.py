@@ -7,14 +7,14 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from mlops_ray.exploration.document import table, with_style
 from mlops_ray.governance.requests import Requests
-from mlops_ray.monitoring.show.charts import STYLE, Frame
 from mlops_ray.monitoring.show.feature import HEADS, feature_html, row
 from mlops_ray.monitoring.show.kind import OPEN, quality_html, slices_html, windows_html
 from mlops_ray.monitoring.show.page import LEGEND, PAGE_STYLE, alarms_html, facts_html
 from mlops_ray.monitoring.show.requests import requests_html, requests_words
 from mlops_ray.monitoring.show.series import FeatureSeries, KindSeries
+from mlops_ray.show.document import table, with_style
+from mlops_ray.show.over_time import Frame
 from mlops_ray.tasks.evaluation import metric_words
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Asked:
 def section_html(view: "DriftView", asked: Asked) -> str | None:
     """The section with its style; None where there is no such version, kind, feature or part."""
     if asked.part == "requests":
-        return with_style(f"<h1>{escape(view.use_case)}: monitoring</h1>{requests_html(view.requests)}", _style())
+        return with_style(f"<h1>{escape(view.use_case)}: monitoring</h1>{requests_html(view.requests)}", PAGE_STYLE)
     version = next((one for one in view.versions if asked.version in ("", one.version)), None)
     if version is None or not version.kinds:
         lacks = asked.version and version is None
@@ -47,7 +47,7 @@ def section_html(view: "DriftView", asked: Asked) -> str | None:
         return None
     kind = kind or version.most_telling
     body = _body(view, version, kind, asked)
-    return None if body is None else with_style(body, _style())
+    return None if body is None else with_style(body, PAGE_STYLE)
 
 
 def _body(view: "DriftView", version: "VersionView", kind: KindSeries, asked: Asked) -> str | None:
@@ -126,7 +126,3 @@ def _frame(view: "DriftView", version: "VersionView", kind: KindSeries) -> Frame
 
 def _link(text: str, query: Mapping[str, str]) -> str:
     return f'<a href="?{escape(urlencode(query))}">{escape(text)}</a>'
-
-
-def _style() -> str:
-    return STYLE + PAGE_STYLE
