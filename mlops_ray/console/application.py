@@ -42,7 +42,7 @@ from mlops_ray.governance.alarms import StandingAlarms
 from mlops_ray.governance.control_store import ControlStore
 
 PAGES_AT_A_TIME = 4
-# Who looks first waits for libraries that few pages need: seconds, on a busy machine. What changes something tells soon.
+# Who looks first waits for libraries that few pages need: seconds, on a busy machine.
 WITHIN_S, SHOWN_WITHIN_S = 10.0, 30.0
 # Of every answer that says nothing else. Nothing from elsewhere, no script or style within a page, in nobody's frame,
 # and no form that goes elsewhere (OWASP, "Content Security Policy Cheat Sheet").
