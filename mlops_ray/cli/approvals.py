@@ -9,10 +9,12 @@ import typer
 from mlops_ray.cli.options import (
     DEFAULT_URL,
     ConfigOption,
+    JsonOption,
     NameArgument,
     ReasonOption,
     StateOption,
     UrlOption,
+    echo_json,
     printable,
     settings_of,
 )
@@ -36,10 +38,15 @@ versions = typer.Typer(no_args_is_help=True, help="Versions of a use case: what 
 
 
 @approvals.command("list")
-def list_(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
+def list_(
+    as_json: JsonOption = False, url: UrlOption = DEFAULT_URL, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """List requests and what became of them, the newest first."""
-    with server(url, state) as client:
+    with server(url, state, config) as client:
         found = client.approvals()
+    if as_json:
+        echo_json(found)
+        return
     if not found:
         typer.echo("Nobody has asked for an approval yet.")
     for approval in found:
@@ -51,11 +58,13 @@ def request(
     model: NameArgument,
     version: VersionArgument,
     reason: ReasonOption = "",
+    as_json: JsonOption = False,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Ask for the approval of a version."""
-    typer.echo(_decide("request", url, state, model, version, reason))
+    _decide("request", (url, state, config), as_json, model, version, reason)
 
 
 @approvals.command()
@@ -65,29 +74,31 @@ def approve(
     reason: ReasonOption = "",
     digest: Annotated[str | None, typer.Option(help="The sealed model you looked at, to refuse another.")] = None,
     condition: Annotated[str, typer.Option(help="What has to be kept to; recorded and shown, not enforced.")] = "",
+    as_json: JsonOption = False,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Approve what was asked for; somebody other than the author has to, or several where the use case says so."""
-    typer.echo(_decide("approve", url, state, model, version, reason, digest, condition))
+    _decide("approve", (url, state, config), as_json, model, version, reason, digest, condition)
 
 
 @approvals.command()
 def reject(
-    model: NameArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: StateOption = None,
+    model: NameArgument, version: VersionArgument, reason: WhyOption, as_json: JsonOption = False,
+    url: UrlOption = DEFAULT_URL, state: StateOption = None, config: ConfigOption = None,
 ) -> None:  # fmt: skip
     """Refuse what was asked for."""
-    typer.echo(_decide("reject", url, state, model, version, reason))
+    _decide("reject", (url, state, config), as_json, model, version, reason)
 
 
 @approvals.command()
 def revoke(
-    model: NameArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: StateOption = None,
+    model: NameArgument, version: VersionArgument, reason: WhyOption, as_json: JsonOption = False,
+    url: UrlOption = DEFAULT_URL, state: StateOption = None, config: ConfigOption = None,
 ) -> None:  # fmt: skip
     """Take an approval back: a rollout of the version ends, and replicas do not load it again."""
-    typer.echo(_decide("revoke", url, state, model, version, reason))
+    _decide("revoke", (url, state, config), as_json, model, version, reason)
 
 
 @approvals.command("break-glass")
@@ -98,19 +109,25 @@ def break_glass(
     revision: RevisionOption = None,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Make a version champion at once, without approval; everybody who watches is told, and approval asked after."""
-    with server(url, state) as client:
+    with server(url, state, config) as client:
         champion = client.decide("break-glass", model, version, reason, revision=revision)["champion"]
     typer.echo(f"Version {champion['version']} of {model} is champion. It still has to be approved.")
 
 
 @versions.command("list")
-def list_versions_(model: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+def list_versions_(
+    model: NameArgument, as_json: JsonOption = False, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """List all versions that were registered, with the gates that they did not pass."""
     found = list_versions(open_store(settings_of(state, config)), model)
     if not found:
         raise ConfigurationError(f"{model} has no version yet. Run its pipeline first.")
+    if as_json:
+        echo_json(found)
+        return
     for one in found:
         parts = [
             f"{model}@{one.version}",
@@ -126,10 +143,10 @@ def list_versions_(model: NameArgument, state: StateOption = None, config: Confi
 @versions.command()
 def retire(
     model: NameArgument, version: VersionArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL,
-    state: StateOption = None,
+    state: StateOption = None, config: ConfigOption = None,
 ) -> None:  # fmt: skip
     """Take a version out of use for good: it is not approved, rolled out or loaded again."""
-    with server(url, state) as client:
+    with server(url, state, config) as client:
         done = client.decide("retire", model, version, reason)
     typer.echo(f"Version {done['version']} of {model} is retired.")
 
@@ -137,6 +154,7 @@ def retire(
 @versions.command("preflight")
 def preflight_(
     use_case: Annotated[str | None, typer.Argument(metavar="[USE_CASE]", help="Default: all.")] = None,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -150,7 +168,9 @@ def preflight_(
     checked = preflight(open_store(settings), settings, use_case)
     if not checked:
         raise ConfigurationError(f"{use_case or 'No use case'} has no version that is live. Run a pipeline first.")
-    for one in checked:
+    if as_json:
+        echo_json(checked)
+    for one in () if as_json else checked:
         found = one.problem or f"loads, and answers {one.golden_requests} golden requests as when it was sealed"
         typer.echo(printable(f"{one.use_case}@{one.version.version} ({one.part}): {found}"))
         for package in one.packages:
@@ -165,6 +185,7 @@ def measure(
     version: Annotated[str, typer.Argument(help="A version, such as flights@7.")],
     reason: WhyOption,
     use_case: Annotated[str | None, typer.Option(help="The use case's file. [default: use_cases/<name>.py]")] = None,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -185,9 +206,12 @@ def measure(
     found = measure_again(case, settings, actor, number, reason)
     if found.champion:
         set_champion(settings, name, number)
-    for gate in found.gates:
+    if as_json:
+        echo_json(found.to_json())
+    for gate in () if as_json else found.gates:
         typer.echo(printable(f"{'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.sentence}"))
-    typer.echo(printable(found.standing))
+    if not as_json:
+        typer.echo(printable(found.standing))
     if not all(gate.passed for gate in found.gates if gate.blocks):
         raise typer.Exit(1)
 
@@ -217,18 +241,22 @@ def evidence(
 
 def _decide(
     what: Decision,
-    url: str,
-    state: str | None,
+    where: tuple[str, str | None, str | None],
+    as_json: bool,
     model: str,
     version: int,
     reason: str,
     digest: str | None = None,
     condition: str = "",
-) -> str:
-    """The approval afterwards, in a line."""
+) -> None:
+    """Do it and show the approval afterwards. where: url, state and settings file."""
     file = DEVELOPMENT_KEY_FILE if what == "request" else APPROVER_KEY_FILE
-    with server(url, state, file) as client:
-        return _line(client.decide(what, model, version, reason, digest, condition=condition))
+    with server(*where, file) as client:
+        found = client.decide(what, model, version, reason, digest, condition=condition)
+    if as_json:
+        echo_json(found)
+    else:
+        typer.echo(_line(found))
 
 
 def _line(approval: dict[str, Any]) -> str:

@@ -8,7 +8,17 @@ import typer
 
 from mlops_ray.cli.approvals import VersionArgument, WhyOption
 from mlops_ray.cli.approvals import approvals as approvals  # with the commands below, as `main` takes it
-from mlops_ray.cli.options import DEFAULT_URL, NameArgument, ReasonOption, StateOption, UrlOption, printable
+from mlops_ray.cli.options import (
+    DEFAULT_URL,
+    ConfigOption,
+    JsonOption,
+    NameArgument,
+    ReasonOption,
+    StateOption,
+    UrlOption,
+    echo_json,
+    printable,
+)
 from mlops_ray.cli.rollout import server
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.development_keys import APPROVER_KEY_FILE
@@ -17,10 +27,15 @@ IdArgument = Annotated[str, typer.Argument(help="As the list shows it.")]
 
 
 @approvals.command()
-def rules(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
+def rules(
+    as_json: JsonOption = False, url: UrlOption = DEFAULT_URL, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """List changes of policies, gates and monitoring that were asked for, and what became of them, the newest first."""
-    with server(url, state) as client:
+    with server(url, state, config) as client:
         found = client.approvers.rules()
+    if as_json:
+        echo_json(found)
+        return
     if not found:
         typer.echo("Nobody has asked for other rules where that needs an approval.")
     for change in found:
@@ -30,29 +45,44 @@ def rules(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
 
 @approvals.command("approve-rules")
 def approve_rules(
-    id: IdArgument, reason: ReasonOption = "", url: UrlOption = DEFAULT_URL, state: StateOption = None
+    id: IdArgument,
+    reason: ReasonOption = "",
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Approve a change of a policy, gates or monitoring; somebody other than who asked for it has to."""
-    with server(url, state, APPROVER_KEY_FILE) as client:
+    with server(url, state, config, APPROVER_KEY_FILE) as client:
         done = client.approvers.approve_rules(id, reason)
     more = "in force now" if done["state"] == "in_force" else "approved by you, and waits for others"
     typer.echo(printable(f"The change of the {_about(done)} of {done['use_case']} is {more}."))
 
 
 @approvals.command("reject-rules")
-def reject_rules(id: IdArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
+def reject_rules(
+    id: IdArgument,
+    reason: WhyOption,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
     """Refuse a change of a policy, gates or monitoring, or take back what you asked for."""
-    with server(url, state, APPROVER_KEY_FILE) as client:
+    with server(url, state, config, APPROVER_KEY_FILE) as client:
         done = client.approvers.reject_rules(id, reason)
     about = f"{_about(done)} of {done['use_case']}"
     typer.echo(printable(f"The change of the {about} is rejected; what held stays in force."))
 
 
 @approvals.command()
-def delegations(url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
+def delegations(
+    as_json: JsonOption = False, url: UrlOption = DEFAULT_URL, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """List who may approve in whose place, the newest first; those that ended as well."""
-    with server(url, state) as client:
+    with server(url, state, config) as client:
         found = client.approvers.delegations()
+    if as_json:
+        echo_json(found)
+        return
     if not found:
         typer.echo("Nobody has given the right to approve to somebody else.")
     for one in found:
@@ -69,13 +99,14 @@ def delegate(
     reason: WhyOption,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Let somebody decide on versions of a use case in your place, until a moment."""
     try:
         end = datetime.fromisoformat(until)
     except ValueError:
         raise ConfigurationError(f"{until!r} is no moment. Write it as 2027-01-31T18:00Z.") from None
-    with server(url, state, APPROVER_KEY_FILE) as client:
+    with server(url, state, config, APPROVER_KEY_FILE) as client:
         made = client.approvers.delegate(model, to, end, reason)
     typer.echo(
         printable(f"{to} decides on versions of {model} for {made['giver']} until {made['until']}. Id: {made['id']}")
@@ -83,9 +114,15 @@ def delegate(
 
 
 @approvals.command("end-delegation")
-def end_delegation(id: IdArgument, reason: WhyOption, url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
+def end_delegation(
+    id: IdArgument,
+    reason: WhyOption,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
     """Take the right to approve back; what was approved with it stays."""
-    with server(url, state, APPROVER_KEY_FILE) as client:
+    with server(url, state, config, APPROVER_KEY_FILE) as client:
         done = client.approvers.end_delegation(id, reason)
     typer.echo(printable(f"{done['taker']} does not decide for {done['giver']} on {done['use_case']} any more."))
 
@@ -97,13 +134,14 @@ def attach(
     file: Annotated[Path, typer.Argument(help="A report, such as a validator's; at most 7 MB.")],
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Attach a report to the newest request for a version's approval."""
     try:
         content = file.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"Report {file} cannot be read: {error.strerror}.") from error
-    with server(url, state) as client:
+    with server(url, state, config) as client:
         attached = client.approvers.attach_report(model, version, file.name, content)["reports"]
     digest = next(one["digest"] for one in attached if one["name"] == file.name)
     typer.echo(printable(f"{file.name} is attached to {model}@{version}. SHA-256: {digest}"))
@@ -117,9 +155,10 @@ def report(
     to: Annotated[Path, typer.Option(help="The new file.")],
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Write a report that was attached into a file, if it is still what was attached."""
-    with server(url, state) as client:
+    with server(url, state, config) as client:
         content = client.approvers.report(model, version, digest)
     try:
         with to.open("xb") as stream:

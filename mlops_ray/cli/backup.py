@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import ConfigOption, StateOption, absolute, printable, settings_of
+from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption, absolute, printable, settings_of
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore
@@ -29,7 +29,6 @@ PlaceOption = Annotated[
     typer.Option("--place", help="Folder or object-store URL of the backups. [default: setting `backups`]"),
 ]
 PointArgument = Annotated[str, typer.Argument(metavar="BACKUP", help="Its id, the beginning of it, or `latest`.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @backup.command("create")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_ray.cli.options import printable
+from mlops_ray.cli.options import JsonOption, printable
 from mlops_ray.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def check(
     ] = None,
     standards: Annotated[Path, typer.Option(help="What is asked for at which level.")] = Path("standards.yaml"),
     level: Annotated[str | None, typer.Option(help="Look as if every use case were at this level.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Look whether the use cases and their project are as the standards ask. Exit code 3: they are not."""
     from mlops_ray.standards.check import LOADS

@@ -4,32 +4,38 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from mlops_ray.cli.governance import cli_actor, expect_reader
-from mlops_ray.cli.options import ConfigOption, NameArgument, StateOption, printable, settings_of
+from mlops_ray.cli.options import (
+    ConfigOption,
+    JsonOption,
+    NameArgument,
+    StateOption,
+    echo_json,
+    printable,
+    settings_of,
+)
 from mlops_ray.config import Settings
-from mlops_ray.cost.estimate import Estimate, Interval, estimate
-from mlops_ray.cost.history import past_runs
-from mlops_ray.cost.meter import AROUND
+from mlops_ray.cost.estimate import estimate_until, in_words
 from mlops_ray.cost.prices import NO_PRICES
 from mlops_ray.cost.show import BYS, By, lines
 from mlops_ray.cost.sizing import Advice, advise
 from mlops_ray.cost.spending import Spending, following, month_name
+from mlops_ray.cost.steps import StepName
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.budgets import WARN_AT, Budget, list_budgets, set_budget, take_budget_away
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.declared_resources import Resources, declare_resources, resources_of
 from mlops_ray.governance.usage import now, read_prices, read_usage
 from mlops_ray.governance.versions import list_versions
-from mlops_ray.pipeline.steps.step import STEPS, StepName
 
 cost = typer.Typer(no_args_is_help=True, help="Cost: what work used and cost, what it will, and what it may.")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 MonthOption = Annotated[str | None, typer.Option(metavar="YYYY-MM", help="A month in UTC.")]
 OptionalReason = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
 
@@ -81,7 +87,7 @@ def estimate_(
     settings = settings_of(state, config)
     store = open_store(settings)
     expect_reader(store, settings, use_case)
-    found = _estimated(store, settings, use_case, until)
+    found = estimate_until(store, use_case, until, settings.prices)
     if as_json:
         typer.echo(json.dumps({"use_case": use_case, "estimate": found and found.to_json()}, indent=2))
     else:
@@ -144,6 +150,7 @@ def budget(
     warn_at: Annotated[float, typer.Option(help="The share of it at which an event warns.")] = WARN_AT,
     remove: Annotated[bool, typer.Option("--remove", help="Take it away.")] = False,
     reason: OptionalReason = "",
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -157,7 +164,7 @@ def budget(
         _month("--month", month)
     if amount is None and not remove:
         expect_reader(store, settings, use_case)
-        _show_budgets(store, settings, use_case)
+        _show_budgets(store, settings, use_case, as_json)
         return
     if use_case is None:
         raise ConfigurationError("Whose budget? Name the use case.")
@@ -176,7 +183,7 @@ def budget(
 def outlook(settings: Settings, use_case: str, until: StepName) -> str:
     """What a run that begins now is expected to cost, and whether the month's budget has as much left."""
     store = open_store(settings)
-    found = _estimated(store, settings, use_case, until)
+    found = estimate_until(store, use_case, until, settings.prices)
     text, left = in_words(use_case, found), Spending(store, use_case, settings.prices, "").left()
     if left is None:
         return text
@@ -185,31 +192,6 @@ def outlook(settings: Settings, use_case: str, until: StepName) -> str:
     if found is not None and found.cost is not None and (found.cost.high or found.cost.middle) > rest:
         text += " It may not be enough: the run would be stopped, and could go on after it was raised."
     return text
-
-
-def in_words(use_case: str, found: Estimate | None) -> str:
-    if found is None:
-        return f"Cost: not known before {use_case} has run once in full."
-    if found.cost is None:
-        what = _range(found.cpu_s, "CPU seconds")
-        return f"Cost: {what} from {_runs(found.runs)}, if every step runs; no prices are set."
-    lacks = f" (without {', '.join(found.unpriced)})" if found.unpriced else ""
-    what = f"{_range(found.cost, found.currency or '')}{lacks}, {_range(found.cpu_s, 'CPU seconds')}"
-    return f"Cost: {what}, from {_runs(found.runs)}, if every step runs."
-
-
-def _estimated(store: ControlStore, settings: Settings, use_case: str, until: StepName) -> Estimate | None:
-    wanted = (*STEPS[: STEPS.index(until) + 1], AROUND)
-    return estimate(past_runs(read_usage(store, use_case, kinds=("step",))), wanted, settings.prices)
-
-
-def _range(of: Interval, unit: str) -> str:
-    bounds = "" if of.low is None else f" ({of.low:.3g} to {of.high:.3g})"
-    return f"{of.middle:.3g} {unit}{bounds}"
-
-
-def _runs(count: int) -> str:
-    return f"{count} earlier run{'' if count == 1 else 's'}"
 
 
 def _keys_of_versions(
@@ -222,20 +204,28 @@ def _keys_of_versions(
     if version is not None and version not in numbers:
         raise ConfigurationError(f"{use_case} has no version {version}. There are: {numbers or 'none'}.")
     chosen = numbers if version is None else [version]
-    used = {number: read_lineage(settings, use_case, number)[1].used for number in chosen}
-    return {str(number): [str(step["key"]) for step in steps.values()] for number, steps in used.items()}
+    return {str(number): read_lineage(settings, use_case, number)[1].step_keys for number in chosen}
 
 
-def _show_budgets(store: ControlStore, settings: Settings, use_case: str | None) -> None:
+def _show_budgets(store: ControlStore, settings: Settings, use_case: str | None, as_json: bool) -> None:
     found = list_budgets(store, use_case)
+    if as_json:
+        echo_json([asdict(one) | {"spent": _spent(store, settings, one)} for one in found])
+        return
     for one in found:
         line = f"{one.use_case}  {one.month or 'each month'}  {one.amount:g} {one.currency}, warns at {one.warn_at:.0%}"
-        left = Spending(store, one.use_case, settings.prices, "").left()
-        if left is not None and left[0] == one:
-            line += f"; {one.amount - left[1]:.4g} spent in {month_name(now(store))}"
+        spent = _spent(store, settings, one)
+        if spent is not None:
+            line += f"; {spent:.4g} spent in {month_name(now(store))}"
         typer.echo(printable(line))
     if not found:
         typer.echo("No budget is set: `mlops-ray cost budget USE_CASE --amount ...` sets one.")
+
+
+def _spent(store: ControlStore, settings: Settings, budget: Budget) -> float | None:
+    """In this month, of the budget that holds in it; None for another."""
+    left = Spending(store, budget.use_case, settings.prices, "").left()
+    return None if left is None or left[0] != budget else budget.amount - left[1]
 
 
 def _expect_sensible(wanted: Budget, priced_in: str | None) -> None:

@@ -13,6 +13,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.governance import cli_actor, expect_reader
 from mlops_ray.cli.options import (
     ConfigOption,
+    JsonOption,
     NameArgument,
     ReasonOption,
     ServerOption,
@@ -25,7 +26,6 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 
 data = typer.Typer(no_args_is_help=True, help="Snapshots: what is kept, what was made from it, and what it costs.")
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 DigestArgument = Annotated[str, typer.Argument(help="The snapshot's digest, or its beginning.")]
 _GB = 1e9
 
@@ -40,7 +40,7 @@ def list_(
 ) -> None:
     """List snapshots with size, cost of keeping, training sets and models; and those that nothing in use needs."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             found = client.data.list(use_case)
     else:
         from mlops_ray.catalogue.catalogue import catalogue
@@ -76,7 +76,7 @@ def show(
 ) -> None:
     """Show a snapshot as JSON: what it holds, where its bytes are, and everything that depends on it."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             found = client.data.show(use_case, digest)
     else:
         from mlops_ray.catalogue.catalogue import catalogue, find_entry
@@ -104,7 +104,7 @@ def retire_(
 ) -> None:
     """Delete a snapshot's rows, and what was made from it alone; its manifest and all records stay."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             done = client.data.retire(use_case, digest, reason, force or ())
     else:
         from mlops_ray.catalogue.retire import retire
@@ -134,7 +134,7 @@ def export(
     if not delta:
         raise ConfigurationError("Say --delta. As Parquet a snapshot can be opened where it lies: see docs/data.md.")
     if url:
-        with server(url, state) as client, TemporaryDirectory() as files:
+        with server(url, state, config) as client, TemporaryDirectory() as files:
             whole = client.data.export(use_case, digest, Path(files))
             done = export_files(Path(files), whole, to.absolute())
     else:
@@ -163,7 +163,7 @@ def erase(
     were trained on them, and what is not reached. Shows what would go, and asks."""
     column, given, value = entity.partition("=")
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             value = value if given else _asked_for()
             _erase(lambda dry: client.data.erase(column, value, reason, dry), dry_run, yes)
         return

@@ -4,11 +4,19 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from mlops_ray.cli.options import ConfigOption, DataOption, PortOption, StateOption, printable, settings_of
+from mlops_ray.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    PortOption,
+    StateOption,
+    printable,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from mlops_ray.config import Settings
@@ -21,7 +29,7 @@ def doctor(
     data: DataOption = None,
     config: ConfigOption = None,
     port: PortOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Look at Python, packages, folders, stores, keys and the port, and say what is missing. Exit code 3: something."""
     from mlops_ray.operations.doctor import examine

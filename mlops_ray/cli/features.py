@@ -17,10 +17,12 @@ from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
     DataOption,
+    JsonOption,
     NameArgument,
     RepoOption,
     StateOption,
     definitions_folder,
+    echo_json,
     moment_of,
     printable,
     settings_of,
@@ -106,12 +108,16 @@ def duration_of(option: str, text: str) -> timedelta:
 
 
 @features.command("list")
-def list_(state: StateOption = None, config: ConfigOption = None) -> None:
+def list_(as_json: JsonOption = False, state: StateOption = None, config: ConfigOption = None) -> None:
     """List the feature views that versions which serve read: keys, age of the newest value of its ttl, owner, users."""
     from mlops_ray.pipeline.feature_list import age_in_words, list_views
 
     settings, now = settings_of(state, config), datetime.now(UTC)
-    for one in list_views(settings, open_store(settings), now):
+    found = list_views(settings, open_store(settings), now)
+    if as_json:
+        echo_json([one.to_json(now) for one in found])
+        return
+    for one in found:
         parts = [one.view.name, ", ".join(one.view.keys), age_in_words(one, now), one.owner or "no owner"]
         typer.echo(printable("  ".join([*parts, ", ".join(one.used_by), one.description]).rstrip()))
 

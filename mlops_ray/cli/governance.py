@@ -13,9 +13,11 @@ import typer
 
 from mlops_ray.cli.options import (
     ConfigOption,
+    JsonOption,
     ReasonOption,
     ServerOption,
     StateOption,
+    echo_json,
     moment_of,
     printable,
     settings_of,
@@ -30,7 +32,7 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.development_keys import acting
 from mlops_ray.governance.erasures import NOT_REACHED, erase_person, erase_reasons
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
-from mlops_ray.governance.keys import create_key, has_administrator, list_keys, revoke_key, rotate_key
+from mlops_ray.governance.keys import KeyRecord, create_key, has_administrator, list_keys, revoke_key, rotate_key
 from mlops_ray.governance.principals import ALL_USE_CASES, DEVELOPMENT, ROLES
 from mlops_ray.governance.second_place import SecondPlace
 from mlops_ray.serving.audit_log import result_of
@@ -52,6 +54,7 @@ def create(
     requests_per_s: Annotated[float | None, typer.Option(help="A limit of its own. [default: none]")] = None,
     person: Annotated[str | None, typer.Option(help="Whose it is, by another key of theirs. [default: NAME]")] = None,
     oidc_sub: Annotated[str | None, typer.Option(help="Whose it is, by the sub of their tokens.")] = None,
+    as_json: JsonOption = False,
     url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
@@ -59,28 +62,34 @@ def create(
     """Make a key and print it, once."""
     use_cases, end = use_case or (ALL_USE_CASES,), moment_of("--expires", expires) if expires else None
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             made = client.keys.create(name, role, use_cases, end, requests_per_s, person, oidc_sub)
-        secret = made["secret"]
+        key, secret = made["key"], made["secret"]
     else:
         settings = settings_of(state, config)
         whose, store = person_named(settings, person, oidc_sub), open_store(settings)
         actor = cli_actor(store, settings)
-        secret = create_key(store, actor, name, role, use_cases, end, requests_per_s, person=whose).secret
-    _show_once(secret)
+        stored = create_key(store, actor, name, role, use_cases, end, requests_per_s, person=whose)
+        key, secret = KeyRecord(stored.principal, stored.created_at, None).shown(), stored.secret
+    _show_once(key, secret, as_json)
 
 
 @keys.command("list")
-def list_(url: ServerOption = None, state: StateOption = None, config: ConfigOption = None) -> None:
+def list_(
+    as_json: JsonOption = False, url: ServerOption = None, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """List all keys ever made, without their secrets."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             found = client.keys.list()
     else:
         settings = settings_of(state, config)
         store = open_store(settings)
         expect_reader(store, settings)
         found = [key.shown() for key in list_keys(store)]
+    if as_json:
+        echo_json(found)
+        return
     for key in found:
         typer.echo(_key_line(key, datetime.now(UTC)))
 
@@ -95,7 +104,7 @@ def revoke(
 ) -> None:
     """Revoke a key."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             name = client.keys.revoke(key, reason)["name"]
     else:
         settings = settings_of(state, config)
@@ -109,6 +118,7 @@ def rotate(
     key: KeyArgument,
     until: Annotated[str, typer.Option(help="Until when the old one counts beside it: an RFC 3339 moment.")],
     reason: ReasonOption,
+    as_json: JsonOption = False,
     url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
@@ -116,28 +126,37 @@ def rotate(
     """Replace a key by another of the same person, name and roles, and print it, once."""
     end = moment_of("--until", until)
     if url:
-        with server(url, state) as client:
-            secret = client.keys.rotate(key, end, reason)["secret"]
+        with server(url, state, config) as client:
+            made = client.keys.rotate(key, end, reason)
+        shown, secret = made["key"], made["secret"]
     else:
         settings = settings_of(state, config)
         store = open_store(settings)
-        secret = rotate_key(store, cli_actor(store, settings), key, end, reason).secret
-    _show_once(secret)
+        stored = rotate_key(store, cli_actor(store, settings), key, end, reason)
+        shown, secret = KeyRecord(stored.principal, stored.created_at, None).shown(), stored.secret
+    _show_once(shown, secret, as_json)
 
 
-def _show_once(secret: str) -> None:
-    typer.echo(secret)
+def _show_once(key: Mapping[str, Any], secret: str, as_json: bool) -> None:
+    if as_json:
+        echo_json({"key": key, "secret": secret})
+    else:
+        typer.echo(secret)
     typer.echo("Keep it now: only its hash is stored, so nobody can show it again.", err=True)
 
 
 @audit.command("verify")
 def verify(
-    url: ServerOption = None, state: StateOption = None, config: ConfigOption = None, place: PlaceOption = None
+    as_json: JsonOption = False,
+    url: ServerOption = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    place: PlaceOption = None,
 ) -> None:
     """Check that no event was changed, removed or cut off, and that the tables hold what the events say; exit code 1 if
     not."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             found = client.audit.verify()
     else:
         settings = settings_of(state, config)
@@ -146,15 +165,20 @@ def verify(
         if store.schema().standing() == "newer":
             raise ConfigurationError("The control store was upgraded to the next release. Verify with that one.")
         found = result_of(audit_log.verify_store(store, _with_place(settings, place)))
-    _show_found(found)
+    if as_json:
+        echo_json(found)
+    _show_found(found, as_json)
 
 
-def _show_found(found: Mapping[str, Any]) -> None:
+def _show_found(found: Mapping[str, Any], told: bool) -> None:
+    """told: that it is said already, if it is good."""
     if "error" in found:
         raise UnavailableError(f"The audit log could not be verified: {found['error']}")
     if not found["ok"]:
         what = f"The audit log is not what it was ({found['checked']} events are intact). {found['problem']}"
         raise IntegrityError(what)
+    if told:
+        return
     typer.echo(f"{found['checked']} events are intact.")
     if count := found["not_anchored_events"]:
         ids = ", ".join(found["not_anchored"][:10]) + (", …" if count > 10 else "")
@@ -189,14 +213,14 @@ def show(
     subject: Annotated[str | None, typer.Option(help="Only events about this, such as 'key ci'.")] = None,
     after: Annotated[int, typer.Option(help="Only events behind this number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
-    full: Annotated[bool, typer.Option(help="All fields, a line of JSON for each event.")] = False,
+    full: Annotated[bool, typer.Option("--full", "--json", help="All fields, a line of JSON for each event.")] = False,
     url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Show events in their order, one a line."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             found = client.audit.events(after, use_case, type or (), subject, limit)
     else:
         settings = settings_of(state, config)
@@ -216,7 +240,7 @@ def export(
 ) -> None:
     """Write all events to a file as JSON lines."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             count = audit_log.write_lines(_all_events(client), file)
     else:
         settings = settings_of(state, config)

@@ -9,10 +9,12 @@ import typer
 from mlops_ray.cli.governance import cli_actor
 from mlops_ray.cli.options import (
     ConfigOption,
+    JsonOption,
     NameArgument,
     ReasonOption,
     ServerOption,
     StateOption,
+    echo_json,
     printable,
     settings_of,
 )
@@ -22,14 +24,19 @@ from mlops_ray.governance.inventory import inventory as entries
 from mlops_ray.governance.inventory import review as record_review
 
 
-def inventory(url: ServerOption = None, state: StateOption = None, config: ConfigOption = None) -> None:
+def inventory(
+    as_json: JsonOption = False, url: ServerOption = None, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """List all use cases: owner, tier, purpose, what is live, its approval, the newest version, alarms and reviews."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             found = client.inventory()
     else:
         now = datetime.now(UTC)
         found = [entry.shown(now) for entry in entries(open_store(settings_of(state, config)), now)]
+    if as_json:
+        echo_json(found)
+        return
     if not found:
         typer.echo("No version of any use case is registered yet. `mlops-ray run` registers one.")
     for entry in found:
@@ -45,7 +52,7 @@ def review(
 ) -> None:
     """Record that you looked at a use case, and what you found; needs the role approve there."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             by = client.review(use_case, reason)["reviewed_by"]
     else:
         settings = settings_of(state, config)

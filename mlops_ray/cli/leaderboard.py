@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from mlops_ray.cli.options import ConfigOption, StateOption, settings_of
+from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption, settings_of
 from mlops_ray.errors import DataError
 
 
 def leaderboard(
     version: Annotated[str, typer.Argument(help="A version, such as flights@7.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:

@@ -15,9 +15,11 @@ from mlops_ray.cli.governance import audit
 from mlops_ray.cli.options import (
     ConfigOption,
     DataOption,
+    JsonOption,
     RepoOption,
     StateOption,
     definitions_folder,
+    echo_json,
     moment_of,
     printable,
     settings_of,
@@ -38,7 +40,7 @@ VersionArgument = Annotated[str, typer.Argument(help="A version, such as flights
 
 def lineage(
     thing: Annotated[str, typer.Argument(help="An endpoint (flights), a version (flights@7) or a request's id.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonOption = False,
     openlineage: Annotated[bool, typer.Option("--openlineage", help="As OpenLineage run events, one a line.")] = False,
     near: Annotated[str | None, typer.Option(help="About when the request was, if its id does not say so.")] = None,
     state: StateOption = None,
@@ -63,7 +65,7 @@ def lineage(
 def live(
     use_case: Annotated[str, typer.Argument(help="The endpoint.")],
     at: Annotated[str | None, typer.Option(help="An RFC 3339 moment. [default: now]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -102,16 +104,20 @@ def card(
     version: VersionArgument,
     html: Annotated[bool, typer.Option("--html", help="As one HTML page instead of Markdown.")] = False,
     output: Annotated[Path | None, typer.Option(help="File to write. [default: standard output]")] = None,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Print the model card of a version, or write it to a file."""
-    from mlops_ray.registry.model_card import html_card, markdown_card
+    from mlops_ray.registry.model_card import html_card, markdown_card, plain_card
     from mlops_ray.registry.trace import parse_version, trace
 
     parse_version(version)
     found = trace(settings_of(state, config), version)
-    text = html_card(found) if html else markdown_card(found)
+    if as_json and html:
+        raise ConfigurationError("--json and --html are two forms of the card. Leave one out.")
+    written = html_card if html else markdown_card
+    text = json.dumps(plain_card(found), indent=2) if as_json else written(found)
     if output is None:
         typer.echo(text)
         return
@@ -132,6 +138,7 @@ def reproduce(
     work: Annotated[Path | None, typer.Option(help="Empty folder to work in. [default: a temporary one]")] = None,
     any_code: Annotated[bool, typer.Option(help="Go on although the code is another.")] = False,
     tolerance: Annotated[float, typer.Option(min=0, help="For metrics, where digits cannot be equal.")] = 0.005,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a version's recorded pipeline again from the raw files, and compare: exit code 1 if anything differs."""
     record = recorded(version, state, config)
@@ -156,16 +163,20 @@ def reproduce(
 
             progress = TerminalProgress(Console(stderr=True))
             found = run_again(case, settings, repo, record, any_code, tolerance, progress)
-        report(version, found, since)
+        report(version, found, since, as_json)
 
 
 @audit.command("rescan")
-def rescan(state: StateOption = None, config: ConfigOption = None) -> None:
+def rescan(as_json: JsonOption = False, state: StateOption = None, config: ConfigOption = None) -> None:
     """Look for vulnerabilities in every live version again; what is new becomes an event."""
     from mlops_ray.registry import vulnerabilities
 
     settings = settings_of(state, config)
-    for one in vulnerabilities.rescan(settings, open_store(settings)):
+    found = vulnerabilities.rescan(settings, open_store(settings))
+    if as_json:
+        echo_json(found)
+        return
+    for one in found:
         typer.echo(printable(f"{one.use_case}@{one.version}: {one.scan.sentence} New: {len(one.new)}."))
         for name in one.new:
             typer.echo(printable(f"  {name}"))
@@ -189,12 +200,16 @@ def refuse(version: str, difference: "Difference", since: Iterable[str] = ()) ->
     raise IntegrityError(f"{version} is not reproduced. The first difference is {printable(str(difference))}.{hint}")
 
 
-def report(version: str, found: "Reproduction", since: Iterable[str] = ()) -> None:
+def report(version: str, found: "Reproduction", since: Iterable[str] = (), as_json: bool = False) -> None:
     """Print what was compared. Raises IntegrityError naming the first difference."""
+    if as_json:
+        echo_json(found)
     for note in found.notes:
         typer.echo(printable(f"Another environment: {note}"), err=True)
     if found.difference is not None:
         refuse(version, found.difference, since)
+    if as_json:
+        return
     how = "to the last digit" if found.exact else "metrics within the tolerance"
     typer.echo(f"{version} is reproduced ({how}): {len(found.equal)} comparisons, {found.seconds:.0f} s.")
 

@@ -13,9 +13,11 @@ from mlops_ray.cli.governance import cli_actor
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
+    JsonOption,
     NameArgument,
     ReasonOption,
     StateOption,
+    echo_json,
     moment_of,
     printable,
     settings_of,
@@ -37,6 +39,7 @@ def drift(
         int | None, typer.Option(min=1, help="So many of the last windows of each kind. [default: 5, 60 in the page]")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Write one HTML page with charts, which needs no network.")] = None,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -47,6 +50,11 @@ def drift(
     settings = settings_of(state, config)
     if page is not None:
         _write_page(settings, use_case, page, windows)
+        return
+    if as_json:
+        from mlops_ray.monitoring.show.drift_view import drift as look
+
+        echo_json(look(use_case, settings, windows or 5).numbers())
         return
     known = alarms_of(open_store(settings), use_case)
     for line in describe(read_state(Artifacts(settings.artifacts), use_case), known, datetime.now(UTC), windows or 5):
@@ -66,6 +74,7 @@ def _write_page(settings: Settings, use_case: str, page: Path, windows: int | No
 def list_(
     use_case: NameArgument,
     everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -74,6 +83,9 @@ def list_(
 
     found = alarms_of(open_store(settings_of(state, config)), use_case)
     shown = [alarm for alarm in found if everything or alarm.resolved_at is None]
+    if as_json:
+        echo_json(shown)
+        return
     for line in alarm_lines(shown, datetime.now(UTC)):
         typer.echo(printable(line))
     if not shown:
@@ -84,6 +96,7 @@ def list_(
 def show(
     use_case: NameArgument,
     alarm: Annotated[str, typer.Argument(help="The alarm's id, or its beginning.")],
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -95,6 +108,9 @@ def show(
         raise ConfigurationError(
             f"{len(found)} alarms of {use_case} begin with {alarm!r}. `alarms list --all` has all."
         )
+    if as_json:
+        echo_json(found[0])
+        return
     for line in alarm_details(found[0], datetime.now(UTC)):
         typer.echo(printable(line))
 
@@ -118,20 +134,25 @@ def silence(
 
 
 @monitoring.command("check")
-def check(use_case: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+def check(
+    use_case: NameArgument, as_json: JsonOption = False, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """For a schedule or a pipeline of one's own: exit code 1 if an alarm stands that nobody silenced; `info` does not
     count."""
     now = datetime.now(UTC)
     found = alarms_of(open_store(settings_of(state, config)), use_case)
     standing = [alarm for alarm in found if alarm.is_open(now) and alarm.severity != "info"]
-    for alarm in standing:
+    if as_json:
+        echo_json(standing)
+    for alarm in () if as_json else standing:
         said = (
             f"{alarm.use_case}@{alarm.version} {alarm.severity} since {alarm.since:%Y-%m-%d %H:%M} UTC: {alarm.title}"
         )
         typer.secho(printable(said), fg="red", err=True)
     if standing:
         raise typer.Exit(1)
-    typer.echo(f"No alarm of {use_case} stands.")
+    if not as_json:
+        typer.echo(f"No alarm of {use_case} stands.")
 
 
 @monitoring.command("show")
@@ -194,11 +215,17 @@ def set_(
 
 
 @monitoring.command("history")
-def history(use_case: NameArgument, state: StateOption = None, config: ConfigOption = None) -> None:
+def history(
+    use_case: NameArgument, as_json: JsonOption = False, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """List who set it when and why, and what changed, the newest last."""
     from mlops_ray.monitoring.definition import history_lines
 
-    for line in history_lines(definitions(open_store(settings_of(state, config)), use_case)):
+    found = definitions(open_store(settings_of(state, config)), use_case)
+    if as_json:
+        echo_json(found)
+        return
+    for line in history_lines(found):
         typer.echo(printable(line))
 
 
@@ -210,11 +237,12 @@ def backtest(
     ] = None,
     start: Annotated[str | None, typer.Option("--from", help="An RFC 3339 moment. [default: 90 days ago]")] = None,
     end: Annotated[str | None, typer.Option("--to", help="An RFC 3339 moment. [default: now]")] = None,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Run a definition over the recorded predictions and labels: what would have alarmed, beside what did."""
-    from mlops_ray.monitoring.backtest_report import backtest_of, report_lines
+    from mlops_ray.monitoring.backtest_report import backtest_of, plain_report, report_lines
     from mlops_ray.monitoring.foreign_model import every_version
 
     settings, now = settings_of(state, config), datetime.now(UTC)
@@ -223,6 +251,9 @@ def backtest(
     store = open_store(settings)
     wanted = None if file is None else _definition(file)
     found = backtest_of(settings, store, every_version(settings, store), use_case, wanted, begin, until)
+    if as_json:
+        echo_json(plain_report(found))
+        return
     for line in report_lines(found):
         typer.echo(printable(line))
 

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import ConfigOption, ReasonOption, ServerOption, StateOption, printable, settings_of
+from mlops_ray.cli.options import (
+    ConfigOption,
+    JsonOption,
+    ReasonOption,
+    ServerOption,
+    StateOption,
+    echo_json,
+    printable,
+    settings_of,
+)
 from mlops_ray.cli.rollout import server
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
@@ -32,13 +41,14 @@ def subscribe_(
     type: Annotated[list[str] | None, typer.Option(help="Only this type; several times.")] = None,
     severity: Annotated[str, typer.Option(help=f"At least so severe: {', '.join(SEVERITIES)}.")] = "info",
     secret: Annotated[str, typer.Option(help="What signs: env:NAME or file:/path; else a new one is made.")] = "",
+    as_json: JsonOption = False,
     url: ServerOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Send events to a channel from now on."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             made = client.subscriptions.create(channel, use_case, type or (), severity, secret)
         id, new_secret = made["subscription"]["id"], made["secret"]
     else:
@@ -47,21 +57,29 @@ def subscribe_(
         actor = cli_actor(store, settings, "operate", use_case=use_case)
         stored = subscribe(store, actor, channels, channel, use_case, type or (), severity, secret)
         id, new_secret = stored.subscription.id, "" if secret else stored.secret
+    if as_json:
+        echo_json({"id": id, "secret": new_secret})
+        return
     typer.echo(id)
     if new_secret:
         typer.echo(f"Its receiver checks signatures with {new_secret} (docs/notifications.md).", err=True)
 
 
 @notify.command("list")
-def list_(url: ServerOption = None, state: StateOption = None, config: ConfigOption = None) -> None:
+def list_(
+    as_json: JsonOption = False, url: ServerOption = None, state: StateOption = None, config: ConfigOption = None
+) -> None:
     """List subscriptions, and what waits for each."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             subscriptions = client.subscriptions.list()
     else:
         store = open_store(settings_of(state, config))
         backlog = waiting_by_id(store)
         subscriptions = [described(one, backlog) for one in list_subscriptions(store)]
+    if as_json:
+        echo_json(subscriptions)
+        return
     if not subscriptions:
         typer.echo("Nobody is told of anything yet. `mlops-ray notify subscribe` changes that.")
     for found in subscriptions:
@@ -75,7 +93,7 @@ def pause_(
 ) -> None:  # fmt: skip
     """Let what a subscription wants wait: nothing of it is lost."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             client.subscriptions.pause(id, reason)
     else:
         settings = settings_of(state, config)
@@ -91,7 +109,7 @@ def resume_(
 ) -> None:  # fmt: skip
     """Send what waits for a subscription, and what comes."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             client.subscriptions.resume(id, reason)
     else:
         settings = settings_of(state, config)
@@ -107,7 +125,7 @@ def unsubscribe_(
 ) -> None:  # fmt: skip
     """End a subscription; what waits for it is dropped."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             client.subscriptions.end(id, reason)
     else:
         settings = settings_of(state, config)
@@ -122,7 +140,7 @@ def send_test_(
 ) -> None:
     """Send an event that never happened, now, and say whether it was taken."""
     if url:
-        with server(url, state) as client:
+        with server(url, state, config) as client:
             sent = client.subscriptions.test(id)
         if not sent["taken"]:
             raise UnavailableError(sent["error"])

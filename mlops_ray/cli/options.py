@@ -3,9 +3,11 @@
 An option that is given counts most, then its environment variable, then the settings file, then the default.
 """
 
+import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from mlops_ray.config import DATA_VARIABLE as DATA_VARIABLE
@@ -45,6 +47,7 @@ ServerOption = Annotated[
     typer.Option(envvar="MLOPS_RAY_URL", help="The server to ask. [default: none; the control store itself is opened]"),
 ]
 ReasonOption = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def moment_of(option: str, text: str) -> datetime:
@@ -56,3 +59,9 @@ def moment_of(option: str, text: str) -> datetime:
     if moment.tzinfo is None:
         raise ConfigurationError(f"{option} {text!r} has no time zone. Add Z for UTC.")
     return moment.astimezone(UTC)
+
+
+def echo_json(found: Any) -> None:
+    """What a command found, for programs: moments in RFC 3339, and what is no number as null, as JSON knows no NaN. A
+    text cannot command the terminal: all that is not ASCII is escaped."""
+    typer.echo(json.dumps(msgspec.json.decode(msgspec.json.encode(found)), indent=2))

@@ -1,13 +1,22 @@
 """The commands `mlops-ray quarantine`: records that were refused, and their way back."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import polars as pl
 import typer
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.cli.options import CaseArgument, ConfigOption, DataOption, StateOption, printable, settings_of
+from mlops_ray.cli.options import (
+    CaseArgument,
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    StateOption,
+    echo_json,
+    printable,
+    settings_of,
+)
 from mlops_ray.errors import ConfigurationError, nearest
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.ingestion.repairs import export as export_refused
@@ -25,23 +34,25 @@ def show(
     source: SourceOption = None,
     reason: Annotated[str | None, typer.Option(help="Those whose reasons have this text in them.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many records of a source.")] = 20,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Tell what the last ingest refused: how many and why, then file, line, reasons and bytes of each record."""
     artifacts, case = Artifacts(settings_of(state, config).artifacts), load_use_case(use_case)
     snapshot = last_snapshot(artifacts, case.name)
-    for name in _asked(case, snapshot, source):
-        counts = vars(snapshot.counts[name])
-        typer.echo((refusals({name: counts}) or [f"{name}: none of {counts['rows_in']:,} rows quarantined"])[0])
-        records = snapshot.quarantine(artifacts, name)
-        if reason is not None:
-            records = records.filter(pl.col("reason").str.contains(reason, literal=True))
-        for file, line, _, why, raw in records.head(limit).iter_rows():
-            typer.echo(f"  {file}:{line}  {why}  {printable(raw.decode(errors='replace').rstrip()[:200])}")
-        if records.height > limit:
-            typer.echo(f"  and {records.height - limit:,} more (--limit, or `mlops-ray quarantine export`)")
-    for text in (text for files in snapshot.unreadable.values() for text in files.values()):
+    found = [_refused(artifacts, snapshot, name, reason, limit) for name in _asked(case, snapshot, source)]
+    aside = [text for files in snapshot.unreadable.values() for text in files.values()]
+    if as_json:
+        echo_json({"snapshot": snapshot.digest, "sources": found, "set_aside": aside})
+        return
+    for one in found:
+        typer.echo(one["sentence"])
+        for record in one["records"]:
+            typer.echo(f"  {record['file']}:{record['line']}  {record['reason']}  {printable(record['raw'])}")
+        if one["more"]:
+            typer.echo(f"  and {one['more']:,} more (--limit, or `mlops-ray quarantine export`)")
+    for text in aside:
         typer.echo(f"set aside: {text}")
 
 
@@ -94,3 +105,18 @@ def _asked(case: UseCase, snapshot: Snapshot, source: str | None) -> list[str]:
     if source is not None:
         _source(case, source)
     return [name for name in snapshot.counts if source in (None, name)]
+
+
+def _refused(artifacts: Artifacts, snapshot: Snapshot, source: str, reason: str | None, limit: int) -> dict[str, Any]:
+    """Of one source its counts, the first records that were refused, and how many more there are."""
+    counts = vars(snapshot.counts[source])
+    sentence = (refusals({source: counts}) or [f"{source}: none of {counts['rows_in']:,} rows quarantined"])[0]
+    records = snapshot.quarantine(artifacts, source)
+    if reason is not None:
+        records = records.filter(pl.col("reason").str.contains(reason, literal=True))
+    shown = [
+        {"file": file, "line": line, "reason": why, "raw": raw.decode(errors="replace").rstrip()[:200]}
+        for file, line, _, why, raw in records.head(limit).iter_rows()
+    ]
+    more = max(0, records.height - limit)
+    return {"source": source, "sentence": sentence, "counts": counts, "records": shown, "more": more}

@@ -19,12 +19,14 @@ from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
     DataOption,
+    JsonOption,
     PortOption,
     RepoOption,
     StateOption,
     UrlOption,
     absolute,
     definitions_folder,
+    echo_json,
     moment_of,
     settings_of,
 )
@@ -57,6 +59,7 @@ def backtest(
     cool_down_days: Annotated[float | None, typer.Option(help="Between retrainings. [default: declared]")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often, from other random numbers.")] = 3,
     output: Annotated[str | None, typer.Option(help="Folder of the result. [default: <state>/backtests]")] = None,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -80,7 +83,7 @@ def backtest(
         found = recorded(settings, case)
         span = begin, min(until, found.as_of)
         result = replay_policies(found.url, case, found.features, *span, policies, seeds)
-    _show(result, Path(output or f"{settings.state}/backtests").absolute())
+    _show(result, Path(output or f"{settings.state}/backtests").absolute(), as_json)
 
 
 @retraining.command("run")
@@ -163,7 +166,7 @@ def replay(
     begin, until = _span(start, end)
     frame, features = recorded_rows(settings, case)
     asked = questions(frame, begin, until, timedelta(seconds=step_s))
-    with Client(url, api_key=key_from(state)) as client:
+    with Client(url, api_key=key_from(state, config)) as client:
         Replay(client, case.name, features, speed).run(asked, _tell)
 
 
@@ -202,13 +205,16 @@ def rehearse(
         raise typer.Exit(1)
 
 
-def _show(result: "Backtest", folder: Path) -> None:
+def _show(result: "Backtest", folder: Path, as_json: bool) -> None:
     from mlops_ray.retraining.chart import blind_lines, page, table
 
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{result.use_case}-{result.start:%Y-%m-%d}-{result.end:%Y-%m-%d}"
     (folder / f"{name}.json").write_text(json.dumps(result.to_json(), indent=1))
     (folder / f"{name}.html").write_text(page(result))
+    if as_json:
+        echo_json(result.to_json())
+        return
     console = Console()
     (console if console.is_terminal else Console(width=_WIDTH)).print(table(result))
     for line in (line for report in result.policies for line in blind_lines(report)):

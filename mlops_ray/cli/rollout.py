@@ -2,13 +2,24 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from mlops_ray.cli.options import DEFAULT_URL, NameArgument, ReasonOption, StateOption, UrlOption, settings_of
+from mlops_ray.cli.options import (
+    DEFAULT_URL,
+    ConfigOption,
+    JsonOption,
+    NameArgument,
+    ReasonOption,
+    StateOption,
+    UrlOption,
+    echo_json,
+    settings_of,
+)
 from mlops_ray.client import Client
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.development_keys import DEVELOPMENT_KEY_FILE
@@ -18,7 +29,6 @@ RevisionOption = Annotated[
     typer.Option(help="What `status` showed when this was decided; by default what is live now. Later, it is refused."),
 ]
 
-ComingOption = Annotated[int | None, typer.Option(help="The version whose rollout it is.")]
 rollout = typer.Typer(
     no_args_is_help=True,
     help="Rollouts: shadow, canary, promotion, rollback. The key is MLOPS_RAY_API_KEY, or the development key.",
@@ -32,85 +42,89 @@ def start(
     plan: Annotated[str | None, typer.Option(help="Steps and rules (YAML); see docs/rollout.md.")] = None,
     reason: ReasonOption = "",
     revision: RevisionOption = None,
+    as_json: JsonOption = False,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Begin a rollout: the version is loaded by every replica, then the first step is in force."""
-    with server(url, state) as client:
-        _show_changed(client.rollouts.start(model, version, _plan(plan), revision, reason))
+    with server(url, state, config) as client:
+        _show_changed(client.rollouts.start(model, version, _plan(plan), revision, reason), as_json)
 
 
 @rollout.command()
-def status(model: NameArgument, url: UrlOption = DEFAULT_URL, state: StateOption = None) -> None:
+def status(
+    model: NameArgument,
+    as_json: JsonOption = False,
+    url: UrlOption = DEFAULT_URL,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
     """Show what is live, how far the rollout is, and what was counted in this step."""
-    with server(url, state) as client:
-        _show(client.rollouts.status(model))
+    with server(url, state, config) as client:
+        found = client.rollouts.status(model)
+    if as_json:
+        echo_json(found)
+    else:
+        _show(found)
 
 
-@rollout.command()
-def pause(
-    model: NameArgument,
-    to: ComingOption = None,
-    reason: ReasonOption = "",
-    revision: RevisionOption = None,
-    url: UrlOption = DEFAULT_URL,
-    state: StateOption = None,
+def _told(
+    name: str, does: str, which: str, shall: str, tell: Callable[[Client], Callable[..., dict[str, Any]]]
 ) -> None:
-    """Let the rollout go no step on by itself; what is wrong with its version still ends it."""
-    with server(url, state) as client:
-        target = _target(client, model, to, "comes in")
-        _show_changed(client.rollouts.pause(model, target, reason, revision))
+    """A command by which somebody tells a rollout something, on the revision that they saw."""
+
+    def command(
+        model: NameArgument,
+        to: Annotated[int | None, typer.Option(help=shall)] = None,
+        reason: ReasonOption = "",
+        revision: RevisionOption = None,
+        as_json: JsonOption = False,
+        url: UrlOption = DEFAULT_URL,
+        state: StateOption = None,
+        config: ConfigOption = None,
+    ) -> None:
+        with server(url, state, config) as client:
+            target = _target(client, model, to, which)
+            _show_changed(tell(client)(model, target, reason, revision), as_json)
+
+    rollout.command(name, help=does)(command)
 
 
-@rollout.command()
-def resume(
-    model: NameArgument,
-    to: ComingOption = None,
-    reason: ReasonOption = "",
-    revision: RevisionOption = None,
-    url: UrlOption = DEFAULT_URL,
-    state: StateOption = None,
-) -> None:
-    """Let a rollout that was paused go on by itself again."""
-    with server(url, state) as client:
-        target = _target(client, model, to, "comes in")
-        _show_changed(client.rollouts.resume(model, target, reason, revision))
+_told(
+    "pause",
+    "Let the rollout go no step on by itself; what is wrong with its version still ends it.",
+    "comes in",
+    "The version whose rollout it is.",
+    lambda client: client.rollouts.pause,
+)
+_told(
+    "resume",
+    "Let a rollout that was paused go on by itself again.",
+    "comes in",
+    "The version whose rollout it is.",
+    lambda client: client.rollouts.resume,
+)
+_told(
+    "promote",
+    "Make the version that comes in champion now. Given again, it changes nothing.",
+    "comes in",
+    "The version that shall be champion afterwards.",
+    lambda client: client.rollouts.promote,
+)
+_told(
+    "rollback",
+    "Let one version answer everything: end the rollout, or go back to an earlier champion. Given again, it changes "
+    "nothing.",
+    "stays or returns",
+    "The version that shall answer everything afterwards.",
+    lambda client: client.rollouts.roll_back,
+)
 
 
-@rollout.command()
-def promote(
-    model: NameArgument,
-    to: Annotated[int | None, typer.Option(help="The version that shall be champion afterwards.")] = None,
-    reason: ReasonOption = "",
-    revision: RevisionOption = None,
-    url: UrlOption = DEFAULT_URL,
-    state: StateOption = None,
-) -> None:
-    """Make the version that comes in champion now. Given again, it changes nothing."""
-    with server(url, state) as client:
-        target = _target(client, model, to, "comes in")
-        _show_changed(client.rollouts.promote(model, target, reason, revision))
-
-
-@rollout.command()
-def rollback(
-    model: NameArgument,
-    to: Annotated[int | None, typer.Option(help="The version that shall answer everything afterwards.")] = None,
-    reason: ReasonOption = "",
-    revision: RevisionOption = None,
-    url: UrlOption = DEFAULT_URL,
-    state: StateOption = None,
-) -> None:
-    """Let one version answer everything: end the rollout, or go back to an earlier champion. Given again, it changes
-    nothing."""
-    with server(url, state) as client:
-        target = _target(client, model, to, "stays or returns")
-        _show_changed(client.rollouts.roll_back(model, target, reason, revision))
-
-
-def key_from(state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> str | None:
+def key_from(state: str | None, config: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> str | None:
     """The key in MLOPS_RAY_API_KEY, or else the development key of an embedded set-up, if there is one."""
-    folder = settings_of(state, os.environ.get("MLOPS_RAY_SETTINGS")).state
+    folder = settings_of(state, config).state
     file = Path(folder) / file_name
     return os.environ.get("MLOPS_RAY_API_KEY") or (file.read_text().strip() if file.is_file() else None)
 
@@ -138,10 +152,10 @@ def _target(client: Client, model: str, to: int | None, what: str) -> int:
     raise ConfigurationError(f"Name the version that {what}, so that the command is safe to repeat. There is: {hint}.")
 
 
-def server(url: str, state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> Client:
+def server(url: str, state: str | None, config: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> Client:
     """A client of the server, for somebody who sits and waits. file_name: of the development key, where no other is
     given. Raises ConfigurationError without a key."""
-    key = key_from(state, file_name)
+    key = key_from(state, config, file_name)
     if key is None:
         raise ConfigurationError(
             "There is no credential: set MLOPS_RAY_API_KEY, or give the folder with the development key (--state)."
@@ -149,7 +163,10 @@ def server(url: str, state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -
     return Client(url, attempts=3, deadline_s=15, api_key=key)
 
 
-def _show_changed(shown: dict[str, Any]) -> None:
+def _show_changed(shown: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        echo_json(shown)
+        return
     if not shown["changed"]:
         typer.echo("Nothing was changed: it is so already.")
     _show(shown)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,12 +15,14 @@ from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
     DataOption,
+    JsonOption,
     NameArgument,
     ReasonOption,
     RepoOption,
     StateOption,
     absolute,
     definitions_folder,
+    echo_json,
     moment_of,
     printable,
     settings_file,
@@ -29,7 +31,7 @@ from mlops_ray.cli.options import (
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance import schedule_runs, schedules
-from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.use_case import OPERATIONS, Operation, UseCase, load_use_case
 from mlops_ray.use_case.schedule import due_moments
@@ -97,12 +99,16 @@ def start_scheduler_here(settings: Settings, config: str | None) -> None:
 @schedule.command("list")
 def list_(
     use_case: Annotated[str | None, typer.Argument(metavar="[USE_CASE]", help="Default: all.")] = None,
+    as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """List schedules, one a line: when each is due next, and how its last run ended."""
     store, now = open_store(settings_of(state, config)), datetime.now(UTC)
     found = schedules.list_schedules(store, use_case)
+    if as_json:
+        echo_json([_listed(store, one, now) for one in found])
+        return
     for one in found:
         last = schedule_runs.runs(store, one.use_case, one.operation, limit=1)
         typer.echo(printable(_line(one, last[0] if last else None, now)))
@@ -241,11 +247,20 @@ def _file(config: str | None) -> str | None:
 
 
 def _line(one: "Declared", last: "Run | None", now: datetime) -> str:
-    following = next(due_moments(one.cron, one.time_zone, max(one.decided_until, now)))
-    due = f"paused since {one.paused_at:%Y-%m-%d %H:%M} UTC" if one.paused_at else f"due {_shown(following)}"
+    due = f"paused since {one.paused_at:%Y-%m-%d %H:%M} UTC" if one.paused_at else f"due {_shown(_following(one, now))}"
     ended = f"last {_shown(last.due_at)} {last.state}" if last else "no run yet"
     missed = "catches up" if one.catch_up else "skips what it missed"
     return "  ".join([one.use_case, one.operation, f"{one.cron!r} {one.time_zone}", missed, due, ended])
+
+
+def _listed(store: ControlStore, one: "Declared", now: datetime) -> dict[str, Any]:
+    """As JSON: as it is declared, when it is due next, and its last run, None where there was none."""
+    last = schedule_runs.runs(store, one.use_case, one.operation, limit=1)
+    return vars(one) | {"due_at": _following(one, now), "last_run": last[0] if last else None}
+
+
+def _following(one: "Declared", now: datetime) -> datetime:
+    return next(due_moments(one.cron, one.time_zone, max(one.decided_until, now)))
 
 
 def _run_line(one: "Run") -> str:

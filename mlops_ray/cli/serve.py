@@ -74,6 +74,7 @@ def predict(
     as_of: Annotated[str | None, typer.Option(help="The request's moment. [default: now]")] = None,
     url: UrlOption = DEFAULT_URL,
     state: StateOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Ask a served model for a prediction, with the key in MLOPS_RAY_API_KEY or the development key in `state`."""
     from mlops_ray.client import Client
@@ -82,7 +83,7 @@ def predict(
         rows = json.loads(keys)
     except ValueError as error:
         raise DataError(f"The keys are not JSON: {error}.") from None
-    with Client(url, api_key=key_from(state), deadline_s=15) as client:  # somebody sits and waits
+    with Client(url, api_key=key_from(state, config), deadline_s=15) as client:  # somebody sits and waits
         answer = client.predict(name, keys=rows, as_of=moment_of("--as-of", as_of) if as_of else None)
     typer.echo(json.dumps(answer.to_json(), indent=2))
 

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_ray.config import Settings
 from mlops_ray.console.audit import AuditPages
+from mlops_ray.console.cost import Costs
 from mlops_ray.console.data import DataPages
 from mlops_ray.console.drift import DriftPages
 from mlops_ray.console.forms import expect_form_token, expect_same_site, read_form
@@ -41,7 +42,8 @@ from mlops_ray.governance.alarms import StandingAlarms
 from mlops_ray.governance.control_store import ControlStore
 
 PAGES_AT_A_TIME = 4
-WITHIN_S = 10.0
+# Who looks first waits for libraries that few pages need: seconds, on a busy machine.
+WITHIN_S, SHOWN_WITHIN_S = 10.0, 30.0
 # Of every answer that says nothing else. Nothing from elsewhere, no script or style within a page, in nobody's frame,
 # and no form that goes elsewhere (OWASP, "Content Security Policy Cheat Sheet").
 HEADERS = {
@@ -74,9 +76,9 @@ class Console:
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         self._standings = standings = Standings(settings)
-        self._alarms = StandingAlarms()
+        self._alarms, self._costs = StandingAlarms(), Costs(settings, store)
         cases, versions = (
-            UseCasePages(store, server, threads, standings),
+            UseCasePages(store, server, threads, standings, self._costs),
             VersionPages(settings, store, server, threads),
         )
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
@@ -138,7 +140,7 @@ class Console:
             if session is None:
                 return self._signing.redirect(request)
             viewer = Viewer(session.principal, session.form_token, datetime.now(UTC))
-            return await self._kept(show(request, viewer), viewer)
+            return await self._kept(show(request, viewer), viewer, SHOWN_WITHIN_S)
 
         return answer
 
@@ -169,7 +171,7 @@ class Console:
 
     async def _overview(self, request: Request, viewer: Viewer) -> Response:
         def made() -> Response:
-            return page("overview", viewer, **overview(self._store, self._standings, self._alarms, viewer))
+            return page("overview", viewer, **overview(self._store, self._standings, self._costs, self._alarms, viewer))
 
         return await in_thread(self._threads, made)
 
@@ -187,10 +189,10 @@ class Console:
         status = getattr(error, "status_code", 404)
         return page_of_refusal(Refused(status, "There is no such page."), None)
 
-    async def _kept(self, work: Awaitable[Response], viewer: Viewer | None) -> Response:
+    async def _kept(self, work: Awaitable[Response], viewer: Viewer | None, within_s: float = WITHIN_S) -> Response:
         """The answer, or a page with what is against it."""
         try:
-            return await asyncio.wait_for(work, WITHIN_S)
+            return await asyncio.wait_for(work, within_s)
         except Refused as error:
             return page_of_refusal(error, viewer)
         except TimeoutError:

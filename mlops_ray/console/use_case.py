@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from mlops_ray.console.cost import Costs, chart
 from mlops_ray.console.forms import number_of
 from mlops_ray.console.page import Refused, Viewer, in_thread, page
 from mlops_ray.console.server import Answer, Server
@@ -34,8 +35,11 @@ SILENCES_HOURS = {4: "4 hours", 24: "a day", 168: "a week"}
 class UseCasePages:
     """server: whose rollouts these are."""
 
-    def __init__(self, store: ControlStore, server: Server, threads: ThreadPoolExecutor, standings: Standings):
-        self._store, self._server, self._threads, self._standings = store, server, threads, standings
+    def __init__(
+        self, store: ControlStore, server: Server, threads: ThreadPoolExecutor, standings: Standings, costs: Costs
+    ):
+        self._store, self._server, self._threads = store, server, threads
+        self._standings, self._costs = standings, costs
 
     async def show(self, request: Request, viewer: Viewer) -> Response:
         return await self._shown(viewer, request.path_params["use_case"])
@@ -86,6 +90,8 @@ class UseCasePages:
         values = use_case_values(self._store, viewer, use_case)
         status = refusal.status if refusal else 200
         values["standing"] = self._standings.of([use_case]).get(use_case)
+        month = self._costs.of([use_case]).get(use_case)
+        values |= {"month": month, "cost_chart": chart(month.steps) if month else ""}
         error = refusal.error if refusal else ""
         return page("use_case", viewer, status, **values, told=told, error=error, form=form)
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from mlops_ray.config import Settings
+from mlops_ray.console.cost import chart, made_for
 from mlops_ray.console.duties import of_approval
 from mlops_ray.console.page import LARGEST, Refused, Viewer, in_thread, page
 from mlops_ray.console.server import Answer, Server
@@ -97,6 +98,8 @@ def version_values(
         "card": card and _as_decided(plain_card(card)),
         "damaged": damaged,
         "chain": _chain(card) if card else [],
+        "made": (made := made_for(store, use_case, version, card.lineage.step_keys) if card else None),
+        "cost_chart": chart(made.steps) if made else "",
         "beside": _beside(card, other) if card and other else [],
     }
 

@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 
 from mlops_ray.config import Prices
-from mlops_ray.cost.history import PastRun
+from mlops_ray.cost.history import PastRun, past_runs
+from mlops_ray.cost.meter import AROUND
 from mlops_ray.cost.prices import price
+from mlops_ray.cost.steps import STEPS, StepName
 from mlops_ray.cost.usage import Usage
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.usage import read_usage
 
 _COVERS = 0.85
 _LATEST = 30
@@ -79,6 +83,33 @@ def estimate(runs: Sequence[PastRun], steps: Collection[str], prices: Prices | N
         None if prices is None else prices.currency,
         tuple(sorted(unpriced)),
     )
+
+
+def estimate_until(store: ControlStore, use_case: str, until: StepName, prices: Prices | None) -> Estimate | None:
+    """Of a run of a use case whose last step is `until`, from what its earlier ones used."""
+    wanted = (*STEPS[: STEPS.index(until) + 1], AROUND)
+    return estimate(past_runs(read_usage(store, use_case, kinds=("step",))), wanted, prices)
+
+
+def in_words(use_case: str, found: Estimate | None) -> str:
+    """For a person; found: None where nothing is known yet."""
+    if found is None:
+        return f"Cost: not known before {use_case} has run once in full."
+    if found.cost is None:
+        what = _range(found.cpu_s, "CPU seconds")
+        return f"Cost: {what} from {_runs(found.runs)}, if every step runs; no prices are set."
+    lacks = f" (without {', '.join(found.unpriced)})" if found.unpriced else ""
+    what = f"{_range(found.cost, found.currency or '')}{lacks}, {_range(found.cpu_s, 'CPU seconds')}"
+    return f"Cost: {what}, from {_runs(found.runs)}, if every step runs."
+
+
+def _range(of: Interval, unit: str) -> str:
+    bounds = "" if of.low is None else f" ({of.low:.3g} to {of.high:.3g})"
+    return f"{of.middle:.3g} {unit}{bounds}"
+
+
+def _runs(count: int) -> str:
+    return f"{count} earlier run{'' if count == 1 else 's'}"
 
 
 def interval(values: Sequence[float]) -> Interval:

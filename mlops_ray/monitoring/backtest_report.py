@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
@@ -90,6 +91,30 @@ def report_lines(found: Compared) -> Iterator[str]:
     yield f"Raised {len(found.alarms)} alarms:"
     for alarm in found.alarms:
         yield f"  {alarm.raised_at:%Y-%m-%d %H:%M}  {alarm.severity}  {alarm.title}"
+
+
+def plain_report(found: Compared) -> dict[str, Any]:
+    """The same for programs: windows by version and kind, those that would have been judged and those that were."""
+    would = found.would
+    kinds = [
+        {
+            "version": name[0],
+            "windows": name[1],
+            "would": would.windows.get(name, ()),
+            "did": [one for one in found.did.get(name, ()) if would.start <= one.answered_to <= would.end],
+        }
+        for name in sorted({*would.windows, *found.did})
+    ]
+    told = [{"at": one.at, "change": one.change} for one in would.told]
+    return {
+        "start": would.start,
+        "end": would.end,
+        "predictions": would.rows,
+        "unwatched": would.unwatched,
+        "kinds": kinds,
+        "would_have_told": told,
+        "alarms": found.alarms,
+    }
 
 
 def _of_kind(version: str, spec: str, would: Sequence[WindowRecord], did: Sequence[WindowRecord]) -> Iterator[str]:

@@ -34,6 +34,22 @@ class ListedView:
     used_by: tuple[str, ...]
     freshness: Freshness
 
+    def to_json(self, now: datetime) -> dict[str, Any]:
+        age, newest = self.freshness.age(now), self.freshness.newest
+        return {
+            "view": self.view.name,
+            "project": self.project,
+            "owner": self.owner,
+            "description": self.description,
+            "used_by": list(self.used_by),
+            "keys": list(self.view.keys),
+            "features": {name: self.view.types[name] for name in self.view.fields},
+            "ttl": str(self.view.ttl),
+            "newest": newest and newest.isoformat(),
+            "age": age and str(age),
+            "stale_after": self.freshness.stale_after,
+        }
+
 
 @dataclass(frozen=True)
 class ShownView:
@@ -46,25 +62,8 @@ class ShownView:
     pushes: int
 
     def to_json(self, now: datetime) -> dict[str, Any]:
-        listed, view = self.listed, self.listed.view
-        age = listed.freshness.age(now)
-        newest = listed.freshness.newest
-        return {
-            "view": view.name,
-            "project": listed.project,
-            "owner": listed.owner,
-            "description": listed.description,
-            "used_by": list(listed.used_by),
-            "keys": list(view.keys),
-            "features": {name: view.types[name] for name in view.fields},
-            "ttl": str(view.ttl),
-            "newest": newest and newest.isoformat(),
-            "age": age and str(age),
-            "stale_after": listed.freshness.stale_after,
-            "online_keys": self.online_keys,
-            "pushes": self.pushes,
-            "rows": dict(self.statistics),
-        }
+        said = {"online_keys": self.online_keys, "pushes": self.pushes, "rows": dict(self.statistics)}
+        return self.listed.to_json(now) | said
 
 
 def list_views(settings: Settings, store: ControlStore, now: datetime) -> list[ListedView]:

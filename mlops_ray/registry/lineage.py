@@ -93,6 +93,12 @@ class Lineage:
         except msgspec.ValidationError as error:
             raise IntegrityError(f"A lineage record is not complete: {error}.") from None
 
+    @property
+    def step_keys(self) -> list[str]:
+        """Of the steps that made it, by which what they used is found; none of one that was made before there was a
+        meter."""
+        return [str(step["key"]) for step in self.used.values()]
+
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
         if not self.search:  # a record from before it was written down is the same record still

@@ -35,7 +35,8 @@ _STYLE = """
 .explored svg{max-width:100%;height:auto;display:block;fill:var(--soft)}.explored .warn{color:var(--warn)}
 .explored svg .bar{fill:var(--main)}.explored details{margin:.4em 0}.explored summary{cursor:pointer;color:var(--main)}
 .explored svg .spark{fill:none;stroke:var(--main);stroke-width:1.5}.explored svg .axis{stroke:var(--other);fill:none}
-.explored td{overflow-wrap:anywhere}.explored .unbroken{white-space:nowrap}
+.explored .wide{overflow-x:auto}.explored td{overflow-wrap:break-word;max-width:32em}
+.explored .unbroken{white-space:nowrap}
 .explored li{margin:.25em 0;overflow-wrap:anywhere}
 @media(max-width:700px){.explored .column{grid-template-columns:1fr}}
 """.replace("_LIGHT", _LIGHT).replace("_DARK", _DARK)
@@ -65,4 +66,5 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """heads, rows: HTML already."""
     head = "".join(f'<th scope="col">{one}</th>' for one in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="group" aria-label="Table">{drawn}</div>'

@@ -1,7 +1,7 @@
 """Small charts over time, as SVG texts.
 
-Colour never tells alone: windows with drift are triangles and others dots, the reference is dashed, and each point says
-its values when it is pointed at.
+Colour never tells alone: windows with drift are triangles and others dots, and the reference is dashed. The marks of a
+line are one shape, as each for itself would be most of a page; the tables behind the charts have their values.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,8 @@ TOP, FOOT, _SIDE, _GUTTER = 14, 16, 4, 38
 _DASHES = ("", "5 3", "1.5 3")
 
 STYLE = """
-.explored svg .line{fill:none;stroke:var(--main);stroke-width:1.6}.explored svg .dot{fill:var(--main)}
+.explored svg .line{fill:none;stroke:var(--main);stroke-width:1.6}
+.explored svg .dots{stroke:var(--main);stroke-width:3.6;stroke-linecap:round}
 .explored svg .usual{fill:none;stroke:var(--other);stroke-width:1.4;stroke-dasharray:4 3}
 .explored svg .band{fill:var(--main);opacity:.18}.explored svg .drift{fill:var(--alarm)}
 .explored svg .shade{fill:var(--shade)}.explored svg .limit{stroke:var(--alarm);stroke-dasharray:2 2}
@@ -54,12 +55,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Point:
-    """One window: its middle is where it is drawn. value: NaN leaves a gap. says: what it tells when pointed at."""
+    """One window: its middle is where it is drawn. value: NaN leaves a gap."""
 
     start: datetime
     end: datetime
     value: float
-    says: str
     drift: bool = False
 
     @property
@@ -115,7 +115,7 @@ def over_time(
     for number, line in enumerate(lines):
         dash = f' stroke-dasharray="{_DASHES[number % len(_DASHES)]}"' if number % len(_DASHES) else ""
         parts.append(f'<path class="line" d="{_path(frame, line, scale)}"{dash}/>')
-        parts += (_mark(frame, point, scale) for point in line if isfinite(point.value))
+        parts += _marks(frame, line, scale)
     return svg("".join(parts), *frame.size, label)
 
 
@@ -133,19 +133,17 @@ def quality_over_time(
     parts = [*_background(frame, alarms), *_ends(frame, scale)]
     parts += (f'<path class="band" d="{band}"/>' for band in _bands(frame, estimated, scale))
     parts.append(f'<path class="line" d="{_path(frame, [point for point, _ in estimated], scale)}"/>')
-    parts += (_mark(frame, point, scale) for point, _ in estimated if isfinite(point.value))
+    parts += _marks(frame, [point for point, _ in estimated], scale)
+    whiskers, squares = list[str](), list[str]()
     for point, one in measured:
         if not isfinite(one.value):
             continue
         x, y = frame.x(point.middle), _y(one.value, scale, height)
-        whisker = ""
         if one.low is not None and one.high is not None:
             low, high = (_y(end, scale, height) for end in (one.low, one.high))
-            whisker = f'<path class="whisker" d="M{x:.1f} {low:.1f}V{high:.1f}"/>'
-        parts.append(
-            f'{whisker}<rect class="square" x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6">'
-            f"<title>{escape(point.says)}</title></rect>"
-        )
+            whiskers.append(f"M{x:.1f} {low:.1f}V{high:.1f}")
+        squares.append(f"M{x - 3:.1f} {y - 3:.1f}h6v6h-6z")
+    parts += _shape("whisker", whiskers) + _shape("square", squares)
     return svg("".join(parts), *frame.size, label)
 
 
@@ -214,9 +212,19 @@ def _bands(frame: Frame, points: Sequence[tuple[Point, Measured]], scale: Scale)
             stretch = []
 
 
-def _mark(frame: Frame, point: Point, scale: Scale) -> str:
-    x, y = frame.x(point.middle), _y(point.value, scale, frame.size[1])
-    said = f"<title>{escape(point.says)}</title>"
-    if point.drift:
-        return f'<path class="drift" d="M{x - 4:.1f} {y + 3:.1f}h8l-4 -7z">{said}</path>'
-    return f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="1.8">{said}</circle>'
+def _marks(frame: Frame, points: Sequence[Point], scale: Scale) -> list[str]:
+    """Dots, which are lines of no length, and triangles."""
+    dots, triangles = list[str](), list[str]()
+    for point in points:
+        if not isfinite(point.value):
+            continue
+        x, y = frame.x(point.middle), _y(point.value, scale, frame.size[1])
+        if point.drift:
+            triangles.append(f"M{x - 4:.1f} {y + 3:.1f}h8l-4 -7z")
+        else:
+            dots.append(f"M{x:.1f} {y:.1f}h0")
+    return _shape("dots", dots) + _shape("drift", triangles)
+
+
+def _shape(kind: str, parts: Sequence[str]) -> list[str]:
+    return [f'<path class="{kind}" d="{"".join(parts)}"/>'] if parts else []

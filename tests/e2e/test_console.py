@@ -1,6 +1,7 @@
 """The console in a real browser: what people of each role do there, at both widths, light and dark."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_lineage import AUTHOR
+from mlops_ray.testing.example_stream import example_stream
 from tests.console_data import ingest_twice
 from tests.console_server import BOB, HOSTILE, ConsoleServer, console, roll_out
 from tests.oidc_provider import SECRET, OidcProvider, free_port
 from tests.unit.test_console_prediction import answered
 from tests.unit.test_console_provider import CALLBACK, settings_for
+from tests.unit.test_drift_page import NAME, Watching, moved
 
 PATHS = {
     "overview": "/console",
@@ -264,8 +267,12 @@ def shown_besides(server: ConsoleServer, hostile: str) -> dict[str, str]:
     subscribe(server.store, AUTHOR, Channels(), "https://hooks.example.org/x", "flights")
     *_, last = ingest_twice(server.settings, hostile or "gate", hostile or "B12")
     found = answered(server, BINARY, 9)
+    Watching(Path(server.settings.state)).take(moved(example_stream(6, 5), timedelta(days=4)), labelled=1_200)
+    drift = f"/console/use-cases/{NAME}/drift"
     data = f"{PATHS['data']}/{last.digest}"
     return {
+        "drift": drift,
+        "feature": f"{drift}?feature=origin",
         "snapshot": data,
         "profile": f"{data}/profile/trips",
         "prediction": f"/console/predictions?request={found.request}&reasons=now",

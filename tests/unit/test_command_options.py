@@ -121,8 +121,8 @@ def test_the_development_key_is_taken_from_the_same_state(tmp_path: Path, monkey
     given(tmp_path, monkeypatch, SETTINGS="production.yaml")
     (tmp_path / "from_file").mkdir()
     (tmp_path / "from_file" / "development_key").write_text("secret\n")
-    assert key_from(None) == "secret"
-    assert key_from("other") is None
+    assert key_from(None, "production.yaml") == "secret"
+    assert key_from("other", "production.yaml") is None
 
 
 def test_a_relative_path_in_a_settings_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

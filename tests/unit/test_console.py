@@ -5,7 +5,6 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.live import live
 from mlops_ray.governance.principals import Principal
 from mlops_ray.governance.versions import VersionRef
-from mlops_ray.monitoring.show.drift_view import drift
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 from mlops_ray.testing.example_stream import example_stream
 from tests.console_server import HOSTILE, ConsoleServer, console, roll_out
-from tests.unit.test_drift_page import NAME, Watching, moved
+from tests.unit.test_drift_page import NAME, Watching
 from tests.unit.test_lineage import ledger_of, request_at
 
 PAGES = ("/console", "/console/use-cases/flights", "/console/use-cases/flights/versions/2", "/console/audit")
@@ -392,39 +390,6 @@ def test_no_text_that_somebody_chose_becomes_part_of_a_page(tmp_path: Path) -> N
         assert "<img" not in answer.text
         key = server.browser().post("/console/sign-in", data={"key": HOSTILE})
         assert "<img" not in key.text
-
-
-def test_numbers_and_texts_are_the_commands(untouched: ConsoleServer) -> None:
-    browser, state = untouched.browser("root"), untouched.settings.state
-
-    def command(*arguments: str) -> str:
-        return CliRunner().invoke(app, [*arguments, "--state", state], catch_exceptions=False).output
-
-    listed = command("inventory")
-    overview = re.sub(r"<[^>]*>", " ", browser.get("/console").text)
-    alarms = re.search(r"flights .* (\d+) open alarms", listed)
-    assert alarms
-    assert re.search(rf"flights .*?version 1 .*?▲ {alarms[1]}\b", overview, re.S)
-    card, page = command("versions", "card", "flights@2"), browser.get(VERSION).text
-    for cells in re.findall(r"^\| (.*) \|$", card, re.M):
-        for cell in cells.replace("\\", "").split(" | "):
-            if set(cell) != {"-"}:
-                assert cell in re.sub(r"<[^>]*>", " ", page), cell
-    alarm = command("alarms", "list", "flights").split("  ")
-    assert alarm[3].strip() in browser.get(CASE).text
-
-
-def test_drift_is_shown_as_the_command_shows_it(server: ConsoleServer) -> None:
-    view = Watching(Path(server.settings.state))
-    view.take(moved(example_stream(10, 12), timedelta(days=6)))
-    page = server.browser("root").get(f"/console/use-cases/{NAME}/drift")
-    assert page.status_code == 200
-    assert "script-src 'self'" in page.headers["content-security-policy"]
-    assert len(page.headers.get_list("content-security-policy")) == 1
-    shown = drift(NAME, server.settings)._repr_html_()
-    assert sorted(re.findall(r"<h\d>.*?</h\d>", shown)) == sorted(re.findall(r"<h\d>.*?</h\d>", page.text))
-    assert server.browser("foreign").get(f"/console/use-cases/{NAME}/drift").status_code == 403
-    assert server.browser("root").get("/console/use-cases/..%5c..%5c/drift").status_code == 400
 
 
 def test_traffic_and_quality_are_what_the_drift_command_says(server: ConsoleServer) -> None:

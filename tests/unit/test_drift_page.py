@@ -6,8 +6,10 @@ import shutil
 import subprocess
 from dataclasses import replace
 from datetime import timedelta
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
 import polars as pl
@@ -19,10 +21,13 @@ from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.errors import IntegrityError
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.requests import Requests
 from mlops_ray.monitoring.answers import PREDICTION
 from mlops_ray.monitoring.drift_actor import record_change
 from mlops_ray.monitoring.drift_watch import DriftWatch
+from mlops_ray.monitoring.request_history import RequestHour
 from mlops_ray.monitoring.show.drift_view import DriftView, look_back
+from mlops_ray.monitoring.show.sections import Asked, section_html
 from mlops_ray.monitoring.show.series import FeatureSeries, KindSeries, SliceSeries
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_state import read_state
@@ -316,6 +321,58 @@ def test_of_300_features_and_20_slices_the_first_are_open_and_the_rest_folded(vi
     assert "The other 252 features in numbers" in page
     assert "12 more slices" in page
     assert page.count('<div class="feature">') == 48
+
+
+def heavy(view: DriftView) -> DriftView:
+    """45 features and 20 slices in 60 windows of two kinds, of five versions, and requests of two weeks."""
+    kind = kind_of(view)
+    known = [one for one in kind.features if one.name != PREDICTION]
+    features = tuple(replace(one, name=f"{one.name}_{at}", points=one.points * 6) for at in range(9) for one in known)
+    slices = tuple(SliceSeries(f"{one.name}_{at}", one.points * 6) for at in range(5) for one in kind.slices)
+    quality, windows = kind.quality * 6, kind.windows * 6
+    kinds = [
+        replace(kind, spec=f"{number} rows", features=features, slices=slices, quality=quality, windows=windows)
+        for number in (400, 800)
+    ]
+    assert (len(features), {len(one.points) for one in features}) == (45, {60})
+    versions = tuple(replace(view.versions[0], version=str(number), kinds=tuple(kinds)) for number in range(5))
+    asked = Requests(answered=880, refused=20, missing={f"view_{at}": 3 for at in range(6)})
+    hours = tuple(RequestHour(START + at * timedelta(hours=1), asked) for at in range(14 * 24))
+    return replace(view, versions=versions, requests=hours)
+
+
+def test_each_section_of_a_heavy_endpoint_weighs_at_most_300_kb_and_all_are_reached(view: DriftView) -> None:
+    large = heavy(view)
+    seen, wanted = dict[str, str](), [Asked()]
+    while wanted:
+        asked = wanted.pop()
+        section = section_html(large, asked)
+        assert section is not None
+        assert len(section.encode()) < 290_000, asked  # the page around it has less than 10 kB
+        for link in re.findall(r'href="\?([^"]+)"', section):
+            if link not in seen:
+                query = {name: one for name, (one,) in parse_qs(unescape(link)).items()}
+                seen[link] = section_html(large, Asked(**query)) or ""
+                assert seen[link], query
+                wanted.append(Asked(**query))
+    assert len(seen) == 1 + 5 * 2 * (1 + 1 + 45)  # requests; and of each version and kind itself, slices, features
+
+
+def test_what_a_feature_page_draws_stands_in_the_table_behind_it(view: DriftView) -> None:
+    kind = kind_of(view)
+    for feature in kind.features:
+        section = section_html(view, Asked("7", kind.spec, feature.name))
+        assert section is not None
+        for point in feature.points:
+            assert f"{point.start:%Y-%m-%d %H:%M} UTC</time></td><td>{point.rows:,}</td>" in section
+            if point.distance is not None:
+                assert f"<td>{point.distance.value:.3g}</td>" in section
+                assert f"<td>{point.ratio:.2f}</td>" in section
+
+
+def test_a_section_that_is_not_there_is_none(view: DriftView) -> None:
+    for asked in (Asked("8"), Asked("7", "9 rows"), Asked(feature="nothing"), Asked(part="secrets"), Asked("<b>")):
+        assert section_html(view, asked) is None, asked
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")

@@ -47,7 +47,7 @@ TABLE: dict[str, set[str]] = {
     "registry": GROUND | {"training", "evaluation", "predictions"},
     "monitoring": GROUND | {"predictions", "registry"},
     # Serving hands it its routes, and mounts it.
-    "console": GROUND | {"ingestion", "exploration", "predictions", "registry", "monitoring"},
+    "console": GROUND | {"cost", "ingestion", "exploration", "predictions", "registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
     "serving": GROUND

@@ -61,6 +61,11 @@ class VersionView:
     kinds: tuple[KindSeries, ...]
 
     @property
+    def most_telling(self) -> KindSeries:
+        """The kind of window with most to show, of those that there are."""
+        return max(self.kinds, key=lambda kind: len(kind.windows) + sum(bool(one.labels) for one in kind.quality))
+
+    @property
     def begins(self) -> datetime | None:
         found = [kind.ends[0] for kind in self.kinds if kind.ends]
         return min(found, default=None)
@@ -80,6 +85,21 @@ class DriftView(Shown):
     alarms: tuple[AlarmRecord, ...]
     notes: tuple[str, ...]
     requests: tuple[RequestHour, ...] = ()
+
+    def numbers(self) -> dict[str, Any]:
+        """What is drawn, for `drift --json`: no sketches, and what follows from the rest, such as what drifts."""
+        return {
+            "use_case": self.use_case,
+            "now": self.now,
+            "versions": [
+                {"version": one.version, "predictions": one.rows, "takes_traffic": one.live}
+                | {"unwatched": one.unwatched, "kinds": [kind.numbers() for kind in one.kinds]}
+                for one in self.versions
+            ],
+            "alarms": self.alarms,
+            "notes": self.notes,
+            "requests": self.requests,
+        }
 
     @property
     def title(self) -> str:

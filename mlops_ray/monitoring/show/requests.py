@@ -1,11 +1,13 @@
 """The part of an endpoint's page that tells how requests went: refused, repaired, how fast, with which features."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
-from math import isnan, nan
+from math import inf, isnan, nan
 
 from mlops_ray.governance.requests import Requests
 from mlops_ray.monitoring.request_history import RequestHour
+from mlops_ray.monitoring.show.parts import figure, folded, moment
 from mlops_ray.show.document import table
 from mlops_ray.show.over_time import Frame, Point, Scale, over_time
 
@@ -14,28 +16,30 @@ _COLUMNS = 10
 _Value = Callable[[Requests], float]
 
 
+@dataclass(frozen=True)
+class _Chart:
+    """values: of each line what it is and how it is found."""
+
+    title: str
+    values: tuple[tuple[str, _Value], ...]
+    form: str = ".3g"
+    roof: float = inf
+
+
 def requests_html(hours: Sequence[RequestHour]) -> str:
     """Charts over the hours, small multiples, and the columns that were repaired. Empty where nothing was reported."""
     if not hours:
         return ""
     frame = Frame(hours[0].start, hours[-1].end)
     total = sum((one.requests for one in hours), Requests())
-    charts = [
-        _chart(frame, hours, "Requests in an hour", [("asked", lambda found: float(found.asked))], ",.0f"),
-        _chart(
-            frame, hours, "Refused (solid), failed (dashed)", [("refused", _refused), ("failed", _failed)], ".1%", 1.0
-        ),
-        _chart(frame, hours, "Repaired by the contract", [("repaired", _repaired)], ".1%", 1.0),
-        _chart(
-            frame, hours, "Latency in ms: median (solid), 99 % (dashed)", [("median", _ms(0.5)), ("99 %", _ms(0.99))]
-        ),
-    ]
-    charts += [_view(frame, hours, view) for view in _views(total)]
-    drawn = f'<div class="multiples">{"".join(charts)}</div>'
-    return f'<h2>Requests</h2><p class="soft">{_said(total)}</p>{drawn}{_columns(total)}'
+    shown = [*_SHOWN, *(_view(view) for view in _views(total))]
+    drawn = f'<div class="multiples">{"".join(_chart(frame, hours, one) for one in shown)}</div>'
+    behind = folded("The same as a table", _table(hours, shown))
+    return f'<h2>Requests</h2><p class="soft">{requests_words(total)}</p>{drawn}{behind}{_columns(total)}'
 
 
-def _said(total: Requests) -> str:
+def requests_words(total: Requests) -> str:
+    """All of them in a sentence."""
     parts = [
         f"{total.asked:,} requests: {total.answered:,} answered, {total.refused:,} refused, {total.failed:,} failed"
     ]
@@ -69,7 +73,15 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else nan
 
 
-def _view(frame: Frame, hours: Sequence[RequestHour], view: str) -> str:
+_SHOWN = (
+    _Chart("Requests in an hour", (("asked", lambda found: float(found.asked)),), ",.0f"),
+    _Chart("Refused (solid), failed (dashed)", (("refused", _refused), ("failed", _failed)), ".1%", 1.0),
+    _Chart("Repaired by the contract", (("repaired", _repaired),), ".1%", 1.0),
+    _Chart("Latency in ms: median (solid), 99 % (dashed)", (("median, ms", _ms(0.5)), ("99 %, ms", _ms(0.99)))),
+)
+
+
+def _view(view: str) -> _Chart:
     """Of a feature view the values that were not there or too old, for each answer."""
 
     def missing(found: Requests) -> float:
@@ -79,7 +91,7 @@ def _view(frame: Frame, hours: Sequence[RequestHour], view: str) -> str:
         return _share(found.stale.get(view, 0), found.answered)
 
     title = f"View {view}: values missing (solid), too old (dashed), an answer"
-    return _chart(frame, hours, title, [("missing", missing), ("too old", stale)], ".2g")
+    return _Chart(title, ((f"{view}: missing", missing), (f"{view}: too old", stale)), ".2g")
 
 
 def _views(total: Requests) -> Iterable[str]:
@@ -88,26 +100,25 @@ def _views(total: Requests) -> Iterable[str]:
     return sorted(lacking, key=lambda view: (-lacking[view], view))[:_VIEWS]
 
 
-def _chart(
-    frame: Frame,
-    hours: Sequence[RequestHour],
-    title: str,
-    values: Sequence[tuple[str, _Value]],
-    form: str = ".3g",
-    roof: float = float("inf"),
-) -> str:
-    lines = [[_point(hour, name, value(hour.requests), form) for hour in hours] for name, value in values]
-    scale = Scale.of([point.value for line in lines for point in line], form, 0.0, roof)
+def _chart(frame: Frame, hours: Sequence[RequestHour], shown: _Chart) -> str:
+    lines = [[_point(hour, value(hour.requests)) for hour in hours] for _, value in shown.values]
+    scale = Scale.of([point.value for line in lines for point in line], shown.form, 0.0, shown.roof)
     known = [point.value for point in lines[0] if not isnan(point.value)]
-    last = f"last {format(known[-1], form)}" if known else "not known"
-    return (
-        f"<figure>{over_time(frame, lines, f'{title}: {last}', scale)}<figcaption>{escape(title)}</figcaption></figure>"
-    )
+    last = f"last {format(known[-1], shown.form)}" if known else "not known"
+    return figure(over_time(frame, lines, f"{shown.title}: {last}", scale), escape(shown.title))
 
 
-def _point(hour: RequestHour, name: str, value: float, form: str) -> Point:
-    said = "" if isnan(value) else f"{hour.start:%Y-%m-%d %H:%M}: {format(value, form)} {name}"
-    return Point(hour.start, hour.end, value, said)
+def _table(hours: Sequence[RequestHour], shown: Sequence[_Chart]) -> str:
+    columns = [(name, value, one.form) for one in shown for name, value in one.values]
+    rows = []
+    for hour in hours:
+        found = ((value(hour.requests), form) for _, value, form in columns)
+        rows.append([moment(hour.start), *("" if isnan(value) else format(value, form) for value, form in found)])
+    return table(("hour from", *(escape(name) for name, *_ in columns)), rows)
+
+
+def _point(hour: RequestHour, value: float) -> Point:
+    return Point(hour.start, hour.end, value)
 
 
 def _columns(total: Requests) -> str:

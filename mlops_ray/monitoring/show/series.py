@@ -1,9 +1,10 @@
 """What was watched, as series over time that can be drawn: by version, kind of window, feature and slice."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from math import inf, isnan, nan
+from typing import Any
 
 import numpy as np
 
@@ -113,6 +114,11 @@ class FeatureSeries:
     alarms: tuple[Span, ...]
     is_segment: bool = False
 
+    def numbers(self) -> dict[str, Any]:
+        points = [asdict(one) | {"ratio": one.ratio} for one in self.points]
+        said = {"name": self.name, "importance": self.importance, "drifts": self.drifts, "furthest": self.furthest}
+        return said | {"words": self.words, "categories": self.categories, "points": points}
+
     @property
     def is_number(self) -> bool:
         return isinstance(self.now, NumericSketch)
@@ -145,6 +151,19 @@ class KindSeries:
     features: tuple[FeatureSeries, ...]
     unknown: str
     metric: str = "roc_auc"
+
+    def numbers(self) -> dict[str, Any]:
+        """All that is drawn, as numbers: moments as they are, NaN where something is not known."""
+        return {
+            "windows_of": self.spec,
+            "finished": self.finished,
+            "metric": self.metric,
+            "unknown": self.unknown,
+            "windows": [vars(one) for one in self.windows],
+            "quality": [asdict(one) for one in self.quality],
+            "slices": [asdict(one) for one in self.slices],
+            "features": [one.numbers() for one in self.features],
+        }
 
     @property
     def ends(self) -> tuple[datetime, datetime] | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
+from mlops_ray.cost.steps import STEPS as STEPS
+from mlops_ray.cost.steps import StepName as StepName
 from mlops_ray.import_closure import our_code
 from mlops_ray.pipeline.fingerprint import tree
 
@@ -20,9 +22,6 @@ if TYPE_CHECKING:  # What is only handed on is no code that every step depends o
     from mlops_ray.registry.lineage import Lineage
     from mlops_ray.training.trial import SearchProgress
     from mlops_ray.use_case import UseCase
-
-StepName = Literal["ingest", "features", "training_set", "train", "evaluate", "register", "materialize"]
-STEPS: tuple[StepName, ...] = get_args(StepName)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,144 @@
+"""Cost: what a use case has cost this month against its budget, and what a version cost to make.
+
+A month of an endpoint is thousands of rows, which take longer to add up than a page may wait. So it is done beside the
+pages, in one thread, when somebody looks; what is not known yet a page shows at its next refresh.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from markupsafe import Markup
+
+from mlops_ray.config import Settings
+from mlops_ray.cost.estimate import estimate_until, in_words
+from mlops_ray.cost.prices import Cost, priced
+from mlops_ray.cost.show import Line, lines
+from mlops_ray.cost.spending import Verdict, following, judge, month_name
+from mlops_ray.governance.budgets import Budget, budget_of, list_budgets
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.usage import Used, month_of, now, read_prices, read_usage
+from mlops_ray.show.charts import bars
+
+AGAIN_S, WAIT_S = 60.0, 0.05
+RUNS = 10
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what it used in this month, when that was written last, and `running`, `ended` or `failed`."""
+
+    line: Line
+    seen_at: datetime
+    state: str
+
+
+@dataclass(frozen=True)
+class Month:
+    """So far. budget: None without one, and then no verdict. spent: without trials, which are a part of the step
+    `train`. runs: the latest first. served: by version, what answers cost. next: what a run would, in words."""
+
+    name: str
+    spent: Cost
+    budget: Budget | None
+    verdict: Verdict | None
+    steps: tuple[Line, ...]
+    runs: tuple[Run, ...]
+    served: tuple[Line, ...]
+    next: str
+
+    @property
+    def against(self) -> float | None:
+        """What of it counts against the budget: in the budget's currency."""
+        return None if self.budget is None else self.spent.amounts.get(self.budget.currency, 0.0)
+
+
+class Costs:
+    """Of months so far, by use case."""
+
+    def __init__(self, settings: Settings, store: ControlStore):
+        self._settings, self._store = settings, store
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="costs")
+        self._known: dict[str, Month] = {}
+        self._read_at: dict[str, float] = {}
+        self._work: Future[None] | None = None
+
+    def of(self, use_cases: Iterable[str]) -> dict[str, Month]:
+        """Of those that are known by now; who was never read is waited for a moment."""
+        asked, now_s = list(use_cases), time.monotonic()
+        due = [name for name in asked if now_s - self._read_at.get(name, float("-inf")) >= AGAIN_S]
+        if due and (self._work is None or self._work.done()):
+            self._work = self._threads.submit(self._read, due)
+        if self._work is not None and any(name not in self._known for name in asked):
+            with suppress(TimeoutError):
+                self._work.result(WAIT_S)
+        return {name: self._known[name] for name in asked if name in self._known}
+
+    def nearly_spent(self, use_cases: Iterable[str]) -> dict[str, Month]:
+        """Of those whose budget warns or is spent; nothing is read of those without a budget."""
+        budgeted = {one.use_case for one in list_budgets(self._store)}
+        found = self.of(name for name in use_cases if name in budgeted)
+        return {name: one for name, one in found.items() if one.verdict in ("warn", "stop")}
+
+    def _read(self, use_cases: Iterable[str]) -> None:
+        for name in use_cases:
+            self._known[name] = month_of_case(self._settings, self._store, name)
+            self._read_at[name] = time.monotonic()
+
+
+def month_of_case(settings: Settings, store: ControlStore, use_case: str) -> Month:
+    begin = month_of(now(store))
+    rows, tables = read_usage(store, use_case, begin, following(begin)), read_prices(store)
+    spent = priced((row for row in rows if row.kind != "trial"), tables)
+    budget, verdict = budget_of(store, use_case, month_name(begin)), None
+    if budget is not None:
+        verdict = judge(spent.amounts.get(budget.currency, 0.0), budget)
+    runs = lines(rows, tables, "run", {})[-RUNS:][::-1]
+    by_run = {line.name: [row for row in rows if row.run == line.name and row.kind == "step"] for line in runs}
+    return Month(
+        month_name(begin),
+        spent,
+        budget,
+        verdict,
+        tuple(lines(rows, tables, "step", {})),
+        tuple(Run(line, max(row.seen_at for row in by_run[line.name]), _state(by_run[line.name])) for line in runs),
+        tuple(lines(rows, tables, "prediction", {})),
+        in_words(use_case, estimate_until(store, use_case, "materialize", settings.prices)),
+    )
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a version cost to make: in one line, and by step."""
+
+    whole: Line
+    steps: tuple[Line, ...]
+
+
+def made_for(store: ControlStore, use_case: str, version: int, keys: Sequence[str]) -> Made | None:
+    """keys: of the steps that made it. None where nothing was measured."""
+    rows = read_usage(store, use_case, kinds=("step",), keys=keys) if keys else []
+    tables = read_prices(store) if rows else {}
+    whole = lines(rows, tables, "version", {str(version): keys})
+    return Made(whole[0], tuple(lines(rows, tables, "step", {}))) if whole else None
+
+
+def chart(found: Sequence[Line]) -> Markup:
+    """A bar for each line: its cost, or its CPU hours where not all have a cost in one currency. The table of the same
+    lines stands below it."""
+    currencies = {currency for line in found for currency in line.cost.amounts}
+    if len(currencies) == 1 and all(line.cost.amounts for line in found):
+        (currency,) = currencies
+        values, unit = [line.cost.amounts[currency] for line in found], currency
+    else:
+        values, unit = [line.usage.cpu_s / 3600 for line in found], "CPU h"
+    drawn = [(line.name, value, f"{value:.4g} {unit}") for line, value in zip(found, values, strict=True)]
+    return Markup(bars(drawn, max(values, default=0.0)))
+
+
+def _state(rows: Sequence[Used]) -> str:
+    states = {row.state for row in rows}
+    return next((state for state in ("failed", "running") if state in states), "ended")
