@@ -86,6 +86,9 @@ class Binary:
     def events(self, labels: NDArray[np.bool_]) -> Mapping[str, NDArray[np.bool_]]:
         return {"": labels}
 
+    def averaged(self, labels: NDArray[np.bool_]) -> Mapping[str, Floats]:
+        return {"": labels.astype(np.float64)}
+
     def class_numbers(self, labels: NDArray[np.bool_]) -> NDArray[np.intp]:
         return labels.astype(np.intp)
 

@@ -110,6 +110,10 @@ class MultiClass:
     def events(self, labels: NDArray[np.intp]) -> Mapping[str, NDArray[np.bool_]]:
         return {name: labels == at for at, name in enumerate(self.classes)}
 
+    def averaged(self, labels: NDArray[np.intp]) -> Mapping[str, Floats]:
+        """The shares of all classes but the first, which is what is left."""
+        return {name: (labels == at).astype(np.float64) for at, name in enumerate(self.classes) if at}
+
     @property
     def class_names(self) -> tuple[str | bool, ...]:
         return self.classes

@@ -86,6 +86,9 @@ class Regression:
     def events(self, labels: NDArray[np.float64]) -> Mapping[str, NDArray[np.bool_]]:
         return {"above its median": labels > np.median(labels)}
 
+    def averaged(self, labels: NDArray[np.float64]) -> Mapping[str, Floats]:
+        return {"": labels}
+
     def class_numbers(self, labels: NDArray[np.float64]) -> NDArray[np.intp]:
         return np.zeros(len(labels), dtype=np.intp)
 

@@ -60,6 +60,11 @@ class Task(Protocol):
         """Questions of yes and no that the labels answer, by name: what a single feature may tell of them."""
         ...
 
+    def averaged(self, labels: NDArray[Any]) -> Mapping[str, Floats]:
+        """The numbers whose means over rows say what their labels are like, by name; the name is "" where there is but
+        one, [rows]."""
+        ...
+
     @property
     def class_names(self) -> tuple[str | bool, ...]:
         """The values that a label can have; none where it is any number."""

@@ -32,6 +32,8 @@ class Fit:
     worse. Trees are fitted once more, to all rows, with as many as were best.
     time_limit: from then on a fit ends with what it has, and the record says so; a candidate that cannot do that goes
     on.
+    most_levels: a category with more values than so many is no code to a model, but what the labels of its value's
+    rows were (`training.level_table`); None: each is a code.
     """
 
     class_weights: Literal["balanced"] | Mapping[str | bool, float] | None = None
@@ -39,6 +41,7 @@ class Fit:
     calibration: Literal["temperature", "platt"] | None = None
     held_out: float | None = None
     time_limit: timedelta | None = None
+    most_levels: int | None = 1_000
 
     def __post_init__(self) -> None:
         expect_types(self, "Fit")
@@ -52,6 +55,8 @@ class Fit:
                 raise UseCaseError(f"Fit: {name} is {value}. Give a time above 0, or None.")
         if self.held_out is not None and not 0 < self.held_out <= _MOST_HELD_OUT:
             raise UseCaseError(f"Fit: held_out is {self.held_out}. Give a share above 0, at most {_MOST_HELD_OUT}.")
+        if self.most_levels is not None and self.most_levels < 1:
+            raise UseCaseError(f"Fit: most_levels is {self.most_levels}. Give 1 or more, or None for codes alone.")
 
     def ends_at(self) -> float | None:
         """For a fit that begins now: see FitData."""

@@ -233,6 +233,18 @@ def test_what_calibrates_answers_is_sealed_with_them_and_found_on_rows_that_the_
     assert "cut_short_after" not in sealed["evaluation"]
 
 
+def test_a_category_of_many_values_is_sealed_as_what_their_labels_were(
+    tmp_path: Path, definitions: Definitions
+) -> None:
+    case = use_case(fit=Fit(most_levels=2))
+    sealed = seal(tmp_path, case, trained(tmp_path, case, definitions))
+    model = loaded(tmp_path, sealed["digest"])
+    assert sealed["evaluation"]["request_parity"]["largest_difference"] < 1e-5
+    carrier = next(feature for feature in model.schema.features if feature.name == "carrier")
+    assert (carrier.kind, carrier.categories) == ("category", ())
+    assert {json.loads(one.body)["keys"]["carrier"] for one in model.golden_requests} >= {None, "AA", "Ü9"}
+
+
 def test_a_fit_that_the_clock_has_ended_says_so(tmp_path: Path, definitions: Definitions) -> None:
     case = use_case(fit=Fit(time_limit=timedelta(microseconds=1)))
     sealed = seal(tmp_path, case, trained(tmp_path, case, definitions))

@@ -18,6 +18,7 @@ from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.testing.candidates import check_weights_count, fit_data, make_sample
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LogisticRegression, NeuralNetwork
+from mlops_ray.training.encoding import Encoder
 from mlops_ray.training.scaled import fit_steps
 from mlops_ray.training.weights import weigh
 from mlops_ray.training.worker import TrialData, TrialWorker
@@ -240,7 +241,7 @@ def test_answers_that_are_none_fail_the_trial_with_a_sentence(fit: Fit, answer: 
 def judged(candidate: Candidate, parameters: Parameters, data: FitData, fit: Fit, metric: str) -> dict[str, Any]:
     """The last step of a trial on data that are both parts."""
     weights = weigh(fit, data.task, data.label, moments(len(data.label)))
-    both = TrialData(data.features, data.matrix, data.label, data.matrix, data.label, weights, fit)
+    both = TrialData(Encoder(data.features), data.matrix, data.label, data.matrix, data.label, weights, fit)
     worker = TrialWorker(both, {candidate.name: candidate}, data.task, metric, 1, {candidate.name: 1})
     worker.begin(candidate.name, parameters)
     while True:
