@@ -17,6 +17,7 @@ from mlops_ray.errors import DataError
 from mlops_ray.evaluation.alone import roc_auc_alone
 from mlops_ray.evaluation.baseline import baseline
 from mlops_ray.evaluation.comparison import compare
+from mlops_ray.evaluation.dependence import partial_dependence
 from mlops_ray.evaluation.gates import baseline_name
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
@@ -28,7 +29,7 @@ from mlops_ray.pipeline.calibration import Found, effect, find_on_validation
 from mlops_ray.pipeline.parity import prove_request_parity
 from mlops_ray.registry.artifact_check import refuse_artifact
 from mlops_ray.registry.bill_of_materials import bill_of_materials
-from mlops_ray.registry.model_schema import schema_of
+from mlops_ray.registry.model_schema import ModelSchema, schema_of
 from mlops_ray.registry.model_signature import expect_signing_key, sign
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import SealedModel, files_of, golden_cases, load, model_inputs, seal
@@ -67,9 +68,10 @@ def fit_score_and_seal(
     served = model.answers(*model_inputs(test, features))
     difference = _difference(task.apart(served, answers), trial.candidate)
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
-    evaluation = _evaluation(use_case, task, seen, test, answers, model, features) | {"onnx_max_difference": difference}
-    evaluation |= _periods(use_case, training_set.as_of) | _fitted_with(use_case, fitted, found, test, answers)
     schema = replace(schema_of(use_case, features, seen, training_set.feature_project), task=task)
+    evaluation = _evaluation(use_case, task, seen, test, answers, features) | {"onnx_max_difference": difference}
+    evaluation |= _reasons(use_case, schema, test, model)
+    evaluation |= _periods(use_case, training_set.as_of) | _fitted_with(use_case, fitted, found, test, answers)
     unproven = SealedModel("", schema, model, evaluation)
     parity = prove_request_parity(use_case, settings, training_set, frame, fitted, unproven)
     evaluation |= {"request_parity": parity.to_json()}
@@ -133,10 +135,9 @@ def _evaluation(
     seen: pl.DataFrame,
     test: pl.DataFrame,
     answers: NDArray[np.float64],
-    model: OnnxModel,
     features: Sequence[Feature],
 ) -> dict[str, Any]:
-    """Metrics, slices and what each feature does on the test period, as plain JSON values."""
+    """Metrics and slices on the test period, baselines, and what each feature says alone, as plain JSON values."""
     seed, labels = use_case.search.seed, task.encoded(test[LABEL])
     scored = labels, answers, days_of(test[PREDICTION_TIME], use_case.zone())
     evaluation = evaluate(task, *scored).to_json() | {"task": task_to_json(task)} | {"test_rows": test.height}
@@ -146,15 +147,29 @@ def _evaluation(
         evaluation["slices"] = evaluate_slices(task, test, use_case.slices, *scored).to_json()
     evaluation["baselines"] = _baselines(use_case, task, seen, test, scored)
     evaluation["alone"] = roc_auc_alone(task, seen, test, features, LABEL, seed)
-    grown = permutation_importance(
-        task,
-        lambda asked: model.answers(*model_inputs(asked, features)),
-        test,
-        labels,
-        [feature.name for feature in features],
-        seed,
-    )
-    return evaluation | {"importance": {"measure": f"{task.loss}, feature permuted", "features": grown}}
+    return evaluation
+
+
+def _reasons(use_case: UseCase, schema: ModelSchema, test: pl.DataFrame, model: OnnxModel) -> dict[str, Any]:
+    """What the features do to the answers on the test period: importance, and of those with the most of it the partial
+    dependence. Values of a feature that tells of a person are not shown."""
+    task, features, seed = schema.task, schema.features, use_case.search.seed
+    labels, day = task.encoded(test[LABEL]), days_of(test[PREDICTION_TIME], use_case.zone())
+
+    def ask(asked: pl.DataFrame) -> NDArray[np.float32]:
+        return model.answers(*model_inputs(asked, features))
+
+    names = [feature.name for feature in features]
+    grown = permutation_importance(task, ask, test, labels, day, names, seed)
+    hidden = schema.personal_features()
+    shown = sorted((one for one in features if one.name not in hidden), key=lambda one: -grown[one.name].value)
+    curves = partial_dependence(task, ask, test, day, shown, seed)
+    importance = {
+        "measure": f"{task.loss}, feature permuted",
+        "features": {name: found.value for name, found in grown.items()},
+        "intervals": {name: [found.low, found.high] for name, found in grown.items()},
+    }
+    return {"importance": importance, "dependence": {name: one.to_json() for name, one in curves.items()}}
 
 
 def _baselines(use_case: UseCase, task: Task, seen: pl.DataFrame, test: pl.DataFrame, scored: Scores) -> dict[str, Any]:
