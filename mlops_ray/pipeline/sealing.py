@@ -23,7 +23,7 @@ from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
-from mlops_ray.features.training_set import TrainingSet, split_by_time
+from mlops_ray.features.training_set import TrainingSet, rows_of_gap, split_by_time
 from mlops_ray.monitoring.sealed_reference import reference_files
 from mlops_ray.pipeline.calibration import Found, effect, find_on_validation
 from mlops_ray.pipeline.parity import prove_request_parity
@@ -60,8 +60,9 @@ def fit_score_and_seal(
     frame = read_parquet(training_set.url)
     parts = split_by_time(frame, training_set.as_of, use_case.split, use_case.label.task)
     found = find_on_validation(use_case, parts, training_set.features, trial)
-    test, task = parts.test, found.task
+    test = parts.test
     fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial, found.calibration)
+    task = _renewed(found.task, fitted, rows_of_gap(frame, training_set.as_of, use_case.split))
     features, seed = fitted.encoder.features, use_case.search.seed
     model = OnnxModel(fitted.onnx, features, task)
     answers = fitted.model.predict(fitted.encoder.encode(test))
@@ -96,6 +97,13 @@ def fit_score_and_seal(
         Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)
     made = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
     return made | {"evaluation": evaluation}
+
+
+def _renewed(task: Task, fitted: Fitted, rows: pl.DataFrame) -> Task:
+    """rows: between those that the model was fitted to and the test period."""
+    if not task.is_open or rows.is_empty():
+        return task
+    return task.renewed(task.encoded(rows[LABEL]), fitted.model.predict(fitted.encoder.encode(rows)))
 
 
 def _difference(apart: NDArray[np.float64], candidate: str) -> float:
@@ -141,7 +149,7 @@ def _evaluation(
     seed, labels = use_case.search.seed, task.encoded(test[LABEL])
     scored = labels, answers, days_of(test[PREDICTION_TIME], use_case.zone())
     evaluation = evaluate(task, *scored).to_json() | {"task": task_to_json(task)} | {"test_rows": test.height}
-    if decisions := task.decisions(labels, answers):
+    if decisions := task.decisions(*scored):
         evaluation["decision"] = decisions
     if use_case.slices:
         evaluation["slices"] = evaluate_slices(task, test, use_case.slices, *scored).to_json()

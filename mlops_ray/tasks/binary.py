@@ -181,10 +181,13 @@ class Binary:
             return self
         return replace(self, threshold=self.decision.threshold(labels, answer, days))
 
+    def renewed(self, labels: NDArray[np.bool_], answer: Floats) -> "Binary":
+        return self
+
     def like(self, other: "Task") -> "Binary | None":
         return replace(self, threshold=other.threshold) if isinstance(other, Binary) else None
 
-    def decisions(self, labels: NDArray[np.bool_], answer: Floats) -> Mapping[str, Any]:
+    def decisions(self, labels: NDArray[np.bool_], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         if not isinstance(self.decision, Gains):
             return {}
         ways = {

@@ -211,10 +211,13 @@ class MultiClass:
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
         return self
 
+    def renewed(self, labels: NDArray[Any], answer: Floats) -> "MultiClass":
+        return self
+
     def like(self, other: "Task") -> Self | None:
         return self if self == other else None
 
-    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+    def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         return {}
 
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:

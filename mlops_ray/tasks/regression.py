@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _BINS = 10
 _ROUNDING = 1e-9
+# Into so many bands answers are put for their intervals, each of at least so many rows of the validation period.
+_BANDS, _BAND_ROWS = 10, 200
+# Of a week with fewer rows than that the coverage says nothing. Within so much it is called near.
+_WEEK_ROWS, _NEAR = 100, 0.03
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,18 @@ class Regression:
     evaluating point forecasts", Journal of the American Statistical Association 106, 2011).
 
     coverage: with it each answer comes with an interval from low to high, which so many labels are in, such as 0.8.
-    margins: what is added to an answer for them; found on the validation period, and sealed with the model.
+    margins: what is added to an answer for its low and its high end; found on the validation period, and sealed with
+    the model. edges: where there are several such pairs, from which answer on the next one holds.
 
-    Metrics: mean_absolute_error, root_mean_squared_error, in the unit, and r2, the share of the variance that is
-    explained (higher is better).
+    Metrics: mean_absolute_error, root_mean_squared_error, in the unit, r2, the share of the variance that is explained
+    (higher is better), and where intervals are declared coverage, the share of the labels that are in theirs.
     """
 
     unit: str = ""
     estimand: Literal["mean", "median"] = "mean"
     coverage: float | None = None
-    margins: tuple[float, float] | None = None
+    margins: tuple[float, ...] | None = None
+    edges: tuple[float, ...] = ()
 
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
@@ -52,17 +58,26 @@ class Regression:
     label_type: ClassVar[pl.DataType] = pl.Float64()
     parts: ClassVar[tuple[str, ...]] = ()
     ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"prediction": pl.Float32()}
-    metrics: ClassVar[Mapping[str, Metric]] = {
+    _metrics: ClassVar[Mapping[str, Metric]] = {
         "mean_absolute_error": Metric(lower_is_better=True, highest=np.inf),
         "root_mean_squared_error": Metric(lower_is_better=True, highest=np.inf),
         "r2": Metric(lower_is_better=False, lowest=-np.inf),
     }
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return self._metrics if self.coverage is None else {**self._metrics, "coverage": Metric(lower_is_better=False)}
 
     def __post_init__(self) -> None:
         if self.estimand not in ("mean", "median"):
             raise UseCaseError(f"Regression: estimand is {self.estimand!r}. It is 'mean' or 'median'.")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise UseCaseError(f"Regression: coverage is {self.coverage}. Give a share between 0 and 1, such as 0.8.")
+        if self.margins is not None and len(self.margins) != 2 * (len(self.edges) + 1):
+            raise UseCaseError(
+                f"Regression: there are {len(self.margins)} margins for {len(self.edges)} edges, and a pair is needed "
+                f"below, between and above them. Leave both out: they are found when a model is sealed."
+            )
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype.is_numeric()
@@ -116,7 +131,20 @@ class Regression:
             variance = weighted_mean(centred**2, block, weights) - mean**2
             with np.errstate(divide="ignore", invalid="ignore"):
                 found["r2"] = np.where(variance > 0, 1 - squared / variance, np.nan)
+        if "coverage" in wanted:
+            found["coverage"] = weighted_mean(self._is_inside(labels, answer), block, weights)
         return {name: found[name] for name in wanted}
+
+    def _is_inside(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        """1 where a label is in its answer's interval, else 0; NaN as long as none was found, [rows]."""
+        low, high = self._ends(answer)
+        return np.where(np.isnan(low), np.nan, (labels >= low) & (labels <= high))
+
+    def _ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
+        """From where to where the interval of each answer is, [rows]; NaN as long as none was found."""
+        margins = np.array(self.margins or (np.nan, np.nan)).reshape(-1, 2)
+        low, high = margins[_bands(answer, self.edges)].T
+        return answer + low, answer + high
 
     def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
         return freedom_of(np.bincount(block).astype(np.float64))
@@ -190,32 +218,56 @@ class Regression:
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
         """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of
         the American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on
-        each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014). Where rows are exchangeable, at
-        least `coverage` of new labels are inside.
+        each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014), for rows with similar answers each
+        by themselves (Vovk et al., "Mondrian confidence machine", 2003): where much is expected more is uncertain, and
+        a calm week has fewer such rows than a stormy one. Where rows are exchangeable, at least `coverage` of new
+        labels are inside.
         """
         if self.coverage is None:
             return self
-        errors, rows = np.sort(labels - answer), len(labels)
-        outside = math.floor((rows + 1) * (1 - self.coverage) / 2 + _ROUNDING)
-        if outside < 1:
-            fewest = math.ceil(2 / (1 - self.coverage) - 1 - _ROUNDING)
+        fewest = math.ceil(2 / (1 - self.coverage) - 1 - _ROUNDING)
+        if len(labels) < fewest:
             raise DataError(
-                f"{rows} rows of the validation period are too few for an interval with {self.coverage:.0%} of the "
-                f"labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
+                f"{len(labels)} rows of the validation period are too few for an interval with {self.coverage:.0%} of "
+                f"the labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
             )
-        return replace(self, margins=(float(errors[outside - 1]), float(errors[rows - outside])))
+        edges = _edges(answer, max(fewest, _BAND_ROWS))
+        band = _bands(answer, edges)
+        margins = [self._margins(np.sort((labels - answer)[band == one])) for one in range(len(edges) + 1)]
+        return replace(self, margins=tuple(end for pair in margins for end in pair), edges=edges)
+
+    def _margins(self, errors: Floats) -> tuple[float, float]:
+        """errors: sorted, as many as are needed."""
+        outside = math.floor((len(errors) + 1) * (1 - (self.coverage or 0)) / 2 + _ROUNDING)
+        return float(errors[outside - 1]), float(errors[len(errors) - outside])
+
+    def renewed(self, labels: NDArray[Any], answer: Floats) -> "Regression":
+        """The bands keep their shape, and both sides of all become wider or narrower alike: what the validation period
+        said was of an earlier model, and of an earlier time. With few rows it stays as it is."""
+        ends = np.array(self.margins or ()).reshape(-1, 2)
+        middle, half = ends.mean(axis=1), (ends[:, 1:] - ends[:, :1]).ravel() / 2
+        if self.margins is None or len(labels) < _BAND_ROWS or not half.all():
+            return self
+        band = _bands(answer, self.edges)
+        low, high = self._margins(np.sort((labels - answer - middle[band]) / half[band]))
+        pairs = zip(middle + low * half, middle + high * half, strict=True)
+        return replace(self, margins=tuple(float(end) for pair in pairs for end in pair))
 
     def like(self, other: "Task") -> "Regression | None":
         if not isinstance(other, Regression) or self.unit != other.unit:
             return None
-        return replace(self, margins=other.margins)
+        return replace(self, margins=other.margins, edges=other.edges)
 
-    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+    def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         if self.margins is None:
             return {}
-        low, high = (answer + margin for margin in self.margins)
-        inside = float(((labels >= low) & (labels <= high)).mean())
-        return {"coverage": inside, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
+        inside, (low, high) = self._is_inside(labels, answer), self._ends(answer)
+        week = (day - day.min()) // 7
+        rows, within = np.bincount(week), np.bincount(week, inside)
+        by_week = [float(share) for share in within[rows >= _WEEK_ROWS] / rows[rows >= _WEEK_ROWS]]
+        width = float(np.median(high - low))
+        said = {"coverage": float(inside.mean()), "by_week": by_week, "median_width": width}
+        return {**said, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
 
     @property
     def additive_scale(self) -> str:
@@ -233,19 +285,40 @@ class Regression:
         return dict.fromkeys(("prediction", "low", "high") if self.margins else ("prediction",), "FP32")
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
-        low, high = decisions["margins"]
         unit = f" {decisions['unit']}" if decisions["unit"] else ""
-        return (
-            f"{decisions['coverage']:.1%} of the labels are from {low:+.4g} to {high:+.4g}{unit} around the answer; "
-            f"{decisions['asked_for']:.0%} were asked for."
-        ).replace("%", " %")
+        said = f"{decisions['coverage']:.1%} of the labels are in the interval of their answer"
+        if by_week := decisions.get("by_week"):
+            near = sum(abs(share - decisions["asked_for"]) <= _NEAR for share in by_week)
+            said = f"{said}, by week from {min(by_week):.1%} to {max(by_week):.1%} ({near} of {len(by_week)} weeks are"
+            said = f"{said} within {100 * _NEAR:.0f} points of what was asked for)"
+        if "median_width" in decisions:
+            said = f"{said}; half of the intervals are at most {decisions['median_width']:.4g}{unit} wide"
+        return f"{said}; {decisions['asked_for']:.0%} were asked for.".replace("%", " %")
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         if self.margins is None:
             return {"prediction": answer}
-        low, high = (answer + np.float32(margin) for margin in self.margins)
+        low, high = (end.astype(np.float32) for end in self._ends(answer))
         return {"prediction": answer, "low": low, "high": high}
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         columns = self.columns(answer)
         return [dict(zip(columns, row, strict=True)) for row in np.stack(list(columns.values()), axis=1).tolist()]
+
+
+def _edges(answer: Floats, fewest: int) -> tuple[float, ...]:
+    """Where bands of answers begin: quantiles, of which each has `fewest` rows on its left up to the one before, and on
+    its right."""
+    ordered, start = np.sort(answer.astype(np.float32)), 0
+    edges = list[float]()
+    for edge in np.unique(np.quantile(ordered, np.linspace(0, 1, _BANDS + 1)[1:-1], method="lower")):
+        rows = int(np.searchsorted(ordered, edge, side="left"))
+        if rows - start >= fewest and len(ordered) - rows >= fewest:
+            edges.append(float(edge))
+            start = rows
+    return tuple(edges)
+
+
+def _bands(answer: NDArray[np.floating[Any]], edges: tuple[float, ...]) -> NDArray[np.intp]:
+    """The number of each answer's band. As float32, which is what a served model answers with."""
+    return np.searchsorted(np.array(edges, dtype=np.float32), answer.astype(np.float32), side="right")

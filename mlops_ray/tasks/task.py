@@ -189,11 +189,16 @@ class Task(Protocol):
         """The same with what is found on these rows of so many days, which the model has not seen; or itself."""
         ...
 
+    def renewed(self, labels: NDArray[Any], answer: Floats) -> Self:
+        """The same, where what `decided` found can be brought up to date by rows that are newer; labels, answer: of the
+        very model that is sealed, which has not seen them. Or itself."""
+        ...
+
     def like(self, other: "Task") -> Self | None:
         """The same with the threshold of another; None where the other's answers mean something else."""
         ...
 
-    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+    def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         """How what was found does on these rows, as JSON: what the threshold brings a row, beside 0.5, always and
         never, or how many labels are in their interval. Empty where nothing was declared."""
         ...
