@@ -128,7 +128,7 @@ def _fitted_with(
         task = found.task
         labels, matrix = task.encoded(test[LABEL]), fitted.encoder.encode(test)
         said["calibration"] = {
-            "method": use_case.fit.calibration,
+            "method": found.method,
             "slope": found.calibration.slope,
             "shifts": list(found.calibration.shifts),
             "validation": found.validation,

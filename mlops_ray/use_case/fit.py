@@ -24,7 +24,9 @@ class Fit:
 
     class_weights: "balanced", so that each class weighs as much as any other, or how much a row of each class counts
     beside one of weight 1, by the class, True or False for yes and no. The probabilities that come of it are led back
-    to how often the classes are (`tasks.scaling.without_weights`). For kinds of label with classes.
+    to how often the classes are (`tasks.scaling.without_weights`), and calibrated by "platt" unless another way is
+    declared: of a class with few rows a model that has learned them by heart answers otherwise than its weights
+    explain. For kinds of label with classes.
     half_life: a row that is so much older than the newest one counts half as much.
     calibration: what probabilities are passed through, found on the validation period and sealed with the model:
     "temperature" makes them bolder or more careful all alike, "platt" also moves each class up or down.
@@ -57,6 +59,10 @@ class Fit:
             raise UseCaseError(f"Fit: held_out is {self.held_out}. Give a share above 0, at most {_MOST_HELD_OUT}.")
         if self.most_levels is not None and self.most_levels < 1:
             raise UseCaseError(f"Fit: most_levels is {self.most_levels}. Give 1 or more, or None for codes alone.")
+
+    @property
+    def calibrated_by(self) -> Literal["temperature", "platt"] | None:
+        return self.calibration or (None if self.class_weights is None else "platt")
 
     def ends_at(self) -> float | None:
         """For a fit that begins now: see FitData."""
