@@ -151,9 +151,9 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> Definitions:
     return found
 
 
-def trained(folder: Path, case: UseCase, definitions: Definitions) -> TrainingSet:
+def trained(folder: Path, case: UseCase, definitions: Definitions, rows: pl.DataFrame | None = None) -> TrainingSet:
     """The training set that the steps before sealing make, without Ray."""
-    settings, rows = settings_of(folder), raw_rows()
+    settings, rows = settings_of(folder), raw_rows() if rows is None else rows
     artifacts = Artifacts(settings.artifacts)
     url = artifacts.write_table(load_rows(), "features", "loads.parquet")
     lines = LineCounts(*[0] * len(fields(LineCounts)))
