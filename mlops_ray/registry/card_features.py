@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlops_ray.registry.card_charts import Point, bars, curve
+from mlops_ray.show.effects import Point, bars, curve
 
 _SHOWN = 15
 Bound = float | None

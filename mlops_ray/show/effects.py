@@ -1,8 +1,10 @@
-"""Charts of a model card as SVG in the page: nothing is loaded, and beside each stands its table."""
+"""What features do, as SVG texts: how much each matters, and what the answer is by its values, with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+
+from mlops_ray.show.charts import svg
 
 _WIDTH, _LEFT, _ROW, _MARGIN = 640, 220, 20, 12
 _PLOT = 160
@@ -29,10 +31,10 @@ def bars(title: str, points: Sequence[Point]) -> str:
         top = row * _ROW + 4
         start, end = sorted((scale(0.0), scale(one.value)))
         parts.append(_text(_LEFT - 8, top + 11, one.name, "end"))
-        parts.append(f'<rect x="{start:.1f}" y="{top}" width="{end - start:.1f}" height="12" opacity="0.45"/>')
+        parts.append(f'<rect x="{start:.1f}" y="{top}" width="{end - start:.1f}" height="12" class="bar"/>')
         if one.low is not None and one.high is not None:
             parts.append(_line(scale(one.low), top + 6, scale(one.high), top + 6))
-    return _svg(title, len(points) * _ROW + 8, parts)
+    return svg("".join(parts), _WIDTH, len(points) * _ROW + 8, title)
 
 
 def curve(title: str, points: Sequence[Point]) -> str:
@@ -47,16 +49,16 @@ def curve(title: str, points: Sequence[Point]) -> str:
     if placed:
         upper = [f"{x:.1f},{up(one.high):.1f}" for x, one in spots if one.high is not None]
         lower = [f"{x:.1f},{up(one.low):.1f}" for x, one in spots if one.low is not None]
-        parts.append(f'<polygon points="{" ".join([*upper, *reversed(lower)])}" opacity="0.2"/>')
+        parts.append(f'<polygon points="{" ".join([*upper, *reversed(lower)])}" class="bar" opacity="0.25"/>')
         middle = " ".join(f"{x:.1f},{up(one.value):.1f}" for x, one in spots)
-        parts.append(f'<polyline points="{middle}" fill="none" stroke="currentColor" stroke-width="1.5"/>')
+        parts.append(f'<polyline points="{middle}" class="line"/>')
     for x, one in spots:
-        parts.append(f'<circle cx="{x:.1f}" cy="{up(one.value):.1f}" r="2.5"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{up(one.value):.1f}" r="2.5" class="dot"/>')
         if not placed and one.low is not None and one.high is not None:
             parts.append(_line(x, up(one.low), x, up(one.high)))
     named = [spots[0], spots[-1]] if placed else spots
     parts += [_text(x, _PLOT + 10, one.name, "middle", longest=30 if placed else 8) for x, one in named]
-    return _svg(title, _PLOT + 18, parts)
+    return svg("".join(parts), _WIDTH, _PLOT + 18, title)
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,4 @@ def _text(x: float, y: float, text: str, anchor: str, longest: int = _LONGEST) -
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor"/>'
-
-
-def _svg(title: str, height: int, parts: Sequence[str]) -> str:
-    head = f'<svg role="img" viewBox="0 0 {_WIDTH} {height}" fill="currentColor"><title>{escape(title)}</title>'
-    return f"{head}{''.join(parts)}</svg>"
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="axis"/>'
