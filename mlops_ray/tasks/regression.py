@@ -1,6 +1,5 @@
 """Regression: the label is a number, and the answer what is expected of it."""
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
+from mlops_ray.tasks.conformal import Margins, conformal, fewest_rows
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from mlops_ray.tasks.task import Task
 
 _BINS = 10
-_ROUNDING = 1e-9
-# Into so many bands answers are put for their intervals, each of at least so many rows of the validation period.
-_BANDS, _BAND_ROWS = 10, 200
 # Of a week with fewer rows than that the coverage says nothing. Within so much it is called near.
 _WEEK_ROWS, _NEAR = 100, 0.03
 
@@ -143,9 +140,7 @@ class Regression:
 
     def _ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
         """From where to where the interval of each answer is, [rows]; NaN as long as none was found."""
-        margins = np.array(self.margins or (np.nan, np.nan)).reshape(-1, 2)
-        low, high = margins[_bands(answer, self.edges)].T
-        return answer + low, answer + high
+        return Margins(self.margins or (np.nan, np.nan), self.edges).around(answer)
 
     def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
         return freedom_of(np.bincount(block).astype(np.float64))
@@ -220,42 +215,24 @@ class Regression:
         return self.coverage is not None
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
-        """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of
-        the American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on
-        each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014), for rows with similar answers each
-        by themselves (Vovk et al., "Mondrian confidence machine", 2003): where much is expected more is uncertain, and
-        a calm week has fewer such rows than a stormy one. Where rows are exchangeable, at least `coverage` of new
-        labels are inside.
-        """
+        """See `conformal`."""
         if self.coverage is None:
             return self
-        fewest = math.ceil(2 / (1 - self.coverage) - 1 - _ROUNDING)
-        if len(labels) < fewest:
+        if len(labels) < (fewest := fewest_rows(self.coverage)):
             raise DataError(
                 f"{len(labels)} rows of the validation period are too few for an interval with {self.coverage:.0%} of "
                 f"the labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
             )
-        edges = _edges(answer, max(fewest, _BAND_ROWS))
-        band = _bands(answer, edges)
-        margins = [self._margins(np.sort((labels - answer)[band == one])) for one in range(len(edges) + 1)]
-        return replace(self, margins=tuple(end for pair in margins for end in pair), edges=edges)
-
-    def _margins(self, errors: Floats) -> tuple[float, float]:
-        """errors: sorted, as many as are needed."""
-        outside = math.floor((len(errors) + 1) * (1 - (self.coverage or 0)) / 2 + _ROUNDING)
-        return float(errors[outside - 1]), float(errors[len(errors) - outside])
+        return self._with(conformal(labels, answer, self.coverage))
 
     def renewed(self, labels: NDArray[Any], answer: Floats) -> "Regression":
-        """The bands keep their shape, and both sides of all become wider or narrower alike: what the validation period
-        said was of an earlier model, and of an earlier time. With few rows it stays as it is."""
-        ends = np.array(self.margins or ()).reshape(-1, 2)
-        middle, half = ends.mean(axis=1), (ends[:, 1:] - ends[:, :1]).ravel() / 2
-        if self.margins is None or len(labels) < _BAND_ROWS or not half.all():
+        """What the validation period said was of an earlier model, and of an earlier time."""
+        if self.margins is None or self.coverage is None:
             return self
-        band = _bands(answer, self.edges)
-        low, high = self._margins(np.sort((labels - answer - middle[band]) / half[band]))
-        pairs = zip(middle + low * half, middle + high * half, strict=True)
-        return replace(self, margins=tuple(float(end) for pair in pairs for end in pair))
+        return self._with(Margins(self.margins, self.edges).renewed(labels, answer, self.coverage))
+
+    def _with(self, found: Margins) -> "Regression":
+        return replace(self, margins=found.ends, edges=found.edges)
 
     def like(self, other: "Task") -> "Regression | None":
         if not isinstance(other, Regression) or self.unit != other.unit:
@@ -308,21 +285,3 @@ class Regression:
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         columns = self.columns(answer)
         return [dict(zip(columns, row, strict=True)) for row in np.stack(list(columns.values()), axis=1).tolist()]
-
-
-def _edges(answer: Floats, fewest: int) -> tuple[float, ...]:
-    """Where bands of answers begin: quantiles, of which each has `fewest` rows on its left up to the one before, and on
-    its right."""
-    ordered, start = np.sort(answer.astype(np.float32)), 0
-    edges = list[float]()
-    for edge in np.unique(np.quantile(ordered, np.linspace(0, 1, _BANDS + 1)[1:-1], method="lower")):
-        rows = int(np.searchsorted(ordered, edge, side="left"))
-        if rows - start >= fewest and len(ordered) - rows >= fewest:
-            edges.append(float(edge))
-            start = rows
-    return tuple(edges)
-
-
-def _bands(answer: NDArray[np.floating[Any]], edges: tuple[float, ...]) -> NDArray[np.intp]:
-    """The number of each answer's band. As float32, which is what a served model answers with."""
-    return np.searchsorted(np.array(edges, dtype=np.float32), answer.astype(np.float32), side="right")

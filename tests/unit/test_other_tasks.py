@@ -257,6 +257,8 @@ def test_intervals_keep_their_shape_and_are_brought_to_the_width_that_newer_rows
     day = np.arange(8_000) // 1_000
     assert newer.decisions(answer + noise, answer, day)["coverage"] == pytest.approx(0.8, abs=0.005)
     assert found.renewed(answer[:100] + noise[:100], answer[:100]) == found, "A hundred rows say too little."
+    rare = Regression(coverage=0.999).decided(answer + noise, answer, 7)
+    assert rare.renewed(answer[:1_000], answer[:1_000]) == rare, "Of a thousand rows none may be outside."
     exact = Regression(coverage=0.8).decided(answer, answer, 7)
     assert exact.renewed(answer + noise, answer) == exact
 
