@@ -60,6 +60,7 @@ class Encoder:
 
         Raises DataError naming the features that `frame` lacks.
         """
+        _require(frame, self.features)
         return self._matrix(frame, {name: table.encode(_texts(frame, name)) for name, table in self.levels.items()})
 
     def encode_fitted(self, frame: pl.DataFrame, task: Task) -> NDArray[np.float32]:
@@ -71,15 +72,12 @@ class Encoder:
         return self._matrix(frame, {name: known_before(_texts(frame, name), history) for name in self.levels})
 
     def _matrix(self, frame: pl.DataFrame, of_levels: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        _require(frame, self.features)
-        matrix, at = np.empty((frame.height, len(self.columns)), dtype=np.float32), 0
-        for feature in self.features:
-            values = of_levels.get(feature.name)
-            if values is None:
-                values = frame.select(_column(feature)).to_numpy()
-            matrix[:, at : at + values.shape[1]] = values
-            at += values.shape[1]
-        return matrix
+        columns = frame.select(_column(feature) for feature in self.features if feature.name not in of_levels)
+        matrix = np.ascontiguousarray(columns.to_numpy(), dtype=np.float32)
+        if not of_levels:
+            return matrix
+        parts = {name: matrix[:, [at]] for at, name in enumerate(columns.columns)} | dict(of_levels)
+        return np.ascontiguousarray(np.concatenate([parts[feature.name] for feature in self.features], axis=1))
 
     def _columns(self, feature: Feature) -> Iterator[Feature]:
         if feature.name not in self.levels:

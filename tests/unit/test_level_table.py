@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_ray.errors import DataError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.tasks.multiclass import MultiClass
@@ -76,11 +77,16 @@ def test_onnx_looks_levels_up_as_the_encoder_does(task: Task) -> None:
     frame = rows_of(task)
     encoder = fit_encoder(frame, FEATURES, task, 100)
     asked = frame[:50].with_columns(shop=pl.Series(["shop-1", "new", None, "", "shop-2"] * 10), kind=pl.lit("two"))
+    names = ["shop: on time", "shop: late"] if task.kind == "multiclass" else ["shop"]
     matrix = encoder.encode(asked)
     session = onnxruntime.InferenceSession(encoder.wrap_onnx(first_column_as_probability(matrix.shape[1])))
     np.testing.assert_array_equal(session.run(None, encoder.inputs(asked))[0], matrix)
-    names = ["shop: on time", "shop: late"] if task.kind == "multiclass" else ["shop"]
     assert [column.name for column in encoder.columns] == ["a", *names, "z", "kind"]
+    alone = fit_encoder(frame, FEATURES[1:2], task, 100)
+    assert alone.encode_fitted(frame, task).shape == (frame.height, len(names))
+    with pytest.raises(DataError, match="lack the features shop"):
+        encoder.encode(asked.drop("shop"))
+    assert encoder.encode(asked[:0]).shape == (0, matrix.shape[1])
     assert encoder.features[1].categories == ()  # nor is the sealed schema as large as the table
 
 
