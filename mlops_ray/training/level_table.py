@@ -28,7 +28,8 @@ class LevelTable:
     def encode(self, texts: pl.Series) -> NDArray[np.float32]:
         """The numbers of each text, [rows, names]."""
         at = texts.replace_strict(self.values, range(1, 1 + len(self.values)), default=0, return_dtype=pl.UInt32)
-        return self.numbers[at.to_numpy()]
+        found: NDArray[np.float32] = self.numbers[at.to_numpy()]
+        return found
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,7 @@ def test_rows_with_larger_answers_get_wider_intervals_so_that_a_week_of_them_is_
     assert high[1] - low[1] > 5 * (high[0] - low[0])
     again = task_from_json(json.loads(json.dumps(task_to_json(found))))
     assert again == found
+    assert found.measured(labels, answer, day)["coverage"].value == pytest.approx(decisions["coverage"])
     assert float(found.values({"coverage"}, labels, answer, *one_block(labels))["coverage"][0]) == decisions["coverage"]
 
 
