@@ -80,6 +80,9 @@ def _beside(
     for way, gain in decision.get("gain", {}).items():
         yield f"{name}_gain_{way.replace(' ', '_')}", gain, decision["unit"]
     if "coverage" in decision:
+        off = [abs(share - decision["asked_for"]) for share in decision["by_week"]]
+        yield f"{name}_coverage_of_weeks_off_by", 100 * float(np.mean(off)), "points on average"
+        yield f"{name}_coverage_weeks_within_3_points", 100 * float(np.mean(np.array(off) <= 0.03)), "% of the weeks"
         yield f"{name}_coverage_percent", 100 * decision["coverage"], f"%, {decision['asked_for']:.0%} asked for"
 
 

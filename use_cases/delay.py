@@ -18,6 +18,7 @@ from mlops_ray.use_case import (
     OnnxParity,
     Plausible,
     Regression,
+    Threshold,
 )
 
 # The median: a flight that comes a day late says no more of the others than one that comes two hours late.
@@ -39,6 +40,7 @@ use_case = replace(
         OnnxParity(),
         Latency(limit_ms=10),
         BetterThanBaseline("mean_absolute_error", by=("carrier", "hour")),
+        Threshold("coverage", 0.75),
         NoSliceWorse("mean_absolute_error", 30),
         BetterThanChampion(margin=-0.5, metric="mean_absolute_error"),
         Plausible(limit=0.5, metric="r2"),

@@ -65,7 +65,7 @@ def _fitted(data: Data, trial: optuna.Trial, seed: int) -> float:
     parameters = {}
     for key, dimension in by_name[name].space.items():
         parameters[key] = trial._suggest(f"{name}.{key}", distribution(dimension))
-    to_fit = FitData(read.train, read.train_label, read.features, data["task"], seed, 1)
+    to_fit = FitData(read.train, read.train_label, read.encoder.columns, data["task"], seed, 1)
     for fraction, model in by_name[name].fit(to_fit, parameters):
         value = _value(data, model.predict(read.validation))
         if fraction >= trial.user_attrs.get("fraction", 1.0):

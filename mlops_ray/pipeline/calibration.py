@@ -20,12 +20,17 @@ from mlops_ray.use_case import Feature, UseCase
 Answers = NDArray[np.float64]
 
 
+# With fewer rows of a class on the validation period a calibration that nobody asked for says more of chance.
+_FEWEST = 20
+
+
 @dataclass(frozen=True)
 class Found:
-    """task: with the threshold or interval that was found. calibration: None where none is declared. validation: its
-    effect on the validation period (see `effect`)."""
+    """task: with the threshold or interval that was found. method, calibration: None where there is none. validation:
+    its effect on the validation period (see `effect`)."""
 
     task: Task
+    method: str | None
     calibration: Scaling | None
     validation: Mapping[str, Any]
 
@@ -37,9 +42,10 @@ def find_on_validation(use_case: UseCase, parts: Parts, features: tuple[Feature,
     The trials were compared before, by their answers as they are, so that a calibration is no part of the value that
     chose between them.
     """
-    task, method, rows = use_case.label.task, use_case.fit.calibration, parts.validation
+    task, rows = use_case.label.task, parts.validation
+    method = _method(use_case, task.rarest(task.encoded(rows[LABEL])))
     if not task.is_open and method is None:
-        return Found(task, None, {})
+        return Found(task, None, None, {})
     fitted = fit_trial(use_case, parts.train, features, trial)
     answers, labels = fitted.model.predict(fitted.encoder.encode(rows)), task.encoded(rows[LABEL])
     days = days_of(rows[PREDICTION_TIME], use_case.zone())
@@ -48,7 +54,13 @@ def find_on_validation(use_case: UseCase, parts: Parts, features: tuple[Feature,
         calibration = METHODS[method](labels, answers)
         validation = effect(task, labels, answers, _across(task, method, labels, answers, days))
         answers = calibration.apply(answers)
-    return Found(task.decided(labels, answers, len(np.unique(days))), calibration, validation)
+    return Found(task.decided(labels, answers, len(np.unique(days))), method, calibration, validation)
+
+
+def _method(use_case: UseCase, rarest: int) -> str | None:
+    """rarest: how many rows there are of the class with the fewest."""
+    fit = use_case.fit
+    return fit.calibrated_by if fit.calibration is not None or rarest >= _FEWEST else None
 
 
 def _across(task: Task, method: str, labels: NDArray[Any], answers: Answers, days: NDArray[np.intp]) -> Answers | None:

@@ -17,18 +17,19 @@ from mlops_ray.errors import DataError
 from mlops_ray.evaluation.alone import roc_auc_alone
 from mlops_ray.evaluation.baseline import baseline
 from mlops_ray.evaluation.comparison import compare
+from mlops_ray.evaluation.dependence import partial_dependence
 from mlops_ray.evaluation.gates import baseline_name
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
-from mlops_ray.features.training_set import TrainingSet, split_by_time
+from mlops_ray.features.training_set import TrainingSet, rows_of_gap, split_by_time
 from mlops_ray.monitoring.sealed_reference import reference_files
 from mlops_ray.pipeline.calibration import Found, effect, find_on_validation
 from mlops_ray.pipeline.parity import prove_request_parity
 from mlops_ray.registry.artifact_check import refuse_artifact
 from mlops_ray.registry.bill_of_materials import bill_of_materials
-from mlops_ray.registry.model_schema import schema_of
+from mlops_ray.registry.model_schema import ModelSchema, schema_of
 from mlops_ray.registry.model_signature import expect_signing_key, sign
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.registry.sealed_model import SealedModel, files_of, golden_cases, load, model_inputs, seal
@@ -59,17 +60,19 @@ def fit_score_and_seal(
     frame = read_parquet(training_set.url)
     parts = split_by_time(frame, training_set.as_of, use_case.split, use_case.label.task)
     found = find_on_validation(use_case, parts, training_set.features, trial)
-    test, task = parts.test, found.task
+    test = parts.test
     fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial, found.calibration)
+    task = _renewed(found.task, fitted, rows_of_gap(frame, training_set.as_of, use_case.split))
     features, seed = fitted.encoder.features, use_case.search.seed
     model = OnnxModel(fitted.onnx, features, task)
     answers = fitted.model.predict(fitted.encoder.encode(test))
     served = model.answers(*model_inputs(test, features))
     difference = _difference(task.apart(served, answers), trial.candidate)
     seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
-    evaluation = _evaluation(use_case, task, seen, test, answers, model, features) | {"onnx_max_difference": difference}
-    evaluation |= _periods(use_case, training_set.as_of) | _fitted_with(use_case, fitted, found, test, answers)
     schema = replace(schema_of(use_case, features, seen, training_set.feature_project), task=task)
+    evaluation = _evaluation(use_case, task, seen, test, answers, features) | {"onnx_max_difference": difference}
+    evaluation |= _reasons(use_case, schema, test, model)
+    evaluation |= _periods(use_case, training_set.as_of) | _fitted_with(use_case, fitted, found, test, answers)
     unproven = SealedModel("", schema, model, evaluation)
     parity = prove_request_parity(use_case, settings, training_set, frame, fitted, unproven)
     evaluation |= {"request_parity": parity.to_json()}
@@ -96,6 +99,13 @@ def fit_score_and_seal(
     return made | {"evaluation": evaluation}
 
 
+def _renewed(task: Task, fitted: Fitted, rows: pl.DataFrame) -> Task:
+    """rows: between those that the model was fitted to and the test period."""
+    if not task.is_open or rows.is_empty():
+        return task
+    return task.renewed(task.encoded(rows[LABEL]), fitted.model.predict(fitted.encoder.encode(rows)))
+
+
 def _difference(apart: NDArray[np.float64], candidate: str) -> float:
     """The largest difference between the fitted model's answers and those of its export."""
     difference = float(apart.max())
@@ -118,7 +128,7 @@ def _fitted_with(
         task = found.task
         labels, matrix = task.encoded(test[LABEL]), fitted.encoder.encode(test)
         said["calibration"] = {
-            "method": use_case.fit.calibration,
+            "method": found.method,
             "slope": found.calibration.slope,
             "shifts": list(found.calibration.shifts),
             "validation": found.validation,
@@ -133,14 +143,13 @@ def _evaluation(
     seen: pl.DataFrame,
     test: pl.DataFrame,
     answers: NDArray[np.float64],
-    model: OnnxModel,
     features: Sequence[Feature],
 ) -> dict[str, Any]:
-    """Metrics, slices and what each feature does on the test period, as plain JSON values."""
+    """Metrics and slices on the test period, baselines, and what each feature says alone, as plain JSON values."""
     seed, labels = use_case.search.seed, task.encoded(test[LABEL])
     scored = labels, answers, days_of(test[PREDICTION_TIME], use_case.zone())
     evaluation = evaluate(task, *scored).to_json() | {"task": task_to_json(task)} | {"test_rows": test.height}
-    if decisions := task.decisions(labels, answers):
+    if decisions := task.decisions(*scored):
         evaluation["decision"] = decisions
     if confusion := task.confusion(labels, answers):
         evaluation["confusion"] = confusion
@@ -148,15 +157,29 @@ def _evaluation(
         evaluation["slices"] = evaluate_slices(task, test, use_case.slices, *scored).to_json()
     evaluation["baselines"] = _baselines(use_case, task, seen, test, scored)
     evaluation["alone"] = roc_auc_alone(task, seen, test, features, LABEL, seed)
-    grown = permutation_importance(
-        task,
-        lambda asked: model.answers(*model_inputs(asked, features)),
-        test,
-        labels,
-        [feature.name for feature in features],
-        seed,
-    )
-    return evaluation | {"importance": {"measure": f"{task.loss}, feature permuted", "features": grown}}
+    return evaluation
+
+
+def _reasons(use_case: UseCase, schema: ModelSchema, test: pl.DataFrame, model: OnnxModel) -> dict[str, Any]:
+    """What the features do to the answers on the test period: importance, and of those with the most of it the partial
+    dependence. Values of a feature that tells of a person are not shown."""
+    task, features, seed = schema.task, schema.features, use_case.search.seed
+    labels, day = task.encoded(test[LABEL]), days_of(test[PREDICTION_TIME], use_case.zone())
+
+    def ask(asked: pl.DataFrame) -> NDArray[np.float32]:
+        return model.answers(*model_inputs(asked, features))
+
+    names = [feature.name for feature in features]
+    grown = permutation_importance(task, ask, test, labels, day, names, seed)
+    hidden = schema.personal_features()
+    shown = sorted((one for one in features if one.name not in hidden), key=lambda one: -grown[one.name].value)
+    curves = partial_dependence(task, ask, test, day, shown, seed)
+    importance = {
+        "measure": f"{task.loss}, feature permuted",
+        "features": {name: found.value for name, found in grown.items()},
+        "intervals": {name: [found.low, found.high] for name, found in grown.items()},
+    }
+    return {"importance": importance, "dependence": {name: one.to_json() for name, one in curves.items()}}
 
 
 def _baselines(use_case: UseCase, task: Task, seen: pl.DataFrame, test: pl.DataFrame, scored: Scores) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 Reporting", 2019), as Markdown and as HTML that loads nothing from elsewhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from mlops_ray.evaluation.report import charts
+from mlops_ray.registry.card_features import feature_parts
 from mlops_ray.registry.trace import Trace
 from mlops_ray.show.document import document, table, with_style
 from mlops_ray.show.evaluation import STYLE as STYLE
@@ -17,13 +18,15 @@ METRICS = "Metrics"
 
 @dataclass(frozen=True)
 class _Section:
-    """A heading with paragraphs, points and a table under it; `head` and `rows` are empty where there is no table."""
+    """A heading with paragraphs, points and a table under it; `head` and `rows` are empty where there is no table.
+    charts: of the table's numbers, as SVG."""
 
     heading: str
     paragraphs: Sequence[str] = ()
     points: Sequence[str] = ()
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    charts: Sequence[str] = ()
 
 
 def markdown_card(found: Trace) -> str:
@@ -34,7 +37,7 @@ def markdown_card(found: Trace) -> str:
         *(line for text in _subtitle(found) for line in (_markdown(text), "")),
     ]
     for part in _sections(found):
-        lines += [f"## {part.heading}", ""]
+        lines += [f"## {_markdown(part.heading)}", ""]
         lines += [line for text in part.paragraphs for line in (_markdown(text), "")]
         lines += [*(f"- {_markdown(text)}" for text in part.points), *([""] if part.points else [])]
         if part.rows:
@@ -56,6 +59,7 @@ def card_body(found: Trace) -> str:
         parts += [f"<p>{escape(text)}</p>" for text in part.paragraphs]
         if part.points:
             parts.append(f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in part.points)}</ul>")
+        parts += part.charts
         if part.rows:
             parts.append(table(list(map(escape, part.head)), (list(map(escape, row)) for row in part.rows)))
         if part.heading == METRICS:
@@ -69,8 +73,12 @@ def plain_card(found: Trace) -> dict[str, Any]:
     return {
         "title": _title(found),
         "subtitle": _subtitle(found),
-        "sections": [asdict(part) for part in _sections(found)],
+        "sections": [_plain(part) for part in _sections(found)],
     }
+
+
+def _plain(part: _Section) -> dict[str, Any]:
+    return {name: value for name, value in vars(part).items() if name != "charts"}
 
 
 def _title(found: Trace) -> str:
@@ -91,6 +99,8 @@ def _sections(found: Trace) -> Iterator[_Section]:
     yield _metrics(found)
     yield from _calibration(found)
     yield from _slices(found)
+    for part in feature_parts(found.lineage.evaluation):
+        yield _Section(part.heading, [part.text], head=part.head, rows=part.rows, charts=part.charts)
     yield _limits(found)
     yield _gates(found)
     yield _approvals(found)

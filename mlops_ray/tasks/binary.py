@@ -88,6 +88,9 @@ class Binary:
     def events(self, labels: NDArray[np.bool_]) -> Mapping[str, NDArray[np.bool_]]:
         return {"": labels}
 
+    def averaged(self, labels: NDArray[np.bool_]) -> Mapping[str, Floats]:
+        return {"": labels.astype(np.float64)}
+
     def class_numbers(self, labels: NDArray[np.bool_]) -> NDArray[np.intp]:
         return labels.astype(np.intp)
 
@@ -183,10 +186,13 @@ class Binary:
             return self
         return replace(self, threshold=self.decision.threshold(labels, answer, days))
 
+    def renewed(self, labels: NDArray[np.bool_], answer: Floats) -> "Binary":
+        return self
+
     def like(self, other: "Task") -> "Binary | None":
         return replace(self, threshold=other.threshold) if isinstance(other, Binary) else None
 
-    def decisions(self, labels: NDArray[np.bool_], answer: Floats) -> Mapping[str, Any]:
+    def decisions(self, labels: NDArray[np.bool_], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         if not isinstance(self.decision, Gains):
             return {}
         ways = {

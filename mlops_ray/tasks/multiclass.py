@@ -112,6 +112,10 @@ class MultiClass:
     def events(self, labels: NDArray[np.intp]) -> Mapping[str, NDArray[np.bool_]]:
         return {name: labels == at for at, name in enumerate(self.classes)}
 
+    def averaged(self, labels: NDArray[np.intp]) -> Mapping[str, Floats]:
+        """The shares of all classes but the first, which is what is left."""
+        return {name: (labels == at).astype(np.float64) for at, name in enumerate(self.classes) if at}
+
     @property
     def class_names(self) -> tuple[str | bool, ...]:
         return self.classes
@@ -212,10 +216,13 @@ class MultiClass:
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
         return self
 
+    def renewed(self, labels: NDArray[Any], answer: Floats) -> "MultiClass":
+        return self
+
     def like(self, other: "Task") -> Self | None:
         return self if self == other else None
 
-    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+    def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         return {}
 
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:

@@ -1,6 +1,5 @@
 """Regression: the label is a number, and the answer what is expected of it."""
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
+from mlops_ray.tasks.conformal import Margins, conformal, fewest_rows
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mlops_ray.tasks.task import Task
 
 _BINS = 10
-_ROUNDING = 1e-9
+# Of a week with fewer rows than that the coverage says nothing. Within so much it is called near.
+_WEEK_ROWS, _NEAR = 100, 0.03
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,18 @@ class Regression:
     evaluating point forecasts", Journal of the American Statistical Association 106, 2011).
 
     coverage: with it each answer comes with an interval from low to high, which so many labels are in, such as 0.8.
-    margins: what is added to an answer for them; found on the validation period, and sealed with the model.
+    margins: what is added to an answer for its low and its high end; found on the validation period, and sealed with
+    the model. edges: where there are several such pairs, from which answer on the next one holds.
 
-    Metrics: mean_absolute_error, root_mean_squared_error, in the unit, and r2, the share of the variance that is
-    explained (higher is better).
+    Metrics: mean_absolute_error, root_mean_squared_error, in the unit, r2, the share of the variance that is explained
+    (higher is better), and where intervals are declared coverage, the share of the labels that are in theirs.
     """
 
     unit: str = ""
     estimand: Literal["mean", "median"] = "mean"
     coverage: float | None = None
-    margins: tuple[float, float] | None = None
+    margins: tuple[float, ...] | None = None
+    edges: tuple[float, ...] = ()
 
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
@@ -53,17 +56,26 @@ class Regression:
     label_type: ClassVar[pl.DataType] = pl.Float64()
     parts: ClassVar[tuple[str, ...]] = ()
     ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"prediction": pl.Float32()}
-    metrics: ClassVar[Mapping[str, Metric]] = {
+    _metrics: ClassVar[Mapping[str, Metric]] = {
         "mean_absolute_error": Metric(lower_is_better=True, highest=np.inf),
         "root_mean_squared_error": Metric(lower_is_better=True, highest=np.inf),
         "r2": Metric(lower_is_better=False, lowest=-np.inf),
     }
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return self._metrics if self.coverage is None else {**self._metrics, "coverage": Metric(lower_is_better=False)}
 
     def __post_init__(self) -> None:
         if self.estimand not in ("mean", "median"):
             raise UseCaseError(f"Regression: estimand is {self.estimand!r}. It is 'mean' or 'median'.")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise UseCaseError(f"Regression: coverage is {self.coverage}. Give a share between 0 and 1, such as 0.8.")
+        if self.margins is not None and len(self.margins) != 2 * (len(self.edges) + 1):
+            raise UseCaseError(
+                f"Regression: there are {len(self.margins)} margins for {len(self.edges)} edges, and a pair is needed "
+                f"below, between and above them. Leave both out: they are found when a model is sealed."
+            )
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype.is_numeric()
@@ -86,6 +98,9 @@ class Regression:
 
     def events(self, labels: NDArray[np.float64]) -> Mapping[str, NDArray[np.bool_]]:
         return {"above its median": labels > np.median(labels)}
+
+    def averaged(self, labels: NDArray[np.float64]) -> Mapping[str, Floats]:
+        return {"": labels}
 
     def class_numbers(self, labels: NDArray[np.float64]) -> NDArray[np.intp]:
         return np.zeros(len(labels), dtype=np.intp)
@@ -114,7 +129,18 @@ class Regression:
             variance = weighted_mean(centred**2, block, weights) - mean**2
             with np.errstate(divide="ignore", invalid="ignore"):
                 found["r2"] = np.where(variance > 0, 1 - squared / variance, np.nan)
+        if "coverage" in wanted:
+            found["coverage"] = weighted_mean(self._is_inside(labels, answer), block, weights)
         return {name: found[name] for name in wanted}
+
+    def _is_inside(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        """1 where a label is in its answer's interval, else 0; NaN as long as none was found, [rows]."""
+        low, high = self._ends(answer)
+        return np.where(np.isnan(low), np.nan, (labels >= low) & (labels <= high))
+
+    def _ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
+        """From where to where the interval of each answer is, [rows]; NaN as long as none was found."""
+        return Margins(self.margins or (np.nan, np.nan), self.edges).around(answer)
 
     def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
         return freedom_of(np.bincount(block).astype(np.float64))
@@ -189,34 +215,40 @@ class Regression:
         return self.coverage is not None
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
-        """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of
-        the American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on
-        each side (Linusson et al., "Signed-error conformal regression", PAKDD 2014). Where rows are exchangeable, at
-        least `coverage` of new labels are inside.
-        """
+        """See `conformal`."""
         if self.coverage is None:
             return self
-        errors, rows = np.sort(labels - answer), len(labels)
-        outside = math.floor((rows + 1) * (1 - self.coverage) / 2 + _ROUNDING)
-        if outside < 1:
-            fewest = math.ceil(2 / (1 - self.coverage) - 1 - _ROUNDING)
+        if len(labels) < (fewest := fewest_rows(self.coverage)):
             raise DataError(
-                f"{rows} rows of the validation period are too few for an interval with {self.coverage:.0%} of the "
-                f"labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
+                f"{len(labels)} rows of the validation period are too few for an interval with {self.coverage:.0%} of "
+                f"the labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
             )
-        return replace(self, margins=(float(errors[outside - 1]), float(errors[rows - outside])))
+        return self._with(conformal(labels, answer, self.coverage))
+
+    def renewed(self, labels: NDArray[Any], answer: Floats) -> "Regression":
+        """What the validation period said was of an earlier model, and of an earlier time."""
+        if self.margins is None or self.coverage is None:
+            return self
+        return self._with(Margins(self.margins, self.edges).renewed(labels, answer, self.coverage))
+
+    def _with(self, found: Margins) -> "Regression":
+        return replace(self, margins=found.ends, edges=found.edges)
 
     def like(self, other: "Task") -> "Regression | None":
         if not isinstance(other, Regression) or self.unit != other.unit:
             return None
-        return replace(self, margins=other.margins)
+        return replace(self, margins=other.margins, edges=other.edges)
 
-    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+    def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         if self.margins is None:
             return {}
-        low, high = (answer + margin for margin in self.margins)
-        inside = float(((labels >= low) & (labels <= high)).mean())
-        return {"coverage": inside, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
+        inside, (low, high) = self._is_inside(labels, answer), self._ends(answer)
+        week = (day - day.min()) // 7
+        rows, within = np.bincount(week), np.bincount(week, inside)
+        by_week = [float(share) for share in within[rows >= _WEEK_ROWS] / rows[rows >= _WEEK_ROWS]]
+        width = float(np.median(high - low))
+        said = {"coverage": float(inside.mean()), "by_week": by_week, "median_width": width}
+        return {**said, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
 
     @property
     def additive_scale(self) -> str:
@@ -234,17 +266,20 @@ class Regression:
         return dict.fromkeys(("prediction", "low", "high") if self.margins else ("prediction",), "FP32")
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
-        low, high = decisions["margins"]
         unit = f" {decisions['unit']}" if decisions["unit"] else ""
-        return (
-            f"{decisions['coverage']:.1%} of the labels are from {low:+.4g} to {high:+.4g}{unit} around the answer; "
-            f"{decisions['asked_for']:.0%} were asked for."
-        ).replace("%", " %")
+        said = f"{decisions['coverage']:.1%} of the labels are in the interval of their answer"
+        if by_week := decisions.get("by_week"):
+            near = sum(abs(share - decisions["asked_for"]) <= _NEAR for share in by_week)
+            said = f"{said}, by week from {min(by_week):.1%} to {max(by_week):.1%} ({near} of {len(by_week)} weeks are"
+            said = f"{said} within {100 * _NEAR:.0f} points of what was asked for)"
+        if "median_width" in decisions:
+            said = f"{said}; half of the intervals are at most {decisions['median_width']:.4g}{unit} wide"
+        return f"{said}; {decisions['asked_for']:.0%} were asked for.".replace("%", " %")
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         if self.margins is None:
             return {"prediction": answer}
-        low, high = (answer + np.float32(margin) for margin in self.margins)
+        low, high = (end.astype(np.float32) for end in self._ends(answer))
         return {"prediction": answer, "low": low, "high": high}
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:

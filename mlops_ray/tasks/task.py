@@ -60,6 +60,11 @@ class Task(Protocol):
         """Questions of yes and no that the labels answer, by name: what a single feature may tell of them."""
         ...
 
+    def averaged(self, labels: NDArray[Any]) -> Mapping[str, Floats]:
+        """The numbers whose means over rows say what their labels are like, by name; the name is "" where there is but
+        one, [rows]."""
+        ...
+
     @property
     def class_names(self) -> tuple[str | bool, ...]:
         """The values that a label can have; none where it is any number."""
@@ -194,11 +199,16 @@ class Task(Protocol):
         """The same with what is found on these rows of so many days, which the model has not seen; or itself."""
         ...
 
+    def renewed(self, labels: NDArray[Any], answer: Floats) -> Self:
+        """The same, where what `decided` found can be brought up to date by rows that are newer; labels, answer: of the
+        very model that is sealed, which has not seen them. Or itself."""
+        ...
+
     def like(self, other: "Task") -> Self | None:
         """The same with the threshold of another; None where the other's answers mean something else."""
         ...
 
-    def decisions(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+    def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         """How what was found does on these rows, as JSON: what the threshold brings a row, beside 0.5, always and
         never, or how many labels are in their interval. Empty where nothing was declared."""
         ...

@@ -1,7 +1,7 @@
 """The encoder: from feature columns to the float32 matrix that every candidate learns from, in polars and as ONNX."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mlops_ray.errors import DataError
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.tasks.task import Task
+from mlops_ray.training.level_table import History, LevelTable, known_before, level_table
 from mlops_ray.use_case import Feature
 
 UNKNOWN_CODE = 0
@@ -27,13 +30,20 @@ _PREFIX = "model/"
 
 @dataclass(frozen=True)
 class Encoder:
-    """The features with the categories seen in training; the matrix has one column for each, in this order.
+    """The features with the categories seen in training; the matrix has their columns in this order.
 
     A number is itself, NaN where it is null or not finite. A category is a code: 0 for a value not seen in training,
-    1 for a missing one (null or ""), 2 and up for `Feature.categories` in their order.
+    1 for a missing one (null or ""), 2 and up for `Feature.categories` in their order. One that has a table in
+    `levels` is the numbers that the table has for its value, and has no `categories`; missing is a value like others.
     """
 
     features: tuple[Feature, ...]
+    levels: Mapping[str, LevelTable] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[Feature, ...]:
+        """The columns of the matrix, as a candidate is told of them."""
+        return tuple(column for feature in self.features for column in self._columns(feature))
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -46,13 +56,35 @@ class Encoder:
         return tuple(feature.name for feature in self.features if feature.kind == "category")
 
     def encode(self, frame: pl.DataFrame) -> NDArray[np.float32]:
-        """The matrix [rows, features] of `frame`, which may have other columns too.
+        """The matrix [rows, columns] of `frame`, which may have other columns too.
 
         Raises DataError naming the features that `frame` lacks.
         """
         _require(frame, self.features)
-        columns = frame.select(_column(feature) for feature in self.features)
-        return np.ascontiguousarray(columns.to_numpy(), dtype=np.float32)
+        return self._matrix(frame, {name: table.encode(_texts(frame, name)) for name, table in self.levels.items()})
+
+    def encode_fitted(self, frame: pl.DataFrame, task: Task) -> NDArray[np.float32]:
+        """The same of the rows that this encoder was fitted to, to learn from: what it says of a row's level leaves out
+        the row's own label, and all that were not known before its moment."""
+        if not self.levels:
+            return self.encode(frame)
+        history = _history(frame, task)
+        return self._matrix(frame, {name: known_before(_texts(frame, name), history) for name in self.levels})
+
+    def _matrix(self, frame: pl.DataFrame, of_levels: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        columns = frame.select(_column(feature) for feature in self.features if feature.name not in of_levels)
+        matrix = np.ascontiguousarray(columns.to_numpy(), dtype=np.float32)
+        if not of_levels:
+            return matrix
+        parts = {name: matrix[:, [at]] for at, name in enumerate(columns.columns)} | dict(of_levels)
+        return np.ascontiguousarray(np.concatenate([parts[feature.name] for feature in self.features], axis=1))
+
+    def _columns(self, feature: Feature) -> Iterator[Feature]:
+        if feature.name not in self.levels:
+            yield feature
+            return
+        for name in self.levels[feature.name].names:
+            yield Feature(f"{feature.name}: {name}" if name else feature.name, "number")
 
     def inputs(self, frame: pl.DataFrame) -> dict[str, NDArray[np.float32] | NDArray[np.object_]]:
         """What the complete ONNX model takes for the rows of `frame`: `numbers` and `categories`."""
@@ -103,24 +135,44 @@ class Encoder:
         encoded = [feature for feature in self.features if feature.kind == "category"]
         for index, feature in enumerate(encoded):
             column, text, code = f"encode/column_{index}", f"encode/text_{index}", f"encode/code_{index}"
-            constants.append(numpy_helper.from_array(np.array([index], dtype=np.int64), column))
+            table = self.levels.get(feature.name)
+            # Without a dimension the texts are [rows], as a table is looked up by.
+            at = np.array([index] if table is None else index, dtype=np.int64)
+            constants.append(numpy_helper.from_array(at, column))
             nodes.append(helper.make_node("Gather", ["categories", column], [text], axis=1))
-            nodes.append(_label_encoder(feature, text, code))
+            if table is not None:
+                constants.append(numpy_helper.from_array(table.numbers, f"encode/levels_{index}"))
+                nodes.extend(_level_nodes(table, index, text, code))
+            else:
+                nodes.append(_label_encoder(feature, text, code))
             columns.append(code)
-        order = [[*self.numbers, *self.categories].index(feature.name) for feature in self.features]
-        constants.append(numpy_helper.from_array(np.array(order, dtype=np.int64), "encode/order"))
+        constants.append(numpy_helper.from_array(self._order(), "encode/order"))
         nodes.append(helper.make_node("Concat", columns, ["encode/columns"], axis=1))
         nodes.append(helper.make_node("Gather", ["encode/columns", "encode/order"], [f"{_PREFIX}matrix"], axis=1))
         return nodes, constants
 
+    def _order(self) -> NDArray[np.int64]:
+        """Where the columns of the matrix stand behind each other: numbers first, then categories."""
+        kinds = [feature.kind == "category" for feature in self.features for _ in self._columns(feature)]
+        return np.argsort(np.argsort(kinds, kind="stable")).astype(np.int64)
 
-def fit_encoder(frame: pl.DataFrame, features: Sequence[Feature]) -> Encoder:
+
+def fit_encoder(
+    frame: pl.DataFrame, features: Sequence[Feature], task: Task | None = None, most_levels: int | None = None
+) -> Encoder:
     """Learn the categories of `frame`, sorted, so that the same rows give the same codes in any order.
 
-    Raises DataError naming the features that `frame` lacks.
+    most_levels: of a category with more values than that a table is learned (see level_table), from the labels of
+    `frame`, which are of `task`; None: of none. Raises DataError naming the features that `frame` lacks.
     """
     _require(frame, features)
-    return Encoder(tuple(_with_categories(frame, feature) for feature in features))
+    known = [_with_categories(frame, feature) for feature in features]
+    wide = [feature.name for feature in known if most_levels is not None and len(feature.categories) > most_levels]
+    if task is None or not wide:
+        return Encoder(tuple(known))
+    history = _history(frame, task)
+    tables = {name: level_table(_texts(frame, name), history) for name in wide}
+    return Encoder(tuple(replace(one, categories=()) if one.name in tables else one for one in known), tables)
 
 
 def _with_categories(frame: pl.DataFrame, feature: Feature) -> Feature:
@@ -128,6 +180,16 @@ def _with_categories(frame: pl.DataFrame, feature: Feature) -> Feature:
         return feature
     seen = frame[feature.name].cast(pl.String).drop_nulls().unique().to_list()
     return replace(feature, categories=tuple(sorted(value for value in seen if value != MISSING)))
+
+
+def _texts(frame: pl.DataFrame, name: str) -> pl.Series:
+    return frame[name].cast(pl.String).fill_null(MISSING)
+
+
+def _history(frame: pl.DataFrame, task: Task) -> History:
+    """Of the rows of a training set."""
+    moments = (frame[name].dt.timestamp("us").to_numpy() for name in (PREDICTION_TIME, LABEL_KNOWN_AT))
+    return History(task.averaged(task.encoded(frame[LABEL])), *moments)
 
 
 def _require(frame: pl.DataFrame, features: Sequence[Feature]) -> None:
@@ -160,6 +222,15 @@ def _label_encoder(feature: Feature, text: str, code: str) -> onnx.NodeProto:
         values_floats=[float(value) for value in range(MISSING_CODE, MISSING_CODE + len(keys))],
         default_float=float(UNKNOWN_CODE),
     )
+
+
+def _level_nodes(table: LevelTable, index: int, text: str, numbers: str) -> Iterator[onnx.NodeProto]:
+    """From texts [rows] to the rows of the table, [rows, names]."""
+    place = f"encode/level_{index}"
+    places = list(range(1, 1 + len(table.values)))
+    known = {"keys_strings": list(table.values), "values_int64s": places, "default_int64": 0}
+    yield helper.make_node("LabelEncoder", [text], [place], domain="ai.onnx.ml", **known)
+    yield helper.make_node("Gather", [f"encode/levels_{index}", place], [numbers], axis=0)
 
 
 def _one_opset_per_domain(model: onnx.ModelProto) -> None:

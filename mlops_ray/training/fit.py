@@ -71,12 +71,12 @@ def fit_trial(
     """Fit `trial`'s candidate with its parameters on these rows in the order of prediction, with an encoder fitted on
     them."""
     candidate, task, fit = _candidate(use_case, trial.candidate), use_case.label.task, use_case.fit
-    encoder, label = fit_encoder(rows, features), task.encoded(rows[LABEL])
+    encoder, label = fit_encoder(rows, features, task, fit.most_levels), task.encoded(rows[LABEL])
     weights = weigh(fit, task, label, rows[PREDICTION_TIME])
     data = FitData(
-        encoder.encode(rows),
+        encoder.encode_fitted(rows, task),
         label,
-        encoder.features,
+        encoder.columns,
         task,
         use_case.search.seed,
         _threads(),

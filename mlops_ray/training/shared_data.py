@@ -48,11 +48,12 @@ def trial_data(
     use_case: UseCase, train: pl.DataFrame, validation: pl.DataFrame, features: Sequence[Feature]
 ) -> TrialData:
     """The encoder sees the train part only: a category first met in validation is unknown, as it would be later."""
-    encoder, task = fit_encoder(train, features), use_case.label.task
+    task = use_case.label.task
+    encoder = fit_encoder(train, features, task, use_case.fit.most_levels)
     label = task.encoded(train[LABEL])
     return TrialData(
-        encoder.features,
-        encoder.encode(train),
+        encoder,
+        encoder.encode_fitted(train, task),
         label,
         encoder.encode(validation),
         task.encoded(validation[LABEL]),

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from mlops_ray.cost.work import Work
 from mlops_ray.tasks.task import Task
+from mlops_ray.training.encoding import Encoder
 from mlops_ray.training.scaled import expect_answers, fit_steps
 from mlops_ray.training.weights import Weights
-from mlops_ray.use_case import Candidate, Feature, Fit, FitData, FittedModel, Parameters
+from mlops_ray.use_case import Candidate, Fit, FitData, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrialData:
-    """What every trial reads, from the object store: matrices [rows, features] and labels [rows] of both parts, how
-    much the rows of the first count, and what else is said of fits."""
+    """What every trial reads, from the object store: matrices [rows, columns of the encoder] and labels [rows] of both
+    parts, how much the rows of the first count, and what else is said of fits."""
 
-    features: tuple[Feature, ...]
+    encoder: Encoder
     train: NDArray[np.float32]
     train_label: NDArray[Any]
     validation: NDArray[np.float32]
@@ -91,7 +92,7 @@ class TrialWorker:
         try:
             from mlops_ray.training.footprint import footprint
 
-            return asdict(footprint(model, self._data.features, self._data.validation))
+            return asdict(footprint(model, self._data.encoder, self._data.validation))
         except Exception as error:  # The user's code may raise anything.
             logger.warning("The model of %s could not be exported: %s", self._candidate.name, what_happened(error))
             return None
@@ -101,7 +102,7 @@ class TrialWorker:
         to_fit = FitData(
             data.train,
             data.train_label,
-            data.features,
+            data.encoder.columns,
             self._task,
             self._seed,
             self._threads[self._candidate.name],

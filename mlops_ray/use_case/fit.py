@@ -24,7 +24,9 @@ class Fit:
 
     class_weights: "balanced", so that each class weighs as much as any other, or how much a row of each class counts
     beside one of weight 1, by the class, True or False for yes and no. The probabilities that come of it are led back
-    to how often the classes are (`tasks.scaling.without_weights`). For kinds of label with classes.
+    to how often the classes are (`tasks.scaling.without_weights`), and calibrated by "platt" unless another way is
+    declared: of a class with few rows a model that has learned them by heart answers otherwise than its weights
+    explain. For kinds of label with classes.
     half_life: a row that is so much older than the newest one counts half as much.
     calibration: what probabilities are passed through, found on the validation period and sealed with the model:
     "temperature" makes them bolder or more careful all alike, "platt" also moves each class up or down.
@@ -32,6 +34,8 @@ class Fit:
     worse. Trees are fitted once more, to all rows, with as many as were best.
     time_limit: from then on a fit ends with what it has, and the record says so; a candidate that cannot do that goes
     on.
+    most_levels: a category with more values than so many is no code to a model, but what the labels of its value's
+    rows were (`training.level_table`); None: each is a code.
     """
 
     class_weights: Literal["balanced"] | Mapping[str | bool, float] | None = None
@@ -39,6 +43,7 @@ class Fit:
     calibration: Literal["temperature", "platt"] | None = None
     held_out: float | None = None
     time_limit: timedelta | None = None
+    most_levels: int | None = 1_000
 
     def __post_init__(self) -> None:
         expect_types(self, "Fit")
@@ -52,6 +57,12 @@ class Fit:
                 raise UseCaseError(f"Fit: {name} is {value}. Give a time above 0, or None.")
         if self.held_out is not None and not 0 < self.held_out <= _MOST_HELD_OUT:
             raise UseCaseError(f"Fit: held_out is {self.held_out}. Give a share above 0, at most {_MOST_HELD_OUT}.")
+        if self.most_levels is not None and self.most_levels < 1:
+            raise UseCaseError(f"Fit: most_levels is {self.most_levels}. Give 1 or more, or None for codes alone.")
+
+    @property
+    def calibrated_by(self) -> Literal["temperature", "platt"] | None:
+        return self.calibration or (None if self.class_weights is None else "platt")
 
     def ends_at(self) -> float | None:
         """For a fit that begins now: see FitData."""

@@ -151,9 +151,9 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> Definitions:
     return found
 
 
-def trained(folder: Path, case: UseCase, definitions: Definitions) -> TrainingSet:
+def trained(folder: Path, case: UseCase, definitions: Definitions, rows: pl.DataFrame | None = None) -> TrainingSet:
     """The training set that the steps before sealing make, without Ray."""
-    settings, rows = settings_of(folder), raw_rows()
+    settings, rows = settings_of(folder), raw_rows() if rows is None else rows
     artifacts = Artifacts(settings.artifacts)
     url = artifacts.write_table(load_rows(), "features", "loads.parquet")
     lines = LineCounts(*[0] * len(fields(LineCounts)))
@@ -231,6 +231,18 @@ def test_what_calibrates_answers_is_sealed_with_them_and_found_on_rows_that_the_
     served = model.model.answers(*model_inputs(test, model.schema.features))
     assert abs(served.mean() - test[LABEL].mean()) < 0.1
     assert "cut_short_after" not in sealed["evaluation"]
+
+
+def test_a_category_of_many_values_is_sealed_as_what_their_labels_were(
+    tmp_path: Path, definitions: Definitions
+) -> None:
+    case = use_case(fit=Fit(most_levels=2))
+    sealed = seal(tmp_path, case, trained(tmp_path, case, definitions))
+    model = loaded(tmp_path, sealed["digest"])
+    assert sealed["evaluation"]["request_parity"]["largest_difference"] < 1e-5
+    carrier = next(feature for feature in model.schema.features if feature.name == "carrier")
+    assert (carrier.kind, carrier.categories) == ("category", ())
+    assert {json.loads(one.body)["keys"]["carrier"] for one in model.golden_requests} >= {None, "AA", "Ü9"}
 
 
 def test_a_fit_that_the_clock_has_ended_says_so(tmp_path: Path, definitions: Definitions) -> None:

@@ -54,7 +54,7 @@ def test_of_calibrated_probabilities_it_is_that_of_elkan() -> None:
 def test_what_deciding_brings_is_said_beside_doing_nothing_and_always() -> None:
     labels, answer = np.array([True, False, True, False]), np.array([0.9, 0.4, 0.3, 0.1])
     task = Binary(0.35, Gains(true_positive=10, false_positive=-4, unit="EUR"))
-    assert task.decisions(labels, answer) == {
+    assert task.decisions(labels, answer, np.arange(len(labels))) == {
         "threshold": 0.35,
         "unit": "EUR",
         "gain": {"at the threshold": 1.5, "at 0.5": 2.5, "always": 3.0, "never": 0.0},

@@ -13,15 +13,23 @@ import pytest
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.training_set import Parts
+from mlops_ray.pipeline.calibration import find_on_validation
 from mlops_ray.tasks.binary import Binary
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.testing.candidates import check_weights_count, fit_data, make_sample
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LogisticRegression, NeuralNetwork
+from mlops_ray.training.encoding import Encoder
+from mlops_ray.training.fit import fit_trial
+from mlops_ray.training.proposal import middle
 from mlops_ray.training.scaled import fit_steps
+from mlops_ray.training.trial import Trial
 from mlops_ray.training.weights import weigh
 from mlops_ray.training.worker import TrialData, TrialWorker
 from mlops_ray.use_case import Candidate, Feature, Fit, FitData, FittedModel, Parameters, SearchSpace
+from tests.small_flights import use_case
 
 CLASSES = MultiClass(("early", "on time", "late"))
 TREES = {"learning_rate": 0.3, "iterations": 200}
@@ -138,6 +146,41 @@ def test_two_in_a_thousand_of_yes_are_learned_and_probabilities_stay_probabiliti
     assert as_fitted.predict(data.matrix).mean() > 20 * data.label.mean()
 
 
+def test_probabilities_of_a_class_that_was_learned_by_heart_are_led_back_to_the_truth_by_rows_not_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The truth is known: in two of a thousand rows it is yes."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    random = np.random.default_rng(6)
+    matrix = random.normal(size=(70_000, 4))
+    truth = 1 / (1 + np.exp(-(np.log(0.002) - 1.2 + 1.5 * matrix[:, 0])))
+    features = tuple(Feature(f"x{at}", "number") for at in range(4))
+    frame = pl.DataFrame(matrix, schema=[one.name for one in features]).with_columns(
+        pl.Series(LABEL, random.random(70_000) < truth),
+        pl.Series(PREDICTION_TIME, moments(70_000)),
+        pl.Series(LABEL_KNOWN_AT, moments(70_000)),
+    )
+    parts, asked = Parts(frame[:30_000], frame[30_000:50_000], frame[50_000:]), truth[50_000:]
+    case = replace(use_case, candidates=(GradientBoosting(),), fit=Fit(class_weights="balanced"))
+    trial = Trial("gradient_boosting", 0, {**middle(GradientBoosting().space), "iterations": 60})
+    found = find_on_validation(case, parts, features, trial)
+    assert found.method == "platt"
+    fitted = fit_trial(case, frame[:50_000], features, trial, found.calibration)
+    assert fitted.uncalibrated is not None
+    matrix_asked = fitted.encoder.encode(parts.test)
+
+    def beyond_truth(answer: NDArray[np.float64]) -> float:
+        answer = np.clip(answer, 1e-12, 1 - 1e-12)
+        return float((asked * np.log(asked / answer) + (1 - asked) * np.log((1 - asked) / (1 - answer))).mean())
+
+    before, after = fitted.uncalibrated.predict(matrix_asked), fitted.model.predict(matrix_asked)
+    assert before.mean() < 0.5 * asked.mean()
+    assert 0.5 * asked.mean() < after.mean() < 2.5 * asked.mean()
+    assert beyond_truth(after) < 0.5 * beyond_truth(before)
+    few = Parts(parts.train, frame[30_000:31_000], parts.test)
+    assert find_on_validation(case, few, features, trial).method is None
+
+
 @dataclass(frozen=True)
 class Heedless(GradientBoosting):
     def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
@@ -240,7 +283,7 @@ def test_answers_that_are_none_fail_the_trial_with_a_sentence(fit: Fit, answer: 
 def judged(candidate: Candidate, parameters: Parameters, data: FitData, fit: Fit, metric: str) -> dict[str, Any]:
     """The last step of a trial on data that are both parts."""
     weights = weigh(fit, data.task, data.label, moments(len(data.label)))
-    both = TrialData(data.features, data.matrix, data.label, data.matrix, data.label, weights, fit)
+    both = TrialData(Encoder(data.features), data.matrix, data.label, data.matrix, data.label, weights, fit)
     worker = TrialWorker(both, {candidate.name: candidate}, data.task, metric, 1, {candidate.name: 1})
     worker.begin(candidate.name, parameters)
     while True:

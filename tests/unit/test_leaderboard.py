@@ -14,6 +14,7 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_lineage import example_lineage, register_example
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
+from mlops_ray.training.encoding import Encoder
 from mlops_ray.training.footprint import footprint
 from mlops_ray.training.leaderboard import leaderboard, lines, table
 from mlops_ray.training.proposal import middle
@@ -66,7 +67,7 @@ def test_a_finished_trial_knows_the_size_and_latency_of_the_file_to_be_sealed(ca
     matrix = np.stack([random.normal(size=80), random.integers(0, 4, 80)], axis=1).astype(np.float32)
     matrix[3, 0] = np.nan
     label = matrix[:, 1] > 1
-    data = TrialData(FEATURES, matrix, label, matrix, label, Weights(None, None), Fit())
+    data = TrialData(Encoder(FEATURES), matrix, label, matrix, label, Weights(None, None), Fit())
     worker = TrialWorker(data, {candidate.name: candidate}, BINARY, "roc_auc", 1, {candidate.name: 1})
     worker.begin(candidate.name, middle(candidate.space))
     done = worker.step()
@@ -78,7 +79,7 @@ def test_a_finished_trial_knows_the_size_and_latency_of_the_file_to_be_sealed(ca
     assert 0 < costs.row_ms < costs.batch_ms < 1000
     assert done["cpu_seconds"] > 0
     *_, (_, model) = candidate.fit(FitData(matrix, label, FEATURES, BINARY, 1, 1), middle(candidate.space))
-    assert footprint(model, FEATURES, matrix).size_bytes == costs.size_bytes
+    assert footprint(model, Encoder(FEATURES), matrix).size_bytes == costs.size_bytes
 
 
 def test_the_leaderboard_of_a_version_is_shown_and_given_as_json(tmp_path: Path, store: ControlStore) -> None:

@@ -214,10 +214,70 @@ def test_so_many_new_labels_are_in_their_interval_as_were_asked_for(coverage: fl
         found = Regression(coverage=coverage).decided(labels[:99], answer[:99], 1)
         assert found.margins is not None
         below.append(float((labels[99:] < answer[99:] + found.margins[0]).mean()))
-        inside.append(found.decisions(labels[99:], answer[99:])["coverage"])
+        inside.append(found.decisions(labels[99:], answer[99:], np.zeros(500, dtype=np.intp))["coverage"])
     assert np.mean(inside) == pytest.approx(coverage, abs=0.011)
     assert np.mean(inside) >= coverage - 3 * np.std(inside) / 20
     assert np.mean(below) == pytest.approx((1 - coverage) / 2, abs=0.006)
+
+
+def test_rows_with_larger_answers_get_wider_intervals_so_that_a_week_of_them_is_covered_too() -> None:
+    """Errors grow with what is expected, and of the rows of the second week most are stormy."""
+    random = np.random.default_rng(2)
+    stormy = random.random(20_000) < np.repeat([0.1, 0.8], 10_000)
+    answer = random.uniform(0, 10, 20_000) + 60 * stormy
+    labels = answer + (5 + answer) * random.normal(size=20_000)
+    found = Regression("minutes", coverage=0.8).decided(labels[:10_000], answer[:10_000], 7)
+    assert len(found.edges) == 9
+    day = np.repeat(np.arange(14), 20_000 // 14 + 1)[:20_000]
+    decisions = found.decisions(labels, answer, day)
+    assert len(decisions["by_week"]) == 2
+    assert decisions["by_week"][0] == pytest.approx(0.8, abs=0.02)
+    assert decisions["by_week"][1] == pytest.approx(0.8, abs=0.05)
+    low, high = np.quantile((labels - answer)[:10_000], [0.1, 0.9])
+    alike = (labels >= answer + low) & (labels <= answer + high)
+    assert alike[10_000:].mean() < 0.45, "With the same interval for all, a week like that is hardly covered."
+    assert "by week from" in found.decisions_described(decisions)
+    rows = np.array([1.0, 80.0], dtype=np.float32)
+    low, high = (found.columns(rows)[name] for name in ("low", "high"))
+    assert high[1] - low[1] > 5 * (high[0] - low[0])
+    again = task_from_json(json.loads(json.dumps(task_to_json(found))))
+    assert again == found
+    assert found.measured(labels, answer, day)["coverage"].value == pytest.approx(decisions["coverage"])
+    assert float(found.values({"coverage"}, labels, answer, *one_block(labels))["coverage"][0]) == decisions["coverage"]
+
+
+def test_intervals_keep_their_shape_and_are_brought_to_the_width_that_newer_rows_ask_for() -> None:
+    random = np.random.default_rng(4)
+    answer = random.uniform(0, 100, 8_000)
+    noise = (1 + answer) * random.normal(size=8_000)
+    found = Regression("minutes", coverage=0.8).decided(answer + 2 * noise, answer, 7)
+    newer = found.renewed(answer + noise, answer)
+    assert newer.edges == found.edges
+    wide, narrow = (np.diff(np.reshape(task.margins, (-1, 2))).ravel() for task in (found, newer))
+    assert narrow / wide == pytest.approx(0.5, abs=0.03)
+    day = np.arange(8_000) // 1_000
+    assert newer.decisions(answer + noise, answer, day)["coverage"] == pytest.approx(0.8, abs=0.005)
+    assert found.renewed(answer[:100] + noise[:100], answer[:100]) == found, "A hundred rows say too little."
+    rare = Regression(coverage=0.999).decided(answer + noise, answer, 7)
+    assert rare.renewed(answer[:1_000], answer[:1_000]) == rare, "Of a thousand rows none may be outside."
+    exact = Regression(coverage=0.8).decided(answer, answer, 7)
+    assert exact.renewed(answer + noise, answer) == exact
+
+
+def test_a_row_whose_answer_is_an_edge_is_in_the_band_above_it_in_float32_as_in_float64() -> None:
+    answer = np.repeat([0.1, 0.2, 0.3], 1_000)
+    found = Regression(coverage=0.8).decided(answer + np.tile(np.arange(-50.0, 50.0), 30), answer, 7)
+    assert len(found.edges) == 2
+    served = found.columns(answer.astype(np.float32))
+    np.testing.assert_allclose(served["low"], found.columns(answer)["low"], atol=1e-4)
+    constant = Regression(coverage=0.8).decided(np.arange(3_000.0), np.ones(3_000), 7)
+    assert constant.edges == ()
+    with pytest.raises(UseCaseError, match="3 margins for 0 edges"):
+        Regression(coverage=0.8, margins=(1.0, 2.0, 3.0))
+
+
+def one_block(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
 
 
 def test_an_interval_comes_with_the_answer_and_too_few_rows_give_none() -> None:

@@ -273,6 +273,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Search, "resources"): (Resources(cpus=2), TRAIN),
     (Search, "ensemble"): (3, TRAIN),
     (Fit, "class_weights"): ("balanced", CANDIDATE),
+    (Fit, "most_levels"): (50, CANDIDATE),
     (Fit, "half_life"): (timedelta(days=9), CANDIDATE),
     (Fit, "calibration"): ("platt", CANDIDATE),
     (Fit, "held_out"): (0.1, CANDIDATE),

@@ -168,8 +168,15 @@ def test_importance_is_what_the_model_loses_without_a_feature() -> None:
     def ask(asked: pl.DataFrame) -> Any:
         return model.answers(*model_inputs(asked, FEATURES))
 
-    found = permutation_importance(BINARY, ask, rows, rows["label"].to_numpy(), names, seed=1)
-    assert found == permutation_importance(BINARY, ask, rows, rows["label"].to_numpy(), names, seed=1)
-    assert found["constant"] == 0
+    given = BINARY, ask, rows, rows["label"].to_numpy(), np.arange(rows.height) // 200, names
+    estimates = permutation_importance(*given, seed=1)
+    assert estimates == permutation_importance(*given, seed=1)
+    found = {name: one.value for name, one in estimates.items()}
+    assert found["constant"] == estimates["constant"].high == 0
     spread = {name: abs(weight) * float(np.std(rows[name].drop_nulls().to_numpy())) for name, weight in WEIGHTS.items()}
-    assert max(found, key=lambda name: found[name]) == max(spread, key=lambda name: spread[name])
+    first = max(found, key=lambda name: found[name])
+    assert first == max(spread, key=lambda name: spread[name])
+    low, high = estimates[first].low, estimates[first].high
+    assert low is not None
+    assert high is not None
+    assert 0 < low < found[first] < high

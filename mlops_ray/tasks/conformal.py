@@ -1,0 +1,87 @@
+"""Conformal intervals: what is added to an answer so that a declared share of new labels is between the two ends."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_ray.tasks.evaluation import Floats
+
+# Answers are put into so many bands, each of at least so many of the rows that it is found on.
+_BANDS, _BAND_ROWS = 10, 200
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Of each band of answers what is added for the low and for the high end, in pairs, and from which answer on the
+    next pair holds: `edges`, one fewer than pairs."""
+
+    ends: tuple[float, ...]
+    edges: tuple[float, ...] = ()
+
+    def around(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
+        """From where to where the interval of each answer is, [rows]."""
+        low, high = np.array(self.ends).reshape(-1, 2)[_bands(answer, self.edges)].T
+        return answer + low, answer + high
+
+    def renewed(self, labels: Floats, answer: Floats, coverage: float) -> "Margins":
+        """Wider or narrower, on each side alike in all bands, so that they hold on these rows; with few of them as they
+        are."""
+        pairs = np.array(self.ends).reshape(-1, 2)
+        middle, half = pairs.mean(axis=1), (pairs[:, 1] - pairs[:, 0]) / 2
+        if len(labels) < max(fewest_rows(coverage), _BAND_ROWS) or not half.all():
+            return self
+        band = _bands(answer, self.edges)
+        low, high = _pair((labels - answer - middle[band]) / half[band], coverage)
+        return Margins(_flat(np.stack([middle + low * half, middle + high * half], axis=1)), self.edges)
+
+
+def fewest_rows(coverage: float) -> int:
+    """With fewer rows nothing can be left outside on each side."""
+    return math.ceil(2 / (1 - coverage) - 1 - _ROUNDING)
+
+
+def conformal(labels: Floats, answer: Floats, coverage: float) -> Margins:
+    """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of the
+    American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on each side
+    (Linusson et al., "Signed-error conformal regression", PAKDD 2014), for rows with similar answers each by themselves
+    (Vovk et al., "Mondrian confidence machine", 2003): where much is expected more is uncertain, and a calm week has
+    fewer such rows than a stormy one. Where rows are exchangeable, at least `coverage` of new labels are inside.
+
+    labels, answer: of `fewest_rows` rows at least that the model has not seen.
+    """
+    edges = _edges(answer, max(fewest_rows(coverage), _BAND_ROWS))
+    band = _bands(answer, edges)
+    pairs = [_pair((labels - answer)[band == one], coverage) for one in range(len(edges) + 1)]
+    return Margins(_flat(np.array(pairs)), edges)
+
+
+def _pair(errors: Floats, coverage: float) -> tuple[float, float]:
+    ordered = np.sort(errors)
+    outside = math.floor((len(ordered) + 1) * (1 - coverage) / 2 + _ROUNDING)
+    return float(ordered[outside - 1]), float(ordered[len(ordered) - outside])
+
+
+def _flat(pairs: Floats) -> tuple[float, ...]:
+    return tuple(float(end) for end in pairs.ravel())
+
+
+def _edges(answer: Floats, fewest: int) -> tuple[float, ...]:
+    """Where bands of answers begin: quantiles, of which each has `fewest` rows on its left up to the one before, and on
+    its right."""
+    ordered, start = np.sort(answer.astype(np.float32)), 0
+    edges = list[float]()
+    for edge in np.unique(np.quantile(ordered, np.linspace(0, 1, _BANDS + 1)[1:-1], method="lower")):
+        rows = int(np.searchsorted(ordered, edge, side="left"))
+        if rows - start >= fewest and len(ordered) - rows >= fewest:
+            edges.append(float(edge))
+            start = rows
+    return tuple(edges)
+
+
+def _bands(answer: NDArray[np.floating[Any]], edges: tuple[float, ...]) -> NDArray[np.intp]:
+    """The number of each answer's band. As float32, which is what a served model answers with."""
+    return np.searchsorted(np.array(edges, dtype=np.float32), answer.astype(np.float32), side="right")
