@@ -30,7 +30,7 @@ class Left:
 
 
 def check(history: Rows, left: Left, rotate_s: float = 0.0) -> list[str]:
-    """What is not as it must be, in words; nothing where all is well. rotate_s: how much a host that is lost may lose."""
+    """What is not as it must be, in words; nothing where all is well. rotate_s: what a host that is lost may lose."""
     return [
         *_faults(history),
         *_predictions(history, left, rotate_s),
@@ -123,32 +123,40 @@ def _deliveries(history: Rows, events: Rows) -> list[str]:
 
 
 def _retrainings(history: Rows, events: Rows) -> list[str]:
-    """Each that was decided was begun once and finished once, and each alarm of the history led to one at most."""
+    """Each that was decided was begun, and finished once. One that died is begun again, as another submission
+    (`<id>-<attempt>`); each of these is begun once."""
+    payloads = [(event["type"], event["payload"]) for event in events]
     decided = Counter(
-        event["payload"]["order"]["id"]
-        for event in events
-        if event["type"] == "retraining.decided" and "order" in event["payload"]
+        said["order"]["id"] for type, said in payloads if type == "retraining.decided" and "order" in said
     )
-    finished = Counter(event["payload"]["id"] for event in events if event["type"] == "retraining.finished")
-    begun = Counter(line["retraining"] for line in history if line["what"] == "retraining begun")
+    finished = Counter(said["id"] for type, said in payloads if type == "retraining.finished")
+    begun = Counter(line["submission"] for line in history if line["what"] == "retraining begun")
     found = []
     for name, counts in (("decided", decided), ("finished", finished), ("begun", begun)):
         if twice := [id for id, count in counts.items() if count > 1]:
             found.append(f"Retrainings were {name} more than once: {twice[:3]}")
-        if name != "decided" and (other := set(decided) ^ set(counts)):
+    ids = {submission.rpartition("-")[0] for submission in begun}
+    for name, others in (("finished", set(finished)), ("begun", ids)):
+        if other := set(decided) ^ others:
             found.append(f"Retrainings decided and {name} are not the same: {sorted(other)[:3]}")
     return found
 
 
+def read_lines(file: Path) -> Rows:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def read_left(folder: Path) -> Left:
     ledger = pq.read_table(folder / "ledger.parquet", columns=["request_id"]).column("request_id").to_pylist()
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    events = read_lines(folder / "events.jsonl")
     head, drift = (json.loads((folder / f"{name}.json").read_text()) for name in ("event_head", "drift"))
     return Left(Counter(ledger), events, head, drift)
 
 
 def main(folder: Path, rotate_s: float = 0.0) -> list[str]:
-    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    history, begun = read_lines(folder / "history.jsonl"), folder / "begun"
+    if begun.exists():
+        history += [{"what": "retraining begun", "submission": name} for name in begun.read_text().split()]
     left = read_left(folder)
     problems = check(history, left, rotate_s)
     kinds = Counter(str(line.get("status", line["what"])) for line in history)

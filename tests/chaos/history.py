@@ -38,10 +38,6 @@ class History:
         self._stream.close()
 
 
-def read_history(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
 class Callers:
     """Requests at a rate, in turn to each of some front ends; each id is asked for once. What is answered is written
     after it arrived, what is asked for before it leaves."""
