@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.fleet import PORT, Fleet
+from tests.chaos.fleet import PORT, Fleet, set_clock
 from tests.chaos.hosts import GCS_PORT, Host, listens, wait_until
 
 SEEN_WITHIN_S = 30.0
@@ -116,12 +116,12 @@ def clear_disk(fleet: Fleet) -> None:
 
 def set_clock_ahead(fleet: Fleet) -> Seen:
     """While all runs. Seen: a process of that host tells another time than this one."""
-    (fleet.folder / "clock").write_text(f"+{HOUR_S}")
+    set_clock(fleet.folder, HOUR_S)
     return lambda: _clock_of(fleet.workers[1]) - time.time() > 0.9 * HOUR_S
 
 
 def set_clock_right(fleet: Fleet) -> None:
-    (fleet.folder / "clock").write_text("+0")
+    set_clock(fleet.folder, 0)
 
 
 def _clock_of(host: Host) -> float:

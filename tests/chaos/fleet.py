@@ -3,6 +3,8 @@ replica, a Redis for the head's tables, and an object store."""
 
 import json
 import os
+import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -15,7 +17,6 @@ from typing import Any
 
 import boto3
 import httpx
-import pytest
 import uuid6
 import yaml
 from sqlalchemy import select
@@ -36,10 +37,9 @@ from tests.chaos.store_pair import Line, PostgresqlPair
 from tests.integration.test_online_store import free_port
 from tests.raw_ledger import raw_rows
 
-NAME, PORT, ROTATE_S = "departures", 18_300, 5
+NAME, PORT, ROTATE_S, BUCKET = "departures", 18_300, 5, "ledger"
 TYPES = ["alarm.raised", "alarm.resolved", "retraining.decided", "retraining.finished"]
 BACK_S = 90.0
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
@@ -154,7 +154,8 @@ def fleet(folder: Path) -> Iterator[Fleet]:
         command = [sys.executable, "-m", "tests.chaos.fleet_example", f"{head.address}:{GCS_PORT}"]
         driver = head.start(*command, str(folder / "settings.yaml"), stdout=subprocess.PIPE)
         assert driver.stdout is not None
-        assert driver.stdout.readline().strip() == "serving"
+        said = list(iter(driver.stdout.readline, ""))  # to its end
+        assert said[-1:] == ["serving\n"], said
         made = Fleet(folder, head, workers, settings, history, pair, line, (folder / "key").read_text())
         store = open_store(settings)
         subscribe(store, SYSTEM, Channels((OUTSIDE,)), hook, NAME, TYPES, secret="")
@@ -164,17 +165,11 @@ def fleet(folder: Path) -> Iterator[Fleet]:
 
 
 def hosts_of(folder: Path, redis: str, stack: ExitStack) -> Iterator[Host]:
-    """The disk of each worker is a small one, and the clock of the second may be set (faketime)."""
+    """The disk of each worker is a small one, and the clock of the second may be set."""
     begun = {"FLEET_BEGUN": str(folder / "begun")}
     common = {**S3_KEYS, **begun, "AWS_EC2_METADATA_DISABLED": "true"}
     of_head = {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": folder.name}
-    clock = folder / "clock"
-    clock.write_text("+0")
-    moved = {
-        "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
-    for number, own in enumerate((of_head, {}, moved if FAKETIME.exists() else {}), 1):
+    for number, own in enumerate((of_head, {}, clock_of_its_own(folder)), 1):
         host = Host(f"mlrhost{number}", f"10.77.0.{number}", folder / "disk", int(number > 1), common | own)
         host.own_disk.mkdir()
         mounted = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(host.own_disk)]
@@ -184,7 +179,7 @@ def hosts_of(folder: Path, redis: str, stack: ExitStack) -> Iterator[Host]:
 
 
 def written_settings(folder: Path, pair: PostgresqlPair, line: Line) -> Settings:
-    s3 = f"s3://ledger/state?region=us-east-1&endpoint_override={OUTSIDE}:{line.port}&scheme=http"
+    s3 = f"s3://{BUCKET}/state?region=us-east-1&endpoint_override={OUTSIDE}:{line.port}&scheme=http"
     values: dict[str, Any] = {
         "state": str(folder), "data": str(folder), "artifacts": s3, "control_store": pair.url, "http_host": "0.0.0.0",
         "http_port": PORT, "ledger_wal": str(folder / "disk"), "ledger_rotate_s": ROTATE_S, "ledger_upkeep_every_s": 0,
@@ -209,15 +204,14 @@ def redis_of_the_head(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def object_store(folder: Path) -> Iterator[Line]:
-    """A bucket `ledger` behind a line."""
+    """A bucket behind a line."""
     os.environ.update(S3_KEYS)
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "moto.log").open("w"))
     try:
         wait_until(lambda: listens("127.0.0.1", port), 60, "the object store")
-        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", **_as_arguments())
-        client.create_bucket(Bucket="ledger")
+        bucket_client("127.0.0.1", port).create_bucket(Bucket=BUCKET)
         line = Line("127.0.0.1", port)
         yield line
         line.close()
@@ -226,10 +220,21 @@ def object_store(folder: Path) -> Iterator[Line]:
         server.wait(20)
 
 
-def _as_arguments() -> dict[str, str]:
-    return {name.lower(): value for name, value in S3_KEYS.items()}
+def bucket_client(host: str, port: int) -> Any:
+    keys = {name.lower(): value for name, value in S3_KEYS.items()}
+    return boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1", **keys)
 
 
-def faketime_or_skip() -> None:
-    if not FAKETIME.exists():
-        pytest.skip(f"{FAKETIME} is not there: apt-get install faketime")
+def clock_of_its_own(folder: Path) -> dict[str, str]:
+    """Variables of processes whose clock is ahead as the file `clock` says; none where there is no compiler."""
+    set_clock(folder, 0)
+    library, source = folder / "clock_ahead.so", Path(__file__).with_name("clock_ahead.c")
+    if shutil.which("gcc") is None:
+        return {}
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(folder / "clock")}
+
+
+def set_clock(folder: Path, ahead_s: int) -> None:
+    with (folder / "clock").open("r+b" if (folder / "clock").exists() else "wb") as file:  # it is mapped into memory
+        file.write(struct.pack("q", ahead_s))

@@ -40,6 +40,7 @@ def main(address: str, file: str) -> None:
     reference = str(Path(__file__).with_name("fleet_use_case.py"))
     launcher = ActorLauncher(NAME, settings, folder, reference)
     start_governor(USE_CASE, settings, folder, reference, every_s=3, launcher=launcher)
+    ray.shutdown()
     print("serving", flush=True)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.chaos.check_history import read_lines
 from tests.chaos.faults import FAULTS, Fault, some_at_once
-from tests.chaos.fleet import Fleet, faketime_or_skip, fleet
+from tests.chaos.fleet import Fleet, fleet
 
 MINUTES, SEED = float(os.environ.get("CHAOS_MINUTES", "20")), int(os.environ.get("CHAOS_SEED", "0"))
 CALM_S = 5.0
@@ -29,8 +29,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
 def test_a_fault_loses_doubles_and_breaks_nothing(hosts: Fleet, fault: Fault) -> None:
-    if "clock" in fault.name:
-        faketime_or_skip()
+    if "clock" in fault.name and not (hosts.folder / "clock_ahead.so").exists():
+        pytest.skip("there is no gcc for tests/chaos/clock_ahead.c")
     began = time.time()
     with hosts.called():
         time.sleep(CALM_S)
@@ -55,7 +55,6 @@ def answers_since(hosts: Fleet, began: float) -> str:
 
 @pytest.mark.timeout(MINUTES * 60 + 900)
 def test_three_faults_at_once_again_and_again(hosts: Fleet) -> None:
-    faketime_or_skip()
     choose, until_s, began = random.Random(SEED), time.monotonic() + 60 * MINUTES, time.time()
     with hosts.called():
         while time.monotonic() < until_s:
