@@ -86,12 +86,8 @@ def autoscaling() -> Iterator[tuple[str, float, str]]:
 def _of_hosts(program: str, *arguments: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(Path(__file__).parent / "cluster_hosts" / program), folder, *arguments]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "disabled",
-        }
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **quiet}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -1,4 +1,5 @@
-"""The search of `work.py` on Ray's AutoscalingCluster: hosts come for it and go afterwards. python autoscaling.py FOLDER
+"""The search of `work.py` on Ray's AutoscalingCluster: hosts come for it and go afterwards: python autoscaling.py
+FOLDER.
 
 Ray's own class runs `ray stop --force`, which ends every Ray that it sees. So this starts itself anew where it sees no
 process but its own, and no network but its own (`unshare`). Prints one JSON object.

@@ -1,7 +1,6 @@
 """A search and a transform on simulated hosts, in which what would take CPUs sleeps: python work.py FOLDER HOSTS.
 
-Each host is a Ray node of one CPU. Prints one JSON object: of both, how long it took and how long was slept in it, which
-is of all hosts' time the share at work.
+Each host is a Ray node of one CPU. Prints one JSON object: of both, how long it took and how long was slept in it.
 """
 
 import json
