@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.fleet import PORT, Fleet, set_clock
-from tests.chaos.hosts import GCS_PORT, Host, listens, wait_until
+from tests.chaos.hosts import GCS_PORT, OUTSIDE, Host, listens, wait_until
 
 SEEN_WITHIN_S = 30.0
 SLOW_S, SLOW_FOR_S = 0.3, 20.0
@@ -131,9 +131,9 @@ def _clock_of(host: Host) -> float:
 
 
 def kill_primary(fleet: Fleet) -> Seen:
-    host, port = fleet.settings.control_store.partition("host=")[2].partition(":")[0], fleet.pair.primary
+    port = fleet.pair.primary
     fleet.pair.kill_primary()
-    return lambda: not listens(host, port)
+    return lambda: not listens(OUTSIDE, port)
 
 
 def fail_over(fleet: Fleet) -> None:

@@ -157,9 +157,8 @@ def main(minutes: float, every_minutes: float, seed: int, folder: Path) -> list[
     for name, mb in after.items():
         print(f"soak: {name}: {before[name]:.1f} to {mb:.1f} MB")
     each = 1e6 * (after["artifacts"] - before["artifacts"]) / max(1, given)
-    print(
-        f"soak: {given:,} predictions in {(time.monotonic() - began_s) / 60:.1f} min, {each:.0f} bytes of artifacts each"
-    )
+    took_min = (time.monotonic() - began_s) / 60
+    print(f"soak: {given:,} predictions in {took_min:.1f} min, {each:.0f} bytes of artifacts each")
     if each > MAX_BYTES_PER_PREDICTION:
         problems.append(f"{each:.0f} bytes of artifacts for each prediction (limit {MAX_BYTES_PER_PREDICTION:g})")
     return problems

@@ -30,8 +30,8 @@ class PostgresqlPair:
         self.ports = free_port(), free_port()
         self._servers: dict[int, subprocess.Popen[bytes]] = {}
         self.primary, self.replica = self.ports
-        hosts = "&".join(f"host={OUTSIDE}:{port}" for port in self.ports)
-        self.url = f"postgresql://postgres:none@/postgres?{hosts}&target_session_attrs=read-write"
+        hosts = ",".join(f"{OUTSIDE}:{port}" for port in self.ports)
+        self.url = f"postgresql://postgres:none@{hosts}/postgres?target_session_attrs=read-write"
 
     def __enter__(self) -> "PostgresqlPair":
         self._run("initdb", "-A", "trust", str(self._data(self.primary)))
