@@ -3,7 +3,7 @@
 
 Memory, file descriptors, processes and state are looked at every few seconds. Judged is what was seen while all was
 whole, after a third of the time (until then caches fill). A process that a fault ends takes its memory with it, so the
-growth of memory is that of each process by itself: of those that lived for longest in each role.
+growth of memory is that of each process by itself, of those that lived for longest in each role.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.chaos.store_pair import Line
 
 WARM_UP = 1 / 3
 LOOK_S = 5.0
+LEAST_LOOKS = 5
 MAX_GROWTH_PERCENT_H = 1.0
 JUDGED_FROM_MINUTES = 60.0  # before, what one page more makes in an hour is above the limit
 MAX_MORE_FILES = 1.1
@@ -36,11 +37,14 @@ ROLES = ("ServeReplica", "ServeController", "ProxyActor", "DriftActor", "Governo
          "haproxy")  # fmt: skip
 
 
+Points = list[tuple[float, int, int]]  # when, resident bytes, open files
+
+
 @dataclass
 class Seen:
-    """By process (its role, and pid with the moment of its start): when, resident bytes, and open files."""
+    """By process (its role, and pid with the moment of its start) what was seen of it, while all was whole."""
 
-    processes: dict[tuple[str, str], list[tuple[float, int, int]]] = field(default_factory=lambda: defaultdict(list))
+    processes: dict[tuple[str, str], Points] = field(default_factory=lambda: defaultdict(list))
     orphans: set[str] = field(default_factory=set)
     whole: threading.Event = field(default_factory=threading.Event)
 
@@ -82,33 +86,39 @@ def looking(found: Fleet, began_s: float) -> Iterator[Seen]:
         thread.join()
 
 
-def growth_percent_h(points: Sequence[tuple[float, int, int]]) -> float:
+def growth_percent_h(points: Points) -> float:
     """Of resident memory, by the line through all points (least squares), of what it was in the middle."""
     at_s, bytes_, _ = np.array(points, float).T
     slope, _ = np.polyfit(at_s, bytes_, 1)
     return float(100 * slope * 3600 / np.median(bytes_))
 
 
+def settled(points: Points) -> Points:
+    """Without the first third of its life."""
+    first_s, last_s = points[0][0], points[-1][0]
+    return [one for one in points if one[0] >= first_s + WARM_UP * (last_s - first_s)]
+
+
 def judge(seen: Seen, minutes: float) -> list[str]:
-    """What is not as it must be. Prints the growth of the longest life of each role."""
+    """What is not as it must be. Of each role the lives of at least half of the longest are looked at."""
     problems = [f"an orphan: {one}" for one in sorted(seen.orphans)]
     for role in ROLES:
         lives = [points for (name, _), points in seen.processes.items() if name == role]
-        longest = max(lives, key=lambda points: points[-1][0] - points[0][0], default=[])
-        settled = [one for one in longest if one[0] > longest[0][0] + WARM_UP * (longest[-1][0] - longest[0][0])]
-        if len(settled) < 5:
+        longest_s = max((points[-1][0] - points[0][0] for points in lives), default=0.0)
+        long = [settled(points) for points in lives if points[-1][0] - points[0][0] >= longest_s / 2]
+        long = [points for points in long if len(points) >= LEAST_LOOKS]
+        if not long:
             print(f"soak: {role}: lived too shortly to tell")
-            continue
-        growth, lived_min = growth_percent_h(settled), (settled[-1][0] - settled[0][0]) / 60
-        files = [one[2] for one in settled]
-        print(
-            f"soak: {role}: {settled[-1][1] / 2**20:.0f} MiB, {growth:+.1f} %/h over {lived_min:.1f} min; "
-            f"{files[0]} to {files[-1]} files"
-        )
-        if minutes >= JUDGED_FROM_MINUTES and growth > MAX_GROWTH_PERCENT_H:
-            problems.append(f"{role} grows by {growth:.1f} %/h (limit {MAX_GROWTH_PERCENT_H:g})")
-        if np.median(files[len(files) // 2 :]) > MAX_MORE_FILES * np.median(files[: len(files) // 2]) + 5:
-            problems.append(f"{role} opens files: {files[0]} to {files[-1]}")
+        for points in long:
+            growth, files = growth_percent_h(points), [one[2] for one in points]
+            print(
+                f"soak: {role}: {points[-1][1] / 2**20:.0f} MiB, {growth:+.1f} %/h over "
+                f"{(points[-1][0] - points[0][0]) / 60:.1f} min, {files[0]} to {files[-1]} files"
+            )
+            if minutes >= JUDGED_FROM_MINUTES and growth > MAX_GROWTH_PERCENT_H:
+                problems.append(f"{role} grows by {growth:.1f} %/h (limit {MAX_GROWTH_PERCENT_H:g})")
+            if np.median(files[len(files) // 2 :]) > MAX_MORE_FILES * np.median(files[: len(files) // 2]) + 5:
+                problems.append(f"{role} opens files: {files[0]} to {files[-1]}")
     return problems
 
 
