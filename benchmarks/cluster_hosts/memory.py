@@ -8,6 +8,7 @@ import json
 import resource
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def main(folder: Path, files: int) -> dict[str, float]:
             largest["head"] = max(largest["head"], sum(one.memory_info().rss for one in ours) / 2**20)
 
     with hosts(2):
-        case = CASE.__class__(**{**vars(CASE), "feature_views": {"busy": DividedView(busy, looks_back=2 * DAY)}})
+        case = replace(CASE, feature_views={"busy": DividedView(busy, looks_back=2 * DAY)})
         before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         thread = threading.Thread(target=follow)
         thread.start()
