@@ -1,5 +1,5 @@
 """A soak: a fleet under load for as long as is wanted, with a fault every few minutes: python -m tests.chaos.soak
---minutes 120 --faults-every 5 [--seed 0] [--folder FOLDER]. Ends with 1 where something is not as it must be.
+--minutes 120 --faults-every 5 [--at-once 3] [--seed 0] [--folder FOLDER]. Ends with 1 where something is not as it must be.
 
 Memory, file descriptors, processes and state are looked at every few seconds. Judged is what was seen while all was
 whole, after a third of the time (until then caches fill). A process that a fault ends takes its memory with it, so the
@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tests.chaos.faults import FAULTS
-from tests.chaos.fleet import BUCKET, Fleet, bucket_client, fleet
+from tests.chaos.faults import some_at_once
+from tests.chaos.fleet import BACK_S, BUCKET, Fleet, bucket_client, fleet
 from tests.chaos.hosts import OUTSIDE, Host
 from tests.chaos.store_pair import Line
 
@@ -145,7 +145,7 @@ def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def main(minutes: float, every_minutes: float, seed: int, folder: Path) -> list[str]:
+def main(minutes: float, every_minutes: float, at_once: int, seed: int, folder: Path) -> list[str]:
     choose, began_s = random.Random(seed), time.monotonic()
     with fleet(folder) as found, looking(found, time.monotonic()) as seen:
         before = state_of(found)
@@ -157,10 +157,9 @@ def main(minutes: float, every_minutes: float, seed: int, folder: Path) -> list[
                 if time.monotonic() >= end_s:
                     break
                 seen.whole.clear()
-                fault = choose.choice(FAULTS)
                 found.alarm()
-                fault.carry_out(found)
-                print(f"soak: {fault.name}, whole after {found.expect_back():.1f} s", flush=True)
+                names = some_at_once(found, choose, at_once)
+                print(f"soak: {names}, whole after {found.expect_back(at_once * BACK_S):.1f} s", flush=True)
         found.settle()
         problems = [*found.problems(), *judge(seen, minutes)]
         after, given = state_of(found), len(found.given())
@@ -178,11 +177,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--faults-every", type=float, default=5)
+    parser.add_argument("--at-once", type=int, default=1, choices=(1, 2, 3))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
     place = given.folder or Path(tempfile.mkdtemp(prefix="mlops-ray-soak-"))
     place.mkdir(parents=True, exist_ok=True)
-    wrong = main(given.minutes, given.faults_every, given.seed, place)
+    wrong = main(given.minutes, given.faults_every, given.at_once, given.seed, place)
     print("\n".join(f"WRONG: {one}" for one in wrong) or "soak: all as it must be")
     sys.exit(bool(wrong))
