@@ -71,9 +71,23 @@ class Fleet:
         self.history.write("answered", id=id, status=answer.status_code, **said)
         return said.get("version") == "7"
 
+    def shows_what_is_live(self, host: Host) -> bool:
+        """Two applications: what is live stands in the control store, and the server's own answers beside it."""
+        headers, base = {"authorization": f"Bearer {self.key}"}, f"http://{host.address}:{PORT}/v2"
+        try:
+            shown = httpx.get(f"{self.front_end(host)}/rollout", headers=headers, timeout=12, trust_env=False)
+            alive = httpx.get(f"{base}/health/live", timeout=12, trust_env=False)
+        except httpx.TransportError:
+            return False
+        if (shown.status_code, alive.status_code) != (200, 200):
+            return False
+        return bool(shown.json()["champion"]["version"] == 7)
+
     def is_whole(self) -> bool:
-        """Both workers answer with the live version, and the control store takes writes."""
-        return all(self.answers(host) for host in self.workers)
+        """The head is there, and at both workers the live version and what asks the control store answer."""
+        return listens(self.head.address, GCS_PORT) and all(
+            self.answers(host) and self.shows_what_is_live(host) for host in self.workers
+        )
 
     def expect_back(self, within_s: float = BACK_S) -> float:
         took_s = wait_until(self.is_whole, within_s, "both workers answer")

@@ -164,6 +164,7 @@ class Host:
 
         def follow() -> None:
             while not self.lost.is_set():
+                (self.sessions / "ray_current_cluster").unlink(missing_ok=True)  # as ExecStartPre of the head's unit
                 self.join(head).wait()
                 self.signal(signal.SIGKILL)
                 while self.held.is_set() and not self.lost.is_set():

@@ -1,5 +1,5 @@
 """A soak: a fleet under load for as long as is wanted, with a fault every few minutes: python -m tests.chaos.soak
---minutes 120 --faults-every 5 [--at-once 3] [--seed 0] [--folder FOLDER]. Ends with 1 where something is not as it must be.
+--minutes 120 --faults-every 5 [--at-once 3] [--seed 0] [--folder FOLDER]. Ends with 1 where something is wrong.
 
 Memory, file descriptors, processes and state are looked at every few seconds. Judged is what was seen while all was
 whole, after a third of the time (until then caches fill). A process that a fault ends takes its memory with it, so the
