@@ -1,4 +1,5 @@
-"""The cluster and its bill: what is measured of work against what the kernel accounts for, and what measuring costs."""
+"""The cluster and its bill: what is measured of work against what the kernel accounts for, what measuring costs, and
+what one to eight hosts get done."""
 
 import json
 import os
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 _WORK = Path(__file__).parent / "cluster_cost" / "work.py"
 _GROUPS = (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup"))
 _ROUNDS, _SECONDS = 3, 6.0
+_HOSTS = (1, 2, 4, 8)
 
 
 @contextmanager
@@ -58,4 +60,37 @@ def cost() -> Iterator[tuple[str, float, str]]:
     yield "cost.ratio", with_it / without, "with/without the meter"
 
 
-PARTS = {"cost": cost}
+def hosts() -> Iterator[tuple[str, float, str]]:
+    """efficiency: what a host of so many gets done in a second beside what one alone does, start and end included.
+    memory: of the same work on 100 times the data."""
+    done = {number: _of_hosts("work.py", str(number)) for number in _HOSTS}
+    for what in ("search", "transform"):
+        each = {number: one[what]["slept_s"] / one[what]["took_s"] / number for number, one in done.items()}
+        for number in _HOSTS:
+            yield f"hosts.{what}_{number}", done[number][what]["took_s"], f"s, at work {100 * each[number]:.0f} %"
+        yield f"hosts.{what}_efficiency", 100 * each[_HOSTS[-1]] / each[_HOSTS[0]], f"% at {_HOSTS[-1]} hosts"
+    less, more = (_of_hosts("memory.py", str(files)) for files in (1, 100))
+    for who in ("driver", "head"):
+        yield f"hosts.{who}_memory_1", less[who], f"MiB, {less['rows']:,} feature rows"
+        yield f"hosts.{who}_memory_100", more[who], f"MiB, {more['rows']:,} feature rows"
+
+
+def autoscaling() -> Iterator[tuple[str, float, str]]:
+    """The search as it is, on Ray's AutoscalingCluster with at most three hosts beside the head."""
+    found = _of_hosts("autoscaling.py")
+    yield "autoscaling.hosts_before", found["before"], "hosts"
+    yield "autoscaling.hosts_most", found["most"], "hosts"
+    yield "autoscaling.hosts_after", found["after"], f"hosts, {found['down_s']:.0f} s after its end"
+
+
+def _of_hosts(program: str, *arguments: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(Path(__file__).parent / "cluster_hosts" / program), folder, *arguments]
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **quiet}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+PARTS = {"cost": cost, "hosts": hosts, "autoscaling": autoscaling}

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from select import POLLIN, poll
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DisconnectionError, OperationalError, StatementError
@@ -47,6 +48,8 @@ def open_store(settings: Settings) -> "ControlStore":
 
 class ControlStore:
     """SQLite (sqlite:////absolute/path) or PostgreSQL (postgresql://…). One writer at a time, any number of readers.
+
+    Of a PostgreSQL that fails over all servers may be named: postgresql://user@one,two/db?target_session_attrs=read-write.
 
     wait_s: how long to wait for a lock that another process holds. Threads may share a store, and it can be pickled:
     what arrives connects anew.
@@ -220,7 +223,7 @@ class ControlStore:
     @cached_property
     def _parsed(self) -> URL:
         try:
-            url = make_url(self.url)
+            url = make_url(_hosts_as_options(self.url))
         except ArgumentError:
             raise ConfigurationError(
                 "Setting 'control_store' is not a database URL. Example: postgresql://user:password@host/database."
@@ -423,6 +426,17 @@ def _expect_connected(engine: Engine, connection: Any, record: ConnectionPoolEnt
         engine.dialect.do_ping(connection)
     except engine.dialect.loaded_dbapi.Error as error:
         raise DisconnectionError from error
+
+
+def _hosts_as_options(url: str) -> str:
+    """Several hosts stand in a URL as `user@one:5432,two:5432/db` for PostgreSQL's own tools; SQLAlchemy has each as an
+    option `host`."""
+    parts = urlsplit(url)
+    account, mark, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return url
+    options = "&".join([*(f"host={host}" for host in hosts.split(",")), *filter(None, [parts.query])])
+    return urlunsplit(parts._replace(netloc=account + mark, query=options))
 
 
 def _do_not_wait_for_the_disk(connection: Any, _record: Any) -> None:

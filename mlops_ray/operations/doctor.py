@@ -192,16 +192,29 @@ def _servers(settings: Settings) -> Iterator[str]:
 
 
 def _reached(url: str) -> str:
-    """Raise ConfigurationError unless the server of a URL takes connections. Whether it lets us in is not asked."""
+    """Raise ConfigurationError unless a server of a URL takes connections. Whether it lets us in is not asked.
+
+    A URL may name several, as PostgreSQL has it (`one:5432,two:5432`): one that is away is a doubt then.
+    """
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme.partition("+")[0], 443)
+    usual = _PORTS.get(parts.scheme.partition("+")[0], 443)
+    servers = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+    named = [(server.hostname or "", server.port or usual) for server in servers]
+    away = {f"{host}:{port}": said for host, port in named if (said := _refuses(host, port))}
+    told = "; ".join(f"{server} takes no connections: {said}" for server, said in away.items())
+    if len(away) == len(named):
+        raise ConfigurationError(f"{told}. Start it, or mend the setting.")
+    if away:
+        raise _Doubt(f"{told}. The rest answers. Start it again before that fails too.")
+    return f"{', '.join(f'{host}:{port}' for host, port in named)} takes connections"
+
+
+def _refuses(host: str, port: int) -> str:
     try:
         socket.create_connection((host, port), timeout=_REACHED_WITHIN_S).close()
     except OSError as error:
-        raise ConfigurationError(
-            f"{host}:{port} takes no connections: {error}. Start it, or mend the setting."
-        ) from None
-    return f"{host}:{port} takes connections"
+        return str(error)
+    return ""
 
 
 def _keys(settings: Settings) -> Iterator[str]:

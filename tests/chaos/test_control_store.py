@@ -1,4 +1,5 @@
-"""A control store that another process holds: for 10 s everybody waits, for 60 s they are told so, or it is put out."""
+"""A control store that another process holds: for 10 s everybody waits, for 60 s they are told so, or it is put out.
+And one that fails over to its replica."""
 
 import threading
 import time
@@ -7,7 +8,10 @@ import pytest
 
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import read_events
+from mlops_ray.governance.events import SYSTEM, read_events
+from mlops_ray.governance.keys import create_key
+from tests.chaos.hosts import bridge
+from tests.chaos.store_pair import PostgresqlPair
 from tests.integration.conftest import server, store, url  # noqa: F401
 from tests.integration.test_control_store import held_by_another, set_champion
 
@@ -45,3 +49,46 @@ def test_on_postgresql_who_stands_still_in_a_transaction_is_put_out(store: Contr
         assert 10 < took_s < 20
         assert process.is_alive()
     assert [event.subject for event in read_events(store)] == ["trains@1"], "nothing half done"
+
+
+@pytest.mark.timeout(120)
+def test_failed_over_twice_it_takes_writes_again_and_has_all_that_it_took() -> None:
+    """Both servers stand in its URL. Who writes meanwhile is told so at once, and comes again."""
+    with bridge(), PostgresqlPair() as pair:
+        store, ending = ControlStore(pair.url), threading.Event()
+        store.prepare()
+        made: dict[str, float] = {}
+        refused: list[float] = []
+
+        def write() -> None:
+            number = 0
+            while not ending.wait(0.05):
+                number, began_s = number + 1, time.monotonic()
+                try:
+                    create_key(store, SYSTEM, f"key-{number}", ["predict"])
+                    made[f"key-{number}"] = time.monotonic()
+                except UnavailableError:
+                    refused.append(time.monotonic() - began_s)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        back_s = []
+        for _ in range(2):
+            time.sleep(2)
+            pair.kill_primary()
+            time.sleep(2)
+            pair.promote()
+            promoted_s = time.monotonic()
+            while max(made.values()) < promoted_s:
+                assert time.monotonic() - promoted_s < 10
+                time.sleep(0.05)
+            back_s.append(max(made.values()) - promoted_s)
+            pair.attach()
+        ending.set()
+        writer.join()
+        known = {event.subject.partition(" ")[2] for event in read_events(store, types=["key.created"], limit=100_000)}
+        print(f"written again {max(back_s):.1f} s after the promotion, {len(refused)} refused in {max(refused):.1f} s")
+        assert made.keys() <= known
+        assert refused
+        assert max(refused) < 5
+        store.close()

@@ -1,9 +1,6 @@
 """Two hosts: network namespaces with addresses and disks of their own, a Ray node in each, behind one bridge."""
 
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,103 +21,15 @@ from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import read_events
 from mlops_ray.monitoring.watch_state import read_state
-from mlops_ray.serving.environment import serve_environment
+from tests.chaos.hosts import GCS_PORT, OUTSIDE, Host, bridge, listens, wait_until
 from tests.integration.test_online_store import postgresql
-from tests.pipeline_run import ROOT
 from tests.raw_ledger import raw_rows
 
-BRIDGE, OUTSIDE = "mlrbridge", "10.77.0.254"
 NAME = "departures"
-PORT, GCS_PORT, ROTATE_S = 18_300, 6_390, 5
+PORT, ROTATE_S = 18_300, 5
 REPORT_S = 3  # how often a replica says how old its answers on this disk are
 REPLICA_PORTS = range(30_000, 30_020)  # where Serve opens the replicas' own
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
-ENVIRONMENT = {
-    **serve_environment(), "PYTHONPATH": str(ROOT), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    "RAY_AUTH_MODE": "disabled",
-}  # fmt: skip
-
-
-def ip(*arguments: str, check: bool = True) -> int:
-    return subprocess.run(["ip", *arguments], check=check, capture_output=True).returncode
-
-
-@dataclass
-class Host:
-    """A network namespace with one link to the bridge. What runs in it sees a folder of its own at `disk`, which stays
-    until the host is lost."""
-
-    name: str
-    address: str
-    disk: Path
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @property
-    def own_disk(self) -> Path:
-        return self.disk.with_name(self.name)
-
-    def __enter__(self) -> "Host":
-        self.own_disk.mkdir()
-        ip("netns", "add", self.name)
-        ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        ip("link", "set", self.name, "master", BRIDGE, "up")
-        for arguments in ("addr add {}/24 dev eth0", "link set eth0 up", "link set lo up", "route add default via {}"):
-            ip("-n", self.name, *arguments.format(OUTSIDE if "via" in arguments else self.address).split())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.lose()
-        ip("netns", "del", self.name)
-
-    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
-        mounted = f'mount --bind {self.own_disk} {self.disk} && exec "$@"'
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", mounted, "sh", *command],
-            cwd=ROOT, env=os.environ | ENVIRONMENT, text=True, start_new_session=True, **options,
-        )  # fmt: skip
-        self.processes.append(process)
-        return process
-
-    def lose(self) -> None:
-        """All that runs on this host ends at once, and its disk with it."""
-        self.signal(signal.SIGKILL)
-        for process in self.processes:
-            process.wait(20)
-        shutil.rmtree(self.own_disk, ignore_errors=True)
-
-    def signal(self, number: signal.Signals, name: str = "") -> int:
-        """To all that runs on this host and has `name` in its command line; how many those are."""
-        found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True).stdout.split()
-        sent = 0
-        for pid in found:
-            try:
-                if name in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
-                    os.kill(int(pid), number)
-                    sent += 1
-            except (ProcessLookupError, FileNotFoundError):
-                continue
-        return sent
-
-    def ended(self) -> bool:
-        """Whether nothing runs here any more of what was started."""
-        return all(process.poll() is not None for process in self.processes)
-
-    def cut(self) -> None:
-        ip("link", "set", self.name, "down")
-
-    def restore(self) -> None:
-        ip("link", "set", self.name, "up")
-
-    def join(self, head: "Host | None") -> None:
-        """Start a Ray node here: the head, or one of the head's cluster."""
-        ray = str(Path(sys.executable).with_name("ray"))
-        where = ["--address", f"{head.address}:{GCS_PORT}"] if head else ["--head", "--port", str(GCS_PORT)]
-        more = [] if head else ["--include-dashboard=false"]
-        self.start(
-            ray, "start", *where, f"--node-ip-address={self.address}", "--num-cpus=1", *more,
-            "--object-store-memory=300000000", "--disable-usage-stats", "--block",
-            stdout=(self.disk.parent / f"{self.name}.log").open("a"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
 
 
 @dataclass
@@ -189,55 +97,33 @@ class Cluster:
         return sum(read_state(Artifacts(self.settings.artifacts), NAME).rows.values())
 
 
-def wait_until(holds: Any, seconds: float) -> float:
-    """How long it took. Fails if it did not come true."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.2)
-    return time.monotonic() - began
-
-
-def listens(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if ip("link", "add", BRIDGE, "type", "bridge", check=False):
-        pytest.skip("this machine lets nobody make network namespaces and bridges")
     folder = tmp_path_factory.mktemp("hosts")
     (folder / "disk").mkdir()
-    try:
-        ip("addr", "add", f"{OUTSIDE}/24", "dev", BRIDGE)
-        ip("link", "set", BRIDGE, "up")
-        with ExitStack() as stack:
-            store = stack.enter_context(postgresql(OUTSIDE))
-            head, other = (
-                stack.enter_context(Host(f"mlrhost{number}", f"10.77.0.{number}", folder / "disk")) for number in (1, 2)
-            )
-            head.join(None)
-            wait_until(lambda: listens(head.address, GCS_PORT), 60)
-            time.sleep(3)  # until what listens has a node
-            other.join(head)
-            settings = Settings(state=str(folder), data=str(folder), control_store=store)
-            client = stack.enter_context(httpx.Client(timeout=12, trust_env=False))
-            cluster = Cluster(head, other, settings, client)
-            driver = head.start(
-                sys.executable, "-m", "tests.chaos.two_hosts_example", str(PORT),
-                f"{head.address}:{GCS_PORT}", str(folder), store,
-                str(folder / "disk"), stdout=subprocess.PIPE,
-            )  # fmt: skip
-            assert driver.stdout is not None
-            assert driver.stdout.readline().strip() == "serving"
-            cluster.take_key((folder / "key").read_text())
-            for host in (head, other):
-                wait_until(lambda host=host: cluster.answers(host) and cluster.has_replica(host), 60)
-            yield cluster
-    finally:
-        ip("link", "del", BRIDGE)
+    with bridge(), ExitStack() as stack:
+        store = stack.enter_context(postgresql(OUTSIDE))
+        head, other = (
+            stack.enter_context(Host(f"mlrhost{number}", f"10.77.0.{number}", folder / "disk")) for number in (1, 2)
+        )
+        head.join(None)
+        wait_until(lambda: listens(head.address, GCS_PORT), 60)
+        time.sleep(3)  # until what listens has a node
+        other.join(head)
+        settings = Settings(state=str(folder), data=str(folder), control_store=store)
+        client = stack.enter_context(httpx.Client(timeout=12, trust_env=False))
+        cluster = Cluster(head, other, settings, client)
+        driver = head.start(
+            sys.executable, "-m", "tests.chaos.two_hosts_example", str(PORT),
+            f"{head.address}:{GCS_PORT}", str(folder), store,
+            str(folder / "disk"), stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert driver.stdout is not None
+        assert driver.stdout.readline().strip() == "serving"
+        cluster.take_key((folder / "key").read_text())
+        for host in (head, other):
+            wait_until(lambda host=host: cluster.answers(host) and cluster.has_replica(host), 60)
+        yield cluster
 
 
 @dataclass

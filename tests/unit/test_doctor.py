@@ -75,6 +75,16 @@ def test_a_server_that_listens_is_reached(tmp_path: Path) -> None:
         assert looked(tmp_path, online_store=url)["online_store"].state == "ok"
 
 
+def test_one_of_two_servers_that_is_away_is_a_warning(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there, away = server.getsockname()[1], free_port()
+        url = f"http://127.0.0.1:{away},127.0.0.1:{there}"
+        found = looked(tmp_path, mlflow_uri=url)["mlflow_uri"]
+    assert found.state == "warning"
+    assert f"127.0.0.1:{away} takes no connections" in found.sentence
+    assert f"127.0.0.1:{there} takes" not in found.sentence
+
+
 def test_an_object_store_is_written_and_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "lake").mkdir()
     assert looked(tmp_path, artifacts=f"file://{tmp_path}/lake")["artifacts"].sentence.endswith("can be written")
