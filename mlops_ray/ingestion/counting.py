@@ -94,7 +94,7 @@ def left_out(
 
 def _at(artifacts: Artifacts, piece: Piece, places: pl.DataFrame) -> pl.DataFrame:
     """The rows of a piece that stand at some places, with what is kept beside them."""
-    tables = [artifacts.read_table(*name)[places[POSITION]] for name in (piece.accepted, piece.beside)]
+    tables = [artifacts.read_rows(places[POSITION], *name) for name in (piece.accepted, piece.beside)]
     return pl.concat([*tables, places], how="horizontal").drop(KEY, strict=False)
 
 
