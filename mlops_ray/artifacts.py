@@ -23,6 +23,7 @@ from mlops_ray.conditional_put import create_object
 _MODULUS = 1 << 256
 _CHUNK_BYTES = 1 << 20
 _SLICE_ROWS = 65_536
+_THREADED_VALUES = 1_000_000
 _CACHED_ROWS = 4_096  # so few that they stay in a processor's cache while one column after the other is written
 
 
@@ -228,8 +229,13 @@ def read_parquet(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame
         return pl.DataFrame(pl.from_arrow(pq.read_table(path, columns=wanted, filesystem=filesystem)))
     # `read_table` imports pyarrow.dataset, and that pandas: half a second in each process.
     with pq.ParquetFile(path, filesystem=filesystem) as file:
-        table = file.read(columns=wanted)
+        table = file.read(columns=wanted, use_threads=_is_large(file, wanted))
     return pl.DataFrame(pl.from_arrow(table.select(wanted) if wanted else table))
+
+
+def _is_large(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> bool:
+    """Whether threads help to read it: of a small table it takes longer to hand the work out than to do it."""
+    return bool(file.metadata.num_rows * len(columns or file.schema_arrow.names) >= _THREADED_VALUES)
 
 
 class Artifacts:
@@ -237,6 +243,10 @@ class Artifacts:
 
     def __init__(self, root: str):
         self.root = root if "?" in root and "://" in root else root.rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self._locate()[0], pafs.LocalFileSystem)
 
     def url(self, *parts: str) -> str:
         """The full path or URL of something below the root, as other libraries take it."""
@@ -302,11 +312,11 @@ class Artifacts:
             ends = np.cumsum(sizes)
             of = np.searchsorted(ends, positions.to_numpy(), side="right")
             wanted = np.unique(of)
-            rows = pl.DataFrame(pl.from_arrow(file.read_row_groups(wanted.tolist())))
+            groups = file.read_row_groups(wanted.tolist(), use_threads=_is_large(file))
         firsts = np.cumsum([0, *(sizes[number] for number in wanted)])[:-1]
         shifts = dict(zip(wanted.tolist(), (firsts - (ends - sizes)[wanted]).tolist(), strict=True))
         at = positions.cast(pl.Int64) + pl.Series([shifts[number] for number in of.tolist()], dtype=pl.Int64)
-        return rows[at]
+        return pl.DataFrame(pl.from_arrow(groups))[at]
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""
