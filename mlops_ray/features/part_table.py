@@ -96,7 +96,7 @@ def merged_part(artifacts: Artifacts, use_case: str, view: View, parts: Sequence
 def last_parts(artifacts: Artifacts, use_case: str, view: str) -> list[ViewPart]:
     """The parts of the view's last table, whatever they were made from; none if a file of them is gone."""
     pointer = artifacts.read_json(FEATURES, use_case, view, _LAST)
-    folder = _folder(use_case, view, pointer["table"]) if pointer else ()
+    folder = place_of(use_case, view, pointer["table"]) if pointer else ()
     found = artifacts.read_json(*folder, MANIFEST) if folder else None
     parts = [ViewPart.from_json(one) for one in found["parts"]] if found else []
     there = {entry.name for entry in artifacts.entries(*folder)} if parts else set()
@@ -108,7 +108,7 @@ def write_table_of_parts(
 ) -> PartTable:
     """The table of these parts, of which at least one has rows. What it takes of others stays with them."""
     digest = table_digest(sum((part.content for part in parts), ContentDigest()), schema)
-    folder = _folder(use_case, view, digest)
+    folder = place_of(use_case, view, digest)
     filesystem, path = locate(artifacts.url(*folder))
     if filesystem.get_file_info(path).type == pafs.FileType.File:  # the same rows, when they were few
         artifacts.delete(*folder)
@@ -143,6 +143,6 @@ def _parts(artifacts: Artifacts, parts: Sequence[ViewPart]) -> list[Part]:
     ]
 
 
-def _folder(use_case: str, view: str, digest: str) -> Place:
+def place_of(use_case: str, view: str, digest: str) -> Place:
     """Named as the one file of a smaller table is, so that whoever reads it need not know which of both it is."""
     return (FEATURES, use_case, view, f"{digest}.parquet")

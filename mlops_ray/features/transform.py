@@ -23,7 +23,7 @@ from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.divide_by_key import KeyedView, parts_by_key
 from mlops_ray.features.divide_by_time import TimedView, parts_by_time, schema_of, timed_view
 from mlops_ray.features.division_check import division_fault, fault_in, is_proven, sample_of, set_proven
-from mlops_ray.features.part_table import FEATURES, MANIFEST, ViewPart, write_table_of_parts
+from mlops_ray.features.part_table import MANIFEST, ViewPart, place_of, write_table_of_parts
 from mlops_ray.features.parts import Part
 from mlops_ray.features.source_tables import (
     WHOLE_BYTES,
@@ -293,7 +293,7 @@ def _keep(artifacts: Artifacts, call: _Call, rows: pl.DataFrame, unknown: int, b
     use_case, view, _, code = call
     rows, ambiguous = in_order(view, rows)
     digest = table_digest(digest_by_day(rows) if by_day else digest_ordered(rows), rows.schema)
-    place = (FEATURES, use_case, view.name, f"{digest}.parquet")
+    place = place_of(use_case, view.name, digest)
     has_parts = artifacts.read_json(*place, MANIFEST) is not None  # the same rows, when there were more tables to read
     url = artifacts.url(*place) if has_parts else artifacts.write_table(rows, *place)
     return FeatureRows(view.name, url, digest, rows.height, code, unknown, ambiguous)
