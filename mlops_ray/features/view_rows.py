@@ -76,6 +76,13 @@ def typed_rows(rows: pl.DataFrame, view: View) -> pl.DataFrame:
     return rows.select(*kept, *(pl.col(name).cast(dtype) for name, dtype in wanted.items()))
 
 
+def schema_of(view: View) -> pl.Schema:
+    """The columns of a view's rows, as `typed_rows` has them."""
+    moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
+    columns = {view.columns.get(name, name): DTYPES[type_] for name, type_ in view.types.items()}
+    return pl.Schema({**dict.fromkeys(moments, MOMENT), **columns})
+
+
 def in_order(view: View, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows in an order that depends on nothing but them, so that of two with the same keys and moments the same one
     is the last; and how many share these with another but not its values."""

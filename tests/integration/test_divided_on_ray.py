@@ -43,6 +43,7 @@ def setting(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(stretches, "PART_ROWS", 150)
     for module in (spread, transform):
         monkeypatch.setattr(module, "HERE_BYTES", -1)
+    monkeypatch.setattr(transform, "AT_ONCE_BYTES", -1)
     monkeypatch.setattr(spread.spread, "__defaults__", (100 << 20,))
     return found
 
