@@ -14,6 +14,7 @@ from mlops_ray.features.part_table import FEATURES
 from mlops_ray.ingestion.snapshot import ACCEPTED, SNAPSHOTS, Snapshot
 
 _MADE_OF = "made_of.json"
+_FEW = 8  # tables, which are looked at however many there are
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def changed_keys(
     artifacts: Artifacts, before: MadeOf, snapshot: Snapshot, by: Sequence[str], schema: pl.Schema
 ) -> pl.DataFrame | None:
     """The values of `by` of which rows came, went or changed, each once, in columns of these types; None where nobody
-    can say: a table that every key sees is another one, tables stand in another order, or one of before is gone."""
+    can say, or need not, as most tables are new: a table that every key sees is another one, tables stand in another
+    order, or one of before is gone."""
     if not set(before.tables) == set(snapshot.parts) == set(snapshot.counts):
         return None
     found = [pl.DataFrame(schema=pl.Schema({name: schema[name] for name in by}))]
@@ -53,6 +55,8 @@ def changed_keys(
             return None
         gone = [(before.snapshot, name) for name, sha256 in before.tables[source].items() if sha256 not in now]
         new = [(snapshot.digest, name) for name, sha256 in tables.items() if sha256 not in then]
+        if len(gone) + len(new) > max(_FEW, len(now) // 2):
+            return None
         for digest, name in [*gone, *new]:
             place = (SNAPSHOTS, snapshot.use_case, digest, source, ACCEPTED, name)
             keys = _keys(artifacts, place, by)

@@ -84,8 +84,9 @@ def _computed(
     """The parts. keys: of which rows are computed, the others are those of `last`; None: of all."""
     rows = max(counts.accepted + counts.repaired for counts in snapshot.counts.values())
     buckets = -(-rows // PART_ROWS)
-    compute, join, get = _callers(snapshot.size(artifacts) > HERE_BYTES, start_ray)
-    given = [compute(artifacts, snapshot, one, number, buckets, keys) for number in range(buckets)]
+    compute, join, put, get = _callers(snapshot.size(artifacts) > HERE_BYTES, start_ray)
+    these = put(keys)
+    given = [compute(artifacts, snapshot, one, number, buckets, these) for number in range(buckets)]
     heads = [get(next(stream)) for stream in given]
     if errors := [head for head in heads if isinstance(head, str)]:
         return str(errors[0])
@@ -100,21 +101,21 @@ def _computed(
     for stretch, months, old in _divided(sizes, last):
         mine = [chunk for month in months for chunk in chunks[month]]
         of_first = 0 if tasks else unknown
-        tasks.append(join(artifacts, snapshot.use_case, one, stretch, key, of_first, old, keys, *mine))
+        tasks.append(join(artifacts, snapshot.use_case, one, stretch, key, of_first, old, these, *mine))
     return [get(task) for task in tasks]
 
 
 def _callers(
     on_ray: bool, start_ray: Callable[[], Any]
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[Any], Any]]:
-    """How a bucket is computed, and months are joined, and how one gets what these give."""
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[Any], Any], Callable[[Any], Any]]:
+    """How a bucket is computed, and months are joined; how these are given what is large, and how one gets theirs."""
     if not on_ray:
-        return bucket_by_month, join_months, lambda value: value
+        return bucket_by_month, join_months, lambda value: value, lambda value: value
     start_ray()
     import ray
 
     compute = ray.remote(num_returns="streaming", memory=TASK_MEMORY)(bucket_by_month)
-    return compute.remote, ray.remote(memory=TASK_MEMORY)(join_months).remote, ray.get
+    return compute.remote, ray.remote(memory=TASK_MEMORY)(join_months).remote, ray.put, ray.get
 
 
 def bucket_by_month(
