@@ -50,10 +50,10 @@ class Tombstones:
                 gone |= (pl.col(name) == text).fill_null(False) & (pl.col(moment) <= end)
         for name in rows.columns:
             if values := self._until.get(_column_of(name)) if _column_of(name) else None:
-                text = pl.col(name).cast(pl.String)
-                texts = rows.select(text.drop_nulls().unique()).to_series().to_list()
+                as_text = pl.col(name).cast(pl.String)
+                texts = rows.select(as_text.drop_nulls().unique()).to_series().to_list()
                 for value, end in _ends(values, {_salted(self._salt, one): one for one in texts}):
-                    gone |= (text == value).fill_null(False) & (pl.col(moment) <= end)
+                    gone |= (as_text == value).fill_null(False) & (pl.col(moment) <= end)
         return rows.filter(~gone)
 
 
