@@ -4,7 +4,8 @@ A benchmark is a file `benchmarks/<area>.py` with a function `figures()` that yi
 printed as `figure <name> <value> <unit>` and goes to `benchmarks/results.json` with what the machine is.
 
 A long one has `PARTS` instead, such functions by name. A part's figures are written once it is whole, with when and
-where, so whoever stops it loses one part; `python benchmarks/run.py monitoring:iid,faults` runs these two alone.
+where, so whoever stops it loses one part; `python benchmarks/run.py monitoring:iid,faults` runs these two alone. Parts
+that are `NIGHTLY` run where they are named.
 """
 
 import importlib
@@ -49,7 +50,7 @@ def main(asked: list[str]) -> None:
         if not known:
             _keep(area, _measured(area, module.figures()))
             continue
-        for part in parts or known:
+        for part in parts or [name for name in known if name not in getattr(module, "NIGHTLY", ())]:
             _keep_part(area, part, list(known), _measured(area, known[part]()))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+from binascii import unhexlify
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from mlops_ray.conditional_put import create_object
 _MODULUS = 1 << 256
 _CHUNK_BYTES = 1 << 20
 _SLICE_ROWS = 65_536
+_THREADED_VALUES = 1_000_000
+_CACHED_ROWS = 4_096  # so few that they stay in a processor's cache while one column after the other is written
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,7 @@ def digest_each_row(frame: pl.DataFrame) -> ContentDigest:
 def _sum_of_sha256(schema: bytes, rows: pl.DataFrame) -> int:
     import polars_hash  # its import takes as long as that of polars, which is all that many need
 
-    start = np.frombuffer(hashlib.sha256(schema).digest()[:16] * rows.height, np.uint8).reshape(-1, 16)
-    nulls = np.column_stack([column.is_null().to_numpy() for column in rows]).view(np.uint8)
-    fixed = np.column_stack([_eight_bytes(column) for column in rows]).view(np.uint8)
-    heads = np.hstack([start, nulls, fixed])
+    heads = _heads(schema, rows)
     ends = np.arange(rows.height + 1, dtype=np.int64) * heads.shape[1]
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(heads)]
     head = pl.Series("", pl.from_arrow(pa.Array.from_buffers(pa.large_binary(), rows.height, buffers)))
@@ -111,11 +111,30 @@ def _sum_of_sha256(schema: bytes, rows: pl.DataFrame) -> int:
         whole += pl.col(name).fill_null(b"")
     # In Rust: a call of hashlib for each row takes five times as long.
     hashed = polars_hash.col("whole").chash.sha2_256()
-    digests = rows.select(whole.alias("whole")).select(hashed.str.decode("hex")).to_series()
-    content = digests.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]
+    digits = rows.select(whole.alias("whole")).select(hashed).to_series()
+    # As all are of one length, none needs to be decoded on its own, which takes longer than to hash it.
+    buffer = digits.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]
+    content = unhexlify(memoryview(buffer)[: rows.height * 64])
     # Sums of 32-bit words in 64 bits do not overflow below four billion rows.
-    words = np.frombuffer(content, ">u4", rows.height * 8).reshape(-1, 8).sum(axis=0, dtype=np.uint64)
+    words = np.frombuffer(content, ">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
     return sum(int(word) << (32 * (7 - place)) for place, word in enumerate(words))
+
+
+def _heads(schema: bytes, rows: pl.DataFrame) -> np.ndarray:
+    """What of each row has a fixed size, a line of bytes for each: 16 that stand for the schema, which columns are
+    null, and 8 of each column. They are written where they belong, as to stack columns takes as long as to hash."""
+    first, start = 16 + rows.width, np.frombuffer(hashlib.sha256(schema).digest()[:16], np.uint8)
+    heads = np.zeros((rows.height, first + 8 * rows.width), np.uint8)
+    nulls = {place: column.is_null().to_numpy() for place, column in enumerate(rows) if column.null_count()}
+    values = [_eight_bytes(column) for column in rows]
+    for at in range(0, rows.height, _CACHED_ROWS):
+        block, here = heads[at : at + _CACHED_ROWS], slice(at, at + _CACHED_ROWS)
+        block[:, :16] = start
+        for place, flags in nulls.items():
+            block[:, 16 + place] = flags[here]
+        for place, column in enumerate(values):
+            block[:, first + 8 * place :][:, :8].view("<i8")[:, 0] = column[here]
+    return heads
 
 
 def _schema(frame: pl.DataFrame) -> bytes:
@@ -142,8 +161,8 @@ def _eight_bytes(column: pl.Series) -> np.ndarray:
         sizes = column.to_physical()
     values = sizes.fill_null(0).to_numpy()
     if values.dtype.kind == "f":
-        return values.astype("<f8").view("<i8")
-    return values.astype("<i8")
+        return values.astype("<f8", copy=False).view("<i8")
+    return values.astype("<i8", copy=False)
 
 
 def digest_json(value: Any) -> str:
@@ -210,8 +229,13 @@ def read_parquet(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame
         return pl.DataFrame(pl.from_arrow(pq.read_table(path, columns=wanted, filesystem=filesystem)))
     # `read_table` imports pyarrow.dataset, and that pandas: half a second in each process.
     with pq.ParquetFile(path, filesystem=filesystem) as file:
-        table = file.read(columns=wanted)
+        table = file.read(columns=wanted, use_threads=_is_large(file, wanted))
     return pl.DataFrame(pl.from_arrow(table.select(wanted) if wanted else table))
+
+
+def _is_large(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> bool:
+    """Whether threads help to read it: of a small table it takes longer to hand the work out than to do it."""
+    return bool(file.metadata.num_rows * len(columns or file.schema_arrow.names) >= _THREADED_VALUES)
 
 
 class Artifacts:
@@ -220,13 +244,21 @@ class Artifacts:
     def __init__(self, root: str):
         self.root = root if "?" in root and "://" in root else root.rstrip("/")
 
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self._locate()[0], pafs.LocalFileSystem)
+
     def url(self, *parts: str) -> str:
         """The full path or URL of something below the root, as other libraries take it."""
         return join(self.root, *parts)
 
-    def write_table(self, frame: pl.DataFrame, *parts: str) -> str:
+    def write_table(
+        self, frame: pl.DataFrame, *parts: str, distinct: Sequence[str] = (), group_rows: int | None = None
+    ) -> str:
         """Write one Parquet file, with microsecond time stamps, and return its URL.
 
+        distinct: columns whose values hardly ever repeat, so that no dictionary is tried, which takes twice as long.
+        group_rows: of which few are read later (`read_rows`), so many a group.
         A reader sees all of it or nothing, also when the writer is killed: an object store shows only what is whole,
         and a local file gets its name when it is.
         """
@@ -235,7 +267,11 @@ class Artifacts:
         filesystem.create_dir(folder)
         local = isinstance(filesystem, pafs.LocalFileSystem)
         target = f"{folder}/{partial_name(name)}" if local else path
-        pq.write_table(frame.to_arrow(), target, filesystem=filesystem, coerce_timestamps="us", compression="zstd")
+        repeated = [name for name in frame.columns if name not in distinct] if distinct else True
+        pq.write_table(
+            frame.to_arrow(), target, filesystem=filesystem, coerce_timestamps="us", compression="zstd",
+            use_dictionary=repeated, row_group_size=group_rows,
+        )  # fmt: skip
         if local:
             filesystem.move(target, path)
         return self.url(*parts)
@@ -267,6 +303,20 @@ class Artifacts:
     def read_table(self, *parts: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read one Parquet file, or all that lie in a folder; of its columns those that are named."""
         return read_parquet(self.url(*parts), columns)
+
+    def read_rows(self, positions: pl.Series, *parts: str) -> pl.DataFrame:
+        """The rows of one Parquet file that stand at these positions, in their order; no group is read without one."""
+        filesystem, path = self._locate(*parts)
+        with pq.ParquetFile(path, filesystem=filesystem) as file:
+            sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            ends = np.cumsum(sizes)
+            of = np.searchsorted(ends, positions.to_numpy(), side="right")
+            wanted = np.unique(of)
+            groups = file.read_row_groups(wanted.tolist(), use_threads=_is_large(file))
+        firsts = np.cumsum([0, *(sizes[number] for number in wanted)])[:-1]
+        shifts = dict(zip(wanted.tolist(), (firsts - (ends - sizes)[wanted]).tolist(), strict=True))
+        at = positions.cast(pl.Int64) + pl.Series([shifts[number] for number in of.tolist()], dtype=pl.Int64)
+        return pl.DataFrame(pl.from_arrow(groups))[at]
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""

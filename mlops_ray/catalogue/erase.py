@@ -24,7 +24,7 @@ from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.leases import holding
 from mlops_ray.ingestion.judged import FOLDER as JUDGED
 from mlops_ray.ingestion.snapshot import MANIFEST, SNAPSHOTS, load_snapshot, retired
-from mlops_ray.predictions.erasure import count_entity, count_person, erase_entity, erase_person
+from mlops_ray.predictions.erasure import count_entity, count_person, erase_entity, erase_person, leave_out_entity
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.segments import FOLDER as LEDGER
 
@@ -33,7 +33,7 @@ NOT_REACHED = (
     "raw files: take the rows out there; until then an ingest that would bring them back is refused",
     "what a model has learned, and the sealed models named above: retire those versions, and train again",
     "MLflow's copies of sealed models, windows of monitoring, outputs of batch scoring, exports and backups",
-    "answers that a node has not yet moved to the ledger, where on_nodes names any: run it again when it has",
+    "answers that lie on the nodes named in on_nodes: theirs are left out when these nodes move them to the ledger",
     "events and names in the control store (`mlops-ray audit erase`)",
 )
 _PASSES = 4
@@ -167,7 +167,6 @@ def _told(
     store: ControlStore,
 ) -> Erasure:
     artifacts = Artifacts(settings.artifacts)
-    answering = sorted({*use_cases(artifacts), *(entry.name for entry in artifacts.entries(LEDGER))})
     states = {
         f"{case}@{model.version}": model.state
         for case in use_cases(artifacts)
@@ -181,8 +180,13 @@ def _told(
         raw_files=tuple(sorted(set(_raw_names(artifacts, noted.raw_files)))),
         not_searched=hits.without,
         still_in=tuple(texts_naming(artifacts, person)),
-        on_nodes=unmoved_answers(settings, store, answering),
+        on_nodes=unmoved_answers(settings, store, _answering(artifacts)),
     )
+
+
+def _answering(artifacts: Artifacts) -> list[str]:
+    """The use cases of which there may be answers."""
+    return sorted({*use_cases(artifacts), *(entry.name for entry in artifacts.entries(LEDGER))})
 
 
 def _raw_names(artifacts: Artifacts, digests: tuple[str, ...]) -> list[str]:
@@ -236,9 +240,11 @@ def _in_ledgers(settings: Settings, artifacts: Artifacts, person: Person) -> dic
 def _erase_in_ledgers(
     settings: Settings, store: ControlStore, actor: Actor, artifacts: Artifacts, person: Person
 ) -> dict[str, int]:
-    """Where nothing is found, too: what comes later of a personal value is left out then."""
-    erased = {}
-    for case in [entry.name for entry in artifacts.entries(LEDGER)]:
+    """Where nothing is found, too: what nodes move to the ledger later of theirs is left out then."""
+    erased, ledgers = {}, [entry.name for entry in artifacts.entries(LEDGER)]
+    for case in _answering(artifacts):
+        leave_out_entity(artifacts, store, case, person.entity, person.value)
+    for case in ledgers:
         done = []
         if count_entity(settings, case, person.entity, person.value):
             done.append(erase_entity(settings, store, actor, case, person.entity, person.value))

@@ -31,5 +31,5 @@ def unmoved_answers(settings: Settings, store: ControlStore, use_cases: Iterable
 def _sentence(use_case: str, node: str, seconds: float, rotate_s: float) -> str:
     return (
         f"{use_case} on node {node}: answers of the last {seconds:.0f} s; a replica moves them after {rotate_s:g} s, "
-        f"unless storage is away. Run it again then."
+        f"unless storage is away, and leaves out what was erased."
     )

@@ -17,14 +17,13 @@ import polars as pl
 from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features import stretches
-from mlops_ray.features.columns import DTYPES, PREDICTION_TIME
 from mlops_ray.features.day_cells import DatedFile, Days, Reading, day_before, days_of, reading_of
 from mlops_ray.features.definitions import View
-from mlops_ray.features.part_table import ViewPart, keep_part, last_parts, merged_part, what_rows_depend_on
+from mlops_ray.features.part_table import ViewPart, keep_parts, last_parts, merged_part, what_rows_depend_on
 from mlops_ray.features.source_tables import given_tables
 from mlops_ray.features.spread import spread
 from mlops_ray.features.stretches import DAY, Stretch, missing_stretches, to_merge
-from mlops_ray.features.view_rows import MOMENT, rows_of
+from mlops_ray.features.view_rows import rows_of
 from mlops_ray.import_closure import our_code
 from mlops_ray.ingestion.snapshot import Snapshot
 from mlops_ray.use_case import DividedView, WindowedView
@@ -190,19 +189,7 @@ def _one(
         rows, unknown = rows_of(one.view, one.function, given_tables(given))
     except UseCaseError as error:
         return str(error)
-    parts, moment = list[ViewPart](), pl.col(PREDICTION_TIME)
-    for stretch, key in zip(run, keys, strict=True):
-        mine = rows.filter((moment >= _midnight(stretch.first)) & (moment < _midnight(stretch.end)))
-        of_first = unknown if stretch is run[0] else 0
-        parts.append(keep_part(artifacts, use_case, one.view, stretch, key, mine, of_first))
-    return parts
-
-
-def schema_of(view: View) -> pl.Schema:
-    """The columns of a view's rows, as `typed_rows` has them."""
-    moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
-    columns = {view.columns.get(name, name): DTYPES[type_] for name, type_ in view.types.items()}
-    return pl.Schema({**dict.fromkeys(moments, MOMENT), **columns})
+    return keep_parts(artifacts, use_case, one.view, dict(zip(run, keys, strict=True)), rows, unknown)
 
 
 class _Content:

@@ -17,7 +17,7 @@ from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import View
 from mlops_ray.features.parts import Part
 from mlops_ray.features.stretches import Stretch
-from mlops_ray.features.view_rows import digest_by_day, in_order, table_digest
+from mlops_ray.features.view_rows import digests_of_days, in_order, table_digest
 
 FEATURES, MANIFEST, _NEW, _LAST = "features", "_parts.json", "new", "last.json"
 Place = tuple[str, ...]
@@ -73,17 +73,36 @@ def keep_part(
     artifacts: Artifacts, use_case: str, view: View, stretch: Stretch, key: str, rows: pl.DataFrame, unknown: int
 ) -> ViewPart:
     """Write the rows of some days where a table will take them from. Made twice, it is the same file."""
+    return keep_parts(artifacts, use_case, view, {stretch: key}, rows, unknown)[0]
+
+
+def keep_parts(
+    artifacts: Artifacts,
+    use_case: str,
+    view: View,
+    keys: Mapping[Stretch, str],
+    rows: pl.DataFrame,
+    unknown: int,
+) -> list[ViewPart]:
+    """As `keep_part`, a part for each stretch with its key: rows are ordered, and digests made, for all at once. Rows
+    of other days are left out. unknown: is told of the first."""
     rows, ambiguous = in_order(view, rows)
-    content = digest_by_day(rows)
-    place, moments = None, rows[PREDICTION_TIME]
-    if rows.height:
-        # Named by its first day, so that names are in the order of time.
-        name = f"{stretch.first}-{table_digest(content, rows.schema)[:24]}.parquet"
-        place = (FEATURES, use_case, view.name, _NEW, name)
-        artifacts.write_table(rows, *place)
-    first: Any = moments.min()
-    last: Any = moments.max()
-    return ViewPart(stretch, key, place, content, first, last, unknown, ambiguous)
+    digests, days = digests_of_days(rows), rows[PREDICTION_TIME].dt.date()
+    parts = list[ViewPart]()
+    for stretch, key in keys.items():
+        mine = rows.filter((days >= stretch.first) & (days < stretch.end))
+        content = sum((one for day, one in digests.items() if stretch.first <= day < stretch.end), ContentDigest())
+        place = None
+        if mine.height:
+            # Named by its first day, so that names are in the order of time.
+            name = f"{stretch.first}-{table_digest(content, mine.schema)[:24]}.parquet"
+            place = (FEATURES, use_case, view.name, _NEW, name)
+            artifacts.write_table(mine, *place)
+        first: Any = mine[PREDICTION_TIME].min()
+        last: Any = mine[PREDICTION_TIME].max()
+        twice = in_order(view, mine)[1] if ambiguous and len(keys) > 1 else ambiguous
+        parts.append(ViewPart(stretch, key, place, content, first, last, 0 if parts else unknown, twice))
+    return parts
 
 
 def merged_part(artifacts: Artifacts, use_case: str, view: View, parts: Sequence[ViewPart], key: str) -> ViewPart:
@@ -96,7 +115,7 @@ def merged_part(artifacts: Artifacts, use_case: str, view: View, parts: Sequence
 def last_parts(artifacts: Artifacts, use_case: str, view: str) -> list[ViewPart]:
     """The parts of the view's last table, whatever they were made from; none if a file of them is gone."""
     pointer = artifacts.read_json(FEATURES, use_case, view, _LAST)
-    folder = _folder(use_case, view, pointer["table"]) if pointer else ()
+    folder = place_of(use_case, view, pointer["table"]) if pointer else ()
     found = artifacts.read_json(*folder, MANIFEST) if folder else None
     parts = [ViewPart.from_json(one) for one in found["parts"]] if found else []
     there = {entry.name for entry in artifacts.entries(*folder)} if parts else set()
@@ -108,7 +127,7 @@ def write_table_of_parts(
 ) -> PartTable:
     """The table of these parts, of which at least one has rows. What it takes of others stays with them."""
     digest = table_digest(sum((part.content for part in parts), ContentDigest()), schema)
-    folder = _folder(use_case, view, digest)
+    folder = place_of(use_case, view, digest)
     filesystem, path = locate(artifacts.url(*folder))
     if filesystem.get_file_info(path).type == pafs.FileType.File:  # the same rows, when they were few
         artifacts.delete(*folder)
@@ -143,6 +162,6 @@ def _parts(artifacts: Artifacts, parts: Sequence[ViewPart]) -> list[Part]:
     ]
 
 
-def _folder(use_case: str, view: str, digest: str) -> Place:
+def place_of(use_case: str, view: str, digest: str) -> Place:
     """Named as the one file of a smaller table is, so that whoever reads it need not know which of both it is."""
     return (FEATURES, use_case, view, f"{digest}.parquet")

@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import redirect_stdout
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,13 @@ def typed_rows(rows: pl.DataFrame, view: View) -> pl.DataFrame:
     return rows.select(*kept, *(pl.col(name).cast(dtype) for name, dtype in wanted.items()))
 
 
+def schema_of(view: View) -> pl.Schema:
+    """The columns of a view's rows, as `typed_rows` has them."""
+    moments = [PREDICTION_TIME, *([view.created] if view.created else [])]
+    columns = {view.columns.get(name, name): DTYPES[type_] for name, type_ in view.types.items()}
+    return pl.Schema({**dict.fromkeys(moments, MOMENT), **columns})
+
+
 def in_order(view: View, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows in an order that depends on nothing but them, so that of two with the same keys and moments the same one
     is the last; and how many share these with another but not its values."""
@@ -90,23 +97,26 @@ def in_order(view: View, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def digest_by_day(rows: pl.DataFrame) -> ContentDigest:
-    """Of rows `in_order`: the sum over their days, so that whatever days a table's parts have, they add up to one.
+    """Of rows `in_order`: the sum over their days, so that whatever days a table's parts have, they add up to one."""
+    return sum(digests_of_days(rows).values(), ContentDigest())
 
-    Of a day it is the SHA-256 of its columns by name: which values are null, the values or the lengths of texts, texts.
-    """
+
+def digests_of_days(rows: pl.DataFrame) -> dict[date, ContentDigest]:
+    """Of rows `in_order`, for each day that has some, the SHA-256 of its columns by name: which values are null, the
+    values or the lengths of texts, texts."""
     schema = digest_json([[name, str(type_)] for name, type_ in sorted(rows.schema.items())]).encode()
     columns = [_bytes_of(rows[name]) for name in sorted(rows.columns)]
-    lengths = rows.select(pl.col(PREDICTION_TIME).dt.date().rle()).to_series().struct.field("len")
-    total, first = ContentDigest(), 0
-    for end in lengths.cum_sum():
+    days = rows.select(pl.col(PREDICTION_TIME).dt.date().rle()).to_series().struct.unnest()
+    found, first = dict[date, ContentDigest](), 0
+    for day, end in zip(days["value"], days["len"].cum_sum(), strict=True):
         digest = hashlib.sha256(schema)
         for nulls, values, texts, ends in columns:
             digest.update(nulls[first:end])
             digest.update(values[first:end])
             digest.update(texts[ends[first] : ends[end]])
-        total += ContentDigest(int.from_bytes(digest.digest()), end - first)
+        found[day] = ContentDigest(int.from_bytes(digest.digest()), end - first)
         first = end
-    return total
+    return found
 
 
 def _bytes_of(column: pl.Series) -> tuple[Any, Any, memoryview, Any]:

@@ -18,7 +18,7 @@ JUDGEMENT = {REASON: pl.String, REPAIRS: pl.String}
 NOT_KNOWN_YET, KNOWN_AT_MISSING = "known_after_as_of", "known_at:missing"
 
 KNOWN_AT = "__known_at"
-_NUMBER, _RULE = "__number", "__rule:"
+_RULE = "__rule:"
 
 
 def check_rows(frame: pl.DataFrame, source: Source, where: str, as_of: datetime | None) -> pl.DataFrame:
@@ -72,8 +72,10 @@ def _derived(rows: pl.DataFrame, accepted: pl.Series, source: Source, where: str
 
     Values of refused rows may be anything, and are not shown to the user's expressions.
     """
+    if not (source.derived or source.rules or source.known_at is not None):
+        return rows
     whole = bool(accepted.all())
-    given = rows if whole else rows.with_row_index(_NUMBER).filter(accepted)
+    given = rows if whole else rows.filter(accepted)
     good = given
     for name, expression in source.derived.items():
         with user_code(f"{where}: derived column {name!r}"):
@@ -90,8 +92,14 @@ def _derived(rows: pl.DataFrame, accepted: pl.Series, source: Source, where: str
             good = good.with_columns(rule.alias(_RULE + name))
     if whole:
         return good
-    rest = rows.with_row_index(_NUMBER).filter(~accepted)
-    return pl.concat([good, rest], how="diagonal").sort(_NUMBER).drop(_NUMBER)
+    made = good.select(pl.exclude(rows.columns))
+    return rows.with_columns(_spread(column, accepted) for column in made)
+
+
+def _spread(values: pl.Series, where: pl.Series) -> pl.Series:
+    """One value after another where the flag is set, and null elsewhere."""
+    number = pl.DataFrame({"where": where}).select(pl.when("where").then(pl.col("where").cum_sum() - 1)).to_series()
+    return values.gather(number)
 
 
 def _any(flags: dict[str, pl.Series], rows: int) -> pl.Series:
@@ -106,6 +114,8 @@ def _joined_codes(flags: dict[str, pl.Series], rows: int) -> pl.Series:
     raised = {code: flag for code, flag in flags.items() if flag.any()}
     if not raised:
         return pl.Series([None], dtype=pl.String).new_from_index(0, rows)
+    # Few rows have any: texts are joined for these alone.
+    some = _any(raised, rows)
     codes = [pl.when(pl.col(code)).then(pl.lit(code)) for code in raised]
-    text = pl.DataFrame(raised).select(pl.concat_str(codes, separator=";", ignore_nulls=True)).to_series()
-    return text.replace("", None)
+    text = pl.DataFrame(raised).filter(some).select(pl.concat_str(codes, separator=";", ignore_nulls=True)).to_series()
+    return _spread(text, some)

@@ -1,10 +1,12 @@
 """Counting: which of the rows that the contract accepts count as of a moment, whatever files they came in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
+import numpy as np
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row
@@ -15,6 +17,7 @@ from mlops_ray.ingestion.quarantine import FILE, LINE, LINES, RAW, quarantined
 from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts, sum_counts
 from mlops_ray.use_case import Source
 
+T = TypeVar("T")
 PIECE, POSITION = "__piece", "__position"
 PLACES = {PIECE: pl.UInt32, POSITION: pl.UInt32}
 """A row by its piece, counted as they are given, and where it stands in that."""
@@ -94,7 +97,7 @@ def left_out(
 
 def _at(artifacts: Artifacts, piece: Piece, places: pl.DataFrame) -> pl.DataFrame:
     """The rows of a piece that stand at some places, with what is kept beside them."""
-    tables = [artifacts.read_table(*name)[places[POSITION]] for name in (piece.accepted, piece.beside)]
+    tables = [artifacts.read_rows(places[POSITION], *name) for name in (piece.accepted, piece.beside)]
     return pl.concat([*tables, places], how="horizontal").drop(KEY, strict=False)
 
 
@@ -163,16 +166,20 @@ def _suspects(
         return rows.select(*key, pl.lit(at, PLACES[PIECE]).alias(PIECE), POSITION, is_late.alias("__late"))
 
     wanted = [at for at, one in enumerate(pieces) if key or _may_be_late(one.piece, as_of)]
-    with ThreadPoolExecutor(_READERS) as threads:  # to open a small table takes longer than to read it
-        found = list(threads.map(read, wanted))
+    found = _each(artifacts, read, wanted)
     if not found:
         return pl.DataFrame(schema=PLACES)
     rows, doubtful = pl.concat(found), pl.col("__late")
     if key:
-        hashes = rows.filter(~pl.col("__late"))[KEY].drop_nulls().sort()
-        twice = hashes.filter(hashes == hashes.shift(1)).unique()
-        doubtful |= pl.col(KEY).is_null() | pl.col(KEY).is_in(twice.implode())
+        doubtful |= pl.col(KEY).is_null() | pl.col(KEY).is_in(_twice(rows).implode())
     return rows.filter(doubtful).select(list(PLACES))
+
+
+def _twice(rows: pl.DataFrame) -> pl.Series:
+    """The hashes of keys that more than one row has of those that are not late."""
+    hashes = rows[KEY] if not rows["__late"].any() else rows.filter(~pl.col("__late"))[KEY]
+    found = np.sort(hashes.drop_nulls().to_numpy())  # with the processor's vectors, in a fifth of what polars takes
+    return pl.Series(np.unique(found[1:][found[1:] == found[:-1]]), dtype=pl.UInt64)
 
 
 def _may_be_late(piece: Piece, as_of: datetime | None) -> bool:
@@ -181,10 +188,18 @@ def _may_be_late(piece: Piece, as_of: datetime | None) -> bool:
 
 def _refused(artifacts: Artifacts, pieces: Sequence[NamedPiece]) -> pl.DataFrame:
     wanted = [one for one in pieces if one.piece.counts.quarantined]
-    with ThreadPoolExecutor(_READERS) as threads:
-        tables = threads.map(lambda one: artifacts.read_table(*one.piece.refused), wanted)
-        frames = [table.with_columns(pl.lit(one.file).alias(FILE)) for table, one in zip(tables, wanted, strict=True)]
+    tables = _each(artifacts, lambda one: artifacts.read_table(*one.piece.refused), wanted)
+    frames = [table.with_columns(pl.lit(one.file).alias(FILE)) for table, one in zip(tables, wanted, strict=True)]
     return pl.concat(frames) if frames else pl.DataFrame(schema=_REFUSED)
+
+
+def _each(artifacts: Artifacts, read: Callable[[T], pl.DataFrame], of: Sequence[T]) -> list[pl.DataFrame]:
+    """What is read of each: at once where to open a table takes longer than to read it, which on a local disk it does
+    not, and threads would take turns."""
+    if artifacts.is_local:
+        return [read(one) for one in of]
+    with ThreadPoolExecutor(_READERS) as threads:
+        return list(threads.map(read, of))
 
 
 def _sum(numbers: pl.Series) -> int:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Self
 
 import polars as pl
@@ -32,6 +33,7 @@ from mlops_ray.use_case.column import DTYPES
 FOLDER = "judged"
 _MANIFEST = "manifest.json"
 PIECE_BYTES = 128 << 20
+_GROUP_ROWS = 65_536  # as of two rows with one key no others are read
 RETYPED_ROWS = 100  # fewer than these can all be wrong by chance
 KEY = "__key"
 BESIDE = (REPAIRS, KNOWN_AT, LINE, LINES, RAW, KEY)
@@ -215,7 +217,8 @@ def _kept(artifacts: Artifacts, rows: _Rows, key: str, number: int) -> Piece:
     tables = zip(piece.tables, (accepted, rows.accepted.select(beside), rows.refused), strict=True)
     is_plain = set(accepted.dtypes) <= set(DTYPES.values())
     with ThreadPoolExecutor(1) as thread:  # to write takes as long as to hash, and neither holds Python's lock
-        written = [thread.submit(artifacts.write_table, table, *name) for name, table in tables]
+        write = partial(artifacts.write_table, distinct=(KEY, LINE), group_rows=_GROUP_ROWS)
+        written = [thread.submit(write, table, *name) for name, table in tables]
         digest = digest_each_row(accepted) if is_plain else ContentDigest()
         for one in written:
             one.result()

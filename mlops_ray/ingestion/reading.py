@@ -19,6 +19,7 @@ from mlops_ray.ingestion.texts import as_text, cleaned
 from mlops_ray.use_case import Column
 
 MAX_FLOAT32 = 3.4028234663852886e38
+_LONG_ROWS, _LOOK_ROWS = 16_384, 4_096
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,22 @@ def read_column(column: Column, given: pl.Series, where: str) -> Reading:
 
     Raises DataError, beginning with `where`, for a type whose values have no text, such as Python objects.
     """
+    if given.dtype != pl.String or not _repeats(given):
+        return _read(column, given, where)
+    # A value means what it means wherever it stands: each is read once, for a third of what it takes to read all.
+    array = given.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode(null_encoding="encode")
+    place = pl.Series(pl.from_arrow(array.indices))
+    read = _read(column, pl.Series(given.name, pl.from_arrow(array.dictionary)), where)
+    reasons, repairs = ({what: flag.gather(place) for what, flag in f.items()} for f in (read.reasons, read.repairs))
+    return Reading(read.value.gather(place), reasons, repairs)
+
+
+def _repeats(given: pl.Series) -> bool:
+    """Whether the texts of a long column are the same again and again, by its beginning."""
+    return given.len() >= _LONG_ROWS and given.head(_LOOK_ROWS).n_unique() <= _LOOK_ROWS * 3 // 4
+
+
+def _read(column: Column, given: pl.Series, where: str) -> Reading:
     try:
         found = _typed(column, given) or _from_text(column, given)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
-from mlops_ray.artifacts import Artifacts, digest_json, digest_ordered
+from mlops_ray.artifacts import Artifacts, ContentDigest, digest_json, digest_ordered
 from mlops_ray.ingestion.counting import PIECE, POSITION, NamedPiece
 from mlops_ray.ingestion.judged import Piece
 from mlops_ray.ingestion.snapshot import SNAPSHOTS, Snapshot, last_digest, read_parts
@@ -31,9 +31,15 @@ def tables_of(pieces: Sequence[NamedPiece], out: Sequence[pl.DataFrame], values:
     out: the places of rows that do not count; values: what is filled in, by its place. Both are part of what a table is
     named by.
     """
-    gone = pl.concat(out)
+    gone, filled = _by_piece(pl.concat(out)), _by_piece(values)
     groups = enumerate(_groups(pieces))
-    return {f"part-{number:05}-{_made_of(group, gone, values)}.parquet": group for number, group in groups}
+    return {f"part-{number:05}-{_made_of(group, gone, filled)}.parquet": group for number, group in groups}
+
+
+def _by_piece(places: pl.DataFrame) -> dict[int, pl.DataFrame]:
+    """The rows of each piece that has any, by its number, in the order of their positions."""
+    divided = places.sort(POSITION).partition_by(PIECE, as_dict=True, include_key=False)
+    return {number: rows for (number,), rows in divided.items()}
 
 
 def _groups(pieces: Sequence[NamedPiece]) -> Iterator[list[tuple[int, Piece]]]:
@@ -51,13 +57,13 @@ def _groups(pieces: Sequence[NamedPiece]) -> Iterator[list[tuple[int, Piece]]]:
         yield group
 
 
-def _made_of(group: Numbered, gone: pl.DataFrame, values: pl.DataFrame) -> str:
+def _made_of(group: Numbered, gone: Mapping[int, pl.DataFrame], values: Mapping[int, pl.DataFrame]) -> str:
     parts = []
     for number, piece in group:
-        places = gone.filter(pl.col(PIECE) == number).select(pl.col(POSITION).sort())
-        filled = values.filter(pl.col(PIECE) == number).drop(PIECE).sort(POSITION)
-        made_of = [piece.key, piece.number, piece.sha256[0], digest_ordered(places).hex()]
-        parts.append([*made_of, digest_ordered(filled).hex()] if len(filled) else made_of)
+        places, filled = gone.get(number), values.get(number)
+        without = ContentDigest() if places is None else digest_ordered(places.select(POSITION))
+        made_of = [piece.key, piece.number, piece.sha256[0], without.hex()]
+        parts.append(made_of if filled is None else [*made_of, digest_ordered(filled).hex()])
     return digest_json(parts)[:24]
 
 

@@ -35,6 +35,7 @@ from mlops_ray.import_closure import code_digest
 from mlops_ray.ingestion.sources import SourceFile, find_all_files
 from mlops_ray.pipeline.admission import author_of
 from mlops_ray.pipeline.declarations import declarations
+from mlops_ray.pipeline.erasure_fence import run_fenced
 from mlops_ray.pipeline.part import part
 from mlops_ray.pipeline.plan import FIRST_TIME, NOTHING_AGAIN, Again, StepPlan, decide
 from mlops_ray.pipeline.records import Record, Records
@@ -209,7 +210,8 @@ class Pipeline:
         where = self._where_it_works(step, record, again)
         metered = nullcontext() if self.meter is None else self.meter.step(step, record.run_key)
         with metered:
-            result = declared.run(declared.inputs(self._given(results)), where)
+            inputs = declared.inputs(self._given(results))
+            result = run_fenced(Artifacts(self.settings.artifacts), declared, inputs, where)
         # As it will be read again: what follows must not depend on whether this step ran or was reused.
         found = replace(record, result=json.loads(json.dumps(result, sort_keys=True)))
         records.write(step, found)

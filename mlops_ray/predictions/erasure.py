@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +20,7 @@ from mlops_ray.predictions.labels import KEYS, Labels, rewrite_labels
 from mlops_ray.predictions.segments import FEATURE, KEY, delete_segment, read_segment, segments, write_segment
 from mlops_ray.predictions.segments import FOLDER as LEDGER
 from mlops_ray.predictions.table import LedgerTable
-from mlops_ray.predictions.tombstones import set_tombstone
+from mlops_ray.predictions.tombstones import set_tombstone, set_tombstone_of_value
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 _ANSWER = pl.DataFrame(schema={"request_id": pl.String(), "row": pl.Int32()})
@@ -61,13 +62,16 @@ def erase_person(settings: Settings, store: ControlStore, actor: Actor, use_case
 def erase_entity(
     settings: Settings, store: ControlStore, actor: Actor, use_case: str, column: str, value: str
 ) -> Erased:
-    """As `erase_person`, for a column of the request that the ledger keeps as it is: of this value, as text.
-
-    What a node, or a run of batch scoring, has not yet moved to the ledger is not left out when it is: run it again.
-    """
+    """As `erase_person`, for a column of the request that the ledger keeps as it is: of this value, as text."""
     names = (f"{KEY}{column}", f"{FEATURE}{column}")
-    theirs = _Theirs(value, lambda name, kind: name.partition(":")[0] in names)
+    theirs = _Theirs(value, lambda name, kind: name.partition(":")[0] in names, column=column)
     return _erase(settings, store, actor, use_case, theirs)
+
+
+def leave_out_entity(artifacts: Artifacts, store: ControlStore, use_case: str, column: str, value: str) -> None:
+    """Let nothing of this value be kept that a node, or batch scoring, moves to the ledger later and that came until
+    now; whether there is a ledger yet or not."""
+    set_tombstone_of_value(artifacts, use_case, column, value, _now(store))
 
 
 def count_entity(settings: Settings, use_case: str, column: str, value: str) -> int:
@@ -90,11 +94,12 @@ def count_person(settings: Settings, use_case: str, hash: str) -> int:
 @dataclass(frozen=True)
 class _Theirs:
     """Whose rows: of which a column that `picks` takes, by its name and type, is `value` as text. hash: of a personal
-    value, by which rows that come later are known; "" for one that is none."""
+    value, column: of another, by which rows that come later are known."""
 
     value: str
     picks: Callable[[str, str], bool]
     hash: str = ""
+    column: str = ""
 
     def of(self, rows: pl.DataFrame) -> pl.Series:
         found = pl.Series([False]).new_from_index(0, rows.height)
@@ -110,8 +115,9 @@ def _erase(settings: Settings, store: ControlStore, actor: Actor, use_case: str,
         raise DataError(f"There is no ledger of {use_case} at {settings.artifacts}. Check the name and the settings.")
     with holding(store, upkeep_lease(use_case)):
         if theirs.hash:
-            with store.reading() as connection:
-                set_tombstone(artifacts, use_case, theirs.hash, database_now(connection))
+            set_tombstone(artifacts, use_case, theirs.hash, _now(store))
+        if theirs.column:
+            set_tombstone_of_value(artifacts, use_case, theirs.column, theirs.value, _now(store))
         # Segments before the table: a compaction that has read them as they were cannot commit any more then.
         answers = pl.concat([_ANSWER, *_from_segments(artifacts, use_case, theirs)])
         answers = pl.concat([answers, LedgerTable(artifacts, use_case).erase(theirs.picks, theirs.value)])
@@ -121,6 +127,11 @@ def _erase(settings: Settings, store: ControlStore, actor: Actor, use_case: str,
         with store.transaction() as connection:
             record(connection, "ledger.erased", actor, f"ledger {use_case}", use_case, payload=payload)
     return done
+
+
+def _now(store: ControlStore) -> datetime:
+    with store.reading() as connection:
+        return database_now(connection)
 
 
 def _damaged(settings: Settings, use_case: str) -> tuple[str, ...]:

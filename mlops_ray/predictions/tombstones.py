@@ -1,15 +1,19 @@
 """Tombstones: whoever was erased stays so when what a node, or batch scoring, still had of them arrives.
 
 One is an empty file at `ledger/<use case>/erased/<digest>-<moment>`: a digest of the hash that was erased, and the
-milliseconds since 1970 up to which it counts, so that somebody who comes back later is recorded again. Whoever writes
-rows looks at the tombstones after that, and an erasure looks at the rows after it has set one: one of both sees the
-other.
+milliseconds since 1970 up to which it counts, so that somebody who comes back later is recorded again. Of a value that
+the ledger keeps as it is the name ends with `-<column>`, and its digest is salted (`erased/salt`): whoever reads the
+folder can test a guess, and has no list of values. Whoever writes rows looks at the tombstones after that, and an
+erasure looks at the rows after it has set one: one of both sees the other.
 """
 
 import hashlib
 import re
+import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, unquote
 
 import polars as pl
 
@@ -19,7 +23,8 @@ from mlops_ray.predictions.segments import FEATURE, FOLDER, KEY, delete_named, w
 ERASED = "erased"
 # A node's clock, by which rows are stamped, may be ahead of the one by which people were erased.
 CLOCKS_DIFFER = timedelta(hours=1)
-_NAME = re.compile(r"([0-9a-f]{64})-(\d+)")
+_NAME = re.compile(r"([0-9a-f]{64})-(\d+)(?:-(.+))?")
+_SALT = "salt"
 _HASH_DIGITS = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -27,44 +32,71 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Tombstones:
     """Of one use case, as they stood when they were read. Falsy where nobody was erased."""
 
-    def __init__(self, until: Mapping[str, datetime]):
-        """until: by the digest of each hash, the moment up to which it is erased."""
-        self._until = until
+    def __init__(self, until: Mapping[str, Mapping[str, datetime]], salt: bytes = b""):
+        """until: by column ("" for a personal hash in any) and digest the moment up to which it is erased. salt: of the
+        digests of values."""
+        self._until, self._salt = until, salt
 
     def __bool__(self) -> bool:
         return bool(self._until)
 
     def without(self, rows: pl.DataFrame, moment: str = "time") -> pl.DataFrame:
         """The rows that are of nobody who was erased. moment: the column that says when they came."""
-        gone = pl.lit(False)
-        for name in hashable(rows) if self else ():
+        gone, hashes = pl.lit(False), self._until.get("", {})
+        for name in hashable(rows) if hashes else ():
             found = rows[name].drop_nulls().unique()
-            hashes = found.filter(found.str.len_bytes() == _HASH_DIGITS).to_list()
-            until = {value: self._until[key] for value in hashes if (key := _digest(value)) in self._until}
-            for value, end in until.items():
-                gone |= (pl.col(name) == value).fill_null(False) & (pl.col(moment) <= end)
+            texts = found.filter(found.str.len_bytes() == _HASH_DIGITS).to_list()
+            for text, end in _ends(hashes, {_digest(text): text for text in texts}):
+                gone |= (pl.col(name) == text).fill_null(False) & (pl.col(moment) <= end)
+        for name in rows.columns:
+            if values := self._until.get(_column_of(name)) if _column_of(name) else None:
+                as_text = pl.col(name).cast(pl.String)
+                texts = rows.select(as_text.drop_nulls().unique()).to_series().to_list()
+                for value, end in _ends(values, {_salted(self._salt, one): one for one in texts}):
+                    gone |= (as_text == value).fill_null(False) & (pl.col(moment) <= end)
         return rows.filter(~gone)
+
+
+def _ends(until: Mapping[str, datetime], texts: Mapping[str, str]) -> list[tuple[str, datetime]]:
+    """Of the texts, by digest, those that are erased, each with the moment up to which it is."""
+    return [(text, until[digest]) for digest, text in texts.items() if digest in until]
+
+
+def _column_of(name: str) -> str:
+    """The column of the request that a column of the ledger holds; "" for another."""
+    for prefix in (KEY, FEATURE):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix).partition(":")[0]
+    return ""
 
 
 def set_tombstone(artifacts: Artifacts, use_case: str, hash: str, now: datetime) -> None:
     """Let nothing of `hash` that came until now be kept."""
-    until_ms = (now + CLOCKS_DIFFER - _EPOCH) // timedelta(milliseconds=1)
-    artifacts.write_bytes(b"", FOLDER, use_case, ERASED, f"{_digest(hash)}-{until_ms}")
+    artifacts.write_bytes(b"", FOLDER, use_case, ERASED, f"{_digest(hash)}-{_until_ms(now)}")
+
+
+def set_tombstone_of_value(artifacts: Artifacts, use_case: str, column: str, value: str, now: datetime) -> None:
+    """Let nothing that came until now be kept of which a column of the request is this value, as text."""
+    artifacts.create_bytes(secrets.token_bytes(16), FOLDER, use_case, ERASED, _SALT)
+    digest = _salted(artifacts.read_bytes(FOLDER, use_case, ERASED, _SALT), value)
+    artifacts.write_bytes(b"", FOLDER, use_case, ERASED, f"{digest}-{_until_ms(now)}-{quote(column, safe='')}")
 
 
 def tombstones(artifacts: Artifacts, use_case: str) -> Tombstones:
     """All that stand now."""
-    until: dict[str, datetime] = {}
-    for digest, moment, _ in _standing(artifacts, use_case):
-        until[digest] = max(moment, until.get(digest, moment))
-    return Tombstones(until)
+    until: dict[str, dict[str, datetime]] = {}
+    for one in _standing(artifacts, use_case):
+        of_column = until.setdefault(one.column, {})
+        of_column[one.digest] = max(one.until, of_column.get(one.digest, one.until))
+    salt = artifacts.read_bytes(FOLDER, use_case, ERASED, _SALT) if any(until) else b""
+    return Tombstones(until, salt)
 
 
 def drop_tombstones(artifacts: Artifacts, use_case: str, before: datetime) -> None:
     """Remove those of before a moment: nothing that old is kept anyway."""
-    for _, moment, name in _standing(artifacts, use_case):
-        if moment < before:
-            artifacts.delete(FOLDER, use_case, ERASED, name)
+    for one in _standing(artifacts, use_case):
+        if one.until < before:
+            artifacts.delete(FOLDER, use_case, ERASED, one.name)
 
 
 def leave_out_erased(artifacts: Artifacts, use_case: str, segment_id: str, rows: pl.DataFrame) -> None:
@@ -83,12 +115,32 @@ def hashable(rows: pl.DataFrame) -> list[str]:
     return [name for name, dtype in rows.schema.items() if dtype == pl.String and name.startswith((KEY, FEATURE))]
 
 
-def _standing(artifacts: Artifacts, use_case: str) -> list[tuple[str, datetime, str]]:
-    """Digest, moment and name of each."""
+@dataclass(frozen=True)
+class _Standing:
+    """A tombstone. column: "" of a personal hash."""
+
+    name: str
+    digest: str
+    until: datetime
+    column: str
+
+
+def _standing(artifacts: Artifacts, use_case: str) -> list[_Standing]:
     names = [entry.name for entry in artifacts.entries(FOLDER, use_case, ERASED)]
     found = [(match, name) for name in names if (match := _NAME.fullmatch(name))]
-    return [(match[1], _EPOCH + timedelta(milliseconds=int(match[2])), name) for match, name in found]
+    return [
+        _Standing(name, match[1], _EPOCH + timedelta(milliseconds=int(match[2])), unquote(match[3] or ""))
+        for match, name in found
+    ]
+
+
+def _until_ms(now: datetime) -> int:
+    return (now + CLOCKS_DIFFER - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _digest(hash: str) -> str:
     return hashlib.sha256(f"erased {hash}".encode()).hexdigest()
+
+
+def _salted(salt: bytes, value: str) -> str:
+    return hashlib.sha256(salt + value.encode()).hexdigest()

@@ -15,7 +15,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from mlops_ray.features import spread, stretches, transform
+from mlops_ray.features import divide_by_key, spread, stretches, transform
 from mlops_ray.use_case import DividedView
 from tests.unit.test_divided_views import CASE, VIEWS, Setting, ranks, write_days
 
@@ -41,8 +41,9 @@ def setting(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     write_days(found.data, 0, 40)
     monkeypatch.undo()
     monkeypatch.setattr(stretches, "PART_ROWS", 150)
-    for module in (spread, transform):
+    for module in (spread, transform, divide_by_key):
         monkeypatch.setattr(module, "HERE_BYTES", -1)
+    monkeypatch.setattr(transform, "AT_ONCE_BYTES", -1)
     monkeypatch.setattr(spread.spread, "__defaults__", (100 << 20,))
     return found
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -137,6 +138,35 @@ def test_a_place_is_located_with_its_options(place: str, path: str) -> None:
 def test_a_place_that_is_neither_path_nor_url_is_refused(place: str) -> None:
     with pytest.raises(ValueError, match=r"neither an absolute path nor a URL|write # as %23"):
         locate(place)
+
+
+def test_the_digest_of_each_row_is_the_one_by_which_snapshots_of_before_are_named() -> None:
+    begun = datetime(2013, 1, 1, tzinfo=UTC)
+    rows = pl.DataFrame(
+        {
+            "text": ["a", "", None, "ä"],
+            "number": [1.5, None, -0.0, 2.0],
+            "at": [begun, None, begun.replace(year=2014), None],
+            "flag": [True, None, False, True],
+            "raw": [b"\x00", b"", None, b"x"],
+            "count": [1, 2, None, -4],
+        },
+        schema_overrides={"at": pl.Datetime("us", "UTC")},
+    )
+    known = "dc88bb1c1abf4680168f74eb7f23673b4203cde341299d3888ce254f6c969a5d"
+    assert digest_each_row(rows).hex() == known
+    many = pl.concat([rows] * 30_000)  # more than are hashed at a time
+    assert digest_each_row(many).total == digest_each_row(rows).total * 30_000 % 2**256
+
+
+@given(st.lists(st.integers(0, 99), max_size=12), st.sampled_from([1, 7, 100, None]))
+def test_rows_are_read_by_their_positions(positions, group_rows) -> None:  # type: ignore[no-untyped-def]
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts, rows = Artifacts(folder), pl.DataFrame({"n": range(100), "text": [str(n) for n in range(100)]})
+        artifacts.write_table(rows, "table.parquet", distinct=("n",), group_rows=group_rows)
+        assert artifacts.read_table("table.parquet").equals(rows)
+        found = artifacts.read_rows(pl.Series(positions, dtype=pl.UInt32), "table.parquet")
+        assert found["n"].to_list() == positions
 
 
 def test_a_root_may_have_any_name(tmp_path: Path) -> None:

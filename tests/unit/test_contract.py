@@ -116,3 +116,28 @@ def test_no_text_loses_a_row(rows: list[dict[str, str | None]]) -> None:
     accepted = judged.filter(pl.col(REASON).is_null())
     assert accepted["id"].null_count() == 0
     assert accepted["airport"].is_in(["EWR", "JFK"]).all()
+
+
+def test_a_row_is_judged_alone_as_among_many_that_repeat_it() -> None:
+    """Long columns whose texts repeat are read by their distinct texts, and rows with reasons are few."""
+    texts = [
+        "",
+        " 7 ",
+        "x",
+        None,
+        "NaN",
+        "-1",
+        "101",
+        "2019-05-01T10:00:00Z",
+        "2021-01-01T00:00:00Z",
+        "jfk",
+        "EWR",
+        "N7",
+    ]
+    rows = [{name: text} for name in GOOD for text in texts]
+    few = judge(*rows)
+    assert 0 < few[REASON].null_count() < few.height
+    times = 20_000 // len(rows) + 1
+    schema = dict.fromkeys(GOOD, pl.String)
+    many = check_rows(pl.DataFrame([GOOD | row for row in rows] * times, schema=schema), SOURCE, "f.csv", AS_OF)
+    assert many.equals(pl.concat([few] * times))

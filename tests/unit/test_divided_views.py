@@ -16,14 +16,14 @@ from mlops_ray import Column, Label, Source, Tables, UseCase
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import UseCaseError
-from mlops_ray.features import divide_by_time, source_tables, spread, stretches, transform
+from mlops_ray.features import divide_by_key, divide_by_time, source_tables, spread, stretches, transform
 from mlops_ray.features.day_cells import cell_of
 from mlops_ray.features.declared_views import declared_views
 from mlops_ray.features.definitions import Definitions, View
 from mlops_ray.features.divide_by_key import KeyedView, bucket_by_month
 from mlops_ray.features.stretches import Stretch
 from mlops_ray.features.transform import FeatureRows, is_there
-from mlops_ray.features.view_rows import in_order
+from mlops_ray.features.view_rows import in_order, rows_of
 from mlops_ray.ingestion import shared_tables
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import last_snapshot
@@ -140,6 +140,7 @@ class Setting:
         self.computed.clear()
         self.calls.clear()
         self.monkeypatch.setattr(transform, "HERE_BYTES", 0 if divided else 1 << 40)
+        self.monkeypatch.setattr(transform, "AT_ONCE_BYTES", 0 if divided else 1 << 40)
         found = transform.transform(case, self.settings, snapshot, definitions(case))
         return {one.view: one for one in found}
 
@@ -199,6 +200,7 @@ def test_a_function_that_reads_little_beside_much_needs_no_ray(
     case = replace(CASE, feature_views={"busy": berths})
     snapshot = ingest(case, setting.settings, START + 400 * DAY, "test", dict.fromkeys(case.sources, "contract"))
     monkeypatch.setattr(transform, "HERE_BYTES", 4_000)
+    monkeypatch.setattr(transform, "AT_ONCE_BYTES", 0)
     monkeypatch.setattr(spread, "HERE_BYTES", 0)
     (found,) = transform.transform(case, setting.settings, snapshot, Definitions("s", "d", (BUSY,), {}, {}), start_ray)
     assert found.rows == 2
@@ -305,6 +307,81 @@ def test_buckets_of_keys_have_the_rows_of_the_whole(setting: Setting) -> None:
     assert sum(len(parts) for _, *parts in streams) > 3
     found, _ = in_order(RANKS, pl.concat(part for _, *parts in streams for part in parts))
     assert found.equals(read_parquet(whole.url))
+
+
+def keyed(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> tuple[UseCase, list[set[str]]]:
+    """A view that is divided by ships alone, over a table a day; and the ships that each call of it has seen."""
+    monkeypatch.setattr(shared_tables, "TABLE_BYTES", 1)
+    seen: list[set[str]] = []
+    really = rows_of
+
+    def watched(view: View, function: Any, tables: Any) -> Any:
+        seen.append(set(tables["loads"]["ship"]))
+        return really(view, function, tables)
+
+    monkeypatch.setattr(divide_by_key, "rows_of", watched)
+    return replace(CASE, feature_views={"ranks": DividedView(ranks, by=("ship",))}), seen
+
+
+def of_ships(folder: Path, number: int, *ships: str) -> None:
+    """A file of one day with a row for each of these ships."""
+    sailed = START + number * DAY
+    lines = [f"{ship},A,{sailed.isoformat()},{(sailed + timedelta(hours=2)).isoformat()},1.5,true" for ship in ships]
+    (folder / f"loads_{number:04}.csv").write_text("\n".join(["ship,port,sailed,docked,load,late", *lines]) + "\n")
+
+
+@pytest.mark.parametrize("part_rows", [10**6, 300])
+def test_of_a_view_that_is_divided_by_keys_those_are_computed_that_have_new_rows(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, part_rows: int
+) -> None:
+    case, seen = keyed(setting, monkeypatch)
+    monkeypatch.setattr(divide_by_key, "PART_ROWS", part_rows)
+    write_days(setting.data, 0, 40)
+    before = setting.rows(case)["ranks"]
+    assert set.union(*seen) == {f"S{number}" for number in range(6)}
+    for change in (
+        lambda: of_ships(setting.data, 40, "S1"),  # new
+        lambda: of_ships(setting.data, 75, "S4", "S1"),  # in months of its own
+        lambda: of_ships(setting.data, 40, "S4"),  # corrected: S1 is gone there
+        lambda: (setting.data / "loads_0040.csv").unlink(),
+        lambda: of_ships(setting.data, -40, "S2"),  # late, before all others
+    ):
+        seen.clear()
+        change()
+        after = setting.rows(case)["ranks"]
+        assert set.union(*seen) < {"S1", "S2", "S4"}
+        assert after.digest != before.digest
+        assert setting.rows(case, divided=False)["ranks"].digest == after.digest
+        before = after
+
+
+def test_all_keys_are_computed_where_a_table_changes_that_every_key_sees(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, seen = keyed(setting, monkeypatch)
+    write_days(setting.data, 0, 10)
+    setting.rows(case)
+    seen.clear()
+    (setting.data / "ports.csv").write_text("port,berths\nA,3\nB,8\n")
+    found = setting.rows(case)["ranks"]
+    assert len(set.union(*seen)) == 6
+    assert setting.rows(case, divided=False)["ranks"].digest == found.digest
+
+
+def test_keys_that_a_function_makes_others_of_are_computed_with_all(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(tables: Tables) -> pl.DataFrame:
+        return ranks(tables).with_columns(ship=pl.col("ship") + "'")
+
+    case, seen = keyed(setting, monkeypatch)
+    case = replace(case, feature_views={"ranks": DividedView(other, by=("ship",))})
+    write_days(setting.data, 0, 10)
+    setting.rows(case)
+    of_ships(setting.data, 10, "S1")
+    found = setting.rows(case)["ranks"]
+    assert len(seen[-1]) == 6
+    assert setting.rows(case, divided=False)["ranks"].digest == found.digest
 
 
 def test_a_function_that_says_nothing_is_refused_above_a_size(

@@ -20,7 +20,7 @@ from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.monitoring.ledger_feed import LATEST, may_be_moved
 from mlops_ray.predictions import collect
 from mlops_ray.predictions.compaction import compact
-from mlops_ray.predictions.erasure import erase_person
+from mlops_ray.predictions.erasure import erase_person, leave_out_entity
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import Label, Labels, label_keys
@@ -147,6 +147,29 @@ def test_what_arrives_of_an_erased_person_is_left_out_and_who_comes_back_is_reco
     answer(settings, ["ada"], later)
     assert Ledger(settings, NAME).frame().height == 3
     assert len(holding(settings, hash_of(settings, "ada"))) == 2
+
+
+def test_what_a_node_moves_later_of_an_erased_entity_is_left_out_though_nothing_was_there_yet(
+    settings: Settings,
+) -> None:
+    artifacts, store = Artifacts(settings.artifacts), open_store(settings)
+    leave_out_entity(artifacts, store, NAME, "origin", "JFK")
+    now = datetime.now(UTC)
+    answer(settings, ["ada"], now)
+    assert Ledger(settings, NAME).frame().is_empty()
+    assert segments(artifacts, NAME) == []
+    answer(settings, ["ada"], now + CLOCKS_DIFFER + timedelta(minutes=1))  # who comes back is recorded
+    assert Ledger(settings, NAME).frame().height == 1
+    names = [path.name for path in (Path(settings.artifacts) / "ledger" / NAME / "erased").iterdir()]
+    assert "JFK" not in str(names)
+
+
+def test_an_erased_value_is_left_out_of_its_own_column_alone(settings: Settings) -> None:
+    artifacts, store = Artifacts(settings.artifacts), open_store(settings)
+    leave_out_entity(artifacts, store, NAME, "dest", "JFK")
+    leave_out_entity(artifacts, store, NAME, "a column-7/ä", "JFK")
+    answer(settings, ["ada"], datetime.now(UTC))
+    assert Ledger(settings, NAME).frame().height == 1
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["segment", "table"])

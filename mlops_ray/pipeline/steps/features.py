@@ -7,6 +7,7 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.features.definitions import Definitions
+from mlops_ray.features.part_table import place_of
 from mlops_ray.features.transform import FeatureRows, is_there, transform
 from mlops_ray.ingestion.snapshot import load_snapshot
 from mlops_ray.pipeline.fingerprint import Known
@@ -63,4 +64,8 @@ def feature_rows(given: Given) -> dict[str, Known[FeatureRows]]:
     return {rows.view: Known([rows.digest, rows.code], rows) for rows in views}
 
 
-FEATURES = Step("features", features_inputs, run_features, verify_features)
+def tables_of_features(inputs: FeaturesInputs, result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [place_of(inputs.use_case.name, view["view"], view["digest"]) for view in result["views"]]
+
+
+FEATURES = Step("features", features_inputs, run_features, verify_features, rows_at=tables_of_features)

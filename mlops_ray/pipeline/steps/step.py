@@ -107,7 +107,9 @@ class Step:
 
     The step runs again when an input is another, or the code that `run` reaches, or a library that this code imports.
     verify: what is missing of a result, in a sentence, or None: for what others can change or delete. places: the
-    settings that only say where things lie.
+    settings that only say where things lie. rows_at: for a step that copies rows of data the places of the tables that
+    it has written, none if that is the online store: if somebody is erased while it runs, they do not stay
+    (`erasure_fence`).
     """
 
     name: StepName
@@ -115,6 +117,7 @@ class Step:
     run: Callable[[Any, Where], dict[str, Any]]
     verify: Callable[[Any, Mapping[str, Any], Where], str | None]
     places: tuple[str, ...] = ("artifacts",)
+    rows_at: Callable[[Any, Mapping[str, Any]], Sequence[tuple[str, ...]]] | None = None
 
     def depends_on(self, inputs: Any) -> Any:
         """The inputs by field, the code and the libraries, as one canonical value; its digest is the step's key."""

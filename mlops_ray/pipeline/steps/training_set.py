@@ -7,6 +7,7 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.features.definitions import Definitions
+from mlops_ray.features.training_parts import FOLDER
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.features.transform import FeatureRows
 from mlops_ray.pipeline.fingerprint import Known
@@ -81,4 +82,10 @@ def known_training_set(given: Given) -> Known[TrainingSet]:
     return Known(counts, TrainingSet.from_json(found))
 
 
-TRAINING_SET = Step("training_set", training_set_inputs, run_training_set, verify_training_set)
+def table_of_training_set(inputs: TrainingSetInputs, result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [(FOLDER, inputs.use_case.name, f"{result['digest']}.parquet")]
+
+
+TRAINING_SET = Step(
+    "training_set", training_set_inputs, run_training_set, verify_training_set, rows_at=table_of_training_set
+)
