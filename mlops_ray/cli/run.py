@@ -95,7 +95,7 @@ def run(
 
     declare_retention(Artifacts(settings.artifacts), case)
     declare_label_times(Artifacts(settings.artifacts), case)
-    with metered(settings, case.name) as meter, EarlyStart(settings, serve) as early:
+    with metered(settings, case.name, may_end_process=True) as meter, EarlyStart(settings, serve) as early:
         from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
 

@@ -80,10 +80,12 @@ def read_usage(
     until: datetime | None = None,
     kinds: Iterable[Kind] | None = None,
     keys: Sequence[str] | None = None,
+    runs_begin: str = "",
 ) -> list[Used]:
-    """The rows of the months and hours that begin in [since, until), the oldest first; of some kinds or keys."""
+    """The rows of the months and hours that begin in [since, until), the oldest first; of some kinds, keys, or runs
+    whose id begins so."""
     with store.reading() as connection:
-        return used_within(connection, use_case, since, until, kinds, keys)
+        return used_within(connection, use_case, since, until, kinds, keys, runs_begin)
 
 
 def used_within(
@@ -93,6 +95,7 @@ def used_within(
     until: datetime | None = None,
     kinds: Iterable[Kind] | None = None,
     keys: Sequence[str] | None = None,
+    runs_begin: str = "",
 ) -> list[Used]:
     """As `read_usage`, in the caller's transaction."""
     query = select(usage).order_by(usage.c.since, usage.c.seen_at, usage.c.run, usage.c.name)
@@ -106,6 +109,8 @@ def used_within(
         query = query.where(usage.c.kind.in_(list(kinds)))
     if keys is not None:
         query = query.where(usage.c.key.in_(list(keys)))
+    if runs_begin:
+        query = query.where(usage.c.run.startswith(runs_begin, autoescape=True))
     return [Used(**row._mapping) for row in connection.execute(query)]
 
 

@@ -201,6 +201,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Schedule, "cron"): ("0 7 * * *", NONE),
     (Schedule, "time_zone"): ("Europe/Berlin", NONE),
     (Schedule, "catch_up"): (True, NONE),
+    (Schedule, "time_limit"): (timedelta(hours=1), NONE),
     (Source, "path"): ("orders_2025_*.csv", INGEST),
     (Source, "columns"): (CASE.sources["orders"].columns[::-1], COLUMNS),
     (Source, "key"): (("customer",), INGEST),
