@@ -13,15 +13,16 @@ from sqlalchemy import Connection, insert, select, update
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.tables import price_tables, usage
 
-Kind = Literal["step", "trial", "replica"]
+Kind = Literal["step", "trial", "replica", "service"]
 UsageState = Literal["running", "ended", "failed"]
 
 
 @dataclass(frozen=True)
 class Used:
-    """One row. name: of the step or trial, or the version that a replica served. since: the beginning of the month, of
-    a replica's row the hour, in UTC. key: see `pipeline.records.Record.run_key`. prices: the digest of their table, ""
-    for none. quantities: see `cost.usage.Usage`. seen_at: when it was written last, by the database's clock."""
+    """One row. name: of the step, trial or service, or the version that a replica served. since: the beginning of the
+    month, of a row of a replica or a service the hour, in UTC. key: see `pipeline.records.Record.run_key`. prices: the
+    digest of their table, "" for none. quantities: see `cost.usage.Usage`. seen_at: when it was written last, by the
+    database's clock."""
 
     run: str
     kind: Kind

@@ -85,18 +85,15 @@ def execute(environment: Mapping[str, str], limit: timedelta, command: Sequence[
     """Run `mlops-ray` with these arguments; what it says is passed on as it comes. environment: beside one's own.
     limit: after so long it is interrupted as by Ctrl-C, and killed if that does not end it."""
     said, environment, is_late = [""], {**os.environ, **environment}, False
-    with subprocess.Popen(
-        [*MAIN, *command], stderr=subprocess.PIPE, text=True, errors="replace", env=environment
-    ) as process:
-        # What it has started may hold its standard error open when it has ended itself.
-        passing = threading.Thread(target=_pass_on, args=(process, said), daemon=True)
-        passing.start()
-        try:
-            process.wait(limit.total_seconds())
-        except subprocess.TimeoutExpired:
-            is_late = True
-            _end_it(process)
-        passing.join(_SAYS_WITHIN_S)
+    process = subprocess.Popen([*MAIN, *command], stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
+    passing = threading.Thread(target=_pass_on, args=(process, said), daemon=True)
+    passing.start()
+    try:
+        process.wait(limit.total_seconds())
+    except subprocess.TimeoutExpired:
+        is_late = True
+        _end_it(process)
+    passing.join(_SAYS_WITHIN_S)  # what it has started may hold its standard error open
     last = "".join(character for character in said[0] if character.isprintable())
     if is_late and process.returncode:
         last = f"It had not ended after {limit} (time_limit of its Schedule) and was stopped. It said last: {last}"
@@ -105,9 +102,10 @@ def execute(environment: Mapping[str, str], limit: timedelta, command: Sequence[
 
 def _pass_on(process: "subprocess.Popen[str]", said: list[str]) -> None:
     assert process.stderr is not None
-    for line in process.stderr:
-        sys.stderr.write(line)
-        said[0] = line.strip() or said[0]
+    with process.stderr as lines:
+        for line in lines:
+            sys.stderr.write(line)
+            said[0] = line.strip() or said[0]
 
 
 def _end_it(process: "subprocess.Popen[str]") -> None:

@@ -183,7 +183,7 @@ def _model(args: EndpointArgs, registry: Registry, settings: Settings) -> serve.
     return deployment.options(
         ray_actor_options={**_held(wanted.num_cpus, settings), "num_gpus": wanted.num_gpus},
         autoscaling_config={"min_replicas": wanted.min_replicas, "max_replicas": wanted.max_replicas},
-    ).bind(args.model, registry)
+    ).bind(args.model, registry, settings)
 
 
 def server_application(settings: Settings) -> serve.Application:

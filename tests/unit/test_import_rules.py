@@ -43,7 +43,7 @@ TABLE: dict[str, set[str]] = {
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
     # It shows itself in pages like those of exploration.
-    "monitoring": GROUND | {"exploration", "predictions", "registry"},
+    "monitoring": GROUND | {"cost", "exploration", "predictions", "registry"},
     # Serving hands it its routes, and mounts it.
     "console": GROUND | {"ingestion", "exploration", "predictions", "registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
