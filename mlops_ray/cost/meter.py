@@ -26,7 +26,7 @@ from mlops_ray.cost.nodes import OtherNodes
 from mlops_ray.cost.prices import digest_of
 from mlops_ray.cost.processes import TAG, Process, RunProcesses
 from mlops_ray.cost.spending import Spending
-from mlops_ray.cost.stall import Stall, say_stalled
+from mlops_ray.cost.stall import Stall, StallMetric, say_stalled
 from mlops_ray.cost.usage import Usage, histogram
 from mlops_ray.errors import BudgetError, StalledError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore, open_store
@@ -116,6 +116,7 @@ class Meter:
         self._spending = Spending(store, use_case, settings.prices, self.run)
         self._stops: str | None = None
         self._stall, self._stalled, self._may_end_process = Stall(settings.stall_limit_s), "", may_end_process
+        self._shown_stall = StallMetric(use_case)
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -153,6 +154,7 @@ class Meter:
             return
         self._ended.set()
         self._thread.join()
+        self._shown_stall.show(0.0)
         os.environ.pop(TAG, None)
         with self._lock:
             self._look()
@@ -226,6 +228,7 @@ class Meter:
                 self._write(self._row, "running")
         if not self._stalled and (why := self._stall.decide()):
             self._stop_stalled(why)
+        self._shown_stall.show(self._stall.waited)
         if at_s >= self._ask_at_s:
             was_over = self._stops is not None
             self.look_at_budget()

@@ -1,5 +1,6 @@
 """Stall: a run that makes no progress is stopped, so that nothing waits for it for ever."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,11 @@ class Stall:
         """what: in a sentence after "since"."""
         self._since_s, self._last = self._clock(), what
 
+    @property
+    def waited(self) -> float:
+        """The share of the limit that is over; 0 without one."""
+        return (self._clock() - self._since_s) / self._limit_s if self._limit_s else 0.0
+
     def decide(self) -> str | None:
         """Why the run has to stop, None if it has not."""
         idle_s = self._clock() - self._since_s
@@ -36,6 +42,28 @@ class Stall:
             f"{self._limit_s / _HOUR_S:g}). What has ended is kept, and the same again goes on from there. Its log "
             f"says what it waited for; raise the setting stall_limit_s if its steps need longer."
         )
+
+
+class StallMetric:
+    """`Stall.waited` of the runs of a use case, in Ray's own Prometheus endpoint, as soon as there is a Ray."""
+
+    def __init__(self, use_case: str):
+        self._use_case = use_case
+        self._gauge: Any = None
+
+    def show(self, waited: float) -> None:
+        if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+            return
+        if self._gauge is None:
+            self._gauge = stall_gauge()
+        self._gauge.set(waited, {"use_case": self._use_case})
+
+
+def stall_gauge() -> Any:
+    from ray.util.metrics import Gauge
+
+    text = "Share of its limit for which a run has made no progress"
+    return Gauge("mlops_ray_run_stalled_ratio", text, ("use_case",))
 
 
 def say_stalled(store: ControlStore, use_case: str, run: str, why: str, limit_s: float) -> None:
