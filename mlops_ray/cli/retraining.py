@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.local_ray import ray_for
 from mlops_ray.cli.options import (
     DEFAULT_URL,
     CaseArgument,
@@ -33,6 +32,7 @@ from mlops_ray.cli.rollout import key_from
 from mlops_ray.config import Settings
 from mlops_ray.cost.processes import TAG
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.operations.local_ray import ray_for
 from mlops_ray.use_case import Monitoring, UseCase, load_use_case
 
 if TYPE_CHECKING:

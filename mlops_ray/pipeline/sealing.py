@@ -142,6 +142,8 @@ def _evaluation(
     evaluation = evaluate(task, *scored).to_json() | {"task": task_to_json(task)} | {"test_rows": test.height}
     if decisions := task.decisions(labels, answers):
         evaluation["decision"] = decisions
+    if confusion := task.confusion(labels, answers):
+        evaluation["confusion"] = confusion
     if use_case.slices:
         evaluation["slices"] = evaluate_slices(task, test, use_case.slices, *scored).to_json()
     evaluation["baselines"] = _baselines(use_case, task, seen, test, scored)
