@@ -140,9 +140,7 @@ class Meter:
         """As `end`. Raises BudgetError where it was the budget that interrupted, StalledError where nothing went on."""
         self.end("ended" if kind is None else "failed")
         if isinstance(error, KeyboardInterrupt):
-            if self._stalled:
-                raise StalledError(self._stalled)
-            self.expect_within_budget()
+            self.expect_may_go_on()
 
     def end(self, state: UsageState = "ended") -> None:
         """Write the rest, once; nothing is measured afterwards, and nothing interrupted."""
@@ -164,7 +162,7 @@ class Meter:
     def step(self, name: str, key: str) -> Iterator[None]:
         """What is used inside belongs to this step. Raises BudgetError as soon as the budget is spent."""
         self.look_at_budget()
-        self.expect_within_budget()
+        self.expect_may_go_on()
         with self._lock:
             self._look()
             self._stall.progressed(f"the step {name} began")
@@ -204,8 +202,11 @@ class Meter:
                 self._began[name] = month_of(now(self._store))
             write_usage(self._store, part, self._began[name], usage.to_json(), state)
 
-    def expect_within_budget(self) -> None:
-        """Raise BudgetError if the month's budget is spent: nothing that has ended is lost, and the run can go on."""
+    def expect_may_go_on(self) -> None:
+        """Raise BudgetError if the month's budget is spent, StalledError if the run was to stop: nothing that has ended
+        is lost, and it can go on."""
+        if self._stalled:
+            raise StalledError(self._stalled)
         if self._stops is not None:
             raise BudgetError(self._stops)
 
