@@ -44,6 +44,7 @@ class Beside:
 
 def beside(nodes: Sequence[Node], hows: Sequence[str], rounds: int) -> Beside:
     """The endpoint is on the first node. hows: of the run, see run.py."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     with ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         gcs, port = _free_port(), _free_port()
@@ -85,6 +86,7 @@ def _node_command(node: Node, head_port: int | None, address: str) -> list[str]:
     kept = [f'--resources={{"serving_cpus": {node.serving}}}'] if node.serving else []
     return [
         ray, "start", *where, "--node-ip-address=127.0.0.1", f"--num-cpus={node.cpus}", *kept,
+        f"--dashboard-agent-listen-port={_free_port()}",  # by default the same on each node
         "--object-store-memory=200000000", "--disable-usage-stats", "--block",
     ]  # fmt: skip
 
@@ -94,7 +96,7 @@ def _started(command: Sequence[str], state: Path, node: Node) -> Iterator["subpr
     from mlops_ray.serving.environment import serve_environment
 
     environment = {
-        **os.environ, **serve_environment(), "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled",
+        **os.environ, **serve_environment(), "PYTHONPATH": str(ROOT),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     environment.pop("RAY_ADDRESS", None)
