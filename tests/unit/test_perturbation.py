@@ -409,6 +409,8 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "http_host": ("0.0.0.0", NONE),
     "http_port": (9000, NONE),
     "num_cpus": (9, NONE),
+    "serving_cpus": (1, NONE),
+    "stall_limit_s": (60.0, NONE),
     "object_store_mb": (900, NONE),
     "prices": (Prices(currency="EUR", cpu_hour=1.0), NONE),
 }
