@@ -1,5 +1,6 @@
-"""The cluster and its bill: what is measured of work against what the kernel accounts for, what measuring costs, and
-what one to eight hosts get done."""
+"""The cluster and its bill: what is measured of work against what the kernel accounts for, and what measuring costs;
+what one to eight hosts get done; how much longer an endpoint's answers take beside a run on all CPUs that are free.
+"""
 
 import json
 import os
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from cluster_serving.beside import Node, beside
 
 ROOT = Path(__file__).parents[1]
 _WORK = Path(__file__).parent / "cluster_cost" / "work.py"
@@ -93,4 +96,22 @@ def _of_hosts(program: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-PARTS = {"cost": cost, "hosts": hosts, "autoscaling": autoscaling}
+def serving_first() -> Iterator[tuple[str, float, str]]:
+    """p99 of an endpoint at half its capacity beside a run on all free CPUs, against the same alone in the same round:
+    medians over rounds, with the least and the most. one: a machine of two processors. two: two hosts, which are two
+    Ray nodes confined to a processor each, the endpoint on the first. plain: the run as Ray starts it; gives_way: as we
+    do.
+    """
+    machine, hosts = [Node("0,1", 2, 1)], [Node("0", 0, 1), Node("1", 1, 0)]
+    for name, nodes, hows in (("one", machine, ("plain", "gives_way")), ("two", hosts, ("gives_way",))):
+        found = beside(nodes, hows, _ROUNDS)
+        yield f"serving_first.{name}_rate", found.rate, "requests/s"
+        for how in hows:
+            ratios = found.p99_ratio(how)
+            yield f"serving_first.{name}_{how}", statistics.median(ratios), "p99 beside/alone"
+            yield f"serving_first.{name}_{how}_least", min(ratios), "p99 beside/alone"
+            yield f"serving_first.{name}_{how}_most", max(ratios), "p99 beside/alone"
+            yield f"serving_first.{name}_{how}_failed", found.failed(how), "requests"
+
+
+PARTS = {"cost": cost, "hosts": hosts, "autoscaling": autoscaling, "serving_first": serving_first}

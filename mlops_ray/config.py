@@ -83,6 +83,9 @@ class Settings(BaseModel):
     http_host: an IPv4 or IPv6 address to serve on, or a host name; 0.0.0.0 and :: are all of the machine's.
     http_port: the port there.
     num_cpus and object_store_mb: what a Ray started by us may take; ignored on an existing cluster.
+    stall_limit_s: a run of which no step and no trial begins, ends or reports for so long is stopped; 0: never.
+    serving_cpus: how many CPUs of the Ray that we start are for replicas alone; on an existing cluster above 0 means
+    that its nodes have them apart, see docs/production.md. 0: replicas and runs take from the same ones.
     prices: see `Prices`. Without them quantities are recorded, and cost nothing that could be said.
     """
 
@@ -129,6 +132,8 @@ class Settings(BaseModel):
     http_port: int = Field(default=8000, ge=1, le=65535)
     num_cpus: int = Field(default=2, ge=1)
     object_store_mb: int = Field(default=1000, ge=100)
+    stall_limit_s: float = Field(default=86_400, ge=0)
+    serving_cpus: int = Field(default=0, ge=0)
     prices: Prices | None = None
 
     @property

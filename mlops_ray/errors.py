@@ -55,5 +55,10 @@ class ForbiddenError(MlopsRayError):
     """The caller is known and may not do this; ask somebody whose role allows it."""
 
 
+class StalledError(MlopsRayError):
+    """A run made no progress within its limit and was stopped; who runs it finds out what it waited for, and the same
+    run goes on."""
+
+
 class BudgetError(MlopsRayError):
     """The month's budget of a use case is spent; who pays for it raises it, and the same run goes on."""

@@ -15,9 +15,11 @@ from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.anchors import anchor
 from mlops_ray.governance.approvals import approve, attach, reject, request, revoke
 from mlops_ray.governance.audit import verify_store
+from mlops_ray.governance.budgets import Budget, list_budgets, say_warned, set_budget, take_budget_away
 from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.declared_resources import Resources, declare_resources
 from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.keys import create_key, list_keys, revoke_key
@@ -60,6 +62,17 @@ def make_rest(store: ControlStore) -> None:
     for days in (1, 2):  # one holds then, and one waits
         set_policy(store, PEOPLE[0], "flights", Policy(required=True, expires_after_s=days * 86_400.0), ("g",))
     set_definition(store, PEOPLE[1], "flights", {"false_alarm_days": 90}, "still too many")
+    make_costs(store)
+
+
+def make_costs(store: ControlStore) -> None:
+    for month, amount in (("", 5.0), ("", 7.0), ("2026-11", 9.0), ("2026-12", 1.0)):
+        set_budget(store, PEOPLE[0], Budget("flights", month, amount, "EUR", warn_at=0.5), "the plan")
+    take_budget_away(store, PEOPLE[0], "flights", "2026-12", "as always")
+    for budget in list_budgets(store, "flights"):
+        say_warned(store, budget, "2026-11", 6.0)
+    for resources in ({"train": Resources(2.0), "endpoint": Resources(0.5, 700, 1, 2)}, {"train": Resources()}):
+        declare_resources(store, PEOPLE[0], "flights", resources, "measured")
 
 
 def make_step(store: ControlStore, random: Random, number: int) -> None:

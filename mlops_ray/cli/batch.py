@@ -15,6 +15,7 @@ from mlops_ray.cli.options import (
     absolute,
     settings_of,
 )
+from mlops_ray.cost.meter import metered
 from mlops_ray.operations.local_ray import ray_for
 from mlops_ray.use_case import load_use_case
 
@@ -33,7 +34,7 @@ def score(
     """Score many rows, with features as they were known at the time of each."""
     settings = settings_of(state, config, data)
     name = load_use_case(use_case).name
-    with ray_for(settings):
+    with metered(settings, name, may_end_process=True) as meter, ray_for(settings), meter.step("score", ""):
         from mlops_ray.batch.rows import read_rows
         from mlops_ray.batch.scoring import score as score_rows
 

@@ -65,6 +65,6 @@ class EarlyStart:
             self._own = prepare_ray(self._settings, self._serving)
             # As Ray does where it is started in the main thread: what was started is ended.
             signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
-            running = running_ray(self._settings, self._own)
+            running = running_ray(self._settings, self._own, not self._serving)
             self._ray = self._thread.submit(self._ending.enter_context, running)
         return self._ray

@@ -29,7 +29,7 @@ from mlops_ray.cli.options import (
 )
 from mlops_ray.cli.run import MomentOption
 from mlops_ray.cost.meter import metered
-from mlops_ray.errors import BudgetError, ConfigurationError, DataError, UnavailableError
+from mlops_ray.errors import BudgetError, ConfigurationError, DataError, StalledError, UnavailableError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.operations.preconditions import expect_can_work
 from mlops_ray.use_case import load_use_case
@@ -69,7 +69,8 @@ def refresh(
         progress, tag = TerminalProgress(Console(stderr=True)), str(uuid6.uuid7())
 
         def once() -> None:
-            with metered(settings, case.name, tag) as meter:  # Ray's workers outlive a round, and keep its name
+            # Ray's workers outlive a round, and keep its name.
+            with metered(settings, case.name, tag, may_end_process=True) as meter:
                 found = run(case, settings, repo, moment, progress, start.ray, meter)
             typer.echo(json.dumps(asdict(found), indent=2))
             for version in found.versions:
@@ -85,14 +86,14 @@ def refresh(
 def again_and_again(work: Callable[[], None], every: timedelta, rounds: int | None = None) -> None:
     """Do something once in each interval, and at once if it took longer; so many rounds, or for ever.
 
-    A round whose data are wrong, whose stores are away or whose budget is spent is said and tried again in the next.
-    Other errors end it.
+    A round whose data are wrong, whose stores are away, whose budget is spent or that made no progress is said and
+    tried again in the next. Other errors end it.
     """
     while rounds is None or rounds > 0:
         started_s = time.monotonic()
         try:
             work()
-        except (BudgetError, DataError, UnavailableError) as error:
+        except (BudgetError, DataError, StalledError, UnavailableError) as error:
             typer.secho(f"{datetime.now(UTC).isoformat(timespec='seconds')} {error}", fg="red", err=True)
         rounds = rounds and rounds - 1
         if rounds != 0:

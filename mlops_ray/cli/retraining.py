@@ -3,6 +3,7 @@
 import calendar
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.governance import cli_actor
 from mlops_ray.cli.options import (
     DEFAULT_URL,
@@ -32,9 +32,9 @@ from mlops_ray.cli.options import (
 )
 from mlops_ray.cli.rollout import key_from
 from mlops_ray.config import Settings
+from mlops_ray.cost.processes import TAG
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.operations.local_ray import ray_for
-from mlops_ray.retraining.cpu_meter import HOOK, CpuMeter, metered
 from mlops_ray.use_case import Monitoring, UseCase, load_use_case
 
 if TYPE_CHECKING:
@@ -99,10 +99,8 @@ def retrain(
     """Train again and compare with the champion, as the governor orders it. The version waits beside the champion."""
     settings, case = settings_of(state, config, data), load_use_case(use_case)
     moment = moment_of("--as-of", as_of)
-    artifacts = Artifacts(settings.artifacts)
-    CpuMeter(artifacts, case.name, id).start()
-    workers = {"worker_process_setup_hook": HOOK, "env_vars": metered(artifacts.root, case.name, id)}
-    with ray_for(settings, runtime_env=workers):
+    os.environ[TAG] = id  # before Ray: its workers are told by it whose they are
+    with ray_for(settings):
         from mlops_ray.retraining.retrain import retrain as run
 
         result = run(case, settings, definitions_folder(use_case, feature_repo), id, moment)

@@ -93,7 +93,7 @@ def run(
     from mlops_ray.pipeline.promises import declare_promises
 
     declare_promises(settings, case)
-    with metered(settings, case.name) as meter, EarlyStart(settings, serve) as early:
+    with metered(settings, case.name, may_end_process=True) as meter, EarlyStart(settings, serve) as early:
         from mlops_ray.pipeline.pipeline import Pipeline
         from mlops_ray.pipeline.progress import TerminalProgress
 

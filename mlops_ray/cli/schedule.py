@@ -29,11 +29,16 @@ from mlops_ray.cli.options import (
     settings_of,
 )
 from mlops_ray.config import Settings
+from mlops_ray.cost.history import ordered
+from mlops_ray.cost.meter import ORDER
+from mlops_ray.cost.prices import priced
+from mlops_ray.cost.usage import Usage
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.usage import read_prices
 from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
-from mlops_ray.use_case import OPERATIONS, Operation, UseCase, load_use_case
+from mlops_ray.use_case import OPERATIONS, Operation, Schedule, UseCase, load_use_case
 from mlops_ray.use_case.schedule import due_moments
 
 if TYPE_CHECKING:
@@ -63,7 +68,7 @@ def start(
         case = load_use_case(reference)
         if not declare(settings, case, reference, feature_repo):
             raise ConfigurationError(f"Use case {case.name} declares no schedules. Add schedules={{...}} to it.")
-    with ray_for(settings) as own:
+    with ray_for(settings, gives_way=False) as own:
         start_scheduler_here(settings, config)
         if own:
             typer.echo("Carried out until Ctrl-C.")
@@ -183,7 +188,8 @@ def run(
     since = due_before(declared, moment) if declared is not None else None
     repo = str(definitions_folder(use_case, feature_repo))
     work = Work(use_case, repo, settings.state, settings.data, _file(config), since)
-    told = partial(execute, {DATA_VARIABLE: settings.data})
+    limit = case.schedules[operation].time_limit if operation in case.schedules else Schedule.time_limit
+    told = partial(execute, {DATA_VARIABLE: settings.data, ORDER: _order(found)}, limit)
     carry_out(store, found, work, told, wait=ordered is not None)
     (ended,) = schedule_runs.at(store, case.name, operation, moment)
     typer.echo(printable(_run_line(ended)), err=True)
@@ -231,11 +237,19 @@ def history(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """List runs, the oldest first: when each was due, what became of it, and how long it took."""
-    found = schedule_runs.runs(open_store(settings_of(state, config)), use_case, operation, limit)
+    """List runs, the oldest first: when each was due, what became of it, how long it took, and what all attempts at it
+    have used and cost, where they are measured."""
+    store = open_store(settings_of(state, config))
+    found, tables = schedule_runs.runs(store, use_case, operation, limit), read_prices(store)
     for one in found:
-        duration = {"duration_s": one.duration_s}
-        typer.echo(json.dumps(asdict(one) | duration, default=str) if as_json else printable(_run_line(one)))
+        rows = ordered(store, use_case, _order(one))
+        used, price = sum((Usage.from_json(row.quantities) for row in rows), Usage()), priced(rows, tables)
+        if as_json:
+            of_run = {"duration_s": one.duration_s, "cpu_s": used.cpu_s, "cost": price.to_json()}
+            typer.echo(json.dumps(asdict(one) | of_run, default=str))
+        else:
+            costs = f"{used.cpu_s:,.1f} CPU s  {price}" if rows else ""
+            typer.echo(printable(_run_line(one, costs)))
     if not found and not as_json:
         typer.echo("Nothing was due yet.")
 
@@ -263,10 +277,15 @@ def _following(one: "Declared", now: datetime) -> datetime:
     return next(due_moments(one.cron, one.time_zone, max(one.decided_until, now)))
 
 
-def _run_line(one: "Run") -> str:
+def _order(run: "Run") -> str:
+    """By which what its attempts have used is found again, whatever they are started by."""
+    return f"schedule {run.name}"
+
+
+def _run_line(one: "Run", costs: str = "") -> str:
     took = "" if one.duration_s is None else f"{one.duration_s:,.1f} s"
     attempts = f"attempt {one.attempt}" if one.attempt > 1 else ""
-    parts = [one.operation, one.due_at.isoformat(), one.state, one.cause, took, attempts, one.detail]
+    parts = [one.operation, one.due_at.isoformat(), one.state, one.cause, took, costs, attempts, one.detail]
     return "  ".join(part for part in parts if part)
 
 

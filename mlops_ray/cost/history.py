@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlops_ray.cost.usage import Usage
-from mlops_ray.governance.usage import Used
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.usage import Used, read_usage
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,21 @@ def past_runs(rows: Iterable[Used]) -> list[PastRun]:
         )
         for run, steps in found.items()
     ]
+
+
+def attempt_at(order: str, id: str) -> str:
+    """The id of a run by which what was ordered finds it again; without an order the run's own."""
+    return f"{order}/{id}" if order else id
+
+
+def used_by(store: ControlStore, use_case: str, order: str) -> Usage:
+    """By all attempts at what was ordered, those that died among them; trials are part of their steps."""
+    return _together(ordered(store, use_case, order))
+
+
+def ordered(store: ControlStore, use_case: str, order: str) -> list[Used]:
+    """The rows of which `used_by` is the sum."""
+    return read_usage(store, use_case, kinds=("step",), runs_begin=attempt_at(order, ""))
 
 
 def _together(parts: Sequence[Used]) -> Usage:

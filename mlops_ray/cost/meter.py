@@ -21,15 +21,19 @@ import uuid6
 
 from mlops_ray.config import Settings
 from mlops_ray.cost.account import Account, Total
+from mlops_ray.cost.history import attempt_at
 from mlops_ray.cost.nodes import OtherNodes
 from mlops_ray.cost.prices import digest_of
 from mlops_ray.cost.processes import TAG, Process, RunProcesses
 from mlops_ray.cost.spending import Spending
+from mlops_ray.cost.stall import Stall, StallMetric, say_stalled
 from mlops_ray.cost.usage import Usage, histogram
-from mlops_ray.errors import BudgetError, UnavailableError
+from mlops_ray.errors import BudgetError, StalledError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.usage import Part, UsageState, keep_prices, month_of, now, write_usage
 
+ORDER = "MLOPS_RAY_ORDER"
+"""The environment variable that says what a run is an attempt at."""
 AROUND = "around"
 """What a run uses beside its steps: its start, Ray's, and its end."""
 
@@ -37,19 +41,23 @@ _EVERY_S, _WRITTEN_EVERY_S, _BUDGET_EVERY_S = 0.5, 5.0, 5.0
 _BUDGET_SHARE = 0.02  # of the time may go into adding up a month of many rows
 # SIGINT is ignored in what a shell starts in the background.
 _INTERRUPT = signal.SIGUSR2
+_WRITTEN_AFTER = 0.1  # of its age: a run that is killed early has lost no more of what it used than that
+_UNWINDS_WITHIN_S = 60.0
 _SHORTEST_S = 0.2  # of a time over which a number of CPUs is said
 
 _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def metered(settings: Settings, use_case: str, tag: str = "") -> Iterator["Meter"]:
+def metered(
+    settings: Settings, use_case: str, tag: str = "", order: str = "", may_end_process: bool = False
+) -> Iterator["Meter"]:
     """A meter of this process and all that it starts, on whichever nodes, with the control store of the settings.
 
-    tag: see `Meter`.
+    tag, order, may_end_process: see `Meter`; by default the order is that of the environment variable ORDER.
     """
-    tag = tag or str(uuid6.uuid7())
-    with Meter(open_store(settings), settings, use_case, tag, OtherNodes(tag)) as meter:
+    tag, order = tag or str(uuid6.uuid7()), order or os.environ.get(ORDER, "")
+    with Meter(open_store(settings), settings, use_case, tag, OtherNodes(tag), order, may_end_process) as meter:
         yield meter
 
 
@@ -80,7 +88,9 @@ class Meter:
     """Measures one run, in a thread, as long as it is entered.
 
     tag: processes that have it in the environment variable TAG belong to the run, as this one does; "" for one of its
-    own. use_case: whose it is. elsewhere: None where Ray is on this machine alone. run: its id, another each time.
+    own. use_case: whose it is. elsewhere: None where Ray is on this machine alone. order: what it is an attempt at, as
+    `history.used_by` asks for it; "" for nothing but itself. may_end_process: where a run that makes no progress cannot
+    be interrupted, this process is ended. run: its id, another each time.
     """
 
     def __init__(
@@ -90,8 +100,10 @@ class Meter:
         use_case: str,
         tag: str = "",
         elsewhere: Elsewhere | None = None,
+        order: str = "",
+        may_end_process: bool = False,
     ):
-        self.run = str(uuid6.uuid7())
+        self.run = attempt_at(order, str(uuid6.uuid7()))
         self._tag = tag or self.run
         self._store, self._settings, self._elsewhere = store, settings, elsewhere
         self._prices, self._use_case = digest_of(settings.prices), use_case
@@ -103,6 +115,8 @@ class Meter:
         self._gpu_s: dict[tuple[str, str], float] = {}
         self._spending = Spending(store, use_case, settings.prices, self.run)
         self._stops: str | None = None
+        self._stall, self._stalled, self._may_end_process = Stall(settings.stall_limit_s), "", may_end_process
+        self._shown_stall = StallMetric(use_case)
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -116,17 +130,17 @@ class Meter:
             keep_prices(self._store, self._prices, self._settings.prices.model_dump())
         if threading.current_thread() is threading.main_thread():  # elsewhere it stops between steps and trials
             self._before = signal.signal(_INTERRUPT, _interrupt)
-        self._last_s, self._written_s, self._ask_at_s = (time.monotonic(),) * 3
+        self._began_s, self._last_s, self._written_s, self._ask_at_s = (time.monotonic(),) * 4
         self._last = self._total()
         self._thread = threading.Thread(target=self._follow, name="cost meter", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """As `end`. Raises BudgetError where it was the budget that interrupted."""
+        """As `end`. Raises BudgetError where it was the budget that interrupted, StalledError where nothing went on."""
         self.end("ended" if kind is None else "failed")
         if isinstance(error, KeyboardInterrupt):
-            self.expect_within_budget()
+            self.expect_may_go_on()
 
     def end(self, state: UsageState = "ended") -> None:
         """Write the rest, once; nothing is measured afterwards, and nothing interrupted."""
@@ -138,6 +152,7 @@ class Meter:
             return
         self._ended.set()
         self._thread.join()
+        self._shown_stall.show(0.0)
         os.environ.pop(TAG, None)
         with self._lock:
             self._look()
@@ -147,9 +162,10 @@ class Meter:
     def step(self, name: str, key: str) -> Iterator[None]:
         """What is used inside belongs to this step. Raises BudgetError as soon as the budget is spent."""
         self.look_at_budget()
-        self.expect_within_budget()
+        self.expect_may_go_on()
         with self._lock:
             self._look()
+            self._stall.progressed(f"the step {name} began")
             row = self._row = self._rows.setdefault(name, _Row(self._part(name, key)))  # again, it adds to what it was
             self._account.mark()
             self._here.reset_peaks()
@@ -162,6 +178,7 @@ class Meter:
         finally:
             with self._lock:
                 self._look()
+                self._stall.progressed(f"the step {name} ended")
                 self._row = self._around
                 self._write(row, state)
 
@@ -174,6 +191,7 @@ class Meter:
         """What a trial of the step at work has used so far, as its worker has measured; the step's row has it, too. All
         of it belongs to the month in which it was first told."""
         with self._lock:
+            self._stall.progressed(f"the trial {name} reported")
             key = self._row.part.key
             held_before = self._gpu_s.get((key, name), 0.0)
             self._gpu_s[key, name] = usage.gpu_s
@@ -184,8 +202,11 @@ class Meter:
                 self._began[name] = month_of(now(self._store))
             write_usage(self._store, part, self._began[name], usage.to_json(), state)
 
-    def expect_within_budget(self) -> None:
-        """Raise BudgetError if the month's budget is spent: nothing that has ended is lost, and the run can go on."""
+    def expect_may_go_on(self) -> None:
+        """Raise BudgetError if the month's budget is spent, StalledError if the run was to stop: nothing that has ended
+        is lost, and it can go on."""
+        if self._stalled:
+            raise StalledError(self._stalled)
         if self._stops is not None:
             raise BudgetError(self._stops)
 
@@ -203,9 +224,12 @@ class Meter:
         with self._lock:
             self._look()
             at_s = time.monotonic()
-            if at_s - self._written_s >= _WRITTEN_EVERY_S:
+            if at_s - self._written_s >= min(_WRITTEN_EVERY_S, _WRITTEN_AFTER * (at_s - self._began_s)):
                 self._written_s = at_s
                 self._write(self._row, "running")
+        if not self._stalled and (why := self._stall.decide()):
+            self._stop_stalled(why)
+        self._shown_stall.show(self._stall.waited)
         if at_s >= self._ask_at_s:
             was_over = self._stops is not None
             self.look_at_budget()
@@ -222,11 +246,29 @@ class Meter:
             self._stops = self._spending.decide()
 
     def _interrupt_if_over(self) -> None:
+        if self._stops is not None:
+            self._wake(self._stops)
+
+    def _wake(self, why: str) -> None:
+        """Interrupt whatever the step waits for, as Ctrl-C does; elsewhere than in the main thread nothing can."""
         with self._lock:
-            if self._stops is not None and self._before is not None:
-                _logger.warning("%s", self._stops)
-                # Wakes whatever the step waits for, as Ctrl-C does.
+            if self._before is not None:
+                _logger.warning("%s", why)
                 signal.pthread_kill(threading.main_thread().ident or 0, _INTERRUPT)
+
+    def _stop_stalled(self, why: str) -> None:
+        self._stalled = why
+        if self._may_end_process:
+            threading.Thread(target=self._end_process, name="stalled", daemon=True).start()
+        self._wake(why)
+        with suppress(UnavailableError):
+            say_stalled(self._store, self._use_case, self.run, why, self._settings.stall_limit_s)
+
+    def _end_process(self) -> None:
+        """All that a run leaves can be taken up again, as after a power failure: its leases are over in a minute."""
+        if not self._ended.wait(_UNWINDS_WITHIN_S):
+            _logger.critical("%s It did not react, and its process is ended.", self._stalled)
+            os._exit(1)
 
     def _look(self) -> None:
         at_s, total = time.monotonic(), self._total()

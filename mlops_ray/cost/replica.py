@@ -66,7 +66,7 @@ class ReplicaMeter:
             used += Usage(gpu_s=self._gpus * used.wall_s, cpus=histogram(used.cpu_s / used.wall_s, used.wall_s))
         for version, count in (fresh or {self._champion(): 0}).items():
             share = count / total if total else 1.0
-            self._fresh[version] += replace(_share(used, share), predictions=count)
+            self._fresh[version] += replace(share_of(used, share), predictions=count)
 
     def _write(self, state: UsageState) -> None:
         """What was used before an hour began and is written after it belongs to the new one: a minute at most."""
@@ -85,7 +85,7 @@ class ReplicaMeter:
             del self._fresh[version]
 
 
-def _share(used: Usage, share: float) -> Usage:
+def share_of(used: Usage, share: float) -> Usage:
     """So much of what was used; peaks and what was asked for are those of the whole."""
     parts = ("wall_s", "cpu_s", "gpu_s", "byte_s")
     numbers = {name: getattr(used, name) * share for name in parts}

@@ -33,8 +33,8 @@ def following(month: datetime) -> datetime:
 
 
 def spent_in(store: ControlStore, use_case: str, month: datetime) -> Cost:
-    """By all runs and replicas of a use case in the month that begins then; trials are part of their runs' steps."""
-    rows = read_usage(store, use_case, month, following(month), ("step", "replica"))
+    """In the month that begins then, by all that works for a use case; trials are part of their runs' steps."""
+    rows = read_usage(store, use_case, month, following(month), ("step", "replica", "service"))
     return priced(rows, read_prices(store))
 
 

@@ -64,7 +64,7 @@ def say_warned(store: ControlStore, budget: Budget, month: str, spent: float) ->
     with store.transaction() as connection:
         this = _is(budget.use_case, budget.month) & (budgets.c.warned_for != month)
         if connection.execute(update(budgets).where(this).values(warned_for=month)).rowcount:
-            payload = _payload(budget, month, spent)
+            payload = _payload(budget, month, spent) | {"budget_of": budget.month}
             subject = f"budget {budget.use_case}"
             record(connection, "budget.warned", SYSTEM, subject, budget.use_case, payload=payload)
 
@@ -84,7 +84,8 @@ def _payload(budget: Budget, month: str, spent: float) -> dict[str, object]:
 def _record_change(
     connection: Connection, actor: Actor, named: Budget, old: Budget | None, new: Budget | None, reason: str
 ) -> None:
-    before, after = (one and {"amount": one.amount, "currency": one.currency} for one in (old, new))
+    names = ("amount", "currency", "warn_at")
+    before, after = (one and {name: getattr(one, name) for name in names} for one in (old, new))
     subject = f"budget {named.use_case}{f' {named.month}' if named.month else ''}"
     record(connection, "budget.changed", actor, subject, named.use_case, before=before, after=after, reason=reason)
 

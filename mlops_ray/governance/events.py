@@ -109,6 +109,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "schedule.failed": EventType("A run that was due by the clock failed, or died several times.", "warning"),
     "budget.changed": EventType("What a use case may cost in a month was set, raised, lowered or taken away."),
     "budget.warned": EventType("A use case has spent the share of its month's budget that it warns of.", "warning"),
+    "run.stalled": EventType("A run made no progress within its limit and was stopped; the same goes on.", "critical"),
     "budget.exceeded": EventType("A run was stopped because the month's budget of its use case is spent.", "critical"),
     "resources.changed": EventType("What a step or an endpoint is given of CPUs, memory or replicas was changed."),
     "backup.created": EventType("All state was copied, as it was at one moment, to the place that is named."),

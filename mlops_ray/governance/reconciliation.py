@@ -18,6 +18,8 @@ from mlops_ray.governance.references import digest_of
 from mlops_ray.governance.stored import rows_of
 from mlops_ray.governance.tables import (
     approvals,
+    budgets,
+    declared_resources,
     delegations,
     endpoints,
     monitoring_definitions,
@@ -43,11 +45,13 @@ _TABLES = (
     subscriptions,
     endpoints,
     rollouts,
+    budgets,
+    declared_resources,
 )
 DESCRIBED = {table.name: table for table in _TABLES}
 NOT_COMPARED = (
     "an edit of what is told without an event: the outbox, leases, schedules and their runs, and what replicas report",
-    "an edit of what work used, prices, budgets and declared resources",
+    "an edit of what work used, and of prices",
 )
 SET = "a moment"
 """Stands for a moment that the events tell of only as having come."""
@@ -205,6 +209,27 @@ def _follow_endpoint(rows: _Rows, event: Event) -> None:
         _put(rows, rollouts, state | named | begun | {"use_case": event.use_case})
 
 
+def _follow_budget(rows: _Rows, event: Event) -> None:
+    """It is of each month, or of the one that the subject names."""
+    if event.type == "budget.changed":
+        month = event.subject.removeprefix(f"budget {event.use_case}").strip()
+        if event.after is None:
+            rows[budgets.name].pop((event.use_case, month), None)
+        else:
+            _put(rows, budgets, {"use_case": event.use_case, "month": month, "warned_for": ""} | event.after)
+    elif event.type == "budget.warned":
+        said = {"use_case": event.use_case, "month": event.payload["budget_of"], "warned_for": event.payload["month"]}
+        _put(rows, budgets, said)
+
+
+def _follow_resources(rows: _Rows, event: Event) -> None:
+    name = event.subject.removeprefix(f"resources {event.use_case} ")
+    if event.after is None:
+        rows[declared_resources.name].pop((event.use_case, name), None)
+    else:
+        _put(rows, declared_resources, {"use_case": event.use_case, "name": name, "resources": event.after})
+
+
 _FOLLOWS: Mapping[str, Callable[[_Rows, Event], None]] = {
     "key": _follow_key,
     "version": _follow_version,
@@ -216,4 +241,6 @@ _FOLLOWS: Mapping[str, Callable[[_Rows, Event], None]] = {
     "rollout": _follow_endpoint,
     "break_glass": _follow_endpoint,
     "subscription": _follow_subscription,
+    "budget": _follow_budget,
+    "resources": _follow_resources,
 }

@@ -13,15 +13,16 @@ from sqlalchemy import Connection, insert, select, update
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.tables import price_tables, usage
 
-Kind = Literal["step", "trial", "replica"]
+Kind = Literal["step", "trial", "replica", "service"]
 UsageState = Literal["running", "ended", "failed"]
 
 
 @dataclass(frozen=True)
 class Used:
-    """One row. name: of the step or trial, or the version that a replica served. since: the beginning of the month, of
-    a replica's row the hour, in UTC. key: see `pipeline.records.Record.run_key`. prices: the digest of their table, ""
-    for none. quantities: see `cost.usage.Usage`. seen_at: when it was written last, by the database's clock."""
+    """One row. name: of the step, trial or service, or the version that a replica served. since: the beginning of the
+    month, of a row of a replica or a service the hour, in UTC. key: see `pipeline.records.Record.run_key`. prices: the
+    digest of their table, "" for none. quantities: see `cost.usage.Usage`. seen_at: when it was written last, by the
+    database's clock."""
 
     run: str
     kind: Kind
@@ -80,10 +81,12 @@ def read_usage(
     until: datetime | None = None,
     kinds: Iterable[Kind] | None = None,
     keys: Sequence[str] | None = None,
+    runs_begin: str = "",
 ) -> list[Used]:
-    """The rows of the months and hours that begin in [since, until), the oldest first; of some kinds or keys."""
+    """The rows of the months and hours that begin in [since, until), the oldest first; of some kinds, keys, or runs
+    whose id begins so."""
     with store.reading() as connection:
-        return used_within(connection, use_case, since, until, kinds, keys)
+        return used_within(connection, use_case, since, until, kinds, keys, runs_begin)
 
 
 def used_within(
@@ -93,6 +96,7 @@ def used_within(
     until: datetime | None = None,
     kinds: Iterable[Kind] | None = None,
     keys: Sequence[str] | None = None,
+    runs_begin: str = "",
 ) -> list[Used]:
     """As `read_usage`, in the caller's transaction."""
     query = select(usage).order_by(usage.c.since, usage.c.seen_at, usage.c.run, usage.c.name)
@@ -106,6 +110,8 @@ def used_within(
         query = query.where(usage.c.kind.in_(list(kinds)))
     if keys is not None:
         query = query.where(usage.c.key.in_(list(keys)))
+    if runs_begin:
+        query = query.where(usage.c.run.startswith(runs_begin, autoescape=True))
     return [Used(**row._mapping) for row in connection.execute(query)]
 
 

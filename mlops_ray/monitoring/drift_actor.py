@@ -16,9 +16,12 @@ import ray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.cost.service import ServiceMeter
+from mlops_ray.cost.work import Work
 from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.giving_way import be_nice
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, worsen_alarm
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.monitoring_definitions import MonitoringRevision, definition_of
 from mlops_ray.import_closure import code_digest
 from mlops_ray.monitoring.alarm_change import AlarmChange
@@ -162,9 +165,12 @@ class DriftActor:
 
     def __init__(self, settings: Settings, registry: Registry, pool: str, place: int, round_s: float):
         keep_closed()
+        be_nice()
         self._metrics = WatchMetrics(Artifacts(settings.artifacts))
         self._watcher = Watcher(settings, pool, place, partial(open_watch, settings, registry), self._metrics.show)
         self._round_s = round_s
+        cost = ServiceMeter(open_store(settings), settings, "drift", lambda: self._watcher.worked_s, Work())
+        cost.begin()
         threading.Thread(target=self._follow, name="drift", daemon=True).start()
         if settings.ledger_upkeep_every_s:
             every_s = min(UPKEEP_LOOK_S, settings.ledger_upkeep_every_s)

@@ -68,11 +68,17 @@ class Watcher:
         self._artifacts, self._open_watch, self._show = Artifacts(settings.artifacts), open_watch, show
         self._endpoints: dict[str, _Endpoint] = {}
         self._store: ControlStore | None = None
+        self._worked_s: dict[str, float] = {}
 
     @property
     def watched(self) -> tuple[str, ...]:
         """The endpoints that it has, by name."""
         return tuple(sorted(self._endpoints))
+
+    @property
+    def worked_s(self) -> dict[str, float]:
+        """For how long it has worked for each endpoint that it has, in seconds of its threads."""
+        return {use_case: self._worked_s.get(use_case, 0.0) for use_case in self.watched}
 
     def take(self, use_case: str) -> None:
         self._endpoints.setdefault(use_case, _Endpoint())
@@ -98,7 +104,13 @@ class Watcher:
 
     def round(self, use_case: str, now: datetime | None = None) -> Round:
         """One round of an endpoint. Raises what `DriftWatch.round` raises."""
-        endpoint = self._endpoints.setdefault(use_case, _Endpoint())
+        endpoint, began_s = self._endpoints.setdefault(use_case, _Endpoint()), time.thread_time()
+        try:
+            return self._round(use_case, endpoint, now)
+        finally:
+            self._worked_s[use_case] = self._worked_s.get(use_case, 0.0) + time.thread_time() - began_s
+
+    def _round(self, use_case: str, endpoint: _Endpoint, now: datetime | None) -> Round:
         with endpoint.lock:
             store = self._opened()
             if endpoint.watch is None:

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ MAIN = (sys.executable, "-c", "from mlops_ray.cli.main import main; main()")
 """The `mlops-ray` command where it is not installed, as in a Ray job, which has only the code that it was sent."""
 PARITY_FAILS_ABOVE = 0.01
 _WAIT_S = 2.0
+_UNWINDS_WITHIN_S, _SAYS_WITHIN_S = 60.0, 5.0
 
 _logger = logging.getLogger(__name__)
 
@@ -78,17 +81,40 @@ def carry_out(store: ControlStore, run: Run, work: Work, execute: Execute, wait:
             time.sleep(_WAIT_S)
 
 
-def execute(environment: Mapping[str, str], command: Sequence[str]) -> tuple[int, str]:
-    """Run `mlops-ray` with these arguments; what it says is passed on as it comes. environment: beside one's own."""
-    last, environment = "", {**os.environ, **environment}
-    with subprocess.Popen(
-        [*MAIN, *command], stderr=subprocess.PIPE, text=True, errors="replace", env=environment
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
+def execute(environment: Mapping[str, str], limit: timedelta, command: Sequence[str]) -> tuple[int, str]:
+    """Run `mlops-ray` with these arguments; what it says is passed on as it comes. environment: beside one's own.
+    limit: after so long it is interrupted as by Ctrl-C, and killed if that does not end it."""
+    said, environment, is_late = [""], {**os.environ, **environment}, False
+    process = subprocess.Popen([*MAIN, *command], stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
+    passing = threading.Thread(target=_pass_on, args=(process, said), daemon=True)
+    passing.start()
+    try:
+        process.wait(limit.total_seconds())
+    except subprocess.TimeoutExpired:
+        is_late = True
+        _end_it(process)
+    passing.join(_SAYS_WITHIN_S)  # what it has started may hold its standard error open
+    last = "".join(character for character in said[0] if character.isprintable())
+    if is_late and process.returncode:
+        last = f"It had not ended after {limit} (time_limit of its Schedule) and was stopped. It said last: {last}"
+    return process.returncode, last
+
+
+def _pass_on(process: "subprocess.Popen[str]", said: list[str]) -> None:
+    assert process.stderr is not None
+    with process.stderr as lines:
+        for line in lines:
             sys.stderr.write(line)
-            last = line.strip() or last
-    return process.returncode, "".join(character for character in last if character.isprintable())
+            said[0] = line.strip() or said[0]
+
+
+def _end_it(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_UNWINDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _do(store: ControlStore, run: Run, work: Work, execute: Execute) -> Run | None:

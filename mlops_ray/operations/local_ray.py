@@ -9,9 +9,10 @@ from typing import Any
 
 from mlops_ray.config import Settings
 from mlops_ray.cost.processes import TAG
-from mlops_ray.errors import UnavailableError
+from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.giving_way import HOOK, be_nice
 from mlops_ray.operations.preconditions import expect_can_serve, expect_can_work
-from mlops_ray.serving.environment import serve_environment
+from mlops_ray.serving.environment import SERVING_CPUS, serve_environment
 
 _LOOK_EVERY_S = 1.0
 
@@ -19,9 +20,9 @@ _LOOK_EVERY_S = 1.0
 _NOTHING_IN_FRONT = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
 
 
-def prepare_ray(settings: Settings, serving: bool = False) -> bool:
+def prepare_ray(settings: Settings, serving: bool = False, gives_way: bool = True) -> bool:
     """Make sure that the work, and if wanted serving, is possible, and set what Ray reads from the environment when it
-    is imported. Whether the Ray will be one of our own.
+    is imported. Whether the Ray will be one of our own; in one that others use, too, who does not serve gives way.
 
     Raises ConfigurationError where something is not possible.
     """
@@ -30,18 +31,26 @@ def prepare_ray(settings: Settings, serving: bool = False) -> bool:
         expect_can_serve(settings)
     own = "RAY_ADDRESS" not in os.environ
     if own:
+        if settings.serving_cpus >= settings.num_cpus:
+            raise ConfigurationError(
+                f"serving_cpus is {settings.serving_cpus} of num_cpus {settings.num_cpus}, so runs would have none. "
+                f"Raise num_cpus, or lower serving_cpus."
+            )
         os.environ |= serve_environment() | _NOTHING_IN_FRONT
+    elif gives_way and not serving:
+        be_nice()
     return own
 
 
 @contextmanager
-def ray_for(settings: Settings, serving: bool = False, runtime_env: dict[str, Any] | None = None) -> Iterator[bool]:
+def ray_for(settings: Settings, serving: bool = False, gives_way: bool = True) -> Iterator[bool]:
     """A Ray for the work inside: the cluster of RAY_ADDRESS, or one of our own, which ends with it (yields True).
 
-    serving: an endpoint will be started. runtime_env: of what this process runs there. Raises as `prepare_ray`, and
+    serving: an endpoint will be started. gives_way: False for what others wait for. Raises as `prepare_ray`, and
     UnavailableError if the cluster does not answer.
     """
-    with running_ray(settings, prepare_ray(settings, serving), runtime_env) as own:
+    own = prepare_ray(settings, serving, gives_way)
+    with running_ray(settings, own, gives_way and not serving):
         yield own
 
 
@@ -59,25 +68,24 @@ def ray_on_demand(settings: Settings) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def running_ray(settings: Settings, own: bool, runtime_env: dict[str, Any] | None = None) -> Iterator[bool]:
-    """As `ray_for`, after `prepare_ray`; it may be entered in another thread than the main one."""
+def running_ray(settings: Settings, own: bool, gives_way: bool) -> Iterator[bool]:
+    """As `ray_for`, after `prepare_ray`; it may be entered in another thread than the main one. gives_way: on a Ray
+    that others use, too, what this process runs gives way to them."""
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": runtime_env}
-    if not own and TAG in os.environ:  # workers of a Ray of our own have our environment
-        variables = {**(runtime_env or {}).get("env_vars", {}), TAG: os.environ[TAG]}
-        quiet["runtime_env"] = {**(runtime_env or {}), "env_vars": variables}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if own:
         ray.init(
             address="local",
-            num_cpus=settings.num_cpus,
+            num_cpus=settings.num_cpus - settings.serving_cpus,
+            resources={SERVING_CPUS: settings.serving_cpus} if settings.serving_cpus else None,
             object_store_memory=settings.object_store_mb << 20,
             include_dashboard=False,
             **quiet,
         )
     else:
         try:
-            ray.init(**quiet)
+            ray.init(**quiet, runtime_env=_of_a_guest(gives_way))
         except ConnectionError as error:
             raise UnavailableError(
                 f"Ray at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS) does not answer, or refuses this token. Is it "
@@ -92,6 +100,12 @@ def running_ray(settings: Settings, own: bool, runtime_env: dict[str, Any] | Non
             # A Ray without its control service answers no call, so that Serve could not be shut down.
             end_proxies() if dead_parts() else stop()
         ray.shutdown()
+
+
+def _of_a_guest(gives_way: bool) -> dict[str, Any]:
+    """What workers need that are not started by us: those of a Ray of our own have our environment."""
+    found: dict[str, Any] = {"worker_process_setup_hook": HOOK} if gives_way else {}
+    return found | ({"env_vars": {TAG: os.environ[TAG]}} if TAG in os.environ else {})
 
 
 def dead_parts() -> list[str]:

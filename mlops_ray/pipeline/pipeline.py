@@ -261,7 +261,7 @@ class Pipeline:
             if isinstance(event, SearchProgress) and event.trial.used:
                 state: UsageState = "ended" if event.trial.status != "running" else "running"
                 self.meter.trial(event.trial.trial_id, Usage.from_json(event.trial.used), state)
-            self.meter.expect_within_budget()
+            self.meter.expect_may_go_on()
         self.notify(event)
 
     def _records(self) -> Records:

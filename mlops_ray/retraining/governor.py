@@ -13,6 +13,7 @@ from typing import Any
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.cost.history import used_by
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.approvals import list_approvals
 from mlops_ray.governance.champion import set_champion
@@ -22,7 +23,6 @@ from mlops_ray.governance.live import live
 from mlops_ray.governance.retrainings import DECIDED, FINISHED, Entry, history, record_next
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.governance.versions import VersionRef
-from mlops_ray.retraining.cpu_meter import cpu_seconds
 from mlops_ray.retraining.history import History, Running, read_history
 from mlops_ray.retraining.launcher import Launcher, Order
 from mlops_ray.retraining.policy import Decision, State, decide, retraining_id
@@ -166,7 +166,7 @@ class Governor:
         by_itself = won and self._policy.promote and not self._needs_approval()
         if by_itself:  # first, as it can be repeated: once the end is recorded, nobody looks at it again
             self._roll_out(result)
-        hours = cpu_seconds(self._artifacts, self._name, result.id) / _HOUR_S
+        hours = used_by(self._store, self._name, result.id).cpu_s / _HOUR_S
         payload = asdict(result) | {"at": now.isoformat(), "rollout": by_itself, "cpu_hours": hours}
 
         def entry(events: Sequence[Event]) -> Entry | None:

@@ -12,7 +12,8 @@ from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.retraining.cpu_meter import HOOK, metered
+from mlops_ray.cost.processes import TAG
+from mlops_ray.giving_way import HOOK
 from mlops_ray.retraining.launcher import Launcher, Order, Phase
 from mlops_ray.retraining.ray_jobs import RayJobs, dashboard_url
 from mlops_ray.retraining.result import RESULTS
@@ -68,9 +69,8 @@ class ActorLauncher:
         if self.phase(order.submission) != "new":
             return
         options = {"name": order.submission, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-        root = Artifacts(self.settings.artifacts).root
         # Ray takes its hook for a whole job alone; this is how it hands it to workers, and actors hand variables on.
-        variables = {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: HOOK, **metered(root, self.use_case, order.retraining)}
+        variables = {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: HOOK, TAG: order.retraining}
         actor = ray.remote(num_cpus=0, max_restarts=0)(_Retraining).options(
             runtime_env={"env_vars": variables}, **options
         )

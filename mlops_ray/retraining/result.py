@@ -22,7 +22,7 @@ class Result:
     """What came of a retraining. outcome: of the challenger against the champion on the recent window; reason: why.
 
     version, digest: of the challenger; None where there is none. admissible: it passed its gates. champion: what it was
-    compared with. comparison: None where it was not compared. What it took is known by `cpu_meter.cpu_seconds`.
+    compared with. comparison: None where it was not compared. What it took is known by `cost.history.used_by`.
     """
 
     id: str

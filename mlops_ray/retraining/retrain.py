@@ -10,7 +10,7 @@ from pathlib import Path
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.cost.meter import Meter, metered
-from mlops_ray.errors import BudgetError, DataError, MlopsRayError
+from mlops_ray.errors import BudgetError, DataError, MlopsRayError, StalledError
 from mlops_ray.evaluation.comparison import Comparison
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
@@ -21,7 +21,6 @@ from mlops_ray.pipeline.steps.step import Notify
 from mlops_ray.registry.lineage import Lineage
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.retraining.challenger import judge_challenger
-from mlops_ray.retraining.cpu_meter import CpuMeter
 from mlops_ray.retraining.policy import Outcome
 from mlops_ray.retraining.result import RESULTS, Result, champion_lineage, find_result
 from mlops_ray.use_case import Candidate, Choice, FitData, FittedModel, Parameters, Retraining, SearchSpace, UseCase
@@ -60,26 +59,22 @@ def retrain(
     """Run the pipeline as of `as_of` and write what came of it below the artifact root, once.
 
     Killed and started again, with the same id, it goes on where the pipeline stood. A failure is a result too: the
-    governor must know of it. What it uses of CPUs is written down, for which it has this process to itself. Ray must be
-    running, with workers that do the same (`cpu_meter`).
+    governor must know of it. What it uses is measured, for which it has this process to itself. Ray must be running,
+    with workers that have the id in their variable TAG.
     """
     artifacts = Artifacts(settings.artifacts)
     known = find_result(artifacts, use_case.name, id)
     if known is not None:
         return known
-    meter = CpuMeter(artifacts, use_case.name, id)
-    meter.start()
     try:
-        with metered(settings, use_case.name, id) as cost_meter:
-            result = _retrain(use_case, settings, feature_repo, id, as_of, notify, cost_meter)
-    except BudgetError:
-        meter.write()
-        raise  # it is not over: started again once the budget is raised, it goes on
+        with metered(settings, use_case.name, tag=id, order=id, may_end_process=True) as meter:
+            result = _retrain(use_case, settings, feature_repo, id, as_of, notify, meter)
+    except (BudgetError, StalledError):
+        raise  # it is not over: started again, once the budget is raised, it goes on
     except Exception as error:
         _logger.exception("Retraining %s failed", id)
         text = str(error) if isinstance(error, MlopsRayError) else f"{type(error).__name__}: {error}"
         result = Result(id, as_of, "failed", f"The pipeline failed: {text}")
-    meter.write()  # before the governor adds up
     artifacts.write_json(result.to_json(), RESULTS, use_case.name, f"{id}.json")
     _logger.info("Retraining %s: %s. %s", id, result.outcome, result.reason)
     return result

@@ -30,7 +30,7 @@ def start_ray(settings: Settings, say: Callable[[str], None] = print) -> None:
         return
     address = os.environ.get("RAY_ADDRESS")
     say(f"Connecting to Ray at {address} …" if address else _OWN.format(cpus=settings.num_cpus))
-    running = ray_for(settings)
+    running = ray_for(settings, gives_way=False)  # the same process may serve
     running.__enter__()
     atexit.register(running.__exit__, None, None, None)
 

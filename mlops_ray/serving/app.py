@@ -27,7 +27,7 @@ from mlops_ray.config import Settings, load_settings, settings_from_environment
 from mlops_ray.cost.replica import LOOK_S as COST_LOOK_S
 from mlops_ray.cost.replica import ReplicaMeter
 from mlops_ray.cost.work import Work
-from mlops_ray.errors import ForbiddenError, IntegrityError, MlopsRayError
+from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.declared_resources import Resources, resources_of
@@ -48,6 +48,7 @@ from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
+from mlops_ray.serving.environment import SERVING_CPUS
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.freshness import LOOK_S, FreshnessWatch
 from mlops_ray.serving.golden import replay_golden_requests
@@ -73,6 +74,7 @@ PUBLISHED_S = 1.0
 YOUNG = 5_000  # objects, after which Python looks for circles among them
 CLOCK_LOOK_S = 10.0  # an oscillator that is off by 50 millionths makes half a millisecond meanwhile
 MISSING_S = 15.0
+_REPLICA_CPUS = 1.0  # as Serve has it
 MAX_ARRIVING = 4_000  # requests in a replica at all; who of them may work or wait is for `Slots` to say
 
 OpenReader = Callable[[Settings, str], OnlineReader]
@@ -136,21 +138,34 @@ def endpoint_application(
         "max_queued_requests": args.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
     }
-    declared = resources_of(open_store(settings), args.model).get("endpoint")
-    if declared is not None:
-        options |= _as_declared(declared, options["autoscaling_config"])
+    declared = resources_of(open_store(settings), args.model).get("endpoint") or Resources()
+    options |= _as_declared(declared, options["autoscaling_config"], settings)
     endpoint: Any = _Endpoint
-    return endpoint.options(**options).bind(args, settings, registry, open_reader, _model(args, registry), governor)
+    model = _model(args, registry, settings)
+    return endpoint.options(**options).bind(args, settings, registry, open_reader, model, governor)
 
 
-def _as_declared(declared: Resources, scaling: Mapping[str, Any]) -> dict[str, Any]:
+def _as_declared(declared: Resources, scaling: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """What is declared of an endpoint (`mlops-ray cost apply`) in the place of what its arguments say."""
-    actor: dict[str, Any] = {} if declared.cpus is None else {"num_cpus": declared.cpus}
+    actor = _held(_REPLICA_CPUS if declared.cpus is None else declared.cpus, settings)
     if declared.memory_mb is not None:
         actor["memory"] = declared.memory_mb << 20
     bounds = {name: getattr(declared, name) for name in ("min_replicas", "max_replicas")}
     found = {"autoscaling_config": {**scaling, **{name: one for name, one in bounds.items() if one is not None}}}
-    return found | ({"ray_actor_options": actor} if actor else {})
+    return found | {"ray_actor_options": actor}
+
+
+def _held(cpus: float, settings: Settings) -> dict[str, Any]:
+    """CPUs that a replica holds: those that nodes keep for what serves, or such as runs take, too. Raises
+    ConfigurationError where no node keeps any, for which Serve would wait for ever."""
+    if not settings.serving_cpus:
+        return {"num_cpus": cpus}
+    if ray.is_initialized() and not ray.cluster_resources().get(SERVING_CPUS):
+        raise ConfigurationError(
+            f"serving_cpus is {settings.serving_cpus}, and no node of this Ray keeps CPUs for what serves. Start its "
+            f"nodes with them (`ray start --num-cpus=... --resources='{{\"{SERVING_CPUS}\": ...}}'`), or set it to 0."
+        )
+    return {"num_cpus": 0, "resources": {SERVING_CPUS: cpus}}
 
 
 def beside(name: str, actor: type, *arguments: Any) -> serve.Application:
@@ -160,15 +175,15 @@ def beside(name: str, actor: type, *arguments: Any) -> serve.Application:
     return deployment.bind(*arguments)
 
 
-def _model(args: EndpointArgs, registry: Registry) -> serve.Application | None:
+def _model(args: EndpointArgs, registry: Registry, settings: Settings) -> serve.Application | None:
     wanted = args.model_deployment
     if wanted is None:
         return None
     deployment: Any = ModelDeployment
     return deployment.options(
-        ray_actor_options={"num_cpus": wanted.num_cpus, "num_gpus": wanted.num_gpus},
+        ray_actor_options={**_held(wanted.num_cpus, settings), "num_gpus": wanted.num_gpus},
         autoscaling_config={"min_replicas": wanted.min_replicas, "max_replicas": wanted.max_replicas},
-    ).bind(args.model, registry)
+    ).bind(args.model, registry, settings)
 
 
 def server_application(settings: Settings) -> serve.Application:
@@ -287,7 +302,7 @@ class _Endpoint:
 
     def _cost_meter(self, store: ControlStore, settings: Settings) -> ReplicaMeter:
         asked = ray.get_runtime_context().get_assigned_resources()
-        work = Work(asked.get("CPU", 0.0), int(asked.get("memory", 0)))
+        work = Work(asked.get("CPU", 0.0) + asked.get(SERVING_CPUS, 0.0), int(asked.get("memory", 0)))
         follower = self._follower
         return ReplicaMeter(
             store, settings, self._name, lambda: follower.traffic.ref.version, follower.answered, work,

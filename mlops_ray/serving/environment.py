@@ -29,6 +29,9 @@ _COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOIN
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+SERVING_CPUS = "serving_cpus"
+"""A resource of Ray's nodes: CPUs that they keep for what serves, and do not count among those that runs take."""
+
 # What every node of a cluster that serves needs before `ray start`.
 SERVE_ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -41,6 +44,7 @@ SERVE_ENVIRONMENT = {
     # Ray would give its workers, and so replicas and HAProxy, a thirtieth of the weight of its own agent, which takes a
     # second of CPU every ten to sort out metrics; p99 at half load was 20 to 200 ms in those seconds.
     "RAY_worker_niceness": "0",
+    "RAY_worker_oom_score_adjustment": "500",  # Ray's own is 1000, above which nobody can be killed before a replica
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is replaced after three, so after 3 s and not 30
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "mlops_ray.serving.middleware:middlewares",
 }

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from mlops_ray.config import Settings
+from mlops_ray.cost.service import ServiceMeter
+from mlops_ray.cost.work import Work
+from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.registry.sealed_model import SealedModel, load
+from mlops_ray.serving.environment import SERVING_CPUS
 from mlops_ray.serving.http import DEADLINE_S
 
 CALLS_AT_A_TIME = 32
@@ -81,11 +87,14 @@ class _Loaded:
 class ModelDeployment:
     """Loads versions as they are asked for, each verified by its digest, and keeps those that were asked last.
 
-    No version waits for another, neither to be loaded nor to answer.
+    No version waits for another, neither to be loaded nor to answer. settings: of where what it uses is written; None
+    outside of Ray.
     """
 
-    def __init__(self, name: str, registry: Any):
-        self._name, self._registry = name, registry
+    def __init__(self, name: str, registry: Any, settings: Settings | None = None):
+        self._name, self._registry, self._calls = name, registry, 0
+        if settings is not None:
+            self._begin_meter(settings)
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
 
     async def probability(
@@ -95,6 +104,7 @@ class ModelDeployment:
 
         Raises IntegrityError if the version does not fit its digest.
         """
+        self._calls += 1
         held = self._loaded.get(version.digest)
         if held is None or held.has_failed():
             held = self._loaded[version.digest] = _Loaded(lambda: self._load(version))
@@ -102,6 +112,12 @@ class ModelDeployment:
         while len(self._loaded) > KEPT_VERSIONS:
             self._loaded.popitem(last=False)[1].close()
         return await held.answers(numbers, categories)
+
+    def _begin_meter(self, settings: Settings) -> None:
+        asked = ray.get_runtime_context().get_assigned_resources()
+        work = Work(asked.get("CPU", 0.0) + asked.get(SERVING_CPUS, 0.0), int(asked.get("memory", 0)))
+        calls, gpus = lambda: {self._name: self._calls}, asked.get("GPU", 0.0)
+        ServiceMeter(open_store(settings), settings, "model", calls, work, gpus).begin()
 
     def _load(self, version: VersionRef) -> SealedModel:
         with tempfile.TemporaryDirectory(prefix="mlops-ray-model-") as folder:

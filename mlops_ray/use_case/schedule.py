@@ -26,7 +26,8 @@ class Schedule:
 
     time_zone: by whose clock, an IANA name; None for the use case's (`UseCase.zone`). catch_up: whether runs that fell
     due while nobody carried them out are all made up for, the oldest first; without it only the latest one is, and the
-    others are recorded as skipped.
+    others are recorded as skipped. time_limit: a run that has not ended after so long is stopped and has failed, and
+    the next one begins.
 
     Where clocks are changed: with a minute and an hour that are both fixed, a time that is left out is due at the first
     moment after it, and one that comes twice is due the first time. With `*` in either, time is counted as it passes:
@@ -36,6 +37,7 @@ class Schedule:
     cron: str
     time_zone: str | None = None
     catch_up: bool = False
+    time_limit: timedelta = timedelta(days=1)
 
     def __post_init__(self) -> None:
         expect_types(self, "Schedule")
@@ -44,6 +46,8 @@ class Schedule:
         fields = len(self.cron.split())
         if fields != 5:
             raise UseCaseError(f"Schedule: cron {self.cron!r} has {fields} fields, not 5. Example: '0 6 * * MON-FRI'.")
+        if self.time_limit <= timedelta():
+            raise UseCaseError(f"Schedule: time_limit is {self.time_limit}. Give more than 0.")
         if next(due_moments(self.cron, "UTC", _SOME_DAY), None) is None:
             raise UseCaseError(f"Schedule: cron {self.cron!r} is never due. Give a day that its months have.")
 

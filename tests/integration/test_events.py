@@ -16,6 +16,7 @@ from mlops_ray.catalogue.person import Person
 from mlops_ray.catalogue.retire import retire as retire_snapshot
 from mlops_ray.catalogue.tables import hand_out
 from mlops_ray.config import load_settings
+from mlops_ray.cost.stall import say_stalled
 from mlops_ray.errors import ForbiddenError, UnavailableError
 from mlops_ray.evaluation.gates import Measured, judge
 from mlops_ray.features.parity import FeatureParity
@@ -480,7 +481,7 @@ def money(platform: Platform) -> None:
     store, budget = platform.store, Budget(NAME, "2026-11", 10.0, "EUR")
     set_budget(store, ANN, budget, "new")
     (event,) = platform.told("budget.changed")
-    assert event.after == {"amount": 10.0, "currency": "EUR"}
+    assert event.after == {"amount": 10.0, "currency": "EUR", "warn_at": 0.8}
     say_warned(store, budget, "2026-11", 8.5)
     say_warned(store, budget, "2026-11", 8.6)
     (event,) = platform.told("budget.warned")
@@ -488,6 +489,9 @@ def money(platform: Platform) -> None:
     say_exceeded(store, budget, "2026-11", 10.5, "run")
     (event,) = platform.told("budget.exceeded")
     assert event.payload["run"] == "run"
+    say_stalled(store, NAME, "run", "There was no progress.", 60.0)
+    (event,) = platform.told("run.stalled")
+    assert event.payload == {"run": "run", "limit_s": 60.0}
     declare_resources(store, ANN, NAME, {"train": Resources(1.0)}, "measured")
     (event,) = platform.told("resources.changed")
     assert event.after == {"cpus": 1.0}

@@ -16,6 +16,7 @@ import ray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
+from mlops_ray.cost.history import used_by
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.alarms import raise_alarm
 from mlops_ray.governance.champion import set_champion
@@ -24,7 +25,6 @@ from mlops_ray.governance.events import SYSTEM, Event, read_events
 from mlops_ray.governance.live import VersionRef
 from mlops_ray.retraining.backtest import backtest
 from mlops_ray.retraining.chart import page
-from mlops_ray.retraining.cpu_meter import cpu_seconds
 from mlops_ray.retraining.governor import ATTEMPTS
 from mlops_ray.retraining.governor_actor import governor_name, start_governor, stop_governor
 from mlops_ray.retraining.launcher import Launcher, Order
@@ -187,45 +187,6 @@ def test_a_retraining_that_never_ends_is_stopped(cluster: None, settings: Settin
 
 
 ATTEMPT = """
-import os, time, ray
-
-@ray.remote(num_cpus=1)
-def work():
-    ends = time.process_time() + {burn_s}
-    while time.process_time() < ends:
-        pass
-    time.sleep({sleep_s})
-
-ray.get(work.remote())
-os.kill(os.getpid(), 9)
-"""
-
-
-@pytest.mark.timeout(240)
-def test_attempts_that_died_have_cost_what_they_used_and_those_that_waited_nothing(
-    cluster: None, settings: Settings, tmp_path: Path
-) -> None:
-    store, artifacts = open_store(settings), Artifacts(settings.artifacts)
-    slept, burnt = tmp_path / "sleeps.py", tmp_path / "burns.py"
-    slept.write_text(ATTEMPT.format(burn_s=0, sleep_s=3))
-    burnt.write_text(ATTEMPT.format(burn_s=3, sleep_s=1))
-    launcher = ActorLauncher(CASE.name, settings, tmp_path, str(slept))
-    launcher.start(Order("retrain-sleeps-1", "retrain-sleeps", NOW))
-    wait_until(lambda: launcher.phase("retrain-sleeps-1") == "ended")
-    start_s = cpu_seconds(artifacts, CASE.name, "retrain-sleeps")
-    assert start_s > 0, "starting processes is not for nothing"
-
-    alarm(store, "alarm")
-    launcher = ActorLauncher(CASE.name, settings, tmp_path, str(burnt))
-    governor = start_governor(CASE, settings, tmp_path, "arrivals", every_s=None, launcher=launcher)
-    finished = wait_for_end(store, governor, 120)
-    stop_governor(CASE.name)
-    assert finished.payload["outcome"] == "failed"
-    assert finished.payload["cpu_hours"] * 3600 > ATTEMPTS * 2.5
-    assert start_s < finished.payload["cpu_hours"] * 3600 - ATTEMPTS * 2
-
-
-JOB = """
 import os, time
 import polars as pl
 import ray
@@ -238,13 +199,13 @@ def work():
     ends = time.process_time() + {burn_s}
     while time.process_time() < ends:
         pass
-    time.sleep(2)
+    time.sleep({sleep_s})
 
 def die(*_):
     ray.get(work.remote())
     os.kill(os.getpid(), 9)
 
-retraining.retrain = die
+retraining._retrain = die
 USE_CASE = UseCase(
     name="arrivals",
     sources={{"trains": Source("*.csv", (Column("train", "text"), Column("time", "timestamp")))}},
@@ -257,17 +218,41 @@ USE_CASE = UseCase(
 
 
 @pytest.mark.timeout(240)
+def test_attempts_that_died_have_cost_what_they_used_and_those_that_waited_nothing(
+    cluster: None, settings: Settings, tmp_path: Path
+) -> None:
+    store = open_store(settings)
+    slept, burnt = tmp_path / "sleeps.py", tmp_path / "burns.py"
+    slept.write_text(ATTEMPT.format(burn_s=0, sleep_s=3))
+    burnt.write_text(ATTEMPT.format(burn_s=3, sleep_s=1))
+    launcher = ActorLauncher(CASE.name, settings, tmp_path, str(slept))
+    launcher.start(Order("retrain-sleeps-1", "retrain-sleeps", NOW))
+    wait_until(lambda: launcher.phase("retrain-sleeps-1") == "ended")
+    start_s = used_by(store, CASE.name, "retrain-sleeps").cpu_s
+    assert start_s > 0, "starting processes is not for nothing"
+
+    alarm(store, "alarm")
+    launcher = ActorLauncher(CASE.name, settings, tmp_path, str(burnt))
+    governor = start_governor(CASE, settings, tmp_path, "arrivals", every_s=None, launcher=launcher)
+    finished = wait_for_end(store, governor, 120)
+    stop_governor(CASE.name)
+    assert finished.payload["outcome"] == "failed"
+    assert finished.payload["cpu_hours"] * 3600 > ATTEMPTS * 2.5
+    assert start_s < finished.payload["cpu_hours"] * 3600 - ATTEMPTS * 2
+
+
+@pytest.mark.timeout(240)
 def test_a_job_that_died_has_cost_what_its_workers_used(cluster: None, settings: Settings, tmp_path: Path) -> None:
-    """As the governor submits it: the workers' meter goes by what the command tells the Ray that the job runs in."""
-    artifacts, used_s = Artifacts(settings.artifacts), dict[int, float]()
+    """As the governor submits it: the meter knows workers by what the command tells the Ray that the job runs in."""
+    store, used_s = open_store(settings), dict[int, float]()
     for burn_s in (0, 6):
         file, id = tmp_path / f"burns_{burn_s}.py", f"retrain-burns-{burn_s}"
-        file.write_text(JOB.format(burn_s=burn_s))
+        file.write_text(ATTEMPT.format(burn_s=burn_s, sleep_s=2))
         launcher, order = find_launcher(CASE, settings, tmp_path, str(file)), Order(f"{id}-1", id, NOW)
         assert isinstance(launcher, JobLauncher)
         wait_until(lambda launcher=launcher, order=order: attempt(lambda: launcher.start(order)))
         wait_until(lambda launcher=launcher, id=id: launcher.phase(f"{id}-1") == "ended", 100)
-        used_s[burn_s] = cpu_seconds(artifacts, CASE.name, id)
+        used_s[burn_s] = used_by(store, CASE.name, id).cpu_s
     assert used_s[0] > 0, "starting processes is not for nothing"
     assert used_s[6] - used_s[0] > 4
 

@@ -15,6 +15,7 @@ from mlops_ray.governance.declared_resources import Resources, declare_resources
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.retraining.governed_endpoint import GovernedArgs
 from mlops_ray.serving.app import EndpointArgs, ServerArgs, endpoint_application
+from mlops_ray.serving.model_deployment import ModelArgs
 
 FILES = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
 ARGS: dict[str, type[BaseModel]] = {
@@ -75,6 +76,18 @@ def test_an_endpoint_takes_what_is_declared_for_it_and_else_what_its_arguments_s
         bounds = scaling.min_replicas, scaling.max_replicas, scaling.downscale_delay_s
         return *bounds, deployment.ray_actor_options
 
-    assert deployed()[:3] == (2, 9, 7)
+    assert deployed() == (2, 9, 7, {"num_cpus": 1})
     declare_resources(open_store(settings), SYSTEM, "flights", {"endpoint": Resources(0.5, 700, 1, 3)}, "advised")
     assert deployed() == (1, 3, 7, {"num_cpus": 0.5, "memory": 700 << 20})
+
+
+def test_replicas_take_none_of_the_cpus_that_runs_take_where_nodes_keep_some_for_them(tmp_path: Path) -> None:
+    settings = Settings(state=str(tmp_path), data=str(tmp_path), num_cpus=4, serving_cpus=2)
+    args = EndpointArgs(model="flights", model_deployment=ModelArgs(num_cpus=0.5))
+    app = endpoint_application(args, settings)._bound_deployment
+    assert app.ray_actor_options == {"num_cpus": 0, "resources": {"serving_cpus": 1}}
+    model = app.init_args[4]._bound_deployment.ray_actor_options
+    assert (model["num_cpus"], model["resources"]) == (0, {"serving_cpus": 0.5})
+    declare_resources(open_store(settings), SYSTEM, "flights", {"endpoint": Resources(0.25, 700)}, "advised")
+    declared = endpoint_application(EndpointArgs(model="flights"), settings)._bound_deployment.ray_actor_options
+    assert declared == {"num_cpus": 0, "resources": {"serving_cpus": 0.25}, "memory": 700 << 20}

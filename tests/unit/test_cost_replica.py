@@ -10,12 +10,14 @@ from mlops_ray.config import Prices, Settings
 from mlops_ray.cost import replica as replica_module
 from mlops_ray.cost.prices import priced
 from mlops_ray.cost.replica import ReplicaMeter
+from mlops_ray.cost.service import ServiceMeter
 from mlops_ray.cost.show import lines
+from mlops_ray.cost.spending import spent_in
 from mlops_ray.cost.usage import Usage
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.declared_resources import Resources, declare_resources, resources_of
 from mlops_ray.governance.events import SYSTEM, read_events
-from mlops_ray.governance.usage import read_prices, read_usage
+from mlops_ray.governance.usage import month_of, now, read_prices, read_usage
 
 
 class Used:
@@ -72,3 +74,17 @@ def test_what_is_declared_is_recorded_with_what_it_was_before(store: ControlStor
     assert [event.subject for event in told][-1] == "resources flights evaluate"
     assert told[-1].before == {"cpus": 2.0}
     assert told[-1].after is None
+
+
+def test_what_a_watcher_uses_belongs_to_those_it_worked_for(store: ControlStore, settings: Settings) -> None:
+    done: dict[str, float] = {}
+    meter = ServiceMeter(store, settings, "drift", lambda: done, Used())  # type: ignore[arg-type]
+    meter.round()
+    assert not read_usage(store), "nobody has to pay for it yet"
+    done |= {"flights": 3.0, "boats": 1.0}
+    meter.round()
+    meter.round()  # nothing was done: it stands ready for both
+    found = {row.use_case: Usage.from_json(row.quantities).cpu_s for row in read_usage(store, kinds=["service"])}
+    assert found == {"flights": 1.5 + 1.0, "boats": 0.5 + 1.0}
+    assert {line.name for line in lines(read_usage(store), read_prices(store), "step", {})} == {"drift"}
+    assert spent_in(store, "flights", month_of(now(store))).amounts == {"EUR": pytest.approx(2.5)}

@@ -9,6 +9,7 @@ import pytest
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Prices, Settings
+from mlops_ray.cost.history import used_by
 from mlops_ray.cost.prices import digest_of
 from mlops_ray.errors import BudgetError
 from mlops_ray.governance.budgets import Budget, set_budget
@@ -42,4 +43,5 @@ def test_a_retraining_that_the_budget_stops_has_no_result_and_goes_on(
     set_budget(store, SYSTEM, Budget("flights", "", 50.0, "EUR"), "raised")
     assert module.retrain(case, settings, tmp_path, "r1", AS_OF).outcome == "better"  # type: ignore[arg-type]
     assert [row.state for row in read_usage(store, "flights", keys=["key"])] == ["ended"]
+    assert used_by(store, "flights", "r1").wall_s > used_by(store, "flights", "r_").wall_s == 0
     store.close()

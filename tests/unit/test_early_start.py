@@ -26,7 +26,8 @@ class Fake:
         return self.own
 
     @contextmanager
-    def running(self, settings: Settings, own: bool) -> Iterator[bool]:
+    def running(self, settings: Settings, own: bool, gives_way: bool) -> Iterator[bool]:
+        self.gives_way = gives_way
         self.do("ray")
         if self.broken:
             raise UnavailableError("Ray does not answer.")

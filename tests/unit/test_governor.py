@@ -12,19 +12,20 @@ import pytest
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
+from mlops_ray.cost.history import attempt_at
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alarm
 from mlops_ray.governance.approvals import approve, list_approvals, reject
 from mlops_ray.governance.champion import set_champion
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor, Event, read_events
 from mlops_ray.governance.live import VersionRef, live
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import start_rollout
+from mlops_ray.governance.usage import Part, month_of, now, write_usage
 from mlops_ray.governance.versions import Evidence, record_version
-from mlops_ray.retraining.cpu_meter import FOLDER
 from mlops_ray.retraining.governor import ATTEMPTS, Governor
 from mlops_ray.retraining.launcher import Order, Phase
 from mlops_ray.retraining.policy import Outcome
@@ -79,10 +80,12 @@ class Cluster:
     def stop(self, submission: str) -> None:
         self.phases[submission] = "ended"
 
-    def use(self, cpu_s: float, process: str = "host-1") -> None:
-        """A process of the last order writes down what it has used."""
-        place = FOLDER, USE_CASE.name, self.orders[-1].retraining, f"{process}.json"
-        Artifacts(self._settings.artifacts).write_json({"cpu_s": cpu_s}, *place)
+    def use(self, cpu_s: float, attempt: str = "1") -> None:
+        """An attempt at the last order has used it."""
+        store = open_store(self._settings)
+        part = Part(attempt_at(self.orders[-1].retraining, attempt), "step", "train", USE_CASE.name)
+        write_usage(store, part, month_of(now(store)), {"cpu_s": cpu_s}, "running")
+        store.close()
 
     def end(
         self, outcome: Outcome = "better", version: int | None = 2, result: bool = True, cpu_hours: float = 0.5

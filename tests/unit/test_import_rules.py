@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
 GROUND = {"errors", "tasks", "use_case", "config", "state_folder", "artifacts", "governance"}
-GROUND |= {"code_version", "import_closure", "statements", "user_files", "show", "frames", "quiet"}
+GROUND |= {"code_version", "giving_way", "import_closure", "statements", "user_files", "show", "frames", "quiet"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
@@ -26,6 +26,7 @@ TABLE: dict[str, set[str]] = {
     "state_folder": {"artifacts", "config", "errors"},
     "artifacts": {"conditional_put"},
     "conditional_put": set(),
+    "giving_way": set(),
     "code_version": set(),
     "statements": set(),
     "import_closure": {"statements"},
@@ -45,7 +46,7 @@ TABLE: dict[str, set[str]] = {
     "evaluation": GROUND | {"features", "training"},
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
-    "monitoring": GROUND | {"predictions", "registry"},
+    "monitoring": GROUND | {"cost", "predictions", "registry"},
     # Serving hands it its routes, and mounts it.
     "console": GROUND | {"cost", "ingestion", "exploration", "predictions", "registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key

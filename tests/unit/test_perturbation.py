@@ -201,6 +201,7 @@ USE_CASE: dict[tuple[type, str], tuple[Any, set[StepName]]] = {
     (Schedule, "cron"): ("0 7 * * *", NONE),
     (Schedule, "time_zone"): ("Europe/Berlin", NONE),
     (Schedule, "catch_up"): (True, NONE),
+    (Schedule, "time_limit"): (timedelta(hours=1), NONE),
     (Source, "path"): ("orders_2025_*.csv", INGEST),
     (Source, "columns"): (CASE.sources["orders"].columns[::-1], COLUMNS),
     (Source, "key"): (("customer",), INGEST),
@@ -409,6 +410,8 @@ SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
     "http_host": ("0.0.0.0", NONE),
     "http_port": (9000, NONE),
     "num_cpus": (9, NONE),
+    "serving_cpus": (1, NONE),
+    "stall_limit_s": (60.0, NONE),
     "object_store_mb": (900, NONE),
     "prices": (Prices(currency="EUR", cpu_hour=1.0), NONE),
 }

@@ -47,10 +47,10 @@ def test_any_row_taken_away_or_added_is_found(store: ControlStore) -> None:
 
 def test_every_table_is_compared_or_named_as_one_that_is_not(store: ControlStore) -> None:
     chain = {"events", "event_head", "anchors"}  # which is verified itself
-    of_cost = {"usage", "price_tables", "budgets", "declared_resources"}
+    of_cost = {"usage", "price_tables"}
     others = {"outbox", "leases", "replicas", "schedules", "schedule_runs"}
     assert set(metadata.tables) == {*DESCRIBED, *chain, *others, *of_cost}
-    assert all(word in NOT_COMPARED[1] for word in ("what work used", "prices", "budgets", "declared resources"))
+    assert all(word in NOT_COMPARED[1] for word in ("what work used", "prices"))
     assert all(word in NOT_COMPARED[0] for word in ("the outbox", "leases", "replicas", "schedules and their runs"))
 
 

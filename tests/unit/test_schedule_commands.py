@@ -1,7 +1,7 @@
 """`mlops-ray schedule`: declared, shown, paused, made up for and carried out from the command line."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,12 +10,15 @@ from typer.testing import CliRunner, Result
 
 from mlops_ray.cli.main import app
 from mlops_ray.cli.schedule import declare
-from mlops_ray.config import load_settings
+from mlops_ray.config import Prices, load_settings
+from mlops_ray.cost.meter import ORDER, metered
+from mlops_ray.cost.usage import Usage
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.alarms import raise_alarm
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
+from mlops_ray.operations import carry_out
 from mlops_ray.use_case import load_use_case
 
 CASE = """
@@ -103,6 +106,29 @@ def test_a_run_by_hand_is_done_once_and_kept_with_how_long_it_took(command: Comm
     (found,) = [json.loads(line) for line in command("schedule", "history", "trains", "--json").stdout.splitlines()]
     assert (found["state"], found["cause"], found["attempt"]) == ("succeeded", "by hand", 1)
     assert found["duration_s"] > 0.1
+
+
+def test_what_all_attempts_at_a_run_used_is_shown_with_it(
+    command: Command, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def metered_work(environment: dict[str, str], limit: timedelta, words: Sequence[str]) -> tuple[int, str]:
+        assert limit == timedelta(days=1)
+        monkeypatch.setenv(ORDER, environment[ORDER])
+        for _ in range(2):
+            with metered(settings, "trains") as meter, meter.step("ingest", "k"):
+                meter.trial("t", Usage(gpu_s=1.5), "running")  # of no process, so that it is known how much it was
+        monkeypatch.delenv(ORDER)
+        with metered(settings, "trains") as meter, meter.step("ingest", "k"):
+            meter.trial("t", Usage(gpu_s=100.0), "running")
+        return 0, ""
+
+    prices = Prices(currency="EUR", cpu_hour=0, memory_gb_hour=0, gpu_hour=3600.0, read_gb=0, written_gb=0)
+    settings = load_settings(state=str(tmp_path / "state"), data=str(tmp_path)).model_copy(update={"prices": prices})
+    monkeypatch.setattr(carry_out, "execute", metered_work)
+    assert command("schedule", "run", file, "audit", "--due", "2024-05-01T00:00Z").exit_code == 0
+    (found,) = [json.loads(line) for line in command("schedule", "history", "trains", "--json").stdout.splitlines()]
+    assert found["cost"]["amounts"] == {"EUR": pytest.approx(3.0)}
+    assert "CPU s  3 EUR" in command("schedule", "history", "trains").stdout
 
 
 def test_a_run_finds_the_data_of_its_own_command_also_in_a_job(

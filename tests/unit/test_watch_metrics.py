@@ -14,6 +14,7 @@ import yaml
 from ray.util.metrics import Counter, Gauge
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.cost.stall import stall_gauge
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.monitoring.drift_watch import DriftWatch
 from mlops_ray.monitoring.watch_metrics import FEATURES, GAUGES, Figure, WatchMetrics, figures, judged_figures
@@ -142,6 +143,7 @@ def exported(monkeypatch: pytest.MonkeyPatch, watching: Watching) -> dict[str, s
         monkeypatch.setattr(kind, "__init__", noted)
     Metrics(NAME)
     WatchMetrics(watching.artifacts)
+    stall_gauge()
     return made
 
 
