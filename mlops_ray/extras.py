@@ -7,7 +7,7 @@ EXTRAS = {
     **dict.fromkeys(
         ("deltalake", "feast", "google", "mlflow", "oauthlib", "onnx", "onnxruntime", "pandas", "uvicorn"), "serve"
     ),
-    **dict.fromkeys(("duckdb", "optuna", "skl2onnx", "sklearn", "threadpoolctl"), "train"),
+    **dict.fromkeys(("duckdb", "optuna", "skl2onnx", "sklearn"), "train"),
     **dict.fromkeys(("torch", "onnxscript"), "torch"),
     **dict.fromkeys(("boto3", "botocore"), "s3"),
     **dict.fromkeys(("mcp", "mcp_types"), "mcp"),

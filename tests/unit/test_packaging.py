@@ -34,19 +34,8 @@ COMES_WITH = {
     "pydantic-core": "pydantic",
     "opentelemetry": "ray",
 }
-# A node that serves has none of these.
-NOT_SERVING = (
-    "torch",
-    "sklearn",
-    "lightgbm",
-    "optuna",
-    "skl2onnx",
-    "onnxscript",
-    "duckdb",
-    "river",
-    "flask",
-    "matplotlib",
-)
+# A node that serves has none of these, nor MLflow's server.
+NOT_SERVING = [*(name for name, extra in EXTRAS.items() if extra != "serve"), "flask", "matplotlib", "onnxscript"]
 
 
 def third_parties() -> Iterator[str]:
