@@ -8,7 +8,7 @@ AS_OF := 2014-01-01T05:00:00Z
 USE_CASE ?= flights
 RUN := $(BIN)/mlops-ray run $(USE_CASE) --state $(STATE) --data $(DATA)/flights --as-of $(AS_OF) --serve
 
-.PHONY: demo demo-drift up install data test lint docs bench chaos clean
+.PHONY: demo demo-drift up install data test lint docs bench chaos release-check clean
 
 demo: data
 	$(RUN)
@@ -56,6 +56,10 @@ docs: install
 bench: data
 	command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends wrk >/dev/null; }
 	$(BIN)/python benchmarks/run.py $(ONLY)
+
+# Before a version is tagged: the wheel in empty environments, from a CSV to an answer. Minutes, and pip's network.
+release-check: install
+	$(BIN)/python -m tests.release_check
 
 clean:
 	rm -rf $(STATE) $(DATA) site .bench .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -58,7 +58,14 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
+        try:
+            return getattr(import_module(_LATER[name]), name)
+        except ModuleNotFoundError as error:
+            from mlops_ray.extras import missing_extra
+
+            if missing := missing_extra(error):
+                raise missing from error
+            raise
     raise AttributeError(f"module 'mlops_ray' has no attribute {name!r}")
 
 

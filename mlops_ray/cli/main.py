@@ -39,6 +39,7 @@ from mlops_ray.cli.schedule import schedule
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.extras import missing_extra
 from mlops_ray.operations.preconditions import keep_loopback_from_proxies
 from mlops_ray.quiet import QUIET
 from mlops_ray.state_folder import keep_closed
@@ -87,6 +88,8 @@ def main() -> None:
     except Exception as error:
         if isinstance(cause := getattr(error, "cause", None), MlopsRayError):
             _refuse(str(cause))
+        if missing := missing_extra(error):
+            _refuse(str(missing))
         if fault := fault_of_user(error):
             _refuse(f"the use case raised {fault}")
         with tempfile.NamedTemporaryFile("w", prefix="mlops-ray-", suffix=".traceback", delete=False) as report:

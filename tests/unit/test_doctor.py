@@ -51,8 +51,16 @@ def test_versions_that_differ_from_the_lock_file_are_named(tmp_path: Path) -> No
     ("setting", "value", "said"),
     [
         ("mlflow_uri", "http://127.0.0.1:{port}", "127.0.0.1:{port} takes no connections"),
-        ("online_store", "redis://:hunter2x@127.0.0.1:{port}/0", "127.0.0.1:{port} takes no connections"),
-        ("control_store", "postgresql://me:hunter2x@127.0.0.1:{port}/db", "127.0.0.1:{port} takes no connections"),
+        (
+            "online_store",
+            "redis://:hunter2x@127.0.0.1:{port}/0",  # pragma: allowlist secret
+            "127.0.0.1:{port} takes no connections",
+        ),
+        (
+            "control_store",
+            "postgresql://me:hunter2x@127.0.0.1:{port}/db",  # pragma: allowlist secret
+            "127.0.0.1:{port} takes no connections",
+        ),
         ("model_signing_key", "env:DOCTOR_NOWHERE", "env:DOCTOR_NOWHERE cannot be read"),
         ("audit_public_key", "/nowhere/key.pem", "/nowhere/key.pem cannot be read"),
         ("artifacts", "/dev/null/artifacts", "cannot be"),

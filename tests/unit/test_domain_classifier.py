@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlops_ray.monitoring import judging
 from mlops_ray.monitoring.build_reference import build_reference
+from mlops_ray.monitoring.detectors import DETECTORS
 from mlops_ray.monitoring.detectors.domain_classifier import DomainClassifier
 from mlops_ray.monitoring.judging import judge
 from mlops_ray.monitoring.reference import Reference
@@ -113,3 +115,13 @@ def test_without_the_option_each_feature_alone_is_as_ever_and_no_sample_is_seale
     assert without.sample is None
     answers = [verdict.answer for verdict in judged(without, rows_of(6000, 6, together=0.9))]
     assert answers.count("drift") <= 2
+
+
+def test_a_node_without_scikit_learn_judges_the_rest_and_says_what_it_did_not_look_at(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "can_learn", lambda: False)
+    apart = judged(reference, rows_of(1000, 3, 0.9))
+    assert {one.detector for verdict in apart for one in verdict.findings} <= {one.name for one in DETECTORS}
+    assert all("pip install 'mlops_ray[watch]'" in verdict.reason for verdict in apart)
+    assert apart

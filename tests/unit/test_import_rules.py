@@ -12,9 +12,11 @@ PACKAGE = ROOT / "mlops_ray"
 
 GROUND = {"errors", "tasks", "use_case", "config", "state_folder", "artifacts", "governance"}
 GROUND |= {"code_version", "giving_way", "import_closure", "statements", "user_files", "show", "frames", "quiet"}
+GROUND |= {"extras"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
+    "extras": {"errors"},
     # What a stage does with a label depends on its kind, and what a kind is on no stage.
     "tasks": {"errors"},
     "quiet": set(),
@@ -130,7 +132,7 @@ TABLE: dict[str, set[str]] = {
     }
     | {"batch", "pipeline", "operations", "ingestion"},
     "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "pipeline", "serving"},
-    "__init__": {"use_case", "batch", "pipeline", "sdk"},
+    "__init__": {"use_case", "batch", "pipeline", "sdk", "extras"},
 }
 HOMES = {
     "feast": ("mlops_ray/features/feast.py", "feature_repo/"),

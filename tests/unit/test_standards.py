@@ -350,6 +350,7 @@ def test_the_use_cases_of_this_repository_are_found_and_load() -> None:
     found = check(ROOT, read_standards(ROOT / "standards.yaml"), (ROOT / "use_cases").glob("*.py"))
     assert [file.name for file in found.without] == ["flights_raw_data.py"]
     assert set(found.levels) == {"arrivals", "delay", "flights", "outcome"}
+    assert [one.sentence for one in found.findings if one.rule == "no_secrets"] == []
 
 
 def test_the_hook_calls_a_command_that_is_there() -> None:

@@ -326,7 +326,7 @@ def test_a_replica_with_other_packages_than_the_bill_says_which(tmp_path: Path) 
     bill["components"].append({"name": "gone", "version": "3"})
     (tmp_path / FILE).write_text(json.dumps(bill))
     numpy, runtime = f"numpy {here} (sealed with 1.0.0)", f"onnxruntime {version('onnxruntime')} (sealed with none)"
-    assert other_packages(tmp_path) == ("gone none (sealed with 3)", numpy, runtime)
+    assert other_packages(tmp_path) == (numpy, runtime)
     (tmp_path / FILE).unlink()
     assert other_packages(tmp_path) == ()
 
@@ -340,7 +340,7 @@ def test_everything_that_replicas_import_is_a_root_of_the_bill() -> None:
         "jwt": "PyJWT",
         "sqlalchemy": "SQLAlchemy",
         "yaml": "PyYAML",
-        "ibis": "ibis-framework",
+        "mlflow": "mlflow-skinny",
         "google": "protobuf",
         "model_signing": "model-signing",
         "polars_hash": "polars-hash",

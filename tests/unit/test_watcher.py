@@ -112,6 +112,21 @@ def test_a_state_of_another_format_is_an_event_once_and_the_others_go_on(
     assert pool.rows(NAMES[0]) == 300
 
 
+def test_a_library_of_an_extra_that_is_not_installed_is_an_event_once_with_what_to_install(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needs_river(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'river'", name="river")
+
+    monkeypatch.setattr(watcher, "STANDS_STILL_S", 0.0)
+    monkeypatch.setattr(DriftWatch, "round", needs_river)
+    for _ in range(2):
+        pool.turn()
+    events = read_events(open_store(pool.settings), types=["monitoring.stopped"])
+    assert sorted(str(event.use_case) for event in events) == NAMES
+    assert all("pip install 'mlops_ray[watch]'" in event.reason for event in events)
+
+
 def test_a_registry_that_is_away_is_said_once_and_what_waits_is_counted_later(
     pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import nan
 from typing import Any
 
@@ -15,6 +16,10 @@ SAMPLE_ROWS = 1000
 # Fewer rows than this of either side teach a classifier nothing.
 _MINIMUM_ROWS = 100
 _SEED = 0
+NOT_LEARNED = (
+    "How features go together was not looked at: scikit-learn is not installed where drift is watched "
+    "(pip install 'mlops_ray[watch]')."
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class DomainClassifier:
         ).importances_mean
         order = np.argsort(-found, kind="stable")[:most]
         return tuple(features[at] for at in order if found[at] > 0) or (features[order[0]],)
+
+
+def can_learn() -> bool:
+    """Whether what learns is installed here; a node that only serves has none."""
+    return find_spec("sklearn") is not None
 
 
 def _stacked(reference: _Float, window: _Float) -> tuple[_Float, NDArray[np.bool_], NDArray[np.int64]]:

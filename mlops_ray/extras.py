@@ -1,0 +1,34 @@
+"""Which extra of this package brings a library that is not installed here."""
+
+from mlops_ray.errors import ConfigurationError
+
+# By the name that is imported. `pyproject.toml` says what each extra installs, and a test holds the two together.
+EXTRAS = {
+    **dict.fromkeys(
+        ("deltalake", "feast", "google", "mlflow", "oauthlib", "onnx", "onnxruntime", "pandas", "uvicorn"), "serve"
+    ),
+    **dict.fromkeys(("duckdb", "optuna", "skl2onnx", "sklearn"), "train"),
+    **dict.fromkeys(("torch", "onnxscript"), "torch"),
+    **dict.fromkeys(("boto3", "botocore"), "s3"),
+    **dict.fromkeys(("mcp", "mcp_types"), "mcp"),
+    "lightgbm": "lightgbm",
+    "psycopg": "sql",
+    "pyiceberg": "iceberg",
+    "redis": "redis",
+    "river": "watch",
+}
+
+
+def missing_extra(error: BaseException) -> ConfigurationError | None:
+    """The error that says what to install, if `error` or what caused it is a library of an extra that is not there."""
+    seen: list[BaseException] = []
+    while isinstance(error, BaseException) and error not in seen:
+        name = ((error.name if isinstance(error, ModuleNotFoundError) else None) or "").partition(".")[0]
+        if extra := EXTRAS.get(name):
+            return ConfigurationError(
+                f"{name} is not installed here. It comes with the extra {extra}: pip install 'mlops_ray[{extra}]' on "
+                f"every node that needs it, or 'mlops_ray[all]' for all."
+            )
+        seen.append(error)
+        error = getattr(error, "cause", None) or error.__cause__  # type: ignore[assignment]  # Ray's has its task's
+    return None
