@@ -1,6 +1,6 @@
 """The encoder: from feature columns to the float32 matrix that every candidate learns from, in polars and as ONNX."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,19 +115,22 @@ class Encoder:
 
 
 def fit_encoder(frame: pl.DataFrame, features: Sequence[Feature]) -> Encoder:
-    """Learn the categories of `frame`, sorted, so that the same rows give the same codes in any order.
-
-    Raises DataError naming the features that `frame` lacks.
-    """
+    """As `fit_encoder_to` one frame. Raises DataError naming the features that it lacks."""
     _require(frame, features)
-    return Encoder(tuple(_with_categories(frame, feature) for feature in features))
+    return fit_encoder_to([frame], features)
 
 
-def _with_categories(frame: pl.DataFrame, feature: Feature) -> Feature:
-    if feature.kind == "number":
-        return feature
-    seen = frame[feature.name].cast(pl.String).drop_nulls().unique().to_list()
-    return replace(feature, categories=tuple(sorted(value for value in seen if value != MISSING)))
+def fit_encoder_to(frames: Iterable[pl.DataFrame], features: Sequence[Feature]) -> Encoder:
+    """Learn the categories of all frames, sorted, so that the same rows give the same codes in any order.
+
+    frames: they need the categories' columns only.
+    """
+    seen: dict[str, set[str]] = {feature.name: set() for feature in features if feature.kind == "category"}
+    for frame in frames:
+        for name, values in seen.items():
+            values.update(frame[name].cast(pl.String).drop_nulls().unique())
+    learned = {name: tuple(sorted(values - {MISSING})) for name, values in seen.items()}
+    return Encoder(tuple(replace(one, categories=learned.get(one.name, one.categories)) for one in features))
 
 
 def _require(frame: pl.DataFrame, features: Sequence[Feature]) -> None:
