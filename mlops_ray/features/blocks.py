@@ -166,7 +166,8 @@ def stored_rows(
         if there > 2 * max(limit, _FEWEST_ROWS):
             raise ConfigurationError(
                 f"{there:,} rows of {block.url} have moments of prediction from {block.since} to {block.before}, and "
-                f"{memory_bytes / 1e9:.2g} GB of memory are enough for {limit:,} rows at a time. Give the step evaluate more."
+                f"{memory_bytes / 1e9:.2g} GB of memory are enough for {limit:,} rows at a time. Give the step "
+                f"evaluate more."
             )
         if there:
             found.append(replace(block, there=there, stop=there))
@@ -185,9 +186,9 @@ def block_rows(features: int, memory_bytes: int) -> int:
     if limit < _FEWEST_ROWS:
         needed = _OF_PROCESS_BYTES + 2 * row_bytes * _FEWEST_ROWS
         raise ConfigurationError(
-            f"{memory_bytes / 1e6:.0f} MB of memory are not enough for one batch of {_FEWEST_ROWS:,} rows with {features} "
-            f"features. Give the step evaluate at least {math.ceil(needed / 1e6)} MB (mlops-ray cost apply --undo takes back what is "
-            f"declared), or use fewer features."
+            f"{memory_bytes / 1e6:.0f} MB of memory are not enough for one batch of {_FEWEST_ROWS:,} rows with "
+            f"{features} features. Give the step evaluate at least {math.ceil(needed / 1e6)} MB (mlops-ray cost apply "
+            f"--undo takes back what is declared), or use fewer features."
         )
     return limit
 
@@ -200,7 +201,8 @@ def _divided(
     limit: int,
 ) -> Iterator[Stored]:
     """Blocks of at most about `limit` rows, each in one file."""
-    files = [(part.url, part.first) for part in training_set.parts] or [(training_set.url, None)]
+    files: list[tuple[str, datetime | None]] = [(part.url, part.first) for part in training_set.parts]
+    files = files or [(training_set.url, None)]
     for (url, first), (_, following) in pairwise([*files, ("", None)]):
         first = first if url != files[0][0] else None  # as rows without a moment come before all others
         start = max(filter(None, (since, first)), default=None)

@@ -43,7 +43,8 @@ class EncodedRows:
 
 
 def labels_of(rows: Rows, task: Task) -> NDArray[Any]:
-    """The labels of all rows as the task encodes them. Raises DataError naming the stretch with one that can be none."""
+    """The labels of all rows as the task encodes them. Raises DataError naming the stretch with one that can be
+    none."""
     found = list[NDArray[Any]]()
     for frame in rows.frames([PREDICTION_TIME, LABEL]):
         try:

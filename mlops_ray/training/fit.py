@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.blocks import Rows
@@ -16,7 +18,7 @@ from mlops_ray.training.encoded_rows import EncodedRows, labels_of, moments_of
 from mlops_ray.training.encoding import Encoder, fit_encoder_to
 from mlops_ray.training.ensemble import Ensemble
 from mlops_ray.training.fitted_on import FittedOn, fitted_on
-from mlops_ray.training.scaled import scaled, scaled_steps
+from mlops_ray.training.scaled import ScaledModel, scaled, scaled_steps
 from mlops_ray.training.trial import Trial
 from mlops_ray.training.weights import weigh
 from mlops_ray.use_case import Candidate, Feature, FitBlocks, FitData, FittedModel, LargeCandidate, UseCase
@@ -36,7 +38,8 @@ class Fitted:
     """A trained model: `onnx` is the complete one, from raw features to the answer (Encoder.wrap_onnx).
 
     threads: how many it was fitted with, on which the order of additions and so the last digits can depend.
-    uncalibrated: the model before its calibration, if it has one. is_cut_short: the time limit was up before it ended.
+    on: which rows. uncalibrated: the model before its calibration, if it has one. is_cut_short: the time limit was up
+    before it ended. workers: how many fitted it together, 0 for this process alone.
     """
 
     encoder: Encoder
@@ -46,6 +49,11 @@ class Fitted:
     threads: int
     uncalibrated: FittedModel | None = None
     is_cut_short: bool = False
+    workers: int = 0
+
+    def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
+        """The model's answers to rows of a training set."""
+        return self.model.predict(self.encoder.encode(rows))
 
 
 def fit_chosen(
@@ -108,7 +116,8 @@ def fit_trial(
     if calibration is not None:
         model, uncalibrated = scaled(fitted, calibration, task), fitted
     onnx = encoder.wrap_onnx(model.to_onnx())
-    return Fitted(encoder, model, onnx, on, data.threads, uncalibrated, is_cut_short)
+    workers = getattr(fitted.model if isinstance(fitted, ScaledModel) else fitted, "workers", 0)
+    return Fitted(encoder, model, onnx, on, data.threads, uncalibrated, is_cut_short, workers)
 
 
 def _candidate(use_case: UseCase, name: str) -> Candidate:

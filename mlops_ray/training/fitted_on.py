@@ -56,8 +56,8 @@ def fitted_on(candidate: Candidate, rows: int, features: int, memory_bytes: int)
     fitting = memory_bytes // 2 // _whole_bytes(features)
     if fitting < _FEWEST_ROWS:
         raise ConfigurationError(
-            f"{memory_bytes / 1e6:.0f} MB of memory hold {fitting:,} of {rows:,} rows with {features} features, too few "
-            f"to fit {candidate.name} to (at least {_FEWEST_ROWS:,}). Give the step evaluate more memory."
+            f"{memory_bytes / 1e6:.0f} MB of memory hold {fitting:,} of {rows:,} rows with {features} features, too "
+            f"few to fit {candidate.name} to (at least {_FEWEST_ROWS:,}). Give the step evaluate more memory."
         )
     return FittedOn("sample", min(rows, fitting), rows, memory_bytes)
 

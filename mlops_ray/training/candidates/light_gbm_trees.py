@@ -26,9 +26,7 @@ def fit_trees(data: FitData | FitBlocks, parameters: Parameters) -> Iterator[tup
 class _Growth:
     """See growing.Growth."""
 
-    def __init__(
-        self, data: FitData | FitBlocks, watched: FitData | FitBlocks | None, parameters: Parameters
-    ) -> None:
+    def __init__(self, data: FitData | FitBlocks, watched: FitData | FitBlocks | None, parameters: Parameters) -> None:
         objective, self._link = _objective(data.task.link(data.label))
         settings = {name: value for name, value in parameters.items() if name != "iterations"}
         settings |= {**objective, "seed": data.seed, "num_threads": data.threads, "verbose": -1}
@@ -61,7 +59,12 @@ def _dataset(data: FitData | FitBlocks, binned_as: lightgbm.Dataset | None = Non
     label = data.label.astype(np.float64)
     matrix = data.matrix if isinstance(data, FitData) else _sequences(data.matrix)
     return lightgbm.Dataset(
-        matrix, label, binned_as, weight=data.weights, params={"verbose": -1}, free_raw_data=not isinstance(data, FitData)
+        matrix,
+        label,
+        binned_as,
+        weight=data.weights,
+        params={"verbose": -1},
+        free_raw_data=not isinstance(data, FitData),
     )
 
 
@@ -83,7 +86,7 @@ class _LastRead:
         return self._matrix
 
 
-class _Sequence(lightgbm.Sequence):  # type: ignore[misc]
+class _Sequence(lightgbm.Sequence):
     """A block as LightGBM reads it: twice, the rows by which bins are found, as float64, and then all, in batches."""
 
     batch_size = 65_536
@@ -95,7 +98,7 @@ class _Sequence(lightgbm.Sequence):  # type: ignore[misc]
         return self._rows
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        found = self._read.read(self._number)[rows]
+        found: NDArray[np.float32] = self._read.read(self._number)[rows]
         return found if isinstance(rows, slice) else found.astype(np.float64)
 
 

@@ -136,9 +136,7 @@ class Network:
 class Perceptron(nn.Module):  # type: ignore[misc]
     """From the encoded matrix to the answer; everything that was learned is inside, so all of it is exported."""
 
-    def __init__(
-        self, moments: "Moments", features: Sequence[Feature], score: "Score", parameters: Parameters
-    ) -> None:
+    def __init__(self, moments: "Moments", features: Sequence[Feature], score: "Score", parameters: Parameters) -> None:
         super().__init__()
         width, dropout = int(parameters["width"]), float(parameters["dropout"])
         self.width_in = len(features)
@@ -256,7 +254,8 @@ def _embedding_width(size: int) -> int:
 
 @dataclass(frozen=True)
 class Moments:
-    """Of each number, over the rows where it is not missing: how many these are, mean, and squared deviations summed."""
+    """Of each number, over the rows where it is not missing: how many these are, the mean, and the sum of squared
+    deviations from it."""
 
     rows: NDArray[np.float64]
     mean: NDArray[np.float64]

@@ -45,7 +45,7 @@ class Place:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: str = "cpu"
     start: State | None = None
     add: Callable[[torch.Tensor], torch.Tensor] = lambda values: values
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module

@@ -166,7 +166,7 @@ def _loop(config: dict[str, Any]) -> None:
     def is_out_of_time() -> bool:
         return work.ends_at_s is not None and time.time() >= work.ends_at_s
 
-    place = Place(rank, world, get_device(), start, add, wrap, save, is_out_of_time)
+    place = Place(rank, world, str(get_device()), start, add, wrap, save, is_out_of_time)
     fit_at(place, ray.get(work.data), work.parameters, work.moments)
 
 
