@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.use_case import FitBlocks, FitData, FittedModel, Integer, Parameters, SearchSpace, Uniform
 
-# Of a value: its bin, and its bin once more beside those of its row; of a row: label, weight, place, and of each class
-# a score and two gradients, and Python's own label and weight.
-_BYTES_OF_VALUE, _BYTES_OF_ROW = 2, 80
+# Of a value: its bin, and once more its bin beside the others of its row; of a row: label, weight, place, score and
+# gradients, and Python's own label and weight.
+_BYTES_OF_VALUE, _BYTES_OF_ROW = 2, 60
 
 
 def _default_space() -> SearchSpace:
