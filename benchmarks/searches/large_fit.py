@@ -1,8 +1,8 @@
-"""Fits larger than memory: LightGBM and the network on ROWS rows of 45 features, beside a fit to a tenth of them.
+"""Fits larger than memory: LightGBM and the network on ROWS rows of 45 features, beside a fit to a tenth.
 
-`ROWS=30000000 make bench ONLY=training:large_fit`; 3 million where nothing is said. MEMORY_GB is what a fit is told that
-it is given, 1.6 for 3 million rows and 6 for 30; of each process the most that it had resident is taken (VmHWM), with
-what it maps of files and of Ray's object store. What is compared is the ROC AUC on the same later rows.
+`ROWS=30000000 make bench ONLY=training:large_fit`; 3 million where nothing is said. MEMORY_GB is what a fit is told
+that it is given, 1.6 for 3 million rows and 6 for 30; of each process the most that it had resident is taken (VmHWM),
+with what it maps of files and of the object store. What is compared is the ROC AUC on the same later rows.
 """
 
 import json
@@ -97,8 +97,8 @@ def _write(folder: Path) -> TrainingSet:
 
 def _in_process(name: str, share: str, folder: str) -> dict[str, float]:
     command = [sys.executable, __file__, name, share, folder]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(CORES), "POLARS_MAX_THREADS": str(CORES)}
-    process = psutil.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    limits = {"OMP_NUM_THREADS": str(CORES), "POLARS_MAX_THREADS": str(CORES), "OMP_WAIT_POLICY": "PASSIVE"}
+    process = psutil.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **limits})
     peaks = dict[int, float]()
     watching = threading.Thread(target=_watch, args=(process, peaks))
     watching.start()
