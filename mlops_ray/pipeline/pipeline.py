@@ -68,7 +68,7 @@ PIPELINE: dict[StepName, Step] = {
 }
 REFRESH: tuple[StepName, ...] = ("ingest", "features", "materialize")
 
-_OF_SEARCH = ("ended_by", "spent", "started_from", "average", "leaderboard")
+_OF_SEARCH = ("ended_by", "spent", "started_from", "average", "leaderboard", "looked_at")
 logger = logging.getLogger(__name__)
 
 

@@ -116,6 +116,8 @@ def _model(found: Trace) -> _Section:
     if on := lineage.evaluation.get("fitted_on"):
         rows.append(["fitted on", on["words"]])
     rows += [["seed", str(lineage.seed)], ["chosen among", f"{len(lineage.trials)} trials by {lineage.metric}"]]
+    if looked_at := lineage.search.get("looked_at"):
+        rows += [["trials were given", f"about {looked_at:,} rows, evenly in time"]]
     if ended_by := lineage.search.get("ended_by"):
         rows += [["search ended by", ended_by]]
     if start := lineage.search.get("started_from", {}).get("version"):

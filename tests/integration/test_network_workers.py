@@ -93,8 +93,8 @@ def test_workers_on_two_nodes_fit_a_network_as_good_as_one_process(undisturbed: 
 
 
 def test_a_fit_whose_worker_is_killed_goes_on_and_becomes_the_same(undisturbed: Network, tmp_path: Path) -> None:
-    """Once in its first epoch, and once in a later one: a process reads its blocks more often by then."""
-    blocks = Deadly(DATA.matrix, folder=str(tmp_path), after=9, deaths=2)
+    """In its second epoch, and once more in the third: a process reads 16 blocks in an epoch."""
+    blocks = Deadly(DATA.matrix, folder=str(tmp_path), after=20, deaths=2)
     found = fit_network_blocks(checkpointed(replace(in_blocks(DATA), matrix=blocks), tmp_path), PARAMETERS)
     assert len(list(tmp_path.glob("died-*"))) == 2
     assert np.array_equal(found.predict(DATA.matrix), undisturbed.predict(DATA.matrix))
