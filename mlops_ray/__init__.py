@@ -9,60 +9,49 @@
     serve        autoscaling endpoints over HTTP                                     (Ray Serve)
     monitor      drift of data, predictions and quality; a governor that retrains    (Ray actors)
 
-Declare a `UseCase`, then `Pipeline` (mlops_ray.pipeline.pipeline) or the `mlops-ray` command does the steps in order.
-`score` asks a model about many rows at once, `ledger` has every prediction that was answered, `drift` shows what
-monitoring saw of them, and `push` brings fresh feature values online.
+Declare a `UseCase`; then `run` does the steps in order and gives what each made. `explore` looks at data before,
+`endpoint` asks a served model and shows how it fares, `versions` lists what was made and from what, and `connect` does
+both against a cluster elsewhere. `score` asks a model about any number of rows on the cluster, `push` brings fresh
+feature values online. See docs/sdk.md.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlops_ray.use_case import (
-    Choice,
-    Column,
-    Integer,
-    Label,
-    Resources,
-    Schedule,
-    Search,
-    Serving,
-    Source,
-    Split,
-    Tables,
-    Uniform,
-    UseCase,
-)
-
 if TYPE_CHECKING:
     from mlops_ray.batch.scoring import score
-    from mlops_ray.monitoring.show.drift_view import drift
     from mlops_ray.pipeline.push import push
-    from mlops_ray.predictions.reader import ledger
+    from mlops_ray.sdk.connection import connect, endpoint, versions
+    from mlops_ray.sdk.explore import explore
+    from mlops_ray.sdk.run import run
+    from mlops_ray.use_case import Column, Label, Resources, Schedule, Search, Source, Split, Tables, UseCase
 
 __all__ = [
-    "Choice",
     "Column",
-    "Integer",
     "Label",
     "Resources",
     "Schedule",
     "Search",
-    "Serving",
     "Source",
     "Split",
     "Tables",
-    "Uniform",
     "UseCase",
-    "drift",
-    "ledger",
+    "connect",
+    "endpoint",
+    "explore",
     "push",
+    "run",
     "score",
+    "versions",
 ]
-# Imported when they are asked for: declaring a use case needs neither Ray nor ONNX.
+# Imported when they are asked for: every command, worker and replica imports this package, and none needs all of it.
+_USE_CASE = ("Column", "Label", "Resources", "Schedule", "Search", "Source", "Split", "Tables", "UseCase")
 _LATER = {
-    "drift": "mlops_ray.monitoring.show.drift_view",
-    "ledger": "mlops_ray.predictions.reader",
+    **dict.fromkeys(_USE_CASE, "mlops_ray.use_case"),
+    **dict.fromkeys(("connect", "endpoint", "versions"), "mlops_ray.sdk.connection"),
+    "explore": "mlops_ray.sdk.explore",
     "push": "mlops_ray.pipeline.push",
+    "run": "mlops_ray.sdk.run",
     "score": "mlops_ray.batch.scoring",
 }
 
@@ -71,3 +60,7 @@ def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'mlops_ray' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mlops_ray.errors import ConfigurationError, nearest
 
+SETTINGS_FILE = "settings.yaml"
+DATA_VARIABLE = "MLOPS_RAY_DATA"
 _IN_URLS = "#%?"
 _PATHS = ("state", "data", "artifacts", "audit_anchors", "ledger_wal", "ledger_secret_file")
 _PATHS_IF_GIVEN = (
@@ -254,6 +256,36 @@ def load_settings(
         return Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def settings_of(
+    state: str | None, config: str | None, data: str | None = None, http_port: int | None = None
+) -> Settings:
+    """The settings of a command, or of a notebook, in this folder.
+
+    Raises ConfigurationError naming the setting that is wrong. Also a command without --data goes by its variable: in a
+    submitted job the default is nowhere.
+    """
+    data = data or os.environ.get(DATA_VARIABLE)
+    defaults = {"state": absolute("state"), "data": absolute("data")}
+    return load_settings(
+        settings_file(config),
+        defaults,
+        state=state and absolute(state),
+        data=data and absolute(data),
+        http_port=http_port,
+    )
+
+
+def settings_file(config: str | None) -> str | None:
+    """The settings file that counts: the one that was given, or the one in this folder, if there is one."""
+    return config or (SETTINGS_FILE if Path(SETTINGS_FILE).is_file() else None)
+
+
+def absolute(path: str) -> str:
+    """The path made absolute, except in a submitted job, whose folder is Ray's and vanishes; a URL as it is."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return path if "://" in path or in_job else str(Path(path).absolute())
 
 
 def settings_from_environment() -> Settings:

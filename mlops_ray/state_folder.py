@@ -34,6 +34,16 @@ def keep_closed() -> None:
     os.umask(0o077)
 
 
+@contextmanager
+def closed() -> Iterator[None]:
+    """As `keep_closed`, for as long as it lasts: in a process that also writes other people's files."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def claim(settings: Settings) -> None:
     """Write down where the state folder is, the first time; after that, make sure that it is still there.
 

@@ -55,7 +55,7 @@ def _tools(client: Client) -> list[Callable[..., dict[str, Any]]]:
 
     def versions(use_case: UseCase, skip: Skip = 0) -> dict[str, Any]:
         """The versions of a use case, the newest first, with author and the gates that they did not pass."""
-        return page_of("versions", client.readings.versions(use_case), skip)
+        return page_of("versions", client.records.versions(use_case), skip)
 
     def lineage(of: Of) -> dict[str, Any]:
         """What is behind a version: data, code, training, metrics, gates, approvals, where and when it was live."""
@@ -68,7 +68,7 @@ def _tools(client: Client) -> list[Callable[..., dict[str, Any]]]:
         skip: Skip = 0,
     ) -> dict[str, Any]:
         """The alarms of a use case: what monitoring found, how severe it is, since when, and whether it is silenced."""
-        found = [one for one in client.readings.alarms(use_case) if resolved or one["state"] != "resolved"]
+        found = [one for one in client.records.alarms(use_case) if resolved or one["state"] != "resolved"]
         return page_of("alarms", found, skip)
 
     def approvals_waiting(skip: Skip = 0) -> dict[str, Any]:
@@ -78,12 +78,12 @@ def _tools(client: Client) -> list[Callable[..., dict[str, Any]]]:
 
     def drift(use_case: UseCase, skip: Skip = 0) -> dict[str, Any]:
         """What monitoring has seen of a live use case: windows with verdicts, quality estimated and measured."""
-        return page_of("lines", client.readings.drift(use_case), skip)
+        return page_of("lines", client.records.drift(use_case), skip)
 
     def profile(use_case: UseCase, source: Source = "", skip: Skip = 0) -> dict[str, Any]:
         """The newest profile of a use case's data: of each column its type and how much is missing, and of columns that
         tell of nobody quantiles and frequent values."""
-        found = client.readings.profile(use_case)
+        found = client.records.profile(use_case)
         name = source or next(iter(found["sources"]), "")
         if name not in found["sources"]:
             raise ToolError(f"{use_case} has no source {ascii(name)[:60]}; there are: {', '.join(found['sources'])}.")

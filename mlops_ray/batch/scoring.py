@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import polars as pl
-import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
@@ -32,6 +30,7 @@ from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.history_source import HistorySource, with_keys_of
 from mlops_ray.features.on_demand import with_on_demand
 from mlops_ray.features.slices import Carried, Slice, in_slices, join_slice, most_memory, results, slices_of
+from mlops_ray.frames import AnyFrame, to_polars
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.live import live
 from mlops_ray.ingestion.contract import JUDGEMENT
@@ -88,7 +87,7 @@ class _Run:
 
 
 def score(
-    rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame",
+    rows: "ray.data.Dataset | AnyFrame",
     use_case: str,
     output: str,
     settings: Settings | None = None,
@@ -112,7 +111,7 @@ def score(
         schema = load(sealed_folder, model.digest).schema
         files = {path.name: path.read_bytes() for path in sealed_folder.iterdir()}
     with reading():
-        given = list(rows.columns() if isinstance(rows, ray.data.Dataset) else rows.columns)
+        given = list(rows.columns() if isinstance(rows, ray.data.Dataset) else to_polars(rows).columns)
     _expect_columns(schema, given)
     begun = begin(output, use_case)
     if begun.scored is not None:
@@ -151,10 +150,10 @@ def _expect_columns(schema: ModelSchema, given: Sequence[str]) -> None:
         raise DataError(f"The rows to score have a column {taken[0]!r}, which scoring adds. Rename it.")
 
 
-def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Iterator[list[Any]]:
+def _partitions(rows: "ray.data.Dataset | AnyFrame") -> Iterator[list[Any]]:
     """Object references of the tables of each partition: one partition while all is small."""
     if not isinstance(rows, ray.data.Dataset):
-        frame = rows if isinstance(rows, pl.DataFrame) else _from_pandas(rows)
+        frame = to_polars(rows)
         expect_plain_types(frame)
         size = max(1, frame.height * PARTITION_BYTES // max(1, int(frame.estimated_size())))
         yield from ([ray.put(part.to_arrow())] for part in frame.iter_slices(size))
@@ -168,21 +167,7 @@ def _partitions(rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame") -> Itera
             yield [blocks[position] for position in part]
 
 
-def _from_pandas(rows: pd.DataFrame) -> pl.DataFrame:
-    """Raises DataError for a column whose values have several types, or are Python objects."""
-    columns = []
-    for name in rows.columns:
-        try:
-            column: Any = pl.from_pandas(rows[name])
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            raise DataError(f"The rows to score: column {name} has no one type: {error}. Write it as texts.") from None
-        columns.append(pl.Series(str(name), column))
-    return pl.DataFrame(columns)
-
-
-def _judge(
-    run: _Run, rows: "ray.data.Dataset | pl.DataFrame | pd.DataFrame"
-) -> tuple[list[Summary], list["ray.ObjectRef[Judged]"]]:
+def _judge(run: _Run, rows: "ray.data.Dataset | AnyFrame") -> tuple[list[Summary], list["ray.ObjectRef[Judged]"]]:
     """What is to be known of each partition, and references to its rows."""
     task = ray.remote(num_returns=2)(judge_partition).options(memory=min(_JUDGE_BYTES, most_memory()))
     begun = [task.remote(run.schema, run.output, number, *tables) for number, tables in enumerate(_partitions(rows))]

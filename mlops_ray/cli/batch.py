@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from mlops_ray.cli.local_ray import ray_for
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -16,6 +15,7 @@ from mlops_ray.cli.options import (
     absolute,
     settings_of,
 )
+from mlops_ray.operations.local_ray import ray_for
 from mlops_ray.use_case import load_use_case
 
 labels = typer.Typer(no_args_is_help=True, help="Labels: what turned out to be true of predictions.")

@@ -24,8 +24,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Look at Python, packages, folders, stores, keys and the port, and say what is missing. Exit code 3: something."""
-    from mlops_ray.cli.preconditions import expect_ray_can_write
     from mlops_ray.operations.doctor import examine
+    from mlops_ray.operations.preconditions import expect_ray_can_write
 
     settings = settings_of(state, config, data, port)
     more = {"ray": expect_ray_can_write, "port": lambda: _expect_port(settings)}
@@ -45,7 +45,7 @@ def _expect_port(settings: "Settings") -> None:
     """Raise ConfigurationError unless the port is free, or our own server answers there."""
     import httpx
 
-    from mlops_ray.cli.preconditions import expect_can_serve
+    from mlops_ray.operations.preconditions import expect_can_serve
 
     try:
         if httpx.get(f"{settings.url}/v2/health/live", timeout=3, trust_env=False).is_success:

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from mlops_ray.cli.local_ray import prepare_ray, running_ray
 from mlops_ray.config import Settings
+from mlops_ray.operations.local_ray import prepare_ray, running_ray
 
 
 class EarlyStart:

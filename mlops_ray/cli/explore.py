@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_ray.cli.local_ray import ray_on_demand
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -18,6 +17,7 @@ from mlops_ray.cli.options import (
 )
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.operations.local_ray import ray_on_demand
 from mlops_ray.use_case import load_use_case
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ explore = typer.Typer(no_args_is_help=True, help="Exploration: data understood b
 
 PageOption = Annotated[Path | None, typer.Option(help="Write one HTML page with charts, which needs no network.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write all that was found as JSON.")]
-_SHOWN = 12
 
 
 @explore.command()
@@ -53,9 +52,13 @@ def profile(
     json_: JsonOption = None,
 ) -> None:
     """Profile data: types, nulls, ranges, values, time with its gaps; and what to look at first."""
+    from mlops_ray.sdk.explore import explored
+
+    if part not in (None, "train", "validation", "test"):
+        raise ConfigurationError(f"--part is {part!r}. Give train, validation or test.")
     settings = settings_of(state, config, data)
     with ray_on_demand(settings) as start:
-        found = _explored(what, settings, source, snapshot, training_set, part, start)
+        found = explored(what, settings, source, snapshot, training_set, part, start)  # type: ignore[arg-type]
     _write(found, page, json_)
     _tell(found)
 
@@ -138,30 +141,6 @@ def propose(
         output.write_text(code)
 
 
-def _explored(
-    what: str,
-    settings: Settings,
-    source: str | None,
-    snapshot: str | None,
-    training_set: str | None,
-    part: str | None,
-    start: "StartRay",
-) -> "Exploration":
-    from mlops_ray.exploration import explore as stage
-
-    if part not in (None, "train", "validation", "test"):
-        raise ConfigurationError(f"--part is {part!r}. Give train, validation or test.")
-    if any(sign in what for sign in "*?[") or (Path(what).suffix and not what.endswith(".py")):
-        return stage.explore_files(settings.data, what, start)
-    case = load_use_case(what)
-    if training_set is not None:
-        digest = None if training_set == "latest" else training_set
-        return stage.explore_training_set(case, settings, digest, part, start)  # type: ignore[arg-type]
-    if snapshot is not None:
-        return stage.explore_snapshot(case, settings, source, None if snapshot == "latest" else snapshot, start)
-    return stage.explore_source(case, settings, source, start)
-
-
 def _profile(what: str, settings: Settings, start: "StartRay") -> "Profile":
     from mlops_ray.exploration.explore import explore_files
     from mlops_ray.exploration.profile import Profile
@@ -183,27 +162,16 @@ def _named(given: list[str]) -> dict[str, str]:
 
 
 def _write(found: "Exploration | Comparison | Ranking", page: Path | None, json_: Path | None) -> None:
-    from mlops_ray.exploration.page import page as html
-
     if page is not None:
-        page.write_text(html(found))
+        page.write_text(found.page())
     if json_ is not None:
         json_.write_text(json.dumps(found.to_json(), indent=2, default=str) + "\n")
 
 
 def _tell(found: "Exploration") -> None:
-    profile = found.profile
-    typer.echo(f"{profile.name}: {profile.rows:,} rows, {len(profile.columns):,} columns, {profile.seconds:.1f} s")
-    for sentence in profile.unreadable.values():
+    from mlops_ray.exploration.lines import exploration_lines
+
+    for sentence in found.profile.unreadable.values():
         typer.secho(printable(sentence), fg="yellow", err=True)
-    if profile.malformed or profile.refused:
-        typer.echo(f"{profile.malformed:,} malformed, {profile.refused:,} refused by the contract")
-    for column in profile.columns[:60]:
-        line = f"  {column.name:24} {column.type:10} {column.missing_share:6.1%} missing  {column.different:>9,} values"
-        if column.percentiles:
-            line += f"  {column.minimum:g} to {column.maximum:g}"
-        typer.echo(printable(line))
-    for one in found.suspicions[:_SHOWN]:
-        typer.echo(printable(f"{one.column} ({one.kind.replace('_', ' ')}): {one.reason}"))
-    if len(found.suspicions) > _SHOWN:
-        typer.echo(f"{len(found.suspicions) - _SHOWN} more; see --page or --json.")
+    for line in exploration_lines(found):
+        typer.echo(line)

@@ -25,11 +25,11 @@ from mlops_ray.cli.options import (
     printable,
     settings_of,
 )
-from mlops_ray.cli.preconditions import expect_can_work
 from mlops_ray.cli.run import MomentOption
 from mlops_ray.cost.meter import metered
 from mlops_ray.errors import BudgetError, ConfigurationError, DataError, UnavailableError
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.operations.preconditions import expect_can_work
 from mlops_ray.use_case import load_use_case
 
 features = typer.Typer(no_args_is_help=True, help="Features: the values that live endpoints read.")
@@ -59,7 +59,7 @@ def refresh(
     with EarlyStart(settings, serving=False) as start:
         from rich.console import Console
 
-        from mlops_ray.cli.progress import TerminalProgress
+        from mlops_ray.pipeline.progress import TerminalProgress
         from mlops_ray.pipeline.refresh import refresh as run
 
         repo = definitions_folder(use_case, feature_repo)

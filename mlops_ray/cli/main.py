@@ -30,7 +30,6 @@ from mlops_ray.cli.lineage import lineage, live
 from mlops_ray.cli.mcp import mcp
 from mlops_ray.cli.monitoring import alarms, drift, monitoring
 from mlops_ray.cli.notify import notify
-from mlops_ray.cli.preconditions import keep_loopback_from_proxies
 from mlops_ray.cli.promotion import export, import_
 from mlops_ray.cli.quarantine import quarantine
 from mlops_ray.cli.retraining import retraining
@@ -40,16 +39,10 @@ from mlops_ray.cli.schedule import schedule
 from mlops_ray.cli.serve import predict, serve
 from mlops_ray.cli.upgrade import upgrade
 from mlops_ray.errors import MlopsRayError
+from mlops_ray.operations.preconditions import keep_loopback_from_proxies
+from mlops_ray.quiet import QUIET
 from mlops_ray.state_folder import keep_closed
 from mlops_ray.use_case.user_code import fault_of_user
-
-# What Ray says that is for its developers: progress of Ray Data, usage statistics, and the end of Serve's controller,
-# which it reports as a failed task.
-_QUIET = {
-    "RAY_DATA_LOG_LEVEL": "ERROR",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "ServeController.graceful_shutdown failed",
-}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade, mcp):
@@ -82,7 +75,7 @@ app.add_typer(backup, name="backup")
 
 def main() -> None:
     """Run the command. Errors that a user can act on are one sentence on standard error and exit code 1."""
-    os.environ |= _QUIET | os.environ  # before anything imports Ray, which reads them once
+    os.environ |= QUIET | os.environ  # before anything imports Ray, which reads them once
     keep_closed()
     keep_loopback_from_proxies(os.environ)
     try:

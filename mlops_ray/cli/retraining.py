@@ -14,7 +14,6 @@ from rich.console import Console
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.local_ray import ray_for
 from mlops_ray.cli.options import (
     DEFAULT_URL,
     CaseArgument,
@@ -32,6 +31,7 @@ from mlops_ray.cli.options import (
 from mlops_ray.cli.rollout import key_from
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.operations.local_ray import ray_for
 from mlops_ray.retraining.cpu_meter import HOOK, CpuMeter, metered
 from mlops_ray.use_case import Monitoring, UseCase, load_use_case
 

@@ -10,10 +10,8 @@ import yaml
 
 from mlops_ray.cli.options import DEFAULT_URL, NameArgument, ReasonOption, StateOption, UrlOption, settings_of
 from mlops_ray.client import Client
-from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.control_store import open_store
-from mlops_ray.governance.development_keys import DEVELOPMENT_KEY_FILE, development_key, is_single_user
+from mlops_ray.governance.development_keys import DEVELOPMENT_KEY_FILE
 
 RevisionOption = Annotated[
     int | None,
@@ -115,13 +113,6 @@ def key_from(state: str | None, file_name: str = DEVELOPMENT_KEY_FILE) -> str | 
     folder = settings_of(state, os.environ.get("MLOPS_RAY_SETTINGS")).state
     file = Path(folder) / file_name
     return os.environ.get("MLOPS_RAY_API_KEY") or (file.read_text().strip() if file.is_file() else None)
-
-
-def credential(settings: Settings) -> str | None:
-    """As `key_from`, but the development key is made where there is nobody but this machine's user."""
-    given = os.environ.get("MLOPS_RAY_API_KEY")
-    store = open_store(settings)
-    return given if given or not is_single_user(store, settings) else development_key(store, settings)
 
 
 def _plan(file: str | None) -> Any:

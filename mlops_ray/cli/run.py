@@ -14,7 +14,6 @@ from rich.console import Console
 
 from mlops_ray.cli.cost import outlook
 from mlops_ray.cli.early_start import EarlyStart
-from mlops_ray.cli.local_ray import stay_while_ray_lives
 from mlops_ray.cli.options import (
     CaseArgument,
     ConfigOption,
@@ -26,20 +25,22 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
-from mlops_ray.cli.preconditions import expect_can_work
-from mlops_ray.cli.rollout import credential
 from mlops_ray.cli.serve import console_line, key_line, quiet_serving
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.cost.meter import metered
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.development_keys import credential
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion.sources import find_all_files
+from mlops_ray.operations.local_ray import stay_while_ray_lives
+from mlops_ray.operations.preconditions import expect_can_work
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
 from mlops_ray.use_case import UseCase, load_use_case
+from mlops_ray.use_case.loading import case_folder
 
 if TYPE_CHECKING:
     from mlops_ray.pipeline.plan import StepPlan
@@ -89,15 +90,12 @@ def run(
         lines = explained(Pipeline(*given, folder=case_folder(use_case), files=files).explain(until, again))
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
         return
-    from mlops_ray.artifacts import Artifacts
-    from mlops_ray.monitoring.label_times import declare_label_times
-    from mlops_ray.predictions.retention import declare_retention
+    from mlops_ray.pipeline.promises import declare_promises
 
-    declare_retention(Artifacts(settings.artifacts), case)
-    declare_label_times(Artifacts(settings.artifacts), case)
+    declare_promises(settings, case)
     with metered(settings, case.name) as meter, EarlyStart(settings, serve) as early:
-        from mlops_ray.cli.progress import TerminalProgress
         from mlops_ray.pipeline.pipeline import Pipeline
+        from mlops_ray.pipeline.progress import TerminalProgress
 
         progress = TerminalProgress(console)
         places: dict[str, Any] = {"folder": case_folder(use_case), "files": files}
@@ -133,7 +131,7 @@ def _conclude(
 
     Raises ConfigurationError, after the summary, if there is no champion to serve: it says why.
     """
-    from mlops_ray.cli.summary import print_summary, summarize, write_summary
+    from mlops_ray.pipeline.summary import print_summary, summarize, write_summary
 
     started, prediction = time.monotonic(), None
     champion = _champion(settings, case)
@@ -155,11 +153,6 @@ def _steps(names: Sequence[str]) -> tuple[StepName, ...]:
     if unknown := [name for name in names if name not in STEPS]:
         raise ConfigurationError(f"--force {ascii(unknown[0])[:60]} is no step. There are {', '.join(STEPS)}.")
     return tuple(step for step in STEPS if step in names)
-
-
-def case_folder(use_case: str) -> Path:
-    """The folder of the use case's file, given as the command takes it."""
-    return Path(use_case if use_case.endswith(".py") else f"use_cases/{use_case}.py").absolute().parent
 
 
 def explained(plans: list["StepPlan"]) -> list[str]:

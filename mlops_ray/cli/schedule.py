@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.cli.options import (
     DATA_VARIABLE,
     CaseArgument,
@@ -31,6 +30,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.use_case import OPERATIONS, Operation, UseCase, load_use_case
 from mlops_ray.use_case.schedule import due_moments
 

@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from mlops_ray.artifacts import Artifacts
-from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.cli.options import (
     DEFAULT_URL,
     CaseArgument,
@@ -25,12 +23,13 @@ from mlops_ray.cli.options import (
     moment_of,
     settings_of,
 )
-from mlops_ray.cli.rollout import credential, key_from
+from mlops_ray.cli.rollout import key_from
 from mlops_ray.cli.schedule import declare, start_scheduler_here
 from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
-from mlops_ray.governance.development_keys import APPROVER_KEY_FILE
+from mlops_ray.governance.development_keys import APPROVER_KEY_FILE, credential
+from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.use_case import load_use_case
 
 
@@ -48,11 +47,9 @@ def serve(
     """
     settings, case = settings_of(state, config, data, port), load_use_case(use_case)
     with ray_for(settings, serving=True) as own:
-        from mlops_ray.monitoring.label_times import declare_label_times
-        from mlops_ray.predictions.retention import declare_retention
+        from mlops_ray.pipeline.promises import declare_promises
 
-        declare_retention(Artifacts(settings.artifacts), case)
-        declare_label_times(Artifacts(settings.artifacts), case)
+        declare_promises(settings, case)
         serve_use_case = quiet_serving()
         typer.echo(f"{serve_use_case(settings, case.name)}/predict answers.")
         if case.retraining is not None:

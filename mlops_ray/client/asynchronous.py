@@ -16,8 +16,8 @@ from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorizatio
 from mlops_ray.client.features import values_pushed
 from mlops_ray.client.keys import AsyncKeys
 from mlops_ray.client.labels import labels_sent
-from mlops_ray.client.predictions import Answer, answer_of, batches, question
-from mlops_ray.client.readings import AsyncReadings
+from mlops_ray.client.predictions import Answer, answer_of, batches, columns_asked, question
+from mlops_ray.client.records import AsyncRecords
 from mlops_ray.client.rollouts import AsyncRollouts
 from mlops_ray.client.steps import Steps, T, only
 from mlops_ray.client.subscriptions import AsyncSubscriptions
@@ -47,7 +47,7 @@ class AsyncClient:
         self.audit = AsyncAudit(self._do)
         self.approvers = AsyncApprovers(self._do)
         self.data = AsyncData(self._do)
-        self.readings = AsyncReadings(self._do)
+        self.records = AsyncRecords(self._do)
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,6 +59,10 @@ class AsyncClient:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    async def columns(self, name: str) -> tuple[str, ...]:
+        """See `Client.columns`."""
+        return await self._do(columns_asked(name))
 
     async def predict(
         self,

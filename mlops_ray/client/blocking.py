@@ -18,8 +18,8 @@ from mlops_ray.client.exchange import Call, Limits, Outcome, Pause, authorizatio
 from mlops_ray.client.features import values_pushed
 from mlops_ray.client.keys import Keys
 from mlops_ray.client.labels import labels_sent
-from mlops_ray.client.predictions import Answer, answer_of, batches, question
-from mlops_ray.client.readings import Readings
+from mlops_ray.client.predictions import Answer, answer_of, batches, columns_asked, question
+from mlops_ray.client.records import Records
 from mlops_ray.client.rollouts import Rollouts
 from mlops_ray.client.steps import Steps, T, only
 from mlops_ray.client.subscriptions import Subscriptions
@@ -56,7 +56,7 @@ class Client:
         self.audit = Audit(self._do)
         self.approvers = Approvers(self._do)
         self.data = Data(self._do)
-        self.readings = Readings(self._do)
+        self.records = Records(self._do)
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +66,10 @@ class Client:
 
     def close(self) -> None:
         self._http.close()
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """The columns that each row of `keys` has, which may be null where the use case says so."""
+        return self._do(columns_asked(name))
 
     def predict(
         self,

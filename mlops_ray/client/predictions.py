@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from mlops_ray.client.exchange import Call
+from mlops_ray.client.steps import Steps
 from mlops_ray.client.values import Row, Rows, model_path, plain
 from mlops_ray.errors import DataError
 
@@ -60,6 +61,12 @@ def question(
     given = {"keys": keys, "features": features, "as_of": as_of, "explain": explain or None}
     body = {part: plain(value) for part, value in given.items() if value is not None}
     return Call(model_path(name, "predict"), body)
+
+
+def columns_asked(name: str) -> Steps[tuple[str, ...]]:
+    """The columns of a row of `keys`, as the endpoint's document has them."""
+    document = yield Call(model_path(name, "openapi.json"), method="GET")
+    return tuple(document["components"]["schemas"]["Keys"]["properties"])
 
 
 def batches(keys: Sequence[Row] | None, features: Sequence[Row] | None, size: int) -> Iterator[dict[str, Any]]:

@@ -22,13 +22,13 @@ from mlops_ray.console.rendering import made_elsewhere
 from mlops_ray.console.server import Server
 from mlops_ray.errors import IntegrityError, MlopsRayError
 from mlops_ray.exploration.compare import compare
-from mlops_ray.exploration.document import with_style
 from mlops_ray.exploration.kept import kept_profiles
 from mlops_ray.exploration.page import profile_html
 from mlops_ray.exploration.profile import ColumnProfile, Profile
 from mlops_ray.governance.versions import expect_name
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.ingestion.snapshot import Snapshot, load_snapshot, retired
+from mlops_ray.show.document import with_style
 
 COLUMNS, RECORDS, MAX_RECORD = 20, 20, 200
 BARS = 1_000  # on a page of a profile, of which one is 200 bytes with its row in the table

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from markupsafe import Markup, escape
 
-from mlops_ray.exploration.charts import svg
 from mlops_ray.governance.history import Deployment
+from mlops_ray.show.charts import svg
 
 _WIDTH, _ROW, _NAME, _FOOT = 960, 22, 90, 20
 # Told apart by their form, too: champions fill the row, canaries half of it, shadows are outlines.

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mlops_ray.exploration.profile import ColumnProfile, Profile
+from mlops_ray.show.shown import Shown
+from mlops_ray.show.text import printable
 
 Words = Literal["the same", "small", "moderate", "large"]
 # Upper ends. PSI's customary 0.1 and 0.25 are about 0.12 and 0.2 of all values in tenths.
@@ -41,8 +43,8 @@ class ColumnChange:
     distance: Distance | None
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """Two tables. gone, added: columns that only one has. columns: those of both, those that moved most first."""
 
     reference: str
@@ -60,11 +62,18 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"sentences": self.sentences()}
 
-    def _repr_html_(self) -> str:
-        from mlops_ray.exploration.document import with_style
+    @property
+    def title(self) -> str:
+        return f"{self.current} beside {self.reference}"
+
+    def _html(self) -> str:
         from mlops_ray.exploration.page import comparison_html
 
-        return with_style(comparison_html(self))
+        return comparison_html(self)
+
+    def _text(self) -> str:
+        said = self.sentences() or ["Nothing that matters has changed."]
+        return "\n".join(map(printable, [f"{self.title}: {self.rows_was:,} rows were, {self.rows_now:,} are", *said]))
 
 
 def compare(reference: Profile, current: Profile) -> Comparison:

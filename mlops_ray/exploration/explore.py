@@ -19,6 +19,8 @@ from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT
 from mlops_ray.features.training_set import parts_of_split
 from mlops_ray.ingestion.snapshot import Snapshot, expect_kept, load_snapshot
 from mlops_ray.ingestion.sources import SourceFile, find_files
+from mlops_ray.show.shown import Shown
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import Source, UseCase
 
 StartRay = Callable[[], Any]
@@ -26,8 +28,8 @@ Part = Literal["train", "validation", "test"]
 _NONE = "none"
 
 
-@dataclass(frozen=True)
-class Exploration:
+@dataclass(frozen=True, repr=False)
+class Exploration(Shown):
     """What was found. It shows itself in a notebook; `page` makes a file of it, `to_json` plain values.
 
     relations: of each column with the label, the strongest first; empty without a use case's label.
@@ -48,11 +50,15 @@ class Exploration:
             "suspicions": [asdict(one) for one in self.suspicions],
         }
 
-    def _repr_html_(self) -> str:
-        from mlops_ray.exploration.document import with_style
+    def _html(self) -> str:
         from mlops_ray.exploration.page import exploration_html
 
-        return with_style(exploration_html(self))
+        return exploration_html(self)
+
+    def _text(self) -> str:
+        from mlops_ray.exploration.lines import exploration_lines
+
+        return "\n".join([*map(printable, self.profile.unreadable.values()), *exploration_lines(self)])
 
 
 def explore_files(data: str, pattern: str, start_ray: StartRay = lambda: None, **text: Any) -> Exploration:

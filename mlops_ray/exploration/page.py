@@ -5,11 +5,11 @@ All text of the data goes through `escape`; there is no script in the page.
 
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlops_ray.exploration.charts import bars, histogram, volume
-from mlops_ray.exploration.document import document, table
 from mlops_ray.exploration.profile import ColumnProfile, Coverage, Profile
+from mlops_ray.show.charts import bars, histogram, volume
+from mlops_ray.show.document import table
 
 if TYPE_CHECKING:
     from mlops_ray.exploration.compare import ColumnChange, Comparison
@@ -21,11 +21,6 @@ _CHARTED = 200
 _TOP = 8
 _NAMED_FILES = 20
 _RELATED = 40
-
-
-def page(found: "Exploration | Comparison | Ranking | Profile") -> str:
-    """A whole HTML file of anything that exploration gives."""
-    return document(_title(found), found._repr_html_())
 
 
 def profile_html(profile: Profile) -> str:
@@ -79,12 +74,6 @@ def ranking_html(found: "Ranking") -> str:
         rows.append(tuple(cells))
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences())
     return f"<h1>{escape(found.title)}</h1>{table(heads, rows)}<ul>{said}</ul>"
-
-
-def _title(found: Any) -> str:
-    if isinstance(found, Profile):
-        return found.name
-    return str(getattr(found, "title", "") or f"{found.current} beside {found.reference}")
 
 
 def _facts(profile: Profile) -> str:
@@ -143,7 +132,8 @@ def _drawn(column: ColumnProfile) -> str:
     if column.coverage is not None:
         rows = [(escape(start), f"{rows:,}") for start, rows in column.coverage.volume]
         listed = _folded(table((escape(column.coverage.volume_unit), "rows"), rows))
-        return volume(column.coverage) + _gaps(column.coverage) + listed
+        drawn = volume(column.coverage.volume, column.coverage.volume_unit)
+        return drawn + _gaps(column.coverage) + listed
     if len(column.edges) > 2 and column.different > _TOP:
         counted = zip(pairwise(column.edges), column.histogram, strict=True)
         bins = [(f"{low:.6g}", f"{high:.6g}", f"about {count:,.0f}") for (low, high), count in counted]

@@ -13,6 +13,8 @@ import numpy as np
 from mlops_ray.errors import IntegrityError
 from mlops_ray.exploration.sketches import Times, bucket_start, in_unit, moment
 from mlops_ray.exploration.table_sketch import ColumnSketch, TableSketch
+from mlops_ray.show.shown import Shown
+from mlops_ray.show.text import printable
 
 BINS = 30
 TOP = 100
@@ -92,8 +94,8 @@ class ColumnProfile:
         return 1 - self.values / self.rows if self.rows else 0.0
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(Shown):
     """A table. name: what it is. cells: rows times columns; seconds: how long the pass over them took.
 
     duplicates: the share of rows that are equal to one before, exact or (beyond 2,048 different rows) estimated from a
@@ -131,11 +133,19 @@ class Profile:
         except msgspec.ValidationError as error:
             raise IntegrityError(f"A profile cannot be read: {error}. Make it again.") from None
 
-    def _repr_html_(self) -> str:
-        from mlops_ray.exploration.document import with_style
+    @property
+    def title(self) -> str:
+        return self.name
+
+    def _html(self) -> str:
         from mlops_ray.exploration.page import profile_html
 
-        return with_style(profile_html(self))
+        return profile_html(self)
+
+    def _text(self) -> str:
+        from mlops_ray.exploration.lines import profile_lines
+
+        return "\n".join([*map(printable, self.unreadable.values()), *profile_lines(self)])
 
 
 def profile_of(

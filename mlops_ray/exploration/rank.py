@@ -15,6 +15,8 @@ from mlops_ray.exploration.explore import StartRay
 from mlops_ray.exploration.profile import Profile, profile_of
 from mlops_ray.exploration.scan import raw_partitions, scan
 from mlops_ray.ingestion.sources import SourceFile, find_files
+from mlops_ray.show.shown import Shown
+from mlops_ray.show.text import printable
 from mlops_ray.tasks.evaluation import metric_words
 from mlops_ray.tasks.stored import metric_named
 from mlops_ray.use_case import Source, UseCase
@@ -49,8 +51,8 @@ class Ranked:
     files: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, repr=False)
+class Ranking(Shown):
     """Data sets, the best first. by_model: the order is that of the quick model, else of fitness. together: what it
     reaches with all of them, by `metric`."""
 
@@ -84,11 +86,13 @@ class Ranking:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"sentences": self.sentences()}
 
-    def _repr_html_(self) -> str:
-        from mlops_ray.exploration.document import with_style
+    def _html(self) -> str:
         from mlops_ray.exploration.page import ranking_html
 
-        return with_style(ranking_html(self))
+        return ranking_html(self)
+
+    def _text(self) -> str:
+        return "\n".join(map(printable, [self.title, *self.sentences()]))
 
 
 def rank(

@@ -13,7 +13,7 @@ from sqlalchemy import Row, select
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, ForbiddenError
-from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.keys import active_keys, development_ended, hash_of, insert_key, revoke
 from mlops_ray.governance.principals import DEVELOPMENT, DEVELOPMENT_APPROVER, Principal, Role
@@ -63,6 +63,19 @@ def acting(store: ControlStore, settings: Settings, secret: str | None, use_case
     if secret:
         raise ForbiddenError("The key in MLOPS_RAY_API_KEY is not known, has expired or was revoked. Ask for another.")
     return SYSTEM
+
+
+def credential(settings: Settings) -> str | None:
+    """The key in MLOPS_RAY_API_KEY; without one, where there is nobody but this machine's user, the development key,
+    which is made."""
+    given = os.environ.get("MLOPS_RAY_API_KEY")
+    if given:
+        return given
+    store = open_store(settings)
+    try:
+        return development_key(store, settings) if is_single_user(store, settings) else None
+    finally:
+        store.close()
 
 
 def _development_key(store: ControlStore, settings: Settings, name: str, role: Role, file_name: str) -> str:

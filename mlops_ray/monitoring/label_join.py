@@ -10,7 +10,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.monitoring.quality import join_labels
 from mlops_ray.predictions.labels import Labels
-from mlops_ray.predictions.reader import ledger
+from mlops_ray.predictions.reader import Ledger
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,7 @@ def labelled_predictions(
     settings = settings or settings_from_environment()
     artifacts = settings.artifacts
     wanted = None if columns is None else list(dict.fromkeys(("request_id", "row", *columns)))
-    predictions = ledger(use_case, settings).between(start, end, wanted)
+    predictions = Ledger(settings, use_case).between(start, end, wanted)
 
     def join(block: "pa.Table") -> "pa.Table":
         rows = pl.DataFrame(pl.from_arrow(block))

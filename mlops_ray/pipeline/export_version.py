@@ -26,13 +26,11 @@ from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.models import download_sealed
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.signed_bundle import pack
-from mlops_ray.registry.trace import parse_version, trace
+from mlops_ray.registry.trace import IMPORTED, parse_version, trace
 
 ORIGIN, LINEAGE, DEFINITIONS, MODEL, EVIDENCE = "origin.json", "lineage.json", "definitions.json", "model/", "evidence/"
 COMPARED_WITH = "compared_with"
 """In the payload of `version.registered` and `version.measured`: the digest of the model that was champion then."""
-IMPORTED = "imported"
-"""In the payload of `version.registered`: what the version was where it came from, an `Origin`, and its `bundle`."""
 
 
 @dataclass(frozen=True)

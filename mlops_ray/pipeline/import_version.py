@@ -22,7 +22,7 @@ from mlops_ray.governance.signing_keys import public_keys
 from mlops_ray.governance.versions import VersionRef, list_versions
 from mlops_ray.monitoring.label_times import declare_label_times
 from mlops_ray.pipeline.admission import Admission, admit, author_of, recorded_training_set
-from mlops_ray.pipeline.export_version import DEFINITIONS, IMPORTED, LINEAGE, MODEL, ORIGIN, Origin
+from mlops_ray.pipeline.export_version import DEFINITIONS, LINEAGE, MODEL, ORIGIN, Origin
 from mlops_ray.pipeline.measurement import Registered
 from mlops_ray.predictions.retention import declare_retention
 from mlops_ray.registry.artifact_check import refuse_artifact
@@ -33,6 +33,7 @@ from mlops_ray.registry.models import adopted_run, register, set_champion
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import FILE as BILL_OF_MATERIALS
 from mlops_ray.registry.signed_bundle import LARGEST_BYTES, unpack
+from mlops_ray.registry.trace import IMPORTED
 from mlops_ray.registry.vulnerabilities import gate_findings, scan
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.use_case import UseCase

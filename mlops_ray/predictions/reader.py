@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.config import Settings, settings_from_environment
+from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.segments import columns_in, may_hold, read_between, segments, settled
@@ -59,16 +59,19 @@ class Ledger:
         """
         import ray
 
+        read = ray.remote(_read_arrow)
+        names = None if columns is None else list(columns)
+        return ray.data.from_arrow_refs(
+            [read.remote(self._artifacts, self._use_case, low, high, names) for low, high in self.stretches(start, end)]
+        )
+
+    def stretches(self, start: datetime | None = None, end: datetime | None = None) -> list[tuple[datetime, datetime]]:
+        """`start..end` divided into stretches of about `PARTITION_BYTES` of files."""
         found = segments(self._artifacts, self._use_case, start, end)
         files = LedgerTable(self._artifacts, self._use_case).files(start, end)
         begins = [(segment.time, segment.bytes) for segment in found]
         begins += [begin for file in files for begin in _stretches(file.first, file.last, file.bytes)]
-        read = ray.remote(_read_arrow)
-        borders = _borders(sorted(begins), start or _BEGINNING, end or _END)
-        names = None if columns is None else list(columns)
-        return ray.data.from_arrow_refs(
-            [read.remote(self._artifacts, self._use_case, low, high, names) for low, high in pairwise(borders)]
-        )
+        return list(pairwise(_borders(sorted(begins), start or _BEGINNING, end or _END)))
 
     def find(self, request_id: str, start: datetime | None = None, end: datetime | None = None) -> pl.DataFrame:
         """All that was answered under a request's id, by time: other questions and repetitions, too.
@@ -82,11 +85,6 @@ class Ledger:
                 raise DataError(f"Request id {request_id!r} is no UUIDv7, so it does not say when it was. Give start.")
             start, end = moment - timedelta(hours=1), end or moment + timedelta(hours=1)
         return rows_of_request(self._artifacts, self._use_case, request_id, start, end or _END)
-
-
-def ledger(use_case: str, settings: Settings | None = None) -> Ledger:
-    """The ledger of a use case. settings: default from the environment (MLOPS_RAY_SETTINGS or MLOPS_RAY_STATE)."""
-    return Ledger(settings or settings_from_environment(), use_case)
 
 
 def rows_between(

@@ -6,20 +6,13 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from mlops_ray.evaluation.report import charts
 from mlops_ray.registry.trace import Trace
+from mlops_ray.show.document import document, table, with_style
+from mlops_ray.show.evaluation import STYLE as STYLE
 from mlops_ray.tasks.stored import task_from_json
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --quiet: #777; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; }
-h2 { border-bottom: 1px solid var(--line); margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); }
-th { color: var(--quiet); font-weight: 600; }
-td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-td:first-child { overflow-wrap: normal; }
-"""
+METRICS = "Metrics"
 
 
 @dataclass(frozen=True)
@@ -52,20 +45,22 @@ def markdown_card(found: Trace) -> str:
 
 def html_card(found: Trace) -> str:
     """The card as one HTML page."""
-    title = escape(_title(found))
-    parts = ['<!doctype html><html lang="en"><head><meta charset="utf-8">']
-    parts += ['<meta name="viewport" content="width=device-width, initial-scale=1">']
-    parts += [f"<title>{title}</title><style>{_STYLE}</style></head><body>", f"<h1>{title}</h1>"]
-    parts += [f"<p>{escape(text)}</p>" for text in _subtitle(found)]
+    return document(_title(found), with_style(card_body(found), STYLE))
+
+
+def card_body(found: Trace) -> str:
+    """The card as a part of a page, with charts of the evaluation below its metrics; `STYLE` is theirs."""
+    parts = [f"<h1>{escape(_title(found))}</h1>", *(f"<p>{escape(text)}</p>" for text in _subtitle(found))]
     for part in _sections(found):
         parts.append(f"<h2>{escape(part.heading)}</h2>")
         parts += [f"<p>{escape(text)}</p>" for text in part.paragraphs]
         if part.points:
             parts.append(f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in part.points)}</ul>")
         if part.rows:
-            parts.append(f"<table><thead>{_html_row('th', part.head)}</thead>")
-            parts.append(f"<tbody>{''.join(_html_row('td', row) for row in part.rows)}</tbody></table>")
-    return "\n".join([*parts, "</body></html>", ""])
+            parts.append(table(list(map(escape, part.head)), (list(map(escape, row)) for row in part.rows)))
+        if part.heading == METRICS:
+            parts.append(charts(found.lineage.evaluation))
+    return "\n".join(parts)
 
 
 def plain_card(found: Trace) -> dict[str, Any]:
@@ -93,8 +88,6 @@ def _subtitle(found: Trace) -> list[str]:
 
 
 def _sections(found: Trace) -> Iterator[_Section]:
-    yield _model(found)
-    yield _data(found)
     yield _metrics(found)
     yield from _calibration(found)
     yield from _slices(found)
@@ -102,6 +95,8 @@ def _sections(found: Trace) -> Iterator[_Section]:
     yield _gates(found)
     yield _approvals(found)
     yield _deployments(found)
+    yield _data(found)
+    yield _model(found)
     yield _lineage(found)
 
 
@@ -157,7 +152,7 @@ def _metrics(found: Trace) -> _Section:
         text = f"{text} {task.decisions_described(decision)}"
     if uses := _decisions(found):
         text = f"{text} Decisions made on days of it so far, on this and other versions: {uses}."
-    return _Section("Metrics", [text], head=["metric", "value", "95 % interval", "better"], rows=rows)
+    return _Section(METRICS, [text], head=["metric", "value", "95 % interval", "better"], rows=rows)
 
 
 def _calibration(found: Trace) -> Iterator[_Section]:
@@ -294,7 +289,3 @@ def _markdown(text: str) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"

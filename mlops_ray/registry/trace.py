@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
+import msgspec
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts, digest_json
@@ -22,7 +23,11 @@ from mlops_ray.predictions.reader import Ledger
 from mlops_ray.predictions.segments import FOLDER as LEDGER
 from mlops_ray.registry.lineage import FOLDER, Lineage
 from mlops_ray.registry.models import find_version, lineage_copy
+from mlops_ray.show.graph import STYLE as GRAPH_STYLE
+from mlops_ray.show.shown import Shown
 
+IMPORTED = "imported"
+"""In the payload of `version.registered`: what the version was where it came from, an `Origin`, and its `bundle`."""
 _NAME = r"[a-z][a-z0-9_]{0,62}"
 _VERSION = re.compile(rf"({_NAME})@([1-9][0-9]{{0,8}})")
 _REQUEST = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -39,8 +44,8 @@ _APPROVALS = (
 _GATES = ("gate.passed", "gate.failed")
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Shown):
     """Everything behind an endpoint, a prediction or a version.
 
     prediction: what the ledger has of it, None unless one was asked for. deployments: of the version, or of every
@@ -62,8 +67,32 @@ class Trace:
     erased: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_text))
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_plain))
         return found
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `to_json` gave. Raises IntegrityError if it was written by another version."""
+        try:
+            return msgspec.convert(value, cls)
+        except msgspec.ValidationError as error:
+            raise IntegrityError(f"A trace cannot be read: {error}. Use the release of the server.") from None
+
+    @property
+    def title(self) -> str:
+        return f"{self.use_case}, version {self.version}"
+
+    _style = GRAPH_STYLE
+
+    def _html(self) -> str:
+        from mlops_ray.registry.trace_page import trace_html
+
+        return trace_html(self)
+
+    def _text(self) -> str:
+        from mlops_ray.registry.trace_tree import trace_text
+
+        return trace_text(self)
 
 
 def read_lineage(settings: Settings, use_case: str, version: int) -> tuple[str, Lineage]:
@@ -233,5 +262,5 @@ def _event(event: Event) -> dict[str, Any]:
     return {name: value[name] for name in names}
 
 
-def _text(value: Any) -> str:
+def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -71,6 +71,11 @@ def start(settings: Settings, endpoints: Mapping[str, serve.Application]) -> str
     return settings.url
 
 
+def is_serving() -> bool:
+    """Whether Serve runs on the Ray of this process."""
+    return ray.is_initialized() and bool(serve.status().proxies)
+
+
 def stop() -> None:
     """Stop Serve and make sure that none of its processes is left. Does nothing where Serve does not run."""
     if not ray.is_initialized():

@@ -16,7 +16,7 @@ from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.monitoring import Monitored
 from mlops_ray.serving.openapi import openapi_of_server
-from mlops_ray.serving.readings import Readings
+from mlops_ray.serving.records import Records
 from mlops_ray.serving.repository import Repository, RunningModels
 from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
@@ -26,7 +26,8 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "
 
 class ServerApi:
     """Name, version, liveness, readiness; the models that there are; approvals, lineage, keys, subscriptions, the audit
-    log, the inventory and the data. running: each model that is deployed here, and whether it takes requests."""
+    log, the inventory, the data, and what is read of versions, drift and predictions. running: each model that is
+    deployed here, and whether it takes requests."""
 
     def __init__(self, settings: Settings, store: ControlStore, guard: Guard, running: RunningModels) -> None:
         self._running = running
@@ -49,7 +50,7 @@ class ServerApi:
                 **Alarms(store).routes(),
                 **Monitored(settings, store).routes(),
                 **Data(settings, store).routes(),
-                **Readings(settings, store).routes(),
+                **Records(settings, store).routes(),
             },
             guard,
             not_found=repository.not_found,

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ModelError, UseCaseError
+from mlops_ray.tasks.confusion import counted
 from mlops_ray.tasks.decision import Capacity, Gains
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
@@ -46,6 +47,7 @@ class Binary:
     told_as: ClassVar[Mapping[str, Any]] = {"type": "boolean"}
     label_type: ClassVar[pl.DataType] = pl.Boolean()
     parts: ClassVar[tuple[str, ...]] = ()
+    reliability_axes: ClassVar[tuple[str, str]] = ("probability that was answered", "share with the label")
     row_schema: ClassVar[Mapping[str, Any]] = {
         "probability": {"type": "number", "minimum": 0, "maximum": 1},
         "prediction": {"type": "boolean"},
@@ -129,6 +131,9 @@ class Binary:
     def reliability(self, labels: NDArray[np.bool_], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(labels.astype(np.float64), answer.astype(np.float64), one_block, np.ones((1, 1)))[1]
+
+    def confusion(self, labels: NDArray[np.bool_], answer: Floats) -> Mapping[str, Any]:
+        return counted(("no", "yes"), labels.astype(np.intp), self.chosen(answer).astype(np.intp))
 
     def measured(self, labels: NDArray[np.bool_], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
         return measured_yes_no(labels, answer, self.losses(labels, answer), day)

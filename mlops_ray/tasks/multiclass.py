@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
+from mlops_ray.tasks.confusion import counted
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Softmax
@@ -36,6 +37,7 @@ class MultiClass:
     kind: ClassVar[str] = "multiclass"
     advice: ClassVar[str] = 'Write text, such as pl.when(pl.col("delay") >= 15).then(pl.lit("late")).otherwise(…).'
     threshold: ClassVar[None] = None
+    reliability_axes: ClassVar[tuple[str, str]] = ("probability of the predicted class", "share where it was right")
     is_open: ClassVar[bool] = False
     loss: ClassVar[str] = "log loss"
     additive_scale: ClassVar[str] = "log odds of the predicted class"
@@ -167,6 +169,9 @@ class MultiClass:
     def reliability(self, labels: NDArray[np.intp], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
         return calibration(*self._predicted(labels, answer.astype(np.float64)), one_block, np.ones((1, 1)))[1]
+
+    def confusion(self, labels: NDArray[np.intp], answer: Floats) -> Mapping[str, Any]:
+        return counted(self.classes, labels, answer.argmax(axis=1))
 
     def measured(self, labels: NDArray[np.intp], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
         return measured_by_blocks(self, labels, answer, day)

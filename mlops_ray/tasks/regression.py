@@ -45,6 +45,7 @@ class Regression:
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
     threshold: ClassVar[None] = None
+    reliability_axes: ClassVar[tuple[str, str]] = ("answer", "mean of the labels")
     output: ClassVar[str] = "prediction"
     width: ClassVar[int] = 1
     class_names: ClassVar[tuple[str | bool, ...]] = ()
@@ -142,6 +143,9 @@ class Regression:
         rows, guessed, observed = (np.bincount(bins, values) for values in (np.ones(len(labels)), answer, labels))
         totals = zip(rows, guessed, observed, strict=True)
         return tuple(ReliabilityBin(int(n), float(p / n), float(o / n)) for n, p, o in totals if n)
+
+    def confusion(self, labels: NDArray[np.float64], answer: Floats) -> Mapping[str, Any]:
+        return {}
 
     def measured(self, labels: NDArray[np.float64], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
         return measured_by_blocks(self, labels, answer, day)

@@ -114,6 +114,16 @@ class Task(Protocol):
         """Ten bins of rows with similar answers."""
         ...
 
+    @property
+    def reliability_axes(self) -> tuple[str, str]:
+        """What is answered and what is observed in `reliability`, for people."""
+        ...
+
+    def confusion(self, labels: NDArray[Any], answer: Floats) -> Mapping[str, Any]:
+        """How many rows with each label got which prediction, as JSON: `names`, and `rows` by label and prediction in
+        their order. Empty where a prediction is not one of a few names."""
+        ...
+
     def link(self, labels: NDArray[Any]) -> Link:
         """How models that add up scores come to an answer; labels: those that they are fitted to."""
         ...

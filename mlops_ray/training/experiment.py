@@ -82,6 +82,8 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=_MAX_WORKER_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
+                # The one for notebooks would clear what stands in the cell.
+                progress_reporter=tune.CLIReporter(),
             ),
         ).fit()
 

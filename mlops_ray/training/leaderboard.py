@@ -1,6 +1,6 @@
 """The leaderboard of a search: what the quality of each finished trial costs in latency and size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -63,3 +63,18 @@ def _dominates(one: Trial, other: Trial, metric: Metric) -> bool:
     slower = one.footprint.row_ms > other.footprint.row_ms * (1 + _SAME_LATENCY)
     faster = other.footprint.row_ms > one.footprint.row_ms * (1 + _SAME_LATENCY)
     return quality >= 0 and smaller >= 0 and not slower and (quality > 0 or smaller > 0 or faster)
+
+
+def lines(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """The leaderboard as text, a line for each trial below one for the columns."""
+    shown = [("", "trial", metric, "row", "1,000 rows", "size"), *map(_cells, rows)]
+    widths = [max(len(row[at]) for row in shown) for at in range(len(shown[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    marks = ("*" if row["pareto"] else " ") + (">" if row["chosen"] else " ")
+    if row["size_bytes"] is None:
+        return marks, row["trial_id"], f"{row['value']:.4f}", "not exported", "", ""
+    times = f"{row['row_ms']:.3f} ms", f"{row['batch_ms']:.1f} ms"
+    return marks, row["trial_id"], f"{row['value']:.4f}", *times, f"{row['size_bytes'] / 1e6:.2f} MB"

@@ -13,6 +13,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from mlops_ray.errors import NoUseCaseError, UseCaseError
+from mlops_ray.quiet import import_ray
 from mlops_ray.use_case.use_case import UseCase
 from mlops_ray.use_case.user_code import what_happened
 
@@ -31,6 +32,7 @@ def load_use_case(reference: str) -> UseCase:
     file = Path(reference if reference.endswith(".py") else f"use_cases/{reference}.py").absolute()
     if not file.is_file():
         raise UseCaseError(f"There is no use case {reference!r}: {file} does not exist. Give the path of its file.")
+    import_ray()
     from ray import cloudpickle  # Ray carries its own; importing it here keeps declarations free of Ray
 
     package = _package_of(file.parent)
@@ -47,6 +49,19 @@ def load_use_case(reference: str) -> UseCase:
     if len(found) != 1:
         raise UseCaseError(f"{file} defines {len(found)} use cases; it must define exactly one.")
     return found[0]
+
+
+def definitions_folder(use_case: str, given: str | None) -> Path:
+    """The folder of the Feast definitions that belong to a use case."""
+    if given:
+        return Path(given).absolute()
+    beside = Path(use_case).absolute().parent.parent if use_case.endswith(".py") else Path()
+    return (beside / "feature_repo").absolute()
+
+
+def case_folder(use_case: str) -> Path:
+    """The folder of the use case's file, given as `load_use_case` takes it."""
+    return Path(use_case if use_case.endswith(".py") else f"use_cases/{use_case}.py").absolute().parent
 
 
 def _package_of(folder: Path) -> ModuleType:

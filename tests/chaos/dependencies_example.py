@@ -13,7 +13,6 @@ from typing import Literal
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.features.columns import PREDICTION_TIME
@@ -22,6 +21,7 @@ from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import VersionRef
+from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.registry.sealed_model import seal
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_answer, example_onnx, example_requests, example_rows, example_schema

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-from mlops_ray.cli.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.config import Settings
 from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.champion import set_champion
@@ -11,6 +10,7 @@ from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.keys import create_key
 from mlops_ray.governance.live import VersionRef
+from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.testing.example_model import example_reader, seal_example
 

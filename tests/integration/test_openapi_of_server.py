@@ -26,7 +26,7 @@ from mlops_ray.serving.inventory import Inventory
 from mlops_ray.serving.keys import Keys
 from mlops_ray.serving.monitoring import Monitored
 from mlops_ray.serving.openapi import openapi_of_server
-from mlops_ray.serving.readings import Readings
+from mlops_ray.serving.records import Records
 from mlops_ray.serving.subscriptions import Subscriptions
 from mlops_ray.serving.versions import Versions
 from mlops_ray.testing.example_lineage import example_lineage, register_example
@@ -44,7 +44,7 @@ def schema(tmp_path: Path) -> Iterator[Any]:
     parts = (
         Approvals(store), Approvers(settings, store), Versions(settings, store), Keys(settings, store),
         Subscriptions(settings, store), AuditLog(settings, store), Inventory(store),
-        Monitored(settings, store), Data(settings, store), Alarms(store), Readings(settings, store),
+        Monitored(settings, store), Data(settings, store), Alarms(store), Records(settings, store),
     )  # fmt: skip
     routes = {path: methods for part in parts for path, methods in part.routes().items()}
     document = openapi_of_server("1")

@@ -39,6 +39,7 @@ from mlops_ray.governance.live import VersionRef
 from mlops_ray.monitoring.label_join import labelled_predictions
 from mlops_ray.predictions import reader
 from mlops_ray.predictions.label_writer import LabelWriter
+from mlops_ray.predictions.reader import Ledger
 from mlops_ray.predictions.segments import copy_segment, segments
 from mlops_ray.registry.models import register
 from mlops_ray.registry.sealed_model import load
@@ -162,7 +163,7 @@ def test_each_row_gets_the_answer_of_its_time(
     np.testing.assert_allclose(at_noon["probability"], predictor.answers(vectors), atol=1e-6)
     assert (frame["prediction"] == (frame["probability"] >= 0.5)).all()
 
-    ledger = mlops_ray.ledger("departures", settings)
+    ledger = Ledger(settings, "departures")
     recorded = pl.DataFrame(ledger.between().to_pandas())
     assert recorded.height == ROWS
     assert set(recorded["route"]) == {"batch"}
@@ -219,7 +220,7 @@ def test_what_cannot_be_scored_is_set_aside_with_its_reason(settings: Settings, 
     assert refused["departure"].to_list()[3] == "yesterday"
     assert read_parquet(scores.predictions)["id"].to_list() == [0, 1]
     assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == asdict(scores)
-    assert mlops_ray.ledger("departures", settings).frame().height == 2
+    assert Ledger(settings, "departures").frame().height == 2
 
 
 KILLED_AT = [
@@ -273,7 +274,7 @@ def test_other_runs_are_predictions_of_their_own(
     settings: Settings, rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score(rows, "departures", str(tmp_path / "scores"), settings)
-    ledger = mlops_ray.ledger("departures", settings)
+    ledger = Ledger(settings, "departures")
     # A ledger read in many parts has each once as well.
     monkeypatch.setattr(slices, "SLICE_ROWS", ROWS // 4)
     score(rows, "departures", str(tmp_path / "other"), settings)
@@ -303,7 +304,7 @@ def test_what_cannot_begin_is_one_sentence(settings: Settings, rows: pl.DataFram
 @pytest.mark.timeout(120)
 def test_nothing_to_score_is_no_error(settings: Settings, rows: pl.DataFrame, tmp_path: Path) -> None:
     assert balance(score(rows.clear(), "departures", str(tmp_path / "scores"), settings)) == [0, 0, 0, 0]
-    assert mlops_ray.ledger("departures", settings).between().count() == 0
+    assert Ledger(settings, "departures").between().count() == 0
 
 
 @pytest.mark.timeout(120)
@@ -453,7 +454,7 @@ def test_numbers_and_classes_are_scored_as_requests_are(
     lineage = example_lineage("departures", digest)
     version = register(served, "departures", tmp_path / "sealed", lineage, run_id, {}, task.kind)
     scores = mlops_ray.score(rows.head(200), "departures", str(tmp_path / "scores"), settings, version.version)
-    frame, recorded = scored(scores), mlops_ray.ledger("departures", settings).frame()
+    frame, recorded = scored(scores), Ledger(settings, "departures").frame()
     (name,) = task.ledger_types
     joined = frame.join(recorded, on=["request_id", "row"], how="inner", suffix="_recorded")
     assert joined.height == 200

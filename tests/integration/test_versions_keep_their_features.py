@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 import mlops_ray
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.cli.main import app
-from mlops_ray.cli.rollout import credential
 from mlops_ray.client import Client, Prediction
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import DataError, UseCaseError
@@ -29,6 +28,7 @@ from mlops_ray.features.online.store import writer_of
 from mlops_ray.features.online.write import online_values
 from mlops_ray.features.store import Applied, Store
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.development_keys import credential
 from mlops_ray.governance.events import read_events
 from mlops_ray.governance.live import Live, live
 from mlops_ray.governance.versions import VersionRef

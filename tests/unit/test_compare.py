@@ -9,7 +9,6 @@ import pytest
 from mlops_ray.exploration.compare import compare, distance
 from mlops_ray.exploration.explore import explore_files
 from mlops_ray.exploration.kept import keep_profile, kept_profiles
-from mlops_ray.exploration.page import page
 from mlops_ray.exploration.profile import Profile, profile_of
 from mlops_ray.exploration.table_sketch import TableSketch
 
@@ -55,7 +54,7 @@ def test_schema_volume_and_missing_values_are_said() -> None:
     assert said[:3] == ["Gone: items.", "New: pieces.", "Rows: 10,000 where there were 20,000 (-50.0%)."]
     assert "amount: its values are text where they were number." in said
     assert "shop: 100.0% missing where it was 0.0%." in said
-    assert "amount" in page(found)
+    assert "amount" in found.page()
 
 
 def test_what_is_all_different_or_a_moment_has_no_distance() -> None:

@@ -1,5 +1,6 @@
 """The page of an endpoint: it needs no network, tells what was found, and takes names and gaps as they come."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
+from mlops_ray.errors import IntegrityError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.monitoring.answers import PREDICTION
 from mlops_ray.monitoring.drift_actor import record_change
@@ -199,6 +201,27 @@ def test_the_page_runs_nothing_and_fetches_nothing_whatever_names_say(view: Drif
 
 def test_a_notebook_shows_the_same_as_the_page(view: DriftView) -> None:
     assert view._repr_html_() in view.page()
+
+
+def test_a_view_that_was_sent_shows_the_same(view: DriftView) -> None:
+    sent = DriftView.from_json(json.loads(json.dumps(view.to_json(), allow_nan=False)))
+    assert sent.page() == view.page()
+    assert repr(sent) == repr(view)
+    assert sent.frame.equals(view.frame)
+    assert {"version", "windows", "feature", "distance", "drifts"} <= set(sent.frame.columns)
+    assert sent.frame.height
+    with pytest.raises(IntegrityError, match="Use the server's release"):
+        DriftView.from_json({"use_case": "x", "now": 7})
+
+
+def test_a_terminal_is_not_commanded_by_what_names_say(view: DriftView) -> None:
+    clear = "\x1b[2J"
+    kind = kind_of(view)
+    features = tuple(replace(one, name=clear, words=clear) for one in kind.features)
+    version = replace(view.versions[0], version=clear, kinds=(replace(kind, spec=clear, features=features),))
+    said = repr(replace(view, use_case=clear, versions=(version,)))
+    assert "\x1b" not in said
+    assert "furthest" in said
 
 
 def test_the_command_writes_the_page_and_says_what_stands(tmp_path: Path) -> None:

@@ -11,13 +11,17 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mlops_ray"
 
 GROUND = {"errors", "tasks", "use_case", "config", "state_folder", "artifacts", "governance"}
-GROUND |= {"code_version", "import_closure", "statements", "user_files"}
+GROUND |= {"code_version", "import_closure", "statements", "user_files", "show", "frames", "quiet"}
 # What each part may import of ours, beside itself.
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     # What a stage does with a label depends on its kind, and what a kind is on no stage.
     "tasks": {"errors"},
-    "use_case": {"errors", "tasks"},
+    "quiet": set(),
+    "use_case": {"errors", "tasks", "quiet"},
+    # Whatever is drawn, in a page, a report or a notebook, is drawn here from plain values.
+    "show": {"tasks"},
+    "frames": {"errors"},
     "config": {"errors"},
     "state_folder": {"artifacts", "config", "errors"},
     "artifacts": {"conditional_put"},
@@ -41,8 +45,7 @@ TABLE: dict[str, set[str]] = {
     "evaluation": GROUND | {"features", "training"},
     "predictions": GROUND,
     "registry": GROUND | {"training", "evaluation", "predictions"},
-    # It shows itself in pages like those of exploration.
-    "monitoring": GROUND | {"exploration", "predictions", "registry"},
+    "monitoring": GROUND | {"predictions", "registry"},
     # Serving hands it its routes, and mounts it.
     "console": GROUND | {"ingestion", "exploration", "predictions", "registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
@@ -81,8 +84,9 @@ TABLE: dict[str, set[str]] = {
         "serving",
         "client",
     },
-    # What is due is started as retrainings are; a backup says how far the ledger goes, and is signed as models are.
-    "operations": GROUND | {"monitoring", "retraining", "predictions", "registry"},
+    # What is due is started as retrainings are, on a Ray that an endpoint may share; a backup says how far the ledger
+    # goes, and is signed as models are.
+    "operations": GROUND | {"cost", "monitoring", "retraining", "predictions", "registry", "serving"},
     # What one asks of a snapshot goes through all that was made from it.
     "catalogue": GROUND | {"ingestion", "exploration", "features", "predictions", "registry"},
     # A change is checked, run and held beside what is live.
@@ -91,6 +95,7 @@ TABLE: dict[str, set[str]] = {
     | {
         "review",
         "assistant",
+        "sdk",
         "scaffold",
         "standards",
         "operations",
@@ -109,8 +114,22 @@ TABLE: dict[str, set[str]] = {
         "pipeline",
         "retraining",
     },
+    # What a notebook uses: a server through its client, or what lies on this machine.
+    "sdk": GROUND
+    | {
+        "client",
+        "exploration",
+        "features",
+        "training",
+        "evaluation",
+        "registry",
+        "predictions",
+        "monitoring",
+        "serving",
+    }
+    | {"batch", "pipeline", "operations", "ingestion"},
     "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "pipeline", "serving"},
-    "__init__": {"use_case", "predictions", "batch", "monitoring", "pipeline"},
+    "__init__": {"use_case", "batch", "pipeline", "sdk"},
 }
 HOMES = {
     "feast": ("mlops_ray/features/feast.py", "feature_repo/"),
@@ -163,7 +182,11 @@ def test_the_table_has_no_cycle_and_every_part_of_the_package() -> None:
         ready = [part for part, needs in TABLE.items() if part not in order and needs <= set(order)]
         assert ready, f"a cycle among {sorted(set(TABLE) - set(order))}"
         order += ready
-    found = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    found = {
+        path.stem if path.is_file() else path.name
+        for path in PACKAGE.iterdir()
+        if path.name not in ("__pycache__", "py.typed")
+    }
     assert found == set(TABLE)
 
 

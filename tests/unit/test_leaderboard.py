@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from mlops_ray.cli.leaderboard import lines
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings
 from mlops_ray.governance.control_store import ControlStore
@@ -16,7 +15,7 @@ from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_lineage import example_lineage, register_example
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.training.footprint import footprint
-from mlops_ray.training.leaderboard import leaderboard, table
+from mlops_ray.training.leaderboard import leaderboard, lines, table
 from mlops_ray.training.proposal import middle
 from mlops_ray.training.trial import Footprint, SearchResult, Step, Trial
 from mlops_ray.training.weights import Weights

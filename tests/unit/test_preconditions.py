@@ -8,15 +8,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mlops_ray.cli.preconditions import (
+from mlops_ray.client import Client, on_this_machine
+from mlops_ray.config import load_settings
+from mlops_ray.errors import ConfigurationError, UnavailableError
+from mlops_ray.operations.preconditions import (
     expect_can_serve,
     expect_can_work,
     expect_programs_run,
     keep_loopback_from_proxies,
 )
-from mlops_ray.client import Client, on_this_machine
-from mlops_ray.config import load_settings
-from mlops_ray.errors import ConfigurationError, UnavailableError
 
 
 def test_a_folder_that_is_mounted_noexec_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from mlops_ray.errors import DataError, IntegrityError
 from mlops_ray.exploration.explore import explore_files, profile_table
-from mlops_ray.exploration.page import page
 from mlops_ray.exploration.profile import ColumnProfile, Profile, profile_of
 from mlops_ray.exploration.scan import Scan, raw_partitions, scan_partition
 from mlops_ray.exploration.sketches import KLL_K, Numbers, Repeats, Times
@@ -214,14 +213,14 @@ def test_an_empty_file_and_a_column_without_values_are_no_errors(tmp_path: Path)
     assert [one.type for one in profile.columns] == ["empty", "empty"]
     assert {one.column: one.kind for one in of_columns(profile)} == {"a": "empty", "b": "empty"}
     assert profile.rows == 30
-    page(profile)
+    profile.page()
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     files = {"a.csv": b"x\n1\n2\n", "b.csv": b"", "c.csv": b"x\n\xff\xfe\n3\n"}
     profile = explored(tmp_path, files)
     assert list(profile.unreadable) == ["b.csv"]
-    assert "b.csv" in page(profile)
+    assert "b.csv" in profile.page()
     assert profile.malformed == 1  # of c.csv, which is not UTF-8
     assert profile.rows == 4
     with pytest.raises(DataError, match=r"b\.csv"):
@@ -239,7 +238,7 @@ def test_mixed_types_infinite_and_nan_are_counted_as_what_they_are(tmp_path: Pat
     assert (x.minimum, x.maximum) == (1.5, 1.5)
     assert column(profile, "z").type == "empty"
     json.dumps(profile.to_json(), allow_nan=False)
-    page(profile)
+    profile.page()
 
 
 def test_dates_at_the_ends_of_the_calendar_have_a_coverage(tmp_path: Path) -> None:
@@ -249,24 +248,24 @@ def test_dates_at_the_ends_of_the_calendar_have_a_coverage(tmp_path: Path) -> No
     assert coverage is not None
     assert (coverage.first.year, coverage.last.year) == (1, 9999)
     assert Profile.from_json(json.loads(json.dumps(profile.to_json()))) == profile
-    page(profile)
+    profile.page()
 
 
 def test_names_and_values_are_no_markup_in_the_page(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     frame = pl.DataFrame({f"\"{evil}'>": [evil, "</svg><img src=x onerror=alert(1)>"] * 20})
     profile = profile_of(f"{evil}.csv", sketched(frame))
-    for shown in (page(profile), profile._repr_html_()):
+    for shown in (profile.page(), profile._repr_html_()):
         assert "<script" not in shown
         assert "<img" not in shown
-    assert "http" not in page(profile)  # nothing is fetched
+    assert "http" not in profile.page()  # nothing is fetched
 
 
 def test_ten_thousand_columns_are_profiled_and_shown(tmp_path: Path) -> None:
     frame = pl.DataFrame({f"c{number}": np.arange(50) * number for number in range(10_000)})
     profile = profile_of("wide", sketched(frame))
     assert len(profile.columns) == 10_000
-    assert len(page(profile)) < 5_000_000
+    assert len(profile.page()) < 5_000_000
 
 
 def test_json_lines_are_read_with_every_key_that_occurs(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.exploration.page import page
 from mlops_ray.exploration.rank import Ranking, choice_of, choose, rank
 from mlops_ray.use_case import UseCase, load_use_case
 
@@ -62,7 +61,7 @@ def test_the_order_is_that_of_fitness_with_reasons_in_words(ranking: Ranking) ->
     assert "(few)" in said[0]
     assert "% complete" in said[1]
     assert "away in" in said[2]
-    assert "flights: 3 data sets" in page(ranking)
+    assert "flights: 3 data sets" in ranking.page()
 
 
 def test_a_source_that_makes_the_model_worse_is_found_by_leaving_it_out(case: UseCase, settings: Settings) -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
@@ -14,10 +17,12 @@ from mlops_ray.monitoring.definition import versions_with_traffic
 from mlops_ray.monitoring.describe import notes_of
 from mlops_ray.monitoring.foreign_model import every_version
 from mlops_ray.monitoring.request_history import RequestHour
-from mlops_ray.monitoring.show.series import KindSeries, kind_series
+from mlops_ray.monitoring.show.plain import from_plain, to_plain
+from mlops_ray.monitoring.show.series import FeatureSeries, KindSeries, kind_series
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_state import WatchState, read_state
 from mlops_ray.monitoring.window_history import WindowHistory
+from mlops_ray.show.shown import Shown
 
 WINDOWS = 60
 
@@ -61,8 +66,8 @@ class VersionView:
         return min(found, default=None)
 
 
-@dataclass(frozen=True)
-class DriftView:
+@dataclass(frozen=True, repr=False)
+class DriftView(Shown):
     """What the watch of an endpoint knew at its last commit; `page` makes a file of it that needs no network.
 
     now: the moment at which it was asked. notes: what was counted and is in no window, in sentences. requests: how they
@@ -76,16 +81,57 @@ class DriftView:
     notes: tuple[str, ...]
     requests: tuple[RequestHour, ...] = ()
 
-    def page(self) -> str:
-        """One HTML file with all charts inline."""
-        from mlops_ray.exploration.document import document
+    @property
+    def title(self) -> str:
+        return f"{self.use_case}: monitoring"
 
-        return document(f"{self.use_case}: monitoring", self._repr_html_())
+    @property
+    def frame(self) -> pl.DataFrame:
+        """A row for each version, kind of window and feature: how far its last judged window is from the reference, in
+        thresholds (above 1 is drift; null where it was not judged), and the change in words."""
+        rows = [
+            (version.version, kind.spec, one.name, one.importance, _last_ratio(one), one.drifts, one.words)
+            for version in self.versions
+            for kind in version.kinds
+            for one in kind.features
+        ]
+        return pl.DataFrame(rows, _FRAME, orient="row").with_columns(pl.col(pl.Float64).fill_nan(None))
 
-    def _repr_html_(self) -> str:
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, with null for a number that is not known; see `from_json`."""
+        found: dict[str, Any] = to_plain(self)
+        return found
+
+    @classmethod
+    def from_json(cls, value: Any) -> "DriftView":
+        """What `to_json` gave. Raises IntegrityError if it was written by another version."""
+        return from_plain(cls, value)
+
+    @property
+    def _style(self) -> str:  # type: ignore[override]
+        from mlops_ray.monitoring.show.page import PAGE_STYLE
+
+        return PAGE_STYLE
+
+    def _html(self) -> str:
         from mlops_ray.monitoring.show.page import view_html
 
         return view_html(self)
+
+    def _text(self) -> str:
+        from mlops_ray.monitoring.show.lines import view_lines
+
+        return "\n".join(view_lines(self))
+
+
+_FRAME: Any = {
+    "version": pl.Utf8, "windows": pl.Utf8, "feature": pl.Utf8, "importance": pl.Float64, "distance": pl.Float64,
+    "drifts": pl.Boolean, "change": pl.Utf8,
+}  # fmt: skip
+
+
+def _last_ratio(feature: FeatureSeries) -> float | None:
+    return next((one.ratio for one in reversed(feature.points) if one.distance is not None), None)
 
 
 def look_back(

@@ -9,21 +9,11 @@ from html import escape
 from math import isnan
 from typing import TYPE_CHECKING
 
-from mlops_ray.exploration.document import table, with_style
 from mlops_ray.governance.alarms import AlarmRecord
 from mlops_ray.monitoring.answers import PREDICTION, is_answer
 from mlops_ray.monitoring.judging import Distance
 from mlops_ray.monitoring.shifts import percent
-from mlops_ray.monitoring.show.charts import (
-    STYLE,
-    WIDE,
-    Frame,
-    Point,
-    Scale,
-    beside,
-    over_time,
-    quality_over_time,
-)
+from mlops_ray.monitoring.show.distributions import beside
 from mlops_ray.monitoring.show.requests import requests_html
 from mlops_ray.monitoring.show.series import (
     FeaturePoint,
@@ -31,8 +21,20 @@ from mlops_ray.monitoring.show.series import (
     KindSeries,
     QualityPoint,
     SliceSeries,
-    Span,
     Verdicts,
+    span_of,
+)
+from mlops_ray.show.beside import STYLE as BESIDE_STYLE
+from mlops_ray.show.document import table, unbroken
+from mlops_ray.show.over_time import (
+    STYLE,
+    WIDE,
+    Frame,
+    Point,
+    Scale,
+    Span,
+    over_time,
+    quality_over_time,
 )
 from mlops_ray.tasks.evaluation import Measured, metric_words
 
@@ -50,9 +52,9 @@ _PAGE_STYLE = """
 .explored .feature h4,.explored h3{font-size:1em;overflow-wrap:anywhere}
 .explored details{margin:.6em 0}.explored summary{cursor:pointer;color:var(--main)}
 .explored .drifts{color:var(--warn);font-weight:600}.explored .words{overflow-wrap:anywhere}
-.explored .unbroken{white-space:nowrap}
 @media print{.explored details>*{display:block}}
 """
+PAGE_STYLE = STYLE + BESIDE_STYLE + _PAGE_STYLE
 _LEGEND = (
     "● a window, ▲ one with drift; dashed: the reference at the same times; shaded: an alarm stood; dotted vertical: "
     "another version began. A distance of 1 is the threshold. Point at a mark for its values."
@@ -60,7 +62,7 @@ _LEGEND = (
 
 
 def view_html(view: "DriftView") -> str:
-    """The body, with its style."""
+    """The body; `PAGE_STYLE` is its style."""
     parts = [f"<h1>{escape(view.use_case)}: monitoring</h1>", _facts(view), _alarms(view.alarms, view.now)]
     if view.notes:
         parts.append(f'<ul class="soft">{"".join(f"<li>{escape(note)}</li>" for note in view.notes)}</ul>')
@@ -73,7 +75,7 @@ def view_html(view: "DriftView") -> str:
     for number, version in enumerate(view.versions):
         others = [(moment, name) for moment, name in began if name != f"v{version.version}"]
         parts.append(_version(version, view.alarms, others, number == 0 or version.live))
-    return with_style("".join(parts), STYLE + _PAGE_STYLE)
+    return "".join(parts)
 
 
 def _facts(view: "DriftView") -> str:
@@ -102,11 +104,11 @@ def _alarms(alarms: Sequence[AlarmRecord], now: datetime) -> str:
 def _alarm_table(alarms: Iterable[AlarmRecord], now: datetime) -> str:
     rows = []
     for one in alarms:
-        state = _unbroken("over" if one.resolved_at else "stands")
+        state = unbroken("over" if one.resolved_at else "stands")
         if one.resolved_at is None and not one.is_open(now):
             state = f"silenced until {one.silenced_until:%Y-%m-%d %H:%M}: {escape(one.silenced_because)}"
-        severity = f"{_SIGNS.get(one.severity, '')} {escape(one.severity)}"
-        rows.append((_unbroken(severity), _unbroken(f"{one.since:%Y-%m-%d %H:%M}"), state, escape(one.title)))
+        severity = f"{_SIGNS.get(one.severity, '')} {one.severity}"
+        rows.append((unbroken(severity), unbroken(f"{one.since:%Y-%m-%d %H:%M}"), state, escape(one.title)))
     return table(("severity", "since", "", "what"), rows)
 
 
@@ -314,7 +316,7 @@ def _row(one: FeatureSeries) -> tuple[str, ...]:
 
 
 def _spans(alarms: Iterable[AlarmRecord], question: str) -> list[Span]:
-    return [Span.of(one) for one in alarms if one.question == question]
+    return [span_of(one) for one in alarms if one.question == question]
 
 
 def _verdict_point(one: Verdicts, value: float, text: str, drift: bool) -> Point:
@@ -351,10 +353,6 @@ def _in_words(points: Sequence[Point]) -> str:
         return "not known"
     drift = sum(point.drift for point in points)
     return f"{len(known)} windows from {min(known):.3g} to {max(known):.3g}, last {known[-1]:.3g}, {drift} with drift"
-
-
-def _unbroken(html: str) -> str:
-    return f'<span class="unbroken">{html}</span>'
 
 
 def _figure(chart: str, caption: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from math import isnan, nan
 
-from mlops_ray.exploration.document import table
 from mlops_ray.governance.requests import Requests
 from mlops_ray.monitoring.request_history import RequestHour
-from mlops_ray.monitoring.show.charts import Frame, Point, Scale, over_time
+from mlops_ray.show.document import table
+from mlops_ray.show.over_time import Frame, Point, Scale, over_time
 
 _VIEWS = 6
 _COLUMNS = 10

@@ -21,25 +21,13 @@ from mlops_ray.monitoring.version_watch import Stream, Watched
 from mlops_ray.monitoring.window_history import JudgedWindow
 from mlops_ray.monitoring.window_record import SliceQuality, WindowRecord
 from mlops_ray.monitoring.windows import Window
+from mlops_ray.show.over_time import Span
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.tasks.evaluation import Measured
 from mlops_ray.tasks.task import Task
 
 _CATEGORIES = 3
 _UNKNOWN = Measured(nan, None, None)
-
-
-@dataclass(frozen=True)
-class Span:
-    """When an alarm stood, by the moments of its predictions. end: None while it stands."""
-
-    start: datetime
-    end: datetime | None
-
-    @classmethod
-    def of(cls, alarm: AlarmRecord) -> "Span":
-        calm = alarm.payload.get("resolved")
-        return cls(alarm.since, datetime.fromisoformat(calm) if calm else alarm.resolved_at)
 
 
 @dataclass(frozen=True)
@@ -163,6 +151,12 @@ class KindSeries:
         """From when to when there is something to draw."""
         drawn = [(one.start, one.end) for one in self.windows] + [(one.start, one.end) for one in self.quality]
         return (min(one for one, _ in drawn), max(one for _, one in drawn)) if drawn else None
+
+
+def span_of(alarm: AlarmRecord) -> Span:
+    """When an alarm stood, by the moments of its predictions."""
+    calm = alarm.payload.get("resolved")
+    return Span(alarm.since, datetime.fromisoformat(calm) if calm else alarm.resolved_at)
 
 
 def kind_series(
@@ -294,7 +288,7 @@ def _feature(
     if is_segment and old is not None:  # what is missing of it is outside it
         old, now = replace(old, missing=0), replace(now, missing=0)
     words = describe_shift(old, _with_frequent(now, history[-1].new.get(name, ()))) if old is not None else ""
-    spans = tuple(Span.of(one) for one in alarms if name in one.payload.get("columns", ()))
+    spans = tuple(span_of(one) for one in alarms if name in one.payload.get("columns", ()))
     return FeatureSeries(name, importance, old, now, categories, words, points, spans, is_segment)
 
 

@@ -8,7 +8,7 @@ _NAME, _DIGEST = {"type": "string", "maxLength": 200}, {"type": "string", "maxLe
 _SNAPSHOT = {"use_case": _NAME, "digest": _DIGEST}
 _TABLE = {**_SNAPSHOT, "source": _NAME, "name": _NAME}
 _WORK = {"id": _DIGEST}
-_PARQUET = {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}}
+PARQUET_CONTENT = {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}}
 
 SCHEMAS: dict[str, Any] = {
     "Catalogue": object_of(
@@ -45,40 +45,31 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
-def paths_of_readings() -> dict[str, Any]:
-    """How a use case stands, for people and their assistants."""
-    said = {
-        "versions": "The versions of a use case, the newest first",
-        "alarms": "The alarms of a use case and their states",
-        "drift": "What monitoring has seen, in sentences",
-        "data/profile": "The newest profile of the data, without values of personal columns",
-    }
-    name = {"versions": "versions", "alarms": "alarms", "drift": "drift", "data/profile": "profile"}
-    return {
-        f"/v2/{path}": {"get": _asked(name[path], what, "Document", {"use_case": _NAME})} for path, what in said.items()
-    }
-
-
 def paths_of_data() -> dict[str, Any]:
     """Snapshots, and what goes on for longer than a request: its answer is `running` until it has ended."""
-    table = _asked("table", "A table of a snapshot, as Parquet", "Document", _TABLE)
-    table["responses"]["200"]["content"] = _PARQUET
+    table = asked("table", "A table of a snapshot, as Parquet", "Document", _TABLE)
+    table["responses"]["200"]["content"] = PARQUET_CONTENT
     kept, names = "What is kept of the data, and what it costs", "The names of a snapshot's tables, by source"
     erase = "Erase a person's rows from all that was made of the data, and say what is not reached"
     return {
-        "/v2/data/snapshots": {"get": _asked("snapshots", kept, "Catalogue", {"use_case": _NAME}, required=False)},
-        "/v2/data/snapshot": {"get": _asked("snapshot", "A snapshot, and what depends on it", "Document", _SNAPSHOT)},
-        "/v2/data/tables": {"get": _asked("tables", names, "Tables", _SNAPSHOT)},
+        "/v2/data/snapshots": {"get": asked("snapshots", kept, "Catalogue", {}, {"use_case": _NAME})},
+        "/v2/data/snapshot": {"get": asked("snapshot", "A snapshot, and what depends on it", "Document", _SNAPSHOT)},
+        "/v2/data/tables": {"get": asked("tables", names, "Tables", _SNAPSHOT)},
         "/v2/data/table": {"get": table},
         "/v2/data/retire": {
             "post": operation_of("retire_snapshot", "Delete the rows of a snapshot", "Work", "Retirement")
         },
         "/v2/data/erase": {"post": operation_of("erase", erase, "Work", "Erasure")},
-        "/v2/data/work": {"get": _asked("work", "How what was begun goes, by the id of its request", "Work", _WORK)},
+        "/v2/data/work": {"get": asked("work", "How what was begun goes, by the id of its request", "Work", _WORK)},
     }
 
 
-def _asked(name: str, summary: str, answer: str, query: dict[str, Any], required: bool = True) -> dict[str, Any]:
-    """query: what stands behind the path."""
-    parameters = [{"name": one, "in": "query", "required": required, "schema": schema} for one, schema in query.items()]
+def asked(
+    name: str, summary: str, answer: str, query: dict[str, Any], optional: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """query, optional: what stands behind the path."""
+    parameters = [
+        {"name": one, "in": "query", "required": one in query, "schema": schema}
+        for one, schema in {**query, **(optional or {})}.items()
+    ]
     return operation_of(name, summary, answer) | {"parameters": parameters}

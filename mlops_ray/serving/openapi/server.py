@@ -7,7 +7,7 @@ from mlops_ray.serving.openapi.administration import SCHEMAS as ADMINISTRATION
 from mlops_ray.serving.openapi.administration import paths_of_administration
 from mlops_ray.serving.openapi.columns import MOMENT
 from mlops_ray.serving.openapi.data import SCHEMAS as DATA
-from mlops_ray.serving.openapi.data import paths_of_data, paths_of_readings
+from mlops_ray.serving.openapi.data import paths_of_data
 from mlops_ray.serving.openapi.parts import (
     REASON,
     REVISION,
@@ -21,6 +21,8 @@ from mlops_ray.serving.openapi.parts import (
     object_of,
     operation_of,
 )
+from mlops_ray.serving.openapi.records import SCHEMAS as RECORDS
+from mlops_ray.serving.openapi.records import paths_of_records
 
 _DIGEST = {"type": "string", "maxLength": 64}
 _VERSION = object_of(
@@ -147,7 +149,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         **_paths_of_versions(),
         **paths_of_administration(),
         **paths_of_data(),
-        **paths_of_readings(),
+        **paths_of_records(),
     }
     paths["/v2/health/ready"]["get"]["responses"]["503"] = answer_of("ServerReady", "A model is not ready")
     schemas = {
@@ -170,6 +172,7 @@ def openapi_of_server(version: str) -> dict[str, Any]:
         "RegisteredVersion": _REGISTERED,
         **ADMINISTRATION,
         **DATA,
+        **RECORDS,
         **SHARED,
     }
     return document_of("mlops_ray", version, paths, schemas)

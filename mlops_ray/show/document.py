@@ -7,11 +7,20 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 # Blue and orange are told apart also by those who do not see red or green (Okabe and Ito, 2008).
+_LIGHT = (
+    "--paper:#fff;--ink:#222;--soft:#5c5c5c;--line:#ccc;--faint:#e4e4e4;--main:#0072b2;--warn:#a33b00;--other:#9a9a9a;"
+    "--alarm:#d55e00;--shade:rgba(213,94,0,.14)"
+)
+_DARK = (
+    "--paper:#16181b;--ink:#e6e6e6;--soft:#aab0b6;--line:#454a50;--faint:#2d3136;--main:#56b4e9;--warn:#ffa661;"
+    "--other:#7d848b;--alarm:#ff9645;--shade:rgba(255,150,69,.2)"
+)
+# A notebook says itself which of both it is in (VS Code, Jupyter, marimo); else the system does.
 _STYLE = """
-.explored{color-scheme:light dark;--paper:#fff;--ink:#222;--soft:#5c5c5c;--line:#ccc;--faint:#e4e4e4;--main:#0072b2}
-.explored{--warn:#a33b00;--other:#9a9a9a;--alarm:#d55e00;--shade:rgba(213,94,0,.14)}
-@media(prefers-color-scheme:dark){.explored{--paper:#16181b;--ink:#e6e6e6;--soft:#aab0b6;--line:#454a50}
-.explored{--faint:#2d3136;--main:#56b4e9;--warn:#ffa661;--other:#7d848b;--alarm:#ff9645;--shade:rgba(255,150,69,.2)}}
+.explored{color-scheme:light dark;_LIGHT}
+@media(prefers-color-scheme:dark){.explored{_DARK}}
+.vscode-dark .explored,[data-jp-theme-light=false] .explored,.dark .explored{color-scheme:dark;_DARK}
+.vscode-light .explored,[data-jp-theme-light=true] .explored,.light .explored{color-scheme:light;_LIGHT}
 .explored{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1080px}
 .explored{margin:0 auto;padding:0 1em 2em}.explored small,.explored .soft{color:var(--soft)}
 .explored table{border-collapse:collapse;margin:.6em 0;width:100%}
@@ -25,10 +34,11 @@ _STYLE = """
 .explored .column h3{margin:0;font-size:1em;overflow-wrap:anywhere}
 .explored svg{max-width:100%;height:auto;display:block;fill:var(--soft)}.explored .warn{color:var(--warn)}
 .explored svg .bar{fill:var(--main)}.explored details{margin:.4em 0}.explored summary{cursor:pointer;color:var(--main)}
-.explored svg .axis{stroke:var(--other);fill:none}
-.explored td{overflow-wrap:anywhere}.explored li{margin:.25em 0;overflow-wrap:anywhere}
+.explored svg .spark{fill:none;stroke:var(--main);stroke-width:1.5}.explored svg .axis{stroke:var(--other);fill:none}
+.explored td{overflow-wrap:anywhere}.explored .unbroken{white-space:nowrap}
+.explored li{margin:.25em 0;overflow-wrap:anywhere}
 @media(max-width:700px){.explored .column{grid-template-columns:1fr}}
-"""
+""".replace("_LIGHT", _LIGHT).replace("_DARK", _DARK)
 
 
 def document(title: str, body: str) -> str:
@@ -44,6 +54,11 @@ def document(title: str, body: str) -> str:
 def with_style(body: str, more: str = "") -> str:
     """HTML that shows itself alike in a page and in a notebook. more: style of its own."""
     return f'<div class="explored"><style>{_STYLE}{more}</style>{body}</div>'
+
+
+def unbroken(text: str) -> str:
+    """A text, escaped, that stays on one line."""
+    return f'<span class="unbroken">{escape(text)}</span>'
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from html import escape
-
-from mlops_ray.exploration.profile import Coverage
+from math import isfinite
 
 _WIDTH, _HEIGHT, _FOOT = 640, 120, 18
 _BAR, _NAME = 18, 200
+_NOT_IN_XML = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), "\ufffd")
 
 
 def histogram(edges: Sequence[float], counts: Sequence[float]) -> str:
@@ -22,18 +22,18 @@ def histogram(edges: Sequence[float], counts: Sequence[float]) -> str:
     return svg(drawn + _ends(f"{edges[0]:.6g}", f"{edges[-1]:.6g}"), _WIDTH, _HEIGHT, "histogram")
 
 
-def volume(coverage: Coverage) -> str:
-    """Rows over time; units without rows are marked below."""
-    most = max((rows for _, rows in coverage.volume), default=0) or 1
-    width = _WIDTH / max(1, len(coverage.volume))
+def volume(rows_by_start: Sequence[tuple[str, int]], unit: str) -> str:
+    """Rows over time, by the start of each unit."""
+    most = max((rows for _, rows in rows_by_start), default=0) or 1
+    width = _WIDTH / max(1, len(rows_by_start))
     drawn = "".join(
         f'<rect x="{at * width:.1f}" y="{_top(rows / most):.1f}" width="{max(0.6, width - 0.3):.1f}" '
         f'height="{max(0.0, _HEIGHT - _FOOT - _top(rows / most)):.1f}" class="bar">'
         f"<title>{escape(start)}: {rows:,} rows</title></rect>"
-        for at, (start, rows) in enumerate(coverage.volume)
+        for at, (start, rows) in enumerate(rows_by_start)
     )
-    ends = _ends(coverage.volume[0][0], coverage.volume[-1][0]) if coverage.volume else ""
-    return svg(drawn + ends, _WIDTH, _HEIGHT, f"rows by {coverage.volume_unit}")
+    ends = _ends(rows_by_start[0][0], rows_by_start[-1][0]) if rows_by_start else ""
+    return svg(drawn + ends, _WIDTH, _HEIGHT, f"rows by {unit}")
 
 
 def bars(named: Sequence[tuple[str, float, str]], most: float) -> str:
@@ -52,6 +52,17 @@ def bars(named: Sequence[tuple[str, float, str]], most: float) -> str:
     return svg("".join(drawn), _WIDTH, len(named) * (_BAR + 2), "bars")
 
 
+def sparkline(values: Sequence[float], label: str) -> str:
+    """A line as high as a text, through the values that are finite; empty below two of them."""
+    known = [(at, value) for at, value in enumerate(values) if isfinite(value)]
+    if len(known) < 2:
+        return ""
+    low, high = min(value for _, value in known), max(value for _, value in known)
+    room, step = (high - low) or 1.0, 76 / (len(values) - 1)
+    points = "L".join(f"{2 + at * step:.1f} {16 - 13 * (value - low) / room:.1f}" for at, value in known)
+    return svg(f'<path class="spark" d="M{points}"/>', 80, 18, f"{label}: from {known[0][1]:.4g} to {known[-1][1]:.4g}")
+
+
 def _top(share: float) -> float:
     return (_HEIGHT - _FOOT) * (1 - share)
 
@@ -64,9 +75,10 @@ def _ends(first: str, last: str) -> str:
     )
 
 
-def svg(body: str, width: int, height: int, label: str) -> str:
-    """A chart of this size that is told to those who do not see it by `label`."""
+def svg(body: str, width: float, height: float, label: str) -> str:
+    """A chart of this size that is told to those who do not see it by `label`. No text has what XML may not have."""
+    body, label = body.translate(_NOT_IN_XML), label.translate(_NOT_IN_XML)
     return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
         f'aria-label="{escape(label)}" font-family="system-ui,sans-serif" font-size="12">{body}</svg>'
     )

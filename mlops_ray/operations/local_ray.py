@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from mlops_ray.cli.preconditions import expect_can_serve, expect_can_work
 from mlops_ray.config import Settings
 from mlops_ray.cost.processes import TAG
 from mlops_ray.errors import UnavailableError
+from mlops_ray.operations.preconditions import expect_can_serve, expect_can_work
 from mlops_ray.serving.environment import serve_environment
 
 _LOOK_EVERY_S = 1.0

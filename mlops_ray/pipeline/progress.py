@@ -6,11 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mlops_ray.cli.leaderboard import lines
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.pipeline.plan import FIRST_TIME
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepRuns, StepStarted, StepWaits
 from mlops_ray.tasks.stored import task_from_json
+from mlops_ray.training.leaderboard import lines
 from mlops_ray.training.trial import SearchProgress
 
 
@@ -36,9 +36,9 @@ class TerminalProgress:
             case StepFinished():
                 self._end_bar()
                 if event.reused:
-                    text = f"      unchanged, reused: {_sentence(event)}"
+                    text = f"      unchanged, reused: {sentence(event)}"
                 else:
-                    text = f"      {_sentence(event)} ({event.seconds:.1f} s)"
+                    text = f"      {sentence(event)} ({event.seconds:.1f} s)"
                 for line in (text, *_remarks(event)):
                     self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -63,7 +63,8 @@ class TerminalProgress:
             self._bar = None
 
 
-def _sentence(event: StepFinished) -> str:
+def sentence(event: StepFinished) -> str:
+    """What a step made, in a few words."""
     result: Mapping[str, Any] = event.result
     match event.step:
         case "ingest":

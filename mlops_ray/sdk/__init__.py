@@ -1,0 +1,1 @@
+"""SDK: what a notebook uses. Its names are those of `mlops_ray` itself."""
