@@ -190,7 +190,7 @@ def _evaluation(
     evaluation = evaluate(task, *asked.scored).to_json() | {"task": task_to_json(task)} | {"test_rows": len(asked.rows)}
     if decisions := task.decisions(asked.labels, asked.answers):
         evaluation["decision"] = decisions
-    if confusion := task.confusion(labels, answers):
+    if confusion := task.confusion(asked.labels, asked.answers):
         evaluation["confusion"] = confusion
     if use_case.slices:
         sliced = asked.with_columns(asked.rows, use_case.slices)

@@ -79,7 +79,10 @@ def _two_nodes() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    return fit_network_blocks(checkpointed(in_blocks(DATA), tmp_path_factory.mktemp("undisturbed")), PARAMETERS)
+    """As a step fits it: in a task that holds the CPUs which the workers need while it waits for them."""
+    data = checkpointed(in_blocks(DATA), tmp_path_factory.mktemp("undisturbed"))
+    found: Network = ray.get(ray.remote(num_cpus=1)(fit_network_blocks).remote(data, PARAMETERS))
+    return found
 
 
 def checkpointed(data: FitBlocks, folder: Path) -> FitBlocks:
