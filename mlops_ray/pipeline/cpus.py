@@ -29,7 +29,9 @@ def memory_given() -> int:
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    asked = ray.get_runtime_context().get_assigned_resources().get("memory")
+    context, asked = ray.get_runtime_context(), None
+    if context.worker.mode == ray.WORKER_MODE:
+        asked = context.get_assigned_resources().get("memory")
     return int(asked or max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0))
 
 

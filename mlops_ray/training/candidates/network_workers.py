@@ -63,13 +63,13 @@ def _workers(own_cpus: int) -> _Workers:
     """One for each GPU, or else one on each node with free CPUs; what this fit itself holds is free while it waits."""
     import ray
 
-    here = ray.get_runtime_context().get_node_id()
     nodes = ray._private.state.available_resources_per_node()
     gpus = int(sum(node.get("GPU", 0) for node in nodes.values()))
     if gpus:
         return _Workers(gpus, 1, gpu=True)
-    held = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
-    free = [int(node.get("CPU", 0) + (held if name == here else 0)) for name, node in nodes.items()]
+    context = ray.get_runtime_context()
+    held = context.get_assigned_resources().get("CPU", 0) if context.worker.mode == ray.WORKER_MODE else 0
+    free = [int(node.get("CPU", 0) + (held if name == context.get_node_id() else 0)) for name, node in nodes.items()]
     with_some = [cpus for cpus in free if cpus >= 1]
     return _Workers(max(1, len(with_some)), max(1, min([*with_some, own_cpus])), gpu=False)
 
