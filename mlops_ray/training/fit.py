@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -94,6 +94,7 @@ def fit_trial(
     on = fitted_on(candidate, len(rows), len(features), memory.bytes)
     if on.way == "sample":
         rows = Rows.of(rows.some(on.rows, seed))
+        on = replace(on, rows=len(rows))
     categories = [feature.name for feature in features if feature.kind == "category"]
     encoder = fit_encoder_to(rows.frames(categories) if categories else (), features)
     label = labels_of(rows, task)

@@ -28,7 +28,7 @@ def rows_looked_at(use_case: UseCase, training_set: TrainingSet) -> int | None:
     if not training_set.parts:
         return declared
     fitting = most_memory() // _row_bytes(training_set)
-    return fitting if (declared or training_set.rows) > fitting else declared
+    return fitting if min(declared or training_set.rows, training_set.rows) > fitting else declared
 
 
 def _row_bytes(training_set: TrainingSet) -> int:

@@ -78,9 +78,14 @@ def _two_nodes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Network:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(kept: Path) -> Network:
     """As a step fits it: in a task that holds the CPUs which the workers need while it waits for them."""
-    data = checkpointed(in_blocks(DATA), tmp_path_factory.mktemp("undisturbed"))
+    data = checkpointed(in_blocks(DATA), kept)
     found: Network = ray.get(ray.remote(num_cpus=1)(fit_network_blocks).remote(data, PARAMETERS))
     return found
 
@@ -93,6 +98,12 @@ def test_workers_on_two_nodes_fit_a_network_as_good_as_one_process(undisturbed: 
     assert undisturbed.workers == 2
     *_, (_, alone) = NeuralNetwork().fit(DATA, PARAMETERS)
     assert abs(log_loss(undisturbed, DATA) - log_loss(alone, DATA)) < 0.01
+
+
+def test_a_fit_that_is_asked_for_again_takes_up_what_was_left_of_it(undisturbed: Network, kept: Path) -> None:
+    never_read = Gone(DATA.matrix, reader=os.getpid())  # which would end it, if a worker read
+    found = fit_network_blocks(checkpointed(replace(in_blocks(DATA), matrix=never_read), kept), PARAMETERS)
+    assert np.array_equal(found.predict(DATA.matrix), undisturbed.predict(DATA.matrix))
 
 
 def test_a_fit_whose_worker_is_killed_goes_on_and_becomes_the_same(undisturbed: Network, tmp_path: Path) -> None:

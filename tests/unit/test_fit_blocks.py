@@ -2,6 +2,8 @@
 
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
@@ -9,16 +11,19 @@ import pytest
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.features.parts import Part
+from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
 from mlops_ray.testing.candidates import fit_data, make_sample
+from mlops_ray.training import shared_data
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LogisticRegression, NeuralNetwork
 from mlops_ray.training.candidates.network import Moments
 from mlops_ray.training.candidates.network_blocks import Place, State, fit_at, learned, moments_of, untrained
 from mlops_ray.training.fitted_on import FittedOn, fitted_on
-from mlops_ray.use_case import Feature, FitBlocks, FitData, LargeCandidate
+from mlops_ray.use_case import Feature, FitBlocks, FitData, LargeCandidate, Search
 
 TREES = {"learning_rate": 0.3, "iterations": 30, "num_leaves": 15, "min_data_in_leaf": 5, "feature_fraction": 0.7}
 NETWORK = {"learning_rate": 0.02, "width": 32, "dropout": 0.1, "weight_decay": 1e-5, "epochs": 6}
@@ -178,3 +183,17 @@ def test_candidates_that_need_the_matrix_are_no_large_ones() -> None:
     assert isinstance(LightGBM(), LargeCandidate)
     assert isinstance(NeuralNetwork(), LargeCandidate)
     assert not isinstance(GradientBoosting(), LargeCandidate)
+
+
+@pytest.mark.parametrize(("declared", "node_gb", "given"), [(None, 64, None), (None, 8, 6_289_308), (10**6, 8, 10**6)])
+def test_trials_are_given_no_more_rows_than_a_node_can_encode(
+    monkeypatch: pytest.MonkeyPatch, declared: int | None, node_gb: int, given: int | None
+) -> None:
+    monkeypatch.setattr(shared_data, "most_memory", lambda: node_gb * 10**9)
+    moment = datetime(2013, 1, 1, tzinfo=UTC)
+    part = Part("/nowhere", 30_000_000, moment, moment)
+    features = tuple(Feature(f"x{n}", "number") for n in range(45))
+    divided = TrainingSet("/nowhere", "d", 30_000_000, moment, "s", None, features, parts=(part,))
+    case = SimpleNamespace(search=Search(rows=declared))
+    assert shared_data.rows_looked_at(case, divided) == given  # type: ignore[arg-type]
+    assert shared_data.rows_looked_at(case, replace(divided, parts=())) == declared  # type: ignore[arg-type]
