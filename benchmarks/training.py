@@ -34,6 +34,7 @@ from mlops_ray.use_case import UseCase, load_use_case
 
 sys.path.insert(0, str(Path(__file__).parent / "searches"))
 import beside
+import large_fit
 
 ROOT = Path(__file__).parents[1]
 AS_OF = datetime(2014, 1, 1, 5, tzinfo=UTC)
@@ -121,4 +122,5 @@ PARTS = {
     "search_wall": beside.wall,
     "search_quality": beside.quality,
     **{f"flaml_{name}": partial(beside.flaml, name) for name in USE_CASES},
+    **large_fit.PARTS,
 }

@@ -37,11 +37,15 @@ class Labelled:
 
     def rows(self, since: datetime | None = None, before: datetime | None = None) -> pl.DataFrame:
         """The labelled rows with moments of prediction in [since, before); see `labelled_rows`."""
+        return labelled_rows(self.use_case, self.raw(since, before), self.as_of)
+
+    def raw(self, since: datetime | None = None, before: datetime | None = None) -> pl.DataFrame:
+        """The rows of the main source, with labels that are told, with moments of prediction in [since, before)."""
         case = self.use_case
         start, end = (None if moment is None else moment + case.lead_time for moment in (since, before))
         names = [name for name in (case.main_source, case.label.told) if name is not None]
         tables = {name: read_between([self._url(name)], case.event_time, start, end, None) for name in names}
-        return labelled_rows(case, rows_with_told(case, tables), self.as_of)
+        return rows_with_told(case, tables)
 
     def spans(self) -> list[Span]:
         """The rows of the main source by moments of prediction."""

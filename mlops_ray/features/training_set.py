@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Self
 
 import polars as pl
+from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import DataError
@@ -86,12 +87,13 @@ def split_by_time(frame: pl.DataFrame, as_of: datetime, split: Split, task: Task
     ordered = {name: frame.filter(flag).sort(PREDICTION_TIME, maintain_order=True) for name, flag in inside.items()}
     parts = Parts(**ordered)
     for name, part in vars(parts).items():
-        _expect_labels(task, name, part, as_of)
+        expect_labels(task, name, task.encoded(part[LABEL]), as_of)
     return parts
 
 
-def _expect_labels(task: Task, name: str, part: pl.DataFrame, as_of: datetime) -> None:
-    if lacking := task.shortfall(task.encoded(part[LABEL])):
+def expect_labels(task: Task, name: str, labels: NDArray[Any], as_of: datetime) -> None:
+    """Raise DataError if the labels of a period of the split are too few to learn from or to judge on."""
+    if lacking := task.shortfall(labels):
         raise DataError(
             f"The {name} period of the split has {lacking} (as_of {as_of.isoformat()}). Give more data, another as_of "
             f"or a shorter split."
@@ -134,7 +136,8 @@ def read_split(
     labels = [PREDICTION_TIME, LABEL, LABEL_KNOWN_AT]
     others = read_between([training_set.url], PREDICTION_TIME, None, as_of, labels)
     for name, flag in inside.items():
-        _expect_labels(task, name, found[name] if name in found else others.filter(flag), as_of)
+        there = found[name] if name in found else others.filter(flag)
+        expect_labels(task, name, task.encoded(there[LABEL]), as_of)
     return found
 
 

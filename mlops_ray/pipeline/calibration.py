@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.features.columns import LABEL, PREDICTION_TIME
-from mlops_ray.features.training_set import Parts
+from mlops_ray.pipeline.periods import Periods, answers_to
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.evaluation import ReliabilityBin
 from mlops_ray.tasks.scaling import METHODS, Scaling
 from mlops_ray.tasks.task import Task
-from mlops_ray.training.fit import fit_trial
+from mlops_ray.training.encoded_rows import labels_of, moments_of
+from mlops_ray.training.fit import Memory, fit_trial
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Feature, UseCase
 
@@ -35,20 +35,23 @@ class Found:
     validation: Mapping[str, Any]
 
 
-def find_on_validation(use_case: UseCase, parts: Parts, features: tuple[Feature, ...], trial: Trial) -> Found:
+def find_on_validation(
+    use_case: UseCase, periods: Periods, features: tuple[Feature, ...], trial: Trial, memory: Memory
+) -> Found:
     """Ask about the validation period a model that was fitted on the training period alone: the one to be sealed has
     seen these rows. A threshold is found on what the calibration makes of the answers.
 
     The trials were compared before, by their answers as they are, so that a calibration is no part of the value that
     chose between them.
     """
-    task, rows = use_case.label.task, parts.validation
-    method = _method(use_case, task.rarest(task.encoded(rows[LABEL])))
+    task, rows = use_case.label.task, periods.validation
+    labels = labels_of(rows, task)
+    method = _method(use_case, task.rarest(labels))
     if not task.is_open and method is None:
         return Found(task, None, None, {})
-    fitted = fit_trial(use_case, parts.train, features, trial)
-    answers, labels = fitted.model.predict(fitted.encoder.encode(rows)), task.encoded(rows[LABEL])
-    days = days_of(rows[PREDICTION_TIME], use_case.zone())
+    fitted = fit_trial(use_case, periods.train, features, trial, memory=memory)
+    answers = answers_to(rows, fitted.predict)
+    days = days_of(moments_of(rows), use_case.zone())
     calibration, validation = None, dict[str, Any]()
     if method is not None:
         calibration = METHODS[method](labels, answers)

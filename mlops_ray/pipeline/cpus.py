@@ -1,5 +1,7 @@
 """CPUs: how many a step can have now, and who holds the others."""
 
+import os
+import sys
 import time
 from collections import Counter
 
@@ -19,6 +21,18 @@ def free_memory() -> int:
 
     nodes = ray._private.state.available_resources_per_node().values()
     return int(max((node.get("memory", 0) for node in nodes), default=0))
+
+
+def memory_given() -> int:
+    """Bytes that this task may take: what it asked for, or else what Ray has of the largest node; outside Ray what this
+    machine has."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    context, asked = ray.get_runtime_context(), None
+    if context.worker.mode == ray.WORKER_MODE:
+        asked = context.get_assigned_resources().get("memory")
+    return int(asked or max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0))
 
 
 def free_cpus(enough: int | None = None) -> int:

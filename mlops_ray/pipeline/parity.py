@@ -25,11 +25,14 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import IntegrityError, UnavailableError, UseCaseError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import expect_definitions
-from mlops_ray.features.labelled import is_labelled, rows_with_told
+from mlops_ray.features.labelled import is_labelled
+from mlops_ray.features.spans import read_between
+from mlops_ray.features.training_parts import Labelled
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.ingestion.snapshot import expect_kept, load_snapshot
 from mlops_ray.pipeline.golden import golden_requests
 from mlops_ray.pipeline.hard_rows import hard_rows
+from mlops_ray.pipeline.periods import Stretch
 from mlops_ray.registry.golden_requests import GoldenRequest, Value
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.sealed_model import SealedModel, model_inputs, shown_answer
@@ -74,11 +77,11 @@ def prove_request_parity(
     use_case: UseCase,
     settings: Settings,
     training_set: TrainingSet,
-    frame: pl.DataFrame,
+    stretches: Sequence[Stretch],
     fitted: Fitted,
     sealed: SealedModel,
 ) -> RequestParity:
-    """Choose hard rows of the training set in `frame`, and send them through the request path of the model.
+    """Choose hard rows of these stretches of the training set, and send them through the request path of the model.
 
     The online features that they meet are what an online store would have held at each row's moment. Raises
     UseCaseError as `expect_request_parity` does.
@@ -86,10 +89,8 @@ def prove_request_parity(
     artifacts = Artifacts(settings.artifacts)
     snapshot = load_snapshot(artifacts, use_case.name, training_set.snapshot)
     expect_kept(artifacts, use_case.name, snapshot.digest)
-    names = filter(None, (use_case.main_source, use_case.label.told))
-    rows = rows_with_told(use_case, {name: artifacts.read_table(*snapshot.place(name)) for name in names})
-    rows = training_set.in_its_order(rows, pl.col(use_case.event_time) - use_case.lead_time)
-    raw = trained_on(use_case, rows, frame, training_set.as_of).select(use_case.request_columns())
+    labelled = Labelled(use_case, artifacts, snapshot, training_set.as_of)
+    raw, frame = map(pl.concat, zip(*(_rows_of(labelled, training_set, one) for one in stretches), strict=True))
     expect_sendable(sealed.schema, raw)
     chosen = hard_rows(raw, frame, frame[PREDICTION_TIME], sealed.schema)
     raw, frame = raw[list(chosen)], frame[list(chosen)]
@@ -104,6 +105,14 @@ def prove_request_parity(
             definitions = expect_definitions(artifacts, training_set.feature_project)
             reader = OnlineHistory(definitions, training_set.feature_rows, Path(folder), moments)
         return expect_request_parity(sealed, asked, list(chosen.values()), reader)
+
+
+def _rows_of(labelled: Labelled, training_set: TrainingSet, one: Stretch) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The request columns of a stretch's rows, and the rows themselves."""
+    use_case, rows = labelled.use_case, labelled.raw(one.since, one.before)
+    rows = training_set.in_its_order(rows, pl.col(use_case.event_time) - use_case.lead_time)
+    frame = read_between([one.url], PREDICTION_TIME, one.since, one.before, None)
+    return trained_on(use_case, rows, frame, training_set.as_of).select(use_case.request_columns()), frame
 
 
 def trained_on(use_case: UseCase, rows: pl.DataFrame, frame: pl.DataFrame, as_of: datetime) -> pl.DataFrame:

@@ -69,7 +69,7 @@ PIPELINE: dict[StepName, Step] = {
 }
 REFRESH: tuple[StepName, ...] = ("ingest", "features", "materialize")
 
-_OF_SEARCH = ("ended_by", "spent", "started_from", "average", "leaderboard")
+_OF_SEARCH = ("ended_by", "spent", "started_from", "average", "leaderboard", "looked_at")
 logger = logging.getLogger(__name__)
 
 
@@ -273,12 +273,13 @@ class Pipeline:
             self.files = find_all_files(self.settings, self.use_case.sources)
         return self.files
 
-    def fit(self, trial: Trial, threads: int) -> dict[str, Any]:
-        """Fit one trial on the training set that `run` has built, with so many threads; score it and seal it."""
+    def fit(self, trial: Trial, threads: int, memory_bytes: int) -> dict[str, Any]:
+        """Fit one trial on the training set that `run` has built, with so many threads, as with so much memory; score
+        it and seal it."""
         results = {name: one.result for name, one in self.done.items()}
         inputs = inputs_for(self._given(results), known_trial(trial))
         where = self._where("evaluate", Record("", None), NOTHING_AGAIN)
-        return run_evaluate(inputs, where, threads)
+        return run_evaluate(inputs, where, threads, memory_bytes)
 
     def bring_online(self, definitions: Definitions, rows: Sequence[FeatureRows], as_of: datetime) -> dict[str, int]:
         """Materialize rows in the project of definitions that need not be those of today; by view how many keys."""

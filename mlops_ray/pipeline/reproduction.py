@@ -3,6 +3,7 @@
 Only the chosen candidate is fitted, with the chosen parameters: the search decided which, and its trials are on record.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -95,9 +96,10 @@ def compare_inputs(
 
 def is_exact(use_case: UseCase, lineage: Lineage) -> bool:
     """Whether the same digits are to be expected: the same machine's environment, as many threads, a candidate that
-    does not say `deterministic = False` of itself, and a fit that no clock has ended."""
+    does not say `deterministic = False` of itself, and a fit that no clock has ended, of at most one worker."""
     fitted = [one for one in use_case.candidates if one.name in candidates_in(_trial(lineage))]
     deterministic = all(getattr(one, "deterministic", True) for one in fitted)
+    deterministic &= lineage.evaluation.get("fitted_on", {}).get("workers", 0) < 2
     return deterministic and "cut_short_after" not in lineage.evaluation and not environment_notes(lineage)
 
 
@@ -145,7 +147,8 @@ def _comparisons(
             f"The model was fitted with {lineage.threads} threads, and this cluster's largest node has {node_cpus()} "
             f"CPUs. Give Ray more (setting num_cpus)."
         )
-    fitted = pipeline.fit(_trial(lineage), lineage.threads)
+    on = lineage.evaluation.get("fitted_on", {})
+    fitted = pipeline.fit(_trial(lineage), lineage.threads, on.get("memory_bytes", sys.maxsize))
     for name, recorded in lineage.evaluation.items():
         if isinstance(recorded, Mapping) and "value" in recorded:
             yield f"metric {name}", recorded["value"], fitted["evaluation"][name]["value"]

@@ -2,16 +2,17 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops_ray.artifacts import Artifacts, read_parquet
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.evaluation.alone import roc_auc_alone
@@ -22,11 +23,14 @@ from mlops_ray.evaluation.gates import baseline_name
 from mlops_ray.evaluation.importance import permutation_importance
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.evaluation.slices import evaluate_slices
+from mlops_ray.features.blocks import Rows
 from mlops_ray.features.columns import LABEL, PREDICTION_TIME
-from mlops_ray.features.training_set import TrainingSet, rows_of_gap, split_by_time
+from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.monitoring.sealed_reference import reference_files
 from mlops_ray.pipeline.calibration import Found, effect, find_on_validation
+from mlops_ray.pipeline.cpus import memory_given
 from mlops_ray.pipeline.parity import prove_request_parity
+from mlops_ray.pipeline.periods import Periods, answers_to, periods_of, telling
 from mlops_ray.registry.artifact_check import refuse_artifact
 from mlops_ray.registry.bill_of_materials import bill_of_materials
 from mlops_ray.registry.model_schema import ModelSchema, schema_of
@@ -37,7 +41,8 @@ from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.stored import task_to_json
 from mlops_ray.tasks.task import Task
-from mlops_ray.training.fit import Fitted, fit_chosen
+from mlops_ray.training.encoded_rows import labels_of, moments_of
+from mlops_ray.training.fit import Fitted, Memory, fit_trial
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import BetterThanBaseline, Feature, UseCase
 
@@ -47,36 +52,43 @@ ONNX_TOLERANCE = 1e-5
 
 
 def fit_score_and_seal(
-    use_case: UseCase, settings: Settings, training_set: TrainingSet, trial: Trial
+    use_case: UseCase,
+    settings: Settings,
+    training_set: TrainingSet,
+    trial: Trial,
+    key: str = "",
+    memory_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Refit the chosen trial on all rows before the gap, score it once on the test period, seal it.
 
     Returns, as plain JSON values, the sealed model's digest and files, its candidate and evaluation, and with how many
-    threads it was fitted. Raises DataError if the ONNX export does not answer as the fitted model does, and
-    UseCaseError if a request about a row of the training set does not give what training computed of it (see `parity`),
-    and ConfigurationError if versions must be signed and there is no key to sign with.
+    threads it was fitted. key: called again with the same one, a fit that was killed goes on. memory_bytes: by which it
+    is decided whether all rows are held at once; None: what this task is given.
+
+    Raises DataError if the ONNX export does not answer as the fitted model does, UseCaseError if a request about a row
+    of the training set does not give what training computed of it (see `parity`), and ConfigurationError if versions
+    must be signed and there is no key to sign with, or memory is too small.
     """
     expect_signing_key(settings)
-    frame = read_parquet(training_set.url)
-    parts = split_by_time(frame, training_set.as_of, use_case.split, use_case.label.task)
-    found = find_on_validation(use_case, parts, training_set.features, trial)
-    test = parts.test
-    fitted = fit_chosen(use_case, frame, training_set.as_of, training_set.features, trial, found.calibration)
-    task = _renewed(found.task, fitted, rows_of_gap(frame, training_set.as_of, use_case.split))
-    features, seed = fitted.encoder.features, use_case.search.seed
-    model = OnnxModel(fitted.onnx, features, task)
-    answers = fitted.model.predict(fitted.encoder.encode(test))
-    served = model.answers(*model_inputs(test, features))
+    artifacts, left = Artifacts(settings.artifacts), ("fits", use_case.name, key or uuid4().hex)
+    memory = Memory(memory_bytes or memory_given(), artifacts.url(*left))
+    periods = periods_of(use_case, training_set, memory.bytes)
+    found = find_on_validation(use_case, periods, training_set.features, trial, memory)
+    fitted = fit_trial(use_case, periods.before_gap, training_set.features, trial, found.calibration, memory)
+    features, seed, task = fitted.encoder.features, use_case.search.seed, _renewed(found.task, fitted, periods.gap)
+    model, test = OnnxModel(fitted.onnx, features, task), periods.test
+    answers = answers_to(test, fitted.predict)
+    served = answers_to(test, lambda rows: model.answers(*model_inputs(rows, features)))
     difference = _difference(task.apart(served, answers), trial.candidate)
-    seen = frame.filter(frame[PREDICTION_TIME] < test[PREDICTION_TIME].min())
-    schema = replace(schema_of(use_case, features, seen, training_set.feature_project), task=task)
-    evaluation = _evaluation(use_case, task, seen, test, answers, features) | {"onnx_max_difference": difference}
-    evaluation |= _reasons(use_case, schema, test, model)
-    evaluation |= _periods(use_case, training_set.as_of) | _fitted_with(use_case, fitted, found, test, answers)
+    asked = _Asked.of(use_case, periods, answers)
+    schema = replace(_schema(use_case, periods, asked, features, training_set.feature_project), task=task)
+    evaluation = _evaluation(use_case, task, asked, features) | {"onnx_max_difference": difference}
+    evaluation |= _reasons(use_case, schema, asked.test, model)
+    evaluation |= _periods(use_case, training_set.as_of) | _fitted_with(use_case, fitted, found, asked)
     unproven = SealedModel("", schema, model, evaluation)
-    parity = prove_request_parity(use_case, settings, training_set, frame, fitted, unproven)
+    parity = prove_request_parity(use_case, settings, training_set, periods.stretches, fitted, unproven)
     evaluation |= {"request_parity": parity.to_json()}
-    held_out = test.sample(min(GOLDEN_ROWS, test.height), seed=seed)
+    held_out = asked.test.sample(min(GOLDEN_ROWS, asked.test.height), seed=seed)
     golden = golden_cases(held_out, features, schema.personal_features())
     with tempfile.TemporaryDirectory() as folder:
         digest = seal(
@@ -84,26 +96,67 @@ def fit_score_and_seal(
             fitted.onnx,
             schema,
             golden,
-            fitted.model.predict(fitted.encoder.encode(golden)),
+            fitted.predict(golden),
             evaluation,
             bill_of_materials=bill_of_materials(),
-            reference=reference_files(use_case, schema, PREDICTION_TIME, seen, test, served, LABEL),
+            reference=reference_files(
+                use_case, schema, PREDICTION_TIME, asked.seen, asked.test, asked.served(model, served, features), LABEL
+            ),
             golden_requests=parity.golden,
         )
         replay_golden_requests(load(Path(folder), digest))
         refuse_artifact(Path(folder))
         files = files_of(Path(folder))
         sign(settings, Path(folder))
-        Artifacts(settings.artifacts).upload(Path(folder), "sealed_models", use_case.name, digest)
+        artifacts.upload(Path(folder), "sealed_models", use_case.name, digest)
+    artifacts.delete(*left)
     made = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
     return made | {"evaluation": evaluation}
 
 
-def _renewed(task: Task, fitted: Fitted, rows: pl.DataFrame) -> Task:
+def _renewed(task: Task, fitted: Fitted, rows: Rows) -> Task:
     """rows: between those that the model was fitted to and the test period."""
-    if not task.is_open or rows.is_empty():
+    if not task.is_open or not len(rows):
         return task
-    return task.renewed(task.encoded(rows[LABEL]), fitted.model.predict(fitted.encoder.encode(rows)))
+    return task.renewed(labels_of(rows, task), answers_to(rows, fitted.predict))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The rows of the test period with their answers. rows, labels, answers, days: all of them. test, seen: rows of the
+    test period and of before it with all columns, all or some."""
+
+    rows: Rows
+    labels: NDArray[Any]
+    answers: NDArray[np.float64]
+    days: NDArray[np.intp]
+    test: pl.DataFrame
+    seen: pl.DataFrame
+    all_seen: Rows
+
+    @classmethod
+    def of(cls, use_case: UseCase, periods: Periods, answers: NDArray[np.float64]) -> Self:
+        rows, seed = periods.test, use_case.search.seed
+        labels = labels_of(rows, use_case.label.task)
+        days = days_of(moments_of(rows), use_case.zone())
+        test, seen = periods.some(rows, seed), periods.some(periods.seen, seed)
+        return cls(rows, labels, answers, days, test, seen, periods.seen)
+
+    @property
+    def scored(self) -> Scores:
+        return self.labels, self.answers, self.days
+
+    def with_columns(self, rows: Rows, names: Sequence[str]) -> pl.DataFrame:
+        """Labels and some columns of all rows, where there are such."""
+        return rows.whole(
+            [name for name in dict.fromkeys((PREDICTION_TIME, LABEL, *names)) if name in self.test.columns]
+        )
+
+    def served(self, model: OnnxModel, served: NDArray[np.float32], features: Sequence[Feature]) -> NDArray[np.float32]:
+        """The answers to `test`. served: to all rows."""
+        if self.test.height == len(served):
+            return served
+        return model.answers(*model_inputs(self.test, features))
 
 
 def _difference(apart: NDArray[np.float64], candidate: str) -> float:
@@ -117,46 +170,40 @@ def _difference(apart: NDArray[np.float64], candidate: str) -> float:
     return difference
 
 
-def _fitted_with(
-    use_case: UseCase, fitted: Fitted, found: Found, test: pl.DataFrame, answers: NDArray[np.float64]
-) -> dict[str, Any]:
-    """What of `Fit` is in the model, as JSON: its calibration with what it does, and that the time was up."""
+def _fitted_with(use_case: UseCase, fitted: Fitted, found: Found, asked: _Asked) -> dict[str, Any]:
+    """What of `Fit` is in the model, as JSON: its calibration with what it does, that the time was up, and on which
+    rows it was fitted where memory did not hold all of them."""
     said = dict[str, Any]()
+    if fitted.on.way != "whole":
+        said["fitted_on"] = fitted.on.to_json() | {"looked_at": asked.test.height, "workers": fitted.workers}
     if fitted.is_cut_short:
         said["cut_short_after"] = str(use_case.fit.time_limit)
     if found.calibration is not None and fitted.uncalibrated is not None:
-        task = found.task
-        labels, matrix = task.encoded(test[LABEL]), fitted.encoder.encode(test)
+        before = fitted.uncalibrated.predict
+        uncalibrated = answers_to(asked.rows, lambda rows: before(fitted.encoder.encode(rows)))
         said["calibration"] = {
             "method": found.method,
             "slope": found.calibration.slope,
             "shifts": list(found.calibration.shifts),
             "validation": found.validation,
-            "test": effect(task, labels, fitted.uncalibrated.predict(matrix), answers),
+            "test": effect(found.task, asked.labels, uncalibrated, asked.answers),
         }
     return said
 
 
-def _evaluation(
-    use_case: UseCase,
-    task: Task,
-    seen: pl.DataFrame,
-    test: pl.DataFrame,
-    answers: NDArray[np.float64],
-    features: Sequence[Feature],
-) -> dict[str, Any]:
+def _evaluation(use_case: UseCase, task: Task, asked: _Asked, features: Sequence[Feature]) -> dict[str, Any]:
     """Metrics and slices on the test period, baselines, and what each feature says alone, as plain JSON values."""
-    seed, labels = use_case.search.seed, task.encoded(test[LABEL])
-    scored = labels, answers, days_of(test[PREDICTION_TIME], use_case.zone())
-    evaluation = evaluate(task, *scored).to_json() | {"task": task_to_json(task)} | {"test_rows": test.height}
-    if decisions := task.decisions(*scored):
+    seed, test = use_case.search.seed, asked.test
+    evaluation = evaluate(task, *asked.scored).to_json() | {"task": task_to_json(task)} | {"test_rows": len(asked.rows)}
+    if decisions := task.decisions(*asked.scored):
         evaluation["decision"] = decisions
-    if confusion := task.confusion(labels, answers):
+    if confusion := task.confusion(asked.labels, asked.answers):
         evaluation["confusion"] = confusion
     if use_case.slices:
-        evaluation["slices"] = evaluate_slices(task, test, use_case.slices, *scored).to_json()
-    evaluation["baselines"] = _baselines(use_case, task, seen, test, scored)
-    evaluation["alone"] = roc_auc_alone(task, seen, test, features, LABEL, seed)
+        sliced = asked.with_columns(asked.rows, use_case.slices)
+        evaluation["slices"] = evaluate_slices(task, sliced, use_case.slices, *asked.scored).to_json()
+    evaluation["baselines"] = _baselines(use_case, task, asked)
+    evaluation["alone"] = roc_auc_alone(task, asked.seen, test, features, LABEL, seed)
     return evaluation
 
 
@@ -182,16 +229,27 @@ def _reasons(use_case: UseCase, schema: ModelSchema, test: pl.DataFrame, model: 
     return {"importance": importance, "dependence": {name: one.to_json() for name, one in curves.items()}}
 
 
-def _baselines(use_case: UseCase, task: Task, seen: pl.DataFrame, test: pl.DataFrame, scored: Scores) -> dict[str, Any]:
-    """What the gates ask about answers without a model; learned from `seen`, on the rows of `scored`."""
-    labels, answers, day = scored
+def _baselines(use_case: UseCase, task: Task, asked: _Asked) -> dict[str, Any]:
+    """What the gates ask about answers without a model; learned from all rows before the test period."""
+    labels, answers, day = asked.scored
     found = dict[str, Any]()
     for gate in use_case.gates:
         if isinstance(gate, BetterThanBaseline):
+            seen, test = (asked.with_columns(rows, gate.by) for rows in (asked.all_seen, asked.rows))
             without = baseline(task, seen, test, gate.by)
             compared = compare((task, task), labels, answers, without, day, gate.metric)
             found[baseline_name(gate)] = asdict(compared)
     return found
+
+
+def _schema(
+    use_case: UseCase, periods: Periods, asked: _Asked, features: Sequence[Feature], project: str | None
+) -> ModelSchema:
+    """What requests may hold is told by all rows before the test period."""
+    there = [name for name in use_case.request_columns() if name in asked.seen.columns]
+    declared = use_case.sources[use_case.main_source].column
+    closed = [name for name in there if (column := declared(name)) is not None and column.closed]
+    return schema_of(use_case, features, telling(periods.seen, closed, there), project)
 
 
 def _periods(use_case: UseCase, as_of: datetime) -> dict[str, Any]:

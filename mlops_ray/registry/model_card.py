@@ -118,7 +118,11 @@ def _model(found: Trace) -> _Section:
         rows.append(["fitted with", fit])
     if limit := lineage.evaluation.get("cut_short_after"):
         rows.append(["cut short", f"the time limit of {limit} was up before the fit ended"])
+    if on := lineage.evaluation.get("fitted_on"):
+        rows.append(["fitted on", on["words"]])
     rows += [["seed", str(lineage.seed)], ["chosen among", f"{len(lineage.trials)} trials by {lineage.metric}"]]
+    if looked_at := lineage.search.get("looked_at"):
+        rows += [["trials were given", f"about {looked_at:,} rows, evenly in time"]]
     if ended_by := lineage.search.get("ended_by"):
         rows += [["search ended by", ended_by]]
     if start := lineage.search.get("started_from", {}).get("version"):

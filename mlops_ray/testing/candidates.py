@@ -22,13 +22,15 @@ import onnxruntime
 import polars as pl
 from numpy.typing import NDArray
 
+from mlops_ray.features.blocks import Held, Rows
 from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.tasks.binary import Binary
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
+from mlops_ray.training.encoded_rows import EncodedRows
 from mlops_ray.training.encoding import Encoder, fit_encoder
-from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, Parameters
+from mlops_ray.use_case import Candidate, Feature, FitBlocks, FitData, FittedModel, LargeCandidate, Parameters
 
 TOLERANCE = 1e-5
 _FEATURES = (Feature("hour", "number"), Feature("carrier", "category"), Feature("wind", "number"))
@@ -201,6 +203,27 @@ def check_limits(candidate: Candidate, parameters: Parameters, task: Task = TASK
         assert not wrong, f"{candidate.name} with {said}: {wrong}"
 
 
+def check_blocks(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """One that can be fitted to blocks of rows learns from them as it does from the matrix."""
+    if not isinstance(candidate, LargeCandidate):
+        return
+    sample = make_sample(task)
+    rows = Rows(tuple(Held(sample.frame[at : at + 300]) for at in range(0, sample.frame.height, 300)))
+    blocks = EncodedRows(sample.encoder, rows)
+    data = FitBlocks(blocks, sample.label, sample.encoder.features, task, seed=3, threads=1)
+    *_, (fraction, model) = candidate.fit_blocks(data, parameters)
+    assert fraction == 1.0, f"{candidate.name}: the last fraction is {fraction}, not 1."
+    found, whole = (
+        task.losses(sample.label, one.predict(sample.matrix)).mean()
+        for one in (model, _last(candidate, parameters, sample))
+    )
+    assert found < 1.1 * whole, f"{candidate.name}: from blocks the loss is {found}, from the matrix {whole}."
+    few, many = (candidate.bytes_for(count, len(sample.encoder.features)) for count in (10**6, 10**9))
+    assert 0 <= few < many, (
+        f"{candidate.name}: it holds {few} bytes of a million rows and {many} of a thousand million."
+    )
+
+
 def check_identity(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
     """It goes to workers as a pickle, is the same there, and stays what it was when it has been fitted: what has been
     trained is found again by what the candidate is."""
@@ -221,6 +244,7 @@ CHECKS: tuple[Callable[[Candidate, Parameters, Task], None], ...] = (
     check_categories_alone,
     check_weights_count,
     check_limits,
+    check_blocks,
     check_identity,
 )
 

@@ -21,8 +21,13 @@ from mlops_ray.use_case.search import ENSEMBLE
 _POOL = 3
 
 
-def average_the_best(use_case: UseCase, training_set: TrainingSet, ledger: TrialLedger, kept: KeptAnswers) -> None:
-    """Find the average, write down what it is worth, and where it is better add it to the trials as one of its own."""
+def average_the_best(
+    use_case: UseCase, training_set: TrainingSet, ledger: TrialLedger, kept: KeptAnswers, rows: int | None
+) -> None:
+    """Find the average, write down what it is worth, and where it is better add it to the trials as one of its own.
+
+    rows: see `shared_data.rows_looked_at`.
+    """
     metric = use_case.label.task.metrics[use_case.metric]
     finished = [trial for trial in ledger.ended() if trial.status == "finished" and trial.candidate != ENSEMBLE]
     finished.sort(key=lambda trial: -metric.gain(trial.value or 0.0))
@@ -31,7 +36,7 @@ def average_the_best(use_case: UseCase, training_set: TrainingSet, ledger: Trial
         return
     names = [trial.trial_id for trial in pool]
     try:
-        found = ray.get(ray.remote(_found).remote(use_case, training_set, kept, names))
+        found = ray.get(ray.remote(_found).remote(use_case, training_set, kept, names, rows))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MlopsRayError):
             raise error.cause from None
@@ -41,10 +46,12 @@ def average_the_best(use_case: UseCase, training_set: TrainingSet, ledger: Trial
         ledger.add_average(_as_trial(found, pool))
 
 
-def _found(use_case: UseCase, training_set: TrainingSet, kept: KeptAnswers, names: Sequence[str]) -> Average:
+def _found(
+    use_case: UseCase, training_set: TrainingSet, kept: KeptAnswers, names: Sequence[str], looked_at: int | None
+) -> Average:
     """In a task: the answers do not come past the driver."""
     task, search = use_case.label.task, use_case.search
-    split = read_split(training_set, use_case.split, task, ("train", "validation"), search.rows, search.seed)
+    split = read_split(training_set, use_case.split, task, ("train", "validation"), looked_at, search.seed)
     rows = split["validation"]
     day, labels = days_of(rows[PREDICTION_TIME], use_case.zone()), task.encoded(rows[LABEL])
     answers = {name: kept.read(name) for name in names}

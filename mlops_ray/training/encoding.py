@@ -1,6 +1,6 @@
 """The encoder: from feature columns to the float32 matrix that every candidate learns from, in polars and as ONNX."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,6 +26,11 @@ _MAX_IR_VERSION = 10
 _ML_OPSET = 3
 # In front of every name of the model's graph but its output, so that none meets a name of the encoding.
 _PREFIX = "model/"
+
+Read = Callable[[Sequence[str]], pl.DataFrame]
+"""Columns of all rows, in their order."""
+OfLevels = Mapping[str, NDArray[np.float32]]
+"""Of categories with a table, by name, the numbers of each row, [rows, names]."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +60,40 @@ class Encoder:
         """Names of the categories, in the order of the columns of the ONNX input `categories`."""
         return tuple(feature.name for feature in self.features if feature.kind == "category")
 
-    def encode(self, frame: pl.DataFrame) -> NDArray[np.float32]:
+    def with_level_tables(self, read: Read, task: Task, most_levels: int | None) -> "Encoder":
+        """With a table for each category of more values than `most_levels` (see level_table), learned from the labels
+        of the rows that this encoder was fitted to; None: for none."""
+        wide = {one.name for one in self.features if most_levels is not None and len(one.categories) > most_levels}
+        if not wide:
+            return self
+        history = _history(read, task)
+        tables = {name: level_table(_texts(read([name]), name), history) for name in sorted(wide)}
+        return Encoder(tuple(replace(one, categories=()) if one.name in wide else one for one in self.features), tables)
+
+    def encode(self, frame: pl.DataFrame, of_levels: OfLevels | None = None) -> NDArray[np.float32]:
         """The matrix [rows, columns] of `frame`, which may have other columns too.
 
-        Raises DataError naming the features that `frame` lacks.
+        of_levels: of each category with a table the numbers of each row; default those of the table. Raises DataError
+        naming the features that `frame` lacks.
         """
         _require(frame, self.features)
-        return self._matrix(frame, {name: table.encode(_texts(frame, name)) for name, table in self.levels.items()})
+        if of_levels is None:
+            of_levels = {name: table.encode(_texts(frame, name)) for name, table in self.levels.items()}
+        return self._matrix(frame, of_levels)
+
+    def of_fitted(self, read: Read, task: Task) -> OfLevels:
+        """Of the rows that this encoder was fitted to, what is to be learned of their levels: without the row's own
+        label, and all that were not known before its moment."""
+        if not self.levels:
+            return {}
+        history = _history(read, task)
+        return {name: known_before(_texts(read([name]), name), history) for name in self.levels}
 
     def encode_fitted(self, frame: pl.DataFrame, task: Task) -> NDArray[np.float32]:
-        """The same of the rows that this encoder was fitted to, to learn from: what it says of a row's level leaves out
-        the row's own label, and all that were not known before its moment."""
-        if not self.levels:
-            return self.encode(frame)
-        history = _history(frame, task)
-        return self._matrix(frame, {name: known_before(_texts(frame, name), history) for name in self.levels})
+        """The matrix of the rows that this encoder was fitted to, to learn from."""
+        return self.encode(frame, self.of_fitted(frame.select, task))
 
-    def _matrix(self, frame: pl.DataFrame, of_levels: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    def _matrix(self, frame: pl.DataFrame, of_levels: OfLevels) -> NDArray[np.float32]:
         columns = frame.select(_column(feature) for feature in self.features if feature.name not in of_levels)
         matrix = np.ascontiguousarray(columns.to_numpy(), dtype=np.float32)
         if not of_levels:
@@ -160,34 +182,35 @@ class Encoder:
 def fit_encoder(
     frame: pl.DataFrame, features: Sequence[Feature], task: Task | None = None, most_levels: int | None = None
 ) -> Encoder:
-    """Learn the categories of `frame`, sorted, so that the same rows give the same codes in any order.
+    """As `fit_encoder_to` one frame, and where the task of its labels is given, `with_level_tables`.
 
-    most_levels: of a category with more values than that a table is learned (see level_table), from the labels of
-    `frame`, which are of `task`; None: of none. Raises DataError naming the features that `frame` lacks.
+    Raises DataError naming the features that it lacks.
     """
     _require(frame, features)
-    known = [_with_categories(frame, feature) for feature in features]
-    wide = [feature.name for feature in known if most_levels is not None and len(feature.categories) > most_levels]
-    if task is None or not wide:
-        return Encoder(tuple(known))
-    history = _history(frame, task)
-    tables = {name: level_table(_texts(frame, name), history) for name in wide}
-    return Encoder(tuple(replace(one, categories=()) if one.name in tables else one for one in known), tables)
+    encoder = fit_encoder_to([frame], features)
+    return encoder if task is None else encoder.with_level_tables(frame.select, task, most_levels)
 
 
-def _with_categories(frame: pl.DataFrame, feature: Feature) -> Feature:
-    if feature.kind == "number":
-        return feature
-    seen = frame[feature.name].cast(pl.String).drop_nulls().unique().to_list()
-    return replace(feature, categories=tuple(sorted(value for value in seen if value != MISSING)))
+def fit_encoder_to(frames: Iterable[pl.DataFrame], features: Sequence[Feature]) -> Encoder:
+    """Learn the categories of all frames, sorted, so that the same rows give the same codes in any order.
+
+    frames: they need the categories' columns only.
+    """
+    seen: dict[str, set[str]] = {feature.name: set() for feature in features if feature.kind == "category"}
+    for frame in frames:
+        for name, values in seen.items():
+            values.update(frame[name].cast(pl.String).drop_nulls().unique())
+    learned = {name: tuple(sorted(values - {MISSING})) for name, values in seen.items()}
+    return Encoder(tuple(replace(one, categories=learned.get(one.name, one.categories)) for one in features))
 
 
 def _texts(frame: pl.DataFrame, name: str) -> pl.Series:
     return frame[name].cast(pl.String).fill_null(MISSING)
 
 
-def _history(frame: pl.DataFrame, task: Task) -> History:
+def _history(read: Read, task: Task) -> History:
     """Of the rows of a training set."""
+    frame = read([PREDICTION_TIME, LABEL_KNOWN_AT, LABEL])
     moments = (frame[name].dt.timestamp("us").to_numpy() for name in (PREDICTION_TIME, LABEL_KNOWN_AT))
     return History(task.averaged(task.encoded(frame[LABEL])), *moments)
 

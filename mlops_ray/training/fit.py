@@ -1,22 +1,36 @@
 """The last fit: the chosen candidate with its parameters, on all rows before the gap and the test period."""
 
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, UseCaseError
-from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
+from mlops_ray.features.blocks import Rows
+from mlops_ray.features.columns import LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.tasks.scaling import Scaling
-from mlops_ray.training.encoding import Encoder, fit_encoder
+from mlops_ray.training.encoded_rows import EncodedRows, labels_of, moments_of
+from mlops_ray.training.encoding import Encoder, fit_encoder_to
 from mlops_ray.training.ensemble import Ensemble
-from mlops_ray.training.scaled import fit_steps, scaled
+from mlops_ray.training.fitted_on import FittedOn, fitted_on
+from mlops_ray.training.scaled import ScaledModel, scaled, scaled_steps
 from mlops_ray.training.trial import Trial
 from mlops_ray.training.weights import weigh
-from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, UseCase
+from mlops_ray.use_case import Candidate, Feature, FitBlocks, FitData, FittedModel, LargeCandidate, UseCase
 from mlops_ray.use_case.search import ENSEMBLE
+
+
+@dataclass(frozen=True)
+class Memory:
+    """bytes: what a process of a fit may take. checkpoints: a URL below which a fit leaves what it goes on from."""
+
+    bytes: int
+    checkpoints: str
 
 
 @dataclass(frozen=True)
@@ -24,16 +38,22 @@ class Fitted:
     """A trained model: `onnx` is the complete one, from raw features to the answer (Encoder.wrap_onnx).
 
     threads: how many it was fitted with, on which the order of additions and so the last digits can depend.
-    uncalibrated: the model before its calibration, if it has one. is_cut_short: the time limit was up before it ended.
+    on: which rows. uncalibrated: the model before its calibration, if it has one. is_cut_short: the time limit was up
+    before it ended. workers: how many fitted it together, 0 for this process alone.
     """
 
     encoder: Encoder
     model: FittedModel
     onnx: bytes
-    rows: int
+    on: FittedOn
     threads: int
     uncalibrated: FittedModel | None = None
     is_cut_short: bool = False
+    workers: int = 0
+
+    def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
+        """The model's answers to rows of a training set."""
+        return self.model.predict(self.encoder.encode(rows))
 
 
 def fit_chosen(
@@ -53,44 +73,53 @@ def fit_chosen(
     """
     end = use_case.split.trained_until(as_of)
     rows = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
-    rows = rows.sort(PREDICTION_TIME, maintain_order=True)
-    if lacking := use_case.label.task.shortfall(use_case.label.task.encoded(rows[LABEL])):
-        raise DataError(
-            f"Before {end.isoformat()} there are {lacking}. Give more data, another as_of or a shorter split."
-        )
-    return fit_trial(use_case, rows, features, trial, calibration)
+    chosen = Rows.of(rows.sort(PREDICTION_TIME, maintain_order=True))
+    return fit_trial(use_case, chosen, features, trial, calibration)
 
 
 def fit_trial(
     use_case: UseCase,
-    rows: pl.DataFrame,
+    rows: Rows,
     features: Sequence[Feature],
     trial: Trial,
     calibration: Scaling | None = None,
+    memory: Memory | None = None,
 ) -> Fitted:
-    """Fit `trial`'s candidate with its parameters on these rows in the order of prediction, with an encoder fitted on
-    them."""
+    """Fit `trial`'s candidate with its parameters on these rows, with an encoder fitted on them.
+
+    memory: what there is of it; None: enough for all rows. Raises DataError where there is nothing to learn from.
+    """
     candidate, task, fit = _candidate(use_case, trial.candidate), use_case.label.task, use_case.fit
-    encoder, label = fit_encoder(rows, features, task, fit.most_levels), task.encoded(rows[LABEL])
-    weights = weigh(fit, task, label, rows[PREDICTION_TIME])
-    data = FitData(
-        encoder.encode_fitted(rows, task),
-        label,
-        encoder.columns,
-        task,
-        use_case.search.seed,
-        _threads(),
-        weights.rows,
-        fit.held_out,
-        fit.ends_at(),
-    )
-    *_, (_, fitted) = fit_steps(candidate, data, trial.parameters, weights.correction)
+    memory, seed = memory or Memory(sys.maxsize, ""), use_case.search.seed
+    on = fitted_on(candidate, len(rows), len(features), memory.bytes)
+    if on.way == "sample":
+        rows = Rows.of(rows.some(on.rows, seed))
+        on = replace(on, rows=len(rows))
+    categories = [feature.name for feature in features if feature.kind == "category"]
+    encoder = fit_encoder_to(rows.frames(categories) if categories else (), features)
+    encoder, label = encoder.with_level_tables(rows.whole, task, fit.most_levels), labels_of(rows, task)
+    if lacking := task.shortfall(label):
+        raise DataError(
+            f"Among the rows to fit to there are {lacking}. Give more data, another as_of or a shorter split."
+        )
+    weights = weigh(fit, task, label, moments_of(rows))
+    encoded = EncodedRows(encoder, rows, encoder.of_fitted(rows.whole, task))
+    about = label, encoder.columns, task, seed, _threads(), weights.rows, fit.held_out, fit.ends_at()
+    data: FitData | FitBlocks
+    if on.way == "blocks" and isinstance(candidate, LargeCandidate):
+        data = FitBlocks(encoded, *about, memory.checkpoints, memory.bytes)
+        steps = candidate.fit_blocks(data, trial.parameters)
+    else:
+        data = FitData(encoded.matrix(), *about)
+        steps = candidate.fit(data, trial.parameters)
+    *_, (_, fitted) = scaled_steps(steps, task, weights.correction)
     is_cut_short = data.is_out_of_time()  # before the export, which takes time of its own
     model, uncalibrated = fitted, None
     if calibration is not None:
         model, uncalibrated = scaled(fitted, calibration, task), fitted
     onnx = encoder.wrap_onnx(model.to_onnx())
-    return Fitted(encoder, model, onnx, rows.height, data.threads, uncalibrated, is_cut_short)
+    workers = getattr(fitted.model if isinstance(fitted, ScaledModel) else fitted, "workers", 0)
+    return Fitted(encoder, model, onnx, on, data.threads, uncalibrated, is_cut_short, workers)
 
 
 def _candidate(use_case: UseCase, name: str) -> Candidate:

@@ -93,12 +93,19 @@ def expect_answers(task: Task, answer: NDArray[np.float64], rows: int) -> None:
 def fit_steps(
     candidate: Candidate, data: FitData, parameters: Parameters, scaling: Scaling | None
 ) -> Iterator[tuple[float, FittedModel]]:
-    """The candidate's steps, each model behind the scaling, if there is one; of an average each of its models, as
-    in the trials that it was made of."""
-    for fraction, model in candidate.fit(data, parameters):
+    """The candidate's steps; see `scaled_steps`."""
+    return scaled_steps(candidate.fit(data, parameters), data.task, scaling)
+
+
+def scaled_steps(
+    steps: Iterator[tuple[float, FittedModel]], task: Task, scaling: Scaling | None
+) -> Iterator[tuple[float, FittedModel]]:
+    """Steps of a candidate, each model behind the scaling, if there is one; of an average each of its models, as in
+    the trials that it was made of."""
+    for fraction, model in steps:
         if scaling is None:
             yield fraction, model
         elif isinstance(model, AveragedModel):
-            yield fraction, model.with_models(*(scaled(one, scaling, data.task) for one in model.models))
+            yield fraction, model.with_models(*(scaled(one, scaling, task) for one in model.models))
         else:
-            yield fraction, scaled(model, scaling, data.task)
+            yield fraction, scaled(model, scaling, task)

@@ -9,6 +9,7 @@ without the state of its scheduler, and forgets trials begun after the last time
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlops_ray.config import Settings
@@ -18,7 +19,7 @@ from mlops_ray.training.averaging import average_the_best
 from mlops_ray.training.experiment import run_trials
 from mlops_ray.training.kept_answers import KeptAnswers
 from mlops_ray.training.leaderboard import leaderboard, table
-from mlops_ray.training.shared_data import encode_where_it_fits
+from mlops_ray.training.shared_data import encode_where_it_fits, rows_looked_at
 from mlops_ray.training.slots import Slots
 from mlops_ray.training.tracking import open_search
 from mlops_ray.training.trial import SearchProgress, SearchResult
@@ -55,7 +56,10 @@ def search(
     UnavailableError if MLflow is down.
     """
     started = time.monotonic()
-    data = encode_where_it_fits(use_case, training_set)
+    rows = rows_looked_at(use_case, training_set)
+    if rows != use_case.search.rows:
+        logger.info("Trials are given %d of %d rows: more do not fit in the memory of a node.", rows, training_set.rows)
+    data = encode_where_it_fits(use_case, training_set, rows)
     runs = open_search(
         settings,
         use_case.name,
@@ -64,7 +68,7 @@ def search(
         training_set,
         {
             "mlops_ray.feature_service": str(training_set.feature_service),
-            "mlops_ray.search_rows": str(use_case.search.rows or "all"),
+            "mlops_ray.search_rows": str(rows or "all"),
         },
         start_from,
     )
@@ -81,12 +85,12 @@ def search(
             run_trials(use_case, settings, data, key, ledger, kept, slots)
             _require_ended(ledger)
         if kept is not None:
-            average_the_best(use_case, training_set, ledger, kept)
+            average_the_best(use_case, training_set, ledger, kept, rows)
         ledger.reconcile()
     except BaseException:
         ledger.abandon()
         raise
-    result = ledger.result()
+    result = replace(ledger.result(), looked_at=rows)
     metric = use_case.label.task.metrics[use_case.metric]
     runs.log_leaderboard(table(leaderboard(result, metric)))
     logger.info(

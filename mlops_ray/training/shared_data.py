@@ -21,13 +21,31 @@ _BYTES_WHILE_ENCODED = 24
 SharedData: TypeAlias = "TrialData | ray.ObjectRef[TrialData]"
 
 
-def encode_where_it_fits(use_case: UseCase, training_set: TrainingSet) -> "TrialData | ray.ObjectRef[TrialData]":
-    """What all trials read, or a reference to it: a training set of many files does not come past the driver."""
+def rows_looked_at(use_case: UseCase, training_set: TrainingSet) -> int | None:
+    """Of training and validation together, how many rows the trials are given: what is declared, and at most what a
+    node has memory to encode at once; None: all."""
+    declared = use_case.search.rows
     if not training_set.parts:
-        return encode(use_case, training_set)
-    rows = use_case.search.rows or training_set.rows
-    memory = min(rows * (len(training_set.features) + 8) * _BYTES_WHILE_ENCODED, most_memory())
-    reference = ray.remote(encode).options(memory=memory).remote(use_case, training_set)
+        return declared
+    fitting = most_memory() // _row_bytes(training_set)
+    return fitting if min(declared or training_set.rows, training_set.rows) > fitting else declared
+
+
+def _row_bytes(training_set: TrainingSet) -> int:
+    return (len(training_set.features) + 8) * _BYTES_WHILE_ENCODED
+
+
+def encode_where_it_fits(
+    use_case: UseCase, training_set: TrainingSet, rows: int | None
+) -> "TrialData | ray.ObjectRef[TrialData]":
+    """What all trials read, or a reference to it: a training set of many files does not come past the driver.
+
+    rows: see `rows_looked_at`.
+    """
+    if not training_set.parts:
+        return encode(use_case, training_set, rows)
+    memory = (rows or training_set.rows) * _row_bytes(training_set)
+    reference = ray.remote(encode).options(memory=memory).remote(use_case, training_set, rows)
     try:
         ray.wait([reference], fetch_local=False)
         ray.get(ray.remote(_is_there).remote(reference))
@@ -38,9 +56,9 @@ def encode_where_it_fits(use_case: UseCase, training_set: TrainingSet) -> "Trial
     return reference
 
 
-def encode(use_case: UseCase, training_set: TrainingSet) -> TrialData:
-    wanted, search = ("train", "validation"), use_case.search
-    parts = read_split(training_set, use_case.split, use_case.label.task, wanted, search.rows, search.seed)
+def encode(use_case: UseCase, training_set: TrainingSet, rows: int | None) -> TrialData:
+    wanted, seed = ("train", "validation"), use_case.search.seed
+    parts = read_split(training_set, use_case.split, use_case.label.task, wanted, rows, seed)
     return trial_data(use_case, parts["train"], parts["validation"], training_set.features)
 
 

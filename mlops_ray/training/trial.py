@@ -140,7 +140,7 @@ class SearchResult:
     one, and `parameters`, by candidate those that were best in its search: where they lie in the space, the candidate's
     first trial has taken them. Empty without such a version. average: of an average of trials that was looked for, its
     `weights` by trial, its `value`, by how much it is `better_by` than the best single one (training.ensemble), and
-    whether it was `chosen`.
+    whether it was `chosen`. looked_at: about how many rows of training and validation the trials were given; None: all.
     """
 
     parent_run_id: str
@@ -152,6 +152,7 @@ class SearchResult:
     spent: Spent = Spent(0, 0.0, 0.0)
     started_from: Mapping[str, Any] = field(default_factory=dict)
     average: Mapping[str, Any] = field(default_factory=dict)
+    looked_at: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -164,6 +165,7 @@ class SearchResult:
             "spent": asdict(self.spent),
             "started_from": dict(self.started_from),
             "average": dict(self.average),
+            "looked_at": self.looked_at,
         }
 
     @classmethod
@@ -178,4 +180,5 @@ class SearchResult:
             spent=Spent(**value["spent"]) if "spent" in value else Spent(0, 0.0, 0.0),
             started_from=value.get("started_from", {}),
             average=value.get("average", {}),
+            looked_at=value.get("looked_at"),
         )

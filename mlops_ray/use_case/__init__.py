@@ -8,7 +8,7 @@ from mlops_ray.use_case.column import Column, ColumnType
 from mlops_ray.use_case.divided_view import DividedView
 from mlops_ray.use_case.expectations import Expectations, NeverFalls, References, Unique
 from mlops_ray.use_case.features import Feature, FeatureKind
-from mlops_ray.use_case.fit import Fit, FitData
+from mlops_ray.use_case.fit import Blocks, Fit, FitBlocks, FitData
 from mlops_ray.use_case.gates import (
     AdvisorySeverity,
     Approval,
@@ -35,6 +35,7 @@ from mlops_ray.use_case.search import (
     Choice,
     FittedModel,
     Integer,
+    LargeCandidate,
     Parameters,
     Resources,
     Search,
@@ -56,6 +57,7 @@ __all__ = [
     "BetterThanBaseline",
     "BetterThanChampion",
     "Binary",
+    "Blocks",
     "Candidate",
     "CategoryDetector",
     "Choice",
@@ -68,11 +70,13 @@ __all__ = [
     "Feature",
     "FeatureKind",
     "Fit",
+    "FitBlocks",
     "FitData",
     "FittedModel",
     "Gate",
     "Integer",
     "Label",
+    "LargeCandidate",
     "LastKnown",
     "Latency",
     "Monitoring",

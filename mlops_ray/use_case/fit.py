@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,16 +82,36 @@ class Fit:
                     raise UseCaseError(f"{owner}: Fit: the label has no class {one!r} (it has {shown}). {hint}".strip())
 
 
-@dataclass(frozen=True)
-class FitData:
-    """What a candidate is given to learn from.
+class Blocks(Protocol):
+    """Encoded features of rows in the order of prediction time, of which a block is read when it is asked for.
 
-    matrix: encoded features, float32 [rows, features], in the order of prediction time; it may be read-only. label: as
-    `task` encodes it, [rows]. weights: how much each row counts, float64 [rows], 1 on average; None: all the same.
-    held_out: see `Fit`. ends_at: the moment of `time.monotonic` from which on to end with what there is; None: never.
+    Another process that is given them can read them too.
     """
 
-    matrix: NDArray[np.float32]
+    def __len__(self) -> int:
+        """How many rows."""
+        ...
+
+    def __getitem__(self, rows: slice) -> Self:
+        """The rows from one place to another alone, without a step."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The rows of each block."""
+        ...
+
+    def read(self, number: int) -> NDArray[np.float32]:
+        """A block, [rows, features]. Raises DataError if its file is gone or another."""
+        ...
+
+
+_Matrix = TypeVar("_Matrix", NDArray[np.float32], Blocks)
+
+
+@dataclass(frozen=True)
+class _Given(Generic[_Matrix]):
+    matrix: _Matrix
     label: NDArray[Any]
     features: tuple[Feature, ...]
     task: Task
@@ -115,3 +135,25 @@ class FitData:
     def _rows(self, which: slice) -> Self:
         weights = None if self.weights is None else self.weights[which]
         return replace(self, matrix=self.matrix[which], label=self.label[which], weights=weights, held_out=None)
+
+
+@dataclass(frozen=True)
+class FitData(_Given[NDArray[np.float32]]):
+    """What a candidate is given to learn from.
+
+    matrix: encoded features, float32 [rows, features], in the order of prediction time; it may be read-only. label: as
+    `task` encodes it, [rows]. weights: how much each row counts, float64 [rows], 1 on average; None: all the same.
+    held_out: see `Fit`. ends_at: the moment of `time.monotonic` from which on to end with what there is; None: never.
+    """
+
+
+@dataclass(frozen=True)
+class FitBlocks(_Given[Blocks]):
+    """What a candidate is given to learn from where the matrix is too large for memory; else as `FitData`.
+
+    checkpoints: a URL below which a fit may leave what it goes on from after it was killed. memory_bytes: what a
+    process may take.
+    """
+
+    checkpoints: str = ""
+    memory_bytes: int = 0

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.errors import UseCaseError
 from mlops_ray.use_case.declared_types import expect_types
-from mlops_ray.use_case.fit import FitData
+from mlops_ray.use_case.fit import FitBlocks, FitData
 
 # What the average of several trials is called, where a candidate has its name.
 ENSEMBLE = "ensemble"
@@ -98,6 +98,20 @@ class Candidate(Protocol):
         The weights and the limits of `data` are the candidate's to heed (see FitData). Raises UseCaseError if it has no
         models for this kind of label.
         """
+        ...
+
+
+@runtime_checkable
+class LargeCandidate(Candidate, Protocol):
+    """A candidate that can also be fitted to rows that do not fit in memory, a block at a time. Others are fitted to a
+    sample of them."""
+
+    def fit_blocks(self, data: FitBlocks, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
+        """As `fit`."""
+        ...
+
+    def bytes_for(self, rows: int, features: int) -> int:
+        """What its largest process holds while it is fitted to so many rows, beside the block that it reads."""
         ...
 
 

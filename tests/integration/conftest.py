@@ -14,9 +14,9 @@ from mlops_ray.governance.control_store import ControlStore
 
 WITHOUT_RAY = {
     "advisories", "approval_machine", "audit", "audit_roles", "backup", "candidates", "control_store", "events",
-    "feast_sdk", "freshness", "governance", "many_replicas", "materialize_killed", "models", "object_store_files",
-    "online_store", "openapi", "rollout_machine", "scheduler_killed", "sealing", "serve_configs", "table_sources",
-    "tracking", "upgrade",
+    "feast_sdk", "freshness", "governance", "many_replicas", "materialize_killed", "models", "network_together",
+    "object_store_files", "online_store", "openapi", "rollout_machine", "scheduler_killed", "sealing", "sealing_large",
+    "serve_configs", "table_sources", "tracking", "upgrade",
 }  # fmt: skip
 
 

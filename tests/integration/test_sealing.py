@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, IntegrityError, UseCaseError
+from mlops_ray.features.blocks import Rows
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.definitions import Definitions, keep_definitions, read_definitions
 from mlops_ray.features.training_set import TrainingSet, build_training_set, split_by_time
@@ -217,7 +218,7 @@ def test_what_calibrates_answers_is_sealed_with_them_and_found_on_rows_that_the_
     assert model.evaluation["calibration"] == found
     parts = split_by_time(read_parquet(training_set.url), AS_OF, case.split, label.task)
     trial = Trial(case.candidates[0].name, 0, {"l2": 1e-4, "iterations": 30})
-    early, rows = fit_trial(case, parts.train, training_set.features, trial), parts.validation
+    early, rows = fit_trial(case, Rows.of(parts.train), training_set.features, trial), parts.validation
     answers, labels = early.model.predict(early.encoder.encode(rows)), rows[LABEL].to_numpy()
     assert Scaling(found["slope"], tuple(found["shifts"])) == platt(labels, answers)
     # Led back from weights of 20 they are probabilities already; what is measured across days is no better than chance.

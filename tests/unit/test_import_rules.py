@@ -138,6 +138,7 @@ HOMES = {
     "feast": ("mlops_ray/features/feast.py", "feature_repo/"),
     "mlflow": ("mlops_ray/training/tracking.py", "mlops_ray/registry/models.py"),
     "ray.tune": ("mlops_ray/training/experiment.py", "mlops_ray/training/asha.py"),
+    "ray.train": ("mlops_ray/training/candidates/network_workers.py",),
     "ray.serve": ("mlops_ray/serving/",),
     "optuna": ("mlops_ray/training/",),
     # The search, which stands before the registry, measures what a trial's model costs to serve.

@@ -56,12 +56,15 @@ def inputs_for(given: Given, trial: Known[Trial]) -> EvaluateInputs:
     return EvaluateInputs(part_of_case, known_training_set(given), trial)
 
 
-def run_evaluate(inputs: EvaluateInputs, where: Where, threads: int | None = None) -> dict[str, Any]:
-    """threads: with how many it is fitted, on which the last digits can depend; None for as many as CPUs are free."""
+def run_evaluate(
+    inputs: EvaluateInputs, where: Where, threads: int | None = None, memory_bytes: int | None = None
+) -> dict[str, Any]:
+    """threads: with how many it is fitted, on which the last digits can depend; None for as many as CPUs are free.
+    memory_bytes: by which it is decided on which rows it is fitted; None for what the step is given."""
     from mlops_ray.pipeline.sealing import fit_score_and_seal
 
-    arguments = inputs.use_case, where.settings, inputs.training_set.value, inputs.trial.value
-    return in_task(where, "evaluate", fit_score_and_seal, *arguments, cpus=None, threads=threads)
+    what = inputs.use_case, where.settings, inputs.training_set.value, inputs.trial.value
+    return in_task(where, "evaluate", fit_score_and_seal, *what, where.key, memory_bytes, cpus=None, threads=threads)
 
 
 def verify_evaluate(inputs: EvaluateInputs, result: Mapping[str, Any], where: Where) -> str | None:

@@ -1,9 +1,11 @@
 """Growing: trees added one after the other, until there are enough, more of them do harm, or the time is up."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from mlops_ray.use_case import FitData, FittedModel
+from mlops_ray.use_case import FitBlocks, FitData, FittedModel
+
+Data = TypeVar("Data", bound=FitData | FitBlocks)
 
 _FRACTIONS = (0.25, 0.5, 1.0)
 # So many trees without a better answer to the rows that are held out, and no more are added.
@@ -29,7 +31,7 @@ class Growth(Protocol):
 
 
 def grow_in_steps(
-    begin: Callable[[FitData, FitData | None], Growth], data: FitData, trees: int
+    begin: Callable[[Data, Data | None], Growth], data: Data, trees: int
 ) -> Iterator[tuple[float, FittedModel]]:
     """The steps of a candidate. begin: a growth on some rows that watches others, or none.
 

@@ -4,7 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.use_case import FitData, FittedModel, Integer, Parameters, SearchSpace, Uniform
+from mlops_ray.use_case import FitBlocks, FitData, FittedModel, Integer, Parameters, SearchSpace, Uniform
+
+# Of a value: its bin, and once more its bin beside the others of its row; of a row: label, weight, place, score and
+# gradients, and Python's own label and weight.
+_BYTES_OF_VALUE, _BYTES_OF_ROW = 2, 60
 
 
 def _default_space() -> SearchSpace:
@@ -23,7 +27,7 @@ class LightGBM:
     """Boosted trees by LightGBM (Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", 2017).
 
     Categories enter as their codes, as with `GradientBoosting`. The budget is `iterations`. The same seed and number of
-    threads give the same trees.
+    threads give the same trees, from a matrix and from blocks, of which only bins of a byte are kept.
     """
 
     name: str = "lightgbm"
@@ -31,6 +35,17 @@ class LightGBM:
 
     def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
         """See use_case.Candidate. Raises ConfigurationError if lightgbm is not installed here."""
+        yield from self._fit_trees(data, parameters)
+
+    def fit_blocks(self, data: FitBlocks, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
+        """See use_case.LargeCandidate. Raises as `fit` does."""
+        yield from self._fit_trees(data, parameters)
+
+    def bytes_for(self, rows: int, features: int) -> int:
+        """See use_case.LargeCandidate."""
+        return rows * (features * _BYTES_OF_VALUE + _BYTES_OF_ROW)
+
+    def _fit_trees(self, data: FitData | FitBlocks, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
         try:
             from mlops_ray.training.candidates.light_gbm_trees import fit_trees
         except ImportError as error:

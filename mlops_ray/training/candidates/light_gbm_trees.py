@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from mlops_ray.tasks.link import Linear, Link
 from mlops_ray.training.candidates.growing import PATIENCE, grow_in_steps
 from mlops_ray.training.candidates.tree_ensemble import Tree, rounded_down, trees_to_onnx
-from mlops_ray.use_case import FitData, FittedModel, Parameters
+from mlops_ray.use_case import Blocks, FitBlocks, FitData, FittedModel, Parameters
 
 
-def fit_trees(data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
+def fit_trees(data: FitData | FitBlocks, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
     """See light_gbm.LightGBM. Each step adds trees to those before it."""
 
-    def begin(rows: FitData, watched: FitData | None) -> "_Growth":
+    def begin(rows: FitData | FitBlocks, watched: FitData | FitBlocks | None) -> "_Growth":
         return _Growth(rows, watched, parameters)
 
     return grow_in_steps(begin, data, int(parameters["iterations"]))
@@ -26,7 +26,7 @@ def fit_trees(data: FitData, parameters: Parameters) -> Iterator[tuple[float, Fi
 class _Growth:
     """See growing.Growth."""
 
-    def __init__(self, data: FitData, watched: FitData | None, parameters: Parameters) -> None:
+    def __init__(self, data: FitData | FitBlocks, watched: FitData | FitBlocks | None, parameters: Parameters) -> None:
         objective, self._link = _objective(data.task.link(data.label))
         settings = {name: value for name, value in parameters.items() if name != "iterations"}
         settings |= {**objective, "seed": data.seed, "num_threads": data.threads, "verbose": -1}
@@ -55,11 +55,51 @@ class _Growth:
         return LightGbmTrees(self._booster, self._link, self._data.task.output)
 
 
-def _dataset(data: FitData, binned_as: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+def _dataset(data: FitData | FitBlocks, binned_as: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
     label = data.label.astype(np.float64)
+    matrix = data.matrix if isinstance(data, FitData) else _sequences(data.matrix)
     return lightgbm.Dataset(
-        data.matrix, label, binned_as, weight=data.weights, params={"verbose": -1}, free_raw_data=False
+        matrix,
+        label,
+        binned_as,
+        weight=data.weights,
+        params={"verbose": -1},
+        free_raw_data=not isinstance(data, FitData),
     )
+
+
+def _sequences(blocks: Blocks) -> list["_Sequence"]:
+    read = _LastRead(blocks)
+    return [_Sequence(read, number, rows) for number, rows in enumerate(blocks.sizes)]
+
+
+class _LastRead:
+    """Blocks, of which the last one that was read is kept: LightGBM asks for one row after the other."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks, self._number, self._matrix = blocks, -1, np.empty((0, 0), np.float32)
+
+    def read(self, number: int) -> NDArray[np.float32]:
+        if number != self._number:
+            self._matrix = np.empty((0, 0), np.float32)  # so that two are never in memory
+            self._number, self._matrix = number, self._blocks.read(number)
+        return self._matrix
+
+
+class _Sequence(lightgbm.Sequence):
+    """A block as LightGBM reads it: twice, the rows by which bins are found, as float64, and then all, in batches."""
+
+    batch_size = 65_536
+
+    def __init__(self, read: _LastRead, number: int, rows: int) -> None:
+        self._read, self._number, self._rows = read, number, rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        found: NDArray[np.float32] = self._read.read(self._number)[rows]
+        return found if isinstance(rows, slice) else found.astype(np.float64)
 
 
 def _objective(link: Link) -> tuple[dict[str, Any], Link]:

@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -16,10 +16,10 @@ from mlops_ray.tasks.link import Linear, Link
 from mlops_ray.use_case import Feature, FitData, Parameters
 
 _FRACTIONS = (0.25, 0.5, 1.0)
-_BATCH_ROWS = 2048
+BATCH_ROWS = 2048
 _PREDICTION_ROWS = 65_536
 # So many epochs without a better answer to the rows that are held out end a fit.
-_PATIENCE = 2
+PATIENCE = 2
 # In standard deviations: beyond that a network extrapolates to anything.
 _CLIP = 10.0
 # Of all values in training, hidden from the network so that "unknown" and "missing" mean something to it even in a
@@ -34,22 +34,21 @@ def fit_network(data: FitData, parameters: Parameters) -> Iterator[tuple[float, 
     torch.manual_seed(data.seed)
     early, late = data.divided() or (data, None)
     link = data.task.link(early.label)
-    score = _SCORES[link.name](link, early)
-    module = _Perceptron(early.matrix, data.features, score, int(parameters["width"]), float(parameters["dropout"]))
-    inputs = torch.from_numpy(np.array(early.matrix))
-    epoch = -(-len(inputs) // _BATCH_ROWS)
+    score = SCORES[link.name](link)
+    module = Perceptron(Moments.of(early.matrix, data.features), data.features, score, parameters)
+    inputs, targets = torch.from_numpy(np.array(early.matrix)), score.targets(early.label)
+    weights = None if early.weights is None else torch.from_numpy(early.weights.astype(np.float32))
+    epoch = -(-len(inputs) // BATCH_ROWS)
     steps = max(4, int(parameters["epochs"]) * epoch)
-    peak = float(parameters["learning_rate"])
-    decay = float(parameters["weight_decay"])
-    optimizer = torch.optim.AdamW(module.parameters(), lr=peak, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps, pct_start=0.2)
+    optimizer, schedule = descent(module, parameters, steps)
     batches = _batches(len(inputs), torch.Generator().manual_seed(data.seed))
     watch = _Watch(Network(module, link, data.task.output), late)
     ends = {round(steps * fraction): fraction for fraction in _FRACTIONS}
     for done in range(1, steps + 1):
         rows = next(batches)
         optimizer.zero_grad()
-        score.loss(module.scores(module.hide(inputs[rows])), rows).backward()
+        scores = module.scores(module.hide(inputs[rows]))
+        score.loss(scores, targets[rows], None if weights is None else weights[rows]).backward()
         optimizer.step()
         schedule.step()
         if (done % epoch == 0 and watch.is_worse()) or data.is_out_of_time():
@@ -59,6 +58,15 @@ def fit_network(data: FitData, parameters: Parameters) -> Iterator[tuple[float, 
             module.train()
     watch.take_best()
     yield 1.0, Network(module.eval(), link, data.task.output)
+
+
+def descent(
+    module: nn.Module, parameters: Parameters, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW with one cycle of the learning rate over so many steps."""
+    peak, decay = float(parameters["learning_rate"]), float(parameters["weight_decay"])
+    optimizer = torch.optim.AdamW(module.parameters(), lr=peak, weight_decay=decay)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps, pct_start=0.2)
 
 
 class _Watch:
@@ -79,7 +87,7 @@ class _Watch:
         best = int(np.argmin(self._losses))
         if best == len(self._losses) - 1:
             self._best = {name: value.clone() for name, value in module.state_dict().items()}
-        return len(self._losses) - 1 - best >= _PATIENCE
+        return len(self._losses) - 1 - best >= PATIENCE
 
     def take_best(self) -> None:
         if self._best:
@@ -90,14 +98,16 @@ class _Watch:
 class Network:
     """A fitted network; training goes on with the same one until the last fraction."""
 
-    module: "_Perceptron"
+    module: "Perceptron"
     link: Link
     output: str
+    workers: int = 0  # that fitted it together; 0 for the process that asked for it
 
     def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        device = self.module.mean.device
         with torch.inference_mode():
             parts = [
-                self.module(torch.from_numpy(np.array(matrix[start : start + _PREDICTION_ROWS])))
+                self.module(torch.from_numpy(np.array(matrix[start : start + _PREDICTION_ROWS])).to(device)).cpu()
                 for start in range(0, len(matrix), _PREDICTION_ROWS)
             ]
         return torch.cat(parts).numpy().astype(np.float64) if parts else self._none()
@@ -123,13 +133,12 @@ class Network:
         return buffer.getvalue()
 
 
-class _Perceptron(nn.Module):  # type: ignore[misc]
+class Perceptron(nn.Module):  # type: ignore[misc]
     """From the encoded matrix to the answer; everything that was learned is inside, so all of it is exported."""
 
-    def __init__(
-        self, matrix: NDArray[np.float32], features: Sequence[Feature], score: "_Score", width: int, dropout: float
-    ) -> None:
+    def __init__(self, moments: "Moments", features: Sequence[Feature], score: "Score", parameters: Parameters) -> None:
         super().__init__()
+        width, dropout = int(parameters["width"]), float(parameters["dropout"])
         self.width_in = len(features)
         numbers = [index for index, feature in enumerate(features) if feature.kind == "number"]
         self.categories = [index for index, feature in enumerate(features) if feature.kind == "category"]
@@ -137,11 +146,10 @@ class _Perceptron(nn.Module):  # type: ignore[misc]
         self.numbers: torch.Tensor
         self.mean: torch.Tensor
         self.scale: torch.Tensor
-        mean, scale = _moments(matrix[:, numbers])
         self.register_buffer("is_number", torch.tensor([feature.kind == "number" for feature in features]))
         self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.int64))
-        self.register_buffer("mean", torch.from_numpy(mean))
-        self.register_buffer("scale", torch.from_numpy(scale))
+        self.register_buffer("mean", torch.from_numpy(moments.mean.astype(np.float32)))
+        self.register_buffer("scale", torch.from_numpy(moments.scale.astype(np.float32)))
         sizes = [len(features[index].categories) + 2 for index in self.categories]
         self.embeddings = nn.ModuleList(nn.Embedding(size, _embedding_width(size)) for size in sizes)
         inputs = 2 * len(numbers) + sum(_embedding_width(size) for size in sizes)
@@ -173,86 +181,110 @@ class _Perceptron(nn.Module):  # type: ignore[misc]
 
     def hide(self, matrix: torch.Tensor) -> torch.Tensor:
         """A copy in which some values are missing: numbers NaN, categories unknown or missing, half of each."""
-        draw = torch.rand(matrix.shape)
+        draw = torch.rand(matrix.shape, device=matrix.device)
         codes = torch.where(draw < _HIDDEN_FRACTION / 2, float(_UNKNOWN_CODE), float(_MISSING_CODE))
         hidden = torch.where(self.is_number, torch.nan, codes)
         return torch.where(draw < _HIDDEN_FRACTION, hidden, matrix)
 
 
-class _Score(nn.Module):  # type: ignore[misc]
-    """A link in torch: from scores to answers, and the loss of some of the rows that are fitted."""
+class Score(nn.Module):  # type: ignore[misc]
+    """A link in torch: from scores to answers, with the loss that scores are fitted by."""
 
-    def __init__(self, link: Link, targets: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
+    def __init__(self, link: Link) -> None:
         super().__init__()
         self.width = link.width
-        self._targets = torch.from_numpy(targets)
-        self._weights = None if weights is None else torch.from_numpy(weights.astype(np.float32))
 
-    def loss(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        losses = self.losses(scores, self._targets[rows])
-        return (losses if self._weights is None else losses * self._weights[rows]).mean()
+    def targets(self, labels: NDArray[Any]) -> torch.Tensor:
+        """Labels as `losses` takes them."""
+        raise NotImplementedError
 
     def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Of each row."""
         raise NotImplementedError
 
+    def loss(self, scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        losses = self.losses(scores, targets)
+        return (losses if weights is None else losses * weights).mean()
 
-class _Logistic(_Score):
-    def __init__(self, link: Link, data: FitData) -> None:
-        super().__init__(link, data.label.astype(np.float32), data.weights)
 
+class _Logistic(Score):
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(scores.squeeze(1))
+
+    def targets(self, labels: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(labels.astype(np.float32))
 
     def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return nn.functional.binary_cross_entropy_with_logits(scores.squeeze(1), targets, reduction="none")
 
 
-class _Softmax(_Score):
-    def __init__(self, link: Link, data: FitData) -> None:
-        super().__init__(link, data.label.astype(np.int64), data.weights)
-
+class _Softmax(Score):
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.softmax(scores, dim=1)
+
+    def targets(self, labels: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(labels.astype(np.int64))
 
     def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(scores, targets, reduction="none")
 
 
-class _Linear(_Score):
-    def __init__(self, link: Linear, data: FitData) -> None:
-        super().__init__(link, link.scaled(data.label).astype(np.float32), data.weights)
-        self._centre, self._deviation, self._median = link.centre, link.deviation, link.median
+class _Linear(Score):
+    def __init__(self, link: Linear) -> None:
+        super().__init__(link)
+        self._link = link
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        return self._centre + self._deviation * scores.squeeze(1)
+        return self._link.centre + self._link.deviation * scores.squeeze(1)
+
+    def targets(self, labels: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(self._link.scaled(labels).astype(np.float32))
 
     def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss = nn.functional.l1_loss if self._median else nn.functional.mse_loss
+        loss = nn.functional.l1_loss if self._link.median else nn.functional.mse_loss
         return loss(scores.squeeze(1), targets, reduction="none")
 
 
-_SCORES: dict[str, Callable[[Any, FitData], _Score]] = {
-    "logistic": _Logistic,
-    "softmax": _Softmax,
-    "linear": _Linear,
-}
+SCORES: dict[str, Callable[[Any], Score]] = {"logistic": _Logistic, "softmax": _Softmax, "linear": _Linear}
 
 
 def _embedding_width(size: int) -> int:
     return min(16, 1 + size // 4)
 
 
-def _moments(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each column without NaN; 0 and 1 where a column has no spread."""
-    present = ~np.isnan(values)
-    rows = np.maximum(present.sum(axis=0), 1)
-    wide = values.astype(np.float64)
-    mean = np.where(present, wide, 0.0).sum(axis=0) / rows
-    deviation = np.sqrt(np.where(present, (wide - mean) ** 2, 0.0).sum(axis=0) / rows)
-    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1.0).astype(np.float32)
+@dataclass(frozen=True)
+class Moments:
+    """Of each number, over the rows where it is not missing: how many these are, the mean, and the sum of squared
+    deviations from it."""
+
+    rows: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, matrix: NDArray[np.float32], features: Sequence[Feature]) -> Self:
+        values = matrix[:, [index for index, feature in enumerate(features) if feature.kind == "number"]]
+        present = ~np.isnan(values)
+        rows = present.sum(axis=0).astype(np.float64)
+        wide = values.astype(np.float64)
+        mean = np.where(present, wide, 0.0).sum(axis=0) / np.maximum(rows, 1)
+        return cls(rows, mean, np.where(present, (wide - mean) ** 2, 0.0).sum(axis=0))
+
+    def __add__(self, more: "Moments") -> "Moments":
+        """Of both together (Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+        variances", 1979, equation 2.1)."""
+        rows, apart = np.maximum(self.rows + more.rows, 1), more.mean - self.mean
+        mean = self.mean + apart * more.rows / rows
+        squares = self.squares + more.squares + apart**2 * self.rows * more.rows / rows
+        return Moments(self.rows + more.rows, mean, squares)
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Standard deviations; 1 where a column has no spread."""
+        deviation = np.sqrt(self.squares / np.maximum(self.rows, 1))
+        return np.where(deviation > 0, deviation, 1.0)
 
 
 def _batches(rows: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     while True:
-        yield from torch.randperm(rows, generator=generator).split(_BATCH_ROWS)
+        yield from torch.randperm(rows, generator=generator).split(BATCH_ROWS)

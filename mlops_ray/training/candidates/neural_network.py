@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops_ray.use_case import Choice, FitData, Integer, Parameters, SearchSpace, Uniform
+from mlops_ray.use_case import Choice, FitBlocks, FitData, Integer, Parameters, SearchSpace, Uniform
+
+# Of a process: torch, Ray Train, and rows of different times that are mixed; of a row: label, weight, place.
+_BYTES_OF_PROCESS, _BYTES_OF_ROW = 1 << 30, 24
 
 if TYPE_CHECKING:
     from mlops_ray.training.candidates.network import Network
@@ -36,3 +39,13 @@ class NeuralNetwork:
         from mlops_ray.training.candidates.network import fit_network
 
         yield from fit_network(data, parameters)
+
+    def fit_blocks(self, data: FitBlocks, parameters: Parameters) -> Iterator[tuple[float, "Network"]]:
+        """See use_case.LargeCandidate. Where Ray is initialised workers on the nodes of the cluster fit it together."""
+        from mlops_ray.training.candidates.network_workers import fit_network_blocks
+
+        yield 1.0, fit_network_blocks(data, parameters)
+
+    def bytes_for(self, rows: int, features: int) -> int:
+        """See use_case.LargeCandidate."""
+        return _BYTES_OF_PROCESS + rows * _BYTES_OF_ROW
