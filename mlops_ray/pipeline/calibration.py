@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.pipeline.periods import Periods, answers_to
+from mlops_ray.pipeline.periods import answers_to
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.evaluation import ReliabilityBin
 from mlops_ray.tasks.scaling import METHODS, Scaling
@@ -36,7 +36,12 @@ class Found:
 
 
 def find_on_validation(
-    use_case: UseCase, periods: Periods, features: tuple[Feature, ...], trial: Trial, memory: Memory
+    use_case: UseCase,
+    train: Rows,
+    validation: Rows,
+    features: tuple[Feature, ...],
+    trial: Trial,
+    memory: Memory | None = None,
 ) -> Found:
     """Ask about the validation period a model that was fitted on the training period alone: the one to be sealed has
     seen these rows. A threshold is found on what the calibration makes of the answers.
@@ -44,12 +49,12 @@ def find_on_validation(
     The trials were compared before, by their answers as they are, so that a calibration is no part of the value that
     chose between them.
     """
-    task, rows = use_case.label.task, periods.validation
+    task, rows = use_case.label.task, validation
     labels = labels_of(rows, task)
     method = _method(use_case, task.rarest(labels))
     if not task.is_open and method is None:
         return Found(task, None, None, {})
-    fitted = fit_trial(use_case, periods.train, features, trial, memory=memory)
+    fitted = fit_trial(use_case, train, features, trial, memory=memory)
     answers = answers_to(rows, fitted.predict)
     days = days_of(moments_of(rows), use_case.zone())
     calibration, validation = None, dict[str, Any]()

@@ -73,7 +73,7 @@ def fit_score_and_seal(
     artifacts, left = Artifacts(settings.artifacts), ("fits", use_case.name, key or uuid4().hex)
     memory = Memory(memory_bytes or memory_given(), artifacts.url(*left))
     periods = periods_of(use_case, training_set, memory.bytes)
-    found = find_on_validation(use_case, periods, training_set.features, trial, memory)
+    found = find_on_validation(use_case, periods.train, periods.validation, training_set.features, trial, memory)
     fitted = fit_trial(use_case, periods.before_gap, training_set.features, trial, found.calibration, memory)
     features, seed, task = fitted.encoder.features, use_case.search.seed, _renewed(found.task, fitted, periods.gap)
     model, test = OnnxModel(fitted.onnx, features, task), periods.test

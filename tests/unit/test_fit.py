@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.features.blocks import Rows
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
-from mlops_ray.features.training_set import Parts
 from mlops_ray.pipeline.calibration import find_on_validation
 from mlops_ray.tasks.binary import Binary
 from mlops_ray.tasks.multiclass import MultiClass
@@ -160,14 +160,14 @@ def test_probabilities_of_a_class_that_was_learned_by_heart_are_led_back_to_the_
         pl.Series(PREDICTION_TIME, moments(70_000)),
         pl.Series(LABEL_KNOWN_AT, moments(70_000)),
     )
-    parts, asked = Parts(frame[:30_000], frame[30_000:50_000], frame[50_000:]), truth[50_000:]
+    train, validation, test, asked = frame[:30_000], frame[30_000:50_000], frame[50_000:], truth[50_000:]
     case = replace(use_case, candidates=(GradientBoosting(),), fit=Fit(class_weights="balanced"))
     trial = Trial("gradient_boosting", 0, {**middle(GradientBoosting().space), "iterations": 60})
-    found = find_on_validation(case, parts, features, trial)
+    found = find_on_validation(case, Rows.of(train), Rows.of(validation), features, trial)
     assert found.method == "platt"
-    fitted = fit_trial(case, frame[:50_000], features, trial, found.calibration)
+    fitted = fit_trial(case, Rows.of(frame[:50_000]), features, trial, found.calibration)
     assert fitted.uncalibrated is not None
-    matrix_asked = fitted.encoder.encode(parts.test)
+    matrix_asked = fitted.encoder.encode(test)
 
     def beyond_truth(answer: NDArray[np.float64]) -> float:
         answer = np.clip(answer, 1e-12, 1 - 1e-12)
@@ -177,8 +177,7 @@ def test_probabilities_of_a_class_that_was_learned_by_heart_are_led_back_to_the_
     assert before.mean() < 0.5 * asked.mean()
     assert 0.5 * asked.mean() < after.mean() < 2.5 * asked.mean()
     assert beyond_truth(after) < 0.5 * beyond_truth(before)
-    few = Parts(parts.train, frame[30_000:31_000], parts.test)
-    assert find_on_validation(case, few, features, trial).method is None
+    assert find_on_validation(case, Rows.of(train), Rows.of(validation[:1_000]), features, trial).method is None
 
 
 @dataclass(frozen=True)
