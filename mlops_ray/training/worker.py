@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.cost.work import Work
+from mlops_ray.extras import missing_extra
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import Encoder
 from mlops_ray.training.scaled import expect_answers, fit_steps
@@ -81,7 +82,7 @@ class TrialWorker:
         except StopIteration:
             return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
         except Exception as error:  # The user's code may raise anything; it is recorded and ends this trial only.
-            return {"message": what_happened(error), "done": True}
+            return {"message": what_happened(missing_extra(error) or error), "done": True}
         done = fraction >= 1.0
         costs = self._footprint(model) if done else None
         seconds = time.monotonic() - self._started
@@ -94,7 +95,8 @@ class TrialWorker:
 
             return asdict(footprint(model, self._data.encoder, self._data.validation))
         except Exception as error:  # The user's code may raise anything.
-            logger.warning("The model of %s could not be exported: %s", self._candidate.name, what_happened(error))
+            why = what_happened(missing_extra(error) or error)
+            logger.warning("The model of %s could not be exported: %s", self._candidate.name, why)
             return None
 
     def _fit(self) -> Iterator[tuple[float, FittedModel]]:

@@ -1,6 +1,7 @@
 """What is said of all fits reaches every candidate: weights, rows held out, a time limit."""
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -277,6 +278,15 @@ class Odd:
 def test_answers_that_are_none_fail_the_trial_with_a_sentence(fit: Fit, answer: Any, sentence: str) -> None:
     message = judged(Odd(answer), {}, rare(1000, 0.2), fit, "roc_auc")["message"]
     assert re.search(sentence, message)
+
+
+def test_a_candidate_whose_library_is_not_installed_fails_with_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "mlops_ray.training.candidates.network", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    step = judged(NeuralNetwork(), {}, rare(1000, 0.2), Fit(), "roc_auc")
+    assert "pip install 'mlops_ray[torch]'" in step["message"]
 
 
 def judged(candidate: Candidate, parameters: Parameters, data: FitData, fit: Fit, metric: str) -> dict[str, Any]:
