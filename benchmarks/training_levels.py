@@ -55,8 +55,8 @@ def _rows() -> pl.DataFrame:
         known_s = asked_s + random.choice([4 * 3600, 10 * 86400], len(customer))
         moments = {PREDICTION_TIME: asked_s, LABEL_KNOWN_AT: known_s}
         parts.append(pl.DataFrame({"week": week, "customer": customer, LABEL: label, **moments, **columns}))
-    moments = (pl.from_epoch(pl.col(name).cast(pl.Int64)) for name in (PREDICTION_TIME, LABEL_KNOWN_AT))
-    return pl.concat(parts).with_columns(pl.format("customer-{}", "customer").alias("customer"), *moments)
+    known = (pl.from_epoch(pl.col(name).cast(pl.Int64)) for name in (PREDICTION_TIME, LABEL_KNOWN_AT))
+    return pl.concat(parts).with_columns(pl.format("customer-{}", "customer").alias("customer"), *known)
 
 
 def _fit(name: str, most_levels: int | None) -> dict[str, tuple[float, str]]:
