@@ -117,7 +117,7 @@ def _started(command: Sequence[str], state: Path, node: Node) -> Iterator["subpr
 
 
 def _wait_for_nodes(address: str, count: int) -> None:
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

@@ -44,7 +44,7 @@ def wall() -> Figures:
         started = time.monotonic()
         result = _searched(case, training_set)
         ours, started = time.monotonic() - started, time.monotonic()
-        replay(Path(folder), as_data(case, encode(case, training_set)), result.trials, CPUS)
+        replay(Path(folder), as_data(case, encode(case, training_set, case.search.rows)), result.trials, CPUS)
         theirs = time.monotonic() - started
     yield "search_seconds", ours, f"s, {len(result.trials)} trials of 3 candidates, {ROWS:,} rows"
     yield "optuna_seconds", theirs, "s, the same trials by plain Optuna and joblib"
@@ -56,7 +56,7 @@ def quality() -> Figures:
     with _ray():
         found = [_searched(*_three("flights", QUALITY_ROWS, seed)).best.value or 0.0 for seed in range(SEEDS)]
         case, training_set = _three("flights", QUALITY_ROWS, 0)
-        data = as_data(case, encode(case, training_set))
+        data = as_data(case, encode(case, training_set, case.search.rows))
     theirs = best_of_each(data, range(SEEDS), 3 * EACH, CPUS)
     apart = [one - other for one, other in zip(found, theirs, strict=True)]
     half = student.ppf(0.975, SEEDS - 1) * statistics.stdev(apart) / SEEDS**0.5
@@ -135,7 +135,7 @@ def _last_fit(
     case: UseCase, result: SearchResult, parts: dict[str, Any], training_set: TrainingSet
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The chosen candidate on the rows that FLAML's model was fitted on, in the same encoding."""
-    features = encode(replace(case, search=replace(case.search, rows=None)), training_set).encoder.columns
+    features = encode(case, training_set, None).encoder.columns
     candidate = next(one for one in case.candidates if one.name == result.best.candidate)
     data = FitData(parts["seen"], parts["seen_label"], features, case.label.task, case.search.seed, CPUS)
     *_, (_, model) = candidate.fit(data, result.best.parameters)

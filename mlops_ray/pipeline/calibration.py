@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.features.blocks import Rows
 from mlops_ray.pipeline.periods import answers_to
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.evaluation import ReliabilityBin
@@ -49,20 +50,20 @@ def find_on_validation(
     The trials were compared before, by their answers as they are, so that a calibration is no part of the value that
     chose between them.
     """
-    task, rows = use_case.label.task, validation
-    labels = labels_of(rows, task)
+    task = use_case.label.task
+    labels = labels_of(validation, task)
     method = _method(use_case, task.rarest(labels))
     if not task.is_open and method is None:
         return Found(task, None, None, {})
     fitted = fit_trial(use_case, train, features, trial, memory=memory)
-    answers = answers_to(rows, fitted.predict)
-    days = days_of(moments_of(rows), use_case.zone())
-    calibration, validation = None, dict[str, Any]()
+    answers = answers_to(validation, fitted.predict)
+    days = days_of(moments_of(validation), use_case.zone())
+    calibration, said = None, dict[str, Any]()
     if method is not None:
         calibration = METHODS[method](labels, answers)
-        validation = effect(task, labels, answers, _across(task, method, labels, answers, days))
+        said = effect(task, labels, answers, _across(task, method, labels, answers, days))
         answers = calibration.apply(answers)
-    return Found(task.decided(labels, answers, len(np.unique(days))), method, calibration, validation)
+    return Found(task.decided(labels, answers, len(np.unique(days))), method, calibration, said)
 
 
 def _method(use_case: UseCase, rarest: int) -> str | None:
