@@ -152,7 +152,8 @@ def test_files_bring_the_reference_back() -> None:
     back = Reference.from_files(files)
     assert back.to_files() == files
     window = windows(flow(5, 2), back)[0]
-    assert judge(window, back, SPEC.name) == judge(window, reference, SPEC.name)
+    # As text: from Python 3.13 on, dataclasses with the same NaN are not equal.
+    assert repr(judge(window, back, SPEC.name)) == repr(judge(window, reference, SPEC.name))
     assert set(back.reliability) == {"all", "c=a", "c=b", "c=c"}
     with pytest.raises(IntegrityError, match="does not fit"):
         Reference.from_files({**files, "reference.json": b"{}"})
