@@ -44,7 +44,7 @@ def wall() -> Figures:
         started = time.monotonic()
         result = _searched(case, training_set)
         ours, started = time.monotonic() - started, time.monotonic()
-        replay(Path(folder), as_data(case, encode(case, training_set)), result.trials, CPUS)
+        replay(Path(folder), as_data(case, encode(case, training_set, case.search.rows)), result.trials, CPUS)
         theirs = time.monotonic() - started
     yield "search_seconds", ours, f"s, {len(result.trials)} trials of 3 candidates, {ROWS:,} rows"
     yield "optuna_seconds", theirs, "s, the same trials by plain Optuna and joblib"
@@ -56,7 +56,7 @@ def quality() -> Figures:
     with _ray():
         found = [_searched(*_three("flights", QUALITY_ROWS, seed)).best.value or 0.0 for seed in range(SEEDS)]
         case, training_set = _three("flights", QUALITY_ROWS, 0)
-        data = as_data(case, encode(case, training_set))
+        data = as_data(case, encode(case, training_set, case.search.rows))
     theirs = best_of_each(data, range(SEEDS), 3 * EACH, CPUS)
     apart = [one - other for one, other in zip(found, theirs, strict=True)]
     half = student.ppf(0.975, SEEDS - 1) * statistics.stdev(apart) / SEEDS**0.5
