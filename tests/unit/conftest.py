@@ -1,5 +1,6 @@
 """A control store for a test of its own: migrated once, then copied."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,15 @@ from pathlib import Path
 import pytest
 
 from mlops_ray.governance.control_store import ControlStore
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """What a test starts in this process, as an endpoint, closes files for all that comes after it there."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

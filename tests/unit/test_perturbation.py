@@ -366,7 +366,7 @@ TOGETHER: dict[tuple[type, str], dict[str, Any]] = {
 }
 # Classes that are not declared by a user.
 # Of the other kinds of label, `test_other_tasks` tells.
-NOT_DECLARED = {declared.Feature, declared.FitData, declared.MultiClass, declared.Regression}
+NOT_DECLARED = {declared.Feature, declared.FitBlocks, declared.FitData, declared.MultiClass, declared.Regression}
 CHECKED = [kind for kind in {kind for kind, _ in USE_CASE} if hasattr(kind, "__post_init__")]
 
 SETTINGS: dict[str, tuple[Any, set[StepName]]] = {

@@ -4,8 +4,8 @@ import pytest
 
 from mlops_ray.governance.control_store import ControlStore
 
-ONE = "postgresql://me:hunter2x@one:5433/db"
-TWO = "postgresql://me:hunter2x@one:5433,two:5434/db?target_session_attrs=read-write"
+ONE = "postgresql://me:hunter2x@one:5433/db"  # pragma: allowlist secret
+TWO = "postgresql://me:hunter2x@one:5433,two:5434/db?target_session_attrs=read-write"  # pragma: allowlist secret
 
 
 @pytest.mark.parametrize(("url", "hosts", "ports"), [(ONE, "one", 5433), (TWO, "one,two", "5433,5434")])
