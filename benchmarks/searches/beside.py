@@ -135,7 +135,7 @@ def _last_fit(
     case: UseCase, result: SearchResult, parts: dict[str, Any], training_set: TrainingSet
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The chosen candidate on the rows that FLAML's model was fitted on, in the same encoding."""
-    features = encode(replace(case, search=replace(case.search, rows=None)), training_set).features
+    features = encode(case, training_set, None).features
     candidate = next(one for one in case.candidates if one.name == result.best.candidate)
     data = FitData(parts["seen"], parts["seen_label"], features, case.label.task, case.search.seed, CPUS)
     *_, (_, model) = candidate.fit(data, result.best.parameters)
