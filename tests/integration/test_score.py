@@ -331,7 +331,7 @@ def test_python_objects_are_no_rows_to_score(settings: Settings, rows: pl.DataFr
         objects[column] = [{"a": 1}, object, 3]
         with pytest.raises(DataError, match=f"column {column} holds Python objects"):
             score(ray.data.from_pandas(objects), "departures", str(tmp_path / column), settings)
-        with pytest.raises(DataError, match=f"column {column} has no one type"):
+        with pytest.raises(DataError, match=f"Column {column} of the rows has no one type"):
             score(objects, "departures", str(tmp_path / f"{column}2"), settings)
 
 
