@@ -1,19 +1,16 @@
 """Cost: what a use case has cost this month against its budget, and what a version cost to make.
 
-A month of an endpoint is thousands of rows, which take longer to add up than a page may wait. So it is done beside the
-pages, in one thread, when somebody looks; what is not known yet a page shows at its next refresh.
+A month of an endpoint is thousands of rows, which take longer to add up than a page may wait.
 """
 
-import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from markupsafe import Markup
 
 from mlops_ray.config import Settings
+from mlops_ray.console.beside import ReadBeside
 from mlops_ray.cost.estimate import estimate_until, in_words
 from mlops_ray.cost.prices import Cost, priced
 from mlops_ray.cost.show import Line, lines
@@ -23,7 +20,6 @@ from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import Used, month_of, now, read_prices, read_usage
 from mlops_ray.show.charts import bars
 
-AGAIN_S, WAIT_S = 60.0, 0.05
 RUNS = 10
 
 
@@ -56,37 +52,20 @@ class Month:
         return None if self.budget is None else self.spent.amounts.get(self.budget.currency, 0.0)
 
 
-class Costs:
+class Costs(ReadBeside[Month]):
     """Of months so far, by use case."""
 
-    def __init__(self, settings: Settings, store: ControlStore):
-        self._settings, self._store = settings, store
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="costs")
-        self._known: dict[str, Month] = {}
-        self._read_at: dict[str, float] = {}
-        self._work: Future[None] | None = None
+    again_s = 60.0
 
-    def of(self, use_cases: Iterable[str]) -> dict[str, Month]:
-        """Of those that are known by now; who was never read is waited for a moment."""
-        asked, now_s = list(use_cases), time.monotonic()
-        due = [name for name in asked if now_s - self._read_at.get(name, float("-inf")) >= AGAIN_S]
-        if due and (self._work is None or self._work.done()):
-            self._work = self._threads.submit(self._read, due)
-        if self._work is not None and any(name not in self._known for name in asked):
-            with suppress(TimeoutError):
-                self._work.result(WAIT_S)
-        return {name: self._known[name] for name in asked if name in self._known}
+    def __init__(self, settings: Settings, store: ControlStore):
+        super().__init__("costs", lambda use_case: month_of_case(settings, store, use_case))
+        self._store = store
 
     def nearly_spent(self, use_cases: Iterable[str]) -> dict[str, Month]:
         """Of those whose budget warns or is spent; nothing is read of those without a budget."""
         budgeted = {one.use_case for one in list_budgets(self._store)}
         found = self.of(name for name in use_cases if name in budgeted)
         return {name: one for name, one in found.items() if one.verdict in ("warn", "stop")}
-
-    def _read(self, use_cases: Iterable[str]) -> None:
-        for name in use_cases:
-            self._known[name] = month_of_case(self._settings, self._store, name)
-            self._read_at[name] = time.monotonic()
 
 
 def month_of_case(settings: Settings, store: ControlStore, use_case: str) -> Month:

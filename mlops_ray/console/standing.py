@@ -1,21 +1,17 @@
 """Standings: how the live version of each use case is asked and how good it is, as its watch knew at its last commit.
 
-A commit takes milliseconds to read, and there may be a hundred endpoints, each with its own on shared storage. So they
-are read beside the pages, in one thread, when somebody looks; what is not known yet a page shows at its next refresh.
+A commit takes milliseconds to read, and there may be a hundred endpoints, each with its own on shared storage.
 """
 
-import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
+from mlops_ray.console.beside import ReadBeside
 from mlops_ray.errors import MlopsRayError
 
-AGAIN_S, WAIT_S = 15.0, 0.05
 DAY = timedelta(days=1)
 
 
@@ -32,29 +28,14 @@ class Standing:
     trouble: str = ""
 
 
-class Standings:
+class Standings(ReadBeside[Standing]):
+    """By use case."""
+
+    again_s = 15.0
+
     def __init__(self, settings: Settings):
-        self._artifacts = Artifacts(settings.artifacts)
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="standings")
-        self._known: dict[str, Standing] = {}
-        self._read_at: dict[str, float] = {}
-        self._work: Future[None] | None = None
-
-    def of(self, use_cases: Iterable[str]) -> dict[str, Standing]:
-        """Of those that are known by now; who was never read is waited for a moment."""
-        asked, now_s = list(use_cases), time.monotonic()
-        due = [name for name in asked if now_s - self._read_at.get(name, float("-inf")) >= AGAIN_S]
-        if due and (self._work is None or self._work.done()):
-            self._work = self._threads.submit(self._read, due)
-        if self._work is not None and any(name not in self._known for name in asked):
-            with suppress(TimeoutError):
-                self._work.result(WAIT_S)
-        return {name: self._known[name] for name in asked if name in self._known}
-
-    def _read(self, use_cases: Iterable[str]) -> None:
-        for name in use_cases:
-            self._known[name] = standing_of(self._artifacts, name, datetime.now(UTC))
-            self._read_at[name] = time.monotonic()
+        artifacts = Artifacts(settings.artifacts)
+        super().__init__("standings", lambda use_case: standing_of(artifacts, use_case, datetime.now(UTC)))
 
 
 def standing_of(artifacts: Artifacts, use_case: str, now: datetime) -> Standing:
