@@ -6,11 +6,13 @@ import importlib
 import importlib.util
 import json
 import os
+import random
 import re
 import resource
 import socket
 import stat
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -49,6 +51,8 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "mlops_ray.serving.middleware:middlewares",
 }
 
+# Above those of Ray's workers, and below those that the kernel gives to connections.
+_PORTS = range(20_000, 32_768)
 # Serve's names for the ports that it opens beside the HTTP port.
 _PORT_VARIABLES = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
@@ -247,11 +251,15 @@ def serve_host(host: str) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Chosen by chance, and where nobody is given one who asks for any: until Serve listens, seconds go by in which Ray
+    opens hundreds."""
+    with ExitStack() as probes:
+        found: list[int] = []
+        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+            probe = probes.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise ConfigurationError(f"Of the ports {_PORTS[0]} to {_PORTS[-1]} on this machine fewer than {count} are free.")

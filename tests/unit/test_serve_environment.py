@@ -27,6 +27,8 @@ def test_two_clusters_of_a_machine_do_not_share_ports() -> None:
     one, other = serve_environment(), serve_environment()
     assert SERVE_ENVIRONMENT.items() <= one.items()
     ports = [value for made in (one, other) for name, value in made.items() if name.endswith("_PORT")]
+    given_to_anybody = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(19_999 < int(port) < max(given_to_anybody, 32_768) for port in ports)
     assert len(set(ports)) >= 5
 
 
