@@ -6,6 +6,7 @@ from math import isfinite
 
 _WIDTH, _HEIGHT, _FOOT = 640, 120, 18
 _BAR, _NAME = 18, 200
+_CHARACTER = 7  # as wide as one of a text gets
 _NOT_IN_XML = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), "\ufffd")
 
 
@@ -38,7 +39,7 @@ def volume(rows_by_start: Sequence[tuple[str, int]], unit: str) -> str:
 
 def bars(named: Sequence[tuple[str, float, str]], most: float) -> str:
     """A bar for each name, as long as its value is beside `most`, with a text behind it."""
-    room = _WIDTH - _NAME - 80
+    room = _WIDTH - _NAME - 12 - _CHARACTER * max((len(text) for _, _, text in named), default=0)
     drawn = []
     for at, (name, value, text) in enumerate(named):
         y = at * (_BAR + 2)
