@@ -164,8 +164,8 @@ class Host:
 
         def follow() -> None:
             while not self.lost.is_set():
-                # With this file and a raylet of its cluster Ray takes a head for one that runs: on a host of its own there
-                # is none left, but here all hosts' processes are seen from each.
+                # With this file and a raylet of its cluster Ray takes a head for one that runs. On a machine of its own
+                # none is left, but here all hosts' processes are seen from each.
                 (self.sessions / "ray_current_cluster").unlink(missing_ok=True)
                 self.join(head).wait()
                 self.signal(signal.SIGKILL)
