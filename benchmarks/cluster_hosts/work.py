@@ -24,7 +24,7 @@ from tests.integration.search_setting import Steady, make_settings, make_trainin
 from tests.unit.test_divided_views import CASE, DAY, busy, definitions, write_days
 
 STEP_S, TRIALS = 3.0, 6  # of each host; a trial has three steps, if the search lets it
-ROW_S, DAYS, PART_ROWS = 0.03, 30, 150
+ROW_S, DAYS, PART_ROWS = 0.03, 24, 150
 
 
 @contextmanager
