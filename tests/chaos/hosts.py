@@ -98,6 +98,7 @@ class Host:
 
     def __exit__(self, *error: object) -> None:
         self.lose()
+        ip("link", "del", self.name, check=False)  # else its name is taken until the kernel has done with the namespace
         ip("netns", "del", self.name)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
