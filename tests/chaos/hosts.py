@@ -89,6 +89,7 @@ class Host:
         self.own_disk.mkdir(exist_ok=True)
         self.sessions.mkdir()
         Path("/tmp/ray").mkdir(exist_ok=True)
+        ip("netns", "del", self.name, check=False)  # of a run that was killed
         ip("netns", "add", self.name)
         ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         ip("link", "set", self.name, "master", BRIDGE, "up")
