@@ -18,7 +18,8 @@ import ray
 from ray.cluster_utils import AutoscalingCluster
 from work import searched
 
-MOST, IDLE_MINUTES, WAIT_S = 3, 0.15, 90.0
+# One stays, as in cluster.yaml: a search refuses what no node has that is there.
+LEAST, MOST, IDLE_MINUTES, WAIT_S = 1, 3, 0.15, 90.0
 ALONE = ["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child"]
 INSIDE = 'ip link set lo up && mount -t tmpfs tmpfs /tmp/ray && exec "$@"'
 
@@ -47,12 +48,15 @@ def hosts() -> int:
 
 def main(folder: Path) -> dict[str, float]:
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    workers = {"host": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": MOST}}
+    workers = {"host": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": LEAST, "max_workers": MOST}}
     cluster = Cluster({"CPU": 0}, workers)
     cluster.start(override_env={"RAY_AUTH_MODE": "disabled"})
     try:
         path = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
         ray.init(address="auto", log_to_driver=False, runtime_env=path)
+        deadline_s = time.monotonic() + WAIT_S
+        while hosts() < LEAST and time.monotonic() < deadline_s:
+            time.sleep(0.5)
         seen, ending = [hosts()], threading.Event()
 
         def follow() -> None:
@@ -64,7 +68,7 @@ def main(folder: Path) -> dict[str, float]:
         began_s = time.monotonic()
         found = searched(folder / "search", MOST, 4, 1.5)
         ended_s = time.monotonic()
-        while hosts() and time.monotonic() - ended_s < WAIT_S:
+        while hosts() > LEAST and time.monotonic() - ended_s < WAIT_S:
             time.sleep(0.5)
         ending.set()
         thread.join()

@@ -23,8 +23,8 @@ from mlops_ray.use_case import DividedView, Tables
 from tests.integration.search_setting import Steady, make_settings, make_training_set, make_use_case, search
 from tests.unit.test_divided_views import CASE, DAY, busy, definitions, write_days
 
-STEP_S, TRIALS = 3.0, 6  # of each host; a trial has three steps, if the search lets it
-ROW_S, DAYS, PART_ROWS = 0.03, 30, 150
+STEP_S, TRIALS = 8.0, 5  # of each host; a trial has three steps, if the search lets it
+ROW_S, DAYS, PART_ROWS = 0.03, 24, 150
 
 
 @contextmanager

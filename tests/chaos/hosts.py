@@ -89,6 +89,7 @@ class Host:
         self.own_disk.mkdir(exist_ok=True)
         self.sessions.mkdir()
         Path("/tmp/ray").mkdir(exist_ok=True)
+        ip("netns", "del", self.name, check=False)  # of a run that was killed
         ip("netns", "add", self.name)
         ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         ip("link", "set", self.name, "master", BRIDGE, "up")
@@ -98,6 +99,7 @@ class Host:
 
     def __exit__(self, *error: object) -> None:
         self.lose()
+        ip("link", "del", self.name, check=False)  # else its name is taken until the kernel has done with the namespace
         ip("netns", "del", self.name)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
@@ -164,7 +166,9 @@ class Host:
 
         def follow() -> None:
             while not self.lost.is_set():
-                (self.sessions / "ray_current_cluster").unlink(missing_ok=True)  # as ExecStartPre of the head's unit
+                # With this file and a raylet of its cluster Ray takes a head for one that runs. On a machine of its own
+                # none is left, but here all hosts' processes are seen from each.
+                (self.sessions / "ray_current_cluster").unlink(missing_ok=True)
                 self.join(head).wait()
                 self.signal(signal.SIGKILL)
                 while self.held.is_set() and not self.lost.is_set():

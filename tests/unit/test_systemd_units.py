@@ -37,7 +37,6 @@ def test_the_head_takes_no_work_and_keeps_its_tables_in_redis() -> None:
     head = ROOT / "deploy" / "systemd" / "mlops-ray-head.service"
     assert "--num-cpus=0" in service_of(head)["ExecStart"]
     assert "RAY_REDIS_ADDRESS=" in head.read_text()
-    assert "ray_current_cluster" in service_of(head)["ExecStartPre"], "one that was killed starts again"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
