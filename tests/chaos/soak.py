@@ -46,6 +46,7 @@ class Seen:
 
     processes: dict[tuple[str, str], Points] = field(default_factory=lambda: defaultdict(list))
     orphans: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)  # at the last look: what watches HAProxy ends half a second after it
     whole: threading.Event = field(default_factory=threading.Event)
 
 
@@ -54,6 +55,8 @@ def role_of(command: str) -> str:
 
 
 def look(found: Fleet, seen: Seen, moment_s: float) -> None:
+    """An orphan has nobody of its host's node above it, and had not at the look before."""
+    before, seen.alone = seen.alone, set()
     for host in (found.head, *found.workers):
         ours = {process.pid for process in host.processes if process.poll() is None}
         for pid in host.pids():
@@ -63,7 +66,9 @@ def look(found: Fleet, seen: Seen, moment_s: float) -> None:
                 key = role_of(command), f"{pid} {process.create_time()}"
                 seen.processes[key].append((moment_s, process.memory_info().rss, process.num_fds()))
                 if pid not in ours and not parents & ours:
-                    seen.orphans.add(f"{host.name}: {command[:80]}")
+                    seen.alone.add(key[1])
+                    if key[1] in before:
+                        seen.orphans.add(f"{host.name}: {command[:80]}")
             except psutil.Error:
                 continue
 
