@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from mlops_ray.serving.environment import serve_environment
 from tests.pipeline_run import ROOT
@@ -35,15 +37,18 @@ def ip(*arguments: str, check: bool = True) -> int:
 
 @contextmanager
 def bridge() -> Iterator[None]:
-    """What the hosts are behind; this process is on it at OUTSIDE. Skips the test where nobody may make one."""
-    if ip("link", "add", BRIDGE, "type", "bridge", check=False):
-        pytest.skip("this machine lets nobody make network namespaces and bridges")
-    try:
-        ip("addr", "add", f"{OUTSIDE}/24", "dev", BRIDGE)
-        ip("link", "set", BRIDGE, "up")
-        yield
-    finally:
-        ip("link", "del", BRIDGE)
+    """What the hosts are behind; this process is on it at OUTSIDE. One at a time on a machine; what a run that was
+    killed has left is taken away. Skips the test where nobody may make one."""
+    with FileLock(f"{tempfile.gettempdir()}/{BRIDGE}.lock"):
+        ip("link", "del", BRIDGE, check=False)
+        if ip("link", "add", BRIDGE, "type", "bridge", check=False):
+            pytest.skip("this machine lets nobody make network namespaces and bridges")
+        try:
+            ip("addr", "add", f"{OUTSIDE}/24", "dev", BRIDGE)
+            ip("link", "set", BRIDGE, "up")
+            yield
+        finally:
+            ip("link", "del", BRIDGE)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, what: str = "") -> float:
@@ -89,7 +94,8 @@ class Host:
         self.own_disk.mkdir(exist_ok=True)
         self.sessions.mkdir()
         Path("/tmp/ray").mkdir(exist_ok=True)
-        ip("netns", "del", self.name, check=False)  # of a run that was killed
+        self.signal(signal.SIGKILL)  # of a run that was killed
+        ip("netns", "del", self.name, check=False)
         ip("netns", "add", self.name)
         ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         ip("link", "set", self.name, "master", BRIDGE, "up")
