@@ -15,15 +15,15 @@ from mlops_ray.cli.options import (
     StateOption,
     UrlOption,
     echo_json,
-    printable,
-    settings_of,
 )
 from mlops_ray.cli.rollout import RevisionOption, server
 from mlops_ray.client import Decision
+from mlops_ray.config import settings_of
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.development_keys import APPROVER_KEY_FILE, DEVELOPMENT_KEY_FILE, acting
 from mlops_ray.governance.versions import list_versions
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import load_use_case
 
 VersionArgument = Annotated[int, typer.Argument(help="The registered version.")]

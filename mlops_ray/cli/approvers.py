@@ -1,6 +1,5 @@
 """Commands of `mlops-ray approvals` on those who approve: changes of rules, delegations and reports."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +16,12 @@ from mlops_ray.cli.options import (
     StateOption,
     UrlOption,
     echo_json,
-    printable,
+    moment_of,
 )
 from mlops_ray.cli.rollout import server
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.development_keys import APPROVER_KEY_FILE
+from mlops_ray.show.text import printable
 
 IdArgument = Annotated[str, typer.Argument(help="As the list shows it.")]
 
@@ -102,10 +102,7 @@ def delegate(
     config: ConfigOption = None,
 ) -> None:
     """Let somebody decide on versions of a use case in your place, until a moment."""
-    try:
-        end = datetime.fromisoformat(until)
-    except ValueError:
-        raise ConfigurationError(f"{until!r} is no moment. Write it as 2027-01-31T18:00Z.") from None
+    end = moment_of("--until", until)
     with server(url, state, config, APPROVER_KEY_FILE) as client:
         made = client.approvers.delegate(model, to, end, reason)
     typer.echo(

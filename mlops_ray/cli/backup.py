@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption, absolute, printable, settings_of
-from mlops_ray.config import Settings
+from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption
+from mlops_ray.config import Settings, absolute, settings_of
 from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor
+from mlops_ray.show.text import printable
 
 if TYPE_CHECKING:
     from mlops_ray.operations.backup.manifest import Manifest

@@ -12,9 +12,8 @@ from mlops_ray.cli.options import (
     DataOption,
     NameArgument,
     StateOption,
-    absolute,
-    settings_of,
 )
+from mlops_ray.config import absolute, settings_of
 from mlops_ray.cost.meter import metered
 from mlops_ray.operations.local_ray import ray_for
 from mlops_ray.use_case import load_use_case

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_ray.cli.options import JsonOption, printable
+from mlops_ray.cli.options import JsonOption
 from mlops_ray.errors import ConfigurationError, nearest
+from mlops_ray.show.text import printable
 
 if TYPE_CHECKING:
     from mlops_ray.standards.check import Checked

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_ray.cli.options import ConfigOption, DataOption, absolute, printable, settings_of
-from mlops_ray.config import Settings
+from mlops_ray.cli.options import ConfigOption, DataOption
+from mlops_ray.config import Settings, absolute, settings_of
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.show.text import printable
 
 if TYPE_CHECKING:
     from mlops_ray.review.report import Report, UseCaseReport

@@ -5,10 +5,10 @@ import os
 
 import typer
 
-from mlops_ray.cli.options import printable
 from mlops_ray.code_version import code_version
 from mlops_ray.operations.ray_token import make_token, token_place
 from mlops_ray.serving.environment import serve_environment
+from mlops_ray.show.text import printable
 
 cluster = typer.Typer(no_args_is_help=True, help="What nodes and submitted jobs need before they start.")
 

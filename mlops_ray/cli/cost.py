@@ -17,10 +17,8 @@ from mlops_ray.cli.options import (
     NameArgument,
     StateOption,
     echo_json,
-    printable,
-    settings_of,
 )
-from mlops_ray.config import Settings
+from mlops_ray.config import Settings, settings_of
 from mlops_ray.cost.estimate import estimate_until, in_words
 from mlops_ray.cost.prices import NO_PRICES
 from mlops_ray.cost.show import BYS, By, lines
@@ -33,6 +31,7 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.declared_resources import Resources, declare_resources, resources_of
 from mlops_ray.governance.usage import now, read_prices, read_usage
 from mlops_ray.governance.versions import list_versions
+from mlops_ray.show.text import printable
 
 cost = typer.Typer(no_args_is_help=True, help="Cost: what work used and cost, what it will, and what it may.")
 

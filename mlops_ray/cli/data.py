@@ -18,12 +18,12 @@ from mlops_ray.cli.options import (
     ReasonOption,
     ServerOption,
     StateOption,
-    printable,
-    settings_of,
 )
 from mlops_ray.cli.rollout import server
+from mlops_ray.config import settings_of
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.show.text import printable
 
 data = typer.Typer(no_args_is_help=True, help="Snapshots: what is kept, what was made from it, and what it costs.")
 DigestArgument = Annotated[str, typer.Argument(help="The snapshot's digest, or its beginning.")]

@@ -14,9 +14,9 @@ from mlops_ray.cli.options import (
     JsonOption,
     PortOption,
     StateOption,
-    printable,
-    settings_of,
 )
+from mlops_ray.config import settings_of
+from mlops_ray.show.text import printable
 
 if TYPE_CHECKING:
     from mlops_ray.config import Settings

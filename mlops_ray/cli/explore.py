@@ -12,12 +12,11 @@ from mlops_ray.cli.options import (
     DataOption,
     StateOption,
     moment_of,
-    printable,
-    settings_of,
 )
-from mlops_ray.config import Settings
+from mlops_ray.config import Settings, settings_of
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.operations.local_ray import ray_on_demand
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import load_use_case
 
 if TYPE_CHECKING:

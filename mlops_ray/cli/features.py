@@ -21,18 +21,18 @@ from mlops_ray.cli.options import (
     NameArgument,
     RepoOption,
     StateOption,
-    definitions_folder,
     echo_json,
     moment_of,
-    printable,
-    settings_of,
 )
 from mlops_ray.cli.run import MomentOption
+from mlops_ray.config import settings_of
 from mlops_ray.cost.meter import metered
 from mlops_ray.errors import BudgetError, ConfigurationError, DataError, StalledError, UnavailableError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.operations.preconditions import expect_can_work
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import load_use_case
+from mlops_ray.use_case.loading import definitions_folder
 
 features = typer.Typer(no_args_is_help=True, help="Features: the values that live endpoints read.")
 

@@ -19,12 +19,10 @@ from mlops_ray.cli.options import (
     StateOption,
     echo_json,
     moment_of,
-    printable,
-    settings_of,
 )
 from mlops_ray.cli.rollout import server
 from mlops_ray.client import Client
-from mlops_ray.config import Settings
+from mlops_ray.config import Settings, settings_of
 from mlops_ray.errors import ConfigurationError, ForbiddenError, IntegrityError, UnavailableError
 from mlops_ray.governance import anchors
 from mlops_ray.governance import audit as audit_log
@@ -37,6 +35,7 @@ from mlops_ray.governance.principals import ALL_USE_CASES, DEVELOPMENT, ROLES
 from mlops_ray.governance.second_place import SecondPlace
 from mlops_ray.serving.audit_log import result_of
 from mlops_ray.serving.keys import person_named
+from mlops_ray.show.text import printable
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, in which role.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log: everything that was done to keys and versions.")

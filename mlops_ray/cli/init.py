@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mlops_ray.cli.features import duration_of
-from mlops_ray.cli.options import absolute, printable
-from mlops_ray.config import load_settings
+from mlops_ray.config import absolute, load_settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.operations.local_ray import ray_on_demand
+from mlops_ray.show.text import printable
 from mlops_ray.use_case.checks import expect_name
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from mlops_ray.cli.options import (
     ServerOption,
     StateOption,
     echo_json,
-    printable,
-    settings_of,
 )
 from mlops_ray.cli.rollout import server
+from mlops_ray.config import settings_of
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.inventory import inventory as entries
 from mlops_ray.governance.inventory import review as record_review
+from mlops_ray.show.text import printable
 
 
 def inventory(

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption, settings_of
+from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption
+from mlops_ray.config import settings_of
 from mlops_ray.errors import DataError
 
 

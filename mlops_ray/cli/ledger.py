@@ -8,7 +8,13 @@ import typer
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import CaseArgument, ConfigOption, NameArgument, StateOption, settings_of
+from mlops_ray.cli.options import (
+    CaseArgument,
+    ConfigOption,
+    NameArgument,
+    StateOption,
+)
+from mlops_ray.config import settings_of
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.use_case import load_use_case
 

@@ -18,18 +18,17 @@ from mlops_ray.cli.options import (
     JsonOption,
     RepoOption,
     StateOption,
-    definitions_folder,
     echo_json,
     moment_of,
-    printable,
-    settings_of,
 )
-from mlops_ray.config import load_settings
+from mlops_ray.config import load_settings, settings_of
 from mlops_ray.errors import ConfigurationError, DataError, IntegrityError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.history import Deployment, changes, deployments
 from mlops_ray.operations.local_ray import ray_for
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import load_use_case
+from mlops_ray.use_case.loading import definitions_folder
 
 if TYPE_CHECKING:
     from mlops_ray.pipeline.reproduction import Difference, Reproduction

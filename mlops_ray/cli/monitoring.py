@@ -19,14 +19,13 @@ from mlops_ray.cli.options import (
     StateOption,
     echo_json,
     moment_of,
-    printable,
-    settings_of,
 )
-from mlops_ray.config import Settings
+from mlops_ray.config import Settings, settings_of
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.alarms import alarms_of, silence_alarm
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.monitoring_definitions import definition_of, definitions
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import Monitoring, load_use_case
 
 monitoring = typer.Typer(no_args_is_help=True, help="How predictions of a use case are watched, beside its models.")

@@ -15,11 +15,9 @@ from mlops_ray.cli.options import (
     ServerOption,
     StateOption,
     echo_json,
-    printable,
-    settings_of,
 )
 from mlops_ray.cli.rollout import server
-from mlops_ray.config import Settings
+from mlops_ray.config import Settings, settings_of
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore, open_store
@@ -27,6 +25,7 @@ from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.events import SEVERITIES, Actor
 from mlops_ray.governance.notifications import list_subscriptions, pause, resume, send_test, subscribe, unsubscribe
 from mlops_ray.serving.subscriptions import described, waiting_by_id
+from mlops_ray.show.text import printable
 
 notify = typer.Typer(no_args_is_help=True, help="Notifications: which events go where.")
 IdArgument = Annotated[str, typer.Argument(help="The subscription's id.")]

@@ -1,4 +1,4 @@
-"""What commands share: where state and data are, which moment counts, and how text reaches a terminal.
+"""What commands share: where state and data are, which moment counts, and how JSON is printed.
 
 An option that is given counts most, then its environment variable, then the settings file, then the default.
 """
@@ -10,13 +10,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from mlops_ray.config import DATA_VARIABLE as DATA_VARIABLE
-from mlops_ray.config import absolute as absolute  # known here as what options are read with
-from mlops_ray.config import settings_file as settings_file
-from mlops_ray.config import settings_of as settings_of
+from mlops_ray.config import DATA_VARIABLE
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.show.text import printable as printable
-from mlops_ray.use_case.loading import definitions_folder as definitions_folder
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

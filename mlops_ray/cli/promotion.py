@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_ray.cli.options import CaseArgument, ConfigOption, StateOption, printable, settings_of
+from mlops_ray.cli.options import CaseArgument, ConfigOption, StateOption
+from mlops_ray.config import settings_of
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import load_use_case
 
 if TYPE_CHECKING:

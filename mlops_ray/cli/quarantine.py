@@ -14,14 +14,14 @@ from mlops_ray.cli.options import (
     JsonOption,
     StateOption,
     echo_json,
-    printable,
-    settings_of,
 )
+from mlops_ray.config import settings_of
 from mlops_ray.errors import ConfigurationError, nearest
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.ingestion.repairs import export as export_refused
 from mlops_ray.ingestion.repairs import replay as replay_file
 from mlops_ray.ingestion.snapshot import Snapshot, last_snapshot
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import Source, UseCase, load_use_case
 
 quarantine = typer.Typer(no_args_is_help=True, help="Quarantine: records that were refused, and their way back.")

@@ -24,18 +24,16 @@ from mlops_ray.cli.options import (
     RepoOption,
     StateOption,
     UrlOption,
-    absolute,
-    definitions_folder,
     echo_json,
     moment_of,
-    settings_of,
 )
 from mlops_ray.cli.rollout import key_from
-from mlops_ray.config import Settings
+from mlops_ray.config import Settings, absolute, settings_of
 from mlops_ray.cost.processes import TAG
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.operations.local_ray import ray_for
 from mlops_ray.use_case import Monitoring, UseCase, load_use_case
+from mlops_ray.use_case.loading import definitions_folder
 
 if TYPE_CHECKING:
     from mlops_ray.retraining.backtest import Backtest

@@ -18,9 +18,9 @@ from mlops_ray.cli.options import (
     StateOption,
     UrlOption,
     echo_json,
-    settings_of,
 )
 from mlops_ray.client import Client
+from mlops_ray.config import settings_of
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.development_keys import DEVELOPMENT_KEY_FILE
 

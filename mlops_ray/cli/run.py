@@ -21,13 +21,11 @@ from mlops_ray.cli.options import (
     PortOption,
     RepoOption,
     StateOption,
-    definitions_folder,
     moment_of,
-    settings_of,
 )
 from mlops_ray.cli.serve import console_line, key_line, quiet_serving
 from mlops_ray.client import API_KEY_VARIABLE
-from mlops_ray.config import Settings
+from mlops_ray.config import Settings, settings_of
 from mlops_ray.cost.meter import metered
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
@@ -40,7 +38,7 @@ from mlops_ray.operations.preconditions import expect_can_work
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
 from mlops_ray.use_case import UseCase, load_use_case
-from mlops_ray.use_case.loading import case_folder
+from mlops_ray.use_case.loading import case_folder, definitions_folder
 
 if TYPE_CHECKING:
     from mlops_ray.pipeline.plan import StepPlan

@@ -11,7 +11,6 @@ import typer
 
 from mlops_ray.cli.governance import cli_actor
 from mlops_ray.cli.options import (
-    DATA_VARIABLE,
     CaseArgument,
     ConfigOption,
     DataOption,
@@ -20,15 +19,10 @@ from mlops_ray.cli.options import (
     ReasonOption,
     RepoOption,
     StateOption,
-    absolute,
-    definitions_folder,
     echo_json,
     moment_of,
-    printable,
-    settings_file,
-    settings_of,
 )
-from mlops_ray.config import Settings
+from mlops_ray.config import DATA_VARIABLE, Settings, absolute, settings_file, settings_of
 from mlops_ray.cost.history import ordered
 from mlops_ray.cost.meter import ORDER
 from mlops_ray.cost.prices import priced
@@ -38,7 +32,9 @@ from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.usage import read_prices
 from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
+from mlops_ray.show.text import printable
 from mlops_ray.use_case import OPERATIONS, Operation, Schedule, UseCase, load_use_case
+from mlops_ray.use_case.loading import definitions_folder
 from mlops_ray.use_case.schedule import due_moments
 
 if TYPE_CHECKING:

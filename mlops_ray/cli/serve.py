@@ -18,19 +18,17 @@ from mlops_ray.cli.options import (
     RepoOption,
     StateOption,
     UrlOption,
-    absolute,
-    definitions_folder,
     moment_of,
-    settings_of,
 )
 from mlops_ray.cli.rollout import key_from
 from mlops_ray.cli.schedule import declare, start_scheduler_here
 from mlops_ray.client import API_KEY_VARIABLE
-from mlops_ray.config import Settings
+from mlops_ray.config import Settings, absolute, settings_of
 from mlops_ray.errors import DataError
 from mlops_ray.governance.development_keys import APPROVER_KEY_FILE, credential
 from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.use_case import load_use_case
+from mlops_ray.use_case.loading import definitions_folder
 
 
 def serve(

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import ConfigOption, StateOption, printable, settings_of
-from mlops_ray.config import Settings
+from mlops_ray.cli.options import ConfigOption, StateOption
+from mlops_ray.config import Settings, settings_of
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.tables import SCHEMA_REVISION
+from mlops_ray.show.text import printable
 
 if TYPE_CHECKING:
     from mlops_ray.operations.outlook import Outlook

@@ -90,6 +90,22 @@ def test_an_encoder_and_the_matrix_are_the_same_from_blocks(tmp_path: Path) -> N
     assert np.array_equal(labels_of(found, BINARY), rows[LABEL].to_numpy())
 
 
+def test_what_is_learned_of_wide_categories_is_the_same_from_blocks_and_of_any_stretch(tmp_path: Path) -> None:
+    rows = frame().sort(PREDICTION_TIME)
+    found = stored_rows(written(tmp_path, rows, 4), None, None, None, GB)
+    encoder = fit_encoder_to(found.frames(["city"]), FEATURES).with_level_tables(found.whole, BINARY, 3)
+    whole = fit_encoder(rows, FEATURES, BINARY, 3)
+    learned = whole.encode_fitted(rows, BINARY)
+    assert list(encoder.levels) == ["city"]
+    assert np.array_equal(encoder.encode(rows), whole.encode(rows), equal_nan=True)
+    assert not np.array_equal(learned, whole.encode(rows), equal_nan=True), "Rows to learn from know less."
+    encoded = EncodedRows(encoder, found, encoder.of_fitted(found.whole, BINARY))
+    assert np.array_equal(encoded.matrix(), learned, equal_nan=True)
+    for start, stop in ((0, 1), (129, 131), (250, 777), (999, 1_000)):
+        assert np.array_equal(encoded[start:stop].matrix(), learned[start:stop], equal_nan=True)
+        assert np.array_equal(encoded[start:][: stop - start].matrix(), learned[start:stop], equal_nan=True)
+
+
 def test_a_sample_is_the_same_however_rows_are_divided(tmp_path: Path) -> None:
     rows = frame().sort(PREDICTION_TIME)
     found = [stored_rows(written(tmp_path / str(n), rows, n), None, None, None, GB).some(300, 7) for n in (1, 4)]

@@ -9,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
-from mlops_ray.cli.options import settings_of
 from mlops_ray.cli.rollout import key_from
+from mlops_ray.config import settings_of
 from mlops_ray.errors import ConfigurationError
 
 VARIABLES = {
