@@ -131,6 +131,32 @@ def _version_parameter(where: Literal["path", "header"], version: str) -> dict[s
     }
 
 
+# Of whatever model it is.
+_SCHEMAS: dict[str, Any] = {
+    "Accepted": object_of(
+        {"model": TEXT, "request_id": UUID, **dict.fromkeys(("accepted", "by_keys", "withdrawn"), COUNT)}
+    ),
+    "Push": object_of({"view": TEXT, "rows": {**list_of(_PUSHED_ROW), "minItems": 1, "maxItems": MAX_ROWS}}),
+    "Pushed": object_of(
+        {
+            "model": TEXT,
+            "request_id": UUID,
+            "view": TEXT,
+            "digest": TEXT,
+            "projects": list_of(TEXT),
+            **dict.fromkeys(("rows", "written", "older"), COUNT),
+        }
+    ),
+    "Ready": object_of({"name": TEXT, "ready": {"type": "boolean"}}),
+    "Start": object_of(
+        {"version": VERSION_NUMBER, "revision": REVISION, "plan": _PLAN, "reason": REASON},
+        optional=("plan", "reason"),
+    ),
+    "Target": object_of({"to": VERSION_NUMBER, "revision": REVISION, "reason": REASON}, optional=("reason",)),
+    "Rollout": {"type": "object"},
+}
+
+
 def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
     keys = object_of({column.name: schema_of_column(column) for column in schema.request_columns})
     columns = {feature.name: feature_column(schema, feature) for feature in schema.features}
@@ -177,20 +203,6 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
             optional=("parameters",),
         ),
         "Labels": object_of({"labels": {**list_of(_label(schema)), "minItems": 1, "maxItems": MAX_ROWS}}),
-        "Accepted": object_of(
-            {"model": TEXT, "request_id": UUID, **dict.fromkeys(("accepted", "by_keys", "withdrawn"), COUNT)}
-        ),
-        "Push": object_of({"view": TEXT, "rows": {**list_of(_PUSHED_ROW), "minItems": 1, "maxItems": MAX_ROWS}}),
-        "Pushed": object_of(
-            {
-                "model": TEXT,
-                "request_id": UUID,
-                "view": TEXT,
-                "digest": TEXT,
-                "projects": list_of(TEXT),
-                **dict.fromkeys(("rows", "written", "older"), COUNT),
-            }
-        ),
         "Metadata": object_of(
             {
                 "name": TEXT,
@@ -200,13 +212,7 @@ def _schemas_of_model(schema: ModelSchema) -> dict[str, Any]:
                 "outputs": list_of(_output_metadata(schema.task)),
             }
         ),
-        "Ready": object_of({"name": TEXT, "ready": {"type": "boolean"}}),
-        "Start": object_of(
-            {"version": VERSION_NUMBER, "revision": REVISION, "plan": _PLAN, "reason": REASON},
-            optional=("plan", "reason"),
-        ),
-        "Target": object_of({"to": VERSION_NUMBER, "revision": REVISION, "reason": REASON}, optional=("reason",)),
-        "Rollout": {"type": "object"},
+        **_SCHEMAS,
         **SHARED,
     }
 
