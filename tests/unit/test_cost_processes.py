@@ -2,6 +2,7 @@
 
 import os
 import resource
+import select
 import subprocess
 import sys
 import time
@@ -13,17 +14,32 @@ import pytest
 from mlops_ray.cost.account import Account
 from mlops_ray.cost.processes import TAG, Process, RunProcesses
 
-SPIN = "import time\ndef spin(s):\n    e = time.process_time() + s\n    while time.process_time() < e: pass\n"
+PRELUDE = """
+import os, signal, subprocess, sys, time
+
+def spin(s):
+    end = time.process_time() + s
+    while time.process_time() < end: pass
+
+def be_seen():
+    print(flush=True)
+    sys.stdin.readline()
+
+"""
 
 
 def measured(code: str, run: str, every_s: float = 0.05) -> tuple[float, float]:
-    """CPU seconds of a program: by the account while it ran, and by the kernel's word to who waits for it."""
+    """CPU seconds of a program that works and then lets itself be seen: by the account, which looked at any moments
+    before and once then, and by the kernel's word to who waits for it.
+    """
     readers, account = RunProcesses(run), Account()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with subprocess.Popen([sys.executable, "-c", SPIN + code], env={**os.environ, TAG: run}) as process:
-        while process.poll() is None:
+    command, pipes = [sys.executable, "-c", PRELUDE + code], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env={**os.environ, TAG: run}, **pipes) as process:  # type: ignore[call-overload]
+        while not select.select([process.stdout], [], [], every_s)[0]:
             account.look(readers.place, readers.look())
-            time.sleep(every_s)
+        account.look(readers.place, readers.look())
+        process.communicate(b"\n")
     account.look(readers.place, readers.look())
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     kernel = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -33,28 +49,29 @@ def measured(code: str, run: str, every_s: float = 0.05) -> tuple[float, float]:
 @pytest.mark.parametrize(
     "code",
     [
-        "spin(0.8)",
+        "spin(1.6)",
         # A child that ends and is waited for, short ones that nobody sees, and one that outlives the one between.
-        "import os\nif os.fork() == 0:\n    spin(0.6); os._exit(0)\nos.wait(); spin(0.3)",
-        "import os\nfor _ in range(30):\n    if os.fork() == 0: spin(0.02); os._exit(0)\n    os.wait()\nspin(0.2)",
-        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'sum(range(10**7))'])\nspin(0.3)",
+        "if os.fork() == 0:\n    spin(1.2); os._exit(0)\nos.wait(); spin(0.6)",
+        "for _ in range(60):\n    if os.fork() == 0: spin(0.02); os._exit(0)\n    os.wait()\nspin(0.4)",
+        "subprocess.run([sys.executable, '-c', 'sum(range(4 * 10**7))'])\nspin(0.6)",
     ],
 )
 def test_cpu_seconds_are_within_5_percent_of_the_kernels(code: str) -> None:
-    ours, kernel = measured(code, "within")
-    assert ours == pytest.approx(kernel, rel=0.05, abs=0.07)
+    ours, kernel = measured(code + "\nbe_seen()", "within")
+    assert ours == pytest.approx(kernel, rel=0.05)
 
 
 def test_a_child_that_nobody_waits_for_counts_though_its_parent_says_nothing_of_it() -> None:
-    code = "import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nended, held = os.pipe()\n"
-    code += "if os.fork() == 0:\n    spin(0.8); time.sleep(0.5); os._exit(0)\nos.close(held); os.read(ended, 1)"
+    code = "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    code += "if os.fork() == 0:\n    spin(0.8); be_seen(); os._exit(0)\n"
+    code += "try: os.wait()\nexcept ChildProcessError: pass"
     ours, kernel = measured(code, "ignored")
     assert kernel < 0.3 < 0.7 < ours  # the kernel tells its parent nothing either
 
 
 def test_a_process_that_is_killed_has_used_what_it_had_until_then() -> None:
-    ours, kernel = measured("import os, signal\nspin(0.7)\nos.kill(os.getpid(), signal.SIGKILL)", "killed")
-    assert ours == pytest.approx(kernel, abs=0.15)
+    ours, kernel = measured("spin(1.6)\nbe_seen()\nos.kill(os.getpid(), signal.SIGKILL)", "killed")
+    assert ours == pytest.approx(kernel, rel=0.05)
 
 
 def test_processes_of_another_run_do_not_count() -> None:
