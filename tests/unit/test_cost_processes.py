@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -28,10 +29,11 @@ def be_seen():
 """
 
 
-def measured(code: str, run: str, every_s: float = 0.05) -> tuple[float, float]:
+def measured(code: str, every_s: float = 0.05) -> tuple[float, float]:
     """CPU seconds of a program that works and then lets itself be seen: by the account, which looked at any moments
     before and once then, and by the kernel's word to who waits for it.
     """
+    run = uuid4().hex  # tests run side by side
     readers, account = RunProcesses(run), Account()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command, pipes = [sys.executable, "-c", PRELUDE + code], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -57,7 +59,7 @@ def measured(code: str, run: str, every_s: float = 0.05) -> tuple[float, float]:
     ],
 )
 def test_cpu_seconds_are_within_5_percent_of_the_kernels(code: str) -> None:
-    ours, kernel = measured(code + "\nbe_seen()", "within")
+    ours, kernel = measured(code + "\nbe_seen()")
     assert ours == pytest.approx(kernel, rel=0.05)
 
 
@@ -65,12 +67,12 @@ def test_a_child_that_nobody_waits_for_counts_though_its_parent_says_nothing_of_
     code = "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
     code += "if os.fork() == 0:\n    spin(0.8); be_seen(); os._exit(0)\n"
     code += "try: os.wait()\nexcept ChildProcessError: pass"
-    ours, kernel = measured(code, "ignored")
+    ours, kernel = measured(code)
     assert kernel < 0.3 < 0.7 < ours  # the kernel tells its parent nothing either
 
 
 def test_a_process_that_is_killed_has_used_what_it_had_until_then() -> None:
-    ours, kernel = measured("spin(1.6)\nbe_seen()\nos.kill(os.getpid(), signal.SIGKILL)", "killed")
+    ours, kernel = measured("spin(1.6)\nbe_seen()\nos.kill(os.getpid(), signal.SIGKILL)")
     assert ours == pytest.approx(kernel, rel=0.05)
 
 
