@@ -31,7 +31,7 @@ from mlops_ray.use_case import FitData, Search, UseCase
 
 Figures = Iterator[tuple[str, float, str]]
 CPUS, EACH, SEEDS = 2, 10, 5
-ROWS, QUALITY_ROWS = int(os.environ.get("SEARCH_ROWS", "60000")), int(os.environ.get("QUALITY_ROWS", "20000"))
+ROWS, QUALITY_ROWS = int(os.environ.get("SEARCH_ROWS", "250000")), int(os.environ.get("QUALITY_ROWS", "20000"))
 FLAML_SECONDS = float(os.environ.get("FLAML_SECONDS", "600"))
 FLAML = ROOT / ".venv-flaml"
 _METRICS = {"binary": ("classification", "roc_auc"), "multiclass": ("classification", "log_loss")}

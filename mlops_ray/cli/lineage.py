@@ -136,7 +136,10 @@ def reproduce(
     feature_repo: RepoOption = None,
     work: Annotated[Path | None, typer.Option(help="Empty folder to work in. [default: a temporary one]")] = None,
     any_code: Annotated[bool, typer.Option(help="Go on although the code is another.")] = False,
-    tolerance: Annotated[float, typer.Option(min=0, help="For metrics, where digits cannot be equal.")] = 0.005,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, help="For metrics, where digits cannot be equal: of one, or of a larger metric itself."),
+    ] = 0.005,
     as_json: JsonOption = False,
 ) -> None:
     """Run a version's recorded pipeline again from the raw files, and compare: exit code 1 if anything differs."""

@@ -27,7 +27,8 @@ from mlops_ray.training.ensemble import candidates_in
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import UseCase
 
-# How far a metric may be off where the fit cannot be the same to the last digit: see `is_exact`.
+# How far a metric may be off where the fit cannot be the same to the last digit (see `is_exact`): of one, or of itself
+# where it is larger, as an error in minutes is.
 METRIC_TOLERANCE = 0.005
 
 
@@ -205,7 +206,7 @@ def _is_other_candidate(name: str, fitted: tuple[str, ...]) -> bool:
 
 def _same(recorded: Any, found: Any, tolerance: float) -> bool:
     if isinstance(recorded, float) and isinstance(found, float):
-        return abs(recorded - found) <= tolerance
+        return abs(recorded - found) <= tolerance * max(1.0, abs(recorded))
     return bool(recorded == found)
 
 

@@ -22,6 +22,8 @@ UNKNOWN_CATEGORY = "never seen in training"
 _MANIFEST = "manifest.json"
 _FORMAT = 2  # 1 had no golden requests
 _READABLE = 1, 2
+# An explanation asks about four rows for each feature and row of the background: here of one class, so about 4,000.
+_EXPLAINED_ANSWERS, _LEAST_BACKGROUND = 1024, 8
 
 
 class Model(Protocol):
@@ -185,9 +187,11 @@ def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | No
 
 
 def _background(schema: ModelSchema, golden: Mapping[str, Any]) -> ModelInputs | None:
-    """The golden rows but the hard cases behind them (see `golden_cases`)."""
+    """The golden rows but the hard cases behind them (see `golden_cases`), at most so many that an explanation takes
+    about as long with many features or classes as with few."""
     hard = sum(1 if feature.kind == "number" else 3 for feature in schema.features)
-    rows = golden["rows"][: len(golden["rows"]) - hard]
+    most = max(_LEAST_BACKGROUND, _EXPLAINED_ANSWERS // (len(schema.features) * schema.task.width))
+    rows = golden["rows"][: min(most, len(golden["rows"]) - hard)]
     return model_inputs(_golden_frame(schema, rows), schema.features) if rows else None
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mlops_ray.errors import UseCaseError
+
 FeatureKind = Literal["number", "category"]
 
 
@@ -13,3 +15,7 @@ class Feature:
     name: str
     kind: FeatureKind
     categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise UseCaseError("A feature has an empty name. Give the column that it is made of a name.")

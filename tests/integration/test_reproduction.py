@@ -43,13 +43,17 @@ class Recorded:
     lineage: Lineage
 
 
+def small(file: Path) -> UseCase:
+    split = load_use_case(str(SMALL)).split
+    search, candidates = Search(trials_per_candidate=1), (GradientBoosting(),)
+    return replace(load_use_case(str(file)), candidates=candidates, search=search, split=split, gates=())
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     folder = tmp_path_factory.mktemp("recorded")
     write_small_data(folder / "data")
-    case = replace(
-        load_use_case(str(SMALL)), candidates=(GradientBoosting(),), search=Search(trials_per_candidate=1), gates=()
-    )
+    case = small(SMALL)
     settings = Settings(state=str(folder / "state"), data=str(folder / "data"))
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     Pipeline(case, settings, REPO).run(until="register")
@@ -110,6 +114,21 @@ def test_the_same_model_comes_from_the_raw_files_and_the_records(recorded: Recor
     assert found.exact
     compared = {"source file flights_2013-01.csv of flights", "snapshot", "training set", "metric roc_auc"}
     assert compared | {"sealed model.onnx", "sealed golden.json"} <= set(found.equal)
+
+
+@pytest.mark.parametrize("name", ["delay", "outcome"])
+def test_a_number_and_one_of_several_classes_are_reproduced(name: str, recorded: Recorded, tmp_path: Path) -> None:
+    case, data = small(ROOT / "use_cases" / f"{name}.py"), recorded.settings.data
+    first, second = (Settings(state=str(tmp_path / place), data=data) for place in ("first", "second"))
+    Pipeline(case, first, REPO).run(until="register")
+    lineage = read_lineage(first, name, 1)[1]
+    found = reproduce(case, second, REPO, lineage)
+    assert (found.difference, found.exact) == (None, True)
+    assert {f"metric {case.metric}", "sealed model.onnx", "sealed golden.json"} <= set(found.equal)
+    worse = {**lineage.evaluation, case.metric: {"value": lineage.evaluation[case.metric]["value"] * 1.02}}
+    difference = reproduce(case, second, REPO, replace(lineage, evaluation=worse, lock_file="another")).difference
+    assert difference is not None
+    assert difference.name == f"metric {case.metric}"
 
 
 def test_the_record_names_the_raw_files_and_the_trials(recorded: Recorded) -> None:

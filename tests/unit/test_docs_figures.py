@@ -3,6 +3,7 @@
 import re
 
 from benchmarks.drift.tables import PAGE, measured, page_with
+from benchmarks.report import page as report
 
 RATE_HIGH = r"monitoring\.false_alarms_per_month_.*_high"
 
@@ -10,6 +11,11 @@ RATE_HIGH = r"monitoring\.false_alarms_per_month_.*_high"
 def test_tables_of_monitoring_are_the_figures_of_the_benchmark() -> None:
     text = PAGE.read_text()
     assert page_with(text, measured()) == text, "Run `python benchmarks/drift/tables.py` after the benchmark."
+
+
+def test_the_page_of_what_was_measured_is_of_the_last_benchmarks() -> None:
+    written = report.PAGE.read_text()
+    assert report.page(report.measured()) == written, "Run `python benchmarks/report/page.py` after the benchmark."
 
 
 def test_no_world_breaks_the_promise() -> None:
