@@ -6,6 +6,7 @@ trials ahead as may wait.
 """
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ from mlops_ray.training.turns import next_candidate
 from mlops_ray.training.worker import TrialWorker
 from mlops_ray.use_case import UseCase
 
+# It would say of each trial that the files of Tune's loggers, which are off, are not there.
+logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
 # How often a trial is begun again whose worker died (out of memory, node lost). A candidate that raises is not.
 _MAX_WORKER_FAILURES = 2
 _TUNE_ENVIRONMENT = {
