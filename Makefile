@@ -8,7 +8,7 @@ AS_OF := 2014-01-01T05:00:00Z
 USE_CASE ?= flights
 RUN := $(BIN)/mlops-ray run $(USE_CASE) --state $(STATE) --data $(DATA)/flights --as-of $(AS_OF) --serve
 
-.PHONY: demo demo-drift up install data test lint docs bench chaos release-check clean
+.PHONY: demo demo-drift up install data test unit integration e2e lint docs bench chaos release-check clean
 
 demo: data
 	$(RUN)
@@ -36,9 +36,15 @@ data: $(DATA)/flights/planes.csv
 $(DATA)/flights/planes.csv: | install
 	$(BIN)/python use_cases/flights_raw_data.py $(DATA)/flights
 
-test: install
+test: unit integration e2e
+
+unit: install
 	$(BIN)/python -m pytest tests/unit -n auto
+
+integration: install
 	$(BIN)/python -m pytest tests/integration -n 2
+
+e2e: install
 	$(BIN)/python -m pytest tests/e2e
 
 chaos: install
