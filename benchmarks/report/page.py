@@ -162,8 +162,8 @@ def _rows(areas: Mapping[str, Mapping[str, str]], results: Results) -> Iterator[
         for name, words in told.items():
             figure = figures.get(f"{area}.{name}")
             if figure is not None:
-                told = f"{_number(figure['value'])} {_unit(figure['unit'])}".strip()
-                yield f"| {words} | {told} | `{area}.{name}` |"
+                measure = f"{_number(figure['value'])} {_unit(figure['unit'])}".strip()
+                yield f"| {words} | {measure} | `{area}.{name}` |"
 
 
 def _number(value: float) -> str:
