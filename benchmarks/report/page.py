@@ -122,8 +122,8 @@ SECTIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "console": {"first_byte_ms_p95": "first byte of a page, 10,000 versions, 100 endpoints, a million events"},
         "cluster": {
             "cost.measured_off": "CPU seconds of a run, off from the kernel's by",
-            "hosts.search_efficiency_8": "a search over eight hosts, of the ideal",
-            "hosts.transforms_efficiency_8": "transforms over eight hosts",
+            "hosts.search_efficiency": "a search over eight hosts, of the ideal",
+            "hosts.transform_efficiency": "transforms over eight hosts",
         },
         "installation": {
             "size_serve_mb": "what a node that serves installs",

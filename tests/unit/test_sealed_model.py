@@ -1,6 +1,7 @@
 """What a sealed model promises: it cannot change unnoticed, runs nothing foreign, and answers as it was trained to."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper
 from mlops_ray.artifacts import digest_json
 from mlops_ray.errors import DataError, IntegrityError, UseCaseError
 from mlops_ray.registry.model_schema import ModelSchema, expression_from_json, schema_of
-from mlops_ray.registry.sealed_model import load, seal
+from mlops_ray.registry.sealed_model import _background, load, seal
 from mlops_ray.testing.example_model import (
     FEATURES,
     example_answer,
@@ -194,6 +195,15 @@ def other_output(model: Any) -> None:
 def test_onnx_that_reaches_beyond_the_contract_is_refused(tmp_path: Path, change: Any, message: str) -> None:
     with pytest.raises(IntegrityError, match=message):
         seal(tmp_path, changed_onnx(change), example_schema(), example_rows(), answers(), {})
+
+
+@pytest.mark.parametrize(("features", "rows"), [(2, 64), (16, 64), (45, 22), (1000, 8)])
+def test_reasons_of_many_features_ask_about_fewer_rows(features: int, rows: int) -> None:
+    schema = replace(example_schema(), features=tuple(Feature(f"x{at}", "number") for at in range(features)))
+    golden = {"rows": [[0.0] * features] * (64 + features)}  # as many hard cases as features
+    background = _background(schema, golden)
+    assert background is not None
+    assert len(background[0]) == rows
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:

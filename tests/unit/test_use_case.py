@@ -9,7 +9,7 @@ import pytest
 
 from mlops_ray import errors
 from mlops_ray.errors import MlopsRayError, UseCaseError
-from mlops_ray.use_case import UseCase, load_use_case
+from mlops_ray.use_case import Feature, UseCase, load_use_case
 
 FLIGHTS = Path(__file__).parents[2] / "use_cases" / "flights.py"
 
@@ -71,3 +71,8 @@ def test_an_absent_file_is_named() -> None:
 )
 def test_errors_keep_their_text_across_processes(kind: type[MlopsRayError]) -> None:
     assert str(pickle.loads(pickle.dumps(kind("what happened")))) == "what happened"
+
+
+def test_a_feature_has_a_name() -> None:
+    with pytest.raises(UseCaseError, match="A feature has an empty name"):
+        Feature("", "number")
