@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.windows import NO_PANE
 from mlops_ray.predictions.ids import moment_of, uuid7_at
-from mlops_ray.predictions.segments import COLUMNS, read_segment
+from mlops_ray.predictions.segments import COLUMNS, read_between, read_segment
 
 FOLDER = "members"
 IDENTITY = ("request_id", "row", "time")
@@ -27,6 +27,7 @@ IDENTITY = ("request_id", "row", "time")
 MOST_PER_S = 115
 # Joined files are not joined with others beyond this, which takes a tenth of a second to write.
 _WHOLE_ROWS = 1_000_000
+_GROUP_ROWS = 16_384  # as of a few panes no others are read
 _LEFT_OVER = timedelta(days=1)
 _CLOCKS_DIFFER = timedelta(hours=1)
 _MINUTE = timedelta(minutes=1)
@@ -78,26 +79,31 @@ class Members:
         """The rows of the panes from the first to the last of `panes`; at least one in `one_in` is taken."""
         there = [file for file in files if file.may_have(spec, panes)]
         coarsest = max([one_in, *(file.one_in for file in there)])
-        inside = pl.col(f"{_PANE}{spec}").is_between(*panes) & sampled(coarsest)
         frames = []
         for file in there:
             with suppress(FileNotFoundError):  # named by a commit before the last one, which was damaged
-                frames.append(self._read(file.name, [*IDENTITY, f"{_PANE}{spec}"]).filter(inside))
+                pane = f"{_PANE}{spec}"
+                rows = read_between(self._url(file.name), pane, *panes, IDENTITY.__contains__)
+                frames.append(rows.filter(sampled(coarsest)))
         empty = pl.DataFrame(schema={name: COLUMNS[name] for name in IDENTITY})
-        return Membership(pl.concat([empty, *(frame.select(IDENTITY) for frame in frames)]), coarsest)
+        return Membership(pl.concat([empty, *frames]), coarsest)
 
     def panes_about(self, files: Sequence[MemberFile], told: pl.DataFrame) -> dict[str, NDArray[np.int64]]:
         """By kind of window, the panes of the predictions that labels are about; told: request_id and row.
 
         The moment in a request id is of the caller's clock: it is believed to an hour.
         """
-        moments = [moment for id in (told["request_id"].min(), told["request_id"].max()) if (moment := moment_of(id))]  # type: ignore[arg-type]
+        if told.is_empty():
+            return {}
+        ids = str(told["request_id"].min()), str(told["request_id"].max())
+        moments = [moment for id in ids if (moment := moment_of(id))]
         found: dict[str, list[NDArray[np.int64]]] = {}
         for file in files:
             if moments and (file.last < moments[0] - _CLOCKS_DIFFER or file.first > moments[-1] + _CLOCKS_DIFFER):
                 continue
             with suppress(FileNotFoundError):
-                rows = self._read(file.name).join(told, on=["request_id", "row"], how="semi")
+                rows = read_between(self._url(file.name), "request_id", *ids)
+                rows = rows.join(told, on=["request_id", "row"], how="semi")
                 for column in (column for column in rows.columns if column.startswith(_PANE)):
                     panes = rows.filter(pl.col(column) != NO_PANE)[column].unique().to_numpy()
                     found.setdefault(column.removeprefix(_PANE), []).append(panes)
@@ -116,7 +122,7 @@ class Members:
 
     def _write(self, rows: pl.DataFrame, one_in: int, placed: pl.DataFrame) -> MemberFile:
         name, ends = _new_name(), _ends(placed["time"])
-        self._artifacts.write_table(rows, *self._path, f"{name}.parquet")
+        self._artifacts.write_table(rows, *self._path, f"{name}.parquet", group_rows=_GROUP_ROWS)
         panes = {}
         for column in (column for column in placed.columns if column.startswith(_PANE)):
             found = placed.filter(pl.col(column) != NO_PANE)[column]
@@ -125,10 +131,10 @@ class Members:
         return MemberFile(name, len(rows), *ends, one_in, panes)
 
     def _joined(self, one: MemberFile, other: MemberFile) -> MemberFile:
-        both = pl.concat([self._read(file.name) for file in (one, other)], how="diagonal")
+        both = pl.concat([read_segment(self._url(file.name)) for file in (one, other)], how="diagonal")
         both = both.with_columns(pl.col(f"^{_PANE}.*$").fill_null(NO_PANE))
         name = _new_name()
-        self._artifacts.write_table(both, *self._path, f"{name}.parquet")
+        self._artifacts.write_table(both, *self._path, f"{name}.parquet", group_rows=_GROUP_ROWS)
         panes = {}
         for spec in {**one.panes, **other.panes}:
             ends = [file.panes[spec] for file in (one, other) if spec in file.panes]
@@ -136,8 +142,8 @@ class Members:
         first, last = min(one.first, other.first), max(one.last, other.last)
         return MemberFile(name, len(both), first, last, one.one_in, panes)
 
-    def _read(self, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        return read_segment(self._artifacts.url(*self._path, f"{name}.parquet"), columns)
+    def _url(self, name: str) -> str:
+        return self._artifacts.url(*self._path, f"{name}.parquet")
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,10 @@ class SortedRuns:
         order = np.argsort(values)
         asked, found = values[order], np.zeros(len(values), dtype=np.bool_)
         for run in self._runs:
-            at = np.searchsorted(run.values, asked)
-            at[at == len(run.values)] = 0
-            found |= run.values[at] == asked
+            # What comes together has numbers that lie together, so few of the runs can have any of them.
+            part = slice(np.searchsorted(asked, run.values[0]), np.searchsorted(asked, run.values[-1], "right"))
+            at = np.searchsorted(run.values, asked[part])
+            found[part] |= run.values[at] == asked[part]
         there = np.empty_like(found)
         there[order] = found
         return there

@@ -2,7 +2,8 @@
 
 One lies at `ledger/<use case>/<day>/<id>.parquet`, where the id begins with a UUIDv7; no record in it is older than
 the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. It may end with the first digits of the least
-and of the greatest request id, so that a list of names tells where an id can be. A row is a prediction. Columns:
+and of the greatest request id, and the millisecond of the last answer, so that a list of names tells where an id or a
+moment can be. A row is a prediction. Columns:
 `request_id`, `row` (within the request), `time` (answered) and `as_of` (UTC), `version`, `route`, `latency_s`,
 `caller` (the principal's id), `question` (a digest of what was asked), `key.<request column>`, `feature.<name>`
 (float32 or text; null is missing), and the answer: `probability` of yes, the number as `prediction`, or the
@@ -38,7 +39,9 @@ KEY, FEATURE = "key.", "feature."
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SUFFIX = ".parquet"
-_RANGE = re.compile(r"\.([0-9a-f]{12})-([0-9a-f]{12})$")
+_RANGE = re.compile(r"\.([0-9a-f]{12})-([0-9a-f]{12})(?:\.|$)")
+_LAST_MS = re.compile(r"\.([0-9a-f]{12})$")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOOKS = 5
 _Found = TypeVar("_Found")
 _CHUNK = 256  # frames decoded in about a millisecond
@@ -68,6 +71,14 @@ class Segment:
     url: str
     time: datetime
     bytes: int
+
+    @property
+    def until(self) -> datetime:
+        """None of its records is younger."""
+        last_ms = _LAST_MS.search(self.id)
+        if last_ms is None:
+            return self.time + LONGEST_SEGMENT
+        return _EPOCH + timedelta(milliseconds=int(last_ms[1], 16) + 1)
 
 
 @dataclass(frozen=True)
@@ -181,9 +192,10 @@ def copy_segment(artifacts: Artifacts, use_case: str, segment_id: str, content: 
 
 
 def named_for(segment_id: str, frame: pl.DataFrame) -> str:
-    """The id of a segment with the range of its request ids."""
+    """The id of a segment with the range of its request ids and the millisecond of its last answer."""
     least, greatest = frame["request_id"].min(), frame["request_id"].max()
-    return f"{segment_id}.{_digits(str(least))}-{_digits(str(greatest))}"
+    last_ms = frame["time"].dt.timestamp("ms").max()
+    return f"{segment_id}.{_digits(str(least))}-{_digits(str(greatest))}.{last_ms:012x}"
 
 
 def may_hold(segment: Segment, request_id: str) -> bool:
@@ -205,7 +217,7 @@ def segments(
     A segment appears up to one rotation after its moment, and later where storage was away or its writer died: who
     follows the ledger must look again at moments behind the newest segment it has seen.
     """
-    earliest = None if start is None else start.astimezone(UTC) - LONGEST_SEGMENT
+    earliest = None if start is None else (start - LONGEST_SEGMENT).astimezone(UTC)
     latest = None if end is None else end.astimezone(UTC)
     found = []
     for day in _days(artifacts, use_case):
@@ -216,7 +228,7 @@ def segments(
         found += [
             segment
             for segment in _of_day(artifacts, use_case, day)
-            if (earliest is None or segment.time >= earliest) and (latest is None or segment.time < latest)
+            if (start is None or segment.until >= start) and (latest is None or segment.time < latest)
         ]
     return found
 
@@ -287,7 +299,7 @@ def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> int:
         if day > moment.astimezone(UTC).date().isoformat():
             break
         found = _of_day(artifacts, use_case, day)
-        old = [segment for segment in found if segment.time + LONGEST_SEGMENT <= moment]
+        old = [segment for segment in found if segment.until <= moment]
         for segment in old:
             artifacts.delete(FOLDER, use_case, day, f"{segment.id}{_SUFFIX}")
         if len(old) == len(found) and day < (moment - LONGEST_SEGMENT).astimezone(UTC).date().isoformat():

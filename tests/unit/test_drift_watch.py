@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -249,8 +250,8 @@ class Mortal(Artifacts):
         super().__init__(root)
         self.left, self.after = dies_at, after
 
-    def write_table(self, frame: pl.DataFrame, *parts: str) -> str:
-        self._die(super().write_table, frame, *parts)
+    def write_table(self, frame: pl.DataFrame, *parts: str, **how: Any) -> str:
+        self._die(partial(super().write_table, **how), frame, *parts)
         return self.url(*parts)
 
     def write_bytes(self, content: bytes, *parts: str) -> None:

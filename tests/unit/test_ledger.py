@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from mlops_ray.predictions.collect import collect_leftovers
 from mlops_ray.predictions.ids import moment_of, uuid7_at
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.reader import LONGEST_RETRY, Ledger
-from mlops_ray.predictions.segments import delete_before, read_segment, segments, write_segment
+from mlops_ray.predictions.segments import delete_before, named_for, read_segment, segments, write_segment
 from mlops_ray.predictions.wal import FrameReader, WalFile
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.model_schema import ModelSchema
@@ -38,6 +39,7 @@ from mlops_ray.testing.example_model import example_schema
 from tests.raw_ledger import raw_rows
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 KEY = {"carrier": "AA", "origin": "JFK", "departure": datetime(2026, 3, 1, 14, tzinfo=UTC), "distance": 500.0}
 
 
@@ -640,6 +642,23 @@ def test_only_the_segments_of_the_stretch_are_read(settings: Settings, clock: Cl
     found = segments(artifacts, "departures", NOW + timedelta(hours=6), NOW + timedelta(hours=18))
     assert [segment.time for segment in found] == [NOW + timedelta(hours=6), NOW + timedelta(hours=12)]
     assert segments(artifacts, "never_served") == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 899)), min_size=1, max_size=12), st.integers(-5, 4_000))
+def test_a_name_tells_until_when_its_records_are(spans: list[tuple[int, int]], at_s: int) -> None:
+    """A reader finds every record of a stretch, and looks into no segment that ended before it."""
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts, start = Artifacts(folder), NOW + timedelta(seconds=at_s, microseconds=1)
+        written = []
+        for number, (begin_s, length_s) in enumerate(spans):
+            first, last = (NOW + timedelta(seconds=s, microseconds=s) for s in (begin_s, begin_s + length_s))
+            rows = pl.DataFrame({"request_id": [uuid7_at(0), "order"], "time": [first, last]})
+            id, is_named = uuid7_at(int(first.timestamp() * 1000)), number % 4 > 0
+            write_segment(artifacts, "departures", named_for(id, rows) if is_named else id, rows)
+            written.append((id, last, is_named))
+        found = {segment.id[:36] for segment in segments(artifacts, "departures", start)}
+        assert found >= {id for id, last, _ in written if last >= start}
+        assert found.isdisjoint(id for id, last, is_named in written if is_named and last < start - MILLISECOND)
 
 
 def test_a_request_is_found_by_its_id(settings: Settings) -> None:
