@@ -152,17 +152,15 @@ def _as_texts(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _eight_bytes(column: pl.Series) -> np.ndarray:
-    """What of each value has a fixed size, as little-endian integers: of a text its length in bytes."""
+    """What of each value has a fixed size, as integers: of a text its length in bytes."""
     if column.dtype == pl.String:
         sizes = column.str.len_bytes()
     elif column.dtype == pl.Binary:
         sizes = column.bin.size()
     else:
         sizes = column.to_physical()
-    values = sizes.fill_null(0).to_numpy()
-    if values.dtype.kind == "f":
-        return values.astype("<f8", copy=False).view("<i8")
-    return values.astype("<i8", copy=False)
+    values = (sizes.fill_null(0) if sizes.null_count() else sizes).to_numpy()
+    return values.astype("<f8", copy=False).view("<i8") if values.dtype.kind == "f" else values
 
 
 def digest_json(value: Any) -> str:

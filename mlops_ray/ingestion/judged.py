@@ -32,7 +32,7 @@ from mlops_ray.use_case.column import DTYPES
 
 FOLDER = "judged"
 _MANIFEST = "manifest.json"
-PIECE_BYTES = 128 << 20
+PIECE_BYTES = 16 << 20
 _GROUP_ROWS = 65_536  # as of two rows with one key no others are read
 RETYPED_ROWS = 100  # fewer than these can all be wrong by chance
 KEY = "__key"

@@ -117,12 +117,19 @@ def _write_accepted(
     """
     beside, parts = others(artifacts, snapshot), dict[str, dict[str, Any]]()
     for source, one in counted.items():
-        wanted, place = tables_of(one.pieces, values(one.out), one.values), snapshot.place(source)
+        out, place = values(one.out), snapshot.place(source)
+        wanted = tables_of(one.pieces, out, one.values)
+        changed = {*pl.concat(out)[PIECE], *one.values[PIECE]}
         for entry in artifacts.entries(*place):
             if entry.name not in wanted:
                 artifacts.delete(*place, entry.name)
         parts[source] = {}
         for name, pieces in wanted.items():
+            if len(pieces) == 1 and pieces[0][0] not in changed:
+                piece = pieces[0][1]
+                artifacts.share(piece.accepted, (*place, name))
+                parts[source][name] = piece.sha256[0]
+                continue
             known = {folder: found.get(source, {}).get(name) for folder, found in beside}
             shared = (
                 sha256

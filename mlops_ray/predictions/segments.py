@@ -194,7 +194,7 @@ def copy_segment(artifacts: Artifacts, use_case: str, segment_id: str, content: 
 def named_for(segment_id: str, frame: pl.DataFrame) -> str:
     """The id of a segment with the range of its request ids and the millisecond of its last answer."""
     least, greatest = frame["request_id"].min(), frame["request_id"].max()
-    last_ms = frame["time"].dt.timestamp("ms").max()
+    last_ms = int(frame["time"].dt.timestamp("ms").max())  # type: ignore[arg-type]
     return f"{segment_id}.{_digits(str(least))}-{_digits(str(greatest))}.{last_ms:012x}"
 
 

@@ -105,6 +105,13 @@ def test_of_two_who_create_a_file_one_does(lake: str) -> None:
     assert artifacts.read_bytes("state", "000000000001") == b"one"
 
 
+def repeated_month(settings: Settings, number: int) -> None:
+    """One of its rows comes twice, so that its table is not what was judged of its file."""
+    month(settings, number)
+    file = Path(settings.data, f"visits_{number}.csv")
+    file.write_text(file.read_text() + file.read_text().splitlines()[1] + "\n")
+
+
 def test_a_table_that_did_not_change_is_copied_by_the_store_and_one_that_was_damaged_is_not(
     lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,15 +125,15 @@ def test_a_table_that_did_not_change_is_copied_by_the_store_and_one_that_was_dam
 
     monkeypatch.setattr(writing, "write_accepted", noted)
     monkeypatch.setattr(shared_tables, "TABLE_BYTES", 1)
-    month(settings, 1)
+    repeated_month(settings, 1)
     first = ingested(settings)
-    month(settings, 2)
+    repeated_month(settings, 2)
     assert rows_of(settings, ingested(settings)) == 80
     assert len(written) == 2  # one a month
     artifacts.write_bytes(b"damaged", *first.place("visits"), written[0])
     artifacts.delete("last_ingest")
     artifacts.write_json({"digest": first.digest}, "last_ingest", "visits.json")
-    month(settings, 3)
+    repeated_month(settings, 3)
     assert rows_of(settings, ingested(settings)) == 120
     assert sorted(written[2:]) == sorted({*written[2:]})
     assert written[0] in written[2:]
