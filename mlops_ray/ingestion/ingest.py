@@ -140,9 +140,15 @@ def _judge(
     every: Sequence["_Raw"],
     start_ray: Callable[[], Any],
 ) -> _Judged:
-    """Only files are read that were not before."""
-    known = _kept(artifacts, every, start_ray)
-    known |= _judge_new(artifacts, sources, [raw for raw in every if raw not in known], start_ray)
+    """Only files are read that were not before, and meanwhile is looked whether what is kept of the others is whole:
+    tables that lack bytes, or have others, would count as what they were."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = threads.map(lambda raw: kept_file(artifacts, raw.key), every)
+        known = {raw: judged for raw, judged in zip(every, found, strict=True) if judged is not None}
+        looked = _look(artifacts, list(known.values()), threads, start_ray)
+        new = _judge_new(artifacts, sources, [raw for raw in every if raw not in known], start_ray)
+        damaged = [raw for raw, is_there in zip(known, looked(), strict=True) if not is_there]
+    known |= new | _judge_new(artifacts, sources, damaged, start_ray)
     unreadable = _set_aside(sources, {raw: found.error for raw, found in known.items() if found.error})
     pieces = {
         name: [NamedPiece(raw.file.name, piece) for raw in every if raw.source == name for piece in known[raw].pieces]
@@ -177,20 +183,19 @@ class _Raw:
     key: str
 
 
-def _kept(artifacts: Artifacts, every: Sequence[_Raw], start_ray: Callable[[], Any]) -> dict[_Raw, JudgedFile]:
-    """What is kept of the files, whole: tables that lack bytes, or have others, would count as what they were."""
-    with ThreadPoolExecutor(_THREADS) as threads:
-        found = threads.map(lambda raw: kept_file(artifacts, raw.key), every)
-        kept = {raw: judged for raw, judged in zip(every, found, strict=True) if judged is not None}
-        if sum(piece.size for judged in kept.values() for piece in judged.pieces) <= HERE_BYTES:
-            whole = list(threads.map(lambda judged: is_whole(artifacts, judged), kept.values()))
-        else:
-            start_ray()
-            import ray
+def _look(
+    artifacts: Artifacts, kept: Sequence[JudgedFile], threads: ThreadPoolExecutor, start_ray: Callable[[], Any]
+) -> Callable[[], list[bool]]:
+    """Begin to look whether what is kept of some files is whole; what is returned waits for what was found."""
+    if sum(piece.size for judged in kept for piece in judged.pieces) <= HERE_BYTES:
+        there = threads.map(lambda judged: is_whole(artifacts, judged), kept)
+        return lambda: list(there)
+    start_ray()
+    import ray
 
-            look = ray.remote(is_whole)
-            whole = ray.get([look.remote(artifacts, judged) for judged in kept.values()])
-    return {raw: judged for (raw, judged), is_there in zip(kept.items(), whole, strict=True) if is_there}
+    look = ray.remote(is_whole)
+    looking = [look.remote(artifacts, judged) for judged in kept]
+    return lambda: list(ray.get(looking))
 
 
 def _judge_new(
