@@ -44,6 +44,9 @@ _TUNE_ENVIRONMENT = {
     # Ctrl-C ends the search like everything else; Tune's own handler would return half a result.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+# How many may wait for their workers to start. Where a search algorithm is given Tune lets one, so that each worker is
+# started after the one before, and a trial of a second has ended by then and passes on its own.
+_MAX_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
 
 
 def run_trials(
@@ -68,7 +71,7 @@ def run_trials(
         threads={name: held.threads for name, held in slots.holds.items()},
     )
     report = _Report(ledger, slots, use_case.search.trial_seconds)
-    with _environment(_TUNE_ENVIRONMENT), _let_go():
+    with _environment({**_TUNE_ENVIRONMENT, _MAX_PENDING: str(slots.at_once)}), _let_go():
         tune.Tuner(
             tune.with_resources(fit, lambda config: _placement(slots.holds[config["candidate"]])),
             tune_config=tune.TuneConfig(

@@ -78,6 +78,20 @@ class Broken(Steady):
         raise RuntimeError("the broken candidate broke")
 
 
+@dataclass(frozen=True)
+class Noted(Steady):
+    """Notes from when to when each of its fits was, by the machine's clock."""
+
+    name: str = "noted"
+    folder: str = ""
+
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, Leaning]]:
+        begin = time.monotonic()
+        time.sleep(self.seconds_per_step)
+        Path(self.folder, str(begin)).write_text(str(time.monotonic()))
+        yield 1.0, Leaning(float(parameters["skill"]))
+
+
 def make_settings(folder: Path) -> Settings:
     return Settings(state=str(folder), data=str(folder / "data"))
 

@@ -15,7 +15,7 @@ import search_setting
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import cloudpickle
-from search_setting import Broken, Steady, make_settings, make_training_set, make_use_case, slow_use_case
+from search_setting import Broken, Noted, Steady, make_settings, make_training_set, make_use_case, slow_use_case
 
 from mlops_ray.config import Prices, Settings
 from mlops_ray.cost import meter as meter_module
@@ -80,6 +80,17 @@ def test_every_trial_is_a_child_run_with_its_parameters_and_steps(cluster: str, 
     assert parent.data.tags["mlops_ray.training_set"] == "d" * 64
     assert told[-1].done == told[-1].total == 6
     assert SearchResult.from_json(result.to_json()) == result
+
+
+def test_trials_shorter_than_the_start_of_a_worker_run_beside_each_other(cluster: str, tmp_path: Path) -> None:
+    settings, notes = make_settings(tmp_path), tmp_path / "notes"
+    notes.mkdir()
+    case = make_use_case((Noted(folder=str(notes), seconds_per_step=0.5),), trials=8)
+    search(case, settings, make_training_set(settings), "key")
+    fits = [(float(note.name), float(note.read_text())) for note in notes.iterdir()]
+    assert len(fits) == 8
+    one_after_another_s = sum(end - begin for begin, end in fits)
+    assert max(end for _, end in fits) - min(begin for begin, _ in fits) < one_after_another_s
 
 
 def test_a_candidate_that_raises_fails_alone_and_the_best_has_its_full_budget(cluster: str, tmp_path: Path) -> None:
