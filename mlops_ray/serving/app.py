@@ -48,9 +48,10 @@ from mlops_ray.serving.auth import Guard, is_public, tokens_of
 from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
-from mlops_ray.serving.environment import SERVING_CPUS
+from mlops_ray.serving.environment import SERVING_CPUS, uses_haproxy
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.freshness import LOOK_S, FreshnessWatch
+from mlops_ray.serving.front_ends import FRONT_END_LOOK_S, FrontEnds
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.serving.key_watch import KeyWatch, key_set_duty
 from mlops_ray.serving.label_routes import LabelRoutes
@@ -388,7 +389,7 @@ def _http_host() -> str:
 )
 @serve.ingress()
 class _Server:
-    """`Site`, and the dispatcher of notifications."""
+    """`Site`, the dispatcher of notifications, and what looks after the front ends."""
 
     def __init__(self, settings: Settings) -> None:
         _set_up_process()
@@ -405,6 +406,9 @@ class _Server:
         self._key_watch.start()
         self._dispatcher = Dispatcher(self._store, settings)
         self._dispatcher.start()
+        self._front_ends = Duty("front ends", FrontEnds().look, FRONT_END_LOOK_S)
+        if uses_haproxy():
+            self._front_ends.start()
         # Of its own: Serve's controller may hang, probes come each second, and keys are revoked by the same process.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
@@ -420,6 +424,7 @@ class _Server:
         self._key_watch.stop()
         self._clock.stop()
         self._dispatcher.stop()
+        self._front_ends.stop()
 
     async def _running(self) -> dict[str, bool]:
         seen_at, running = self._seen

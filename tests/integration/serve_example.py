@@ -14,6 +14,7 @@ from mlops_ray.serving.environment import serve_environment
 os.environ.update(serve_environment() | {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"})
 
 import ray
+from deaf_front_end import replace_replicas_unheard
 
 from mlops_ray.config import Settings
 from mlops_ray.features.online.row import OnlineRow
@@ -121,8 +122,12 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
         node = ray.nodes()[0]
         Path(state, "metrics_url").write_text(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}")
         print(url, flush=True)
+        asked = Path(state, "replace_replicas_unheard")
         while True:
             time.sleep(1)
+            if asked.exists():
+                replace_replicas_unheard(NAME)
+                asked.unlink()
     except KeyboardInterrupt:
         print("interrupted", flush=True)
     finally:

@@ -451,6 +451,14 @@ def replicas(http: httpx.Client) -> list[dict[str, Any]]:
     return found
 
 
+def test_a_front_end_that_serve_has_ceased_to_tell_learns_where_replicas_are(http: httpx.Client, state: Path) -> None:
+    asked = state / "replace_replicas_unheard"
+    asked.touch()
+    wait_until(lambda: not asked.exists(), 90)
+    for _ in range(20):
+        assert http.post(f"{MODEL}/predict", json={"features": VECTOR}).status_code == 200
+
+
 def test_all_http_ports_of_the_proxy_are_on_loopback() -> None:
     listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
     mine = [line for line in listening if "haproxy" in line and str(PORT) in line]
