@@ -48,7 +48,7 @@ class ConsoleServer:
         self.keys = {name: create_key(self.store, SYSTEM, name, roles).secret for name, roles in ROLES.items()}
         self.keys["foreign"] = create_key(self.store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret
         self.guard = Guard(None, active_keys(self.store), tokens_of(self.settings), public)
-        app = Site(self.settings, self.store, self.guard, no_models)
+        self.site = app = Site(self.settings, self.store, self.guard, no_models)
         self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run)
 

@@ -6,7 +6,7 @@ functions, and change nothing themselves: what a form asks goes to the routes be
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from mlops_ray.config import Settings
@@ -119,6 +119,11 @@ class Console:
             ],
             exception_handlers={404: self._nothing_here, 405: self._nothing_here},
         )
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """Every page and form that there is."""
+        return self._app.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_safely(message: Any) -> None:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from mlops_ray.config import Settings
 from mlops_ray.console.beside import ReadBeside
+from mlops_ray.console.rendering import made_elsewhere
 from mlops_ray.cost.estimate import estimate_until, in_words
 from mlops_ray.cost.prices import Cost, priced
 from mlops_ray.cost.show import Line, lines
@@ -115,7 +116,7 @@ def chart(found: Sequence[Line]) -> Markup:
     else:
         values, unit = [line.usage.cpu_s / 3600 for line in found], "CPU h"
     drawn = [(line.name, value, f"{value:.4g} {unit}") for line, value in zip(found, values, strict=True)]
-    return Markup(bars(drawn, max(values, default=0.0)))
+    return made_elsewhere(bars(drawn, max(values, default=0.0)))
 
 
 def _state(rows: Sequence[Used]) -> str:
