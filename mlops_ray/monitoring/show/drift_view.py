@@ -1,7 +1,7 @@
 """The view of an endpoint: all that its watch knows, as a value that shows itself in a notebook and as a page."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from mlops_ray.governance.alarms import AlarmRecord, alarms_of
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.monitoring_definitions import definition_of
 from mlops_ray.monitoring.definition import versions_with_traffic
-from mlops_ray.monitoring.describe import notes_of
+from mlops_ray.monitoring.describe import Newest, newest_quality, notes_of
 from mlops_ray.monitoring.foreign_model import every_version
 from mlops_ray.monitoring.request_history import RequestHour
 from mlops_ray.monitoring.show.plain import from_plain, to_plain
@@ -52,13 +52,15 @@ def drift(use_case: str, settings: Settings | None = None, windows: int = WINDOW
 
 @dataclass(frozen=True)
 class VersionView:
-    """One version, newest first in the view. begins: when its first window that is shown began; None without."""
+    """One version, newest first in the view. quality: what its watch said last. begins: when its first window that is
+    shown began; None without."""
 
     version: str
     rows: int
     unwatched: str
     live: bool
     kinds: tuple[KindSeries, ...]
+    quality: Newest
 
     @property
     def most_telling(self) -> KindSeries:
@@ -93,7 +95,8 @@ class DriftView(Shown):
             "now": self.now,
             "versions": [
                 {"version": one.version, "predictions": one.rows, "takes_traffic": one.live}
-                | {"unwatched": one.unwatched, "kinds": [kind.numbers() for kind in one.kinds]}
+                | {"unwatched": one.unwatched, "quality": asdict(one.quality)}
+                | {"kinds": [kind.numbers() for kind in one.kinds]}
                 for one in self.versions
             ],
             "alarms": self.alarms,
@@ -182,7 +185,7 @@ def _version(
 ) -> VersionView:
     watch, why = state.watches.get(version), state.unwatched.get(version, "")
     if watch is None or why:
-        return VersionView(version, state.rows[version], why, live, ())
+        return VersionView(version, state.rows[version], why, live, (), Newest())
     watched = find(version)
     own = [one for one in alarms if str(one.version) == version]
     kinds = []
@@ -190,4 +193,4 @@ def _version(
         bins: Mapping[str, object] = stream.state.empty if isinstance(watched, str) else watched.reference.columns
         judged = history.read(version, spec, bins, windows)  # type: ignore[arg-type]
         kinds.append(kind_series(spec, stream, judged, watched, own, windows))
-    return VersionView(version, state.rows[version], "", live, tuple(kinds))
+    return VersionView(version, state.rows[version], "", live, tuple(kinds), newest_quality(watch))
