@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from mlops_ray.catalogue.retire import retire
@@ -26,7 +27,7 @@ from tests.console_data import ingest_twice
 from tests.console_server import ConsoleServer, roll_out
 from tests.task_models import OUTCOME
 from tests.unit.test_console_prediction import answered
-from tests.unit.test_drift_page import NAME, Watching
+from tests.unit.test_drift_page import NAME, Watching, moved
 
 EVERYBODY = frozenset({"root", "ann", "bob", "carol", "audrey", "eve", "foreign"})
 LOOKS = EVERYBODY - {"eve", "foreign"}
@@ -124,7 +125,7 @@ def fill_all(server: ConsoleServer, hostile: str = "") -> dict[str, str]:
     first, snapshot = ingest_twice(server.settings, hostile or "gate", hostile or "B12")
     retire(server.settings, store, author, "flights", first.digest, text)
     found = answered(server, OUTCOME if hostile else BINARY, 9)
-    Watching(Path(server.settings.state)).take(example_stream(3, 5), labelled=600)
+    Watching(Path(server.settings.state)).take(moved(example_stream(6, 5), timedelta(days=4)), labelled=1_200)
     write_usage(store, Part(text, "step", text, "flights"), month_of(now(store)), {"cpu_s": 9.0}, "failed")
     failed = {VersionRef(2, "b" * 64): text}
     report(store, "flights", Replica(hostile or "r1", "node", 1, failed=failed))
