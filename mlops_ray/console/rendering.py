@@ -9,9 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from mlops_ray.show import document, evaluation, graph
 from mlops_ray.show.text import figures
 
 STATIC = {
+    "charts.css": "text/css; charset=utf-8",
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
     "console.svg": "image/svg+xml",
@@ -38,7 +40,9 @@ def render(template: str, **values: Any) -> str:
 
 
 def static(name: str) -> bytes:
-    """A file of the bundle; `name` is one of STATIC."""
+    """A file of the bundle; `name` is one of STATIC. The style of charts is that of notebooks and reports."""
+    if name == "charts.css":
+        return (document.STYLE + evaluation.STYLE + graph.STYLE).encode()
     return files("mlops_ray.console").joinpath("static", name).read_bytes()
 
 

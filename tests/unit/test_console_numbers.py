@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -26,6 +27,8 @@ from mlops_ray.governance.requests import Requests
 from mlops_ray.governance.retrainings import FINISHED, Entry, record_next
 from mlops_ray.governance.rollouts import advance
 from mlops_ray.governance.usage import now
+from mlops_ray.registry.trace import trace
+from mlops_ray.registry.trace_page import lineage_graph
 from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.rollout import step_key
 from mlops_ray.show.text import figures
@@ -325,6 +328,33 @@ def test_a_version_is_its_card_and_its_approval(server: ConsoleServer) -> None:
         one for one in command(server, "approvals", "list", "--json", "--url", server.url) if one["version"] == 2
     ]
     assert f"by {asked['decided_by']} at {minute(asked['decided_at'])}" in words(text)
+
+
+def test_a_leaderboard_and_the_charts_of_a_version_are_those_of_the_commands(server: ConsoleServer) -> None:
+    measured = {"size_bytes": 1_234_567, "row_ms": 0.0421, "batch_ms": 3.21, "pareto": True, "chosen": True}
+    unmeasured = dict.fromkeys(("size_bytes", "row_ms", "batch_ms")) | {"pareto": False, "chosen": False}
+    trials = [
+        {"trial_id": "gradient_boosting-000", "candidate": "gradient_boosting", "value": 0.71234} | measured,
+        {"trial_id": "gradient_boosting-001", "candidate": "gradient_boosting", "value": 0.7} | unmeasured,
+    ]
+    made = example_lineage(digest="9" * 64, search={"leaderboard": trials})
+    bins = [{"rows": 100, "probability": 0.1 * k, "observed": 0.09 * k} for k in range(8)]
+    made = replace(made, evaluation={**made.evaluation, "reliability": bins})
+    register_example(server.settings, server.store, made, 9)
+    text = page(server, f"{CASE}/versions/9")
+    assert table(text, "leaderboard") == [
+        [one["trial_id"], f"{one['value']:.4f}"]
+        + ([f"{one['row_ms']:.3f} ms", f"{one['batch_ms']:.1f} ms", f"{one['size_bytes'] / 1e6:.2f} MB", "✓ chosen"]
+           if one["size_bytes"] else ["not exported", "", "", ""])
+        for one in command(server, "versions", "leaderboard", "flights@9", "--json")
+    ]  # fmt: skip
+    report = (
+        CliRunner().invoke(app, ["versions", "card", "flights@9", "--html", "--state", server.settings.state]).stdout
+    )
+    charts = re.findall(r"<svg.*?</svg>", report, re.S)
+    assert charts
+    assert all(one in text for one in charts)
+    assert lineage_graph(trace(server.settings, "flights@9")) in text  # as a notebook draws it
 
 
 def test_drift_is_drawn_from_what_the_command_says(server: ConsoleServer) -> None:
