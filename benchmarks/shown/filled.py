@@ -75,8 +75,17 @@ def _write(file: Path, number: int) -> None:
     rows.with_columns(pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv(file)
 
 
-def watched(settings: Settings, store: ControlStore) -> Sequence[str]:
-    """An endpoint whose predictions of a month were watched, and labels told; returns ids of requests to it."""
+def answered(settings: Settings, names: Sequence[str], version: int) -> list[str]:
+    """Predictions of a day by a version of each use case, whose sealed model is not kept; returns a request of each."""
+    artifacts, found = Artifacts(settings.artifacts), []
+    for number, name in enumerate(names):
+        rows = example_stream(1, 5, START + timedelta(days=number))
+        found.append(write_example_segments(artifacts, name, rows, version=str(version))[number])
+    return found
+
+
+def watched(settings: Settings, store: ControlStore) -> None:
+    """An endpoint whose predictions of a month were watched, and labels told."""
     columns = (
         Column("carrier", "text"),
         Column("departure", "timestamp"),
@@ -114,7 +123,6 @@ def watched(settings: Settings, store: ControlStore) -> Sequence[str]:
     for _ in range(2):  # predictions, then what labels say of them
         while watch.round(rows["time"][-1] + timedelta(days=1), ["1"]).measured:
             pass
-    return ids
 
 
 def used(store: ControlStore, names: Sequence[str]) -> None:
@@ -133,11 +141,14 @@ def used(store: ControlStore, names: Sequence[str]) -> None:
             write_usage(store, part, hour, served, "ended")
         hour -= timedelta(hours=1)
     database = sqlite3.connect(store.file)
-    columns = [row[1] for row in database.execute("PRAGMA table_info(usage)") if row[1] not in ("id", "use_case")]
+    columns = [
+        row[1] for row in database.execute("PRAGMA table_info(usage)") if row[1] not in ("id", "use_case", "run")
+    ]
     listed = ", ".join(f'"{column}"' for column in columns)
     for name in names[1:]:
         database.execute(
-            f"INSERT INTO usage (use_case, {listed}) SELECT ?, {listed} FROM usage WHERE use_case = ?", (name, names[0])
+            f"INSERT INTO usage (use_case, run, {listed}) SELECT ?, run || ?, {listed} FROM usage WHERE use_case = ?",
+            (name, f" of {name}", names[0]),
         )
     database.commit()
     database.close()

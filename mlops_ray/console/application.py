@@ -81,7 +81,7 @@ class Console:
             UseCasePages(store, server, threads, standings, self._costs),
             VersionPages(settings, store, server, threads),
         )
-        audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
+        audit, drift = AuditPages(store, server, threads), DriftPages(settings, store, threads)
         rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
         data = DataPages(settings, server, threads)
         case = "/console/use-cases/{use_case}"

@@ -258,7 +258,7 @@ def test_a_row_that_is_a_block_on_a_phone_is_a_row_to_a_screen_reader(chromium: 
     assert ("cell", "▲ 1") in found  # what its column is stands in the head, and is not read twice
 
 
-# Of tables; charts are scrolled in their box, and have a table behind them.
+# Of tables on a phone; charts are scrolled in their box, and have a table behind them.
 WIDE = """[...document.querySelectorAll('.scroll')].filter(
     (one) => one.querySelector(':scope > table') && one.scrollWidth > one.clientWidth + 1
 ).map((one) => one.outerHTML.slice(0, 120))"""
@@ -284,7 +284,7 @@ def test_every_page_is_accessible_and_fits(
             found = Axe().run(page).response["violations"]
             assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], name
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-            assert page.evaluate(WIDE) == [], name
+            assert width > 390 or page.evaluate(WIDE) == [], name
             assert page.locator("img").count() == 0
         page.goto(server.url + "/console/sign-in")
         assert [one["id"] for one in Axe().run(page).response["violations"]] == []
