@@ -102,6 +102,7 @@ def test_a_session_ends_with_its_key_and_with_signing_out(server: ConsoleServer)
     assert bob.get("/console").headers["location"].startswith("/console/sign-in?")
     refused = bob.post(DECISION, data={"form_token": token, "verdict": "approve", "reason": "late"})
     assert (refused.status_code, states(server)[2]) == (401, "requested")
+    assert "What you wrote: late" in refused.text  # so that nobody writes it twice
     assert post(carol, "/console/sign-out").status_code == 303
     carol.cookies.set("mlops_ray", carols or "")
     assert carol.get("/console").status_code == 303

@@ -195,6 +195,8 @@ def test_a_new_keys_secret_is_shown_once(server: ConsoleServer) -> None:
     assert (again.status_code, "mlr_" in again.text, 'value="dora"' in again.text) == (400, False, True)
     replaced = post(root, f"{KEYS}/rotate", key=record.principal.id, until=until, reason="yearly")
     assert (replaced.status_code, len(re.findall(r"mlr_[\w-]+", replaced.text))) == (200, 1)
+    unknown = post(root, f"{KEYS}/revoke", key="nobody", reason="left us")
+    assert (unknown.status_code, "What you wrote: left us" in unknown.text) == (400, True)
     assert post(root, f"{KEYS}/revoke", key="bob", reason="left us").status_code == 303
     assert "bob" not in {one.name for one in active_keys(server.store).values()}
 
