@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import uuid6
 import uvicorn
+from shown import filled
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
@@ -36,7 +37,7 @@ from mlops_ray.serving.site import Site
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 
 ENDPOINTS, VERSIONS, EVENTS = 100, 100, 1_000_000
-ROUNDS = 40
+ROUNDS, DATA = 40, 10
 # What stands for a use case, a version and a digest in the history that is copied.
 CASE, NUMBER, DIGEST = "zzcasezz", 777_777, "e" * 64
 BOB = Actor("bob", ("approve",), id="bob")
@@ -45,36 +46,59 @@ BEGAN = datetime(2025, 1, 1, tzinfo=UTC)
 
 def figures() -> Iterator[tuple[str, float, str]]:
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(state=folder, data=folder)
+        settings = Settings(state=folder, data=folder, prices=filled.PRICES)
         store = open_store(settings)
         key = create_key(store, SYSTEM, "root", ["admin"]).secret
         lineage = _one_history(settings, store)
         _copy(settings, store, lineage)
         _what_stands(store)
+        names = [f"case_{number:03d}" for number in range(ENDPOINTS)]
+        filled.used(store, names)
+        filled.asked(store, names)
+        filled.watched(settings, store)
+        requests = filled.answered(settings, names, VERSIONS - 1)
+        pages = _pages(filled.ingested(settings, names[:DATA]), requests)
         server = _Server(settings, store)
-        browser = httpx.Client(base_url=server.url, timeout=60)
-        entered = browser.post("/console/sign-in", data={"key": key})
-        assert entered.status_code == 303
-        every: list[float] = []
-        for name, paths in _pages().items():
-            took = [_first_byte_ms(browser, path) for path in paths]
-            every += took
-            yield f"{name}_first_byte_ms_p95", float(np.quantile(took, 0.95)), "ms"
-        yield "first_byte_ms_p95", float(np.quantile(every, 0.95)), "ms"
-        size = max(len(browser.get(paths[0]).content) for paths in _pages().values())
-        yield "page_kb", size / 1000, "kB"
-        server.stop()
-        store.close()
+        try:
+            yield from _measured(server.url, key, pages)
+        finally:
+            server.stop()
+            store.close()
 
 
-def _pages() -> dict[str, list[str]]:
-    """Of each kind as many as are asked for, each of another use case."""
+def _measured(url: str, key: str, pages: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, float, str]]:
+    browser = httpx.Client(base_url=url, timeout=60)
+    entered = browser.post("/console/sign-in", data={"key": key})
+    assert entered.status_code == 303
+    every: list[float] = []
+    for name, paths in pages.items():
+        took = [_first_byte_ms(browser, path) for path in paths]
+        every += took
+        yield f"{name}_first_byte_ms_p95", float(np.quantile(took, 0.95)), "ms"
+    yield "first_byte_ms_p95", float(np.quantile(every, 0.95)), "ms"
+    yield "page_kb", max(len(browser.get(paths[0]).content) / 1000 for paths in pages.values()), "kB"
+
+
+def _pages(snapshots: Mapping[str, str], requests: Sequence[str]) -> dict[str, list[str]]:
+    """Of each kind as many as are asked for, as far as there are so many each another. Reasons of a prediction are
+    computed when somebody asks, and are none of these."""
     cases = [f"/console/use-cases/case_{number:03d}" for number in range(ROUNDS)]
+    data = [f"/console/use-cases/{name}/data/{digest}" for name, digest in snapshots.items()] * (ROUNDS // DATA)
+    drift = f"/console/use-cases/{filled.WATCHED}/drift"
     return {
         "overview": ["/console"] * ROUNDS,
         "use_case": cases,
         "version": [f"{case}/versions/{VERSIONS}" for case in cases],
         "audit": [f"/console/audit?use_case=case_{number:03d}" for number in range(ROUNDS)],
+        "data": [path.rpartition("/")[0] for path in data],
+        "snapshot": data,
+        "profile": [f"{path}/profile/trips" for path in data],
+        "drift": [drift] * ROUNDS,
+        "feature": [f"{drift}?feature=distance"] * ROUNDS,
+        "prediction": [f"/console/predictions?request={request}" for request in requests[:ROUNDS]],
+        "rules": ["/console/rules"] * ROUNDS,
+        "keys": ["/console/keys"] * ROUNDS,
+        "subscriptions": ["/console/subscriptions"] * ROUNDS,
     }
 
 

@@ -23,7 +23,10 @@ from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.retrainings import DECIDED, Entry, record_next
 from mlops_ray.governance.rollouts import start_rollout
+from mlops_ray.governance.versions import VersionRef
 from mlops_ray.serving.auth import Guard, tokens_of
+from mlops_ray.serving.http import Routes
+from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.site import Site
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 
@@ -48,9 +51,19 @@ class ConsoleServer:
         self.keys = {name: create_key(self.store, SYSTEM, name, roles).secret for name, roles in ROLES.items()}
         self.keys["foreign"] = create_key(self.store, SYSTEM, "foreign", ["operate", "approve"], ["trains"]).secret
         self.guard = Guard(None, active_keys(self.store), tokens_of(self.settings), public)
-        app = Site(self.settings, self.store, self.guard, no_models)
-        self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
+        self.site = Site(self.settings, self.store, self.guard, no_models)
+        config = uvicorn.Config(self._answer, port=port, log_level="error", lifespan="off", interface="asgi3")
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """Rollouts of flights stand where those of an endpoint do, without its models."""
+        prefix = "/v2/models/flights"
+        if scope["path"].startswith(f"{prefix}/rollout"):
+            routes = Operations(self.store, "flights", lambda version: VersionRef(version, ""), tuple).routes()
+            await Routes(routes, self.guard)({**scope, "root_path": prefix}, receive, send)
+        else:
+            await self.site(scope, receive, send)
 
     def start(self) -> None:
         self._thread.start()

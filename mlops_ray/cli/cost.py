@@ -31,7 +31,7 @@ from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.declared_resources import Resources, declare_resources, resources_of
 from mlops_ray.governance.usage import now, read_prices, read_usage
 from mlops_ray.governance.versions import list_versions
-from mlops_ray.show.text import printable
+from mlops_ray.show.text import figures, printable
 
 cost = typer.Typer(no_args_is_help=True, help="Cost: what work used and cost, what it will, and what it may.")
 
@@ -176,7 +176,7 @@ def budget(
     wanted = Budget(use_case, month or "", amount, currency or priced_in or "", warn_at)
     _expect_sensible(wanted, priced_in)
     set_budget(store, actor, wanted, reason)
-    typer.echo(f"{use_case} may cost {amount:g} {wanted.currency} in {month or 'each month'}.")
+    typer.echo(f"{use_case} may cost {figures(amount)} {wanted.currency} in {month or 'each month'}.")
 
 
 def outlook(settings: Settings, use_case: str, until: StepName) -> str:
@@ -187,7 +187,7 @@ def outlook(settings: Settings, use_case: str, until: StepName) -> str:
     if left is None:
         return text
     of, rest = left
-    text += f" Of this month's budget {rest:.4g} of {of.amount:.4g} {of.currency} are left."
+    text += f" Of this month's budget {figures(rest)} of {figures(of.amount)} {of.currency} are left."
     if found is not None and found.cost is not None and (found.cost.high or found.cost.middle) > rest:
         text += " It may not be enough: the run would be stopped, and could go on after it was raised."
     return text
@@ -212,10 +212,11 @@ def _show_budgets(store: ControlStore, settings: Settings, use_case: str | None,
         echo_json([asdict(one) | {"spent": _spent(store, settings, one)} for one in found])
         return
     for one in found:
-        line = f"{one.use_case}  {one.month or 'each month'}  {one.amount:g} {one.currency}, warns at {one.warn_at:.0%}"
+        amount = f"{figures(one.amount)} {one.currency}, warns at {one.warn_at:.0%}"
+        line = f"{one.use_case}  {one.month or 'each month'}  {amount}"
         spent = _spent(store, settings, one)
         if spent is not None:
-            line += f"; {spent:.4g} spent in {month_name(now(store))}"
+            line += f"; {figures(spent)} spent in {month_name(now(store))}"
         typer.echo(printable(line))
     if not found:
         typer.echo("No budget is set: `mlops-ray cost budget USE_CASE --amount ...` sets one.")

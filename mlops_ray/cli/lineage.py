@@ -85,6 +85,7 @@ def live(
     steps = [one for one in known if one.rollout in rollouts]
     if as_json:
         found = {"use_case": use_case, "at": moment.isoformat(), "live": _plain(then), "rollout": _plain(steps)}
+        found["history"] = _plain(known)
         typer.echo(json.dumps(found, indent=2))
         return
     if not then:

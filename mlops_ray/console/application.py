@@ -6,7 +6,7 @@ functions, and change nothing themselves: what a form asks goes to the routes be
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from mlops_ray.config import Settings
@@ -81,7 +81,7 @@ class Console:
             UseCasePages(store, server, threads, standings, self._costs),
             VersionPages(settings, store, server, threads),
         )
-        audit, drift = AuditPages(store, server, threads), DriftPages(settings, threads)
+        audit, drift = AuditPages(store, server, threads), DriftPages(settings, store, threads)
         rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
         data = DataPages(settings, server, threads)
         case = "/console/use-cases/{use_case}"
@@ -120,6 +120,11 @@ class Console:
             exception_handlers={404: self._nothing_here, 405: self._nothing_here},
         )
 
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """Every page and form that there is."""
+        return self._app.routes
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_safely(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -148,18 +153,18 @@ class Console:
         """What a form does, if it is of a page of the session that it comes with."""
 
         async def answer(request: Request) -> Response:
-            session = self._signing.session(request)
-            if session is None:
-                return page_of_refusal(signed_out(), None)
-            viewer = Viewer(session.principal, session.form_token, datetime.now(UTC))
+            session, form = self._signing.session(request), dict[str, str]()
+            viewer = Viewer(session.principal, session.form_token, datetime.now(UTC)) if session else None
 
             async def changed() -> Response:
                 expect_same_site(request)
-                form = await read_form(request)
-                expect_form_token(form, session.form_token)
+                form.update(await read_form(request))
+                if viewer is None:
+                    raise signed_out()
+                expect_form_token(form, viewer.form_token)
                 return await change(request, viewer, form)
 
-            return await self._kept(changed(), viewer)
+            return await self._kept(changed(), viewer, form=form)
 
         return answer
 
@@ -189,19 +194,25 @@ class Console:
         status = getattr(error, "status_code", 404)
         return page_of_refusal(Refused(status, "There is no such page."), None)
 
-    async def _kept(self, work: Awaitable[Response], viewer: Viewer | None, within_s: float = WITHIN_S) -> Response:
-        """The answer, or a page with what is against it."""
+    async def _kept(
+        self,
+        work: Awaitable[Response],
+        viewer: Viewer | None,
+        within_s: float = WITHIN_S,
+        form: Mapping[str, str] | None = None,
+    ) -> Response:
+        """The answer, or a page with what is against it, and with the words of the form."""
         try:
             return await asyncio.wait_for(work, within_s)
         except Refused as error:
-            return page_of_refusal(error, viewer)
+            refusal = error
         except TimeoutError:
-            return page_of_refusal(Refused(504, _LATE), viewer)
+            refusal = Refused(504, _LATE)
         except MlopsRayError as error:
-            status, sentence = self._server.tell(error)
-            if status >= 500:
+            refusal = Refused(*self._server.tell(error))
+            if refusal.status >= 500:
                 _logger.warning("A page of the console was not given", exc_info=error)
-            return page_of_refusal(Refused(status, sentence), viewer)
         except Exception as error:
             _logger.error("A page of the console failed", exc_info=error)
-            return page_of_refusal(Refused(500, _FAILED), viewer)
+            refusal = Refused(500, _FAILED)
+        return page_of_refusal(refusal, viewer, form)

@@ -5,31 +5,23 @@ A month of an endpoint is thousands of rows, which take longer to add up than a 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from markupsafe import Markup
 
 from mlops_ray.config import Settings
 from mlops_ray.console.beside import ReadBeside
+from mlops_ray.console.rendering import made_elsewhere
 from mlops_ray.cost.estimate import estimate_until, in_words
 from mlops_ray.cost.prices import Cost, priced
 from mlops_ray.cost.show import Line, lines
 from mlops_ray.cost.spending import Verdict, following, judge, month_name
 from mlops_ray.governance.budgets import Budget, budget_of, list_budgets
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.usage import Used, month_of, now, read_prices, read_usage
+from mlops_ray.governance.usage import month_of, now, read_prices, read_usage
 from mlops_ray.show.charts import bars
+from mlops_ray.show.text import figures
 
 RUNS = 10
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run: what it used in this month, when that was written last, and `running`, `ended` or `failed`."""
-
-    line: Line
-    seen_at: datetime
-    state: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Month:
     budget: Budget | None
     verdict: Verdict | None
     steps: tuple[Line, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[Line, ...]
     served: tuple[Line, ...]
     next: str
 
@@ -75,15 +67,13 @@ def month_of_case(settings: Settings, store: ControlStore, use_case: str) -> Mon
     budget, verdict = budget_of(store, use_case, month_name(begin)), None
     if budget is not None:
         verdict = judge(spent.amounts.get(budget.currency, 0.0), budget)
-    runs = lines(rows, tables, "run", {})[-RUNS:][::-1]
-    by_run = {line.name: [row for row in rows if row.run == line.name and row.kind == "step"] for line in runs}
     return Month(
         month_name(begin),
         spent,
         budget,
         verdict,
         tuple(lines(rows, tables, "step", {})),
-        tuple(Run(line, max(row.seen_at for row in by_run[line.name]), _state(by_run[line.name])) for line in runs),
+        tuple(lines(rows, tables, "run", {})[-RUNS:][::-1]),
         tuple(lines(rows, tables, "prediction", {})),
         in_words(use_case, estimate_until(store, use_case, "materialize", settings.prices)),
     )
@@ -114,10 +104,5 @@ def chart(found: Sequence[Line]) -> Markup:
         values, unit = [line.cost.amounts[currency] for line in found], currency
     else:
         values, unit = [line.usage.cpu_s / 3600 for line in found], "CPU h"
-    drawn = [(line.name, value, f"{value:.4g} {unit}") for line, value in zip(found, values, strict=True)]
-    return Markup(bars(drawn, max(values, default=0.0)))
-
-
-def _state(rows: Sequence[Used]) -> str:
-    states = {row.state for row in rows}
-    return next((state for state in ("failed", "running") if state in states), "ended")
+    drawn = [(line.name, value, f"{figures(value)} {unit}") for line, value in zip(found, values, strict=True)]
+    return made_elsewhere(bars(drawn, max(values, default=0.0)))

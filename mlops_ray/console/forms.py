@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from mlops_ray.console.page import LARGEST, Refused
 
 MAX_FORM_BYTES, MAX_FIELDS = 64_000, 20
 LONGEST_PATH = 2_000  # of one that waits in a cookie, which browsers keep up to 4 kB
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
 _LOCAL = re.compile(r"/console(/[\w@.~-]+)*(\?[\w=&.,:%+@-]*)?", re.ASCII)
 
 
@@ -61,3 +63,21 @@ def number_of(form: Mapping[str, str], name: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > LARGEST:
         raise Refused(400, f"{name} is no number.")
     return int(text)
+
+
+def listed(form: Mapping[str, str], name: str) -> list[str]:
+    """What stands there, separated by commas or white space."""
+    return [part for part in re.split(r"[\s,]+", form.get(name, "")) if part]
+
+
+def moment_in(form: Mapping[str, str], name: str) -> str | None:
+    """A moment as browsers give it, in UTC; None if it is left out. Raises Refused for what is none."""
+    text = form.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        if not _MOMENT.fullmatch(text):
+            raise ValueError
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).isoformat()
+    except ValueError:
+        raise Refused(400, f"{name} is no moment. Write it as 2027-01-31T18:00, in UTC.") from None

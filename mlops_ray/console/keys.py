@@ -1,20 +1,18 @@
 """Keys: who has which, and until when; administrators make, replace and revoke them. A secret is shown once."""
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from mlops_ray.console.forms import listed, moment_in
 from mlops_ray.console.page import Refused, Viewer, page
 from mlops_ray.console.server import Answer, Server
 from mlops_ray.governance.principals import ROLES
 
 PATH, PAGE = "/console/keys", 100
-_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
 _MAX_TEXT = 600
 
 
@@ -65,21 +63,3 @@ class KeyPages:
             "keys", viewer, status, keys=answer.body["keys"], next=answer.body["next"], roles=ROLES, error=error,
             form=form or {}, administers=viewer.may("admin", None),
         )  # fmt: skip
-
-
-def listed(form: Mapping[str, str], name: str) -> list[str]:
-    """What stands there, separated by commas or white space."""
-    return [part for part in re.split(r"[\s,]+", form.get(name, "")) if part]
-
-
-def moment_in(form: Mapping[str, str], name: str) -> str | None:
-    """A moment as browsers give it, in UTC; None if it is left out. Raises Refused for what is none."""
-    text = form.get(name, "").strip()
-    if not text:
-        return None
-    try:
-        if not _MOMENT.fullmatch(text):
-            raise ValueError
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).isoformat()
-    except ValueError:
-        raise Refused(400, f"{name} is no moment. Write it as 2027-01-31T18:00, in UTC.") from None

@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -75,9 +75,10 @@ def page_with_style(template: str, viewer: Viewer, accepts: str, **values: Any) 
     return HTMLResponse(html, headers=headers)
 
 
-def page_of_refusal(refusal: Refused, viewer: Viewer | None) -> HTMLResponse:
+def page_of_refusal(refusal: Refused, viewer: Viewer | None, form: Mapping[str, str] | None = None) -> HTMLResponse:
+    """form: what was sent, of which nobody's own words are lost."""
     status, sentence = refusal.status, refusal.sentence[:MAX_SENTENCE]
-    return page("error", viewer, status, code=status, sentence=sentence)
+    return page("error", viewer, status, code=status, sentence=sentence, form=form or {})
 
 
 def expect_done(answer: Answer) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from mlops_ray.show import document, evaluation, graph
+from mlops_ray.show.text import figures
+
 STATIC = {
+    "charts.css": "text/css; charset=utf-8",
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
     "console.svg": "image/svg+xml",
@@ -26,7 +30,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"moment": moment, "age": age, "count": count, "value": value}
+    made.filters |= {"moment": moment, "utc": utc, "age": age, "count": count, "value": value, "figures": figures}
     made.globals |= {"static": {name: f"/console/static/{name}?v={_digest(name)}" for name in STATIC}}
     return made
 
@@ -36,7 +40,9 @@ def render(template: str, **values: Any) -> str:
 
 
 def static(name: str) -> bytes:
-    """A file of the bundle; `name` is one of STATIC."""
+    """A file of the bundle; `name` is one of STATIC. The style of charts is that of notebooks and reports."""
+    if name == "charts.css":
+        return (document.STYLE + evaluation.STYLE + graph.STYLE).encode()
     return files("mlops_ray.console").joinpath("static", name).read_bytes()
 
 
@@ -51,6 +57,14 @@ def moment(value: datetime | str | None) -> Markup:
         return Markup("")
     when = (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(UTC)
     return Markup('<time datetime="{}">{} UTC</time>').format(f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M}")
+
+
+def utc(text: str) -> Markup | str:
+    """What a card says of a moment, such as `2026-11-28 22:44`, as every other; what is none, as it stands."""
+    try:
+        return moment(datetime.fromisoformat(text).replace(tzinfo=UTC))
+    except ValueError:
+        return text
 
 
 def age(value: datetime | str, now: datetime) -> str:
@@ -71,7 +85,7 @@ def value(given: Any) -> Any:
     if isinstance(given, datetime):
         return moment(given)
     if isinstance(given, float):
-        return f"{given:.6g}"
+        return figures(given, 6).replace(",", "")
     return "" if given is None else given
 
 

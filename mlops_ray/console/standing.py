@@ -6,11 +6,15 @@ A commit takes milliseconds to read, and there may be a hundred endpoints, each 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.console.beside import ReadBeside
 from mlops_ray.errors import MlopsRayError
+
+if TYPE_CHECKING:
+    from mlops_ray.monitoring.describe import Newest
 
 DAY = timedelta(days=1)
 
@@ -18,13 +22,11 @@ DAY = timedelta(days=1)
 @dataclass(frozen=True)
 class Standing:
     """predictions: by version, all that were counted. asked: requests within a day, None where none are reported.
-    estimated, measured: what the newest windows of a version say, by version; each with the window's end. trouble: why
-    nothing is known."""
+    quality: what the newest windows of a version say, by version. trouble: why nothing is known."""
 
     predictions: Mapping[str, int]
     asked: int | None
-    estimated: Mapping[str, tuple[str, datetime]]
-    measured: Mapping[str, tuple[str, datetime]]
+    quality: Mapping[str, "Newest"]
     trouble: str = ""
 
 
@@ -40,21 +42,14 @@ class Standings(ReadBeside[Standing]):
 
 def standing_of(artifacts: Artifacts, use_case: str, now: datetime) -> Standing:
     # Imported where it is needed: it takes half a second, and a page waits for none of it.
-    from mlops_ray.monitoring.describe import estimated_words, measured_words
+    from mlops_ray.monitoring.describe import newest_quality
     from mlops_ray.monitoring.watch_state import read_state
 
     try:
         state = read_state(artifacts, use_case)
     except (MlopsRayError, OSError) as error:
-        return Standing({}, None, {}, {}, f"What its watch knows cannot be read ({type(error).__name__}).")
-    estimated, measured = dict[str, tuple[str, datetime]](), dict[str, tuple[str, datetime]]()
-    for version, watch in state.watches.items():
-        records = sorted((one for stream in watch.streams.values() for one in stream.records), key=lambda one: one.end)
-        for record in records:
-            if record.estimated is not None:
-                estimated[version] = estimated_words(record), record.end
-            if record.labelled:
-                measured[version] = measured_words(record), record.end
+        return Standing({}, None, {}, f"What its watch knows cannot be read ({type(error).__name__}).")
+    quality = {version: newest_quality(watch) for version, watch in state.watches.items()}
     hours = state.requests.hours
     asked = sum(hour.requests.asked for hour in hours if hour.end > now - DAY) if hours else None
-    return Standing(state.rows, asked, estimated, measured)
+    return Standing(state.rows, asked, quality)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from mlops_ray.console.keys import listed
+from mlops_ray.console.forms import listed
 from mlops_ray.console.page import Refused, Viewer, expect_done, page
 from mlops_ray.console.server import Answer, Server
 from mlops_ray.governance.events import EVENT_TYPES, SEVERITIES

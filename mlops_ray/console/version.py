@@ -12,6 +12,7 @@ from mlops_ray.config import Settings
 from mlops_ray.console.cost import chart, made_for
 from mlops_ray.console.duties import of_approval
 from mlops_ray.console.page import LARGEST, Refused, Viewer, in_thread, page
+from mlops_ray.console.rendering import made_elsewhere
 from mlops_ray.console.server import Answer, Server
 from mlops_ray.errors import ConfigurationError, MlopsRayError
 from mlops_ray.governance.approvals import asked_for
@@ -20,9 +21,12 @@ from mlops_ray.governance.delegations import may_decide_for_others
 from mlops_ray.governance.live import read_live
 from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.versions import expect
-from mlops_ray.registry.model_card import plain_card
+from mlops_ray.registry.model_card import card_charts, plain_card
 from mlops_ray.registry.trace import Trace, trace
+from mlops_ray.registry.trace_page import lineage_graph
+from mlops_ray.tasks.evaluation import metric_words
 
+MAX_TRIALS = 30
 FIRST = ("Metrics", "Slices", "Limits", "Gates")
 VERDICTS = {"approve": "/approvals/approve", "reject": "/approvals/reject"}
 
@@ -86,6 +90,7 @@ def version_values(
     duty = of_approval(asked[0], policy, viewer) if asked and asked[0].state == "requested" else None
     stands_in = duty is not None and may_decide_for_others(store, viewer.principal.actor(use_case), use_case)
     card, damaged = _card(settings, f"{use_case}@{version}")
+    trials = card.lineage.search.get("leaderboard", []) if card else []
     other = None
     if champion is not None and champion.version != version:
         other, _ = _card(settings, f"{use_case}@{champion.version}")
@@ -98,6 +103,11 @@ def version_values(
         "card": card and _as_decided(plain_card(card)),
         "damaged": damaged,
         "chain": _chain(card) if card else [],
+        "graph": made_elsewhere(lineage_graph(card)) if card else "",
+        "charts": {name: made_elsewhere("".join(drawn)) for name, drawn in card_charts(card).items()} if card else {},
+        "leaderboard": trials[:MAX_TRIALS],
+        "trials_left_out": max(0, len(trials) - MAX_TRIALS),
+        "metric": metric_words(card.lineage.metric) if card else "",
         "made": (made := made_for(store, use_case, version, card.lineage.step_keys) if card else None),
         "cost_chart": chart(made.steps) if made else "",
         "beside": _beside(card, other) if card and other else [],

@@ -22,6 +22,7 @@ from mlops_ray.cost.steps import STEPS, StepName
 from mlops_ray.cost.usage import Usage
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import read_usage
+from mlops_ray.show.text import figures
 
 _COVERS = 0.85
 _LATEST = 30
@@ -104,8 +105,8 @@ def in_words(use_case: str, found: Estimate | None) -> str:
 
 
 def _range(of: Interval, unit: str) -> str:
-    bounds = "" if of.low is None else f" ({of.low:.3g} to {of.high:.3g})"
-    return f"{of.middle:.3g} {unit}{bounds}"
+    bounds = "" if of.low is None or of.high is None else f" ({figures(of.low, 3)} to {figures(of.high, 3)})"
+    return f"{figures(of.middle, 3)} {unit}{bounds}"
 
 
 def _runs(count: int) -> str:

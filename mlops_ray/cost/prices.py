@@ -8,6 +8,7 @@ from mlops_ray.artifacts import digest_json
 from mlops_ray.config import Prices
 from mlops_ray.cost.usage import Usage
 from mlops_ray.governance.usage import Used
+from mlops_ray.show.text import figures
 
 NO_PRICES = "no prices"
 _GB = 1e9
@@ -32,8 +33,9 @@ class Cost:
         )
 
     def __str__(self) -> str:
-        shown = " + ".join(f"{value:.4g} {name}" for name, value in sorted(self.amounts.items())) or "-"
-        return f"{shown} (without {', '.join(sorted(self.unpriced))})" if self.unpriced and self.amounts else shown
+        shown = " + ".join(f"{figures(value)} {name}" for name, value in sorted(self.amounts.items())) or "-"
+        lacks = [f"what had {NO_PRICES}" if one == NO_PRICES else one for one in sorted(self.unpriced)]
+        return f"{shown} (without {', '.join(lacks)})" if lacks and self.amounts else shown
 
 
 def price(usage: Usage, prices: Prices | None) -> Cost:

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 from mlops_ray.cost.prices import Cost, priced
@@ -17,18 +18,22 @@ _GB = 1e9
 
 @dataclass(frozen=True)
 class Line:
-    """parts: of how many rows it is. per_thousand: the cost of a thousand predictions, None where none was answered."""
+    """parts: of how many rows it is. per_thousand: the cost of a thousand predictions, None where none was answered.
+    state, seen_at: of a run `running`, `ended` or `failed`, and when it was measured last; of others "" and None."""
 
     name: str
     usage: Usage
     cost: Cost
     parts: int
     per_thousand: Cost | None = None
+    state: str = ""
+    seen_at: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         used = self.usage.to_json()
         used.pop("cpus", None)
         shown = {"name": self.name, "used": used, "cost": self.cost.to_json(), "parts": self.parts}
+        shown |= {"state": self.state, "seen_at": self.seen_at.isoformat()} if self.seen_at else {}
         return shown | ({"per_thousand": self.per_thousand.to_json()} if self.per_thousand else {})
 
     def __str__(self) -> str:
@@ -44,7 +49,7 @@ class Line:
             str(self.cost),
         ]
         each = [f"{self.per_thousand} per thousand of {used.predictions:,} predictions"] if self.per_thousand else []
-        return "  ".join([*found, *each])
+        return "  ".join([*found, *each, *([self.state] if self.state else [])])
 
 
 def lines(rows: Sequence[Used], tables: Tables, by: By, versions: Mapping[str, Sequence[str]]) -> list[Line]:
@@ -55,7 +60,8 @@ def lines(rows: Sequence[Used], tables: Tables, by: By, versions: Mapping[str, S
     if by == "step":
         return _grouped((row for row in rows if row.kind != "trial"), tables, _step_name)
     if by == "run":
-        return _grouped((row for row in rows if row.kind == "step"), tables, lambda row: row.run)
+        steps = _by((row for row in rows if row.kind == "step"), lambda row: row.run)
+        return [_of_run(name, parts, tables) for name, parts in steps.items()]
     if by == "trial":
         return _grouped((row for row in rows if row.kind == "trial"), tables, lambda row: row.name)
     if by == "prediction":
@@ -70,15 +76,25 @@ def _step_name(row: Used) -> str:
 
 
 def _grouped(rows: Iterable[Used], tables: Tables, name: Callable[[Used], str]) -> list[Line]:
+    return [_line(one, parts, tables) for one, parts in _by(rows, name).items()]
+
+
+def _by(rows: Iterable[Used], name: Callable[[Used], str]) -> dict[str, list[Used]]:
     found: dict[str, list[Used]] = defaultdict(list)
     for row in rows:
         found[name(row)].append(row)
-    return [_line(one, parts, tables) for one, parts in found.items()]
+    return found
 
 
 def _line(name: str, parts: Sequence[Used], tables: Tables) -> Line:
     usage = sum((Usage.from_json(row.quantities) for row in parts), Usage())
     return Line(name, usage, priced(parts, tables), len(parts))
+
+
+def _of_run(name: str, parts: Sequence[Used], tables: Tables) -> Line:
+    states = {row.state for row in parts}
+    state = next((state for state in ("failed", "running") if state in states), "ended")
+    return replace(_line(name, parts, tables), state=state, seen_at=max(row.seen_at for row in parts))
 
 
 def _per_thousand(line: Line) -> Line:

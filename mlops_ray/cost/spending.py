@@ -10,6 +10,7 @@ from mlops_ray.errors import BudgetError, ConfigurationError
 from mlops_ray.governance.budgets import Budget, budget_of, say_exceeded, say_warned
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import month_of, now, read_prices, read_usage
+from mlops_ray.show.text import figures
 
 Verdict = Literal["go on", "warn", "stop"]
 
@@ -78,13 +79,13 @@ class Spending:
         if verdict == "go on":
             return None
         if budget.warned_for != month:
-            text = "Of the budget of %s for %s, %.4g of %.4g %s are spent."
-            _logger.warning(text, self._use_case, month, spent, budget.amount, budget.currency)
+            text = "Of the budget of %s for %s, %s of %s %s are spent."
+            _logger.warning(text, self._use_case, month, figures(spent), figures(budget.amount), budget.currency)
             say_warned(self._store, budget, month, spent)
         if verdict == "warn":
             return None
         say_exceeded(self._store, budget, month, spent, self._run)
-        of = f"{spent:.4g} of {budget.amount:.4g} {budget.currency}"
+        of = f"{figures(spent)} of {figures(budget.amount)} {budget.currency}"
         return (
             f"The budget of {self._use_case} for {month} is spent: {of}. What has ended is kept. Raise it "
             f"(`mlops-ray cost budget {self._use_case} --amount ...`) and run the same again: it goes on from there."

@@ -1,6 +1,7 @@
 """What the watch of an endpoint knows, in words for a terminal."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -99,6 +100,33 @@ def _quality(record: WindowRecord) -> str:
 def estimated_words(record: WindowRecord) -> str:
     """The quality that a window's predictions let expect, with its interval."""
     return "not enough data to estimate it" if record.estimated is None else _estimated(record.estimated)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a window says of quality, in words, and its end."""
+
+    text: str
+    end: datetime
+
+
+@dataclass(frozen=True)
+class Newest:
+    """What the newest windows of a version say, of whichever kind; None where no window says it."""
+
+    estimated: Said | None = None
+    measured: Said | None = None
+
+
+def newest_quality(watch: VersionWatch) -> Newest:
+    estimated = measured = None
+    records = (one for stream in watch.streams.values() for one in stream.records)
+    for record in sorted(records, key=lambda one: one.end):
+        if record.estimated is not None:
+            estimated = Said(estimated_words(record), record.end)
+        if record.labelled:
+            measured = Said(measured_words(record), record.end)
+    return Newest(estimated, measured)
 
 
 def measured_words(record: WindowRecord) -> str:

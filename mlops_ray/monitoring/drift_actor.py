@@ -28,6 +28,7 @@ from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.definition import Registry, find_sealed, watched_by
 from mlops_ray.monitoring.drift_watch import DriftWatch, Round
 from mlops_ray.monitoring.foreign_model import WithForeign
+from mlops_ray.monitoring.sealed_reference import SealedReference
 from mlops_ray.monitoring.version_watch import Watched
 from mlops_ray.monitoring.watch_metrics import WatchMetrics
 from mlops_ray.monitoring.watcher import Watcher, assign, place_of
@@ -105,11 +106,14 @@ def open_watch(settings: Settings, registry: Registry, use_case: str, store: Con
 def find_reference(
     registry: Registry, use_case: str, version: str, revision: MonitoringRevision | None = None
 ) -> Watched | str:
-    """What a version is judged by under a revision, or in words why it cannot be. Where it cannot be judged so, it is
-    judged as it was sealed. Raises UnavailableError if the registry is down."""
+    """What a version is judged by under a revision (see `reference_of`), or in words why it cannot be. Raises
+    UnavailableError if the registry is down."""
     sealed = find_sealed(registry, use_case, version)
-    if isinstance(sealed, str):
-        return sealed
+    return sealed if isinstance(sealed, str) else reference_of(sealed, version, revision)
+
+
+def reference_of(sealed: SealedReference, version: str, revision: MonitoringRevision | None) -> Watched:
+    """What was sealed, under a revision; as it was sealed where it cannot be judged so."""
     try:
         return watched_by(sealed, version, revision)
     except ConfigurationError as error:

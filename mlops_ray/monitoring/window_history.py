@@ -112,9 +112,11 @@ class WindowHistory:
                 return None  # it was the oldest, and a new one has taken its place
             return _decoded(int(name), content, bins)
 
+        names = self._numbers(version, spec)[-last:]
+        if self._artifacts.is_local:  # where a file is read sooner than a thread starts
+            return [window for window in map(one, names) if window is not None]
         with ThreadPoolExecutor(_AT_A_TIME) as threads:
-            found = threads.map(one, self._numbers(version, spec)[-last:])
-            return [window for window in found if window is not None]
+            return [window for window in threads.map(one, names) if window is not None]
 
     def forget(self, version: str) -> None:
         """Remove what is kept of a version."""

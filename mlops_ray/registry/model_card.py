@@ -13,8 +13,6 @@ from mlops_ray.show.document import document, table, with_style
 from mlops_ray.show.evaluation import STYLE as STYLE
 from mlops_ray.tasks.stored import task_from_json
 
-METRICS = "Metrics"
-
 
 @dataclass(frozen=True)
 class _Section:
@@ -52,7 +50,7 @@ def html_card(found: Trace) -> str:
 
 
 def card_body(found: Trace) -> str:
-    """The card as a part of a page, with charts of the evaluation below its metrics; `STYLE` is theirs."""
+    """The card as a part of a page, with its charts; `STYLE` is theirs."""
     parts = [f"<h1>{escape(_title(found))}</h1>", *(f"<p>{escape(text)}</p>" for text in _subtitle(found))]
     for part in _sections(found):
         parts.append(f"<h2>{escape(part.heading)}</h2>")
@@ -62,9 +60,12 @@ def card_body(found: Trace) -> str:
         parts += part.charts
         if part.rows:
             parts.append(table(list(map(escape, part.head)), (list(map(escape, row)) for row in part.rows)))
-        if part.heading == METRICS:
-            parts.append(charts(found.lineage.evaluation))
     return "\n".join(parts)
+
+
+def card_charts(found: Trace) -> dict[str, Sequence[str]]:
+    """The charts of the card as HTML, by the heading that they stand below; `STYLE` is theirs."""
+    return {part.heading: part.charts for part in _sections(found) if part.charts}
 
 
 def plain_card(found: Trace) -> dict[str, Any]:
@@ -162,7 +163,9 @@ def _metrics(found: Trace) -> _Section:
         text = f"{text} {task.decisions_described(decision)}"
     if uses := _decisions(found):
         text = f"{text} Decisions made on days of it so far, on this and other versions: {uses}."
-    return _Section(METRICS, [text], head=["metric", "value", "95 % interval", "better"], rows=rows)
+    drawn = charts(evaluation)
+    head = ["metric", "value", "95 % interval", "better"]
+    return _Section("Metrics", [text], head=head, rows=rows, charts=[drawn] if drawn else ())
 
 
 def _calibration(found: Trace) -> Iterator[_Section]:

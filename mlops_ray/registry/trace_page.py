@@ -15,9 +15,7 @@ _SOURCES, _VIEWS, _EVENTS = 8, 8, 12
 
 def trace_html(found: "Trace") -> str:
     """The body."""
-    nodes, edges = _graph(found)
-    label = f"What {found.use_case}@{found.version} was made from: {', '.join(node.name for node in nodes.values())}"
-    parts = [f"<h1>{escape(found.title)}</h1>", graph(nodes, edges, label)]
+    parts = [f"<h1>{escape(found.title)}</h1>", lineage_graph(found)]
     parts += [f'<p class="warn">{escape(sentence)}</p>' for sentence in found.erased]
     events = [
         (escape(one["time"][:19].replace("T", " ")), escape(one["type"]), escape(one["actor"]), escape(one["reason"]))
@@ -27,6 +25,13 @@ def trace_html(found: "Trace") -> str:
         cut = f"<p><small>The first {_EVENTS} of {len(events)}.</small></p>" if len(events) > _EVENTS else ""
         parts.append(f"<h2>Gates and approvals</h2>{table(('UTC', 'what', 'by', 'reason'), events[:_EVENTS])}{cut}")
     return "".join(parts)
+
+
+def lineage_graph(found: "Trace") -> str:
+    """What a version was made from, as a chart."""
+    nodes, edges = _graph(found)
+    label = f"What {found.use_case}@{found.version} was made from: {', '.join(node.name for node in nodes.values())}"
+    return graph(nodes, edges, label)
 
 
 def _graph(found: "Trace") -> tuple[dict[str, Node], list[tuple[str, str]]]:

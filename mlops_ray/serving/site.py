@@ -16,16 +16,16 @@ ROUTES, PAGES = "/v2", "/console"
 
 
 class Site:
-    """An ASGI application. running: see `ServerApi`."""
+    """An ASGI application. running: see `ServerApi`. pages: the console."""
 
     def __init__(self, settings: Settings, store: ControlStore, guard: Guard, running: RunningModels):
         self._routes = ServerApi(settings, store, guard, running).app
-        self._pages = Console(settings, store, Inside(store, guard, self._routes))
+        self.pages = Console(settings, store, Inside(store, guard, self._routes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http" and (path == PAGES or path.startswith(f"{PAGES}/")):
-            await self._pages(scope, receive, send)
+            await self.pages(scope, receive, send)
         elif scope["type"] != "http" or path == ROUTES or path.startswith(f"{ROUTES}/"):
             await self._routes({**scope, "root_path": ROUTES}, receive, send)
         else:

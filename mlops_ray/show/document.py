@@ -15,8 +15,8 @@ _DARK = (
     "--paper:#16181b;--ink:#e6e6e6;--soft:#aab0b6;--line:#454a50;--faint:#2d3136;--main:#56b4e9;--warn:#ffa661;"
     "--other:#7d848b;--alarm:#ff9645;--shade:rgba(255,150,69,.2)"
 )
-# A notebook says itself which of both it is in (VS Code, Jupyter, marimo); else the system does.
-_STYLE = """
+# Of `with_style`. A notebook says itself which of both it is in (VS Code, Jupyter, marimo); else the system does.
+STYLE = """
 .explored{color-scheme:light dark;_LIGHT}
 @media(prefers-color-scheme:dark){.explored{_DARK}}
 .vscode-dark .explored,[data-jp-theme-light=false] .explored,.dark .explored{color-scheme:dark;_DARK}
@@ -54,7 +54,7 @@ def document(title: str, body: str) -> str:
 
 def with_style(body: str, more: str = "") -> str:
     """HTML that shows itself alike in a page and in a notebook. more: style of its own."""
-    return f'<div class="explored"><style>{_STYLE}{more}</style>{body}</div>'
+    return f'<div class="explored"><style>{STYLE}{more}</style>{body}</div>'
 
 
 def unbroken(text: str) -> str:

@@ -1,7 +1,6 @@
 """The console in a real browser: what people of each role do there, at both widths, light and dark."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,33 +8,23 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 from mlops_ray.governance.approvals import approve
-from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.keys import active_keys
 from mlops_ray.governance.live import live
-from mlops_ray.governance.notifications import subscribe
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import set_policy
 from mlops_ray.governance.rollback import roll_back
-from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_lineage import AUTHOR
-from mlops_ray.testing.example_stream import example_stream
-from tests.console_data import ingest_twice
+from tests.console_routes import PAGES, fill_all
 from tests.console_server import BOB, HOSTILE, ConsoleServer, console, roll_out
 from tests.oidc_provider import SECRET, OidcProvider, free_port
-from tests.unit.test_console_prediction import answered
 from tests.unit.test_console_provider import CALLBACK, settings_for
-from tests.unit.test_drift_page import NAME, Watching, moved
+from tests.unit.test_drift_page import NAME
 
 PATHS = {
-    "overview": "/console",
     "use case": "/console/use-cases/flights",
     "version": "/console/use-cases/flights/versions/2",
     "audit": "/console/audit",
-    "rules": "/console/rules",
-    "keys": "/console/keys",
-    "subscriptions": "/console/subscriptions",
-    "data": "/console/use-cases/flights/data",
 }
 CHROMIUM = "/usr/bin/chromium"  # Debian's
 
@@ -244,39 +233,35 @@ def test_who_has_no_mouse_reaches_the_decision(chromium: Browser, server: Consol
 
 def test_each_role_goes_through_every_page(chromium: Browser, server: ConsoleServer) -> None:
     """What a role may not see says so, and leads back."""
-    paths = PATHS | shown_besides(server, "")
-    looks = {"rules", "overview", "subscriptions"}  # for everybody, with what they may see
-    operates = set(paths) - {"audit", "keys"}
-    sees = {"audrey": set(paths), "eve": looks, "ann": operates, "bob": operates}
-    for who, seen in sees.items():
+    known = fill_all(server)
+    for who in ("audrey", "eve", "ann", "bob"):
         page = signed_in(window(chromium, server, 390), server, who)
-        for name, path in paths.items():
-            answer = page.goto(server.url + path)
+        for route, one in PAGES.items():
+            answer = page.goto(server.url + one.path.format(**known))
             assert answer is not None
-            assert answer.ok == (name in seen), (who, name)
+            assert answer.ok == (who in one.may), (who, route)
             expect(page.get_by_role("heading", level=1)).to_be_visible()
             if not answer.ok:
                 page.get_by_role("link", name="To the overview").or_(page.get_by_role("link", name="Overview")).click()
                 page.wait_for_url(f"{server.url}/console")
 
 
-def shown_besides(server: ConsoleServer, hostile: str) -> dict[str, str]:
-    """Rules that wait, a subscription, data, and a prediction with its reasons; returns the pages that they make."""
-    text = hostile or "too slow for us"
-    set_policy(server.store, Actor(hostile or "ada", ("operate",), id="ada"), "flights", Policy(), (text,), text)
-    subscribe(server.store, AUTHOR, Channels(), "https://hooks.example.org/x", "flights")
-    *_, last = ingest_twice(server.settings, hostile or "gate", hostile or "B12")
-    found = answered(server, BINARY, 9)
-    Watching(Path(server.settings.state)).take(moved(example_stream(6, 5), timedelta(days=4)), labelled=1_200)
-    drift = f"/console/use-cases/{NAME}/drift"
-    data = f"{PATHS['data']}/{last.digest}"
-    return {
-        "drift": drift,
-        "feature": f"{drift}?feature=origin",
-        "snapshot": data,
-        "profile": f"{data}/profile/trips",
-        "prediction": f"/console/predictions?request={found.request}&reasons=now",
-    }
+def test_a_row_that_is_a_block_on_a_phone_is_a_row_to_a_screen_reader(chromium: Browser, server: ConsoleServer) -> None:
+    context = window(chromium, server, 390)
+    page = signed_in(context, server, "root")
+    assert page.evaluate("getComputedStyle(document.querySelector('tbody tr')).display") == "block"
+    tree = context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    found = [(one["role"]["value"], one.get("name", {}).get("value", "")) for one in tree if not one["ignored"]]
+    roles = [role for role, _ in found]
+    assert (roles.count("table"), roles.count("row"), roles.count("rowheader")) == (1, 3, 2)
+    assert ("columnheader", "open alarms") in found
+    assert ("cell", "▲ 1") in found  # what its column is stands in the head, and is not read twice
+
+
+# Of tables on a phone; charts are scrolled in their box, and have a table behind them.
+WIDE = """[...document.querySelectorAll('.scroll')].filter(
+    (one) => one.querySelector(':scope > table') && one.scrollWidth > one.clientWidth + 1
+).map((one) => one.outerHTML.slice(0, 120))"""
 
 
 @pytest.mark.parametrize("hostile", ["", HOSTILE], ids=["plain", "hostile"])
@@ -286,17 +271,20 @@ def test_every_page_is_accessible_and_fits(
     chromium: Browser, tmp_path: Path, width: int, scheme: str, hostile: str
 ) -> None:
     with console(tmp_path / "state", hostile) as server:
-        roll_out(server)
-        paths = PATHS | shown_besides(server, hostile)
+        known = fill_all(server, hostile)
+        paths = {route: one.path.format(**known) for route, one in PAGES.items()}
+        paths["feature"] = f"/console/use-cases/{NAME}/drift?feature=origin"
         page = signed_in(window(chromium, server, width, scheme), server, "root")
         for name, path in paths.items():
             answer = page.goto(server.url + path)
             assert answer is not None
             assert answer.ok, name
-            page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+            page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+            page.screenshot(path=tmp_path / f"{name.replace('/', '_')}.png", full_page=True)
             found = Axe().run(page).response["violations"]
             assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], name
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            assert width > 390 or page.evaluate(WIDE) == [], name
             assert page.locator("img").count() == 0
         page.goto(server.url + "/console/sign-in")
         assert [one["id"] for one in Axe().run(page).response["violations"]] == []

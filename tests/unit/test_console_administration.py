@@ -26,20 +26,10 @@ from mlops_ray.governance.rollouts import advance, start_rollout
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.serving.inside import Inside
 from mlops_ray.serving.server import ServerApi
-from tests.console_server import BOB, HOSTILE, ConsoleServer, console, no_models, roll_out
-from tests.unit.test_console import CASE, EVIL, ROLLOUT, post, rolled, token_on
+from tests.console_server import BOB, ConsoleServer, console, no_models, roll_out
+from tests.unit.test_console import CASE, ROLLOUT, post, rolled, token_on
 
 RULES, KEYS, SUBSCRIPTIONS = "/console/rules", "/console/keys", "/console/subscriptions"
-NEW = (RULES, KEYS, SUBSCRIPTIONS)
-FORMS = {
-    f"{RULES}/decision": {"id": "x", "verdict": "reject", "reason": "csrf"},
-    f"{KEYS}/create": {"name": "mallory", "role_admin": "1"},
-    f"{KEYS}/rotate": {"key": "root", "until": "2999-01-01T00:00", "reason": "csrf"},
-    f"{KEYS}/revoke": {"key": "bob", "reason": "csrf"},
-    f"{SUBSCRIPTIONS}/create": {"channel": "https://evil.example/hook"},
-    f"{SUBSCRIPTIONS}/change": {"id": "x", "action": "end"},
-    ROLLOUT: {"action": "rollback", "to": 1, "revision": 1, "reason": "csrf"},
-}
 ADA = Actor("ada", ("operate",), id="ada")
 
 
@@ -68,76 +58,14 @@ def asked(server: ConsoleServer, **policy: Any) -> PolicyChange:
     return change
 
 
-@pytest.mark.parametrize("path", FORMS)
-@pytest.mark.parametrize(
-    ("token", "headers", "status"),
-    [
-        (None, {}, 403),
-        ("guessed", {}, 403),
-        ("", {"sec-fetch-site": "cross-site"}, 403),
-        ("", {"origin": "https://evil.example"}, 403),
-        ("", {"content-type": "text/plain"}, 415),
-    ],
-)
-def test_what_another_site_sends_is_not_done(
-    untouched: ConsoleServer, path: str, token: str | None, headers: dict[str, str], status: int
-) -> None:
-    browser = untouched.browser("root")
-    fields = {"form_token": token_on(browser) if token == "" else token, **FORMS[path]}
-    kept = {name: value for name, value in fields.items() if value is not None}
-    assert browser.post(path, data=kept, headers=headers).status_code == status
-    assert untouched.browser().post(path, data=FORMS[path]).status_code == 401
-    assert browser.get(path).status_code in (404, 405)
-
-
-def test_no_new_page_can_be_framed_scripted_or_cached(untouched: ConsoleServer) -> None:
-    for path in NEW:
-        answer = untouched.browser("root").get(path)
-        assert answer.status_code == 200
-        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
-        assert "script-src 'self'" in answer.headers["content-security-policy"]
-        assert answer.headers["x-frame-options"] == "DENY"
-        assert answer.headers["cache-control"] == "no-store"
-        assert not re.search(r"<script(?! src=)|<style|\sstyle=|\son\w+=", answer.text)
-
-
-@pytest.mark.parametrize("to", EVIL)
-def test_no_parameter_of_a_page_leads_elsewhere(untouched: ConsoleServer, to: str) -> None:
-    browser = untouched.browser("root")
-    for path in NEW:
-        assert browser.get(path, params={"next": to, "after": to, "from": to}).status_code in (200, 400)
-
-
-@pytest.mark.parametrize(
-    ("who", "seen"),
-    [
-        ("root", (200, 200, 200)),
-        ("ann", (200, 403, 200)),
-        ("bob", (200, 403, 200)),
-        ("audrey", (200, 200, 200)),
-        ("eve", (200, 403, 200)),
-        ("foreign", (200, 403, 200)),
-        ("", (303, 303, 303)),
-    ],
-)
-def test_each_role_sees_what_the_api_lets_it_see(server: ConsoleServer, who: str, seen: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("who", ["root", "ann", "bob", "audrey", "eve", "foreign"])
+def test_each_role_sees_what_the_api_lets_it_see(server: ConsoleServer, who: str) -> None:
     asked(server)
     post(server.browser("ann"), f"{SUBSCRIPTIONS}/create", channel="https://a.example.org/x", use_case="flights")
     browser = server.browser(who)
-    assert tuple(browser.get(page).status_code for page in NEW) == seen
     assert ("too slow for us" in browser.get(RULES).text) == (who in ("root", "ann", "bob", "audrey"))
     assert ("a.example.org" in browser.get(SUBSCRIPTIONS).text) == (who in ("root", "ann", "audrey"))
     assert ("Make the key" in browser.get(KEYS).text) == (who == "root")
-
-
-@pytest.mark.parametrize(
-    ("who", "path"),
-    [(who, path) for who in ("ann", "bob", "audrey", "eve", "foreign") for path in FORMS if path.startswith(KEYS)]
-    + [(who, f"{SUBSCRIPTIONS}/create") for who in ("bob", "audrey", "eve", "foreign")]
-    + [(who, ROLLOUT) for who in ("bob", "audrey", "eve", "foreign")],
-)
-def test_what_a_role_may_not_do_the_server_refuses(untouched: ConsoleServer, who: str, path: str) -> None:
-    assert post(untouched.browser(who), path, **FORMS[path]).status_code == 403
 
 
 def test_rules_that_wait_are_shown_beside_those_that_hold_and_approved(server: ConsoleServer) -> None:
@@ -267,6 +195,8 @@ def test_a_new_keys_secret_is_shown_once(server: ConsoleServer) -> None:
     assert (again.status_code, "mlr_" in again.text, 'value="dora"' in again.text) == (400, False, True)
     replaced = post(root, f"{KEYS}/rotate", key=record.principal.id, until=until, reason="yearly")
     assert (replaced.status_code, len(re.findall(r"mlr_[\w-]+", replaced.text))) == (200, 1)
+    unknown = post(root, f"{KEYS}/revoke", key="nobody", reason="left us")
+    assert (unknown.status_code, "What you wrote: left us" in unknown.text) == (400, True)
     assert post(root, f"{KEYS}/revoke", key="bob", reason="left us").status_code == 303
     assert "bob" not in {one.name for one in active_keys(server.store).values()}
 
@@ -319,29 +249,6 @@ def test_who_operates_subscribes_tests_pauses_and_ends(server: ConsoleServer) ->
         refused = post(ann, f"{SUBSCRIPTIONS}/create", channel=channel)
         assert refused.status_code == 403
     assert post(ann, f"{SUBSCRIPTIONS}/create", channel="http://127.0.0.1:1/x").status_code == 400
-
-
-def test_names_and_reasons_become_no_part_of_the_new_pages(tmp_path: Path) -> None:
-    with console(tmp_path, HOSTILE) as server:
-        hostile = Actor(HOSTILE, ("operate",), id="h")
-        set_policy(server.store, hostile, "flights", Policy(role="approve"), (HOSTILE,), HOSTILE)
-        create_key(server.store, SYSTEM, re.sub(r"[/\\\u202e]", "", HOSTILE), ["audit"])
-        root = server.browser("root")
-        post(root, f"{SUBSCRIPTIONS}/create", channel=f"json://a.example.org/{HOSTILE}", use_case="flights")
-        refused = {
-            f"{KEYS}/create": {"name": HOSTILE, "use_cases": HOSTILE, "person": HOSTILE},
-            f"{KEYS}/revoke": {"key": HOSTILE, "reason": HOSTILE},
-            f"{SUBSCRIPTIONS}/create": {"channel": HOSTILE, "use_case": HOSTILE, "types": HOSTILE},
-            f"{RULES}/decision": {"id": HOSTILE, "verdict": "reject", "reason": HOSTILE},
-            ROLLOUT: {"action": "rollback", "to": 9, "revision": 0, "reason": HOSTILE},
-        }
-        pages = [root.get(path) for path in (*NEW, f"{KEYS}?after={HOSTILE}", "/console", CASE)]
-        pages += [post(root, path, **fields) for path, fields in refused.items()]
-        for page in pages:
-            assert "<img" not in page.text, page.url
-            assert "\u202e" not in page.text, page.url
-            assert "62615533" not in page.text, page.url
-        assert "&lt;img src=x onerror=alert(1)&gt;" in pages[0].text
 
 
 def command(server: ConsoleServer, *arguments: str) -> list[str]:

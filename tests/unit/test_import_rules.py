@@ -39,7 +39,7 @@ TABLE: dict[str, set[str]] = {
     # It asks as any other caller does, over HTTP.
     "assistant": {"client", "errors"},
     # What work used is measured in whatever does it.
-    "cost": {"errors", "config", "artifacts", "state_folder", "governance"},
+    "cost": {"errors", "config", "artifacts", "state_folder", "governance", "show"},
     "ingestion": GROUND,
     "features": GROUND | {"ingestion"},
     # It reads raw files as ingestion does, and training sets.

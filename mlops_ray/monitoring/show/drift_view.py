@@ -1,22 +1,24 @@
 """The view of an endpoint: all that its watch knows, as a value that shows itself in a notebook and as a page."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, settings_from_environment
-from mlops_ray.errors import UnavailableError
+from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.alarms import AlarmRecord, alarms_of
-from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.monitoring_definitions import definition_of
-from mlops_ray.monitoring.definition import versions_with_traffic
-from mlops_ray.monitoring.describe import notes_of
+from mlops_ray.monitoring.definition import find_sealed, versions_with_traffic
+from mlops_ray.monitoring.describe import Newest, newest_quality, notes_of
 from mlops_ray.monitoring.foreign_model import every_version
 from mlops_ray.monitoring.request_history import RequestHour
+from mlops_ray.monitoring.sealed_reference import SealedReference
 from mlops_ray.monitoring.show.plain import from_plain, to_plain
 from mlops_ray.monitoring.show.series import FeatureSeries, KindSeries, kind_series
 from mlops_ray.monitoring.version_watch import Watched
@@ -25,6 +27,7 @@ from mlops_ray.monitoring.window_history import WindowHistory
 from mlops_ray.show.shown import Shown
 
 WINDOWS = 60
+KEPT = 16  # versions
 
 FindReference = Callable[[str], Watched | str]
 
@@ -35,30 +38,49 @@ def drift(use_case: str, settings: Settings | None = None, windows: int = WINDOW
     settings: default from the environment (MLOPS_RAY_SETTINGS or MLOPS_RAY_STATE). windows: so many of the last of each
     kind. A version whose reference cannot be had is shown without, and why.
     """
-    from mlops_ray.monitoring.drift_actor import find_reference
-
     settings = settings or settings_from_environment()
-    store = open_store(settings)
-    every = every_version(settings, store)
+    return DriftViews(settings, open_store(settings)).of(use_case, windows)
 
-    def find(version: str) -> Watched | str:
-        try:
-            return find_reference(every, use_case, version, definition_of(store, use_case))
-        except UnavailableError as error:
-            return str(error)
 
-    return look_back(settings, use_case, find, versions_with_traffic(store, use_case) or (), windows)
+class DriftViews:
+    """Views for who looks often: what a version was sealed with never changes, and is read once."""
+
+    def __init__(self, settings: Settings, store: ControlStore):
+        self._settings, self._store, self._every = settings, store, every_version(settings, store)
+        self._sealed = lru_cache(KEPT)(self._read)
+
+    def of(self, use_case: str, windows: int = WINDOWS) -> "DriftView":
+        """As `drift`."""
+        from mlops_ray.monitoring.drift_actor import reference_of
+
+        def find(version: str) -> Watched | str:
+            try:
+                sealed = self._sealed(use_case, version)
+            except (UnavailableError, ConfigurationError) as error:
+                return str(error)
+            return reference_of(sealed, version, definition_of(self._store, use_case))
+
+        taking = versions_with_traffic(self._store, use_case) or ()
+        return look_back(self._settings, use_case, find, taking, windows, self._store)
+
+    def _read(self, use_case: str, version: str) -> SealedReference:
+        found = find_sealed(self._every, use_case, version)
+        if isinstance(found, str):
+            raise ConfigurationError(found)
+        return found
 
 
 @dataclass(frozen=True)
 class VersionView:
-    """One version, newest first in the view. begins: when its first window that is shown began; None without."""
+    """One version, newest first in the view. quality: what its watch said last. begins: when its first window that is
+    shown began; None without."""
 
     version: str
     rows: int
     unwatched: str
     live: bool
     kinds: tuple[KindSeries, ...]
+    quality: Newest
 
     @property
     def most_telling(self) -> KindSeries:
@@ -93,7 +115,8 @@ class DriftView(Shown):
             "now": self.now,
             "versions": [
                 {"version": one.version, "predictions": one.rows, "takes_traffic": one.live}
-                | {"unwatched": one.unwatched, "kinds": [kind.numbers() for kind in one.kinds]}
+                | {"unwatched": one.unwatched, "quality": asdict(one.quality)}
+                | {"kinds": [kind.numbers() for kind in one.kinds]}
                 for one in self.versions
             ],
             "alarms": self.alarms,
@@ -155,15 +178,20 @@ def _last_ratio(feature: FeatureSeries) -> float | None:
 
 
 def look_back(
-    settings: Settings, use_case: str, find: FindReference, taking: Sequence[str] = (), windows: int = WINDOWS
+    settings: Settings,
+    use_case: str,
+    find: FindReference,
+    taking: Sequence[str] = (),
+    windows: int = WINDOWS,
+    store: ControlStore | None = None,
 ) -> DriftView:
     """The view of an endpoint as of its last commit; nothing is asked of Ray.
 
     find: what a version is judged by, or in words why it cannot be. taking: versions that take traffic. windows: so
-    many of the last of each kind.
+    many of the last of each kind. store: of the settings, where it is open already.
     """
     artifacts = Artifacts(settings.artifacts)
-    state, alarms = read_state(artifacts, use_case), alarms_of(open_store(settings), use_case)
+    state, alarms = read_state(artifacts, use_case), alarms_of(store or open_store(settings), use_case)
     history = WindowHistory(artifacts, use_case)
     order = sorted(state.rows, key=lambda version: (version in taking, len(version), version), reverse=True)
     versions = tuple(_version(state, one, alarms, history, find, one in taking, windows) for one in order)
@@ -182,7 +210,7 @@ def _version(
 ) -> VersionView:
     watch, why = state.watches.get(version), state.unwatched.get(version, "")
     if watch is None or why:
-        return VersionView(version, state.rows[version], why, live, ())
+        return VersionView(version, state.rows[version], why, live, (), Newest())
     watched = find(version)
     own = [one for one in alarms if str(one.version) == version]
     kinds = []
@@ -190,4 +218,4 @@ def _version(
         bins: Mapping[str, object] = stream.state.empty if isinstance(watched, str) else watched.reference.columns
         judged = history.read(version, spec, bins, windows)  # type: ignore[arg-type]
         kinds.append(kind_series(spec, stream, judged, watched, own, windows))
-    return VersionView(version, state.rows[version], "", live, tuple(kinds))
+    return VersionView(version, state.rows[version], "", live, tuple(kinds), newest_quality(watch))
