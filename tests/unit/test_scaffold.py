@@ -65,6 +65,13 @@ def test_a_dirty_file_becomes_a_use_case_that_can_be_declared() -> None:
     assert set(case.features_of_request()) == {"plan", "spend", "days_since_last login", "signed up_weekday"}
 
 
+def test_of_columns_with_a_value_for_each_row_the_identifier_says_what_a_prediction_is_about() -> None:
+    """There are too many of them to count here, and each customer has a note of its own, too."""
+    write_customers(Path("customers.csv"), rows=20_000)
+    init("churn", "--data", "customers.csv", "--label", "churned", "--time", "signed up")
+    assert load_use_case("churn/use_cases/churn.py").entities == ("customer id",)
+
+
 def test_a_column_that_is_known_afterwards_is_no_feature_and_said_so() -> None:
     case = drafted()
     assert {column.name for column in case.sources["rows"].columns if column.outcome} == {"reason", "churned"}
