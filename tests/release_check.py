@@ -1,8 +1,9 @@
 """What a release must do, tried as a newcomer would: `make release-check`, by hand, before a version is tagged.
 
 Builds the wheel, looks what is in it, installs it with the extra `all` into an empty environment outside the
-repository, and there goes from a CSV that nobody has described to an answer over HTTP, for a label of each kind. Then the
-same models are served from an environment with the extra `serve` alone, and have to give the same answers. It takes some 10 minutes and a few GB, and pip's network.
+repository, and there goes from a CSV that nobody has described to an answer over HTTP, for a label of each kind. Then
+the same models are served from an environment with the extra `serve` alone, and have to give the same answers. It takes
+some 10 minutes and a few GB, and pip's network.
 """
 
 import json

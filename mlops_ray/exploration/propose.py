@@ -290,7 +290,7 @@ def _since_1970(column: ColumnProfile) -> Any:
 
 
 def _format(column: ColumnProfile) -> str | None:
-    """The format of dates that reads all texts but those of ISO 8601, which are read beside it; the first of several."""
+    """The first format of dates that reads all texts but those of ISO 8601, which are read beside it."""
     texts = column.kinds.get("text", 0)
     if not texts or set(column.kinds) - {"text", "null_text", "timestamp", "local_time"}:
         return None
