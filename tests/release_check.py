@@ -1,8 +1,9 @@
 """What a release must do, tried as a newcomer would: `make release-check`, by hand, before a version is tagged.
 
 Builds the wheel, looks what is in it, installs it with the extra `all` into an empty environment outside the
-repository, and there goes from a CSV to an answer over HTTP. Then the same model is served from an environment with
-the extra `serve` alone, and has to give the same answer. It takes some 10 minutes and a few GB, and pip's network.
+repository, and there goes from a CSV that nobody has described to an answer over HTTP, for a label of each kind. Then
+the same models are served from an environment with the extra `serve` alone, and have to give the same answers. It takes
+some 10 minutes and a few GB, and pip's network.
 """
 
 import json
@@ -20,10 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.unit.test_scaffold import write_customers
+from tests.dirty_files import DIRTY_FILES, DirtyFile
 from tests.wheel import ROOT, build_wheel, packaged_files
 
 ROWS, PORT, READY_S = 20_000, "18931", 120.0
+MOST_S = 600.0  # from a file to an answer
 NOT_SERVING = ("torch", "sklearn", "flask", "lightgbm", "optuna", "skl2onnx", "river")
 
 
@@ -34,21 +36,31 @@ def main() -> None:
         expect_content(wheel)
         say(f"{wheel.name} has {len(packaged_files())} files")
         everything = new_environment(folder / "all", wheel, "all")
-        write_customers(folder / "customers.csv", rows=ROWS)
-        told(
-            everything, folder, "init", "churn", "--data", "customers.csv", "--label", "churned", "--time", "signed up"
-        )
-        project = folder / "churn"
-        told(everything, project, "run", "churn", "--serve", "--port", PORT)
-        asked = json.loads((project / "state" / "summary.json").read_text())["prediction"]
-        say(f"asked over HTTP: {asked['answer']['predictions']}")
+        asked = {one.name: answer_from_a_file(one, everything, folder) for one in DIRTY_FILES}
         serving = new_environment(folder / "serve", wheel, "serve")
         expect_missing(serving, NOT_SERVING)
-        with served(serving, project):
-            answer = post(asked["request"], (project / "state" / "development_key").read_text().strip())
-        (found,), (expected,) = answer["predictions"], asked["answer"]["predictions"]
-        assert found == {name: expected[name] for name in ("probability", "prediction")}, (found, expected)
+        for name, (request, answered) in asked.items():
+            with served(serving, folder / name, name):
+                key = (folder / name / "state" / "development_key").read_text().strip()
+                (found,) = post(name, request, key)["predictions"]
+            assert found == {what: answered[what] for what in found}, (found, answered)
         say("the environment that only serves answers the same")
+
+
+def answer_from_a_file(one: DirtyFile, commands: Path, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """From a file to an answer over HTTP, with two commands and no line edited: the request, and what was answered."""
+    one.write(folder / f"{one.name}.csv", ROWS)
+    begun_s = time.monotonic()
+    told(commands, folder, "init", one.name, "--data", f"{one.name}.csv", "--label", one.label, "--time", one.time)
+    assert one.kind in (folder / one.name / "use_cases" / f"{one.name}.py").read_text()
+    told(commands, folder / one.name, "run", one.name, "--serve", "--port", PORT)
+    took_s = time.monotonic() - begun_s
+    found = json.loads((folder / one.name / "state" / "summary.json").read_text())["prediction"]
+    (answered,) = found["answer"]["predictions"]
+    assert one.answer in answered, answered
+    assert took_s < MOST_S, f"{one.name} took {took_s:.0f} s"
+    say(f"{one.name}: answered over HTTP after {took_s:.0f} s: {answered}")
+    return found["request"], answered
 
 
 def expect_content(wheel: Path) -> None:
@@ -79,8 +91,8 @@ def told(commands: Path, folder: Path, *arguments: str) -> None:
 
 
 @contextmanager
-def served(commands: Path, project: Path) -> Iterator[None]:
-    command = [str(commands / "mlops-ray"), "serve", "churn", "--port", PORT]
+def served(commands: Path, project: Path, name: str) -> Iterator[None]:
+    command = [str(commands / "mlops-ray"), "serve", name, "--port", PORT]
     process = subprocess.Popen(command, cwd=project, env=environment())
     try:
         yield
@@ -89,9 +101,9 @@ def served(commands: Path, project: Path) -> Iterator[None]:
         process.wait(60)
 
 
-def post(request: Any, key: str) -> Any:
+def post(name: str, request: Any, key: str) -> Any:
     """The answer, once there is one."""
-    url = f"http://127.0.0.1:{PORT}/v2/models/churn/predict"
+    url = f"http://127.0.0.1:{PORT}/v2/models/{name}/predict"
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     asked = urllib.request.Request(url, json.dumps(request).encode(), headers)
     deadline_s = time.monotonic() + READY_S

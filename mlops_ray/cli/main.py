@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -45,33 +46,44 @@ from mlops_ray.quiet import QUIET
 from mlops_ray.state_folder import keep_closed
 from mlops_ray.use_case.user_code import fault_of_user
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (init, check, doctor, run, serve, predict, score, lineage, live, drift, inventory, review, upgrade, mcp):
-    app.command()(command)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+command: Callable[..., None]
+for command in (init, check, doctor):
+    app.command(rich_help_panel="Begin")(command)
+for command in (run,):
+    app.command(rich_help_panel="From data to a model")(command)
+app.add_typer(explore, name="explore", rich_help_panel="From data to a model")
+app.add_typer(contract, name="contract", rich_help_panel="From data to a model")
+app.add_typer(data, name="data", rich_help_panel="From data to a model")
+app.add_typer(quarantine, name="quarantine", rich_help_panel="From data to a model")
+app.add_typer(features, name="features", rich_help_panel="From data to a model")
+for command in (serve, predict, score, live):
+    app.command(rich_help_panel="Serve and ask")(command)
+app.add_typer(ledger, name="ledger", rich_help_panel="Serve and ask")
+app.add_typer(labels, name="labels", rich_help_panel="Serve and ask")
 versions.command()(leaderboard)
 versions.command("export")(export)
 versions.command("import")(import_)
-app.add_typer(explore, name="explore")
-app.add_typer(features, name="features")
-app.add_typer(data, name="data")
-app.add_typer(quarantine, name="quarantine")
-app.add_typer(contract, name="contract")
-app.add_typer(labels, name="labels")
-app.add_typer(ledger, name="ledger")
-app.add_typer(versions, name="versions")
-app.add_typer(approvals, name="approvals")
-app.add_typer(rollout, name="rollout")
-app.add_typer(alarms, name="alarms")
-app.add_typer(monitoring, name="monitoring")
-app.add_typer(retraining, name="retraining")
-app.add_typer(schedule, name="schedule")
-app.add_typer(cost, name="cost")
-app.add_typer(keys, name="keys")
-app.add_typer(audit, name="audit")
-app.add_typer(notify, name="notify")
-app.add_typer(ci, name="ci")
-app.add_typer(cluster, name="cluster")
-app.add_typer(backup, name="backup")
+for command in (lineage, inventory, review):
+    app.command(rich_help_panel="Govern")(command)
+app.add_typer(versions, name="versions", rich_help_panel="Govern")
+app.add_typer(approvals, name="approvals", rich_help_panel="Govern")
+app.add_typer(rollout, name="rollout", rich_help_panel="Govern")
+app.add_typer(keys, name="keys", rich_help_panel="Govern")
+app.add_typer(audit, name="audit", rich_help_panel="Govern")
+for command in (drift,):
+    app.command(rich_help_panel="Watch and retrain")(command)
+app.add_typer(alarms, name="alarms", rich_help_panel="Watch and retrain")
+app.add_typer(monitoring, name="monitoring", rich_help_panel="Watch and retrain")
+app.add_typer(retraining, name="retraining", rich_help_panel="Watch and retrain")
+app.add_typer(schedule, name="schedule", rich_help_panel="Watch and retrain")
+app.add_typer(notify, name="notify", rich_help_panel="Watch and retrain")
+for command in (upgrade, mcp):
+    app.command(rich_help_panel="Operate")(command)
+app.add_typer(cost, name="cost", rich_help_panel="Operate")
+app.add_typer(backup, name="backup", rich_help_panel="Operate")
+app.add_typer(cluster, name="cluster", rich_help_panel="Operate")
+app.add_typer(ci, name="ci", rich_help_panel="Operate")
 
 
 def main() -> None:

@@ -28,13 +28,14 @@ from mlops_ray.client import API_KEY_VARIABLE
 from mlops_ray.config import Settings, settings_of
 from mlops_ray.cost.meter import metered
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.extras import expect_extra
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.development_keys import credential
 from mlops_ray.governance.live import live
 from mlops_ray.governance.versions import VersionRef
 from mlops_ray.ingestion.sources import find_all_files
 from mlops_ray.operations.local_ray import stay_while_ray_lives
-from mlops_ray.operations.preconditions import expect_can_work
+from mlops_ray.operations.preconditions import expect_can_train, expect_can_work
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import STEPS, StepFinished, StepName
 from mlops_ray.use_case import UseCase, load_use_case
@@ -73,10 +74,12 @@ def run(
     port: PortOption = None,
 ) -> None:
     """Run the pipeline; steps whose inputs and code have not changed are reused (docs/pipeline.md)."""
+    expect_extra("train", "The pipeline")
     settings = settings_of(state, config, data, port)
     moment = moment_of("--as-of", as_of) if as_of else None
     case = load_use_case(use_case)
     if not explain:
+        expect_can_train(case)
         expect_can_work(settings)
     files = find_all_files(settings, case.sources, remember=not explain)
     again = Again(start, _steps(force or ()), retry_failed)

@@ -66,6 +66,8 @@ def propose(data: str, name: str, pattern: str, start_ray: StartRay = lambda: No
             notes.append(why)
             continue
         declared, remark = _column(column, profile)
+        if declared.type == "text" and (note := _mostly_numbers(column)):
+            notes.append(note)
         columns.append(declared)
         remarks[column.name] = remark
     source = replace(bare, columns=tuple(columns))
@@ -180,7 +182,9 @@ def _column(column: ColumnProfile, profile: Profile) -> tuple[Column, str]:
         others = [name for name, rows in column.formats.items() if rows == column.formats[format_] and name != format_]
         ask = f"; {', '.join(others)} would fit as well" if others else ""
         declared = Column(column.name, "timestamp", nullable, format=format_, time_zone="UTC", clock_change="latest")
-        return declared, f"{remark}; is it UTC?{ask}"
+        iso = column.values - column.kinds["text"]
+        also = f"; {iso:,} of them as ISO 8601 has it" if iso else ""
+        return declared, f"{remark}{also}; is it UTC?{ask}"
     return _text(column, nullable, remark, kinds)
 
 
@@ -194,6 +198,18 @@ def _words_among_numbers(column: ColumnProfile) -> tuple[str, ...]:
     few = texts <= _WORDS_AMONG_NUMBERS * column.values and len(words) <= _MOST_CHOICES
     known = sum(words.values()) >= _KNOWN_WORDS * texts and not any(map(str.isdigit, "".join(words)))
     return tuple(words) if few and known and column.different > _FEWEST_NUMBERS else ()
+
+
+def _mostly_numbers(column: ColumnProfile) -> str | None:
+    """What to do where texts make a column of numbers one of texts."""
+    texts, words = column.kinds.get("text", 0), [value for value, _ in column.top if not _like_a_number(value)]
+    if column.different <= _FEWEST_NUMBERS or not 0 < texts <= _WORDS_AMONG_NUMBERS * column.values:
+        return None
+    such = f", such as {', '.join(map(shown, words[:2]))}" if words else ""
+    return (
+        f"{shown(column.name)} is taken for a text, as {texts:,} of its {column.values:,} values are no numbers{such}: "
+        f"clean them, and it is a number."
+    )
 
 
 def _like_a_number(value: str) -> bool:
@@ -274,9 +290,9 @@ def _since_1970(column: ColumnProfile) -> Any:
 
 
 def _format(column: ColumnProfile) -> str | None:
-    """The format of dates that reads all texts; the first of several."""
+    """The first format of dates that reads all texts but those of ISO 8601, which are read beside it."""
     texts = column.kinds.get("text", 0)
-    if set(column.kinds) - {"text", "null_text"}:
+    if not texts or set(column.kinds) - {"text", "null_text", "timestamp", "local_time"}:
         return None
     return next((name for name, rows in column.formats.items() if rows == texts), None)
 

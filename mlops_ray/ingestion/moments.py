@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -43,10 +44,19 @@ def moments(text: pl.Series, column: Column) -> Moments:
         return Moments(_or_zoned(_parsed(text, (column.format,), _UTC), text), cut=_cut(text))
     if column.format is not None:
         local = _parsed(text, (column.format,), pl.Datetime("us"))
+        if local.null_count() > text.null_count() and not _begins_like_iso(column.format):
+            local = local.fill_null(_gated(only(text, local.is_null()), _LOCAL, _LOCAL_FORMATS, pl.Datetime("us")))
     else:
         local = _gated(text, _LOCAL, _LOCAL_FORMATS, pl.Datetime("us"))
     found = localized(local, column)
     return Moments(_or_zoned(found.value, text), found.reasons, _cut(text))
+
+
+@cache
+def _begins_like_iso(format_: str) -> bool:
+    """Whether what a format refuses could be a moment of ISO 8601 by mistake, as with `%Y-%d-%m`."""
+    written = pl.Series([datetime(2001, 2, 3)]).dt.to_string(format_)
+    return bool(written.str.contains(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}").item())
 
 
 def _cut(text: pl.Series) -> pl.Series | None:

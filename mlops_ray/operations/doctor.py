@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from mlops_ray.artifacts import Artifacts, locate
 from mlops_ray.config import Settings
@@ -22,6 +23,7 @@ from mlops_ray.errors import ConfigurationError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.references import is_reference, value_of
 from mlops_ray.governance.schema import expect_usable
+from mlops_ray.operations.installed_packages import extras_here, is_installed, promised
 from mlops_ray.operations.ray_token import expect_token, token_place
 from mlops_ray.state_folder import expect_room
 
@@ -84,18 +86,23 @@ def _python() -> str:
 
 
 def _packages(lock: Path) -> str:
-    """Whether what is installed is what the lock file pins."""
+    """Whether what is installed is what the lock file pins. Only what this machine's extras need can be missing."""
     if not lock.is_file():
         raise _Doubt(f"There is no {lock}, so that nobody knows which versions belong here.")
     pinned = [one for one in map(_pin, lock.read_text().splitlines()) if one is not None]
-    differing = [said for one in pinned if (said := _difference(one))]
+    needed = promised()
+    elsewhere = [one for one in pinned if canonicalize_name(one.name) not in needed and not is_installed(one.name)]
+    here = [one for one in pinned if one not in elsewhere]
+    differing = [said for one in here if (said := _difference(one))]
     if differing:
         more = f" and {len(differing) - _MOST_SAID} more" if len(differing) > _MOST_SAID else ""
         raise _Doubt(
-            f"{len(differing)} of {len(pinned)} packages are not as {lock.name} has them: "
+            f"{len(differing)} of {len(here)} packages are not as {lock.name} has them: "
             f"{', '.join(differing[:_MOST_SAID])}{more}. Install it: pip install -r {lock.name}."
         )
-    return f"{len(pinned)} packages as {lock.name} has them"
+    absent = ", ".join(name for name, is_here in extras_here().items() if not is_here)
+    more = f"; {len(elsewhere)} more are of what is not installed here ({absent})" if elsewhere else ""
+    return f"{len(here)} packages as {lock.name} has them{more}"
 
 
 def _pin(line: str) -> Requirement | None:

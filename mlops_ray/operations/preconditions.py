@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.extras import expect_extra
 from mlops_ray.serving.environment import (
     expect_free_port,
     haproxy_folder,
@@ -13,12 +14,23 @@ from mlops_ray.serving.environment import (
     uses_haproxy,
 )
 from mlops_ray.state_folder import expect_room
+from mlops_ray.use_case import UseCase
 
 
 def expect_can_work(settings: Settings) -> None:
     """Raise ConfigurationError unless Ray can be started here and its results kept."""
     expect_room(settings)
     expect_ray_can_write()
+
+
+def expect_can_train(case: UseCase) -> None:
+    """Raise ConfigurationError unless what the use case's candidates need is installed. On an existing cluster they
+    run on its nodes."""
+    if "RAY_ADDRESS" in os.environ:
+        return
+    for candidate in case.candidates:
+        if extra := getattr(candidate, "extra", None):
+            expect_extra(extra, f"The candidate {candidate.name}")
 
 
 def expect_ray_can_write() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.extras import expect_extra
 from mlops_ray.sdk.ray import quiet, start_ray
 from mlops_ray.sdk.settings import AnyPath, settings_for, use_case_of
 from mlops_ray.show.document import table
@@ -55,11 +56,12 @@ def run(
     Raises what the steps raise: DataError for data that cannot be used, UseCaseError for what cannot be declared,
     ForbiddenError for who may not register a version.
     """
+    expect_extra("train", "The pipeline")
     quiet()
     from rich.console import Console
 
     from mlops_ray.ingestion.sources import find_all_files
-    from mlops_ray.operations.preconditions import expect_can_work
+    from mlops_ray.operations.preconditions import expect_can_train, expect_can_work
     from mlops_ray.pipeline.pipeline import Pipeline
     from mlops_ray.pipeline.plan import Again
     from mlops_ray.pipeline.progress import TerminalProgress
@@ -74,6 +76,7 @@ def run(
     # Plain lines: Rich's own forms for notebooks have no progress without ipywidgets, and colours that fit no theme.
     console = Console(file=sys.stdout, force_jupyter=False, force_terminal=False)
     with closed():
+        expect_can_train(case)
         expect_can_work(settings)
         declare_promises(settings, case)
         pipeline = Pipeline(

@@ -46,7 +46,8 @@ class Column:
     How texts are read (a value of any type is judged as the text that a CSV file would hold):
     null_texts: texts that mean null, beside the empty one. Default: none for a text, as "NA" is Namibia; for the
         other types, which these could not be, NA, N/A, NaN, nan, null, NULL and None.
-    format: of timestamps, as strftime writes it (`%d/%m/%Y %H:%M`). ISO 8601 with an offset is read in any case.
+    format: of timestamps, as strftime writes it (`%d/%m/%Y %H:%M`). ISO 8601 with an offset is read in any case, and
+        without one beside a format that does not write a day like it.
     time_zone: of timestamps that name none, such as "Europe/Berlin". Without it they are refused.
     clock_change: what such a timestamp means in the hour that comes twice or never: a `reason` to refuse it, the
         `earliest` or the `latest` of the moments that the offsets before and after the change make of it.

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import socket
+import subprocess
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,20 @@ from mlops_ray.config import load_settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.operations.doctor import Examined, examine
+from tests.lesser_environment import ROOT, environment_with, remove
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def told_by(python: Path, folder: Path) -> dict[str, Any]:
+    """What the command says in another environment, without the variables of this one."""
+    code = "from mlops_ray.cli.entry import main; main()"
+    done = subprocess.run([str(python), "-c", code, "doctor", "--json"], cwd=folder, capture_output=True, text=True)
+    return {one["name"]: one for one in json.loads(done.stdout)}
 
 
 def looked(folder: Path, **settings: Any) -> dict[str, Examined]:
@@ -37,14 +47,40 @@ def test_a_new_machine_is_well_but_for_versions_that_nobody_pinned(tmp_path: Pat
 
 
 def test_versions_that_differ_from_the_lock_file_are_named(tmp_path: Path) -> None:
-    pins = (f"polars=={version('polars')}", "typer==0.0.1  # old", "no-such-package==1", "old==1; python_version < '3'")
+    pins = (f"polars=={version('polars')}", "typer==0.0.1  # old", "old==1; python_version < '3'")
     (tmp_path / "requirements.lock").write_text("\n".join([*pins, "-e ."]))
     said = looked(tmp_path)["packages"]
     assert said.state == "warning"
-    assert "2 of 3 packages are not as requirements.lock has them: typer" in said.sentence
-    assert "no-such-package is missing" in said.sentence
+    assert "1 of 2 packages are not as requirements.lock has them: typer" in said.sentence
     (tmp_path / "requirements.lock").write_text(f"polars=={version('polars')}\n")
     assert looked(tmp_path)["packages"].state == "ok"
+
+
+def test_a_node_that_only_serves_is_well_without_what_trains(tmp_path: Path) -> None:
+    python = environment_with(tmp_path / "serve", "serve")
+    (tmp_path / "requirements.lock").symlink_to(ROOT / "requirements.lock")
+    said = told_by(python, tmp_path)["packages"]
+    assert said["state"] == "ok", said
+    assert re.search(r"\d+ more are of what is not installed here \(watch, train, torch, lightgbm, ", said["sentence"])
+    remove(python, distribution("onnxruntime"))
+    remove(python, distribution("mmh3"))  # not ours to ask for: Feast needs it
+    said = told_by(python, tmp_path)["packages"]
+    assert said["state"] == "warning"
+    assert {"onnxruntime is missing", "mmh3 is missing"} <= set(re.findall(r"[\w-]+ is missing", said["sentence"]))
+
+
+@pytest.mark.parametrize(
+    ("extra", "extras"),
+    [("", []), ("train", ["train", "delta"]), ("watch", ["watch"]), ("torch", ["torch"])],  # train has all of delta
+)
+def test_the_extras_of_a_machine_are_told_by_what_they_alone_bring(
+    extra: str, extras: list[str], tmp_path: Path
+) -> None:
+    python = environment_with(tmp_path / "here", extra)
+    code = """from mlops_ray.operations.installed_packages import extras_here
+print(*(name for name, is_here in extras_here().items() if is_here))"""
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == extras
 
 
 @pytest.mark.parametrize(

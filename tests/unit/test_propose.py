@@ -170,6 +170,23 @@ def test_words_among_many_numbers_are_nulls_and_codes_stay_texts(tmp_path: Path)
     assert (rows[REASON].null_count(), rows["price"].null_count()) == (3_000, 200)
 
 
+def test_days_that_two_people_wrote_are_moments(tmp_path: Path) -> None:
+    rows = "\n".join(f"{n % 28 + 1:02}.01.2025" if n % 3 else f"2025-01-{n % 28 + 1:02}" for n in range(90))
+    one = proposed(tmp_path, f"day\n{rows}\n".encode())
+    (day,) = one.source.columns
+    assert (day.type, day.format) == ("timestamp", "%d.%m.%Y")
+    assert "30 of them as ISO 8601 has it" in one.remarks["day"]
+    found = judged(tmp_path, declared(one))
+    assert (found[REASON].null_count(), found["day"].n_unique()) == (90, 28)
+
+
+def test_numbers_with_units_among_them_are_said_to_be_texts(tmp_path: Path) -> None:
+    rows = "\n".join(f"{n} sqm" if n % 50 == 0 else f"{n / 4}" for n in range(2_000))
+    one = proposed(tmp_path, f"area\n{rows}\n".encode())
+    assert one.source.columns[0].type == "text"
+    assert [note for note in one.notes if note.startswith("'area' is taken for a text, as 40 of its 2,000 values")]
+
+
 def test_numbers_that_count_from_1970_are_moments_by_their_name(tmp_path: Path) -> None:
     rows = "\n".join(f"{1_735_689_600_000 + n},{1_735_689_600 + n},{n % 2}" for n in range(40))
     one = proposed(tmp_path, f"seen_at,amount,flag\n{rows}\n".encode())

@@ -1,5 +1,7 @@
 """The options of `mlops-ray run` that need no Ray."""
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from mlops_ray.errors import ConfigurationError, MlopsRayError
 from mlops_ray.ingestion import file_digests
 from mlops_ray.pipeline.steps.step import StepFinished, StepName
 from mlops_ray.use_case import load_use_case
+from tests.lesser_environment import environment_with
 
 CASE = """
 import polars as pl
@@ -103,3 +106,31 @@ def test_what_lies_below_the_root_is_told_by_its_url(tmp_path: Path) -> None:
     assert artifacts.holds(artifacts.url("rows", "one.parquet"))
     assert not artifacts.holds(artifacts.url("rows", "two.parquet"))
     assert not artifacts.holds("/elsewhere/rows/one.parquet")
+
+
+@pytest.mark.parametrize(
+    ("installed", "candidate", "said"),
+    [
+        ("serve", "LogisticRegression", "The pipeline needs the extra train, and of it duckdb, mlflow, optuna and"),
+        ("train", "LightGBM", "The candidate lightgbm needs the extra lightgbm, and of it lightgbm is not"),
+        ("train", "NeuralNetwork", "The candidate neural_network needs the extra torch, and of it onnxscript, torch"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named_before_any_work(
+    installed: str, candidate: str, said: str, options: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "orders.py").write_text(CASE.replace("LogisticRegression", candidate))
+    python = environment_with(tmp_path / "less", installed)
+    arguments = [str(python), "-c", "from mlops_ray.cli.entry import main; main()", "run", *options]
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, env=variables)
+    assert done.returncode == 1
+    assert said in done.stderr
+    extra = "train" if installed == "serve" else said.partition("extra ")[2].partition(",")[0]
+    assert f"pip install 'mlops_ray[{extra}]'" in done.stderr
+    assert not done.stdout
+    assert not (tmp_path / "state").exists()
+    in_python = f"import mlops_ray; mlops_ray.run({options[0]!r}, state='state', data='data')"
+    done = subprocess.run([str(python), "-c", in_python], capture_output=True, text=True, cwd=tmp_path, env=variables)
+    assert said in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "state").exists()

@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
 from mlops_ray.errors import ConfigurationError, MlopsRayError, UseCaseError
+from mlops_ray.exploration.raw_sample import accepted_rows
+from mlops_ray.ingestion.sources import find_files
 from mlops_ray.use_case import UseCase, load_use_case
+from tests.dirty_files import DIRTY_FILES, DirtyFile
 
 ROWS = 2_000
 
@@ -63,6 +66,24 @@ def test_a_dirty_file_becomes_a_use_case_that_can_be_declared() -> None:
     case = drafted("--owner", "sales@example.org")
     assert (case.entities, case.event_time, case.owner) == (("customer id",), "signed up", "sales@example.org")
     assert set(case.features_of_request()) == {"plan", "spend", "days_since_last login", "signed up_weekday"}
+
+
+@pytest.mark.parametrize("one", DIRTY_FILES, ids=lambda one: one.name)
+def test_every_dirty_file_becomes_a_use_case_that_keeps_all_its_rows(one: DirtyFile) -> None:
+    one.write(Path("rows.csv"), ROWS)
+    told = init(one.name, "--data", "rows.csv", "--label", one.label, "--time", one.time)
+    assert told.startswith(f"Looking at rows.csv …\n{ROWS:,} rows")
+    case = load_use_case(f"{one.name}/use_cases/{one.name}.py")
+    assert type(case.label.task).__name__ == (one.kind or "Binary")
+    (file,) = find_files(str(Path.cwd()), "rows", case.sources["rows"])
+    assert accepted_rows([file], case.sources["rows"], ROWS).height == ROWS
+
+
+def test_of_columns_with_a_value_for_each_row_the_identifier_says_what_a_prediction_is_about() -> None:
+    """There are too many of them to count here, and each customer has a note of its own, too."""
+    write_customers(Path("customers.csv"), rows=20_000)
+    init("churn", "--data", "customers.csv", "--label", "churned", "--time", "signed up")
+    assert load_use_case("churn/use_cases/churn.py").entities == ("customer id",)
 
 
 def test_a_column_that_is_known_afterwards_is_no_feature_and_said_so() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.use_case import FitBlocks, FitData, FittedModel, Integer, Parameters, SearchSpace, Uniform
@@ -32,6 +33,7 @@ class LightGBM:
 
     name: str = "lightgbm"
     space: SearchSpace = field(default_factory=_default_space)
+    extra: ClassVar[str] = "lightgbm"  # without it a run does not begin
 
     def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
         """See use_case.Candidate. Raises ConfigurationError if lightgbm is not installed here."""

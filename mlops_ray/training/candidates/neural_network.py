@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mlops_ray.use_case import Choice, FitBlocks, FitData, Integer, Parameters, SearchSpace, Uniform
 
@@ -33,6 +33,7 @@ class NeuralNetwork:
 
     name: str = "neural_network"
     space: SearchSpace = field(default_factory=_default_space)
+    extra: ClassVar[str] = "torch"  # without it a run does not begin
 
     def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, "Network"]]:
         """See use_case.Candidate. Sets the number of torch's threads in this process."""
