@@ -68,6 +68,10 @@ SECTIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "auc_minus_flaml": "ROC AUC of `flights` with the CPU seconds that FLAML took, less FLAML's",
             "delay_mean_absolute_error_minus_flaml": "minutes of `delay` less, the same way",
             "outcome_log_loss_minus_flaml": "log loss of `outcome` less",
+            "large_lightgbm_rows": "LightGBM fitted to rows of 45 features from files",
+            "large_lightgbm_all_seconds": "time of that fit",
+            "large_lightgbm_all_peak_mb_of_a_process": "memory of the process that took most",
+            "large_lightgbm_auc_of_all_minus_of_a_tenth": "ROC AUC more than of a fit to a tenth of them",
         },
         "training_levels": {
             "levels_gradient_boosting_roc_auc": "ROC AUC, 100,000 levels of which a tenth is new each week",
