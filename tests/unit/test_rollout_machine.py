@@ -32,8 +32,8 @@ def run(on: ControlStore) -> None:
         happened: ClassVar[Counter[str]] = Counter()
 
     run_state_machine_as_test(Machine, settings=MANY)
-    # What is looked for did happen, and not once.
-    assert min(Machine.happened[kind] for kind in KINDS) >= 3, Machine.happened
+    # What is looked for did happen: how often is chance.
+    assert all(Machine.happened[kind] for kind in KINDS), Machine.happened
 
 
 @pytest.mark.timeout(900)
