@@ -83,7 +83,7 @@ class Console:
         )
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, store, threads)
         rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
-        data = DataPages(settings, server, threads)
+        data = DataPages(settings, store, threads)
         case = "/console/use-cases/{use_case}"
         version = f"{case}/versions/{{version:int}}"
         self._app = Starlette(
