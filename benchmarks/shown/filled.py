@@ -80,7 +80,7 @@ def answered(settings: Settings, names: Sequence[str], version: int) -> list[str
     artifacts, found = Artifacts(settings.artifacts), []
     for number, name in enumerate(names):
         rows = example_stream(1, 5, START + timedelta(days=number))
-        found.append(write_example_segments(artifacts, name, rows, version=str(version))[number])
+        found.append(write_example_segments(artifacts, name, rows, version=str(version))[0])
     return found
 
 

@@ -28,6 +28,7 @@ from mlops_ray.cli.options import (
     moment_of,
 )
 from mlops_ray.cli.rollout import key_from
+from mlops_ray.cli.serve import console_line
 from mlops_ray.config import Settings, absolute, settings_of
 from mlops_ray.cost.processes import TAG
 from mlops_ray.errors import ConfigurationError
@@ -197,6 +198,8 @@ def rehearse(
         done = play(
             case, settings, definitions_folder(use_case, feature_repo), use_case, begin, until, typer.echo, planted
         )
+    typer.echo(f"Decide:   mlops-ray serve {case.name}, then the alarm and what waits stand first at the console.")
+    typer.echo(console_line(settings))
     if done.finished is not None and done.finished.payload["outcome"] == "failed":
         raise typer.Exit(1)
 

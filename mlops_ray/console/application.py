@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_ray.config import Settings
 from mlops_ray.console.audit import AuditPages
-from mlops_ray.console.cost import Costs
+from mlops_ray.console.cost import Budgets, Costs
 from mlops_ray.console.data import DataPages
 from mlops_ray.console.drift import DriftPages
 from mlops_ray.console.forms import expect_form_token, expect_same_site, read_form
@@ -76,14 +76,14 @@ class Console:
         # Of their own: however many look, decisions and keys do not wait for it.
         self._threads = threads = ThreadPoolExecutor(PAGES_AT_A_TIME, thread_name_prefix="console")
         self._standings = standings = Standings(settings)
-        self._alarms, self._costs = StandingAlarms(), Costs(settings, store)
+        self._alarms, self._budgets = StandingAlarms(), Budgets(store)
         cases, versions = (
-            UseCasePages(store, server, threads, standings, self._costs),
+            UseCasePages(store, server, threads, standings, Costs(settings, store)),
             VersionPages(settings, store, server, threads),
         )
         audit, drift = AuditPages(store, server, threads), DriftPages(settings, store, threads)
         rules, keys, subscriptions = RulePages(store, server, threads), KeyPages(server), SubscriptionPages(server)
-        data = DataPages(settings, server, threads)
+        data = DataPages(settings, store, threads)
         case = "/console/use-cases/{use_case}"
         version = f"{case}/versions/{{version:int}}"
         self._app = Starlette(
@@ -176,7 +176,8 @@ class Console:
 
     async def _overview(self, request: Request, viewer: Viewer) -> Response:
         def made() -> Response:
-            return page("overview", viewer, **overview(self._store, self._standings, self._costs, self._alarms, viewer))
+            values = overview(self._store, self._standings, self._budgets, self._alarms, viewer)
+            return page("overview", viewer, **values)
 
         return await in_thread(self._threads, made)
 

@@ -12,9 +12,10 @@ from mlops_ray.config import Settings
 from mlops_ray.console.beside import ReadBeside
 from mlops_ray.console.rendering import made_elsewhere
 from mlops_ray.cost.estimate import estimate_until, in_words
-from mlops_ray.cost.prices import Cost, priced
+from mlops_ray.cost.prices import Cost
 from mlops_ray.cost.show import Line, lines
-from mlops_ray.cost.spending import Verdict, following, judge, month_name
+from mlops_ray.cost.spending import Verdict, following, judge, month_name, spent_in
+from mlops_ray.cost.totals import read_totals
 from mlops_ray.governance.budgets import Budget, budget_of, list_budgets
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import month_of, now, read_prices, read_usage
@@ -25,23 +26,29 @@ RUNS = 10
 
 
 @dataclass(frozen=True)
-class Month:
-    """So far. budget: None without one, and then no verdict. spent: without trials, which are a part of the step
-    `train`. runs: the latest first. served: by version, what answers cost. next: what a run would, in words."""
+class Spent:
+    """Of a month so far. budget: None without one, and then no verdict. spent: without trials, which are a part of the
+    step `train`."""
 
     name: str
     spent: Cost
     budget: Budget | None
     verdict: Verdict | None
-    steps: tuple[Line, ...]
-    runs: tuple[Line, ...]
-    served: tuple[Line, ...]
-    next: str
 
     @property
     def against(self) -> float | None:
         """What of it counts against the budget: in the budget's currency."""
         return None if self.budget is None else self.spent.amounts.get(self.budget.currency, 0.0)
+
+
+@dataclass(frozen=True)
+class Month(Spent):
+    """runs: the latest first. served: by version, what answers cost. next: what a run would, in words."""
+
+    steps: tuple[Line, ...]
+    runs: tuple[Line, ...]
+    served: tuple[Line, ...]
+    next: str
 
 
 class Costs(ReadBeside[Month]):
@@ -51,31 +58,41 @@ class Costs(ReadBeside[Month]):
 
     def __init__(self, settings: Settings, store: ControlStore):
         super().__init__("costs", lambda use_case: month_of_case(settings, store, use_case))
+
+
+class Budgets(ReadBeside[Spent]):
+    """What was spent of those that there are: a sum of each use case, whoever looks at all of them."""
+
+    again_s = 60.0
+
+    def __init__(self, store: ControlStore):
+        super().__init__("budgets", lambda use_case: spent_by(store, use_case))
         self._store = store
 
-    def nearly_spent(self, use_cases: Iterable[str]) -> dict[str, Month]:
+    def nearly_spent(self, use_cases: Iterable[str]) -> dict[str, Spent]:
         """Of those whose budget warns or is spent; nothing is read of those without a budget."""
         budgeted = {one.use_case for one in list_budgets(self._store)}
         found = self.of(name for name in use_cases if name in budgeted)
         return {name: one for name, one in found.items() if one.verdict in ("warn", "stop")}
 
 
-def month_of_case(settings: Settings, store: ControlStore, use_case: str) -> Month:
+def spent_by(store: ControlStore, use_case: str) -> Spent:
     begin = month_of(now(store))
-    rows, tables = read_usage(store, use_case, begin, following(begin)), read_prices(store)
-    spent = priced((row for row in rows if row.kind != "trial"), tables)
-    budget, verdict = budget_of(store, use_case, month_name(begin)), None
+    spent, budget, verdict = spent_in(store, use_case, begin), budget_of(store, use_case, month_name(begin)), None
     if budget is not None:
         verdict = judge(spent.amounts.get(budget.currency, 0.0), budget)
+    return Spent(month_name(begin), spent, budget, verdict)
+
+
+def month_of_case(settings: Settings, store: ControlStore, use_case: str) -> Month:
+    so_far, begin = spent_by(store, use_case), month_of(now(store))
+    rows, tables = read_totals(store, use_case, begin, following(begin)), read_prices(store)
     return Month(
-        month_name(begin),
-        spent,
-        budget,
-        verdict,
-        tuple(lines(rows, tables, "step", {})),
-        tuple(lines(rows, tables, "run", {})[-RUNS:][::-1]),
-        tuple(lines(rows, tables, "prediction", {})),
-        in_words(use_case, estimate_until(store, use_case, "materialize", settings.prices)),
+        **vars(so_far),
+        steps=tuple(lines(rows, tables, "step", {})),
+        runs=tuple(lines(rows, tables, "run", {})[-RUNS:][::-1]),
+        served=tuple(lines(rows, tables, "prediction", {})),
+        next=in_words(use_case, estimate_until(store, use_case, "materialize", settings.prices)),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -17,14 +18,15 @@ from starlette.responses import Response
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.console.page import Refused, Viewer, expect_done, in_thread, page, page_with_style
+from mlops_ray.console.beside import ReadBeside
+from mlops_ray.console.page import Refused, Viewer, in_thread, page, page_with_style
 from mlops_ray.console.rendering import made_elsewhere
-from mlops_ray.console.server import Server
-from mlops_ray.errors import IntegrityError, MlopsRayError
+from mlops_ray.errors import ConfigurationError, IntegrityError, MlopsRayError
 from mlops_ray.exploration.compare import compare
 from mlops_ray.exploration.kept import kept_profiles
 from mlops_ray.exploration.page import profile_html
 from mlops_ray.exploration.profile import ColumnProfile, Profile
+from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.versions import expect_name
 from mlops_ray.ingestion.quarantine import refusals
 from mlops_ray.ingestion.snapshot import Snapshot, load_snapshot, retired
@@ -46,19 +48,28 @@ class Refusals:
     hidden: str
 
 
-class DataPages:
-    """server: which lists the snapshots."""
+class Catalogues(ReadBeside[dict[str, Any]]):
+    """What there is of a use case, as `mlops-ray data list` has it. What others share of it is found in their records,
+    of which there may be thousands."""
 
-    def __init__(self, settings: Settings, server: Server, threads: ThreadPoolExecutor):
-        self._artifacts, self._server, self._threads = Artifacts(settings.artifacts), server, threads
+    again_s = 30.0
+
+    def __init__(self, artifacts: Artifacts, store: ControlStore):
+        super().__init__("catalogues", lambda use_case: _listed(artifacts, store, use_case))
+
+
+class DataPages:
+    def __init__(self, settings: Settings, store: ControlStore, threads: ThreadPoolExecutor):
+        self._artifacts, self._threads = Artifacts(settings.artifacts), threads
+        self._catalogues = Catalogues(self._artifacts, store)
 
     async def listed(self, request: Request, viewer: Viewer) -> Response:
         use_case = _case(request, viewer)
-        answer = await self._server.ask(viewer.principal, "GET", f"/data/snapshots?use_case={use_case}")
-        if answer.status != 400:  # which says that nothing of it was ever ingested
-            expect_done(answer)
-        found = answer.body if answer.status == 200 else {"snapshots": [], "nothing_in_use_needs": []}
-        return page("data", viewer, use_case=use_case, found=found)
+
+        def made() -> Response:
+            return page("data", viewer, use_case=use_case, found=self._catalogues.of([use_case]).get(use_case))
+
+        return await in_thread(self._threads, made)
 
     async def show(self, request: Request, viewer: Viewer) -> Response:
         use_case, digest = _case(request, viewer), _digest(request)
@@ -138,6 +149,16 @@ class DataPages:
             return load_snapshot(self._artifacts, use_case, digest)
         except IntegrityError:
             raise Refused(404, f"There is no snapshot {digest[:12]} of {use_case}.") from None
+
+
+def _listed(artifacts: Artifacts, store: ControlStore, use_case: str) -> dict[str, Any]:
+    # Imported where it is needed: it takes a second, and few ever ask.
+    from mlops_ray.catalogue.catalogue import catalogue
+
+    try:
+        return catalogue(artifacts, store, datetime.now(UTC), use_case).shown()
+    except ConfigurationError:  # nothing of it was ever ingested
+        return {"snapshots": [], "nothing_in_use_needs": []}
 
 
 def _case(request: Request, viewer: Viewer) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlops_ray.console.cost import Costs
+from mlops_ray.console.cost import Budgets
 from mlops_ray.console.duties import of_alarms, of_approval, of_change, of_review
 from mlops_ray.console.page import Viewer
 from mlops_ray.console.standing import Standings
@@ -17,7 +17,7 @@ MAX_DUTIES = 50
 
 
 def overview(
-    store: ControlStore, standings: Standings, costs: Costs, known: StandingAlarms, viewer: Viewer
+    store: ControlStore, standings: Standings, budgets: Budgets, known: StandingAlarms, viewer: Viewer
 ) -> dict[str, Any]:
     """Values for its template: use cases as `inventory` has them, those with most to do first, and the duties, the
     viewer's own first."""
@@ -44,7 +44,7 @@ def overview(
     cases = [one.shown(viewer.now) | {"waiting": asked.get(one.use_case, 0)} for one in entries]
     cases.sort(key=lambda one: (-one["open_alarms"] - one["waiting"] - one["overdue"], one["use_case"]))
     stand = standings.of(one["use_case"] for one in cases)
-    spent = costs.nearly_spent(one["use_case"] for one in cases)
+    spent = budgets.nearly_spent(one["use_case"] for one in cases)
     for case in cases:
         case |= {"standing": stand.get(case["use_case"]), "month": spent.get(case["use_case"])}
     return {"cases": cases, "duties": duties[:MAX_DUTIES], "left_out": max(0, len(duties) - MAX_DUTIES)}

@@ -6,10 +6,11 @@ from typing import Literal
 
 from mlops_ray.config import Prices
 from mlops_ray.cost.prices import Cost, priced
+from mlops_ray.cost.totals import read_totals
 from mlops_ray.errors import BudgetError, ConfigurationError
 from mlops_ray.governance.budgets import Budget, budget_of, say_exceeded, say_warned
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.usage import month_of, now, read_prices, read_usage
+from mlops_ray.governance.usage import month_of, now, read_prices
 from mlops_ray.show.text import figures
 
 Verdict = Literal["go on", "warn", "stop"]
@@ -35,7 +36,7 @@ def following(month: datetime) -> datetime:
 
 def spent_in(store: ControlStore, use_case: str, month: datetime) -> Cost:
     """In the month that begins then, by all that works for a use case; trials are part of their runs' steps."""
-    rows = read_usage(store, use_case, month, following(month), ("step", "replica", "service"))
+    rows = read_totals(store, use_case, month, following(month), ("step", "replica", "service"))
     return priced(rows, read_prices(store))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 # Neighbouring sizes of a histogram are apart by 4 %, so what is read from it is off by 2 % at most.
 _GROWTH = 1.04
 _LEAST = 0.01
-_PEAKS = ("peak_bytes", "process_peak_bytes", "asked_cpus", "asked_bytes")
+PEAKS = ("peak_bytes", "process_peak_bytes", "asked_cpus", "asked_bytes")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Usage:
             if one.name == "cpus":
                 found["cpus"] = dict(Counter(mine) + Counter(theirs))
             else:
-                found[one.name] = max(mine, theirs) if one.name in _PEAKS else mine + theirs
+                found[one.name] = max(mine, theirs) if one.name in PEAKS else mine + theirs
         return Usage(**found)
 
     def to_json(self) -> dict[str, Any]:

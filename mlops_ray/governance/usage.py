@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import JSON, ColumnElement, Connection, cast, func, insert, select, type_coerce, update
 
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.tables import price_tables, usage
@@ -113,6 +113,45 @@ def used_within(
     if runs_begin:
         query = query.where(usage.c.run.startswith(runs_begin, autoescape=True))
     return [Used(**row._mapping) for row in connection.execute(query)]
+
+
+def used_in_all(
+    store: ControlStore,
+    use_case: str,
+    since: datetime,
+    until: datetime,
+    kinds: Iterable[Kind] | None,
+    sums: Sequence[str],
+    peaks: Sequence[str],
+) -> list[Used]:
+    """As `read_usage`, with one row for all rows of a part, a table of prices and a state: of the quantities `sums` are
+    added up, of `peaks` is the largest; others are left out."""
+    parts = [usage.c[name] for name in ("run", "kind", "name", "use_case", "key", "prices", "state")]
+    first, last = func.min(usage.c.since), func.max(usage.c.seen_at)
+    with store.reading() as connection:
+        added = [
+            *(func.sum(_quantity(connection, name)) for name in sums),
+            *(func.max(_quantity(connection, name)) for name in peaks),
+        ]
+        query = select(*parts, first.label("since"), last.label("seen_at"), *added).group_by(*parts)
+        query = query.where(usage.c.use_case == use_case, usage.c.since >= since, usage.c.since < until)
+        if kinds is not None:
+            query = query.where(usage.c.kind.in_(list(kinds)))
+        found = []
+        for row in connection.execute(query.order_by(first, last, usage.c.run, usage.c.name)):
+            named, numbers = dict(zip(_PART, row, strict=False)), row[len(_PART) :]
+            found.append(Used(**named, quantities=dict(zip((*sums, *peaks), numbers, strict=True))))
+        return found
+
+
+_PART = ("run", "kind", "name", "use_case", "key", "prices", "state", "since", "seen_at")
+
+
+def _quantity(connection: Connection, name: str) -> ColumnElement[float]:
+    """Of a row; 0 where it is left out."""
+    text = usage.c.quantities
+    known = type_coerce(text, JSON) if connection.dialect.name == "sqlite" else cast(text, JSON)
+    return func.coalesce(known[name].as_float(), 0.0)
 
 
 def keep_prices(store: ControlStore, digest: str, prices: Mapping[str, Any]) -> None:

@@ -40,7 +40,8 @@ def graph(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]], label: st
     drawn = [_edge(places[start], places[end]) for start, end in edges]
     drawn += [_box(node, *places[key]) for key, node in nodes.items()]
     width = (max(columns, default=0) + 1) * (_WIDTH + _ACROSS) - _ACROSS + 2
-    return f'<div class="scrolls">{svg("".join(drawn), width, height, label)}</div>'
+    chart = svg("".join(drawn), width, height, label)
+    return f'<div class="scrolls" tabindex="0" role="group" aria-label="Graph">{chart}</div>'
 
 
 def _edge(start: tuple[float, float], end: tuple[float, float]) -> str:

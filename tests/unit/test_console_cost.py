@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
 from mlops_ray.config import Prices
-from mlops_ray.console.cost import Costs
+from mlops_ray.console.cost import Budgets
 from mlops_ray.cost.prices import digest_of
 from mlops_ray.cost.steps import STEPS
 from mlops_ray.cost.usage import Usage
@@ -108,7 +108,7 @@ def test_the_overview_tells_of_a_budget_only_where_it_warns(
     set_budget(server.store, AUTHOR, Budget("flights", "", 100.0, "EUR"), "plan")
     assert "EUR" not in read(server, "/console")
     set_budget(server.store, AUTHOR, Budget("flights", "", 1.0, "EUR"), "less")
-    monkeypatch.setattr(Costs, "again_s", 0.0)
+    monkeypatch.setattr(Budgets, "again_s", 0.0)
     assert any("of 1 EUR ▲ spent" in read(server, "/console") for _ in range(100))
     assert "EUR" not in read(server, "/console", "foreign")
 

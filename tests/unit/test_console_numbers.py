@@ -406,7 +406,7 @@ def test_a_section_of_drift_is_for_who_may_look_and_is_found_or_not(server: Cons
 
 
 def test_data_are_the_snapshots_that_the_command_lists(server: ConsoleServer) -> None:
-    found = rows(page(server, f"{CASE}/data"))
+    found = rows(whole(server, f"{CASE}/data"))
     for one in command(server, "data", "list", "flights", "--json")["snapshots"]:
         cells = [one["digest"][:12], minute(one["as_of"]), f"{one['rows']:,}", f"{one['bytes']:,}"]
         assert cells in [row[:4] for row in found]

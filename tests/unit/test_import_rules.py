@@ -50,7 +50,7 @@ TABLE: dict[str, set[str]] = {
     "registry": GROUND | {"training", "evaluation", "predictions"},
     "monitoring": GROUND | {"cost", "predictions", "registry"},
     # Serving hands it its routes, and mounts it.
-    "console": GROUND | {"cost", "ingestion", "exploration", "predictions", "registry", "monitoring"},
+    "console": GROUND | {"catalogue", "cost", "ingestion", "exploration", "predictions", "registry", "monitoring"},
     # The endpoint judges requests as ingestion does rows, starts its drift actor, takes the labels, and asks for key
     # sets with the client's deadlines.
     "serving": GROUND

@@ -1,0 +1,46 @@
+"""What the database adds up is what was written, row by row."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlops_ray.cost.show import lines
+from mlops_ray.cost.totals import read_totals
+from mlops_ray.cost.usage import Usage
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.usage import Part, read_usage, write_usage
+
+MONTH = datetime(2026, 11, 1, tzinfo=UTC)
+USED = st.builds(
+    Usage,
+    wall_s=st.integers(0, 10**6).map(float),
+    cpu_s=st.integers(0, 10**6).map(float),
+    peak_bytes=st.integers(0, 2**40),
+    read_bytes=st.integers(0, 2**40),
+    asked_cpus=st.sampled_from([0.0, 0.5, 2.0]),
+    predictions=st.integers(0, 10**6),
+)
+ROW = st.tuples(
+    st.sampled_from(["step", "trial", "replica"]),
+    st.sampled_from("ab"),
+    st.integers(0, 2),
+    st.sampled_from(["", "p"]),
+    USED,
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(ROW, max_size=8), case=st.uuids())
+def test_totals_are_what_rows_add_up_to(store: ControlStore, rows: list[tuple], case: object) -> None:  # type: ignore[type-arg]
+    name = str(case)
+    for number, (kind, what, hour, prices, usage) in enumerate(rows):
+        part = Part(f"{name}-{number % 2}-{prices}", kind, what, name, "key", prices)
+        write_usage(store, part, MONTH + timedelta(hours=hour), usage.to_json(), "ended")
+    every = read_usage(store, name)
+    totals = read_totals(store, name, MONTH, MONTH + timedelta(days=30))
+    assert len(totals) == len({(one.run, one.kind, one.name) for one in every})
+    for by in ("use-case", "step", "trial", "run", "prediction"):
+        found = {one.name: (one.usage, one.cost, one.state) for one in lines(totals, {}, by, {})}  # type: ignore[arg-type]
+        assert found == {one.name: (one.usage, one.cost, one.state) for one in lines(every, {}, by, {})}  # type: ignore[arg-type]
+    assert read_totals(store, name, MONTH, MONTH) == []
