@@ -60,10 +60,11 @@ def init(
 
     from mlops_ray.exploration.propose import propose
     from mlops_ray.scaffold.draft import Asked, draft, is_ambiguous, questions
-    from mlops_ray.scaffold.project import write_project
+    from mlops_ray.scaffold.project import expect_empty, write_project
 
     place, pattern = _where(data)
     project = folder or Path(name)
+    expect_empty(project)
     typer.echo(f"Looking at {printable(pattern)} …")
     with ray_on_demand(load_settings(state=absolute("state"), data=place)) as start:
         proposal = propose(place, "rows", pattern, start)
@@ -115,7 +116,8 @@ def _update(project: Path, given: list[str]) -> None:
     for one in found:
         typer.echo(printable(f"{one.outcome:8}  {one.file}{f' ({one.why})' if one.why else ''}"))
     conflicts = [one.file for one in found if one.outcome == "conflict"]
-    typer.echo(printable(f"From mlops_ray {before} to {now}: {len(found) or 'no'} files concerned."))
+    files = "no files" if not found else "1 file" if len(found) == 1 else f"{len(found)} files"
+    typer.echo(printable(f"From mlops_ray {before} to {now}: {files} concerned."))
     if conflicts:
         typer.echo(printable(f"Both have changed the same lines of {', '.join(conflicts)}: look for <<<<<<< there."))
         raise typer.Exit(_CONFLICTS)

@@ -94,6 +94,13 @@ class Lineage:
             raise IntegrityError(f"A lineage record is not complete: {error}.") from None
 
     @property
+    def commit(self) -> str:
+        """The commit of the use case's repository, with what has to be known beside it."""
+        if self.code_version == "unknown":
+            return "unknown, as the use case lay in no repository"
+        return f"{self.code_version} ({'with changes that were not committed' if self.code_dirty else 'clean'})"
+
+    @property
     def step_keys(self) -> list[str]:
         """Of the steps that made it, by which what they used is found; none of one that was made before there was a
         meter."""

@@ -219,7 +219,8 @@ def _limits(found: Trace) -> _Section:
     points = [*lineage.limits]
     points.append(f"Nothing after {lineage.as_of[:10]} was known to it.")
     if lineage.code_dirty:
-        points.append("It was made by code that differed from its commit; only a digest of that code is on record.")
+        found_where = "lay in no repository" if lineage.code_version == "unknown" else "differed from its commit"
+        points.append(f"It was made by code that {found_where}; only a digest of that code is on record.")
     points.append(str(lineage.vulnerabilities.get("sentence", "No vulnerability scan is on record.")))
     return _Section("Limits", points=points)
 
@@ -265,7 +266,6 @@ def _deployments(found: Trace) -> _Section:
 
 def _lineage(found: Trace) -> _Section:
     lineage = found.lineage
-    clean = "with changes that are not committed" if lineage.code_dirty else "clean"
     rows = [
         ["sealed model", lineage.digest],
         ["lineage record", found.record],
@@ -276,7 +276,7 @@ def _lineage(found: Trace) -> _Section:
         ["feature definitions", lineage.feature_definitions],
         ["snapshot", lineage.snapshot],
         ["contract", lineage.contract],
-        ["code", f"{lineage.code_version}, {clean}"],
+        ["commit", lineage.commit],
         ["mlops_ray", lineage.framework],
         ["lock file", lineage.lock_file],
         ["environment", f"Python {lineage.python} on {lineage.platform}"],

@@ -81,9 +81,8 @@ def _model(model: Tree, record: Lineage) -> None:
     begun = f", started from version {start}" if start else ""
     search = f"search {record.parent_run} by {record.metric}{begun}{ended}, chosen trial {record.trial_run}"
     _branch(model, search, trials)
-    clean = "changed since that commit" if record.code_dirty else "clean"
     code = [
-        f"commit {record.code_version} ({clean})",
+        f"commit {record.commit}",
         f"mlops_ray {record.framework}",
         f"files of mlops_ray {record.code}",
         f"lock file {record.lock_file}",

@@ -22,7 +22,7 @@ def write_project(folder: Path, draft: Draft, data: str) -> tuple[Draft, list[st
     Nothing is there if it raises: ConfigurationError if the folder has files, UseCaseError if what is declared cannot
     be, which is our fault.
     """
-    _expect_empty(folder)
+    expect_empty(folder)
     with tempfile.TemporaryDirectory() as place:
         draft = _without_leaks(Path(place), draft, data)
         written = _write(Path(place), answers_of(draft, data))
@@ -33,7 +33,7 @@ def write_project(folder: Path, draft: Draft, data: str) -> tuple[Draft, list[st
 
 def write_empty_project(folder: Path, empty: EmptyUseCase) -> list[str]:
     """Write a project whose use case says what has to be filled in, as `write_project` does."""
-    _expect_empty(folder)
+    expect_empty(folder)
     with tempfile.TemporaryDirectory() as place:
         written = _write(Path(place), empty.answers())
         load_use_case(str(Path(place) / f"use_cases/{empty.name}.py"))
@@ -41,7 +41,8 @@ def write_empty_project(folder: Path, empty: EmptyUseCase) -> list[str]:
     return written
 
 
-def _expect_empty(folder: Path) -> None:
+def expect_empty(folder: Path) -> None:
+    """Raise ConfigurationError if there is a file of this name, or a folder with something in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(f"{folder} is not empty. Give a new folder with --folder, or move what is there.")
 

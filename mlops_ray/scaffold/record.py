@@ -29,7 +29,8 @@ class Record:
         return cls(version("mlops_ray"), answers, render(answers))
 
     def text(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        """In the order of the answers, which is that of the features in what is written."""
+        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def read_record(folder: Path) -> Record:

@@ -89,7 +89,8 @@ def refusal(words: list[str], leaves_out: bool) -> str | None:
     """Why the command line would not take them."""
     command, path = _COMMAND, ["mlops-ray"]
     while hasattr(command, "commands"):
-        if not words or words[0] == "--help":
+        options = {option for one in command.params for option in one.opts} | {"--help"}
+        if not words or words[0] in options:
             return None
         named = re.split(r"[|,]", words.pop(0))  # `alarms list|show` names two
         if missing := [one for one in named if one and one not in command.commands]:

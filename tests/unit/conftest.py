@@ -3,11 +3,22 @@
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from mlops_ray.governance.control_store import ControlStore
+
+# Without torch, whose CPU build need not be there for every Python, what it fits is left out.
+_HAS_TORCH = find_spec("torch") is not None
+collect_ignore = [] if _HAS_TORCH else ["test_fit_blocks.py", "test_network_workers.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not _HAS_TORCH and item.get_closest_marker("torch"):
+            item.add_marker(pytest.mark.skip(reason="torch is not installed"))
 
 
 @pytest.fixture(autouse=True)

@@ -71,7 +71,12 @@ def test_a_node_that_only_serves_is_well_without_what_trains(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("extra", "extras"),
-    [("", []), ("train", ["train", "delta"]), ("watch", ["watch"]), ("torch", ["torch"])],  # train has all of delta
+    [
+        ("", []),
+        ("train", ["train", "delta"]),
+        ("watch", ["watch"]),
+        ("lightgbm", ["lightgbm"]),
+    ],  # train has all of delta
 )
 def test_the_extras_of_a_machine_are_told_by_what_they_alone_bring(
     extra: str, extras: list[str], tmp_path: Path

@@ -38,10 +38,10 @@ GRADIENT = TREES | {"max_leaf_nodes": 31, "min_samples_leaf": 5, "l2_regularizat
 LIGHT = TREES | {"num_leaves": 31, "min_data_in_leaf": 5, "feature_fraction": 1.0, "lambda_l2": 0.01}
 NETWORK = {"learning_rate": 0.02, "width": 128, "dropout": 0.0, "weight_decay": 1e-5, "epochs": 300}
 LINEAR = {"l2": 1e-4, "iterations": 40}
-GROWING: list[tuple[Candidate, Parameters]] = [
+GROWING = [
     (GradientBoosting(), GRADIENT),
     (LightGBM(), LIGHT),
-    (NeuralNetwork(), NETWORK),
+    pytest.param(NeuralNetwork(), NETWORK, marks=pytest.mark.torch),
 ]
 ALL = pytest.mark.parametrize(
     ("candidate", "parameters"), [*GROWING, (LogisticRegression(), LINEAR)], ids=lambda one: getattr(one, "name", "")

@@ -25,6 +25,7 @@ def test_a_module_imports_no_heavy_library_that_it_does_not_need(module: str, ne
     assert set(found.stdout.split()) == needed
 
 
+@pytest.mark.torch
 def test_feast_finds_torch_when_it_asks_for_it() -> None:
     code = "import mlops_ray.features.feast, feast.online_response as asked; print(asked.get_torch().__name__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

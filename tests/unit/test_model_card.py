@@ -1,6 +1,7 @@
 """The model card: everything on one page, from the records, with nothing in them that could act."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,6 +68,13 @@ def test_the_card_tells_everything_in_both_forms(found: Trace) -> None:
     for part in parts:
         assert part in markdown
         assert part in html
+
+
+def test_a_use_case_in_no_repository_is_not_said_to_differ_from_a_commit(found: Trace) -> None:
+    nowhere = replace(found, lineage=replace(found.lineage, code_version="unknown", code_dirty=True))
+    card = markdown_card(nowhere)
+    assert "It was made by code that lay in no repository; only a digest" in card
+    assert "| commit | unknown, as the use case lay in no repository |" in card
 
 
 def test_texts_of_a_use_case_are_shown_and_not_run(found: Trace) -> None:

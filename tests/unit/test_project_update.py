@@ -16,6 +16,7 @@ from mlops_ray.scaffold.record import RECORD, Record, read_record
 from mlops_ray.scaffold.rendering import render
 from mlops_ray.scaffold.update import Outcome, update_project
 from mlops_ray.use_case import load_use_case
+from tests.unit.test_scaffold import write_customers
 
 GITIGNORE = ".gitignore"
 
@@ -65,6 +66,12 @@ def test_a_file_that_nobody_has_changed_is_as_the_release_has_it(project: Path, 
     assert (project / GITIGNORE).stat().st_mode & 0o777 == 0o600
     assert read_record(project).release == "9.0.0"
     assert outcomes(project) == {}
+
+
+def test_a_project_from_data_that_nobody_has_touched_stays_as_it_is() -> None:
+    write_customers(Path("customers.csv"))
+    init("sales", "--data", "customers.csv", "--label", "churned", "--time", "signed up")
+    assert init("--update", "--folder", "sales").endswith("no files concerned.\n")
 
 
 def test_changes_of_both_sides_are_there_where_they_do_not_meet(project: Path, release: Any) -> None:

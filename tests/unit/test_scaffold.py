@@ -154,6 +154,13 @@ def test_an_answer_that_does_not_fit_says_what_would_and_leaves_nothing(argument
     assert not Path("churn").exists()
 
 
+def test_a_folder_with_files_is_refused_before_anything_is_read() -> None:
+    Path("churn").mkdir()
+    Path("churn/mine.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match="churn is not empty"):  # and not that there is no such file
+        init("churn", "--data", "nothing.csv", "--label", "churned", "--time", "signed up")
+
+
 def test_a_name_that_is_a_path_is_refused_before_anything_is_read() -> None:
     with pytest.raises(UseCaseError, match="Use case name"):
         init("../churn", "--data", "customers.csv")
