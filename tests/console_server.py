@@ -89,6 +89,15 @@ class ConsoleServer:
         return client
 
 
+def whole(browser: httpx.Client, path: str) -> httpx.Response:
+    """A page, once nothing of it is being read any more."""
+    for _ in range(100):
+        if "data-soon" not in (answer := browser.get(path)).text:
+            break
+        time.sleep(0.05)
+    return answer
+
+
 def fill(server: ConsoleServer, hostile: str = "") -> None:
     """flights: version 1 champion, 2 waits for approval, with an alarm and a retraining; trains: nothing live but a
     version. hostile: stands in every text that somebody can choose."""

@@ -18,7 +18,7 @@ from mlops_ray.exploration.kept import kept_profiles
 from mlops_ray.exploration.profile import profile_of
 from mlops_ray.ingestion.snapshot import Snapshot
 from tests.console_data import PERSON, ingest_twice
-from tests.console_server import HOSTILE, ConsoleServer, console
+from tests.console_server import HOSTILE, ConsoleServer, console, whole
 from tests.unit.test_profile import sketched
 
 DATA = "/console/use-cases/flights/data"
@@ -40,7 +40,7 @@ def test_rows_and_refusals_are_the_commands(hostile: tuple[ConsoleServer, list[S
     browser = server.browser("root")
     state = server.settings.state
     listed = json.loads(CliRunner().invoke(app, ["data", "list", "flights", "--json", "--state", state]).stdout)
-    overview = texts(browser.get(DATA).text)
+    overview = texts(whole(browser, DATA).text)
     for one in listed["snapshots"]:
         assert f"{one['digest'][:12]} {one['as_of'][:10]}" in overview
         assert f"UTC {one['rows']:,} {one['bytes']:,} " in overview
@@ -134,7 +134,7 @@ def test_a_snapshot_that_is_not_there_is_not_found(hostile: tuple[ConsoleServer,
 
 
 def test_a_use_case_without_data_says_so(hostile: tuple[ConsoleServer, list[Snapshot]]) -> None:
-    answer = hostile[0].browser("root").get(DATA.replace("flights", "trains"))
+    answer = whole(hostile[0].browser("root"), DATA.replace("flights", "trains"))
     assert (answer.status_code, "Nothing of it was ingested" in answer.text) == (200, True)
     profile = hostile[0].browser("root").get(f"{DATA}/{hostile[1][0].digest}/profile/nothing")
     assert (profile.status_code, "No profile of" in profile.text) == (404, True)

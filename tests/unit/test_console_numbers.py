@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -35,7 +34,7 @@ from mlops_ray.show.text import figures
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
 from mlops_ray.testing.example_stream import example_stream
 from tests.console_data import ingest_twice
-from tests.console_server import ConsoleServer, console, roll_out
+from tests.console_server import ConsoleServer, console, roll_out, whole
 from tests.unit.test_console_cost import EUR, used
 from tests.unit.test_console_cost import answered as costs
 from tests.unit.test_drift_page import NAME, Watching, moved
@@ -141,15 +140,6 @@ def facts(text: str) -> dict[str, str]:
     return {words(name).strip(): words(value).strip() for name, value in found}
 
 
-def whole(server: ConsoleServer, path: str) -> str:
-    """A page once it says all: some of it is read beside the page."""
-    for _ in range(300):
-        if "data-soon" not in (text := page(server, path)):
-            break
-        time.sleep(0.02)
-    return text
-
-
 def traffic_and_quality(told: dict[str, Any], now: datetime) -> tuple[str, str]:
     """As a page says them of what `drift --json` tells of the only version."""
     hours = [one for one in told["requests"] if datetime.fromisoformat(one["start"]) > now - timedelta(hours=25)]
@@ -161,7 +151,7 @@ def traffic_and_quality(told: dict[str, Any], now: datetime) -> tuple[str, str]:
 
 
 def test_every_cell_of_the_overview_is_a_commands(server: ConsoleServer) -> None:
-    text, month = whole(server, "/console"), f"{now(server.store):%Y-%m}"
+    text, month = whole(server.browser("root"), "/console").text, f"{now(server.store):%Y-%m}"
     shown = {row[0].split(" ")[0]: row for row in table(text, "cases")}
     asked = command(server, "approvals", "list", "--json", "--url", server.url)
     (budget,) = command(server, "cost", "budget", "--json")
@@ -184,7 +174,7 @@ def test_every_cell_of_the_overview_is_a_commands(server: ConsoleServer) -> None
 
 
 def test_traffic_and_quality_of_a_use_case_are_what_drift_says(server: ConsoleServer) -> None:
-    said = facts(whole(server, f"/console/use-cases/{NAME}"))
+    said = facts(whole(server.browser("root"), f"/console/use-cases/{NAME}").text)
     told = command(server, "drift", NAME, "--json")
     asked, quality = traffic_and_quality(told, datetime.now(UTC))
     (version,) = told["versions"]
@@ -219,7 +209,7 @@ def test_a_rollout_is_counted_as_its_status_says(server: ConsoleServer) -> None:
 
 
 def test_every_cell_of_cost_is_what_cost_show_says(server: ConsoleServer) -> None:
-    text, month = whole(server, CASE), f"{now(server.store):%Y-%m}"
+    text, month = whole(server.browser("root"), CASE).text, f"{now(server.store):%Y-%m}"
     for by, label in (("step", "Cost by step"), ("prediction", "Cost of answers by version")):
         assert table(text, label) == [cost_row(one) for one in cost_of(server, by, month)]
     runs = cost_of(server, "run", month)[::-1]
@@ -406,7 +396,7 @@ def test_a_section_of_drift_is_for_who_may_look_and_is_found_or_not(server: Cons
 
 
 def test_data_are_the_snapshots_that_the_command_lists(server: ConsoleServer) -> None:
-    found = rows(whole(server, f"{CASE}/data"))
+    found = rows(whole(server.browser("root"), f"{CASE}/data").text)
     for one in command(server, "data", "list", "flights", "--json")["snapshots"]:
         cells = [one["digest"][:12], minute(one["as_of"]), f"{one['rows']:,}", f"{one['bytes']:,}"]
         assert cells in [row[:4] for row in found]

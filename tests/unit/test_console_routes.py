@@ -1,7 +1,6 @@
 """What holds for every page and every form of the console, by its own table of routes (OWASP's usual list)."""
 
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,7 +10,7 @@ import pytest
 from starlette.routing import Route
 
 from tests.console_routes import EVERYBODY, FORMS, OPEN, PAGES, Form, fill_all, written
-from tests.console_server import HOSTILE, ConsoleServer, console
+from tests.console_server import HOSTILE, ConsoleServer, console, whole
 from tests.unit.test_console import post, token_on
 from tests.unit.test_drift_page import NAME
 
@@ -75,15 +74,6 @@ def expect_safe(answer: httpx.Response, styled: bool = False) -> None:
         assert {"httponly", "samesite=lax"} <= set(cookie.lower().split("; ")), cookie
     where = answer.headers.get("location", "/console")
     assert re.match(r"/console(?![^/?#])", where), where
-
-
-def whole(browser: httpx.Client, path: str) -> httpx.Response:
-    """Once nothing of it is being read any more."""
-    for _ in range(100):
-        if "data-soon" not in (answer := browser.get(path)).text:
-            break
-        time.sleep(0.05)
-    return answer
 
 
 def test_every_page_and_form_stands_in_the_table(server: ConsoleServer) -> None:
