@@ -150,15 +150,15 @@ def test_killed_in_the_middle_it_goes_on_and_makes_no_second_run(cluster: str, t
 def test_a_search_that_spends_its_seconds_ends_with_the_best_found_and_says_so(cluster: str, tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     case = make_use_case((Steady(seconds_per_step=0.2),), trials=500)
-    case = replace(case, search=replace(case.search, seconds=12.0))
+    case = replace(case, search=replace(case.search, seconds=20.0))
     started = time.monotonic()
     result = search(case, settings, make_training_set(settings), "key")
-    assert time.monotonic() - started < 40
-    assert result.ended_by == "seconds: its 12 seconds were over"
-    assert 12 <= result.spent.seconds < 30
+    assert time.monotonic() - started < 48
+    assert result.ended_by == "seconds: its 20 seconds were over"
+    assert 20 <= result.spent.seconds < 38
     assert all(trial.status in ("finished", "stopped") for trial in result.trials)
     cut = [trial for trial in result.trials if trial.message]
-    assert all("its 12 seconds were over" in trial.message for trial in cut)
+    assert all("its 20 seconds were over" in trial.message for trial in cut)
     runs = children(settings, result.parent_run_id)
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
     assert len(runs) == len(result.trials)
