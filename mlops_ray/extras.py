@@ -21,28 +21,31 @@ EXTRAS = {
 _MOST_NAMED = 3
 
 
+def is_installed(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def expect_extra(extra: str, whose: str) -> None:
     """Raise ConfigurationError if packages that an extra brings are not installed here. whose: needs it, as a subject.
 
     Nothing is known, and nothing raised, where this package itself is not installed but lies on Python's path.
     """
-    from importlib.metadata import PackageNotFoundError, distribution, requires
+    from importlib.metadata import PackageNotFoundError, requires
 
     from packaging.requirements import Requirement
-
-    def is_missing(wanted: Requirement) -> bool:
-        try:
-            distribution(wanted.name)
-        except PackageNotFoundError:
-            return True
-        return False
 
     try:
         every = [Requirement(one) for one in requires("mlops_ray") or ()]
     except PackageNotFoundError:
         return
     its_own = [one for one in every if one.marker and one.marker.evaluate({"extra": extra})]
-    if missing := sorted({one.name for one in its_own if is_missing(one)}):
+    if missing := sorted({one.name for one in its_own if not is_installed(one.name)}):
         raise ConfigurationError(
             f"{whose} needs the extra {extra}, and of it {', '.join(missing[:_MOST_NAMED])}"
             f"{f' and {len(missing) - _MOST_NAMED} more' if len(missing) > _MOST_NAMED else ''} "

@@ -126,25 +126,28 @@ def used_in_all(
 ) -> list[Used]:
     """As `read_usage`, with one row for all rows of a part, a table of prices and a state: of the quantities `sums` are
     added up, of `peaks` is the largest; others are left out."""
-    parts = [usage.c[name] for name in ("run", "kind", "name", "use_case", "key", "prices", "state")]
+    parts = [usage.c[name] for name in _PART]
     first, last = func.min(usage.c.since), func.max(usage.c.seen_at)
     with store.reading() as connection:
         added = [
-            *(func.sum(_quantity(connection, name)) for name in sums),
-            *(func.max(_quantity(connection, name)) for name in peaks),
+            *(func.sum(_quantity(connection, name)).label(name) for name in sums),
+            *(func.max(_quantity(connection, name)).label(name) for name in peaks),
         ]
         query = select(*parts, first.label("since"), last.label("seen_at"), *added).group_by(*parts)
         query = query.where(usage.c.use_case == use_case, usage.c.since >= since, usage.c.since < until)
         if kinds is not None:
             query = query.where(usage.c.kind.in_(list(kinds)))
-        found = []
-        for row in connection.execute(query.order_by(first, last, usage.c.run, usage.c.name)):
-            named, numbers = dict(zip(_PART, row, strict=False)), row[len(_PART) :]
-            found.append(Used(**named, quantities=dict(zip((*sums, *peaks), numbers, strict=True))))
-        return found
+        found = connection.execute(query.order_by(first, last, usage.c.run, usage.c.name)).mappings()
+        return [
+            Used(
+                **{name: row[name] for name in (*_PART, "since", "seen_at")},
+                quantities={name: row[name] for name in (*sums, *peaks)},
+            )
+            for row in found
+        ]
 
 
-_PART = ("run", "kind", "name", "use_case", "key", "prices", "state", "since", "seen_at")
+_PART = ("run", "kind", "name", "use_case", "key", "prices", "state")
 
 
 def _quantity(connection: Connection, name: str) -> ColumnElement[float]:

@@ -119,7 +119,7 @@ def _write_accepted(
     for source, one in counted.items():
         out, place = values(one.out), snapshot.place(source)
         wanted = tables_of(one.pieces, out, one.values)
-        changed = {*pl.concat(out)[PIECE], *one.values[PIECE]}
+        changed = {*pl.concat(out)[PIECE].unique(), *one.values[PIECE].unique()}
         for entry in artifacts.entries(*place):
             if entry.name not in wanted:
                 artifacts.delete(*place, entry.name)

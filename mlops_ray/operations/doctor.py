@@ -20,10 +20,11 @@ from packaging.utils import canonicalize_name
 from mlops_ray.artifacts import Artifacts, locate
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, MlopsRayError
+from mlops_ray.extras import is_installed
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.references import is_reference, value_of
 from mlops_ray.governance.schema import expect_usable
-from mlops_ray.operations.installed_packages import extras_here, is_installed, promised
+from mlops_ray.operations.installed_packages import extras_here, promised
 from mlops_ray.operations.ray_token import expect_token, token_place
 from mlops_ray.state_folder import expect_room
 

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mlops_ray.extras import is_installed
+
 _OURS = "mlops_ray"
 
 
@@ -23,14 +25,6 @@ def promised() -> frozenset[str]:
     base, extras = _declared()
     here = [one for name, is_here in extras_here().items() if is_here for one in extras[name]]
     return _closure([*base, *here])
-
-
-def is_installed(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _declared() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
