@@ -121,8 +121,9 @@ class RolloutMachine(RuleBasedStateMachine):
         for one in self.patches:
             one.start()
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(plan=st.sampled_from([None, *PLANS]))
+    def begin(self, plan: Plan | None) -> None:
+        """Mostly in the middle of a rollout: chance seldom starts one whose version may serve."""
         set_policy(self.store, ANN, self.name, Policy(required=True))
         self.servable: set[int] = set()
         for number, ref in self.refs.items():
@@ -136,6 +137,8 @@ class RolloutMachine(RuleBasedStateMachine):
         self.changes = changes(self.store, self.name)
         self.note_servable()
         self.new_replica()
+        if plan is not None:
+            self.start(3, plan, 0, loads=True)
 
     def has_rollout(self) -> bool:
         return bool(self.changes and self.changes[-1].after["rollout"])

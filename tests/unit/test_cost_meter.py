@@ -157,7 +157,10 @@ def test_a_spent_budget_interrupts_what_runs_and_refuses_what_would_begin(
         pass
 
 
-def test_two_runs_at_once_share_one_budget(store: ControlStore, settings: Settings) -> None:
+def test_two_runs_at_once_share_one_budget(
+    store: ControlStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter_module, "_EVERY_S", 60.0)  # it is looked at where a step begins and ends, and when asked
     set_budget(store, SYSTEM, Budget("flights", "", 0.5, "EUR"), "")
     with Meter(store, settings, "flights") as first:
         with Meter(store, settings, "flights") as second, second.step("train", "k"):
