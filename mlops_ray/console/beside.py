@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import ClassVar, Generic, TypeVar
 
-WAIT_S = 0.05
+WAIT_S = 0.02
 Found = TypeVar("Found")
 
 

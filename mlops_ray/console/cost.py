@@ -3,8 +3,9 @@
 A month of an endpoint is thousands of rows, which take longer to add up than a page may wait.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from markupsafe import Markup
 
@@ -12,11 +13,11 @@ from mlops_ray.config import Settings
 from mlops_ray.console.beside import ReadBeside
 from mlops_ray.console.rendering import made_elsewhere
 from mlops_ray.cost.estimate import estimate_until, in_words
-from mlops_ray.cost.prices import Cost
+from mlops_ray.cost.prices import Cost, priced
 from mlops_ray.cost.show import Line, lines
-from mlops_ray.cost.spending import Verdict, following, judge, month_name, spent_in
+from mlops_ray.cost.spending import Verdict, following, judge, month_name, spent_of_each
 from mlops_ray.cost.totals import read_totals
-from mlops_ray.governance.budgets import Budget, budget_of, list_budgets
+from mlops_ray.governance.budgets import Budget, budget_of, budgets_of_month
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import month_of, now, read_prices, read_usage
 from mlops_ray.show.charts import bars
@@ -60,37 +61,46 @@ class Costs(ReadBeside[Month]):
         super().__init__("costs", lambda use_case: month_of_case(settings, store, use_case))
 
 
-class Budgets(ReadBeside[Spent]):
-    """What was spent of those that there are: a sum of each use case, whoever looks at all of them."""
+class Budgets(ReadBeside[dict[str, Spent]]):
+    """What was spent of those that there are, read of all at once: a sum of each would keep Python busy for seconds."""
 
     again_s = 60.0
 
     def __init__(self, store: ControlStore):
-        super().__init__("budgets", lambda use_case: spent_by(store, use_case))
-        self._store = store
+        super().__init__("budgets", lambda _: nearly_spent(store))
 
-    def nearly_spent(self, use_cases: Iterable[str]) -> dict[str, Spent]:
-        """Of those whose budget warns or is spent; nothing is read of those without a budget."""
-        budgeted = {one.use_case for one in list_budgets(self._store)}
-        found = self.of(name for name in use_cases if name in budgeted)
-        return {name: one for name, one in found.items() if one.verdict in ("warn", "stop")}
+    def nearly_spent(self) -> dict[str, Spent]:
+        """Of each use case whose budget warns or is spent."""
+        return self.of([_EVERY]).get(_EVERY, {})
 
 
-def spent_by(store: ControlStore, use_case: str) -> Spent:
+_EVERY = ""
+
+
+def nearly_spent(store: ControlStore) -> dict[str, Spent]:
     begin = month_of(now(store))
-    spent, budget, verdict = spent_in(store, use_case, begin), budget_of(store, use_case, month_name(begin)), None
-    if budget is not None:
-        verdict = judge(spent.amounts.get(budget.currency, 0.0), budget)
+    budgets = budgets_of_month(store, month_name(begin))
+    if not budgets:
+        return {}
+    spent = spent_of_each(store, begin)
+    found = {name: _against(begin, spent.get(name, Cost()), budget) for name, budget in budgets.items()}
+    return {name: one for name, one in found.items() if one.verdict in ("warn", "stop")}
+
+
+def _against(begin: datetime, spent: Cost, budget: Budget | None) -> Spent:
+    verdict = None if budget is None else judge(spent.amounts.get(budget.currency, 0.0), budget)
     return Spent(month_name(begin), spent, budget, verdict)
 
 
 def month_of_case(settings: Settings, store: ControlStore, use_case: str) -> Month:
-    so_far, begin = spent_by(store, use_case), month_of(now(store))
+    begin = month_of(now(store))
     rows, tables = read_totals(store, use_case, begin, following(begin)), read_prices(store)
+    spent = priced((row for row in rows if row.kind != "trial"), tables)
+    runs = list(dict.fromkeys(row.run for row in rows if row.kind == "step"))[-RUNS:]
     return Month(
-        **vars(so_far),
+        **vars(_against(begin, spent, budget_of(store, use_case, month_name(begin)))),
         steps=tuple(lines(rows, tables, "step", {})),
-        runs=tuple(lines(rows, tables, "run", {})[-RUNS:][::-1]),
+        runs=tuple(lines([row for row in rows if row.run in runs], tables, "run", {})[::-1]),
         served=tuple(lines(rows, tables, "prediction", {})),
         next=in_words(use_case, estimate_until(store, use_case, "materialize", settings.prices)),
     )

@@ -44,7 +44,7 @@ def overview(
     cases = [one.shown(viewer.now) | {"waiting": asked.get(one.use_case, 0)} for one in entries]
     cases.sort(key=lambda one: (-one["open_alarms"] - one["waiting"] - one["overdue"], one["use_case"]))
     stand = standings.of(one["use_case"] for one in cases)
-    spent = budgets.nearly_spent(one["use_case"] for one in cases)
+    spent = budgets.nearly_spent()
     for case in cases:
         case |= {"standing": stand.get(case["use_case"]), "month": spent.get(case["use_case"])}
     return {"cases": cases, "duties": duties[:MAX_DUTIES], "left_out": max(0, len(duties) - MAX_DUTIES)}

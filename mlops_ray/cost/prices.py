@@ -7,10 +7,12 @@ from typing import Any
 from mlops_ray.artifacts import digest_json
 from mlops_ray.config import Prices
 from mlops_ray.cost.usage import Usage
-from mlops_ray.governance.usage import Used
+from mlops_ray.governance.usage import Sum, Used
 from mlops_ray.show.text import figures
 
 NO_PRICES = "no prices"
+PRICED = ("cpu_s", "gpu_s", "byte_s", "read_bytes", "written_bytes")
+"""The quantities of a usage that cost something."""
 _GB = 1e9
 _HOUR_S = 3600.0
 
@@ -64,8 +66,8 @@ def digest_of(prices: Prices | None) -> str:
     return "" if prices is None else digest_json(prices.model_dump())
 
 
-def priced(rows: Iterable[Used], tables: Mapping[str, Mapping[str, Any]]) -> Cost:
-    """The cost of rows, each by the table that held when it was used (`governance.usage.read_prices`)."""
+def priced(rows: Iterable[Used | Sum], tables: Mapping[str, Mapping[str, Any]]) -> Cost:
+    """The cost of rows or sums, each by the table that held when it was used (`governance.usage.read_prices`)."""
     # Another release may have known other prices: what is read is what this one knows.
     known = {
         digest: Prices(**{name: rate for name, rate in table.items() if name in Prices.model_fields})

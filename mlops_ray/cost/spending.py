@@ -2,15 +2,15 @@
 
 import logging
 from datetime import datetime
+from itertools import groupby
 from typing import Literal
 
 from mlops_ray.config import Prices
-from mlops_ray.cost.prices import Cost, priced
-from mlops_ray.cost.totals import read_totals
+from mlops_ray.cost.prices import PRICED, Cost, priced
 from mlops_ray.errors import BudgetError, ConfigurationError
 from mlops_ray.governance.budgets import Budget, budget_of, say_exceeded, say_warned
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.usage import month_of, now, read_prices
+from mlops_ray.governance.usage import Kind, month_of, now, read_prices, used_under_prices
 from mlops_ray.show.text import figures
 
 Verdict = Literal["go on", "warn", "stop"]
@@ -36,8 +36,14 @@ def following(month: datetime) -> datetime:
 
 def spent_in(store: ControlStore, use_case: str, month: datetime) -> Cost:
     """In the month that begins then, by all that works for a use case; trials are part of their runs' steps."""
-    rows = read_totals(store, use_case, month, following(month), ("step", "replica", "service"))
-    return priced(rows, read_prices(store))
+    return spent_of_each(store, month, use_case).get(use_case, Cost())
+
+
+def spent_of_each(store: ControlStore, month: datetime, use_case: str | None = None) -> dict[str, Cost]:
+    """As `spent_in`, of all use cases for which something was used, or of one."""
+    kinds: tuple[Kind, ...] = ("step", "replica", "service")
+    sums, tables = used_under_prices(store, use_case, month, following(month), kinds, PRICED), read_prices(store)
+    return {name: priced(ones, tables) for name, ones in groupby(sums, key=lambda one: one.use_case)}
 
 
 class Spending:

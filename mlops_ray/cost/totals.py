@@ -1,15 +1,14 @@
 """Totals: usage of a time, added up by the database, since an endpoint writes thousands of rows in a month."""
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
 
-from mlops_ray.cost.usage import PEAKS, Usage
+from mlops_ray.cost.usage import PEAKS, SUMS, Usage
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import Kind, Used, used_in_all
 
 _LEAST = Usage()
-_NUMBERS = [one.name for one in fields(Usage) if one.name != "cpus"]
 
 
 def read_totals(
@@ -17,7 +16,7 @@ def read_totals(
 ) -> list[Used]:
     """As `governance.usage.read_usage`, with one row for all that a part used under the same prices. For how long how
     many CPUs were in use is left out."""
-    found = used_in_all(store, use_case, since, until, kinds, [name for name in _NUMBERS if name not in PEAKS], PEAKS)
+    found = used_in_all(store, use_case, since, until, kinds, SUMS, PEAKS)
     return [replace(row, quantities=_as_kept(row)) for row in found]
 
 

@@ -36,14 +36,10 @@ class Usage:
 
     def __add__(self, other: Self) -> "Usage":
         """Both, one after the other or beside each other: sums, of peaks the larger."""
-        found: dict[str, Any] = {}
-        for one in fields(self):
-            mine, theirs = getattr(self, one.name), getattr(other, one.name)
-            if one.name == "cpus":
-                found["cpus"] = dict(Counter(mine) + Counter(theirs))
-            else:
-                found[one.name] = max(mine, theirs) if one.name in PEAKS else mine + theirs
-        return Usage(**found)
+        sums = {name: getattr(self, name) + getattr(other, name) for name in SUMS}
+        peaks = {name: max(getattr(self, name), getattr(other, name)) for name in PEAKS}
+        cpus = dict(Counter(self.cpus) + Counter(other.cpus)) if self.cpus and other.cpus else self.cpus or other.cpus
+        return Usage(**sums, **peaks, cpus=cpus)
 
     def to_json(self) -> dict[str, Any]:
         """Without what is 0."""
@@ -66,6 +62,9 @@ class Usage:
     def cpus_within(self, share: float) -> float:
         """How many CPUs were in use at most for this share of the time, to 4 % above; 0 where nothing is known."""
         return quantile(self.cpus, share)
+
+
+SUMS = tuple(one.name for one in fields(Usage) if one.name not in (*PEAKS, "cpus"))
 
 
 def histogram(cpus: float, seconds: float) -> dict[str, float]:

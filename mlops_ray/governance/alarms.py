@@ -21,6 +21,7 @@ _TYPES = (RAISED, WORSENED, RESOLVED, SILENCED)
 _PREFIX = "alarm "
 _ERASED = "audit.erased"
 _AT_A_TIME, _FEW_EVENTS = 500, 20_000
+_END = events.alias()
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,9 @@ def recent_alarms(store: ControlStore, use_case: str, limit: int) -> list[AlarmR
 
 def _standing(connection: Connection, use_cases: Collection[str]) -> list[str]:
     """The subjects of alarms that were raised and not resolved; the index `events_type` alone tells."""
-    end = events.alias()
-    same = (end.c.use_case == events.c.use_case) & (end.c.subject == events.c.subject)
+    same = (_END.c.use_case == events.c.use_case) & (_END.c.subject == events.c.subject)
     raised = (events.c.type == RAISED) & events.c.use_case.in_(use_cases)
-    query = select(events.c.subject).where(raised, ~exists().where(end.c.type == RESOLVED, same))
+    query = select(events.c.subject).where(raised, ~exists().where(_END.c.type == RESOLVED, same))
     return list(connection.execute(query).scalars())
 
 
@@ -210,8 +210,9 @@ def _events_about(connection: Connection, subjects: Collection[str]) -> list[Eve
     ordered = sorted(subjects)
     for start in range(0, len(ordered), _AT_A_TIME):
         some = ordered[start : start + _AT_A_TIME]
-        found += read(connection, select(events).where(events.c.subject.in_(some), events.c.type.in_(_TYPES)))
-    return sorted(found, key=lambda event: event.seq)
+        # By subject alone: with types SQLite takes their index, and reads all alarms that there ever were.
+        found += read(connection, select(events).where(events.c.subject.in_(some)))
+    return sorted((event for event in found if event.type in _TYPES), key=lambda event: event.seq)
 
 
 def open_alarms(store: ControlStore, use_case: str, version: int, now: datetime) -> list[str]:

@@ -52,6 +52,12 @@ def budget_of(store: ControlStore, use_case: str, month: str) -> Budget | None:
         return _row(connection, use_case, month) or _row(connection, use_case, "")
 
 
+def budgets_of_month(store: ControlStore, month: str) -> dict[str, Budget]:
+    """As `budget_of`, of each use case that has one."""
+    found = [one for one in list_budgets(store) if one.month in ("", month)]
+    return {one.use_case: one for one in found}  # by month: its own comes after that of each
+
+
 def list_budgets(store: ControlStore, use_case: str | None = None) -> list[Budget]:
     query = select(budgets).order_by(budgets.c.use_case, budgets.c.month)
     with store.reading() as connection:

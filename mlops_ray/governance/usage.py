@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import JSON, ColumnElement, Connection, cast, func, insert, select, type_coerce, update
+from sqlalchemy import JSON, ColumnElement, Connection, Label, and_, cast, func, insert, select, type_coerce, update
 
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.tables import price_tables, usage
@@ -115,6 +115,15 @@ def used_within(
     return [Used(**row._mapping) for row in connection.execute(query)]
 
 
+@dataclass(frozen=True)
+class Sum:
+    """What was used by a use case under a table of prices: `prices` and `quantities` as of `Used`."""
+
+    use_case: str
+    prices: str
+    quantities: Mapping[str, Any]
+
+
 def used_in_all(
     store: ControlStore,
     use_case: str,
@@ -129,14 +138,9 @@ def used_in_all(
     parts = [usage.c[name] for name in _PART]
     first, last = func.min(usage.c.since), func.max(usage.c.seen_at)
     with store.reading() as connection:
-        added = [
-            *(func.sum(_quantity(connection, name)).label(name) for name in sums),
-            *(func.max(_quantity(connection, name)).label(name) for name in peaks),
-        ]
+        added = [*_added(connection, sums), *(func.max(_quantity(connection, name)).label(name) for name in peaks)]
         query = select(*parts, first.label("since"), last.label("seen_at"), *added).group_by(*parts)
-        query = query.where(usage.c.use_case == use_case, usage.c.since >= since, usage.c.since < until)
-        if kinds is not None:
-            query = query.where(usage.c.kind.in_(list(kinds)))
+        query = query.where(_between(since, until, use_case, kinds))
         found = connection.execute(query.order_by(first, last, usage.c.run, usage.c.name)).mappings()
         return [
             Used(
@@ -147,7 +151,37 @@ def used_in_all(
         ]
 
 
+def used_under_prices(
+    store: ControlStore,
+    use_case: str | None,
+    since: datetime,
+    until: datetime,
+    kinds: Iterable[Kind],
+    sums: Sequence[str],
+) -> list[Sum]:
+    """Of one use case or each, what the rows of the months and hours that begin in [since, until) add up to under each
+    table of prices."""
+    by = (usage.c.use_case, usage.c.prices)
+    with store.reading() as connection:
+        query = select(*by, *_added(connection, sums)).group_by(*by).where(_between(since, until, use_case, kinds))
+        found = connection.execute(query.order_by(*by)).mappings()
+        return [Sum(row["use_case"], row["prices"], {name: row[name] for name in sums}) for row in found]
+
+
 _PART = ("run", "kind", "name", "use_case", "key", "prices", "state")
+
+
+def _between(
+    since: datetime, until: datetime, use_case: str | None, kinds: Iterable[Kind] | None
+) -> ColumnElement[bool]:
+    asked = [usage.c.since >= since, usage.c.since < until]
+    asked += [] if use_case is None else [usage.c.use_case == use_case]
+    asked += [] if kinds is None else [usage.c.kind.in_(list(kinds))]
+    return and_(*asked)
+
+
+def _added(connection: Connection, sums: Sequence[str]) -> list[Label[float]]:
+    return [func.sum(_quantity(connection, name)).label(name) for name in sums]
 
 
 def _quantity(connection: Connection, name: str) -> ColumnElement[float]:

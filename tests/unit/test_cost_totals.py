@@ -2,14 +2,20 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlops_ray.config import Prices
+from mlops_ray.cost.prices import Cost, priced
 from mlops_ray.cost.show import lines
+from mlops_ray.cost.spending import spent_in, spent_of_each
 from mlops_ray.cost.totals import read_totals
 from mlops_ray.cost.usage import Usage
+from mlops_ray.governance.budgets import Budget, budget_of, budgets_of_month, set_budget
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.usage import Part, read_usage, write_usage
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.usage import Part, keep_prices, read_prices, read_usage, write_usage
 
 MONTH = datetime(2026, 11, 1, tzinfo=UTC)
 USED = st.builds(
@@ -34,6 +40,7 @@ ROW = st.tuples(
 @given(rows=st.lists(ROW, max_size=8), case=st.uuids())
 def test_totals_are_what_rows_add_up_to(store: ControlStore, rows: list[tuple], case: object) -> None:  # type: ignore[type-arg]
     name = str(case)
+    keep_prices(store, "p", Prices(currency="EUR", cpu_hour=2.0, read_gb=0.5).model_dump())
     for number, (kind, what, hour, prices, usage) in enumerate(rows):
         part = Part(f"{name}-{number % 2}-{prices}", kind, what, name, "key", prices)
         write_usage(store, part, MONTH + timedelta(hours=hour), usage.to_json(), "ended")
@@ -44,3 +51,17 @@ def test_totals_are_what_rows_add_up_to(store: ControlStore, rows: list[tuple], 
         found = {one.name: (one.usage, one.cost, one.state) for one in lines(totals, {}, by, {})}  # type: ignore[arg-type]
         assert found == {one.name: (one.usage, one.cost, one.state) for one in lines(every, {}, by, {})}  # type: ignore[arg-type]
     assert read_totals(store, name, MONTH, MONTH) == []
+    counts, tables = [one for one in every if one.kind != "trial"], read_prices(store)
+    spent = spent_of_each(store, MONTH).get(name, Cost())
+    assert spent.unpriced == priced(counts, tables).unpriced
+    assert spent.amounts == pytest.approx(priced(counts, tables).amounts)
+    assert spent == spent_in(store, name, MONTH)
+    assert spent_in(store, name, MONTH + timedelta(days=30)) == Cost()
+
+
+def test_a_month_has_its_own_budget_or_that_of_each(store: ControlStore) -> None:
+    for case, month, amount in (("a", "", 1.0), ("a", "2026-11", 2.0), ("b", "", 3.0), ("c", "2026-12", 4.0)):
+        set_budget(store, SYSTEM, Budget(case, month, amount, "EUR"), "")
+    found = budgets_of_month(store, "2026-11")
+    assert {case: one.amount for case, one in found.items()} == {"a": 2.0, "b": 3.0}
+    assert all(one == budget_of(store, case, "2026-11") for case, one in found.items())
