@@ -313,8 +313,8 @@ class Artifacts:
             groups = file.read_row_groups(wanted.tolist(), use_threads=_is_large(file))
         firsts = np.cumsum([0, *(sizes[number] for number in wanted)])[:-1]
         shifts = dict(zip(wanted.tolist(), (firsts - (ends - sizes)[wanted]).tolist(), strict=True))
-        at = positions.cast(pl.Int64) + pl.Series([shifts[number] for number in of.tolist()], dtype=pl.Int64)
-        return pl.DataFrame(pl.from_arrow(groups))[at]
+        at = positions.to_numpy().astype(np.int64) + np.array([shifts[number] for number in of.tolist()], np.int64)
+        return pl.DataFrame(pl.from_arrow(groups.take(at)))
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""

@@ -51,11 +51,11 @@ def count_partition(
     of its key. Only what is needed is read: keys, the rows that do not count, and the refused ones.
     """
     mine = pieces[number::of]
-    out = left_out(artifacts, source, pieces, as_of, number, of)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(_refused, artifacts, mine)
+        out = left_out(artifacts, source, pieces, as_of, number, of)
     late, refused = out.filter(pl.col(REASON) == NOT_KNOWN_YET), out.filter(pl.col(REASON) != NOT_KNOWN_YET)
-    kept = quarantined(
-        pl.concat([_refused(artifacts, mine), refused.drop(*PLACES, KNOWN_AT, strict=False)], how="diagonal")
-    )
+    kept = quarantined(pl.concat([reading.result(), refused.drop(*PLACES, KNOWN_AT, strict=False)], how="diagonal"))
     repairs = out[REPAIRS].drop_nulls()
     known = sum_counts([one.piece.counts for one in mine])
     gone = SourceCounts(
