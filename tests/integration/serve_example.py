@@ -14,7 +14,6 @@ from mlops_ray.serving.environment import serve_environment
 os.environ.update(serve_environment() | {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"})
 
 import ray
-from deaf_front_end import replace_replicas_unheard
 
 from mlops_ray.config import Settings
 from mlops_ray.features.online.row import OnlineRow
@@ -126,6 +125,8 @@ def main(port: int, state: str, store_s: float = 0.0, max_ongoing: int = 64) -> 
         while True:
             time.sleep(1)
             if asked.exists():
+                from deaf_front_end import replace_replicas_unheard  # found where this is the script
+
                 replace_replicas_unheard(NAME)
                 asked.unlink()
     except KeyboardInterrupt:
