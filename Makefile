@@ -39,13 +39,13 @@ $(DATA)/flights/planes.csv: | install
 test: unit integration e2e
 
 unit: install
-	$(BIN)/python -m pytest tests/unit -n auto
+	$(BIN)/python -m pytest tests/unit -n auto -o faulthandler_timeout=960
 
 integration: install
-	$(BIN)/python -m pytest tests/integration -n 2
+	$(BIN)/python -m pytest tests/integration -n 2 -o faulthandler_timeout=960
 
 e2e: install
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest tests/e2e -o faulthandler_timeout=960
 
 chaos: install
 	$(BIN)/python -m pytest tests/chaos
