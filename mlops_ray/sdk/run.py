@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import uuid6
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.extras import expect_extra
@@ -21,6 +22,9 @@ from mlops_ray.show.text import columns, printable
 from mlops_ray.state_folder import closed
 from mlops_ray.use_case import UseCase
 from mlops_ray.use_case.loading import case_folder, definitions_folder
+
+_PROCESS = str(uuid6.uuid7())
+"""By what the meter knows this process and its Ray, whose workers are told it once, for all runs."""
 
 if TYPE_CHECKING:
     from mlops_ray.config import Settings
@@ -53,13 +57,16 @@ def run(
     until: the last step. force: steps that run although nothing has changed. challenger: the version does not take the
     champion's place, but waits beside it for a rollout. feature_repo: the folder of the Feast definitions; default
     beside the use case's folder.
+    What this process uses meanwhile, and a Ray that it started, is measured and counts for the month's budget; of a Ray
+    that was there already, this process alone.
     Raises what the steps raise: DataError for data that cannot be used, UseCaseError for what cannot be declared,
-    ForbiddenError for who may not register a version.
+    ForbiddenError for who may not register a version, BudgetError where the month's budget is spent.
     """
     expect_extra("train", "The pipeline")
     quiet()
     from rich.console import Console
 
+    from mlops_ray.cost.meter import metered
     from mlops_ray.ingestion.sources import find_all_files
     from mlops_ray.operations.preconditions import expect_can_train, expect_can_work
     from mlops_ray.pipeline.pipeline import Pipeline
@@ -79,13 +86,14 @@ def run(
         expect_can_train(case)
         expect_can_work(settings)
         declare_promises(settings, case)
-        pipeline = Pipeline(
-            case, settings, folder, as_of, TerminalProgress(console), challenger,
-            folder=case_folder(reference) if reference else None,
-            files=find_all_files(settings, case.sources),
-            start_ray=partial(start_ray, settings),
-        )  # fmt: skip
-        done = pipeline.run(until, Again(force=tuple(one for one in STEPS if one in force)))
+        files = find_all_files(settings, case.sources)
+        with metered(settings, case.name, _PROCESS) as meter:
+            pipeline = Pipeline(
+                case, settings, folder, as_of, TerminalProgress(console), challenger,
+                folder=case_folder(reference) if reference else None,
+                files=files, start_ray=partial(start_ray, settings), meter=meter,
+            )  # fmt: skip
+            done = pipeline.run(until, Again(force=tuple(one for one in STEPS if one in force)))
     return Run(case, settings, done)
 
 

@@ -1,6 +1,7 @@
 """What a notebook uses: frames go in and out, everything shows itself, and a URL with a key is enough."""
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -23,10 +24,20 @@ from starlette.routing import Mount
 
 import mlops_ray as mr
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
+from mlops_ray.errors import (
+    BudgetError,
+    ConfigurationError,
+    DataError,
+    ForbiddenError,
+    MlopsRayError,
+    UnavailableError,
+)
 from mlops_ray.evaluation.report import EvaluationReport
 from mlops_ray.frames import like, to_polars
+from mlops_ray.governance.budgets import Budget, set_budget
 from mlops_ray.governance.control_store import open_store
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.usage import read_usage
 from mlops_ray.registry.trace import Trace
 from mlops_ray.sdk.connection import Connection
 from mlops_ray.sdk.endpoint import Endpoint
@@ -37,6 +48,7 @@ from mlops_ray.show.shown import Shown
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from mlops_ray.testing.example_lineage import example_lineage, register_example
 from tests.unit.test_drift_page import expect_harmless
+from tests.unit.test_run_command import CASE as ORDERS
 from tests.unit.test_version_routes import no_models
 
 EVIL = "<script>alert(1)</script>\x1b[2J"
@@ -289,6 +301,25 @@ def test_a_step_that_there_is_not_is_told(tmp_path: Path) -> None:
         mr.run("use_cases/flights.py", state=tmp_path, until="trian")  # type: ignore[arg-type]
     with pytest.raises(MlopsRayError, match="There is no use case 'nothing'"):
         mr.run("nothing", state=tmp_path)
+
+
+def test_a_run_is_measured_and_stops_at_a_spent_budget(tmp_path: Path) -> None:
+    (tmp_path / "use_cases").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "orders.csv").write_text("id,at,late\n1,2026-01-01T00:00:00Z,true\n")
+    (tmp_path / "use_cases" / "orders.py").write_text(ORDERS)
+    (tmp_path / "settings.yaml").write_text("prices: {currency: EUR, cpu_hour: 3600}\n")
+    for _ in range(2):  # in one process, and its second run is no part of the first
+        mr.run(tmp_path / "use_cases" / "orders.py", as_of=MOMENT, until="ingest", force=("ingest",))
+    store = open_store(Settings(state=str(tmp_path / "state"), data=str(tmp_path / "data")))
+    rows = [row for row in read_usage(store, "orders") if row.name == "ingest"]
+    assert len({row.run for row in rows}) == 2
+    assert all(row.state == "ended" and 0 < row.quantities["cpu_s"] < 60 for row in rows)
+    set_budget(store, SYSTEM, Budget("orders", "", 0.0, "EUR"), "")
+    with pytest.raises(BudgetError, match=r"budget of orders for .* is spent"):
+        mr.run(tmp_path / "use_cases" / "orders.py", as_of=MOMENT, until="ingest")
+    assert "MLOPS_RAY_METERED" not in os.environ
+    store.close()
 
 
 def test_a_project_elsewhere_has_its_own_settings(tmp_path: Path) -> None:
