@@ -2,10 +2,12 @@
 
 import json
 import os
+from typing import Annotated
 
 import typer
 
 from mlops_ray.code_version import code_version
+from mlops_ray.operations.clock_guard import run_while_time_goes_on
 from mlops_ray.operations.ray_token import make_token, token_place
 from mlops_ray.serving.environment import serve_environment
 from mlops_ray.show.text import printable
@@ -26,6 +28,12 @@ def serve_env() -> None:
     """Print the variables that a node of a cluster needs before `ray start`, as shell exports."""
     for name, value in serve_environment().items():
         typer.echo(f"export {name}={value}")
+
+
+@cluster.command("node")
+def node(command: Annotated[list[str], typer.Argument(help="`ray start --block ...`, after `--`.")]) -> None:
+    """Run a node, and end when it does, or when the clock was set back: then it has to be started again."""
+    raise typer.Exit(run_while_time_goes_on(command))
 
 
 @cluster.command("token")

@@ -157,10 +157,11 @@ class Host:
 
     def join(self, head: "Host | None") -> "subprocess.Popen[str]":
         """Start a Ray node here: the head, or one of the head's cluster."""
-        ray = str(Path(sys.executable).with_name("ray"))
+        ours, ray = (str(Path(sys.executable).with_name(name)) for name in ("mlops-ray", "ray"))
         where = ["--address", f"{head.address}:{GCS_PORT}"] if head else ["--head", "--port", str(GCS_PORT)]
         more = [] if head else ["--include-dashboard=false"]
         return self.start(
+            ours, "cluster", "node", "--",
             ray, "start", *where, f"--node-ip-address={self.address}", f"--num-cpus={self.cpus}", *more,
             "--object-store-memory=300000000", "--disable-usage-stats", "--block",
             stdout=(self.disk.parent / f"{self.name}.log").open("a"), stderr=subprocess.STDOUT,

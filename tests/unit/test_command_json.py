@@ -26,8 +26,8 @@ WRITES_A_DOCUMENT = {
 }  # fmt: skip
 FOR_A_SHELL = {"cluster runtime-env", "cluster serve-env", "cluster token"}
 GOES_ON = {
-    "mcp", "notify run", "retraining rehearse", "retraining replay", "run", "schedule run", "schedule start", "score",
-    "serve",
+    "cluster node", "mcp", "notify run", "retraining rehearse", "retraining replay", "run", "schedule run",
+    "schedule start", "score", "serve",
 }  # fmt: skip
 SAYS_THAT_IT_IS_DONE = {
     "alarms silence", "approvals approve-rules", "approvals attach", "approvals break-glass", "approvals delegate",

@@ -23,7 +23,7 @@ def service_of(unit: Path) -> dict[str, str]:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_node_is_started_again_and_nothing_of_it_is_left_behind(unit: Path) -> None:
     service = service_of(unit)
-    assert "ray start --block " in service["ExecStart"]
+    assert "mlops-ray cluster node -- ray start --block " in service["ExecStart"]
     assert 'eval "$$(mlops-ray cluster serve-env)"' in service["ExecStart"]
     assert (service["Restart"], service["KillMode"], float(service["RestartSec"])) == (
         "always",
