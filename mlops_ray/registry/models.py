@@ -240,7 +240,9 @@ def _is_free(number: int, digest: str, recorded: Mapping[int, str]) -> bool:
 def _of_key(client: MlflowClient, name: str, key: str) -> list[ModelVersion]:
     """Versions registered for `key`, the oldest first."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{_KEY}` = '{key}'")
-    return sorted((_version(version) for version in found), key=lambda version: version.version)
+    # MLflow reads tags after versions: one that somebody has deleted in between has none.
+    there = (_version(version) for version in found if version.tags)
+    return sorted(there, key=lambda version: version.version)
 
 
 def _only(client: MlflowClient, name: str, key: str, recorded: Mapping[int, str]) -> ModelVersion | None:

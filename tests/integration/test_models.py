@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from sqlalchemy import Engine, event
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
@@ -251,6 +253,27 @@ def test_two_processes_at_once_register_one_version(settings: Settings, sealed: 
         versions = list(pool.map(lambda _: register_planes(settings, sealed, run_id), range(2)))
     assert versions[0].version == versions[1].version
     assert len(MlflowClient(settings.mlflow_uri).search_model_versions("name = 'planes'")) == 1
+
+
+def test_a_version_that_another_process_gives_back_while_it_is_looked_for_is_none(
+    settings: Settings, sealed: Path, run_id: str
+) -> None:
+    """MLflow reads the tags of what it has found with a second statement, and has none then."""
+    made = register_planes(settings, sealed, run_id)
+    client, given_back = connect(settings), False
+
+    def give_back(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal given_back
+        if not given_back and statement.startswith("SELECT model_version_tags."):
+            given_back = True
+            client.delete_model_version("planes", str(made.version))
+
+    event.listen(Engine, "before_cursor_execute", give_back)
+    try:
+        assert register_planes(settings, sealed, run_id).version == made.version + 1
+    finally:
+        event.remove(Engine, "before_cursor_execute", give_back)
+    assert given_back
 
 
 def test_champion_is_what_the_alias_points_to(settings: Settings, sealed: Path, run_id: str) -> None:
