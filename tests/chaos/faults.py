@@ -121,11 +121,11 @@ def set_clock_ahead(fleet: Fleet) -> Seen:
 
 
 def set_clock_right(fleet: Fleet) -> None:
-    """Which sets it back, so the node ends by itself and is started again."""
+    """Which sets it back, so the node ends by itself and is started again; Ray drains it for half a minute before."""
     host = fleet.workers[1]
     before = host.restarts
     set_clock(fleet.folder, 0)
-    wait_until(lambda: host.restarts > before, SEEN_WITHIN_S, "the node whose clock was set back is started again")
+    wait_until(lambda: host.restarts > before, 2 * SEEN_WITHIN_S, "the node whose clock was set back is started again")
 
 
 def _clock_of(host: Host) -> float:
