@@ -16,6 +16,7 @@ NAMES = ("1_first_model", "2_own_data", "3_drift_and_retraining")
 RAYS_OWN = ("(pid=", "INFO ", "WARNING", "Warning:", "ipywidgets", "log_monitor")
 
 
+@pytest.mark.timeout(600)
 def test_notebooks_run_in_order_and_show_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "docs" / "notebooks"
     shutil.copytree(NOTEBOOKS, folder)
