@@ -130,7 +130,7 @@ TABLE: dict[str, set[str]] = {
         "monitoring",
         "serving",
     }
-    | {"batch", "pipeline", "operations", "ingestion"},
+    | {"batch", "pipeline", "operations", "ingestion", "cost"},
     "testing": GROUND | {"features", "training", "registry", "predictions", "monitoring", "pipeline", "serving"},
     "__init__": {"use_case", "batch", "pipeline", "sdk", "extras"},
 }
