@@ -13,14 +13,14 @@ import time
 from collections.abc import Sequence
 
 BACK_S = 10.0
-"""By so much a clock was set back; less is what a daemon corrects, and is waited for."""
+"""A clock that is set back by less was corrected by a daemon, and Ray waits for so long."""
 SET_BACK = os.EX_TEMPFAIL
 _LOOK_MS = 1000
 
 _logger = logging.getLogger(__name__)
 
 
-def run_while_time_goes_on(command: Sequence[str], back_s: float = BACK_S) -> int:
+def run_while_time_goes_on(command: Sequence[str]) -> int:
     """Run a command, such as `ray start --block`, and hand SIGTERM on to it. Its exit status as a shell has it, or
     SET_BACK."""
     process = subprocess.Popen(command)
@@ -29,7 +29,7 @@ def run_while_time_goes_on(command: Sequence[str], back_s: float = BACK_S) -> in
     latest = _wall_ahead()
     while not _ended(process):
         now = _wall_ahead()
-        if latest - now > back_s:
+        if latest - now > BACK_S:
             _logger.error(
                 "The clock was set back by %.0f s. Ray's timers would wait for that time, so this node ends and has to "
                 "be started again.",
