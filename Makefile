@@ -36,16 +36,14 @@ data: $(DATA)/flights/planes.csv
 $(DATA)/flights/planes.csv: | install
 	$(BIN)/python use_cases/flights_raw_data.py $(DATA)/flights
 
-test: unit integration e2e
+# Tests that start Ray run one after another and are half of the time; of all others, files that have room beside them.
+PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder --durations=25 -o faulthandler_timeout=960
 
-unit: install
-	$(BIN)/python -m pytest tests/unit -n auto -o faulthandler_timeout=960
+test: install
+	$(PYTEST) tests/e2e tests/integration tests/unit
 
-integration: install
-	$(BIN)/python -m pytest tests/integration -n 2 -o faulthandler_timeout=960
-
-e2e: install
-	$(BIN)/python -m pytest tests/e2e -o faulthandler_timeout=960
+unit integration e2e: install
+	$(PYTEST) tests/$@
 
 chaos: install
 	$(BIN)/python -m pytest tests/chaos

@@ -22,6 +22,7 @@ import uuid6
 from mlops_ray.config import Settings
 from mlops_ray.cost.account import Account, Total
 from mlops_ray.cost.history import attempt_at
+from mlops_ray.cost.interrupts import METER_SIGNAL, interrupt
 from mlops_ray.cost.nodes import OtherNodes
 from mlops_ray.cost.prices import digest_of
 from mlops_ray.cost.processes import TAG, Process, RunProcesses
@@ -39,8 +40,6 @@ AROUND = "around"
 
 _EVERY_S, _WRITTEN_EVERY_S, _BUDGET_EVERY_S = 0.5, 5.0, 5.0
 _BUDGET_SHARE = 0.02  # of the time may go into adding up a month of many rows
-# SIGINT is ignored in what a shell starts in the background.
-_INTERRUPT = signal.SIGUSR2
 _WRITTEN_AFTER = 0.1  # of its age: a run that is killed early has lost no more of what it used than that
 _UNWINDS_WITHIN_S = 60.0
 _SHORTEST_S = 0.2  # of a time over which a number of CPUs is said
@@ -59,10 +58,6 @@ def metered(
     tag, order = tag or str(uuid6.uuid7()), order or os.environ.get(ORDER, "")
     with Meter(open_store(settings), settings, use_case, tag, OtherNodes(tag), order, may_end_process) as meter:
         yield meter
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 class Elsewhere(Protocol):
@@ -129,7 +124,7 @@ class Meter:
         if self._settings.prices is not None:
             keep_prices(self._store, self._prices, self._settings.prices.model_dump())
         if threading.current_thread() is threading.main_thread():  # elsewhere it stops between steps and trials
-            self._before = signal.signal(_INTERRUPT, _interrupt)
+            self._before = signal.signal(METER_SIGNAL, interrupt)
         self._began_s, self._last_s, self._written_s, self._ask_at_s = (time.monotonic(),) * 4
         self._last = self._total()
         self._thread = threading.Thread(target=self._follow, name="cost meter", daemon=True)
@@ -147,7 +142,7 @@ class Meter:
         with self._lock:
             before, self._before = self._before, None
         if before is not None:
-            signal.signal(_INTERRUPT, before)
+            signal.signal(METER_SIGNAL, before)
         if self._ended.is_set():
             return
         self._ended.set()
@@ -254,7 +249,7 @@ class Meter:
         with self._lock:
             if self._before is not None:
                 _logger.warning("%s", why)
-                signal.pthread_kill(threading.main_thread().ident or 0, _INTERRUPT)
+                signal.pthread_kill(threading.main_thread().ident or 0, METER_SIGNAL)
 
     def _stop_stalled(self, why: str) -> None:
         self._stalled = why

@@ -7,9 +7,10 @@ it was not written by it.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Connection, Dialect, Table, TypeDecorator, select, type_coerce
+from sqlalchemy import Boolean, Column, Connection, Dialect, Select, Table, TypeDecorator, select, type_coerce
 from sqlalchemy.types import NullType, TypeEngine
 
 from mlops_ray.errors import IntegrityError
@@ -25,9 +26,14 @@ def rows_of(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
     than this software does.
     """
     ways = [(column, _ways(column.type, connection.dialect)) for column in table.columns]
-    stored = [type_coerce(column, NullType()).label(column.name) for column in table.columns]
-    for row in connection.execute(select(*stored).order_by(*table.primary_key)).mappings():
+    for row in connection.execute(_as_stored(table)).mappings():
         yield {column.name: _value(column, row, *how) for column, how in ways}
+
+
+@cache
+def _as_stored(table: Table) -> Select[Any]:
+    stored = (type_coerce(column, NullType()).label(column.name) for column in table.columns)
+    return select(*stored).order_by(*table.primary_key)
 
 
 def _value(column: Column[Any], row: Any, read: Any, write: Any) -> Any:

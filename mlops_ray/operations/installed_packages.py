@@ -4,6 +4,7 @@ No installer records which extras it was asked for, so they are told by the pack
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, requires
 
 from packaging.requirements import Requirement
@@ -59,10 +60,15 @@ def _closure(roots: Iterable[Requirement]) -> frozenset[str]:
         asked = canonicalize_name(wanted.name), frozenset(wanted.extras)
         if asked not in seen:
             seen.add(asked)
-            needs = (requires(wanted.name) if is_installed(wanted.name) else None) or ()
-            todo += [one for one in map(Requirement, needs) if any(_is_needed(one, name) for name in ("", *asked[1]))]
+            todo += [one for one in _needs(asked[0]) if any(_is_needed(one, name) for name in ("", *asked[1]))]
     return frozenset(name for name, _ in seen)
 
 
+@cache
+def _needs(name: str) -> tuple[Requirement, ...]:
+    return tuple(map(Requirement, (requires(name) if is_installed(name) else None) or ()))
+
+
+@cache
 def _is_needed(one: Requirement, extra: str) -> bool:
     return one.marker is None or one.marker.evaluate({"extra": extra})

@@ -229,7 +229,18 @@ def _create_version(
         number = int(client.create_model_version(name, source, run_id, tags=tags).version)
         if _is_free(number, tags[_DIGEST], recorded):
             return
+        _give_back(client, name, number)
+
+
+def _give_back(client: MlflowClient, name: str, number: int) -> None:
+    """Whoever finds that a number is too many deletes it: another process may have done so."""
+    from mlflow.exceptions import MlflowException
+
+    try:
         client.delete_model_version(name, str(number))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def _is_free(number: int, digest: str, recorded: Mapping[int, str]) -> bool:
@@ -253,7 +264,7 @@ def _only(client: MlflowClient, name: str, key: str, recorded: Mapping[int, str]
         if not free and _is_free(version.version, version.digest, recorded):
             free.append(version)
         else:
-            client.delete_model_version(name, str(version.version))
+            _give_back(client, name, version.version)
     return free[0] if free else None
 
 

@@ -130,7 +130,8 @@ def _held_back(policy: Retraining, state: State, now: datetime, ids: tuple[str, 
         free = _moment(min(past.decided for past in week) + WEEK)
         text = f"{len(week)} retrainings in seven days (limit {policy.max_per_week}); the next is free at {free}."
         return Decision("wait", "weekly number", text, ids, {"retrainings": len(week), "limit": policy.max_per_week})
-    paid = [_hours(past) for past in state.past if now - (past.ended or past.decided) < WEEK]
+    # By a clock that was set back in between it ended before it was decided.
+    paid = [_hours(past) for past in state.past if now - max(past.ended or past.decided, past.decided) < WEEK]
     # What another costs is guessed from this week alone: by an older one, dearer than the limit, none could ever run.
     spent, next_one = sum(paid), paid[-1] if paid else 0.0
     if spent + next_one > policy.max_cpu_hours_per_week:

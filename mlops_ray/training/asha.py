@@ -37,6 +37,11 @@ class AshaPerCandidate(FIFOScheduler):  # type: ignore[misc]
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The newest that waits: it takes the worker of a trial that has ended. Tune would give that one to the oldest,
+        whose own worker is starting, and stop that start: where trials are shorter, no second worker ever came up."""
+        return next((trial for trial in reversed(tune_controller.get_trials()) if trial.status == trial.PENDING), None)
+
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._of(trial).on_trial_add(tune_controller, trial)
 

@@ -5,14 +5,12 @@ and on a disk that is written once in a while, shows trials that ASHA stopped as
 trials ahead as may wait.
 """
 
-import gc
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from traceback import clear_frames
 from typing import Any
 
 import ray
@@ -20,6 +18,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from mlops_ray.config import Settings
+from mlops_ray.cost.interrupts import Interrupt, held_back
 from mlops_ray.cost.usage import Usage
 from mlops_ray.training.asha import AshaPerCandidate
 from mlops_ray.training.kept_answers import KeptAnswers
@@ -70,9 +69,9 @@ def run_trials(
         seed=use_case.search.seed,
         threads={name: held.threads for name, held in slots.holds.items()},
     )
-    report = _Report(ledger, slots, use_case.search.trial_seconds)
-    with _environment({**_TUNE_ENVIRONMENT, _MAX_PENDING: str(slots.at_once)}), _let_go():
-        tune.Tuner(
+    with held_back() as interrupt, _environment({**_TUNE_ENVIRONMENT, _MAX_PENDING: str(slots.at_once)}):
+        report = _Report(ledger, slots, use_case.search.trial_seconds, interrupt)
+        tuner = tune.Tuner(
             tune.with_resources(fit, lambda config: _placement(slots.holds[config["candidate"]])),
             tune_config=tune.TuneConfig(
                 search_alg=_Turns(use_case, ledger, slots),
@@ -91,19 +90,16 @@ def run_trials(
                 # The one for notebooks would clear what stands in the cell.
                 progress_reporter=tune.CLIReporter(),
             ),
-        ).fit()
+        )
+        with suppress(_Interrupted):
+            tuner.fit()
+        if interrupt.asked:
+            raise KeyboardInterrupt
 
 
-@contextmanager
-def _let_go() -> Iterator[None]:
-    """Interrupted, as by a spent budget, Tune leaves without giving back what its trials hold: after an error it does.
-    They hold it until nothing refers to its controller, and the frames that were left do."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        clear_frames(interrupt.__traceback__)
-        gc.collect()
-        raise
+class _Interrupted(Exception):
+    """After an error Tune gives back what its trials hold. A KeyboardInterrupt in its middle leaves them with it, and
+    the next search of the process, in a notebook, would wait for them for ever."""
 
 
 @contextmanager
@@ -208,10 +204,11 @@ class _Turns(Searcher):  # type: ignore[misc]
 class _Report(tune.Callback):  # type: ignore[misc]
     """Tells the ledger what happens to trials, and ends those that take too long and, at its end, the search."""
 
-    def __init__(self, ledger: TrialLedger, slots: Slots, trial_seconds: float) -> None:
+    def __init__(self, ledger: TrialLedger, slots: Slots, trial_seconds: float, interrupt: Interrupt) -> None:
         self._ledger = ledger
         self._slots = slots
         self._trial_seconds = trial_seconds
+        self._interrupt = interrupt
         self._begun: dict[str, float] = {}
         # By attempts whose worker died, as far as they have told.
         self._used_before: dict[str, Mapping[str, Any]] = {}
@@ -244,13 +241,17 @@ class _Report(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         ours = self._trial(trial)
-        if ours.status != "running":  # its worker was killed because the search is over
+        if ours.status != "running" or self._interrupt.asked:  # its worker was killed because the search is over
             return
         message = ours.message or f"Its worker failed {_MAX_WORKER_FAILURES + 1} times: {trial.get_error()}"
         self._ledger.update(replace(ours, status="failed", message=message))
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         running = [trial for trial in trials if trial.status == trial.RUNNING]
+        if self._interrupt.asked:
+            for trial in running:
+                _kill(trial)
+            raise _Interrupted
         if self._ledger.budget.cuts(self._ledger.spent()) and not self.over:
             self._ledger.stop()
             self.over = True

@@ -1,35 +1,13 @@
-"""An empty control store of each kind, SQLite and PostgreSQL on a server that the tests start; and which tests share a
-process: those that start Ray, as a machine has one; each file of the others."""
+"""An empty control store of each kind: SQLite, and PostgreSQL on a server that the tests start."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from mlops_ray.governance.control_store import ControlStore
-
-WITHOUT_RAY = {
-    "advisories", "approval_machine", "audit", "audit_roles", "backup", "candidates", "control_store", "events",
-    "feast_sdk", "freshness", "governance", "many_replicas", "materialize_killed", "models", "network_together",
-    "object_store_files", "online_store", "openapi", "rollout_machine", "scheduler_killed", "sealing", "sealing_large",
-    "serve_configs", "table_sources", "tracking", "upgrade",
-}  # fmt: skip
-
-
-class _OneRay(LoadScopeScheduling):
-    """What starts Ray in one process, after one another; each file of the others wherever there is room."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        name = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
-        return name if name in WITHOUT_RAY else "ray"
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneRay:
-    return _OneRay(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -80,15 +80,20 @@ class Broken(Steady):
 
 @dataclass(frozen=True)
 class Noted(Steady):
-    """Notes from when to when each of its fits was, by the machine's clock."""
+    """Its fits take their seconds until two of them run at once, which is noted as `both`."""
 
     name: str = "noted"
     folder: str = ""
 
     def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, Leaning]]:
-        begin = time.monotonic()
-        time.sleep(self.seconds_per_step)
-        Path(self.folder, str(begin)).write_text(str(time.monotonic()))
+        both, mine = Path(self.folder, "both"), Path(self.folder, f"{time.monotonic_ns()}.running")
+        mine.touch()
+        end = time.monotonic() + self.seconds_per_step
+        while time.monotonic() < end and not both.exists():
+            if len(list(Path(self.folder).glob("*.running"))) > 1:
+                both.touch()
+            time.sleep(0.02)
+        mine.unlink()
         yield 1.0, Leaning(float(parameters["skill"]))
 
 

@@ -276,6 +276,25 @@ def test_a_version_that_another_process_gives_back_while_it_is_looked_for_is_non
     assert given_back
 
 
+@pytest.mark.parametrize("recorded", [{}, {1: "e" * 64}], ids=["of one key", "of a number that is another's"])
+def test_what_two_processes_find_too_many_is_given_back_by_both(
+    settings: Settings, sealed: Path, run_id: str, recorded: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = register_planes(settings, sealed, run_id)
+    client, real = connect(settings), MlflowClient.delete_model_version
+    same = client.get_model_version("planes", str(first.version))
+    client.create_model_version("planes", same.source, run_id, tags=same.tags)
+
+    def after_another(self: MlflowClient, name: str, version: str) -> None:
+        real(self, name, version)
+        real(self, name, version)
+
+    monkeypatch.setattr(MlflowClient, "delete_model_version", after_another)
+    kept = register_planes(settings, sealed, run_id, recorded=recorded)
+    assert kept.version == (2 if recorded else 1)
+    assert [int(one.version) for one in client.search_model_versions("name = 'planes'")] == [kept.version]
+
+
 def test_champion_is_what_the_alias_points_to(settings: Settings, sealed: Path, run_id: str) -> None:
     assert champion(settings, "planes") is None
     first = register_planes(settings, sealed, run_id)

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 import ray
-import search_setting
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import cloudpickle
-from search_setting import Broken, Noted, Steady, make_settings, make_training_set, make_use_case, slow_use_case
 
 from mlops_ray.config import Prices, Settings
 from mlops_ray.cost import meter as meter_module
@@ -29,6 +27,16 @@ from mlops_ray.governance.usage import Part, month_of, now, write_usage
 from mlops_ray.training.search import search
 from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
 from mlops_ray.use_case import Resources
+from tests.integration import search_setting
+from tests.integration.search_setting import (
+    Broken,
+    Noted,
+    Steady,
+    make_settings,
+    make_training_set,
+    make_use_case,
+    slow_use_case,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -85,12 +93,9 @@ def test_every_trial_is_a_child_run_with_its_parameters_and_steps(cluster: str, 
 def test_trials_shorter_than_the_start_of_a_worker_run_beside_each_other(cluster: str, tmp_path: Path) -> None:
     settings, notes = make_settings(tmp_path), tmp_path / "notes"
     notes.mkdir()
-    case = make_use_case((Noted(folder=str(notes), seconds_per_step=0.5),), trials=8)
+    case = make_use_case((Noted(folder=str(notes), seconds_per_step=1.0),), trials=30)
     search(case, settings, make_training_set(settings), "key")
-    fits = [(float(note.name), float(note.read_text())) for note in notes.iterdir()]
-    assert len(fits) == 8
-    one_after_another_s = sum(end - begin for begin, end in fits)
-    assert max(end for _, end in fits) - min(begin for begin, _ in fits) < one_after_another_s
+    assert (notes / "both").exists()
 
 
 def test_a_candidate_that_raises_fails_alone_and_the_best_has_its_full_budget(cluster: str, tmp_path: Path) -> None:

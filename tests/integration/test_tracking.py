@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
-from search_setting import Steady, make_settings, make_training_set, make_use_case
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import UseCaseError
@@ -13,6 +12,7 @@ from mlops_ray.training import tracking
 from mlops_ray.training.tracking import connect, missing_run, open_search
 from mlops_ray.training.trial import Step, Trial
 from mlops_ray.training.trial_ledger import TrialLedger
+from tests.integration.search_setting import Steady, make_settings, make_training_set, make_use_case
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 STEPS = (Step(0.25, 0.6, 1.0), Step(0.5, 0.7, 2.0), Step(1.0, 0.8, 3.0))

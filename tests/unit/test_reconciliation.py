@@ -1,5 +1,6 @@
 """Reconciliation: whatever is edited in a table that events tell of is found, and nothing else is."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,19 @@ def test_a_previous_champion_that_was_retired_is_no_contradiction(fresh: Control
         assert replayed(fresh).difference(connection) is None
 
 
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[ControlStore]:
-    store = open_store(Settings(state=str(tmp_path), data=str(tmp_path)))
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("history")
+    store = open_store(Settings(state=str(folder), data=str(folder)))
     make_history(store, 5)
+    store.close()
+    return folder / "control_store.db"
+
+
+@pytest.fixture
+def fresh(history: Path, tmp_path: Path) -> Iterator[ControlStore]:
+    shutil.copy(history, tmp_path)
+    store = open_store(Settings(state=str(tmp_path), data=str(tmp_path)))
     yield store
     store.close()
 

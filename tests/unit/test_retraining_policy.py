@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf, nan
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlops_ray.errors import UseCaseError
@@ -51,6 +51,10 @@ policies = st.builds(
 
 
 @given(policies, states)
+@example(  # its end lies before its beginning, by a clock that was set back
+    replace(POLICY, max_cpu_hours_per_week=0.5, cool_down=0 * HOUR),
+    replace(ASKED, past=(PastRetraining("r", NOW - 160 * HOUR, NOW - 180 * HOUR, "better", 1.0),)),
+)
 def test_a_retraining_breaks_no_limit(policy: Retraining, state: State) -> None:
     decision = decide(policy, state, NOW)
     assert decision.reason
