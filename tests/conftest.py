@@ -32,5 +32,6 @@ class _OneRay(LoadScopeScheduling):
         return str(file) if needs_none else "ray"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneRay:
     return _OneRay(config, log)

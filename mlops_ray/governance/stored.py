@@ -33,7 +33,8 @@ def rows_of(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
 @cache
 def _as_stored(table: Table) -> Select[Any]:
     stored = (type_coerce(column, NullType()).label(column.name) for column in table.columns)
-    return select(*stored).order_by(*table.primary_key)
+    found: Select[Any] = select(*stored).order_by(*table.primary_key)
+    return found
 
 
 def _value(column: Column[Any], row: Any, read: Any, write: Any) -> Any:

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,7 @@ from mlops_ray.extras import is_installed
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.references import is_reference, value_of
 from mlops_ray.governance.schema import expect_usable
+from mlops_ray.operations.clocks import Clock, of_control_store, of_nodes, of_server
 from mlops_ray.operations.installed_packages import extras_here, promised
 from mlops_ray.operations.ray_token import expect_token, token_place
 from mlops_ray.state_folder import expect_room
@@ -31,6 +33,8 @@ from mlops_ray.state_folder import expect_room
 LOCK = "requirements.lock"
 _REACHED_WITHIN_S = 3.0
 _MOST_SAID = 5
+# A daemon keeps clocks within a fraction of a second. From a minute on tokens of an identity provider are refused.
+_DOUBTED_S, _REFUSED_S = 10.0, 60.0
 _PORTS = {"postgresql": 5432, "redis": 6379, "rediss": 6379, "http": 80, "https": 443, "mysql": 3306}
 _PYTHONS = ((3, 11), (3, 14))  # from, and below
 _FILES_OF_KEYS = ("audit_public_key", "audit_time_stamp_roots", "evidence_public_key", "model_signing_public_key")
@@ -62,6 +66,7 @@ def examine(settings: Settings, project: Path, more: Mapping[str, Callable[[], N
         "control_store": lambda: _control_store(settings),
         **{name: lambda name=name: _reached(getattr(settings, name)) for name in _servers(settings)},  # type: ignore[misc]
         **{name: lambda name=name: _readable(getattr(settings, name)) for name in _keys(settings)},  # type: ignore[misc]
+        **({"clocks": lambda: _clocks(settings)} if _has_other_clocks(settings) else {}),
         **({"ray_token": _ray_token} if os.environ.get("RAY_AUTH_MODE") == "token" else {}),
         **{name: lambda look=look: look() or "as it should be" for name, look in more.items()},  # type: ignore[misc]
     }
@@ -236,6 +241,41 @@ def _readable(place: str) -> str:
     """Raise ConfigurationError unless a key is where a setting says. It is not shown."""
     value_of(place if is_reference(place) else f"file:{place}")
     return "it is where the setting says"
+
+
+def _has_other_clocks(settings: Settings) -> bool:
+    servers = (settings.control_store, settings.mlflow_uri)
+    return "RAY_ADDRESS" in os.environ or any(urlsplit(url).hostname for url in servers)
+
+
+def _clocks(settings: Settings) -> str:
+    """Raise ConfigurationError if the clock of a server or of a node of the cluster is far from this one's."""
+    found = list(_other_clocks(settings))
+    off = [f"that of {one.whose} is {abs(one.ahead_s):.0f} s {'ahead' if one.ahead_s > 0 else 'behind'}"
+           for one in found if abs(one.ahead_s) > _DOUBTED_S]  # fmt: skip
+    if not off:
+        return f"{', '.join(one.whose for one in found) or 'nobody else'} within {_DOUBTED_S:g} s of this machine's"
+    told = f"Of this machine's clock, {'; '.join(off)}. Let a daemon (chrony) set all of them."
+    if any(abs(one.ahead_s) > _REFUSED_S for one in found):
+        raise ConfigurationError(told)
+    raise _Doubt(told)
+
+
+def _other_clocks(settings: Settings) -> Iterator[Clock]:
+    """Of those who answer: that one is away is said elsewhere."""
+    store = ControlStore(settings.control_store, wait_s=_REACHED_WITHIN_S)
+    if not store.is_file:
+        with suppress(MlopsRayError):
+            yield of_control_store(store)
+    if urlsplit(settings.mlflow_uri).scheme in ("http", "https"):
+        clock = of_server(settings.mlflow_uri, "mlflow_uri")
+        if clock is not None:
+            yield clock
+    if "RAY_ADDRESS" in os.environ:
+        from mlops_ray.operations.local_ray import ray_for
+
+        with ray_for(settings):
+            yield from of_nodes()
 
 
 def _ray_token() -> str:

@@ -1,18 +1,14 @@
 """A node whose clock was set back ends; another one goes on as long as it would by itself."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from mlops_ray.operations.clock_guard import SET_BACK
-from tests.pipeline_run import ROOT
+from tests.moved_clock import moved_clock
 
 NODE = (str(Path(sys.executable).with_name("mlops-ray")), "cluster", "node", "--")
 SAYS = "import time; print('runs', flush=True); time.sleep(60)"
@@ -37,24 +33,9 @@ def test_a_node_that_is_told_to_end_tells_what_it_runs() -> None:
         assert process.wait(20) == 128 + signal.SIGTERM
 
 
-@pytest.fixture
-def set_clock(tmp_path: Path) -> Callable[[int], None]:
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no gcc for tests/chaos/clock_ahead.c")
-    source = ROOT / "tests" / "chaos" / "clock_ahead.c"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(tmp_path / "ahead.so"), str(source), "-ldl"], check=True)
-    file = tmp_path / "ahead"
-
-    def set_clock(ahead_s: int) -> None:
-        with file.open("r+b" if file.exists() else "wb") as opened:  # the same file, which is mapped
-            opened.write(ahead_s.to_bytes(8, sys.byteorder, signed=True))
-
-    set_clock(0)
-    return set_clock
-
-
-def test_a_node_whose_clock_was_set_back_ends_and_says_so(set_clock: Callable[[int], None], tmp_path: Path) -> None:
-    with started(LD_PRELOAD=str(tmp_path / "ahead.so"), CLOCK_AHEAD=str(tmp_path / "ahead")) as process:
+def test_a_node_whose_clock_was_set_back_ends_and_says_so(tmp_path: Path) -> None:
+    set_clock, variables = moved_clock(tmp_path)
+    with started(**variables) as process:
         for ahead_s in (3600, 3595):  # ahead, and what a daemon corrects
             set_clock(ahead_s)
             time.sleep(2.5)
