@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from binascii import unhexlify
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -404,6 +406,18 @@ class Artifacts:
                 filesystem.delete_dir(path)
             elif kind == pafs.FileType.File:
                 filesystem.delete_file(path)
+
+    def delete_abandoned(self, age: timedelta, *parts: str) -> None:
+        """Delete what lies directly in a folder and has had no new file for so long, by the clock of who wrote it."""
+        filesystem, path = self._locate(*parts)
+        written = dict.fromkeys((entry.name for entry in self.entries(*parts)), 0)
+        for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True)):
+            name = info.path.removeprefix(path).strip("/").partition("/")[0]
+            if info.type == pafs.FileType.File and name in written:
+                written[name] = max(written[name], info.mtime_ns or 0)
+        for name, newest in written.items():
+            if newest and time.time_ns() - newest > age.total_seconds() * 1e9:
+                self.delete(*parts, name)
 
     def upload(self, folder: Path, *parts: str) -> str:
         """Copy the files of a local folder and return the URL of the copy."""

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -49,6 +49,7 @@ from mlops_ray.use_case import BetterThanBaseline, Feature, UseCase
 GOLDEN_ROWS = 64
 Scores = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.intp]]
 ONNX_TOLERANCE = 1e-5
+_ABANDONED = timedelta(days=7)  # the checkpoints of a fit that was killed, and that nobody took up again
 
 
 def fit_score_and_seal(
@@ -110,6 +111,7 @@ def fit_score_and_seal(
         sign(settings, Path(folder))
         artifacts.upload(Path(folder), "sealed_models", use_case.name, digest)
     artifacts.delete(*left)
+    artifacts.delete_abandoned(_ABANDONED, "fits", use_case.name)
     made = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
     return made | {"evaluation": evaluation}
 

@@ -137,3 +137,12 @@ def test_a_table_that_did_not_change_is_copied_by_the_store_and_one_that_was_dam
     assert rows_of(settings, ingested(settings)) == 120
     assert sorted(written[2:]) == sorted({*written[2:]})
     assert written[0] in written[2:]
+
+
+def test_of_two_abandoned_the_one_that_is_old_enough_is_deleted(lake: str) -> None:
+    artifacts = Artifacts(f"s3://lake/root{lake}")
+    artifacts.write_bytes(b"x", "fits", "flights", "one", "epoch")
+    artifacts.delete_abandoned(timedelta(days=7), "fits", "flights")
+    assert artifacts.read_bytes("fits", "flights", "one", "epoch") == b"x"
+    artifacts.delete_abandoned(timedelta(seconds=-5), "fits", "flights")
+    assert artifacts.entries("fits", "flights") == []

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import tempfile
+import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -185,3 +187,17 @@ def test_a_shared_file_is_found_under_both_names_and_goes_under_one(tmp_path: Pa
     artifacts.delete("judged")
     assert artifacts.read_bytes("snapshots", "x", "part") == b"rows"
     assert [entry.name for entry in artifacts.entries("snapshots", "x")] == ["part"]
+
+
+def test_what_nobody_has_written_to_for_long_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    artifacts, day = Artifacts(str(tmp_path)), 86_400
+    for name, age in (("old/a/epoch", 9 * day), ("old/b", 8 * day), ("alive/a", 9 * day), ("alive/b/c", 60)):
+        artifacts.write_bytes(b"x", "fits", "flights", *name.split("/"))
+        moment = time.time() - age
+        os.utime(tmp_path / "fits" / "flights" / name, (moment, moment))
+    artifacts.write_bytes(b"x", "fits", "planes", "old")
+    artifacts.delete_abandoned(timedelta(days=7), "fits", "flights")
+    assert [entry.name for entry in artifacts.entries("fits", "flights")] == ["alive"]
+    assert artifacts.read_bytes("fits", "flights", "alive", "a") == b"x"
+    assert [entry.name for entry in artifacts.entries("fits", "planes")] == ["old"]
+    artifacts.delete_abandoned(timedelta(days=7), "fits", "nothing")
