@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -80,10 +81,18 @@ class Broken(Steady):
 
 @dataclass(frozen=True)
 class Noted(Steady):
-    """Its fits take their seconds until two of them run at once, which is noted as `both`."""
+    """Its fits take their seconds until two of them run at once, which is noted as `both`. Every worker but the first
+    takes longer to start than its fits."""
 
     name: str = "noted"
     folder: str = ""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        try:
+            Path(self.folder, "started").touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(8 * self.seconds_per_step)
 
     def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, Leaning]]:
         both, mine = Path(self.folder, "both"), Path(self.folder, f"{time.monotonic_ns()}.running")

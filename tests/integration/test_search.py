@@ -93,7 +93,7 @@ def test_every_trial_is_a_child_run_with_its_parameters_and_steps(cluster: str, 
 def test_trials_shorter_than_the_start_of_a_worker_run_beside_each_other(cluster: str, tmp_path: Path) -> None:
     settings, notes = make_settings(tmp_path), tmp_path / "notes"
     notes.mkdir()
-    case = make_use_case((Noted(folder=str(notes), seconds_per_step=1.0),), trials=30)
+    case = make_use_case((Noted(folder=str(notes), seconds_per_step=0.5),), trials=30)
     search(case, settings, make_training_set(settings), "key")
     assert (notes / "both").exists()
 
