@@ -1,6 +1,7 @@
 """The console in a real browser: what people of each role do there, at both widths, light and dark."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ PATHS = {
     "audit": "/console/audit",
 }
 CHROMIUM = "/usr/bin/chromium"  # Debian's
+
+
+@dataclass(frozen=True)
+class Full:
+    """paths: of a page of each kind, by its name."""
+
+    server: ConsoleServer
+    paths: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -264,27 +273,35 @@ WIDE = """[...document.querySelectorAll('.scroll')].filter(
 ).map((one) => one.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.parametrize("hostile", ["", HOSTILE], ids=["plain", "hostile"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_every_page_is_accessible_and_fits(
-    chromium: Browser, tmp_path: Path, width: int, scheme: str, hostile: str
-) -> None:
-    with console(tmp_path / "state", hostile) as server:
-        known = fill_all(server, hostile)
+@pytest.fixture(scope="module")
+def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Full]:
+    """With something on every page: plain names, or hostile ones wherever there are any."""
+    with console(tmp_path_factory.mktemp("full"), request.param) as server:
+        known = fill_all(server, request.param)
         paths = {route: one.path.format(**known) for route, one in PAGES.items()}
-        paths["feature"] = f"/console/use-cases/{NAME}/drift?feature=origin"
-        page = signed_in(window(chromium, server, width, scheme), server, "root")
-        for name, path in paths.items():
-            answer = page.goto(server.url + path)
-            assert answer is not None
-            assert answer.ok, name
-            page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
-            page.screenshot(path=tmp_path / f"{name.replace('/', '_')}.png", full_page=True)
-            found = Axe().run(page).response["violations"]
-            assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], name
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-            assert width > 390 or page.evaluate(WIDE) == [], name
-            assert page.locator("img").count() == 0
-        page.goto(server.url + "/console/sign-in")
-        assert [one["id"] for one in Axe().run(page).response["violations"]] == []
+        yield Full(server, paths | {"feature": f"/console/use-cases/{NAME}/drift?feature=origin"})
+
+
+PLAIN = [("", width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+
+
+@pytest.mark.parametrize(
+    ("full", "width", "scheme"), [*PLAIN, (HOSTILE, 1280, "light"), (HOSTILE, 390, "dark")], indirect=["full"]
+)
+def test_every_page_is_accessible_and_fits(
+    chromium: Browser, full: Full, tmp_path: Path, width: int, scheme: str
+) -> None:
+    page = signed_in(window(chromium, full.server, width, scheme), full.server, "root")
+    for name, path in full.paths.items():
+        answer = page.goto(full.server.url + path)
+        assert answer is not None
+        assert answer.ok, name
+        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        page.screenshot(path=tmp_path / f"{name.replace('/', '_')}.png", full_page=True)
+        found = Axe().run(page).response["violations"]
+        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert width > 390 or page.evaluate(WIDE) == [], name
+        assert page.locator("img").count() == 0
+    page.goto(full.server.url + "/console/sign-in")
+    assert [one["id"] for one in Axe().run(page).response["violations"]] == []

@@ -98,12 +98,12 @@ def definitions(case: UseCase) -> Definitions:
 
 
 def write_days(folder: Path, first: int, end: int, seed: int = 0) -> None:
-    """A file a day: what sailed then and docked up to 40 hours later, or has not docked."""
+    """A file: what sailed on these days and docked up to 40 hours later, or has not docked."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ports.csv").write_text("port,berths\nA,3\nB,7\n")
+    lines = ["ship,port,sailed,docked,load,late"]
     for number in range(first, end):
         chance = random.Random(number * 1000 + seed)
-        lines = ["ship,port,sailed,docked,load,late"]
         for _ in range(30):
             sailed = START + number * DAY + timedelta(minutes=chance.randrange(0, 1440, 10))
             docked = sailed + timedelta(minutes=chance.randrange(60, 2400, 10))
@@ -113,7 +113,7 @@ def write_days(folder: Path, first: int, end: int, seed: int = 0) -> None:
                 f"{docked.isoformat() if known else ''},{chance.uniform(-5, 5) * 10 ** chance.randrange(5)},"
                 f"{'true' if chance.random() > 0.5 else 'false'}"
             )
-        (folder / f"loads_{number:04}.csv").write_text("\n".join(lines) + "\n")
+    (folder / f"loads_{first:04}.csv").write_text("\n".join(lines) + "\n")
 
 
 class Setting:
@@ -229,7 +229,8 @@ def test_a_correction_computes_what_it_touches_and_nothing_else(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stretches, "PART_ROWS", 200)
-    write_days(setting.data, 0, 40)
+    for first, end in ((0, 12), (12, 13), (13, 40)):
+        write_days(setting.data, first, end)
     before = setting.rows()
     write_days(setting.data, 12, 13, seed=7)
     after = setting.rows()
