@@ -282,11 +282,15 @@ def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Full(server, paths | {"feature": f"/console/use-cases/{NAME}/drift?feature=origin"})
 
 
-PLAIN = [("", width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+WINDOWS = [("", width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+WINDOWS += [(HOSTILE, 1280, "light"), (HOSTILE, 390, "dark")]
 
 
 @pytest.mark.parametrize(
-    ("full", "width", "scheme"), [*PLAIN, (HOSTILE, 1280, "light"), (HOSTILE, 390, "dark")], indirect=["full"]
+    ("full", "width", "scheme"),
+    WINDOWS,
+    indirect=["full"],
+    ids=[f"{'hostile' if name else 'plain'}-{width}-{scheme}" for name, width, scheme in WINDOWS],
 )
 def test_every_page_is_accessible_and_fits(
     chromium: Browser, full: Full, tmp_path: Path, width: int, scheme: str
