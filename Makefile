@@ -51,8 +51,8 @@ chaos: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	cd benchmarks && ../$(BIN)/mypy --config-file mypy.ini .
+	$(BIN)/mypy -n 2
+	cd benchmarks && ../$(BIN)/mypy -n 2 --config-file mypy.ini .
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

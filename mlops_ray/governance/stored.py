@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Connection, Dialect, Select, Table, TypeDecorator, select, type_coerce
+from sqlalchemy import Boolean, Column, Connection, Dialect, Executable, Table, TypeDecorator, select, type_coerce
 from sqlalchemy.types import NullType, TypeEngine
 
 from mlops_ray.errors import IntegrityError
@@ -31,10 +31,9 @@ def rows_of(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
 
 
 @cache
-def _as_stored(table: Table) -> Select[Any]:
+def _as_stored(table: Table) -> Executable:
     stored = (type_coerce(column, NullType()).label(column.name) for column in table.columns)
-    found: Select[Any] = select(*stored).order_by(*table.primary_key)
-    return found
+    return select(*stored).order_by(*table.primary_key)
 
 
 def _value(column: Column[Any], row: Any, read: Any, write: Any) -> Any:
