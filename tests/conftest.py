@@ -17,9 +17,10 @@ os.environ |= {"RAY_worker_niceness": "0"}
 
 WITHOUT_RAY = {
     "advisories", "approval_machine", "audit", "audit_roles", "backup", "candidates", "console", "control_store",
-    "events", "feast_sdk", "freshness", "governance", "many_replicas", "materialize_killed", "models",
-    "network_together", "object_store_files", "online_store", "openapi", "rollout_machine", "scheduler_killed",
-    "sealing", "sealing_large", "serve_configs", "table_sources", "tracking", "upgrade",
+    "docs_site", "events", "feast_sdk", "first_use", "freshness", "governance", "many_replicas", "materialize_killed",
+    "models", "network_together", "object_store_files", "online_history", "online_store", "online_store_down",
+    "openapi", "openapi_of_server", "rollout_machine", "scheduler_killed", "sealing", "sealing_large",
+    "serve_configs", "table_sources", "tracking", "upgrade", "version_import",
 }  # fmt: skip
 
 
