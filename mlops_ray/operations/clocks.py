@@ -32,7 +32,7 @@ def of_control_store(store: ControlStore) -> Clock:
 
 
 def of_server(url: str, whose: str) -> Clock | None:
-    """Of an HTTP server, by the head of its answer, whatever it answers; None if it says no time."""
+    """Of an HTTP server, by the head of its answer, whatever it answers; None if it says no time, or is several."""
     import httpx
 
     def asked() -> float:
@@ -41,7 +41,7 @@ def of_server(url: str, whose: str) -> Clock | None:
 
     try:
         return _compared(whose, asked, whole_seconds=1.0)
-    except (httpx.HTTPError, KeyError, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, KeyError, ValueError):
         return None
 
 
