@@ -40,6 +40,12 @@ def looked(folder: Path, **settings: Any) -> dict[str, Examined]:
     return {one.name: one for one in examine(read, folder, {})}
 
 
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def test_a_new_machine_is_well_but_for_versions_that_nobody_pinned(tmp_path: Path) -> None:
     found = looked(tmp_path)
     assert {name for name, one in found.items() if one.state != "ok"} == {"packages"}

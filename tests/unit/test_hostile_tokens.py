@@ -22,7 +22,7 @@ from tests.unit.test_auth import token as short_token
 from tests.unit.test_version_routes import Server, serving
 
 NOW = int(time.time())
-FAR = NOW + 86_400  # used minutes after this file is read, none is refused as expired
+FAR = NOW + 86_400  # used long after this file is read, none is refused as expired
 token = partial(short_token, exp=FAR)
 CLAIMS = {"iss": ISSUER, "aud": AUDIENCE, "sub": "mallory", "exp": FAR, "groups": ["bosses"]}
 BOSS: dict[str, Any] = {"sub": "mallory", "groups": ["bosses"]}
@@ -56,7 +56,7 @@ REFUSED = {
     ),
     "expired": token(**BOSS, exp=NOW - 1),
     "never expires": token(**BOSS, exp=None),
-    "not yet valid": token(**BOSS, nbf=NOW + 1_000),
+    "not yet valid": token(**BOSS, nbf=NOW + 80_000),
     "another issuer": token(**BOSS, iss="https://login.example.org.evil.example"),
     "another audience": token(**BOSS, aud="mlops-ray-test"),
     "no subject": token(groups=["bosses"], sub=None),
