@@ -274,7 +274,7 @@ def _other_clocks(settings: Settings) -> Iterator[Clock]:
     if "RAY_ADDRESS" in os.environ:
         from mlops_ray.operations.local_ray import ray_for
 
-        with ray_for(settings):
+        with ray_for(settings, gives_way=False):  # which would need this package on each node
             yield from of_nodes()
 
 
