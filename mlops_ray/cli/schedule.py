@@ -239,7 +239,7 @@ def history(
     found, tables = schedule_runs.runs(store, use_case, operation, limit), read_prices(store)
     for one in found:
         rows = ordered(store, use_case, _order(one))
-        used, price = sum((Usage.from_json(row.quantities) for row in rows), Usage()), priced(rows, tables)
+        used, price = Usage.sum_of(row.quantities for row in rows), priced(rows, tables)
         if as_json:
             of_run = {"duration_s": one.duration_s, "cpu_s": used.cpu_s, "cost": price.to_json()}
             typer.echo(json.dumps(asdict(one) | of_run, default=str))

@@ -13,8 +13,8 @@ from mlops_ray.console.duties import Duty, of_change
 from mlops_ray.console.page import Refused, Viewer, in_thread, page
 from mlops_ray.console.server import Answer, Server
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.monitoring_definitions import newest_definition
-from mlops_ray.governance.policies import Policy, in_force
+from mlops_ray.governance.monitoring_definitions import MonitoringRevision, newest_definitions
+from mlops_ray.governance.policies import InForce, Policy, all_in_force
 from mlops_ray.governance.policy_changes import PolicyChange, list_changes
 
 PATH = "/console/rules"
@@ -53,7 +53,10 @@ class RulePages:
 
     def _made(self, viewer: Viewer, refusal: Answer | None = None, form: Mapping[str, str] | None = None) -> Response:
         seen = [one for one in list_changes(self._store) if viewer.may_look(one.use_case)]
-        found = [self._beside(one, viewer) for one in seen[:SHOWN]]
+        names = {one.use_case for one in seen[:SHOWN]}
+        with self._store.reading() as connection:
+            held, watched = all_in_force(connection, names), newest_definitions(connection, names)
+        found = [_beside(one, held.get(one.use_case), watched.get(one.use_case), viewer) for one in seen[:SHOWN]]
         waiting = [one for one in found if one.duty]
         status, error = (refusal.status, refusal.error) if refusal else (200, "")
         return page(
@@ -61,19 +64,18 @@ class RulePages:
             older=max(0, len(seen) - SHOWN), error=error, form=form or {},
         )  # fmt: skip
 
-    def _beside(self, change: PolicyChange, viewer: Viewer) -> Wanted:
-        with self._store.reading() as connection:
-            held, watched = in_force(connection, change.use_case), newest_definition(connection, change.use_case)
-        policy = held.policy if held else Policy()
-        waits = change.state == "requested" and viewer.now < change.expires_at
-        duty = of_change(change, policy, viewer) if waits else None
-        if change.monitoring is not None:
-            holds, wants = watched and watched.definition, change.monitoring["definition"]
-            return Wanted(change, duty, _rows(holds or {}, wants or {}))
-        rows = _rows(policy.to_json(), change.policy.to_json() if change.policy else {})
-        gates = (held.gates if held else None) or (), change.gates or ()
-        rows += tuple(("gate", gate, "") for gate in gates[0] if gate not in gates[1])
-        return Wanted(change, duty, rows + tuple(("gate", "", gate) for gate in gates[1] if gate not in gates[0]))
+
+def _beside(change: PolicyChange, held: InForce | None, watched: MonitoringRevision | None, viewer: Viewer) -> Wanted:
+    policy = held.policy if held else Policy()
+    waits = change.state == "requested" and viewer.now < change.expires_at
+    duty = of_change(change, policy, viewer) if waits else None
+    if change.monitoring is not None:
+        holds, wants = watched and watched.definition, change.monitoring["definition"]
+        return Wanted(change, duty, _rows(holds or {}, wants or {}))
+    rows = _rows(policy.to_json(), change.policy.to_json() if change.policy else {})
+    gates = (held.gates if held else None) or (), change.gates or ()
+    rows += tuple(("gate", gate, "") for gate in gates[0] if gate not in gates[1])
+    return Wanted(change, duty, rows + tuple(("gate", "", gate) for gate in gates[1] if gate not in gates[0]))
 
 
 def _rows(holds: Mapping[str, Any], wants: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

@@ -16,7 +16,7 @@ from mlops_ray.console.server import Answer, Server
 from mlops_ray.console.standing import Standings
 from mlops_ray.console.time_line import time_line
 from mlops_ray.governance.alarms import recent_alarms
-from mlops_ray.governance.approvals import list_approvals
+from mlops_ray.governance.approvals import newest_states
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import newest_events
 from mlops_ray.governance.history import deployments, recent_changes
@@ -104,9 +104,7 @@ def use_case_values(store: ControlStore, viewer: Viewer, use_case: str) -> dict[
     alarms = recent_alarms(store, use_case, MAX_ALARMS)[::-1]
     alarms.sort(key=lambda one: (one.resolved_at is not None, not one.is_open(viewer.now)))
     versions = list_versions(store, use_case)[::-1]
-    approvals: dict[int, str] = {}
-    for one in list_approvals(store, use_case):
-        approvals.setdefault(one.version, one.state)
+    approvals = newest_states(store, use_case)
     changed = recent_changes(store, use_case, MAX_CHANGES)
     spans = deployments(changed)[::-1]
     if len(changed) == MAX_CHANGES:  # what these began with began before

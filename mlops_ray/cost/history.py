@@ -47,4 +47,4 @@ def ordered(store: ControlStore, use_case: str, order: str) -> list[Used]:
 
 
 def _together(parts: Sequence[Used]) -> Usage:
-    return sum((Usage.from_json(part.quantities) for part in parts), Usage())
+    return Usage.sum_of(part.quantities for part in parts)

@@ -1,5 +1,6 @@
 """Prices: what a usage costs by a table of prices, and sums that never mix currencies."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +74,7 @@ def priced(rows: Iterable[Used | Sum], tables: Mapping[str, Mapping[str, Any]]) 
         digest: Prices(**{name: rate for name, rate in table.items() if name in Prices.model_fields})
         for digest, table in tables.items()
     }
-    total = Cost()
+    used: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
-        total += price(Usage.from_json(row.quantities), known.get(row.prices))
-    return total
+        used[row.prices].append(row.quantities)
+    return sum((price(Usage.sum_of(several), known.get(table)) for table, several in used.items()), Cost())

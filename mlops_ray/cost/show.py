@@ -87,7 +87,7 @@ def _by(rows: Iterable[Used], name: Callable[[Used], str]) -> dict[str, list[Use
 
 
 def _line(name: str, parts: Sequence[Used], tables: Tables) -> Line:
-    usage = sum((Usage.from_json(row.quantities) for row in parts), Usage())
+    usage = Usage.sum_of(row.quantities for row in parts)
     return Line(name, usage, priced(parts, tables), len(parts))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -58,6 +58,17 @@ class Usage:
     def from_json(cls, value: Mapping[str, Any]) -> "Usage":
         """What `to_json` gave; what a later release says besides is left out."""
         return cls(**{name: value[name] for name in cls.__dataclass_fields__ if name in value})
+
+    @classmethod
+    def sum_of(cls, values: Iterable[Mapping[str, Any]]) -> "Usage":
+        """Of several that `to_json` gave what their usages add up to (`__add__`), and an empty one of none."""
+        several = list(values)
+        sums = {name: sum(value.get(name, 0) for value in several) for name in SUMS}
+        peaks = {name: max((value.get(name, 0) for value in several), default=0) for name in PEAKS}
+        cpus = Counter[str]()
+        for value in several:
+            cpus.update(value.get("cpus", {}))
+        return cls(**sums, **peaks, cpus=dict(cpus))
 
     def cpus_within(self, share: float) -> float:
         """How many CPUs were in use at most for this share of the time, to 4 % above; 0 where nothing is known."""

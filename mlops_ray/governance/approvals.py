@@ -105,6 +105,13 @@ def list_approvals(
         return [_approval(row) for row in connection.execute(of_these.where(shown))]
 
 
+def newest_states(store: ControlStore, use_case: str) -> dict[int, str]:
+    """What became of the newest request about each version of a use case for which anybody asked."""
+    query = select(approvals.c.version, approvals.c.state).where(approvals.c.use_case == use_case)
+    with store.reading() as connection:
+        return {row.version: row.state for row in connection.execute(query.order_by(approvals.c.id))}
+
+
 def ask(
     connection: Connection,
     actor: Actor,

@@ -55,9 +55,11 @@ class Deployment:
 def changes(store: ControlStore, use_case: str, after_seq: int = 0) -> list[Event]:
     """Every change of what an endpoint serves behind event `after_seq`, in order."""
     found: list[Event] = []
-    while page := read_events(store, found[-1].seq if found else after_seq, use_case, CHANGES, limit=_PAGE):
+    while True:
+        page = read_events(store, found[-1].seq if found else after_seq, use_case, CHANGES, limit=_PAGE)
         found += page
-    return [event for event in found if _tells(event)]
+        if len(page) < _PAGE:
+            return [event for event in found if _tells(event)]
 
 
 def recent_changes(store: ControlStore, use_case: str, limit: int) -> list[Event]:

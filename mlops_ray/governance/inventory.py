@@ -5,12 +5,12 @@ can say otherwise.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select, union
 
 from mlops_ray.errors import ConfigurationError, ForbiddenError
 from mlops_ray.governance.alarms import AlarmRecord, StandingAlarms, standing_alarms
@@ -88,7 +88,7 @@ def review(store: ControlStore, actor: Actor, use_case: str, reason: str, now: d
     if not reason.strip():
         raise ConfigurationError("A review needs a reason: what was looked at, and what was found.")
     with store.transaction() as connection:
-        if use_case not in _names(connection):
+        if not _names(connection, use_case):
             raise ConfigurationError(f"There is no use case {use_case!r}. `mlops-ray inventory` lists all.")
         last = _last(connection, use_case, _REVIEWED)
         before = last and {"reviewed_at": last.time, "reviewed_by": last.actor}
@@ -122,30 +122,32 @@ def with_alarms(
     """As `inventory`, with the alarms that stand there: those that it counts, and those that are silenced. known: which
     stood when somebody looked last, for who looks often."""
     with store.reading() as connection:
-        names = sorted(_names(connection))
-        if use_case is not None:
-            names = [name for name in names if name == use_case]
+        names = sorted(_names(connection, use_case))
         alarms = known.now(connection, names) if known else standing_alarms(connection, names)
         return _entries(connection, names, alarms, now), alarms
 
 
-def _names(connection: Connection) -> set[str]:
-    declared = select(events.c.use_case).where(events.c.type == _DECLARED)
-    known = select(versions.c.use_case).union(select(endpoints.c.use_case), declared)
-    return {str(name) for name in connection.execute(known).scalars()}
+def _names(connection: Connection, use_case: str | None) -> set[str]:
+    """Of all that there are, or of one, if there is such a one."""
+    queries = [select(table.c.use_case) for table in (versions, endpoints, events)]
+    queries[-1] = queries[-1].where(events.c.type == _DECLARED)
+    if use_case is not None:
+        queries = [query.where(query.selected_columns[0] == use_case).limit(1) for query in queries]
+        return {name for query in queries for name in connection.execute(query).scalars()}
+    return {str(name) for name in connection.execute(union(*queries)).scalars()}
 
 
 def _entries(connection: Connection, names: Sequence[str], alarms: Sequence[AlarmRecord], now: datetime) -> list[Entry]:
     """Of some use cases, with as many queries as of one: there may be hundreds, and millions of events."""
     live = {row.use_case: row for row in connection.execute(select(endpoints).where(endpoints.c.use_case.in_(names)))}
     newest, asked = _newest_versions(connection, names), _approvals_of_champions(connection, names)
-    declared, reviewed = (_last_of_each(connection, names, kind) for kind in (_DECLARED, _REVIEWED))
-    since = _reviewed_since(connection, names)
+    declared, since = _declared(connection, names)
+    reviewed = _last_of_each(connection, names, _REVIEWED)
     open_alarms = Counter(one.use_case for one in alarms if one.is_open(now))
     found = []
     for name in names:
-        champion, version = live.get(name), newest.get(name)
-        says = Declared(**declared[name].after) if name in declared else Declared()
+        champion, (version, registered_at) = live.get(name), newest.get(name, (None, None))
+        says = declared.get(name, Declared())
         review = reviewed.get(name)
         counted_from = max((one for one in (since.get(name), review and review.time) if one), default=None)
         every = says.review_every_s
@@ -156,8 +158,8 @@ def _entries(connection: Connection, names: Sequence[str], alarms: Sequence[Alar
                 champion.champion_version if champion else None,
                 champion.champion_since if champion else None,
                 asked.get(name, ""),
-                version.version if version else None,
-                version.registered_at if version else None,
+                version,
+                registered_at,
                 open_alarms[name],
                 review.time if review else None,
                 review.actor if review else "",
@@ -167,7 +169,8 @@ def _entries(connection: Connection, names: Sequence[str], alarms: Sequence[Alar
     return found
 
 
-def _newest_versions(connection: Connection, names: Sequence[str]) -> dict[str, Row[Any]]:
+def _newest_versions(connection: Connection, names: Sequence[str]) -> dict[str, tuple[int, datetime]]:
+    """Each with when it was registered."""
     largest = (
         select(versions.c.use_case, func.max(versions.c.version).label("version"))
         .where(versions.c.use_case.in_(names))
@@ -175,7 +178,8 @@ def _newest_versions(connection: Connection, names: Sequence[str]) -> dict[str, 
         .subquery()
     )
     on = (versions.c.use_case == largest.c.use_case) & (versions.c.version == largest.c.version)
-    return {row.use_case: row for row in connection.execute(select(versions).join(largest, on))}
+    query = select(versions.c.use_case, versions.c.version, versions.c.registered_at).join(largest, on)
+    return {row.use_case: (row.version, row.registered_at) for row in connection.execute(query)}
 
 
 def _approvals_of_champions(connection: Connection, names: Sequence[str]) -> dict[str, str]:
@@ -196,15 +200,17 @@ def _last_of_each(connection: Connection, names: Sequence[str], type: str) -> di
     return {event.use_case or "": event for event in read(connection, query)}
 
 
-def _reviewed_since(connection: Connection, names: Sequence[str]) -> dict[str, datetime | None]:
-    """Since when reviews are declared without a break; whoever changes how often does not put the next one off."""
-    query = select(events).where(events.c.use_case.in_(names), events.c.type == _DECLARED).order_by(events.c.seq)
-    since: dict[str, datetime | None] = {}
-    for event in read(connection, query):
-        asked = isinstance(event.after, Mapping) and event.after.get("review_every_s") is not None
+def _declared(connection: Connection, names: Sequence[str]) -> tuple[dict[str, Declared], dict[str, datetime | None]]:
+    """What each use case says of itself, and since when it declares reviews without a break: whoever changes how often
+    does not put the next one off."""
+    # Put in order here: asked to, SQLite walks through all events of a use case in theirs.
+    told = read(connection, select(events).where(events.c.use_case.in_(names), events.c.type == _DECLARED))
+    says, since = dict[str, Declared](), dict[str, datetime | None]()
+    for event in sorted(told, key=lambda event: event.seq):
         name = event.use_case or ""
-        since[name] = (since.get(name) or event.time) if asked else None
-    return since
+        says[name] = Declared(**event.after)
+        since[name] = (since.get(name) or event.time) if says[name].review_every_s is not None else None
+    return says, since
 
 
 def _last(connection: Connection, use_case: str, type: str) -> Event | None:

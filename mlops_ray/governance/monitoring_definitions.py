@@ -4,12 +4,12 @@ A definition is a JSON value here; `mlops_ray.monitoring` knows what it means. U
 watched as it was sealed (revision 0), and None sets that again. Who may set one is judged in `monitoring_changes`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select, tuple_
 
 from mlops_ray.artifacts import digest_json
 from mlops_ray.governance.control_store import ControlStore
@@ -82,6 +82,16 @@ def newest_definition(connection: Connection, use_case: str) -> MonitoringRevisi
     query = select(monitoring_definitions).where(monitoring_definitions.c.use_case == use_case)
     row = connection.execute(query.order_by(monitoring_definitions.c.revision.desc()).limit(1)).first()
     return None if row is None else _revision(row)
+
+
+def newest_definitions(connection: Connection, use_cases: Collection[str]) -> dict[str, MonitoringRevision]:
+    """As `newest_definition`, of each of which somebody ever has."""
+    of_these = select(monitoring_definitions).where(monitoring_definitions.c.use_case.in_(use_cases))
+    newest = of_these.with_only_columns(
+        monitoring_definitions.c.use_case, func.max(monitoring_definitions.c.revision)
+    ).group_by(monitoring_definitions.c.use_case)
+    these = tuple_(monitoring_definitions.c.use_case, monitoring_definitions.c.revision).in_(newest)
+    return {row.use_case: _revision(row) for row in connection.execute(of_these.where(these))}
 
 
 def _revision(row: Row[Any]) -> MonitoringRevision:

@@ -4,9 +4,10 @@ import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.events import Actor, record
@@ -125,8 +126,16 @@ def write_policy(
 def in_force(connection: Connection, use_case: str) -> InForce | None:
     """None where nothing was stored."""
     row = connection.execute(select(policies).where(policies.c.use_case == use_case)).first()
-    if row is None:
-        return None
+    return None if row is None else _in_force(row)
+
+
+def all_in_force(connection: Connection, use_cases: Collection[str]) -> dict[str, InForce]:
+    """As `in_force`, of each that stored something."""
+    query = select(policies).where(policies.c.use_case.in_(use_cases))
+    return {row.use_case: _in_force(row) for row in connection.execute(query)}
+
+
+def _in_force(row: Row[Any]) -> InForce:
     return InForce(Policy(**row.policy), None if row.gates is None else tuple(row.gates), row.since)
 
 
@@ -138,5 +147,4 @@ def policy_of(connection: Connection, use_case: str) -> Policy:
 
 def policies_of(connection: Connection, use_cases: Collection[str]) -> dict[str, Policy]:
     """As `policy_of`, of each that stored something."""
-    query = select(policies.c.use_case, policies.c.policy).where(policies.c.use_case.in_(use_cases))
-    return {row.use_case: Policy(**row.policy) for row in connection.execute(query)}
+    return {name: found.policy for name, found in all_in_force(connection, use_cases).items()}

@@ -370,9 +370,9 @@ class Pipeline:
         rows = read_usage(open_store(self.settings), self.use_case.name, kinds=("step",), keys=list(by_key))
         found: dict[str, dict[str, Any]] = {}
         for key, name in by_key.items():
-            parts = [Usage.from_json(row.quantities) for row in rows if row.key == key]
+            parts = [row.quantities for row in rows if row.key == key]
             if parts:
-                measured = sum(parts, Usage()).to_json()
+                measured = Usage.sum_of(parts).to_json()
                 measured.pop("cpus", None)
                 found[name] = measured | {"key": key}
         return found

@@ -175,9 +175,11 @@ def _trace(settings: Settings, store: ControlStore, asked: str, use_case: str, v
     if registered is None:
         _expect_unknown_to(store, use_case, version)
     record, lineage = _recorded(settings, registered, use_case, version)
-    served = deployments(changes(store, use_case))
-    if "@" in asked or prediction:
-        served = tuple(one for one in served if one.version == version)
+    if "@" in asked or prediction:  # nothing served it before it was registered
+        since = changes(store, use_case, registered.seq if registered else 0)
+        served = tuple(one for one in deployments(since) if one.version == version)
+    else:
+        served = deployments(changes(store, use_case))
     gates, approvals = (
         tuple(_event(event) for event in read_events(store, 0, use_case, types, f"{use_case}@{version}"))
         for types in (_GATES, _APPROVALS)

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
@@ -19,6 +20,7 @@ from mlops_ray.governance.approvals import approve
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.keys import active_keys, create_key, list_keys
 from mlops_ray.governance.live import live
+from mlops_ray.governance.monitoring_changes import set_definition
 from mlops_ray.governance.notifications import list_subscriptions
 from mlops_ray.governance.policies import Policy
 from mlops_ray.governance.policy_changes import PolicyChange, list_changes, set_policy
@@ -66,6 +68,24 @@ def test_each_role_sees_what_the_api_lets_it_see(server: ConsoleServer, who: str
     assert ("too slow for us" in browser.get(RULES).text) == (who in ("root", "ann", "bob", "audrey"))
     assert ("a.example.org" in browser.get(SUBSCRIPTIONS).text) == (who in ("root", "ann", "audrey"))
     assert ("Make the key" in browser.get(KEYS).text) == (who == "root")
+
+
+@pytest.mark.parametrize("path", ["/console", RULES])
+def test_a_page_of_many_use_cases_asks_the_database_as_often_as_one_of_few(server: ConsoleServer, path: str) -> None:
+    statements: list[str] = []
+    event.listen(server.store._engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    browser, counts = server.browser("root"), []
+    for names in (("few_0",), tuple(f"many_{number}" for number in range(12))):
+        for name in names:
+            set_policy(server.store, ADA, name, Policy(required=True))
+            set_policy(server.store, ADA, name, Policy(required=False), None, "slow")
+            set_definition(server.store, ADA, name, {"false_alarm_days": 60}, "noisy")
+        browser.get(path)  # what is read beside pages is known afterwards
+        statements.clear()
+        shown = browser.get(path).text
+        counts.append(len(statements))
+        assert all(name in shown for name in names)
+    assert counts[0] == counts[1] > 0
 
 
 def test_rules_that_wait_are_shown_beside_those_that_hold_and_approved(server: ConsoleServer) -> None:

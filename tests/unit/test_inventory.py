@@ -48,6 +48,18 @@ def test_the_inventory_lists_every_use_case_and_how_it_stands(store: ControlStor
     assert second.endswith("never reviewed, no review declared")
 
 
+def test_one_use_case_is_as_in_the_inventory_of_all(store: ControlStore) -> None:
+    record_version(store, ANN, "trains", 3, Evidence("t", "e"), now=NOW)
+    set_champion(store, ANN, "flights", VersionRef(1, "f"), "first")
+    for days in (60, 90, 30):
+        declare(store, ANN, "boats", replace(QUARTERLY, review_every_s=days * DAY_S), NOW - timedelta(days=days))
+    raise_alarm(store, "trains", 3, "a1", "Drift of hour", "warning", NOW, {"question": "concept"})
+    every = inventory(store, NOW)
+    assert [entry.use_case for entry in every] == ["boats", "flights", "trains"]
+    assert [inventory(store, NOW, entry.use_case) for entry in every] == [[entry] for entry in every]
+    assert inventory(store, NOW, "buses") == []
+
+
 def test_a_review_is_of_a_person_with_the_role_and_puts_the_next_one_off(store: ControlStore) -> None:
     declare(store, ANN, "flights", QUARTERLY, NOW)
     assert of(store, "flights").next_review_at == NOW + timedelta(days=90)
