@@ -86,7 +86,7 @@ def estimate_(
     settings = settings_of(state, config)
     store = open_store(settings)
     expect_reader(store, settings, use_case)
-    found = estimate_until(store, use_case, until, settings.prices)
+    found = estimate_until(read_usage(store, use_case, kinds=("step",)), until, settings.prices)
     if as_json:
         typer.echo(json.dumps({"use_case": use_case, "estimate": found and found.to_json()}, indent=2))
     else:
@@ -182,7 +182,7 @@ def budget(
 def outlook(settings: Settings, use_case: str, until: StepName) -> str:
     """What a run that begins now is expected to cost, and whether the month's budget has as much left."""
     store = open_store(settings)
-    found = estimate_until(store, use_case, until, settings.prices)
+    found = estimate_until(read_usage(store, use_case, kinds=("step",)), until, settings.prices)
     text, left = in_words(use_case, found), Spending(store, use_case, settings.prices, "").left()
     if left is None:
         return text

@@ -55,7 +55,7 @@ class Month(Spent):
 class Costs(ReadBeside[Month]):
     """Of months so far, by use case."""
 
-    again_s = 60.0
+    again_s, wait_s = 60.0, 0.0
 
     def __init__(self, settings: Settings, store: ControlStore):
         super().__init__("costs", lambda use_case: month_of_case(settings, store, use_case))
@@ -94,15 +94,18 @@ def _against(begin: datetime, spent: Cost, budget: Budget | None) -> Spent:
 
 def month_of_case(settings: Settings, store: ControlStore, use_case: str) -> Month:
     begin = month_of(now(store))
-    rows, tables = read_totals(store, use_case, begin, following(begin)), read_prices(store)
-    spent = priced((row for row in rows if row.kind != "trial"), tables)
+    end = following(begin)
+    steps, tables = read_usage(store, use_case, kinds=("step",)), read_prices(store)
+    rows = [row for row in steps if begin <= row.since < end]
+    rows += read_totals(store, use_case, begin, end, ("replica", "service"))
+    spent = priced(rows, tables)
     runs = list(dict.fromkeys(row.run for row in rows if row.kind == "step"))[-RUNS:]
     return Month(
         **vars(_against(begin, spent, budget_of(store, use_case, month_name(begin)))),
         steps=tuple(lines(rows, tables, "step", {})),
         runs=tuple(lines([row for row in rows if row.run in runs], tables, "run", {})[::-1]),
         served=tuple(lines(rows, tables, "prediction", {})),
-        next=in_words(use_case, estimate_until(store, use_case, "materialize", settings.prices)),
+        next=in_words(use_case, estimate_until(steps, "materialize", settings.prices)),
     )
 
 

@@ -27,7 +27,7 @@ from mlops_ray.governance.retrainings import DECIDED, FINISHED
 from mlops_ray.governance.versions import list_versions
 
 MAX_ALARMS, MAX_VERSIONS, MAX_SPANS, MAX_RETRAININGS = 20, 50, 30, 20
-MAX_CHANGES = 200
+MAX_CHANGES = 100
 ROLLOUT_ACTIONS = ("start", "pause", "resume", "promote", "rollback")
 SILENCES_HOURS = {4: "4 hours", 24: "a day", 168: "a week"}
 

@@ -8,7 +8,7 @@ alike by chance.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,8 +20,7 @@ from mlops_ray.cost.meter import AROUND
 from mlops_ray.cost.prices import price
 from mlops_ray.cost.steps import STEPS, StepName
 from mlops_ray.cost.usage import Usage
-from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.usage import read_usage
+from mlops_ray.governance.usage import Used
 from mlops_ray.show.text import figures
 
 _COVERS = 0.85
@@ -86,10 +85,10 @@ def estimate(runs: Sequence[PastRun], steps: Collection[str], prices: Prices | N
     )
 
 
-def estimate_until(store: ControlStore, use_case: str, until: StepName, prices: Prices | None) -> Estimate | None:
-    """Of a run of a use case whose last step is `until`, from what its earlier ones used."""
+def estimate_until(rows: Iterable[Used], until: StepName, prices: Prices | None) -> Estimate | None:
+    """Of a run whose last step is `until`. rows: of the steps of all earlier ones of its use case."""
     wanted = (*STEPS[: STEPS.index(until) + 1], AROUND)
-    return estimate(past_runs(read_usage(store, use_case, kinds=("step",))), wanted, prices)
+    return estimate(past_runs(rows), wanted, prices)
 
 
 def in_words(use_case: str, found: Estimate | None) -> str:

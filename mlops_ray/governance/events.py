@@ -277,8 +277,10 @@ def read(connection: Connection, query: Select[Any]) -> Iterator[Event]:
     """The events that a query of the table `events` finds. Raises IntegrityError where a column was made unreadable."""
     last = 0
     try:
-        for row in connection.execute(query):
-            fields = dict(row._mapping)
+        found = connection.execute(query)
+        names = tuple(found.keys())
+        for row in found:
+            fields = dict(zip(names, row, strict=True))
             yield Event(**fields | {"roles": tuple(fields["roles"])})
             last = fields["seq"]
     except (ValueError, TypeError) as error:

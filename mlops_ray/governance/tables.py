@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -76,7 +77,15 @@ class Json(TypeDecorator[Any]):
         return None if value is None else json.dumps(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else json.loads(value)
+        return None if value is None else _read(value)
+
+
+def _read(text: str) -> Any:
+    """As `json.loads`, several times as fast: a page reads a thousand values."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError:  # half of a surrogate pair, a number that is none: what only the other takes
+        return json.loads(text)
 
 
 # SQLite has one integer type, and only under this name can it be a table's primary key without an index beside it.

@@ -112,7 +112,9 @@ def used_within(
         query = query.where(usage.c.key.in_(list(keys)))
     if runs_begin:
         query = query.where(usage.c.run.startswith(runs_begin, autoescape=True))
-    return [Used(**row._mapping) for row in connection.execute(query)]
+    found = connection.execute(query)
+    names = tuple(found.keys())
+    return [Used(**dict(zip(names, row, strict=True))) for row in found]
 
 
 @dataclass(frozen=True)

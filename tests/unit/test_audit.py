@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import text
+from sqlalchemy.dialects import sqlite
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
@@ -29,6 +30,7 @@ from mlops_ray.governance.events import (
     read_events,
     record,
 )
+from mlops_ray.governance.tables import Json
 from tests.anchoring import anchored_in
 
 ADA = Actor("ada", ("operate", "approve"))
@@ -206,6 +208,21 @@ def test_whatever_is_recorded_can_be_verified(
     (read,) = read_events(shared, after_seq=written.seq - 1)
     assert read == written
     assert read.hash == hash_of_fields(read.to_record() | {"time": read.time})
+
+
+@example('"\\ud800"')
+@example("[NaN, -Infinity, 1e400, -0.0, 1E5, 18446744073709551616]")
+@example('{"a": 1, "a": 2}')
+@example("[1,]")
+@given(json_values.map(lambda value: json.dumps(value, default=str)) | st.text(max_size=20))
+def test_a_json_column_is_read_as_the_standard_library_reads_it(text: str) -> None:
+    def read(of: Callable[[str], Any]) -> str:
+        try:
+            return repr(of(text))
+        except ValueError:
+            return "none"
+
+    assert read(lambda text: Json().process_result_value(text, sqlite.dialect())) == read(json.loads)
 
 
 def test_events_are_found_by_what_they_are_about(store: ControlStore) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event as database_event
 from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
@@ -73,7 +73,7 @@ def test_each_role_sees_what_the_api_lets_it_see(server: ConsoleServer, who: str
 @pytest.mark.parametrize("path", ["/console", RULES])
 def test_a_page_of_many_use_cases_asks_the_database_as_often_as_one_of_few(server: ConsoleServer, path: str) -> None:
     statements: list[str] = []
-    event.listen(server.store._engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    database_event.listen(server.store._engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
     browser, counts = server.browser("root"), []
     for names in (("few_0",), tuple(f"many_{number}" for number in range(12))):
         for name in names:
