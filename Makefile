@@ -8,6 +8,9 @@ AS_OF := 2014-01-01T05:00:00Z
 USE_CASE ?= flights
 RUN := $(BIN)/mlops-ray run $(USE_CASE) --state $(STATE) --data $(DATA)/flights --as-of $(AS_OF) --serve
 
+# Where it is set, each process compiles and parses all of this package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo demo-drift up install data test unit integration e2e lint docs bench chaos release-check clean
 
 demo: data

@@ -24,11 +24,11 @@ from mlops_ray.training.asha import AshaPerCandidate
 from mlops_ray.training.kept_answers import KeptAnswers
 from mlops_ray.training.proposal import propose
 from mlops_ray.training.shared_data import SharedData
-from mlops_ray.training.slots import Held, Slots
+from mlops_ray.training.slots import Slots
+from mlops_ray.training.trainable import Placement, Trainable
 from mlops_ray.training.trial import Footprint, Step, Trial, TrialStatus
 from mlops_ray.training.trial_ledger import TrialLedger
 from mlops_ray.training.turns import next_candidate
-from mlops_ray.training.worker import TrialWorker
 from mlops_ray.use_case import UseCase
 
 # It would say of each trial that the files of Tune's loggers, which are off, are not there.
@@ -60,7 +60,7 @@ def run_trials(
     """Run trials until a budget is spent. kept: where answers go, None if nobody asks for them."""
     candidates = {candidate.name: candidate for candidate in use_case.candidates}
     fit = tune.with_parameters(
-        _trainable(),
+        Trainable,
         kept=kept,
         data=data,
         candidates=candidates,
@@ -72,7 +72,7 @@ def run_trials(
     with held_back() as interrupt, _environment({**_TUNE_ENVIRONMENT, _MAX_PENDING: str(slots.at_once)}):
         report = _Report(ledger, slots, use_case.search.trial_seconds, interrupt)
         tuner = tune.Tuner(
-            tune.with_resources(fit, lambda config: _placement(slots.holds[config["candidate"]])),
+            tune.with_resources(fit, Placement(slots.holds)),
             tune_config=tune.TuneConfig(
                 search_alg=_Turns(use_case, ledger, slots),
                 scheduler=AshaPerCandidate(use_case, ledger.ended()),
@@ -115,35 +115,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _placement(held: Held) -> tune.PlacementGroupFactory:
-    bundle = {"CPU": held.cpus, "GPU": held.gpus, "memory": held.memory_bytes}
-    return tune.PlacementGroupFactory([{name: float(amount) for name, amount in bundle.items() if amount}])
-
-
-def _trainable() -> type[tune.Trainable]:
-    """Tune's view of a TrialWorker. Made in a function, so that it travels to workers by value and not by the name of
-    this module, which they would have to import.
-    """
-
-    class Fit(tune.Trainable):  # type: ignore[misc]
-        def setup(self, config: Mapping[str, Any], kept: KeptAnswers | None, **of_all_trials: Any) -> None:
-            self._worker, self._kept = TrialWorker(**of_all_trials), kept
-            self.reset_config(config)
-
-        def reset_config(self, new_config: Mapping[str, Any]) -> bool:
-            self._trial_id = new_config["trial"]
-            self._worker.begin(new_config["candidate"], new_config["parameters"])
-            return True
-
-        def step(self) -> dict[str, Any]:
-            done = self._worker.step()
-            if self._kept is not None and done["done"] and "message" not in done:
-                self._kept.write(self._trial_id, self._worker.answer)
-            return done
-
-    return Fit
 
 
 class _Turns(Searcher):  # type: ignore[misc]

@@ -80,6 +80,16 @@ class Broken(Steady):
 
 
 @dataclass(frozen=True)
+class Telling(Steady):
+    """Fails with the names of modules that its worker has imported."""
+
+    name: str = "telling"
+
+    def fit(self, *args: object, **kwargs: object) -> Iterator[tuple[float, Leaning]]:
+        raise RuntimeError(f"imported: {' '.join(sorted(sys.modules))}")
+
+
+@dataclass(frozen=True)
 class Noted(Steady):
     """Its fits take their seconds until two of them run at once, which is noted as `both`. Every worker but the first
     takes longer to start than its fits."""

@@ -32,6 +32,7 @@ from tests.integration.search_setting import (
     Broken,
     Noted,
     Steady,
+    Telling,
     make_settings,
     make_training_set,
     make_use_case,
@@ -121,9 +122,18 @@ def test_a_search_without_any_finished_trial_says_why(cluster: str, tmp_path: Pa
         search(make_use_case((Broken(),), trials=2), settings, make_training_set(settings), "key")
 
 
+def test_a_worker_imports_nothing_that_only_the_search_needs(cluster: str, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    with pytest.raises(UseCaseError, match="imported: ") as failed:
+        search(make_use_case((Telling(),), trials=1), settings, make_training_set(settings), "key")
+    imported = str(failed.value).partition("imported: ")[2].split()
+    assert "mlops_ray.training.worker" in imported
+    assert not {"feast", "mlflow", "optuna", "mlops_ray.training.experiment"} & set(imported)
+
+
 def test_killed_in_the_middle_it_goes_on_and_makes_no_second_run(cluster: str, tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
-    kill_when(lambda line: line.startswith("2 ") and " 0.5 " in line, tmp_path, cluster)
+    kill_when(lambda line: line[0] in "234" and line.endswith(" running\n"), tmp_path, cluster)
     client = MlflowClient(settings.mlflow_uri)
     experiment = client.get_experiment_by_name("planes").experiment_id
     before = {run.info.run_id: run for run in client.search_runs([experiment], "tags.mlops_ray.trial LIKE '%'")}

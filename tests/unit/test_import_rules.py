@@ -137,7 +137,7 @@ TABLE: dict[str, set[str]] = {
 HOMES = {
     "feast": ("mlops_ray/features/feast.py", "feature_repo/"),
     "mlflow": ("mlops_ray/training/tracking.py", "mlops_ray/registry/models.py"),
-    "ray.tune": ("mlops_ray/training/experiment.py", "mlops_ray/training/asha.py"),
+    "ray.tune": tuple(f"mlops_ray/training/{name}.py" for name in ("experiment", "asha", "trainable")),
     "ray.train": ("mlops_ray/training/candidates/network_workers.py",),
     "ray.serve": ("mlops_ray/serving/",),
     "optuna": ("mlops_ray/training/",),

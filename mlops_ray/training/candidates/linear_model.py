@@ -6,14 +6,13 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlops_ray.tasks.link import Link
-from mlops_ray.training.candidates.link_nodes import link_nodes
+from mlops_ray.training.candidates.graph import Graph
 from mlops_ray.use_case import Feature, FitData, Parameters
 
 _FRACTIONS = (0.25, 0.5, 1.0)
@@ -83,7 +82,7 @@ class LinearModel:
 
     def to_onnx(self) -> bytes:
         """In float64 inside: sums of large terms that cancel would differ from `predict` in float32."""
-        graph = _Graph()
+        graph = Graph()
         terms = [graph.constant("intercept", self.intercept[None, :])]
         if len(self.numbers):
             terms += self._number_terms(graph)
@@ -94,9 +93,9 @@ class LinearModel:
         scores = terms[0]
         for term in terms[1:]:
             scores = graph.add("Add", scores, term)
-        return graph.model(self.link, self.output, scores)
+        return graph.model(self.link, self.output, scores, np.float64)
 
-    def _number_terms(self, graph: "_Graph") -> list[str]:
+    def _number_terms(self, graph: Graph) -> list[str]:
         picked = graph.add("Gather", "matrix", graph.constant("numbers", self.numbers), axis=1)
         values = graph.add("Cast", picked, to=TensorProto.DOUBLE)
         missing = graph.add("IsNaN", values)
@@ -110,33 +109,6 @@ class LinearModel:
             graph.add("MatMul", clipped, graph.constant("weights", self.weights)),
             graph.add("MatMul", flags, graph.constant("flags", self.flags)),
         ]
-
-
-class _Graph:
-    """A few lines of ONNX: nodes with one output each, named in the order in which they are added."""
-
-    def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, value: NDArray[np.float64] | NDArray[np.int64] | np.int64) -> str:
-        self._constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def add(self, operator: str, *inputs: str, **attributes: int) -> str:
-        output = f"step_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    def model(self, link: Link, output: str, scores: str) -> bytes:
-        matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, ["rows", "features"])
-        nodes, constants, answer = link_nodes(link, output, scores, np.float64)
-        nodes, constants = [*self._nodes, *nodes], [*self._constants, *constants]
-        graph = helper.make_graph(nodes, "logistic_regression", [matrix], [answer], constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-        onnx.checker.check_model(model)
-        serialized: bytes = model.SerializeToString()
-        return serialized
 
 
 @dataclass(frozen=True)
