@@ -5,10 +5,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from mlops_ray import Search, Split
+from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.use_case import load_use_case
 
 use_case = replace(
     load_use_case(str(Path(__file__).parents[1] / "use_cases" / "flights.py")),
+    candidates=(LogisticRegression(), GradientBoosting()),
     search=Search(trials_per_candidate=2),
     split=Split(test=timedelta(days=8), gap=timedelta(days=2), validation=timedelta(days=8)),
 )
