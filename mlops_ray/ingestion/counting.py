@@ -1,6 +1,6 @@
 """Counting: which of the rows that the contract accepts count as of a moment, whatever files they came in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts, ContentDigest, digest_each_row
 from mlops_ray.ingestion.contract import JUDGEMENT, KNOWN_AT, NOT_KNOWN_YET, REASON, REPAIRS
@@ -18,7 +19,8 @@ from mlops_ray.ingestion.snapshot import LineCounts, SourceCounts, sum_counts
 from mlops_ray.use_case import Source
 
 T = TypeVar("T")
-PIECE, POSITION = "__piece", "__position"
+Read = TypeVar("Read")
+PIECE, POSITION, _LATE = "__piece", "__position", "__late"
 PLACES = {PIECE: pl.UInt32, POSITION: pl.UInt32}
 """A row by its piece, counted as they are given, and where it stands in that."""
 _READERS = 4
@@ -150,34 +152,51 @@ def known_until(artifacts: Artifacts, pieces: Sequence[Piece], *out: pl.DataFram
 def _suspects(
     artifacts: Artifacts, source: Source, pieces: Sequence[NamedPiece], as_of: datetime | None, number: int, of: int
 ) -> pl.DataFrame:
-    """The places of rows that may not count: late, without a key, or with a hash of it that another has too."""
+    """The places of rows that may not count: late, without a key, or with a hash of it that another has too.
+
+    What is read first is hashes alone, and then places of those few that are looked for: eight bytes of memory a row.
+    """
     key = [KEY] if source.key else []
 
     def read(at: int) -> pl.DataFrame:
-        asked = [*key, *([KNOWN_AT] if _may_be_late(pieces[at].piece, as_of) else [])]
+        may_be_late = _may_be_late(pieces[at].piece, as_of)
+        asked = [*key, *([KNOWN_AT] if may_be_late else [])]
         rows = artifacts.read_table(*pieces[at].piece.beside, columns=asked).with_row_index(POSITION)
+        late = (pl.col(KNOWN_AT) > as_of).fill_null(False) if may_be_late else pl.lit(False)
         meeting = pl.col(KEY).fill_null(0) if key else pl.col(POSITION)
-        return rows.filter(meeting % of == number) if of > 1 else rows
+        return rows.with_columns(late.alias(_LATE)).filter(meeting % of == number)
+
+    def hashes(at: int) -> NDArray[np.uint64]:
+        return read(at).filter(~pl.col(_LATE))[KEY].drop_nulls().to_numpy()
 
     wanted = [at for at, one in enumerate(pieces) if key or _may_be_late(one.piece, as_of)]
-    found = _each(artifacts, read, wanted)
-    if not found:
-        return pl.DataFrame(schema=PLACES)
-    of_piece = np.repeat(np.array(wanted, np.uint32), [one.height for one in found])
-    rows = pl.concat(found, how="diagonal").with_columns(pl.Series(PIECE, of_piece))
-    late = (pl.col(KNOWN_AT) > as_of).fill_null(False) if KNOWN_AT in rows.columns else pl.lit(False)
-    doubtful = late
+    doubtful = pl.col(_LATE)
     if key:
-        known = rows[KEY] if KNOWN_AT not in rows.columns else rows.filter(~late)[KEY]
-        doubtful |= pl.col(KEY).is_null() | pl.col(KEY).is_in(_twice(known).implode())
-    return rows.filter(doubtful).select(list(PLACES))
+        expected = sum(pieces[at].piece.counts.rows_in for at in wanted) // of
+        twice = _twice(_joined(_each(artifacts, hashes, wanted), expected))
+        doubtful |= pl.col(KEY).is_null() | pl.col(KEY).is_in(twice.implode())
+
+    def places(at: int) -> pl.DataFrame:
+        return read(at).filter(doubtful).select(pl.lit(at, PLACES[PIECE]).alias(PIECE), POSITION)
+
+    return pl.concat([pl.DataFrame(schema=PLACES), *_each(artifacts, places, wanted)])
 
 
-def _twice(hashes: pl.Series) -> pl.Series:
-    """Those that more than one row has."""
-    found = hashes.drop_nulls().to_numpy(writable=True)
-    found.sort()  # with the processor's vectors, in a fifth of what polars takes
-    return pl.Series(np.unique(found[1:][found[1:] == found[:-1]]), dtype=pl.UInt64)
+def _joined(parts: Iterable[NDArray[np.uint64]], expected: int) -> NDArray[np.uint64]:
+    """One after the other, without a second copy where they are about as many as expected."""
+    joined, filled = np.empty(expected + expected // 16, np.uint64), 0
+    for part in parts:
+        if filled + len(part) > len(joined):
+            joined.resize(2 * (filled + len(part)), refcheck=False)
+        joined[filled : filled + len(part)] = part
+        filled += len(part)
+    return joined[:filled]
+
+
+def _twice(hashes: NDArray[np.uint64]) -> pl.Series:
+    """Those that more than one row has. Sorts them in their place."""
+    hashes.sort()  # with the processor's vectors, in a fifth of what polars takes
+    return pl.Series(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]), dtype=pl.UInt64)
 
 
 def _may_be_late(piece: Piece, as_of: datetime | None) -> bool:
@@ -185,19 +204,21 @@ def _may_be_late(piece: Piece, as_of: datetime | None) -> bool:
 
 
 def _refused(artifacts: Artifacts, pieces: Sequence[NamedPiece]) -> pl.DataFrame:
-    wanted = [one for one in pieces if one.piece.counts.quarantined]
-    tables = _each(artifacts, lambda one: artifacts.read_table(*one.piece.refused), wanted)
-    frames = [table.with_columns(pl.lit(one.file).alias(FILE)) for table, one in zip(tables, wanted, strict=True)]
+    def read(one: NamedPiece) -> pl.DataFrame:
+        return artifacts.read_table(*one.piece.refused).with_columns(pl.lit(one.file).alias(FILE))
+
+    frames = list(_each(artifacts, read, [one for one in pieces if one.piece.counts.quarantined]))
     return pl.concat(frames) if frames else pl.DataFrame(schema=_REFUSED)
 
 
-def _each(artifacts: Artifacts, read: Callable[[T], pl.DataFrame], of: Sequence[T]) -> list[pl.DataFrame]:
+def _each(artifacts: Artifacts, read: Callable[[T], Read], of: Sequence[T]) -> Iterator[Read]:
     """What is read of each: at once where to open a table takes longer than to read it, which on a local disk it does
     not, and threads would take turns."""
     if artifacts.is_local:
-        return [read(one) for one in of]
+        yield from map(read, of)
+        return
     with ThreadPoolExecutor(_READERS) as threads:
-        return list(threads.map(read, of))
+        yield from threads.map(read, of)
 
 
 def _sum(numbers: pl.Series) -> int:
