@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -142,6 +141,8 @@ def _files(url: str) -> Iterator[_File]:
 
 
 def _dataset(urls: Sequence[str]) -> Any:
+    import pyarrow.dataset as ds  # which imports pandas, for half a second
+
     found = [file for url in urls for file in _files(url)]
     if not found:
         raise DataError(f"There is no Parquet file at {', '.join(urls)}.")
@@ -192,7 +193,7 @@ def _inside(type_: pa.DataType, column: str, since: datetime | None, before: dat
     """A filter on what is read, for types of Arrow's that can be compared; None where there is none."""
     if not pa.types.is_timestamp(type_) or (since is None and before is None):
         return None
-    field, bounds = ds.field(column), []
+    field, bounds = pc.field(column), []
     for moment, compare in ((since, pc.greater_equal), (before, pc.less)):
         if moment is not None:
             given = max(_utc(moment), _FIRST_OF_NANOSECONDS) if type_.unit == "ns" else _utc(moment)

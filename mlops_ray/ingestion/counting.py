@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ PIECE, POSITION, _LATE = "__piece", "__position", "__late"
 PLACES = {PIECE: pl.UInt32, POSITION: pl.UInt32}
 """A row by its piece, counted as they are given, and where it stands in that."""
 _READERS = 4
+_FEW_ROWS = 1 << 20
 _REFUSED = {LINE: pl.Int64, LINES: pl.Int64, REASON: pl.String, RAW: pl.Binary, FILE: pl.String}
 
 
@@ -155,10 +157,11 @@ def _suspects(
     """The places of rows that may not count: late, without a key, or with a hash of it that another has too.
 
     What is read first is hashes alone, and then places of those few that are looked for: eight bytes of memory a row.
+    Where rows are few they are read once.
     """
     key = [KEY] if source.key else []
 
-    def read(at: int) -> pl.DataFrame:
+    def read_piece(at: int) -> pl.DataFrame:
         may_be_late = _may_be_late(pieces[at].piece, as_of)
         asked = [*key, *([KNOWN_AT] if may_be_late else [])]
         rows = artifacts.read_table(*pieces[at].piece.beside, columns=asked).with_row_index(POSITION)
@@ -170,9 +173,10 @@ def _suspects(
         return read(at).filter(~pl.col(_LATE))[KEY].drop_nulls().to_numpy()
 
     wanted = [at for at, one in enumerate(pieces) if key or _may_be_late(one.piece, as_of)]
+    expected = sum(pieces[at].piece.counts.rows_in for at in wanted) // of
+    read = cache(read_piece) if expected <= _FEW_ROWS else read_piece
     doubtful = pl.col(_LATE)
     if key:
-        expected = sum(pieces[at].piece.counts.rows_in for at in wanted) // of
         twice = _twice(_joined(_each(artifacts, hashes, wanted), expected))
         doubtful |= pl.col(KEY).is_null() | pl.col(KEY).is_in(twice.implode())
 

@@ -1,6 +1,8 @@
 """Which way the imports point: the loop's stages import what stands before them, and third parties have one home."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -213,3 +215,11 @@ def test_a_third_party_is_imported_only_at_home(file: Path) -> None:
 def test_no_ray_process_builds_a_grammar_when_it_starts() -> None:
     """`import ray` imports jsonschema, which imports this package if it is there, for a second of a core."""
     assert find_spec("rfc3987_syntax") is None
+
+
+@pytest.mark.parametrize("module", ["mlops_ray.pipeline.tasks", "mlops_ray.pipeline.steps.ingest"])
+def test_what_works_on_a_step_imports_no_pandas(module: str) -> None:
+    """It takes half a second of each process, and pyarrow.dataset brings it."""
+    code = f"import sys, {module}; print(*sorted({{'pandas', 'pyarrow.dataset'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
