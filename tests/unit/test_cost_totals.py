@@ -65,3 +65,19 @@ def test_a_month_has_its_own_budget_or_that_of_each(store: ControlStore) -> None
     found = budgets_of_month(store, "2026-11")
     assert {case: one.amount for case, one in found.items()} == {"a": 2.0, "b": 3.0}
     assert all(one == budget_of(store, case, "2026-11") for case, one in found.items())
+
+
+_COUNTS = st.integers(0, 10**9)
+_QUANTITIES = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("wall_s", "cpu_s", "byte_s", "asked_cpus"), _COUNTS.map(lambda count: count / 4)),
+        **dict.fromkeys(("peak_bytes", "read_bytes", "predictions"), _COUNTS),
+        "cpus": st.dictionaries(st.sampled_from("123"), st.integers(1, 8).map(float)),
+    },
+)
+
+
+@given(st.lists(_QUANTITIES, max_size=6))
+def test_usages_summed_at_once_are_what_they_add_up_to_one_by_one(values: list[dict[str, object]]) -> None:
+    assert Usage.sum_of(values) == sum(map(Usage.from_json, values), Usage())
