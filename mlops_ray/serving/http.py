@@ -187,6 +187,11 @@ class Routes:
         self._slots, self._room = slots or Slots(), Room()
         self._refusals = _Refusals()
 
+    @property
+    def at_work(self) -> int:
+        """Requests that came and are not answered."""
+        return len(self._deadlines)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await _refuse_other_protocols(scope, receive, send)
@@ -197,10 +202,10 @@ class Routes:
         if len(headers) < len(scope["headers"]) and _several_credentials(scope["headers"]):
             headers[b"authorization"] = b""  # a proxy before us may have judged the other one
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
-        came_as = scope.get(REQUEST_ID) or request_id_of(headers)
+        request_id = scope.get(REQUEST_ID) or request_id_of(headers)
         query = scope.get("query_string", b"")
         named = scope.get(NAMED, HEADER in headers)
-        request = Request(scope["method"], path, headers, came_as, receive, started_s, query, named=named)
+        request = Request(scope["method"], path, headers, request_id, receive, started_s, query, named=named)
         try:
             if now_s - started_s >= self._deadlines.deadline_s:
                 raise TimeoutError
@@ -212,8 +217,7 @@ class Routes:
             response = self._error_response(error, request)
         self.answers[response.status].answered(time.perf_counter() - started_s)
         tell(request_id=request.request_id, principal=request.principal.id if request.principal else "unknown")
-        # The body may have named the request; then that is its id in the answer's head, too.
-        await _send(response, send, None if request.request_id == came_as else request.request_id)
+        await _send(response, send, request.request_id)  # which the body may have named
 
     async def ask(
         self, principal: Principal, use_case: str | None, method: str, path: str, body: Any = None
@@ -332,12 +336,10 @@ class _Refusals:
         _logger.warning("Request %s of %s to %.200s: %d %s%s", request.request_id, caller, path, status, text, more)
 
 
-async def _send(response: Response, send: Send, request_id: str | None = None) -> None:
+async def _send(response: Response, send: Send, request_id: str) -> None:
     body = response.body if isinstance(response.body, bytes) else _encode(response.body)
     headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
-    headers.append((b"content-length", b"%d" % len(body)))
-    if request_id is not None:
-        headers.append((HEADER, request_id.encode()))
+    headers.extend(((b"content-length", b"%d" % len(body)), (HEADER, request_id.encode())))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
