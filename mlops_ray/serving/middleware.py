@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar
 
 from ray.serve.context import _RequestContext, _serve_request_context
@@ -22,6 +23,7 @@ WAITED = WAITED_HEADER.encode()
 _NOT_PASSED_ON = {HEADER, WAITED, *_SERVE_TIMEOUT_HEADERS}
 
 _Message = MutableMapping[str, Any]
+_numbers = count()  # by which Serve knows a request within this process, as an id may come twice
 
 
 class Edge:
@@ -74,9 +76,8 @@ class Here:
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         # For lines of the log, and for what the application asks of other deployments.
-        asked = _RequestContext(
-            self.prefix, scope[REQUEST_ID], scope[REQUEST_ID], self.name, cancel_on_parent_request_cancel=True
-        )
+        number = str(next(_numbers))
+        asked = _RequestContext(self.prefix, scope[REQUEST_ID], number, self.name, cancel_on_parent_request_cancel=True)
         _serve_request_context.set(asked)
         scope["root_path"] = self.prefix
         await self.app(scope, receive, send)
