@@ -16,15 +16,14 @@ from mlops_ray.governance.declared_resources import Resources, resources_of
 from mlops_ray.registry.model_registry import MlflowRegistry, Registry
 from mlops_ray.serving.endpoint_replica import EndpointReplica, OpenReader
 from mlops_ray.serving.environment import SERVING_CPUS
+from mlops_ray.serving.http import MAX_AT_WORK
 from mlops_ray.serving.model_deployment import ModelArgs, ModelDeployment
 from mlops_ray.serving.predictor import OnlineReader
 from mlops_ray.serving.replica_process import LOGGING
-from mlops_ray.serving.scaling import by_requests_at_work
 from mlops_ray.serving.server_replica import ServerReplica
 
 SERVER_ROUTE = "/"  # and so all that is no model's
 _REPLICA_CPUS = 1.0  # as Serve has it
-MAX_ARRIVING = 4_000  # requests in a replica at all; who of them may work or wait is for `Slots` to say
 
 
 class EndpointArgs(BaseModel):
@@ -80,9 +79,8 @@ def endpoint_application(
             "upscale_delay_s": args.upscale_delay_s,
             "downscale_delay_s": args.downscale_delay_s,
             "target_ongoing_requests": max(1, args.max_ongoing_requests // 2),
-            "policy": {"policy_function": by_requests_at_work},
         },
-        "max_ongoing_requests": MAX_ARRIVING,
+        "max_ongoing_requests": MAX_AT_WORK,
         "max_queued_requests": args.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
     }
@@ -91,7 +89,7 @@ def endpoint_application(
     endpoint: Any = EndpointReplica
     model = _model(args, registry, settings)
     room = args.max_ongoing_requests, args.max_queued_requests
-    return endpoint.options(**options).bind(args.model, *room, settings, registry, open_reader, model, governor)
+    return endpoint.options(**options).bind(args.model, settings, registry, open_reader, model, governor, *room)
 
 
 def _as_declared(declared: Resources, scaling: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

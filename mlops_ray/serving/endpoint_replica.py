@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 from ray import serve
+from ray.serve._private.common import RUNNING_REQUESTS_KEY
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
@@ -49,7 +50,6 @@ from mlops_ray.serving.operations import Operations
 from mlops_ray.serving.predictor import OnlineReader, Predictor
 from mlops_ray.serving.push_routes import PushRoutes
 from mlops_ray.serving.replica_process import CLOCK_LOOK_S, LOGGING, http_host, set_aside_what_stays, set_up_process
-from mlops_ray.serving.scaling import AT_WORK
 from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.site import ROUTES
 from mlops_ray.serving.slots import Slots
@@ -77,16 +77,16 @@ class EndpointReplica:
     def __init__(
         self,
         name: str,
-        at_work: int,
-        waiting: int,
         settings: Settings,
         registry: Registry,
         open_reader: OpenReader,
         model: DeploymentHandle | None,
         governor: DeploymentHandle | None,
+        at_work: int,
+        waiting: int,
     ):
-        """at_work, waiting: requests that work on a model here at a time, and that wait to. model: where it runs, if
-        that is not here. governor: only so that it is part of the application."""
+        """model: where it runs, if that is not here. governor: only so that it is part of the application. at_work,
+        waiting: so many requests are at work with a model at a time, and so many wait."""
         set_up_process()
         store = open_store(settings)
         self._store = store
@@ -143,11 +143,13 @@ class EndpointReplica:
         )  # fmt: skip
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        answer_here(f"{ROUTES}/models/{self._name}", self._name, self._endpoint.app)
+        application = serve.get_replica_context().app_name
+        answer_here(f"{ROUTES}/models/{self._name}", application, self._endpoint.app)
         return self._endpoint.app
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        return {AT_WORK: self._endpoint.app.at_work}
+    async def record_autoscaling_stats(self) -> dict[str, int]:
+        """In the place of Serve's own count, which knows nothing of requests that `Edge` answers."""
+        return {RUNNING_REQUESTS_KEY: self._endpoint.app.at_work}
 
     async def check_health(self) -> None:
         for thread in (self._follower, self._ledger, self._labels, *self._duties):

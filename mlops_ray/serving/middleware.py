@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, ClassVar
 
 from ray.serve.context import _RequestContext, _serve_request_context
@@ -23,7 +22,6 @@ WAITED = WAITED_HEADER.encode()
 _NOT_PASSED_ON = {HEADER, WAITED, *_SERVE_TIMEOUT_HEADERS}
 
 _Message = MutableMapping[str, Any]
-_numbers = count()  # by which Serve knows a request within this process, as an id may come twice
 
 
 class Edge:
@@ -31,11 +29,13 @@ class Edge:
     one that the application gave the request. Here the deadline begins, before Serve may let a request wait.
 
     Where this process is a replica that HAProxy asks, what is for its application (`answer_here`) goes there at once:
-    what Serve does around each request costs as much as the answer. Requests are counted there (`scaling`), and while a
-    replica drains its server waits for them. All else goes by Serve, which would make ids without time (UUIDv4) and
-    take any text. It also lets callers lengthen its timeouts by headers; those do not get past here. And it watches
-    each connection in a task of its own, which costs a fifth of the replica's time: a request whose caller hangs up is
-    over within our deadline anyway, so nobody watches.
+    what Serve does around each request costs as much as the answer. The replica tells Serve how many it has at work,
+    and when it ends its server waits for them.
+
+    All else goes by Serve, which would make ids without time (UUIDv4) and take any text. It also lets callers lengthen
+    its timeouts by headers; those do not get past here. And it watches each connection in a task of its own, which
+    costs a fifth of the replica's time: a request whose caller hangs up is over within our deadline anyway, so nobody
+    watches.
 
     The head of an answer waits for the first part of its body: uvicorn writes each as soon as it has it, and each write
     wakes the proxy. As one, two replicas behind HAProxy on two cores answer a tenth more requests/s.
@@ -72,12 +72,11 @@ class Here:
     app: ASGIApp
 
     def takes(self, path: str) -> bool:
-        return path.startswith(self.prefix) and path[len(self.prefix) : len(self.prefix) + 1] in ("", "/")
+        return path == self.prefix or path.startswith(f"{self.prefix}/")
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         # For lines of the log, and for what the application asks of other deployments.
-        number = str(next(_numbers))
-        asked = _RequestContext(self.prefix, scope[REQUEST_ID], number, self.name, cancel_on_parent_request_cancel=True)
+        asked = _RequestContext(route=self.prefix, request_id=scope[REQUEST_ID], app_name=self.name)
         _serve_request_context.set(asked)
         scope["root_path"] = self.prefix
         await self.app(scope, receive, send)

@@ -18,7 +18,7 @@ LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False, log_level="WAR
 
 
 def set_up_process() -> None:
-    """What a replica writes is its user's alone, whoever started Ray.
+    """What a replica writes is its user's alone, whoever started Ray. Threads let the event loop go on soon.
 
     Our lines from INFO on go where Serve's go: as JSON to the replica's log file, with the id of the request.
     """
