@@ -1,8 +1,11 @@
 """Raw files and artifacts in an object store: options in the URL hold for every file, whatever its name."""
 
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -146,3 +149,52 @@ def test_of_two_abandoned_the_one_that_is_old_enough_is_deleted(lake: str) -> No
     assert artifacts.read_bytes("fits", "flights", "one", "epoch") == b"x"
     artifacts.delete_abandoned(timedelta(seconds=-5), "fits", "flights")
     assert artifacts.entries("fits", "flights") == []
+
+
+def test_credentials_that_are_changed_in_the_environment_are_those_of_the_next_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is kept of a client, on both ways to an object store."""
+    with asked_by() as (port, names):
+        artifacts = Artifacts(f"s3://lake/a?region=us-east-1&endpoint_override=127.0.0.1:{port}&scheme=http")
+        for name in ("first", "second"):
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", name)
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+            assert artifacts.read_json("settings.json") is None
+            assert artifacts.create_bytes(b"{}", "settings.json")
+            assert set(names) == {name}
+            names.clear()
+
+
+@contextmanager
+def asked_by() -> Iterator[tuple[int, list[str]]]:
+    """An object store that has nothing and takes everything: its port, and the key id of each request."""
+    names: list[str] = []
+
+    class Store(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(404)
+
+        def do_HEAD(self) -> None:
+            self.answer(404)
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.answer(200)
+
+        def answer(self, status: int) -> None:
+            names.append(self.headers["authorization"].partition("Credential=")[2].partition("/")[0])
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        yield server.server_port, names
+    finally:
+        server.shutdown()
+        server.server_close()
