@@ -398,11 +398,10 @@ class Artifacts:
 
     def read_json(self, *parts: str) -> Any | None:
         """The JSON value, or None if it does not exist."""
-        filesystem, path = self._locate(*parts)
-        if filesystem.get_file_info(path).type != pafs.FileType.File:
+        try:
+            return json.loads(self.read_bytes(*parts))
+        except FileNotFoundError:
             return None
-        with filesystem.open_input_stream(path) as stream:
-            return json.loads(stream.read())
 
     def holds(self, url: str) -> bool:
         """Whether a file or folder with this URL lies below the root."""
