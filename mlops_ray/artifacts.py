@@ -236,6 +236,12 @@ def partial_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(8)}"
 
 
+def parquet_file(filesystem: pafs.FileSystem, path: str) -> pq.ParquetFile:
+    """A file to read from, and to close. What is read of it at a time comes from an object store in a few messages, and
+    not in one for each column."""
+    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=not isinstance(filesystem, pafs.LocalFileSystem))
+
+
 def read_parquet(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """One Parquet file, or all that lie in a folder, by path or URL; of its columns those that are named."""
     filesystem, path = locate(url)
@@ -243,7 +249,7 @@ def read_parquet(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame
     if filesystem.get_file_info(path).type == pafs.FileType.Directory:
         return pl.DataFrame(pl.from_arrow(pq.read_table(path, columns=wanted, filesystem=filesystem)))
     # `read_table` imports pyarrow.dataset, and that pandas: half a second in each process.
-    with pq.ParquetFile(path, filesystem=filesystem) as file:
+    with parquet_file(filesystem, path) as file:
         table = file.read(columns=wanted, use_threads=_is_large(file, wanted))
     return pl.DataFrame(pl.from_arrow(table.select(wanted) if wanted else table))
 
@@ -322,7 +328,7 @@ class Artifacts:
     def read_rows(self, positions: pl.Series, *parts: str) -> pl.DataFrame:
         """The rows of one Parquet file that stand at these positions, in their order; no group is read without one."""
         filesystem, path = self._locate(*parts)
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
+        with parquet_file(filesystem, path) as file:
             sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
             of = np.searchsorted(ends, positions.to_numpy(), side="right")
