@@ -6,8 +6,8 @@ import os
 import secrets
 import time
 from binascii import unhexlify
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -208,8 +208,9 @@ def locate(place: str) -> tuple[pafs.FileSystem, str]:
 
 @lru_cache(maxsize=64)
 def _bucket(url: str) -> tuple[pafs.FileSystem, str]:
-    """A client takes 30 ms of CPU to find its credentials, which it renews by itself, and keeps its connections."""
-    filesystem, path = pafs.FileSystem.from_uri(url)
+    """A client takes 30 ms of CPU to find its credentials, which it renews by itself, and keeps its connections. What
+    is small it writes in one message and not in three."""
+    filesystem, path = pafs.FileSystem.from_uri(f"{url}{'&' if '?' in url else '?'}allow_delayed_open=true")
     return filesystem, path
 
 
@@ -283,36 +284,24 @@ class Artifacts:
         A reader sees all of it or nothing, also when the writer is killed: an object store shows only what is whole,
         and a local file gets its name when it is.
         """
-        filesystem, path = self._locate(*parts)
-        folder, name = path.rsplit("/", 1)
-        filesystem.create_dir(folder)
-        local = isinstance(filesystem, pafs.LocalFileSystem)
-        target = f"{folder}/{partial_name(name)}" if local else path
         repeated = [name for name in frame.columns if name not in distinct] if distinct else True
-        pq.write_table(
-            frame.to_arrow(), target, filesystem=filesystem, coerce_timestamps="us", compression="zstd",
-            use_dictionary=repeated, row_group_size=group_rows,
-        )  # fmt: skip
-        if local:
-            filesystem.move(target, path)
+        with self._new(*parts) as (filesystem, path):
+            pq.write_table(
+                frame.to_arrow(), path, filesystem=filesystem, coerce_timestamps="us", compression="zstd",
+                use_dictionary=repeated, row_group_size=group_rows,
+            )  # fmt: skip
         return self.url(*parts)
 
     def share(self, there: Sequence[str], also: Sequence[str]) -> None:
         """Let a file that never changes be found under another name too: on a local disk as the same bytes, in an
         object store as a copy that does not come past here."""
-        filesystem, source = self._locate(*there)
-        _, target = self._locate(*also)
-        folder, name = target.rsplit("/", 1)
-        filesystem.create_dir(folder)
-        if not isinstance(filesystem, pafs.LocalFileSystem):
-            filesystem.copy_file(source, target)
-            return
-        partial = f"{folder}/{partial_name(name)}"
-        try:
-            os.link(source, partial)
-        except OSError:  # a file system without links, or the file has as many as there may be
-            filesystem.copy_file(source, partial)
-        filesystem.move(partial, target)
+        _, source = self._locate(*there)
+        with self._new(*also) as (filesystem, path):
+            if isinstance(filesystem, pafs.LocalFileSystem):
+                with suppress(OSError):  # a file system without links, or the file has as many as there may be
+                    os.link(source, path)
+                    return
+            filesystem.copy_file(source, path)
 
     def entries(self, *parts: str) -> list[Entry]:
         """What lies directly in a folder, by name; nothing if the folder does not exist."""
@@ -341,15 +330,8 @@ class Artifacts:
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""
-        filesystem, path = self._locate(*parts)
-        folder, name = path.rsplit("/", 1)
-        filesystem.create_dir(folder)
-        local = isinstance(filesystem, pafs.LocalFileSystem)
-        target = f"{folder}/{partial_name(name)}" if local else path
-        with filesystem.open_output_stream(target) as stream:
+        with self._new(*parts) as (filesystem, path), filesystem.open_output_stream(path) as stream:
             stream.write(content)
-        if local:
-            filesystem.move(target, path)
 
     def create_bytes(self, content: bytes, *parts: str) -> bool:
         """Write a file as `write_bytes` does, unless it exists; False if it does. Of several writers one succeeds.
@@ -394,13 +376,7 @@ class Artifacts:
 
     def write_json(self, value: Any, *parts: str) -> None:
         """Write JSON so that a reader sees all of it or nothing."""
-        filesystem, path = self._locate(*parts)
-        folder, name = path.rsplit("/", 1)
-        filesystem.create_dir(folder)
-        temporary = f"{folder}/{partial_name(name)}"
-        with filesystem.open_output_stream(temporary) as stream:
-            stream.write(json.dumps(value, indent=2, sort_keys=True).encode())
-        filesystem.move(temporary, path)
+        self.write_bytes(json.dumps(value, indent=2, sort_keys=True).encode(), *parts)
 
     def read_json(self, *parts: str) -> Any | None:
         """The JSON value, or None if it does not exist."""
@@ -451,6 +427,21 @@ class Artifacts:
         filesystem, path = self._locate(*parts)
         folder.mkdir(parents=True, exist_ok=True)
         pafs.copy_files(path, str(folder), source_filesystem=filesystem)
+
+    @contextmanager
+    def _new(self, *parts: str) -> Iterator[tuple[pafs.FileSystem, str]]:
+        """Where to write a file that shows when it is whole: on a local disk under another name, which it then loses.
+        A bucket has no folders that must be made before."""
+        filesystem, path = self._locate(*parts)
+        folder, name = path.rsplit("/", 1)
+        if not isinstance(filesystem, pafs.S3FileSystem):
+            filesystem.create_dir(folder)
+        if not isinstance(filesystem, pafs.LocalFileSystem):
+            yield filesystem, path
+            return
+        partial = f"{folder}/{partial_name(name)}"
+        yield filesystem, partial
+        filesystem.move(partial, path)
 
     def _locate(self, *parts: str) -> tuple[pafs.FileSystem, str]:
         return locate(self.url(*parts))

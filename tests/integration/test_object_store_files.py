@@ -185,6 +185,18 @@ def test_a_wide_table_takes_few_messages(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(names) <= 4
 
 
+def test_a_small_object_is_one_message_in_whichever_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with asked_by() as (port, names):
+        artifacts = Artifacts(f"s3://lake/a?region=us-east-1&endpoint_override=127.0.0.1:{port}&scheme=http")
+        artifacts.write_json({"a": 1}, "x", "y", "settings.json")
+        artifacts.write_bytes(b"a", "x", "z", "bytes")
+        artifacts.write_table(pl.DataFrame({"a": [1]}), "w", "table.parquet")
+        artifacts.share(("w", "table.parquet"), ("w", "also.parquet"))
+    assert len(names) == 4
+
+
 @contextmanager
 def asked_by(content: bytes = b"") -> Iterator[tuple[int, list[str]]]:
     """An object store that has nothing, or `content` by every name, and takes everything: its port, and the key id of
