@@ -202,19 +202,17 @@ def locate(place: str) -> tuple[pafs.FileSystem, str]:
         filesystem, path = pafs.FileSystem.from_uri(url + mark + options)
         return filesystem, path
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    filesystem, path = _bucket(f"s3://{bucket}{mark}{options}")
+    filesystem, path = _bucket(f"s3://{bucket}{mark}{options}", os.getpid())
     return filesystem, "/".join((path, unquote(key))).rstrip("/")
 
 
 @lru_cache(maxsize=64)
-def _bucket(url: str) -> tuple[pafs.FileSystem, str]:
+def _bucket(url: str, process: int) -> tuple[pafs.FileSystem, str]:
     """A client takes 30 ms of CPU to find its credentials, which it renews by itself, and keeps its connections. What
-    is small it writes in one message and not in three."""
+    is small it writes in one message and not in three. It is one process's: a fork's threads are not its parent's."""
     filesystem, path = pafs.FileSystem.from_uri(f"{url}{'&' if '?' in url else '?'}allow_delayed_open=true")
     return filesystem, path
 
-
-os.register_at_fork(after_in_child=_bucket.cache_clear)  # threads and connections are the parent's
 
 _URL_SIGNS = "%/:@!$&'()*+,;=-._~[]"
 

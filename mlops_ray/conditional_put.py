@@ -15,7 +15,9 @@ def create_object(url: str, path: str, content: bytes) -> bool:
 
     bucket, _, key = path.partition("/")
     try:
-        _client(_environment(), **_options(url)).put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        _client(os.getpid(), _environment(), **_options(url)).put_object(
+            Bucket=bucket, Key=key, Body=content, IfNoneMatch="*"
+        )
     except ClientError as error:
         # 412: it exists. 409: another write to it is under way.
         if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
@@ -30,14 +32,12 @@ def _environment() -> frozenset[tuple[str, str]]:
 
 
 @lru_cache(maxsize=64)
-def _client(environment: frozenset[tuple[str, str]], **options: str) -> Any:
-    """A client takes longer to make than to use, and any thread may use it. It keeps what the environment said."""
+def _client(process: int, environment: frozenset[tuple[str, str]], **options: str) -> Any:
+    """A client takes longer to make than to use, and any thread of its process may use it. It keeps what the
+    environment said."""
     import boto3
 
     return boto3.session.Session().client("s3", **options)
-
-
-os.register_at_fork(after_in_child=_client.cache_clear)
 
 
 def _options(url: str) -> dict[str, str]:
