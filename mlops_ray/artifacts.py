@@ -6,10 +6,11 @@ import os
 import secrets
 import time
 from binascii import unhexlify
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -196,7 +197,20 @@ def locate(place: str) -> tuple[pafs.FileSystem, str]:
         raise ValueError(f"{place!r} is neither an absolute path nor a URL.")
     body, mark, options = place.partition("?")
     # Signs that a URL must not hold are taken as they are meant; an encoded one stays encoded.
-    filesystem, path = pafs.FileSystem.from_uri(quote(body, safe=_URL_SIGNS) + mark + options)
+    url = quote(body, safe=_URL_SIGNS)
+    if parts.scheme != "s3" or not parts.netloc:
+        filesystem, path = pafs.FileSystem.from_uri(url + mark + options)
+        return filesystem, path
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    filesystem, path = _bucket(f"s3://{bucket}{mark}{options}", os.getpid())
+    return filesystem, "/".join((path, unquote(key))).rstrip("/")
+
+
+@lru_cache(maxsize=64)
+def _bucket(url: str, process: int) -> tuple[pafs.FileSystem, str]:
+    """A client takes 30 ms of CPU to find its credentials, which it renews by itself, and keeps its connections. What
+    is small it writes in one message and not in three. It is one process's: a fork's threads are not its parent's."""
+    filesystem, path = pafs.FileSystem.from_uri(f"{url}{'&' if '?' in url else '?'}allow_delayed_open=true")
     return filesystem, path
 
 
@@ -221,6 +235,12 @@ def partial_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(8)}"
 
 
+def parquet_file(filesystem: pafs.FileSystem, path: str) -> pq.ParquetFile:
+    """A file to read from, and to close. What is read of it at a time comes from an object store in a few messages, and
+    not in one for each column."""
+    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=not isinstance(filesystem, pafs.LocalFileSystem))
+
+
 def read_parquet(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """One Parquet file, or all that lie in a folder, by path or URL; of its columns those that are named."""
     filesystem, path = locate(url)
@@ -228,7 +248,7 @@ def read_parquet(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame
     if filesystem.get_file_info(path).type == pafs.FileType.Directory:
         return pl.DataFrame(pl.from_arrow(pq.read_table(path, columns=wanted, filesystem=filesystem)))
     # `read_table` imports pyarrow.dataset, and that pandas: half a second in each process.
-    with pq.ParquetFile(path, filesystem=filesystem) as file:
+    with parquet_file(filesystem, path) as file:
         table = file.read(columns=wanted, use_threads=_is_large(file, wanted))
     return pl.DataFrame(pl.from_arrow(table.select(wanted) if wanted else table))
 
@@ -262,36 +282,24 @@ class Artifacts:
         A reader sees all of it or nothing, also when the writer is killed: an object store shows only what is whole,
         and a local file gets its name when it is.
         """
-        filesystem, path = self._locate(*parts)
-        folder, name = path.rsplit("/", 1)
-        filesystem.create_dir(folder)
-        local = isinstance(filesystem, pafs.LocalFileSystem)
-        target = f"{folder}/{partial_name(name)}" if local else path
         repeated = [name for name in frame.columns if name not in distinct] if distinct else True
-        pq.write_table(
-            frame.to_arrow(), target, filesystem=filesystem, coerce_timestamps="us", compression="zstd",
-            use_dictionary=repeated, row_group_size=group_rows,
-        )  # fmt: skip
-        if local:
-            filesystem.move(target, path)
+        with self._new(*parts) as (filesystem, path):
+            pq.write_table(
+                frame.to_arrow(), path, filesystem=filesystem, coerce_timestamps="us", compression="zstd",
+                use_dictionary=repeated, row_group_size=group_rows,
+            )  # fmt: skip
         return self.url(*parts)
 
     def share(self, there: Sequence[str], also: Sequence[str]) -> None:
         """Let a file that never changes be found under another name too: on a local disk as the same bytes, in an
         object store as a copy that does not come past here."""
-        filesystem, source = self._locate(*there)
-        _, target = self._locate(*also)
-        folder, name = target.rsplit("/", 1)
-        filesystem.create_dir(folder)
-        if not isinstance(filesystem, pafs.LocalFileSystem):
-            filesystem.copy_file(source, target)
-            return
-        partial = f"{folder}/{partial_name(name)}"
-        try:
-            os.link(source, partial)
-        except OSError:  # a file system without links, or the file has as many as there may be
-            filesystem.copy_file(source, partial)
-        filesystem.move(partial, target)
+        _, source = self._locate(*there)
+        with self._new(*also) as (filesystem, path):
+            if isinstance(filesystem, pafs.LocalFileSystem):
+                with suppress(OSError):  # a file system without links, or the file has as many as there may be
+                    os.link(source, path)
+                    return
+            filesystem.copy_file(source, path)
 
     def entries(self, *parts: str) -> list[Entry]:
         """What lies directly in a folder, by name; nothing if the folder does not exist."""
@@ -307,7 +315,7 @@ class Artifacts:
     def read_rows(self, positions: pl.Series, *parts: str) -> pl.DataFrame:
         """The rows of one Parquet file that stand at these positions, in their order; no group is read without one."""
         filesystem, path = self._locate(*parts)
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
+        with parquet_file(filesystem, path) as file:
             sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
             of = np.searchsorted(ends, positions.to_numpy(), side="right")
@@ -320,15 +328,8 @@ class Artifacts:
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""
-        filesystem, path = self._locate(*parts)
-        folder, name = path.rsplit("/", 1)
-        filesystem.create_dir(folder)
-        local = isinstance(filesystem, pafs.LocalFileSystem)
-        target = f"{folder}/{partial_name(name)}" if local else path
-        with filesystem.open_output_stream(target) as stream:
+        with self._new(*parts) as (filesystem, path), filesystem.open_output_stream(path) as stream:
             stream.write(content)
-        if local:
-            filesystem.move(target, path)
 
     def create_bytes(self, content: bytes, *parts: str) -> bool:
         """Write a file as `write_bytes` does, unless it exists; False if it does. Of several writers one succeeds.
@@ -373,21 +374,14 @@ class Artifacts:
 
     def write_json(self, value: Any, *parts: str) -> None:
         """Write JSON so that a reader sees all of it or nothing."""
-        filesystem, path = self._locate(*parts)
-        folder, name = path.rsplit("/", 1)
-        filesystem.create_dir(folder)
-        temporary = f"{folder}/{partial_name(name)}"
-        with filesystem.open_output_stream(temporary) as stream:
-            stream.write(json.dumps(value, indent=2, sort_keys=True).encode())
-        filesystem.move(temporary, path)
+        self.write_bytes(json.dumps(value, indent=2, sort_keys=True).encode(), *parts)
 
     def read_json(self, *parts: str) -> Any | None:
         """The JSON value, or None if it does not exist."""
-        filesystem, path = self._locate(*parts)
-        if filesystem.get_file_info(path).type != pafs.FileType.File:
+        try:
+            return json.loads(self.read_bytes(*parts))
+        except FileNotFoundError:
             return None
-        with filesystem.open_input_stream(path) as stream:
-            return json.loads(stream.read())
 
     def holds(self, url: str) -> bool:
         """Whether a file or folder with this URL lies below the root."""
@@ -431,6 +425,21 @@ class Artifacts:
         filesystem, path = self._locate(*parts)
         folder.mkdir(parents=True, exist_ok=True)
         pafs.copy_files(path, str(folder), source_filesystem=filesystem)
+
+    @contextmanager
+    def _new(self, *parts: str) -> Iterator[tuple[pafs.FileSystem, str]]:
+        """Where to write a file that shows when it is whole: on a local disk under another name, which it then loses.
+        A bucket has no folders that must be made before."""
+        filesystem, path = self._locate(*parts)
+        folder, name = path.rsplit("/", 1)
+        if not isinstance(filesystem, pafs.S3FileSystem):
+            filesystem.create_dir(folder)
+        if not isinstance(filesystem, pafs.LocalFileSystem):
+            yield filesystem, path
+            return
+        partial = f"{folder}/{partial_name(name)}"
+        yield filesystem, partial
+        filesystem.move(partial, path)
 
     def _locate(self, *parts: str) -> tuple[pafs.FileSystem, str]:
         return locate(self.url(*parts))

@@ -1,5 +1,7 @@
 """Conditional writes to S3, which pyarrow does not have."""
 
+import os
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -9,12 +11,13 @@ def create_object(url: str, path: str, content: bytes) -> bool:
 
     url: as pyarrow takes it, whose options and credentials hold. path: bucket and key. Raises what boto3 raises.
     """
-    import boto3
     from botocore.exceptions import ClientError
 
     bucket, _, key = path.partition("/")
     try:
-        boto3.client("s3", **_options(url)).put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        _client(os.getpid(), _environment(), **_options(url)).put_object(
+            Bucket=bucket, Key=key, Body=content, IfNoneMatch="*"
+        )
     except ClientError as error:
         # 412: it exists. 409: another write to it is under way.
         if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
@@ -23,9 +26,23 @@ def create_object(url: str, path: str, content: bytes) -> bool:
     return True
 
 
-def _options(url: str) -> dict[str, Any]:
+def _environment() -> frozenset[tuple[str, str]]:
+    """Variables that a client is made by."""
+    return frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+
+
+@lru_cache(maxsize=64)
+def _client(process: int, environment: frozenset[tuple[str, str]], **options: str) -> Any:
+    """A client takes longer to make than to use, and any thread of its process may use it. It keeps what the
+    environment said."""
+    import boto3
+
+    return boto3.session.Session().client("s3", **options)
+
+
+def _options(url: str) -> dict[str, str]:
     parts = urlsplit(url)
-    given, options = dict(parse_qsl(parts.query)), dict[str, Any]()
+    given, options = dict(parse_qsl(parts.query)), dict[str, str]()
     if region := given.get("region"):
         options["region_name"] = region
     if endpoint := given.get("endpoint_override"):

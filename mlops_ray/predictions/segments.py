@@ -23,10 +23,8 @@ import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
-from mlops_ray.artifacts import Artifacts
+from mlops_ray.artifacts import Artifacts, locate, parquet_file
 from mlops_ray.errors import UnavailableError
 from mlops_ray.predictions.answers import columns_of, types_of_answers
 from mlops_ray.predictions.ids import moment_of
@@ -235,10 +233,10 @@ def segments(
 
 def read_segment(url: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """The rows of a segment, in the order in which they were answered; of `columns` those that it has."""
-    filesystem, path = pafs.FileSystem.from_uri(url)
-    file = pq.ParquetFile(path, filesystem=filesystem)
-    names = file.schema_arrow.names
-    table = file.read(columns=names if columns is None else [name for name in columns if name in names])
+    filesystem, path = locate(url)
+    with parquet_file(filesystem, path) as file:
+        names = file.schema_arrow.names
+        table = file.read(columns=names if columns is None else [name for name in columns if name in names])
     return pl.DataFrame(pl.from_arrow(table))
 
 
@@ -250,16 +248,16 @@ def read_between(
     Only stretches of rows are read that can hold one, which the file's last bytes tell: a file without any costs those
     alone, as ids and moments lie in their order.
     """
-    filesystem, path = pafs.FileSystem.from_uri(url)
-    file = pq.ParquetFile(path, filesystem=filesystem)
-    names = [name for name in file.schema_arrow.names if wanted is None or wanted(name)]
-    position = file.metadata.schema.names.index(column)
-    groups = [
-        group
-        for group in range(file.num_row_groups)
-        if _meets(file.metadata.row_group(group).column(position).statistics, low, high)
-    ]
-    table = file.read_row_groups(groups, columns=list(dict.fromkeys((*names, column))))
+    filesystem, path = locate(url)
+    with parquet_file(filesystem, path) as file:
+        names = [name for name in file.schema_arrow.names if wanted is None or wanted(name)]
+        position = file.metadata.schema.names.index(column)
+        groups = [
+            group
+            for group in range(file.num_row_groups)
+            if _meets(file.metadata.row_group(group).column(position).statistics, low, high)
+        ]
+        table = file.read_row_groups(groups, columns=list(dict.fromkeys((*names, column))))
     rows = pl.DataFrame(pl.from_arrow(table)).filter(pl.col(column).is_between(pl.lit(low), pl.lit(high)))
     return rows.select(names)
 

@@ -21,6 +21,10 @@ class Deadlines:
         self._late: set[asyncio.Task[object]] = set()
         self._looked_after_by: asyncio.AbstractEventLoop | None = None
 
+    def __len__(self) -> int:
+        """What runs now."""
+        return len(self._running)
+
     async def keep(self, work: Awaitable[_T], spent_s: float = 0.0) -> _T:
         """The result of `work`, done in the calling task. Raises TimeoutError once it is late and was cancelled.
 

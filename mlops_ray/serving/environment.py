@@ -37,6 +37,7 @@ SERVING_CPUS = "serving_cpus"
 # What every node of a cluster that serves needs before `ray start`.
 SERVE_ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # all requests of a replica are in one event loop
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # a thousand lines would wait; we write none for each request
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line for each request, read by an actor: a sixth of a core at 2,600/s

@@ -24,6 +24,8 @@ from mlops_ray.serving.tracing import tell
 
 MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else, which the audit log keeps
 DEADLINE_S = 10.0
+MAX_AT_WORK = 4_000  # requests in a replica at all; who of them may ask a model is for `Slots` to say
+_FULL = f"{MAX_AT_WORK:,} requests are at work here. Ask again in 1 s."
 # In an ASGI scope: when the request's first byte came, by `time.perf_counter`; its id; whether that is the caller's.
 STARTED, REQUEST_ID, NAMED = "mlops_ray.started_s", "mlops_ray.request_id", "mlops_ray.named"
 LOG_LINES_PER_S = 5  # of one status: a flood of bad credentials is no flood of lines
@@ -187,6 +189,11 @@ class Routes:
         self._slots, self._room = slots or Slots(), Room()
         self._refusals = _Refusals()
 
+    @property
+    def at_work(self) -> int:
+        """Requests that came and are not answered."""
+        return len(self._deadlines)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await _refuse_other_protocols(scope, receive, send)
@@ -197,23 +204,26 @@ class Routes:
         if len(headers) < len(scope["headers"]) and _several_credentials(scope["headers"]):
             headers[b"authorization"] = b""  # a proxy before us may have judged the other one
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
-        came_as = scope.get(REQUEST_ID) or request_id_of(headers)
+        request_id = scope.get(REQUEST_ID) or request_id_of(headers)
         query = scope.get("query_string", b"")
         named = scope.get(NAMED, HEADER in headers)
-        request = Request(scope["method"], path, headers, came_as, receive, started_s, query, named=named)
+        request = Request(scope["method"], path, headers, request_id, receive, started_s, query, named=named)
         try:
             if now_s - started_s >= self._deadlines.deadline_s:
                 raise TimeoutError
+            if self.at_work >= MAX_AT_WORK:
+                raise HttpError(429, _FULL, headers={"retry-after": "1"})
             response = await self._deadlines.keep(self._answer(request), now_s - started_s)
+            body = _body_of(response)
         except _HungUp:
             self.answers[HUNG_UP].answered(time.perf_counter() - started_s)
             return
         except Exception as error:
             response = self._error_response(error, request)
+            body = _body_of(response)
         self.answers[response.status].answered(time.perf_counter() - started_s)
         tell(request_id=request.request_id, principal=request.principal.id if request.principal else "unknown")
-        # The body may have named the request; then that is its id in the answer's head, too.
-        await _send(response, send, None if request.request_id == came_as else request.request_id)
+        await _send(response, body, send, request.request_id)  # which the body may have named
 
     async def ask(
         self, principal: Principal, use_case: str | None, method: str, path: str, body: Any = None
@@ -332,12 +342,13 @@ class _Refusals:
         _logger.warning("Request %s of %s to %.200s: %d %s%s", request.request_id, caller, path, status, text, more)
 
 
-async def _send(response: Response, send: Send, request_id: str | None = None) -> None:
-    body = response.body if isinstance(response.body, bytes) else _encode(response.body)
+def _body_of(response: Response) -> bytes:
+    return response.body if isinstance(response.body, bytes) else _encode(response.body)
+
+
+async def _send(response: Response, body: bytes, send: Send, request_id: str) -> None:
     headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
-    headers.append((b"content-length", b"%d" % len(body)))
-    if request_id is not None:
-        headers.append((HEADER, request_id.encode()))
+    headers.extend(((b"content-length", b"%d" % len(body)), (HEADER, request_id.encode())))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -18,7 +18,6 @@ from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.champion import begin
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.serving.app import (
-    SERVER_APPLICATION,
     SERVER_ROUTE,
     EndpointArgs,
     endpoint_application,
@@ -26,6 +25,7 @@ from mlops_ray.serving.app import (
 )
 from mlops_ray.serving.credentials import expect_credentials
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder, serve_host
+from mlops_ray.serving.server_replica import SERVER_APPLICATION
 from mlops_ray.serving.site import ROUTES
 
 READY_TIMEOUT_S = 60.0

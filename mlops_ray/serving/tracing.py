@@ -8,10 +8,10 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-_ON = bool(os.environ.get("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"))
+ON = bool(os.environ.get("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"))
 _NOTHING = nullcontext()
 
-if _ON:
+if ON:
     from opentelemetry import trace
 
     _tracer = trace.get_tracer("mlops_ray")
@@ -27,12 +27,12 @@ def processors() -> list[Any]:
 
 def part(name: str) -> AbstractContextManager[Any]:
     """A span of this name within the request's; nothing where the request is not traced."""
-    if not _ON or not trace.get_current_span().is_recording():
+    if not ON or not trace.get_current_span().is_recording():
         return _NOTHING
     return _tracer.start_as_current_span(name)
 
 
 def tell(**attributes: str) -> None:
     """Note on the request's span what is known of it, as `mlops_ray.<name>`."""
-    if _ON:
+    if ON:
         trace.get_current_span().set_attributes({f"mlops_ray.{name}": value for name, value in attributes.items()})

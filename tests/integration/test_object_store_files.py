@@ -1,8 +1,13 @@
 """Raw files and artifacts in an object store: options in the URL hold for every file, whatever its name."""
 
+import re
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 
 import boto3
@@ -20,7 +25,7 @@ from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.sources import find_files
 from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.reader import rows_between, rows_of_request
-from mlops_ray.predictions.segments import KEY, segments
+from mlops_ray.predictions.segments import KEY, read_between, read_segment, segments
 from mlops_ray.predictions.table import LedgerTable
 from tests.unit.test_catalogue import ingested, month, rows_of
 from tests.unit.test_compaction import NAME, NOON, write
@@ -146,3 +151,91 @@ def test_of_two_abandoned_the_one_that_is_old_enough_is_deleted(lake: str) -> No
     assert artifacts.read_bytes("fits", "flights", "one", "epoch") == b"x"
     artifacts.delete_abandoned(timedelta(seconds=-5), "fits", "flights")
     assert artifacts.entries("fits", "flights") == []
+
+
+def test_credentials_that_are_changed_in_the_environment_are_those_of_the_next_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is kept of a client, on both ways to an object store."""
+    with asked_by() as (port, names):
+        artifacts = Artifacts(f"s3://lake/a?region=us-east-1&endpoint_override=127.0.0.1:{port}&scheme=http")
+        for name in ("first", "second"):
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", name)
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+            assert artifacts.read_json("settings.json") is None
+            assert artifacts.create_bytes(b"{}", "settings.json")
+            assert set(names) == {name}
+            names.clear()
+
+
+def test_a_wide_table_takes_few_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    table = pl.DataFrame({f"column_{number}": range(20_000) for number in range(40)})
+    content = BytesIO()
+    table.write_parquet(content, compression="uncompressed", row_group_size=10_000)
+    with asked_by(content.getvalue()) as (port, names):
+        artifacts = Artifacts(f"s3://lake/a?region=us-east-1&endpoint_override=127.0.0.1:{port}&scheme=http")
+        assert artifacts.read_rows(pl.Series([3, 15_000]), "table.parquet").rows() == [(3,) * 40, (15_000,) * 40]
+        few, found = len(names), read_segment(artifacts.url("table.parquet"))
+        assert found.equals(table)
+        names.clear()
+        assert read_between(artifacts.url("table.parquet"), "column_0", 5, 6).rows() == [(5,) * 40, (6,) * 40]
+    assert few <= 6
+    assert len(names) <= 4
+
+
+def test_a_small_object_is_one_message_in_whichever_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with asked_by() as (port, names):
+        artifacts = Artifacts(f"s3://lake/a?region=us-east-1&endpoint_override=127.0.0.1:{port}&scheme=http")
+        artifacts.write_json({"a": 1}, "x", "y", "settings.json")
+        artifacts.write_bytes(b"a", "x", "z", "bytes")
+        artifacts.write_table(pl.DataFrame({"a": [1]}), "w", "table.parquet")
+        artifacts.share(("w", "table.parquet"), ("w", "also.parquet"))
+    assert len(names) == 4
+
+
+@contextmanager
+def asked_by(content: bytes = b"") -> Iterator[tuple[int, list[str]]]:
+    """An object store that has nothing, or `content` by every name, and takes everything: its port, and the key id of
+    each request."""
+    names: list[str] = []
+
+    class Store(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "")):
+                first, last = int(asked[1]), int(asked[2])
+                self.answer(206, content[first : last + 1], f"bytes {first}-{last}/{len(content)}")
+            else:
+                self.answer(200 if content else 404, content)
+
+        def do_HEAD(self) -> None:
+            self.answer(200 if content else 404, content)
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.answer(200)
+
+        def answer(self, status: int, body: bytes = b"", range_: str = "") -> None:
+            names.append(self.headers["authorization"].partition("Credential=")[2].partition("/")[0])
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.send_header("last-modified", "Sun, 29 Nov 2026 10:00:00 GMT")
+            if range_:
+                self.send_header("content-range", range_)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        yield server.server_port, names
+    finally:
+        server.shutdown()
+        server.server_close()

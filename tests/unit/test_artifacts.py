@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
+import pyarrow.fs as pafs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,6 +135,39 @@ def test_a_place_is_located_with_its_options(place: str, path: str) -> None:
     assert locate(place)[1].rstrip("/") == path
     assert locate(join(place, "x y", "z#?%20.csv"))[1] == f"{path}/x y/z#?%20.csv"
     assert "://" not in place or join(place, "x").endswith(place.partition("?")[2])
+
+
+IN_A_BUCKET = "s3://key:secret@lake/root?region=x"  # pragma: allowlist secret
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0[]"), min_size=1), max_size=4))
+def test_what_lies_in_a_bucket_is_where_arrow_finds_it(names: list[str]) -> None:
+    place = join(IN_A_BUCKET, *names)
+    assert locate(place)[1] == pafs.FileSystem.from_uri(place)[1] == "/".join(("lake/root", *names))
+
+
+def test_a_name_in_a_bucket_may_have_signs_that_arrow_takes_in_no_url() -> None:
+    assert locate(join(IN_A_BUCKET, "Kurs [2024]"))[1] == "lake/root/Kurs [2024]"
+    with pytest.raises(ValueError, match="bucket"):
+        locate("s3:///root")
+
+
+def test_all_that_is_read_from_a_bucket_shares_a_client_whose_credentials_were_found_once() -> None:
+    first = locate(IN_A_BUCKET)[0]
+    assert locate(join(IN_A_BUCKET, "other", "name"))[0] is first
+    for other in (
+        "s3://key:secret@lake/root?region=y",
+        "s3://other:secret@lake/root?region=x",
+    ):  # pragma: allowlist secret
+        assert locate(other)[0] is not first
+
+
+def test_a_process_that_was_forked_has_clients_of_its_own() -> None:
+    ours = locate(IN_A_BUCKET)[0]
+    if not (child := os.fork()):
+        os._exit(locate(IN_A_BUCKET)[0] is ours)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert locate(IN_A_BUCKET)[0] is ours
 
 
 @pytest.mark.parametrize("place", ["data", "./data", "", "file:///data#1"])

@@ -7,12 +7,17 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from ray.serve._private.metrics_utils import InMemoryMetricsStore
+from ray.serve._private.replica import ReplicaMetricsManager
 
-from mlops_ray.serving.http import HUNG_UP, LOG_LINES_PER_S, STARTED
+from mlops_ray.governance.principals import Principal, Role
+from mlops_ray.serving.endpoint_replica import EndpointReplica
+from mlops_ray.serving.http import HUNG_UP, LOG_LINES_PER_S, STARTED, Request, Response, Route, Routes
 from mlops_ray.serving.middleware import WAITED, Edge
 from mlops_ray.serving.slots import Slots
 from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
@@ -198,3 +203,88 @@ def test_who_changes_what_is_live_waits_for_no_slot(tmp_path: Path) -> None:
         asyncio.run(example.endpoint.app._slots.take("somebody"))
         assert post(example, example.app, json={"features": VECTOR}).status_code == 429
         assert post(example, example.app, "/rollout/rollback", json={"to": 6, "revision": 1}).status_code == 409
+
+
+class EveryOne:
+    """Lets all in, as one caller."""
+
+    def admit(self, headers: Any, role: Role | None) -> Principal:
+        return Principal("id", "everyone", (), ())
+
+
+def asked(routes: Routes, path: str, receive: Any = None) -> Any:
+    """A request, and its answer once it is there: head and body."""
+    sent: list[Any] = []
+
+    async def nothing() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def answer() -> list[Any]:
+        await routes({"type": "http", "method": "GET", "path": path, "headers": []}, receive or nothing, send)
+        return sent
+
+    return answer()
+
+
+def test_what_is_at_work_is_known_and_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlops_ray.serving.http.MAX_AT_WORK", 3)
+
+    async def work() -> None:
+        free = asyncio.Event()
+
+        async def held(request: Request) -> Response:
+            await free.wait()
+            return Response({})
+
+        async def late(request: Request) -> Response:
+            await asyncio.sleep(60)
+            return Response({})
+
+        async def gone() -> Any:
+            return {"type": "http.disconnect"}
+
+        async def reads(request: Request) -> Response:
+            return Response(await request.body())
+
+        handlers = {"/held": held, "/late": late, "/reads": reads}
+        routes = Routes({path: {"GET": Route(one, None)} for path, one in handlers.items()}, EveryOne(), 0.2)
+        waiting = [asyncio.create_task(asked(routes, path)) for path in ("/held", "/held", "/late")]
+        await asyncio.sleep(0.05)
+        assert routes.at_work == 3
+        head, body = await asked(routes, "/held")
+        assert (head["status"], dict(head["headers"])[b"retry-after"]) == (429, b"1")
+        assert "are at work here" in body["body"].decode()
+        free.set()
+        statuses = [(await one)[0]["status"] for one in waiting]
+        assert statuses == [200, 200, 504]
+        assert await asked(routes, "/reads", gone) == []
+        assert routes.at_work == 0
+
+    asyncio.run(work())
+
+
+def test_an_answer_that_is_no_json_is_a_500_that_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(request: Request) -> Response:
+        return Response({"x": object()})
+
+    routes = Routes({"/broken": {"GET": Route(broken, None)}}, EveryOne())
+    head, body = asyncio.run(asked(routes, "/broken"))
+    assert (head["status"], {status: counts.requests for status, counts in routes.answers.items()}) == (500, {500: 1})
+    assert json.loads(body["body"])["request_id"] == dict(head["headers"])[b"x-request-id"].decode()
+    assert "failed" in caplog.text
+
+
+def test_serve_starts_replicas_by_what_a_replica_says_that_it_has_at_work() -> None:
+    """Serve's own count, which `Edge` passes by, is 0; what is recorded by Serve's own method is ours."""
+    replica: Any = SimpleNamespace(_endpoint=SimpleNamespace(app=SimpleNamespace(at_work=17)))
+    says: Any = EndpointReplica.func_or_class.record_autoscaling_stats
+    manager: Any = SimpleNamespace(
+        should_collect_ongoing_requests=lambda: True, _num_ongoing_requests=0, _custom_metrics_enabled=True,
+        _fetch_custom_autoscaling_metrics=lambda: says(replica), _metrics_store=InMemoryMetricsStore(),
+    )  # fmt: skip
+    asyncio.run(ReplicaMetricsManager._add_autoscaling_metrics_point_async(manager))
+    (found,) = manager._metrics_store.data.values()
+    assert [point.value for point in found] == [17]

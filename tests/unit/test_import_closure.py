@@ -41,7 +41,7 @@ def test_a_step_depends_on_the_modules_that_do_its_work() -> None:
 def test_a_step_does_not_depend_on_what_others_do(step: StepName) -> None:
     others = {"pipeline.admission"} if step != "register" else {"training.search"}
     others |= {"training.search"} if step not in ("train",) else {"features.online.materialize"}
-    others |= {"cli.run", "serving.app", "pipeline.pipeline", "console"}
+    others |= {"cli.run", "serving.app", "serving.endpoint_replica", "pipeline.pipeline", "console"}
     assert not others & modules(step)
 
 
