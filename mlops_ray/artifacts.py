@@ -380,7 +380,7 @@ class Artifacts:
         """The JSON value, or None if it does not exist."""
         try:
             return json.loads(self.read_bytes(*parts))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # what should be the folder may be a file
             return None
 
     def holds(self, url: str) -> bool:
