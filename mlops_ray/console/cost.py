@@ -69,9 +69,9 @@ class Budgets(ReadBeside[dict[str, Spent]]):
     def __init__(self, store: ControlStore):
         super().__init__("budgets", lambda _: nearly_spent(store))
 
-    def nearly_spent(self) -> dict[str, Spent]:
-        """Of each use case whose budget warns or is spent."""
-        return self.of([_EVERY]).get(_EVERY, {})
+    def nearly_spent(self) -> dict[str, Spent] | None:
+        """Of each use case whose budget warns or is spent; None while that is being read for the first time."""
+        return self.of([_EVERY]).get(_EVERY)
 
 
 _EVERY = ""

@@ -46,5 +46,6 @@ def overview(
     stand = standings.of(one["use_case"] for one in cases)
     spent = budgets.nearly_spent()
     for case in cases:
-        case |= {"standing": stand.get(case["use_case"]), "month": spent.get(case["use_case"])}
-    return {"cases": cases, "duties": duties[:MAX_DUTIES], "left_out": max(0, len(duties) - MAX_DUTIES)}
+        case |= {"standing": stand.get(case["use_case"]), "month": (spent or {}).get(case["use_case"])}
+    told = {"duties": duties[:MAX_DUTIES], "left_out": max(0, len(duties) - MAX_DUTIES)}
+    return told | {"cases": cases, "budgets_are_read": spent is not None}

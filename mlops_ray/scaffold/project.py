@@ -1,6 +1,5 @@
 """Project: the files of a use case that runs at once, from templates and a draft."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -23,22 +22,14 @@ def write_project(folder: Path, draft: Draft, data: str) -> tuple[Draft, list[st
     be, which is our fault.
     """
     expect_empty(folder)
-    with tempfile.TemporaryDirectory() as place:
-        draft = _without_leaks(Path(place), draft, data)
-        written = _write(Path(place), answers_of(draft, data))
-        load_use_case(str(Path(place) / f"use_cases/{draft.name}.py"))
-        shutil.copytree(place, folder, dirs_exist_ok=True)
-    return draft, written
+    draft = _without_leaks(draft, data)
+    return draft, _write_checked(folder, draft.name, answers_of(draft, data))
 
 
 def write_empty_project(folder: Path, empty: EmptyUseCase) -> list[str]:
     """Write a project whose use case says what has to be filled in, as `write_project` does."""
     expect_empty(folder)
-    with tempfile.TemporaryDirectory() as place:
-        written = _write(Path(place), empty.answers())
-        load_use_case(str(Path(place) / f"use_cases/{empty.name}.py"))
-        shutil.copytree(place, folder, dirs_exist_ok=True)
-    return written
+    return _write_checked(folder, empty.name, empty.answers())
 
 
 def expect_empty(folder: Path) -> None:
@@ -47,13 +38,22 @@ def expect_empty(folder: Path) -> None:
         raise ConfigurationError(f"{folder} is not empty. Give a new folder with --folder, or move what is there.")
 
 
-def _without_leaks(place: Path, draft: Draft, data: str) -> Draft:
+def _without_leaks(draft: Draft, data: str) -> Draft:
     """Without the features that alone tell the outcome, or are there only where it is."""
-    _write(place, answers_of(draft, data))
-    case = load_use_case(str(place / f"use_cases/{draft.name}.py"))
-    settings = load_settings(state=str(place / "state"), data=data)
-    found = suspected_in_files(case, find_all_files(settings, case.sources)[case.main_source])
+    with tempfile.TemporaryDirectory() as place:
+        _write(Path(place), answers_of(draft, data))
+        case = load_use_case(str(Path(place) / f"use_cases/{draft.name}.py"))
+        settings = load_settings(state=str(Path(place) / "state"), data=data)
+        found = suspected_in_files(case, find_all_files(settings, case.sources)[case.main_source])
     return draft.without({one.column: one.reason for one in found})
+
+
+def _write_checked(folder: Path, name: str, answers: Answers) -> list[str]:
+    """Write the project if its use case can be loaded from another place."""
+    with tempfile.TemporaryDirectory() as place:
+        _write(Path(place), answers)
+        load_use_case(str(Path(place) / f"use_cases/{name}.py"))
+    return _write(folder, answers)
 
 
 def _write(folder: Path, answers: Answers) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from html import unescape
@@ -13,14 +14,16 @@ from typer.testing import CliRunner
 
 from mlops_ray.cli.main import app
 from mlops_ray.config import Prices
+from mlops_ray.console import cost
 from mlops_ray.console.cost import Budgets
 from mlops_ray.cost.prices import digest_of
 from mlops_ray.cost.steps import STEPS
 from mlops_ray.cost.usage import Usage
 from mlops_ray.governance.budgets import Budget, set_budget
+from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import Part, hour_of, keep_prices, month_of, now, write_usage
 from mlops_ray.testing.example_lineage import AUTHOR, example_lineage, register_example
-from tests.console_server import ConsoleServer, console
+from tests.console_server import ConsoleServer, console, whole
 
 EUR = Prices(currency="EUR", cpu_hour=36.0, memory_gb_hour=0, read_gb=0, written_gb=0)
 CASE = "/console/use-cases/flights"
@@ -133,3 +136,23 @@ def test_names_of_steps_and_runs_are_text(server: ConsoleServer) -> None:
             break
     assert "&lt;img src=y&gt;" in page
     assert "<img" not in page
+
+
+def test_an_overview_whose_budgets_are_not_read_yet_comes_again(
+    server: ConsoleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_them, may_read = cost.nearly_spent, threading.Event()
+
+    def slowly(store: ControlStore) -> Any:
+        may_read.wait(30)
+        return read_them(store)
+
+    monkeypatch.setattr(cost, "nearly_spent", slowly)
+    used(server, "run-a", 20.0)
+    set_budget(server.store, AUTHOR, Budget("flights", "", 4.0, "EUR"), "plan")
+    browser = server.browser("ann")
+    first = browser.get("/console").text
+    assert "data-soon" in first
+    assert "spent</span>" not in first
+    may_read.set()
+    assert "▲ spent" in whole(browser, "/console").text
