@@ -45,9 +45,10 @@ class Fault:
 
 
 def _kill(host: Host, name: str) -> Seen:
-    """Whether all that had the name is gone."""
+    """Whether all that had the name is gone. What is being started again, as a raylet that GCS had given up, is waited
+    for: a fault that hits nothing is none."""
+    wait_until(lambda: bool(host.pids(name)), 2 * SEEN_WITHIN_S, f"{host.name} has {name}")
     pids = host.pids(name)
-    assert pids, f"{host.name} has no {name}"
     host.signal(signal.SIGKILL, name)
     return lambda: not any(_lives(pid) for pid in pids)
 
