@@ -22,10 +22,16 @@ def model_path(name: str, what: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: datetimes as RFC 3339, NaN (how pandas writes missing numbers) as null.
+    """The value as JSON has it: datetimes as RFC 3339, NaN and NaT (how pandas writes what is missing) as null.
 
-    Raises DataError for a datetime without a zone.
+    Raises DataError for a datetime without a zone, and for bytes.
     """
+    if isinstance(value, datetime | np.datetime64) and value != value:  # NaT
+        return None
+    if isinstance(value, np.datetime64):
+        raise DataError(f"{value!r} has no time zone. Give a datetime with one, such as datetime.UTC.")
+    if isinstance(value, bytes | bytearray):
+        raise DataError(f"{bytes(value[:20])!r} is bytes, which JSON does not have. Decode them to text.")
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise DataError(f"Datetime {value.isoformat()} has no time zone. Add one, such as datetime.UTC.")
@@ -34,6 +40,6 @@ def plain(value: Any) -> Any:
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.errors import ModelError, UnavailableError
+from mlops_ray.serving.failures import FAILURES
 from mlops_ray.serving.predictor import Vectors
 
 Answers = NDArray[np.float32]
@@ -59,7 +60,7 @@ class Batcher:
                 [answer for _, answer in batch], UnavailableError("The model was closed while it was asked. Ask again.")
             )
             raise
-        except Exception as error:
+        except FAILURES as error:
             if isinstance(error, ModelError) and len(batch) > 1:  # only those pay whose rows it cannot answer
                 await asyncio.gather(*(self._answer([one]) for one in batch))
             else:
@@ -105,11 +106,11 @@ class TurnBatcher:
             self._answer_together(waiting)
         except UnavailableError as error:  # it is the same for all, and was waited for once
             _fail([answer for *_, answer in waiting], error)
-        except Exception:
+        except FAILURES:
             for one in waiting:  # only those pay whose rows cannot be looked up
                 try:
                     self._answer_together([one])
-                except Exception as error:
+                except FAILURES as error:
                     one[2].set_exception(error)
 
     def _answer_together(self, asked: Sequence[tuple[Rows, datetime, asyncio.Future[tuple[Vectors, float]]]]) -> None:
@@ -125,7 +126,7 @@ class TurnBatcher:
             answer.set_result((found.part(first, end), share_s * len(rows)))
 
 
-def _fail(answers: Sequence[asyncio.Future[Any]], error: Exception) -> None:
+def _fail(answers: Sequence[asyncio.Future[Any]], error: BaseException) -> None:
     for answer in answers:
         if not answer.done():
             answer.set_exception(error)

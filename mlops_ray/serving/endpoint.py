@@ -9,6 +9,8 @@ from typing import Any
 from mlops_ray.errors import UnavailableError
 from mlops_ray.predictions.record import Route as LedgerRoute
 from mlops_ray.predictions.writer import LedgerWriter
+from mlops_ray.serving.counters import Counts
+from mlops_ray.serving.failures import FAILURES
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import DEADLINE_S, Admission, HttpError, Request, Response, Route, Routes
 from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer, ledger_key
@@ -102,11 +104,11 @@ class Endpoint:
         the champion can answer, so that a wrong request blames nobody.
         """
         traffic = self._follower.traffic
-        inquiry = inquiry_of(request, question.content)
         asked = asked_version(request, traffic, self._name)
         if asked is not None and asked is not traffic.champion:
-            of_asked = await self._ask_for(asked, inquiry, request, question)
+            of_asked = await self._ask_for(asked, request, question)
             return Given(asked.version, asked.schema.task, of_asked)
+        inquiry = inquiry_of(request, question.content)
         if asked is None and (given := self._recent.find(inquiry)):
             return given
         self._at_work += 1
@@ -118,7 +120,7 @@ class Endpoint:
                 served, route = canary, "canary"
             else:
                 served, route = traffic.champion, "champion"
-                scored = await self._ask_champion(served, question)
+                scored = await self._ask(served, question, self._follower.counts[served.version, "champion"])
                 if canary:
                     self._follower.counts[canary.version, "canary"].failed()
             with part("ledger"):
@@ -135,19 +137,15 @@ class Endpoint:
         finally:
             self._at_work -= 1
 
-    async def _ask_for(self, asked: ServedVersion, inquiry: Inquiry, request: Request, question: Question) -> Scored:
+    async def _ask_for(self, asked: ServedVersion, request: Request, question: Question) -> Scored:
         """The answer of a candidate that somebody who operates chose. If it fails, so does the request."""
         self._at_work += 1
         counts = self._follower.counts[asked.version, ASKED]
+        inquiry = inquiry_of(request, question.content, asked.version)
         try:
-            scored = await question.ask(asked, aside=True)
+            scored = await self._ask(asked, question, counts, aside=True)
             counts.answered(self._keep(inquiry, asked, "canary", scored, request.started_s))
             return scored
-        except HttpError:
-            raise  # the caller's mistake
-        except Exception:
-            counts.failed()
-            raise
         finally:
             self._at_work -= 1
 
@@ -186,7 +184,7 @@ class Endpoint:
             if _is_cancelled():
                 raise
             problem: BaseException = error
-        except Exception as error:
+        except FAILURES as error:
             problem = error
         _logger.warning(
             "Canary %s failed on request %s (%s: %s); the champion is asked",
@@ -194,18 +192,19 @@ class Endpoint:
         )  # fmt: skip
         return None
 
-    async def _ask_champion(self, champion: ServedVersion, question: Question) -> Scored:
+    async def _ask(self, version: ServedVersion, question: Question, counts: Counts, aside: bool = False) -> Scored:
+        """The answer of a version that is alone to give one."""
         try:
-            return await question.ask(champion)
+            return await question.ask(version, aside)
         except HttpError:
             raise  # the caller's mistake
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-            self._follower.counts[champion.version, "champion"].failed()
-            raise UnavailableError(f"Version {champion.version} was closed while it answered. Ask again.") from None
-        except Exception:
-            self._follower.counts[champion.version, "champion"].failed()
+            counts.failed()
+            raise UnavailableError(f"Version {version.version} was closed while it answered. Ask again.") from None
+        except FAILURES:
+            counts.failed()
             raise
 
     def _keep(

@@ -2,6 +2,7 @@
 
 import re
 
+from polars.exceptions import PanicException
 from ray.exceptions import RayError, RayTaskError
 
 from mlops_ray.errors import (
@@ -14,6 +15,7 @@ from mlops_ray.errors import (
     UnavailableError,
 )
 
+FAILURES: tuple[type[BaseException], ...] = (Exception, PanicException)  # a panic of polars is no Exception
 FAILED = "The server failed; its log names the request id."
 DAMAGED = "What is stored is not what was registered, so an operator has to look; the log names the request id."
 
@@ -38,7 +40,7 @@ _PLACES = re.compile(
 )
 
 
-def cause_of(error: Exception) -> Exception:
+def cause_of(error: BaseException) -> BaseException:
     """What another process raised, where Ray brought it here with that process's traceback, number and address.
 
     What Ray raises itself says that a process, a node or a call is lost. It is an UnavailableError: whatever was asked,

@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -16,21 +16,21 @@ from mlops_ray.errors import MlopsRayError
 from mlops_ray.governance.principals import Principal, Role
 from mlops_ray.serving.counters import Counts
 from mlops_ray.serving.deadlines import Deadlines
-from mlops_ray.serving.failures import FAILED, cause_of, status_of, told
+from mlops_ray.serving.failures import FAILED, FAILURES, cause_of, status_of, told
 from mlops_ray.serving.http_error import HttpError as HttpError
 from mlops_ray.serving.request_id import HEADER, new_id, request_id_of
-from mlops_ray.serving.slots import Room, Slots
+from mlops_ray.serving.slots import MAX_BODIES_BYTES, Room, Slots
 from mlops_ray.serving.tracing import tell
 
 MAX_BODY_BYTES, MAX_ORDER_BYTES = 10_000_000, 64_000  # of rows; and of all else, which the audit log keeps
 DEADLINE_S = 10.0
-MAX_AT_WORK = 4_000  # requests in a replica at all; who of them may ask a model is for `Slots` to say
-_FULL = f"{MAX_AT_WORK:,} requests are at work here. Ask again in 1 s."
+MAX_AT_WORK = 4_000  # requests with rows in a replica; who of them may ask a model is for `Slots` to say
 # In an ASGI scope: when the request's first byte came, by `time.perf_counter`; its id; whether that is the caller's.
 STARTED, REQUEST_ID, NAMED = "mlops_ray.started_s", "mlops_ray.request_id", "mlops_ray.named"
 LOG_LINES_PER_S = 5  # of one status: a flood of bad credentials is no flood of lines
 MAX_QUOTED = 2_000  # characters of an error
 HUNG_UP = 499  # how callers are counted that went away before their body was complete, as nginx has it
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 _SENDS_ROWS = frozenset[Role | None]({"predict", "label"})
 
 _logger = logging.getLogger(__name__)
@@ -122,8 +122,7 @@ class Request:
         """
         given = self.headers.get(b"content-type", b"").decode("latin-1").lower()
         kind, _, parameters = given.partition(";")
-        charset = parameters.strip().removeprefix("charset=").strip('"') if "charset=" in parameters else ""
-        if (allowed and kind.strip() not in allowed) or charset not in ("", "utf-8"):
+        if (allowed and kind.strip() not in allowed) or not _CHARSETS.issuperset(_charsets(parameters)):
             what = " or ".join(allowed) or "UTF-8"
             raise HttpError(415, f"Content-Type {given!r} is not understood. Send {what}.", "content-type")
         coding = self.headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
@@ -186,7 +185,9 @@ class Routes:
         self.answers: defaultdict[int, Counts] = defaultdict(Counts)
         self._admission = admission
         self._deadlines = Deadlines(deadline_s)
-        self._slots, self._room = slots or Slots(), Room()
+        self._slots = slots or Slots()
+        self._requests = Room(MAX_AT_WORK, "requests with rows at work here")
+        self._bodies = Room(MAX_BODIES_BYTES, "bytes of bodies here")
         self._refusals = _Refusals()
 
     @property
@@ -211,14 +212,12 @@ class Routes:
         try:
             if now_s - started_s >= self._deadlines.deadline_s:
                 raise TimeoutError
-            if self.at_work >= MAX_AT_WORK:
-                raise HttpError(429, _FULL, headers={"retry-after": "1"})
             response = await self._deadlines.keep(self._answer(request), now_s - started_s)
             body = _body_of(response)
         except _HungUp:
             self.answers[HUNG_UP].answered(time.perf_counter() - started_s)
             return
-        except Exception as error:
+        except FAILURES as error:
             response = self._error_response(error, request)
             body = _body_of(response)
         self.answers[response.status].answered(time.perf_counter() - started_s)
@@ -243,23 +242,31 @@ class Routes:
                 where = f" on {use_case}" if use_case else ""
                 raise HttpError(403, f"This credential does not carry the role {route.role!r}{where}.", "authorization")
             return await self._deadlines.keep(route.handler(request), 0.0)
-        except Exception as error:
+        except FAILURES as error:
             return self._error_response(error, request)
 
     async def _answer(self, request: Request) -> Response:
         route = self._route(request)
         if request.principal is None or route.role not in _SENDS_ROWS or request.method == "GET":
             return await route.handler(request)
-        caller, request.max_body_bytes = request.principal.id, MAX_BODY_BYTES
-        size = await request.receive_into(self._room, caller)
+        caller = request.principal.id
+        self._requests.take(caller, 1)
+        try:
+            return await self._answer_rows(request, route.handler, caller)
+        finally:
+            self._requests.give_back(caller, 1)
+
+    async def _answer_rows(self, request: Request, handler: Handler, caller: str) -> Response:
+        request.max_body_bytes = MAX_BODY_BYTES
+        size = await request.receive_into(self._bodies, caller)
         try:
             await self._slots.take(caller)
             try:
-                return await route.handler(request)
+                return await handler(request)
             finally:
                 self._slots.give_back(caller)
         finally:
-            self._room.give_back(caller, size)
+            self._bodies.give_back(caller, size)
 
     def _route(self, request: Request) -> Route:
         methods = self.routes.get(request.path, {})
@@ -286,7 +293,7 @@ class Routes:
         known = f"/versions/{{version}}{versioned[2] or ''}" if versioned else path
         return next((one for one in (path, known) if one in self.routes), "a path that is none of ours")
 
-    def _error_response(self, error: Exception, request: Request) -> Response:
+    def _error_response(self, error: BaseException, request: Request) -> Response:
         where: str | None = None
         headers: Mapping[str, str] = {}
         deadline_s, error = self._deadlines.deadline_s, cause_of(error)
@@ -312,6 +319,13 @@ class Routes:
 
 async def _no_more() -> MutableMapping[str, Any]:
     return {"type": "http.disconnect"}
+
+
+def _charsets(parameters: str) -> Iterator[str]:
+    """What the parameters of a Content-Type say of it: `; charset="utf-8"; x=y`."""
+    for name, _, value in (one.partition("=") for one in parameters.split(";")):
+        if name.strip() == "charset":
+            yield value.strip().strip('"')
 
 
 def _several_credentials(headers: Iterable[tuple[bytes, bytes]]) -> bool:

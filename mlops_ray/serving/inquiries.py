@@ -13,26 +13,27 @@ from mlops_ray.tasks.task import Task
 
 KEPT_S = 600.0
 KEPT_ROWS = 20_000
+KEPT_BYTES = 32_000_000  # of bodies; in memory an answer takes some times what was asked
 
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
-    """question: a digest of the body, which a client that repeats itself sends again byte for byte. caller: the
-    principal's id. may_come_again: whether the id is the caller's, who else could not repeat it."""
+    """question: a digest of who asked which version what; a client that repeats itself sends the same body again byte
+    for byte. caller: the principal's id. may_come_again: whether the id is the caller's, who else could not repeat it.
+    size: bytes of the body."""
 
     request_id: str
     question: bytes
     caller: str
     may_come_again: bool
+    size: int
 
 
-def inquiry_of(request: Request, content: bytes) -> Inquiry:
-    return Inquiry(
-        request.request_id,
-        hashlib.blake2b(content, digest_size=QUESTION_BYTES).digest(),
-        request.principal.id if request.principal else "",
-        request.named,
-    )
+def inquiry_of(request: Request, content: bytes, version: str = "") -> Inquiry:
+    """version: the one that was asked for in the place of the champion."""
+    caller = request.principal.id if request.principal else ""
+    question = hashlib.blake2b(f"{caller}\0{version}\0".encode() + content, digest_size=QUESTION_BYTES).digest()
+    return Inquiry(request.request_id, question, caller, request.named, len(content))
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ class Given:
 
 
 class RecentAnswers:
-    """The answers of the last minutes, up to `most_rows` rows. A repetition that comes to the same replica gets what is
-    recorded, so that the record is what the caller has received; of two that different replicas answer, both are
-    recorded, and the first counts."""
+    """The answers of the last minutes, up to `most_rows` rows and `most_bytes` of their bodies. A repetition that comes
+    to the same replica gets what is recorded, so that the record is what the caller has received; of two that different
+    replicas answer, both are recorded, and the first counts."""
 
-    def __init__(self, most_rows: int = KEPT_ROWS, clock: Callable[[], float] = time.monotonic):
-        self._most_rows, self._clock, self._rows = most_rows, clock, 0
+    def __init__(
+        self, most_rows: int = KEPT_ROWS, most_bytes: int = KEPT_BYTES, clock: Callable[[], float] = time.monotonic
+    ):
+        self._most_rows, self._most_bytes, self._clock = most_rows, most_bytes, clock
+        self._rows = self._bytes = 0
         self._given: OrderedDict[Inquiry, tuple[float, Given]] = OrderedDict()
 
     def find(self, inquiry: Inquiry) -> Given | None:
@@ -60,12 +64,19 @@ class RecentAnswers:
     def keep(self, inquiry: Inquiry, given: Given) -> None:
         if not inquiry.may_come_again:
             return
-        if before := self._given.pop(inquiry, None):
-            self._rows -= len(before[1].scored.answer)
+        if inquiry in self._given:
+            self._forget(inquiry)
         self._given[inquiry] = self._clock(), given
         self._rows += len(given.scored.answer)
-        while self._given and (self._rows > self._most_rows or self._oldest_s() >= KEPT_S):
-            self._rows -= len(self._given.popitem(last=False)[1][1].scored.answer)
+        self._bytes += inquiry.size
+        while self._given and self._has_too_much():
+            self._forget(next(iter(self._given)))
 
-    def _oldest_s(self) -> float:
-        return self._clock() - next(iter(self._given.values()))[0]
+    def _has_too_much(self) -> bool:
+        oldest_s = self._clock() - next(iter(self._given.values()))[0]
+        return self._rows > self._most_rows or self._bytes > self._most_bytes or oldest_s >= KEPT_S
+
+    def _forget(self, inquiry: Inquiry) -> None:
+        _, given = self._given.pop(inquiry)
+        self._rows -= len(given.scored.answer)
+        self._bytes -= inquiry.size

@@ -53,7 +53,7 @@ class TypedJson:
         except (ValueError, RecursionError):
             self.decode(content)
             raise HttpError(400, "The body is not JSON.", "body") from None
-        _refuse_in(value, "")
+        _refuse_in(value)
         try:
             return self._loose.decode(content)
         except msgspec.MsgspecError as error:
@@ -85,7 +85,7 @@ class TypedJson:
             value = _parsed(content)
         except (ValueError, RecursionError):
             return
-        _refuse_in(value, "")
+        _refuse_in(value)
 
 
 def expect_few_values(content: bytes) -> None:
@@ -128,26 +128,39 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _GivenTwice:
     return _GivenTwice(name)
 
 
-def _refuse_in(value: Any, path: str) -> None:
+# Where a value stands: in what, and there under which name or number. Put into words only to refuse it, as the words of
+# all that is nested would take the product of its depth and its length.
+_Place = tuple[Any, str | int] | None
+
+
+def _refuse_in(value: Any, place: _Place = None) -> None:
     if isinstance(value, str):
         _expect_whole_characters(value)
         if len(value) > MAX_TEXT:
-            raise too_long(value, path or "body")
+            raise too_long(value, _path(place))
     elif isinstance(value, dict):
         for name, part in value.items():
             _expect_whole_characters(name)
             if not _is_harmless(part):
-                _refuse_in(part, f"{path}.{name}" if path else name)
+                _refuse_in(part, (place, name))
     elif isinstance(value, list):
         for number, part in enumerate(value):
             if not _is_harmless(part):
-                _refuse_in(part, f"{path}[{number}]")
+                _refuse_in(part, (place, number))
     elif isinstance(value, _GivenTwice):
-        path = f"{path}.{value.name}" if path else value.name
+        path = _path((place, value.name))
         raise HttpError(400, f"{path}: the name is given twice in one object.", path)
     elif isinstance(value, NotANumber):
-        path = path or "body"
+        path = _path(place)
         raise HttpError(400, f"{path}: got NaN or Infinity, which is no JSON (send null for a missing number).", path)
+
+
+def _path(place: _Place) -> str:
+    steps = list[str]()
+    while place is not None:
+        place, step = place
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step}")
+    return "".join(reversed(steps)).removeprefix(".") or "body"
 
 
 def _is_harmless(value: Any) -> bool:

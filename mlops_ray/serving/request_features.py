@@ -44,7 +44,7 @@ class RequestFeatures:
         # In sequence: handing one row to polars' thread pool costs more than the arithmetic.
         try:
             computed = request.select_seq(self._expressions).to_dicts()
-        except pl.exceptions.PanicException as error:  # no Exception: a canary's would cost the caller the answer
+        except pl.exceptions.PanicException as error:
             raise ModelError(f"An expression of the model cannot be computed: {error}") from error
         if self._remembers:
             if len(self._remembered) + len(rows) > MAX_REMEMBERED:

@@ -15,14 +15,13 @@ from pydantic_core.core_schema import str_schema
 from mlops_ray.ingestion.moments import END, FIRST
 from mlops_ray.ingestion.reading import limits, null_values, read_column
 from mlops_ray.serving.http import HttpError
-from mlops_ray.serving.json_body import MAX_TEXT, struct_of
+from mlops_ray.serving.json_body import MAX_TEXT, struct_of, too_long
 from mlops_ray.use_case import Column
 from mlops_ray.use_case.column import TRIMMED
 
-MOMENT = Annotated[
-    str,
-    Meta(pattern=r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})\Z"),
-]
+_LOCAL = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
+_OFFSET = r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"  # Python takes 99 minutes for an hour and 39
+MOMENT = Annotated[str, Meta(pattern=rf"\A{_LOCAL}{_OFFSET}\Z")]
 INTEGERS = -(2**63), 2**63 - 1
 
 _HELD_TEXTS = 10_000
@@ -62,8 +61,11 @@ class ColumnReader:
             canonical = None
         if canonical is not None:
             return canonical  # The contract takes a millisecond for a column, and most columns need none.
-        texts = pl.Series([_text(bytes(value), self.column) for value in values], dtype=pl.String)
-        return judge_series(self.column, texts, fields, self._repaired).to_list()
+        texts = [_text(bytes(value), self.column) for value in values]
+        for text, field in zip(texts, fields, strict=True):
+            if text is not None and len(text) > MAX_TEXT:  # what is nested, and a number, is a text of its column, too
+                raise too_long(text, field)
+        return judge_series(self.column, pl.Series(texts, dtype=pl.String), fields, self._repaired).to_list()
 
 
 class RowReader:

@@ -104,6 +104,7 @@ class ServedVersion:
         self.openapi = openapi_of_model(self.schema, name, version)
         self.judged = Judged()
         self._predict_body = PredictBody(self.schema, self.judged.values)
+        self._uncounted_body = PredictBody(self.schema)
         self._infer_body = InferBody(self.schema, self.judged.values)
         self._positions = [
             [position for position, feature in enumerate(self.schema.features) if feature.kind == kind]
@@ -236,9 +237,12 @@ class ServedVersion:
         return late
 
     def keys_of(self, content: bytes, column: str) -> Sequence[str | None]:
-        """A request column's value in each row, as text, None where it is missing; empty where features were sent.
-        Raises HttpError."""
-        values = [row.get(column) for row in self._predict_body.decode(content).keys or ()]
+        """A request column's value in each row, as text, None where it is missing; empty where features were sent, and
+        for a question that will be refused. Nothing is counted: whoever answers reads it once more."""
+        try:
+            values = [row.get(column) for row in self._uncounted_body.decode(content).keys or ()]
+        except HttpError:
+            return ()
         return [None if value is None else str(value) for value in values]
 
     async def in_its_thread(self, work: Callable[..., Any], *given: Any) -> Any:

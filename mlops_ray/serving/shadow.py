@@ -13,6 +13,7 @@ import numpy as np
 from mlops_ray.errors import DataError, UnavailableError
 from mlops_ray.serving.batching import Answers
 from mlops_ray.serving.counters import Counts
+from mlops_ray.serving.failures import FAILURES
 from mlops_ray.serving.inquiries import Inquiry
 from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.served_version import Scored, ServedVersion
@@ -84,19 +85,19 @@ class Shadow:
         started_s = time.perf_counter()
         try:
             async with asyncio.timeout(self._answer_s):
-                answers: Sequence[_Answer | Exception] = await candidate.in_its_thread(_score, candidate, batch)
-        except Exception as error:
+                answers: Sequence[_Answer | BaseException] = await candidate.in_its_thread(_score, candidate, batch)
+        except FAILURES as error:
             self._failed(candidate, batch, error)
             return
         share_s = (time.perf_counter() - started_s) / len(batch)
         for asked, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Exception):
+            if isinstance(answer, BaseException):
                 self._failed(candidate, [asked], answer)
             else:
                 _count(asked, answer)
                 self._record(asked, answer, share_s)
 
-    def _failed(self, candidate: ServedVersion, batch: Sequence[Asked], error: Exception) -> None:
+    def _failed(self, candidate: ServedVersion, batch: Sequence[Asked], error: BaseException) -> None:
         _logger.warning("Shadow version %s failed: %s: %s", candidate.version, type(error).__name__, error)
         for asked in batch:
             asked.counts.failed()
@@ -129,13 +130,13 @@ def _count(asked: Asked, answer: _Answer) -> None:
         counts.worked(answer.work_s)
 
 
-def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> list[_Answer | Exception]:
+def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> list[_Answer | BaseException]:
     """What becomes of each request. Only those pay whose rows it cannot answer.
 
     One of them is asked alone, as callers ask the champion, so that the times of both can be compared; the others are
     asked together.
     """
-    answers: dict[int, _Answer | Exception] = {}
+    answers: dict[int, _Answer | BaseException] = {}
     vectors: dict[int, Vectors] = {}
     lookup_s: dict[int, float] = {}
     for number, asked in enumerate(batch):
@@ -144,7 +145,7 @@ def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> list[_Answer | E
             vectors[number] = _vectors(asked)
         except UnavailableError as error:  # the others would wait for the same store
             return [answers.get(other, error) for other in range(len(batch))]
-        except Exception as error:
+        except FAILURES as error:
             answers[number] = error
         lookup_s[number] = time.perf_counter() - started_s if asked.looks_up else asked.scored.lookup_s
     if vectors:
@@ -154,17 +155,17 @@ def _score(candidate: ServedVersion, batch: Sequence[Asked]) -> list[_Answer | E
     return [answers[number] for number in range(len(batch))]
 
 
-def _alone(candidate: ServedVersion, vectors: Vectors, lookup_s: float | None = None) -> _Answer | Exception:
+def _alone(candidate: ServedVersion, vectors: Vectors, lookup_s: float | None = None) -> _Answer | BaseException:
     started_s = time.perf_counter()
     try:
         answers = candidate.predictor.answers(vectors)
-    except Exception as error:
+    except FAILURES as error:
         return error
     work_s = None if lookup_s is None else lookup_s + time.perf_counter() - started_s
     return _Answer(vectors, answers, work_s)
 
 
-def _together(candidate: ServedVersion, vectors: dict[int, Vectors]) -> dict[int, _Answer | Exception]:
+def _together(candidate: ServedVersion, vectors: dict[int, Vectors]) -> dict[int, _Answer | BaseException]:
     if not vectors:
         return {}
     parts = list(vectors.values())
@@ -173,7 +174,7 @@ def _together(candidate: ServedVersion, vectors: dict[int, Vectors]) -> dict[int
     )
     try:
         answers = candidate.predictor.answers(together)
-    except Exception:
+    except FAILURES:
         return {number: _alone(candidate, part) for number, part in vectors.items()}
     split = np.split(answers, np.cumsum([len(part) for part in parts])[:-1])
     return {number: _Answer(vectors[number], own) for number, own in zip(vectors, split, strict=True)}

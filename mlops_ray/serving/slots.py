@@ -101,25 +101,27 @@ class Slots:
 
 
 class Room:
-    """The bytes of bodies that are on their way or at work; one caller may have all but an eighth of them."""
+    """So much of something, such as `bytes of bodies`; one caller may have all but an eighth of it."""
 
-    def __init__(self, max_bytes: int = MAX_BODIES_BYTES):
-        self._limit = max_bytes
-        self._held: Counter[str] = Counter()
+    def __init__(self, limit: int, what: str):
+        self._limit, self._what = limit, what
+        self._of_each = limit - limit // RESERVED_SHARE
+        self._taken, self._held = 0, Counter[str]()
 
     def take(self, caller: str, size: int) -> None:
         """Raises HttpError 429 where there is no room."""
-        share = self._limit - self._limit // RESERVED_SHARE
-        if self._held.total() + size > self._limit or self._held[caller] + size > share:
+        if self._taken + size > self._limit or self._held[caller] + size > self._of_each:
             raise HttpError(
                 429,
-                f"The bodies of other requests take the {self._limit:,} bytes that there are for them. Ask again in "
-                f"1 s, or send fewer rows.",
+                f"There are {self._limit:,} {self._what}, of which a caller may have {self._of_each:,}, and none is "
+                f"left for this one. Ask again in 1 s.",
                 headers={"retry-after": "1"},
             )
+        self._taken += size
         self._held[caller] += size
 
     def give_back(self, caller: str, size: int) -> None:
+        self._taken -= size
         self._held[caller] -= size
         if not self._held[caller]:
             del self._held[caller]

@@ -25,6 +25,15 @@ NUMERIC_TYPES = {
 }  # fmt: skip
 _BOOL = {"BOOL": "<u1"}  # so that a byte other than 0 and 1 is seen
 
+
+def _range_of(dtype: str) -> tuple[float, float]:
+    """The least and the greatest number; of integers exactly."""
+    if np.dtype(dtype).kind == "f":
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    return np.iinfo(dtype).min, np.iinfo(dtype).max
+
+
+_RANGES = {name: _range_of(dtype) for name, dtype in NUMERIC_TYPES.items()}
 _EXACT_FLOAT = 2**53
 _DECODED = {"base64": "text in base64", "pd_json": "JSON of one value"}
 Scalar = bool | int | float | str | None
@@ -191,6 +200,8 @@ def _numbers(values: Any, datatype: str, rules: TensorRules, fields: Sequence[st
             boolean = isinstance(value, bool)
             if isinstance(value, str) or (boolean and datatype != "BOOL") or (whole and isinstance(value, float)):
                 raise HttpError(400, f"{fields[row]}: {value!r} is not {datatype}.", fields[row])
+            if datatype in _RANGES and value is not None and not _RANGES[datatype][0] <= value <= _RANGES[datatype][1]:
+                raise HttpError(400, f"{fields[row]}: {value!r:.80} is outside of {datatype}.", fields[row])
         if datatype == "BOOL":
             values = [int(value) if isinstance(value, bool) else value for value in values]
     if not rules.nulls and (found := _canonical_numbers(values, rules)) is not None:

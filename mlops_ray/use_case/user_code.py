@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from mlops_ray.errors import MlopsRayError, UseCaseError
 
@@ -25,7 +25,7 @@ def user_code(what: str) -> Iterator[None]:
         yield
     except MlopsRayError:
         raise
-    except Exception as error:
+    except (Exception, PanicException) as error:  # a panic of polars is no Exception
         raise UseCaseError(f"{what}: {what_happened(error)}") from error
 
 

@@ -13,10 +13,12 @@ from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mlops_ray.client import Answer, AsyncClient, Client, Prediction
 from mlops_ray.client.predictions import answer_of
+from mlops_ray.client.values import plain
 from mlops_ray.errors import ConfigurationError, DataError, ForbiddenError, MlopsRayError, UnavailableError
 
 ANSWER = {
@@ -303,11 +305,34 @@ def test_a_batch_that_fails_ends_the_rest(server: Scripted, ask: Ask) -> None:
 
 def test_values_travel_as_json_has_them(server: Scripted) -> None:
     row = {"at": datetime(2013, 1, 1, tzinfo=timezone(timedelta(hours=-5))), "x": np.float32(0.5), "y": float("nan")}
+    row |= {"never": np.datetime64("NaT"), "neither": pd.NaT, "several": np.array([1, 2])}
     with Client(server.url) as client:
         client.predict("flights", features=[row], as_of=datetime(2013, 1, 2, tzinfo=UTC))
     assert server.asked == [
-        {"features": [{"at": "2013-01-01T00:00:00-05:00", "x": 0.5, "y": None}], "as_of": "2013-01-02T00:00:00+00:00"}
-    ]
+        {
+            "features": [
+                {
+                    "at": "2013-01-01T00:00:00-05:00", "x": 0.5, "y": None, "never": None, "neither": None,
+                    "several": [1, 2],
+                }
+            ],
+            "as_of": "2013-01-02T00:00:00+00:00",
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.datetime64("2013-10-01T12:00:00.000000000"), "has no time zone"),
+        (np.datetime64("2013-10-01T12:00"), "has no time zone"),
+        (datetime(2013, 10, 1), "has no time zone"),
+        (b"ab", "Decode them to text"),
+    ],
+)
+def test_a_value_that_json_does_not_have_is_refused_before_it_is_sent(value: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        plain([{"at": value}])
 
 
 def test_an_answer_says_what_was_missing_expired_late_or_down() -> None:

@@ -251,15 +251,41 @@ def test_the_record_says_who_asked(tmp_path: Path) -> None:
 def test_recent_answers_are_bounded_by_rows_and_time() -> None:
     now = [0.0]
     recent = RecentAnswers(most_rows=10, clock=lambda: now[0])
-    inquiries = [Inquiry(str(number), b"", "", True) for number in range(4)]
+    inquiries = [Inquiry(str(number), b"", "", True, 100) for number in range(4)]
     scored = Scored(None, Vectors(np.zeros((4, 0)), np.zeros((4, 0))), np.zeros(4, np.float32), datetime.now(UTC))
     for inquiry in inquiries:
         recent.keep(inquiry, Given("1", BINARY, scored))
     assert [recent.find(inquiry) is not None for inquiry in inquiries] == [False, False, True, True]
-    recent.keep(Inquiry("ours", b"", "", False), Given("1", BINARY, scored))
-    assert recent.find(Inquiry("ours", b"", "", False)) is None
+    recent.keep(Inquiry("ours", b"", "", False, 100), Given("1", BINARY, scored))
+    assert recent.find(Inquiry("ours", b"", "", False, 100)) is None
     now[0] = KEPT_S
     assert not any(recent.find(inquiry) for inquiry in inquiries)
+
+
+def test_recent_answers_are_bounded_by_the_bytes_that_were_sent() -> None:
+    recent = RecentAnswers(most_bytes=1_000)
+    inquiries = [Inquiry(str(number), b"", "", True, 400) for number in range(3)]
+    scored = Scored(None, Vectors(np.zeros((1, 0)), np.zeros((1, 0))), np.zeros(1, np.float32), datetime.now(UTC))
+    for _ in range(3):
+        recent.keep(inquiries[0], Given("1", BINARY, scored))  # again is not twice
+    for inquiry in inquiries:
+        recent.keep(inquiry, Given("1", BINARY, scored))
+    assert [recent.find(inquiry) is not None for inquiry in inquiries] == [False, True, True]
+    recent.keep(Inquiry("large", b"", "", True, 2_000), Given("1", BINARY, scored))
+    assert recent.find(inquiries[2]) is None
+
+
+def test_two_callers_of_one_id_and_question_are_two_predictions(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path) as example:
+        made = create_key(example.store, SYSTEM, "shop", ["predict"])
+        example.follower.follow_once()
+        for _ in range(2):
+            for key in (made.secret, example.key):
+                headers = {"authorization": f"Bearer {key}", "x-request-id": MINE.format(4)}
+                assert predict(example, {"features": VECTOR}, **headers).status_code == 200
+        recorded(example)
+        found = Ledger(example.settings, NAME).frame()
+        assert (found.height, found["caller"].n_unique()) == (2, 2)
 
 
 def test_metadata_names_the_tensors(endpoint: ExampleEndpoint) -> None:
@@ -496,6 +522,11 @@ def test_other_paths_and_methods_are_refused(endpoint: ExampleEndpoint) -> None:
         ({"data": [10**400]}, "inputs[3].data[0]"),
         ({"data": [1e39]}, "inputs[3].data[0]"),
         ({"data": [1.5], "datatype": "INT32"}, "inputs[3].data[0]"),
+        ({"data": [300], "datatype": "UINT8"}, "inputs[3].data[0]"),
+        ({"data": [-1], "datatype": "UINT64"}, "inputs[3].data[0]"),
+        ({"data": [-129], "datatype": "INT8"}, "inputs[3].data[0]"),
+        ({"data": [2**63], "datatype": "INT64"}, "inputs[3].data[0]"),
+        ({"data": [70_000.0], "datatype": "FP16"}, "inputs[3].data[0]"),
         ({"data": None}, "inputs[3].data"),
         ({"parameters": {"binary_data_size": 4}}, "inputs[3].parameters.binary_data_size"),
         ({"colour": 1}, "inputs[3].colour"),

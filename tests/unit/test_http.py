@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from polars.exceptions import PanicException
 from ray.serve._private.metrics_utils import InMemoryMetricsStore
 from ray.serve._private.replica import ReplicaMetricsManager
 
@@ -212,7 +213,7 @@ class EveryOne:
         return Principal("id", "everyone", (), ())
 
 
-def asked(routes: Routes, path: str, receive: Any = None) -> Any:
+def asked(routes: Routes, path: str, receive: Any = None, method: str = "GET", headers: Any = ()) -> Any:
     """A request, and its answer once it is there: head and body."""
     sent: list[Any] = []
 
@@ -223,15 +224,47 @@ def asked(routes: Routes, path: str, receive: Any = None) -> Any:
         sent.append(message)
 
     async def answer() -> list[Any]:
-        await routes({"type": "http", "method": "GET", "path": path, "headers": []}, receive or nothing, send)
+        scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
+        await routes(scope, receive or nothing, send)
         return sent
 
     return answer()
 
 
-def test_what_is_at_work_is_known_and_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlops_ray.serving.http.MAX_AT_WORK", 3)
+def test_one_callers_bodies_that_never_come_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlops_ray.serving.http.MAX_AT_WORK", 16)
 
+    class ByName:
+        def admit(self, headers: Any, role: Role | None) -> Principal:
+            return Principal(headers[b"authorization"].decode(), "", (), ())
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def reads(request: Request) -> Response:
+        return Response({"read": len(await request.body())})
+
+    async def work() -> None:
+        posted = {"/predict": {"POST": Route(reads, "predict")}, "/rollout": {"POST": Route(reads, "operate")}}
+        routes = Routes(posted, ByName(), 0.5)
+
+        async def status(caller: bytes, path: str, receive: Any = None) -> int:
+            head, _ = await asked(routes, path, receive, "POST", [(b"authorization", caller)])
+            return int(head["status"])
+
+        slow = [asyncio.create_task(status(b"slow", "/predict", never)) for _ in range(40)]
+        await asyncio.sleep(0.05)
+        assert routes.at_work == 14  # of 16 all but an eighth
+        assert await status(b"other", "/predict") == 200
+        assert await status(b"slow", "/predict") == 429
+        assert await status(b"slow", "/rollout") == 200
+        assert sorted([await one for one in slow]) == [408] * 14 + [429] * 26
+        assert await status(b"slow", "/predict") == 200
+
+    asyncio.run(work())
+
+
+def test_what_is_at_work_is_known() -> None:
     async def work() -> None:
         free = asyncio.Event()
 
@@ -254,9 +287,6 @@ def test_what_is_at_work_is_known_and_has_a_limit(monkeypatch: pytest.MonkeyPatc
         waiting = [asyncio.create_task(asked(routes, path)) for path in ("/held", "/held", "/late")]
         await asyncio.sleep(0.05)
         assert routes.at_work == 3
-        head, body = await asked(routes, "/held")
-        assert (head["status"], dict(head["headers"])[b"retry-after"]) == (429, b"1")
-        assert "are at work here" in body["body"].decode()
         free.set()
         statuses = [(await one)[0]["status"] for one in waiting]
         assert statuses == [200, 200, 504]
@@ -288,3 +318,30 @@ def test_serve_starts_replicas_by_what_a_replica_says_that_it_has_at_work() -> N
     asyncio.run(ReplicaMetricsManager._add_autoscaling_metrics_point_async(manager))
     (found,) = manager._metrics_store.data.values()
     assert [point.value for point in found] == [17]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ('application/json; x=y; charset="UTF-8"', 200),
+        ("application/json; charset=utf8; x=y", 200),
+        ("application/json ; charset = utf-16", 415),
+        ("application/json; charset=utf-8; charset=latin-1", 415),
+        ("text/json", 415),
+    ],
+)
+def test_a_content_type_is_read_parameter_by_parameter(endpoint: ExampleEndpoint, kind: str, status: int) -> None:
+    content = json.dumps({"features": VECTOR}).encode()
+    assert post(endpoint, endpoint.app, content=content, headers={"content-type": kind}).status_code == status
+
+
+def test_a_panic_of_polars_is_an_answer_and_counted() -> None:
+    async def panics(request: Request) -> Response:
+        raise PanicException("out of range")
+
+    routes = Routes({"/panics": {"GET": Route(panics, None)}}, EveryOne())
+    head, _ = asyncio.run(asked(routes, "/panics"))
+    assert head["status"] == 500
+    assert routes.answers[500].requests == 1

@@ -123,7 +123,7 @@ def test_who_is_called_up_and_cancelled_in_one_turn_gives_the_slot_back() -> Non
 
 
 def test_bodies_have_so_much_room_and_one_caller_not_all_of_it() -> None:
-    room = Room(800)
+    room = Room(800, "bytes of bodies here")
     room.take("a", 700)
     with pytest.raises(HttpError, match="Ask again") as refused:
         room.take("a", 1)

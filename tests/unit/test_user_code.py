@@ -20,6 +20,7 @@ def parse(): return json.loads("{")
 def select(): return pl.DataFrame({"a": [1]}).select("b")
 def several(): raise ValueError("one\\ntwo")
 def silent(): raise StopAsyncIteration
+def panic(): raise pl.exceptions.PanicException("out of range")
 """
 
 
@@ -40,6 +41,7 @@ def theirs(tmp_path: Path) -> SimpleNamespace:
         ("select", 'ColumnNotFoundError: unable to find column "b"', 6),
         ("several", "ValueError: one two", 7),
         ("silent", "StopAsyncIteration", 8),
+        ("panic", "PanicException: out of range", 9),
     ],
 )
 def test_an_exception_of_the_users_names_what_it_was_in_and_its_line(

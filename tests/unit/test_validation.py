@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -195,3 +196,32 @@ def test_millions_of_values_are_refused_before_anything_reads_them() -> None:
         assert refused.value.status == 413
     assert ledger_key(infer, None) is None
     assert time.process_time() - began_s < 0.5
+
+
+@pytest.mark.parametrize(
+    "moment", ["2013-01-01T00:00:00+05:60", "2013-01-01T00:00:00-05:99", "2013-01-01T00:00:00+24:00"]
+)
+def test_an_offset_that_a_file_may_not_have_is_refused(body: PredictBody, offset: str) -> None:
+    with pytest.raises(HttpError, match=r"departure: .*departure:not_timestamp"):
+        body.decode(json.dumps({"keys": {**ROW, "departure": f"2013-01-01T00:00:00{offset}"}}).encode())
+
+
+@pytest.mark.parametrize("value", [[1] * 9_000, {"a": "b" * 10_000}, "x" * 10_001])
+def test_a_text_of_any_form_has_a_limit(body: PredictBody, value: Any) -> None:
+    with pytest.raises(HttpError, match=r"keys\.class: the text has .* characters; the limit is 10,000"):
+        body.decode(json.dumps({"keys": {**ROW, "class": value}}).encode())
+
+
+@pytest.mark.parametrize("name", ["k" * 3_000, "😀" * 800])
+def test_what_is_nested_deeply_takes_the_memory_of_what_was_sent(body: PredictBody, name: str) -> None:
+    depth = 300
+    content = (f'{{"{name}":' * depth + "NaN" + "}" * depth).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(HttpError) as refused:
+            body.decode(b'{"keys":' + content + b"}")
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert refused.value.field == f"keys.{'.'.join([name] * depth)}"
+    assert peak < 12 * len(content)

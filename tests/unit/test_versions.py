@@ -4,16 +4,20 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import uuid6
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.exceptions import PanicException
 
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.champion import set_champion
@@ -22,7 +26,7 @@ from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
 from mlops_ray.governance.rollouts import start_rollout
 from mlops_ray.predictions.reader import Ledger
-from mlops_ray.serving.batching import Batcher
+from mlops_ray.serving.batching import Batcher, TurnBatcher
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.predictor import Predictor, Vectors
 from mlops_ray.serving.traffic import share_of
@@ -285,3 +289,59 @@ def test_a_use_case_may_go_on_without_its_online_store(tmp_path: Path) -> None:
         assert answers[0]["predictions"][0]["probability"] == pytest.approx(unknown, abs=1e-6)
         assert len(asked_store) == 3
         assert "degraded" not in asked(example, 1)[0]
+
+
+@pytest.mark.parametrize("error", [PanicException("out of range"), CancelledError()])
+def test_a_canary_that_panics_costs_its_caller_nothing_and_is_counted(tmp_path: Path, error: BaseException) -> None:
+    def panics(vectors: Vectors) -> Any:
+        raise error
+
+    with two_versions(tmp_path, half, Step("canary", 1.0, HOLD)) as example:
+        candidate = example.follower.traffic.candidate
+        assert candidate is not None
+        candidate.predictor.answers = panics  # type: ignore[method-assign]
+        assert {answer["version"] for answer in asked(example, 3)} == {"7"}
+        assert example.follower.counts["8", "canary"].errors == 3
+        refused = predict(example, {"features": VECTOR}, **{"x-model-version": "8"})
+        assert refused.status_code == (500 if isinstance(error, PanicException) else 503)
+        assert example.follower.counts["8", "asked"].errors == 1
+
+
+def test_what_is_asked_of_a_candidate_takes_no_place_of_what_the_champion_answers(tmp_path: Path) -> None:
+    """Under one id and with one question, in either order."""
+    for number, order in enumerate((({}, {"x-model-version": "8"}), ({"x-model-version": "8"}, {}))):
+        with two_versions(tmp_path / str(number), half, Step("shadow", 0.01, HOLD)) as example:
+            for named in order:
+                for _ in range(2):
+                    headers = {"x-request-id": "0190e2a3-5b7c-7d2e-8f1a-123456789abc", **named}
+                    assert predict(example, {"features": VECTOR}, **headers).status_code == 200
+            example.ledger.rotate()
+            example.ledger.collect_leftovers()
+            found = Ledger(example.settings, NAME).frame().filter(pl.col("route") != "shadow")
+        assert sorted(found["version"].to_list()) == ["7", "8"]
+
+
+def test_a_sticky_canary_makes_no_request_count_twice(tmp_path: Path) -> None:
+    """`keys` are read to see who answers, and again by whoever does."""
+    with two_versions(tmp_path, half, Step("canary", 1e-9, HOLD), sticky="carrier") as example:
+        judged = example.follower.traffic.champion.judged
+        asked(example, 1, {"keys": {**KEY, "carrier": " AA "}})
+        assert (judged.values.total(), judged.repaired, judged.refused) == (1, 1, 0)
+        assert predict(example, {"keys": {**KEY, "distance": "x"}}).status_code == 400
+        assert (judged.values.total(), judged.repaired, judged.refused) == (1, 1, 1)
+
+
+def test_one_lookup_that_panics_is_not_its_neighbours(tmp_path: Path) -> None:
+    def look_up(rows: Any, moments: Any) -> Vectors:
+        if any(row["bad"] for row in rows):
+            raise PanicException("out of range")
+        return Vectors(np.zeros((len(rows), 1), np.float32), np.zeros((len(rows), 0), object))
+
+    async def ask() -> list[Any]:
+        lookups = TurnBatcher(look_up)
+        wanted = [lookups.vectors([{"bad": bad}], datetime.now(UTC)) for bad in (False, True, False)]
+        return await asyncio.wait_for(asyncio.gather(*wanted, return_exceptions=True), 5)
+
+    first, second, third = asyncio.run(ask())
+    assert isinstance(second, PanicException)
+    assert len(first[0]) == len(third[0]) == 1
