@@ -18,7 +18,7 @@ from mlops_ray.serving.inquiries import Inquiry
 from mlops_ray.serving.predictor import Vectors
 from mlops_ray.serving.served_version import Scored, ServedVersion
 
-MAX_WAITING = 256
+MAX_WAITING, MAX_WAITING_BYTES = 256, 32_000_000  # requests, and their bodies
 BATCH = 32
 LINGER_S = 0.02  # what comes meanwhile is asked together; at 0.1 s the bursts are long enough for callers to notice
 ANSWER_S = 10.0
@@ -57,14 +57,17 @@ class Shadow:
     def __init__(self, keep: Keep, answer_s: float = ANSWER_S):
         self._keep, self._answer_s = keep, answer_s
         self._waiting: deque[Asked] = deque()
+        self._waiting_bytes = 0
         self._at_work: asyncio.Task[None] | None = None
         self.dropped = 0
 
     def offer(self, asked: Asked) -> None:
-        if len(self._waiting) >= MAX_WAITING:
+        size = asked.inquiry.size
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
             self.dropped += 1
             return
         self._waiting.append(asked)
+        self._waiting_bytes += size
         if self._at_work is None or self._at_work.done():
             self._at_work = asyncio.create_task(self._work())
 
@@ -73,6 +76,7 @@ class Shadow:
             await asyncio.sleep(LINGER_S)
             for _ in range(math.ceil(len(self._waiting) / BATCH)):
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                self._waiting_bytes -= sum(asked.inquiry.size for asked in batch)
                 for candidate in dict.fromkeys(asked.candidate for asked in batch):
                     await self._ask(candidate, [asked for asked in batch if asked.candidate is candidate])
                 await asyncio.sleep(0)

@@ -66,7 +66,7 @@ def mirror_everything(example: ExampleEndpoint, rules: Rules | None = None) -> N
         example.follower.follow_once()
 
 
-def ask(example: ExampleEndpoint, times: int) -> float:
+def ask(example: ExampleEndpoint, times: int, rows: int = 1) -> float:
     """Ask as often, one after another, wait for the shadow, and return how many seconds callers waited in all."""
 
     def shadowed() -> int:
@@ -78,7 +78,7 @@ def ask(example: ExampleEndpoint, times: int) -> float:
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
             started = time.perf_counter()
             for _ in range(times):
-                answer = await client.post("/predict", content=json.dumps({"features": VECTOR}))
+                answer = await client.post("/predict", content=json.dumps({"features": [VECTOR] * rows}))
                 assert answer.json()["version"] == "7"
             waited = time.perf_counter() - started
         async with asyncio.timeout(10):
@@ -127,6 +127,15 @@ def test_a_slow_shadow_keeps_no_caller_waiting_and_what_is_too_much_is_dropped(t
         # Each batch is two questions: one request alone, and the others.
         assert ask(example, 2 * MAX_WAITING) < 2 * batches * Slow.seconds / 2
         assert 0 < example.endpoint.shadow.dropped <= MAX_WAITING
+
+
+def test_what_waits_for_a_shadow_is_bounded_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlops_ray.serving.shadow.MAX_WAITING_BYTES", 1_000)
+    with example_endpoint(tmp_path, versions=2) as example:
+        mirror_everything(example)
+        for rows, dropped in ((1, 0), (50, 1), (1, 1)):  # what was worked off makes room
+            ask(example, 1, rows)
+            assert example.endpoint.shadow.dropped == dropped
 
 
 def test_a_shadow_that_raises_is_counted_and_asked_again(tmp_path: Path) -> None:
