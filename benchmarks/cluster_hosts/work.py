@@ -66,7 +66,8 @@ def transformed(folder: Path, number: int) -> dict[str, float]:
     settings = make_settings(folder)
     case = replace(CASE, feature_views={"busy": DividedView(slow, looks_back=2 * DAY)})
     stretches.PART_ROWS = PART_ROWS
-    spread.HERE_BYTES = transform.HERE_BYTES = -1  # all is a task, however little it reads
+    # All is a task, however little it reads.
+    spread.HERE_BYTES = transform.HERE_BYTES = transform.AT_ONCE_BYTES = -1
     began_s = 0.0
     for first, end in ((0, FEW_DAYS), (FEW_DAYS, FEW_DAYS + DAYS * number)):
         write_days(Path(settings.data), first, end)
