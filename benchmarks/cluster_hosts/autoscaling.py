@@ -31,8 +31,10 @@ class Cluster(AutoscalingCluster):
         self, head_resources: Any, worker_node_types: Any, autoscaler_v2: bool = False, **rest: Any
     ) -> Any:
         head = {"resources": head_resources, "node_config": {}, "max_workers": 0}
+        # All have one address, by which the autoscaler would take the others for dead.
+        provider = {"type": "fake_multinode", "use_node_id_as_ip": True, "disable_node_updaters": True}
         return {
-            "cluster_name": "hosts", "max_workers": MOST, "provider": {"type": "fake_multinode"}, "auth": {},
+            "cluster_name": "hosts", "max_workers": MOST, "provider": provider, "auth": {},
             "head_node_type": "ray.head.default", "upscaling_speed": 100, "idle_timeout_minutes": IDLE_MINUTES,
             "available_node_types": {**worker_node_types, "ray.head.default": head},
             **{f"{who}setup_commands": [] for who in ("", "head_", "worker_")}, "initialization_commands": [],
