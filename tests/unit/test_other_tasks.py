@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from mlops_ray.errors import DataError, IntegrityError, ModelError, UseCaseError
@@ -261,7 +263,48 @@ def test_intervals_keep_their_shape_and_are_brought_to_the_width_that_newer_rows
     rare = Regression(coverage=0.999).decided(answer + noise, answer, 7)
     assert rare.renewed(answer[:1_000], answer[:1_000]) == rare, "Of a thousand rows none may be outside."
     exact = Regression(coverage=0.8).decided(answer, answer, 7)
-    assert exact.renewed(answer + noise, answer) == exact
+    assert exact.renewed(answer + noise, answer).decisions(answer + noise, answer, day)["coverage"] >= 0.8
+
+
+def covered_as_served(task: Regression, labels: np.ndarray, answer: np.ndarray) -> tuple[float, float]:
+    """The share of the labels in the interval that the monitoring knows, and in the one that is answered."""
+    served = answer.astype(np.float32)
+    ends = task.columns(served)
+    known = task.values({"coverage"}, labels, served, *one_block(labels))["coverage"][0]
+    return float(known), float(((labels >= ends["low"]) & (labels <= ends["high"])).mean())
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    coverage=st.sampled_from([0.5, 0.8, 0.9]),
+    size=st.sampled_from([1e-3, 1.0, 1e4]),
+    zeros=st.sampled_from([0.0, 0.6, 0.97]),
+    moved=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_labels_many_of_which_are_the_same_are_covered_as_asked_for(
+    seed: int, coverage: float, size: float, zeros: float, moved: bool
+) -> None:
+    """As float32, of the very rows that the interval is found on: an end of it lies on one of the labels, and a few
+    answers to many rows make of a thousand labels one. moved: by another model, on the rows of the gap."""
+    random = np.random.default_rng(seed)
+    few = random.uniform(0.1, 9, 4) * size
+    answer = random.choice(few, 2_000)
+    labels = np.where(random.random(2_000) < zeros, 0.0, np.round(random.exponential(4, 2_000), 1)) * size
+    found = Regression(coverage=coverage).decided(labels, answer, 10)
+    if moved:
+        answer = answer * random.uniform(0.9, 1.1) + random.uniform(-0.1, 0.1) * size
+        found = found.renewed(labels, answer.astype(np.float32))
+    assert min(covered_as_served(found, labels, answer)) >= coverage
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_an_interval_of_labels_that_all_differ_is_as_wide_as_its_ranks(offset: float) -> None:
+    random = np.random.default_rng(5)
+    answer = np.full(999, offset + 1 / 3)
+    errors = random.normal(0, 10, 999)
+    found = Regression(coverage=0.8).decided(answer + errors, answer, 7)
+    assert found.margins == pytest.approx(np.sort(errors)[[99, 899]], abs=0.01)
 
 
 def test_a_row_whose_answer_is_an_edge_is_in_the_band_above_it_in_float32_as_in_float64() -> None:
