@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.conformal import Margins, conformal, fewest_rows
+from mlops_ray.tasks.declared import expect_numbers, expect_text
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
@@ -67,6 +68,9 @@ class Regression:
         return self._metrics if self.coverage is None else {**self._metrics, "coverage": Metric(lower_is_better=False)}
 
     def __post_init__(self) -> None:
+        expect_text(self, "unit")
+        if self.coverage is not None:
+            expect_numbers(self, "coverage")
         if self.estimand not in ("mean", "median"):
             raise UseCaseError(f"Regression: estimand is {self.estimand!r}. It is 'mean' or 'median'.")
         if self.coverage is not None and not 0 < self.coverage < 1:
