@@ -62,10 +62,11 @@ def fit_network(data: FitData, parameters: Parameters) -> Iterator[tuple[float, 
 def descent(
     module: nn.Module, parameters: Parameters, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with one cycle of the learning rate over so many steps."""
+    """AdamW with one cycle of the learning rate over so many steps, the first fifth of them upwards."""
     peak, decay = float(parameters["learning_rate"]), float(parameters["weight_decay"])
     optimizer = torch.optim.AdamW(module.parameters(), lr=peak, weight_decay=decay)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps, pct_start=0.2)
+    upwards = 0.24 if steps == 5 else 0.2  # a first phase of 0.2 * 5 - 1 steps is divided by
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak, total_steps=steps, pct_start=upwards)
 
 
 class _Watch:
