@@ -85,7 +85,7 @@ class Binary:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        gain = {"gain": Metric(lower_is_better=False, lowest=-np.inf, highest=np.inf)}
+        gain = {"gain": Metric(lower_is_better=False, lowest=-np.inf, highest=np.inf, of_decision=True)}
         return {**self._metrics, **gain} if isinstance(self.decision, Gains) else self._metrics
 
     def reads(self, dtype: pl.DataType) -> bool:

@@ -65,7 +65,8 @@ class Regression:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return self._metrics if self.coverage is None else {**self._metrics, "coverage": Metric(lower_is_better=False)}
+        coverage = {"coverage": Metric(lower_is_better=False, of_decision=True)}
+        return self._metrics if self.coverage is None else {**self._metrics, **coverage}
 
     def __post_init__(self) -> None:
         expect_text(self, "unit")
