@@ -6,11 +6,18 @@ import pytest
 from numpy.typing import NDArray
 
 from mlops_ray.tasks.binary import Binary
+from mlops_ray.tasks.scaling import platt, without_weights
 from mlops_ray.testing.candidates import TASKS, check_nothing_known, check_nothing_to_learn
-from mlops_ray.training.candidates import GradientBoosting, LightGBM, NeuralNetwork
-from mlops_ray.training.candidates import boosted_trees
+from mlops_ray.training.candidates import (
+    GradientBoosting,
+    LightGBM,
+    LogisticRegression,
+    NeuralNetwork,
+    boosted_trees,
+)
 from mlops_ray.training.proposal import middle
-from mlops_ray.use_case import Feature, FitData, FittedModel
+from mlops_ray.training.scaled import scaled
+from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel
 
 FEATURES = (Feature("a", "number"), Feature("b", "number"))
 TREES = middle(GradientBoosting().space) | {"iterations": 8}
@@ -63,6 +70,25 @@ def test_light_gbm_takes_rows_that_are_all_alike() -> None:
     half = FitData(np.full((50, 2), 0.1, np.float32), np.arange(50) % 2 == 0, FEATURES, Binary(), 1, 1)
     model = last(LightGBM().fit(half, parameters))
     assert exported(model, half.matrix) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [LogisticRegression(), LightGBM(), GradientBoosting(), pytest.param(NeuralNetwork(), marks=pytest.mark.torch)],
+    ids=lambda candidate: candidate.name,
+)
+def test_weighted_models_of_a_rare_class_are_exported_as_they_answer(candidate: Candidate) -> None:
+    random = np.random.default_rng(0)
+    yes = random.random(20_000) < 0.002
+    matrix = random.normal(size=(20_000, 2)).astype(np.float32)
+    matrix[:, 0] += 9 * yes
+    weights = np.where(yes, 0.5 / yes.mean(), 0.5 / (1 - yes.mean()))
+    data = FitData(matrix, yes, FEATURES, Binary(), 1, 1, weights)
+    fitted = last(candidate.fit(data, middle(candidate.space)))
+    led_back = scaled(fitted, without_weights(np.array([weights.min(), weights.max()])), Binary())
+    calibrated = scaled(led_back, platt(yes, led_back.predict(matrix)), Binary())
+    for model in (led_back, calibrated):
+        assert np.abs(exported(model, matrix) - model.predict(matrix)).max() < 2e-6
 
 
 @pytest.mark.torch
