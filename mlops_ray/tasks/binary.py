@@ -76,7 +76,9 @@ class Binary:
         if not EVERYBODY <= self.threshold <= NOBODY:
             raise UseCaseError(f"Binary: threshold is {self.threshold}. Give a probability, from 0 to 1.")
         if not isinstance(self.decision, Gains | Capacity | None):
-            raise UseCaseError(f"Binary: decision is {self.decision!r}. Give Gains(...) or Capacity(...), or leave it out.")
+            raise UseCaseError(
+                f"Binary: decision is {self.decision!r}. Give Gains(...) or Capacity(...), or leave it out."
+            )
 
     @property
     def _least(self) -> float:

@@ -57,8 +57,8 @@ def conformal(labels: Floats, answer: Floats, coverage: float) -> Margins:
     American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on each side
     (Linusson et al., "Signed-error conformal regression", PAKDD 2014), for rows with similar answers each by themselves
     (Vovk et al., "Mondrian confidence machine", 2003): where much is expected more is uncertain, and a calm week has
-    fewer such rows than a stormy one. Where rows are exchangeable, at least `coverage` of new labels are inside; also of
-    labels many of which are the same, such as 0, on which an end then lies (see `_errors`).
+    fewer such rows than a stormy one. Where rows are exchangeable, at least `coverage` of new labels are inside, also
+    where many of them are the same, such as 0, and an end lies on those (see `_errors`).
 
     labels, answer: of `fewest_rows` rows at least that the model has not seen.
     """

@@ -50,8 +50,9 @@ class Gains:
         return gains
 
     def threshold(self, labels: NDArray[np.bool_], probability: Floats, days: int) -> float:
-        """The one with the highest gain on these rows; above 1 where it is best never to act. Of well calibrated probabilities it is near that of Elkan, "The
-        foundations of cost-sensitive learning", IJCAI 2001, equation 2; found on rows, it is right for others too."""
+        """The one with the highest gain on these rows; above 1 where it is best never to act. Of well calibrated
+        probabilities it is near that of Elkan, "The foundations of cost-sensitive learning", IJCAI 2001, equation 2;
+        found on rows, it is right for others too."""
         order = np.argsort(-probability, kind="stable")
         every, nobody = np.ones(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
         more = self.of(labels, every)[order] - self.of(labels, nobody)[order]

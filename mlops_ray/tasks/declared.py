@@ -19,5 +19,10 @@ def expect_text(declared: Any, name: str) -> None:
         raise UseCaseError(f"{_owner(declared)}: {name} is {value!r}. It must be a text, in quotes.")
 
 
+def is_writable(text: str) -> bool:
+    """Whether it can be stored and sent: half of a surrogate pair is no character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _owner(declared: Any) -> str:
     return type(declared).__name__

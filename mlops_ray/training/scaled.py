@@ -21,6 +21,9 @@ from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters
 # In front of every name of the model's graph but its input, so that none meets a name of the scaling.
 _PREFIX = "unscaled/"
 _OPSET = 18
+# Kinds of NumPy's types: float, integer, unsigned, boolean.
+_NUMBERS = "fiub"
+_REPAIR = "Repair the candidate's predict."
 _Nodes = tuple[list[onnx.NodeProto], list[onnx.TensorProto]]
 
 
@@ -109,13 +112,18 @@ def scaled(model: FittedModel, scaling: Scaling, task: Task) -> ScaledModel:
     return ScaledModel(model, scaling, task)
 
 
-def expect_answers(task: Task, answer: NDArray[np.float64], rows: int) -> None:
-    """Raise ModelError with a sentence if these are no answers to so many rows."""
+def expect_answers(task: Task, answer: Any, rows: int) -> None:
+    """Raise ModelError with a sentence if these are no answers to so many rows: an array of numbers, one of them or one
+    for each class a row."""
     wanted = (rows,) if task.width == 1 else (rows, task.width)
+    if not isinstance(answer, np.ndarray):
+        raise ModelError(f"The model answered with a {type(answer).__name__}, which is no NumPy array. {_REPAIR}")
+    if answer.dtype.kind not in _NUMBERS:
+        raise ModelError(f"The model answered with {answer.dtype}, which are no numbers. {_REPAIR}")
     if answer.shape != wanted:
-        raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}.")
+        raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}. {_REPAIR}")
     if sentence := task.wrong(answer):
-        raise ModelError(sentence)
+        raise ModelError(f"{sentence} {_REPAIR}")
 
 
 def fit_steps(

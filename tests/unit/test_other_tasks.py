@@ -21,6 +21,7 @@ from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.stored import task_from_json, task_to_json
 from mlops_ray.tasks.task import Task
+from mlops_ray.use_case import Column
 
 CLASSES = ("on time", "late", "cancelled")
 OUTCOME, DELAY, MEDIAN = MultiClass(CLASSES), Regression("minutes"), Regression("minutes", "median")
@@ -109,8 +110,13 @@ def test_a_link_has_the_gradient_of_its_loss(task: Task) -> None:
     ("task", "labels", "message"),
     [
         (OUTCOME, pl.Series(["late", "diverted", "diverted"]), r"2 of 3 labels .* most often 'diverted', in 2 rows"),
-        (DELAY, pl.Series([1.0, float("nan")]), r"1 of 2 labels are no finite number \(the first is nan\)"),
+        (DELAY, pl.Series([1.0, float("nan")]), r"1 of 2 labels are no finite number .*\(the first is nan\)"),
         (DELAY, pl.Series([float("inf"), 1.0]), "no finite number"),
+        (
+            DELAY,
+            pl.Series([-1e300, 1.0]),
+            r"1 of 2 labels are no finite number .* from -3.4e\+38 to 3.4e\+38 \(.* -1e\+300",
+        ),
     ],
 )
 def test_what_can_be_no_label_is_refused_by_name(task: Task, labels: pl.Series, message: str) -> None:
@@ -180,6 +186,8 @@ def test_what_was_stored_before_there_were_others_is_yes_or_no() -> None:
         (lambda: MultiClass(("a", "b")), "two are Binary"),
         (lambda: MultiClass(("a", "b", "a")), "each once"),
         (lambda: MultiClass(("a", "", "c")), "each with a character"),
+        (lambda: MultiClass(("a", "b", "\ud800")), "half of a character"),
+        (lambda: Column("a", "text", choices=("b", "\ud800")), "half of a character. Write it whole"),
         (lambda: Regression(estimand="mode"), "'mean' or 'median'"),
         (lambda: Binary(-0.1), "threshold is -0.1. Give a probability, from 0 to 1"),
         (lambda: Binary(1.5), "threshold is 1.5"),
@@ -213,6 +221,16 @@ def test_answers_of_numbers_are_apart_as_far_as_float32_can_tell_them() -> None:
     assert DELAY.apart(exact.astype(np.float32), exact).max() < 1e-5
     assert DELAY.apart(np.array([0.0]), np.array([0.25])) == pytest.approx([0.2])
     assert OUTCOME.apart(PROBABILITY[:2], PROBABILITY[1::-1]).shape == (2,)
+
+
+def test_labels_that_float32_answers_cannot_follow_are_too_few_to_learn_from() -> None:
+    noise = RANDOM.normal(size=1_000)
+    assert DELAY.shortfall(1e9 + 1e5 * noise) is None
+    assert "labels deviate by" in str(lacking := DELAY.shortfall(1e9 + 10 * noise))
+    assert "subtract a constant" in str(lacking)
+    with pytest.raises(DataError, match="cannot follow"):
+        evaluate(DELAY, 1e9 + 10 * noise, np.full(1_000, 1e9), np.arange(1_000) // 100)
+    assert DELAY.shortfall(noise - noise.mean()) is None
 
 
 def test_no_warning_comes_with_a_constant_answer() -> None:

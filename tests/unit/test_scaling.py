@@ -152,7 +152,9 @@ class Scores:
     def to_onnx(self) -> bytes:
         graph, link = Graph(), self.task.link(np.zeros(1))
         scores = graph.add("Identity", "matrix")
-        model = onnx.load_model_from_string(graph.model(link, "linked" if self.more else "probability", scores, np.float32))
+        model = onnx.load_model_from_string(
+            graph.model(link, "linked" if self.more else "probability", scores, np.float32)
+        )
         if self.more:
             model.graph.initializer.append(helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]))
             model.graph.node.append(helper.make_node("Mul", ["linked", "half"], ["probability"]))
