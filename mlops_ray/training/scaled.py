@@ -61,11 +61,10 @@ class ScaledModel:
         """As `scaling.scores_of` what the model's link makes of its scores, [rows, width], times the slope, plus the
         shifts."""
         low, high = np.log([LOWEST, HIGHEST])
+        operator = "LogSoftmax"
         if self.task.width == 1:
-            low, high, steps = low - np.log1p(-LOWEST), high - np.log1p(-HIGHEST), [("Identity", "exact", "logs")]
-        else:
-            steps = [("LogSoftmax", "exact", "logs")]
-        steps += [("Clip", "logs", "low", "high", "unscaled")]
+            low, high, operator = low - np.log1p(-LOWEST), high - np.log1p(-HIGHEST), "Identity"
+        steps = [(operator, "exact", "logs"), ("Clip", "logs", "low", "high", "unscaled")]
         return self._nodes(own, steps, {"low": np.array(low), "high": np.array(high)})
 
     def _scores_of_answer(self, answer: str) -> _Nodes:
@@ -83,12 +82,16 @@ class ScaledModel:
     def _nodes(self, given: str, steps: Sequence[tuple[str, ...]], values: Mapping[str, NDArray[Any]]) -> _Nodes:
         """steps: operators, each with the names of its inputs and its result, from `exact`, which is what is given as
         float64, to `unscaled`."""
-        values = {**values, "slope": np.float64(self.scaling.slope), "shifts": np.array(self.scaling.shifts, float)}
+        values = {
+            **values,
+            "slope": np.array(self.scaling.slope, float),
+            "shifts": np.array(self.scaling.shifts, float),
+        }
         nodes = [helper.make_node("Cast", [given], ["scaling/exact"], to=TensorProto.DOUBLE)]
         for operator, *names in (*steps, ("Mul", "unscaled", "slope", "sloped"), ("Add", "sloped", "shifts", "scores")):
             *inputs, result = (f"scaling/{name}" for name in names)
             nodes.append(helper.make_node(operator, inputs, [result]))
-        return nodes, [numpy_helper.from_array(np.asarray(value), f"scaling/{name}") for name, value in values.items()]
+        return nodes, [numpy_helper.from_array(value, f"scaling/{name}") for name, value in values.items()]
 
 
 def _scores_in(graph: onnx.GraphProto, output: str, link: Link) -> str | None:
@@ -98,11 +101,11 @@ def _scores_in(graph: onnx.GraphProto, output: str, link: Link) -> str | None:
     ours = answer.input[0] in (f"{_PREFIX}link/0", f"{_PREFIX}link/answer")
     if first is None or not ours or first.op_type != link.onnx[0][0]:
         return None
-    for held, name in ((graph.node, lambda node: node.output[0]), (graph.initializer, lambda value: value.name)):
-        for one in [one for one in held if name(one).startswith(f"{_PREFIX}link/")]:
-            held.remove(one)
-    graph.node.remove(answer)
-    return first.input[0]
+    for node in [one for one in graph.node if one is answer or one.output[0].startswith(f"{_PREFIX}link/")]:
+        graph.node.remove(node)
+    for constant in [one for one in graph.initializer if one.name.startswith(f"{_PREFIX}link/")]:
+        graph.initializer.remove(constant)
+    return str(first.input[0])
 
 
 def scaled(model: FittedModel, scaling: Scaling, task: Task) -> ScaledModel:
