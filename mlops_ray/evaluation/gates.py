@@ -1,5 +1,6 @@
 """Gates: the rules of a use case that a version must pass, and what each of them found."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -171,6 +172,9 @@ def _better_than_champion(gate: BetterThanChampion, measured: Measured) -> GateR
     found = measured.comparisons.get(gate.metric)
     if found is None:
         return GateResult(name, False, None, gate.margin, measured.uncompared, gate.blocks)
+    if math.isnan(found.champion):
+        sentence = f"The champion gives nothing that {gate.metric} is measured of. Compare by a metric that both have."
+        return GateResult(name, False, None, gate.margin, sentence, gate.blocks)
     difference = found.difference
     values = (
         f"{gate.metric} is {found.challenger:.4f}, the champion's {found.champion:.4f} on the same {found.rows:,} rows "

@@ -64,11 +64,12 @@ class Estimator:
         auc = roc_auc(ups, downs)
         value = auc.value - self.offset
         ends = interval(value, sqrt(auc.variance + self.between) if auc.variance < inf else inf)
-        above = np.append(np.array(self.edges), inf) > threshold
+        least = np.float32(threshold)
+        above = _above(self.edges, least)
         yes, no = (np.where(above, part, 0.0) for part in (ups, downs))
         confusion = (yes.sum(), no.sum(), ups.sum() - yes.sum(), downs.sum() - no.sum())
         low, high = ends or (None, None)
-        used = max((edge for edge in self.edges if edge <= threshold), default=0.0)
+        used = max((edge for edge in self.edges if edge <= least), default=0.0)
         counted: Any = tuple(map(float, confusion))
         return EstimatedQuality(self.metric, value, low, high, int(prediction.values), counted, used)
 
@@ -87,8 +88,13 @@ class Estimator:
 
 def decision_rate(answers: NumericSketch, threshold: float = BINARY.threshold) -> float:
     """The part of the answers that are yes, to the bin in which the threshold lies; NaN without answers."""
-    above = np.append(answers.edges, inf) > threshold
+    above = _above(answers.edges, np.float32(threshold))
     return float(answers.counts[above].sum() / answers.values) if answers.values else nan
+
+
+def _above(edges: Sequence[float] | _Float, least: np.float32) -> NDArray[np.bool_]:
+    """Which bins are yes, by their upper ends; least: the threshold as answers are compared with it, in float32."""
+    return np.append(np.asarray(edges, dtype=np.float64), inf) > least
 
 
 def fit_estimator(edges: _Float, windows: Sequence[tuple[_Float, _Float]], ups: _Float, downs: _Float) -> Estimator:

@@ -76,8 +76,9 @@ def fit_score_and_seal(
     periods = periods_of(use_case, training_set, memory.bytes)
     found = find_on_validation(use_case, periods.train, periods.validation, training_set.features, trial, memory)
     fitted = fit_trial(use_case, periods.before_gap, training_set.features, trial, found.calibration, memory)
-    features, seed, task = fitted.encoder.features, use_case.search.seed, _renewed(found.task, fitted, periods.gap)
-    model, test = OnnxModel(fitted.onnx, features, task), periods.test
+    features, seed, test = fitted.encoder.features, use_case.search.seed, periods.test
+    task = _renewed(OnnxModel(fitted.onnx, features, found.task), features, periods.gap)
+    model = OnnxModel(fitted.onnx, features, task)
     answers = answers_to(test, fitted.predict)
     served = answers_to(test, lambda rows: model.answers(*model_inputs(rows, features)))
     difference = _difference(task.apart(served, answers), trial.candidate)
@@ -116,11 +117,13 @@ def fit_score_and_seal(
     return made | {"evaluation": evaluation}
 
 
-def _renewed(task: Task, fitted: Fitted, rows: Rows) -> Task:
-    """rows: between those that the model was fitted to and the test period."""
-    if not task.is_open or not len(rows):
-        return task
-    return task.renewed(labels_of(rows, task), answers_to(rows, fitted.predict))
+def _renewed(model: OnnxModel, features: Sequence[Feature], rows: Rows) -> Task:
+    """The model's task, by its answers as they are served. rows: between those that it was fitted to and the test
+    period."""
+    if not model.task.is_open or not len(rows):
+        return model.task
+    answers = answers_to(rows, lambda some: model.answers(*model_inputs(some, features)))
+    return model.task.renewed(labels_of(rows, model.task), answers)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 from mlops_ray.errors import ModelError, UseCaseError
 from mlops_ray.tasks.confusion import counted
 from mlops_ray.tasks.decision import Capacity, Gains
+from mlops_ray.tasks.declared import expect_numbers
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Logistic
 from mlops_ray.tasks.measured import measured_yes_no
-from mlops_ray.tasks.probability import log_losses, log_odds, wrong_probability
+from mlops_ray.tasks.probability import (
+    EVERYBODY,
+    NOBODY,
+    as_served,
+    log_losses,
+    log_odds,
+    wrong_probability,
+)
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
 if TYPE_CHECKING:
@@ -30,8 +38,9 @@ class Binary:
     calibration error over ten bins of equally many rows).
 
     threshold: from this probability on an answer is yes: at the endpoint, in batch, in monitoring and where fairness is
-    judged. Sealed with the model. decision: how it is found, on the validation period; `Gains` add the metric
-    gain, the mean of a row (higher is better).
+    judged; compared as float32, in which answers are served. Sealed with the model. decision: how it is found, on the
+    validation period, in the place of a declared one: from 0, for every row, to the float32 above 1, for none. `Gains`
+    add the metric gain, the mean of a row (higher is better).
     """
 
     threshold: float = 0.5
@@ -63,12 +72,22 @@ class Binary:
     }
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise UseCaseError(f"Binary: threshold is {self.threshold}. Give a probability above 0, at most 1.")
+        expect_numbers(self, "threshold")
+        if not EVERYBODY <= self.threshold <= NOBODY:
+            raise UseCaseError(f"Binary: threshold is {self.threshold}. Give a probability, from 0 to 1.")
+        if not isinstance(self.decision, Gains | Capacity | None):
+            raise UseCaseError(
+                f"Binary: decision is {self.decision!r}. Give Gains(...) or Capacity(...), or leave it out."
+            )
+
+    @property
+    def _least(self) -> float:
+        """The threshold as answers are served, in float32: what every comparison with it asks for."""
+        return float(np.float32(self.threshold))
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        gain = {"gain": Metric(lower_is_better=False, lowest=-np.inf, highest=np.inf)}
+        gain = {"gain": Metric(lower_is_better=False, lowest=-np.inf, highest=np.inf, of_decision=True)}
         return {**self._metrics, **gain} if isinstance(self.decision, Gains) else self._metrics
 
     def reads(self, dtype: pl.DataType) -> bool:
@@ -168,7 +187,7 @@ class Binary:
         return np.clip(answer, 0, 1)
 
     def chosen(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        return answer >= self.threshold
+        return as_served(answer) >= self._least
 
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
         return log_odds(answer)
@@ -197,7 +216,7 @@ class Binary:
             return {}
         ways = {
             "at the threshold": self.chosen(answer),
-            "at 0.5": answer >= 0.5,
+            "at 0.5": BINARY.chosen(answer),
             "always": np.ones(len(labels), np.bool_),
             "never": np.zeros(len(labels), np.bool_),
         }
@@ -207,13 +226,16 @@ class Binary:
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
         unit = f" {decisions['unit']}" if decisions["unit"] else ""
         gains = ", ".join(f"{way} {gain:.4g}{unit}" for way, gain in decisions["gain"].items())
-        return f"Acting from a probability of {decisions['threshold']:.3f} on; what a row brings: {gains}."
+        threshold = decisions["threshold"]
+        acting = f"Acting from a probability of {threshold:.3f} on" if threshold > EVERYBODY else "Acting on every row"
+        return f"{acting if threshold <= 1 else 'Acting on no row'}; what a row brings: {gains}."
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        return {"probability": answer, "prediction": answer >= self.threshold}
+        return {"probability": answer, "prediction": answer >= self._least}
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
-        return [{"probability": value, "prediction": value >= self.threshold} for value in answer.tolist()]
+        least = self._least
+        return [{"probability": value, "prediction": value >= least} for value in answer.tolist()]
 
 
 BINARY = Binary()

@@ -12,6 +12,10 @@ from mlops_ray.tasks.evaluation import Floats
 # Answers are put into so many bands, each of at least so many of the rows that it is found on.
 _BANDS, _BAND_ROWS = 10, 200
 _ROUNDING = 1e-9
+# Of the widest band's interval: a narrower one is that of labels which are nearly all the same.
+_NARROW = 1e-3
+# Of an answer and of a label: by how much float32 may move one beside the other, some sixteen of its steps.
+_SERVED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,18 @@ class Margins:
 
     def renewed(self, labels: Floats, answer: Floats, coverage: float) -> "Margins":
         """Wider or narrower, on each side alike in all bands, so that they hold on these rows; with few of them as they
-        are."""
+        are, and found anew where one band is so much narrower than another, as nearly all of its labels were the same,
+        that what widens it would make the others boundless."""
+        if len(labels) < max(fewest_rows(coverage), _BAND_ROWS):
+            return self
         pairs = np.array(self.ends).reshape(-1, 2)
         middle, half = pairs.mean(axis=1), (pairs[:, 1] - pairs[:, 0]) / 2
-        if len(labels) < max(fewest_rows(coverage), _BAND_ROWS) or not half.all():
-            return self
+        if half.min() <= _NARROW * half.max():
+            return conformal(labels, answer, coverage)
         band = _bands(answer, self.edges)
-        low, high = _pair((labels - answer - middle[band]) / half[band], coverage)
-        return Margins(_flat(np.stack([middle + low * half, middle + high * half], axis=1)), self.edges)
+        low, high = _pair((_errors(labels, answer) - middle[band]) / half[band], coverage)
+        ends = [middle + (low - _ROUNDING) * half, middle + (high + _ROUNDING) * half]
+        return Margins(_flat(np.stack(ends, axis=1)), self.edges)
 
 
 def fewest_rows(coverage: float) -> int:
@@ -49,20 +57,30 @@ def conformal(labels: Floats, answer: Floats, coverage: float) -> Margins:
     American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on each side
     (Linusson et al., "Signed-error conformal regression", PAKDD 2014), for rows with similar answers each by themselves
     (Vovk et al., "Mondrian confidence machine", 2003): where much is expected more is uncertain, and a calm week has
-    fewer such rows than a stormy one. Where rows are exchangeable, at least `coverage` of new labels are inside.
+    fewer such rows than a stormy one. Where rows are exchangeable, at least `coverage` of new labels are inside, also
+    where many of them are the same, such as 0, and an end lies on those (see `_errors`).
 
     labels, answer: of `fewest_rows` rows at least that the model has not seen.
     """
     edges = _edges(answer, max(fewest_rows(coverage), _BAND_ROWS))
     band = _bands(answer, edges)
-    pairs = [_pair((labels - answer)[band == one], coverage) for one in range(len(edges) + 1)]
+    errors = _errors(labels, answer)
+    pairs = [_pair(errors[:, band == one], coverage) for one in range(len(edges) + 1)]
     return Margins(_flat(np.array(pairs)), edges)
 
 
+def _errors(labels: Floats, answer: NDArray[np.floating[Any]]) -> Floats:
+    """From where to where the error of each row is once answer and interval were float32, [2, rows]. An end of an
+    interval is a label of these rows: what rounds it would else put it, and all labels that equal it, outside."""
+    reach = _SERVED * (np.abs(labels) + np.abs(answer))
+    return np.stack([labels - answer - reach, labels - answer + reach])
+
+
 def _pair(errors: Floats, coverage: float) -> tuple[float, float]:
-    ordered = np.sort(errors)
-    outside = math.floor((len(ordered) + 1) * (1 - coverage) / 2 + _ROUNDING)
-    return float(ordered[outside - 1]), float(ordered[len(ordered) - outside])
+    """errors: from where to where, [2, rows]."""
+    low, high = np.sort(errors, axis=1)
+    outside = math.floor((len(low) + 1) * (1 - coverage) / 2 + _ROUNDING)
+    return float(low[outside - 1]), float(high[len(high) - outside])
 
 
 def _flat(pairs: Floats) -> tuple[float, ...]:

@@ -7,7 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.tasks.declared import expect_numbers, expect_text
 from mlops_ray.tasks.evaluation import Floats
+from mlops_ray.tasks.probability import EVERYBODY, NOBODY, as_served
+
+# Of an amount: sums of what so many rows bring stay numbers.
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,10 @@ class Gains:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, self._table())):
-            raise UseCaseError(f"Gains: {self} has what is no number. Give finite ones.")
+        expect_numbers(self, "true_positive", "false_positive", "false_negative", "true_negative")
+        expect_text(self, "unit")
+        if not all(abs(one) <= _LARGEST for one in self._table()):
+            raise UseCaseError(f"Gains: {self} has what is no amount. Give numbers from -{_LARGEST:g} to {_LARGEST:g}.")
         if not (self.true_positive > self.false_negative and self.true_negative > self.false_positive):
             raise UseCaseError(
                 f"Gains: {self} says that acting never pays, or always does. true_positive must be above "
@@ -43,8 +50,9 @@ class Gains:
         return gains
 
     def threshold(self, labels: NDArray[np.bool_], probability: Floats, days: int) -> float:
-        """The one with the highest gain on these rows. Of well calibrated probabilities it is near that of Elkan, "The
-        foundations of cost-sensitive learning", IJCAI 2001, equation 2; found on rows, it is right for others too."""
+        """The one with the highest gain on these rows; above 1 where it is best never to act. Of well calibrated
+        probabilities it is near that of Elkan, "The foundations of cost-sensitive learning", IJCAI 2001, equation 2;
+        found on rows, it is right for others too."""
         order = np.argsort(-probability, kind="stable")
         every, nobody = np.ones(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
         more = self.of(labels, every)[order] - self.of(labels, nobody)[order]
@@ -58,20 +66,25 @@ class Capacity:
     per_day: float
 
     def __post_init__(self) -> None:
+        expect_numbers(self, "per_day")
         if not 0 < self.per_day < math.inf:
             raise UseCaseError(f"Capacity: per_day is {self.per_day}. Give a number above 0.")
 
     def threshold(self, labels: NDArray[np.bool_], probability: Floats, days: int) -> float:
-        """The lowest one that chooses at most so many rows a day on average."""
+        """The lowest one that chooses at most so many rows a day on average; above 1 where too many have the highest
+        answer."""
         most = self.per_day * days
         counts = np.arange(len(labels) + 1)
         return _before(-np.sort(-probability), np.where(counts <= most, counts, -1.0))
 
 
 def _before(descending: Floats, worth: Floats) -> float:
-    """The threshold that chooses the k first, with the k that is worth most: where equal ones are not parted."""
-    parted = np.concatenate([[True], descending[1:] < descending[:-1], [True]])
+    """The threshold that chooses the k first, with the k that is worth most: where equal ones are not parted, by
+    answers as they are served."""
+    served = as_served(descending)
+    parted = np.concatenate([[True], served[1:] < served[:-1], [True]])
     first = int(np.argmax(np.where(parted, worth, -np.inf)))
-    above = descending[first - 1] if first else 1.0
-    below = descending[first] if first < len(descending) else 0.0
-    return float(np.clip((above + below) / 2, np.finfo(np.float32).tiny, 1.0))
+    above = served[first - 1] if first else np.float32(NOBODY)
+    below = served[first] if first < len(served) else np.float32(EVERYBODY)
+    middle = (above + below) / 2
+    return float(middle if middle > below else above)

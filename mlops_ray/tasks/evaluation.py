@@ -17,12 +17,14 @@ _WORDS = {"roc_auc": "ROC AUC", "brier": "Brier score", "r2": "R²"}
 
 @dataclass(frozen=True)
 class Metric:
-    """lowest, highest: what it can be. biased: most of it is chance in few rows."""
+    """lowest, highest: what it can be. biased: most of it is chance in few rows. of_decision: it is measured of what
+    `Task.decided` finds."""
 
     lower_is_better: bool
     lowest: float = 0.0
     highest: float = 1.0
     biased: bool = False
+    of_decision: bool = False
 
     def gain(self, value: float) -> float:
         """The value, or where lower is better its negative: more is better."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.confusion import counted
+from mlops_ray.tasks.declared import is_writable
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Softmax
@@ -56,6 +57,8 @@ class MultiClass:
         names = self.classes
         if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
             raise UseCaseError(f"MultiClass: classes is {names!r}. Give a tuple of names, each with a character.")
+        if not all(map(is_writable, names)):
+            raise UseCaseError(f"MultiClass: classes are {names!r}; one has half of a character. Write it whole.")
         if len(names) < 3 or len(set(names)) < len(names):
             raise UseCaseError(f"MultiClass: classes are {names!r}. Give three or more, each once; two are Binary().")
 

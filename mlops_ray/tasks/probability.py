@@ -9,6 +9,13 @@ from mlops_ray.tasks.evaluation import Floats
 
 # The probabilities of an ensemble are sums of float32, which may pass 1 by some rounding.
 _ROUNDING = 1e-6
+# The thresholds by which every row is chosen, and none is: the float32 above 1.
+EVERYBODY, NOBODY = 0.0, float(np.nextafter(np.float32(1), np.float32(2)))
+
+
+def as_served(probability: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """What a served model answers with: float32, and nothing beyond 0 and 1."""
+    return np.clip(probability.astype(np.float32), 0, 1)
 
 
 def wrong_probability(answer: NDArray[np.floating[Any]]) -> str | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.conformal import Margins, conformal, fewest_rows
+from mlops_ray.tasks.declared import expect_numbers, expect_text
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mlops_ray.tasks.task import Task
 
 _BINS = 10
+# Answers are float32, which moves numbers by up to 6e-8 of their size: nearly 1 % of the deviation of such labels.
+_LARGEST, _TOLD_APART = float(np.finfo(np.float32).max), 1e-5
 # Of a week with fewer rows than that the coverage says nothing. Within so much it is called near.
 _WEEK_ROWS, _NEAR = 100, 0.03
 
@@ -64,9 +67,13 @@ class Regression:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return self._metrics if self.coverage is None else {**self._metrics, "coverage": Metric(lower_is_better=False)}
+        coverage = {"coverage": Metric(lower_is_better=False, of_decision=True)}
+        return self._metrics if self.coverage is None else {**self._metrics, **coverage}
 
     def __post_init__(self) -> None:
+        expect_text(self, "unit")
+        if self.coverage is not None:
+            expect_numbers(self, "coverage")
         if self.estimand not in ("mean", "median"):
             raise UseCaseError(f"Regression: estimand is {self.estimand!r}. It is 'mean' or 'median'.")
         if self.coverage is not None and not 0 < self.coverage < 1:
@@ -82,16 +89,25 @@ class Regression:
 
     def encoded(self, labels: pl.Series) -> NDArray[np.float64]:
         values = labels.cast(pl.Float64).to_numpy()
-        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
+        if (wrong := np.flatnonzero(~(np.abs(values) <= _LARGEST))).size:
             raise DataError(
-                f"{wrong.size} of {len(values)} labels are no finite number (the first is {values[wrong[0]]}). Make "
-                f"them null, so that their rows are not trained on, or repair the expression of the label."
+                f"{wrong.size} of {len(values)} labels are no finite number, from -{_LARGEST:.2g} to {_LARGEST:.2g} as "
+                f"answers can be (the first is {values[wrong[0]]}). Make them null, so that their rows are not "
+                f"trained on, or repair the expression of the label."
             )
         return values
 
     def shortfall(self, labels: NDArray[np.float64]) -> str | None:
         kinds = min(2, len(np.unique(labels)))
-        return f"{len(labels)} rows with {kinds} label value{'' if kinds == 1 else 's'}" if kinds < 2 else None
+        if kinds < 2:
+            return f"{len(labels)} rows with {kinds} label value{'' if kinds == 1 else 's'}"
+        mean, deviation = float(labels.mean()), float(labels.std())
+        if deviation >= _TOLD_APART * abs(mean):
+            return None
+        return (
+            f"{len(labels)} rows whose labels deviate by {deviation:.3g} around {mean:.3g}, which answers in float32 "
+            f"cannot follow (subtract a constant in the label's expression)"
+        )
 
     def rarest(self, labels: NDArray[np.float64]) -> int:
         return len(labels)

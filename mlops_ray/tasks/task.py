@@ -200,8 +200,8 @@ class Task(Protocol):
         ...
 
     def renewed(self, labels: NDArray[Any], answer: Floats) -> Self:
-        """The same, where what `decided` found can be brought up to date by rows that are newer; labels, answer: of the
-        very model that is sealed, which has not seen them. Or itself."""
+        """The same, where what `decided` found can be brought up to date by rows that are newer; answer: of the very
+        model that is sealed, as it is served, which has not seen them. Or itself."""
         ...
 
     def like(self, other: "Task") -> Self | None:

@@ -172,6 +172,25 @@ def _check_only(kind: str, candidate: Candidate, parameters: Parameters, task: T
     _expect_parity(candidate, model, sample, {"training": sample.frame, "odd": odd_rows(sample)})
 
 
+def check_nothing_known(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """A number may have no value in any row: a source that has not come yet, or a sensor of another place."""
+    sample = make_sample(task)
+    frame, odd = (one.with_columns(wind=pl.lit(None, pl.Float64)) for one in (sample.frame, odd_rows(sample)))
+    encoder = fit_encoder(frame, _FEATURES)
+    bare = replace(sample, encoder=encoder, frame=frame, matrix=encoder.encode(frame))
+    model = _last(candidate, parameters, bare)
+    _expect_parity(candidate, model, bare, {"training": frame, "odd": odd})
+
+
+def check_nothing_to_learn(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """All rows may be alike, and few: it answers all of them the same, also as ONNX."""
+    sample = make_sample(task, rows=60)
+    frame = pl.concat([sample.frame[:1]] * sample.frame.height)
+    alike = replace(sample, frame=frame, matrix=sample.encoder.encode(frame))
+    model = _last(candidate, parameters, alike)
+    _expect_parity(candidate, model, alike, {"training": frame, "odd": odd_rows(sample)})
+
+
 def check_weights_count(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
     """Rows that weigh next to nothing teach next to nothing. Who passed weights over would have its probabilities led
     back from weights of classes that they never had."""
@@ -242,6 +261,8 @@ CHECKS: tuple[Callable[[Candidate, Parameters, Task], None], ...] = (
     check_onnx_parity,
     check_numbers_alone,
     check_categories_alone,
+    check_nothing_known,
+    check_nothing_to_learn,
     check_weights_count,
     check_limits,
     check_blocks,

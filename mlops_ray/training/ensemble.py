@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.errors import UseCaseError
+from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.tasks.days import blocks_of
 from mlops_ray.tasks.estimate import Estimate, jackknife
 from mlops_ray.tasks.evaluation import weights_without
@@ -56,12 +56,23 @@ def average(
     mixed = np.empty_like(answers[names[0]])
     for one in np.unique(fold):
         inside = fold == one
-        lacking = task.shortfall(labels[~inside])
         elsewhere = {name: answers[name][~inside] for name in names}
-        found = {} if lacking else _greedy(elsewhere, labels[~inside], task, metric, most)[0]
+        found = _weights_if_enough(elsewhere, labels[~inside], task, metric, most)
         mixed[inside] = _mean({name: answers[name][inside] for name in names}, found or {names[0]: 1.0})
     single = max(names, key=lambda name: task.metrics[metric].gain(_value(task, metric, labels, answers[name])))
     return Average(weights, value, _better_by(task, metric, labels, mixed, answers[single], block))
+
+
+def _weights_if_enough(
+    answers: Mapping[str, Floats], labels: NDArray[Any], task: Task, metric: str, most: int
+) -> dict[str, float]:
+    """None where there are too few rows, or kinds of label, to measure by."""
+    if task.shortfall(labels):
+        return {}
+    try:
+        return _greedy(answers, labels, task, metric, most)[0]
+    except DataError:  # too few for what the metric is measured of, such as an interval
+        return {}
 
 
 def _greedy(
@@ -80,18 +91,22 @@ def _greedy(
 
 
 def _value(task: Task, metric: str, labels: NDArray[Any], answer: Floats) -> float:
-    one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
-    decided = task.decided(labels, answer, 1)
-    return float(decided.values({metric}, labels, answer, one_block, all_rows)[metric][0])
+    return float(_values(task, metric, labels, answer, np.zeros(len(labels), dtype=np.intp), np.ones((1, 1)))[0])
+
+
+def _values(
+    task: Task, metric: str, labels: NDArray[Any], answer: Floats, block: NDArray[np.intp], weights: Floats
+) -> Floats:
+    """The metric by weights of blocks, as of a trial: with what is found on these rows."""
+    decided = task.decided(labels, answer, 1) if task.metrics[metric].of_decision else task
+    return decided.values({metric}, labels, answer, block, weights)[metric]
 
 
 def _better_by(
     task: Task, metric: str, labels: NDArray[Any], ours: Floats, theirs: Floats, block: NDArray[np.intp]
 ) -> Estimate:
     weights, judged = weights_without(block), task.metrics[metric]
-    ours_, theirs_ = (
-        task.decided(labels, one, 1).values({metric}, labels, one, block, weights)[metric] for one in (ours, theirs)
-    )
+    ours_, theirs_ = (_values(task, metric, labels, one, block, weights) for one in (ours, theirs))
     gain = theirs_ - ours_ if judged.lower_is_better else ours_ - theirs_
     widest = judged.highest - judged.lowest
     return jackknife(float(gain[0]), gain[1:], task.freedom(metric, labels, block), -widest, widest)

@@ -1,7 +1,8 @@
 """A fitted model whose answers pass through a scaling, also as ONNX."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mlops_ray.errors import ModelError
+from mlops_ray.tasks.link import Link
 from mlops_ray.tasks.scaling import HIGHEST, LOWEST, Scaling
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.averaged import AveragedModel
@@ -19,6 +21,10 @@ from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters
 # In front of every name of the model's graph but its input, so that none meets a name of the scaling.
 _PREFIX = "unscaled/"
 _OPSET = 18
+# Kinds of NumPy's types: float, integer, unsigned, boolean.
+_NUMBERS = "fiub"
+_REPAIR = "Repair the candidate's predict."
+_Nodes = tuple[list[onnx.NodeProto], list[onnx.TensorProto]]
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,13 @@ class ScaledModel:
         return self.scaling.apply(answer)
 
     def to_onnx(self) -> bytes:
-        """The model's nodes and those of the scaling, in float64: a difference of float32 beside 1 would be all that is
-        left of a probability of one in ten million."""
+        """The model's nodes and those of the scaling, in float64, from the model's own scores where its last step is
+        `link_nodes`: of float32 answers beside 1 only steps of one in ten million are left."""
         complete = onnx.load_model_from_string(self.model.to_onnx())
         complete = onnx.compose.add_prefix(complete, _PREFIX, rename_inputs=False)
         output = self.task.output
-        scores, constants = self._scores(f"{_PREFIX}{output}")
+        own = _scores_in(complete.graph, output, self.scaling.link)
+        scores, constants = self._scores_of_answer(f"{_PREFIX}{output}") if own is None else self._scores_of(own)
         last, more, answer = link_nodes(self.scaling.link, output, "scaling/scores", np.float64)
         if not any(one.domain == "" for one in complete.opset_import):
             complete.opset_import.append(helper.make_opsetid("", _OPSET))
@@ -50,28 +57,55 @@ class ScaledModel:
         serialized: bytes = complete.SerializeToString()
         return serialized
 
-    def _scores(self, answer: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """As `scaling.scores_of`, times the slope, plus the shifts."""
-        values = {
-            "low": np.array(LOWEST),
-            "high": np.array(HIGHEST),
-            "one": np.array(1.0),
-            "axis": np.array([1], dtype=np.int64),
-            "slope": np.array(self.scaling.slope),
-            "shifts": np.array(self.scaling.shifts),
-        }
-        steps = [("Clip", "exact", "low", "high", "inside"), ("Log", "inside", "logs")]
-        if len(self.scaling.shifts) == 1:
+    def _scores_of(self, own: str) -> _Nodes:
+        """As `scaling.scores_of` what the model's link makes of its scores, [rows, width], times the slope, plus the
+        shifts."""
+        low, high = np.log([LOWEST, HIGHEST])
+        operator = "LogSoftmax"
+        if self.task.width == 1:
+            low, high, operator = low - np.log1p(-LOWEST), high - np.log1p(-HIGHEST), "Identity"
+        steps = [(operator, "exact", "logs"), ("Clip", "logs", "low", "high", "unscaled")]
+        return self._nodes(own, steps, {"low": np.array(low), "high": np.array(high)})
+
+    def _scores_of_answer(self, answer: str) -> _Nodes:
+        """The same from the answer."""
+        values = {"low": np.array(LOWEST), "high": np.array(HIGHEST)}
+        steps: list[tuple[str, ...]] = [("Clip", "exact", "low", "high", "inside"), ("Log", "inside", "logs")]
+        if self.task.width == 1:
+            values |= {"one": np.array(1.0), "axis": np.array([1], dtype=np.int64)}
             steps += [("Sub", "one", "inside", "other"), ("Log", "other", "logs_of_other")]
             steps += [("Sub", "logs", "logs_of_other", "odds"), ("Unsqueeze", "odds", "axis", "unscaled")]
         else:
             steps += [("Identity", "logs", "unscaled")]
-        steps += [("Mul", "unscaled", "slope", "sloped"), ("Add", "sloped", "shifts", "scores")]
-        nodes = [helper.make_node("Cast", [answer], ["scaling/exact"], to=TensorProto.DOUBLE)]
-        for operator, *names in steps:
+        return self._nodes(answer, steps, values)
+
+    def _nodes(self, given: str, steps: Sequence[tuple[str, ...]], values: Mapping[str, NDArray[Any]]) -> _Nodes:
+        """steps: operators, each with the names of its inputs and its result, from `exact`, which is what is given as
+        float64, to `unscaled`."""
+        values = {
+            **values,
+            "slope": np.array(self.scaling.slope, float),
+            "shifts": np.array(self.scaling.shifts, float),
+        }
+        nodes = [helper.make_node("Cast", [given], ["scaling/exact"], to=TensorProto.DOUBLE)]
+        for operator, *names in (*steps, ("Mul", "unscaled", "slope", "sloped"), ("Add", "sloped", "shifts", "scores")):
             *inputs, result = (f"scaling/{name}" for name in names)
             nodes.append(helper.make_node(operator, inputs, [result]))
         return nodes, [numpy_helper.from_array(value, f"scaling/{name}") for name, value in values.items()]
+
+
+def _scores_in(graph: onnx.GraphProto, output: str, link: Link) -> str | None:
+    """The scores from which `link_nodes` made the answer; None where something else did. Its nodes are taken out."""
+    made = {node.output[0]: node for node in graph.node}
+    answer, first = made[f"{_PREFIX}{output}"], made.get(f"{_PREFIX}link/0")
+    ours = answer.input[0] in (f"{_PREFIX}link/0", f"{_PREFIX}link/answer")
+    if first is None or not ours or first.op_type != link.onnx[0][0]:
+        return None
+    for node in [one for one in graph.node if one is answer or one.output[0].startswith(f"{_PREFIX}link/")]:
+        graph.node.remove(node)
+    for constant in [one for one in graph.initializer if one.name.startswith(f"{_PREFIX}link/")]:
+        graph.initializer.remove(constant)
+    return str(first.input[0])
 
 
 def scaled(model: FittedModel, scaling: Scaling, task: Task) -> ScaledModel:
@@ -81,13 +115,18 @@ def scaled(model: FittedModel, scaling: Scaling, task: Task) -> ScaledModel:
     return ScaledModel(model, scaling, task)
 
 
-def expect_answers(task: Task, answer: NDArray[np.float64], rows: int) -> None:
-    """Raise ModelError with a sentence if these are no answers to so many rows."""
+def expect_answers(task: Task, answer: Any, rows: int) -> None:
+    """Raise ModelError with a sentence if these are no answers to so many rows: an array of numbers, one of them or one
+    for each class a row."""
     wanted = (rows,) if task.width == 1 else (rows, task.width)
+    if not isinstance(answer, np.ndarray):
+        raise ModelError(f"The model answered with a {type(answer).__name__}, which is no NumPy array. {_REPAIR}")
+    if answer.dtype.kind not in _NUMBERS:
+        raise ModelError(f"The model answered with {answer.dtype}, which are no numbers. {_REPAIR}")
     if answer.shape != wanted:
-        raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}.")
+        raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}. {_REPAIR}")
     if sentence := task.wrong(answer):
-        raise ModelError(sentence)
+        raise ModelError(f"{sentence} {_REPAIR}")
 
 
 def fit_steps(

@@ -13,6 +13,9 @@ from mlops_ray.tasks.scaling import Scaling, without_weights
 from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Fit
 
+# Of a row: what weighs less together is beyond what sums of gradients keep in float32.
+_LEAST = 1e-6
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -24,7 +27,8 @@ class Weights:
 
 
 def weigh(fit: Fit, task: Task, labels: NDArray[Any], moments: pl.Series) -> Weights:
-    """moments: of prediction, [rows]. Raises DataError if there is no row of a class that is to be weighted."""
+    """moments: of prediction, [rows]. Raises DataError if there is no row of a class that is to be weighted, and if
+    what all rows of a class weigh is next to nothing."""
     if fit.class_weights is None and fit.half_life is None:
         return Weights(None, None)
     rows, correction = np.ones(len(labels)), None
@@ -36,7 +40,22 @@ def weigh(fit: Fit, task: Task, labels: NDArray[Any], moments: pl.Series) -> Wei
         by_class = _by_class(fit.class_weights, task, labels)
         rows *= by_class[task.class_numbers(labels)]
         correction = without_weights(by_class)
-    return Weights(rows / rows.mean(), correction)
+    rows = np.ldexp(
+        rows, -np.frexp(rows.max())[1]
+    )  # so that no sum of them is beyond float64; by a power of 2, exactly
+    rows /= rows.mean()
+    _expect_weight(task, labels, rows)
+    return Weights(rows, correction)
+
+
+def _expect_weight(task: Task, labels: NDArray[Any], rows: NDArray[np.float64]) -> None:
+    numbers = task.class_numbers(labels)
+    for name, total, count in zip(task.class_names, np.bincount(numbers, rows), np.bincount(numbers), strict=False):
+        if count and total < _LEAST:
+            raise DataError(
+                f"The {count} rows of the class {name} weigh {total:.1g} together, where a row weighs 1 on average, so "
+                f"nothing would be learned of it. Give Fit a longer half_life, or class_weights that are less apart."
+            )
 
 
 def _by_class(declared: Any, task: Task, labels: NDArray[Any]) -> NDArray[np.float64]:

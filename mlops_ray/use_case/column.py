@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import polars as pl
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.tasks.declared import is_writable
 
 ColumnType = Literal["text", "integer", "number", "boolean", "timestamp"]
 
@@ -188,6 +189,8 @@ class Column:
 
     def _check_texts(self) -> None:
         for text in (*self.choices, *(self.null_texts or ())):
+            if not is_writable(text):
+                raise self._wrong(f"{text!r} has half of a character. Write it whole")
             if text != normal_form(text, self.text_form):
                 raise self._wrong(f"{text!r} is not how texts are read: trimmed, in the form {self.text_form}")
         values = {"true", "false"} if self.type == "boolean" else set(self.choices)

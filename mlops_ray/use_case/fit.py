@@ -77,8 +77,9 @@ class Fit:
         if isinstance(self.class_weights, Mapping):
             for one in self.class_weights:
                 if one not in classes:
-                    hint = nearest(one, [str(name) for name in classes]) if isinstance(one, str) else ""
-                    shown = ", ".join(repr(name) for name in classes)
+                    names, shown = [str(name) for name in classes], ", ".join(repr(name) for name in classes)
+                    hint = nearest(one, names) if isinstance(one, str) else ""
+                    hint = f"Write {one} without quotes." if one in names else hint
                     raise UseCaseError(f"{owner}: Fit: the label has no class {one!r} (it has {shown}). {hint}".strip())
 
 

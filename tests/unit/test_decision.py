@@ -1,5 +1,7 @@
 """Decisions: the threshold is the one that brings most on the rows it is found on, by a search of all of them."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,12 @@ from hypothesis import strategies as st
 
 from mlops_ray.tasks.binary import Binary
 from mlops_ray.tasks.decision import Capacity, Gains
+from mlops_ray.tasks.stored import task_from_json, task_to_json
 
-LABELS_AND_ANSWERS = st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=1, max_size=40)
+# Few of them, 0 and 1 and such among them as float32 cannot tell apart: what forests and sure models answer.
+ANSWERS = st.sampled_from([0.0, 1e-46, 0.1, 0.3, 0.1 + 0.2, 0.3 + 2e-8, 0.7, 0.9, 1 - 2e-9, 1 - 1e-9, 1.0])
+LABELS_AND_ANSWERS = st.lists(st.tuples(st.booleans(), ANSWERS), min_size=1, max_size=40)
+THRESHOLDS = [*(np.arange(11) / 10 - 0.05), 0.31, 2.0]
 
 
 def gain_at(gains: Gains, labels: np.ndarray, answer: np.ndarray, threshold: float) -> float:
@@ -30,13 +36,13 @@ def gain_at(gains: Gains, labels: np.ndarray, answer: np.ndarray, threshold: flo
     right=st.integers(0, 9),
 )
 def test_no_other_threshold_brings_more(
-    rows: list[tuple[bool, int]], hit: int, vain: int, missed: int, right: int
+    rows: list[tuple[bool, float]], hit: int, vain: int, missed: int, right: int
 ) -> None:
-    labels, answer = np.array([label for label, _ in rows]), np.array([(value + 1) / 10 for _, value in rows])
+    labels, answer = np.array([label for label, _ in rows]), np.array([value for _, value in rows])
     task = Binary(decision=Gains(hit, vain, missed, right, "EUR")).decided(labels, answer, 1)
     assert isinstance(task.decision, Gains)
-    best = max(gain_at(task.decision, labels, answer, one) for one in np.arange(11) / 10 + 0.05)
-    reached = gain_at(task.decision, labels, answer, task.threshold)
+    best = max(gain_at(task.decision, labels, answer, one) for one in THRESHOLDS)
+    reached = gain_at(task.decision, labels, answer.astype(np.float32), task.threshold)
     assert reached == pytest.approx(best)
     (value,) = task.values({"gain"}, labels, answer, np.zeros(len(labels), int), np.ones((1, 1)))["gain"]
     assert value == pytest.approx(reached)
@@ -62,14 +68,56 @@ def test_what_deciding_brings_is_said_beside_doing_nothing_and_always() -> None:
 
 
 @given(rows=LABELS_AND_ANSWERS, per_day=st.integers(1, 30), days=st.integers(1, 4))
-def test_hands_are_never_asked_for_more_than_they_can_do(rows: list[tuple[bool, int]], per_day: int, days: int) -> None:
-    labels, answer = np.array([label for label, _ in rows]), np.array([(value + 1) / 10 for _, value in rows])
+def test_hands_are_never_asked_for_more_than_they_can_do(
+    rows: list[tuple[bool, float]], per_day: int, days: int
+) -> None:
+    labels, answer = np.array([label for label, _ in rows]), np.array([value for _, value in rows])
     task = Binary(decision=Capacity(per_day)).decided(labels, answer, days)
-    chosen = task.chosen(answer).sum()
-    assert chosen <= per_day * days
-    more = np.unique(answer[answer < task.threshold])
-    if more.size:  # one step lower would choose too many
-        assert (answer >= more[-1]).sum() > per_day * days
+    chosen = ways_to_choose(task, answer)
+    assert chosen.sum() <= per_day * days
+    served = answer.astype(np.float32)
+    if not chosen.all():  # one step lower would choose too many
+        assert (served >= served[~chosen].max()).sum() > per_day * days
+
+
+def ways_to_choose(task: Binary, answer: np.ndarray) -> np.ndarray:
+    """Which rows are chosen: the same ones offline, as JSON, and as columns of a batch."""
+    served = answer.astype(np.float32)
+    chosen = task.chosen(answer)
+    assert chosen.tolist() == task.chosen(served).tolist()
+    assert chosen.tolist() == task.columns(served)["prediction"].tolist()
+    assert chosen.tolist() == [row["prediction"] for row in task.rows(served)]
+    return chosen
+
+
+@given(answer=st.lists(ANSWERS, min_size=1, max_size=20), threshold=st.one_of(ANSWERS, st.floats(0, 1)))
+def test_an_answer_is_yes_everywhere_or_nowhere(answer: list[float], threshold: float) -> None:
+    ways_to_choose(Binary(threshold), np.array([*answer, threshold]))
+
+
+@pytest.mark.parametrize("hundredths", range(1, 100))
+def test_an_answer_that_is_the_threshold_is_yes(hundredths: int) -> None:
+    assert ways_to_choose(Binary(hundredths / 100), np.array([hundredths / 100])).all()
+
+
+def test_nobody_is_chosen_where_that_is_best_though_the_highest_answer_is_sure() -> None:
+    never = Binary(decision=Gains(1, -5)).decided(np.array([False, False]), np.array([1.0, 0.2]), 1)
+    assert not ways_to_choose(never, np.array([1.0, 0.2])).any()
+    too_many = Binary(decision=Capacity(5)).decided(np.zeros(63, bool), np.ones(63), 1)
+    assert not ways_to_choose(too_many, np.ones(63)).any()
+    everybody = Binary(decision=Gains(1, -1)).decided(np.array([True, True]), np.zeros(2), 1)
+    assert ways_to_choose(everybody, np.zeros(2)).all()
+    for task in (never, too_many, everybody):
+        assert task_from_json(json.loads(json.dumps(task_to_json(task)))) == task
+    said = {"unit": "", "gain": {"never": 0.0}}
+    assert never.decisions_described({"threshold": never.threshold, **said}).startswith("Acting on no row;")
+    assert never.decisions_described({"threshold": everybody.threshold, **said}).startswith("Acting on every row;")
+
+
+def test_answers_that_float32_cannot_tell_apart_are_chosen_together_or_not_at_all() -> None:
+    for answer in (np.array([0.1 + 0.2, 0.3, 0.3, 0.3, 0.05]), 1 - np.array([1e-9, 2e-9, 3e-9, 4e-9, 0.5])):
+        task = Binary(decision=Capacity(1)).decided(answer > 1, answer, 1)
+        assert not ways_to_choose(task, answer).any()
 
 
 def test_who_declares_no_decision_keeps_the_threshold() -> None:

@@ -94,9 +94,32 @@ def test_a_class_that_is_missing_in_training_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    "fit",
+    [
+        Fit(half_life=timedelta(minutes=30)),
+        Fit(half_life=timedelta(microseconds=1)),
+        Fit(class_weights={True: 1e-308, False: 1e308}),
+        Fit(class_weights={True: 5e-324}),
+    ],
+    ids=str,
+)
+def test_a_class_whose_weights_vanish_is_named(fit: Fit) -> None:
+    """The class True is in the older half alone."""
+    with pytest.raises(DataError, match=r"The 1000 rows of the class True weigh .* together.* half_life"):
+        weigh(fit, Binary(), np.arange(2_000) < 1_000, moments(2_000))
+
+
+@pytest.mark.parametrize("weight", [1e308, 1.0, 1e-308])
+def test_weights_are_as_far_apart_as_they_are_said_to_be_however_large(weight: float) -> None:
+    found = weigh(Fit(class_weights={True: weight, False: weight / 4}), Binary(), np.arange(8) < 4, moments(8)).rows
+    assert found == pytest.approx([1.6] * 4 + [0.4] * 4)
+
+
+@pytest.mark.parametrize(
     ("said", "task", "sentence"),
     [
         ({"class_weights": {"lat": 2.0}}, CLASSES, "no class 'lat' .*Did you mean 'late'"),
+        ({"class_weights": {"True": 3.0}}, Binary(), r"has False, True\). Write True without quotes\.$"),
         ({"class_weights": {"late": 2.0}}, Binary(), r"no class 'late' \(it has False, True\)"),
         ({"class_weights": "balanced"}, Regression(), "class_weights is for labels with classes"),
         ({"calibration": "platt"}, Regression(), "calibration is for labels with classes"),
@@ -272,12 +295,18 @@ class Odd:
         (np.full((1000, 2), 0.5), r"shape \(1000, 2\) instead of"),
         (np.full(999, 0.5), r"shape \(999,\) instead of"),
         (np.full(1000, 1.5), "The model answered 1.5 for row 0"),
+        ([0.5] * 1000, "answered with a list, which is no NumPy array"),
+        (None, "answered with a NoneType"),
+        (pl.Series([0.5] * 1000), "answered with a Series"),
+        (np.full(1000, "0.5"), "answered with <U3, which are no numbers"),
+        (np.full(1000, 0.5, dtype=object), "answered with object"),
+        (np.full(1000, 0.5 + 0j), "answered with complex128"),
     ],
-    ids=["nan", "width", "rows", "above 1"],
+    ids=["nan", "width", "rows", "above 1", "list", "none", "series", "text", "object", "complex"],
 )
 def test_answers_that_are_none_fail_the_trial_with_a_sentence(fit: Fit, answer: Any, sentence: str) -> None:
     message = judged(Odd(answer), {}, rare(1000, 0.2), fit, "roc_auc")["message"]
-    assert re.search(sentence, message)
+    assert re.search(f"{sentence}.* Repair the candidate's predict[.]$", message)
 
 
 def test_a_candidate_whose_library_is_not_installed_fails_with_the_extra_that_brings_it(

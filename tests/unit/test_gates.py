@@ -133,6 +133,15 @@ def test_better_than_the_champion_means_with_certainty(measured: Measured, margi
     assert result(BetterThanChampion(margin), measured).passed is passed
 
 
+def test_a_champion_of_which_the_metric_cannot_be_measured_is_said_to_be_one() -> None:
+    unlike = Comparison("roc_auc", 0.8, math.nan, Estimate(math.nan, None, None), 100, 9)
+    found = result(BetterThanChampion(0.0), Measured(BINARY, EVALUATION, comparisons={"roc_auc": unlike}))
+    assert (found.passed, found.value) == (False, None)
+    assert (
+        found.sentence == "The champion gives nothing that roc_auc is measured of. Compare by a metric that both have."
+    )
+
+
 def test_what_was_not_measured_fails() -> None:
     gates = [OnnxParity(), Latency(1), NoVulnerability(), Fairness("origin", 0.1)]
     assert [found.passed for found in judge(gates, MEASURED, NOW)] == [False] * 4

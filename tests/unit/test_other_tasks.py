@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from mlops_ray.errors import DataError, IntegrityError, ModelError, UseCaseError
@@ -19,6 +21,7 @@ from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.stored import task_from_json, task_to_json
 from mlops_ray.tasks.task import Task
+from mlops_ray.use_case import Column
 
 CLASSES = ("on time", "late", "cancelled")
 OUTCOME, DELAY, MEDIAN = MultiClass(CLASSES), Regression("minutes"), Regression("minutes", "median")
@@ -107,8 +110,13 @@ def test_a_link_has_the_gradient_of_its_loss(task: Task) -> None:
     ("task", "labels", "message"),
     [
         (OUTCOME, pl.Series(["late", "diverted", "diverted"]), r"2 of 3 labels .* most often 'diverted', in 2 rows"),
-        (DELAY, pl.Series([1.0, float("nan")]), r"1 of 2 labels are no finite number \(the first is nan\)"),
+        (DELAY, pl.Series([1.0, float("nan")]), r"1 of 2 labels are no finite number.*\(the first is nan\)"),
         (DELAY, pl.Series([float("inf"), 1.0]), "no finite number"),
+        (
+            DELAY,
+            pl.Series([-1e300, 1.0]),
+            r"1 of 2 labels are no finite number.* from -3.4e\+38 to 3.4e\+38 .*\(the first is -1e\+300",
+        ),
     ],
 )
 def test_what_can_be_no_label_is_refused_by_name(task: Task, labels: pl.Series, message: str) -> None:
@@ -178,11 +186,29 @@ def test_what_was_stored_before_there_were_others_is_yes_or_no() -> None:
         (lambda: MultiClass(("a", "b")), "two are Binary"),
         (lambda: MultiClass(("a", "b", "a")), "each once"),
         (lambda: MultiClass(("a", "", "c")), "each with a character"),
+        (lambda: MultiClass(("a", "b", "\ud800")), "half of a character"),
+        (lambda: Column("a", "text", choices=("b", "\ud800")), "half of a character. Write it whole"),
         (lambda: Regression(estimand="mode"), "'mean' or 'median'"),
-        (lambda: Binary(0.0), "above 0, at most 1"),
+        (lambda: Binary(-0.1), "threshold is -0.1. Give a probability, from 0 to 1"),
+        (lambda: Binary(1.5), "threshold is 1.5"),
         (lambda: Binary(decision=Gains(false_positive=1.0)), "acting never pays, or always does"),
-        (lambda: Binary(decision=Gains(true_positive=float("nan"))), "no number"),
+        (lambda: Binary(decision=Gains(true_positive=float("nan"))), "no amount"),
+        (lambda: Gains(1e308, -1e308, -1e308, 1e308), "Give numbers from -1e.100"),
         (lambda: Binary(decision=Capacity(0)), "above 0"),
+        (lambda: Capacity("200"), "Capacity: per_day is '200'. It must be a number, without quotes"),
+        (lambda: Capacity(None), "per_day is None"),
+        (lambda: Capacity(True), "per_day is True"),
+        (lambda: Gains("3", -1), "Gains: true_positive is '3'"),
+        (lambda: Gains(True, -1), "true_positive is True"),
+        (lambda: Gains(1, -1, unit=3), "Gains: unit is 3. It must be a text"),
+        (lambda: Binary("0.3"), "Binary: threshold is '0.3'"),
+        (lambda: Binary(threshold=None), "threshold is None"),
+        (lambda: Binary(threshold=True), "threshold is True"),
+        (lambda: Binary(decision=0.3), r"decision is 0.3. Give Gains\(...\) or Capacity"),
+        (lambda: Binary(decision={"gains": 1}), "decision is {'gains': 1}"),
+        (lambda: Regression(coverage="0.8"), "Regression: coverage is '0.8'"),
+        (lambda: Regression(coverage=(0.1, 0.9)), r"coverage is \(0.1, 0.9\)"),
+        (lambda: Regression(unit=None), "unit is None"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused(make: Any, message: str) -> None:
@@ -195,6 +221,16 @@ def test_answers_of_numbers_are_apart_as_far_as_float32_can_tell_them() -> None:
     assert DELAY.apart(exact.astype(np.float32), exact).max() < 1e-5
     assert DELAY.apart(np.array([0.0]), np.array([0.25])) == pytest.approx([0.2])
     assert OUTCOME.apart(PROBABILITY[:2], PROBABILITY[1::-1]).shape == (2,)
+
+
+def test_labels_that_float32_answers_cannot_follow_are_too_few_to_learn_from() -> None:
+    noise = RANDOM.normal(size=1_000)
+    assert DELAY.shortfall(1e9 + 1e5 * noise) is None
+    assert "labels deviate by" in str(lacking := DELAY.shortfall(1e9 + 10 * noise))
+    assert "subtract a constant" in str(lacking)
+    with pytest.raises(DataError, match="cannot follow"):
+        evaluate(DELAY, 1e9 + 10 * noise, np.full(1_000, 1e9), np.arange(1_000) // 100)
+    assert DELAY.shortfall(noise - noise.mean()) is None
 
 
 def test_no_warning_comes_with_a_constant_answer() -> None:
@@ -261,7 +297,48 @@ def test_intervals_keep_their_shape_and_are_brought_to_the_width_that_newer_rows
     rare = Regression(coverage=0.999).decided(answer + noise, answer, 7)
     assert rare.renewed(answer[:1_000], answer[:1_000]) == rare, "Of a thousand rows none may be outside."
     exact = Regression(coverage=0.8).decided(answer, answer, 7)
-    assert exact.renewed(answer + noise, answer) == exact
+    assert exact.renewed(answer + noise, answer).decisions(answer + noise, answer, day)["coverage"] >= 0.8
+
+
+def covered_as_served(task: Regression, labels: np.ndarray, answer: np.ndarray) -> tuple[float, float]:
+    """The share of the labels in the interval that the monitoring knows, and in the one that is answered."""
+    served = answer.astype(np.float32)
+    ends = task.columns(served)
+    known = task.values({"coverage"}, labels, served, *one_block(labels))["coverage"][0]
+    return float(known), float(((labels >= ends["low"]) & (labels <= ends["high"])).mean())
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    coverage=st.sampled_from([0.5, 0.8, 0.9]),
+    size=st.sampled_from([1e-3, 1.0, 1e4]),
+    zeros=st.sampled_from([0.0, 0.6, 0.97]),
+    moved=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_labels_many_of_which_are_the_same_are_covered_as_asked_for(
+    seed: int, coverage: float, size: float, zeros: float, moved: bool
+) -> None:
+    """As float32, of the very rows that the interval is found on: an end of it lies on one of the labels, and a few
+    answers to many rows make of a thousand labels one. moved: by another model, on the rows of the gap."""
+    random = np.random.default_rng(seed)
+    few = random.uniform(0.1, 9, 4) * size
+    answer = random.choice(few, 2_000)
+    labels = np.where(random.random(2_000) < zeros, 0.0, np.round(random.exponential(4, 2_000), 1)) * size
+    found = Regression(coverage=coverage).decided(labels, answer, 10)
+    if moved:
+        answer = answer * random.uniform(0.9, 1.1) + random.uniform(-0.1, 0.1) * size
+        found = found.renewed(labels, answer.astype(np.float32))
+    assert min(covered_as_served(found, labels, answer)) >= coverage
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_an_interval_of_labels_that_all_differ_is_as_wide_as_its_ranks(offset: float) -> None:
+    random = np.random.default_rng(5)
+    answer = np.full(999, offset + 1 / 3)
+    errors = random.normal(0, 10, 999)
+    found = Regression(coverage=0.8).decided(answer + errors, answer, 7)
+    assert found.margins == pytest.approx(np.sort(errors)[[99, 899]], abs=0.01)
 
 
 def test_a_row_whose_answer_is_an_edge_is_in_the_band_above_it_in_float32_as_in_float64() -> None:

@@ -13,7 +13,7 @@ from mlops_ray.errors import DataError
 from mlops_ray.monitoring.alarms import diagnose
 from mlops_ray.monitoring.build_reference import build_reference
 from mlops_ray.monitoring.judging import judge, judge_concept
-from mlops_ray.monitoring.performance_estimation import Estimator, fit_estimator, isotonic
+from mlops_ray.monitoring.performance_estimation import Estimator, decision_rate, fit_estimator, isotonic
 from mlops_ray.monitoring.quality import join_labels, latest_labels, quality_by_window
 from mlops_ray.monitoring.reliability import Reliability, miscalibration, reliability_edges
 from mlops_ray.monitoring.sketches import NumericSketch
@@ -240,3 +240,12 @@ def test_inputs_and_concept_that_drift_on_sea_are_told_apart() -> None:
     }
     assert "concept drift" in words["concept"]
     assert "data drift without loss of quality" in words["inputs"]
+
+
+@pytest.mark.parametrize("threshold", [number / 100 for number in range(1, 100)])
+def test_an_answer_that_is_just_below_a_declared_threshold_is_no_yes(threshold: float) -> None:
+    """Of bins with the threshold, as float32, at an end: the values at that end are of the bin below it."""
+    edge = np.float32(threshold)
+    sketch = NumericSketch.with_edges([edge])
+    sketch.update(np.array([np.nextafter(edge, np.float32(0)), np.nextafter(edge, np.float32(1))], dtype=np.float32))
+    assert decision_rate(sketch, threshold) == 0.5

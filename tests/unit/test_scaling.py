@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.ranking import ranking
 from mlops_ray.tasks.scaling import HIGHEST, Scaling, platt, temperature, without_weights
 from mlops_ray.tasks.task import Task
+from mlops_ray.training.candidates.graph import Graph
 from mlops_ray.training.scaled import ScaledModel, scaled
 
 YES_NO, CLASSES = Binary(), MultiClass(("early", "on time", "late"))
@@ -134,3 +136,51 @@ def test_onnx_answers_as_the_scaled_model(task: Task, first: Scaling, second: Sc
     assert answered.dtype == np.float32
     assert task.wrong(answered) is None
     assert task.apart(answered, model.predict(matrix)).max() < 1e-6
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model whose scores are the columns of its matrix, and whose last step is its link. more: a step after it."""
+
+    task: Task
+    more: bool = False
+
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        answer = self.task.link(np.zeros(1)).answer(matrix.astype(np.float64))
+        return answer / 2 if self.more else answer
+
+    def to_onnx(self) -> bytes:
+        graph, link = Graph(), self.task.link(np.zeros(1))
+        scores = graph.add("Identity", "matrix")
+        model = onnx.load_model_from_string(
+            graph.model(link, "linked" if self.more else "probability", scores, np.float32)
+        )
+        if self.more:
+            model.graph.initializer.append(helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]))
+            model.graph.node.append(helper.make_node("Mul", ["linked", "half"], ["probability"]))
+            model.graph.output[0].name = "probability"
+        content: bytes = model.SerializeToString()
+        return content
+
+
+@pytest.mark.parametrize("slope", [0.7, 1.0, 3.0])
+@pytest.mark.parametrize("shift", [0.0, -6.2, -8.5, -14.0])
+@pytest.mark.parametrize("task", [YES_NO, CLASSES], ids=["yes and no", "classes"])
+def test_onnx_of_sure_models_answers_as_they_do(task: Task, shift: float, slope: float) -> None:
+    """A class of two rows in a thousand is answered next to 1 by what its weight taught, and is led back from there."""
+    score = np.linspace(-20, 30, 5_000, dtype=np.float32)
+    matrix = score[:, None] if task.width == 1 else np.stack([score, score / 3, -score], axis=1)
+    shifts = (slope * shift,) if task.width == 1 else (slope * shift, 0.0, 1.0)
+    model = scaled(Scores(task), Scaling(slope, shifts), task)
+    complete = onnx.load_model_from_string(model.to_onnx())
+    assert {node.op_type for node in complete.graph.node} & {"Log"} == set(), "It begins with the scores."
+    session = onnxruntime.InferenceSession(complete.SerializeToString(), providers=["CPUExecutionProvider"])
+    answered = session.run(["probability"], {"matrix": matrix})[0]
+    assert task.apart(answered, model.predict(matrix)).max() < 2e-7
+
+
+def test_what_comes_after_the_link_is_not_passed_over() -> None:
+    matrix = np.linspace(-5, 5, 500, dtype=np.float32)[:, None]
+    model = scaled(Scores(YES_NO, more=True), Scaling(1.5, (0.4,)), YES_NO)
+    session = onnxruntime.InferenceSession(model.to_onnx(), providers=["CPUExecutionProvider"])
+    assert session.run(["probability"], {"matrix": matrix})[0] == pytest.approx(model.predict(matrix), abs=1e-6)

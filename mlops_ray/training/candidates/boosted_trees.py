@@ -1,7 +1,7 @@
 """Gradient-boosted trees: scikit-learn's HistGradientBoosting over the numbers and the codes of the categories."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +18,8 @@ Estimator: TypeAlias = HistGradientBoostingClassifier | HistGradientBoostingRegr
 
 # Between two looks at the clock, if there is a limit; each fit sorts the values of all features into bins again.
 _TREES_AT_ONCE = 20
+# Of more rows than that, so many are drawn to find bins by; of a column 20 values are to be expected among them.
+_BINNED_ROWS, _FEWEST_BINNED = 200_000, 20
 
 
 def fit_trees(data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
@@ -34,6 +36,8 @@ class _Growth:
 
     def __init__(self, data: FitData, watched: FitData | None, parameters: Parameters) -> None:
         link = data.task.link(data.label)
+        bare = _bare(data)
+        data, watched = _filled(data, bare), None if watched is None else _filled(watched, bare)
         made, self._link = _ESTIMATORS[link.name](link)
         self._data, self._watched, self.trees = data, watched, 0
         self._model = made.set_params(
@@ -67,6 +71,23 @@ class _Growth:
 
     def model(self) -> "BoostedTrees":
         return BoostedTrees(self._model, self._link, self._data.task.output)
+
+
+def _bare(data: FitData) -> NDArray[np.intp]:
+    """The columns without any value, or with so few that there may be none in the rows by which scikit-learn bins them,
+    which are drawn by their weights: it fails on such a column."""
+    share = [np.average(~np.isnan(column), weights=data.weights) for column in data.matrix.T]
+    fewest = 0.0 if len(data.label) <= _BINNED_ROWS else _FEWEST_BINNED / _BINNED_ROWS
+    return np.flatnonzero(np.array(share) <= fewest)
+
+
+def _filled(data: FitData, columns: NDArray[np.intp]) -> FitData:
+    """With zeros in these columns: a constant is never split on, so trees ask nothing of them."""
+    if not columns.size:
+        return data
+    matrix = np.array(data.matrix)
+    matrix[:, columns] = 0.0
+    return replace(data, matrix=matrix)
 
 
 def _classifier(link: Link) -> tuple[Estimator, Link]:

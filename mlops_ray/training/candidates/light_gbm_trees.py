@@ -148,7 +148,7 @@ def _tree(root: Mapping[str, Any]) -> Tree:
         np.array(left),
         np.array(right),
         np.array([_missing_goes_left(node, limit) for node, limit in zip(nodes, threshold, strict=True)]),
-        np.array([node.get("leaf_value", 0.0) for node in nodes]),
+        np.array([node.get("leaf_value", 0.0) for node in nodes], dtype=np.float64),  # it may be the integer 0
     )
 
 

@@ -1,0 +1,28 @@
+"""What a kind of label is declared with: values of another type are refused where they are written."""
+
+from typing import Any
+
+from mlops_ray.errors import UseCaseError
+
+
+def expect_numbers(declared: Any, *names: str) -> None:
+    """Raise UseCaseError naming the first of these fields that is no int or float; True and False are none."""
+    for name in names:
+        value = getattr(declared, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UseCaseError(f"{_owner(declared)}: {name} is {value!r}. It must be a number, without quotes.")
+
+
+def expect_text(declared: Any, name: str) -> None:
+    """Raise UseCaseError if the field is no text."""
+    if not isinstance(value := getattr(declared, name), str):
+        raise UseCaseError(f"{_owner(declared)}: {name} is {value!r}. It must be a text, in quotes.")
+
+
+def is_writable(text: str) -> bool:
+    """Whether it can be stored and sent: half of a surrogate pair is no character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _owner(declared: Any) -> str:
+    return type(declared).__name__
