@@ -198,9 +198,7 @@ def test_millions_of_values_are_refused_before_anything_reads_them() -> None:
     assert time.process_time() - began_s < 0.5
 
 
-@pytest.mark.parametrize(
-    "moment", ["2013-01-01T00:00:00+05:60", "2013-01-01T00:00:00-05:99", "2013-01-01T00:00:00+24:00"]
-)
+@pytest.mark.parametrize("offset", ["+05:60", "-05:99", "+24:00"])
 def test_an_offset_that_a_file_may_not_have_is_refused(body: PredictBody, offset: str) -> None:
     with pytest.raises(HttpError, match=r"departure: .*departure:not_timestamp"):
         body.decode(json.dumps({"keys": {**ROW, "departure": f"2013-01-01T00:00:00{offset}"}}).encode())
