@@ -139,6 +139,15 @@ class Host:
         """Whether nothing runs here any more of what was started."""
         return all(process.poll() is not None for process in self.processes)
 
+    def ended_within(self, seconds: float) -> float | None:
+        """When all had ended, if it did: a node that Ray gave up while it was away is told so after it is back."""
+        deadline = time.monotonic() + seconds
+        while not self.ended():
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.2)
+        return time.time()
+
     def cut(self) -> None:
         ip("link", "set", self.name, "down")
 

@@ -109,6 +109,7 @@ def test_killed_ten_times_in_a_hundred_thousand_predictions(server: Server) -> N
             for stretches, kills in ((calm, False), (killed, True)):
                 begun = time.monotonic()
                 if kills:
+                    wait_until(lambda: bool(server.processes("ray::DriftActor")), 60)  # on a slow machine
                     (actor,) = server.processes("ray::DriftActor")
                     pids.add(actor.pid)
                     assert actor.nice() > replica.nice()

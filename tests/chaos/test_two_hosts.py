@@ -27,6 +27,7 @@ from tests.raw_ledger import raw_rows
 
 NAME = "departures"
 PORT, ROTATE_S = 18_300, 5
+TOLD_S = 60.0  # after a link is restored Ray has told a node that it gave it up
 REPORT_S = 3  # how often a replica says how old its answers on this disk are
 REPLICA_PORTS = range(30_000, 30_020)  # where Serve opens the replicas' own
 VECTOR = {"origin": "JFK", "distance": 500.0, "carrier": "AA", "hour": 8.0, "recent_delay": 30.0}
@@ -223,7 +224,8 @@ def test_a_rollout_waits_for_the_replica_of_the_other_host_and_a_rollback_reache
 
 @pytest.mark.timeout(400)
 def test_a_link_that_is_cut_and_restored_loses_nothing_that_was_answered(cluster: Cluster) -> None:
-    """The cut host may be given up by Ray meanwhile; then it joins again, as what supervises it would have it."""
+    """The cut host may be given up by Ray, which it is told after it is back; then it joins again, as what supervises
+    it would have it. What it was answering in that second may fail."""
     urls = {"front": cluster.front_end(cluster.head), "other": cluster.replica(cluster.other)}
     with traffic(cluster, **urls) as asked:
         time.sleep(5)
@@ -232,17 +234,17 @@ def test_a_link_that_is_cut_and_restored_loses_nothing_that_was_answered(cluster
         time.sleep(30)
         cluster.other.restore()
         restored_at = time.time()
-        given_up = cluster.other.ended()
-        if given_up:
+        given_up_at = cluster.other.ended_within(TOLD_S)
+        if given_up_at:
             cluster.other.join(cluster.head)
-        took_s = wait_until(lambda: cluster.answers(cluster.other), 90)
+        wait_until(lambda: cluster.answers(cluster.other), 90)
         wait_until(lambda: cluster.has_replica(cluster.other), 90)
         time.sleep(5)
-    late = [at - restored_at for who, at, _ in asked.failed if who == "front" and at > restored_at + 15]
-    print(
-        f"the other host, {'given up by Ray' if given_up else 'kept'}, answers again after {took_s:.1f} s; "
-        f"{len(asked.given)} answered, failed: {asked.failures_since(cut_at)}"
-    )
+    late = [at for who, at, _ in asked.failed if who == "front" and at > restored_at + 15]
+    if given_up_at:
+        late = [at for at in late if abs(at - given_up_at) > 2]
+    kept = f"given up by Ray {given_up_at - restored_at:.0f} s after it was back" if given_up_at else "kept"
+    print(f"the other host was {kept}; {len(asked.given)} answered, failed: {asked.failures_since(cut_at)}")
     assert late == []
     assert asked.given_by("other")
     expect_once(cluster, asked.given)
