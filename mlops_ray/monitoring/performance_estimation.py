@@ -6,7 +6,7 @@ from math import inf, nan, sqrt
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mlops_ray.monitoring.answers import PREDICTION
 from mlops_ray.monitoring.sketches import NumericSketch
@@ -92,7 +92,7 @@ def decision_rate(answers: NumericSketch, threshold: float = BINARY.threshold) -
     return float(answers.counts[above].sum() / answers.values) if answers.values else nan
 
 
-def _above(edges: Sequence[float] | _Float, least: np.float32) -> NDArray[np.bool_]:
+def _above(edges: ArrayLike, least: np.float32) -> NDArray[np.bool_]:
     """Which bins are yes, by their upper ends; least: the threshold as answers are compared with it, in float32."""
     return np.append(np.asarray(edges, dtype=np.float64), inf) > least
 
