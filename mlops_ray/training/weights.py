@@ -40,9 +40,8 @@ def weigh(fit: Fit, task: Task, labels: NDArray[Any], moments: pl.Series) -> Wei
         by_class = _by_class(fit.class_weights, task, labels)
         rows *= by_class[task.class_numbers(labels)]
         correction = without_weights(by_class)
-    rows = np.ldexp(
-        rows, -np.frexp(rows.max())[1]
-    )  # so that no sum of them is beyond float64; by a power of 2, exactly
+    # By a power of 2, which rounds nothing, so that no sum of them is beyond float64.
+    rows = np.ldexp(rows, -np.frexp(rows.max())[1])
     rows /= rows.mean()
     _expect_weight(task, labels, rows)
     return Weights(rows, correction)
