@@ -2,21 +2,30 @@
 
 import json
 import logging
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.fs as pafs
 
-from mlops_ray.artifacts import Artifacts, digest_rows
+from mlops_ray.artifacts import Artifacts, digest_rows, join, locate
+from mlops_ray.batch.delimited import is_delimited, source_of
 from mlops_ray.config import Settings, settings_from_environment
 from mlops_ray.errors import ConfigurationError, DataError
 from mlops_ray.governance.control_store import database_now, open_store
 from mlops_ray.governance.live import live
 from mlops_ray.ingestion.contract import REASON, check_rows
+from mlops_ray.ingestion.quarantine import MALFORMED
+from mlops_ray.ingestion.raw_rows import RawRows
+from mlops_ray.ingestion.readers import read_file
+from mlops_ray.ingestion.sources import SourceFile, matching
 from mlops_ray.predictions.labels import (
     BY_REQUEST,
     CLOCKS_DIFFER,
@@ -38,30 +47,34 @@ from mlops_ray.registry.sealed_model import verified_files
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.use_case import Column, Source
 
-_ROWS = 250_000
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: rows = accepted + refused, the latter by reason, `column:what`."""
+    """What an import did: rows = accepted + refused, the latter by reason, `column:what` or `malformed` (no row).
+
+    first: by reason, where it is met first, as `labels.csv, line 7` (in a Parquet file the row).
+    """
 
     rows: int
     accepted: int
     refused: int
     reasons: Mapping[str, int]
+    first: Mapping[str, str]
 
 
 def import_labels(url: str, use_case: str, settings: Settings | None = None) -> Imported:
-    """Keep the labels in a CSV or Parquet file (or several: a glob), as if they had come over HTTP.
+    """Keep labels of delimited files (.csv, .tsv, .txt, each also with .gz) or Parquet files, as if they had come over
+    HTTP. url: of a file, of a folder with such files, or a glob.
 
     Columns: `label` (as the champion predicts it, without one yes or no: true, false, yes, no, 1, 0; a number; the name
     of a class; empty withdraws what was said), `known_at` (optional; default: now), and either `request_id` with `row`
     (optional; default 0), or the champion's entities and event time. Rows that break this are left out and counted by
-    reason, `known_after_as_of` for what is said to be known only in the days to come. The same file imported again
-    replaces itself.
-    settings: default from the environment. Raises DataError if a column is missing, ConfigurationError if labels by
-    keys have no champion to say what the keys are.
+    reason, `known_after_as_of` for what is said to be known only in the days to come. All files are judged before any
+    label is kept. The same file imported again replaces itself.
+    settings: default from the environment. Raises DataError if a file cannot be read, or a column is missing or stands
+    there twice, ConfigurationError if labels by keys have no champion to say what the keys are.
     """
     settings = settings or settings_from_environment()
     with open_store(settings).reading() as connection:
@@ -69,40 +82,101 @@ def import_labels(url: str, use_case: str, settings: Settings | None = None) -> 
     artifacts = Artifacts(settings.artifacts)
     champion = _champion(settings, use_case)
     label = label_column(BINARY if champion is None else champion.task)
-    keys: LabelKeys | None = None
-    rows, reasons = Counter[str](), Counter[str]()
-    for part in _parts(url):
-        by_request = "request_id" in part.columns
-        if not by_request and keys is None:
-            keys = _keys_of(champion, settings, use_case)
-        about = (REQUEST_ID, ROW) if by_request else keys.columns if keys else ()
-        judged = _judged(part, about, label, now)
-        good = judged.filter(pl.col(REASON).is_null())
-        said = good.with_columns(pl.col("known_at").fill_null(now), pl.lit(now).alias("received_at"))
-        segment_id = f"file-{digest_rows(good).hex()[:32]}"
-        if by_request:
-            named = said.with_columns(pl.col("request_id").str.to_lowercase(), pl.col("row").fill_null(0))
-            types = {**BY_REQUEST, "label": label.dtype}
-            told = named.select(pl.col(name).cast(type_) for name, type_ in types.items())
-            write_by_request(artifacts, use_case, segment_id, told)
-        elif keys is not None and len(good):
-            values = [keys.values(row) for row in good.select(c.name for c in keys.columns).to_dicts()]
-            told = frame_by_keys(keys.types, values, said.select(list(SAID)))
-            write_by_keys(artifacts, use_case, segment_id, keys.event_time, told)
-        rows["rows"], rows["accepted"] = rows["rows"] + len(part), rows["accepted"] + len(good)
-        reasons.update(code for text in judged[REASON].drop_nulls() for code in text.split(";"))
-    done = Imported(rows["rows"], rows["accepted"], rows["rows"] - rows["accepted"], dict(sorted(reasons.items())))
+    columns = (REQUEST_ID, ROW, label, KNOWN_AT, *(() if champion is None else key_columns(champion)))
+    keys = cache(partial(_keys_of, champion, settings, use_case))
+    found, aside = _Judged(), list[tuple[LabelKeys | None, str, Path]]()
+    with tempfile.TemporaryDirectory(prefix="mlops-ray-labels-") as folder:
+        for file in _files(url):
+            for raw in _read(file, columns):
+                by = None if "request_id" in raw.frame.columns else keys()
+                judged = _judged(raw.frame, (REQUEST_ID, ROW) if by is None else by.columns, label, now)
+                good = found.add(file.name, raw, judged)
+                if len(good):
+                    path = Path(folder, str(len(aside)))
+                    _told(good, by, label, now).write_parquet(path)
+                    aside.append((by, f"file-{digest_rows(good).hex()[:32]}", path))
+        for by, segment_id, path in aside:
+            if by is None:
+                write_by_request(artifacts, use_case, segment_id, pl.read_parquet(path))
+            else:
+                write_by_keys(artifacts, use_case, segment_id, by.event_time, pl.read_parquet(path))
+    done = found.summary()
     _logger.info("Labels of %s from %s: %s", use_case, url, done)
     return done
 
 
-def _parts(url: str) -> Iterator[pl.DataFrame]:
-    csv = url.endswith((".csv", ".csv.gz"))
+class _Judged:
+    """Counts of what was judged so far, and where each reason was met first."""
+
+    def __init__(self) -> None:
+        self._rows, self._accepted = 0, 0
+        self._reasons, self._first = Counter[str](), dict[str, str]()
+
+    def add(self, file: str, raw: RawRows, judged: pl.DataFrame) -> pl.DataFrame:
+        """Count a stretch of a file, and return its accepted rows."""
+        good = judged.filter(pl.col(REASON).is_null())
+        self._rows += len(judged) + len(raw.malformed)
+        self._accepted += len(good)
+        codes = judged.select(raw.places["line"], pl.col(REASON).str.split(";")).drop_nulls().explode(REASON)
+        malformed = raw.malformed.select("line", pl.lit(MALFORMED).alias(REASON))
+        met = pl.concat([codes, malformed]).group_by(REASON).agg(pl.len(), pl.col("line").min().alias("line"))
+        for reason, rows, line in met.iter_rows():
+            self._reasons[reason] += rows
+            self._first.setdefault(reason, f"{file}, line {line:,}")
+        return good
+
+    def summary(self) -> Imported:
+        reasons, first = dict(sorted(self._reasons.items())), dict(sorted(self._first.items()))
+        return Imported(self._rows, self._accepted, self._rows - self._accepted, reasons, first)
+
+
+def _files(url: str) -> list[SourceFile]:
+    """The file at a path or URL, those of a folder, or those that a glob finds."""
+    place = url if "://" in url else os.path.abspath(url)
+    body, mark, options = place.partition("?") if "://" in url else (place, "", "")
+    parts = body.split("/")
     try:
-        scanned = pl.scan_csv(url, infer_schema=False) if csv else pl.scan_parquet(url)
-        yield from scanned.collect_batches(chunk_size=_ROWS, maintain_order=True)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"Labels cannot be read from {url}: {error}") from error
+        filesystem, path = locate(place)
+        kind = filesystem.get_file_info(path).type
+        if kind == pafs.FileType.File:
+            return [_file(place, path)]
+        first = next((at for at, part in enumerate(parts) if set("*?[") & set(part)), len(parts))
+        pattern = "**" if kind == pafs.FileType.Directory else "/".join(parts[first:])
+        root = body if kind == pafs.FileType.Directory else "/".join(parts[:first]) or "/"
+        filesystem, path = locate(root + mark + options)
+        found = sorted(info.path for info in matching(filesystem, path.rstrip("/") or "/", pattern))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"Labels cannot be read from {url}: {error}.") from None
+    names = [name.removeprefix(path).lstrip("/") for name in found]
+    shown = [name for name in names if not any(part.startswith("_") for part in name.split("/"))]
+    files = [_file(join(root + mark + options, *name.split("/")), name) for name in shown]
+    if not files:
+        raise DataError(f"Labels cannot be read from {url}: there is no file. Give a file, a folder or a glob.")
+    return files
+
+
+def _file(url: str, path: str) -> SourceFile:
+    name = path.rsplit("/", 1)[-1]
+    if not (is_delimited(name) or name.lower().endswith(".parquet")):
+        raise DataError(f"Labels cannot be read from {name}. Known endings: .csv, .tsv, .txt, each with .gz; .parquet.")
+    return SourceFile(url, name, "")
+
+
+def _read(file: SourceFile, columns: tuple[Column, ...]) -> Iterator[RawRows]:
+    """The rows of a file, as ingestion reads them. columns: those that count, none of them twice."""
+    names = dict.fromkeys(column.name for column in columns)
+    yield from read_file(file, source_of(file.name, tuple(Column(name, "text") for name in names)))
+
+
+def _told(good: pl.DataFrame, by: LabelKeys | None, label: Column, now: datetime) -> pl.DataFrame:
+    """Accepted rows as segments hold them. by: the keys that name what they are about; None: request ids."""
+    said = good.with_columns(pl.col("known_at").fill_null(now), pl.lit(now).alias("received_at"))
+    if by is not None:
+        values = [by.values(row) for row in good.select(c.name for c in by.columns).to_dicts()]
+        return frame_by_keys(by.types, values, said.select(list(SAID)))
+    named = said.with_columns(pl.col("request_id").str.to_lowercase(), pl.col("row").fill_null(0))
+    types = {**BY_REQUEST, "label": label.dtype}
+    return named.select(pl.col(name).cast(type_) for name, type_ in types.items())
 
 
 def _judged(part: pl.DataFrame, about: tuple[Column, ...], label: Column, now: datetime) -> pl.DataFrame:

@@ -9,17 +9,14 @@ import pyarrow.fs as pafs
 import ray
 
 from mlops_ray.artifacts import join, locate
+from mlops_ray.batch.delimited import is_delimited, source_of
 from mlops_ray.errors import DataError, MlopsRayError
 from mlops_ray.ingestion.readers import read_file
 from mlops_ray.ingestion.sources import SourceFile
-from mlops_ray.use_case import Source
 
 # Where a row of delimited text stands. `RAW`: its bytes, of a line that is no row; null of the others.
 FILE, LINE, RAW = "__file", "__line", "__raw"
 PLACE: dict[str, pl.DataType] = {FILE: pl.String(), LINE: pl.Int64(), RAW: pl.Binary()}
-
-_DELIMITED = (".csv", ".tsv", ".txt")
-_ENDINGS = (*_DELIMITED, *(f"{ending}.gz" for ending in _DELIMITED))
 
 
 def read_rows(url: str) -> "ray.data.Dataset":
@@ -32,10 +29,10 @@ def read_rows(url: str) -> "ray.data.Dataset":
     """
     ray.data.DataContext.get_current().enable_progress_bars = False
     files = _files(url)
-    delimited = [{"url": files[name], "name": name} for name in files if name.lower().endswith(_ENDINGS)]
+    delimited = [{"url": files[name], "name": name} for name in files if is_delimited(name)]
     if not delimited:
         return ray.data.read_parquet(url)
-    if other := [name for name in files if not name.lower().endswith(_ENDINGS)]:
+    if other := [name for name in files if not is_delimited(name)]:
         raise DataError(
             f"{url} holds {delimited[0]['name']} and {other[0]}. Files of one kind are read at a time: part them."
         )
@@ -73,8 +70,7 @@ def _files(url: str) -> dict[str, str]:
 
 def _read(batch: pa.Table) -> Iterator[pa.Table]:
     for file in batch.to_pylist():
-        source = Source(file["name"], (), delimiter="\t" if ".tsv" in file["name"].lower() else ",")
-        for raw in read_file(SourceFile(file["url"], file["name"], ""), source):
+        for raw in read_file(SourceFile(file["url"], file["name"], ""), source_of(file["name"])):
             places = raw.places.select(
                 pl.lit(file["name"]).alias(FILE), pl.col("line").alias(LINE), pl.lit(None, pl.Binary).alias(RAW)
             )

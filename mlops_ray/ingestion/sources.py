@@ -27,7 +27,7 @@ _FORMATS = {
     ".ndjson": "json_lines",
     ".parquet": "parquet",
 }
-_ENDINGS = (*_FORMATS, *(f"{ending}.gz" for ending in _FORMATS if ending != ".parquet"))
+ENDINGS = (*_FORMATS, *(f"{ending}.gz" for ending in _FORMATS if ending != ".parquet"))
 _THREADS = 16
 
 
@@ -62,7 +62,7 @@ def find_files(
     try:
         filesystem, root = locate(data)
         root = root.rstrip("/") or "/"
-        found = sorted(_matching(filesystem, root, source.path), key=lambda info: str(info.path))
+        found = sorted(matching(filesystem, root, source.path), key=lambda info: str(info.path))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"Source {source_name}: {data} cannot be listed: {error}") from None
     names = [info.path.removeprefix(root).lstrip("/") for info in found]
@@ -71,9 +71,9 @@ def find_files(
             f"Source {source_name}: no file matches {data}/{source.path}. "
             f"Put the files there, or give another data folder."
         )
-    if unknown := [name for name in names if not name.lower().endswith(_ENDINGS)]:
+    if unknown := [name for name in names if not name.lower().endswith(ENDINGS)]:
         raise DataError(
-            f"Source {source_name}: cannot read {', '.join(unknown)}. Known endings: {', '.join(_ENDINGS)}. "
+            f"Source {source_name}: cannot read {', '.join(unknown)}. Known endings: {', '.join(ENDINGS)}. "
             f"Move what is no data away, or make the pattern {source.path} narrower."
         )
     urls = [join(data, *name.split("/")) for name in names]
@@ -128,7 +128,13 @@ def file_format(name: str) -> tuple[str, str | None]:
     return _FORMATS[os.path.splitext(plain)[1]], "gzip" if name.lower().endswith(".gz") else None
 
 
-def _matching(filesystem: pafs.FileSystem, root: str, pattern: str) -> Iterator[pafs.FileInfo]:
+def parted(name: str) -> tuple[str, str]:
+    """A file's name before its known ending, such as `.csv.gz`, and that ending; an empty one where it has none."""
+    size = max((len(ending) for ending in ENDINGS if name.lower().endswith(ending)), default=0)
+    return name[: len(name) - size], name[len(name) - size :]
+
+
+def matching(filesystem: pafs.FileSystem, root: str, pattern: str) -> Iterator[pafs.FileInfo]:
     """The files below a folder that match, each once: what links lead to comes after what lies there itself."""
     local = isinstance(filesystem, pafs.LocalFileSystem)
     real = os.path.realpath if local else str
@@ -148,7 +154,7 @@ def _matching(filesystem: pafs.FileSystem, root: str, pattern: str) -> Iterator[
             if info.type == pafs.FileType.Directory:
                 if further := _below(parts, info.base_name):
                     (links if is_link else folders).append((info.path, further))
-            elif len(parts) == 1 and _fits_file(info.base_name, parts[0]):
+            elif len(parts) == 1 and fits_file(info.base_name, parts[0]):
                 if is_link or place != real(root) + folder.removeprefix(root):
                     linked.append(info)
                 else:
@@ -181,7 +187,7 @@ def _fits(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
 
 
-def _fits_file(name: str, pattern: str) -> bool:
+def fits_file(name: str, pattern: str) -> bool:
     """As in a shell, but that `*.csv` takes X.CSV, too."""
-    ending = next((ending for ending in sorted(_ENDINGS, key=len)[::-1] if name.lower().endswith(ending)), "")
-    return _fits(name, pattern) or _fits(name[: len(name) - len(ending)] + ending, pattern)
+    stem, ending = parted(name)
+    return _fits(name, pattern) or _fits(stem + ending.lower(), pattern)

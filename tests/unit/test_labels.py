@@ -1,6 +1,7 @@
 """Labels: kept before they are confirmed, found by request or by keys, whatever order they come in."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
@@ -388,7 +389,7 @@ def test_a_label_that_is_known_next_week_is_refused_from_a_file_too(settings: Se
 def test_python_objects_are_no_labels(settings: Settings, tmp_path: Path) -> None:
     objects = ArrowPythonObjectArray.from_objects([object])
     pq.write_table(pa.table({"request_id": [REQUEST], "label": objects}), tmp_path / "labels.parquet")
-    with pytest.raises(DataError, match="column label has the type Extension"):
+    with pytest.raises(DataError, match="column label has the extension type"):
         import_labels(str(tmp_path / "labels.parquet"), NAME, settings)
 
 
@@ -400,5 +401,64 @@ def test_a_file_without_what_is_needed_is_refused_in_words(settings: Settings, t
     file.write_text("carrier,label\nAA,true\n")
     with pytest.raises(ConfigurationError, match="no champion"):
         import_labels(str(file), NAME, settings)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no file"):
         import_labels(str(tmp_path / "nothing.parquet"), NAME, settings)
+    pl.DataFrame({"request_id": [REQUEST]}).write_parquet(tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match="label is missing"):  # rather than that it is withdrawn
+        import_labels(str(tmp_path / "labels.parquet"), NAME, settings)
+    (tmp_path / "labels.xlsx").write_bytes(b"")
+    with pytest.raises(DataError, match="Known endings"):
+        import_labels(str(tmp_path / "labels.xlsx"), NAME, settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "reasons", "first"),
+    [
+        (b"request_id,row,label\r%s,0,1\r%s,0,1\r", {}, {}),
+        (b"request_id,row,label\n%s,0,1\n%s,0", {"malformed": 1}, {"malformed": "labels.csv, line 3"}),
+        (b"request_id,row,label\n%s,0,1\n%s,0,1,x\n", {"malformed": 1}, {"malformed": "labels.csv, line 3"}),
+        (b'request_id,row,label\n%s,0,1\n%s,0,"a"b\n', {"malformed": 1}, {"malformed": "labels.csv, line 3"}),
+        (b"request_id,label,note\n%s,1,\n%s,1,M\xfcller\n", {"malformed": 1}, {"malformed": "labels.csv, line 3"}),
+        (b"request_id,label\n%s,1\n%s,x\n", {"label:not_boolean": 1}, {"label:not_boolean": "labels.csv, line 3"}),
+    ],
+)
+def test_a_line_that_is_no_label_costs_itself_alone(
+    settings: Settings, tmp_path: Path, content: bytes, reasons: dict[str, int], first: dict[str, str]
+) -> None:
+    ids = [str(uuid6.uuid7()) for _ in range(2)]
+    (tmp_path / "labels.csv").write_bytes(content % tuple(one.encode() for one in ids))
+    done = import_labels(str(tmp_path / "labels.csv"), NAME, settings)
+    assert (done.rows, done.reasons, done.first) == (2, reasons, first)
+    assert labels_in(settings, *ids) == [True] * done.accepted
+
+
+def test_a_header_that_names_a_column_of_labels_twice_is_refused(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"request_id,label,label\n{REQUEST},1,0\n")
+    with pytest.raises(DataError, match="names a column twice: label"):
+        import_labels(str(tmp_path / "labels.csv"), NAME, settings)
+
+
+@pytest.mark.parametrize("name", ["labels.CSV", "labels.tsv", "labels.txt", "labels.csv.gz", "labels.TSV.GZ"])
+def test_delimited_labels_are_read_by_their_ending(settings: Settings, tmp_path: Path, name: str) -> None:
+    sign = "\t" if ".tsv" in name.lower() else ","
+    content = f"request_id{sign}label\n{REQUEST}{sign}1\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.lower().endswith(".gz") else content)
+    assert import_labels(str(tmp_path / name), NAME, settings).accepted == 1
+
+
+def test_files_of_a_glob_may_differ_in_their_columns_and_all_are_judged_first(
+    settings: Settings, tmp_path: Path
+) -> None:
+    ids = [str(uuid6.uuid7()) for _ in range(3)]
+    days = tmp_path / "days"
+    days.mkdir()
+    (days / "day_1.csv").write_text(f"request_id,label\n{ids[0]},1\n")
+    (days / "day_2.csv").write_text(f"label,known_at,request_id\n0,2026-03-01T00:00:00Z,{ids[1]}\n")
+    (days / "day_3.csv").write_text(f"request_id,answer\n{ids[2]},1\n")
+    with pytest.raises(DataError, match="label is missing"):
+        import_labels(str(days / "day_*.csv"), NAME, settings)
+    assert not Artifacts(settings.artifacts).entries("labels", NAME)
+    assert import_labels(str(days / "day_[12].csv"), NAME, settings).accepted == 2
+    assert labels_in(settings, *ids) == [True, False]
+    (days / "day_3.csv").unlink()
+    assert import_labels(str(days), NAME, settings).accepted == 2
