@@ -39,14 +39,19 @@ def read_csv(stream: Any, source: Source) -> Iterator[RawRows]:
 
 
 def read_head(stream: Any, source: Source, has_header: bool) -> bytes:
-    """The bytes of a text file before its first record: a byte order mark, where one is needed, and the header."""
+    """The bytes of a text file before its first record: a byte order mark, where one is needed, and the header.
+
+    Raises UnreadableError if there is none.
+    """
     encoding, head = text_encoding(stream, source.encoding)
     marks = {name: mark for mark, name in _BYTE_ORDER_MARKS}
     mark = marks.get(encoding, b"") if encoding in WIDE_ENCODINGS else b""
     if not has_header:
         return mark
     records = read_records(stream, structure_of(encoding, source.delimiter, source.quote, cr_ends=True), head)
-    found = next(block[~block.blank] for block in records if not block.blank.all())
+    found = next((block[~block.blank] for block in records if not block.blank.all()), None)
+    if found is None:
+        raise UnreadableError("it has no header line")
     return mark + found[:1].content()
 
 

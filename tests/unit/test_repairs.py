@@ -1,5 +1,6 @@
 """Refused records leave as files, are mended, and come back: every row is accounted for, and none counts twice."""
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,56 @@ def test_a_mended_file_is_put_where_its_source_finds_it_or_nowhere(
     else:
         assert replay(file, "visits", source, str(data)).startswith(found)
         assert taken(tmp_path, source).counts["visits"].accepted == 1
+
+
+@pytest.mark.parametrize("name", ["visits_1.csv.gz", "VISITS_1.CSV.GZ", "visits_1.csv.GZ", "VISITS_1.CSV"])
+@pytest.mark.parametrize("path", ["*.csv*", "*", "*_1*"])
+def test_records_of_compressed_files_leave_plain_and_come_back_under_a_name_that_is_read(
+    tmp_path: Path, name: str, path: str
+) -> None:
+    exact = path if path == "*_1*" else name.lower().replace("visits_1", "*")
+    (tmp_path / "data").mkdir()
+    content = "\n".join(["id,at,note", "1,2025-05-01T00:00:00Z,a", "x,2025-05-01T00:00:00Z,b"]).encode()
+    (tmp_path / "data" / name).write_bytes(gzip.compress(content) if name.lower().endswith(".gz") else content)
+    for source in (replace(SOURCE, path=path), replace(SOURCE, path=exact)):
+        snapshot, artifacts = taken(tmp_path, source), Artifacts(f"{tmp_path}/state/artifacts")
+        (file,) = export(artifacts, snapshot, "visits", source, f"{tmp_path}/data", tmp_path / "out")
+        assert file.name.lower() == "visits_1.csv"
+        file.write_text(file.read_text().replace("x,", "2,"))
+        replay(file, "visits", source, f"{tmp_path}/data")
+        assert taken(tmp_path, source).tables(artifacts)["visits"]["id"].sort().to_list() == [1, 2]
+
+
+def test_a_mended_file_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "visits.csv.bak").write_text("id,at,note\n1,2025-05-01T00:00:00Z,a\n")
+    with pytest.raises(DataError, match="Known endings"):
+        replay(tmp_path / "visits.csv.bak", "visits", replace(SOURCE, path="*"), str(tmp_path / "data"))
+
+
+def test_keys_of_mended_records_are_judged(tmp_path: Path) -> None:
+    file, source = (
+        tmp_path / "visits_1.csv",
+        replace(SOURCE, columns=(Column("id", "integer", nullable=True), *SOURCE.columns[1:])),
+    )
+    rows = [
+        "1,2025-05-01T00:00:00Z,a",
+        "1,2025-05-02T00:00:00Z,b",
+        ",2025-05-02T00:00:00Z,b",
+        "2,2025-05-02T00:00:00Z,b",
+    ]
+    file.write_text("\n".join(["id,at,note", *rows]))
+    refused = r"3 of .*line 2 \(conflicting_key\); line 3 \(conflicting_key\); line 4 \(id:missing_key\)\."
+    with pytest.raises(DataError, match=refused):
+        replay(file, "visits", source, str(tmp_path / "data"))
+
+
+def test_the_header_of_a_raw_file_that_was_emptied_is_missed_in_words(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/visits_1.csv").write_text("id,at,note\n1,yesterday,a\n2,2025-05-01T00:00:00Z,a\n")
+    snapshot, artifacts = taken(tmp_path, SOURCE), Artifacts(f"{tmp_path}/state/artifacts")
+    (tmp_path / "data/visits_1.csv").write_text("")
+    with pytest.raises(DataError, match="it has no header line"):
+        export(artifacts, snapshot, "visits", SOURCE, f"{tmp_path}/data", tmp_path / "out")
 
 
 def test_the_commands_show_what_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
