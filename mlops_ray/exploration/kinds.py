@@ -7,12 +7,13 @@ import polars as pl
 
 from mlops_ray.ingestion.reading import read_column
 from mlops_ray.use_case import Column
-from mlops_ray.use_case.column import NULL_TEXTS
+from mlops_ray.use_case.column import NULL_TEXTS, TRIMMED
 
 # Read in this order: a text is of the first kind that takes it. A moment with an offset is a `timestamp`.
 _COLUMNS: Mapping[str, Column] = {
     "integer": Column("x", "integer", nullable=True, null_texts=()),
     "number": Column("x", "number", nullable=True, null_texts=()),
+    "thousands": Column("x", "number", nullable=True, null_texts=(), thousands=","),
     "decimal_comma": Column("x", "number", nullable=True, null_texts=(), decimal_comma=True, thousands="."),
     "boolean": Column("x", "boolean", nullable=True, null_texts=()),
     "timestamp": Column("x", "timestamp", nullable=True, null_texts=()),
@@ -43,7 +44,10 @@ _FORMATTED = {
 }
 # Only such texts are tried with formats and as numbers with a comma.
 _LIKE_A_DATE = r"\A\p{L}{0,3} ?[0-9]{1,4}[/. -]"
-_LIKE_A_COMMA = r"\A[+-]?[0-9.]*,[0-9]+\z"
+_LIKE_A_COMMA = r"\A[+-]?[0-9.,]*,[0-9.]+\z"
+_WITH_A_COMMA = ("thousands", "decimal_comma")
+# What a number would lose: leading zeros, or the last digits of what 64 bits do not hold.
+_ZEROS_FIRST, _LONG = r"\A0[0-9]+\z", r"\A[+-]?[0-9]{19,}\z"
 # No text is both a moment and something else, so that these may come first.
 _COLUMNS_OF_TIME = ("timestamp", "local_time")
 _LIKE_ISO = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -54,7 +58,8 @@ _NULLS = list(NULL_TEXTS)
 class Sorted:
     """Different texts of a column by what they can be read as.
 
-    kind: of each, a key of the contract's types or `text`, `null_text`. number, moment: its value, where it has one.
+    kind: of each, a key of the contract's types or `text`, `null_text`, `digits` (which a number would not keep: 0501,
+    or what 64 bits do not hold). number, moment: its value, where it has one.
     formats: of how many rows each format reads the text.
     """
 
@@ -69,10 +74,15 @@ def sort_texts(texts: pl.Series, counts: pl.Series) -> Sorted:
     frame = pl.DataFrame({"text": texts}).with_row_index("at")
     rest = frame.filter(~pl.col("text").is_in(_NULLS))
     found = [frame.filter(pl.col("text").is_in(_NULLS)).select("at", kind=pl.lit("null_text"))]
+    trimmed = pl.col("text").str.strip_chars(TRIMMED)
+    beyond = trimmed.str.contains(_LONG) & trimmed.cast(pl.Int64, strict=False).is_null()
+    digits = trimmed.str.contains(_ZEROS_FIRST) | beyond
+    found.append(rest.filter(digits).select("at", kind=pl.lit("digits")))
+    rest = rest.filter(~digits)
     dates_first = len(rest) > 0 and bool(rest["text"].head(1).str.contains(_LIKE_ISO).item())
     for kind in sorted(_COLUMNS, key=_COLUMNS_OF_TIME.__contains__, reverse=dates_first):
         column = _COLUMNS[kind]
-        if kind == "decimal_comma" and not bool(rest["text"].str.contains(_LIKE_A_COMMA).any()):
+        if kind in _WITH_A_COMMA and not bool(rest["text"].str.contains(_LIKE_A_COMMA).any()):
             continue
         value = read_column(column, rest["text"], "").value
         reads = value.is_not_null()

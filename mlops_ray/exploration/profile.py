@@ -47,12 +47,13 @@ class ColumnProfile:
     """One column. Shares are of its rows; what it has no values for is empty or None.
 
     type: what the most of its values are: integer, number, boolean, timestamp, local_time (a moment without a zone),
-    text; `empty` without values. kinds: rows by what they are. missing: null or the empty text; null_texts: words such
-    as NA. odd: NaN, infinite and what the contract refuses. different: values, exact or to 2.2 %; repeated: the share
-    of values that came before. percentiles: the 101 quantiles from 0 to 100 %, by rank to `rank_error`. top: the most
-    frequent values with their rows at least, of each of which (and of any other value) there may be `top_error` more;
-    without an error they are exact. formats: rows that each format of dates reads. shape: shortest and longest text in
-    characters, and the kinds of its characters; untidy: rows whose text begins or ends with white space.
+    text; `empty` without values. kinds: rows by what they are. missing: null, or nothing but white space; null_texts:
+    words such as NA. odd: NaN, infinite and what the contract refuses. different: values, exact or to 2.2 %; repeated:
+    the share of values that came before. percentiles: the 101 quantiles from 0 to 100 %, by rank to `rank_error`. top:
+    the most frequent values with their rows at least, of each of which (and of any other value) there may be
+    `top_error` more; without an error they are exact; of a long text its beginning and its hash. formats: rows that
+    each format of dates reads. shape: shortest and longest text in characters, and the kinds of its characters;
+    untidy: rows whose text begins or ends with white space.
     """
 
     name: str
@@ -211,8 +212,10 @@ def _type(kinds: Mapping[str, int]) -> str:
     values = {kind: rows for kind, rows in kinds.items() if kind != "null_text"}
     if not values:
         return "empty"
-    if set(values) <= {"integer", "number"}:
-        return "number" if "number" in values else "integer"
+    if "digits" in values:
+        return "text"
+    if set(values) <= {"integer", "number", "thousands"}:
+        return "integer" if set(values) == {"integer"} else "number"
     return max(values, key=lambda kind: (values[kind], kind))
 
 

@@ -14,7 +14,9 @@ from mlops_ray.exploration.explore import StartRay
 from mlops_ray.exploration.key import find_key
 from mlops_ray.exploration.profile import ColumnProfile, Profile, profile_of
 from mlops_ray.exploration.scan import raw_partitions, scan
+from mlops_ray.exploration.sketches import LONGEST_TEXT
 from mlops_ray.exploration.suspicion import shown
+from mlops_ray.ingestion.reading import MAX_FLOAT32
 from mlops_ray.ingestion.sources import SourceFile, file_format, find_files
 from mlops_ray.use_case import Column, Source
 from mlops_ray.use_case.column import NULL_TEXTS, ColumnType, normal_form
@@ -160,15 +162,13 @@ def _column(column: ColumnProfile, profile: Profile) -> tuple[Column, str]:
             return Column(column.name, "boolean", nullable), f"{remark}; only 0 and 1"
         low, high = _limits(column)
         return Column(column.name, "integer", nullable, low, high), remark
-    if kinds <= {"integer", "number"}:
-        low, high = _limits(column)
-        return Column(column.name, "number", nullable, low, high), remark
-    if kinds <= {"integer", "decimal_comma"}:
-        return Column(column.name, "number", nullable, decimal_comma=True, thousands="."), f"{remark}; decimal comma"
+    if (signs := _signs(kinds)) is not None:
+        low, high = (None, None) if "decimal_comma" in signs else _limits(column)
+        declared = Column(column.name, _number_type(column), nullable, low, high, **signs)
+        return declared, f"{remark}{_asked(column, kinds)}"
     if words := _words_among_numbers(column):
-        type_: ColumnType = "number" if kinds & {"number", "decimal_comma"} else "integer"
-        comma: dict[str, Any] = {"decimal_comma": True, "thousands": "."} if "decimal_comma" in kinds else {}
-        declared = Column(column.name, type_, nullable=True, null_texts=(*NULL_TEXTS, *words), **comma)
+        signs = _signs(kinds - {"text"}) or {}
+        declared = Column(column.name, _number_type(column), nullable=True, null_texts=(*NULL_TEXTS, *words), **signs)
         said = ", ".join(map(shown, words))
         return declared, f"{remark}; {said} among the numbers: read as null, other words will be quarantined"
     if kinds == {"boolean"} or (kinds <= {"boolean", "integer"} and _is_flag(column)):
@@ -188,11 +188,35 @@ def _column(column: ColumnProfile, profile: Profile) -> tuple[Column, str]:
     return _text(column, nullable, remark, kinds)
 
 
+def _signs(kinds: set[str]) -> dict[str, Any] | None:
+    """The signs of numbers, as arguments of a column; None where not all are numbers of one way to write them."""
+    if kinds <= {"integer", "number"}:
+        return {}
+    if kinds <= {"integer", "number", "thousands"}:
+        return {"thousands": ","}
+    return {"decimal_comma": True, "thousands": "."} if kinds <= {"integer", "thousands", "decimal_comma"} else None
+
+
+def _number_type(column: ColumnProfile) -> ColumnType:
+    return "number" if not column.whole or {"number", "decimal_comma"} & set(column.kinds) else "integer"
+
+
+def _asked(column: ColumnProfile, kinds: set[str]) -> str:
+    """What to ask of how a column of numbers is written, and of how great they are."""
+    said = ""
+    if "decimal_comma" in kinds:
+        said = "; decimal comma"
+    elif "thousands" in kinds:
+        said = "; is 1,234 meant for 1234, as it is read, or for 1.234?"
+    great = max(abs(column.minimum or 0), abs(column.maximum or 0)) > MAX_FLOAT32
+    return f"{said}; beyond {MAX_FLOAT32:.3g}, which models compute with, rows will be quarantined" if great else said
+
+
 def _words_among_numbers(column: ColumnProfile) -> tuple[str, ...]:
     """Words that stand for "no number" in a column of many different numbers; none where they are more than a few, or
     have digits themselves, as codes do."""
     texts, numbers = column.kinds.get("text", 0), set(column.kinds) - {"text", "null_text"}
-    if not texts or not (numbers <= {"integer", "number"} or numbers <= {"integer", "decimal_comma"}):
+    if not texts or _signs(numbers) is None:
         return ()
     words = {value: rows for value, rows in column.top if value not in NULL_TEXTS and not _like_a_number(value)}
     few = texts <= _WORDS_AMONG_NUMBERS * column.values and len(words) <= _MOST_CHOICES
@@ -203,7 +227,8 @@ def _words_among_numbers(column: ColumnProfile) -> tuple[str, ...]:
 def _mostly_numbers(column: ColumnProfile) -> str | None:
     """What to do where texts make a column of numbers one of texts."""
     texts, words = column.kinds.get("text", 0), [value for value, _ in column.top if not _like_a_number(value)]
-    if column.different <= _FEWEST_NUMBERS or not 0 < texts <= _WORDS_AMONG_NUMBERS * column.values:
+    few = 0 < texts <= _WORDS_AMONG_NUMBERS * column.values
+    if not few or column.different <= _FEWEST_NUMBERS or "digits" in column.kinds:
         return None
     such = f", such as {', '.join(map(shown, words[:2]))}" if words else ""
     return (
@@ -223,11 +248,14 @@ def _text(column: ColumnProfile, nullable: bool, remark: str, kinds: set[str]) -
         nullable = column.missing > 0
     if kinds != {"text"}:
         said = ", ".join(f"{column.kinds[kind]:,} {kind}" for kind in sorted(kinds))
-        remark += f"; of several kinds ({said})"
+        remark += f"; of several kinds ({said})" if len(kinds) > 1 else ""
+    if "digits" in kinds:
+        remark += "; a number would not keep its leading zeros, or all of its digits"
     names = [value for value, _ in column.top if value not in (nulls or ())]
     exact = column.top_exact and column.different_exact and len(names) == column.different
     each = column.values / max(1, column.different)
-    few = exact and 1 < column.different <= _MOST_CHOICES and each >= _ROWS_OF_A_CHOICE
+    whole = column.longest is not None and column.longest <= LONGEST_TEXT
+    few = exact and whole and 1 < column.different <= _MOST_CHOICES and each >= _ROWS_OF_A_CHOICE
     if few and all(normal_form(name) == name for name in names):
         return (
             Column(column.name, "text", nullable, choices=tuple(sorted(names)), null_texts=nulls),
@@ -273,8 +301,10 @@ def _round(value: float, towards: Callable[[float], int]) -> float:
     if value == 0:
         return 0
     step = 10.0 ** (floor(log10(abs(value))) - 1)
+    if step == 0:  # of the least floats
+        return value
     found = towards(value / step) * step
-    return int(found) if step >= 1 else round(found, 12)
+    return int(found) if step >= 1 else float(f"{found:.3g}")
 
 
 def _is_flag(column: ColumnProfile) -> bool:
@@ -301,7 +331,8 @@ def _seen(column: ColumnProfile) -> str:
     parts = [f"{column.missing_share:.1%} missing" if column.missing_share else "never missing"]
     about = "" if column.different_exact else "about "
     parts.append(f"{about}{column.different:,} different")
-    if column.percentiles:
+    one_way = "digits" not in column.kinds and not {"thousands", "decimal_comma"} <= set(column.kinds)
+    if column.percentiles and one_way:
         low, high = column.percentiles[1], column.percentiles[99]
         parts.append(f"{column.minimum:g} to {column.maximum:g}, 98 % from {low:g} to {high:g}")
         middle = high - low

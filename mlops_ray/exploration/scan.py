@@ -155,11 +155,12 @@ def _scan_raw(file: SourceFile, source: Source) -> TableSketch:
         table.refused += len(reasons)
         table.reasons.update(code for text in reasons for code in text.split(";"))
         table.update(judged.select(column.name for column in source.columns))
+    moments = {column.name for column in source.columns if column.type == "timestamp"}
     for code, rows_refused in table.reasons.items():
         name, _, what = code.rpartition(":")
         if name in table.columns and what != "missing":
             table.columns[name].odd[what] += rows_refused
-            if what in _UNREAD:
+            if what in _UNREAD or (what == "out_of_range" and name in moments):
                 table.columns[name].missing -= rows_refused
     return table
 

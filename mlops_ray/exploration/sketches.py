@@ -27,7 +27,7 @@ _MOST_OFFERED = 1000
 # What one value holds at most of a chunk whose values, looked at in equal distances, are nearly all different.
 _MOST_OF_DIFFERENT = 0.05
 _MOST_BUCKETS = 1 << 17
-_LONGEST_TEXT = 200
+LONGEST_TEXT = 200  # characters of a frequent value; a longer one is its beginning and its hash
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -179,8 +179,7 @@ class Frequent(_WithSketch):
             offered = order.head(min(_MOST_OFFERED, int((counts > 1).sum())))
             self.withheld += int(counts[int(order[len(offered)])])
             texts, counts = texts.gather(offered), counts.gather(offered)
-        short = texts.str.slice(0, _LONGEST_TEXT).to_list()
-        for text, count in sorted(zip(short, counts.to_list(), strict=True)):
+        for text, count in sorted(zip(_short(texts).to_list(), counts.to_list(), strict=True)):
             self.sketch.update(text, count)
 
     def merge(self, other: "Frequent") -> None:
@@ -197,6 +196,14 @@ class Frequent(_WithSketch):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"sketch": frequent_strings_sketch.deserialize(state["sketch"])})
+
+
+def _short(texts: pl.Series) -> pl.Series:
+    long = texts.str.len_chars() > LONGEST_TEXT
+    if not bool(long.any()):
+        return texts
+    digests = texts.hash(0).cast(pl.String).str.pad_start(21, "…")  # of 20 digits at most
+    return texts.zip_with(~long, texts.str.slice(0, LONGEST_TEXT - 21) + digests)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from mlops_ray.exploration.kinds import sort_texts
 from mlops_ray.exploration.sketches import Frequent, Numbers, Repeats, Shapes, Times
 from mlops_ray.ingestion.texts import as_text
 from mlops_ray.use_case import Column
+from mlops_ray.use_case.column import TRIMMED
 
 # Cells that are taken at once: of a table with 10,000 columns, 400 rows.
 CELLS = 4_000_000
@@ -25,9 +26,9 @@ _PLAIN = Column("x", "text", text_form="exact")
 class ColumnSketch:
     """A column: how many of its rows have what, and the sketches of its values by what they are.
 
-    kinds: rows by what their values are or, where texts are guessed, can be read as (see `kinds`). missing: null or the
-    empty text. odd: rows with what is neither a value nor null, by its name: `NaN`, `infinite`, or a reason of the
-    contract. formats: rows that each format of dates reads.
+    kinds: rows by what their values are or, where texts are guessed, can be read as (see `kinds`). missing: null, or
+    nothing but white space. odd: rows with what is neither a value nor null, by its name: `NaN`, `infinite`, or a
+    reason of the contract. formats: rows that each format of dates reads.
     """
 
     rows: int = 0
@@ -74,7 +75,7 @@ class ColumnSketch:
     def _present(self, given: pl.Series) -> pl.Series:
         """The values that are there; the others are counted."""
         if given.dtype == pl.String:
-            present = given.filter((given != "").fill_null(False))
+            present = given.filter((given.str.strip_chars(TRIMMED) != "").fill_null(False))
         elif given.dtype.is_float():
             present = given.drop_nulls()
             if not bool(present.is_finite().all()):
@@ -171,7 +172,10 @@ def _row_hashes(frame: pl.DataFrame) -> NDArray[np.uint64]:
 
 
 def _plain(given: pl.Series) -> pl.Series:
-    """The values as texts, booleans, numbers (Int64, or Float64 where that is not exact) or moments (microseconds)."""
+    """The values as texts, booleans, numbers (Int64 or Float64) or moments (microseconds).
+
+    Whole numbers of which one is beyond 64 bits with a sign are texts, as hashes and other ids are.
+    """
     dtype = given.dtype
     if dtype in (pl.String, pl.Boolean, pl.Int64, pl.Float64):
         return given
@@ -179,8 +183,9 @@ def _plain(given: pl.Series) -> pl.Series:
         return given.cast(pl.Datetime("us", dtype.time_zone))
     if dtype == pl.Date:
         return given.cast(pl.Datetime("us"))
-    if dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128):
-        return given.cast(pl.Int64)
+    if dtype.is_integer():
+        whole = given.cast(pl.Int64, strict=False)
+        return whole if whole.null_count() == given.null_count() else given.cast(pl.String)
     if dtype.is_numeric():
         return given.cast(pl.Float64)
     if dtype == pl.Null:

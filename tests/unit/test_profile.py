@@ -20,7 +20,7 @@ from mlops_ray.exploration.sketches import KLL_K, Numbers, Repeats, Times
 from mlops_ray.exploration.suspicion import of_columns
 from mlops_ray.exploration.table_sketch import TableSketch
 from mlops_ray.ingestion.sources import find_files
-from mlops_ray.use_case import Source
+from mlops_ray.use_case import Column, Source
 
 ROWS = 60_000
 BOUNDED = ("percentiles", "histogram", "edges", "mean", "deviation", "top_error")
@@ -298,3 +298,11 @@ def test_the_sketch_of_a_column_stays_small() -> None:
     sketch = sketched(table())
     assert len(pickle.dumps(sketch)) < 6 * 120_000
     assert KLL_K == 512
+
+
+def test_a_moment_out_of_range_is_odd_and_not_missing_too(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('at\n2025-01-01T00:00:00Z\n9999-12-31T00:00:00Z\n""\n')
+    source = Source("x.csv", (Column("at", "timestamp", nullable=True),))
+    (partition,) = raw_partitions(find_files(str(tmp_path), "x", source), source)
+    at = column(profile_of("x", scan_partition(partition).whole()), "at")
+    assert (at.rows, at.missing, at.odd, at.kinds) == (3, 1, {"out_of_range": 1}, {"timestamp": 1})

@@ -212,3 +212,67 @@ def test_a_column_without_values_or_of_several_kinds_is_a_text(tmp_path: Path) -
     assert (never.type, never.nullable, mixed.type) == ("text", True, "text")
     assert "of several kinds" in one.remarks["mixed"]
     assert judged(tmp_path, one.source)[REASON].null_count() == 40
+
+
+def the_column(folder: Path, values: list[str]) -> tuple[Column, str, pl.DataFrame]:
+    """The proposed column of these texts, what is said of it, and the rows as it reads them; none is refused."""
+    one = proposed(folder, "\n".join(["x,other", *(f'"{value}",{at}' for at, value in enumerate(values))]).encode())
+    rows = judged(folder, declared(one))
+    assert rows[REASON].null_count() == len(values)
+    return one.source.columns[0], one.remarks["x"], rows
+
+
+def test_digits_that_a_number_would_not_keep_are_texts(tmp_path: Path) -> None:
+    for values in (
+        [f"94001118992231974284{n:02}" for n in range(50)],
+        [str(2**63 - 25 + n) for n in range(50)],
+        ["00501", "0501", "01001", "99950"],
+    ):
+        column, remark, rows = the_column(tmp_path, values)
+        assert column.type == "text"
+        assert "a number would not keep" in remark
+        assert rows["x"].to_list() == values
+
+
+def test_ids_of_64_bits_without_a_sign_stay_different(tmp_path: Path) -> None:
+    ids = pl.Series("x", [2**64 - 1 - n for n in range(50)], dtype=pl.UInt64)
+    ids.to_frame().write_parquet(tmp_path / "x.parquet")
+    one = propose(str(tmp_path), "x", "x.parquet")
+    assert (one.source.columns[0].type, one.source.key) == ("text", ("x",))
+    assert judged(tmp_path, one.source)["x"].to_list() == ids.cast(pl.String).to_list()
+
+
+def test_commas_before_three_digits_are_taken_for_thousands_and_asked_about(tmp_path: Path) -> None:
+    column, remark, rows = the_column(tmp_path, ["5,390", "517", "1,234,567"] * 9)
+    assert (column.type, column.thousands, rows["x"][:3].to_list()) == ("integer", ",", [5390, 517, 1234567])
+    assert "or for 1.234?" in remark
+    column, _, rows = the_column(tmp_path, ["5,390.50", "517.25", "1,234"] * 9)
+    assert (column.type, column.thousands, rows["x"][:3].to_list()) == ("number", ",", [5390.5, 517.25, 1234])
+    column, _, rows = the_column(tmp_path, ["5,390", "5,39", "0,123"] * 9)
+    assert (column.type, column.decimal_comma, rows["x"][:3].to_list()) == ("number", True, [5.39, 5.39, 0.123])
+
+
+def test_long_texts_with_one_beginning_are_different_values_and_no_choices(tmp_path: Path) -> None:
+    column, _, rows = the_column(tmp_path, ["a" * 250 + "x", "a" * 250 + "y"] * 40)
+    assert column.choices == ()
+    assert rows["x"].n_unique() == 2
+    profile = propose(str(tmp_path), "x", "x.csv").profile.column("x")
+    assert profile is not None
+    assert [rows for _, rows in profile.top] == [40, 40]
+
+
+@pytest.mark.parametrize("unit", ["e-13", "e-15", "e-300", "e-323"])
+def test_limits_of_small_numbers_lie_beyond_what_was_seen(tmp_path: Path, unit: str) -> None:
+    column, _, _ = the_column(tmp_path, [f"{n}{unit}" for n in range(1, 60)])
+    assert column.maximum is not None
+    assert 59 < column.maximum / float(f"1{unit}") < 200
+
+
+def test_numbers_beyond_what_models_compute_with_are_told(tmp_path: Path) -> None:
+    one = proposed(tmp_path, "\n".join(["x", *(f"{n}e38" for n in range(1, 30))]).encode())
+    assert "beyond 3.4e+38, which models compute with, rows will be quarantined" in one.remarks["x"]
+
+
+def test_white_space_alone_is_null_as_the_contract_has_it(tmp_path: Path) -> None:
+    column, _, rows = the_column(tmp_path, ["a", "  ", "b", "\u200b"] * 9)
+    assert (column.nullable, rows["x"].null_count()) == (True, 18)
