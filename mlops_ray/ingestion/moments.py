@@ -1,5 +1,6 @@
 """Moments from texts: ISO 8601, a format of the column's own, or a number since 1970; with a zone, or in local time."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -21,6 +22,8 @@ _TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?"
 _LOCAL = rf"\A[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([Tt ]{_TIME})?\z"
 _ZONED = rf"\A[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[Tt ]{_TIME} ?([Zz]|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)\z"
 _ZONED_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
+_WIDTHS = {"%Y": 4, "%j": 3, **dict.fromkeys(("%y", "%m", "%d", "%H", "%I", "%M", "%S"), 2)}
+_WORDS = ("%a", "%A", "%b", "%B", "%h", "%p", "%P")
 _LOCAL_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
@@ -41,9 +44,9 @@ def moments(text: pl.Series, column: Column) -> Moments:
     if column.format is None and column.time_zone is None:
         return Moments(_zoned(text), cut=_cut(text))
     if column.format is not None and column.format_has_offset:
-        return Moments(_or_zoned(_parsed(text, (column.format,), _UTC), text), cut=_cut(text))
+        return Moments(_or_zoned(_in_format(text, column.format, _UTC), text), cut=_cut(text))
     if column.format is not None:
-        local = _parsed(text, (column.format,), pl.Datetime("us"))
+        local = _in_format(text, column.format, pl.Datetime("us"))
         if local.null_count() > text.null_count() and not _begins_like_iso(column.format):
             local = local.fill_null(_gated(only(text, local.is_null()), _LOCAL, _LOCAL_FORMATS, pl.Datetime("us")))
     else:
@@ -146,6 +149,38 @@ def _gated(text: pl.Series, pattern: str, formats: tuple[str, ...], dtype: pl.Da
     fits = text.str.contains(pattern)
     right = text if bool(fits.all()) else only(text, fits)
     return _parsed(right.str.replace("[Tt]", " "), formats, dtype)
+
+
+def _in_format(text: pl.Series, format_: str, dtype: pl.Datetime) -> pl.Series:
+    pattern = _side_by_side(format_)
+    return _parsed(text if pattern is None else only(text, text.str.contains(pattern)), (format_,), dtype)
+
+
+@cache
+def _side_by_side(format_: str) -> str | None:
+    """What texts must match where numbers of a format stand side by side, which chrono would part at will; else None.
+
+    `%Y%m%d` takes eight digits: of 2025115 nobody knows the month.
+    """
+    tokens = re.findall(r"%[-_0]?[:#.]*[0-9]?.|.", format_, re.DOTALL)
+    kinds = "".join(map(_kind, tokens))
+    runs = [run.span() for run in re.finditer("n{2,}", kinds)]
+    if not runs or re.search("[?z]nn|nn[?]", kinds):
+        return None
+    digits = [f"[0-9]{{{sum(_WIDTHS[token] for token in tokens[first:end])}}}" for first, end in runs]
+    before = "" if kinds.startswith("nn") else "(.*[^0-9])"
+    after = "" if kinds.endswith("nn") else "([^0-9].*)?"
+    return rf"(?s)\A{before}{'[^0-9](.*[^0-9])?'.join(digits)}{after}\z"
+
+
+def _kind(token: str) -> str:
+    """Of a format's part: `n` a number of fixed width, `s` none that begins or ends with a digit, `z` none that begins
+    with one, `?` any other."""
+    if token in _WIDTHS:
+        return "n"
+    if token in _WORDS or not (token[0] == "%" or token.isdigit()):
+        return "s"
+    return "z" if token[-1] == "z" or token[1:2] == "." else "?"
 
 
 def _parsed(text: pl.Series, formats: tuple[str, ...], dtype: pl.Datetime) -> pl.Series:

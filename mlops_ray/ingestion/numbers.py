@@ -24,6 +24,7 @@ def integers(text: pl.Series) -> pl.Series:
     plain = text.str.replace(r"\A([+-]?[0-9]+)\.0*\z", "$1").cast(pl.Int64, strict=False)
     number = text.cast(pl.Float64, strict=False)
     whole = (number == number.floor()) & (number.abs() <= _EXACT_FLOAT) & text.str.contains("[eE]")
+    whole &= (number != 0) | ~text.str.contains(r"\A[^eE]*[1-9]")  # 1e-400 is no 0
     scientific = only(number, whole).cast(pl.Int64)
     return value.fill_null(plain).fill_null(scientific)
 
@@ -50,14 +51,14 @@ def booleans(text: pl.Series) -> pl.Series:
 def with_plain_signs(text: pl.Series, column: Column) -> pl.Series:
     """Numbers as the column writes them, with a decimal point and no separators; null where they are written wrongly.
 
-    Separators are right in all places or in none: `1.234.567,5` and `1234567,5`, but not `1.23,5`.
+    Separators are right in all places or in none: `1.234.567,5` and `1234567,5`, but not `1.23,5`, nor `0.123`.
     """
     if column.thousands is None and not column.decimal_comma:
         return text
     point = "," if column.decimal_comma else "."
     whole = r"[0-9]*"
     if column.thousands is not None:
-        whole = rf"(?:[0-9]*|[0-9]{{1,3}}(?:{re.escape(column.thousands)}[0-9]{{3}})+)"
+        whole = rf"(?:[0-9]*|[1-9][0-9]{{0,2}}(?:{re.escape(column.thousands)}[0-9]{{3}})+)"
     right = text.str.contains(rf"\A[+-]?{whole}(?:{re.escape(point)}[0-9]*)?(?:[eE][+-]?[0-9]+)?\z")
     plain = text if column.thousands is None else text.str.replace_all(column.thousands, "", literal=True)
     if column.decimal_comma:

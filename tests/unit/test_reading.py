@@ -546,3 +546,37 @@ def test_formats_with_an_offset_need_no_zone() -> None:
     column = Column("at", "timestamp", format="%d/%m/%Y %H:%M %z")
     assert outcome(column, "02/11/2025 01:30 +0530") == (set(), datetime(2025, 11, 1, 20, tzinfo=UTC))
     assert outcome(column, "2025-11-02T01:30:00+05:30") == (set(), datetime(2025, 11, 1, 20, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("format_", "good", "bad"),
+    [
+        ("%Y%m%d", ["20250115"], ["2025115", "202501150", "2025 115", "250115"]),
+        ("%Y%m%d %H%M", ["20250115 0000"], ["20250115 000", "2025115 0000"]),
+        ("%Y%m%dT%H%M%S%.f", ["20250115T000000", "20250115T000000.0"], ["20250115T00000", "2025115T000000.5"]),
+        ("%d.%m.%Y", ["15.01.2025", "15.1.2025"], ["15012025"]),
+        ("%d%b%Y", ["15Jan2025"], ["15Foo2025"]),
+        ("day %y%m%d", ["day 250115"], ["day 25115"]),
+    ],
+)
+def test_numbers_side_by_side_have_all_their_digits(format_: str, good: list[str], bad: list[str]) -> None:
+    column = Column("at", "timestamp", format=format_, time_zone="UTC")
+    found = read_column(column, pl.Series([*good, *bad]), "x")
+    assert found.value.to_list() == [*[datetime(2025, 1, 15, tzinfo=UTC)] * len(good), *[None] * len(bad)]
+
+
+def test_compact_moments_with_an_offset_have_all_their_digits() -> None:
+    column = Column("at", "timestamp", format="%Y%m%dT%H%M%z")
+    found = read_column(column, pl.Series(["20250115T0100+0100", "2025115T0100+0100"]), "x")
+    assert found.value.to_list() == [datetime(2025, 1, 15, tzinfo=UTC), None]
+
+
+def test_a_number_too_small_for_a_float_is_no_integer() -> None:
+    found = read_column(Column("n", "integer"), pl.Series(["1e-400", "0e5", "0.0e-400", "5e0"]), "x")
+    assert found.value.to_list() == [None, 0, 0, 5]
+    assert found.reasons["not_integer"].to_list() == [True, False, False, False]
+
+
+def test_a_zero_is_no_group_of_thousands() -> None:
+    column = Column("n", "number", nullable=True, thousands=",")
+    assert read_column(column, pl.Series(["0,123", "1,023", "0.5"]), "x").value.to_list() == [None, 1023, 0.5]
