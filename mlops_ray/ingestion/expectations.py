@@ -25,11 +25,14 @@ def unmet_limits(
 ) -> list[str]:
     """What is wrong with the number and age of a source's rows, in sentences.
 
-    known_until: the latest moment at which one became known. before: how many rows the snapshot before accepted.
+    known_until: the latest moment at which one became known, None if none did. before: how many rows the snapshot
+    before accepted.
     """
     asked, counts, unmet = source.expects, snapshot.counts[name], []
     rows = counts.accepted + counts.repaired
-    if asked.max_age is not None and known_until is not None and snapshot.as_of - known_until > asked.max_age:
+    if asked.max_age is not None and known_until is None:
+        unmet.append(f"no row became known (max_age {asked.max_age}). Deliver what is missing, or leave max_age out.")
+    elif asked.max_age is not None and known_until is not None and snapshot.as_of - known_until > asked.max_age:
         unmet.append(
             f"its newest row became known at {known_until.isoformat()}, {snapshot.as_of - known_until} before "
             f"{snapshot.as_of.isoformat()} (max_age {asked.max_age}). Deliver what is missing, or raise max_age."

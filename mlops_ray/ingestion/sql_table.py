@@ -24,6 +24,7 @@ BATCH_ROWS = 50_000
 MAX_SLICES = 10_000
 ROW_BYTES = 200  # about; it decides how many tasks read
 TIMEOUT_S = 10
+_MOST_DIGITS = 38  # of decimals in polars
 _PLAIN = (bool, int, float, str, bytes, datetime, date, Decimal)
 
 
@@ -175,16 +176,32 @@ def _start(value: Any, width: Any) -> Any:
         return origin + (value - origin) // width * width
     if isinstance(width, int) and isinstance(value, int | float | Decimal):
         return math.floor(value / width) * width
-    raise UseCaseError(f"SqlTable: slice_by has values such as {value!r}, and slice_width is {width!r}.")
+    if isinstance(width, timedelta) and isinstance(value, date) and not width % timedelta(days=1):
+        return date(1970, 1, 1) + (value - date(1970, 1, 1)) // width * width
+    raise UseCaseError(
+        f"SqlTable: slice_by has values such as {value!r}, and slice_width is {width!r}. Give a whole number for "
+        f"numbers, a timedelta for moments, and one of whole days for dates; slice by nothing else."
+    )
 
 
 def _series(name: str, values: list[Any]) -> pl.Series:
     """A column of what a driver gives: a nested value is its JSON, any other that is not plain its text."""
     plain = [value if value is None or isinstance(value, _PLAIN) else _text(value) for value in values]
     try:
-        return pl.Series(name, plain)
-    except (TypeError, OverflowError, pl.exceptions.PolarsError):  # of several types, or beyond 64 bits
-        return pl.Series(name, [None if value is None else _text(value) for value in values], dtype=pl.String)
+        if _have_one_type([value for value in plain if isinstance(value, Decimal)]):
+            return pl.Series(name, plain)
+    except (TypeError, OverflowError, RuntimeError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        pass  # of several types, or beyond 64 bits
+    return pl.Series(name, [None if value is None else _text(value) for value in values], dtype=pl.String)
+
+
+def _have_one_type(decimals: list[Decimal]) -> bool:
+    """Whether the digits before the point and behind it fit one type; else polars panics, or makes some null."""
+    if not all(map(Decimal.is_finite, decimals)):
+        return False
+    before = max((value.adjusted() + 1 for value in decimals), default=0)
+    behind = max((-int(value.as_tuple().exponent) for value in decimals), default=0)
+    return max(before, 0) + max(behind, 0) <= _MOST_DIGITS
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import load_settings
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.ingestion.contract import REASON, judge_rows
-from mlops_ray.ingestion.expectations import unmet_checks
+from mlops_ray.ingestion.expectations import unmet_checks, unmet_limits
 from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import Snapshot, load_snapshot
 from mlops_ray.pipeline.steps.ingest import contract
@@ -263,3 +263,9 @@ def test_an_expectation_that_cannot_be_judged_is_refused_where_it_is_declared(so
 def test_a_limit_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UseCaseError, match=next(iter(wrong))):
         Expectations(**wrong)
+
+
+def test_a_newest_row_that_is_not_there_is_too_old(folder: Path) -> None:
+    snapshot = taken(folder, ORDERS)
+    (sentence,) = unmet_limits(expecting(max_age=DAY), snapshot, "orders", None, None)
+    assert sentence.startswith("no row became known (max_age 1 day")

@@ -3,7 +3,8 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from mlops_ray.errors import ConfigurationError, DataError, UseCaseError
 from mlops_ray.ingestion.delta_files import DeltaFiles
 from mlops_ray.ingestion.iceberg_files import IcebergFiles
 from mlops_ray.ingestion.ingest import ingest
+from mlops_ray.ingestion.reading import read_column
 from mlops_ray.ingestion.repairs import export, replay
 from mlops_ray.ingestion.snapshot import Snapshot
-from mlops_ray.ingestion.sql_table import SqlTable
+from mlops_ray.ingestion.sql_table import SqlTable, _series, _start
 from mlops_ray.pipeline.steps.ingest import contract
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.use_case.reader import Part
@@ -150,6 +152,22 @@ def test_a_table_that_cannot_be_read_is_named_without_its_password(
     with pytest.raises(kind, match=said) as caught:
         taken(tmp_path, source(replace(table, url=table.url.replace("{folder}", str(tmp_path)))))
     assert "hunter2" not in str(caught.value)
+
+
+def test_numbers_that_no_type_of_polars_holds_cost_their_row_alone() -> None:
+    values = [Decimal("1.5"), Decimal("NaN"), Decimal("Infinity"), Decimal(10) ** 60, None]
+    found = read_column(COLUMNS[2], _series("price", values), "x")
+    assert found.value.to_list()[:3] == [1.5, None, None]
+    assert [what for what, rows in found.reasons.items() if rows[2]] == ["not_number"]
+    assert _series("price", [Decimal("1.5"), Decimal("1E+37"), Decimal("1E-37")]).dtype == pl.String
+    assert _series("price", [Decimal("1.5"), None]).dtype.is_decimal()
+
+
+def test_dates_are_cut_into_whole_days() -> None:
+    week = timedelta(days=7)
+    assert _start(date(1970, 1, 9), week) == date(1970, 1, 8)
+    with pytest.raises(UseCaseError, match="one of whole days for dates"):
+        _start(date(1970, 1, 9), timedelta(hours=5))
 
 
 def test_a_column_that_the_table_lacks_is_named(tmp_path: Path, database: sqlite3.Connection) -> None:
