@@ -44,7 +44,9 @@ def score(
 @labels.command("import")
 def import_(
     use_case: NameArgument,
-    file: Annotated[str, typer.Argument(help="CSV or Parquet: label, and request_id or keys; see docs/monitoring.md.")],
+    file: Annotated[
+        str, typer.Argument(help="Delimited or Parquet: label, and request_id or keys; see docs/monitoring.md.")
+    ],
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
