@@ -73,15 +73,13 @@ def _one_round(
     random: np.random.Generator,
 ) -> NDArray[np.float64]:
     """What each feature adds, by one permutation and its reverse for each row of the background: [background, ...]."""
-    features = row.features
-    order = random.permuted(np.tile(np.arange(features), (len(background), 1)), axis=1)
-    place = order.argsort(axis=1)
+    order = random.permuted(np.tile(np.arange(row.features), (len(background), 1)), axis=1)
     parts = []
-    for some in _pieces(len(background), features):
-        answers = _answers(ask, row, background, some, order[some], place[some], own, usual)
-        added = np.diff(answers, axis=2)
-        rows = np.arange(len(added))[:, None]
-        forward, backward = added[:, 0][rows, place[some]], added[:, 1][rows, features - 1 - place[some]]
+    for some in _pieces(len(background), row.features):
+        piece, place = Inputs(background.numbers[some], background.categories[some]), order[some].argsort(axis=1)
+        added = np.diff(_answers(ask, row, piece, order[some], own, usual[some]), axis=2)
+        rows = np.arange(len(piece))[:, None]
+        forward, backward = added[:, 0][rows, place], added[:, 1][rows, row.features - 1 - place]
         parts.append((forward + backward) / 2)
     return np.concatenate(parts)
 
@@ -90,40 +88,31 @@ def _answers(
     ask: Ask,
     row: Inputs,
     background: Inputs,
-    some: slice,
     order: NDArray[np.intp],
-    place: NDArray[np.intp],
     own: NDArray[np.float64],
     usual: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Of `some` rows of the background in both directions, after 0, 1, … features have got the row's values:
-    [background, direction, step, ...]. What a step does not change, as both have the same value, is not asked again.
+    """The answers after 0, 1, … features have got the row's values, by `order` and its reverse:
+    [background, direction, step, ...]. A step that changes nothing, as both have the same value, is not asked about.
     """
-    features = row.features
-    steps = np.arange(1, features)[:, None]
-    ranks = place[:, None, None, :]
-    taken = np.concatenate([ranks < steps, ranks >= features - steps], axis=1)
-    changed = np.take_along_axis(_different(row, background)[some], order, axis=1)
+    features, numbers = row.features, row.numbers.shape[1]
+    steps = np.arange(1, features)
+    ranks = order.argsort(axis=1)[:, None, None, :]
+    taken = np.concatenate([ranks < steps[:, None], ranks >= features - steps[:, None]], axis=1)
+    changed = np.take_along_axis(_different(row, background), order, axis=1)
     asked = np.stack([changed[:, :-1], changed[:, :0:-1]], axis=1)
     answers = np.empty((*asked.shape[:2], features + 1, *own.shape))
-    answers[:, :, 0], answers[:, :, -1] = usual[some, None], own
+    answers[:, :, 0], answers[:, :, -1] = usual[:, None], own
     if asked.any():
-        rows = np.arange(len(background))[some][asked.nonzero()[0]]
-        answers[:, :, 1:-1][asked] = _asked(ask, row, background, rows, taken[asked])
-    last = np.maximum.accumulate(np.where(asked, steps[:, 0], 0), axis=2)
-    answers[:, :, 1:-1] = np.take_along_axis(answers, last.reshape(*last.shape, *[1] * own.ndim), axis=2)
+        usual_row, theirs = asked.nonzero()[0], taken[asked]
+        answers[:, :, 1:-1][asked] = ask(
+            np.where(theirs[:, :numbers], row.numbers, background.numbers[usual_row]),
+            np.where(theirs[:, numbers:], row.categories, background.categories[usual_row]),
+        )
+    last_asked = np.maximum.accumulate(np.where(asked, steps, 0), axis=2)
+    last_asked = last_asked.reshape(*last_asked.shape, *[1] * own.ndim)
+    answers[:, :, 1:-1] = np.take_along_axis(answers, last_asked, axis=2)
     return answers
-
-
-def _asked(
-    ask: Ask, row: Inputs, background: Inputs, rows: NDArray[np.intp], taken: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """About these rows of the background, with the row's values in the features that are `taken` [rows, features]."""
-    numbers = row.numbers.shape[1]
-    return ask(
-        np.where(taken[:, :numbers], row.numbers, background.numbers[rows]),
-        np.where(taken[:, numbers:], row.categories, background.categories[rows]),
-    )
 
 
 def _different(row: Inputs, background: Inputs) -> NDArray[np.bool_]:
