@@ -328,7 +328,10 @@ class Artifacts:
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""
-        with self._new(*parts) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with (
+            self._new(*parts) as (filesystem, path),
+            filesystem.open_output_stream(path, compression=None) as stream,  # by default a name that ends in .gz packs
+        ):
             stream.write(content)
 
     def create_bytes(self, content: bytes, *parts: str) -> bool:
@@ -359,7 +362,7 @@ class Artifacts:
     def read_bytes(self, *parts: str) -> bytes:
         """The content of a file. Raises FileNotFoundError if it does not exist."""
         filesystem, path = self._locate(*parts)
-        with filesystem.open_input_stream(path) as stream:
+        with filesystem.open_input_stream(path, compression=None) as stream:
             content: bytes = stream.read()
         return content
 

@@ -1,5 +1,6 @@
 """A backup holds one point of everything, is whole or none, and is right where it is restored."""
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -399,3 +400,15 @@ def test_the_kept_state_of_the_release_before_is_restored_upgraded_and_answers(t
     assert verify_store(store, new).ok
     create(new, ROOT, place)
     store.close()
+
+
+def test_files_are_restored_byte_for_byte_whatever_their_names_end_in(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    for name in ("table.csv.gz", "table.bz2", "table.zst", "table.lz4"):
+        file = Path(settings.artifacts, "mlflow", name)
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(gzip.compress(b"packed"))
+    create(settings, ROOT, place)
+    restore(elsewhere(tmp_path), place, "latest")
+    assert files_of(f"{elsewhere(tmp_path).artifacts}/mlflow") == files_of(f"{settings.artifacts}/mlflow")

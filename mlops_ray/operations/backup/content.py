@@ -77,7 +77,7 @@ class Content:
         folder, name = target.rsplit("/", 1)
         there.create_dir(folder)
         partial = f"{folder}/{partial_name(name)}"
-        with there.open_output_stream(partial) as stream:
+        with there.open_output_stream(partial, compression=None) as stream:
             digest = hashlib.sha256()
             for chunk in _chunks(filesystem, inside):
                 digest.update(chunk)

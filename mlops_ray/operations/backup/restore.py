@@ -151,9 +151,11 @@ def _put_artifacts(settings: Settings, manifest: Manifest, content: Content, sou
         parts = item.path.split("/")[1:]
         filesystem, path = locate(artifacts.url(*parts))
         filesystem.create_dir(path.rpartition("/")[0])
-        with filesystem.open_output_stream(path) as stream:
+        with filesystem.open_output_stream(path, compression=None) as stream:
             for chunk in whole:
                 stream.write(chunk)
+        if (written := filesystem.get_file_info(path).size) != item.bytes:
+            raise OSError(f"{path} has {written or 0:,} bytes after {item.bytes:,} were written")
 
     def elsewhere(item: Item) -> Iterable[bytes]:
         filesystem, path = locate(_url(source, item))
