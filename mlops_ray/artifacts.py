@@ -337,7 +337,8 @@ class Artifacts:
     def create_bytes(self, content: bytes, *parts: str) -> bool:
         """Write a file as `write_bytes` does, unless it exists; False if it does. Of several writers one succeeds.
 
-        On object stores other than S3, where pyarrow has no conditional write, two at the same moment may both.
+        On object stores other than S3, where pyarrow has no conditional write, and on disks without links, two at the
+        same moment may both.
         """
         filesystem, path = self._locate(*parts)
         if isinstance(filesystem, pafs.S3FileSystem):
@@ -355,8 +356,12 @@ class Artifacts:
             target.hardlink_to(partial)
         except FileExistsError:
             return False
+        except OSError:  # a file system without links
+            if target.exists():
+                return False
+            partial.replace(target)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         return True
 
     def read_bytes(self, *parts: str) -> bytes:

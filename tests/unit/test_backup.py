@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import tarfile
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from mlops_ray.governance.leases import holding
 from mlops_ray.governance.live import live
 from mlops_ray.governance.notifications import list_subscriptions
 from mlops_ray.governance.versions import VersionRef, list_versions
+from mlops_ray.operations.backup.copying import Copied, Copying
 from mlops_ray.operations.backup.create import create
 from mlops_ray.operations.backup.manifest import Manifest
 from mlops_ray.operations.backup.moved_paths import Move
 from mlops_ray.operations.backup.place import Place
-from mlops_ray.operations.backup.restore import problems, restore
+from mlops_ray.operations.backup.restore import restore
 from mlops_ray.operations.backup.retention import Keep, kept, prune
+from mlops_ray.operations.backup.verify import verify
 from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.testing.signing_keys import with_signing_keys
 from tests.backup_state import CASE, PLANTED, REF, ROOT, predicted, predictions, protobuf, small_state
@@ -136,7 +138,7 @@ def test_what_has_not_changed_is_not_copied_again(settings: Settings, ids: list[
     second = create(settings, ROOT, place)
     new = {one.sha256 for one in second.manifest.items} - {one.sha256 for one in first.manifest.items}
     assert second.copied == len(new) < 6 < first.copied
-    assert list(problems(place, first.manifest)) == list(problems(place, second.manifest)) == []
+    assert verify(place, first.manifest).problems == verify(place, second.manifest).problems == ()
 
 
 def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
@@ -148,7 +150,12 @@ def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
     content = Path(place.root, "content", large.sha256[:2], large.sha256)
     manifest = Path(place.root, "points", made.id, "manifest.json")
     whole, told = content.read_bytes(), manifest.read_bytes()
-    for damaged, problem in ((whole[:-1], "cut off"), (b"\0" + whole[1:], "changed"), (None, "not there")):
+    for damaged, problem in (
+        (whole[:-1], "cut off"),
+        (whole + whole, "added to"),
+        (b"\0" + whole[1:], r"changed, its size is the same"),
+        (None, "not there"),
+    ):
         content.unlink()
         if damaged is not None:
             content.write_bytes(damaged)
@@ -290,7 +297,7 @@ def test_a_signed_installation_takes_only_what_it_signed(
     signing = with_signing_keys(settings, tmp_path / "keys")
     others = with_signing_keys(elsewhere(tmp_path), tmp_path / "others")
     made = create(signing, ROOT, place)
-    assert list(problems(place, place.manifest("latest", signing))) == []
+    assert verify(place, place.manifest("latest", signing)).problems == ()
     with pytest.raises(IntegrityError, match="has no signature that holds"):
         restore(others, place, made.id)
     Path(place.root, "points", made.id, "manifest.sig").unlink()
@@ -383,7 +390,7 @@ def test_the_kept_state_of_the_release_before_is_restored_upgraded_and_answers(t
     with tarfile.open(PREVIOUS_STATE) as archive:
         archive.extractall(tmp_path, filter="data")
     place, new = Place(str(tmp_path / "backups")), elsewhere(tmp_path)
-    assert list(problems(place, place.manifest("latest", new))) == []
+    assert verify(place, place.manifest("latest", new)).problems == ()
     assert restore(new, place, "latest").upgrade
     with pytest.raises(ConfigurationError, match="mlops-ray upgrade"):
         open_store(new)
@@ -412,3 +419,101 @@ def test_files_are_restored_byte_for_byte_whatever_their_names_end_in(
     create(settings, ROOT, place)
     restore(elsewhere(tmp_path), place, "latest")
     assert files_of(f"{elsewhere(tmp_path).artifacts}/mlflow") == files_of(f"{settings.artifacts}/mlflow")
+
+
+def test_damaged_content_is_set_aside_and_copied_anew_by_the_next_backup(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    first = create(settings, ROOT, place)
+    (table,) = [one for one in first.manifest.items if one.path.endswith("part-00000.parquet")]
+    content = Path(place.root, "content", table.sha256[:2], table.sha256)
+    whole = content.read_bytes()
+    content.write_bytes(b"\0" + whole[1:])
+    found = verify(place, first.manifest)
+    assert (len(found.problems), found.set_aside) == (1, 1)
+    assert "moved to damaged/; the next backup copies it anew" in found.next_step
+    assert Path(place.root, "damaged", table.sha256).read_bytes() == b"\0" + whole[1:]
+    second = create(settings, ROOT, place)
+    assert verify(place, first.manifest).problems == verify(place, second.manifest).problems == ()
+    restore(elsewhere(tmp_path), place, "latest")
+
+
+def test_damaged_content_that_cannot_be_set_aside_is_said(settings: Settings, ids: list[str], place: Place) -> None:
+    made = create(settings, ROOT, place)
+    table = next(one for one in made.manifest.items if one.path.endswith("part-00000.parquet"))
+    Path(place.root, "content", table.sha256[:2], table.sha256).write_bytes(b"")
+    Path(place.root, "damaged").touch()
+    found = verify(place, made.manifest)
+    assert (len(found.problems), found.set_aside) == (1, 0)
+    assert "left where it is, and later backups rely on it: " in found.next_step
+
+
+def test_a_place_is_of_one_installation_until_another_takes_it_over(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    create(settings, ROOT, place)
+    restored = elsewhere(tmp_path)
+    restore(restored, place, "latest")
+    before = files_of(place.root)
+    for work in (lambda: create(restored, ROOT, place), lambda: prune(restored, ROOT, place, Keep(0, 0, 0))):
+        with pytest.raises(ConfigurationError, match=r"belong to another installation .*`mlops-ray backup create --t"):
+            work()
+    assert files_of(place.root) == before
+    create(settings, ROOT, place)
+
+    create(restored, ROOT, place, take_over=True)
+    create(restored, ROOT, place)
+    prune(restored, ROOT, place, Keep())
+    with pytest.raises(ConfigurationError, match="belong to another installation"):
+        create(settings, ROOT, place)
+
+
+def test_no_backup_is_made_in_a_place_that_was_taken_over_meanwhile(
+    settings: Settings, ids: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = Copying.copy
+
+    def taken_over(self: Copying, store: ControlStore) -> Copied:
+        place.take_over("another")
+        return copied(self, store)
+
+    monkeypatch.setattr(Copying, "copy", taken_over)
+    with pytest.raises(ConfigurationError, match=r"belong to another installation \(another, on "):
+        create(settings, ROOT, place)
+    assert place.points() == []
+
+
+def test_an_installation_without_events_uses_a_place_that_is_nobodys(tmp_path: Path, place: Place) -> None:
+    new = elsewhere(tmp_path)
+    store = open_store(new)
+    create(new, ROOT, place)
+    assert store.head() == 1
+    create(new, ROOT, place)
+    other = load_settings(state=str(tmp_path / "other"), data=str(tmp_path))
+    open_store(other).close()
+    with pytest.raises(ConfigurationError, match="belong to another installation"):
+        create(other, ROOT, place)
+    store.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff"])
+def test_a_record_of_an_unfinished_backup_that_cannot_be_read_hinders_none(
+    settings: Settings, ids: list[str], place: Place, content: bytes
+) -> None:
+    place.files.write_bytes(content, "unfinished", "20260101T000000000000Z-1.json")
+    (killed,) = place.unfinished()
+    assert (killed.begun_at, killed.host) == ("", "")
+    create(settings, ROOT, place)
+    assert place.unfinished() == []
+
+
+def test_a_backup_after_the_clock_was_set_back_is_the_newest_and_stays(
+    settings: Settings, ids: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = create(settings, ROOT, place)
+    monkeypatch.setattr(f"{create.__module__}.database_now", lambda _: datetime(2020, 1, 1, tzinfo=UTC))
+    second = create(settings, ROOT, place)
+    assert place.points() == [first.id, second.id]
+    assert second.manifest.made_at.startswith("2020-01-01")
+    assert prune(settings, ROOT, place, Keep(0, 0, 0)).points == (first.id,)
+    assert place.resolve("latest") == second.id

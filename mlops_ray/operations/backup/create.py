@@ -12,6 +12,7 @@ from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableErro
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.copied_rows import StoreState
 from mlops_ray.governance.events import Actor, read_events, record
+from mlops_ray.governance.installation import installation_of
 from mlops_ray.governance.leases import holding
 from mlops_ray.operations.backup.content import Content
 from mlops_ray.operations.backup.copying import ERASES, Copied, Copying
@@ -42,13 +43,14 @@ class Created:
     copied_bytes: int
 
 
-def create(settings: Settings, actor: Actor, place: Place, data: bool = True) -> Created:
+def create(settings: Settings, actor: Actor, place: Place, data: bool = True, take_over: bool = False) -> Created:
     """Copy the point that is now, and record it. Killed at any moment, there is no backup, and what runs is unharmed.
 
     data: False to keep of the artifacts only manifests, the ledger and what is pushed, and of the others digests: they
-    must then be where they are now when the backup is restored.
-    Raises ConfigurationError if the place lies in what is backed up or a secret would enter, ConflictError if another
-    backup is being made, UnavailableError if a store or the place does not answer.
+    must then be where they are now when the backup is restored. take_over: True to go on with the place of another
+    installation, which is refused there from then on: of the one that this was restored from.
+    Raises ConfigurationError if the place lies in what is backed up or is another installation's, or a secret would
+    enter, ConflictError if another backup is being made, UnavailableError if a store or the place does not answer.
     """
     expect_apart(settings, place)
     store = ControlStore(settings.control_store)
@@ -56,12 +58,18 @@ def create(settings: Settings, actor: Actor, place: Place, data: bool = True) ->
     try:
         with store.reading() as connection:
             moment = database_now(connection)
-        with holding(store, LEASE), place.making(moment) as finish:
-            content = Content(place.files)
-            manifest = _manifest(settings, store, moment, _copying(settings, place, content, data))
-            if lost := next((one for one in manifest.items if one.here and not content.has(one)), None):
-                raise UnavailableError(f"{shown(place.root)}: the content of {lost.path} vanished. Run it again.")
-            id = finish(manifest, settings)
+        installation = installation_of(store)
+        with holding(store, LEASE):
+            if take_over:
+                place.take_over(installation)
+            place.expect_owner(installation)
+            with place.making(moment) as finish:
+                content = Content(place.files)
+                manifest = _manifest(settings, store, moment, _copying(settings, place, content, data))
+                if lost := next((one for one in manifest.items if one.here and not content.has(one)), None):
+                    raise UnavailableError(f"{shown(place.root)}: the content of {lost.path} vanished. Run it again.")
+                place.expect_owner(installation)  # who took it over meanwhile may have deleted what is in no manifest
+                id = finish(manifest, settings)
         if store.schema().standing() == "current":
             _record(store, actor, place, id, manifest)
         _logger.info("Backup %s: %d files, %d new", id, len(manifest.items), content.copied)

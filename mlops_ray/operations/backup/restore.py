@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableErro
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.copied_rows import expect_empty, fill
 from mlops_ray.governance.events import SYSTEM, record
+from mlops_ray.governance.installation import RESTORED
 from mlops_ray.governance.notifications import end_without_channel
 from mlops_ray.governance.schema import migrations
 from mlops_ray.governance.tables import SCHEMA_REVISION
@@ -25,9 +26,9 @@ from mlops_ray.operations.backup.moved_paths import Move, move_database
 from mlops_ray.operations.backup.place import Place, shown
 from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
 from mlops_ray.operations.backup.step_records import put_records
+from mlops_ray.operations.backup.verify import problems
 from mlops_ray.state_folder import FILE
 
-RESTORED = "backup.restored"
 _AT_ONCE = 8
 _HALF = "a restore that did not finish"
 
@@ -43,14 +44,6 @@ class Restored:
     manifest: Manifest
     subscriptions: tuple[str, ...]
     upgrade: bool
-
-
-def problems(place: Place, manifest: Manifest) -> Iterator[str]:
-    """What of a backup is not there as it was written, by reading all of it."""
-    content = Content(place.files)
-    distinct = {one.sha256: one for one in manifest.items if one.here}
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        yield from (said for said in threads.map(content.problem, distinct.values()) if said)
 
 
 def restore(settings: Settings, place: Place, id: str, data_from: str = "") -> Restored:
@@ -117,7 +110,7 @@ def _expect_place(settings: Settings, manifest: Manifest) -> None:
 
 
 def _expect_all(place: Place, manifest: Manifest, id: str, source: Artifacts) -> None:
-    found = list(problems(place, manifest))
+    found = [one.said for one in problems(Content(place.files), manifest)]
     found += [said for one in manifest.items if not one.here and (said := _problem_of_reference(one, source))]
     if found:
         raise IntegrityError(
