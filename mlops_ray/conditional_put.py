@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 def create_object(url: str, path: str, content: bytes) -> bool:
     """Write an object unless it exists; False if it does, or if another writer was faster.
 
-    url: as pyarrow takes it, whose options and credentials hold. path: bucket and key. Raises OSError if it is not taken.
+    url: as pyarrow takes it, whose options and credentials hold. path: bucket and key. Raises OSError if it fails.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

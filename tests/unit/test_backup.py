@@ -8,7 +8,7 @@ import shutil
 import signal
 import sqlite3
 import tarfile
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from mlops_ray.governance.live import live
 from mlops_ray.governance.notifications import list_subscriptions
 from mlops_ray.governance.versions import VersionRef, list_versions
 from mlops_ray.operations.backup.copying import Copied, Copying
-from mlops_ray.operations.backup.create import create
+from mlops_ray.operations.backup.create import create, expect_apart
 from mlops_ray.operations.backup.manifest import Manifest
 from mlops_ray.operations.backup.moved_paths import Move
 from mlops_ray.operations.backup.place import Place
@@ -174,7 +174,11 @@ def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
 def test_a_backup_of_another_format_or_a_newer_release_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has format 2, and this release reads 1"):
         Manifest.from_bytes(b'{"format": 2}', "x")
-    for damaged in (b"", b"[]", b"{}", b'{"format": 1}', b'{"format": 1, "items": 3}'):
+    told = json.loads(Manifest("", "", "", 0, "", {"artifacts": "", "state": ""}, {}, {}, (), ()).to_bytes())
+    Manifest.from_bytes(json.dumps(told).encode(), "x")
+    rootless = json.dumps(told | {"roots": {"state": ""}}).encode()
+    of_a_number = json.dumps(told | {"items": [[1, "0" * 64, 1, 0, True]]}).encode()
+    for damaged in (b"", b"[]", b"{}", b'{"format": 1}', b'{"format": 1, "items": 3}', rootless, of_a_number):
         with pytest.raises(IntegrityError, match="is damaged"):
             Manifest.from_bytes(damaged, "x")
 
@@ -203,8 +207,18 @@ def test_only_an_empty_place_is_restored_into(settings: Settings, ids: list[str]
 
 
 def test_backups_do_not_lie_in_what_they_are_of(settings: Settings, ids: list[str]) -> None:
-    with pytest.raises(ConfigurationError, match="and be lost with it"):
-        create(settings, ROOT, Place(f"{settings.artifacts}/backups"))
+    state = Path(settings.state)
+    (state.parent / "link").symlink_to(state)
+    for inside in (
+        f"{settings.artifacts}/backups",
+        f"file://{state}/backups",
+        f"{state.parent}/../{state.parent.name}/state/backups",
+        f"{state.parent}//state/backups",
+        f"{state.parent}/link/backups",
+        str(state),
+    ):
+        with pytest.raises(ConfigurationError, match="and be lost with it"):
+            create(settings, ROOT, Place(inside))
     with pytest.raises(ConfigurationError, match="nothing to back up"):
         create(load_settings(state=f"{settings.state}x", data=settings.data), ROOT, Place("/tmp/none"))
 
@@ -268,7 +282,9 @@ def test_an_unfinished_restore_is_used_by_nobody(
     monkeypatch.setattr("mlops_ray.operations.backup.restore._put_databases", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         restore(new, place, "latest")
-    with pytest.raises(ConfigurationError, match="a restore that did not finish"):
+    with pytest.raises(
+        ConfigurationError, match=r"tells of a restore that did not finish.*repeat `mlops-ray backup res"
+    ):
         open_store(new)
     with pytest.raises(ConfigurationError, match="is not empty"):
         restore(new, place, "latest")
@@ -517,3 +533,45 @@ def test_a_backup_after_the_clock_was_set_back_is_the_newest_and_stays(
     assert second.manifest.made_at.startswith("2020-01-01")
     assert prune(settings, ROOT, place, Keep(0, 0, 0)).points == (first.id,)
     assert place.resolve("latest") == second.id
+
+
+@pytest.mark.parametrize(
+    ("place", "apart"),
+    [
+        ("s3://lake/root/backups", False),
+        ("s3://key:secret@lake/root/backups?region=eu-central-1", False),
+        ("s3://lake//root/of%20backups", False),
+        ("s3://lake/rooted", True),
+        ("gs://lake/root/backups", True),
+        ("/lake/root/backups", True),
+    ],
+)
+def test_in_object_stores_bucket_and_key_say_whether_backups_lie_apart(tmp_path: Path, place: str, apart: bool) -> None:
+    settings = elsewhere(tmp_path, artifacts="s3://lake/root/?endpoint_override=http://127.0.0.1:1")
+    with nullcontext() if apart else pytest.raises(ConfigurationError, match="and be lost with it"):
+        expect_apart(settings, Place(place))
+
+
+def test_an_unfinished_restore_is_used_by_nobody_where_all_stores_are_outside_of_the_state_folder(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(settings, ROOT, place)
+    outside = {name: f"sqlite:///{tmp_path}/{name}.db" for name in ("control_store", "mlflow_uri", "feast_registry")}
+    new = elsewhere(tmp_path, artifacts=str(tmp_path / "artifacts"), **outside)
+    with monkeypatch.context() as killed:
+        killed.setattr("mlops_ray.operations.backup.restore._put_databases", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            restore(new, place, "latest")
+    with pytest.raises(ConfigurationError, match="tells of a restore that did not finish"):
+        open_store(new)
+    shutil.rmtree(new.state)
+    shutil.rmtree(new.artifacts)
+    restore(new, place, "latest")
+    open_store(new).close()
+
+
+def test_a_path_that_json_writes_with_escapes_is_moved_in_json() -> None:
+    move = Move("/srv/Zürich", "/srv/new")
+    for ascii_only in (True, False):
+        text = json.dumps({"uri": "/srv/Zürich/x"}, ensure_ascii=ascii_only)
+        assert json.loads(move.text(text)) == {"uri": "/srv/new/x"}

@@ -1,11 +1,14 @@
 """Create: one backup of everything that is not made again by itself, whole or not at all."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from mlops_ray.artifacts import Artifacts
+from mlops_ray.artifacts import Artifacts, locate
 from mlops_ray.code_version import framework_version
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
@@ -83,8 +86,8 @@ def create(settings: Settings, actor: Actor, place: Place, data: bool = True, ta
 def expect_apart(settings: Settings, place: Place) -> None:
     """Raise ConfigurationError if a loss of what is backed up would take the backups along, or a secret would enter."""
     for name in ("state", "artifacts"):
-        root, within = (one.partition("?")[0].rstrip("/") for one in (place.root, getattr(settings, name)))
-        if f"{root}/".startswith(f"{within}/"):
+        within = _whereabouts(getattr(settings, name))
+        if _whereabouts(place.root)[: len(within)] == within:
             raise ConfigurationError(
                 f"The backups would lie in {getattr(settings, name)} (setting {name!r}), and be lost with it. Give "
                 f"another place, on another disk."
@@ -94,6 +97,15 @@ def expect_apart(settings: Settings, place: Place) -> None:
             f"Setting 'artifacts' ({shown(settings.artifacts)}) holds a password, which MLflow and Feast have in their "
             f"databases, and so would the backup. Give it as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead."
         )
+
+
+def _whereabouts(place: str) -> tuple[str, ...]:
+    """Where a place is, part by part, however it is written: links followed, without options and credentials."""
+    parts = urlsplit(place)
+    if parts.scheme in ("", "file"):
+        return ("", *Path(os.path.realpath(locate(place)[1])).parts)
+    scheme, bucket = {"gcs": "gs"}.get(parts.scheme, parts.scheme), parts.netloc.rpartition("@")[2]
+    return (scheme, bucket, *filter(None, unquote(parts.path).split("/")))
 
 
 def expect_store(store: ControlStore) -> None:

@@ -27,10 +27,9 @@ from mlops_ray.operations.backup.place import Place, shown
 from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
 from mlops_ray.operations.backup.step_records import put_records
 from mlops_ray.operations.backup.verify import problems
-from mlops_ray.state_folder import FILE
+from mlops_ray.state_folder import FILE, HALF_RESTORED
 
 _AT_ONCE = 8
-_HALF = "a restore that did not finish"
 
 _logger = logging.getLogger(__name__)
 
@@ -104,9 +103,9 @@ def _expect_place(settings: Settings, manifest: Manifest) -> None:
     if not store.is_file:
         with store.reading() as connection:
             expect_empty(connection, str(store))
+        store.close()
     elif store.file.exists():
         raise ConfigurationError(f"{store.file} exists. Restore into an empty place. Nothing was written.")
-    store.close()
 
 
 def _expect_all(place: Place, manifest: Manifest, id: str, source: Artifacts) -> None:
@@ -132,7 +131,7 @@ def _half_done(settings: Settings) -> None:
     """No command uses the folder while this stands in it."""
     folder = Path(settings.state)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / FILE).write_text(json.dumps({"state": _HALF}))
+    (folder / FILE).write_text(json.dumps({"state": HALF_RESTORED}))
 
 
 def _put_artifacts(settings: Settings, manifest: Manifest, content: Content, source: Artifacts) -> None:
