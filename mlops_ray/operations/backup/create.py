@@ -63,7 +63,7 @@ def create(settings: Settings, actor: Actor, place: Place, data: bool = True, ta
             moment = database_now(connection)
         installation = installation_of(store)
         with holding(store, LEASE):
-            if take_over:
+            if take_over and installation:
                 place.take_over(installation)
             place.expect_owner(installation)
             with place.making(moment) as finish:

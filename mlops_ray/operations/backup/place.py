@@ -96,6 +96,8 @@ class Place:
             told = self.files.read_json(*parts)
         except ValueError:
             return None
+        except OSError as error:
+            raise UnavailableError(f"The backups at {shown(self.root)} cannot be read: {error}") from error
         return told if isinstance(told, dict) else None
 
     def manifest(self, id: str, settings: Settings) -> Manifest:
