@@ -122,6 +122,10 @@ def test_the_size_of_a_shift_is_said_in_words() -> None:
     assert describe_shift(old, moved) == "mean 49.5 -> 99.5 (+1.73 standard deviations)"
     assert describe_shift(old, wider) == "mean 49.5 -> 49.5 (+0.00 standard deviations), up to 88: 89 % -> 50 %"
     assert describe_shift(old, gone) == "missing 0 % -> 100 %"
+    constant = NumericSketch.of(np.full(10, 3.0))
+    lower = constant.empty()
+    lower.update(np.full(10, -1.0))
+    assert describe_shift(constant, lower) == "mean 3 -> -1, below 3: 0 % -> 100 %"
     texts = CategoricalSketch.of(["a", "a", "b", "b"])
     others = texts.empty()
     others.update(["a", "z", "z", None])

@@ -190,6 +190,12 @@ def test_calibrated_probabilities_rise_and_keep_the_total(bins: list[tuple[int, 
     assert found @ (ups + downs) == pytest.approx(ups.sum())
 
 
+def test_an_answer_below_all_that_were_is_as_probable_as_the_lowest() -> None:
+    rows = np.array([0.0, 10, 0, 10])
+    assert isotonic(np.array([0.0, 2, 0, 8]), rows).tolist() == [0.2, 0.2, 0.2, 0.8]
+    assert isotonic(np.zeros(2), np.zeros(2)).tolist() == [0, 0]
+
+
 def test_miscalibration_by_hand() -> None:
     old = Reliability.of([0.2] * 10 + [0.8] * 10, [1, 1] + [0] * 8 + [1] * 8 + [0] * 2, [0.5])
     new = Reliability.of([0.2] * 10 + [0.8] * 10, [1] * 6 + [0] * 4 + [1] * 8 + [0] * 2, [0.5])
