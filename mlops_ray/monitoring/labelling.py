@@ -154,8 +154,9 @@ def _follow_errors(
 ) -> tuple[VersionWatch, list[AlarmChange]]:
     """Take the errors of windows into the stream, in their order: of those whose labels have all but come.
 
-    Of all kinds of windows the first is followed, so that each error counts once. A rise makes drift of the window that
-    brought it: it does not need the window's labels to be enough for a judgement of their own.
+    Of all kinds of windows the first is followed, and of windows that overlap those that do not, so that each error
+    counts once. A rise makes drift of the window that brought it: it does not need the window's labels to be enough for
+    a judgement of their own.
     """
     calm, changes = watched.reference.errors, list[AlarmChange]()
     if not calm.limits:
@@ -163,13 +164,16 @@ def _follow_errors(
     for record in watch.streams[spec].records:
         if record.followed:
             continue
-        if record.rows and not _has_come(record):
+        overlaps = record.panes[0] <= watch.errors.pane
+        if record.rows and not overlaps and not _has_come(record):
             break
         watch = _marked(watch, spec, record.number, followed=True)
+        if overlaps:
+            continue
         told = found.get(record.number, _NOTHING_TOLD)
         joined = calm.joined(len(told.errors), record.end - record.start)
         taken = take_errors(watch.errors, told.errors, calm.limits, joined)
-        watch = replace(watch, errors=taken.stream)
+        watch = replace(watch, errors=replace(taken.stream, pane=record.panes[1]))
         if taken.changes:
             verdict = record.concept or not_judged("concept", record.start, record.end, record.labelled)
             verdict = concept_beside(with_error_changes(verdict, taken.changes), rollout)
