@@ -37,13 +37,15 @@ class Labelled:
     """What the labels of one window say. qualities: of all rows and of each slice. examples: rows that went wrong.
 
     errors: of the rows with labels, in the order of their predictions (see `LabelFit.stream`). grown_up: the
-    window is so old that labels that are missing are missing at random (see `LabelTimes.complete_after`).
+    window is so old that labels that are missing are missing at random (see `LabelTimes.complete_after`). unreadable:
+    labels of a value that is none for this version, such as a class that only another has: they count as missing.
     """
 
     qualities: tuple[Quality, ...]
     examples: tuple[Mapping[str, Any], ...] = ()
     errors: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     grown_up: bool = False
+    unreadable: int = 0
 
 
 _NOTHING_TOLD = Labelled(())
@@ -107,7 +109,7 @@ def _with_labels(
     kept = tuple(SliceQuality(q.slice, q.rows, q.predictions, q.about, q.metrics) for q in qualities)
     return replace(
         record, labelled=kept[0].rows if kept else 0, concept=concept and shortened(concept), quality=kept,
-        grown_up=labelled.grown_up, concept_revision=watched.revision,
+        grown_up=labelled.grown_up, concept_revision=watched.revision, unreadable=labelled.unreadable,
     )  # fmt: skip
 
 

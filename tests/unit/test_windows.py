@@ -16,6 +16,7 @@ from mlops_ray.use_case.window_spec import WindowSpec
 START = datetime(2013, 6, 1, tzinfo=UTC)
 EMPTY = {"x": NumericSketch.with_edges([0, 10, 20]), "c": CategoricalSketch.with_categories(["a"])}
 HOUR = timedelta(hours=1)
+NO_ROWS = {"rows": 0, "minimum_rows": 0}, *({"length": HOUR, "minimum_rows": few} for few in (0, -5))
 
 
 def rows(count: int, first: int = 0) -> pl.DataFrame:
@@ -152,7 +153,7 @@ def test_a_feature_that_disappears_or_changes_its_type_is_missing() -> None:
 
 
 def test_odd_windows_are_refused() -> None:
-    for options in ({}, {"rows": 10, "length": HOUR}, {"rows": 600, "panes": 7}, {"rows": 10}):
+    for options in ({}, {"rows": 10, "length": HOUR}, {"rows": 600, "panes": 7}, {"rows": 10}, *NO_ROWS):
         with pytest.raises(UseCaseError):
             WindowSpec(**options)
     with pytest.raises(DataError, match="not the state"):
