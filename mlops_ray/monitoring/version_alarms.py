@@ -52,7 +52,8 @@ def _told(
     id: str | None,
     new_id: NewId,
 ) -> tuple[VersionWatch, list[AlarmChange]]:
-    """Announce an alarm that is new, or that matters more than was said, or that has spread beyond the `known` columns."""
+    """Announce an alarm that is new, or that matters more than was said, or that has spread. known: the columns
+    that were named before."""
     question = verdict.question
     severity = max((alarm.severity for alarm in standing), key=SEVERITIES.index)
     grown = id is not None and (

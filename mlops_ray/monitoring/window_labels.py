@@ -115,7 +115,7 @@ class WindowLabels:
                     predictions = self._predictions_of(name, record, watch, judged)
                     measured[name] = self._measured(predictions, record, judged, now)
                 except DataError as error:  # looked at again, it would be the same: until other labels come
-                    _logger.warning("Window %d of %s, version %s, is not measured: %s", name[2], name[1], name[0], error)
+                    _logger.warning("Version %s, %s: window %d is not measured. %s", *name, error)
                     del self.due[name]
         return measured
 

@@ -68,10 +68,11 @@ def test_an_alarm_keeps_all_columns_the_worst_window_and_since_when() -> None:
 
 
 def test_labels_of_an_older_window_that_come_later_do_not_end_an_alarm_sooner() -> None:
-    alarm, events = play(verdict(5, "drift", "x"), verdict(6, "no drift"), verdict(1, "drift", "x"))
+    drift, older = verdict(5, "drift", "x"), verdict(1, "drift", "x")
+    alarm, _ = play(drift, verdict(6, "no drift"), older)
     assert alarm is not None
     assert (alarm.since, alarm.last_seen, alarm.calm) == (START + DAY, START + 6 * DAY, 1)
-    _, changes = told(verdict(5, "drift", "x"), verdict(1, "drift", "x"), verdict(2, "no drift"), verdict(3, "no drift"))
+    _, changes = told(drift, older, verdict(2, "no drift"), verdict(3, "no drift"))
     assert [change.kind for change in changes] == ["raised"], "calm windows before the last with drift say nothing"
 
 

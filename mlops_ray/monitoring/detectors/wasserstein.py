@@ -44,7 +44,7 @@ class Wasserstein:
         # Sealed by earlier releases, each value has a bin that begins at the one before: F and G are steps.
         steps = single_values(both.edges) | (above and both.edges[0] >= reference.minimum)
         heights = np.where(steps, np.abs(apart[:-1]), _mean_absolute(apart[:-1], apart[1:]))
-        return float(beyond + _in_deviations(heights @ np.diff(both.edges), reference.deviation))
+        return float(beyond + _in_deviations(float(heights @ np.diff(both.edges)), reference.deviation))
 
     def exact(self, reference: Values, window: Values) -> float:
         old, new = finite(reference), finite(window)
@@ -56,7 +56,7 @@ class Wasserstein:
         travelled = np.abs(np.subtract(*below))[:-1] @ np.diff(points)
         lowest, highest = old.min(), old.max()
         beyond = (edges[0] < lowest) * (new < lowest).mean() + (edges[-1] >= highest) * (new > highest).mean()
-        return float(beyond + _in_deviations(travelled, old.std()))
+        return float(beyond + _in_deviations(float(travelled), float(old.std())))
 
 
 def _in_deviations(distance: float, deviation: float) -> float:
